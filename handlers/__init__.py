@@ -1,0 +1,1 @@
+"""SHOWS: readers of the log that show, store or pass on messages. Imports `retold.recorder` only."""

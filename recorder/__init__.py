@@ -1,0 +1,1 @@
+"""WRITES: what happens becomes events. Imports nothing of retold's other packages."""

@@ -1,0 +1,196 @@
+"""Capture: one exchange becoming events, without I/O of its own. Live tees and the player of mock runs both feed it.
+
+The order of writing is the promise: everything that a chunk completes (frames, and the messages folded from them) is
+committed in one transaction before the chunk is handed on. An ending is written once, whatever fires first.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from .events import OWN_SEQ, Ending, Entry, encode
+from .exchange import Failure, Headers, Request, decoder_for, has_frames, header, is_event_stream, timestamp, to_text
+from .fold import Fold
+from .log import RunWriter
+from .messages import Session
+from .redact import Redactor
+from .sse import FrameParser, Piece
+
+MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
+"""A larger body without streaming is recorded, but not folded into messages."""
+
+Price = Callable[[str, dict[str, Any]], float | None]
+"""(model, usage) -> US dollars, or None where the model's price is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a run an exchange belongs, and what its recording should say beside the request."""
+
+    step: str = ""
+    task: str = ""
+    call: int = 0
+    attempt: int = 1
+    stamped: str = "pull"
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+class Capture:
+    """One exchange being recorded: `response`, then `data` for each chunk, then `end`. Raises LogError.
+
+    `clock` gives the nanoseconds since the run began; without one the log stamps events as they are appended.
+    """
+
+    def __init__(
+        self, run: RunWriter, request: Request, *, place: Place = Place(), session: Session | None = None,
+        redactor: Redactor | None = None, price: Price | None = None, cost_usd: float | None = None,
+        clock: Callable[[], int] | None = None, recorded_at: str = "",
+    ) -> None:  # fmt: skip
+        self._run = run
+        self._place = place
+        self._redactor = redactor or Redactor()
+        self._session = session or Session(run.run)
+        self._price = price
+        self._clock = clock
+        self._cost_usd = cost_usd
+        self._sha256 = sha256()
+        self._bytes = 0
+        self._frames = 0
+        self._parser: FrameParser | None = None
+        self._inner = FrameParser()
+        self._headers: Headers = ()
+        self._is_sse: bool | None = None
+        self._json: list[bytes] = []
+        self.fold = Fold(self._session)
+        self.status: int | None = None
+        self.ending: Ending | None = None
+        self.failure: Failure | None = None
+        started = self._write("exchange.started", {
+            "method": request.method,
+            "uri": self._redactor.url(request.uri),
+            "headers": self._redactor.headers(request.headers),
+            "body": to_text(self._redactor.data(request.body)),
+            "call": place.call,
+            "attempt": place.attempt,
+            "stamped": place.stamped,
+            "variables": place.variables,
+            "recorded_at": recorded_at or timestamp(time.time_ns()),
+        }, exchange=OWN_SEQ)  # fmt: skip
+        self.exchange = started.seq
+        self.started_ns = started.t_ns
+        self.ended_ns = started.t_ns
+
+    def __repr__(self) -> str:
+        return f"<Capture {self._run.run[:6]}#{self.exchange} {self._frames} frames {self.ending or 'open'}>"
+
+    def response(self, status: int, reason: str, headers: Headers) -> None:
+        """The head of the response came."""
+        self.status = status
+        self.fold.request_id = header(headers, "request-id")
+        self._headers = headers
+        self._decoder = decoder_for(headers)
+        self._write("response.started", {
+            "status": status, "reason": reason, "headers": self._redactor.headers(headers),
+        })  # fmt: skip
+
+    def data(self, chunk: bytes) -> None:
+        """Wire bytes came. When this returns, what they complete is committed and they may be handed on."""
+        if self._bytes == 0 and has_frames(self._headers, chunk):
+            self._parser = FrameParser()
+        self._bytes += len(chunk)
+        pieces = [Piece(chunk, False)] if self._parser is None else self._parser.feed(chunk)
+        self._append(pieces)
+
+    def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
+        """The exchange is over; only the first call counts. A stream whose last event came is complete, however closed."""
+        if self.ending is not None:
+            return
+        if ending in ("complete", "closed") and self.fold.error is not None:
+            ending = "error_event"
+        elif ending == "closed" and self.fold.stopped:
+            ending = "complete"
+        if self.status is not None and self.status >= 400 and ending != "cut":
+            ending = "http_error"
+        self.ending = ending
+        self.failure = failure if error is None else failure_of(error, self._redactor)
+        self._append([] if self._parser is None else self._parser.flush())
+        messages = self._folded_json() if self._json else []
+        messages += self.fold.flush() if ending != "complete" else []
+        last = self._run.append(*map(self._message, messages), self._entry("exchange.ended", self._summary()))[-1]
+        self.ended_ns = last.t_ns
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the exchange cost: as recorded, or by today's price; None where it is not known."""
+        model = self.fold.message.get("model")
+        if self._cost_usd is None and self._price is not None and self.fold.usage and isinstance(model, str):
+            self._cost_usd = self._price(model, self.fold.usage)
+        return self._cost_usd
+
+    def _append(self, pieces: list[Piece]) -> None:
+        entries: list[Entry] = []
+        for piece in pieces:
+            data = self._redactor.data(piece.data)
+            self._sha256.update(data)
+            self._frames += piece.is_frame
+            entries.append(self._entry("frame" if piece.is_frame else "chunk", data))
+            messages = self.fold.feed(data) if piece.is_frame else self._fold_chunk(data)
+            entries += map(self._message, messages)
+        if entries:
+            self._run.append(*entries)
+
+    def _fold_chunk(self, data: bytes) -> list[dict[str, Any]]:
+        """A piece of another body: a compressed stream is decoded and folded, JSON waits until it is whole."""
+        if self._parser is not None:  # a broken-off or oversized frame
+            return []
+        decoded = self._decoder.decode(data)
+        if self._is_sse is None and decoded:
+            self._is_sse = is_event_stream(self._headers, decoded)
+        if self._is_sse:
+            return [m for piece in self._inner.feed(decoded) if piece.is_frame for m in self.fold.feed(piece.data)]
+        if self._bytes <= MAX_JSON_BODY_BYTES:
+            self._json.append(decoded)
+        return []
+
+    def _folded_json(self) -> list[dict[str, Any]]:
+        body, self._json = b"".join(self._json), []
+        return self.fold.feed_json(body) if self._bytes <= MAX_JSON_BODY_BYTES else []
+
+    def _summary(self) -> dict[str, Any]:
+        fold = self.fold
+        return {
+            "ending": self.ending,
+            "error": None if self.failure is None else asdict(self.failure),
+            "status": self.status,
+            "frames": self._frames,
+            "bytes": self._bytes,
+            "sha256": self._sha256.hexdigest(),
+            "message_id": fold.message.get("id"),
+            "model": fold.message.get("model"),
+            "stop_reason": fold.stop_reason,
+            "usage": fold.usage or None,
+            "cost_usd": self.cost_usd,
+        }
+
+    def _entry(self, kind: str, payload: bytes | dict[str, Any]) -> Entry:
+        data = payload if isinstance(payload, bytes) else encode(payload)
+        return self._at(kind, data, self.exchange)
+
+    def _at(self, kind: str, data: bytes, exchange: int) -> Entry:
+        t_ns = None if self._clock is None else self._clock()
+        return Entry(kind, data, self._place.step, self._place.task, exchange, t_ns)
+
+    def _message(self, message: dict[str, Any]) -> Entry:
+        return self._entry("message", message)
+
+    def _write(self, kind: str, data: dict[str, Any], exchange: int | None = None) -> Any:
+        return self._run.append(self._at(kind, encode(data), self.exchange if exchange is None else exchange))[0]
+
+
+def failure_of(error: BaseException, redactor: Redactor) -> Failure:
+    """An exception as it is recorded: type with its module, text without secrets."""
+    kind = type(error)
+    module = kind.__module__.partition(".")[0]
+    return Failure(kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}", redactor.text(str(error)))

@@ -1,0 +1,378 @@
+"""The cassette: a slice of the log as a reviewable text file that vcrpy can replay too.
+
+The format is vcrpy's YAML, version 1: `version`, `interactions[].request/response`. vcrpy ignores other keys, so retold adds
+two, both named `retold`. At the top: `{format: 1}`. In each interaction what vcrpy has no place for:
+
+    recorded_at     when the request went out, ISO 8601, UTC
+    started_ms      the same on the run's own clock, so that pauses between exchanges can be retold
+    first_ms        when the response's head came, after the request
+    offsets_ms      when each piece of the body came, after the request; one string of numbers, because a list of 100,000
+                    numbers costs a YAML parser half a second
+    sizes           the pieces' sizes in bytes, where they are not the frames of an event stream (JSON, compressed bodies)
+    ended_ms        when the exchange ended
+    ending, error   how it ended
+    call, attempt   retries of one call share its number
+    step, task, variables, tool_results, cost_usd   what a workflow run needs to be retold offline
+
+A body is a literal block where YAML can hold it so, a quoted string where it cannot, `!!binary` where it is not UTF-8. `.json`
+files hold the same structure. Writing is atomic; a file that is there but damaged is an error and is never overwritten.
+"""
+
+import base64
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import yaml
+
+from .errors import CassetteError, CassetteMissing
+from .events import ENDINGS, Ending
+from .exchange import Exchange, Failure, Headers, Request, Response, TimedPiece, content_encoding, has_frames, pieces_of
+
+FORMAT = 1
+"""Version of the `retold:` keys that this module writes; a newer one is refused."""
+
+_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# YAML normalises these inside a literal block, or cannot hold them there.
+_NOT_LITERAL = re.compile(
+    r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n"
+)
+
+
+class Cassette(NamedTuple):
+    """A cassette's exchanges in recorded order, and the file they came from."""
+
+    path: Path
+    exchanges: tuple[Exchange, ...]
+
+
+# Reading
+
+
+def read_cassette(path: str | os.PathLike[str]) -> Cassette:
+    """Read a cassette, retold's or vcrpy's, YAML or JSON. Raises CassetteMissing or CassetteError (file, entry, line)."""
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise CassetteMissing(f"no cassette at {path}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CassetteError(f"cannot read the cassette {path}: {error}.") from error
+    data = _load(path, text)
+    if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
+        raise CassetteError(
+            f"{path} is not a cassette: it has no list `interactions`. It was left as it is; restore it from version "
+            "control, or delete it and record again."
+        )
+    _check_format(path, data)
+    exchanges = []
+    for number, entry in enumerate(data["interactions"]):
+        try:
+            exchanges.append(_to_exchange(entry))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            what = f"missing key {error}" if isinstance(error, KeyError) else str(error)
+            raise CassetteError(
+                f"{path}:{_line_of(text, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
+            ) from error
+    return Cassette(path, tuple(exchanges))
+
+
+def _load(path: Path, text: str) -> Any:
+    if path.suffix == ".json":
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            line = getattr(error, "lineno", 1)
+            raise CassetteError(
+                f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is."
+            ) from error
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = 1 if mark is None else mark.line + 1
+        problem = getattr(error, "problem", None) or str(error)
+        raise CassetteError(
+            f"{path}:{line}: the cassette is damaged: {problem}. It was left as it is; restore it from version control, or "
+            "delete it and record again."
+        ) from error
+
+
+def _check_format(path: Path, data: dict[str, Any]) -> None:
+    own = data.get("retold")
+    version = own.get("format") if isinstance(own, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise CassetteError(
+            f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
+            "retold: pip install -U retold."
+        )
+
+
+def _line_of(text: str, number: int) -> int:
+    """The line on which an interaction begins; parsed only for an error's text."""
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        entries = next(value for key, value in root.value if key.value == "interactions")
+        return int(entries.value[number].start_mark.line) + 1
+    except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError):
+        return 1
+
+
+def _to_exchange(entry: dict[str, Any]) -> Exchange:
+    own = entry.get("retold") or {}
+    recorded = entry["request"]
+    request = Request(
+        str(recorded["method"]), str(recorded["uri"]), _headers(recorded.get("headers")), _body(recorded.get("body"))
+    )
+    ending = own.get("ending", "complete")
+    if ending not in ENDINGS:
+        raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
+    error = own.get("error")
+    response = (
+        None if entry.get("response") is None or ending == "no_response" else _to_response(entry["response"], own)
+    )
+    if "ending" not in own and response is not None and response.status >= 400:
+        ending = "http_error"
+    ended_ns = _ns(own.get("ended_ms"))
+    if ended_ns == 0 and response is not None and response.pieces:
+        ended_ns = response.pieces[-1].offset_ns
+    started_ns = _ns(own.get("started_ms"))
+    return Exchange(
+        request=request,
+        response=response,
+        ending=cast(Ending, ending),
+        failure=None if error is None else Failure(str(error["type"]), str(error["message"])),
+        call=int(own.get("call", 0)),
+        attempt=int(own.get("attempt", 1)),
+        step=str(own.get("step", "")),
+        task=str(own.get("task", "")),
+        recorded_at=str(own.get("recorded_at", "")),
+        started_ns=started_ns,
+        ended_ns=started_ns + ended_ns,
+        stamped=str(own.get("stamped", "pull")),
+        cost_usd=own.get("cost_usd"),
+        variables={str(k): str(v) for k, v in (own.get("variables") or {}).items()},
+        tool_results=tuple(own.get("tool_results") or ()),
+    )
+
+
+def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
+    if "status_code" in recorded:  # vcrpy's httpx format before version 6
+        status, reason = int(recorded["status_code"]), ""
+        body = _body(recorded.get("content", recorded.get("body")))
+    else:
+        status, reason = int(recorded["status"]["code"]), str(recorded["status"].get("message") or "")
+        body = _body(recorded.get("body"))
+    headers = _repaired(_headers(recorded.get("headers")), body)
+    offsets = [_ns(float(number)) for number in str(own.get("offsets_ms", "")).split()]
+    first_ns = _ns(own.get("first_ms"))
+    pieces = []
+    for number, (data, is_frame) in enumerate(_cut(body, headers, own.get("sizes"))):
+        # A body edited by hand may have more pieces than times: the last time holds for the rest.
+        offset = offsets[min(number, len(offsets) - 1)] if offsets else first_ns
+        pieces.append(TimedPiece(offset, data, is_frame))
+    return Response(status, reason, headers, tuple(pieces), first_ns)
+
+
+def _cut(body: bytes, headers: Headers, sizes: object) -> Iterable[tuple[bytes, bool]]:
+    if sizes is None or has_frames(headers, body):
+        for piece in pieces_of(body, headers):
+            yield piece.data, piece.is_frame
+        return
+    start = 0
+    for size in map(int, str(sizes).split()):
+        if body[start : start + size]:
+            yield body[start : start + size], False
+        start += size
+    if body[start:]:
+        yield body[start:], False
+
+
+def _body(value: Any) -> bytes:
+    """A body in any form found in the wild: text, bytes, `{string: …}`, `{base64_string: …}`, nothing."""
+    if isinstance(value, dict):
+        if "base64_string" in value:
+            return base64.b64decode(value["base64_string"])
+        value = value.get("string")
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    raise ValueError(f"a body of type {type(value).__name__}")
+
+
+def _headers(value: Any) -> Headers:
+    """Header pairs from `{name: [values]}`, `{name: value}` or a list of pairs."""
+    if value is None:
+        return ()
+    pairs = value.items() if isinstance(value, dict) else value
+    return tuple(
+        (str(name), str(item)) for name, items in pairs for item in (items if isinstance(items, list) else [items])
+    )
+
+
+def _repaired(headers: Headers, body: bytes) -> Headers:
+    """Without a content-encoding that the body does not have: many recorders store decoded bodies under old headers."""
+    if content_encoding(headers) in ("gzip", "x-gzip") and not body.startswith(b"\x1f\x8b"):
+        return tuple((name, value) for name, value in headers if name.lower() != "content-encoding")
+    return headers
+
+
+def _ns(ms: float | None) -> int:
+    return 0 if ms is None else round(float(ms) * 1_000_000)
+
+
+# Writing
+
+
+class _Dumper(yaml.SafeDumper):
+    """Strings of several lines as literal blocks, no anchors for values that happen to be shared."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """The same in C. It cannot put characters beyond the BMP (emoji) into a literal block; `_Dumper`, ten times slower, can."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def _represent_text(dumper: Any, text: str) -> Any:
+    if _NOT_LITERAL.search(text) is None and "\n" in text.rstrip("\n") and not text.startswith((" ", "\n", "\t")):
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
+    style = '"' if _NOT_LITERAL.search(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+_FastDumper.add_representer(str, _represent_text)
+
+
+def to_yaml(data: Any, file: IO[str]) -> None:
+    """Write YAML as cassettes have it."""
+    dumper = _Dumper if _has_astral(data) else _FastDumper
+    yaml.dump(data, file, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1)
+
+
+def _has_astral(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.isascii() and max(value) > "\uffff"
+    if isinstance(value, dict):
+        return any(map(_has_astral, value.values()))
+    return isinstance(value, list) and any(map(_has_astral, value))
+
+
+def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) -> None:
+    """Write a cassette, all or nothing: a new file takes the old one's place only when it is whole. Raises CassetteError."""
+    path = Path(path)
+    data = {"version": 1, "retold": {"format": FORMAT}, "interactions": [_to_entry(exchange) for exchange in exchanges]}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                if path.suffix == ".json":
+                    json.dump(_for_json(data), file, ensure_ascii=False, indent=1)
+                    file.write("\n")
+                else:
+                    to_yaml(data, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise CassetteError(f"cannot write the cassette {path}: {error.strerror or error}.") from error
+
+
+def _to_entry(exchange: Exchange) -> dict[str, Any]:
+    request, response = exchange.request, exchange.response
+    return {
+        "request": {
+            "method": request.method,
+            "uri": request.uri,
+            "headers": _grouped(request.headers),
+            "body": _text(request.body),
+        },
+        # vcrpy needs a response; one that never came is told apart by its ending.
+        "response": {
+            "status": {
+                "code": 0 if response is None else response.status,
+                "message": "" if response is None else response.reason,
+            },
+            "headers": {} if response is None else _grouped(response.headers),
+            "body": {"string": "" if response is None else _text(response.body)},
+        },
+        "retold": {key: value for key, value in _own(exchange).items() if value not in (None, "", (), [], {})},
+    }
+
+
+def _own(exchange: Exchange) -> dict[str, Any]:
+    response, failure = exchange.response, exchange.failure
+    own: dict[str, Any] = {
+        "recorded_at": exchange.recorded_at,
+        "step": exchange.step,
+        "task": exchange.task,
+        "call": exchange.call,
+        "attempt": exchange.attempt,
+        "stamped": exchange.stamped,
+        "ending": exchange.ending,
+        "error": None if failure is None else {"type": failure.type, "message": failure.message},
+        "started_ms": _ms(exchange.started_ns),
+    }
+    if response is not None:
+        own["first_ms"] = _ms(response.first_ns)
+        own["offsets_ms"] = " ".join(_number(piece.offset_ns) for piece in response.pieces)
+        if len(response.pieces) > 1 and not has_frames(response.headers, response.pieces[0].data):
+            own["sizes"] = " ".join(str(len(piece.data)) for piece in response.pieces)
+    return own | {
+        "ended_ms": _ms(exchange.ended_ns - exchange.started_ns),
+        "cost_usd": exchange.cost_usd,
+        "variables": exchange.variables,
+        "tool_results": list(exchange.tool_results),
+    }
+
+
+def _grouped(headers: Headers) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name, value in headers:
+        grouped.setdefault(name, []).append(value)
+    return grouped
+
+
+def _text(data: bytes) -> str | bytes:
+    """Text where UTF-8 holds it; bytes, written as `!!binary`, where it does not."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        if isinstance(value.get("string"), bytes):
+            return {"base64_string": base64.b64encode(value["string"]).decode()}
+        return {key: _for_json(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return {"base64_string": base64.b64encode(value).decode()}
+    return [_for_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _ms(ns: int) -> float:
+    """Nanoseconds as milliseconds, to the microsecond: what a stamp is worth, and short in the file."""
+    return round(ns / 1_000_000, 3)
+
+
+def _number(ns: int) -> str:
+    return f"{ns / 1_000_000:.3f}".rstrip("0").rstrip(".")

@@ -1,0 +1,59 @@
+"""The errors retold raises; every message says what happened, where, and the way out.
+
+RetoldError                 exit 1
+├── RunError                exit 1   a run or a step failed
+├── InputError              exit 2   something a person wrote or named is wrong
+│   ├── WorkflowError       exit 2   a workflow file
+│   ├── HandlerError        exit 2   a handler's name or options
+│   ├── CassetteError       exit 2   a cassette that is there but damaged
+│   │   └── CassetteMissing exit 2   a cassette that is not there
+│   └── LogError            exit 2   a log that cannot be opened, read or written
+│       └── LogVersionError exit 2   a log written by a newer retold
+└── MissError               exit 3   a request that no recorded exchange answers
+"""
+
+
+class RetoldError(Exception):
+    """Root of every error retold raises on purpose; `exit_code` is what the CLI exits with."""
+
+    exit_code = 1
+
+
+class RunError(RetoldError):
+    """A run or a step of it failed: the API answered with an error, the stream was cut, a tool could not run."""
+
+
+class InputError(RetoldError):
+    """Something a person wrote or named is wrong: an option, a path, a name, a file's content."""
+
+    exit_code = 2
+
+
+class WorkflowError(InputError):
+    """A workflow file that cannot be run as written."""
+
+
+class HandlerError(InputError):
+    """An unknown handler, or options it does not take."""
+
+
+class CassetteError(InputError):
+    """A cassette that is there but cannot be read; it is never overwritten."""
+
+
+class CassetteMissing(CassetteError):
+    """A cassette that is not there."""
+
+
+class LogError(InputError):
+    """A log that cannot be opened, read or written."""
+
+
+class LogVersionError(LogError):
+    """A log written by a newer version of retold."""
+
+
+class MissError(RetoldError):
+    """A request in replay that no recorded exchange answers. Never retried, never sent live."""
+
+    exit_code = 3

@@ -1,0 +1,444 @@
+"""EventLog: the one writer interface of retold, and the readers' way in.
+
+Everything that happens goes through `EventLog.append`; everything else reads. An event is committed when `append` returns, so
+whatever is shown or handed on after that survives `kill -9`. Each run has one writer, which keeps the run's next number and
+its last hash; several processes write one log, each its own runs.
+"""
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from . import store
+from .errors import InputError, LogError
+from .events import GENESIS, OWN_SEQ, SCHEMA, Entry, Event, encode, seal
+from .messages import Message
+
+Mode = Literal["live", "mock", "import"]
+Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
+
+DEFAULT_PATH = Path(".retold") / "log.db"
+PAGE = 500
+"""Events read at once: memory stays flat and no reader holds a snapshot that keeps the WAL from being reset."""
+
+POLL_S = 0.01
+"""How often a reader looks for what another process wrote; writes of its own process wake it at once."""
+
+_INSERT = (
+    "INSERT INTO events (run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_COLUMNS = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
+
+
+def default_path() -> Path:
+    """`RETOLD_DB`, or `.retold/log.db` under the working directory."""
+    return Path(os.environ.get("RETOLD_DB") or DEFAULT_PATH)
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """A run as a listing shows it; times are nanoseconds since the epoch. Numbers of an open run are not yet counted."""
+
+    run: str
+    name: str
+    mode: str
+    status: str
+    started_ns: int
+    ended_ns: int | None
+    messages: int
+    exchanges: int
+    frames: int
+    error: str | None
+
+
+class RunWriter:
+    """The writer of one run; as a context manager it ends the run, as failed if an exception passes through."""
+
+    def __init__(self, log: "EventLog", run: str, name: str) -> None:
+        self.log = log
+        self.run = run
+        self.name = name
+        self.started_ns = time.monotonic_ns()
+        self.seq = 0
+        self.hash = GENESIS
+        self.t_ns = 0
+        self.counts: Counter[str] = Counter()
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"<RunWriter {self.run} {self.name!r} {self.seq} events{' ended' if self.ended else ''}>"
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the run began, on the monotonic clock that stamps its events."""
+        return time.monotonic_ns() - self.started_ns
+
+    def append(self, *entries: Entry) -> list[Event]:
+        """Append in one transaction; they are committed when this returns. Raises LogError."""
+        return self.log.append(self, entries)
+
+    def note(self, kind: str, data: Any, *, step: str = "", task: str = "", exchange: int | None = None) -> Event:
+        """Append one event with a JSON payload."""
+        return self.append(Entry(kind, encode(data), step, task, exchange))[0]
+
+    def moved_past(self, events: Sequence[Event]) -> None:
+        """The log says so once `events` are committed; a failed append therefore leaves no gap."""
+        last = events[-1]
+        self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
+        self.counts.update(event.kind for event in events)
+
+    def end(self, status: Status = "completed", *, error: str | None = None) -> None:
+        """Write the run's last event; a second call changes nothing: an ending is written once."""
+        if not self.ended:
+            self.ended = True
+            self.log.end(self, status, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.end()
+        elif isinstance(error, Exception):
+            self.end("failed", error=f"{type(error).__name__}: {error}")
+        else:
+            self.end("cancelled", error=type(error).__name__)
+
+
+class EventLog:
+    """The append-only store of events, at `path` (default: `RETOLD_DB` or `.retold/log.db`).
+
+    The file is opened, and made, by the first write; reading needs no write access. `durability="power"` syncs every commit to
+    the disk. Opening for writing marks runs whose writer died as interrupted. Raises LogError, LogVersionError.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, durability: store.Durability = "process") -> None:
+        self.path = Path(path) if path is not None else default_path()
+        self.durability: store.Durability = durability
+        self._lock = threading.RLock()
+        self._changed = threading.Condition()
+        self._appends = 0
+        self._connection: sqlite3.Connection | None = None
+        self._alive = store.Liveness(self.path)
+
+    def __repr__(self) -> str:
+        return f"<EventLog {self.path}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    # Writing
+
+    def start(self, *, name: str, mode: Mode, data: dict[str, Any] | None = None) -> RunWriter:
+        """Begin a run and return its writer. `data` says what it is a run of; it is kept in the run's first event."""
+        with self._lock:
+            connection = self._writable()
+            writer = RunWriter(self, secrets.token_hex(8), name)
+            self._alive.claim(writer.run)
+            first = Entry("run.started", encode({"name": name, "mode": mode, **(data or {})}), t_ns=0)
+            events = _seal_all(writer, [first])
+            with self._transaction(connection):
+                connection.executemany(_INSERT, map(_to_row, events))
+                connection.execute(
+                    "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)",
+                    (writer.run, name, mode, events[0].wall_ns),
+                )
+            writer.moved_past(events)
+        self._notify()
+        return writer
+
+    def append(self, writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
+        """Append to the writer's run, all or nothing, and commit. Raises LogError; then nothing was appended."""
+        with self._lock:
+            connection = self._writable()
+            events = _seal_all(writer, entries)
+            if len(events) == 1:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
+                try:
+                    connection.execute(_INSERT, _to_row(events[0]))
+                except sqlite3.Error as error:
+                    raise self._write_error(error) from error
+            else:
+                with self._transaction(connection):
+                    connection.executemany(_INSERT, map(_to_row, events))
+            writer.moved_past(events)
+        self._notify()
+        return events
+
+    def end(self, writer: RunWriter, status: Status, error: str | None) -> None:
+        """Write the last event of a run and its line in the listing."""
+        counts = {key: writer.counts[kind] for key, kind in _COUNTED.items()}
+        last = Entry("run.ended", encode({"status": status, "error": error, **counts}))
+        with self._lock:
+            connection = self._writable()
+            self._write_end(connection, writer, last, status, error, counts)
+            self._alive.release(writer.run)
+        self._notify()
+
+    def _write_end(
+        self, connection: sqlite3.Connection, writer: RunWriter, last: Entry, status: str, error: str | None,
+        counts: dict[str, int],
+    ) -> None:  # fmt: skip
+        events = _seal_all(writer, [last])
+        with self._transaction(connection):
+            connection.executemany(_INSERT, map(_to_row, events))
+            connection.execute(
+                "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
+                (status, error, *(counts[key] for key in _COUNTED), events[0].wall_ns, writer.run),
+            )
+        writer.moved_past(events)
+
+    def _transaction(self, connection: sqlite3.Connection) -> "_Transaction":
+        return _Transaction(self, connection)
+
+    def _write_error(self, error: sqlite3.Error) -> LogError:
+        return LogError(
+            f"cannot write the log {self.path}: {error}. What was written before is safe; free some space or name "
+            "another log with --db FILE."
+        )
+
+    def _writable(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = store.open_for_writing(self.path, self.durability)
+            self._end_interrupted(self._connection)
+        return self._connection
+
+    def _end_interrupted(self, connection: sqlite3.Connection) -> None:
+        """Close the runs whose writer died, so that no run looks open for ever."""
+        for (run,) in connection.execute("SELECT run FROM runs WHERE status = 'running'").fetchall():
+            if self._alive.is_alive(run):
+                continue
+            last = self._row(connection, run)
+            writer = RunWriter(self, run, "")
+            writer.seq, writer.hash, writer.t_ns = last.seq + 1, last.hash, last.t_ns
+            writer.started_ns = time.monotonic_ns() - last.t_ns
+            counts = self._count(connection, run)
+            entry = Entry("run.ended", encode({"status": "interrupted", "error": None, **counts}), t_ns=last.t_ns)
+            try:
+                self._write_end(connection, writer, entry, "interrupted", None, counts)
+            except LogError as error:
+                # Another process opened the log at the same moment and has just written this very event.
+                if not isinstance(error.__cause__, sqlite3.IntegrityError):
+                    raise
+            self._alive.forget(run)
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._appends += 1
+            self._changed.notify_all()
+
+    # Reading
+
+    def runs(self, *, limit: int | None = None) -> list[RunInfo]:
+        """The runs, newest first. One whose writer died without ending it has the status `interrupted`."""
+        connection = self._readable()
+        try:
+            rows = connection.execute(
+                "SELECT run, name, mode, status, started_ns, ended_ns, messages, exchanges, frames, error FROM runs "
+                "ORDER BY id DESC LIMIT ?",
+                (-1 if limit is None else limit,),
+            ).fetchall()
+            return [self._listed(connection, RunInfo(*row)) for row in rows]
+        finally:
+            connection.close()
+
+    def _listed(self, connection: sqlite3.Connection, info: RunInfo) -> RunInfo:
+        if info.status != "running":
+            return info
+        counts = self._count(connection, info.run)
+        status = "running" if self._alive.is_alive(info.run) else "interrupted"
+        return replace(info, status=status, **counts)
+
+    def find(self, ref: str) -> RunInfo:
+        """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
+        runs = self.runs()
+        if not runs:
+            raise InputError(f"the log {self.path} holds no runs yet. Record or replay one first: retold run WORKFLOW.")
+        if ref == "last" or ref.startswith("last~"):
+            back = ref.removeprefix("last").removeprefix("~") or "0"
+            if back.isdigit() and int(back) < len(runs):
+                return runs[int(back)]
+            raise InputError(f"no run {ref!r}: the log {self.path} holds {len(runs)} runs.")
+        for matches in ([r for r in runs if r.run == ref], [r for r in runs if r.name == ref][:1]):
+            if matches:
+                return matches[0]
+        matches = [r for r in runs if r.run.startswith(ref)]
+        if len(matches) == 1 and ref:
+            return matches[0]
+        if matches:
+            ids = ", ".join(r.run for r in matches[:5])
+            raise InputError(f"{ref!r} is the beginning of {len(matches)} runs: {ids}. Give more of the id.")
+        raise InputError(f"no run {ref!r} in the log {self.path}. `retold ls` lists them; `last` is the newest.")
+
+    def events(
+        self,
+        run: str,
+        *,
+        after: int = -1,
+        kinds: Sequence[str] | None = None,
+        exchange: int | None = None,
+        step: str | None = None,
+    ) -> Iterator[Event]:
+        """The events of a run in order, from the one after `after`, page by page in flat memory."""
+        connection = self._readable()
+        try:
+            while page := self._page(connection, run, after, kinds, exchange, step):
+                yield from page
+                after = page[-1].seq
+        finally:
+            connection.close()
+
+    def messages(self, run: str, *, after: int = -1, step: str | None = None) -> Iterator[Message]:
+        """The complete messages of a run in order."""
+        for event in self.events(run, after=after, kinds=("message",), step=step):
+            yield Message.of(event)
+
+    def follow(
+        self,
+        run: str,
+        *,
+        after: int = -1,
+        kinds: Sequence[str] | None = None,
+        until: Callable[[Event], bool] | None = None,
+    ) -> Iterator[Event]:
+        """Like `events`, but waits for more until the run ends, its writer dies, or `until` says so of an event.
+
+        With `kinds`, the events that `until` looks for must be among them; `run.ended` always is.
+        """
+        wanted = None if kinds is None else (*kinds, "run.ended")
+        connection = self._readable()
+        try:
+            while True:
+                seen, alive = self._appends, self._alive.is_alive(run)
+                page = self._page(connection, run, after, wanted, None, None)
+                for event in page:
+                    if event.kind != "run.ended" or kinds is None or "run.ended" in kinds:
+                        yield event
+                    if event.kind == "run.ended" or (until is not None and until(event)):
+                        return
+                    after = event.seq
+                if not page:
+                    if not alive:
+                        return
+                    with self._changed:
+                        if self._appends == seen:
+                            self._changed.wait(POLL_S)
+        finally:
+            connection.close()
+
+    def _readable(self) -> sqlite3.Connection:
+        return store.open_for_reading(self.path)
+
+    def _page(
+        self, connection: sqlite3.Connection, run: str, after: int, kinds: Sequence[str] | None, exchange: int | None,
+        step: str | None,
+    ) -> list[Event]:  # fmt: skip
+        where, values = ["run = ?", "seq > ?"], [run, after]  # type: list[str], list[object]
+        if kinds is not None:
+            where.append(f"kind IN ({', '.join('?' * len(kinds))})")
+            values.extend(kinds)
+            if "frame" not in kinds:
+                where.append("kind <> 'frame'")  # said again in the index's words, so that it is used
+        if exchange is not None:
+            where.append("exchange = ?")
+            values.append(exchange)
+        if step is not None:
+            where.append("step = ?")
+            values.append(step)
+        query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT {PAGE}"
+        try:
+            return [_to_event(row) for row in connection.execute(query, values)]
+        except sqlite3.Error as error:
+            raise LogError(f"cannot read the log {self.path}: {error}.") from error
+
+    def _row(self, connection: sqlite3.Connection, run: str) -> Event:
+        query = f"SELECT {_COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
+        return _to_event(connection.execute(query, (run,)).fetchone())
+
+    def _count(self, connection: sqlite3.Connection, run: str) -> dict[str, int]:
+        kinds = dict(
+            connection.execute("SELECT kind, count(*) FROM events WHERE run = ? GROUP BY kind", (run,)).fetchall()
+        )
+        return {key: kinds.get(kind, 0) for key, kind in _COUNTED.items()}
+
+
+_COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
+
+
+class _Transaction:
+    """BEGIN IMMEDIATE … COMMIT: takes the write lock first, so that it waits instead of failing halfway."""
+
+    def __init__(self, log: EventLog, connection: sqlite3.Connection) -> None:
+        self.log = log
+        self.connection = connection
+
+    def __enter__(self) -> None:
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise self.log._write_error(error) from error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        except sqlite3.Error as error:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            if kind is None:
+                raise self.log._write_error(error) from error
+
+
+def _seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
+    """The entries as the next events of the writer's run: numbered, timed, chained."""
+    seq, before, t_ns = writer.seq, writer.hash, writer.t_ns
+    now_ns, wall_ns = writer.now_ns(), time.time_ns()
+    events = []
+    for entry in entries:
+        t_ns = max(t_ns, now_ns if entry.t_ns is None else entry.t_ns)
+        exchange = seq if entry.exchange == OWN_SEQ else entry.exchange
+        digest = sha256(entry.payload).digest()
+        before = seal(
+            before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest
+        )
+        events.append(Event(writer.run, seq, t_ns, wall_ns, entry.kind, entry.step, entry.task, exchange, entry.payload,
+                            digest, before))  # fmt: skip
+        seq += 1
+    return events
+
+
+def _to_row(event: Event) -> tuple[Any, ...]:
+    return (event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.step, event.task, event.exchange,
+            _to_column(event.payload), event.digest, event.hash, event.schema)  # fmt: skip
+
+
+def _to_column(payload: bytes) -> bytes | str:
+    """Text where it is text, so that any SQLite tool shows it; bytes where it is not."""
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        return payload
+    return payload if "\0" in text else text
+
+
+def _to_event(row: tuple[Any, ...]) -> Event:
+    payload = row[8].encode() if isinstance(row[8], str) else row[8]
+    return Event(*row[:8], payload, *row[9:])

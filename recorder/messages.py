@@ -1,0 +1,115 @@
+"""Messages: the complete units that handlers show and count, in the shapes of Claude Code's stream-json.
+
+Shapes as printed by Claude Code 2.1 with `--output-format stream-json --verbose`: one content block per `assistant` line,
+lines of one answer share its message id; tool results come in `user` lines; `system`/`init` opens and `result` closes.
+"""
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .events import Event
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message with its place in the log. `data` is the message itself, unknown types and fields included."""
+
+    run: str
+    seq: int
+    t_ns: int
+    wall_ns: int
+    step: str
+    task: str
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> "Message":
+        return cls(event.run, event.seq, event.t_ns, event.wall_ns, event.step, event.task, event.data)
+
+    @property
+    def type(self) -> str:
+        return str(self.data.get("type", ""))
+
+    @property
+    def subtype(self) -> str | None:
+        return self.data.get("subtype")
+
+    @property
+    def blocks(self) -> Iterator[dict[str, Any]]:
+        """The content blocks; a content that is a plain string counts as one text block."""
+        message = self.data.get("message")
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            yield {"type": "text", "text": content}
+        elif isinstance(content, list):
+            yield from (block for block in content if isinstance(block, dict))
+
+
+def result_text(content: Any) -> str:
+    """The text of a tool_result's content: a string, or a list of blocks of which only the text counts."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = [
+        str(block.get("text", "")) if block.get("type") == "text" else f"[{block.get('type')}]"
+        for block in content
+        if isinstance(block, dict)
+    ]
+    return "\n".join(parts)
+
+
+class Session:
+    """Makes the messages of one conversation: each carries its session's id and an id of its own.
+
+    The ids of the messages follow from the session's, so that a session retold with the same id is equal to the letter.
+    """
+
+    def __init__(self, session_id: str | None = None) -> None:
+        self.id = session_id or str(uuid.uuid4())
+        self._made = 0
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self._made} messages>"
+
+    def _finish(self, data: dict[str, Any]) -> dict[str, Any]:
+        self._made += 1
+        return data | {"session_id": self.id, "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.id}/{self._made}"))}
+
+    def init(self, *, model: str, tools: list[str], cwd: str, permission_mode: str) -> dict[str, Any]:
+        return self._finish(
+            {
+                "type": "system",
+                "subtype": "init",
+                "cwd": cwd,
+                "tools": tools,
+                "mcp_servers": [],
+                "model": model,
+                "permissionMode": permission_mode,
+            }
+        )
+
+    def assistant(
+        self, message: dict[str, Any], block: dict[str, Any], request_id: str | None, *, incomplete: bool = False
+    ) -> dict[str, Any]:
+        """One content block of an answer; `incomplete` marks a block whose stream ended inside it."""
+        data: dict[str, Any] = {
+            "type": "assistant",
+            "message": message | {"content": [block]},
+            "parent_tool_use_id": None,
+        }
+        if request_id is not None:
+            data["request_id"] = request_id
+        if incomplete:
+            data["incomplete"] = True
+        return self._finish(data)
+
+    def tool_result(self, block: dict[str, Any]) -> dict[str, Any]:
+        return self._finish(
+            {"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None}
+        )
+
+    def result(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return self._finish({"type": "result"} | fields)

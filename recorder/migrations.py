@@ -1,0 +1,104 @@
+"""The log's tables, as numbered migrations. Imported only when a log is made or is older than this version.
+
+`events` is the truth. `runs` is a projection kept for listing (rebuildable from the events); the views are for people and
+SQLite tools. A migration sets `user_version` to its own number in the same transaction, so that opening an up-to-date log
+needs nothing but one PRAGMA.
+"""
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("retold")
+
+EVENTS = """
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    run TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    t_ns INTEGER NOT NULL,
+    wall_ns INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    step TEXT NOT NULL,
+    task TEXT NOT NULL,
+    exchange INTEGER,
+    payload BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    hash BLOB NOT NULL,
+    schema INTEGER NOT NULL,
+    UNIQUE (run, seq)
+);
+CREATE INDEX events_but_frames ON events (run, seq) WHERE kind <> 'frame';
+CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+CREATE TRIGGER events_are_not_removed BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+"""
+
+RUNS = """
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    run TEXT NOT NULL UNIQUE,
+    name TEXT NOT NULL,
+    mode TEXT NOT NULL,
+    status TEXT NOT NULL,
+    started_ns INTEGER NOT NULL,
+    ended_ns INTEGER,
+    messages INTEGER NOT NULL DEFAULT 0,
+    exchanges INTEGER NOT NULL DEFAULT 0,
+    frames INTEGER NOT NULL DEFAULT 0,
+    error TEXT
+);
+CREATE INDEX open_runs ON runs (run) WHERE status = 'running';
+"""
+
+VIEWS = """
+CREATE VIEW messages AS
+SELECT run, seq, t_ns, wall_ns, step, task, exchange,
+       json_extract(payload, '$.type') AS type, json_extract(payload, '$.subtype') AS subtype, payload AS message
+FROM events WHERE kind = 'message' AND kind <> 'frame';
+
+CREATE VIEW exchanges AS
+SELECT s.run, s.exchange, s.step, s.task, s.wall_ns AS started_ns, e.t_ns - s.t_ns AS duration_ns,
+       json_extract(s.payload, '$.method') AS method, json_extract(s.payload, '$.uri') AS uri,
+       json_extract(s.payload, '$.call') AS call, json_extract(s.payload, '$.attempt') AS attempt,
+       json_extract(e.payload, '$.ending') AS ending, json_extract(e.payload, '$.status') AS status,
+       json_extract(e.payload, '$.model') AS model, json_extract(e.payload, '$.stop_reason') AS stop_reason,
+       json_extract(e.payload, '$.frames') AS frames, json_extract(e.payload, '$.bytes') AS bytes
+FROM events s LEFT JOIN events e
+  ON e.run = s.run AND e.exchange = s.exchange AND e.kind = 'exchange.ended' AND e.kind <> 'frame' AND e.seq > s.seq
+WHERE s.kind = 'exchange.started' AND s.kind <> 'frame';
+
+CREATE VIEW usage AS
+SELECT run, exchange, step, task, wall_ns, json_extract(payload, '$.model') AS model,
+       json_extract(payload, '$.usage.input_tokens') AS input_tokens,
+       json_extract(payload, '$.usage.output_tokens') AS output_tokens,
+       json_extract(payload, '$.usage.cache_creation_input_tokens') AS cache_creation_input_tokens,
+       json_extract(payload, '$.usage.cache_read_input_tokens') AS cache_read_input_tokens,
+       json_extract(payload, '$.cost_usd') AS cost_usd
+FROM events WHERE kind = 'exchange.ended' AND kind <> 'frame' AND json_extract(payload, '$.usage') IS NOT NULL;
+"""
+
+
+@migrations()
+def m001_log(db: Database) -> None:
+    for statements in (EVENTS, RUNS, VIEWS):
+        _script(db, statements)
+    db.execute("PRAGMA user_version = 1")
+
+
+def _script(db: Database, statements: str) -> None:
+    """`executescript` commits what is open, so a script is fed statement by statement."""
+    pending = ""
+    for line in statements.splitlines(keepends=True):
+        pending += line
+        if line.rstrip().endswith(";") and (not pending.lstrip().startswith("CREATE TRIGGER") or "END;" in pending):
+            db.execute(pending)
+            pending = ""
+
+
+def migrate(path: str) -> None:
+    """Bring the log at `path` up to this version; every migration is its own transaction."""
+    db = Database(path)
+    try:
+        migrations.apply(db)
+    finally:
+        db.close()

@@ -1,0 +1,80 @@
+"""One scrubber for log, cassette, matcher and error text: what it removes is never written anywhere.
+
+It removes, in this order of certainty: the values of credential headers, whatever is shaped like an Anthropic key, and the
+value of every secret that the environment holds (variables whose names say so). Recording and matching use the same
+function, so what was recorded always matches itself.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+REDACTED = "REDACTED"
+
+SECRET_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "api-key",
+        "cookie",
+        "set-cookie",
+        "anthropic-organization-id",
+        "x-goog-api-key",
+        "x-amz-security-token",
+    }
+)
+SECRET_PARAMETERS = frozenset(
+    {"api_key", "apikey", "api-key", "key", "token", "access_token", "x-api-key", "signature"}
+)
+
+_KEY_SHAPES = rb"sk-ant-[A-Za-z0-9_\-]{8,}"
+_SECRET_NAMES = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE_?KEY)", re.IGNORECASE)
+_MIN_SECRET_CHARS = 8
+"""A shorter value (`1`, `true`, `test`) would tear holes into ordinary text."""
+
+
+def secrets_in(environ: Mapping[str, str]) -> list[str]:
+    """The values in an environment whose variable's name says that they are secret."""
+    return sorted(
+        {
+            value
+            for name, value in environ.items()
+            if _SECRET_NAMES.search(name) and len(value) >= _MIN_SECRET_CHARS and not value.startswith(("/", "~"))
+        },
+        key=len,
+        reverse=True,
+    )
+
+
+class Redactor:
+    """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
+        values = [*secrets_in(os.environ if environ is None else environ), *extra]
+        shapes = [_KEY_SHAPES, *(re.escape(value.encode("utf-8", "surrogateescape")) for value in values)]
+        self._pattern = re.compile(b"|".join(shapes))
+
+    def data(self, data: bytes) -> bytes:
+        """Bytes without secrets; the same object where there is nothing to remove."""
+        if self._pattern.search(data) is None:
+            return data
+        return self._pattern.sub(REDACTED.encode(), data)
+
+    def text(self, text: str) -> str:
+        return self.data(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+    def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Header pairs with the values of credential headers replaced; names keep their case and order."""
+        return [(name, REDACTED if name.lower() in SECRET_HEADERS else self.text(value)) for name, value in headers]
+
+    def url(self, url: str) -> str:
+        """A URL without user info and without the values of credential parameters."""
+        parts = urlsplit(url)
+        netloc = parts.netloc.rpartition("@")[2]
+        query = parts.query
+        if any(name.lower() in SECRET_PARAMETERS for name, _ in parse_qsl(query, keep_blank_values=True)):
+            pairs = parse_qsl(query, keep_blank_values=True)
+            query = urlencode([(n, REDACTED if n.lower() in SECRET_PARAMETERS else v) for n, v in pairs])
+        return self.text(urlunsplit(parts._replace(netloc=netloc, query=query)))

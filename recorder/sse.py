@@ -1,0 +1,86 @@
+"""Server-sent events without I/O: bytes in, frames out, every byte kept.
+
+`FrameParser.feed` takes bytes as they come, split anywhere, and returns the frames they complete: raw bytes up to and
+including the blank line. Joined, everything it returned is everything it was fed. Lines end in LF, CRLF or CR
+(https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+"""A frame longer than this is given out in pieces, so that an endless one cannot fill the memory."""
+
+# Two line ends in a row. A CR at the very end of what has come may still become CRLF, so it does not end a frame yet.
+_FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?=[^\n]))")
+_LINE_END = re.compile(r"\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of a body as they are kept: one whole frame, or a piece of something else."""
+
+    data: bytes
+    is_frame: bool
+
+
+class FrameParser:
+    """Cuts an event stream into frames. Memory is bounded by `max_frame_bytes` and one fed chunk."""
+
+    def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._buffer = b""
+        self._searched = 0
+        self._broken = False
+        self._max = max_frame_bytes
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """The pieces completed by `data`: frames, or parts of a frame that is longer than the limit."""
+        buffer = self._buffer + data if self._buffer else data
+        pieces = []
+        start, search = 0, max(0, self._searched - 3)  # a frame's end may have begun in the last three bytes
+        while match := _FRAME_END.search(buffer, search):
+            pieces.append(Piece(buffer[start : match.end()], not self._broken))
+            self._broken = False
+            start = search = match.end()
+        rest = buffer[start:]
+        if len(rest) > self._max:
+            # The tail stays: it may hold the beginning of the blank line that ends the frame.
+            pieces.append(Piece(rest[:-3], False))
+            rest, self._broken = rest[-3:], True
+        self._buffer, self._searched = rest, len(rest)
+        return pieces
+
+    def flush(self) -> list[Piece]:
+        """What is left when the stream has ended: nothing, or a frame without its blank line."""
+        rest, self._buffer, self._searched = self._buffer, b"", 0
+        # A lone CR at the end was held back by `feed`; the stream's end settles that it is a line end.
+        return [Piece(rest, bool(_ends_with_blank_line(rest)) and not self._broken)] if rest else []
+
+
+def _ends_with_blank_line(data: bytes) -> bool:
+    return data.endswith((b"\n\r", b"\r\r"))
+
+
+def parse_frame(frame: bytes) -> tuple[str, str]:
+    """The event name and data of a frame, as a browser would read them; `("message", "")` for a comment alone."""
+    name, data = "message", []
+    for line in _LINE_END.split(frame.decode("utf-8", "replace").removeprefix("\ufeff")):
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data.append(value)
+        elif field == "event":
+            name = value
+    return name, "\n".join(data)
+
+
+def frame_json(frame: bytes) -> dict[str, Any] | None:
+    """The frame's data as a JSON object, or None where it is something else."""
+    data = parse_frame(frame)[1]
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,171 @@
+"""SQLite behind the log: opening it safely, its settings, and which runs still have a living writer.
+
+WAL mode lets any number of readers read while one process at a time commits; several processes append in turn
+(`busy_timeout`). `synchronous=NORMAL` survives the death of the process, `FULL` that of the power.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from .errors import LogError, LogVersionError
+
+VERSION = 1
+"""Number of the newest migration; `migrations.py` is only imported where the file is older."""
+
+APPLICATION_ID = 0x7265746C  # "retl": tells a log from any other SQLite file
+
+BUSY_TIMEOUT_S = 60.0
+
+Durability = Literal["process", "power"]
+
+
+def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
+    """A connection to the log at `path`, made or migrated where needed; raises LogError or LogVersionError."""
+    try:
+        _make_folder(path.parent)
+        with _locked(path.with_name(path.name + ".lock")):
+            _create_private(path)
+            connection = _connect(path)
+            try:
+                _bring_up_to_date(connection, path)
+                connection.execute("PRAGMA journal_mode = WAL")
+            except BaseException:
+                connection.close()
+                raise
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+        return connection
+    except (OSError, sqlite3.Error) as error:
+        raise LogError(
+            f"cannot write the log {path}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB."
+        ) from error
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """A read-only connection; raises LogError where there is no log, LogVersionError where it is newer."""
+    if not path.is_file():
+        raise LogError(
+            f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE."
+        )
+    connection = None
+    try:
+        # immutable: a log in a folder that cannot be written has no place for the -shm file that WAL readers share.
+        mode = "mode=ro" if os.access(path.parent, os.W_OK) else "immutable=1"
+        connection = _connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        _check_version(connection, path)
+        if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
+            open_for_writing(path, "process").close()
+        return connection
+    except (OSError, sqlite3.Error) as error:
+        if connection is not None:
+            connection.close()
+        raise LogError(f"cannot read the log {path}: {_reason(error)}.") from error
+    except LogError:
+        if connection is not None:
+            connection.close()
+        raise
+
+
+def _connect(target: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    """Autocommit, so that one INSERT is one transaction; the log's own lock guards use from several threads."""
+    return sqlite3.connect(target, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=uri)
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    if application != APPLICATION_ID and not empty:
+        raise LogError(f"{path} is an SQLite file, but not a retold log. Name another one with --db FILE.")
+    if version > VERSION:
+        raise LogVersionError(
+            f"the log {path} was written by a newer retold (log version {version}, this one reads up to {VERSION}). "
+            "Update retold (pip install -U retold), or name another log with --db FILE."
+        )
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    _check_version(connection, path)
+    if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+        return
+    from .migrations import migrate  # sqlite-utils takes 80 ms to import: only where there is something to migrate
+
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    migrate(str(path))
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the folder private; `.retold`, our own, also keeps itself out of git."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, mode=0o700)
+    if folder.name == ".retold":
+        (folder / ".gitignore").write_text("*\n")
+
+
+def _create_private(path: Path) -> None:
+    """A log holds prompts and answers: readable by its owner alone. SQLite gives -wal and -shm the same mode."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file lock: two processes that make the same log at once must not both run the migrations."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class Liveness:
+    """Which runs still have a living writer.
+
+    A writer holds a lock on a file of its own while its run is open. The kernel drops the lock however the process ends,
+    `kill -9` included, also across containers; a process id could be reused, a heartbeat would cost writes.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.folder = log.with_name(log.name + ".live")
+        self._held: dict[str, int] = {}
+
+    def claim(self, run: str) -> None:
+        """Say that `run` is being written by this process, until `release` or the end of the process."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        handle = os.open(self.folder / run, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        self._held[run] = handle
+
+    def release(self, run: str) -> None:
+        handle = self._held.pop(run, None)
+        if handle is not None:
+            (self.folder / run).unlink(missing_ok=True)
+            os.close(handle)
+
+    def is_alive(self, run: str) -> bool:
+        if run in self._held:
+            return True
+        try:
+            handle = os.open(self.folder / run, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def forget(self, run: str) -> None:
+        """Remove what a dead writer left behind."""
+        (self.folder / run).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""RETELLS: recorded streams become live again. Imports `retold.recorder` only."""

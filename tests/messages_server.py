@@ -1,0 +1,476 @@
+"""A scripted Messages API server on 127.0.0.1, for tests, for recording examples and for manual runs.
+
+In a test::
+
+    with MessagesServer([Reply([text("Hello")], gap_s=0.05), http_error(529)]) as server:
+        client = Anthropic(base_url=server.url, api_key="test-key")
+
+Each POST to ``…/v1/messages`` (any prefix, any query) takes the next reply; a script may also be a function
+from the request to the reply. ``"stream": true`` gets server-sent events with the shapes, padding and ping
+of the real API; anything else gets one JSON message. When the script has run out the answer is a 500.
+
+As a program (``--port 0`` picks a free port; the first stdout line is the URL; SIGTERM or SIGINT ends it)::
+
+    python tests/messages_server.py --script FILE.json [--port N] [--print-url]
+
+FILE is a JSON (or, where PyYAML is installed, .yaml) list with one item per reply. An item is a string, for
+a plain text reply, or an object with the fields of ``Reply``, where
+
+- ``blocks`` lists objects named by their block function, with its other arguments beside it:
+  ``{"text": "Hi", "pieces": 3}``, ``{"thinking": "Hm.", "signature": "c2ln"}``, ``{"redacted_thinking": "ZGF0YQ=="}``,
+  ``{"tool_use": "get_weather", "input": {"city": "Paris"}, "id": "toolu_01A"}``, ``{"raw": {"type": …}}``;
+- ``raw_frames`` lists strings (UTF-8; any other byte 0x80…0xff is written as ``\\udc80``…``\\udcff``);
+- ``http_error`` holds the arguments of that function.
+
+For example::
+
+    ["Hello",
+     {"http_error": {"status": 529, "headers": {"retry-after-ms": "1"}}},
+     {"blocks": [{"text": "Partial answer"}], "gap_s": 0.05, "cut_after": 4}]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import select
+import signal
+import socket
+import socketserver
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+Json = dict[str, Any]
+Pieces = Sequence[str] | int  # the pieces themselves, or the number of characters of each
+SIGNATURE = "EqQBCkYICxgCKkCdGVzdC1zaWduYXR1cmUtbm90LWEtcmVhbC1vbmU="
+USAGE = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}
+CACHE_CREATION = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}
+RATE_LIMITS = {"requests": 4000, "tokens": 2_400_000, "input-tokens": 2_000_000, "output-tokens": 400_000}
+MODEL = {"type": "model", "id": "claude-sonnet-4-5-20250929", "display_name": "Claude Sonnet 4.5"}
+MODELS = {"data": [{**MODEL, "created_at": "2025-09-29T00:00:00Z"}], "has_more": False}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A content block as content_block_start shows it, its deltas, and whole; an id of None gets generated."""
+
+    start: Json
+    deltas: Sequence[Json]
+    whole: Json
+
+
+def text(value: str, pieces: Pieces = 8) -> Block:
+    deltas = [{"type": "text_delta", "text": piece} for piece in _cut(value, pieces)]
+    return Block({"type": "text", "text": ""}, deltas, {"type": "text", "text": value})
+
+
+def thinking(value: str, signature: str = SIGNATURE, pieces: Pieces = 8) -> Block:
+    deltas = [{"type": "thinking_delta", "thinking": piece} for piece in _cut(value, pieces)]
+    deltas.append({"type": "signature_delta", "signature": signature})
+    whole = {"type": "thinking", "thinking": value, "signature": signature}
+    return Block({"type": "thinking", "thinking": "", "signature": ""}, deltas, whole)
+
+
+def redacted_thinking(data: str = SIGNATURE) -> Block:
+    return raw({"type": "redacted_thinking", "data": data})
+
+
+def tool_use(name: str, input: Json, id: str | None = None, pieces: Pieces = 8, kind: str = "tool_use") -> Block:
+    """A tool call. ``pieces`` cut the JSON of its input; an empty delta comes first, as in the real API."""
+    encoded = "".join(pieces) if not isinstance(pieces, int) else json.dumps(input, ensure_ascii=False) if input else ""
+    if json.loads(encoded or "{}") != input:
+        raise ValueError(f"the pieces are not the JSON of the input: {pieces!r}")
+    deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ["", *_cut(encoded, pieces)]]
+    whole = {"type": kind, "id": id, "name": name, "input": input}
+    return Block({**whole, "input": {}}, deltas, whole)
+
+
+def raw(block: Json) -> Block:
+    """A block that arrives whole in its content_block_start, as server tool results do."""
+    return Block(block, (), block)
+
+
+def _cut(value: str, pieces: Pieces) -> Sequence[str]:
+    if isinstance(pieces, int):
+        return [value[i : i + pieces] for i in range(0, len(value), pieces)]
+    if "".join(pieces) != value:
+        raise ValueError(f"the pieces do not add up to {value!r}: {pieces!r}")
+    return pieces
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One scripted answer. The ``…_after`` fields count the frames sent before the failure: a cut closes the
+    connection without the final chunk, a hang lasts until either side closes. A JSON answer is one frame."""
+
+    blocks: Sequence[Block] = ()
+    stop_reason: str = "end_turn"
+    stop_sequence: str | None = None
+    usage: Mapping[str, Any] = field(default_factory=dict)  # over USAGE and the number of deltas
+    model: str | None = None  # None: the model of the request
+    id: str | None = None  # None: generated from the number of the call
+    first_gap_s: float = 0.0  # between the response head and the first frame (before the head of an HTTP error)
+    gap_s: float | Sequence[float] = 0.0  # before each later frame, error event or cut; a short list ends in zeros
+    encoding: Literal["gzip"] | None = None  # one sync flush per frame
+    newline: str = "\n"
+    split: Literal["frame", "bytes"] | int = "frame"  # HTTP chunks: per frame, per byte, or of n bytes across frames
+    raw_frames: Sequence[bytes] | None = None  # sent as they are in place of the blocks, streaming asked for or not
+    error_event_after: int | None = None  # streams only
+    cut_after: int | None = None
+    hang_after: int | None = None
+    status: int = 200  # any other: an HTTP error with ``error`` as JSON
+    error: Sequence[str] = ("overloaded_error", "Overloaded")  # type and message, of the event or of the HTTP error
+    headers: Mapping[str, str] = field(default_factory=dict)  # over the usual ones
+
+
+def http_error(
+    status: int, type: str = "api_error", message: str = "Error", headers: Mapping[str, str] | None = None
+) -> Reply:
+    return Reply(status=status, error=(type, message), headers=headers or {})
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    path: str
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+    json: Any  # None if the body is not JSON
+
+
+Script = Sequence[Reply] | Callable[[Request], Reply]
+
+
+def _token(prefix: str, seed: str, length: int = 22) -> str:
+    alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+    return prefix + "".join(random.Random(prefix + seed).choices(alphabet, k=length))
+
+
+def _message(reply: Reply, asked: Json, number: int) -> Json:
+    """The whole message, which is also the body of a JSON answer."""
+    message_id = reply.id or _token("msg_01", str(number))
+    content = [dict(block.whole) for block in reply.blocks]
+    for index, block in enumerate(content):
+        if block.get("id", "") is None:
+            block["id"] = _token("toolu_01" if block["type"] == "tool_use" else "srvtoolu_01", f"{message_id}/{index}")
+    return {
+        "model": reply.model or asked.get("model") or MODEL["id"],
+        "id": message_id,
+        "type": "message",
+        "role": "assistant",
+        "content": content,
+        "stop_reason": reply.stop_reason,
+        "stop_sequence": reply.stop_sequence,
+        "usage": {**USAGE, "output_tokens": 1 + sum(len(block.deltas) for block in reply.blocks), **reply.usage},
+    }
+
+
+def _events(reply: Reply, message: Json) -> Iterator[Json]:
+    usage = {name: message["usage"][name] for name in USAGE}
+    usage |= {"cache_creation": CACHE_CREATION, "output_tokens": 1, "service_tier": "standard"}
+    empty = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+    yield {"type": "message_start", "message": {**message, **empty}}
+    for index, (block, whole) in enumerate(zip(reply.blocks, message["content"], strict=True)):
+        start = {**block.start, "id": whole["id"]} if "id" in block.start else block.start
+        yield {"type": "content_block_start", "index": index, "content_block": start}
+        if index == 0:
+            yield {"type": "ping"}
+        for delta in block.deltas:
+            yield {"type": "content_block_delta", "index": index, "delta": delta}
+        yield {"type": "content_block_stop", "index": index}
+    end = {"stop_reason": reply.stop_reason, "stop_sequence": reply.stop_sequence}
+    yield {"type": "message_delta", "delta": end, "usage": message["usage"]}
+    yield {"type": "message_stop"}
+
+
+def _frames(reply: Reply, message: Json) -> list[bytes]:
+    """The frames of a stream. As in real ones, 0–15 spaces stand before the last brace, except in a ping."""
+    padding = random.Random(message["id"])
+
+    def frame(event: Json) -> bytes:
+        data = _dumps(event)[:-1] + " " * padding.randint(0, 15) + "}"
+        data = '{"type": "ping"}' if event["type"] == "ping" else data
+        return f"event: {event['type']}{reply.newline}data: {data}{reply.newline}{reply.newline}".encode()
+
+    frames = [frame(event) for event in _events(reply, message)] if reply.raw_frames is None else [*reply.raw_frames]
+    if reply.error_event_after is not None:
+        error = {"details": None, "type": reply.error[0], "message": reply.error[1]}
+        frames[reply.error_event_after :] = [frame({"type": "error", "error": error})]
+    return frames
+
+
+def _dumps(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _gzipped(frames: Iterable[bytes], with_trailer: bool) -> Iterator[bytes]:
+    gzip = zlib.compressobj(wbits=31)
+    for frame in frames:
+        yield gzip.compress(frame) + gzip.flush(zlib.Z_SYNC_FLUSH)
+    if with_trailer:
+        yield gzip.flush()
+
+
+def _resized(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
+    pending = b""
+    for part in parts:
+        pending += part
+        full = len(pending) - len(pending) % size
+        yield from (pending[i : i + size] for i in range(0, full, size))
+        pending = pending[full:]
+    yield pending
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: MessagesServer
+
+    def handle(self) -> None:
+        with suppress(OSError):  # a client that leaves between requests is nothing to report
+            super().handle()
+
+    def do_POST(self) -> None:
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length", 0)))
+        try:
+            value = json.loads(body)
+        except ValueError:
+            value = None
+        request = Request(self.command, self.path, headers, body, value)
+        with self.server.lock:
+            self.server.requests.append(request)
+            self.request_id = _token("req_011C", str(len(self.server.requests)), 20)
+        match self.command, urlsplit(self.path).path.rpartition("/v1/")[2]:
+            case "HEAD", _:
+                self._head(200, {"content-length": "0"})
+            case "POST", "messages":
+                self._answer(request)
+            case "POST", "messages/count_tokens":
+                self._json(200, {"input_tokens": 1 + len(body) // 4})
+            case "GET", "models":
+                self._json(200, MODELS)
+            case _:
+                self._error(http_error(404, "not_found_error", "Not found"))
+
+    do_GET = do_HEAD = do_POST
+
+    def _answer(self, request: Request) -> None:
+        server = self.server
+        with server.lock:
+            server.calls += 1
+            server.answering += 1
+            server.sent.append(sent := [])
+            server.bodies.append(body := bytearray())
+            call = server.calls
+        try:
+            reply = server.reply(call, request)
+            if reply.status == 200:
+                self._stream(reply, call, request, sent, body)
+            else:
+                self._wait(time.monotonic() + reply.first_gap_s)
+                body += self._error(reply)
+        except OSError:
+            self.close_connection = True
+            with server.lock:
+                server.closed_early += not server.closing.is_set()
+        finally:
+            with server.lock:
+                server.answering -= 1
+                server.lock.notify_all()
+
+    def _stream(self, reply: Reply, call: int, request: Request, sent: Sent, body: bytearray) -> None:
+        asked = request.json if isinstance(request.json, dict) else {}
+        message = _message(reply, asked, call)
+        streaming = asked.get("stream") is True or reply.raw_frames is not None
+        headers = {"content-type": "text/event-stream; charset=utf-8" if streaming else "application/json"}
+        headers |= {"content-encoding": reply.encoding} if reply.encoding else {}
+        self._head(200, {**headers, "transfer-encoding": "chunked"}, reply.headers)
+        frames = _frames(reply, message) if streaming else [_dumps(message).encode()]
+        limits = [limit for limit in (reply.cut_after, reply.hang_after) if limit is not None]
+        chunks: Iterable[bytes] = self._paced(reply, frames[: min(limits, default=None)], sent)
+        chunks = _gzipped(chunks, not limits) if reply.encoding else chunks
+        if reply.split != "frame":
+            chunks = _resized(chunks, 1 if reply.split == "bytes" else reply.split)
+        for chunk in filter(None, chunks):  # an empty chunk would end the body
+            body += chunk
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        if not limits:
+            self.wfile.write(b"0\r\n\r\n")
+        elif reply.cut_after is None:
+            self._wait(None)
+        self.close_connection |= bool(limits)
+
+    def _paced(self, reply: Reply, frames: list[bytes], sent: Sent) -> Iterator[bytes]:
+        due = time.monotonic() + reply.first_gap_s
+        gaps = [reply.gap_s] * len(frames) if isinstance(reply.gap_s, (int, float)) else reply.gap_s
+        for frame, gap in zip(frames, [*gaps, *[0.0] * len(frames)], strict=False):
+            self._wait(due)
+            sent.append((time.monotonic_ns(), frame))
+            yield frame
+            due += gap
+        if reply.cut_after is not None:
+            self._wait(due)
+
+    def _wait(self, due: float | None) -> None:
+        """Wait until then (None: for ever), or fail with OSError as soon as the connection closes."""
+        timeout = None if due is None else max(0.0, due - time.monotonic())
+        if select.select([self.connection], [], [], timeout)[0]:
+            if not self.connection.recv(1, socket.MSG_PEEK):
+                raise ConnectionResetError("connection closed")
+            self.server.closing.wait(timeout)  # the client has already sent another request
+
+    def _error(self, reply: Reply) -> bytes:
+        error = {"type": reply.error[0], "message": reply.error[1]}
+        return self._json(reply.status, {"type": "error", "error": error, "request_id": self.request_id}, reply.headers)
+
+    def _json(self, status: int, value: Json, extra: Mapping[str, str] | None = None) -> bytes:
+        body = _dumps(value).encode()
+        self._head(status, {"content-type": "application/json", "content-length": str(len(body))}, extra)
+        self.wfile.write(body)
+        return body
+
+    def _head(self, status: int, headers: Json, extra: Mapping[str, str] | None = None) -> None:
+        self.log_request(status)
+        self.send_response_only(status)  # a status that http.server does not know, as 529, has no reason phrase
+        headers |= {"date": self.date_time_string(), "connection": "keep-alive", "cache-control": "no-cache"}
+        for name, limit in RATE_LIMITS.items():
+            prefix = f"anthropic-ratelimit-{name}"
+            headers |= {
+                f"{prefix}-limit": limit,
+                f"{prefix}-remaining": limit,
+                f"{prefix}-reset": "2026-01-01T00:00:00Z",
+            }
+        headers |= {"request-id": self.request_id, "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
+        headers |= {name.lower(): value for name, value in (extra or {}).items()}
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        if self.server.verbose:
+            super().log_message(format, *args)
+
+
+Sent = list[tuple[int, bytes]]
+
+
+class MessagesServer(socketserver.ThreadingTCPServer):
+    """Serves the script while entered. What it sends is noted just before it goes to the socket.
+
+    A script that is a function is called on the threads of the connections, several at a time if need be.
+    """
+
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, script: Script, port: int = 0, verbose: bool = False) -> None:
+        self.script = script
+        self.verbose = verbose  # a line per request on stderr
+        self.requests: list[Request] = []  # of any kind
+        self.calls = 0  # requests to /v1/messages
+        self.sent: list[Sent] = []  # per call: (monotonic_ns, frame before any compression)
+        self.bodies: list[bytearray] = []  # per call: the body on the wire, without the chunk framing
+        self.closed_early = 0  # calls during which the client went away
+        self.answering = 0
+        self.closing = threading.Event()
+        self.lock = threading.Condition()
+        self.connections: dict[Any, threading.Thread] = {}
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self) -> MessagesServer:
+        self.accepting = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
+        self.accepting.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.closing.set()
+        self.shutdown()
+        self.accepting.join()
+        self.server_close()
+        with self.lock:
+            threads = list(self.connections.values())
+            for connection in self.connections:
+                with suppress(OSError):  # the client was faster
+                    connection.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+
+    def reply(self, call: int, request: Request) -> Reply:
+        if callable(self.script):
+            return self.script(request)
+        if call <= len(self.script):
+            return self.script[call - 1]
+        text = f"the script has run out: call {call} of {len(self.script)}"
+        return http_error(500, "api_error", text, {"x-should-retry": "false"})
+
+    def wait_idle(self, timeout_s: float = 10.0) -> bool:
+        """Wait until no call is being answered: call it before reading ``closed_early`` and the like."""
+        with self.lock:
+            return self.lock.wait_for(lambda: self.answering == 0, timeout_s)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
+        with self.lock:
+            self.connections[request] = thread
+        thread.start()
+
+    def shutdown_request(self, request: Any) -> None:
+        with self.lock:
+            self.connections.pop(request, None)
+            super().shutdown_request(request)
+
+
+def load_script(path: str | Path) -> list[Reply]:
+    """Read a script in the form that the module docstring describes."""
+    source = Path(path).read_text("utf-8")
+    if Path(path).suffix not in (".yaml", ".yml"):
+        return [_load_reply(item) for item in json.loads(source)]
+    import yaml
+
+    return [_load_reply(item) for item in yaml.safe_load(source)]
+
+
+def _load_reply(item: str | Json) -> Reply:
+    fields: Json = {"blocks": [{"text": item}]} if isinstance(item, str) else dict(item)
+    reply = http_error(**fields.pop("http_error")) if "http_error" in fields else Reply()
+    if "raw_frames" in fields:
+        fields["raw_frames"] = [frame.encode("utf-8", "surrogateescape") for frame in fields["raw_frames"]]
+    return replace(reply, **fields | {"blocks": [_load_block(dict(block)) for block in fields.get("blocks", ())]})
+
+
+def _load_block(item: Json) -> Block:
+    makers: list[Callable[..., Block]] = [text, thinking, redacted_thinking, tool_use, raw]
+    for make in makers:
+        if make.__name__ in item:
+            return make(item.pop(make.__name__), **item)
+    raise ValueError(f"not a known block: {item}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Serve a script of Messages API replies on 127.0.0.1.")
+    parser.add_argument("--script", required=True, help="JSON or YAML list of replies, see the module docstring")
+    parser.add_argument("--port", type=int, default=0, help="default: any free port")
+    parser.add_argument("--print-url", action="store_true", help="print the URL only, no line per request on stderr")
+    arguments = parser.parse_args()
+    endings = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, endings)
+    with MessagesServer(load_script(arguments.script), arguments.port, not arguments.print_url) as server:
+        print(server.url, flush=True)
+        signal.sigwait(endings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
