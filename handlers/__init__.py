@@ -1,1 +1,41 @@
 """SHOWS: readers of the log that show, store or pass on messages. Imports `retold.recorder` only."""
+
+from typing import Any, TextIO
+
+from ..recorder.errors import HandlerError
+from .base import Handler, HandlerThread, Options, Reader, StreamEnd, StreamStart, make_options, nearest, read_stream
+from .console import Console
+from .debug import Debug
+from .simple import Simple
+
+HANDLERS: dict[str, type[Handler]] = {handler.name: handler for handler in (Simple, Console, Debug)}
+"""Every handler by its name."""
+
+
+def handler_class(name: str) -> type[Handler]:
+    """The handler of that name. Raises HandlerError naming the nearest."""
+    if name not in HANDLERS:
+        raise HandlerError(f"unknown handler {name!r}{nearest(name, list(HANDLERS))}.")
+    return HANDLERS[name]
+
+
+def make_handler(name: str, options: dict[str, Any], out: TextIO) -> Handler:
+    """A handler writing to `out`. Raises HandlerError for an unknown name or option."""
+    handler = handler_class(name)
+    return handler(make_options(handler, options), out)
+
+
+__all__ = [
+    "HANDLERS",
+    "Handler",
+    "HandlerThread",
+    "Options",
+    "Reader",
+    "StreamEnd",
+    "StreamStart",
+    "handler_class",
+    "make_handler",
+    "make_options",
+    "nearest",
+    "read_stream",
+]

@@ -39,9 +39,7 @@ FORMAT = 1
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # YAML normalises these inside a literal block, or cannot hold them there.
-_NOT_LITERAL = re.compile(
-    r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n"
-)
+_NOT_LITERAL = re.compile(r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n")
 
 
 class Cassette(NamedTuple):
@@ -88,9 +86,7 @@ def _load(path: Path, text: str) -> Any:
             return json.loads(text)
         except ValueError as error:
             line = getattr(error, "lineno", 1)
-            raise CassetteError(
-                f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is."
-            ) from error
+            raise CassetteError(f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is.") from error
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -116,7 +112,7 @@ def _check_format(path: Path, data: dict[str, Any]) -> None:
 def _line_of(text: str, number: int) -> int:
     """The line on which an interaction begins; parsed only for an error's text."""
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root: Any = yaml.compose(text, Loader=_Loader)
         entries = next(value for key, value in root.value if key.value == "interactions")
         return int(entries.value[number].start_mark.line) + 1
     except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError):
@@ -133,9 +129,7 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
     if ending not in ENDINGS:
         raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
     error = own.get("error")
-    response = (
-        None if entry.get("response") is None or ending == "no_response" else _to_response(entry["response"], own)
-    )
+    response = None if entry.get("response") is None or ending == "no_response" else _to_response(entry["response"], own)
     if "ending" not in own and response is not None and response.status >= 400:
         ending = "http_error"
     ended_ns = _ns(own.get("ended_ms"))
@@ -213,9 +207,7 @@ def _headers(value: Any) -> Headers:
     if value is None:
         return ()
     pairs = value.items() if isinstance(value, dict) else value
-    return tuple(
-        (str(name), str(item)) for name, items in pairs for item in (items if isinstance(items, list) else [items])
-    )
+    return tuple((str(name), str(item)) for name, items in pairs for item in (items if isinstance(items, list) else [items]))
 
 
 def _repaired(headers: Headers, body: bytes) -> Headers:

@@ -105,9 +105,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
             self.end()
         elif isinstance(error, Exception):
@@ -264,9 +262,8 @@ class EventLog:
     def _listed(self, connection: sqlite3.Connection, info: RunInfo) -> RunInfo:
         if info.status != "running":
             return info
-        counts = self._count(connection, info.run)
-        status = "running" if self._alive.is_alive(info.run) else "interrupted"
-        return replace(info, status=status, **counts)
+        counts: dict[str, Any] = self._count(connection, info.run)
+        return replace(info, status="running" if self._alive.is_alive(info.run) else "interrupted", **counts)
 
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
@@ -375,9 +372,7 @@ class EventLog:
         return _to_event(connection.execute(query, (run,)).fetchone())
 
     def _count(self, connection: sqlite3.Connection, run: str) -> dict[str, int]:
-        kinds = dict(
-            connection.execute("SELECT kind, count(*) FROM events WHERE run = ? GROUP BY kind", (run,)).fetchall()
-        )
+        kinds = dict(connection.execute("SELECT kind, count(*) FROM events WHERE run = ? GROUP BY kind", (run,)).fetchall())
         return {key: kinds.get(kind, 0) for key, kind in _COUNTED.items()}
 
 
@@ -416,9 +411,7 @@ def _seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
         t_ns = max(t_ns, now_ns if entry.t_ns is None else entry.t_ns)
         exchange = seq if entry.exchange == OWN_SEQ else entry.exchange
         digest = sha256(entry.payload).digest()
-        before = seal(
-            before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest
-        )
+        before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest)
         events.append(Event(writer.run, seq, t_ns, wall_ns, entry.kind, entry.step, entry.task, exchange, entry.payload,
                             digest, before))  # fmt: skip
         seq += 1
@@ -440,5 +433,6 @@ def _to_column(payload: bytes) -> bytes | str:
 
 
 def _to_event(row: tuple[Any, ...]) -> Event:
-    payload = row[8].encode() if isinstance(row[8], str) else row[8]
-    return Event(*row[:8], payload, *row[9:])
+    run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema = row
+    payload = payload.encode() if isinstance(payload, str) else payload
+    return Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema)

@@ -107,9 +107,7 @@ class Session:
         return self._finish(data)
 
     def tool_result(self, block: dict[str, Any]) -> dict[str, Any]:
-        return self._finish(
-            {"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None}
-        )
+        return self._finish({"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None})
 
     def result(self, fields: dict[str, Any]) -> dict[str, Any]:
         return self._finish({"type": "result"} | fields)

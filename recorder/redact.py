@@ -25,9 +25,7 @@ SECRET_HEADERS = frozenset(
         "x-amz-security-token",
     }
 )
-SECRET_PARAMETERS = frozenset(
-    {"api_key", "apikey", "api-key", "key", "token", "access_token", "x-api-key", "signature"}
-)
+SECRET_PARAMETERS = frozenset({"api_key", "apikey", "api-key", "key", "token", "access_token", "x-api-key", "signature"})
 
 _KEY_SHAPES = rb"sk-ant-[A-Za-z0-9_\-]{8,}"
 _SECRET_NAMES = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE_?KEY)", re.IGNORECASE)

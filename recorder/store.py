@@ -40,17 +40,13 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         return connection
     except (OSError, sqlite3.Error) as error:
-        raise LogError(
-            f"cannot write the log {path}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB."
-        ) from error
+        raise LogError(f"cannot write the log {path}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB.") from error
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A read-only connection; raises LogError where there is no log, LogVersionError where it is newer."""
     if not path.is_file():
-        raise LogError(
-            f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE."
-        )
+        raise LogError(f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE.")
     connection = None
     try:
         # immutable: a log in a folder that cannot be written has no place for the -shm file that WAL readers share.

@@ -62,9 +62,7 @@ def _note_tools(message: dict[str, Any], exchange: _Open | None, results: list[d
             results.append(block)
 
 
-def _with_tool_results(
-    exchanges: list[Exchange], uses: list[set[str]], results: list[dict[str, Any]]
-) -> list[Exchange]:
+def _with_tool_results(exchanges: list[Exchange], uses: list[set[str]], results: list[dict[str, Any]]) -> list[Exchange]:
     """Attach to each exchange the results of its tools that no later request holds (the run stopped at its last turn)."""
     complete = []
     for number, exchange in enumerate(exchanges):
@@ -81,7 +79,7 @@ def _with_tool_results(
 
 def _to_exchange(part: _Open) -> Exchange:
     started, data = part.started, part.started.data
-    ended = {"ending": "cut", "error": None} if part.ended is None else part.ended.data
+    ended: dict[str, Any] = {"ending": "cut", "error": None} if part.ended is None else part.ended.data
     failure = INTERRUPTED if part.ended is None else None
     if ended.get("error"):
         failure = Failure(**ended["error"])
@@ -123,9 +121,7 @@ def append_exchange(writer: RunWriter, exchange: Exchange, *, session: Session, 
     capture = Capture(
         writer,
         exchange.request,
-        place=Place(
-            exchange.step, exchange.task, exchange.call, exchange.attempt, exchange.stamped, exchange.variables
-        ),
+        place=Place(exchange.step, exchange.task, exchange.call, exchange.attempt, exchange.stamped, exchange.variables),
         session=session,
         redactor=redactor,
         cost_usd=exchange.cost_usd,

@@ -1,32 +1,19 @@
 """A scripted Messages API server on 127.0.0.1, for tests, for recording examples and for manual runs.
 
-In a test::
-
     with MessagesServer([Reply([text("Hello")], gap_s=0.05), http_error(529)]) as server:
         client = Anthropic(base_url=server.url, api_key="test-key")
 
-Each POST to ``…/v1/messages`` (any prefix, any query) takes the next reply; a script may also be a function
-from the request to the reply. ``"stream": true`` gets server-sent events with the shapes, padding and ping
-of the real API; anything else gets one JSON message. When the script has run out the answer is a 500.
+Each POST to ``…/v1/messages`` takes the next reply (a script may also be a function from the request to the
+reply): as server-sent events shaped like the real ones if the request says ``"stream": true``, else as one JSON
+message. When the script has run out the answer is a 500. As a program it prints its URL as the first line and
+ends on SIGTERM or SIGINT: ``python tests/messages_server.py --script FILE.json [--port N] [--print-url]``.
+FILE is a JSON list (or a YAML one, named .yaml or .yml) with one item per reply: a string, for a plain text
+reply, or an object with the fields of ``Reply``. In ``blocks`` the first key of a block is its function, with
+the other arguments beside it. ``http_error`` holds the arguments of that function, ``raw_frames`` strings::
 
-As a program (``--port 0`` picks a free port; the first stdout line is the URL; SIGTERM or SIGINT ends it)::
-
-    python tests/messages_server.py --script FILE.json [--port N] [--print-url]
-
-FILE is a JSON (or, where PyYAML is installed, .yaml) list with one item per reply. An item is a string, for
-a plain text reply, or an object with the fields of ``Reply``, where
-
-- ``blocks`` lists objects named by their block function, with its other arguments beside it:
-  ``{"text": "Hi", "pieces": 3}``, ``{"thinking": "Hm.", "signature": "c2ln"}``, ``{"redacted_thinking": "ZGF0YQ=="}``,
-  ``{"tool_use": "get_weather", "input": {"city": "Paris"}, "id": "toolu_01A"}``, ``{"raw": {"type": …}}``;
-- ``raw_frames`` lists strings (UTF-8; any other byte 0x80…0xff is written as ``\\udc80``…``\\udcff``);
-- ``http_error`` holds the arguments of that function.
-
-For example::
-
-    ["Hello",
-     {"http_error": {"status": 529, "headers": {"retry-after-ms": "1"}}},
-     {"blocks": [{"text": "Partial answer"}], "gap_s": 0.05, "cut_after": 4}]
+    ["Hello", {"http_error": {"status": 529, "headers": {"retry-after-ms": "1"}}},
+     {"blocks": [{"text": "Let me look.", "pieces": 3}, {"tool_use": "get_weather", "input": {"city": "Paris"}}],
+      "stop_reason": "tool_use", "gap_s": 0.05, "cut_after": 4}]
 """
 
 from __future__ import annotations
@@ -52,12 +39,17 @@ from urllib.parse import urlsplit
 
 Json = dict[str, Any]
 Pieces = Sequence[str] | int  # the pieces themselves, or the number of characters of each
+Sent = list[tuple[int, bytes]]  # (monotonic_ns, frame before any compression)
+Script = Sequence["Reply"] | Callable[["Request"], "Reply"]
+USAGE = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
+START_USAGE = {"cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}}
 SIGNATURE = "EqQBCkYICxgCKkCdGVzdC1zaWduYXR1cmUtbm90LWEtcmVhbC1vbmU="
-USAGE = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}
-CACHE_CREATION = {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}
-RATE_LIMITS = {"requests": 4000, "tokens": 2_400_000, "input-tokens": 2_000_000, "output-tokens": 400_000}
-MODEL = {"type": "model", "id": "claude-sonnet-4-5-20250929", "display_name": "Claude Sonnet 4.5"}
-MODELS = {"data": [{**MODEL, "created_at": "2025-09-29T00:00:00Z"}], "has_more": False}
+MODEL = "claude-sonnet-4-5-20250929"
+_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+HEADERS = {"cache-control": "no-cache", "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
+for _name in ("requests", "tokens", "input-tokens", "output-tokens"):
+    HEADERS |= {f"anthropic-ratelimit-{_name}-{kind}": "400000" for kind in ("limit", "remaining")}
+    HEADERS[f"anthropic-ratelimit-{_name}-reset"] = "2026-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True)
@@ -101,8 +93,7 @@ def raw(block: Json) -> Block:
 
 
 def _cut(value: str, pieces: Pieces) -> Sequence[str]:
-    if isinstance(pieces, int):
-        return [value[i : i + pieces] for i in range(0, len(value), pieces)]
+    pieces = [value[i : i + pieces] for i in range(0, len(value), pieces)] if isinstance(pieces, int) else pieces
     if "".join(pieces) != value:
         raise ValueError(f"the pieces do not add up to {value!r}: {pieces!r}")
     return pieces
@@ -132,11 +123,51 @@ class Reply:
     error: Sequence[str] = ("overloaded_error", "Overloaded")  # type and message, of the event or of the HTTP error
     headers: Mapping[str, str] = field(default_factory=dict)  # over the usual ones
 
+    def message(self, asked: Json, call: int) -> Json:
+        """The whole message, which is also the body of a JSON answer."""
+        id = self.id or _token("msg_01", str(call))
+        content = [dict(block.whole) for block in self.blocks]
+        for index, block in enumerate(content):
+            if block.get("id", "") is None:
+                block["id"] = _token("toolu_01" if block["type"] == "tool_use" else "srvtoolu_01", f"{id}/{index}")
+        head = {"model": self.model or asked.get("model") or MODEL, "id": id, "type": "message", "role": "assistant"}
+        end = {"stop_reason": self.stop_reason, "stop_sequence": self.stop_sequence}
+        output = {"output_tokens": 1 + sum(len(block.deltas) for block in self.blocks)}
+        return {**head, "content": content, **end, "usage": {**USAGE, **output, **self.usage}}
 
-def http_error(
-    status: int, type: str = "api_error", message: str = "Error", headers: Mapping[str, str] | None = None
-) -> Reply:
-    return Reply(status=status, error=(type, message), headers=headers or {})
+    def events(self, message: Json) -> Iterator[Json]:
+        usage = {**START_USAGE, **message["usage"], "output_tokens": 1, "service_tier": "standard"}
+        empty: Json = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        yield {"type": "message_start", "message": message | empty}
+        for index, (block, whole) in enumerate(zip(self.blocks, message["content"], strict=True)):
+            start = {**block.start, "id": whole["id"]} if "id" in block.start else block.start
+            yield {"type": "content_block_start", "index": index, "content_block": start}
+            if index == 0:
+                yield {"type": "ping"}
+            yield from ({"type": "content_block_delta", "index": index, "delta": delta} for delta in block.deltas)
+            yield {"type": "content_block_stop", "index": index}
+        end = {"stop_reason": self.stop_reason, "stop_sequence": self.stop_sequence}
+        yield {"type": "message_delta", "delta": end, "usage": message["usage"]}
+        yield {"type": "message_stop"}
+
+    def frames(self, message: Json) -> list[bytes]:
+        """The frames of a stream. As in real ones, 0–15 spaces stand before the last brace, except in a ping."""
+        padding = random.Random(message["id"])
+
+        def frame(event: Json) -> bytes:
+            data = _dumps(event)[:-1] + " " * padding.randint(0, 15) + "}"
+            data = '{"type": "ping"}' if event["type"] == "ping" else data
+            return f"event: {event['type']}{self.newline}data: {data}{self.newline}{self.newline}".encode()
+
+        frames = [frame(event) for event in self.events(message)] if self.raw_frames is None else [*self.raw_frames]
+        if self.error_event_after is not None:
+            error = {"details": None, "type": self.error[0], "message": self.error[1]}
+            frames[self.error_event_after :] = [frame({"type": "error", "error": error})]
+        return frames
+
+
+def http_error(status: int, type: str = "overloaded_error", message: str = "Overloaded", headers: Any = ()) -> Reply:
+    return Reply(status=status, error=(type, message), headers=dict(headers))
 
 
 @dataclass(frozen=True)
@@ -148,87 +179,9 @@ class Request:
     json: Any  # None if the body is not JSON
 
 
-Script = Sequence[Reply] | Callable[[Request], Reply]
-
-
 def _token(prefix: str, seed: str, length: int = 22) -> str:
     alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
     return prefix + "".join(random.Random(prefix + seed).choices(alphabet, k=length))
-
-
-def _message(reply: Reply, asked: Json, number: int) -> Json:
-    """The whole message, which is also the body of a JSON answer."""
-    message_id = reply.id or _token("msg_01", str(number))
-    content = [dict(block.whole) for block in reply.blocks]
-    for index, block in enumerate(content):
-        if block.get("id", "") is None:
-            block["id"] = _token("toolu_01" if block["type"] == "tool_use" else "srvtoolu_01", f"{message_id}/{index}")
-    return {
-        "model": reply.model or asked.get("model") or MODEL["id"],
-        "id": message_id,
-        "type": "message",
-        "role": "assistant",
-        "content": content,
-        "stop_reason": reply.stop_reason,
-        "stop_sequence": reply.stop_sequence,
-        "usage": {**USAGE, "output_tokens": 1 + sum(len(block.deltas) for block in reply.blocks), **reply.usage},
-    }
-
-
-def _events(reply: Reply, message: Json) -> Iterator[Json]:
-    usage = {name: message["usage"][name] for name in USAGE}
-    usage |= {"cache_creation": CACHE_CREATION, "output_tokens": 1, "service_tier": "standard"}
-    empty = {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
-    yield {"type": "message_start", "message": {**message, **empty}}
-    for index, (block, whole) in enumerate(zip(reply.blocks, message["content"], strict=True)):
-        start = {**block.start, "id": whole["id"]} if "id" in block.start else block.start
-        yield {"type": "content_block_start", "index": index, "content_block": start}
-        if index == 0:
-            yield {"type": "ping"}
-        for delta in block.deltas:
-            yield {"type": "content_block_delta", "index": index, "delta": delta}
-        yield {"type": "content_block_stop", "index": index}
-    end = {"stop_reason": reply.stop_reason, "stop_sequence": reply.stop_sequence}
-    yield {"type": "message_delta", "delta": end, "usage": message["usage"]}
-    yield {"type": "message_stop"}
-
-
-def _frames(reply: Reply, message: Json) -> list[bytes]:
-    """The frames of a stream. As in real ones, 0–15 spaces stand before the last brace, except in a ping."""
-    padding = random.Random(message["id"])
-
-    def frame(event: Json) -> bytes:
-        data = _dumps(event)[:-1] + " " * padding.randint(0, 15) + "}"
-        data = '{"type": "ping"}' if event["type"] == "ping" else data
-        return f"event: {event['type']}{reply.newline}data: {data}{reply.newline}{reply.newline}".encode()
-
-    frames = [frame(event) for event in _events(reply, message)] if reply.raw_frames is None else [*reply.raw_frames]
-    if reply.error_event_after is not None:
-        error = {"details": None, "type": reply.error[0], "message": reply.error[1]}
-        frames[reply.error_event_after :] = [frame({"type": "error", "error": error})]
-    return frames
-
-
-def _dumps(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _gzipped(frames: Iterable[bytes], with_trailer: bool) -> Iterator[bytes]:
-    gzip = zlib.compressobj(wbits=31)
-    for frame in frames:
-        yield gzip.compress(frame) + gzip.flush(zlib.Z_SYNC_FLUSH)
-    if with_trailer:
-        yield gzip.flush()
-
-
-def _resized(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
-    pending = b""
-    for part in parts:
-        pending += part
-        full = len(pending) - len(pending) % size
-        yield from (pending[i : i + size] for i in range(0, full, size))
-        pending = pending[full:]
-    yield pending
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -243,47 +196,47 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = self.rfile.read(int(headers.get("content-length", 0)))
-        try:
+        value = None
+        with suppress(ValueError):
             value = json.loads(body)
-        except ValueError:
-            value = None
         request = Request(self.command, self.path, headers, body, value)
         with self.server.lock:
             self.server.requests.append(request)
             self.request_id = _token("req_011C", str(len(self.server.requests)), 20)
+        if self.server.verbose:
+            print(self.requestline, file=sys.stderr)
         match self.command, urlsplit(self.path).path.rpartition("/v1/")[2]:
-            case "HEAD", _:
-                self._head(200, {"content-length": "0"})
             case "POST", "messages":
                 self._answer(request)
             case "POST", "messages/count_tokens":
                 self._json(200, {"input_tokens": 1 + len(body) // 4})
             case "GET", "models":
-                self._json(200, MODELS)
-            case _:
-                self._error(http_error(404, "not_found_error", "Not found"))
+                self._json(200, {"data": [{"type": "model", "id": MODEL, "display_name": MODEL}], "has_more": False})
+            case command, _:
+                self._head(200 if command == "HEAD" else 404, {"content-length": "0"})
 
     do_GET = do_HEAD = do_POST
 
     def _answer(self, request: Request) -> None:
-        server = self.server
+        server, sent, body = self.server, Sent(), bytearray()
         with server.lock:
-            server.calls += 1
+            server.sent.append(sent)
+            server.bodies.append(body)
+            server.calls = call = len(server.sent)
             server.answering += 1
-            server.sent.append(sent := [])
-            server.bodies.append(body := bytearray())
-            call = server.calls
         try:
             reply = server.reply(call, request)
             if reply.status == 200:
                 self._stream(reply, call, request, sent, body)
             else:
                 self._wait(time.monotonic() + reply.first_gap_s)
-                body += self._error(reply)
+                error = {"type": reply.error[0], "message": reply.error[1]}
+                envelope = {"type": "error", "error": error, "request_id": self.request_id}
+                body += self._json(reply.status, envelope, reply.headers)
         except OSError:
             self.close_connection = True
             with server.lock:
-                server.closed_early += not server.closing.is_set()
+                server.closed_early += not server.closing
         finally:
             with server.lock:
                 server.answering -= 1
@@ -291,48 +244,45 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _stream(self, reply: Reply, call: int, request: Request, sent: Sent, body: bytearray) -> None:
         asked = request.json if isinstance(request.json, dict) else {}
-        message = _message(reply, asked, call)
+        message = reply.message(asked, call)
         streaming = asked.get("stream") is True or reply.raw_frames is not None
         headers = {"content-type": "text/event-stream; charset=utf-8" if streaming else "application/json"}
         headers |= {"content-encoding": reply.encoding} if reply.encoding else {}
         self._head(200, {**headers, "transfer-encoding": "chunked"}, reply.headers)
-        frames = _frames(reply, message) if streaming else [_dumps(message).encode()]
+        frames = reply.frames(message) if streaming else [_dumps(message).encode()]
+        gaps = [reply.gap_s] * len(frames) if isinstance(reply.gap_s, int | float) else reply.gap_s
+        waits = [reply.first_gap_s, *gaps, *[0.0] * len(frames)]
         limits = [limit for limit in (reply.cut_after, reply.hang_after) if limit is not None]
-        chunks: Iterable[bytes] = self._paced(reply, frames[: min(limits, default=None)], sent)
-        chunks = _gzipped(chunks, not limits) if reply.encoding else chunks
-        if reply.split != "frame":
-            chunks = _resized(chunks, 1 if reply.split == "bytes" else reply.split)
+        frames = frames[: min(limits, default=None)]
+        chunks = self._chunks(reply, zip(frames, waits, strict=False), sent, complete=not limits)
         for chunk in filter(None, chunks):  # an empty chunk would end the body
             body += chunk
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-        if not limits:
+        if limits:
+            self._wait(None if reply.cut_after is None else time.monotonic() + waits[len(frames)])
+            self.close_connection = True
+        else:
             self.wfile.write(b"0\r\n\r\n")
-        elif reply.cut_after is None:
-            self._wait(None)
-        self.close_connection |= bool(limits)
 
-    def _paced(self, reply: Reply, frames: list[bytes], sent: Sent) -> Iterator[bytes]:
-        due = time.monotonic() + reply.first_gap_s
-        gaps = [reply.gap_s] * len(frames) if isinstance(reply.gap_s, (int, float)) else reply.gap_s
-        for frame, gap in zip(frames, [*gaps, *[0.0] * len(frames)], strict=False):
-            self._wait(due)
+    def _chunks(self, reply: Reply, frames: Iterable[tuple[bytes, float]], sent: Sent, complete: bool) -> Iterator[bytes]:
+        """Pace the frames, note them, compress them and cut them into HTTP chunks."""
+        gzip = zlib.compressobj(wbits=31) if reply.encoding else None
+        pending, due = b"", time.monotonic()
+        for frame, wait in frames:
+            self._wait(due := due + wait)
             sent.append((time.monotonic_ns(), frame))
-            yield frame
-            due += gap
-        if reply.cut_after is not None:
-            self._wait(due)
+            pending += gzip.compress(frame) + gzip.flush(zlib.Z_SYNC_FLUSH) if gzip else frame
+            size = reply.split if isinstance(reply.split, int) else 1 if reply.split == "bytes" else len(pending)
+            full = len(pending) - len(pending) % max(size, 1)
+            yield from (pending[i : i + size] for i in range(0, full, size))
+            pending = pending[full:]
+        yield pending + gzip.flush() if gzip and complete else pending
 
     def _wait(self, due: float | None) -> None:
         """Wait until then (None: for ever), or fail with OSError as soon as the connection closes."""
         timeout = None if due is None else max(0.0, due - time.monotonic())
-        if select.select([self.connection], [], [], timeout)[0]:
-            if not self.connection.recv(1, socket.MSG_PEEK):
-                raise ConnectionResetError("connection closed")
-            self.server.closing.wait(timeout)  # the client has already sent another request
-
-    def _error(self, reply: Reply) -> bytes:
-        error = {"type": reply.error[0], "message": reply.error[1]}
-        return self._json(reply.status, {"type": "error", "error": error, "request_id": self.request_id}, reply.headers)
+        if select.select([self.connection], [], [], timeout)[0] and not self.connection.recv(1, socket.MSG_PEEK):
+            raise ConnectionResetError("connection closed")
 
     def _json(self, status: int, value: Json, extra: Mapping[str, str] | None = None) -> bytes:
         body = _dumps(value).encode()
@@ -341,35 +291,15 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _head(self, status: int, headers: Json, extra: Mapping[str, str] | None = None) -> None:
-        self.log_request(status)
         self.send_response_only(status)  # a status that http.server does not know, as 529, has no reason phrase
-        headers |= {"date": self.date_time_string(), "connection": "keep-alive", "cache-control": "no-cache"}
-        for name, limit in RATE_LIMITS.items():
-            prefix = f"anthropic-ratelimit-{name}"
-            headers |= {
-                f"{prefix}-limit": limit,
-                f"{prefix}-remaining": limit,
-                f"{prefix}-reset": "2026-01-01T00:00:00Z",
-            }
-        headers |= {"request-id": self.request_id, "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
-        headers |= {name.lower(): value for name, value in (extra or {}).items()}
-        for name, value in headers.items():
-            self.send_header(name, str(value))
+        headers = {"date": self.date_time_string(), **headers, "request-id": self.request_id, **HEADERS}
+        for name, value in {**headers, **{name.lower(): value for name, value in (extra or {}).items()}}.items():
+            self.send_header(name, value)
         self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        if self.server.verbose:
-            super().log_message(format, *args)
-
-
-Sent = list[tuple[int, bytes]]
 
 
 class MessagesServer(socketserver.ThreadingTCPServer):
-    """Serves the script while entered. What it sends is noted just before it goes to the socket.
-
-    A script that is a function is called on the threads of the connections, several at a time if need be.
-    """
+    """Serves the script while entered, noting what it sends just before. It calls a function from many threads."""
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -379,15 +309,27 @@ class MessagesServer(socketserver.ThreadingTCPServer):
         self.verbose = verbose  # a line per request on stderr
         self.requests: list[Request] = []  # of any kind
         self.calls = 0  # requests to /v1/messages
-        self.sent: list[Sent] = []  # per call: (monotonic_ns, frame before any compression)
+        self.sent: list[Sent] = []  # per call: its frames
         self.bodies: list[bytearray] = []  # per call: the body on the wire, without the chunk framing
         self.closed_early = 0  # calls during which the client went away
         self.answering = 0
-        self.closing = threading.Event()
+        self.closing = False
         self.lock = threading.Condition()
         self.connections: dict[Any, threading.Thread] = {}
         super().__init__(("127.0.0.1", port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def wait_idle(self, timeout_s: float = 10.0) -> bool:
+        """Wait until no call is being answered: call it before reading ``closed_early`` and the like."""
+        with self.lock:
+            return self.lock.wait_for(lambda: self.answering == 0, timeout_s)
+
+    def reply(self, call: int, request: Request) -> Reply:
+        if callable(self.script):
+            return self.script(request)
+        if call <= len(self.script):
+            return self.script[call - 1]
+        return http_error(500, "api_error", f"the script has no reply for call {call}", {"x-should-retry": "false"})
 
     def __enter__(self) -> MessagesServer:
         self.accepting = threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True)
@@ -395,30 +337,17 @@ class MessagesServer(socketserver.ThreadingTCPServer):
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.closing.set()
         self.shutdown()
         self.accepting.join()
         self.server_close()
         with self.lock:
+            self.closing = True
             threads = list(self.connections.values())
             for connection in self.connections:
                 with suppress(OSError):  # the client was faster
                     connection.shutdown(socket.SHUT_RDWR)
         for thread in threads:
             thread.join()
-
-    def reply(self, call: int, request: Request) -> Reply:
-        if callable(self.script):
-            return self.script(request)
-        if call <= len(self.script):
-            return self.script[call - 1]
-        text = f"the script has run out: call {call} of {len(self.script)}"
-        return http_error(500, "api_error", text, {"x-should-retry": "false"})
-
-    def wait_idle(self, timeout_s: float = 10.0) -> bool:
-        """Wait until no call is being answered: call it before reading ``closed_early`` and the like."""
-        with self.lock:
-            return self.lock.wait_for(lambda: self.answering == 0, timeout_s)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
@@ -434,31 +363,26 @@ class MessagesServer(socketserver.ThreadingTCPServer):
 
 def load_script(path: str | Path) -> list[Reply]:
     """Read a script in the form that the module docstring describes."""
-    source = Path(path).read_text("utf-8")
-    if Path(path).suffix not in (".yaml", ".yml"):
-        return [_load_reply(item) for item in json.loads(source)]
-    import yaml
-
-    return [_load_reply(item) for item in yaml.safe_load(source)]
+    load: Callable[[str], Any] = json.loads
+    if Path(path).suffix in (".yaml", ".yml"):
+        from yaml import safe_load as load
+    return [_load_reply(item) for item in load(Path(path).read_text("utf-8"))]
 
 
 def _load_reply(item: str | Json) -> Reply:
     fields: Json = {"blocks": [{"text": item}]} if isinstance(item, str) else dict(item)
     reply = http_error(**fields.pop("http_error")) if "http_error" in fields else Reply()
     if "raw_frames" in fields:
-        fields["raw_frames"] = [frame.encode("utf-8", "surrogateescape") for frame in fields["raw_frames"]]
-    return replace(reply, **fields | {"blocks": [_load_block(dict(block)) for block in fields.get("blocks", ())]})
+        fields["raw_frames"] = [frame.encode() for frame in fields["raw_frames"]]
+    return replace(reply, **fields | {"blocks": [_load_block(*block.items()) for block in fields.get("blocks", ())]})
 
 
-def _load_block(item: Json) -> Block:
+def _load_block(first: tuple[str, Any], *others: tuple[str, Any]) -> Block:
     makers: list[Callable[..., Block]] = [text, thinking, redacted_thinking, tool_use, raw]
-    for make in makers:
-        if make.__name__ in item:
-            return make(item.pop(make.__name__), **item)
-    raise ValueError(f"not a known block: {item}")
+    return {make.__name__: make for make in makers}[first[0]](first[1], **dict(others))
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a script of Messages API replies on 127.0.0.1.")
     parser.add_argument("--script", required=True, help="JSON or YAML list of replies, see the module docstring")
     parser.add_argument("--port", type=int, default=0, help="default: any free port")
@@ -469,8 +393,7 @@ def main() -> int:
     with MessagesServer(load_script(arguments.script), arguments.port, not arguments.print_url) as server:
         print(server.url, flush=True)
         signal.sigwait(endings)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,205 @@
+"""What a handler is: a reader of the log that is told of one stream of messages, from its beginning to its end.
+
+A stream is what a step (or a run without steps) said. `read_stream` feeds events to a handler; `HandlerThread` does so in a
+thread with a cursor of its own, so that a slow or crashing handler neither delays nor breaks the recording.
+"""
+
+import difflib
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TextIO
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..recorder.errors import HandlerError
+from ..recorder.events import Event
+from ..recorder.log import EventLog
+from ..recorder.messages import Message
+
+READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "message", "exchange.ended")
+"""The kinds of events that make up a stream for a handler."""
+
+
+class Options(BaseModel):
+    """A handler's options, strict: an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStart:
+    """A stream begins. `wall_ns` since the epoch, `t_ns` since its run began."""
+
+    run: str
+    name: str
+    mode: str
+    wall_ns: int
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """A stream is over; `error` says why it failed, None where it did not. `duration_ns` counts from its start."""
+
+    duration_ns: int
+    error: str | None = None
+
+
+class Handler(ABC):
+    """Shows, stores or passes on the messages of a stream. `message` returns whether it showed the message."""
+
+    name: ClassVar[str]
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Any, out: TextIO) -> None:
+        self.options = options
+        self.out = out
+
+    def start(self, start: StreamStart) -> None:
+        """The stream begins."""
+
+    @abstractmethod
+    def message(self, message: Message) -> bool:
+        """A complete message; the next one is given only when this returns. True if it was shown."""
+
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:
+        """The stream is over after `count` messages, of which `shown` were shown."""
+
+    def write(self, text: str) -> None:
+        """Write whole lines and flush: what is shown is shown now."""
+        self.out.write(text)
+        self.out.flush()
+
+
+class Reader:
+    """Feeds one handler from events: counts what it was told and what it showed."""
+
+    def __init__(self, handler: Handler) -> None:
+        self.handler = handler
+        self.count = 0
+        self.shown = 0
+        self._run: Event | None = None
+        self._began: Event | None = None
+        self._error: str | None = None
+        self._has_steps = False
+
+    def event(self, event: Event) -> None:
+        """Take the next event. A stream spans a step, or a whole run that has no steps."""
+        match event.kind:
+            case "run.started":
+                self._run = event
+            case "step.started":
+                self._has_steps = True
+                self._begin(event)
+            case "exchange.ended":
+                self._note_ending(event)
+            case "message":
+                self._begin(event)
+                self.count += 1
+                self.shown += self.handler.message(Message.of(event))
+            case "step.ended":
+                self._end(event)
+            case "run.ended" if not self._has_steps:
+                self._begin(event)
+                self._end(event)
+
+    def broke_off(self) -> None:
+        """No more events will come although the stream did not end: its writer died."""
+        if self._began is not None:
+            self.handler.end(StreamEnd(0, "interrupted: the recording process died"), self.count, self.shown)
+            self._began = None
+
+    def _begin(self, event: Event) -> None:
+        if self._began is not None:
+            return
+        self._began, self.count, self.shown, self._error = event, 0, 0, None
+        run = {} if self._run is None else self._run.data
+        name = event.step or str(run.get("name", ""))
+        self.handler.start(StreamStart(event.run, name, str(run.get("mode", "")), event.wall_ns, event.t_ns))
+
+    def _end(self, event: Event) -> None:
+        if self._began is not None:
+            began, self._began = self._began, None
+            error = event.data.get("error") or self._error
+            if event.data.get("status") == "interrupted":
+                error = "interrupted: the recording process died"
+            self.handler.end(StreamEnd(event.t_ns - began.t_ns, error), self.count, self.shown)
+
+    def _note_ending(self, event: Event) -> None:
+        """In a run without steps nobody else says that an exchange ended badly; a later good one (a retry) mends it."""
+        data = event.data
+        if self._has_steps:
+            return
+        self._begin(event)
+        self._error = (
+            None if data["ending"] in ("complete", "closed") else str((data.get("error") or {}).get("message") or data["ending"])
+        )
+
+
+class HandlerThread:
+    """Reads one step of a running run for one handler, in a thread, until the step ends."""
+
+    def __init__(self, log: EventLog, run: str, step: str, handler: Handler, *, after: int) -> None:
+        self.handler = handler
+        self.error: BaseException | None = None
+        self._log = log
+        self._run = run
+        self._step = step
+        self._after = after
+        self._thread = threading.Thread(target=self._read, name=f"retold-{handler.name}", daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until the handler has seen the step's end, or has failed."""
+        self._thread.join()
+
+    def _read(self) -> None:
+        reader = Reader(self.handler)
+        try:
+            for event in self._log.events(self._run, kinds=("run.started",)):
+                reader.event(event)
+            over = False
+
+            def is_last(event: Event) -> bool:
+                nonlocal over
+                over = event.kind == "step.ended" and event.step == self._step
+                return over
+
+            for event in self._log.follow(self._run, after=self._after, kinds=READ_KINDS, until=is_last):
+                if event.step == self._step:
+                    reader.event(event)
+            if not over:
+                reader.broke_off()
+        except Exception as error:  # kept for the end of the run: a handler's failure is reported there and in the exit code
+            self.error = error
+
+
+def read_stream(events: Iterable[Event], handler: Handler) -> None:
+    """Tell a handler of all the streams in a run's events."""
+    reader = Reader(handler)
+    for event in events:
+        reader.event(event)
+    reader.broke_off()
+
+
+def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
+    """A handler's options from names and values. Raises HandlerError naming the nearest valid option."""
+    try:
+        return handler.Options.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            hint = nearest(option, list(handler.Options.model_fields))
+            raise HandlerError(f"handler {handler.name!r} has no option {option!r}{hint}.") from error
+        raise HandlerError(f"handler {handler.name!r}, option {option!r}: {first['msg'].lower()}.") from error
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """`; did you mean 'simple'?`, or the list of what there is."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(words)}" if words else "; it takes none"

@@ -1,0 +1,135 @@
+"""console: a header box, the content, a box with statistics. Plain text where the output is not a terminal.
+
+`NO_COLOR` and `TERM=dumb` are respected, as is the terminal's width. Rich is imported only for a terminal: a pipe needs none
+of it, and it takes 20 ms.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..recorder.messages import Message, result_text
+from .base import Handler, Options, StreamEnd, StreamStart
+from .text import clean, clock, cut, indent, plural, seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
+RESULT_CHARS = 200
+INPUT_CHARS = 60
+
+
+class ConsoleOptions(Options):
+    show_header: bool = True
+    show_stats: bool = True
+    show_tool_use: bool = True
+    show_timestamps: bool = True
+    show_tool_results: bool = False
+
+
+class Console(Handler):
+    """Styled output for a person; the same words without boxes and colours for a pipe."""
+
+    name = "console"
+    Options = ConsoleOptions
+    options: ConsoleOptions
+
+    def __init__(self, options: Any, out: TextIO) -> None:
+        super().__init__(options, out)
+        self._rich: RichConsole | None = None
+        if out.isatty():
+            from rich.console import Console as RichConsole
+
+            self._rich = RichConsole(file=out, highlight=False, emoji=False, markup=False)
+
+    def start(self, start: StreamStart) -> None:
+        self._start = start
+        self._first_ns: int | None = None
+        self._result: dict[str, Any] = {}
+        self._usages: dict[str, dict[str, Any]] = {}
+        if self.options.show_header:
+            self._box(clean(start.name), [f"{start.mode} run {start.run}, {clock(start.wall_ns)}"], "cyan")
+
+    def message(self, message: Message) -> bool:
+        if self._first_ns is None:
+            self._first_ns = message.t_ns
+        if message.type == "result":
+            self._result = message.data
+        inner = message.data.get("message")
+        if message.type == "assistant" and isinstance(inner, dict):
+            self._usages[str(inner.get("id"))] = inner.get("usage") or {}
+        shown = False
+        for block in message.blocks if message.type in ("assistant", "user") else ():
+            shown |= self._block(message, block)
+        return shown
+
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:
+        if end.error is not None:
+            self._line(f"✗ Stream error: {clean(end.error)} after {plural(count, 'message')}", "bold red")
+        elif count and not shown:
+            self._line(f"0 of {count} shown; try stream_handler: debug", "yellow")
+        if self.options.show_stats:
+            title = "Stream failed" if end.error is not None else "Stream completed"
+            self._box(title, self._statistics(end, count, shown), "red" if end.error is not None else "green")
+
+    def _block(self, message: Message, block: dict[str, Any]) -> bool:
+        match block.get("type"):
+            case "text" if message.type == "assistant":
+                self._say(message, str(block.get("text", "")), "")
+            case "tool_use" | "server_tool_use" if self.options.show_tool_use:
+                given = cut(json.dumps(block.get("input"), ensure_ascii=False), INPUT_CHARS)
+                self._say(message, f"TOOL USE: {block.get('name')} {given}", "yellow")
+            case "tool_result" if self.options.show_tool_results:
+                failed = bool(block.get("is_error"))
+                text = cut(result_text(block.get("content")), RESULT_CHARS)
+                self._say(message, f"TOOL RESULT: {'(error) ' if failed else ''}{text}", "red" if failed else "dim")
+            case _:
+                return False
+        return True
+
+    def _statistics(self, end: StreamEnd, count: int, shown: int) -> list[str]:
+        first_ns = (self._first_ns or self._start.t_ns) - self._start.t_ns
+        usages = [self._result["usage"]] if isinstance(self._result.get("usage"), dict) else list(self._usages.values())
+        tokens_in, tokens_out = (sum(int(u.get(k) or 0) for u in usages) for k in ("input_tokens", "output_tokens"))
+        cost = self._result.get("total_cost_usd")
+        return [
+            f"Messages               {count} ({shown} shown)",
+            f"Tokens                 {tokens_in} in, {tokens_out} out",
+            f"Cost                   {'unknown' if cost is None else f'${cost:.4f}'}",
+            f"Duration               {seconds(end.duration_ns)}",
+            f"Average per message    {end.duration_ns / max(count, 1) / 1e6:.0f} ms",
+            f"Time to first message  {first_ns / 1e6:.0f} ms",
+        ]
+
+    def _say(self, message: Message, text: str, style: str) -> None:
+        head = f"[{clock(message.wall_ns)}] " if self.options.show_timestamps else ""
+        if message.task:
+            head += f"[{message.task}] "
+        body = clean(text).rstrip("\n")
+        if self._rich is None:
+            self.write(f"{head}{indent(body, len(head))}\n")
+            return
+        from rich.table import Table
+        from rich.text import Text
+
+        grid = Table.grid(padding=0)
+        grid.add_column(no_wrap=True)
+        grid.add_column(ratio=1)
+        grid.add_row(Text(head, "dim"), Text(body, style))
+        self._rich.print(grid)
+        self.out.flush()
+
+    def _line(self, text: str, style: str) -> None:
+        if self._rich is None:
+            self.write(f"{text}\n")
+        else:
+            self._rich.print(text, style=style)
+
+    def _box(self, title: str, lines: list[str], style: str) -> None:
+        if self._rich is None:
+            self.write("\n".join([f"=== {title} ===", *lines]) + "\n")
+            return
+        from rich.panel import Panel
+        from rich.text import Text
+
+        self._rich.print(Panel(Text("\n".join(lines)), title=Text(title, "bold"), title_align="left", border_style=style))
+        self.out.flush()

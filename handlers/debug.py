@@ -1,0 +1,79 @@
+"""debug: every message of every type, unknown ones too, with its number in the log, its time and its main fields."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from ..recorder.messages import Message, result_text
+from .base import Handler, Options, StreamEnd, StreamStart
+from .text import clean, indent, plural, seconds
+
+_SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_use_id"})
+
+
+class DebugOptions(Options):
+    show_timestamps: bool = True
+    show_tool_use: bool = True
+    show_tool_results: bool = True
+
+
+class Debug(Handler):
+    """Blocks of lines between `=== DEBUG STREAM START` and `=== DEBUG STREAM END`."""
+
+    name = "debug"
+    Options = DebugOptions
+    options: DebugOptions
+
+    def start(self, start: StreamStart) -> None:
+        self._t_ns = start.t_ns
+        self.write(f"=== DEBUG STREAM START: {clean(start.name)} (run {start.run}, {start.mode}) ===\n")
+
+    def message(self, message: Message) -> bool:
+        kind = message.type + (f":{message.subtype}" if message.subtype else "")
+        offset = f" +{(message.t_ns - self._t_ns) / 1e9:.3f}s" if self.options.show_timestamps else ""
+        task = f" [{message.task}]" if message.task else ""
+        lines = [f"[{message.seq}]{task} {kind}{offset}"]
+        lines += [f"    {name}: {indent(clean(value), 6)}" for name, value in self._fields(message)]
+        self.write("\n".join(lines) + "\n")
+        return True
+
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: ARG002
+        if end.error is not None:
+            self.write(f"!!! {clean(end.error)}\n")
+        self.write(f"=== DEBUG STREAM END: {plural(count, 'message')} in {seconds(end.duration_ns)} ===\n")
+
+    def _fields(self, message: Message) -> Iterator[tuple[str, str]]:
+        inner = message.data.get("message")
+        if isinstance(inner, dict):
+            yield from ((key, str(inner[key])) for key in ("id", "model", "stop_reason") if inner.get(key) is not None)
+            for block in message.blocks:
+                yield from self._block(block)
+            if usage := inner.get("usage"):
+                yield "usage", _usage(usage)
+        for key, value in message.data.items():
+            if key == "usage" and isinstance(value, dict):
+                yield "usage", _usage(value)
+            elif key not in _SAID_ELSEWHERE and value not in (None, [], {}):
+                yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+    def _block(self, block: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        match block.get("type"):
+            case "text":
+                yield "text", str(block.get("text", ""))
+            case "thinking":
+                yield "thinking", str(block.get("thinking", ""))
+            case "tool_use" | "server_tool_use":
+                if self.options.show_tool_use:
+                    yield "tool", f"{block.get('name')} ({block.get('id')})"
+                    yield "input", json.dumps(block.get("input"), ensure_ascii=False)
+            case "tool_result":
+                if self.options.show_tool_results:
+                    name = "error" if block.get("is_error") else "result"
+                    yield f"{name} ({block.get('tool_use_id')})", result_text(block.get("content"))
+            case kind:
+                yield str(kind), json.dumps({k: v for k, v in block.items() if k != "type"}, ensure_ascii=False)
+
+
+def _usage(usage: dict[str, Any]) -> str:
+    numbers = {key.removesuffix("_tokens"): value for key, value in usage.items() if isinstance(value, int) and value}
+    return ", ".join(f"{key} {value}" for key, value in numbers.items()) or "none"

@@ -1,0 +1,194 @@
+"""The matcher: which recorded exchange answers a request, and what to say when none does.
+
+Requests match by meaning: method, path and query, and the JSON body whatever the order of its keys, without what is volatile
+(`metadata.user_id`). The host does not count: a recording is replayed for whatever base URL the client has. What a workflow
+itself put into a prompt and changes every run is replaced by its name on both sides. Identical requests are consumed in
+recorded order and never collapsed.
+"""
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from ..recorder.errors import MissError
+from ..recorder.exchange import Exchange, Request
+from ..recorder.redact import Redactor
+
+MAX_DIFFERENCES = 5
+"""How many differences a miss report names; the rest are counted."""
+
+_SHOWN_CHARS = 60
+
+
+class Matcher:
+    """The exchanges of a recording that are still to be played. `source` names the recording in a miss report."""
+
+    def __init__(self, exchanges: Iterable[Exchange], *, source: str = "the recording", redactor: Redactor | None = None) -> None:
+        self.source = source
+        self._redactor = redactor or Redactor()
+        self._exchanges = list(exchanges)
+        self._waiting: dict[str, deque[Exchange]] = {}
+        self._played: list[Exchange] = []
+        for exchange in self._exchanges:
+            self._waiting.setdefault(self._key(exchange.request, exchange.variables), deque()).append(exchange)
+
+    def __repr__(self) -> str:
+        return f"<Matcher {self.source} {len(self._played)} of {len(self._exchanges)} played>"
+
+    @property
+    def unplayed(self) -> list[Exchange]:
+        """What no request has asked for yet, in recorded order."""
+        played = set(map(id, self._played))
+        return [exchange for exchange in self._exchanges if id(exchange) not in played]
+
+    def take(self, request: Request, variables: Mapping[str, str] | None = None) -> Exchange:
+        """The next recorded exchange for this request; `variables` are its volatile values. Raises MissError."""
+        request = Request(request.method, self._redactor.url(request.uri), (), self._redactor.data(request.body))
+        waiting = self._waiting.get(self._key(request, variables or {}))
+        if not waiting:
+            raise MissError(self._report(request, variables or {}))
+        exchange = waiting.popleft()
+        self._played.append(exchange)
+        return exchange
+
+    def next_attempt(self, exchange: Exchange) -> Exchange | None:
+        """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
+        waiting = self._waiting.get(self._key(exchange.request, exchange.variables))
+        if not waiting or waiting[0].call != exchange.call or waiting[0].attempt != exchange.attempt + 1:
+            return None
+        self._played.append(waiting[0])
+        return waiting.popleft()
+
+    def _key(self, request: Request, variables: Mapping[str, str]) -> str:
+        return "\n".join((request.method.upper(), target(request.uri), canonical(request.body, variables)))
+
+    def _report(self, request: Request, variables: Mapping[str, str]) -> str:
+        asked = f"{request.method} {urlsplit(request.uri).path}"
+        head = f"no recorded exchange answers call {len(self._played) + 1}, {asked}, in {self.source}"
+        if not self._exchanges:
+            return f"{head}: it holds no exchanges."
+        key = self._key(request, variables)
+        times = sum(1 for e in self._played if self._key(e.request, e.variables) == key)
+        if times:
+            return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
+        number, differences = self._nearest(request, variables)
+        lines = [f"{head}.", f"Nearest is recorded exchange {number}; it differs in:"]
+        lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]
+        if len(differences) > MAX_DIFFERENCES:
+            lines.append(f"  … and {len(differences) - MAX_DIFFERENCES} more places")
+        return "\n".join(lines)
+
+    def _nearest(self, request: Request, variables: Mapping[str, str]) -> tuple[int, list[str]]:
+        """The number of the recorded exchange with the fewest differences, those not yet played before the others."""
+        wanted = meaning(request, variables)
+        played = set(map(id, self._played))
+        best: tuple[int, bool, int, list[str]] | None = None
+        for number, exchange in enumerate(self._exchanges, 1):
+            found = differences(meaning(exchange.request, exchange.variables), wanted)
+            rank = (len(found), id(exchange) in played, number, found)
+            if best is None or rank[:3] < best[:3]:
+                best = rank
+        assert best is not None
+        return best[2], best[3]
+
+
+def target(uri: str) -> str:
+    """Path and query of a URL, the query's parameters in order of their names."""
+    parts = urlsplit(uri)
+    query = sorted(parse_qsl(parts.query, keep_blank_values=True))
+    return parts.path + ("?" + "&".join(f"{name}={value}" for name, value in query) if query else "")
+
+
+def canonical(body: bytes, variables: Mapping[str, str]) -> str:
+    """A body as it is compared: JSON with its keys in order and without what is volatile; other bytes as they are."""
+    return json.dumps(_body(body, variables), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def meaning(request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
+    """Everything of a request that counts for matching."""
+    return {"method": request.method.upper(), "url": target(request.uri), "body": _body(request.body, variables)}
+
+
+def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, a line a place: `messages[0].content: recorded "…", now "…"`."""
+    if isinstance(recorded, dict) and isinstance(wanted, dict):
+        found = []
+        for key in [*recorded, *(key for key in wanted if key not in recorded)]:
+            inner = key if path in ("", "body") else f"{path}.{key}"
+            if key not in wanted:
+                found.append(f"{inner}: recorded {_shown(recorded[key])}, now missing")
+            elif key not in recorded:
+                found.append(f"{inner}: not recorded, now {_shown(wanted[key])}")
+            else:
+                found += differences(recorded[key], wanted[key], inner)
+        return found
+    if isinstance(recorded, list) and isinstance(wanted, list):
+        found = []
+        for number, (one, other) in enumerate(zip(recorded, wanted, strict=False)):
+            found += differences(one, other, f"{path}[{number}]")
+        for number in range(len(wanted), len(recorded)):
+            found.append(f"{path}[{number}]: recorded {_shown(recorded[number])}, now missing")
+        for number in range(len(recorded), len(wanted)):
+            found.append(f"{path}[{number}]: not recorded, now {_shown(wanted[number])}")
+        return found
+    if recorded == wanted and isinstance(recorded, bool) == isinstance(wanted, bool):
+        return []
+    if isinstance(recorded, str) and isinstance(wanted, str):
+        start = _common(recorded, wanted)
+        return [f"{path}: recorded {_shown(recorded, start)}, now {_shown(wanted, start)}"]
+    return [f"{path}: recorded {_shown(recorded)}, now {_shown(wanted)}"]
+
+
+def _body(body: bytes, variables: Mapping[str, str]) -> Any:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return body.decode("utf-8", "backslashreplace")
+    if isinstance(value, dict) and isinstance(value.get("metadata"), dict):
+        value["metadata"].pop("user_id", None)
+        if not value["metadata"]:
+            del value["metadata"]
+    return _named(value, _pattern(variables), {text: name for name, text in variables.items()})
+
+
+def _pattern(variables: Mapping[str, str]) -> re.Pattern[str] | None:
+    values = sorted((re.escape(value) for value in variables.values() if value), key=len, reverse=True)
+    return re.compile("|".join(values)) if values else None
+
+
+def _named(value: Any, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
+    """The value with each volatile text replaced by the name of its variable."""
+    if pattern is None:
+        return value
+    if isinstance(value, str):
+        return pattern.sub(lambda match: "{{" + names[match[0]] + "}}", value)
+    if isinstance(value, dict):
+        return {key: _named(item, pattern, names) for key, item in value.items()}
+    return [_named(item, pattern, names) for item in value] if isinstance(value, list) else value
+
+
+def _common(one: str, other: str) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _shown(value: Any, start: int = 0) -> str:
+    """A value in one short line; of a long text the part around the first difference."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    begin = max(0, start - 20)
+    part = text[begin : begin + _SHOWN_CHARS]
+    part = ("…" if begin else "") + part + ("…" if begin + _SHOWN_CHARS < len(text) else "")
+    return json.dumps(part, ensure_ascii=False) if isinstance(value, str) else part
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def note_unplayed(exchanges: Sequence[Exchange]) -> str:
+    """A line that says which recorded exchanges nobody asked for."""
+    steps = sorted({exchange.step for exchange in exchanges if exchange.step})
+    where = f" (of step {', '.join(steps)})" if steps else ""
+    return f"{len(exchanges)} recorded exchange{'s' if len(exchanges) != 1 else ''} not played{where}"

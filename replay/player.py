@@ -1,0 +1,82 @@
+"""The player: a recorded exchange becomes a live stream again, on a schedule, and ends as it ended when it was recorded.
+
+The schedule is pure (`schedule`); `play` and `play_async` are its two rims, which wait and hand on.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from ..recorder.exchange import Exchange
+from .timing import Timeline, Timing
+
+GROUP_BYTES = 64 * 1024
+"""Pieces that are due at the same moment are handed on together, up to this size."""
+
+Clock = Callable[[], int]
+
+
+def times_of(exchange: Exchange) -> Iterator[int]:
+    """The recorded times of an exchange, in nanoseconds of its run: start, head, every piece, end."""
+    yield exchange.started_ns
+    if exchange.response is not None:
+        yield exchange.started_ns + exchange.response.first_ns
+        for piece in exchange.response.pieces:
+            yield exchange.started_ns + piece.offset_ns
+    yield exchange.ended_ns
+
+
+def timeline_of(exchange: Exchange, timing: Timing) -> Timeline:
+    """The timeline of one exchange alone: it begins when its request is made."""
+    return Timeline(times_of(exchange), timing)
+
+
+def schedule(exchange: Exchange, timeline: Timeline) -> Iterator[tuple[int, bytes]]:
+    """(deadline_ns, bytes) of the body, in order; what is due at the same moment comes together."""
+    response = exchange.response
+    due, group, size = 0, [], 0  # type: int, list[bytes], int
+    for piece in () if response is None else response.pieces:
+        deadline = timeline.at(exchange.started_ns + piece.offset_ns)
+        if group and (deadline != due or size >= GROUP_BYTES):
+            yield due, b"".join(group)
+            group, size = [], 0
+        due = deadline
+        group.append(piece.data)
+        size += len(piece.data)
+    if group:
+        yield due, b"".join(group)
+
+
+def head_ns(exchange: Exchange, timeline: Timeline) -> int:
+    """When the head of the response is due."""
+    first_ns = 0 if exchange.response is None else exchange.response.first_ns
+    return timeline.at(exchange.started_ns + first_ns)
+
+
+def play(exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[bytes]:
+    """The body at its pace; deadlines count from `began_ns` of the monotonic clock. The ending is the caller's to give."""
+    for deadline, data in schedule(exchange, timeline):
+        wait_until(began_ns + deadline)
+        yield data
+    wait_until(began_ns + timeline.at(exchange.ended_ns))
+
+
+async def play_async(exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
+    """`play` for an event loop."""
+    for deadline, data in schedule(exchange, timeline):
+        await wait_until_async(began_ns + deadline)
+        yield data
+    await wait_until_async(began_ns + timeline.at(exchange.ended_ns))
+
+
+def wait_until(deadline_ns: int) -> None:
+    """Sleep until the monotonic clock shows `deadline_ns`; not at all where that has passed."""
+    left_ns = deadline_ns - time.monotonic_ns()
+    if left_ns > 0:
+        time.sleep(left_ns / 1e9)
+
+
+async def wait_until_async(deadline_ns: int) -> None:
+    left_ns = deadline_ns - time.monotonic_ns()
+    if left_ns > 0:
+        await asyncio.sleep(left_ns / 1e9)

@@ -1,0 +1,83 @@
+"""Timing: recorded times become a schedule of absolute deadlines, without clocks and without sleeping.
+
+Deadlines are absolute, so that waits do not add up: sleeping gap by gap drifts by 9 % where 10,000 frames end together.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..recorder.errors import InputError
+
+_FACTOR = re.compile(r"(\d+(?:\.\d+)?)x")
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)?")
+_UNIT_NS = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, None: 1_000_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How fast to retell: `speed` 2.0 is twice as fast, None is at once; `idle_limit_ns` caps longer gaps."""
+
+    speed: float | None = None
+    idle_limit_ns: int | None = None
+
+    @property
+    def is_instant(self) -> bool:
+        return self.speed is None
+
+    @classmethod
+    def parse(cls, text: str, idle_limit: str | None = None) -> "Timing":
+        """`instant`, `original` or a factor as `2x`, `0.5x`; `idle_limit` as `2s`, `500ms`. Raises InputError."""
+        limit_ns = None if idle_limit is None else parse_duration_ns(idle_limit)
+        if text == "instant":
+            return cls(None, limit_ns)
+        if text == "original":
+            return cls(1.0, limit_ns)
+        match = _FACTOR.fullmatch(text)
+        if match is None or float(match[1]) == 0:
+            raise InputError(f"unknown timing {text!r}: give instant, original, or a factor such as 2x (twice as fast) or 0.5x.")
+        return cls(float(match[1]), limit_ns)
+
+    def __str__(self) -> str:
+        return "instant" if self.speed is None else "original" if self.speed == 1 else f"{self.speed:g}x"
+
+
+INSTANT = Timing()
+ORIGINAL = Timing(1.0)
+
+
+def parse_duration_ns(text: str) -> int:
+    """`2s`, `500ms`, `1.5m`, or seconds without a unit, as nanoseconds. Raises InputError."""
+    match = _SECONDS.fullmatch(text.strip())
+    if match is None:
+        raise InputError(f"unknown duration {text!r}: give for example 2s, 500ms or 1.5m.")
+    return round(float(match[1]) * _UNIT_NS[match[2]])
+
+
+class Timeline:
+    """Recorded times mapped to times of retelling, both in nanoseconds from the first recorded time.
+
+    `times_ns` are all the recorded times of what will be retold, in any order; gaps above the idle limit are shortened to it
+    and everything is divided by the speed. With instant timing every time is 0.
+    """
+
+    def __init__(self, times_ns: Iterable[int], timing: Timing) -> None:
+        self._speed = timing.speed
+        self._recorded = sorted(set(times_ns)) or [0]
+        self._saved = [0]
+        for before, after in zip(self._recorded, self._recorded[1:], strict=False):
+            over = 0 if timing.idle_limit_ns is None else max(0, after - before - timing.idle_limit_ns)
+            self._saved.append(self._saved[-1] + over)
+
+    def at(self, recorded_ns: int) -> int:
+        """When to retell what was recorded at `recorded_ns`; a time before the first one is 0."""
+        if self._speed is None:
+            return 0
+        index = max(0, bisect_right(self._recorded, recorded_ns) - 1)
+        return max(0, round((recorded_ns - self._recorded[0] - self._saved[index]) / self._speed))
+
+    @property
+    def length_ns(self) -> int:
+        """How long the retelling takes."""
+        return self.at(self._recorded[-1])
