@@ -57,14 +57,14 @@ class Handler(ABC):
         self.options = options
         self.out = out
 
-    def start(self, start: StreamStart) -> None:
+    def start(self, start: StreamStart) -> None:  # noqa: B027 - not every handler has something to say here
         """The stream begins."""
 
     @abstractmethod
     def message(self, message: Message) -> bool:
         """A complete message; the next one is given only when this returns. True if it was shown."""
 
-    def end(self, end: StreamEnd, count: int, shown: int) -> None:
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: B027
         """The stream is over after `count` messages, of which `shown` were shown."""
 
     def write(self, text: str) -> None:

@@ -12,7 +12,7 @@ from .base import Handler, Options, StreamEnd, StreamStart
 from .text import clean, clock, cut, indent, plural, seconds
 
 if TYPE_CHECKING:
-    from rich.console import Console as RichConsole
+    from rich.console import Console as Screen
 
 RESULT_CHARS = 200
 INPUT_CHARS = 60
@@ -35,11 +35,11 @@ class Console(Handler):
 
     def __init__(self, options: Any, out: TextIO) -> None:
         super().__init__(options, out)
-        self._rich: RichConsole | None = None
+        self._rich: Screen | None = None
         if out.isatty():
-            from rich.console import Console as RichConsole
+            from rich import console
 
-            self._rich = RichConsole(file=out, highlight=False, emoji=False, markup=False)
+            self._rich = console.Console(file=out, highlight=False, emoji=False, markup=False)
 
     def start(self, start: StreamStart) -> None:
         self._start = start

@@ -80,6 +80,7 @@ class Capture:
         }, exchange=OWN_SEQ)  # fmt: skip
         self.exchange = started.seq
         self.started_ns = started.t_ns
+        self.first_ns: int | None = None
         self.ended_ns = started.t_ns
 
     def __repr__(self) -> str:
@@ -139,7 +140,9 @@ class Capture:
             messages = self.fold.feed(data) if piece.is_frame else self._fold_chunk(data)
             entries += map(self._message, messages)
         if entries:
-            self._run.append(*entries)
+            events = self._run.append(*entries)
+            if self.first_ns is None:
+                self.first_ns = events[0].t_ns
 
     def _fold_chunk(self, data: bytes) -> list[dict[str, Any]]:
         """A piece of another body: a compressed stream is decoded and folded, JSON waits until it is whole."""

@@ -266,7 +266,7 @@ def _has_astral(value: Any) -> bool:
 def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) -> None:
     """Write a cassette, all or nothing: a new file takes the old one's place only when it is whole. Raises CassetteError."""
     path = Path(path)
-    data = {"version": 1, "retold": {"format": FORMAT}, "interactions": [_to_entry(exchange) for exchange in exchanges]}
+    data = _document(exchanges)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -286,6 +286,15 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) 
             raise
     except OSError as error:
         raise CassetteError(f"cannot write the cassette {path}: {error.strerror or error}.") from error
+
+
+def dump_cassette(exchanges: Sequence[Exchange], file: IO[str]) -> None:
+    """Write a cassette as YAML to an open file."""
+    to_yaml(_document(exchanges), file)
+
+
+def _document(exchanges: Sequence[Exchange]) -> dict[str, Any]:
+    return {"version": 1, "retold": {"format": FORMAT}, "interactions": [_to_entry(exchange) for exchange in exchanges]}
 
 
 def _to_entry(exchange: Exchange) -> dict[str, Any]:

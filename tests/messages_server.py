@@ -29,7 +29,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
@@ -39,17 +39,16 @@ from urllib.parse import urlsplit
 
 Json = dict[str, Any]
 Pieces = Sequence[str] | int  # the pieces themselves, or the number of characters of each
-Sent = list[tuple[int, bytes]]  # (monotonic_ns, frame before any compression)
 Script = Sequence["Reply"] | Callable[["Request"], "Reply"]
 USAGE = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
 START_USAGE = {"cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}}
 SIGNATURE = "EqQBCkYICxgCKkCdGVzdC1zaWduYXR1cmUtbm90LWEtcmVhbC1vbmU="
 MODEL = "claude-sonnet-4-5-20250929"
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-HEADERS = {"cache-control": "no-cache", "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
+COMMON = {"cache-control": "no-cache", "anthropic-organization-id": "00000000-0000-4000-8000-000000000000"}
 for _name in ("requests", "tokens", "input-tokens", "output-tokens"):
-    HEADERS |= {f"anthropic-ratelimit-{_name}-{kind}": "400000" for kind in ("limit", "remaining")}
-    HEADERS[f"anthropic-ratelimit-{_name}-reset"] = "2026-01-01T00:00:00Z"
+    COMMON |= {f"anthropic-ratelimit-{_name}-{kind}": "400000" for kind in ("limit", "remaining")}
+    COMMON[f"anthropic-ratelimit-{_name}-reset"] = "2026-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class Reply:
     model: str | None = None  # None: the model of the request
     id: str | None = None  # None: generated from the number of the call
     first_gap_s: float = 0.0  # between the response head and the first frame (before the head of an HTTP error)
-    gap_s: float | Sequence[float] = 0.0  # before each later frame, error event or cut; a short list ends in zeros
+    gap_s: float | Sequence[float] = 0.0  # before each later frame, error event or cut, without drift; then zeros
     encoding: Literal["gzip"] | None = None  # one sync flush per frame
     newline: str = "\n"
     split: Literal["frame", "bytes"] | int = "frame"  # HTTP chunks: per frame, per byte, or of n bytes across frames
@@ -155,19 +154,19 @@ class Reply:
         padding = random.Random(message["id"])
 
         def frame(event: Json) -> bytes:
-            data = _dumps(event)[:-1] + " " * padding.randint(0, 15) + "}"
-            data = '{"type": "ping"}' if event["type"] == "ping" else data
+            ping = event["type"] == "ping"
+            data = '{"type": "ping"}' if ping else _dumps(event)[:-1] + " " * padding.randint(0, 15) + "}"
             return f"event: {event['type']}{self.newline}data: {data}{self.newline}{self.newline}".encode()
 
-        frames = [frame(event) for event in self.events(message)] if self.raw_frames is None else [*self.raw_frames]
+        frames = [*map(frame, self.events(message))] if self.raw_frames is None else [*self.raw_frames]
         if self.error_event_after is not None:
             error = {"details": None, "type": self.error[0], "message": self.error[1]}
             frames[self.error_event_after :] = [frame({"type": "error", "error": error})]
         return frames
 
 
-def http_error(status: int, type: str = "overloaded_error", message: str = "Overloaded", headers: Any = ()) -> Reply:
-    return Reply(status=status, error=(type, message), headers=dict(headers))
+def http_error(status: int, type: str = Reply.error[0], message: str = Reply.error[1], headers: Json = COMMON) -> Reply:
+    return Reply(status=status, error=(type, message), headers=headers)
 
 
 @dataclass(frozen=True)
@@ -218,21 +217,22 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST
 
     def _answer(self, request: Request) -> None:
-        server, sent, body = self.server, Sent(), bytearray()
+        server = self.server
         with server.lock:
-            server.sent.append(sent)
-            server.bodies.append(body)
+            server.sent.append([])
+            server.bodies.append(b"")
             server.calls = call = len(server.sent)
             server.answering += 1
         try:
             reply = server.reply(call, request)
             if reply.status == 200:
-                self._stream(reply, call, request, sent, body)
+                self._stream(reply, call, request)
             else:
                 self._wait(time.monotonic() + reply.first_gap_s)
                 error = {"type": reply.error[0], "message": reply.error[1]}
                 envelope = {"type": "error", "error": error, "request_id": self.request_id}
-                body += self._json(reply.status, envelope, reply.headers)
+                server.bodies[call - 1] = _dumps(envelope).encode()
+                self._json(reply.status, envelope, reply.headers)
         except OSError:
             self.close_connection = True
             with server.lock:
@@ -242,7 +242,7 @@ class _Handler(BaseHTTPRequestHandler):
                 server.answering -= 1
                 server.lock.notify_all()
 
-    def _stream(self, reply: Reply, call: int, request: Request, sent: Sent, body: bytearray) -> None:
+    def _stream(self, reply: Reply, call: int, request: Request) -> None:
         asked = request.json if isinstance(request.json, dict) else {}
         message = reply.message(asked, call)
         streaming = asked.get("stream") is True or reply.raw_frames is not None
@@ -253,30 +253,32 @@ class _Handler(BaseHTTPRequestHandler):
         gaps = [reply.gap_s] * len(frames) if isinstance(reply.gap_s, int | float) else reply.gap_s
         waits = [reply.first_gap_s, *gaps, *[0.0] * len(frames)]
         limits = [limit for limit in (reply.cut_after, reply.hang_after) if limit is not None]
-        frames = frames[: min(limits, default=None)]
-        chunks = self._chunks(reply, zip(frames, waits, strict=False), sent, complete=not limits)
-        for chunk in filter(None, chunks):  # an empty chunk would end the body
-            body += chunk
+        timed = list(zip(frames, waits, strict=False))[: min(limits, default=None)]
+        for chunk in filter(None, self._chunks(reply, call, timed, not limits)):  # an empty one would end the body
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         if limits:
-            self._wait(None if reply.cut_after is None else time.monotonic() + waits[len(frames)])
+            self._wait(None if reply.cut_after is None else time.monotonic() + waits[len(timed)])
             self.close_connection = True
         else:
             self.wfile.write(b"0\r\n\r\n")
 
-    def _chunks(self, reply: Reply, frames: Iterable[tuple[bytes, float]], sent: Sent, complete: bool) -> Iterator[bytes]:
+    def _chunks(self, reply: Reply, call: int, frames: list[tuple[bytes, float]], complete: bool) -> Iterator[bytes]:
         """Pace the frames, note them, compress them and cut them into HTTP chunks."""
         gzip = zlib.compressobj(wbits=31) if reply.encoding else None
         pending, due = b"", time.monotonic()
         for frame, wait in frames:
             self._wait(due := due + wait)
-            sent.append((time.monotonic_ns(), frame))
-            pending += gzip.compress(frame) + gzip.flush(zlib.Z_SYNC_FLUSH) if gzip else frame
-            size = reply.split if isinstance(reply.split, int) else 1 if reply.split == "bytes" else len(pending)
-            full = len(pending) - len(pending) % max(size, 1)
+            self.server.sent[call - 1].append((time.monotonic_ns(), frame))
+            data = gzip.compress(frame) + gzip.flush(zlib.Z_SYNC_FLUSH) if gzip else frame
+            self.server.bodies[call - 1] += data
+            pending += data
+            size = reply.split if isinstance(reply.split, int) else 1 if reply.split == "bytes" else len(pending) or 1
+            full = len(pending) - len(pending) % size
             yield from (pending[i : i + size] for i in range(0, full, size))
             pending = pending[full:]
-        yield pending + gzip.flush() if gzip and complete else pending
+        trailer = gzip.flush() if gzip and complete else b""
+        self.server.bodies[call - 1] += trailer
+        yield pending + trailer
 
     def _wait(self, due: float | None) -> None:
         """Wait until then (None: for ever), or fail with OSError as soon as the connection closes."""
@@ -284,22 +286,21 @@ class _Handler(BaseHTTPRequestHandler):
         if select.select([self.connection], [], [], timeout)[0] and not self.connection.recv(1, socket.MSG_PEEK):
             raise ConnectionResetError("connection closed")
 
-    def _json(self, status: int, value: Json, extra: Mapping[str, str] | None = None) -> bytes:
+    def _json(self, status: int, value: Json, extra: Mapping[str, str] = COMMON) -> None:
         body = _dumps(value).encode()
         self._head(status, {"content-type": "application/json", "content-length": str(len(body))}, extra)
         self.wfile.write(body)
-        return body
 
-    def _head(self, status: int, headers: Json, extra: Mapping[str, str] | None = None) -> None:
+    def _head(self, status: int, headers: Json, extra: Mapping[str, str] = COMMON) -> None:
         self.send_response_only(status)  # a status that http.server does not know, as 529, has no reason phrase
-        headers = {"date": self.date_time_string(), **headers, "request-id": self.request_id, **HEADERS}
-        for name, value in {**headers, **{name.lower(): value for name, value in (extra or {}).items()}}.items():
+        lines = {"date": self.date_time_string(), **headers, "request-id": self.request_id, **COMMON}
+        for name, value in {**lines, **{name.lower(): value for name, value in extra.items()}}.items():
             self.send_header(name, value)
         self.end_headers()
 
 
 class MessagesServer(socketserver.ThreadingTCPServer):
-    """Serves the script while entered, noting what it sends just before. It calls a function from many threads."""
+    """Serves a script while entered. Frames are noted just before they go out; a function must be thread safe."""
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -309,8 +310,8 @@ class MessagesServer(socketserver.ThreadingTCPServer):
         self.verbose = verbose  # a line per request on stderr
         self.requests: list[Request] = []  # of any kind
         self.calls = 0  # requests to /v1/messages
-        self.sent: list[Sent] = []  # per call: its frames
-        self.bodies: list[bytearray] = []  # per call: the body on the wire, without the chunk framing
+        self.sent: list[list[tuple[int, bytes]]] = []  # per call: (monotonic_ns, frame before any compression)
+        self.bodies: list[bytes] = []  # per call: the body on the wire, without the chunk framing
         self.closed_early = 0  # calls during which the client went away
         self.answering = 0
         self.closing = False
@@ -347,12 +348,11 @@ class MessagesServer(socketserver.ThreadingTCPServer):
                 with suppress(OSError):  # the client was faster
                     connection.shutdown(socket.SHUT_RDWR)
         for thread in threads:
-            thread.join()
+            thread.join(10)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         thread = threading.Thread(target=self.process_request_thread, args=(request, client_address), daemon=True)
-        with self.lock:
-            self.connections[request] = thread
+        self.connections[request] = thread
         thread.start()
 
     def shutdown_request(self, request: Any) -> None:

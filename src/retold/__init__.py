@@ -1,0 +1,60 @@
+"""retold: record every Claude message stream once; retell it anywhere.
+
+Public names are imported on first use, so that `import retold` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .recorder.cassette import Cassette as Cassette
+    from .recorder.cassette import read_cassette as read_cassette
+    from .recorder.cassette import write_cassette as write_cassette
+    from .recorder.errors import CassetteError as CassetteError
+    from .recorder.errors import CassetteMissing as CassetteMissing
+    from .recorder.errors import HandlerError as HandlerError
+    from .recorder.errors import InputError as InputError
+    from .recorder.errors import LogError as LogError
+    from .recorder.errors import LogVersionError as LogVersionError
+    from .recorder.errors import MissError as MissError
+    from .recorder.errors import RetoldError as RetoldError
+    from .recorder.errors import RunError as RunError
+    from .recorder.errors import WorkflowError as WorkflowError
+    from .recorder.events import Event as Event
+    from .recorder.log import EventLog as EventLog
+    from .recorder.log import RunInfo as RunInfo
+    from .recorder.messages import Message as Message
+    from .replay.timing import Timing as Timing
+    from .workflow.runner import RunResult as RunResult
+    from .workflow.runner import StepResult as StepResult
+    from .workflow.runner import run_workflow as run_workflow
+
+_HOMES = {
+    "recorder.cassette": ("Cassette", "read_cassette", "write_cassette"),
+    "recorder.errors": (
+        "CassetteError",
+        "CassetteMissing",
+        "HandlerError",
+        "InputError",
+        "LogError",
+        "LogVersionError",
+        "MissError",
+        "RetoldError",
+        "RunError",
+        "WorkflowError",
+    ),
+    "recorder.events": ("Event",),
+    "recorder.log": ("EventLog", "RunInfo"),
+    "recorder.messages": ("Message",),
+    "replay.timing": ("Timing",),
+    "workflow.runner": ("RunResult", "StepResult", "run_workflow"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'retold' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)

@@ -1,0 +1,26 @@
+"""A message as one JSON object, for scripts: the message itself with its place in the log around it."""
+
+import json
+from typing import Any
+
+from ..recorder.exchange import timestamp
+from ..recorder.messages import Message
+
+
+def as_json(message: Message) -> dict[str, Any]:
+    """`{run, seq, time, t_ms, step, task, type, subtype, message}`; time is ISO 8601 in UTC, t_ms since the run began."""
+    return {
+        "run": message.run,
+        "seq": message.seq,
+        "time": timestamp(message.wall_ns),
+        "t_ms": round(message.t_ns / 1e6, 3),
+        "step": message.step,
+        "task": message.task,
+        "type": message.type,
+        "subtype": message.subtype,
+        "message": message.data,
+    }
+
+
+def json_line(message: Message) -> str:
+    return json.dumps(as_json(message), ensure_ascii=False) + "\n"

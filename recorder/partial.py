@@ -1,0 +1,42 @@
+"""What an interrupted run still has to say: the blocks that were being streamed when its writer died."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .events import Event, encode
+from .exchange import decoder_for
+from .fold import Fold
+from .log import EventLog
+from .messages import Session
+from .sse import FrameParser
+
+
+def events_of(log: EventLog, run: str, kinds: tuple[str, ...]) -> Iterator[Event]:
+    """The events of a run as a handler reads them; those of an interrupted run end with its incomplete messages."""
+    last = None
+    for event in log.events(run, kinds=kinds):
+        if event.kind == "run.ended" and event.data.get("status") == "interrupted":
+            yield from _incomplete(log, run)
+        yield event
+        last = event
+    if last is not None and last.kind != "run.ended" and log.find(run).status == "interrupted":
+        yield from _incomplete(log, run)
+
+
+def _incomplete(log: EventLog, run: str) -> Iterator[Event]:
+    """For each exchange without an end: its frames folded once more, and what was still open when they stopped."""
+    started = {event.seq: event for event in log.events(run, kinds=("exchange.started",))}
+    for event in log.events(run, kinds=("exchange.ended",)):
+        started.pop(event.exchange or -1, None)
+    for exchange in started:
+        fold, parser, last = Fold(Session(run)), FrameParser(), started[exchange]
+        decoder = decoder_for(())
+        for event in log.events(run, exchange=exchange, kinds=("response.started", "frame", "chunk")):
+            last = event
+            if event.kind == "response.started":
+                decoder = decoder_for([(name, value) for name, value in event.data["headers"]])
+                continue
+            for piece in parser.feed(decoder.decode(event.payload)):
+                fold.feed(piece.data)
+        for message in fold.flush():
+            yield replace(last, kind="message", payload=encode(message))

@@ -1,0 +1,68 @@
+"""retold play: watch a recording, at its own pace."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import Db, Handlers, IdleLimit, TimingOption
+
+if TYPE_CHECKING:
+    from ..recorder.events import Event
+    from ..recorder.log import EventLog
+    from ..replay.timing import Timing
+
+
+def play(
+    recording: Annotated[str, typer.Argument(metavar="RUN|CASSETTE", help="A run in the log, or a cassette file.")],
+    timing: TimingOption = "original",
+    idle_limit: IdleLimit = None,
+    handler: Handlers = None,
+    db: Db = None,
+) -> None:
+    """Watch a recording: a run from the log or a cassette, at its original pace unless --timing says otherwise.
+
+    Example: retold play cassettes/clean_streaming_numbers.yaml --timing 2x
+    """
+    from ..handlers import make_handler, read_stream
+    from ..recorder.cassette import read_cassette
+    from ..recorder.log import EventLog
+    from ..recorder.transfer import import_exchanges
+    from ..replay.timing import Timing
+
+    pace = Timing.parse(timing, idle_limit)
+    handlers = [make_handler(name, {}, sys.stdout) for name in handler or ["simple"]]
+    if _is_file(recording):
+        # Handlers read logs: a cassette is played through a log of its own that nobody keeps.
+        with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
+            found = read_cassette(recording)
+            run = import_exchanges(log, found.exchanges, name=found.path.stem, source=recording)
+            for each in handlers:
+                read_stream(_paced(log, run, pace), each)
+        return
+    log = EventLog(db)
+    run = log.find(recording).run
+    for each in handlers:
+        read_stream(_paced(log, run, pace), each)
+
+
+def _is_file(recording: str) -> bool:
+    return recording.endswith((".yaml", ".yml", ".json")) or "/" in recording or Path(recording).is_file()
+
+
+def _paced(log: "EventLog", run: str, timing: "Timing") -> Iterator["Event"]:
+    """The events of a run, each when it is due."""
+    from ..handlers.base import READ_KINDS
+    from ..recorder.partial import events_of
+    from ..replay.player import wait_until
+    from ..replay.timing import Timeline
+
+    timeline = Timeline((event.t_ns for event in events_of(log, run, READ_KINDS)), timing)
+    began_ns = time.monotonic_ns()
+    for event in events_of(log, run, READ_KINDS):
+        wait_until(began_ns + timeline.at(event.t_ns))
+        yield event

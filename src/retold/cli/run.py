@@ -1,0 +1,89 @@
+"""retold run: run a workflow, offline from its cassette or live."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from ..recorder.errors import InputError
+from .common import Db, Handlers, IdleLimit, Json, TimingOption, note, print_json
+
+if TYPE_CHECKING:
+    from ..workflow.runner import RunResult
+
+
+def run(
+    workflow: Annotated[Path, typer.Argument(help="The workflow file (YAML).")],
+    live: Annotated[
+        bool | None,
+        typer.Option("--live/--mock", help="Call the API and record, or replay the cassette.", show_default="TEST_MODE, or mock"),
+    ] = None,
+    timing: TimingOption = "instant",
+    idle_limit: IdleLimit = None,
+    handler: Handlers = None,
+    cassette: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Replay from, or record to, this cassette instead of the workflow's own.")
+    ] = None,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Run a workflow: offline from its cassette (the default, no key needed), or live against the API, recording it.
+
+    Example: retold run examples/clean_streaming_numbers.yaml
+    """
+    from ..handlers import handler_class
+    from ..recorder.log import EventLog
+    from ..workflow.runner import run_workflow
+
+    for name in handler or ():
+        handler_class(name)
+    handlers = [(name, {}) for name in handler] if handler else [] if json else None
+    with EventLog(db) as log:
+        result = run_workflow(
+            workflow,
+            mode=_mode(live),
+            timing=timing,
+            idle_limit=idle_limit,
+            handlers=handlers,
+            cassette=cassette,
+            log=log,
+            out=sys.stderr if json else sys.stdout,
+            notify=note if sys.stderr.isatty() else None,
+        )
+    if json:
+        print_json(result.as_dict())
+    else:
+        for step in result.steps:
+            if not step.streamed and step.error is None:
+                print(step.text)
+    _summarise(result)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _mode(live: bool | None) -> Literal["mock", "live"]:
+    if live is not None:
+        return "live" if live else "mock"
+    mode = os.environ.get("TEST_MODE") or "mock"
+    if mode == "live":
+        return "live"
+    if mode == "mock":
+        return "mock"
+    raise InputError(f"unknown TEST_MODE {mode!r}: set it to mock (the default, offline) or live, or unset it.")
+
+
+def _summarise(result: "RunResult") -> None:
+    messages = sum(step.messages for step in result.steps)
+    steps = f"{len(result.steps)} step{'' if len(result.steps) == 1 else 's'}, {messages} messages"
+    verb = "replayed" if result.mode == "mock" else "recorded"
+    where = f"{verb} {'from' if result.mode == 'mock' else 'to'} {result.cassette}"
+    for failure in result.handler_errors:
+        note(f"retold: {failure}")
+    for remark in result.notes:
+        note(f"retold: {remark}")
+    if result.error is not None:
+        note(f"retold: run {result.run} failed ({result.mode}; {steps}): {result.error}")
+    else:
+        note(f"retold: run {result.run} {result.status}: {steps}, {where}")

@@ -1,0 +1,203 @@
+"""The agent loop: one conversation of requests, answers and tools, written into the log as messages.
+
+The loop knows neither network nor tools: it asks an `Api` and hands tool uses to `Tools`. A live run and a mock run differ
+in these two alone, so both write the same messages. Times in the result are the recording's own (a mock run at instant
+timing reports the durations of the run it retells), in whole microseconds, as a cassette keeps them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from ..recorder.capture import Capture
+from ..recorder.events import Ending
+from ..recorder.log import RunWriter
+from ..recorder.messages import Session
+from .tools import Tools
+
+FALLBACK_STATUSES = frozenset({404, 429, 500, 503, 529})
+"""Answers after which another model may still answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer as the loop needs it; times are microseconds of the recorded run."""
+
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    usage: dict[str, Any]
+    model: str
+    cost_usd: float | None
+    ending: Ending
+    status: int | None
+    error: str | None
+    started_us: int
+    first_us: int | None
+    ended_us: int
+
+    @property
+    def text(self) -> str:
+        return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
+
+    @property
+    def tool_uses(self) -> list[dict[str, Any]]:
+        return [block for block in self.content if block.get("type") == "tool_use"]
+
+
+class Api(Protocol):
+    """Answers a request body of the Messages API, and records the exchange. Raises MissError in replay."""
+
+    async def ask(self, body: dict[str, Any]) -> Reply: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a conversation ended. `error` is None for one that ended well; `messages` is what was said, for a next one."""
+
+    text: str
+    turns: int
+    stop_reason: str | None
+    usage: dict[str, int]
+    cost_usd: float | None
+    error: str | None
+    result: dict[str, Any]
+    messages: list[dict[str, Any]] = field(repr=False, default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What to ask, and where its messages go."""
+
+    body: dict[str, Any]
+    max_turns: int
+    writer: RunWriter
+    session: Session
+    step: str
+    task: str = ""
+    fallback_model: str | None = None
+    cost_tracking: bool = True
+    notify: Callable[[str], None] = lambda _: None
+
+    def say(self, message: dict[str, Any]) -> None:
+        """Append a message of this conversation to the log."""
+        self.writer.note("message", message, step=self.step, task=self.task)
+
+
+async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcome:
+    """Hold a conversation until the model is done, the turns are used up, or it fails. Raises MissError in replay."""
+    body = dict(conversation.body)
+    messages = list(body["messages"])
+    replies: list[Reply] = []
+    error = subtype = None
+    while True:
+        reply = await _ask(conversation, api, body | {"messages": messages})
+        body["model"] = reply.model
+        replies.append(reply)
+        conversation.notify(f"turn {len(replies)}: {reply.stop_reason or reply.ending}")
+        if reply.error is not None:
+            error, subtype = reply.error, "error_during_execution"
+            break
+        messages = [*messages, {"role": "assistant", "content": reply.content}]
+        if reply.stop_reason == "tool_use":
+            messages.append({"role": "user", "content": await _use_tools(conversation, tools, reply)})
+        elif reply.stop_reason != "pause_turn":
+            break
+        if len(replies) >= conversation.max_turns:
+            error, subtype = f"stopped after {conversation.max_turns} turns (max_turns)", "error_max_turns"
+            break
+    return _outcome(conversation, replies, messages, subtype, error)
+
+
+async def _ask(conversation: Conversation, api: Api, body: dict[str, Any]) -> Reply:
+    """Ask; where the model cannot answer and a fallback model is named, ask that one and stay with it."""
+    reply = replace(await api.ask(body), model=body["model"])
+    fallback = conversation.fallback_model
+    if reply.ending == "http_error" and reply.status in FALLBACK_STATUSES and fallback not in (None, body["model"]):
+        conversation.notify(f"{body['model']} cannot answer ({reply.error}); falling back to {fallback}")
+        reply = replace(await api.ask(body | {"model": fallback}), model=fallback)
+    return reply
+
+
+async def _use_tools(conversation: Conversation, tools: Tools, reply: Reply) -> list[dict[str, Any]]:
+    results = []
+    for use in reply.tool_uses:
+        result = await tools.run(use)
+        conversation.say(conversation.session.tool_result(result))
+        results.append(result)
+    return results
+
+
+def _outcome(
+    conversation: Conversation, replies: list[Reply], messages: list[dict[str, Any]], subtype: str | None, error: str | None
+) -> Outcome:
+    """The result of a conversation, and its message, which is appended as the last one."""
+    first, last = replies[0], replies[-1]
+    usage = _sum([reply.usage for reply in replies])
+    costs = [reply.cost_usd for reply in replies if reply.usage]
+    known = conversation.cost_tracking and all(cost is not None for cost in costs)
+    cost_usd = round(sum(cost for cost in costs if cost is not None), 10) if known else None
+    fields: dict[str, Any] = {
+        "subtype": subtype or "success",
+        "is_error": error is not None,
+        "duration_ms": round((last.ended_us - first.started_us) / 1000),
+        "duration_api_ms": round(sum(reply.ended_us - reply.started_us for reply in replies) / 1000),
+        "ttft_ms": None if first.first_us is None else round((first.first_us - first.started_us) / 1000),
+        "num_turns": len(replies),
+        "stop_reason": last.stop_reason,
+        "total_cost_usd": cost_usd,
+        "usage": usage,
+        "permission_denials": [],
+    }
+    fields |= {"result": last.text} if error is None else {"errors": [error]}
+    result = conversation.session.result(fields)
+    conversation.say(result)
+    return Outcome(last.text, len(replies), last.stop_reason, usage, cost_usd, error, result, messages)
+
+
+def _sum(usages: list[dict[str, Any]]) -> dict[str, int]:
+    """Token counts added up over the turns; counts that no turn reported are left out."""
+    total: dict[str, int] = {}
+    for usage in usages:
+        for key, value in usage.items():
+            if isinstance(value, int) and not isinstance(value, bool):
+                total[key] = total.get(key, 0) + value
+    return total
+
+
+def reply_of(capture: Capture, *, started_ns: int, first_ns: int | None, ended_ns: int) -> Reply:
+    """The reply that a finished capture holds; `first_ns` and `ended_ns` count from `started_ns`."""
+    fold = capture.fold
+    started_us = round(started_ns / 1000)
+    return Reply(
+        content=fold.content,
+        stop_reason=fold.stop_reason,
+        usage=fold.usage,
+        model=str(fold.message.get("model", "")),
+        cost_usd=capture.cost_usd,
+        ending=capture.ending or "cut",
+        status=capture.status,
+        error=_error(capture),
+        started_us=started_us,
+        first_us=None if first_ns is None else started_us + round(first_ns / 1000),
+        ended_us=started_us + round(ended_ns / 1000),
+    )
+
+
+def _error(capture: Capture) -> str | None:
+    """What went wrong, in one line, or None. An answer counts as whole only when its last event came."""
+    said = capture.fold.error or {}
+    what = ": ".join(str(said[key]) for key in ("type", "message") if said.get(key))
+    match capture.ending:
+        case "complete":
+            return None if capture.fold.stopped else "the stream ended before the answer was whole"
+        case "http_error":
+            return f"HTTP {capture.status}{' ' + what if what else ''}"
+        case "error_event":
+            return what or "the stream carried an error event"
+        case "no_response":
+            detail = "" if capture.failure is None else f": {capture.failure.message or capture.failure.type}"
+            return f"no response from the API{detail}"
+        case "cut":
+            detail = "" if capture.failure is None else f": {capture.failure.message}"
+            return f"the stream was cut{detail}"
+    return "the stream was closed early"

@@ -1,0 +1,87 @@
+"""The API of a live run: the `anthropic` SDK against the real endpoint, recorded by the tee as it streams.
+
+Imported by live runs only: the SDK takes over a second to import.
+"""
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import anthropic
+import httpx2
+
+from ..recorder.capture import Capture, Place
+from ..recorder.errors import InputError
+from ..recorder.exchange import Request
+from ..recorder.log import RunWriter
+from ..recorder.messages import Session
+from ..recorder.redact import Redactor
+from ..recorder.tee import Recorder, intercepted
+from .agent import Reply, reply_of
+from .pricing import price
+
+
+class LiveApi:
+    """Answers the requests of one step through the SDK. An async context manager: leaving it closes the connections."""
+
+    def __init__(
+        self, writer: RunWriter, session: Session, *, step: str, variables: Mapping[str, str], max_retries: int,
+        cost_tracking: bool,
+    ) -> None:  # fmt: skip
+        self._client = anthropic.AsyncAnthropic(max_retries=max_retries)
+        self._writer = writer
+        self._session = session
+        self._step = step
+        self._variables = dict(variables)
+        self._redactor = Redactor(extra=filter(None, (self._client.api_key, self._client.auth_token)))
+        self._price = price if cost_tracking else None
+        self._recorder = Recorder(self._begin)
+        self._captures: list[Capture] = []
+        self._calls = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._client.close()
+
+    async def ask(self, body: dict[str, Any]) -> Reply:
+        """Send and read to the end. What goes wrong is in the reply, as it is in the recording."""
+        self._calls += 1
+        self._captures = []
+        failure: Exception | None = None
+        try:
+            with intercepted(self._recorder):
+                async for _ in await self._client.messages.create(**body, stream=True):
+                    pass
+        except (anthropic.APIError, httpx2.TransportError, ValueError) as error:
+            failure = error  # ValueError: a frame whose data is not JSON
+        if not self._captures:
+            raise failure or InputError("the SDK sent no request that could be recorded.")
+        capture = self._captures[-1]
+        first_ns = None if capture.first_ns is None else capture.first_ns - capture.started_ns
+        return reply_of(capture, started_ns=capture.started_ns, first_ns=first_ns, ended_ns=capture.ended_ns - capture.started_ns)
+
+    def _begin(self, request: Request) -> Capture:
+        place = Place(self._step, "", self._calls, len(self._captures) + 1, "pull", self._variables)
+        capture = Capture(
+            self._writer, request, place=place, session=self._session, redactor=self._redactor, price=self._price
+        )  # fmt: skip
+        self._captures.append(capture)
+        return capture
+
+
+def check_credentials() -> None:
+    """Raise InputError where the SDK will find nothing to authenticate with."""
+    client = anthropic.Anthropic()
+    try:
+        if client.api_key or client.auth_token or client.credentials is not None:
+            return
+    finally:
+        client.close()
+    base = os.environ.get("ANTHROPIC_BASE_URL")
+    raise InputError(
+        f"live mode needs a key{f' for {base}' if base else ''}: set ANTHROPIC_API_KEY, or run without --live "
+        "(and without TEST_MODE=live) to replay the recording."
+    )

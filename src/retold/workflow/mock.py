@@ -1,0 +1,103 @@
+"""The API of a mock run: answers come from a cassette, at the recorded pace or at once, and are appended to the log.
+
+Neither the SDK nor the network takes part; no tool runs. What the recording cannot answer is a miss.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..recorder.capture import Capture, Place
+from ..recorder.exchange import Exchange, Request
+from ..recorder.log import RunWriter
+from ..recorder.messages import Session
+from ..recorder.redact import Redactor
+from ..replay.matcher import Matcher
+from ..replay.player import head_ns, play_async, times_of, wait_until_async
+from ..replay.timing import Timeline, Timing
+from .agent import Reply, reply_of
+
+
+class Recording:
+    """The exchanges that a mock run retells: what is still to be played, and when, counted from the first one played."""
+
+    def __init__(self, exchanges: Iterable[Exchange], source: str, timing: Timing) -> None:
+        self.exchanges = tuple(exchanges)
+        self.redactor = Redactor()
+        self.matcher = Matcher(self.exchanges, source=source, redactor=self.redactor)
+        self.timeline = Timeline((ns for exchange in self.exchanges for ns in times_of(exchange)), timing)
+        self._began_ns: int | None = None
+
+    def began_ns(self, exchange: Exchange) -> int:
+        """The moment of the monotonic clock that the recording's zero is retold at."""
+        if self._began_ns is None:
+            self._began_ns = time.monotonic_ns() - self.timeline.at(exchange.started_ns)
+        return self._began_ns
+
+    def tool_results(self) -> dict[str, dict[str, Any]]:
+        """Every recorded tool result by the id of its tool use: from the requests that carried them, or kept beside."""
+        found: dict[str, dict[str, Any]] = {}
+        for exchange in self.exchanges:
+            for block in (*_tool_results(exchange.request.body), *exchange.tool_results):
+                found[str(block.get("tool_use_id"))] = block
+        return found
+
+
+class MockApi:
+    """Answers the requests of one step from a recording."""
+
+    def __init__(
+        self, recording: Recording, writer: RunWriter, session: Session, *, step: str, variables: Mapping[str, str]
+    ) -> None:
+        self._recording = recording
+        self._writer = writer
+        self._session = session
+        self._step = step
+        self._variables = dict(variables)
+
+    async def ask(self, body: dict[str, Any]) -> Reply:
+        """Play the recorded answer, failed attempts before it included. Raises MissError."""
+        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables)
+        while True:
+            reply = await self._play(exchange, data)
+            following = self._recording.matcher.next_attempt(exchange)
+            if following is None:
+                return reply
+            exchange = following
+
+    async def _play(self, exchange: Exchange, body: bytes) -> Reply:
+        timeline, began_ns = self._recording.timeline, self._recording.began_ns(exchange)
+        await wait_until_async(began_ns + timeline.at(exchange.started_ns))
+        request = Request(exchange.request.method, exchange.request.uri, exchange.request.headers, body)
+        place = Place(self._step, exchange.task, exchange.call, exchange.attempt, "replay", self._variables)
+        capture = Capture(
+            self._writer, request, place=place, session=self._session, redactor=self._recording.redactor,
+            cost_usd=exchange.cost_usd,
+        )  # fmt: skip
+        try:
+            await wait_until_async(began_ns + head_ns(exchange, timeline))
+            if exchange.response is not None:
+                capture.response(exchange.response.status, exchange.response.reason, exchange.response.headers)
+                async for data in play_async(exchange, timeline, began_ns):
+                    capture.data(data)
+        except BaseException:
+            capture.end("closed")
+            raise
+        capture.end(exchange.ending, failure=exchange.failure)
+        pieces = () if exchange.response is None else exchange.response.pieces
+        return reply_of(
+            capture,
+            started_ns=exchange.started_ns,
+            first_ns=pieces[0].offset_ns if pieces else None,
+            ended_ns=exchange.ended_ns - exchange.started_ns,
+        )
+
+
+def _tool_results(body: bytes) -> list[dict[str, Any]]:
+    if b"tool_result" not in body:
+        return []
+    messages = json.loads(body).get("messages", [])
+    contents = [m["content"] for m in messages if isinstance(m.get("content"), list)]
+    return [block for content in contents for block in content if block.get("type") == "tool_result"]

@@ -1,0 +1,127 @@
+"""What a workflow file may say. Every model is strict: an unknown key is an error."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from .tools import ToolName
+
+MAX_TOKENS = 8192
+MAX_TURNS = 10
+
+MODELS = {"sonnet": "claude-sonnet-5-5", "opus": "claude-opus-5-5", "haiku": "claude-haiku-5-5"}
+"""Aliases and the ids they stand for; any other name is passed through to the API."""
+
+DEFAULT_MODEL = "sonnet"
+
+HandlerSpec = str | dict[str, dict[str, Any] | None]
+"""A handler by name, or `{name: options}`."""
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StaticPart(Model):
+    """Text as it stands."""
+
+    type: Literal["static"]
+    content: str
+
+
+class FilePart(Model):
+    """The text of a file; a relative path counts from the workflow's folder."""
+
+    type: Literal["file"]
+    path: str
+
+
+class PreviousResponsePart(Model):
+    """What an earlier step answered, or one field of it where it answered with JSON (`extract: a.b`)."""
+
+    type: Literal["previous_response"]
+    step: str
+    extract: str | None = None
+
+
+class SessionContextPart(Model):
+    """The conversation of an earlier session of this run, or its last messages."""
+
+    type: Literal["session_context"]
+    session_id: str
+    include_last_n: Annotated[int, Field(ge=1)] | None = None
+
+
+Part = Annotated[StaticPart | FilePart | PreviousResponsePart | SessionContextPart, Field(discriminator="type")]
+Prompt = Annotated[str, Field(min_length=1)] | Annotated[list[Part], Field(min_length=1)]
+
+
+class RetryConfig(Model):
+    """How often the SDK repeats a request that failed before anything was streamed."""
+
+    max_retries: Annotated[int, Field(ge=0, le=20)] = 2
+
+
+class ClaudeOptions(Model):
+    model: str | None = None
+    fallback_model: str | None = None
+    max_turns: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    system_prompt: str | None = None
+    append_system_prompt: str | None = None
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    allowed_tools: list[ToolName] | None = None
+    disallowed_tools: list[ToolName] | None = None
+    permission_mode: Literal["default", "acceptEdits", "bypassPermissions", "plan"] | None = None
+    cwd: str | None = None
+    session_id: str | None = None
+    timeout_ms: Annotated[int, Field(ge=1)] | None = None
+    retry_config: RetryConfig | None = None
+    output_format: Literal["text", "json", "stream_json"] | None = None
+    verbose: bool | None = None
+    cost_tracking: bool | None = None
+    async_streaming: bool | None = None
+    stream_handler: HandlerSpec | Annotated[list[HandlerSpec], Field(min_length=1)] | None = None
+    stream_handler_opts: dict[str, Any] | None = None
+
+
+class ClaudeStep(Model):
+    """One conversation of up to `max_turns` turns."""
+
+    name: Annotated[str, Field(min_length=1)]
+    type: Literal["claude"]
+    description: str | None = None
+    prompt: Prompt
+    claude_options: ClaudeOptions = ClaudeOptions()
+    output_to_file: str | None = None
+
+
+Step = ClaudeStep
+STEP_TYPES = ("claude",)
+
+
+class Environment(Model):
+    mode: Literal["development", "production", "test"] | None = None
+
+
+class Defaults(Model):
+    output_dir: str | None = None
+    claude_options: ClaudeOptions = ClaudeOptions()
+
+
+class Workflow(Model):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")]
+    description: str | None = None
+    version: str | float | int | None = None
+    workspace_dir: str | None = None
+    cassette: str | None = None
+    environment: Environment = Environment()
+    defaults: Defaults = Defaults()
+    global_vars: dict[str, str | int | float | bool] = {}
+    steps: Annotated[list[Step], Field(min_length=1)]
+
+
+class File(Model):
+    """A workflow file: everything stands under the key `workflow`."""
+
+    workflow: Workflow

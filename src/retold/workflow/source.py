@@ -1,0 +1,70 @@
+"""A YAML file with its positions: values as plain data, and for every path the line and column where it stands."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..recorder.errors import WorkflowError
+
+YamlPath = tuple[str | int, ...]
+
+_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a file holds, and where. Positions count from 1."""
+
+    path: Path
+    data: Any
+    positions: dict[YamlPath, tuple[int, int]] = field(repr=False)
+
+    def place(self, path: YamlPath) -> str:
+        """`file:line:column` of a path, or of the nearest place above it that exists."""
+        while path and path not in self.positions:
+            path = path[:-1]
+        line, column = self.positions.get(path, (1, 1))
+        return f"{self.path}:{line}:{column}"
+
+
+def read_source(path: Path) -> Source:
+    """Read a YAML file. Raises WorkflowError with file, line and column for what is not YAML."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise WorkflowError(f"no workflow file {path}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise WorkflowError(f"cannot read the workflow {path}: {getattr(error, 'strerror', None) or error}.") from error
+    loader = _Loader(text)
+    positions: dict[YamlPath, tuple[int, int]] = {}
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise WorkflowError(f"{path}: the workflow is empty.")
+        _note(node, (), positions, path)
+        return Source(path, loader.construct_document(node), positions)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(path)
+        problem = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None)))) or str(error)
+        raise WorkflowError(f"{where}: not valid YAML: {problem}.") from error
+    finally:
+        loader.dispose()
+
+
+def _note(node: Any, at: YamlPath, positions: dict[YamlPath, tuple[int, int]], file: Path) -> None:
+    """Remember where each value stands; a key's own position stands for its value, as that is where people look."""
+    positions.setdefault(at, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*at, str(key.value))
+            if inner in positions:
+                line = key.start_mark.line + 1
+                raise WorkflowError(f"{file}:{line}:{key.start_mark.column + 1}: the key {key.value!r} is there twice.")
+            positions[inner] = (key.start_mark.line + 1, key.start_mark.column + 1)
+            _note(value, inner, positions, file)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            _note(value, (*at, number), positions, file)

@@ -1,0 +1,176 @@
+"""The tools a workflow may allow, by their Claude Code names, and what runs them.
+
+The definitions are what a request says of them; they stand here, and not in the SDK, because a mock run must build the same
+request without importing it, and because a new SDK must not turn every cassette into a miss. A test holds their parameters
+to the SDK's own toolset, which runs them live, confined to the workspace. In a mock run nothing runs: results come from the
+recording.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+
+from ..recorder.errors import MissError
+
+if TYPE_CHECKING:
+    from anthropic.lib.tools.agent_toolset import AgentToolContext
+
+ToolName = Literal["Read", "Write", "Edit", "Bash", "Glob", "Grep"]
+
+CHANGING: frozenset[str] = frozenset({"Write", "Edit", "Bash"})
+"""Tools that may change something; `permission_mode: plan` leaves them out."""
+
+
+def _definition(name: str, description: str, required: Sequence[str], **properties: Any) -> dict[str, Any]:
+    schema = {"type": "object", "properties": properties, "required": list(required), "additionalProperties": False}
+    return {"name": name, "description": description, "input_schema": schema}
+
+
+def _text(description: str) -> dict[str, str]:
+    return {"type": "string", "description": description}
+
+
+_FILE = _text("Path of the file, relative to the working directory.")
+
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    tool["name"]: tool
+    for tool in (
+        _definition(
+            "Read",
+            "Read a text file, image or PDF in the working directory.",
+            ["file_path"],
+            file_path=_FILE,
+            view_range={
+                "type": "array",
+                "items": {"type": "integer"},
+                "description": "[first line, last line], counted from 1; -1 as last line reads to the end.",
+            },
+        ),
+        _definition(
+            "Write",
+            "Write a file in the working directory; folders are made as needed and an existing file is replaced.",
+            ["file_path", "content"],
+            file_path=_FILE,
+            content=_text("The whole content of the file."),
+        ),
+        _definition(
+            "Edit",
+            "Replace a text in a file; it must occur exactly once unless replace_all is true.",
+            ["file_path", "old_string", "new_string"],
+            file_path=_FILE,
+            old_string=_text("The text to replace."),
+            new_string=_text("What to put in its place."),
+            replace_all={"type": "boolean", "description": "Replace every occurrence."},
+        ),
+        _definition(
+            "Bash",
+            "Run a command in a bash shell that keeps its state between calls; it starts in the working directory.",
+            [],
+            command=_text("The command to run."),
+            restart={"type": "boolean", "description": "Start a new shell instead of running a command."},
+            timeout_ms={"type": "integer", "description": "Give up after this many milliseconds."},
+        ),
+        _definition(
+            "Glob",
+            "List the files that match a pattern such as **/*.py, newest first.",
+            ["pattern"],
+            pattern=_text("The pattern, relative to the path."),
+            path=_text("Folder to search in; the working directory when left out."),
+        ),
+        _definition(
+            "Grep",
+            "Search the contents of files for a regular expression.",
+            ["pattern"],
+            pattern=_text("The regular expression."),
+            path=_text("File or folder to search; the working directory when left out."),
+        ),
+    )
+}
+
+
+class Tools(Protocol):
+    """Runs the tools that an answer asks for; one `tool_result` block for each `tool_use` block."""
+
+    async def run(self, use: dict[str, Any]) -> dict[str, Any]: ...
+
+
+class RecordedTools:
+    """Results from a recording. Raises MissError for a tool use that has none."""
+
+    def __init__(self, results: Mapping[str, dict[str, Any]], source: str) -> None:
+        self._results = results
+        self._source = source
+
+    async def run(self, use: dict[str, Any]) -> dict[str, Any]:
+        result = self._results.get(str(use.get("id")))
+        if result is None:
+            raise MissError(f"{self._source} holds no result of the tool use {use.get('name')} ({use.get('id')}).")
+        return result
+
+
+class LiveTools:
+    """The SDK's own toolset in a folder, for the allowed tools only. An async context manager: leaving it ends the shell."""
+
+    def __init__(self, workdir: Path, allowed: Iterable[str]) -> None:
+        from anthropic.lib.tools import agent_toolset  # 1.1 s: only a live run imports the SDK
+
+        self._context: AgentToolContext = agent_toolset.AgentToolContext(workdir=workdir)
+        made = {
+            "Read": agent_toolset.beta_read_tool,
+            "Write": agent_toolset.beta_write_tool,
+            "Edit": agent_toolset.beta_edit_tool,
+            "Glob": agent_toolset.beta_glob_tool,
+            "Grep": agent_toolset.beta_grep_tool,
+        }
+        self._allowed = frozenset(allowed)
+        self._tools = {name: made[name](self._context) for name in self._allowed & made.keys()}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._context.close()
+
+    async def run(self, use: dict[str, Any]) -> dict[str, Any]:
+        """Run one tool. What goes wrong inside it is a result too: the model is told and may try something else."""
+        result: dict[str, Any] = {"type": "tool_result", "tool_use_id": use.get("id")}
+        try:
+            result["content"] = await self._call(str(use.get("name")), use.get("input") or {})
+        except Exception as error:
+            content = getattr(error, "content", None)
+            result |= {"content": content if content is not None else f"{use.get('name')}: {error}", "is_error": True}
+        return result
+
+    async def _call(self, name: str, given: Any) -> Any:
+        if name not in self._allowed:
+            raise PermissionError(f"not allowed; allowed tools are {', '.join(sorted(self._allowed)) or 'none'}")
+        if not isinstance(given, dict):
+            raise ValueError("the input is not a JSON object")
+        if name == "Bash":
+            return await self._bash(**given)
+        return await self._tools[name].call(given)
+
+    async def _bash(self, command: str | None = None, restart: bool = False, timeout_ms: int | None = None) -> str:
+        """Through the toolset's own session rather than its tool, whose shell only a private function would end."""
+        if restart:
+            await self._context.close()
+            return "bash session restarted"
+        if not command:
+            raise ValueError("command is required")
+        session = await self._context.bash()
+        if session.closed:
+            await self._context.close()
+            session = await self._context.bash()
+        output, code = await session.exec(command, **({"timeout": timeout_ms / 1000} if timeout_ms else {}))
+        if code != 0:
+            raise _Failed(output or f"exit code {code}")
+        return output
+
+
+class _Failed(Exception):
+    """A command that exited with an error; its output is the result."""
+
+    @property
+    def content(self) -> str:
+        return str(self)
