@@ -125,7 +125,8 @@ class Reader:
             error = event.data.get("error") or self._error
             if event.data.get("status") == "interrupted":
                 error = "interrupted: the recording process died"
-            self.handler.end(StreamEnd(event.t_ns - began.t_ns, error), self.count, self.shown)
+            what = None if error is None else str(error).partition("\n")[0]  # a miss explains itself over several lines
+            self.handler.end(StreamEnd(event.t_ns - began.t_ns, what), self.count, self.shown)
 
     def _note_ending(self, event: Event) -> None:
         """In a run without steps nobody else says that an exchange ended badly; a later good one (a retry) mends it."""

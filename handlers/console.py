@@ -50,7 +50,7 @@ class Console(Handler):
             self._box(clean(start.name), [f"{start.mode} run {start.run}, {clock(start.wall_ns)}"], "cyan")
 
     def message(self, message: Message) -> bool:
-        if self._first_ns is None:
+        if self._first_ns is None and message.type != "system":
             self._first_ns = message.t_ns
         if message.type == "result":
             self._result = message.data

@@ -4,8 +4,9 @@ What log, cassette, matcher and player hand to each other. Times are nanoseconds
 """
 
 import base64
+import importlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -124,19 +125,20 @@ class _Identity:
         return data
 
 
-class _Zlib:
-    """gzip and deflate. Broken data yields nothing more: reading must not fail where the client may not care."""
+class _Foreign:
+    """A decompressor. Broken data yields nothing more: reading must not fail where the client may not care."""
 
-    def __init__(self, wbits: int) -> None:
-        self._inflate = zlib.decompressobj(wbits)
+    def __init__(self, decompress: Callable[[bytes], bytes], error: type[Exception]) -> None:
+        self._decompress = decompress
+        self._error = error
         self._broken = False
 
     def decode(self, data: bytes) -> bytes:
         if self._broken:
             return b""
         try:
-            return self._inflate.decompress(data)
-        except zlib.error:
+            return self._decompress(data)
+        except self._error:
             self._broken = True
             return b""
 
@@ -154,11 +156,25 @@ def decoder_for(headers: Iterable[tuple[str, str]]) -> Decoder:
         case "":
             return _Identity()
         case "gzip" | "x-gzip":
-            return _Zlib(zlib.MAX_WBITS | 16)
+            return _Foreign(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress, zlib.error)
         case "deflate":
-            return _Zlib(zlib.MAX_WBITS)
+            return _Foreign(zlib.decompressobj().decompress, zlib.error)
+        case "br" | "zstd" as encoding:
+            return _optional(encoding)
         case _:
             return _Unreadable()
+
+
+def _optional(encoding: str) -> Decoder:
+    """br and zstd, with the packages that httpx2 itself uses: where they are not installed no client asks for them."""
+    try:
+        if encoding == "br":
+            brotli = importlib.import_module("brotli")
+            return _Foreign(brotli.Decompressor().process, brotli.error)
+        zstandard = importlib.import_module("zstandard")
+        return _Foreign(zstandard.ZstdDecompressor().decompressobj().decompress, zstandard.ZstdError)
+    except ModuleNotFoundError:
+        return _Unreadable()
 
 
 def pieces_of(body: bytes, headers: Headers) -> Iterator[Piece]:

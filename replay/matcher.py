@@ -32,8 +32,10 @@ class Matcher:
         self._exchanges = list(exchanges)
         self._waiting: dict[str, deque[Exchange]] = {}
         self._played: list[Exchange] = []
+        # An earlier answer may repeat a value of its own day, so every recorded value counts in every request.
+        self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items()}
         for exchange in self._exchanges:
-            self._waiting.setdefault(self._key(exchange.request, exchange.variables), deque()).append(exchange)
+            self._waiting.setdefault(self._key(exchange.request, {}), deque()).append(exchange)
 
     def __repr__(self) -> str:
         return f"<Matcher {self.source} {len(self._played)} of {len(self._exchanges)} played>"
@@ -56,14 +58,17 @@ class Matcher:
 
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
         """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
-        waiting = self._waiting.get(self._key(exchange.request, exchange.variables))
+        waiting = self._waiting.get(self._key(exchange.request, {}))
         if not waiting or waiting[0].call != exchange.call or waiting[0].attempt != exchange.attempt + 1:
             return None
         self._played.append(waiting[0])
         return waiting.popleft()
 
     def _key(self, request: Request, variables: Mapping[str, str]) -> str:
-        return "\n".join((request.method.upper(), target(request.uri), canonical(request.body, variables)))
+        return json.dumps(self._meaning(request, variables), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+    def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
+        return meaning(request, self._recorded | {value: name for name, value in variables.items() if value})
 
     def _report(self, request: Request, variables: Mapping[str, str]) -> str:
         asked = f"{request.method} {urlsplit(request.uri).path}"
@@ -71,7 +76,7 @@ class Matcher:
         if not self._exchanges:
             return f"{head}: it holds no exchanges."
         key = self._key(request, variables)
-        times = sum(1 for e in self._played if self._key(e.request, e.variables) == key)
+        times = sum(1 for e in self._played if self._key(e.request, {}) == key)
         if times:
             return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
         number, differences = self._nearest(request, variables)
@@ -83,11 +88,11 @@ class Matcher:
 
     def _nearest(self, request: Request, variables: Mapping[str, str]) -> tuple[int, list[str]]:
         """The number of the recorded exchange with the fewest differences, those not yet played before the others."""
-        wanted = meaning(request, variables)
+        wanted = self._meaning(request, variables)
         played = set(map(id, self._played))
         best: tuple[int, bool, int, list[str]] | None = None
         for number, exchange in enumerate(self._exchanges, 1):
-            found = differences(meaning(exchange.request, exchange.variables), wanted)
+            found = differences(self._meaning(exchange.request, {}), wanted)
             rank = (len(found), id(exchange) in played, number, found)
             if best is None or rank[:3] < best[:3]:
                 best = rank
@@ -96,20 +101,16 @@ class Matcher:
 
 
 def target(uri: str) -> str:
-    """Path and query of a URL, the query's parameters in order of their names."""
+    """Path and query of a URL, the query's parameters by name; what a base URL puts before `/v1/` does not count."""
     parts = urlsplit(uri)
+    before, api, rest = parts.path.rpartition("/v1/")
     query = sorted(parse_qsl(parts.query, keep_blank_values=True))
-    return parts.path + ("?" + "&".join(f"{name}={value}" for name, value in query) if query else "")
+    return (api or before) + rest + ("?" + "&".join(f"{name}={value}" for name, value in query) if query else "")
 
 
-def canonical(body: bytes, variables: Mapping[str, str]) -> str:
-    """A body as it is compared: JSON with its keys in order and without what is volatile; other bytes as they are."""
-    return json.dumps(_body(body, variables), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def meaning(request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
-    """Everything of a request that counts for matching."""
-    return {"method": request.method.upper(), "url": target(request.uri), "body": _body(request.body, variables)}
+def meaning(request: Request, names: Mapping[str, str]) -> dict[str, Any]:
+    """Everything of a request that counts for matching; `names` are volatile texts and what they are called."""
+    return {"method": request.method.upper(), "url": target(request.uri), "body": _body(request.body, names)}
 
 
 def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
@@ -142,7 +143,8 @@ def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
     return [f"{path}: recorded {_shown(recorded)}, now {_shown(wanted)}"]
 
 
-def _body(body: bytes, variables: Mapping[str, str]) -> Any:
+def _body(body: bytes, names: Mapping[str, str]) -> Any:
+    """A body as it is compared: JSON without what is volatile; anything else as text."""
     try:
         value = json.loads(body)
     except ValueError:
@@ -151,18 +153,12 @@ def _body(body: bytes, variables: Mapping[str, str]) -> Any:
         value["metadata"].pop("user_id", None)
         if not value["metadata"]:
             del value["metadata"]
-    return _named(value, _pattern(variables), {text: name for name, text in variables.items()})
+    pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
+    return _named(value, re.compile(pattern), names) if pattern else value
 
 
-def _pattern(variables: Mapping[str, str]) -> re.Pattern[str] | None:
-    values = sorted((re.escape(value) for value in variables.values() if value), key=len, reverse=True)
-    return re.compile("|".join(values)) if values else None
-
-
-def _named(value: Any, pattern: re.Pattern[str] | None, names: Mapping[str, str]) -> Any:
+def _named(value: Any, pattern: re.Pattern[str], names: Mapping[str, str]) -> Any:
     """The value with each volatile text replaced by the name of its variable."""
-    if pattern is None:
-        return value
     if isinstance(value, str):
         return pattern.sub(lambda match: "{{" + names[match[0]] + "}}", value)
     if isinstance(value, dict):

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -39,7 +39,7 @@ def run(
 
     for name in handler or ():
         handler_class(name)
-    handlers = [(name, {}) for name in handler] if handler else [] if json else None
+    handlers: list[tuple[str, dict[str, Any]]] | None = [(name, {}) for name in handler] if handler else [] if json else None
     with EventLog(db) as log:
         result = run_workflow(
             workflow,

@@ -53,7 +53,7 @@ class LiveApi:
         failure: Exception | None = None
         try:
             with intercepted(self._recorder):
-                async for _ in await self._client.messages.create(**body, stream=True):
+                async for _ in await self._client.messages.create(**body):
                     pass
         except (anthropic.APIError, httpx2.TransportError, ValueError) as error:
             failure = error  # ValueError: a frame whose data is not JSON

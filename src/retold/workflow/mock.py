@@ -4,7 +4,6 @@ Neither the SDK nor the network takes part; no tool runs. What the recording can
 """
 
 import json
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -20,20 +19,13 @@ from .agent import Reply, reply_of
 
 
 class Recording:
-    """The exchanges that a mock run retells: what is still to be played, and when, counted from the first one played."""
+    """The exchanges that a mock run retells: what is still to be played, and when, counted from the run's beginning."""
 
     def __init__(self, exchanges: Iterable[Exchange], source: str, timing: Timing) -> None:
         self.exchanges = tuple(exchanges)
         self.redactor = Redactor()
         self.matcher = Matcher(self.exchanges, source=source, redactor=self.redactor)
-        self.timeline = Timeline((ns for exchange in self.exchanges for ns in times_of(exchange)), timing)
-        self._began_ns: int | None = None
-
-    def began_ns(self, exchange: Exchange) -> int:
-        """The moment of the monotonic clock that the recording's zero is retold at."""
-        if self._began_ns is None:
-            self._began_ns = time.monotonic_ns() - self.timeline.at(exchange.started_ns)
-        return self._began_ns
+        self.timeline = Timeline([0, *(ns for exchange in self.exchanges for ns in times_of(exchange))], timing)
 
     def tool_results(self) -> dict[str, dict[str, Any]]:
         """Every recorded tool result by the id of its tool use: from the requests that carried them, or kept beside."""
@@ -68,7 +60,7 @@ class MockApi:
             exchange = following
 
     async def _play(self, exchange: Exchange, body: bytes) -> Reply:
-        timeline, began_ns = self._recording.timeline, self._recording.began_ns(exchange)
+        timeline, began_ns = self._recording.timeline, self._writer.started_ns
         await wait_until_async(began_ns + timeline.at(exchange.started_ns))
         request = Request(exchange.request.method, exchange.request.uri, exchange.request.headers, body)
         place = Place(self._step, exchange.task, exchange.call, exchange.attempt, "replay", self._variables)

@@ -312,6 +312,7 @@ def _conversation(
         "model": model(options.model or schema.DEFAULT_MODEL),
         "max_tokens": options.max_tokens or schema.MAX_TOKENS,
         "messages": [{"role": "user", "content": prompt}],
+        "stream": True,
     }
     if system:
         body["system"] = system

@@ -1,0 +1,46 @@
+# Two commands: `make demo` and `make test`. Each makes .venv and installs what it needs; python3 >= 3.11 and make suffice.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench cassettes clean
+
+demo: $(VENV)/.demo
+	$(BIN)/retold run examples/clean_streaming_numbers.yaml
+
+test: $(VENV)/.test check
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+cassettes: $(VENV)/.test
+	$(BIN)/python -m tests.record_examples
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "retold needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@if command -v uv >/dev/null; then uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); \
+	  else $(PYTHON) -m venv $(VENV); fi
+
+# uv leaves byte code to the first import, which a read-only or write-averse environment never writes: compile at once.
+install = if command -v uv >/dev/null; \
+	  then uv pip install --quiet --compile-bytecode --python $(BIN)/python -e $(1); \
+	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e $(1); fi
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	@$(call install,.)
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	@$(call install,".[test]")
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) .retold build dist *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,65 @@
+"""What every test stands on: no network but loopback, an environment of its own, and a way to run the CLI as a user does."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+RECORDINGS = SHARED / "recordings"
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Connecting anywhere but to this machine is a failed test, not a request."""
+    if event == "socket.connect":
+        address = arguments[1]
+        if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise RuntimeError(f"a test tried to connect to {address}")
+
+
+sys.addaudithook(_refuse_network)
+
+
+@pytest.fixture(autouse=True)
+def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty home and working directory, no keys or settings of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or "KEY" in name or "TOKEN" in name or "SECRET" in name:
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("TEST_MODE", raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    yield
+
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """What a child process gets: the path and a home, nothing else; UTC, so that times are the same everywhere."""
+    return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "LANG": "C.UTF-8", "TZ": "UTC"}
+
+
+@pytest.fixture
+def cli(environment: dict[str, str]) -> Cli:
+    """Run `retold ARGS` in a subprocess, as a user does: `cli("run", path, url=server.url)`; `url` makes it live-capable."""
+
+    def run(*args: str | os.PathLike[str], url: str | None = None, env: dict[str, str] | None = None, **kwargs: Any) -> Any:
+        extra = {} if url is None else {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"}
+        command = [sys.executable, "-m", "retold", *map(str, args)]
+        return subprocess.run(
+            command, env=environment | extra | (env or {}), capture_output=True, text=True, timeout=60, check=False, **kwargs
+        )
+
+    return run
