@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ sys.addaudithook(_refuse_network)
 
 
 @pytest.fixture(autouse=True)
-def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty home and working directory, no keys or settings of whoever runs the tests."""
     for name in list(os.environ):
         if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or "KEY" in name or "TOKEN" in name or "SECRET" in name:
@@ -39,7 +39,6 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    yield
 
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
