@@ -30,13 +30,18 @@ class Options(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """A stream begins. `wall_ns` since the epoch, `t_ns` since its run began."""
+    """A stream begins. `wall_ns` since the epoch, `t_ns` since its run began; `step` is empty in a run without steps."""
 
     run: str
     name: str
+    step: str
     mode: str
     wall_ns: int
     t_ns: int
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}: {self.step}" if self.step else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,8 @@ class Reader:
             return
         self._began, self.count, self.shown, self._error = event, 0, 0, None
         run = {} if self._run is None else self._run.data
-        name = event.step or str(run.get("name", ""))
-        self.handler.start(StreamStart(event.run, name, str(run.get("mode", "")), event.wall_ns, event.t_ns))
+        name, mode = str(run.get("name", "")), str(run.get("mode", ""))
+        self.handler.start(StreamStart(event.run, name, event.step, mode, event.wall_ns, event.t_ns))
 
     def _end(self, event: Event) -> None:
         if self._began is not None:

@@ -47,7 +47,7 @@ class Console(Handler):
         self._result: dict[str, Any] = {}
         self._usages: dict[str, dict[str, Any]] = {}
         if self.options.show_header:
-            self._box(clean(start.name), [f"{start.mode} run {start.run}, {clock(start.wall_ns)}"], "cyan")
+            self._box(clean(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
 
     def message(self, message: Message) -> bool:
         if self._first_ns is None and message.type != "system":

@@ -26,7 +26,7 @@ class Debug(Handler):
 
     def start(self, start: StreamStart) -> None:
         self._t_ns = start.t_ns
-        self.write(f"=== DEBUG STREAM START: {clean(start.name)} (run {start.run}, {start.mode}) ===\n")
+        self.write(f"=== DEBUG STREAM START: {clean(start.title)} (run {start.run[:8]}, {start.mode}) ===\n")
 
     def message(self, message: Message) -> bool:
         kind = message.type + (f":{message.subtype}" if message.subtype else "")

@@ -1,5 +1,7 @@
 """retold ls: the runs in the log."""
 
+import shutil
+import sys
 import time
 from typing import Annotated
 
@@ -17,7 +19,7 @@ def ls(
 
     Example: retold ls -n 10
     """
-    from ..handlers.text import clean, cut, seconds
+    from ..handlers.text import clean, seconds
     from ..recorder.exchange import timestamp
     from ..recorder.log import EventLog
 
@@ -41,14 +43,15 @@ def ls(
             ]
         )
     elif runs:
-        rows = [("RUN", "NAME", "MODE", "STATUS", "STARTED", "TOOK", "MSGS")]
+        rows = [("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "NAME")]
         for r in runs:
             started = time.strftime("%m-%d %H:%M:%S", time.localtime(r.started_ns / 1e9))
             took = "" if r.ended_ns is None else seconds(r.ended_ns - r.started_ns)
-            rows.append((r.run, cut(clean(r.name), 24), r.mode, r.status, started, took, str(r.messages)))
+            rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), clean(r.name)))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()[:wide])
     if not runs:
         note("retold: the log holds no runs yet. Record or replay one first: retold run WORKFLOW.")
         raise typer.Exit(1)

@@ -40,17 +40,18 @@ def run(
     for name in handler or ():
         handler_class(name)
     handlers: list[tuple[str, dict[str, Any]]] | None = [(name, {}) for name in handler] if handler else [] if json else None
+    mode = _mode(live)
     with EventLog(db) as log:
         result = run_workflow(
             workflow,
-            mode=_mode(live),
+            mode=mode,
             timing=timing,
             idle_limit=idle_limit,
             handlers=handlers,
             cassette=cassette,
             log=log,
             out=sys.stderr if json else sys.stdout,
-            notify=note if sys.stderr.isatty() else None,
+            notify=note if sys.stderr.isatty() and (mode == "live" or timing != "instant") else None,
         )
     if json:
         print_json(result.as_dict())
@@ -84,6 +85,6 @@ def _summarise(result: "RunResult") -> None:
     for remark in result.notes:
         note(f"retold: {remark}")
     if result.error is not None:
-        note(f"retold: run {result.run} failed ({result.mode}; {steps}): {result.error}")
+        note(f"retold: run {result.run[:8]} failed ({result.mode}; {steps}): {result.error}")
     else:
-        note(f"retold: run {result.run} {result.status}: {steps}, {where}")
+        note(f"retold: run {result.run[:8]} {result.status}: {steps}, {where}")

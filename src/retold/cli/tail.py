@@ -34,7 +34,7 @@ def tail(
         print_json_lines(as_json(Message.of(event)) for event in log.follow(found.run, kinds=("message",)))
         return
     if found.status == "running":
-        note(f"retold: following {found.run} ({found.name}); Ctrl-C to leave")
+        note(f"retold: following {found.run[:8]} ({found.name}); Ctrl-C to leave")
     for event in log.follow(found.run, kinds=READ_KINDS):
         for reader in readers:
             reader.event(event)
