@@ -8,7 +8,10 @@ function, so what was recorded always matches itself.
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from .exchange import Request
 
 REDACTED = "REDACTED"
 
@@ -76,3 +79,8 @@ class Redactor:
             pairs = parse_qsl(query, keep_blank_values=True)
             query = urlencode([(n, REDACTED if n.lower() in SECRET_PARAMETERS else v) for n, v in pairs])
         return self.text(urlunsplit(parts._replace(netloc=netloc, query=query)))
+
+    def request(self, request: Request) -> Request:
+        """A request without secrets, as it is recorded and as it is matched."""
+        headers = tuple(self.headers(request.headers))
+        return replace(request, uri=self.url(request.uri), headers=headers, body=self.data(request.body))

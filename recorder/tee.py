@@ -1,39 +1,49 @@
-"""The tee on httpx2 (and what looks like it): what a client receives is recorded as it passes, sync and async.
+"""The tee on httpx2 (and httpx, for older SDKs): what a client receives is recorded as it passes, sync and async.
 
 The classes `HTTPTransport` and `AsyncHTTPTransport` are patched once per process; what happens to a request is decided by
 the `Interceptor` of the current context, so that nothing changes for clients outside it. Patching the classes keeps
 environment proxies, which a transport of our own would turn off. A tee stamps a frame when the client pulls it.
+
+httpx2 is a fork of httpx with the same names; nothing here imports either before a client does, and which of the two a
+request belongs to is read off the request itself.
 """
 
 import contextlib
 import functools
+import importlib.util
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-import httpx2
-
 from .capture import Capture
 from .exchange import Request
 
-Send = Callable[[httpx2.Request], httpx2.Response]
-SendAsync = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
+Send = Callable[[Any], Any]
+SendAsync = Callable[[Any], Awaitable[Any]]
+
+LIBRARIES = ("httpx2", "httpx")
 
 
 class Interceptor(Protocol):
     """Decides what becomes of a request: record it, answer it from a recording, or just send it."""
 
-    def handle(self, request: httpx2.Request, send: Send) -> httpx2.Response: ...
+    def handle(self, request: Any, send: Send) -> Any: ...
 
-    async def handle_async(self, request: httpx2.Request, send: SendAsync) -> httpx2.Response: ...
+    async def handle_async(self, request: Any, send: SendAsync) -> Any: ...
 
 
 _current: ContextVar[Interceptor | None] = ContextVar("retold_interceptor", default=None)
 
 
+def current() -> Interceptor | None:
+    """The interceptor of this context."""
+    return _current.get()
+
+
 @contextlib.contextmanager
 def intercepted(interceptor: Interceptor) -> Iterator[None]:
-    """Hand every httpx2 request of this context to `interceptor`; tasks and copied contexts inherit it."""
+    """Hand every request of this context to `interceptor`; tasks and copied contexts inherit it."""
     install()
     token = _current.set(interceptor)
     try:
@@ -43,28 +53,40 @@ def intercepted(interceptor: Interceptor) -> Iterator[None]:
 
 
 def install() -> None:
-    """Patch the two transport classes; a second call changes nothing."""
-    if getattr(httpx2.HTTPTransport.handle_request, "_retold", False):
+    """Patch the transport classes of every library that is installed; a second call changes nothing."""
+    for name in LIBRARIES:
+        if name in sys.modules or importlib.util.find_spec(name) is not None:
+            _patch(importlib.import_module(name))
+
+
+def is_installed(transport: object) -> bool:
+    """Whether requests sent through this transport reach an interceptor."""
+    handle = getattr(transport, "handle_request", None) or getattr(transport, "handle_async_request", None)
+    return bool(getattr(handle, "_retold", False))
+
+
+def _patch(library: Any) -> None:
+    if getattr(library.HTTPTransport.handle_request, "_retold", False):
         return
-    send, send_async = httpx2.HTTPTransport.handle_request, httpx2.AsyncHTTPTransport.handle_async_request
+    send, send_async = library.HTTPTransport.handle_request, library.AsyncHTTPTransport.handle_async_request
 
     @functools.wraps(send)
-    def handle_request(self: httpx2.HTTPTransport, request: httpx2.Request) -> httpx2.Response:
+    def handle_request(self: Any, request: Any) -> Any:
         interceptor = _current.get()
         if interceptor is None:
             return send(self, request)
         return interceptor.handle(request, functools.partial(send, self))
 
     @functools.wraps(send_async)
-    async def handle_async_request(self: httpx2.AsyncHTTPTransport, request: httpx2.Request) -> httpx2.Response:
+    async def handle_async_request(self: Any, request: Any) -> Any:
         interceptor = _current.get()
         if interceptor is None:
             return await send_async(self, request)
         return await interceptor.handle_async(request, functools.partial(send_async, self))
 
-    handle_request._retold = True  # type: ignore[attr-defined]
-    httpx2.HTTPTransport.handle_request = handle_request  # type: ignore[method-assign]
-    httpx2.AsyncHTTPTransport.handle_async_request = handle_async_request  # type: ignore[method-assign]
+    handle_request._retold = handle_async_request._retold = True  # type: ignore[attr-defined]
+    library.HTTPTransport.handle_request = handle_request
+    library.AsyncHTTPTransport.handle_async_request = handle_async_request
 
 
 class Recorder:
@@ -76,7 +98,7 @@ class Recorder:
     def __init__(self, begin: Callable[[Request], Capture]) -> None:
         self._begin = begin
 
-    def handle(self, request: httpx2.Request, send: Send) -> httpx2.Response:
+    def handle(self, request: Any, send: Send) -> Any:
         request.read()
         capture = self._begin(to_request(request))
         try:
@@ -84,14 +106,13 @@ class Recorder:
         except BaseException as error:
             capture.end("no_response", error)
             raise
-        _head(capture, response)
-        response.stream = TeeStream(response.stream, capture)
+        tee(response, capture)
         if response.status_code >= 400:
             # The SDK closes an error it will retry without reading it; read now, so that the recording has it.
-            response.stream = _Read.of(response.stream)
+            response.stream = read_ahead(response.stream)
         return response
 
-    async def handle_async(self, request: httpx2.Request, send: SendAsync) -> httpx2.Response:
+    async def handle_async(self, request: Any, send: SendAsync) -> Any:
         await request.aread()
         capture = self._begin(to_request(request))
         try:
@@ -99,14 +120,20 @@ class Recorder:
         except BaseException as error:
             capture.end("no_response", error)
             raise
-        _head(capture, response)
-        response.stream = stream = TeeStream(response.stream, capture)
+        tee(response, capture)
         if response.status_code >= 400:
-            response.stream = await _Read.aof(stream)
+            response.stream = await read_ahead_async(response.stream)
         return response
 
 
-class TeeStream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+def tee(response: Any, capture: Capture) -> None:
+    """Record the head of a response whose body is still to come, and its body as the client reads it."""
+    reason = response.extensions.get("reason_phrase", b"")
+    capture.response(response.status_code, reason.decode("ascii", "replace"), pairs(response.headers))
+    response.stream = _of_library(TeeStream, response)(response.stream, capture)
+
+
+class TeeStream:
     """A response's byte stream that records each chunk before it hands it on. What it does not know, the original does."""
 
     def __init__(self, stream: Any, capture: Capture) -> None:
@@ -154,49 +181,12 @@ class TeeStream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
         self._capture.end("complete")
 
 
-def to_request(request: httpx2.Request) -> Request:
-    """An httpx2 request, already read, as it is recorded."""
-    return Request(request.method, str(request.url), _pairs(request.headers), request.content)
-
-
-def _head(capture: Capture, response: httpx2.Response) -> None:
-    reason = response.extensions.get("reason_phrase", b"")
-    capture.response(response.status_code, reason.decode("ascii", "replace"), _pairs(response.headers))
-
-
-def _pairs(headers: httpx2.Headers) -> tuple[tuple[str, str], ...]:
-    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)
-
-
-class _Read(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+class ReadStream:
     """A stream that was read ahead: gives the same chunks, and then the same error if there was one."""
 
-    def __init__(self) -> None:
-        self._chunks: list[bytes] = []
-        self._error: Exception | None = None
-
-    @classmethod
-    def of(cls, stream: Any) -> "_Read":
-        self = cls()
-        try:
-            self._chunks.extend(stream)
-        except httpx2.TransportError as error:
-            self._error = error
-        finally:
-            stream.close()
-        return self
-
-    @classmethod
-    async def aof(cls, stream: Any) -> "_Read":
-        self = cls()
-        try:
-            async for chunk in stream:
-                self._chunks.append(chunk)
-        except httpx2.TransportError as error:
-            self._error = error
-        finally:
-            await stream.aclose()
-        return self
+    def __init__(self, chunks: list[bytes], error: Exception | None) -> None:
+        self._chunks = chunks
+        self._error = error
 
     def __iter__(self) -> Iterator[bytes]:
         yield from self._chunks
@@ -206,3 +196,64 @@ class _Read(httpx2.SyncByteStream, httpx2.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for chunk in self:
             yield chunk
+
+    def close(self) -> None:
+        """Nothing is open any more."""
+
+    async def aclose(self) -> None:
+        """Nothing is open any more."""
+
+
+def read_ahead(stream: Any) -> Any:
+    """Read a whole stream now; the client gets what it would have got."""
+    chunks: list[bytes] = []
+    failure = None
+    try:
+        chunks.extend(stream)
+    except Exception as error:
+        failure = error
+    finally:
+        stream.close()
+    return _of_library(ReadStream, stream)(chunks, failure)
+
+
+async def read_ahead_async(stream: Any) -> Any:
+    """`read_ahead` for an event loop."""
+    chunks: list[bytes] = []
+    failure = None
+    try:
+        async for chunk in stream:
+            chunks.append(chunk)  # noqa: PERF401 - what came before an error counts
+    except Exception as error:
+        failure = error
+    finally:
+        await stream.aclose()
+    return _of_library(ReadStream, stream)(chunks, failure)
+
+
+def library_of(value: object) -> Any:
+    """The library, httpx2 or httpx, that a request, response or stream of its own belongs to."""
+    for kind in type(value).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in LIBRARIES:
+            return sys.modules[name]
+    raise TypeError(f"{type(value).__name__} belongs to neither of {', '.join(LIBRARIES)}")
+
+
+@functools.cache
+def stream_class(kind: Any, library: Any) -> Any:
+    """`kind` as a stream of that library, which checks for its own base classes."""
+    return type(kind.__name__, (kind, library.SyncByteStream, library.AsyncByteStream), {"__module__": __name__})
+
+
+def _of_library(kind: Any, value: object) -> Any:
+    return stream_class(kind, library_of(value))
+
+
+def to_request(request: Any) -> Request:
+    """A client's request, already read, as it is recorded."""
+    return Request(request.method, str(request.url), pairs(request.headers), request.content)
+
+
+def pairs(headers: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)

@@ -1,21 +1,19 @@
 """The matcher: which recorded exchange answers a request, and what to say when none does.
 
-Requests match by meaning: method, path and query, and the JSON body whatever the order of its keys, without what is volatile
-(`metadata.user_id`). The host does not count: a recording is replayed for whatever base URL the client has. What a workflow
-itself put into a prompt and changes every run is replaced by its name on both sides. Identical requests are consumed in
-recorded order and never collapsed.
+What counts is said by `Rules` (rules.py). What a workflow itself put into a prompt and changes every run is replaced by its
+name on both sides. Identical requests are consumed in recorded order and never collapsed.
 """
 
 import json
-import re
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from ..recorder.errors import MissError
 from ..recorder.exchange import Exchange, Request
 from ..recorder.redact import Redactor
+from .rules import DEFAULT_RULES, Rules
 
 MAX_DIFFERENCES = 5
 """How many differences a miss report names; the rest are counted."""
@@ -26,8 +24,16 @@ _SHOWN_CHARS = 60
 class Matcher:
     """The exchanges of a recording that are still to be played. `source` names the recording in a miss report."""
 
-    def __init__(self, exchanges: Iterable[Exchange], *, source: str = "the recording", redactor: Redactor | None = None) -> None:
+    def __init__(
+        self,
+        exchanges: Iterable[Exchange],
+        *,
+        source: str = "the recording",
+        redactor: Redactor | None = None,
+        rules: Rules = DEFAULT_RULES,
+    ) -> None:
         self.source = source
+        self.rules = rules
         self._redactor = redactor or Redactor()
         self._exchanges = list(exchanges)
         self._waiting: dict[str, deque[Exchange]] = {}
@@ -48,13 +54,21 @@ class Matcher:
 
     def take(self, request: Request, variables: Mapping[str, str] | None = None) -> Exchange:
         """The next recorded exchange for this request; `variables` are its volatile values. Raises MissError."""
-        request = Request(request.method, self._redactor.url(request.uri), (), self._redactor.data(request.body))
-        waiting = self._waiting.get(self._key(request, variables or {}))
-        if not waiting:
+        request = self._redactor.request(request)
+        exchange = self._find(request, variables or {})
+        if exchange is None:
             raise MissError(self._report(request, variables or {}))
-        exchange = waiting.popleft()
+        self._waiting[self._key(exchange.request, {})].remove(exchange)
         self._played.append(exchange)
         return exchange
+
+    def matches(self, request: Request, variables: Mapping[str, str] | None = None) -> bool:
+        """Whether `take` would find an exchange."""
+        return self._find(self._redactor.request(request), variables or {}) is not None
+
+    def _find(self, request: Request, variables: Mapping[str, str]) -> Exchange | None:
+        waiting = self._waiting.get(self._key(request, variables), ())
+        return next((exchange for exchange in waiting if self.rules.agree(request, exchange.request)), None)
 
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
         """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
@@ -68,7 +82,7 @@ class Matcher:
         return json.dumps(self._meaning(request, variables), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
-        return meaning(request, self._recorded | {value: name for name, value in variables.items() if value})
+        return self.rules.meaning(request, self._recorded | {value: name for name, value in variables.items() if value})
 
     def _report(self, request: Request, variables: Mapping[str, str]) -> str:
         asked = f"{request.method} {urlsplit(request.uri).path}"
@@ -100,19 +114,6 @@ class Matcher:
         return best[2], best[3]
 
 
-def target(uri: str) -> str:
-    """Path and query of a URL, the query's parameters by name; what a base URL puts before `/v1/` does not count."""
-    parts = urlsplit(uri)
-    before, api, rest = parts.path.rpartition("/v1/")
-    query = sorted(parse_qsl(parts.query, keep_blank_values=True))
-    return (api or before) + rest + ("?" + "&".join(f"{name}={value}" for name, value in query) if query else "")
-
-
-def meaning(request: Request, names: Mapping[str, str]) -> dict[str, Any]:
-    """Everything of a request that counts for matching; `names` are volatile texts and what they are called."""
-    return {"method": request.method.upper(), "url": target(request.uri), "body": _body(request.body, names)}
-
-
 def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
     """Where two JSON values differ, a line a place: `messages[0].content: recorded "…", now "…"`."""
     if isinstance(recorded, dict) and isinstance(wanted, dict):
@@ -141,29 +142,6 @@ def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
         start = _common(recorded, wanted)
         return [f"{path}: recorded {_shown(recorded, start)}, now {_shown(wanted, start)}"]
     return [f"{path}: recorded {_shown(recorded)}, now {_shown(wanted)}"]
-
-
-def _body(body: bytes, names: Mapping[str, str]) -> Any:
-    """A body as it is compared: JSON without what is volatile; anything else as text."""
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return body.decode("utf-8", "backslashreplace")
-    if isinstance(value, dict) and isinstance(value.get("metadata"), dict):
-        value["metadata"].pop("user_id", None)
-        if not value["metadata"]:
-            del value["metadata"]
-    pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
-    return _named(value, re.compile(pattern), names) if pattern else value
-
-
-def _named(value: Any, pattern: re.Pattern[str], names: Mapping[str, str]) -> Any:
-    """The value with each volatile text replaced by the name of its variable."""
-    if isinstance(value, str):
-        return pattern.sub(lambda match: "{{" + names[match[0]] + "}}", value)
-    if isinstance(value, dict):
-        return {key: _named(item, pattern, names) for key, item in value.items()}
-    return [_named(item, pattern, names) for item in value] if isinstance(value, list) else value
 
 
 def _common(one: str, other: str) -> int:

@@ -1,15 +1,18 @@
-"""httpx2 transports that answer from a recording: no network, the recorded bytes, the recorded ending.
+"""Answers of httpx2 (and httpx) from a recording: no network, the recorded bytes, the recorded ending.
 
 `Replayer` is an interceptor for the patched transports; `ReplayTransport` is a transport to give to a client explicitly.
 """
 
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx2
 
+from ..recorder.errors import MissError
 from ..recorder.exchange import Exchange
-from ..recorder.tee import Send, SendAsync, to_request
+from ..recorder.tee import Send, SendAsync, library_of, stream_class, to_request
 from .matcher import Matcher
 from .player import head_ns, play, play_async, timeline_of, wait_until, wait_until_async
 from .timing import INSTANT, Timeline, Timing
@@ -25,18 +28,31 @@ class Replayer:
         self._matcher = matcher
         self._timing = timing
 
-    def handle(self, request: httpx2.Request, send: Send | None = None) -> httpx2.Response:  # noqa: ARG002
+    def take(self, request: Any) -> Exchange:
+        """The recorded exchange for a client's request. Raises MissError, in a form that SDKs do not retry."""
+        try:
+            return self._matcher.take(to_request(request))
+        except MissError as miss:
+            raise for_sdk(miss) from None
+
+    def handle(self, request: Any, send: Send | None = None) -> Any:  # noqa: ARG002
         request.read()
+        return self.answer(request, self.take(request))
+
+    async def handle_async(self, request: Any, send: SendAsync | None = None) -> Any:  # noqa: ARG002
+        await request.aread()
+        return await self.answer_async(request, self.take(request))
+
+    def answer(self, request: Any, exchange: Exchange) -> Any:
+        """The recorded response, when its head is due."""
         began_ns = time.monotonic_ns()
-        exchange = self._matcher.take(to_request(request))
         timeline = timeline_of(exchange, self._timing)
         wait_until(began_ns + head_ns(exchange, timeline))
         return _response(request, exchange, timeline, began_ns)
 
-    async def handle_async(self, request: httpx2.Request, send: SendAsync | None = None) -> httpx2.Response:  # noqa: ARG002
-        await request.aread()
+    async def answer_async(self, request: Any, exchange: Exchange) -> Any:
+        """`answer` for an event loop."""
         began_ns = time.monotonic_ns()
-        exchange = self._matcher.take(to_request(request))
         timeline = timeline_of(exchange, self._timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))
         return _response(request, exchange, timeline, began_ns)
@@ -46,16 +62,28 @@ class ReplayTransport(Replayer, httpx2.BaseTransport, httpx2.AsyncBaseTransport)
     """The same as a transport: `anthropic.Anthropic(http_client=httpx2.Client(transport=ReplayTransport(matcher)))`."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        return self.handle(request)
+        response: httpx2.Response = self.handle(request)
+        return response
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return await self.handle_async(request)
+        response: httpx2.Response = await self.handle_async(request)
+        return response
 
 
-class _Stream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+def for_sdk(miss: MissError) -> MissError:
+    """A miss that the `anthropic` SDK passes on at once: it wraps and retries every error but its own kind."""
+    sdk = sys.modules.get("anthropic")
+    if sdk is None:
+        return miss
+    both = type("MissError", (MissError, sdk.AnthropicError), {"__module__": "retold", "__doc__": MissError.__doc__})
+    error: MissError = both(str(miss))
+    return error
+
+
+class RecordedStream:
     """The recorded body at its pace, then the recorded ending."""
 
-    def __init__(self, request: httpx2.Request, exchange: Exchange, timeline: Timeline, began_ns: int) -> None:
+    def __init__(self, request: Any, exchange: Exchange, timeline: Timeline, began_ns: int) -> None:
         self._request = request
         self._exchange = exchange
         self._timeline = timeline
@@ -70,30 +98,39 @@ class _Stream(httpx2.SyncByteStream, httpx2.AsyncByteStream):
             yield data
         self._end()
 
+    def close(self) -> None:
+        """Nothing is open."""
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
     def _end(self) -> None:
         if self._exchange.ending in ("cut", "closed"):
             raise _error(self._exchange, self._request)
 
 
-def _response(request: httpx2.Request, exchange: Exchange, timeline: Timeline, began_ns: int) -> httpx2.Response:
+def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: int) -> Any:
     response = exchange.response
     if response is None:
         raise _error(exchange, request)
+    library = library_of(request)
     headers = [(name, value) for name, value in response.headers if name.lower() not in _KEPT_BY_TRANSPORT]
     # An empty reason phrase is recorded as such: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}
-    stream = _Stream(request, exchange, timeline, began_ns)
-    return httpx2.Response(response.status, headers=headers, stream=stream, extensions=extensions)
+    stream = stream_class(RecordedStream, library)(request, exchange, timeline, began_ns)
+    return library.Response(response.status, headers=headers, stream=stream, extensions=extensions)
 
 
-def _error(exchange: Exchange, request: httpx2.Request) -> Exception:
-    """The exception that ended the recorded exchange, of the same type where httpx2 has it."""
-    failure = exchange.failure
+def _error(exchange: Exchange, request: Any) -> Exception:
+    """The exception that ended the recorded exchange, of the same type where the client's library has it."""
+    library, failure = library_of(request), exchange.failure
     if exchange.ending == "closed":
         text = "the recording ends here: the client closed this stream when it was recorded"
-        return httpx2.RemoteProtocolError(text, request=request)
+        closed: Exception = library.RemoteProtocolError(text, request=request)
+        return closed
     name = "RemoteProtocolError" if failure is None else failure.type.rpartition(".")[2]
-    kind = getattr(httpx2, name, None)
-    if not (isinstance(kind, type) and issubclass(kind, httpx2.TransportError)):
-        kind = httpx2.RemoteProtocolError if exchange.response is not None else httpx2.ConnectError
-    return kind("" if failure is None else failure.message, request=request)
+    kind = getattr(library, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, library.TransportError)):
+        kind = library.RemoteProtocolError if exchange.response is not None else library.ConnectError
+    error: Exception = kind("" if failure is None else failure.message, request=request)
+    return error
