@@ -49,7 +49,7 @@ class Capture:
         clock: Callable[[], int] | None = None, recorded_at: str = "",
     ) -> None:  # fmt: skip
         self._run = run
-        self._place = place
+        self.place = place
         self._redactor = redactor or Redactor()
         self._session = session or Session(run.run)
         self._price = price
@@ -122,6 +122,11 @@ class Capture:
         last = self._run.append(*map(self._message, messages), self._entry("exchange.ended", self._summary()))[-1]
         self.ended_ns = last.t_ns
 
+    def dropped(self) -> None:
+        """The client let go of the stream without reading or closing it; may be called by the garbage collector."""
+        if self.ending is None and not self._run.ended:
+            self._run.log.defer(lambda: self.end("closed"))
+
     @property
     def cost_usd(self) -> float | None:
         """What the exchange cost: as recorded, or by today's price; None where it is not known."""
@@ -183,7 +188,7 @@ class Capture:
 
     def _at(self, kind: str, data: bytes, exchange: int) -> Entry:
         t_ns = None if self._clock is None else self._clock()
-        return Entry(kind, data, self._place.step, self._place.task, exchange, t_ns)
+        return Entry(kind, data, self.place.step, self.place.task, exchange, t_ns)
 
     def _message(self, message: dict[str, Any]) -> Entry:
         return self._entry("message", message)

@@ -23,6 +23,10 @@ class RunError(RetoldError):
     """A run or a step of it failed: the API answered with an error, the stream was cut, a tool could not run."""
 
 
+class BlockedError(RetoldError):
+    """A request that was refused: the network is blocked for what no recording covers."""
+
+
 class InputError(RetoldError):
     """Something a person wrote or named is wrong: an option, a path, a name, a file's content."""
 

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -125,6 +125,7 @@ class EventLog:
         self.path = Path(path) if path is not None else default_path()
         self.durability: store.Durability = durability
         self._lock = threading.RLock()
+        self._deferred: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._appends = 0
         self._connection: sqlite3.Connection | None = None
@@ -140,6 +141,7 @@ class EventLog:
         self.close()
 
     def close(self) -> None:
+        self._do_deferred()
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
@@ -167,6 +169,7 @@ class EventLog:
 
     def append(self, writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
         """Append to the writer's run, all or nothing, and commit. Raises LogError; then nothing was appended."""
+        self._do_deferred()
         with self._lock:
             connection = self._writable()
             events = _seal_all(writer, entries)
@@ -184,6 +187,7 @@ class EventLog:
 
     def end(self, writer: RunWriter, status: Status, error: str | None) -> None:
         """Write the last event of a run and its line in the listing."""
+        self._do_deferred()
         counts = {key: writer.counts[kind] for key, kind in _COUNTED.items()}
         last = Entry("run.ended", encode({"status": status, "error": error, **counts}))
         with self._lock:
@@ -191,6 +195,14 @@ class EventLog:
             self._write_end(connection, writer, last, status, error, counts)
             self._alive.release(writer.run)
         self._notify()
+
+    def defer(self, write: Callable[[], None]) -> None:
+        """Have something written before the next event is, for those who cannot write now (a garbage collector)."""
+        self._deferred.append(write)
+
+    def _do_deferred(self) -> None:
+        while self._deferred:
+            self._deferred.popleft()()
 
     def _write_end(
         self, connection: sqlite3.Connection, writer: RunWriter, last: Entry, status: str, error: str | None,

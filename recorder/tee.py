@@ -12,7 +12,9 @@ import contextlib
 import functools
 import importlib.util
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Protocol
 
@@ -34,35 +36,39 @@ class Interceptor(Protocol):
 
 
 _current: ContextVar[Interceptor | None] = ContextVar("retold_interceptor", default=None)
+_everywhere: list[Interceptor] = []
 
 
 def current() -> Interceptor | None:
-    """The interceptor of this context."""
-    return _current.get()
+    """The interceptor of this context; where it has none, the one that was set for every context, if any."""
+    return _current.get() or (_everywhere[-1] if _everywhere else None)
 
 
 @contextlib.contextmanager
-def intercepted(interceptor: Interceptor) -> Iterator[None]:
-    """Hand every request of this context to `interceptor`; tasks and copied contexts inherit it."""
+def intercepted(interceptor: Interceptor, *, everywhere: bool = False) -> Iterator[None]:
+    """Hand every request of this context to `interceptor`; tasks, threads and copied contexts inherit it.
+
+    With `everywhere`, contexts that were made before and have no interceptor of their own are included: test runners keep
+    event loops whose context is older than the test.
+    """
     install()
     token = _current.set(interceptor)
+    if everywhere:
+        _everywhere.append(interceptor)
     try:
         yield
     finally:
+        if everywhere:
+            _everywhere.remove(interceptor)
         _current.reset(token)
 
 
 def install() -> None:
     """Patch the transport classes of every library that is installed; a second call changes nothing."""
+    _patch_threads()
     for name in LIBRARIES:
         if name in sys.modules or importlib.util.find_spec(name) is not None:
             _patch(importlib.import_module(name))
-
-
-def is_installed(transport: object) -> bool:
-    """Whether requests sent through this transport reach an interceptor."""
-    handle = getattr(transport, "handle_request", None) or getattr(transport, "handle_async_request", None)
-    return bool(getattr(handle, "_retold", False))
 
 
 def _patch(library: Any) -> None:
@@ -72,14 +78,14 @@ def _patch(library: Any) -> None:
 
     @functools.wraps(send)
     def handle_request(self: Any, request: Any) -> Any:
-        interceptor = _current.get()
+        interceptor = current()
         if interceptor is None:
             return send(self, request)
         return interceptor.handle(request, functools.partial(send, self))
 
     @functools.wraps(send_async)
     async def handle_async_request(self: Any, request: Any) -> Any:
-        interceptor = _current.get()
+        interceptor = current()
         if interceptor is None:
             return await send_async(self, request)
         return await interceptor.handle_async(request, functools.partial(send_async, self))
@@ -87,6 +93,44 @@ def _patch(library: Any) -> None:
     handle_request._retold = handle_async_request._retold = True  # type: ignore[attr-defined]
     library.HTTPTransport.handle_request = handle_request
     library.AsyncHTTPTransport.handle_async_request = handle_async_request
+
+
+def _patch_threads() -> None:
+    """Let threads and executors inherit the interceptor of whoever starts them, as tasks and `to_thread` do by themselves.
+
+    A thread that outlives its test keeps that test's interceptor, and so never reaches another test's cassette.
+    """
+    if getattr(threading.Thread.start, "_retold", False):
+        return
+    start: Any = threading.Thread.start
+    submit: Any = ThreadPoolExecutor.submit
+
+    @functools.wraps(start)
+    def start_inheriting(self: threading.Thread) -> None:
+        if (interceptor := _current.get()) is not None:
+            self.run = _inheriting(interceptor, self.run)  # type: ignore[method-assign]
+        start(self)
+
+    @functools.wraps(submit)
+    def submit_inheriting(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        # The worker may have been started by somebody else, so it is told for each piece of work.
+        return submit(self, _inheriting(_current.get(), fn), *args, **kwargs)
+
+    start_inheriting._retold = True  # type: ignore[attr-defined]
+    threading.Thread.start = start_inheriting  # type: ignore[method-assign]
+    ThreadPoolExecutor.submit = submit_inheriting  # type: ignore[method-assign, assignment]
+
+
+def _inheriting(interceptor: Interceptor | None, work: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(work)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        token = _current.set(interceptor)
+        try:
+            return work(*args, **kwargs)
+        finally:
+            _current.reset(token)
+
+    return run
 
 
 class Recorder:
@@ -166,6 +210,11 @@ class TeeStream:
             await self._stream.aclose()
         finally:
             self._capture.end("closed")
+
+    def __del__(self) -> None:
+        # Dropped without being read to its end or closed. A collector may run in the middle of anything, a write to the log
+        # included, so the log writes this ending when it is next at rest.
+        self._capture.dropped()
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:

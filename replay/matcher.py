@@ -31,8 +31,10 @@ class Matcher:
         source: str = "the recording",
         redactor: Redactor | None = None,
         rules: Rules = DEFAULT_RULES,
+        repeats: bool = False,
     ) -> None:
         self.source = source
+        self._repeats = repeats
         self.rules = rules
         self._redactor = redactor or Redactor()
         self._exchanges = list(exchanges)
@@ -47,6 +49,11 @@ class Matcher:
         return f"<Matcher {self.source} {len(self._played)} of {len(self._exchanges)} played>"
 
     @property
+    def played(self) -> list[Exchange]:
+        """What was played, in the order it was asked for."""
+        return list(self._played)
+
+    @property
     def unplayed(self) -> list[Exchange]:
         """What no request has asked for yet, in recorded order."""
         played = set(map(id, self._played))
@@ -58,7 +65,10 @@ class Matcher:
         exchange = self._find(request, variables or {})
         if exchange is None:
             raise MissError(self._report(request, variables or {}))
-        self._waiting[self._key(exchange.request, {})].remove(exchange)
+        waiting = self._waiting[self._key(exchange.request, {})]
+        number = next((number for number, other in enumerate(waiting) if other is exchange), None)
+        if number is not None:  # None: a repeat
+            del waiting[number]
         self._played.append(exchange)
         return exchange
 
@@ -66,9 +76,19 @@ class Matcher:
         """Whether `take` would find an exchange."""
         return self._find(self._redactor.request(request), variables or {}) is not None
 
+    def key(self, request: Request) -> str:
+        """What requests that mean the same have in common."""
+        return self._key(self._redactor.request(request), {})
+
     def _find(self, request: Request, variables: Mapping[str, str]) -> Exchange | None:
-        waiting = self._waiting.get(self._key(request, variables), ())
-        return next((exchange for exchange in waiting if self.rules.agree(request, exchange.request)), None)
+        key = self._key(request, variables)
+        found = self._first(self._waiting.get(key, ()), request)
+        if found is None and self._repeats:
+            found = self._first((e for e in reversed(self._played) if self._key(e.request, {}) == key), request)
+        return found
+
+    def _first(self, exchanges: Iterable[Exchange], request: Request) -> Exchange | None:
+        return next((exchange for exchange in exchanges if self.rules.agree(request, exchange.request)), None)
 
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
         """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""

@@ -48,14 +48,14 @@ class Replayer:
         began_ns = time.monotonic_ns()
         timeline = timeline_of(exchange, self._timing)
         wait_until(began_ns + head_ns(exchange, timeline))
-        return _response(request, exchange, timeline, began_ns)
+        return _response(request, exchange, timeline, began_ns, instant=self._timing.is_instant)
 
     async def answer_async(self, request: Any, exchange: Exchange) -> Any:
         """`answer` for an event loop."""
         began_ns = time.monotonic_ns()
         timeline = timeline_of(exchange, self._timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))
-        return _response(request, exchange, timeline, began_ns)
+        return _response(request, exchange, timeline, began_ns, instant=self._timing.is_instant)
 
 
 class ReplayTransport(Replayer, httpx2.BaseTransport, httpx2.AsyncBaseTransport):
@@ -109,12 +109,15 @@ class RecordedStream:
             raise _error(self._exchange, self._request)
 
 
-def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: int) -> Any:
+def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: int, *, instant: bool) -> Any:
     response = exchange.response
     if response is None:
         raise _error(exchange, request)
     library = library_of(request)
     headers = [(name, value) for name, value in response.headers if name.lower() not in _KEPT_BY_TRANSPORT]
+    if instant and (response.status in (408, 409, 429) or response.status >= 500):
+        # The SDK waits half a second and more before it repeats a call; there is nobody to be spared here.
+        headers.append(("retry-after-ms", "1"))
     # An empty reason phrase is recorded as such: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}
     stream = stream_class(RecordedStream, library)(request, exchange, timeline, began_ns)

@@ -7,9 +7,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .cassettes import DriftWarning as DriftWarning
+    from .cassettes import ExpiredWarning as ExpiredWarning
+    from .cassettes import UsedCassette as UsedCassette
+    from .cassettes import use_cassette as use_cassette
+    from .middleware import Recording as Recording
+    from .middleware import recording as recording
     from .recorder.cassette import Cassette as Cassette
     from .recorder.cassette import read_cassette as read_cassette
     from .recorder.cassette import write_cassette as write_cassette
+    from .recorder.errors import BlockedError as BlockedError
     from .recorder.errors import CassetteError as CassetteError
     from .recorder.errors import CassetteMissing as CassetteMissing
     from .recorder.errors import HandlerError as HandlerError
@@ -30,8 +37,10 @@ if TYPE_CHECKING:
     from .workflow.runner import run_workflow as run_workflow
 
 _HOMES = {
+    "middleware": ("Recording", "recording"),
     "recorder.cassette": ("Cassette", "read_cassette", "write_cassette"),
     "recorder.errors": (
+        "BlockedError",
         "CassetteError",
         "CassetteMissing",
         "HandlerError",
@@ -47,6 +56,7 @@ _HOMES = {
     "recorder.log": ("EventLog", "RunInfo"),
     "recorder.messages": ("Message",),
     "replay.timing": ("Timing",),
+    "cassettes": ("DriftWarning", "ExpiredWarning", "UsedCassette", "use_cassette"),
     "workflow.runner": ("RunResult", "StepResult", "run_workflow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

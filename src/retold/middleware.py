@@ -1,0 +1,120 @@
+"""`retold.recording(log)`: explicit recording of one client through the SDK's own middleware; nothing is patched.
+
+    client = anthropic.Anthropic(middleware=[retold.recording(log)])
+
+Works for sync and async clients, `with_options`, retries, and transports that are not httpx2's own (aiohttp). Each HTTP
+attempt is an exchange. An exchange is written when the head of its response came (a middleware sees the request as it went
+out only then); its beginning carries the time at which the request was handed to the SDK.
+"""
+
+from typing import Any
+
+import anthropic
+
+from .recorder.capture import Capture, Place
+from .recorder.exchange import Request
+from .recorder.log import EventLog, RunWriter
+from .recorder.messages import Session
+from .recorder.redact import Redactor
+from .recorder.tee import pairs, tee, to_request
+from .workflow.pricing import price
+
+
+class Recording(anthropic.Middleware):
+    """Records what passes through one client into a run of its own; `close` ends the run, as leaving a `with` block does."""
+
+    def __init__(self, log: EventLog, *, name: str = "recording", costs: bool = False) -> None:
+        self.log = log
+        self._name = name
+        self._price = price if costs else None
+        self._writer: RunWriter | None = None
+        self._session = Session()
+        self._redactor = Redactor()
+        self._calls: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"<Recording {self._name!r} into {self.log.path}, {len(self._calls)} calls>"
+
+    def __enter__(self) -> "Recording":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.close(error)
+
+    @property
+    def run(self) -> str | None:
+        """The id of the run, once something was recorded."""
+        return None if self._writer is None else self._writer.run
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the run; a later call of the client begins another one."""
+        if self._writer is not None:
+            self._writer.end("completed" if error is None else "failed", error=None if error is None else repr(error))
+            self._writer = None
+
+    def handle(self, request: Any, call_next: Any) -> Any:
+        """The SDK's hook of a sync client, once per attempt."""
+        writer, began_ns = self._begin()
+        try:
+            response = call_next(request)
+        except Exception as error:
+            self._failed(writer, request, began_ns, error)
+            raise
+        self._answered(writer, request, began_ns, response.http_response)
+        return response
+
+    async def handle_async(self, request: Any, call_next: Any) -> Any:
+        """The SDK's hook of an async client, once per attempt."""
+        writer, began_ns = self._begin()
+        try:
+            response = await call_next(request)
+        except Exception as error:
+            self._failed(writer, request, began_ns, error)
+            raise
+        http = response.http_response
+        if http.status_code >= 400 and not http.is_closed:
+            await http.aread()  # the SDK closes an error that it will repeat without reading it
+        self._answered(writer, request, began_ns, http)
+        return response
+
+    def _begin(self) -> tuple[RunWriter, int]:
+        if self._writer is None:
+            self._writer = self.log.start(name=self._name, mode="live", data={"via": "middleware"})
+        return self._writer, self._writer.now_ns()
+
+    def _capture(self, writer: RunWriter, request: Any, sent: Request, began_ns: int) -> Capture:
+        at = [began_ns]
+        # The SDK repeats a call under the same idempotency key; a GET has none and is not told apart.
+        key = request.options.idempotency_key or f"{request.method} {request.url}"
+        if request.retries_taken == 0 or key not in self._calls:
+            self._calls[key] = len(self._calls) + 1
+        place = Place(call=self._calls[key], attempt=request.retries_taken + 1)
+        capture = Capture(
+            writer, sent, place=place, session=self._session, redactor=self._redactor, price=self._price,
+            clock=lambda: at.pop() if at else writer.now_ns(),
+        )  # fmt: skip
+        return capture
+
+    def _failed(self, writer: RunWriter, request: Any, began_ns: int, error: Exception) -> None:
+        sent = getattr(error, "request", None)
+        if sent is not None:
+            self._capture(writer, request, to_request(sent), began_ns).end("no_response", error.__cause__ or error)
+
+    def _answered(self, writer: RunWriter, request: Any, began_ns: int, http: Any) -> None:
+        """Record the head; the body too where the SDK has read it already, else as the client reads it."""
+        capture = self._capture(writer, request, to_request(http.request), began_ns)
+        if http.status_code >= 400 and not http.is_closed:
+            http.read()
+        if not http.is_stream_consumed and not http.is_closed:
+            tee(http, capture)
+            return
+        # The body was decoded while it was read: what is recorded says so.
+        headers = tuple((n, v) for n, v in pairs(http.headers) if n.lower() not in ("content-encoding", "content-length"))
+        capture.response(http.status_code, http.reason_phrase, headers)
+        capture.data(http.content)
+        capture.end("complete")
+
+
+def recording(log: EventLog, *, name: str = "recording", costs: bool = False) -> Recording:
+    """SDK middleware that records a client into `log`, as a run called `name`; `costs` also computes prices (150 ms once)."""
+    return Recording(log, name=name, costs=costs)

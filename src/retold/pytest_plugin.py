@@ -1,0 +1,287 @@
+"""The pytest plugin: a cassette beside each test that is marked for one.
+
+    @pytest.mark.retold
+    def test_chat(retold_cassette): ...          # tests/cassettes/test_module/test_chat.yaml
+
+The mark takes the arguments of `retold.use_cassette`; a path counts from the module's cassette folder. A failed test never
+replaces a good cassette. At the end a line says what was replayed, recorded, missed and left unplayed, and what it saved.
+With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) run on retold (pytest_vcr.py).
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .modes import MODES
+
+if TYPE_CHECKING:
+    from .cassettes import UsedCassette
+
+MAX_NAME = 200
+_KEPT = frozenset("._-[] ,=+@")
+
+_failed = pytest.StashKey[bool]()
+_stats = pytest.StashKey["Stats"]()
+_known = pytest.StashKey[dict[str, set[str]]]()
+
+
+@dataclass
+class Stats:
+    """What a session did, added up over its tests (and its workers)."""
+
+    replayed: int = 0
+    recorded: int = 0
+    misses: int = 0
+    unplayed: dict[str, int] = field(default_factory=dict)
+    drift: list[str] = field(default_factory=list)
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    known_usd: float = 0.0
+    orphans: list[str] = field(default_factory=list)
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Add another worker's numbers, which come as plain data."""
+        self.replayed += other["replayed"]
+        self.recorded += other["recorded"]
+        self.misses += other["misses"]
+        self.unplayed |= other["unplayed"]
+        self.drift += other["drift"]
+        self.known_usd += other["known_usd"]
+        self.orphans = sorted({*self.orphans, *other["orphans"]})
+        for model, usage in other["usage"].items():
+            self.spend(model, usage)
+
+    def spend(self, model: str, usage: dict[str, int]) -> None:
+        total = self.usage.setdefault(model, {})
+        for key, value in usage.items():
+            total[key] = total.get(key, 0) + value
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("retold")
+    group.addoption("--retold-mode", choices=MODES, default=None, help="Record mode for every cassette, also under CI.")
+    group.addoption("--retold-timing", default=None, metavar="T", help="instant, original, or a factor such as 2x.")
+    group.addoption("--retold-check-orphans", action="store_true", help="Fail if a cassette belongs to no test.")
+    parser.addini("retold_mode", "Record mode where a test names none (default: none).", default=None)
+    parser.addini("retold_timing", "Timing of replays (default: instant).", default=None)
+    parser.addini("retold_max_age", "Age from which a cassette is expired, such as 90d.", default=None)
+    parser.addini("retold_hosts", "Further hosts to record, as patterns.", type="linelist", default=[])
+    parser.addini("retold_block_network", "Refuse requests to other hosts.", type="bool", default=False)
+    parser.addini("retold_log", "The log that recordings go to (default: .retold/log.db in the root folder).", default=None)
+    parser.addini("retold_vcr", "Run tests marked with vcr, as for pytest-recording, on retold.", type="bool", default=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> None:
+    """Where asked to, take the place of pytest-recording before any conftest could use it."""
+    if early_config.getini("retold_vcr"):
+        from . import pytest_vcr
+
+        pytest_vcr.take_over(early_config, parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "retold(path=None, **options): record or replay with retold.use_cassette.")
+    config.stash[_stats] = Stats()
+    config.stash[_known] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Note which cassettes belong to a test before -k and -m deselect any."""
+    for item in items:
+        if (marker := item.get_closest_marker("retold")) is not None or "retold_cassette" in getattr(item, "fixturenames", ()):
+            path = _path_of(item, marker)
+            config.stash[_known].setdefault(str(_folder(item)), set()).add(str(path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    if report.failed:
+        item.stash[_failed] = True
+    return report  # type: ignore[return-value]
+
+
+@pytest.fixture
+def retold_cassette(_retold_cassette: "UsedCassette | None") -> "UsedCassette":
+    """The cassette of this test: `play_count`, `all_played`, `requests`, `unplayed`, `record_mode`, `path`."""
+    assert _retold_cassette is not None
+    return _retold_cassette
+
+
+@pytest.fixture(autouse=True)
+def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette | None"]:
+    item = request.node
+    marker = item.get_closest_marker("retold")
+    if marker is None and "retold_cassette" not in request.fixturenames:
+        yield None
+        return
+    from .cassettes import use_cassette
+
+    config = request.config
+    options: dict[str, Any] = {
+        "record_mode": config.getini("retold_mode"),
+        "timing": config.getini("retold_timing") or "instant",
+        "max_age": config.getini("retold_max_age"),
+        "hosts": config.getini("retold_hosts"),
+        "block_network": config.getini("retold_block_network"),
+        "log": None,
+    }
+    options |= {} if marker is None else marker.kwargs
+    if config.getoption("--retold-timing"):
+        options["timing"] = config.getoption("--retold-timing")
+    options.pop("path", None)
+    using = use_cassette(
+        _path_of(item, marker), **options, name=item.nodeid, everywhere=True,
+        mode_override=config.getoption("--retold-mode"), recordings=log_path(config),
+    )  # fmt: skip
+    cassette = using.__enter__()
+    try:
+        yield cassette
+    finally:
+        finish(item, using, cassette)
+
+
+def finish(item: pytest.Item, using: Any, cassette: "UsedCassette") -> None:
+    """Leave a test's cassette: a failed test keeps nothing, and everything is counted."""
+    failed = item.stash.get(_failed, False)
+    error = RuntimeError("the test failed") if failed else None
+    using.__exit__(None if error is None else type(error), error, None)
+    count(item.config.stash[_stats], cassette, failed=failed)
+
+
+def log_path(config: pytest.Config) -> Path:
+    """Where recordings of this session go."""
+    named = config.getini("retold_log")
+    return config.rootpath / (named or ".retold/log.db")
+
+
+def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
+    """Add what one test did."""
+    from .replay.compare import fold_of
+
+    stats.replayed += cassette.play_count
+    stats.recorded += cassette.recorded
+    stats.misses += len(cassette.misses)
+    stats.drift += cassette.drift
+    if cassette.unplayed and not failed and cassette.record_mode == "none":
+        stats.unplayed[str(cassette.path)] = len(cassette.unplayed)
+    for exchange in cassette.played:
+        fold = fold_of(exchange)
+        if exchange.cost_usd is not None:
+            stats.known_usd += exchange.cost_usd
+        usage = {key: value for key, value in fold.usage.items() if isinstance(value, int)}
+        model = str(fold.message.get("model", "")) if exchange.cost_usd is None else ""
+        if usage:
+            stats.spend(model, usage)
+
+
+# Where cassettes are
+
+
+def _folder(item: pytest.Item) -> Path:
+    return Path(item.path).parent / "cassettes" / Path(item.path).stem
+
+
+def _path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
+    """`cassettes/<module>/<test>.yaml` beside the module, or what the mark says, counted from there."""
+    named = None if marker is None else marker.args[0] if marker.args else marker.kwargs.get("path")
+    if named is not None:
+        return _folder(item) / named
+    owner = getattr(item, "cls", None)
+    name = item.name if owner is None else f"{owner.__qualname__}.{item.name}"
+    return _folder(item) / f"{safe_name(name)}.yaml"
+
+
+def safe_name(name: str) -> str:
+    """A test's name as a file name; one that had to be changed gets a digest, so that two tests never share a file."""
+    safe = "".join(char if char.isalnum() or char in _KEPT else "-" for char in name).lstrip(".")
+    if safe != name or len(safe.encode()) > MAX_NAME:
+        safe = f"{safe.encode()[:MAX_NAME].decode('utf-8', 'ignore')}-{sha256(name.encode()).hexdigest()[:8]}"
+    return safe
+
+
+# At the end
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Look for orphans; hand a worker's numbers to the controller, or make orphans count in the exit code."""
+    config = session.config
+    stats = config.stash[_stats]
+    if config.getoption("--retold-check-orphans"):
+        stats.orphans = sorted({*stats.orphans, *_orphans(config)})
+    output = getattr(config, "workeroutput", None)
+    if output is not None:
+        output["retold"] = asdict(stats)
+    elif stats.orphans and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _orphans(config: pytest.Config) -> list[str]:
+    """Cassettes in the folders of collected modules that no collected test uses; a module asked for in part is left out."""
+    parts = {Path(str(arg).partition("::")[0]).stem for arg in config.args if "::" in str(arg)}
+    found = []
+    for folder, known in config.stash[_known].items():
+        if Path(folder).name not in parts:
+            files = [path for path in Path(folder).rglob("*") if path.suffix in (".yaml", ".yml", ".json")]
+            found += [str(path) for path in files if str(path) not in known]
+    return found
+
+
+class _Controller:
+    """With xdist: gathers the numbers of its workers."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        output = getattr(node, "workeroutput", {})
+        if "retold" in output:
+            node.config.stash[_stats].add(output["retold"])
+
+
+def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    if manager.get_name(plugin) == "dsession":
+        manager.register(_Controller(), "retold-controller")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What was replayed, recorded, missed, left over, and not spent."""
+    stats = config.stash[_stats]
+    if not (stats.replayed or stats.recorded or stats.misses or stats.orphans or stats.unplayed):
+        return
+    terminalreporter.section("retold")
+    unplayed = sum(stats.unplayed.values())
+    line = f"{stats.replayed} replayed, {stats.recorded} recorded, {stats.misses} missed, {unplayed} recordings not played"
+    terminalreporter.line(line)
+    for path, number in sorted(stats.unplayed.items()):
+        terminalreporter.line(f"  not played: {number} in {_relative(path, config)}")
+    for text in stats.drift:
+        terminalreporter.line(f"  drift: {text}")
+    for path in stats.orphans:
+        terminalreporter.line(f"  orphan: {_relative(path, config)} belongs to no test")
+    if stats.replayed and stats.usage:
+        terminalreporter.line(_saved(stats))
+
+
+def _saved(stats: Stats) -> str:
+    from .workflow.pricing import price
+
+    tokens = sum(usage.get(key, 0) for usage in stats.usage.values() for key in ("input_tokens", "output_tokens"))
+    total, unknown = stats.known_usd, []
+    for model, usage in stats.usage.items():
+        if model:
+            cost = price(model, usage)
+            if cost is None:
+                unknown.append(model)
+            else:
+                total += cost
+    note = f" (price of {', '.join(sorted(unknown))} not known)" if unknown else ""
+    return f"{tokens} tokens and ${total:.4f} not spent{note}"
+
+
+def _relative(path: str, config: pytest.Config) -> str:
+    return str(Path(path).relative_to(config.rootpath)) if Path(path).is_relative_to(config.rootpath) else path

@@ -1,0 +1,235 @@
+"""`retold_vcr = true`: suites written for pytest-recording run on retold unchanged, reading their cassettes.
+
+Its marks (`vcr`, `default_cassette`, `block_network`, `allowed_hosts`), fixtures (`vcr`, `vcr_config`, `vcr_cassette_dir`,
+`record_mode` …), options and hook are all here; what `vcr_config` says is handed to vcrpy's own configuration, whose matchers
+and filters are used as they are. What retold changes is underneath: streams arrive as they come, damaged cassettes are errors.
+Requests of httpx2 and httpx are served; those of other libraries are not.
+"""
+
+import contextlib
+import re
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import pytest_plugin
+from .modes import check
+from .recorder.exchange import Request
+from .replay.rules import Predicate
+
+MODES = ("once", "new_episodes", "none", "all", "rewrite")
+_FORBIDDEN = r"<>?%*:|\"'/\\"
+
+
+def take_over(config: pytest.Config, parser: pytest.Parser) -> None:
+    """Block pytest-recording, bring its options where it was not there to bring them, and stand in for it."""
+    manager = config.pluginmanager
+    if manager.has_plugin("recording"):
+        manager.unregister(name="recording")
+    else:
+        group = parser.getgroup("retold")
+        group.addoption("--record-mode", choices=MODES, default=None, help="Record mode for tests marked with vcr.")
+        group.addoption("--block-network", action="store_true", help="Block the network except while recording.")
+        group.addoption("--allowed-hosts", default=None, help="Patterns of hosts that stay open, separated by commas.")
+        group.addoption("--disable-recording", action="store_true", help="Let every request through.")
+    manager.set_blocked("recording")
+    manager.register(sys.modules[__name__], "retold-vcr")
+
+
+class Hooks:
+    """The hook that pytest-recording offers."""
+
+    @staticmethod
+    @pytest.hookspec(firstresult=True)
+    def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
+        """Configure vcrpy's VCR object, whose matchers and serializers are used."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(Hooks)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "vcr: Mark the test as using a cassette.")
+    config.addinivalue_line("markers", "block_network: Block network access except while recording.")
+    config.addinivalue_line("markers", "default_cassette: Override the default cassette name.")
+    config.addinivalue_line("markers", "allowed_hosts: Patterns of hosts that stay open.")
+
+
+@pytest.fixture(scope="session")
+def record_mode(request: pytest.FixtureRequest) -> str:
+    return request.config.getoption("--record-mode") or "none"
+
+
+@pytest.fixture(scope="session")
+def disable_recording(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--disable-recording"))
+
+
+@pytest.fixture
+def vcr_config() -> dict[str, Any]:
+    """A suite overrides this with its own configuration."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def vcr_cassette_dir(request: pytest.FixtureRequest) -> str:
+    path = Path(request.node.path)
+    return str(path.parent / "cassettes" / path.stem)
+
+
+@pytest.fixture
+def default_cassette_name(request: pytest.FixtureRequest) -> str:
+    marker = request.node.get_closest_marker("default_cassette")
+    if marker is not None:
+        return str(marker.args[0])
+    name = request.node.name if request.cls is None else f"{request.cls.__name__}.{request.node.name}"
+    return "".join("-" if char in _FORBIDDEN else char for char in name)
+
+
+@pytest.fixture
+def vcr_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
+    return list(request.node.iter_markers(name="vcr"))
+
+
+@pytest.fixture
+def allowed_hosts(request: pytest.FixtureRequest, vcr_config: dict[str, Any]) -> Sequence[str]:
+    marker = request.node.get_closest_marker("block_network")
+    named = marker.kwargs.get("allowed_hosts") if marker is not None else None
+    named = named or request.config.getoption("--allowed-hosts") or vcr_config.get("allowed_hosts") or ()
+    return named.split(",") if isinstance(named, str) else named
+
+
+@pytest.fixture(autouse=True)
+def block_network(
+    request: pytest.FixtureRequest, record_mode: str, vcr_markers: list[pytest.Mark], vcr_config: dict[str, Any]
+) -> Iterator[None]:
+    """Sockets are closed where the mark or the option says so, unless the test is recording."""
+    asked = request.node.get_closest_marker("block_network") or request.config.getoption("--block-network")
+    if vcr_markers and request.config.getoption("--record-mode") is None:
+        record_mode = _merged(vcr_config, vcr_markers).get("record_mode", "none")
+    if asked and (not vcr_markers or str(getattr(record_mode, "value", record_mode)) == "none"):
+        with blocked_sockets(request.getfixturevalue("allowed_hosts")):
+            yield
+    else:
+        yield
+
+
+@pytest.fixture(autouse=True)
+def vcr(
+    request: pytest.FixtureRequest,
+    vcr_markers: list[pytest.Mark],
+    vcr_config: dict[str, Any],
+    vcr_cassette_dir: str,
+    default_cassette_name: str,
+    record_mode: str,
+    disable_recording: bool,
+) -> Iterator[Any]:
+    """The cassette of a test marked with vcr, in use; None for other tests."""
+    if disable_recording or not vcr_markers:
+        yield None
+        return
+    from .cassettes import use_cassette
+
+    config = _merged(vcr_config, vcr_markers)
+    mode = request.config.getoption("--record-mode") or config.get("record_mode") or record_mode
+    options = vcr_options(request.config, config)
+    folder = Path(config.get("cassette_library_dir") or vcr_cassette_dir)
+    suffix = f".{config.get('serializer', 'yaml')}"
+    path = folder / (default_cassette_name if default_cassette_name.endswith(suffix) else default_cassette_name + suffix)
+    also = [extra for mark in vcr_markers for name in mark.args if (extra := folder / name).exists()]
+    using = use_cassette(
+        path, **options, also=also, hosts=("*",), name=request.node.nodeid, everywhere=True,
+        mode_override=check(str(getattr(mode, "value", mode))), recordings=pytest_plugin.log_path(request.config),
+    )  # fmt: skip
+    cassette = using.__enter__()
+    try:
+        yield cassette
+    finally:
+        pytest_plugin.finish(request.node, using, cassette)
+
+
+def vcr_options(config: pytest.Config, vcr_config: dict[str, Any]) -> dict[str, Any]:
+    """What `vcr_config` means for `use_cassette`, by way of vcrpy's own matchers and filters."""
+    from vcr import VCR
+
+    known = {key: value for key, value in vcr_config.items() if key not in ("allowed_hosts", "record_mode", "serializer")}
+    vcr = VCR()
+    config.hook.pytest_recording_configure(config=config, vcr=vcr)
+    merged = vcr.get_merged_config(**known)
+    return {
+        "match_on": [_predicate(matcher) for matcher in merged["match_on"]],
+        "ignore": (),
+        "before_record": _filter(merged["before_record_request"]),
+        "allow_playback_repeats": bool(merged.get("allow_playback_repeats", False)),
+    }
+
+
+def _predicate(matcher: Any) -> Predicate:
+    def agree(request: Request, recorded: Request) -> object:
+        return matcher(_to_vcr(request), _to_vcr(recorded))
+
+    return agree
+
+
+@lru_cache(maxsize=256)
+def _to_vcr(request: Request) -> Any:
+    from vcr.request import Request as VcrRequest
+
+    headers: dict[str, str] = {}
+    for name, value in request.headers:
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return VcrRequest(request.method, request.uri, request.body, headers)
+
+
+def _filter(before_record: Any) -> Any:
+    """vcrpy's request filter, as a function of our requests; None leaves a request unrecorded."""
+
+    def filtered(request: Request) -> Request | None:
+        changed = before_record(_to_vcr(request))
+        if changed is None:
+            return None
+        headers = tuple((name, ", ".join(v) if isinstance(v, list) else str(v)) for name, v in changed.headers.items())
+        body = changed.body or b""
+        return Request(changed.method, changed.uri, headers, body if isinstance(body, bytes) else str(body).encode())
+
+    return filtered
+
+
+def _merged(config: dict[str, Any], marks: list[pytest.Mark]) -> dict[str, Any]:
+    """The closest mark wins over the others, and all of them over the configuration."""
+    merged = dict(config)
+    for mark in reversed(marks):
+        merged |= mark.kwargs
+    return merged
+
+
+@contextlib.contextmanager
+def blocked_sockets(allowed: Sequence[str]) -> Iterator[None]:
+    """Refuse to connect anywhere but to hosts that match one of the patterns."""
+    patterns = [re.compile(pattern) for pattern in allowed]
+
+    def guard(name: str) -> Any:
+        connect = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, address: Any) -> Any:
+            host = address[0] if isinstance(address, tuple) else None
+            if host is not None and not any(pattern.match(str(host)) for pattern in patterns):
+                raise RuntimeError(f"Network is disabled: a connection to {host} was refused")
+            return connect(self, address)
+
+        return guarded
+
+    before = {name: getattr(socket.socket, name) for name in ("connect", "connect_ex")}
+    for name in before:
+        setattr(socket.socket, name, guard(name))
+    try:
+        yield
+    finally:
+        for name, connect in before.items():
+            setattr(socket.socket, name, connect)
