@@ -16,6 +16,7 @@ from .fold import Fold
 from .log import RunWriter
 from .messages import Session
 from .redact import Redactor
+from .redact_frames import FrameRedactor
 from .sse import FrameParser, Piece
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
@@ -51,6 +52,7 @@ class Capture:
         self._run = run
         self.place = place
         self._redactor = redactor or Redactor()
+        self._scrub = FrameRedactor(self._redactor)
         self._session = session or Session(run.run)
         self._price = price
         self._clock = clock
@@ -102,7 +104,7 @@ class Capture:
             self._parser = FrameParser()
         self._bytes += len(chunk)
         pieces = [Piece(chunk, False)] if self._parser is None else self._parser.feed(chunk)
-        self._append(pieces)
+        self._append([clean for piece in pieces for clean in self._scrub.feed(piece)])
 
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
         """The exchange is over; only the first call counts. A stream whose last event came is complete, however closed."""
@@ -116,7 +118,8 @@ class Capture:
             ending = "http_error"
         self.ending = ending
         self.failure = failure if error is None else failure_of(error, self._redactor)
-        self._append([] if self._parser is None else self._parser.flush())
+        rest = [] if self._parser is None else self._parser.flush()
+        self._append([*(clean for piece in rest for clean in self._scrub.feed(piece)), *self._scrub.flush()])
         messages = self._folded_json() if self._json else []
         messages += self.fold.flush() if ending != "complete" else []
         last = self._run.append(*map(self._message, messages), self._entry("exchange.ended", self._summary()))[-1]
@@ -138,7 +141,7 @@ class Capture:
     def _append(self, pieces: list[Piece]) -> None:
         entries: list[Entry] = []
         for piece in pieces:
-            data = self._redactor.data(piece.data)
+            data = piece.data
             self._sha256.update(data)
             self._frames += piece.is_frame
             entries.append(self._entry("frame" if piece.is_frame else "chunk", data))
@@ -183,7 +186,7 @@ class Capture:
         }
 
     def _entry(self, kind: str, payload: bytes | dict[str, Any]) -> Entry:
-        data = payload if isinstance(payload, bytes) else encode(payload)
+        data = payload if isinstance(payload, bytes) else self._redactor.data(encode(payload))
         return self._at(kind, data, self.exchange)
 
     def _at(self, kind: str, data: bytes, exchange: int) -> Entry:

@@ -5,6 +5,7 @@ value of every secret that the environment holds (variables whose names say so).
 function, so what was recorded always matches itself.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -49,13 +50,28 @@ def secrets_in(environ: Mapping[str, str]) -> list[str]:
     )
 
 
+def _forms(value: str) -> set[bytes]:
+    """A value as it may stand in bytes: as it is, and escaped for JSON, with and without characters beyond ASCII."""
+    plain = value.encode("utf-8", "surrogateescape")
+    if plain.isalnum():
+        return {plain}
+    escaped = {json.dumps(value)[1:-1].encode(), json.dumps(value, ensure_ascii=False)[1:-1].encode("utf-8", "replace")}
+    return {plain, *escaped}
+
+
 class Redactor:
     """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
-        values = [*secrets_in(os.environ if environ is None else environ), *extra]
-        shapes = [_KEY_SHAPES, *(re.escape(value.encode("utf-8", "surrogateescape")) for value in values)]
-        self._pattern = re.compile(b"|".join(shapes))
+        values = {*secrets_in(os.environ if environ is None else environ), *filter(None, extra)}
+        # A secret in a body usually stands inside a JSON string, where some characters are escaped.
+        forms = {form for value in values for form in _forms(value)}
+        self.secrets: list[bytes] = sorted(forms, key=len, reverse=True)
+        self._pattern = re.compile(b"|".join([_KEY_SHAPES, *map(re.escape, self.secrets)]))
+
+    def search(self, data: bytes) -> re.Match[bytes] | None:
+        """The first secret in `data`."""
+        return self._pattern.search(data)
 
     def data(self, data: bytes) -> bytes:
         """Bytes without secrets; the same object where there is nothing to remove."""

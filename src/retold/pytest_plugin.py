@@ -191,7 +191,7 @@ def _path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
     """`cassettes/<module>/<test>.yaml` beside the module, or what the mark says, counted from there."""
     named = None if marker is None else marker.args[0] if marker.args else marker.kwargs.get("path")
     if named is not None:
-        return _folder(item) / named
+        return _folder(item) / str(named)
     owner = getattr(item, "cls", None)
     name = item.name if owner is None else f"{owner.__qualname__}.{item.name}"
     return _folder(item) / f"{safe_name(name)}.yaml"
