@@ -3,7 +3,7 @@
 from typing import Any, TextIO
 
 from ..recorder.errors import HandlerError
-from .base import Handler, HandlerThread, Options, Reader, StreamEnd, StreamStart, make_options, nearest, read_stream
+from .base import Handler, HandlerThread, Options, Reader, StreamEnd, StreamStart, make_options, nearest, read_stream, sentence
 from .console import Console
 from .debug import Debug
 from .simple import Simple
@@ -15,7 +15,7 @@ HANDLERS: dict[str, type[Handler]] = {handler.name: handler for handler in (Simp
 def handler_class(name: str) -> type[Handler]:
     """The handler of that name. Raises HandlerError naming the nearest."""
     if name not in HANDLERS:
-        raise HandlerError(f"unknown handler {name!r}{nearest(name, list(HANDLERS))}.")
+        raise HandlerError(sentence(f"unknown handler {name!r}{nearest(name, list(HANDLERS))}"))
     return HANDLERS[name]
 
 
@@ -38,4 +38,5 @@ __all__ = [
     "make_options",
     "nearest",
     "read_stream",
+    "sentence",
 ]

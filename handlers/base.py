@@ -199,7 +199,7 @@ def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
         option = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             hint = nearest(option, list(handler.Options.model_fields))
-            raise HandlerError(f"handler {handler.name!r} has no option {option!r}{hint}.") from error
+            raise HandlerError(f"handler {handler.name!r} has no option {option!r}{sentence(hint)}") from error
         raise HandlerError(f"handler {handler.name!r}, option {option!r}: {first['msg'].lower()}.") from error
 
 
@@ -209,3 +209,8 @@ def nearest(word: str, words: Sequence[str]) -> str:
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there are {', '.join(words)}" if words else "; it takes none"
+
+
+def sentence(text: str) -> str:
+    """Text that ends in one mark."""
+    return text if text.endswith("?") else f"{text}."

@@ -11,7 +11,7 @@ verify         send everything, compare with the recording, change nothing
 import os
 from typing import Literal, get_args
 
-from .handlers import nearest
+from .handlers import nearest, sentence
 from .recorder.errors import InputError
 
 RecordMode = Literal["none", "once", "new_episodes", "all", "rewrite", "verify"]
@@ -40,4 +40,4 @@ def check(mode: str) -> RecordMode:
     for known in MODES:
         if mode == known:
             return known
-    raise InputError(f"unknown record mode {mode!r}{nearest(mode, MODES)}")
+    raise InputError(sentence(f"unknown record mode {mode!r}{nearest(mode, MODES)}"))

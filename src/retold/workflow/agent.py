@@ -134,7 +134,7 @@ def _outcome(
     first, last = replies[0], replies[-1]
     usage = _sum([reply.usage for reply in replies])
     costs = [reply.cost_usd for reply in replies if reply.usage]
-    known = conversation.cost_tracking and all(cost is not None for cost in costs)
+    known = conversation.cost_tracking and costs and None not in costs
     cost_usd = round(sum(cost for cost in costs if cost is not None), 10) if known else None
     fields: dict[str, Any] = {
         "subtype": subtype or "success",

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
-from ..handlers import handler_class, make_options, nearest
+from ..handlers import handler_class, make_options
 from ..recorder.errors import HandlerError, WorkflowError
 from . import schema
+from .explain import explain
 from .source import Source, YamlPath, read_source
 from .templates import problem_in, unknown_step
-
-DEAD_OPTIONS = {
-    "stream_buffer_size": "a message is shown as soon as it is complete, so there is no buffer to size",
-    "stream_flush_interval": "every message is flushed when it is shown, so there is no interval to set",
-    "stream_flush_interval_ms": "every message is flushed when it is shown, so there is no interval to set",
-}
 
 
 @dataclass(frozen=True)
@@ -45,17 +39,18 @@ class Loaded:
 def load_workflow(path: str | os.PathLike[str]) -> Loaded:
     """Read and check a workflow file. Raises WorkflowError naming every error with file, line and column."""
     source = read_source(Path(path))
-    data = source.data
-    if not isinstance(data, dict):
+    if not isinstance(source.data, dict):
         raise WorkflowError(f"{source.place(())}: a workflow file holds a key `workflow` with `name` and `steps`.")
+    found: list[tuple[YamlPath, str]] = []
+    workflow = None
     try:
-        workflow = schema.File.model_validate(data).workflow
+        workflow = schema.File.model_validate(source.data).workflow
     except ValidationError as error:
-        found = [_explain(source, details) for details in error.errors()]
-        raise WorkflowError(_joined(found)) from error
-    problems = [f"{source.place(at)}: {what}." for at, what in _problems(workflow)]
-    if problems:
-        raise WorkflowError(_joined(problems))
+        found = [explain(source, details) for details in error.errors()]
+    # What the models cannot see is looked for in whatever part of the file is sound.
+    found += _problems(source.data.get("workflow"))
+    if found or workflow is None:
+        raise WorkflowError(_joined(source, found))
     return Loaded(source, workflow)
 
 
@@ -65,100 +60,49 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _joined(errors: list[str]) -> str:
-    return errors[0] if len(errors) == 1 else f"{len(errors)} errors in the workflow:\n" + "\n".join(errors)
+def _joined(source: Source, found: list[tuple[YamlPath, str]]) -> str:
+    """The errors from top to bottom; each ends in one mark."""
+    ordered = sorted(found, key=lambda problem: source.position(problem[0]))
+    lines = [f"{source.place(at)}: {what}{'' if what.endswith('?') else '.'}" for at, what in ordered]
+    return lines[0] if len(lines) == 1 else f"{len(lines)} errors in the workflow:\n" + "\n".join(lines)
 
 
-def _explain(source: Source, details: ErrorDetails) -> str:
-    """One pydantic error as a person needs it: place, what is wrong, the nearest thing that would be right."""
-    at = _yaml_path(source, details["loc"])
-    key = str(details["loc"][-1])
-    place = source.place(at)
-    match details["type"]:
-        case "extra_forbidden":
-            if key in DEAD_OPTIONS:
-                return f"{place}: {key!r} does nothing here: {DEAD_OPTIONS[key]}. Remove it."
-            return f"{place}: unknown key {key!r}{nearest(key, _keys_beside(details['loc']))}."
-        case "missing":
-            return f"{place}: {_named(source, at)}the key {key!r} is missing."
-        case "literal_error":
-            expected = [word.strip("' ") for word in details["ctx"]["expected"].replace(" or ", ",").split(",")]
-            if key == "type":
-                return f"{place}: unknown step type {details['input']!r}{nearest(str(details['input']), expected)}."
-            return f"{place}: {key!r} cannot be {details['input']!r}{nearest(str(details['input']), expected)}."
-        case "union_tag_invalid":
-            tags = [word.strip("' ") for word in details["ctx"]["expected_tags"].split(",")]
-            return f"{place}: unknown prompt part {details['ctx']['tag']!r}{nearest(str(details['ctx']['tag']), tags)}."
-        case "union_tag_not_found":
-            return f"{place}: a prompt part needs a key 'type': static, file, previous_response or session_context."
-        case "string_pattern_mismatch":
-            return f"{place}: {key!r} may hold letters, digits, spaces, '.', '-' and '_', and is {details['input']!r}."
-    message = details["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{place}: {key!r} should be {message}, and is {details['input']!r}."
-
-
-def _yaml_path(source: Source, loc: tuple[str | int, ...]) -> YamlPath:
-    """Pydantic's location without what it adds of its own (names of union members)."""
-    path: YamlPath = ()
-    for part in loc:
-        if (*path, part) in source.positions:
-            path = (*path, part)
-    return path
-
-
-def _named(source: Source, at: YamlPath) -> str:
-    """`step 'analysis': ` for a place inside a step that has a name."""
-    value = source.data
-    for depth, part in enumerate(at):
-        value = value[part]
-        if depth == 2 and at[1] == "steps" and isinstance(value, dict) and "name" in value:
-            return f"step {value['name']!r}: "
-    return ""
-
-
-def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that would be right where an unknown one stands, read off the models."""
-    model: Any = schema.File
-    for part in loc[:-1]:
-        model = _inner(model, part)
-        if model is None:
-            return []
-    return list(model.model_fields) if hasattr(model, "model_fields") else []
-
-
-def _inner(model: Any, part: str | int) -> Any:
-    named = {
-        "workflow": schema.Workflow,
-        "steps": schema.ClaudeStep,
-        "claude_options": schema.ClaudeOptions,
-        "retry_config": schema.RetryConfig,
-        "defaults": schema.Defaults,
-        "environment": schema.Environment,
-        "static": schema.StaticPart,
-        "file": schema.FilePart,
-        "previous_response": schema.PreviousResponsePart,
-        "session_context": schema.SessionContextPart,
-    }
-    return model if isinstance(part, int) else named.get(part, model)
-
-
-def _problems(workflow: schema.Workflow) -> Iterator[tuple[YamlPath, str]]:
+def _problems(data: Any) -> Iterator[tuple[YamlPath, str]]:
     """What the models cannot see: names, references, templates, handlers."""
-    names = [step.name for step in workflow.steps]
-    for number, step in enumerate(workflow.steps):
+    data = data if isinstance(data, dict) else {}
+    steps = data.get("steps") if isinstance(data.get("steps"), list) else []
+    names = [str(step.get("name")) if isinstance(step, dict) else "" for step in steps]
+    variables = list(map(str, data["global_vars"])) if isinstance(data.get("global_vars"), dict) else []
+    defaults = data.get("defaults") if isinstance(data.get("defaults"), dict) else {}
+    default_options = _sound(schema.ClaudeOptions, defaults.get("claude_options"))
+    yield from _handler_problems(default_options, ("workflow", "defaults", "claude_options"), None)
+    for number, step in enumerate(steps):
         at: YamlPath = ("workflow", "steps", number)
-        if step.name in names[:number]:
-            yield (*at, "name"), f"two steps have the name {step.name!r}"
-        if isinstance(step.prompt, list):
-            for part_number, part in enumerate(step.prompt):
-                if isinstance(part, schema.PreviousResponsePart) and part.step not in names[:number]:
-                    yield (*at, "prompt", part_number, "step"), unknown_step(part.step, names[:number], names)
-        yield from _handler_problems(step.claude_options, (*at, "claude_options"), workflow.defaults.claude_options)
-        for path, text in _strings(step.model_dump(exclude_unset=True), at):
-            problem = problem_in(text, earlier=names[:number], all_steps=names, global_vars=list(workflow.global_vars))
+        if not isinstance(step, dict):
+            continue
+        if names[number] in names[:number] and "name" in step:
+            yield (*at, "name"), f"two steps have the name {names[number]!r}"
+        for part_number, part in enumerate(step["prompt"] if isinstance(step.get("prompt"), list) else []):
+            named = part.get("step") if isinstance(part, dict) and part.get("type") == "previous_response" else None
+            if named is not None and named not in names[:number]:
+                yield (*at, "prompt", part_number, "step"), unknown_step(str(named), names[:number], names)
+        options = _sound(schema.ClaudeOptions, step.get("claude_options"))
+        yield from _handler_problems(options, (*at, "claude_options"), default_options)
+        for path, text in _strings(step, at):
+            problem = problem_in(text, earlier=names[:number], all_steps=names, global_vars=variables)
             if problem:
                 yield path, problem
-    yield from _handler_problems(workflow.defaults.claude_options, ("workflow", "defaults", "claude_options"), None)
+
+
+def _sound(model: type[schema.ClaudeOptions], values: Any) -> schema.ClaudeOptions:
+    """The options that are valid one by one; the others are reported by the models."""
+    sound = model()
+    for key, value in values.items() if isinstance(values, dict) else ():
+        try:
+            sound = sound.model_copy(update={key: getattr(model.model_validate({key: value}), key)})
+        except (ValidationError, AttributeError):
+            continue
+    return sound
 
 
 def _strings(value: Any, at: YamlPath) -> Iterator[tuple[YamlPath, str]]:

@@ -145,7 +145,8 @@ class Runner:
         return Recording(found.exchanges, str(self.cassette), self.timing)
 
     def _record_command(self) -> str:
-        return f"retold run {self.loaded.source.path} --live"
+        own = self.cassette == self.loaded.cassette()
+        return f"retold run {self.loaded.source.path} --live{'' if own else f' --cassette {self.cassette}'}"
 
     async def run(self) -> RunResult:
         """Run the steps in order; the first that fails ends the run."""
@@ -169,7 +170,7 @@ class Runner:
         """A live run that ended well becomes the cassette; one that did not leaves the old cassette alone."""
         if self.mode == "live" and result.status == "completed":
             write_cassette(self.cassette, exchanges_of(self.log, result.run))
-        elif self.mode == "live":
+        elif self.mode == "live" and self.cassette.exists():
             result.notes.append(f"the cassette {self.cassette} was left as it was")
         if self.recording is not None and self.recording.matcher.unplayed and result.status == "completed":
             result.notes.append(note_unplayed(self.recording.matcher.unplayed) + f" in {self.cassette}")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from .tools import ToolName
 
@@ -13,9 +13,6 @@ MODELS = {"sonnet": "claude-sonnet-5-5", "opus": "claude-opus-5-5", "haiku": "cl
 """Aliases and the ids they stand for; any other name is passed through to the API."""
 
 DEFAULT_MODEL = "sonnet"
-
-HandlerSpec = str | dict[str, dict[str, Any] | None]
-"""A handler by name, or `{name: options}`."""
 
 
 class Model(BaseModel):
@@ -53,7 +50,30 @@ class SessionContextPart(Model):
 
 
 Part = Annotated[StaticPart | FilePart | PreviousResponsePart | SessionContextPart, Field(discriminator="type")]
-Prompt = Annotated[str, Field(min_length=1)] | Annotated[list[Part], Field(min_length=1)]
+
+
+def _kind(value: Any) -> str:
+    """Which branch of a union a value is checked against, so that only that one reports what is wrong."""
+    return "text" if isinstance(value, str) else "list" if isinstance(value, list) else "mapping"
+
+
+Prompt = Annotated[
+    Annotated[str, Field(min_length=1), Tag("text")] | Annotated[list[Part], Field(min_length=1), Tag("list")],
+    Discriminator(_kind, custom_error_type="prompt", custom_error_message="text, or a list of parts"),
+]
+
+
+HandlerSpec = Annotated[
+    Annotated[str, Tag("text")] | Annotated[dict[str, dict[str, Any] | None], Tag("mapping")],
+    Discriminator(_kind, custom_error_type="handler", custom_error_message="a handler's name, or {name: options}"),
+]
+StreamHandler = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[dict[str, dict[str, Any] | None], Tag("mapping")]
+    | Annotated[list[HandlerSpec], Field(min_length=1), Tag("list")],
+    Discriminator(_kind),
+]
+"""A handler by name, `{name: options}`, or a list of such."""
 
 
 class RetryConfig(Model):
@@ -81,7 +101,7 @@ class ClaudeOptions(Model):
     verbose: bool | None = None
     cost_tracking: bool | None = None
     async_streaming: bool | None = None
-    stream_handler: HandlerSpec | Annotated[list[HandlerSpec], Field(min_length=1)] | None = None
+    stream_handler: StreamHandler | None = None
     stream_handler_opts: dict[str, Any] | None = None
 
 

@@ -8,6 +8,9 @@ import yaml
 
 from ..recorder.errors import WorkflowError
 
+MAX_VALUES = 100_000
+"""More than any workflow needs; aliases of aliases reach billions in a few lines."""
+
 YamlPath = tuple[str | int, ...]
 
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -23,10 +26,14 @@ class Source:
 
     def place(self, path: YamlPath) -> str:
         """`file:line:column` of a path, or of the nearest place above it that exists."""
+        line, column = self.position(path)
+        return f"{self.path}:{line}:{column}"
+
+    def position(self, path: YamlPath) -> tuple[int, int]:
+        """(line, column) of a path, or of the nearest place above it that exists."""
         while path and path not in self.positions:
             path = path[:-1]
-        line, column = self.positions.get(path, (1, 1))
-        return f"{self.path}:{line}:{column}"
+        return self.positions.get(path, (1, 1))
 
 
 def read_source(path: Path) -> Source:
@@ -43,6 +50,8 @@ def read_source(path: Path) -> Source:
         node = loader.get_single_node()
         if node is None:
             raise WorkflowError(f"{path}: the workflow is empty.")
+        if _size(node, {}, path) > MAX_VALUES:
+            raise WorkflowError(f"{path}: the workflow grows beyond {MAX_VALUES} values through its YAML aliases.")
         _note(node, (), positions, path)
         return Source(path, loader.construct_document(node), positions)
     except yaml.YAMLError as error:
@@ -52,6 +61,23 @@ def read_source(path: Path) -> Source:
         raise WorkflowError(f"{where}: not valid YAML: {problem}.") from error
     finally:
         loader.dispose()
+
+
+def _size(node: Any, known: dict[int, int], file: Path) -> int:
+    """How many values a node stands for when its aliases are written out. Raises WorkflowError for one inside itself."""
+    if id(node) in known:
+        if known[id(node)] == 0:
+            mark = node.start_mark
+            raise WorkflowError(f"{file}:{mark.line + 1}:{mark.column + 1}: a YAML alias stands inside what it stands for.")
+        return known[id(node)]
+    known[id(node)] = 0
+    inner: list[Any] = []
+    if isinstance(node, yaml.MappingNode):
+        inner = [value for pair in node.value for value in pair]
+    elif isinstance(node, yaml.SequenceNode):
+        inner = node.value
+    known[id(node)] = 1 + sum(_size(value, known, file) for value in inner)
+    return known[id(node)]
 
 
 def _note(node: Any, at: YamlPath, positions: dict[YamlPath, tuple[int, int]], file: Path) -> None:
