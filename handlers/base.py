@@ -8,7 +8,7 @@ import difflib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -46,10 +46,15 @@ class StreamStart:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """A stream is over; `error` says why it failed, None where it did not. `duration_ns` counts from its start."""
+    """A stream is over; `error` says why it failed, None where it did not. `duration_ns` counts from its start.
+
+    `usage` and `cost_usd` are those of its exchanges added up; None is a cost that is not known.
+    """
 
     duration_ns: int
     error: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    cost_usd: float | None = None
 
 
 class Handler(ABC):
@@ -120,6 +125,8 @@ class Reader:
         if self._began is not None:
             return
         self._began, self.count, self.shown, self._error = event, 0, 0, None
+        self._usage: dict[str, int] = {}
+        self._costs: list[float | None] = []
         run = {} if self._run is None else self._run.data
         name, mode = str(run.get("name", "")), str(run.get("mode", ""))
         self.handler.start(StreamStart(event.run, name, event.step, mode, event.wall_ns, event.t_ns))
@@ -131,14 +138,21 @@ class Reader:
             if event.data.get("status") == "interrupted":
                 error = "interrupted: the recording process died"
             what = None if error is None else str(error).partition("\n")[0]  # a miss explains itself over several lines
-            self.handler.end(StreamEnd(event.t_ns - began.t_ns, what), self.count, self.shown)
+            known = [cost for cost in self._costs if cost is not None]
+            cost = sum(known) if known and len(known) == len(self._costs) else None
+            self.handler.end(StreamEnd(event.t_ns - began.t_ns, what, self._usage, cost), self.count, self.shown)
 
     def _note_ending(self, event: Event) -> None:
         """In a run without steps nobody else says that an exchange ended badly; a later good one (a retry) mends it."""
         data = event.data
+        self._begin(event)
+        if data.get("usage"):
+            self._costs.append(data.get("cost_usd"))
+            for key, value in data["usage"].items():
+                if isinstance(value, int):
+                    self._usage[key] = self._usage.get(key, 0) + value
         if self._has_steps:
             return
-        self._begin(event)
         self._error = (
             None if data["ending"] in ("complete", "closed") else str((data.get("error") or {}).get("message") or data["ending"])
         )

@@ -45,7 +45,6 @@ class Console(Handler):
         self._start = start
         self._first_ns: int | None = None
         self._result: dict[str, Any] = {}
-        self._usages: dict[str, dict[str, Any]] = {}
         if self.options.show_header:
             self._box(clean(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
 
@@ -54,9 +53,6 @@ class Console(Handler):
             self._first_ns = message.t_ns
         if message.type == "result":
             self._result = message.data
-        inner = message.data.get("message")
-        if message.type == "assistant" and isinstance(inner, dict):
-            self._usages[str(inner.get("id"))] = inner.get("usage") or {}
         shown = False
         for block in message.blocks if message.type in ("assistant", "user") else ():
             shown |= self._block(message, block)
@@ -88,9 +84,10 @@ class Console(Handler):
 
     def _statistics(self, end: StreamEnd, count: int, shown: int) -> list[str]:
         first_ns = (self._first_ns or self._start.t_ns) - self._start.t_ns
-        usages = [self._result["usage"]] if isinstance(self._result.get("usage"), dict) else list(self._usages.values())
-        tokens_in, tokens_out = (sum(int(u.get(k) or 0) for u in usages) for k in ("input_tokens", "output_tokens"))
-        cost = self._result.get("total_cost_usd")
+        # The result message counts for its stream; where there is none (an import, a test), the exchanges do.
+        usage = self._result.get("usage") or end.usage
+        tokens_in, tokens_out = (usage.get(key) or 0 for key in ("input_tokens", "output_tokens"))
+        cost = self._result.get("total_cost_usd", end.cost_usd)
         return [
             f"Messages               {count} ({shown} shown)",
             f"Tokens                 {tokens_in} in, {tokens_out} out",

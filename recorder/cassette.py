@@ -120,8 +120,9 @@ def _line_of(text: str, number: int) -> int:
 
 
 def _to_exchange(entry: dict[str, Any]) -> Exchange:
-    own = entry.get("retold") or {}
-    recorded = entry["request"]
+    entry = _mapping(entry, "an interaction")
+    own = _mapping(entry.get("retold") or {}, "retold")
+    recorded = _mapping(entry["request"], "request")
     request = Request(
         str(recorded["method"]), str(recorded["uri"]), _headers(recorded.get("headers")), _body(recorded.get("body"))
     )
@@ -129,7 +130,11 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
     if ending not in ENDINGS:
         raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
     error = own.get("error")
-    response = None if entry.get("response") is None or ending == "no_response" else _to_response(entry["response"], own)
+    response = (
+        None
+        if entry.get("response") is None or ending == "no_response"
+        else _to_response(_mapping(entry["response"], "response"), own)
+    )
     if "ending" not in own and response is not None and response.status >= 400:
         ending = "http_error"
     ended_ns = _ns(own.get("ended_ms"))
@@ -149,10 +154,16 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
         started_ns=started_ns,
         ended_ns=started_ns + ended_ns,
         stamped=str(own.get("stamped", "pull")),
-        cost_usd=own.get("cost_usd"),
-        variables={str(k): str(v) for k, v in (own.get("variables") or {}).items()},
-        tool_results=tuple(own.get("tool_results") or ()),
+        cost_usd=None if own.get("cost_usd") is None else float(own["cost_usd"]),
+        variables={str(k): str(v) for k, v in _mapping(own.get("variables") or {}, "variables").items()},
+        tool_results=tuple(_mapping(result, "a tool result") for result in own.get("tool_results") or ()),
     )
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} should be a mapping, and is {str(value)[:60]!r}")
+    return value
 
 
 def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
@@ -160,7 +171,8 @@ def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
         status, reason = int(recorded["status_code"]), ""
         body = _body(recorded.get("content", recorded.get("body")))
     else:
-        status, reason = int(recorded["status"]["code"]), str(recorded["status"].get("message") or "")
+        state = _mapping(recorded["status"], "status")
+        status, reason = int(state["code"]), str(state.get("message") or "")
         body = _body(recorded.get("body"))
     headers = _repaired(_headers(recorded.get("headers")), body)
     offsets = [_ns(float(number)) for number in str(own.get("offsets_ms", "")).split()]

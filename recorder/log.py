@@ -286,12 +286,12 @@ class EventLog:
             back = ref.removeprefix("last").removeprefix("~") or "0"
             if back.isdigit() and int(back) < len(runs):
                 return runs[int(back)]
-            raise InputError(f"no run {ref!r}: the log {self.path} holds {len(runs)} runs.")
+            raise InputError(f"no run {ref!r}: the log {self.path} holds {len(runs)} run{'' if len(runs) == 1 else 's'}.")
         for matches in ([r for r in runs if r.run == ref], [r for r in runs if r.name == ref][:1]):
             if matches:
                 return matches[0]
-        matches = [r for r in runs if r.run.startswith(ref)]
-        if len(matches) == 1 and ref:
+        matches = [r for r in runs if ref and r.run.startswith(ref)]
+        if len(matches) == 1:
             return matches[0]
         if matches:
             ids = ", ".join(r.run for r in matches[:5])

@@ -5,6 +5,7 @@ WAL mode lets any number of readers read while one process at a time commits; se
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
@@ -28,7 +29,7 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
     """A connection to the log at `path`, made or migrated where needed; raises LogError or LogVersionError."""
     try:
         _make_folder(path.parent)
-        with _locked(path.with_name(path.name + ".lock")):
+        with _locked(path.parent):
             _create_private(path)
             connection = _connect(path)
             try:
@@ -98,14 +99,21 @@ def _make_folder(folder: Path) -> None:
     """Make the folder private; `.retold`, our own, also keeps itself out of git."""
     if folder.is_dir():
         return
-    folder.mkdir(parents=True, mode=0o700)
+    above = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{above} is a file, not a folder")
+    folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     if folder.name == ".retold":
         (folder / ".gitignore").write_text("*\n")
 
 
 def _create_private(path: Path) -> None:
-    """A log holds prompts and answers: readable by its owner alone. SQLite gives -wal and -shm the same mode."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    """A log holds prompts and answers: readable by its owner alone. SQLite gives -wal and -shm the same mode.
+
+    An existing file is not opened: closing it would drop the locks that SQLite holds on it in this process.
+    """
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _reason(error: Exception) -> str:
@@ -113,9 +121,9 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file lock: two processes that make the same log at once must not both run the migrations."""
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder: two processes that make the same log at once must not both run the migrations."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

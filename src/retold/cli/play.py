@@ -30,6 +30,7 @@ def play(
     """
     from ..handlers import make_handler, read_stream
     from ..recorder.cassette import read_cassette
+    from ..recorder.errors import InputError
     from ..recorder.log import EventLog
     from ..recorder.transfer import import_exchanges
     from ..replay.timing import Timing
@@ -40,6 +41,8 @@ def play(
         # Handlers read logs: a cassette is played through a log of its own that nobody keeps.
         with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
             found = read_cassette(recording)
+            if not found.exchanges:
+                raise InputError(f"{recording} holds no interactions; there is nothing to play.")
             run = import_exchanges(log, found.exchanges, name=found.path.stem, source=recording)
             for each in handlers:
                 read_stream(_paced(log, run, pace), each)

@@ -5,6 +5,7 @@ Imported by live runs only: the SDK takes over a second to import.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,7 +62,12 @@ class LiveApi:
             raise failure or InputError("the SDK sent no request that could be recorded.")
         capture = self._captures[-1]
         first_ns = None if capture.first_ns is None else capture.first_ns - capture.started_ns
-        return reply_of(capture, started_ns=capture.started_ns, first_ns=first_ns, ended_ns=capture.ended_ns - capture.started_ns)
+        reply = reply_of(
+            capture, started_ns=capture.started_ns, first_ns=first_ns, ended_ns=capture.ended_ns - capture.started_ns
+        )
+        if isinstance(failure, ValueError):
+            return replace(reply, error=f"the SDK could not read the answer: {failure}")
+        return reply
 
     def _begin(self, request: Request) -> Capture:
         place = Place(self._step, "", self._calls, len(self._captures) + 1, "pull", self._variables)

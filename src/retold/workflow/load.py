@@ -76,6 +76,10 @@ def _problems(data: Any) -> Iterator[tuple[YamlPath, str]]:
     defaults = data.get("defaults") if isinstance(data.get("defaults"), dict) else {}
     default_options = _sound(schema.ClaudeOptions, defaults.get("claude_options"))
     yield from _handler_problems(default_options, ("workflow", "defaults", "claude_options"), None)
+    for path, text in _strings(defaults, ("workflow", "defaults")):
+        problem = problem_in(text, earlier=names, all_steps=names, global_vars=variables)
+        if problem:
+            yield path, problem
     for number, step in enumerate(steps):
         at: YamlPath = ("workflow", "steps", number)
         if not isinstance(step, dict):

@@ -64,12 +64,12 @@ Prompt = Annotated[
 
 
 HandlerSpec = Annotated[
-    Annotated[str, Tag("text")] | Annotated[dict[str, dict[str, Any] | None], Tag("mapping")],
+    Annotated[str, Tag("text")] | Annotated[dict[str, dict[str, Any] | None], Field(min_length=1), Tag("mapping")],
     Discriminator(_kind, custom_error_type="handler", custom_error_message="a handler's name, or {name: options}"),
 ]
 StreamHandler = Annotated[
     Annotated[str, Tag("text")]
-    | Annotated[dict[str, dict[str, Any] | None], Tag("mapping")]
+    | Annotated[dict[str, dict[str, Any] | None], Field(min_length=1), Tag("mapping")]
     | Annotated[list[HandlerSpec], Field(min_length=1), Tag("list")],
     Discriminator(_kind),
 ]

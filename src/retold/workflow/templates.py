@@ -31,7 +31,7 @@ def problem_in(text: str, *, earlier: Sequence[str], all_steps: Sequence[str], g
     try:
         tree = _environment().parse(text)
     except TemplateSyntaxError as error:
-        return f"template error: {error.message}"
+        return f"template error: {str(error.message).rstrip('.')}"
     for name in sorted(meta.find_undeclared_variables(tree)):
         if name not in ROOTS:
             return f"unknown template variable {name!r}{nearest(name, ROOTS)}"
@@ -65,7 +65,7 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     try:
         return str(_environment().from_string(text).render(variables))
     except TemplateError as error:
-        raise WorkflowError(f"{where}: {error.message}.") from error
+        raise WorkflowError(f"{where}: {str(error.message).rstrip('.')}.") from error
 
 
 def volatile_in(text: str) -> set[str]:

@@ -6,6 +6,10 @@ to the SDK's own toolset, which runs them live, confined to the workspace. In a 
 recording.
 """
 
+import contextlib
+import os
+import signal
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 from ..recorder.errors import MissError
 
 if TYPE_CHECKING:
-    from anthropic.lib.tools.agent_toolset import AgentToolContext
+    from anthropic.lib.tools.agent_toolset import AgentToolContext, BashSession
 
 ToolName = Literal["Read", "Write", "Edit", "Bash", "Glob", "Grep"]
 
@@ -124,13 +128,15 @@ class LiveTools:
             "Grep": agent_toolset.beta_grep_tool,
         }
         self._allowed = frozenset(allowed)
+        self._shell: BashSession | None = None
+        self._group = 0
         self._tools = {name: made[name](self._context) for name in self._allowed & made.keys()}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._context.close()
+        await self._end_shell()
 
     async def run(self, use: dict[str, Any]) -> dict[str, Any]:
         """Run one tool. What goes wrong inside it is a result too: the model is told and may try something else."""
@@ -154,18 +160,45 @@ class LiveTools:
     async def _bash(self, command: str | None = None, restart: bool = False, timeout_ms: int | None = None) -> str:
         """Through the toolset's own session rather than its tool, whose shell only a private function would end."""
         if restart:
-            await self._context.close()
+            await self._end_shell()
             return "bash session restarted"
         if not command:
             raise ValueError("command is required")
-        session = await self._context.bash()
-        if session.closed:
-            await self._context.close()
-            session = await self._context.bash()
-        output, code = await session.exec(command, **({"timeout": timeout_ms / 1000} if timeout_ms else {}))
+        if self._shell is None or self._shell.closed:
+            await self._start_shell()
+        assert self._shell is not None
+        try:
+            output, code = await self._shell.exec(command, **({"timeout": timeout_ms / 1000} if timeout_ms else {}))
+        except BaseException:  # timed out or cancelled: what the command started must not run on
+            await self._end_shell()
+            raise
         if code != 0:
             raise _Failed(output or f"exit code {code}")
         return output
+
+    async def _start_shell(self) -> None:
+        """As the toolset starts it (no credentials of ours in its environment), but as the leader of a group of its own."""
+        import anyio
+        from anthropic.lib.tools.agent_toolset import BashSession
+
+        await self._end_shell()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC_")}
+        process = await anyio.open_process(
+            ["/bin/bash", "--noprofile", "--norc"],
+            cwd=self._context.workdir,
+            env=environment | {"PS1": "", "PS2": "", "TERM": "dumb"},
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._group, self._shell = process.pid, BashSession(process)
+
+    async def _end_shell(self) -> None:
+        """End the shell and everything it started, background jobs included."""
+        if self._shell is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._group, signal.SIGKILL)
+            await self._shell.close()
+            self._shell = None
 
 
 class _Failed(Exception):
