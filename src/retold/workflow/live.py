@@ -54,7 +54,7 @@ class LiveApi:
         failure: Exception | None = None
         try:
             with intercepted(self._recorder):
-                async for _ in await self._client.messages.create(**body):
+                async for _ in await self._create(body):
                     pass
         except (anthropic.APIError, httpx2.TransportError, ValueError) as error:
             failure = error  # ValueError: a frame whose data is not JSON
@@ -68,6 +68,11 @@ class LiveApi:
         if isinstance(failure, ValueError):
             return replace(reply, error=f"the SDK could not read the answer: {failure}")
         return reply
+
+    async def _create(self, body: dict[str, Any]) -> Any:
+        """Send the body as it is: what the SDK's method has no parameter for (temperature, since 2.12) goes beside them."""
+        direct = {key: body[key] for key in ("model", "max_tokens", "messages", "stream")}
+        return await self._client.messages.create(**direct, extra_body={k: v for k, v in body.items() if k not in direct})
 
     def _begin(self, request: Request) -> Capture:
         place = Place(self._step, "", self._calls, len(self._captures) + 1, "pull", self._variables)

@@ -195,10 +195,11 @@ class LiveTools:
     async def _end_shell(self) -> None:
         """End the shell and everything it started, background jobs included."""
         if self._shell is not None:
+            # First the shell, by whoever waits for it: killed behind asyncio's back it would be reported as lost.
+            shell, self._shell = self._shell, None
+            await shell.close()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._group, signal.SIGKILL)
-            await self._shell.close()
-            self._shell = None
 
 
 class _Failed(Exception):
