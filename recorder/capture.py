@@ -13,11 +13,11 @@ from typing import Any
 from .events import OWN_SEQ, Ending, Entry, encode
 from .exchange import Failure, Headers, Request, decoder_for, has_frames, header, is_event_stream, timestamp, to_text
 from .fold import Fold
-from .log import RunWriter
 from .messages import Session
 from .redact import Redactor
 from .redact_frames import FrameRedactor
 from .sse import FrameParser, Piece
+from .writer import RunWriter
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""

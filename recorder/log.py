@@ -10,21 +10,17 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from . import store
 from .errors import InputError, LogError
-from .events import GENESIS, OWN_SEQ, SCHEMA, Entry, Event, encode, seal
+from .events import Entry, Event, encode
 from .messages import Message
-
-Mode = Literal["live", "mock", "import"]
-Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
+from .writer import Mode, RunWriter, Status, seal_all
 
 DEFAULT_PATH = Path(".retold") / "log.db"
 PAGE = 500
@@ -59,59 +55,6 @@ class RunInfo:
     exchanges: int
     frames: int
     error: str | None
-
-
-class RunWriter:
-    """The writer of one run; as a context manager it ends the run, as failed if an exception passes through."""
-
-    def __init__(self, log: "EventLog", run: str, name: str) -> None:
-        self.log = log
-        self.run = run
-        self.name = name
-        self.started_ns = time.monotonic_ns()
-        self.seq = 0
-        self.hash = GENESIS
-        self.t_ns = 0
-        self.counts: Counter[str] = Counter()
-        self.ended = False
-
-    def __repr__(self) -> str:
-        return f"<RunWriter {self.run} {self.name!r} {self.seq} events{' ended' if self.ended else ''}>"
-
-    def now_ns(self) -> int:
-        """Nanoseconds since the run began, on the monotonic clock that stamps its events."""
-        return time.monotonic_ns() - self.started_ns
-
-    def append(self, *entries: Entry) -> list[Event]:
-        """Append in one transaction; they are committed when this returns. Raises LogError."""
-        return self.log.append(self, entries)
-
-    def note(self, kind: str, data: Any, *, step: str = "", task: str = "", exchange: int | None = None) -> Event:
-        """Append one event with a JSON payload."""
-        return self.append(Entry(kind, encode(data), step, task, exchange))[0]
-
-    def moved_past(self, events: Sequence[Event]) -> None:
-        """The log says so once `events` are committed; a failed append therefore leaves no gap."""
-        last = events[-1]
-        self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
-        self.counts.update(event.kind for event in events)
-
-    def end(self, status: Status = "completed", *, error: str | None = None) -> None:
-        """Write the run's last event; a second call changes nothing: an ending is written once."""
-        if not self.ended:
-            self.ended = True
-            self.log.end(self, status, error)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.end()
-        elif isinstance(error, Exception):
-            self.end("failed", error=f"{type(error).__name__}: {error}")
-        else:
-            self.end("cancelled", error=type(error).__name__)
 
 
 class EventLog:
@@ -156,7 +99,7 @@ class EventLog:
             writer = RunWriter(self, secrets.token_hex(8), name)
             self._alive.claim(writer.run)
             first = Entry("run.started", encode({"name": name, "mode": mode, **(data or {})}), t_ns=0)
-            events = _seal_all(writer, [first])
+            events = seal_all(writer, [first])
             with self._transaction(connection):
                 connection.executemany(_INSERT, map(_to_row, events))
                 connection.execute(
@@ -172,7 +115,7 @@ class EventLog:
         self._do_deferred()
         with self._lock:
             connection = self._writable()
-            events = _seal_all(writer, entries)
+            events = seal_all(writer, entries)
             if len(events) == 1:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
                 try:
                     connection.execute(_INSERT, _to_row(events[0]))
@@ -208,7 +151,7 @@ class EventLog:
         self, connection: sqlite3.Connection, writer: RunWriter, last: Entry, status: str, error: str | None,
         counts: dict[str, int],
     ) -> None:  # fmt: skip
-        events = _seal_all(writer, [last])
+        events = seal_all(writer, [last])
         with self._transaction(connection):
             connection.executemany(_INSERT, map(_to_row, events))
             connection.execute(
@@ -412,22 +355,6 @@ class _Transaction:
                 self.connection.execute("ROLLBACK")
             if kind is None:
                 raise self.log._write_error(error) from error
-
-
-def _seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
-    """The entries as the next events of the writer's run: numbered, timed, chained."""
-    seq, before, t_ns = writer.seq, writer.hash, writer.t_ns
-    now_ns, wall_ns = writer.now_ns(), time.time_ns()
-    events = []
-    for entry in entries:
-        t_ns = max(t_ns, now_ns if entry.t_ns is None else entry.t_ns)
-        exchange = seq if entry.exchange == OWN_SEQ else entry.exchange
-        digest = sha256(entry.payload).digest()
-        before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest)
-        events.append(Event(writer.run, seq, t_ns, wall_ns, entry.kind, entry.step, entry.task, exchange, entry.payload,
-                            digest, before))  # fmt: skip
-        seq += 1
-    return events
 
 
 def _to_row(event: Event) -> tuple[Any, ...]:

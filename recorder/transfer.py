@@ -12,9 +12,10 @@ from typing import Any
 from .capture import Capture, Place
 from .events import Entry, Event, encode
 from .exchange import Exchange, Failure, Request, Response, TimedPiece, from_text
-from .log import EventLog, RunWriter
+from .log import EventLog
 from .messages import Session
 from .redact import Redactor
+from .writer import RunWriter
 
 INTERRUPTED = Failure("Interrupted", "the recording process died")
 """Stands as the failure of an exchange whose end was never written."""

@@ -7,9 +7,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cassettes import DriftWarning as DriftWarning
-    from .cassettes import ExpiredWarning as ExpiredWarning
-    from .cassettes import UsedCassette as UsedCassette
     from .cassettes import use_cassette as use_cassette
     from .middleware import Recording as Recording
     from .middleware import recording as recording
@@ -32,6 +29,9 @@ if TYPE_CHECKING:
     from .recorder.log import RunInfo as RunInfo
     from .recorder.messages import Message as Message
     from .replay.timing import Timing as Timing
+    from .used import DriftWarning as DriftWarning
+    from .used import ExpiredWarning as ExpiredWarning
+    from .used import UsedCassette as UsedCassette
     from .workflow.runner import RunResult as RunResult
     from .workflow.runner import StepResult as StepResult
     from .workflow.runner import run_workflow as run_workflow
@@ -56,7 +56,8 @@ _HOMES = {
     "recorder.log": ("EventLog", "RunInfo"),
     "recorder.messages": ("Message",),
     "replay.timing": ("Timing",),
-    "cassettes": ("DriftWarning", "ExpiredWarning", "UsedCassette", "use_cassette"),
+    "cassettes": ("use_cassette",),
+    "used": ("DriftWarning", "ExpiredWarning", "UsedCassette"),
     "workflow.runner": ("RunResult", "StepResult", "run_workflow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

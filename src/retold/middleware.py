@@ -13,10 +13,11 @@ import anthropic
 
 from .recorder.capture import Capture, Place
 from .recorder.exchange import Request
-from .recorder.log import EventLog, RunWriter
+from .recorder.log import EventLog
 from .recorder.messages import Session
 from .recorder.redact import Redactor
 from .recorder.tee import pairs, tee, to_request
+from .recorder.writer import RunWriter
 from .workflow.pricing import price
 
 

@@ -9,7 +9,7 @@ With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) 
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,47 +17,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .modes import MODES
+from .pytest_session import FAILED, STATS, Stats, finish, log_path, saved
 
 if TYPE_CHECKING:
-    from .cassettes import UsedCassette
+    from .used import UsedCassette
 
 MAX_NAME = 200
 _KEPT = frozenset("._-[] ,=+@")
 
-_failed = pytest.StashKey[bool]()
-_stats = pytest.StashKey["Stats"]()
 _known = pytest.StashKey[dict[str, set[str]]]()
-
-
-@dataclass
-class Stats:
-    """What a session did, added up over its tests (and its workers)."""
-
-    replayed: int = 0
-    recorded: int = 0
-    misses: int = 0
-    unplayed: dict[str, int] = field(default_factory=dict)
-    drift: list[str] = field(default_factory=list)
-    usage: dict[str, dict[str, int]] = field(default_factory=dict)
-    known_usd: float = 0.0
-    orphans: list[str] = field(default_factory=list)
-
-    def add(self, other: dict[str, Any]) -> None:
-        """Add another worker's numbers, which come as plain data."""
-        self.replayed += other["replayed"]
-        self.recorded += other["recorded"]
-        self.misses += other["misses"]
-        self.unplayed |= other["unplayed"]
-        self.drift += other["drift"]
-        self.known_usd += other["known_usd"]
-        self.orphans = sorted({*self.orphans, *other["orphans"]})
-        for model, usage in other["usage"].items():
-            self.spend(model, usage)
-
-    def spend(self, model: str, usage: dict[str, int]) -> None:
-        total = self.usage.setdefault(model, {})
-        for key, value in usage.items():
-            total[key] = total.get(key, 0) + value
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,7 +53,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "retold(path=None, **options): record or replay with retold.use_cassette.")
-    config.stash[_stats] = Stats()
+    config.stash[STATS] = Stats()
     config.stash[_known] = {}
 
 
@@ -102,7 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]
     if report.failed:
-        item.stash[_failed] = True
+        item.stash[FAILED] = True
     return report  # type: ignore[return-value]
 
 
@@ -146,40 +114,6 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
         finish(item, using, cassette)
 
 
-def finish(item: pytest.Item, using: Any, cassette: "UsedCassette") -> None:
-    """Leave a test's cassette: a failed test keeps nothing, and everything is counted."""
-    failed = item.stash.get(_failed, False)
-    error = RuntimeError("the test failed") if failed else None
-    using.__exit__(None if error is None else type(error), error, None)
-    count(item.config.stash[_stats], cassette, failed=failed)
-
-
-def log_path(config: pytest.Config) -> Path:
-    """Where recordings of this session go."""
-    named = config.getini("retold_log")
-    return config.rootpath / (named or ".retold/log.db")
-
-
-def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
-    """Add what one test did."""
-    from .replay.compare import fold_of
-
-    stats.replayed += cassette.play_count
-    stats.recorded += cassette.recorded
-    stats.misses += len(cassette.misses)
-    stats.drift += cassette.drift
-    if cassette.unplayed and not failed and cassette.record_mode == "none":
-        stats.unplayed[str(cassette.path)] = len(cassette.unplayed)
-    for exchange in cassette.played:
-        fold = fold_of(exchange)
-        if exchange.cost_usd is not None:
-            stats.known_usd += exchange.cost_usd
-        usage = {key: value for key, value in fold.usage.items() if isinstance(value, int)}
-        model = str(fold.message.get("model", "")) if exchange.cost_usd is None else ""
-        if usage:
-            stats.spend(model, usage)
-
-
 # Where cassettes are
 
 
@@ -212,7 +146,7 @@ def safe_name(name: str) -> str:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Look for orphans; hand a worker's numbers to the controller, or make orphans count in the exit code."""
     config = session.config
-    stats = config.stash[_stats]
+    stats = config.stash[STATS]
     if config.getoption("--retold-check-orphans"):
         stats.orphans = sorted({*stats.orphans, *_orphans(config)})
     output = getattr(config, "workeroutput", None)
@@ -240,7 +174,7 @@ class _Controller:
     def pytest_testnodedown(self, node: Any) -> None:
         output = getattr(node, "workeroutput", {})
         if "retold" in output:
-            node.config.stash[_stats].add(output["retold"])
+            node.config.stash[STATS].add(output["retold"])
 
 
 def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
@@ -250,7 +184,7 @@ def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What was replayed, recorded, missed, left over, and not spent."""
-    stats = config.stash[_stats]
+    stats = config.stash[STATS]
     if not (stats.replayed or stats.recorded or stats.misses or stats.orphans or stats.unplayed):
         return
     terminalreporter.section("retold")
@@ -264,23 +198,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for path in stats.orphans:
         terminalreporter.line(f"  orphan: {_relative(path, config)} belongs to no test")
     if stats.replayed and stats.usage:
-        terminalreporter.line(_saved(stats))
-
-
-def _saved(stats: Stats) -> str:
-    from .workflow.pricing import price
-
-    tokens = sum(usage.get(key, 0) for usage in stats.usage.values() for key in ("input_tokens", "output_tokens"))
-    total, unknown = stats.known_usd, []
-    for model, usage in stats.usage.items():
-        if model:
-            cost = price(model, usage)
-            if cost is None:
-                unknown.append(model)
-            else:
-                total += cost
-    note = f" (price of {', '.join(sorted(unknown))} not known)" if unknown else ""
-    return f"{tokens} tokens and ${total:.4f} not spent{note}"
+        terminalreporter.line(saved(stats))
 
 
 def _relative(path: str, config: pytest.Config) -> str:

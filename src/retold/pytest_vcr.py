@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from . import pytest_plugin
 from .modes import check
+from .pytest_session import finish, log_path
 from .recorder.exchange import Request
 from .replay.rules import Predicate
 
@@ -145,13 +145,13 @@ def vcr(
     also = [extra for mark in vcr_markers for name in mark.args if (extra := folder / name).exists()]
     using = use_cassette(
         path, **options, also=also, hosts=("*",), name=request.node.nodeid, everywhere=True,
-        mode_override=check(str(getattr(mode, "value", mode))), recordings=pytest_plugin.log_path(request.config),
+        mode_override=check(str(getattr(mode, "value", mode))), recordings=log_path(request.config),
     )  # fmt: skip
     cassette = using.__enter__()
     try:
         yield cassette
     finally:
-        pytest_plugin.finish(request.node, using, cassette)
+        finish(request.node, using, cassette)
 
 
 def vcr_options(config: pytest.Config, vcr_config: dict[str, Any]) -> dict[str, Any]:

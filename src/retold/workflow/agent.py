@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from ..recorder.capture import Capture
 from ..recorder.events import Ending
-from ..recorder.log import RunWriter
 from ..recorder.messages import Session
+from ..recorder.writer import RunWriter
 from .tools import Tools
 
 FALLBACK_STATUSES = frozenset({404, 429, 500, 503, 529})

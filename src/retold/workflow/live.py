@@ -15,10 +15,10 @@ import httpx2
 from ..recorder.capture import Capture, Place
 from ..recorder.errors import InputError
 from ..recorder.exchange import Request
-from ..recorder.log import RunWriter
 from ..recorder.messages import Session
 from ..recorder.redact import Redactor
 from ..recorder.tee import Recorder, intercepted
+from ..recorder.writer import RunWriter
 from .agent import Reply, reply_of
 from .pricing import price
 

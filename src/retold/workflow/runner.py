@@ -15,9 +15,10 @@ from typing import Any, Literal, TextIO
 from ..handlers import Handler, HandlerThread, make_handler
 from ..recorder.cassette import read_cassette, write_cassette
 from ..recorder.errors import CassetteMissing, MissError, RetoldError, RunError, WorkflowError
-from ..recorder.log import EventLog, RunWriter
+from ..recorder.log import EventLog
 from ..recorder.messages import Session
 from ..recorder.transfer import exchanges_of
+from ..recorder.writer import RunWriter
 from ..replay.matcher import note_unplayed
 from ..replay.timing import INSTANT, Timing
 from . import schema

@@ -1,0 +1,85 @@
+"""RunWriter: what one process knows about a run it writes, and how entries become the next events of it."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from .events import GENESIS, OWN_SEQ, SCHEMA, Entry, Event, encode, seal
+
+if TYPE_CHECKING:
+    from .log import EventLog
+
+Mode = Literal["live", "mock", "import"]
+Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
+
+
+class RunWriter:
+    """The writer of one run; as a context manager it ends the run, as failed if an exception passes through."""
+
+    def __init__(self, log: "EventLog", run: str, name: str) -> None:
+        self.log = log
+        self.run = run
+        self.name = name
+        self.started_ns = time.monotonic_ns()
+        self.seq = 0
+        self.hash = GENESIS
+        self.t_ns = 0
+        self.counts: Counter[str] = Counter()
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"<RunWriter {self.run} {self.name!r} {self.seq} events{' ended' if self.ended else ''}>"
+
+    def now_ns(self) -> int:
+        """Nanoseconds since the run began, on the monotonic clock that stamps its events."""
+        return time.monotonic_ns() - self.started_ns
+
+    def append(self, *entries: Entry) -> list[Event]:
+        """Append in one transaction; they are committed when this returns. Raises LogError."""
+        return self.log.append(self, entries)
+
+    def note(self, kind: str, data: Any, *, step: str = "", task: str = "", exchange: int | None = None) -> Event:
+        """Append one event with a JSON payload."""
+        return self.append(Entry(kind, encode(data), step, task, exchange))[0]
+
+    def moved_past(self, events: Sequence[Event]) -> None:
+        """The log says so once `events` are committed; a failed append therefore leaves no gap."""
+        last = events[-1]
+        self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
+        self.counts.update(event.kind for event in events)
+
+    def end(self, status: Status = "completed", *, error: str | None = None) -> None:
+        """Write the run's last event; a second call changes nothing: an ending is written once."""
+        if not self.ended:
+            self.ended = True
+            self.log.end(self, status, error)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.end()
+        elif isinstance(error, Exception):
+            self.end("failed", error=f"{type(error).__name__}: {error}")
+        else:
+            self.end("cancelled", error=type(error).__name__)
+
+
+def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
+    """The entries as the next events of the writer's run: numbered, timed, chained."""
+    seq, before, t_ns = writer.seq, writer.hash, writer.t_ns
+    now_ns, wall_ns = writer.now_ns(), time.time_ns()
+    events = []
+    for entry in entries:
+        t_ns = max(t_ns, now_ns if entry.t_ns is None else entry.t_ns)
+        exchange = seq if entry.exchange == OWN_SEQ else entry.exchange
+        digest = sha256(entry.payload).digest()
+        before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest)
+        events.append(Event(writer.run, seq, t_ns, wall_ns, entry.kind, entry.step, entry.task, exchange, entry.payload,
+                            digest, before))  # fmt: skip
+        seq += 1
+    return events

@@ -1,0 +1,95 @@
+"""What a pytest session did with cassettes, and how a test leaves its own; shared by both kinds of marks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .used import UsedCassette
+
+FAILED = pytest.StashKey[bool]()
+STATS = pytest.StashKey["Stats"]()
+
+
+@dataclass
+class Stats:
+    """What a session did, added up over its tests (and its workers)."""
+
+    replayed: int = 0
+    recorded: int = 0
+    misses: int = 0
+    unplayed: dict[str, int] = field(default_factory=dict)
+    drift: list[str] = field(default_factory=list)
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    known_usd: float = 0.0
+    orphans: list[str] = field(default_factory=list)
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Add another worker's numbers, which come as plain data."""
+        self.replayed += other["replayed"]
+        self.recorded += other["recorded"]
+        self.misses += other["misses"]
+        self.unplayed |= other["unplayed"]
+        self.drift += other["drift"]
+        self.known_usd += other["known_usd"]
+        self.orphans = sorted({*self.orphans, *other["orphans"]})
+        for model, usage in other["usage"].items():
+            self.spend(model, usage)
+
+    def spend(self, model: str, usage: dict[str, int]) -> None:
+        total = self.usage.setdefault(model, {})
+        for key, value in usage.items():
+            total[key] = total.get(key, 0) + value
+
+
+def finish(item: pytest.Item, using: Any, cassette: "UsedCassette") -> None:
+    """Leave a test's cassette: a failed test keeps nothing, and everything is counted."""
+    failed = item.stash.get(FAILED, False)
+    error = RuntimeError("the test failed") if failed else None
+    using.__exit__(None if error is None else type(error), error, None)
+    count(item.config.stash[STATS], cassette, failed=failed)
+
+
+def log_path(config: pytest.Config) -> Path:
+    """Where recordings of this session go."""
+    named = config.getini("retold_log")
+    return config.rootpath / (named or ".retold/log.db")
+
+
+def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
+    """Add what one test did."""
+    from .replay.compare import fold_of
+
+    stats.replayed += cassette.play_count
+    stats.recorded += cassette.recorded
+    stats.misses += len(cassette.misses)
+    stats.drift += cassette.drift
+    if cassette.unplayed and not failed and cassette.record_mode == "none":
+        stats.unplayed[str(cassette.path)] = len(cassette.unplayed)
+    for exchange in cassette.played:
+        fold = fold_of(exchange)
+        if exchange.cost_usd is not None:
+            stats.known_usd += exchange.cost_usd
+        usage = {key: value for key, value in fold.usage.items() if isinstance(value, int)}
+        model = str(fold.message.get("model", "")) if exchange.cost_usd is None else ""
+        if usage:
+            stats.spend(model, usage)
+
+
+def saved(stats: Stats) -> str:
+    """The tokens and the money that replaying did not spend; models whose price is not known are named."""
+    from .workflow.pricing import price
+
+    tokens = sum(usage.get(key, 0) for usage in stats.usage.values() for key in ("input_tokens", "output_tokens"))
+    total, unknown = stats.known_usd, []
+    for model, usage in stats.usage.items():
+        if model:
+            cost = price(model, usage)
+            if cost is None:
+                unknown.append(model)
+            else:
+                total += cost
+    note = f" (price of {', '.join(sorted(unknown))} not known)" if unknown else ""
+    return f"{tokens} tokens and ${total:.4f} not spent{note}"

@@ -1,0 +1,307 @@
+"""A cassette in use: decides what becomes of each request, and turns what was recorded into the new cassette."""
+
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from .modes import ENVIRONMENT, RecordMode, in_ci
+from .recorder.capture import Capture, Place
+from .recorder.cassette import read_cassette, write_cassette
+from .recorder.errors import BlockedError, CassetteError, CassetteMissing, MissError
+from .recorder.exchange import Exchange, Request, header
+from .recorder.log import EventLog
+from .recorder.messages import Session
+from .recorder.redact import Redactor
+from .recorder.tee import Recorder, Send, SendAsync, tee, to_request
+from .recorder.transfer import exchanges_of
+from .recorder.writer import RunWriter
+from .replay.compare import drift_between
+from .replay.matcher import Matcher
+from .replay.rules import Rules
+from .replay.timing import Timing
+from .replay.transport import Replayer, for_sdk
+
+
+class ExpiredWarning(UserWarning):
+    """A cassette is older than its `max_age`."""
+
+
+class DriftWarning(UserWarning):
+    """In mode verify: the API no longer answers as it was recorded."""
+
+
+OnExpired = Literal["warn", "fail", "rerecord"]
+BeforeRecord = Callable[[Request], Request | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a cassette is used; what each means stands at `use_cassette`."""
+
+    timing: Timing
+    rules: Rules
+    hosts: tuple[str, ...] = ()
+    block_network: bool = False
+    before_record: BeforeRecord | None = None
+    redact: tuple[str, ...] = ()
+    repeats: bool = False
+    also: tuple[Path, ...] = ()
+    max_age: timedelta | None = None
+    on_expired: OnExpired = "warn"
+    log: EventLog | str | os.PathLike[str] | None = None
+    recordings: str | os.PathLike[str] | None = None
+    name: str | None = None
+
+
+class UsedCassette:
+    """A cassette in use: what was asked, what was played, what was recorded. Decides what becomes of each request."""
+
+    def __init__(self, path: Path, mode: RecordMode, settings: Settings) -> None:
+        self.path = path
+        self.record_mode: RecordMode = mode
+        self.play_count = 0
+        self.misses: list[str] = []
+        self.drift: list[str] = []
+        self.run: str | None = None
+        self._settings = settings
+        self._redactor = Redactor(extra=settings.redact)
+        self._closed = False
+        self._existed, recorded = self._load()
+        self.exchanges: tuple[Exchange, ...] = recorded
+        self._matcher = Matcher(
+            [*recorded, *(exchange for other in settings.also for exchange in read_cassette(other).exchanges)],
+            source=str(path),
+            redactor=self._redactor,
+            rules=settings.rules,
+            repeats=settings.repeats,
+        )
+        self._replayer = Replayer(self._matcher, settings.timing)
+        self._recorder = Recorder(self._begin)
+        self._log: EventLog | None = None
+        self._writer: RunWriter | None = None
+        self._calls: list[tuple[str, int, int]] = []
+        self._verified: list[tuple[Exchange | None, Capture]] = []
+
+    def __repr__(self) -> str:
+        return f"<UsedCassette {self.path} {self.record_mode} {self.play_count} of {len(self.exchanges)} played>"
+
+    @property
+    def requests(self) -> list[Request]:
+        """The recorded requests, in order."""
+        return [exchange.request for exchange in self.exchanges]
+
+    @property
+    def all_played(self) -> bool:
+        """Whether every recorded exchange was played."""
+        return not self._matcher.unplayed
+
+    @property
+    def unplayed(self) -> list[Exchange]:
+        """The recorded exchanges that nobody asked for."""
+        return self._matcher.unplayed
+
+    @property
+    def played(self) -> list[Exchange]:
+        """The recorded exchanges that were played, in the order they were asked for."""
+        return self._matcher.played
+
+    @property
+    def recorded(self) -> int:
+        """How many exchanges were recorded."""
+        return len(self._calls)
+
+    @property
+    def log(self) -> EventLog | None:
+        """The log that the recording went to, where there was one."""
+        return self._log
+
+    # What becomes of a request
+
+    def handle(self, request: Any, send: Send) -> Any:
+        request.read()
+        match self._decide(request):
+            case "pass":
+                return send(request)
+            case Exchange() as exchange:
+                return self._shown(self._replayer.answer(request, exchange), request, exchange)
+        return self._recorder.handle(request, send)
+
+    async def handle_async(self, request: Any, send: SendAsync) -> Any:
+        await request.aread()
+        match self._decide(request):
+            case "pass":
+                return await send(request)
+            case Exchange() as exchange:
+                return self._shown(await self._replayer.answer_async(request, exchange), request, exchange)
+        return await self._recorder.handle_async(request, send)
+
+    def _decide(self, request: Any) -> Exchange | Literal["pass", "record"]:
+        """Play, record, or pass through. Raises MissError, BlockedError."""
+        if not self._is_ours(request):
+            if self._settings.block_network:
+                raise _blocked(request)
+            return "pass"
+        asked = self._filtered(to_request(request))
+        if asked is None:
+            return "pass"
+        if self._closed:
+            raise for_sdk(
+                MissError(f"{self.path} is no longer in use: {request.method} {request.url} came after its block ended.")
+            )
+        if self.record_mode in ("all", "rewrite", "verify") or (self.record_mode == "once" and not self._existed):
+            return "record"
+        if self.record_mode == "new_episodes" and not self._matcher.matches(asked):
+            return "record"
+        return self._take(asked)
+
+    def _take(self, asked: Request) -> Exchange:
+        try:
+            exchange = self._matcher.take(asked)
+        except MissError as miss:
+            text = f"{miss}\n{self._hint()}" if self._existed else f"no cassette at {self.path}.\n{self._hint()}"
+            self.misses.append(text)
+            raise for_sdk(MissError(text)) from None
+        self.play_count += 1
+        return exchange
+
+    def _hint(self) -> str:
+        """How to record, for whoever reads a miss."""
+        ci = " CI=true allows no recording unless one of the two overrides says so." if in_ci() else ""
+        mode, what = ("new_episodes", "what is missing") if self._existed else ("once", "it")
+        return f'Record {what} with record_mode="{mode}" (pytest: --retold-mode={mode}, elsewhere: {ENVIRONMENT}={mode}).{ci}'
+
+    def _is_ours(self, request: Any) -> bool:
+        """The Anthropic API, told by its host or by the version header that every client of it sends; or a further host."""
+        host = urlsplit(str(request.url)).hostname or ""
+        ours = host.endswith("anthropic.com") or "anthropic-version" in request.headers
+        return ours or any(fnmatch(host, pattern) for pattern in self._settings.hosts)
+
+    def _filtered(self, request: Request) -> Request | None:
+        return request if self._settings.before_record is None else self._settings.before_record(request)
+
+    # Recording
+
+    def _begin(self, request: Request) -> Capture:
+        filtered = self._filtered(request)
+        assert filtered is not None  # decided before
+        place = self._place(filtered)
+        capture = Capture(self._run_writer("live"), filtered, place=place, session=self._session, redactor=self._redactor)
+        if self.record_mode == "verify":
+            recorded = self._matcher.take(filtered) if self._matcher.matches(filtered) else None
+            self._verified.append((recorded, capture))
+        return capture
+
+    def _place(self, request: Request) -> Place:
+        """Which call, and which attempt of it: the SDK counts its retries in a header."""
+        key = self._matcher.key(request)
+        retry = header(request.headers, "x-stainless-retry-count") or "0"
+        call, attempt = len({call for _, call, _ in self._calls}) + 1, 1
+        if retry.isdigit() and int(retry) > 0:
+            before = next(((c, a) for k, c, a in reversed(self._calls) if k == key), None)
+            call, attempt = (before[0], before[1] + 1) if before is not None else (call, 1)
+        self._calls.append((key, call, attempt))
+        return Place(call=call, attempt=attempt)
+
+    def _run_writer(self, mode: Literal["live", "mock"]) -> RunWriter:
+        if self._writer is None:
+            log = self._settings.log or self._settings.recordings
+            self._log = log if isinstance(log, EventLog) else EventLog(log)
+            data = {"cassette": str(self.path), "record_mode": self.record_mode}
+            self._writer = self._log.start(name=self._settings.name or self.path.stem, mode=mode, data=data)
+            self._session = Session()
+            self.run = self._writer.run
+        return self._writer
+
+    def _shown(self, response: Any, request: Any, exchange: Exchange) -> Any:
+        """A replayed response; where a log was given it passes through the same tee, as a run of mode mock."""
+        if self._settings.log is not None:
+            writer = self._run_writer("mock")
+            place = Place(call=exchange.call, attempt=exchange.attempt, stamped="replay")
+            capture = Capture(
+                writer, to_request(request), place=place, session=self._session, redactor=self._redactor,
+                cost_usd=exchange.cost_usd,
+            )  # fmt: skip
+            tee(response, capture)
+        return response
+
+    # Loading and saving
+
+    def _load(self) -> tuple[bool, tuple[Exchange, ...]]:
+        try:
+            exchanges = read_cassette(self.path).exchanges
+        except CassetteMissing:
+            return False, ()
+        self._check_age(exchanges)
+        if self.record_mode == "rewrite":
+            return True, ()
+        return True, exchanges
+
+    def _check_age(self, exchanges: Sequence[Exchange]) -> None:
+        """Loading never makes a recording younger: its age counts from when it was recorded."""
+        limit = self._settings.max_age
+        stamps = [exchange.recorded_at for exchange in exchanges if exchange.recorded_at]
+        if limit is None or not stamps:
+            return
+        age = datetime.now(UTC) - datetime.fromisoformat(min(stamps))
+        if age <= limit:
+            return
+        what = f"{self.path} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
+        if self._settings.on_expired == "fail":
+            raise CassetteError(f'{what}. Record it again with record_mode="rewrite".')
+        if self._settings.on_expired == "rerecord" and not in_ci():
+            self.record_mode = "rewrite"
+        else:
+            warnings.warn(f'{what}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=5)
+
+    def close(self, *, kept: bool, error: BaseException | None = None) -> None:
+        """End the use; what was recorded becomes the cassette if it is to be kept."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._writer is not None and self._log is not None:
+            if kept:
+                self._writer.end("completed")
+            else:
+                what = f"{type(error).__name__}: {error}"
+                self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
+            if kept and self._calls and self.record_mode != "verify":
+                write_cassette(self.path, self._to_keep(exchanges_of(self._log, self._writer.run)))
+            if self._log is not self._settings.log:
+                self._log.close()
+        if self.record_mode == "verify":
+            self._report_drift()
+
+    def _to_keep(self, new: list[Exchange]) -> list[Exchange]:
+        """The new cassette. New calls are numbered after the kept ones, so that retries stay with their call."""
+        kept = list(self.exchanges)
+        if self.record_mode == "all":
+            asked = {self._matcher.key(exchange.request) for exchange in new}
+            kept = [exchange for exchange in kept if self._matcher.key(exchange.request) not in asked]
+        last = max((exchange.call for exchange in kept), default=0)
+        return kept + [replace(exchange, call=exchange.call + last) for exchange in new]
+
+    def _report_drift(self) -> None:
+        for recorded, capture in self._verified:
+            self.drift += drift_between(recorded, capture)
+        if self.drift:
+            text = f"{self.path}: the API answers otherwise than recorded:\n" + "\n".join(f"  {line}" for line in self.drift)
+            warnings.warn(text, DriftWarning, stacklevel=4)
+
+
+def _blocked(request: Any) -> Exception:
+    error = BlockedError(
+        f"{request.method} {request.url.copy_with(query=None)} was refused: block_network is set and no recording covers it."
+    )
+    sdk = sys.modules.get("anthropic")
+    if sdk is None:
+        return error
+    both = type("BlockedError", (BlockedError, sdk.AnthropicError), {"__module__": "retold"})
+    blocked: Exception = both(str(error))
+    return blocked
