@@ -211,6 +211,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(200, {"input_tokens": 1 + len(body) // 4})
             case "GET", "models":
                 self._json(200, {"data": [{"type": "model", "id": MODEL, "display_name": MODEL}], "has_more": False})
+            case command, path if (command, path) in self.server.routes:
+                kind, content = self.server.routes[command, path]
+                self._head(200, {"content-type": kind, "content-length": str(len(content))})
+                self.wfile.write(content)
             case command, _:
                 self._head(200 if command == "HEAD" else 404, {"content-length": "0"})
 
@@ -309,6 +313,7 @@ class MessagesServer(socketserver.ThreadingTCPServer):
         self.script = script
         self.verbose = verbose  # a line per request on stderr
         self.requests: list[Request] = []  # of any kind
+        self.routes: dict[tuple[str, str], tuple[str, bytes]] = {}  # (method, path after /v1/) -> content type, body
         self.calls = 0  # requests to /v1/messages
         self.sent: list[list[tuple[int, bytes]]] = []  # per call: (monotonic_ns, frame before any compression)
         self.bodies: list[bytes] = []  # per call: the body on the wire, without the chunk framing
