@@ -20,6 +20,7 @@ BATCH = {
     "expires_at": "2026-01-02T00:00:00Z", "ended_at": None, "archived_at": None, "cancel_initiated_at": None,
     "results_url": None, "request_counts": {"processing": 0, "succeeded": 1, "errored": 0, "canceled": 0, "expired": 0},
 }  # fmt: skip
+ONE_BATCH: Any = [{"custom_id": "a", "params": ASK}]
 BINARY = bytes(range(256)) * 20
 
 
@@ -97,7 +98,7 @@ SYNC: dict[str, Callable[[Anthropic], Any]] = {
     "beta create": lambda c: plain(c.beta.messages.create(**ASK)),
     "beta stream": beta_stream_helper,
     "count tokens": lambda c: plain(c.messages.count_tokens(model=ASK["model"], messages=ASK["messages"])),
-    "batches": lambda c: plain(c.messages.batches.create(requests=[{"custom_id": "a", "params": {**ASK}}])),
+    "batches": lambda c: plain(c.messages.batches.create(requests=ONE_BATCH)),
     "files": lambda c: c.beta.files.download("file_1").read(),
     "tool runner": lambda c: plain(c.beta.messages.tool_runner(**ASK, tools=[add], thread=False).until_done()),
     "models": lambda c: [plain(model) for model in c.models.list()],
@@ -168,7 +169,7 @@ ASYNC: dict[str, Callable[[AsyncAnthropic], Awaitable[Any]]] = {
     "beta create": lambda c: said(c.beta.messages.create(**ASK)),
     "beta stream": beta_stream_helper_async,
     "count tokens": lambda c: said(c.messages.count_tokens(model=ASK["model"], messages=ASK["messages"])),
-    "batches": lambda c: said(c.messages.batches.create(requests=[{"custom_id": "a", "params": {**ASK}}])),
+    "batches": lambda c: said(c.messages.batches.create(requests=ONE_BATCH)),
     "files": files_async,
     "tool runner": lambda c: said(c.beta.messages.tool_runner(**ASK, tools=[add_async], thread=False).until_done()),
     "models": models_async,
