@@ -88,6 +88,7 @@ def test_the_sdk_reads_a_replayed_stream_as_it_reads_the_same_bytes_from_memory(
                 for event in api_of(client, exchange).create(
                     model=asked["model"], max_tokens=asked["max_tokens"], messages=asked["messages"], stream=True,
                     extra_body={k: v for k, v in asked.items() if k not in ("model", "max_tokens", "messages", "stream")},
+                    extra_query=dict(httpx2.URL(exchange.request.uri).params),
                 )
             ]  # fmt: skip
         assert got == expected
@@ -100,5 +101,6 @@ async def _again(exchange: Exchange, asked: dict[str, Any]) -> list[Any]:
         stream = await api_of(client, exchange).create(
             model=asked["model"], max_tokens=asked["max_tokens"], messages=asked["messages"], stream=True,
             extra_body={k: v for k, v in asked.items() if k not in ("model", "max_tokens", "messages", "stream")},
+            extra_query=dict(httpx2.URL(exchange.request.uri).params),
         )  # fmt: skip
         return [event.model_dump(mode="json", warnings=False) async for event in stream]
