@@ -137,6 +137,8 @@ class Reader:
             error = event.data.get("error") or self._error
             if event.data.get("status") == "interrupted":
                 error = "interrupted: the recording process died"
+            elif event.data.get("status") == "cancelled":
+                error = "cancelled"
             what = None if error is None else str(error).partition("\n")[0]  # a miss explains itself over several lines
             known = [cost for cost in self._costs if cost is not None]
             cost = sum(known) if known and len(known) == len(self._costs) else None

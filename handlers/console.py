@@ -70,7 +70,7 @@ class Console(Handler):
     def _block(self, message: Message, block: dict[str, Any]) -> bool:
         match block.get("type"):
             case "text" if message.type == "assistant":
-                self._say(message, str(block.get("text", "")), "")
+                self._say(message, str(block.get("text", "")) + (" [incomplete]" if message.data.get("incomplete") else ""), "")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
                 given = cut(json.dumps(block.get("input"), ensure_ascii=False), INPUT_CHARS)
                 self._say(message, f"TOOL USE: {block.get('name')} {given}", "yellow")
@@ -100,7 +100,7 @@ class Console(Handler):
     def _say(self, message: Message, text: str, style: str) -> None:
         head = f"[{clock(message.wall_ns)}] " if self.options.show_timestamps else ""
         if message.task:
-            head += f"[{message.task}] "
+            head += f"[{clean(message.task)}] "
         body = clean(text).rstrip("\n")
         if self._rich is None:
             self.write(f"{head}{indent(body, len(head))}\n")

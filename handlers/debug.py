@@ -29,11 +29,11 @@ class Debug(Handler):
         self.write(f"=== DEBUG STREAM START: {clean(start.title)} (run {start.run[:8]}, {start.mode}) ===\n")
 
     def message(self, message: Message) -> bool:
-        kind = message.type + (f":{message.subtype}" if message.subtype else "")
+        kind = clean(message.type + (f":{message.subtype}" if message.subtype else ""))
         offset = f" +{(message.t_ns - self._t_ns) / 1e9:.3f}s" if self.options.show_timestamps else ""
-        task = f" [{message.task}]" if message.task else ""
+        task = f" [{clean(message.task)}]" if message.task else ""
         lines = [f"[{message.seq}]{task} {kind}{offset}"]
-        lines += [f"    {name}: {indent(clean(value), 6)}" for name, value in self._fields(message)]
+        lines += [f"    {clean(name)}: {indent(clean(value), 6)}" for name, value in self._fields(message)]
         self.write("\n".join(lines) + "\n")
         return True
 

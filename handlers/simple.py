@@ -58,5 +58,5 @@ class Simple(Handler):
     def _line(self, message: Message, text: str) -> str:
         head = f"[{clock(message.wall_ns)}] " if self.options.show_timestamps else ""
         if message.task:
-            head += f"[{message.task}] "
+            head += f"[{clean(message.task)}] "
         return f"{head}{indent(clean(text).rstrip(chr(10)), len(head))}\n"

@@ -11,7 +11,18 @@ from hashlib import sha256
 from typing import Any
 
 from .events import OWN_SEQ, Ending, Entry, encode
-from .exchange import Failure, Headers, Request, decoder_for, has_frames, header, is_event_stream, timestamp, to_text
+from .exchange import (
+    Failure,
+    Headers,
+    Request,
+    content_encoding,
+    decoder_for,
+    has_frames,
+    header,
+    is_event_stream,
+    timestamp,
+    to_text,
+)
 from .fold import Fold
 from .messages import Session
 from .redact import Redactor
@@ -21,6 +32,12 @@ from .writer import RunWriter
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""
+
+PEEKED_BYTES = 1024
+"""How far back a secret that began in an earlier piece of a compressed body is looked for."""
+
+WITHHELD = Failure("Withheld", "a secret stands in this compressed body; from there on it was not recorded")
+"""Stands as the failure of an exchange whose compressed body could not be written without a secret."""
 
 Price = Callable[[str, dict[str, Any]], float | None]
 """(model, usage) -> US dollars, or None where the model's price is not known."""
@@ -51,7 +68,7 @@ class Capture:
     ) -> None:  # fmt: skip
         self._run = run
         self.place = place
-        self._redactor = redactor or Redactor()
+        self._redactor = redactor or run.redactor
         self._scrub = FrameRedactor(self._redactor)
         self._session = session or Session(run.run)
         self._price = price
@@ -63,6 +80,8 @@ class Capture:
         self._parser: FrameParser | None = None
         self._inner = FrameParser()
         self._headers: Headers = ()
+        self._seen = b""
+        self._withheld = False
         self._is_sse: bool | None = None
         self._json: list[bytes] = []
         self.fold = Fold(self._session)
@@ -94,6 +113,7 @@ class Capture:
         self.fold.request_id = header(headers, "request-id")
         self._headers = headers
         self._decoder = decoder_for(headers)
+        self._peek = decoder_for(headers)
         self._write("response.started", {
             "status": status, "reason": reason, "headers": self._redactor.headers(headers),
         })  # fmt: skip
@@ -104,7 +124,7 @@ class Capture:
             self._parser = FrameParser()
         self._bytes += len(chunk)
         pieces = [Piece(chunk, False)] if self._parser is None else self._parser.feed(chunk)
-        self._append([clean for piece in pieces for clean in self._scrub.feed(piece)])
+        self._append(self._scrubbed(pieces))
 
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
         """The exchange is over; only the first call counts. A stream whose last event came is complete, however closed."""
@@ -116,10 +136,12 @@ class Capture:
             ending = "complete"
         if self.status is not None and self.status >= 400 and ending != "cut":
             ending = "http_error"
+        if self._withheld and ending == "complete":
+            ending, failure = "cut", WITHHELD
         self.ending = ending
         self.failure = failure if error is None else failure_of(error, self._redactor)
         rest = [] if self._parser is None else self._parser.flush()
-        self._append([*(clean for piece in rest for clean in self._scrub.feed(piece)), *self._scrub.flush()])
+        self._append([*self._scrubbed(rest), *self._scrub.flush()])
         messages = self._folded_json() if self._json else []
         messages += self.fold.flush() if ending != "complete" else []
         last = self._run.append(*map(self._message, messages), self._entry("exchange.ended", self._summary()))[-1]
@@ -137,6 +159,20 @@ class Capture:
         if self._cost_usd is None and self._price is not None and self.fold.usage and isinstance(model, str):
             self._cost_usd = self._price(model, self.fold.usage)
         return self._cost_usd
+
+    def _scrubbed(self, pieces: list[Piece]) -> list[Piece]:
+        """Pieces as they may be written. Wire bytes of a compressed body are what they are: from the first one on in whose
+        content a secret shows, nothing more of the body is written, and the exchange counts as cut there."""
+        if not content_encoding(self._headers):
+            return [clean for piece in pieces for clean in self._scrub.feed(piece)]
+        clean = []
+        for piece in pieces:
+            seen = self._seen + self._peek.decode(piece.data)
+            self._seen = seen[-PEEKED_BYTES:]
+            self._withheld = self._withheld or self._redactor.search(seen) is not None
+            if not self._withheld:
+                clean.append(piece)
+        return clean
 
     def _append(self, pieces: list[Piece]) -> None:
         entries: list[Entry] = []

@@ -15,7 +15,8 @@ two, both named `retold`. At the top: `{format: 1}`. In each interaction what vc
     step, task, variables, tool_results, cost_usd   what a workflow run needs to be retold offline
 
 A body is a literal block where YAML can hold it so, a quoted string where it cannot, `!!binary` where it is not UTF-8. `.json`
-files hold the same structure. Writing is atomic; a file that is there but damaged is an error and is never overwritten.
+files hold the same structure. Writing is atomic, and a YAML file ends in `...`, so that one cut short is told. A file that is
+there but damaged is an error and is never overwritten.
 """
 
 import base64
@@ -30,11 +31,17 @@ from typing import IO, Any, NamedTuple, cast
 import yaml
 
 from .errors import CassetteError, CassetteMissing
-from .events import ENDINGS, Ending
+from .events import ENDINGS, Ending, encode
 from .exchange import Exchange, Failure, Headers, Request, Response, TimedPiece, content_encoding, has_frames, pieces_of
 
 FORMAT = 1
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
+
+MAX_DEPTH = 200
+"""Deeper nesting than any request has."""
+
+# What could be a structure deeper than that: many openings in a row, or many `[` or `{` that no JSON string explains.
+_DEEP = re.compile(r"(?:[\[{]\s*){40}|(?:^|\n)(?:[ ]*[-?:][ ]+){40}|\n {400}|(?:[\[{][^\"'\n]{0,40}){150}")
 
 _Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -67,7 +74,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
             f"{path} is not a cassette: it has no list `interactions`. It was left as it is; restore it from version "
             "control, or delete it and record again."
         )
-    _check_format(path, data)
+    _check_format(path, data, text)
     exchanges = []
     for number, entry in enumerate(data["interactions"]):
         try:
@@ -84,10 +91,11 @@ def _load(path: Path, text: str) -> Any:
     if path.suffix == ".json":
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             line = getattr(error, "lineno", 1)
             raise CassetteError(f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is.") from error
     try:
+        _check_depth(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -99,9 +107,32 @@ def _load(path: Path, text: str) -> Any:
         ) from error
 
 
-def _check_format(path: Path, data: dict[str, Any]) -> None:
+def _check_depth(text: str) -> None:
+    """Raise YAMLError for a document so deep that libyaml's parser would overflow the stack of the process.
+
+    Parsing into events needs no stack, but twice the time: it is done only where the text could be that deep.
+    """
+    if len(text) < MAX_DEPTH or _DEEP.search(text) is None:
+        return
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                mark: Any = event.start_mark
+                raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _check_format(path: Path, data: dict[str, Any], text: str) -> None:
     own = data.get("retold")
     version = own.get("format") if isinstance(own, dict) else None
+    if version is not None and path.suffix != ".json" and not text.rstrip().endswith("\n..."):
+        raise CassetteError(
+            f"{path}:{text.count(chr(10)) + 1}: the cassette is cut short: its end mark `...` is missing. It was left as it "
+            "is; restore it from version control, or delete it and record again."
+        )
     if isinstance(version, int) and version > FORMAT:
         raise CassetteError(
             f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
@@ -123,9 +154,7 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
     entry = _mapping(entry, "an interaction")
     own = _mapping(entry.get("retold") or {}, "retold")
     recorded = _mapping(entry["request"], "request")
-    request = Request(
-        str(recorded["method"]), str(recorded["uri"]), _headers(recorded.get("headers")), _body(recorded.get("body"))
-    )
+    request = Request(_word(recorded["method"]), _word(recorded["uri"]), _headers(recorded.get("headers")), _any_body(recorded))
     ending = own.get("ending", "complete")
     if ending not in ENDINGS:
         raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
@@ -145,18 +174,18 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
         request=request,
         response=response,
         ending=cast(Ending, ending),
-        failure=None if error is None else Failure(str(error["type"]), str(error["message"])),
+        failure=None if error is None else Failure(_word(error["type"]), _word(error["message"])),
         call=int(own.get("call", 0)),
         attempt=int(own.get("attempt", 1)),
-        step=str(own.get("step", "")),
-        task=str(own.get("task", "")),
-        recorded_at=str(own.get("recorded_at", "")),
+        step=_word(own.get("step", "")),
+        task=_word(own.get("task", "")),
+        recorded_at=_word(own.get("recorded_at", "")),
         started_ns=started_ns,
         ended_ns=started_ns + ended_ns,
-        stamped=str(own.get("stamped", "pull")),
+        stamped=_word(own.get("stamped", "pull")),
         cost_usd=None if own.get("cost_usd") is None else float(own["cost_usd"]),
-        variables={str(k): str(v) for k, v in _mapping(own.get("variables") or {}, "variables").items()},
-        tool_results=tuple(_mapping(result, "a tool result") for result in own.get("tool_results") or ()),
+        variables={_word(k): _word(v) for k, v in _mapping(own.get("variables") or {}, "variables").items()},
+        tool_results=tuple(_mapping(result, "a tool result") for result in _tool_results(own.get("tool_results"))),
     )
 
 
@@ -169,13 +198,13 @@ def _mapping(value: Any, what: str) -> dict[str, Any]:
 def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
     if "status_code" in recorded:  # vcrpy's httpx format before version 6
         status, reason = int(recorded["status_code"]), ""
-        body = _body(recorded.get("content", recorded.get("body")))
+        body = _body(recorded["content"]) if "content" in recorded else _any_body(recorded)
     else:
         state = _mapping(recorded["status"], "status")
-        status, reason = int(state["code"]), str(state.get("message") or "")
-        body = _body(recorded.get("body"))
+        status, reason = int(state["code"]), _word(state.get("message") or "")
+        body = _any_body(recorded)
     headers = _repaired(_headers(recorded.get("headers")), body)
-    offsets = [_ns(float(number)) for number in str(own.get("offsets_ms", "")).split()]
+    offsets = [_ns(float(number)) for number in _word(own.get("offsets_ms", "")).split()]
     first_ns = _ns(own.get("first_ms"))
     pieces = []
     for number, (data, is_frame) in enumerate(_cut(body, headers, own.get("sizes"))):
@@ -191,12 +220,34 @@ def _cut(body: bytes, headers: Headers, sizes: object) -> Iterable[tuple[bytes, 
             yield piece.data, piece.is_frame
         return
     start = 0
-    for size in map(int, str(sizes).split()):
+    for size in map(int, _word(sizes).split()):
         if body[start : start + size]:
             yield body[start : start + size], False
         start += size
     if body[start:]:
         yield body[start:], False
+
+
+def _any_body(recorded: dict[str, Any]) -> bytes:
+    """The body of a request or response; some recorders keep JSON already parsed, as `parsed_body`."""
+    if recorded.get("body") is None and recorded.get("parsed_body") is not None:
+        return encode(recorded["parsed_body"])
+    return _body(recorded.get("body"))
+
+
+def _tool_results(value: Any) -> list[Any]:
+    """Tool results; as JSON text where they hold what YAML cannot (half a surrogate pair)."""
+    found = json.loads(value) if isinstance(value, str) else value
+    if found is not None and not isinstance(found, list):
+        raise ValueError("tool_results should be a list")
+    return found or []
+
+
+def _word(value: Any) -> str:
+    """A plain value as text; a structure where one belongs is damage, and could be an alias that grows without end."""
+    if isinstance(value, dict | list | tuple | set):
+        raise ValueError(f"a {type(value).__name__} stands where text should")
+    return str(value)
 
 
 def _body(value: Any) -> bytes:
@@ -229,8 +280,14 @@ def _repaired(headers: Headers, body: bytes) -> Headers:
     return headers
 
 
-def _ns(ms: float | None) -> int:
-    return 0 if ms is None else round(float(ms) * 1_000_000)
+def _ns(ms: Any) -> int:
+    """Milliseconds of the file as nanoseconds. Raises ValueError for what is no time."""
+    if ms is None:
+        return 0
+    value = float(ms)
+    if not 0 <= value < 1e12:
+        raise ValueError(f"a time should be a number of milliseconds, and is {value}")
+    return round(value * 1_000_000)
 
 
 # Writing
@@ -264,7 +321,7 @@ _FastDumper.add_representer(str, _represent_text)
 def to_yaml(data: Any, file: IO[str]) -> None:
     """Write YAML as cassettes have it."""
     dumper = _Dumper if _has_astral(data) else _FastDumper
-    yaml.dump(data, file, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1)
+    yaml.dump(data, file, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1, explicit_end=True)
 
 
 def _has_astral(value: Any) -> bool:
@@ -353,8 +410,16 @@ def _own(exchange: Exchange) -> dict[str, Any]:
         "ended_ms": _ms(exchange.ended_ns - exchange.started_ns),
         "cost_usd": exchange.cost_usd,
         "variables": exchange.variables,
-        "tool_results": list(exchange.tool_results),
+        "tool_results": _storable(list(exchange.tool_results)),
     }
+
+
+def _storable(results: list[dict[str, Any]]) -> list[dict[str, Any]] | str:
+    try:
+        json.dumps(results, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(results)
+    return results
 
 
 def _grouped(headers: Headers) -> dict[str, list[str]]:

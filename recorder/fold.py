@@ -56,7 +56,7 @@ class Fold:
         """Take a whole JSON body: an answer without streaming, or an error envelope."""
         try:
             answer = _dict(json.loads(body))
-        except ValueError:
+        except (ValueError, RecursionError):
             return []
         if answer.get("type") == "error":
             self.error = _dict(answer.get("error"))
@@ -109,10 +109,11 @@ class Fold:
         if text := grown.pop("partial_json", ""):
             try:
                 block["input"] = json.loads(text)
-            except ValueError:  # cut inside the input: keep what came, as text
+            except (ValueError, RecursionError):  # cut inside the input: keep what came, as text
                 block["input"] = text
         for key, value in grown.items():
-            block[key] = (block.get(key) or "") + value
+            start = block.get(key)
+            block[key] = start + value if isinstance(start, str) else value
         return block
 
     def _message_delta(self, event: dict[str, Any]) -> None:

@@ -9,7 +9,6 @@ import os
 import secrets
 import sqlite3
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from . import store
 from .errors import InputError, LogError
 from .events import Entry, Event, encode
 from .messages import Message
+from .redact import Redactor
 from .writer import Mode, RunWriter, Status, seal_all
 
 DEFAULT_PATH = Path(".retold") / "log.db"
@@ -92,11 +92,14 @@ class EventLog:
 
     # Writing
 
-    def start(self, *, name: str, mode: Mode, data: dict[str, Any] | None = None) -> RunWriter:
-        """Begin a run and return its writer. `data` says what it is a run of; it is kept in the run's first event."""
+    def start(self, *, name: str, mode: Mode, data: dict[str, Any] | None = None, redactor: Redactor | None = None) -> RunWriter:
+        """Begin a run and return its writer. `data` says what it is a run of; it is kept in the run's first event.
+
+        `redactor` removes secrets from whatever is appended; by default those that the environment holds.
+        """
         with self._lock:
             connection = self._writable()
-            writer = RunWriter(self, secrets.token_hex(8), name)
+            writer = RunWriter(self, secrets.token_hex(8), name, redactor)
             self._alive.claim(writer.run)
             first = Entry("run.started", encode({"name": name, "mode": mode, **(data or {})}), t_ns=0)
             events = seal_all(writer, [first])
@@ -113,6 +116,8 @@ class EventLog:
     def append(self, writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
         """Append to the writer's run, all or nothing, and commit. Raises LogError; then nothing was appended."""
         self._do_deferred()
+        if not entries:
+            return []
         with self._lock:
             connection = self._writable()
             events = seal_all(writer, entries)
@@ -135,7 +140,10 @@ class EventLog:
         last = Entry("run.ended", encode({"status": status, "error": error, **counts}))
         with self._lock:
             connection = self._writable()
-            self._write_end(connection, writer, last, status, error, counts)
+            events = seal_all(writer, [last])
+            with self._transaction(connection):
+                self._insert_end(connection, events[0], status, error, counts)
+            writer.moved_past(events)
             self._alive.release(writer.run)
         self._notify()
 
@@ -147,18 +155,14 @@ class EventLog:
         while self._deferred:
             self._deferred.popleft()()
 
-    def _write_end(
-        self, connection: sqlite3.Connection, writer: RunWriter, last: Entry, status: str, error: str | None,
-        counts: dict[str, int],
-    ) -> None:  # fmt: skip
-        events = seal_all(writer, [last])
-        with self._transaction(connection):
-            connection.executemany(_INSERT, map(_to_row, events))
-            connection.execute(
-                "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
-                (status, error, *(counts[key] for key in _COUNTED), events[0].wall_ns, writer.run),
-            )
-        writer.moved_past(events)
+    def _insert_end(
+        self, connection: sqlite3.Connection, event: Event, status: str, error: str | None, counts: dict[str, int]
+    ) -> None:
+        connection.execute(_INSERT, _to_row(event))
+        connection.execute(
+            "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
+            (status, error, *(counts[key] for key in _COUNTED), event.wall_ns, event.run),
+        )
 
     def _transaction(self, connection: sqlite3.Connection) -> "_Transaction":
         return _Transaction(self, connection)
@@ -177,22 +181,23 @@ class EventLog:
 
     def _end_interrupted(self, connection: sqlite3.Connection) -> None:
         """Close the runs whose writer died, so that no run looks open for ever."""
-        for (run,) in connection.execute("SELECT run FROM runs WHERE status = 'running'").fetchall():
-            if self._alive.is_alive(run):
-                continue
-            last = self._row(connection, run)
-            writer = RunWriter(self, run, "")
-            writer.seq, writer.hash, writer.t_ns = last.seq + 1, last.hash, last.t_ns
-            writer.started_ns = time.monotonic_ns() - last.t_ns
-            counts = self._count(connection, run)
-            entry = Entry("run.ended", encode({"status": "interrupted", "error": None, **counts}), t_ns=last.t_ns)
-            try:
-                self._write_end(connection, writer, entry, "interrupted", None, counts)
-            except LogError as error:
-                # Another process opened the log at the same moment and has just written this very event.
-                if not isinstance(error.__cause__, sqlite3.IntegrityError):
-                    raise
-            self._alive.forget(run)
+        query = "SELECT run FROM runs WHERE status = 'running'"
+        if all(self._alive.is_alive(run) for (run,) in connection.execute(query).fetchall()):
+            return
+        with self._transaction(connection):
+            # Read again under the write lock: another process may be doing the same.
+            for (run,) in connection.execute(query).fetchall():
+                if not self._alive.is_alive(run):
+                    self._write_interrupted(connection, run)
+
+    def _write_interrupted(self, connection: sqlite3.Connection, run: str) -> None:
+        last = self._row(connection, run)
+        writer = RunWriter(self, run, "")
+        writer.moved_past([last])
+        counts = self._count(connection, run)
+        entry = Entry("run.ended", encode({"status": "interrupted", "error": None, **counts}), t_ns=last.t_ns)
+        self._insert_end(connection, seal_all(writer, [entry])[0], "interrupted", None, counts)
+        self._alive.forget(run)
 
     def _notify(self) -> None:
         with self._changed:
@@ -227,7 +232,7 @@ class EventLog:
             raise InputError(f"the log {self.path} holds no runs yet. Record or replay one first: retold run WORKFLOW.")
         if ref == "last" or ref.startswith("last~"):
             back = ref.removeprefix("last").removeprefix("~") or "0"
-            if back.isdigit() and int(back) < len(runs):
+            if back.isdecimal() and back.isascii() and int(back) < len(runs):
                 return runs[int(back)]
             raise InputError(f"no run {ref!r}: the log {self.path} holds {len(runs)} run{'' if len(runs) == 1 else 's'}.")
         for matches in ([r for r in runs if r.run == ref], [r for r in runs if r.name == ref][:1]):
@@ -347,14 +352,16 @@ class _Transaction:
         except sqlite3.Error as error:
             raise self.log._write_error(error) from error
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        failed = error
         try:
             self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
-        except sqlite3.Error as error:
+        except sqlite3.Error as refused:
+            failed = failed or refused
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
-            if kind is None:
-                raise self.log._write_error(error) from error
+        if isinstance(failed, sqlite3.Error):
+            raise self.log._write_error(failed) from failed
 
 
 def _to_row(event: Event) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlunsplit
 
 from .exchange import Request
 
@@ -51,12 +51,13 @@ def secrets_in(environ: Mapping[str, str]) -> list[str]:
 
 
 def _forms(value: str) -> set[bytes]:
-    """A value as it may stand in bytes: as it is, and escaped for JSON, with and without characters beyond ASCII."""
-    plain = value.encode("utf-8", "surrogateescape")
+    """A value as it may stand in bytes: as it is, escaped for JSON with and without characters beyond ASCII, in a URL."""
+    plain = value.encode("utf-8", "surrogatepass")
     if plain.isalnum():
         return {plain}
-    escaped = {json.dumps(value)[1:-1].encode(), json.dumps(value, ensure_ascii=False)[1:-1].encode("utf-8", "replace")}
-    return {plain, *escaped}
+    escaped = json.dumps(value)[1:-1].encode(), json.dumps(value, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
+    url = quote(value, safe="", errors="surrogatepass").encode(), quote_plus(value, errors="surrogatepass").encode()
+    return {plain, *escaped, *url}
 
 
 class Redactor:
@@ -64,14 +65,14 @@ class Redactor:
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
         values = {*secrets_in(os.environ if environ is None else environ), *filter(None, extra)}
-        # A secret in a body usually stands inside a JSON string, where some characters are escaped.
+        # A secret in a body usually stands inside a JSON string, one in a URL is quoted: some characters are escaped.
         forms = {form for value in values for form in _forms(value)}
         self.secrets: list[bytes] = sorted(forms, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join([_KEY_SHAPES, *map(re.escape, self.secrets)]))
+        self._pattern = re.compile(b"|".join([*map(re.escape, self.secrets), b"(?P<shape>%b)" % _KEY_SHAPES]))
 
-    def search(self, data: bytes) -> re.Match[bytes] | None:
-        """The first secret in `data`."""
-        return self._pattern.search(data)
+    def search(self, data: bytes, start: int = 0) -> re.Match[bytes] | None:
+        """The first secret in `data` from `start` on; its group `shape` is set where only its shape is known."""
+        return self._pattern.search(data, start)
 
     def data(self, data: bytes) -> bytes:
         """Bytes without secrets; the same object where there is nothing to remove."""
@@ -80,7 +81,7 @@ class Redactor:
         return self._pattern.sub(REDACTED.encode(), data)
 
     def text(self, text: str) -> str:
-        return self.data(text.encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+        return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Header pairs with the values of credential headers replaced; names keep their case and order."""

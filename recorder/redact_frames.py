@@ -1,12 +1,13 @@
-"""Secrets split over several deltas of a stream: found across frames, and removed before any of them is written.
+"""Secrets split over several pieces of a body: found across them, and removed before any of them is written.
 
-A frame whose text ends in what may be the beginning of a secret is held back from the log (never from the client) until the
-next frames tell; frames behind it wait with it, so that their order stays. What turns out to be ordinary text is written as
-it came, byte for byte. Of a secret at most three characters can have been written before it was recognisable.
+A piece whose text ends in what may be the beginning of a secret is held back from the log (never from the client) until the
+next ones tell; pieces behind it wait with it, so that their order stays. What turns out to be ordinary text is written as it
+came, byte for byte. Of a secret at most three characters can have been written before it was recognisable.
 """
 
 import re
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from .redact import REDACTED, Redactor
 from .sse import Piece
@@ -23,84 +24,99 @@ _SHAPE_REST = re.compile(rb"[A-Za-z0-9_\-]*")
 
 
 @dataclass
-class _Delta:
-    """A frame with text of a block: where the text stands in it, as JSON has it escaped."""
+class _Slot:
+    """A piece on its way to the log, and where in it the text of a block stands, as JSON has it escaped."""
 
     piece: Piece
-    start: int
-    text: bytes
+    start: int = 0
+    text: bytes = b""
+    settled: bool = True
 
     def put(self, text: bytes) -> None:
         data = self.piece.data
-        self.piece = Piece(data[: self.start] + text + data[self.start + len(self.text) :], True)
+        self.piece = Piece(data[: self.start] + text + data[self.start + len(self.text) :], self.piece.is_frame)
         self.text = text
 
 
+@dataclass
+class _Block:
+    """A text that goes on over several pieces: the end of what is settled, and the pieces that are not."""
+
+    tail: bytes = b""
+    open: list[_Slot] = field(default_factory=list)
+    swallowing: bool = False
+
+    def settle(self, text: bytes) -> None:
+        self.tail = (self.tail + text)[-(_MIN_PREFIX - 1) :]
+        for slot in self.open:
+            slot.settled = True
+        self.open = []
+
+
 class FrameRedactor:
-    """Takes the pieces of one response in order and gives them back scrubbed, as soon as nothing in them is in doubt."""
+    """Takes the pieces of one uncompressed body in order and gives them back scrubbed, when nothing in them is in doubt."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         starts = {b"sk-a", *(secret[:_MIN_PREFIX] for secret in redactor.secrets)}
         self._starts = re.compile(b"|".join(re.escape(start) for start in starts))
-        self._held: list[Piece | _Delta] = []
-        self._index: bytes | None = None
-        self._open: list[_Delta] = []
-        self._before = b""
-        self._tails: dict[bytes, bytes] = {}
-        self._swallowing: set[bytes] = set()
+        self._queue: deque[_Slot] = deque()
+        self._blocks: dict[bytes, _Block] = {}
 
     def feed(self, piece: Piece) -> list[Piece]:
-        """Take a piece; returns what may be written now: nothing, this piece, or everything held and this piece."""
-        piece = Piece(self._redactor.data(piece.data), piece.is_frame)
-        found = _DELTA.search(piece.data) if piece.is_frame else None
-        if found is None:
-            return self._other(piece)
-        group = 1 if found[1] is not None else 2
-        number = _INDEX.search(piece.data)
-        index = b"" if number is None else number[1]
-        delta = _Delta(piece, found.start(group), found[group])
-        if index in self._swallowing:
-            self._swallow(index, delta)
-        if self._open and index != self._index:
-            self._held.append(delta)  # another block, in between: its own beginnings are not looked for while this one is open
-            return []
-        return self._text(index, delta)
+        """Take a piece; returns what may be written now: nothing, this piece, or those held before it too."""
+        slot = _Slot(piece)
+        if not piece.is_frame:
+            slot.text = piece.data
+            self._text(self._blocks.setdefault(b"", _Block()), slot)
+        elif found := _DELTA.search(piece.data):
+            group = 1 if found[1] is not None else 2
+            slot.start, slot.text = found.start(group), found[group]
+            number = _INDEX.search(piece.data)
+            self._text(self._blocks.setdefault(b"" if number is None else number[1], _Block()), slot)
+        elif b"content_block_stop" in piece.data:
+            number = _INDEX.search(piece.data)
+            self._end(self._blocks.pop(b"" if number is None else number[1], None))
+        self._queue.append(slot)
+        return self._drained()
 
     def flush(self) -> list[Piece]:
-        """The stream is over: what is still held is not a whole secret."""
-        return self._release()
+        """The body is over: what is still held is not a whole secret."""
+        for block in self._blocks.values():
+            self._end(block)
+        return self._drained()
 
-    def _other(self, piece: Piece) -> list[Piece]:
-        if b"content_block_stop" in piece.data or b"message_stop" in piece.data or not piece.is_frame:
-            return [*self._release(), piece]
-        if self._held:
-            self._held.append(piece)
-            return []
-        return [piece]
+    def _drained(self) -> list[Piece]:
+        pieces = []
+        while self._queue and self._queue[0].settled:
+            piece = self._queue.popleft().piece
+            pieces.append(Piece(self._redactor.data(piece.data), piece.is_frame))
+        return pieces
 
-    def _text(self, index: bytes, delta: _Delta) -> list[Piece]:
-        if not self._open:
-            self._index, self._before = index, self._tails.get(index, b"")
-        parts = [*self._open, delta]
-        combined = self._before + b"".join(part.text for part in parts)
-        match = self._redactor.search(combined)
-        if match is not None and match.end() > len(self._before):
-            _remove(parts, match.start() - len(self._before), match.end() - len(self._before))
-            if match.end() == len(combined):
-                self._swallowing.add(index)
-            return self._settle(index, delta)
+    def _end(self, block: _Block | None) -> None:
+        if block is not None:
+            block.settle(b"")
+
+    def _text(self, block: _Block, slot: _Slot) -> None:
+        if block.swallowing:
+            _swallow(block, slot)
+        parts = [*block.open, slot]
+        combined = block.tail + b"".join(part.text for part in parts)
+        at = 0
+        while (match := self._redactor.search(combined, at)) is not None:
+            # What stands in the tail is written already; of a match there only the rest can still be removed.
+            low, high = match.start() - len(block.tail), match.end() - len(block.tail)
+            _remove(parts, max(low, 0), high)
+            block.swallowing = match["shape"] is not None and match.end() == len(combined)
+            combined = block.tail + b"".join(part.text for part in parts)
+            at = match.start()
+            if high <= 0:
+                at = match.end()
         if self._in_doubt(combined):
-            self._open.append(delta)
-            self._held.append(delta)
-            return []
-        return self._settle(index, delta)
-
-    def _settle(self, index: bytes, delta: _Delta) -> list[Piece]:
-        """Nothing is in doubt any more: give back what was held, and this frame."""
-        pieces = self._release()
-        self._tails[index] = (self._tails.get(index, b"") + delta.text)[-(_MIN_PREFIX - 1) :]
-        return [*pieces, delta.piece]
+            slot.settled = False
+            block.open = parts
+        else:
+            block.settle(b"".join(part.text for part in parts))
 
     def _in_doubt(self, text: bytes) -> bool:
         """Whether a secret may have begun that is not whole yet."""
@@ -110,25 +126,17 @@ class FrameRedactor:
                 return True
         return False
 
-    def _swallow(self, index: bytes, delta: _Delta) -> None:
-        """The rest of a key whose end no pattern knows: as long as it goes on, it goes on being removed."""
-        rest = _SHAPE_REST.match(delta.text)
-        assert rest is not None
-        if rest.end() < len(delta.text):
-            self._swallowing.discard(index)
-        delta.put(delta.text[rest.end() :])
 
-    def _release(self) -> list[Piece]:
-        pieces = [part.piece if isinstance(part, _Delta) else part for part in self._held]
-        if self._open and self._index is not None:
-            text = self._before + b"".join(part.text for part in self._open)
-            self._tails[self._index] = text[-(_MIN_PREFIX - 1) :]
-        self._held, self._open = [], []
-        return pieces
+def _swallow(block: _Block, slot: _Slot) -> None:
+    """The rest of a key whose end no pattern knows: as long as it goes on, it goes on being removed."""
+    rest = _SHAPE_REST.match(slot.text)
+    assert rest is not None
+    block.swallowing = rest.end() == len(slot.text)
+    slot.put(slot.text[rest.end() :])
 
 
-def _remove(parts: list[_Delta], start: int, end: int) -> None:
-    """Take [start:end) of the joined text out of the frames it stands in; the first of them says REDACTED."""
+def _remove(parts: list[_Slot], start: int, end: int) -> None:
+    """Take [start:end) of the joined text out of the pieces it stands in; the first of them says REDACTED."""
     mark, at = REDACTED.encode(), 0
     for part in parts:
         size = len(part.text)

@@ -81,6 +81,6 @@ def frame_json(frame: bytes) -> dict[str, Any] | None:
     data = parse_frame(frame)[1]
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from .events import GENESIS, OWN_SEQ, SCHEMA, Entry, Event, encode, seal
+from .redact import Redactor
 
 if TYPE_CHECKING:
     from .log import EventLog
@@ -19,10 +20,11 @@ Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 class RunWriter:
     """The writer of one run; as a context manager it ends the run, as failed if an exception passes through."""
 
-    def __init__(self, log: "EventLog", run: str, name: str) -> None:
+    def __init__(self, log: "EventLog", run: str, name: str, redactor: Redactor | None = None) -> None:
         self.log = log
         self.run = run
         self.name = name
+        self.redactor = redactor or Redactor()
         self.started_ns = time.monotonic_ns()
         self.seq = 0
         self.hash = GENESIS
@@ -54,8 +56,8 @@ class RunWriter:
     def end(self, status: Status = "completed", *, error: str | None = None) -> None:
         """Write the run's last event; a second call changes nothing: an ending is written once."""
         if not self.ended:
-            self.ended = True
             self.log.end(self, status, error)
+            self.ended = True
 
     def __enter__(self) -> Self:
         return self
@@ -77,9 +79,12 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
     for entry in entries:
         t_ns = max(t_ns, now_ns if entry.t_ns is None else entry.t_ns)
         exchange = seq if entry.exchange == OWN_SEQ else entry.exchange
-        digest = sha256(entry.payload).digest()
+        # Bodies were scrubbed frame by frame, across frames too (redact_frames.py); whatever else is written, here.
+        payload = entry.payload if entry.kind in ("frame", "chunk") else writer.redactor.data(entry.payload)
+        digest = sha256(payload).digest()
         before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest)
-        events.append(Event(writer.run, seq, t_ns, wall_ns, entry.kind, entry.step, entry.task, exchange, entry.payload,
-                            digest, before))  # fmt: skip
+        events.append(
+            Event(writer.run, seq, t_ns, wall_ns, entry.kind, entry.step, entry.task, exchange, payload, digest, before)
+        )
         seq += 1
     return events

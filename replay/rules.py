@@ -78,7 +78,7 @@ class Rules:
     def _body(self, body: bytes, names: Mapping[str, str]) -> Any:
         try:
             value = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return body.decode("utf-8", "backslashreplace")
         for ignored in self.ignore:
             _remove(value, _tokens(ignored))

@@ -214,7 +214,9 @@ class UsedCassette:
             log = self._settings.log or self._settings.recordings
             self._log = log if isinstance(log, EventLog) else EventLog(log)
             data = {"cassette": str(self.path), "record_mode": self.record_mode}
-            self._writer = self._log.start(name=self._settings.name or self.path.stem, mode=mode, data=data)
+            self._writer = self._log.start(
+                name=self._settings.name or self.path.stem, mode=mode, data=data, redactor=self._redactor
+            )
             self._session = Session()
             self.run = self._writer.run
         return self._writer

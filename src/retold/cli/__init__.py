@@ -1,8 +1,11 @@
 """The command line: one module a command, errors in one line with their exit code, results on stdout and the rest on stderr."""
 
+import functools
 import os
 import signal
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -35,25 +38,49 @@ def _main(
     """Record every Claude message stream once; retell it anywhere."""
 
 
-app.command("run")(run.run)
-app.command("ls")(ls.ls)
-app.command("show")(show.show)
-app.command("play")(play.play)
-app.command("tail")(tail.tail)
-app.command("import")(import_.import_)
-app.command("export")(export.export)
+def _piped(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose reader may go before it is done (`| head`): nothing to report, but an exit code that says so."""
+
+    @functools.wraps(function)
+    def command(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(128 + signal.SIGPIPE) from None
+
+    return command
+
+
+for name, function in (
+    ("run", run.run),
+    ("ls", ls.ls),
+    ("show", show.show),
+    ("play", play.play),
+    ("tail", tail.tail),
+    ("import", import_.import_),
+    ("export", export.export),
+):
+    app.command(name)(_piped(function))
 
 
 def main() -> None:
     """The console script `retold`."""
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         app()
     except RetoldError as error:
         print(f"retold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): nothing to report, and nothing more to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except BaseException as error:
+        if type(error).__name__ == "CancelledError":  # asyncio's, which is not imported for every command
+            sys.exit(128 + signal.SIGTERM)
+        raise
+
+
+def _terminated(*_: object) -> None:
+    """SIGTERM unwinds like an exception: temporary files go, runs are closed."""
+    sys.exit(128 + signal.SIGTERM)

@@ -35,7 +35,8 @@ class LiveApi:
         self._session = session
         self._step = step
         self._variables = dict(variables)
-        self._redactor = Redactor(extra=filter(None, (self._client.api_key, self._client.auth_token)))
+        # A key that came from a profile stands in no environment variable; what tools print is scrubbed of it too.
+        writer.redactor = Redactor(extra=filter(None, (self._client.api_key, self._client.auth_token)))
         self._price = price if cost_tracking else None
         self._recorder = Recorder(self._begin)
         self._captures: list[Capture] = []
@@ -77,7 +78,7 @@ class LiveApi:
     def _begin(self, request: Request) -> Capture:
         place = Place(self._step, "", self._calls, len(self._captures) + 1, "pull", self._variables)
         capture = Capture(
-            self._writer, request, place=place, session=self._session, redactor=self._redactor, price=self._price
+            self._writer, request, place=place, session=self._session, price=self._price
         )  # fmt: skip
         self._captures.append(capture)
         return capture
