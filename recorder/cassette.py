@@ -24,26 +24,32 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 import yaml
 
+from .cassette_forms import (
+    Loader,
+    body_of,
+    check_depth,
+    cut,
+    headers_of,
+    mapping,
+    nanoseconds,
+    plain_body,
+    repaired,
+    tool_results,
+    word,
+)
 from .errors import CassetteError, CassetteMissing
-from .events import ENDINGS, Ending, encode
-from .exchange import Exchange, Failure, Headers, Request, Response, TimedPiece, content_encoding, has_frames, pieces_of
+from .events import ENDINGS, Ending
+from .exchange import Exchange, Failure, Headers, Request, Response, TimedPiece, has_frames
 
 FORMAT = 1
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
 
-MAX_DEPTH = 200
-"""Deeper nesting than any request has."""
-
-# What could be a structure deeper than that: many openings in a row, or many `[` or `{` that no JSON string explains.
-_DEEP = re.compile(r"(?:[\[{]\s*){40}|(?:^|\n)(?:[ ]*[-?:][ ]+){40}|\n {400}|(?:[\[{][^\"'\n]{0,40}){150}")
-
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # YAML normalises these inside a literal block, or cannot hold them there.
 _NOT_LITERAL = re.compile(r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n")
@@ -95,8 +101,8 @@ def _load(path: Path, text: str) -> Any:
             line = getattr(error, "lineno", 1)
             raise CassetteError(f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is.") from error
     try:
-        _check_depth(text)
-        return yaml.load(text, Loader=_Loader)
+        check_depth(text)
+        return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
@@ -107,43 +113,25 @@ def _load(path: Path, text: str) -> Any:
         ) from error
 
 
-def _check_depth(text: str) -> None:
-    """Raise YAMLError for a document so deep that libyaml's parser would overflow the stack of the process.
-
-    Parsing into events needs no stack, but twice the time: it is done only where the text could be that deep.
-    """
-    if len(text) < MAX_DEPTH or _DEEP.search(text) is None:
-        return
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                mark: Any = event.start_mark
-                raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
 def _check_format(path: Path, data: dict[str, Any], text: str) -> None:
     own = data.get("retold")
     version = own.get("format") if isinstance(own, dict) else None
-    if version is not None and path.suffix != ".json" and not text.rstrip().endswith("\n..."):
-        raise CassetteError(
-            f"{path}:{text.count(chr(10)) + 1}: the cassette is cut short: its end mark `...` is missing. It was left as it "
-            "is; restore it from version control, or delete it and record again."
-        )
     if isinstance(version, int) and version > FORMAT:
         raise CassetteError(
             f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
             "retold: pip install -U retold."
+        )
+    if version is not None and path.suffix != ".json" and not text.rstrip().endswith("\n..."):
+        raise CassetteError(
+            f"{path}:{text.count(chr(10)) + 1}: the cassette is cut short: its end mark `...` is missing. It was left as it "
+            "is; restore it from version control, or delete it and record again."
         )
 
 
 def _line_of(text: str, number: int) -> int:
     """The line on which an interaction begins; parsed only for an error's text."""
     try:
-        root: Any = yaml.compose(text, Loader=_Loader)
+        root: Any = yaml.compose(text, Loader=Loader)
         entries = next(value for key, value in root.value if key.value == "interactions")
         return int(entries.value[number].start_mark.line) + 1
     except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError):
@@ -151,10 +139,10 @@ def _line_of(text: str, number: int) -> int:
 
 
 def _to_exchange(entry: dict[str, Any]) -> Exchange:
-    entry = _mapping(entry, "an interaction")
-    own = _mapping(entry.get("retold") or {}, "retold")
-    recorded = _mapping(entry["request"], "request")
-    request = Request(_word(recorded["method"]), _word(recorded["uri"]), _headers(recorded.get("headers")), _any_body(recorded))
+    entry = mapping(entry, "an interaction")
+    own = mapping(entry.get("retold") or {}, "retold")
+    recorded = mapping(entry["request"], "request")
+    request = Request(word(recorded["method"]), word(recorded["uri"]), headers_of(recorded.get("headers")), body_of(recorded))
     ending = own.get("ending", "complete")
     if ending not in ENDINGS:
         raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
@@ -162,132 +150,50 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
     response = (
         None
         if entry.get("response") is None or ending == "no_response"
-        else _to_response(_mapping(entry["response"], "response"), own)
+        else _to_response(mapping(entry["response"], "response"), own)
     )
     if "ending" not in own and response is not None and response.status >= 400:
         ending = "http_error"
-    ended_ns = _ns(own.get("ended_ms"))
+    ended_ns = nanoseconds(own.get("ended_ms"))
     if ended_ns == 0 and response is not None and response.pieces:
         ended_ns = response.pieces[-1].offset_ns
-    started_ns = _ns(own.get("started_ms"))
+    started_ns = nanoseconds(own.get("started_ms"))
     return Exchange(
         request=request,
         response=response,
         ending=cast(Ending, ending),
-        failure=None if error is None else Failure(_word(error["type"]), _word(error["message"])),
+        failure=None if error is None else Failure(word(error["type"]), word(error["message"])),
         call=int(own.get("call", 0)),
         attempt=int(own.get("attempt", 1)),
-        step=_word(own.get("step", "")),
-        task=_word(own.get("task", "")),
-        recorded_at=_word(own.get("recorded_at", "")),
+        step=word(own.get("step", "")),
+        task=word(own.get("task", "")),
+        recorded_at=word(own.get("recorded_at", "")),
         started_ns=started_ns,
         ended_ns=started_ns + ended_ns,
-        stamped=_word(own.get("stamped", "pull")),
+        stamped=word(own.get("stamped", "pull")),
         cost_usd=None if own.get("cost_usd") is None else float(own["cost_usd"]),
-        variables={_word(k): _word(v) for k, v in _mapping(own.get("variables") or {}, "variables").items()},
-        tool_results=tuple(_mapping(result, "a tool result") for result in _tool_results(own.get("tool_results"))),
+        variables={word(k): word(v) for k, v in mapping(own.get("variables") or {}, "variables").items()},
+        tool_results=tuple(mapping(result, "a tool result") for result in tool_results(own.get("tool_results"))),
     )
-
-
-def _mapping(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{what} should be a mapping, and is {str(value)[:60]!r}")
-    return value
 
 
 def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
     if "status_code" in recorded:  # vcrpy's httpx format before version 6
         status, reason = int(recorded["status_code"]), ""
-        body = _body(recorded["content"]) if "content" in recorded else _any_body(recorded)
+        body = plain_body(recorded["content"]) if "content" in recorded else body_of(recorded)
     else:
-        state = _mapping(recorded["status"], "status")
-        status, reason = int(state["code"]), _word(state.get("message") or "")
-        body = _any_body(recorded)
-    headers = _repaired(_headers(recorded.get("headers")), body)
-    offsets = [_ns(float(number)) for number in _word(own.get("offsets_ms", "")).split()]
-    first_ns = _ns(own.get("first_ms"))
+        state = mapping(recorded["status"], "status")
+        status, reason = int(state["code"]), word(state.get("message") or "")
+        body = body_of(recorded)
+    headers = repaired(headers_of(recorded.get("headers")), body)
+    offsets = [nanoseconds(float(number)) for number in word(own.get("offsets_ms", "")).split()]
+    first_ns = nanoseconds(own.get("first_ms"))
     pieces = []
-    for number, (data, is_frame) in enumerate(_cut(body, headers, own.get("sizes"))):
+    for number, (data, is_frame) in enumerate(cut(body, headers, own.get("sizes"))):
         # A body edited by hand may have more pieces than times: the last time holds for the rest.
         offset = offsets[min(number, len(offsets) - 1)] if offsets else first_ns
         pieces.append(TimedPiece(offset, data, is_frame))
     return Response(status, reason, headers, tuple(pieces), first_ns)
-
-
-def _cut(body: bytes, headers: Headers, sizes: object) -> Iterable[tuple[bytes, bool]]:
-    if sizes is None or has_frames(headers, body):
-        for piece in pieces_of(body, headers):
-            yield piece.data, piece.is_frame
-        return
-    start = 0
-    for size in map(int, _word(sizes).split()):
-        if body[start : start + size]:
-            yield body[start : start + size], False
-        start += size
-    if body[start:]:
-        yield body[start:], False
-
-
-def _any_body(recorded: dict[str, Any]) -> bytes:
-    """The body of a request or response; some recorders keep JSON already parsed, as `parsed_body`."""
-    if recorded.get("body") is None and recorded.get("parsed_body") is not None:
-        return encode(recorded["parsed_body"])
-    return _body(recorded.get("body"))
-
-
-def _tool_results(value: Any) -> list[Any]:
-    """Tool results; as JSON text where they hold what YAML cannot (half a surrogate pair)."""
-    found = json.loads(value) if isinstance(value, str) else value
-    if found is not None and not isinstance(found, list):
-        raise ValueError("tool_results should be a list")
-    return found or []
-
-
-def _word(value: Any) -> str:
-    """A plain value as text; a structure where one belongs is damage, and could be an alias that grows without end."""
-    if isinstance(value, dict | list | tuple | set):
-        raise ValueError(f"a {type(value).__name__} stands where text should")
-    return str(value)
-
-
-def _body(value: Any) -> bytes:
-    """A body in any form found in the wild: text, bytes, `{string: …}`, `{base64_string: …}`, nothing."""
-    if isinstance(value, dict):
-        if "base64_string" in value:
-            return base64.b64decode(value["base64_string"])
-        value = value.get("string")
-    if value is None:
-        return b""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass")
-    raise ValueError(f"a body of type {type(value).__name__}")
-
-
-def _headers(value: Any) -> Headers:
-    """Header pairs from `{name: [values]}`, `{name: value}` or a list of pairs."""
-    if value is None:
-        return ()
-    pairs = value.items() if isinstance(value, dict) else value
-    return tuple((str(name), str(item)) for name, items in pairs for item in (items if isinstance(items, list) else [items]))
-
-
-def _repaired(headers: Headers, body: bytes) -> Headers:
-    """Without a content-encoding that the body does not have: many recorders store decoded bodies under old headers."""
-    if content_encoding(headers) in ("gzip", "x-gzip") and not body.startswith(b"\x1f\x8b"):
-        return tuple((name, value) for name, value in headers if name.lower() != "content-encoding")
-    return headers
-
-
-def _ns(ms: Any) -> int:
-    """Milliseconds of the file as nanoseconds. Raises ValueError for what is no time."""
-    if ms is None:
-        return 0
-    value = float(ms)
-    if not 0 <= value < 1e12:
-        raise ValueError(f"a time should be a number of milliseconds, and is {value}")
-    return round(value * 1_000_000)
 
 
 # Writing

@@ -14,7 +14,7 @@ from typing import Any, Literal, TextIO
 
 from ..handlers import Handler, HandlerThread, make_handler
 from ..recorder.cassette import read_cassette, write_cassette
-from ..recorder.errors import CassetteMissing, MissError, RetoldError, RunError, WorkflowError
+from ..recorder.errors import CassetteMissing, MissError, RetoldError, RunError
 from ..recorder.log import EventLog
 from ..recorder.messages import Session
 from ..recorder.transfer import exchanges_of
@@ -190,25 +190,24 @@ class Runner:
         tools = _allowed(options)
         mode = options.permission_mode or "default"
         conversation.say(session.init(model=conversation.body["model"], tools=tools, cwd=str(workdir), permission_mode=mode))
-        status, error = "cancelled", None
+        done = StepResult(step.name, step.type, "cancelled", streamed=bool(threads))
         try:
             outcome = await self._converse(conversation, step, options, workdir, context)
-            status, error = ("completed", None) if outcome.error is None else ("failed", outcome.error)
+            _fill(done, options, outcome)
+            context.finish(step.name, outcome.text, outcome.cost_usd, outcome.turns)
+            context.sessions[session.id] = outcome.messages
+            if step.output_to_file is not None and outcome.error is None:
+                self._write_output(render(step.output_to_file, variables, where), options, outcome, done, writer.run)
         except (RetoldError, TimeoutError) as failure:
-            status, error = "failed", str(failure)
+            done.status, done.error = "failed", str(failure)
             if isinstance(failure, MissError):
                 raise MissError(f"step {step.name!r}: {failure}\nRecord it again with: {self._record_command()}") from failure
-            if isinstance(failure, WorkflowError):
+            if not isinstance(failure, RunError):
                 raise
-            outcome = Outcome("", 0, None, {}, None, error, {})
         finally:
-            writer.note("step.ended", {"name": step.name, "status": status, "error": error}, step=step.name)
+            writer.note("step.ended", {"name": step.name, "status": done.status, "error": done.error}, step=step.name)
             self._join_handlers(threads, result)
-        context.finish(step.name, outcome.text, outcome.cost_usd, outcome.turns)
-        context.sessions[session.id] = outcome.messages
-        done = self._result(step, options, outcome, error, writer.run, bool(threads))
-        if step.output_to_file is not None and error is None:
-            self._write_output(render(step.output_to_file, variables, where), options, outcome, done, writer.run)
+        done.messages = sum(1 for _ in self.log.messages(writer.run, step=step.name))
         return done
 
     async def _converse(
@@ -264,25 +263,6 @@ class Runner:
                 what = f"handler {thread.handler.name!r} failed: {type(thread.error).__name__}: {thread.error}"
                 result.handler_errors.append(what)
 
-    def _result(
-        self, step: schema.Step, options: schema.ClaudeOptions, outcome: Outcome, error: str | None, run: str, streamed: bool
-    ) -> StepResult:
-        return StepResult(
-            name=step.name,
-            type=step.type,
-            status="completed" if error is None else "failed",
-            text=outcome.text,
-            error=error,
-            turns=outcome.turns,
-            messages=sum(1 for _ in self.log.messages(run, step=step.name)),
-            stop_reason=outcome.stop_reason,
-            usage=outcome.usage,
-            cost_usd=outcome.cost_usd if options.cost_tracking is not False else None,
-            duration_ms=outcome.result.get("duration_ms", 0),
-            time_to_first_message_ms=outcome.result.get("ttft_ms"),
-            streamed=streamed,
-        )
-
     def _write_output(
         self, name: str, options: schema.ClaudeOptions, outcome: Outcome, step: StepResult, run: str
     ) -> None:  # fmt: skip
@@ -300,6 +280,18 @@ class Runner:
             path.write_text(text, "utf-8")
         except OSError as error:
             step.status, step.error = "failed", f"cannot write output_to_file {path}: {error.strerror}"
+
+
+def _fill(done: StepResult, options: schema.ClaudeOptions, outcome: Outcome) -> None:
+    done.status = "completed" if outcome.error is None else "failed"
+    done.error = outcome.error
+    done.text = outcome.text
+    done.turns = outcome.turns
+    done.stop_reason = outcome.stop_reason
+    done.usage = outcome.usage
+    done.cost_usd = outcome.cost_usd if options.cost_tracking is not False else None
+    done.duration_ms = outcome.result.get("duration_ms", 0)
+    done.time_to_first_message_ms = outcome.result.get("ttft_ms")
 
 
 def _conversation(
