@@ -120,6 +120,8 @@ class Capture:
 
     def data(self, chunk: bytes) -> None:
         """Wire bytes came. When this returns, what they complete is committed and they may be handed on."""
+        if self.ending is not None:
+            return
         if self._bytes == 0 and has_frames(self._headers, chunk):
             self._parser = FrameParser()
         self._bytes += len(chunk)

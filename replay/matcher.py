@@ -80,6 +80,10 @@ class Matcher:
         """What requests that mean the same have in common."""
         return self._key(self._redactor.request(request), {})
 
+    def same(self, one: Request, other: Request) -> bool:
+        """Whether two requests would be answered by the same recording."""
+        return self.key(one) == self.key(other) and self.rules.agree(one, other)
+
     def _find(self, request: Request, variables: Mapping[str, str]) -> Exchange | None:
         key = self._key(request, variables)
         found = self._first(self._waiting.get(key, ()), request)
@@ -110,7 +114,10 @@ class Matcher:
         if not self._exchanges:
             return f"{head}: it holds no exchanges."
         key = self._key(request, variables)
-        times = sum(1 for e in self._played if self._key(e.request, {}) == key)
+        alike = [e for e in self._exchanges if self._key(e.request, {}) == key]
+        times = sum(1 for e in alike if self.rules.agree(request, e.request))
+        if alike and not times:
+            return f"{head}: recordings of it are there, but a function in match_on refuses them."
         if times:
             return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
         number, differences = self._nearest(request, variables)

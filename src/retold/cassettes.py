@@ -92,30 +92,49 @@ class use_cassette:
         self._stack = contextlib.ExitStack()
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As a decorator: each call uses the cassette anew. Without a path it is named after the function."""
-        if self._path is None:
+        """As a decorator: each call uses the cassette anew. Without a path it is named after the function.
+
+        A coroutine function, a generator and an async generator are in the cassette for as long as they run.
+        """
+        path = self._path
+        if path is None:
             folder = Path(inspect.getfile(function)).parent / "cassettes"
-            self._path = folder / f"{function.__qualname__.replace('.<locals>', '')}.yaml"
+            path = folder / f"{function.__qualname__.replace('.<locals>', '')}.yaml"
 
-        if inspect.iscoroutinefunction(function):
+        @functools.wraps(function)
+        async def in_cassette_async(*args: Any, **kwargs: Any) -> Any:
+            with self._again(path):
+                return await function(*args, **kwargs)
 
-            @functools.wraps(function)
-            async def in_cassette_async(*args: Any, **kwargs: Any) -> Any:
-                with self._again():
-                    return await function(*args, **kwargs)
+        @functools.wraps(function)
+        async def in_cassette_async_generator(*args: Any, **kwargs: Any) -> Any:
+            with self._again(path):
+                async for item in function(*args, **kwargs):
+                    yield item
 
-            return in_cassette_async
+        @functools.wraps(function)
+        def in_cassette_generator(*args: Any, **kwargs: Any) -> Any:
+            with self._again(path):
+                return (yield from function(*args, **kwargs))
 
         @functools.wraps(function)
         def in_cassette(*args: Any, **kwargs: Any) -> Any:
-            with self._again():
+            with self._again(path):
                 return function(*args, **kwargs)
 
+        for is_kind, wrapper in (
+            (inspect.iscoroutinefunction, in_cassette_async),
+            (inspect.isasyncgenfunction, in_cassette_async_generator),
+            (inspect.isgeneratorfunction, in_cassette_generator),
+        ):
+            if is_kind(function):
+                return wrapper
         return in_cassette
 
-    def _again(self) -> "use_cassette":
+    def _again(self, path: Path) -> "use_cassette":
+        """The same use of a cassette once more: a use is for one block."""
         again = object.__new__(use_cassette)
-        again.__dict__ |= self.__dict__ | {"_used": None, "_stack": contextlib.ExitStack()}
+        again.__dict__ |= self.__dict__ | {"_path": path, "_used": None, "_stack": contextlib.ExitStack()}
         return again
 
     def __enter__(self) -> UsedCassette:

@@ -87,6 +87,7 @@ class UsedCassette:
         self._log: EventLog | None = None
         self._writer: RunWriter | None = None
         self._calls: list[tuple[str, int, int]] = []
+        self._open: list[Capture] = []
         self._verified: list[tuple[Exchange | None, Capture]] = []
 
     def __repr__(self) -> str:
@@ -193,6 +194,7 @@ class UsedCassette:
         assert filtered is not None  # decided before
         place = self._place(filtered)
         capture = Capture(self._run_writer("live"), filtered, place=place, session=self._session, redactor=self._redactor)
+        self._open = [other for other in self._open if other.ending is None] + [capture]
         if self.record_mode == "verify":
             recorded = self._matcher.take(filtered) if self._matcher.matches(filtered) else None
             self._verified.append((recorded, capture))
@@ -226,11 +228,13 @@ class UsedCassette:
         if self._settings.log is not None:
             writer = self._run_writer("mock")
             place = Place(call=exchange.call, attempt=exchange.attempt, stamped="replay")
+            asked = self._filtered(to_request(request)) or exchange.request
             capture = Capture(
-                writer, to_request(request), place=place, session=self._session, redactor=self._redactor,
+                writer, asked, place=place, session=self._session, redactor=self._redactor,
                 cost_usd=exchange.cost_usd,
             )  # fmt: skip
             tee(response, capture)
+            self._open.append(capture)
         return response
 
     # Loading and saving
@@ -268,13 +272,16 @@ class UsedCassette:
             return
         self._closed = True
         if self._writer is not None and self._log is not None:
+            for capture in self._open:
+                capture.end("closed")  # whoever goes on reading a stream after the block is no longer recorded
             if kept:
                 self._writer.end("completed")
             else:
                 what = f"{type(error).__name__}: {error}"
                 self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
             if kept and self._calls and self.record_mode != "verify":
-                write_cassette(self.path, self._to_keep(exchanges_of(self._log, self._writer.run)))
+                new = [exchange for exchange in exchanges_of(self._log, self._writer.run) if exchange.stamped != "replay"]
+                write_cassette(self.path, self._to_keep(new))
             if self._log is not self._settings.log:
                 self._log.close()
         if self.record_mode == "verify":
@@ -284,8 +291,7 @@ class UsedCassette:
         """The new cassette. New calls are numbered after the kept ones, so that retries stay with their call."""
         kept = list(self.exchanges)
         if self.record_mode == "all":
-            asked = {self._matcher.key(exchange.request) for exchange in new}
-            kept = [exchange for exchange in kept if self._matcher.key(exchange.request) not in asked]
+            kept = [old for old in kept if not any(self._matcher.same(e.request, old.request) for e in new)]
         last = max((exchange.call for exchange in kept), default=0)
         return kept + [replace(exchange, call=exchange.call + last) for exchange in new]
 
