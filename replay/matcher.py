@@ -5,6 +5,7 @@ name on both sides. Identical requests are consumed in recorded order and never 
 """
 
 import json
+import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -34,16 +35,18 @@ class Matcher:
         repeats: bool = False,
     ) -> None:
         self.source = source
-        self._repeats = repeats
         self.rules = rules
         self._redactor = redactor or Redactor()
+        self._repeats = repeats
+        self._lock = threading.Lock()
         self._exchanges = list(exchanges)
-        self._waiting: dict[str, deque[Exchange]] = {}
         self._played: list[Exchange] = []
         # An earlier answer may repeat a value of its own day, so every recorded value counts in every request.
         self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items()}
+        self._keys = {id(exchange): self.key(exchange.request) for exchange in self._exchanges}
+        self._waiting: dict[str, deque[Exchange]] = {}
         for exchange in self._exchanges:
-            self._waiting.setdefault(self._key(exchange.request, {}), deque()).append(exchange)
+            self._waiting.setdefault(self._keys[id(exchange)], deque()).append(exchange)
 
     def __repr__(self) -> str:
         return f"<Matcher {self.source} {len(self._played)} of {len(self._exchanges)} played>"
@@ -61,65 +64,69 @@ class Matcher:
 
     def take(self, request: Request, variables: Mapping[str, str] | None = None) -> Exchange:
         """The next recorded exchange for this request; `variables` are its volatile values. Raises MissError."""
-        request = self._redactor.request(request)
-        exchange = self._find(request, variables or {})
-        if exchange is None:
-            raise MissError(self._report(request, variables or {}))
-        waiting = self._waiting[self._key(exchange.request, {})]
-        number = next((number for number, other in enumerate(waiting) if other is exchange), None)
-        if number is not None:  # None: a repeat
-            del waiting[number]
-        self._played.append(exchange)
+        with self._lock:
+            exchange = self._find(request, variables or {})
+            if exchange is None:
+                raise MissError(self._report(request, variables or {}))
+            self._play(exchange)
         return exchange
+
+    def next_attempt(self, exchange: Exchange) -> Exchange | None:
+        """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
+        with self._lock:
+            waiting = self._waiting[self._keys[id(exchange)]]
+            if not waiting or (waiting[0].call, waiting[0].attempt) != (exchange.call, exchange.attempt + 1):
+                return None
+            following = waiting[0]
+            self._play(following)
+        return following
 
     def matches(self, request: Request, variables: Mapping[str, str] | None = None) -> bool:
         """Whether `take` would find an exchange."""
-        return self._find(self._redactor.request(request), variables or {}) is not None
-
-    def key(self, request: Request) -> str:
-        """What requests that mean the same have in common."""
-        return self._key(self._redactor.request(request), {})
+        with self._lock:
+            return self._find(request, variables or {}) is not None
 
     def same(self, one: Request, other: Request) -> bool:
         """Whether two requests would be answered by the same recording."""
         return self.key(one) == self.key(other) and self.rules.agree(one, other)
 
-    def _find(self, request: Request, variables: Mapping[str, str]) -> Exchange | None:
-        key = self._key(request, variables)
-        found = self._first(self._waiting.get(key, ()), request)
-        if found is None and self._repeats:
-            found = self._first((e for e in reversed(self._played) if self._key(e.request, {}) == key), request)
-        return found
-
-    def _first(self, exchanges: Iterable[Exchange], request: Request) -> Exchange | None:
-        return next((exchange for exchange in exchanges if self.rules.agree(request, exchange.request)), None)
-
-    def next_attempt(self, exchange: Exchange) -> Exchange | None:
-        """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
-        waiting = self._waiting.get(self._key(exchange.request, {}))
-        if not waiting or waiting[0].call != exchange.call or waiting[0].attempt != exchange.attempt + 1:
-            return None
-        self._played.append(waiting[0])
-        return waiting.popleft()
-
-    def _key(self, request: Request, variables: Mapping[str, str]) -> str:
-        return json.dumps(self._meaning(request, variables), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    def key(self, request: Request, variables: Mapping[str, str] | None = None) -> str:
+        """What requests that mean the same have in common."""
+        return json.dumps(self._meaning(request, variables or {}), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
-        return self.rules.meaning(request, self._recorded | {value: name for name, value in variables.items() if value})
+        """Both sides are scrubbed: what is secret here may have been none where the recording was made."""
+        names = self._recorded | {value: name for name, value in variables.items() if value}
+        return self.rules.meaning(self._redactor.request(request), names)
+
+    def _find(self, request: Request, variables: Mapping[str, str]) -> Exchange | None:
+        key = self.key(request, variables)
+        candidates = list(self._waiting.get(key, ()))
+        if self._repeats:
+            candidates += [exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key]
+        return next((exchange for exchange in candidates if self.rules.agree(request, exchange.request)), None)
+
+    def _play(self, exchange: Exchange) -> None:
+        waiting = self._waiting[self._keys[id(exchange)]]
+        for number, other in enumerate(waiting):
+            if other is exchange:  # a repeat is no longer there
+                del waiting[number]
+                break
+        self._played.append(exchange)
 
     def _report(self, request: Request, variables: Mapping[str, str]) -> str:
         asked = f"{request.method} {urlsplit(request.uri).path}"
         head = f"no recorded exchange answers call {len(self._played) + 1}, {asked}, in {self.source}"
         if not self._exchanges:
             return f"{head}: it holds no exchanges."
-        key = self._key(request, variables)
-        alike = [e for e in self._exchanges if self._key(e.request, {}) == key]
-        times = sum(1 for e in alike if self.rules.agree(request, e.request))
-        if alike and not times:
-            return f"{head}: recordings of it are there, but a function in match_on refuses them."
+        key = self.key(request, variables)
+        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == key]
+        times = sum(1 for exchange in alike if self.rules.agree(request, exchange.request))
         if times:
             return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
+        if alike:
+            said_no = ", ".join(self.rules.disagreeing(request, alike[0].request))
+            return f"{head}: a recording of it is there, but in match_on {said_no} refuses it."
         number, differences = self._nearest(request, variables)
         lines = [f"{head}.", f"Nearest is recorded exchange {number}; it differs in:"]
         lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]

@@ -43,6 +43,9 @@ class Rules:
         for name in self.match_on:
             if isinstance(name, str) and name not in NAMES:
                 raise InputError(f"unknown rule {name!r} in match_on; there are {', '.join(NAMES)}, or give a function.")
+        for path in self.ignore:
+            if not path or "".join(match[0] for match in _TOKEN.finditer(path)) != path.replace(".", ""):
+                raise InputError(f"{path!r} in ignore is no path of a JSON body; write a.b, a[*].b, a[0] or **.b.")
 
     def meaning(self, request: Request, names: Mapping[str, str]) -> dict[str, Any]:
         """Everything of a request that counts; `names` are volatile texts and what they are called."""
@@ -50,7 +53,12 @@ class Rules:
 
     def agree(self, request: Request, recorded: Request) -> bool:
         """Whether every predicate says that they agree."""
-        return all(_says_yes(rule, request, recorded) for rule in self.match_on if not isinstance(rule, str))
+        return not self.disagreeing(request, recorded)
+
+    def disagreeing(self, request: Request, recorded: Request) -> list[str]:
+        """The names of the predicates that say no."""
+        predicates = [rule for rule in self.match_on if not isinstance(rule, str)]
+        return [getattr(rule, "__name__", repr(rule)) for rule in predicates if not _says_yes(rule, request, recorded)]
 
     def _part(self, rule: str, request: Request, names: Mapping[str, str]) -> Any:
         url = urlsplit(request.uri)
@@ -77,7 +85,7 @@ class Rules:
 
     def _body(self, body: bytes, names: Mapping[str, str]) -> Any:
         try:
-            value = json.loads(body)
+            value = json.loads(body, parse_float=_number)
         except (ValueError, RecursionError):
             return body.decode("utf-8", "backslashreplace")
         for ignored in self.ignore:
@@ -113,6 +121,12 @@ def _headers(headers: Headers) -> dict[str, list[str]]:
     return found
 
 
+def _number(text: str) -> float | int:
+    """1.0 is worth what 1 is worth."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
 def _tokens(ignored: str) -> list[str]:
     return [match[1] or match[0] for match in _TOKEN.finditer(ignored)]
 
@@ -127,9 +141,12 @@ def _remove(value: Any, tokens: list[str]) -> None:
                 _remove(item, tokens)
         return
     if isinstance(value, list):
-        for number, item in enumerate(value):
-            if head in ("*", str(number)) and rest:
-                _remove(item, rest)
+        chosen = [number for number in range(len(value)) if head in ("*", str(number))]
+        for number in reversed(chosen):
+            if rest:
+                _remove(value[number], rest)
+            else:
+                del value[number]
     elif isinstance(value, dict) and head in value:
         if rest:
             _remove(value[head], rest)

@@ -181,7 +181,7 @@ class UsedCassette:
     def _is_ours(self, request: Any) -> bool:
         """The Anthropic API, told by its host or by the version header that every client of it sends; or a further host."""
         host = urlsplit(str(request.url)).hostname or ""
-        ours = host.endswith("anthropic.com") or "anthropic-version" in request.headers
+        ours = host == "anthropic.com" or host.endswith(".anthropic.com") or "anthropic-version" in request.headers
         return ours or any(fnmatch(host, pattern) for pattern in self._settings.hosts)
 
     def _filtered(self, request: Request) -> Request | None:
