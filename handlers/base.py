@@ -139,7 +139,8 @@ class Reader:
                 error = "interrupted: the recording process died"
             elif event.data.get("status") == "cancelled":
                 error = "cancelled"
-            what = None if error is None else str(error).partition("\n")[0]  # a miss explains itself over several lines
+            # A miss explains itself over several lines; here its first will do.
+            what = None if error is None else str(error).partition("\n")[0].rstrip(".")
             known = [cost for cost in self._costs if cost is not None]
             cost = sum(known) if known and len(known) == len(self._costs) else None
             self.handler.end(StreamEnd(event.t_ns - began.t_ns, what, self._usage, cost), self.count, self.shown)
@@ -216,12 +217,15 @@ def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
         if first["type"] == "extra_forbidden":
             hint = nearest(option, list(handler.Options.model_fields))
             raise HandlerError(f"handler {handler.name!r} has no option {option!r}{sentence(hint)}") from error
-        raise HandlerError(f"handler {handler.name!r}, option {option!r}: {first['msg'].lower()}.") from error
+        wanted = "true or false" if first["type"].startswith("bool") else first["msg"].removeprefix("Input should be ")
+        raise HandlerError(
+            f"handler {handler.name!r}: option {option!r} should be {wanted}, and is {first['input']!r}."
+        ) from error
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
     """`; did you mean 'simple'?`, or the list of what there is."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.65)
     if close:
         return f"; did you mean {close[0]!r}?"
     return f"; there are {', '.join(words)}" if words else "; it takes none"

@@ -19,6 +19,8 @@ INPUT_CHARS = 60
 
 
 class ConsoleOptions(Options):
+    """What console shows."""
+
     show_header: bool = True
     show_stats: bool = True
     show_tool_use: bool = True
@@ -49,7 +51,7 @@ class Console(Handler):
             self._box(clean(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
 
     def message(self, message: Message) -> bool:
-        if self._first_ns is None and message.type != "system":
+        if self._first_ns is None and message.type not in ("system", "result"):
             self._first_ns = message.t_ns
         if message.type == "result":
             self._result = message.data

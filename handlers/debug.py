@@ -12,6 +12,8 @@ _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_
 
 
 class DebugOptions(Options):
+    """What debug shows."""
+
     show_timestamps: bool = True
     show_tool_use: bool = True
     show_tool_results: bool = True

@@ -23,4 +23,5 @@ def as_json(message: Message) -> dict[str, Any]:
 
 
 def json_line(message: Message) -> str:
+    """`as_json` as one line of text."""
     return json.dumps(as_json(message), ensure_ascii=False) + "\n"

@@ -18,6 +18,8 @@ RESULT_CHARS = 50
 
 
 class SimpleOptions(Options):
+    """What simple shows."""
+
     show_timestamps: bool = True
     show_tool_use: bool = True
     show_tool_results: bool = True

@@ -41,4 +41,5 @@ def indent(text: str, width: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
+    """`1 message`, `2 messages`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

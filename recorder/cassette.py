@@ -73,7 +73,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     except FileNotFoundError as error:
         raise CassetteMissing(f"no cassette at {path}.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise CassetteError(f"cannot read the cassette {path}: {error}.") from error
+        raise CassetteError(f"cannot read the cassette {path}: {getattr(error, 'strerror', None) or error}.") from error
     data = _load(path, text)
     if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
         raise CassetteError(

@@ -43,6 +43,7 @@ def check_depth(text: str) -> None:
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
+    """A value that must be a mapping. Raises ValueError naming `what` it is not."""
     if not isinstance(value, dict):
         raise ValueError(f"{what} should be a mapping, and is {str(value)[:60]!r}")
     return value
@@ -111,6 +112,7 @@ def nanoseconds(ms: Any) -> int:
 
 
 def cut(body: bytes, headers: Headers, sizes: object) -> Iterable[tuple[bytes, bool]]:
+    """A body in its pieces: by the recorded `sizes`, or as recording would have cut it."""
     if sizes is None or has_frames(headers, body):
         for piece in pieces_of(body, headers):
             yield piece.data, piece.is_frame

@@ -142,7 +142,7 @@ class EventLog:
             connection = self._writable()
             events = seal_all(writer, [last])
             with self._transaction(connection):
-                self._insert_end(connection, events[0], status, error, counts)
+                self._insert_end(connection, events[0], status, error, counts, ended_ns=events[0].wall_ns)
             writer.moved_past(events)
             self._alive.release(writer.run)
         self._notify()
@@ -156,12 +156,19 @@ class EventLog:
             self._deferred.popleft()()
 
     def _insert_end(
-        self, connection: sqlite3.Connection, event: Event, status: str, error: str | None, counts: dict[str, int]
+        self,
+        connection: sqlite3.Connection,
+        event: Event,
+        status: str,
+        error: str | None,
+        counts: dict[str, int],
+        *,
+        ended_ns: int,
     ) -> None:
         connection.execute(_INSERT, _to_row(event))
         connection.execute(
             "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
-            (status, error, *(counts[key] for key in _COUNTED), event.wall_ns, event.run),
+            (status, error, *(counts[key] for key in _COUNTED), ended_ns, event.run),
         )
 
     def _transaction(self, connection: sqlite3.Connection) -> "_Transaction":
@@ -196,7 +203,7 @@ class EventLog:
         writer.moved_past([last])
         counts = self._count(connection, run)
         entry = Entry("run.ended", encode({"status": "interrupted", "error": None, **counts}), t_ns=last.t_ns)
-        self._insert_end(connection, seal_all(writer, [entry])[0], "interrupted", None, counts)
+        self._insert_end(connection, seal_all(writer, [entry])[0], "interrupted", None, counts, ended_ns=last.wall_ns)
         self._alive.forget(run)
 
     def _notify(self) -> None:

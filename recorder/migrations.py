@@ -80,6 +80,7 @@ FROM events WHERE kind = 'exchange.ended' AND kind <> 'frame' AND json_extract(p
 
 @migrations()
 def m001_log(db: Database) -> None:
+    """The first version of the log."""
     for statements in (EVENTS, RUNS, VIEWS):
         _script(db, statements)
     db.execute("PRAGMA user_version = 1")

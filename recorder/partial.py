@@ -29,7 +29,9 @@ def _incomplete(log: EventLog, run: str) -> Iterator[Event]:
     for event in log.events(run, kinds=("exchange.ended",)):
         started.pop(event.exchange or -1, None)
     for exchange in started:
-        fold, parser, last = Fold(Session(run)), FrameParser(), started[exchange]
+        last = started[exchange]
+        said = [m for m in log.messages(run, step=last.step or None) if m.task == last.task and m.data.get("session_id")]
+        fold, parser = Fold(Session(said[-1].data["session_id"] if said else run)), FrameParser()
         decoder = decoder_for(())
         for event in log.events(run, exchange=exchange, kinds=("response.started", "frame", "chunk")):
             last = event

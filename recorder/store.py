@@ -46,6 +46,8 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """A read-only connection; raises LogError where there is no log, LogVersionError where it is newer."""
+    if path.is_dir():
+        raise LogError(f"{path} is a folder, not a log. Name the file with --db FILE.")
     if not path.is_file():
         raise LogError(f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE.")
     connection = None

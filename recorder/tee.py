@@ -305,4 +305,5 @@ def to_request(request: Any) -> Request:
 
 
 def pairs(headers: Any) -> tuple[tuple[str, str], ...]:
+    """Headers as pairs of text, in order and with the case they had on the wire."""
     return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)

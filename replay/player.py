@@ -77,6 +77,7 @@ def wait_until(deadline_ns: int) -> None:
 
 
 async def wait_until_async(deadline_ns: int) -> None:
+    """`wait_until` for an event loop."""
     left_ns = deadline_ns - time.monotonic_ns()
     if left_ns > 0:
         await asyncio.sleep(left_ns / 1e9)

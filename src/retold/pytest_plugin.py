@@ -29,6 +29,7 @@ _known = pytest.StashKey[dict[str, set[str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options and ini settings of retold."""
     group = parser.getgroup("retold")
     group.addoption("--retold-mode", choices=MODES, default=None, help="Record mode for every cassette, also under CI.")
     group.addoption("--retold-timing", default=None, metavar="T", help="instant, original, or a factor such as 2x.")
@@ -52,6 +53,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark known and begin to count."""
     config.addinivalue_line("markers", "retold(path=None, **options): record or replay with retold.use_cassette.")
     config.stash[STATS] = Stats()
     config.stash[_known] = {}
@@ -68,6 +70,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember whether a test failed: then its cassette is not replaced."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
     if report.failed:
         item.stash[FAILED] = True
@@ -178,6 +181,7 @@ class _Controller:
 
 
 def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    """Where xdist runs, gather what its workers counted."""
     if manager.get_name(plugin) == "dsession":
         manager.register(_Controller(), "retold-controller")
 

@@ -51,10 +51,12 @@ class Hooks:
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Offer pytest-recording's hook."""
     pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Make pytest-recording's marks known."""
     config.addinivalue_line("markers", "vcr: Mark the test as using a cassette.")
     config.addinivalue_line("markers", "block_network: Block network access except while recording.")
     config.addinivalue_line("markers", "default_cassette: Override the default cassette name.")
@@ -63,11 +65,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def record_mode(request: pytest.FixtureRequest) -> str:
+    """The mode named on the command line, else none."""
     return request.config.getoption("--record-mode") or "none"
 
 
 @pytest.fixture(scope="session")
 def disable_recording(request: pytest.FixtureRequest) -> bool:
+    """Whether every request is let through."""
     return bool(request.config.getoption("--disable-recording"))
 
 
@@ -79,12 +83,14 @@ def vcr_config() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def vcr_cassette_dir(request: pytest.FixtureRequest) -> str:
+    """`cassettes/<module>` beside the module; a suite may override it."""
     path = Path(request.node.path)
     return str(path.parent / "cassettes" / path.stem)
 
 
 @pytest.fixture
 def default_cassette_name(request: pytest.FixtureRequest) -> str:
+    """The file name of the test's cassette, without its suffix."""
     marker = request.node.get_closest_marker("default_cassette")
     if marker is not None:
         return str(marker.args[0])
@@ -94,11 +100,13 @@ def default_cassette_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def vcr_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
+    """Every `vcr` mark of the test, the closest first."""
     return list(request.node.iter_markers(name="vcr"))
 
 
 @pytest.fixture
 def allowed_hosts(request: pytest.FixtureRequest, vcr_config: dict[str, Any]) -> Sequence[str]:
+    """Patterns of hosts that stay open where the network is blocked: from the mark, the option, or `vcr_config`."""
     marker = request.node.get_closest_marker("block_network")
     named = marker.kwargs.get("allowed_hosts") if marker is not None else None
     named = named or request.config.getoption("--allowed-hosts") or vcr_config.get("allowed_hosts") or ()

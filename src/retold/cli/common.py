@@ -27,10 +27,12 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique
 
 
 def print_json(value: Any) -> None:
+    """One JSON value on stdout, for a person to read too."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def print_json_lines(values: Iterable[Any]) -> None:
+    """One JSON value a line, each flushed when it is there."""
     for value in values:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
         sys.stdout.flush()

@@ -22,6 +22,7 @@ def export(
 
     Example: retold export last -o cassettes/hello.yaml
     """
+    from ..handlers.text import plural
     from ..recorder.cassette import dump_cassette, write_cassette
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
@@ -32,10 +33,12 @@ def export(
     exchanges = exchanges_of(log, found.run)
     if not exchanges:
         raise InputError(f"run {found.run} ({found.name}) has no exchanges to export.")
+    if output is not None and output.exists() and not force:
+        raise InputError(f"{output} is there already; name another file, or replace it with --force.")
+    if found.mode == "mock":
+        note(f"retold: run {found.run[:8]} is a replay; the cassette has the pace of the replay, not of what it replays")
     if output is None:
         dump_cassette(exchanges, sys.stdout)
         return
-    if output.exists() and not force:
-        raise InputError(f"{output} is there already; name another file, or replace it with --force.")
     write_cassette(output, exchanges)
-    note(f"retold: {len(exchanges)} exchanges of run {found.run} written to {output}")
+    note(f"retold: {plural(len(exchanges), 'exchange')} of run {found.run[:8]} written to {output}")

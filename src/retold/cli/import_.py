@@ -18,6 +18,7 @@ def import_(
 
     Example: retold import tests/cassettes/test_chat.yaml
     """
+    from ..handlers.text import plural
     from ..recorder.cassette import read_cassette
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
@@ -34,6 +35,6 @@ def import_(
             run = import_exchanges(log, cassette.exchanges, name=title, source=str(cassette.path))
             imported.append({"run": run, "name": title, "file": str(cassette.path), "exchanges": len(cassette.exchanges)})
             if not json:
-                print(f"{run}  {title}  {len(cassette.exchanges)} exchanges", flush=True)
+                print(f"{run}  {title}  {plural(len(cassette.exchanges), 'exchange')}", flush=True)
     if json:
         print_json(imported)

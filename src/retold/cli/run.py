@@ -76,15 +76,15 @@ def _mode(live: bool | None) -> Literal["mock", "live"]:
 
 
 def _summarise(result: "RunResult") -> None:
+    from ..handlers.text import plural
+
     messages = sum(step.messages for step in result.steps)
-    steps = f"{len(result.steps)} step{'' if len(result.steps) == 1 else 's'}, {messages} messages"
+    steps = f"{plural(len(result.steps), 'step')}, {plural(messages, 'message')}"
     verb = "replayed" if result.mode == "mock" else "recorded"
     where = f"{verb} {'from' if result.mode == 'mock' else 'to'} {result.cassette}"
-    for failure in result.handler_errors:
-        note(f"retold: {failure}")
-    for remark in result.notes:
-        note(f"retold: {remark}")
     if result.error is not None:
         note(f"retold: run {result.run[:8]} failed ({result.mode}; {steps}): {result.error}")
     else:
         note(f"retold: run {result.run[:8]} {result.status}: {steps}, {where}")
+    for remark in (*result.handler_errors, *result.notes):
+        note(f"retold: {remark}")

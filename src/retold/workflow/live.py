@@ -68,6 +68,10 @@ class LiveApi:
         )
         if isinstance(failure, ValueError):
             return replace(reply, error=f"the SDK could not read the answer: {failure}")
+        if reply.ending == "no_response":
+            return replace(reply, error=f"{reply.error} (asked {self._client.base_url})")
+        if reply.status == 401:
+            return replace(reply, error=f"{reply.error} (check ANTHROPIC_API_KEY)")
         return reply
 
     async def _create(self, body: dict[str, Any]) -> Any:

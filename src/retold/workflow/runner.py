@@ -200,6 +200,10 @@ class Runner:
                 self._write_output(render(step.output_to_file, variables, where), options, outcome, done, writer.run)
         except (RetoldError, TimeoutError) as failure:
             done.status, done.error = "failed", str(failure)
+            if isinstance(failure, RunError):
+                conversation.say(
+                    session.result({"subtype": "error_during_execution", "is_error": True, "errors": [str(failure)]})
+                )
             if isinstance(failure, MissError):
                 raise MissError(f"step {step.name!r}: {failure}\nRecord it again with: {self._record_command()}") from failure
             if not isinstance(failure, RunError):

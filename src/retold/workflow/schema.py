@@ -16,6 +16,8 @@ DEFAULT_MODEL = "sonnet"
 
 
 class Model(BaseModel):
+    """A strict part of a workflow file."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -83,6 +85,8 @@ class RetryConfig(Model):
 
 
 class ClaudeOptions(Model):
+    """How a conversation is held and shown; None is what nobody said."""
+
     model: str | None = None
     fallback_model: str | None = None
     max_turns: Annotated[int, Field(ge=1)] | None = None
@@ -121,15 +125,21 @@ STEP_TYPES = ("claude",)
 
 
 class Environment(Model):
+    """Where a workflow runs."""
+
     mode: Literal["development", "production", "test"] | None = None
 
 
 class Defaults(Model):
+    """What holds for every step that does not say otherwise."""
+
     output_dir: str | None = None
     claude_options: ClaudeOptions = ClaudeOptions()
 
 
 class Workflow(Model):
+    """A workflow: its steps, and what they share."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")]
     description: str | None = None
     version: str | float | int | None = None

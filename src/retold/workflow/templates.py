@@ -19,6 +19,7 @@ VOLATILE = ("execution_id", "date")
 
 
 def has_template(text: str) -> bool:
+    """Whether a text has anything to fill in."""
     return "{{" in text or "{%" in text
 
 

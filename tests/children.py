@@ -1,0 +1,78 @@
+"""`retold` as a child process that a test watches, stops and kills."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import retold
+
+DEADLINE_S = 30.0
+
+Child = subprocess.Popen[str]
+
+
+class Folder:
+    """A working directory in which `retold` runs as a child that can be watched, stopped and killed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = retold.EventLog(path / ".retold" / "log.db")
+        self.children: list[Child] = []
+
+    def spawn(self, *args: str | Path, url: str = "", **environment: str) -> Child:
+        """Start `retold ARGS` and go on; `url` makes it live-capable."""
+        own = {"PATH": os.environ["PATH"], "HOME": str(self.path), "LANG": "C.UTF-8", "TZ": "UTC"}
+        key = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"} if url else {}
+        command, env = [sys.executable, "-m", "retold", *map(str, args)], own | key | environment
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.children.append(subprocess.Popen(command, env=env, cwd=self.path, preexec_fn=_heed_sigint, **pipes))
+        return self.children[-1]
+
+    def newest(self) -> retold.RunInfo:
+        return self.log.runs(limit=1)[0]
+
+    def frames(self) -> int:
+        """How many frames the newest run has, 0 while there is no log."""
+        return self.newest().frames if self.log.path.exists() and self.log.runs() else 0
+
+    def close(self) -> None:
+        for child in self.children:
+            with child:  # closes its pipes and waits
+                child.kill()
+
+
+def _heed_sigint() -> None:
+    """A child of a job in the background (`make test &`) would ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def rest_of(child: Child) -> tuple[str, str]:
+    """What a child still writes to stdout and stderr until it ends."""
+    assert child.stdout is not None
+    assert child.stderr is not None
+    limit = threading.Timer(DEADLINE_S, child.kill)
+    limit.start()
+    try:
+        return child.stdout.read(), child.stderr.read()
+    finally:
+        child.wait()
+        limit.cancel()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return as soon as the condition holds; fail where it does not in time."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def line_of(stream: IO[str] | None) -> str:
+    assert stream is not None
+    return stream.readline()

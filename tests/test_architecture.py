@@ -1,0 +1,228 @@
+"""The house holds: imports go down only, rooms stay small, everything public is documented, and the lists match the tree."""
+
+import ast
+import os
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+import retold
+from retold.cli import app
+from retold.workflow.tools import DEFINITIONS
+from tests.conftest import ROOT
+
+HOMES = {
+    "retold": ROOT / "src" / "retold",
+    "retold.recorder": ROOT / "recorder",
+    "retold.replay": ROOT / "replay",
+    "retold.handlers": ROOT / "handlers",
+}
+"""Packages and the folders they stand in."""
+
+MAY_IMPORT = {
+    "retold.recorder": {"retold.recorder"},
+    "retold.replay": {"retold.replay", "retold.recorder"},
+    "retold.handlers": {"retold.handlers", "retold.recorder"},
+}
+
+MAX_MODULE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """Every module of the application by its name, each once: the links under src/retold are not followed."""
+    for package, home in HOMES.items():
+        for folder, inner, files in os.walk(home):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            for file in files:
+                if file.endswith(".py"):
+                    path = Path(folder, file)
+                    parts = path.relative_to(home).with_suffix("").parts
+                    yield ".".join([package, *parts]).removesuffix(".__init__"), path
+
+
+MODULES = dict(modules())
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+def imports_of(name: str) -> Iterator[tuple[str, bool]]:
+    """(module, whether it was named relatively) of every import of ours, wherever in the module it stands."""
+    is_package = MODULES[name].name == "__init__.py"
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, False) for alias in node.names if alias.name.partition(".")[0] == "retold")
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            parts = name.split(".")
+            base = parts[: len(parts) - node.level + is_package]
+            whole = ".".join([*base, *filter(None, [node.module])])
+            yield from ((f"{whole}.{alias.name}", True) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "retold":
+            yield str(node.module), False
+
+
+def room_of(name: str) -> str:
+    """The package of `HOMES` that a module belongs to."""
+    return max((home for home in HOMES if name == home or name.startswith(home + ".")), key=len)
+
+
+# Imports and sizes
+
+
+def test_every_module_is_looked_at() -> None:
+    """The walk below finds the packages it is meant to judge."""
+    assert {room_of(name) for name in MODULES} == set(HOMES)
+    assert ("retold.recorder.errors.MissError", True) in set(imports_of("retold.workflow.tools"))
+
+
+def test_imports_go_down_only() -> None:
+    """recorder imports nothing of ours, replay and handlers only recorder; also inside functions and for type checkers."""
+    wrong = [
+        f"{name} imports {imported}"
+        for name in MODULES
+        for imported, _ in imports_of(name)
+        if room_of(imported) not in MAY_IMPORT.get(room_of(name), set(HOMES))
+    ]
+    assert wrong == []
+
+
+def test_imports_of_ours_are_relative() -> None:
+    """Inside the packages modules name each other relatively."""
+    assert [f"{name} imports {ours}" for name in MODULES for ours, relative in imports_of(name) if not relative] == []
+
+
+def test_modules_are_short() -> None:
+    """No module is longer than a person reads at one go."""
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > MAX_MODULE_LINES} == {}
+
+
+def test_functions_are_short() -> None:
+    """No function is longer than a screen."""
+    functions = [
+        (f"{name}.{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1)
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert [(name, lines) for name, lines in functions if lines > MAX_FUNCTION_LINES] == []
+
+
+# Documentation
+
+
+def test_every_module_says_what_it_is() -> None:
+    """Every module begins with a docstring."""
+    assert [name for name, tree in TREES.items() if not ast.get_docstring(tree)] == []
+
+
+def test_every_public_function_and_class_is_documented() -> None:
+    """Every public function and class of a module says what it is; pytest's hooks are documented by pytest."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    public = [
+        (f"{name}.{node.name}", ast.get_docstring(node))
+        for name, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, kinds) and not node.name.startswith(("_", "pytest_"))
+    ]
+    assert [name for name, said in public if not said] == []
+
+
+@pytest.mark.parametrize("name", retold.__all__)
+def test_public_name_is_importable_and_documented(name: str) -> None:
+    """`from retold import NAME` works for every public name, and `help(NAME)` has something to say."""
+    assert getattr(retold, name).__doc__
+
+
+def test_public_names_are_the_same_for_type_checkers() -> None:
+    """What a type checker sees is what is imported on first use, from the same module."""
+    (block,) = (node for node in TREES["retold"].body if isinstance(node, ast.If))
+    told = {
+        alias.asname or alias.name: str(node.module)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert told == retold._HOME_OF
+
+
+def test_unknown_public_name_is_an_attribute_error() -> None:
+    """A name that is not public fails like any other missing attribute."""
+    with pytest.raises(AttributeError, match="module 'retold' has no attribute 'nope'"):
+        _ = retold.nope
+
+
+COMMANDS: dict[str, Any] = dict(getattr(typer.main.get_command(app), "commands", {}))
+
+
+def test_commands_are_found() -> None:
+    """The commands judged below are those of the help."""
+    assert {"run", "ls", "show", "play", "tail", "import", "export"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_has_an_example_that_it_accepts(name: str) -> None:
+    """Every command's help ends with an example, and the command takes the example's arguments."""
+    command = COMMANDS[name]
+    _, found, example = command.help.partition("Example: ")
+    assert found
+    program, called, *arguments = shlex.split(example.splitlines()[0])
+    assert (program, called) == ("retold", name)
+    command.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_says_what_it_does(name: str) -> None:
+    """Every option of every command has its line of help."""
+    options = [option for option in COMMANDS[name].params if option.param_type_name == "option"]
+    assert [option.name for option in options if not option.help] == []
+
+
+# Lists
+
+
+def test_packages_to_ship_are_those_of_the_tree() -> None:
+    """A sub-package that pyproject.toml does not list is silently missing from the wheel."""
+    tree = {name for name, path in MODULES.items() if path.name == "__init__.py"}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == tree
+
+
+def test_package_folders_are_mapped() -> None:
+    """Build and type checkers look into the same folders: `package-dir` and the links say the same."""
+    mapped = PROJECT["tool"]["setuptools"]["package-dir"]
+    assert {name: ROOT / folder for name, folder in mapped.items()} == HOMES
+    for name, home in HOMES.items():
+        assert (ROOT / "src" / Path(*name.split("."))).resolve() == home
+
+
+def test_package_data_is_there() -> None:
+    """Type checkers of users find the marker that the wheel ships."""
+    assert PROJECT["tool"]["setuptools"]["package-data"] == {"retold": ["py.typed"]}
+    assert (ROOT / "src" / "retold" / "py.typed").is_file()
+
+
+def test_every_example_has_its_cassette() -> None:
+    """Every workflow among the examples runs out of the box."""
+    examples = sorted(path.name for path in (ROOT / "examples").glob("*.yaml"))
+    assert examples
+    assert [name for name in examples if not (ROOT / "cassettes" / name).is_file()] == []
+
+
+TOOLSET = "BetaManagedAgentsAgentToolset20260401{}Input"
+
+
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_tool_definition_matches_the_toolset_that_runs_it(name: str) -> None:
+    """What a request says of a tool are the parameters that the SDK's own tool takes."""
+    import anthropic.types.beta
+
+    fields = getattr(anthropic.types.beta, TOOLSET.format(name)).model_fields
+    schema = DEFINITIONS[name]["input_schema"]
+    assert set(schema["properties"]) == set(fields)
+    assert set(schema["required"]) == {field for field, said in fields.items() if said.is_required()}

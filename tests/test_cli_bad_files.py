@@ -1,0 +1,316 @@
+"""Cassettes, logs and APIs that are not as they should be: one clear error, its exit code, and no file harmed."""
+
+import shutil
+import socket
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+import retold
+from tests.conftest import ROOT, Cli
+from tests.e2e import CASSETTE, NUMBERS, in_this_process, normalised, refused, run_live, run_mock, step, tree, write_workflow
+from tests.messages_server import MessagesServer, Reply, http_error, text
+
+
+def damaged(name: str, old: str, new: str) -> Path:
+    """The numbers' cassette with one thing changed."""
+    path = Path(name)
+    whole = CASSETTE.read_text()
+    assert old in whole
+    path.write_text(whole.replace(old, new))
+    return path
+
+
+# Cassettes in mock
+
+
+def test_mock_without_a_cassette_prints_the_record_command(cli: Cli) -> None:
+    """A workflow that was never recorded is told the command that records it."""
+    write_workflow("flows/hello.yaml")
+    said = refused(cli("run", "flows/hello.yaml"))
+    assert said == "retold: no recording at flows/cassettes/hello.yaml. Record it with: retold run flows/hello.yaml --live\n"
+    assert tree() == ["flows/hello.yaml"]
+
+
+def test_record_command_names_the_cassette_that_was_asked_for() -> None:
+    """The command printed records the cassette that was missing, not another one."""
+    write_workflow("hello.yaml")
+    assert refused(in_this_process("run", "hello.yaml", "--cassette", "my.yaml")).endswith(
+        "retold run hello.yaml --live --cassette my.yaml\n"
+    )
+
+
+def test_changed_prompt_is_a_miss_that_shows_the_difference(cli: Cli) -> None:
+    """A prompt that changed since the recording is exit code 3 with what differs and the command to record again."""
+    Path("w.yaml").write_text(NUMBERS.read_text().replace("Count from 1 to 10", "Count from 1 to 12"))
+    said = refused(cli("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
+    assert said.replace(str(ROOT), "ROOT") == (
+        "retold: step 'count': no recorded exchange answers call 1, POST /v1/messages, in "
+        "ROOT/cassettes/clean_streaming_numbers.yaml.\n"
+        "Nearest is recorded exchange 1; it differs in:\n"
+        '  messages[0].content: recorded "Count from 1 to 10, one number per line, and nothing else.", '
+        'now "Count from 1 to 12, one number per line, and nothing else."\n'
+        "Record it again with: retold run w.yaml --live --cassette ROOT/cassettes/clean_streaming_numbers.yaml\n"
+    )
+
+
+def test_changed_model_is_a_miss_that_names_it() -> None:
+    """Another model is another request: the miss names both."""
+    Path("w.yaml").write_text(NUMBERS.read_text().replace("sonnet", "opus"))
+    said = refused(in_this_process("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
+    assert '\n  model: recorded "claude-sonnet-5-5", now "claude-opus-5-5"\n' in said
+
+
+def test_miss_is_a_failed_run_in_the_log(cli: Cli) -> None:
+    """A miss is a fact of the run: the log has it, and shows it again."""
+    Path("w.yaml").write_text(NUMBERS.read_text().replace("sonnet", "opus"))
+    with pytest.raises(retold.MissError):
+        run_mock(Path("w.yaml"), cassette=CASSETTE)
+    done = cli("show", "last")
+    assert done.stdout.startswith("\n✗ Stream error: no recorded exchange answers call 1, POST /v1/messages, in ")
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "what"),
+    [
+        ("      code: 200", "      code: [200", ":51", "did not find expected ',' or ']'"),
+        ("code: 200", "code: abc", ":5", "interaction 1 is damaged: invalid literal for int() with base 10: 'abc'"),
+        ("method: POST", "mehtod: POST", ":5", "interaction 1 is damaged: missing key 'method'"),
+        ("ending: complete", "ending: compleet", ":5", "interaction 1 is damaged: unknown ending 'compleet'"),
+        ("  format: 1", "  format: 2", "", "was written by a newer retold (cassette format 2, this one reads up to 1)"),
+    ],
+)
+def test_damaged_cassette_names_file_and_line(old: str, new: str, place: str, what: str) -> None:
+    """A cassette that is there but damaged is an error with its place, never an empty one, and is left as it is."""
+    path = damaged("bad.yaml", old, new)
+    before = path.read_bytes()
+    said = refused(in_this_process("run", NUMBERS, "--cassette", path))
+    assert said.startswith(f"retold: bad.yaml{place}")
+    assert what in said
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("value", ["cost_usd: lots", "tool_results: [5]"])
+def test_damaged_field_is_found_before_anything_runs(value: str) -> None:
+    """Every field of a cassette is checked when it is read."""
+    path = damaged("bad.yaml", "cost_usd: 0.000346", value)
+    assert refused(in_this_process("run", NUMBERS, "--cassette", path)).startswith("retold: bad.yaml:5: interaction 1 is damaged")
+
+
+def test_entry_of_another_kind_is_explained() -> None:
+    """An interaction that is no mapping is told so in words of the format."""
+    Path("bad.yaml").write_text("version: 1\ninteractions:\n- 5\n")
+    assert "has no attribute" not in refused(in_this_process("run", NUMBERS, "--cassette", "bad.yaml"))
+
+
+def test_live_run_does_not_replace_a_damaged_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A live run that would write over a damaged cassette stops before it calls the API, and leaves the file as it is."""
+    path = damaged("bad.yaml", "code: 200", "code: abc")
+    before = path.read_bytes()
+    with MessagesServer([Reply([text("Hello")])]) as server:
+        with pytest.raises(retold.CassetteError, match=r"bad\.yaml:5: interaction 1 is damaged"):
+            run_live(monkeypatch, server, write_workflow("hello.yaml"), cassette=path)
+        assert server.requests == []
+    assert path.read_bytes() == before
+    assert not Path(".retold").exists()
+
+
+# Import, export, play
+
+
+def test_import_of_a_missing_file_is_refused() -> None:
+    """A cassette that is not there is named, and no log is made."""
+    assert refused(in_this_process("import", "nope.yaml")) == "retold: no cassette at nope.yaml.\n"
+    assert not Path(".retold").exists()
+
+
+def test_import_of_something_else_is_refused(cli: Cli) -> None:
+    """A file that is no cassette is told what a cassette has."""
+    write_workflow("w.yaml")
+    said = refused(cli("import", "w.yaml"))
+    assert said.startswith("retold: w.yaml is not a cassette: it has no list `interactions`.")
+    assert not Path(".retold").exists()
+
+
+def test_import_of_an_empty_cassette_is_refused() -> None:
+    """Nothing to import is not success."""
+    Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
+    said = refused(in_this_process("import", "empty.yaml"))
+    assert said == "retold: empty.yaml holds no interactions; there is nothing to import.\n"
+    assert not Path(".retold").exists()
+
+
+def test_import_of_one_damaged_file_imports_none() -> None:
+    """All files are read before the first is written."""
+    path = damaged("bad.yaml", "code: 200", "code: abc")
+    assert refused(in_this_process("import", CASSETTE, path)).startswith("retold: bad.yaml:5: interaction 1 is damaged")
+    assert not Path(".retold").exists()
+
+
+def test_export_does_not_replace_a_file_unless_told() -> None:
+    """A file that is there stays as it is without --force, and is replaced with it."""
+    run_mock(NUMBERS, handlers=[])
+    Path("x.yaml").write_text("mine\n")
+    said = refused(in_this_process("export", "last", "-o", "x.yaml"))
+    assert said == "retold: x.yaml is there already; name another file, or replace it with --force.\n"
+    assert Path("x.yaml").read_text() == "mine\n"
+    assert in_this_process("export", "last", "-o", "x.yaml", "--force").returncode == 0
+    assert len(retold.read_cassette("x.yaml").exchanges) == 1
+
+
+def test_play_of_a_missing_cassette_is_refused(cli: Cli) -> None:
+    """A cassette that is not there is named, and is not looked for in the log."""
+    assert refused(cli("play", "cassettes/nope.yaml")) == "retold: no cassette at cassettes/nope.yaml.\n"
+
+
+def test_play_of_an_empty_cassette_is_not_success() -> None:
+    """Nothing to play is not success: an empty recording is a mistake, not a short one."""
+    Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
+    assert in_this_process("play", "empty.yaml").returncode != 0
+
+
+# Logs
+
+
+def test_log_of_a_newer_version_is_refused_and_kept() -> None:
+    """A log that a newer retold wrote is neither read nor written, and the way out is named."""
+    with retold.EventLog("log.db") as log:
+        run_mock(NUMBERS, handlers=[], log=log)
+    connection = sqlite3.connect("log.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = Path("log.db").read_bytes()
+    expected = (
+        "retold: the log log.db was written by a newer retold (log version 99, this one reads up to 1). Update retold "
+        "(pip install -U retold), or name another log with --db FILE.\n"
+    )
+    for command in (["run", NUMBERS], ["ls"], ["show", "last"]):
+        assert refused(in_this_process(*command, "--db", "log.db")) == expected
+    assert Path("log.db").read_bytes() == before
+
+
+def test_file_that_is_no_database_is_refused_and_kept(cli: Cli) -> None:
+    """A file of another kind is not taken for a log, and not written to."""
+    Path("notes.txt").write_text("my notes\n" * 100)
+    assert refused(cli("run", NUMBERS, "--db", "notes.txt")) == (
+        "retold: cannot write the log notes.txt: file is not a database. Name another one with --db FILE or RETOLD_DB.\n"
+    )
+    assert refused(cli("ls", "--db", "notes.txt")).startswith("retold: cannot read the log notes.txt: file is not a database.")
+    assert Path("notes.txt").read_text() == "my notes\n" * 100
+
+
+def test_database_of_somebody_else_is_refused_and_kept(cli: Cli) -> None:
+    """An SQLite file that is no log gets no tables of ours."""
+    connection = sqlite3.connect("other.db")
+    connection.execute("CREATE TABLE mine (a)")
+    connection.close()
+    before = Path("other.db").read_bytes()
+    expected = "retold: other.db is an SQLite file, but not a retold log. Name another one with --db FILE.\n"
+    assert refused(cli("run", NUMBERS, env={"RETOLD_DB": "other.db"})) == expected
+    assert refused(cli("ls", "--db", "other.db")) == expected
+    assert Path("other.db").read_bytes() == before
+
+
+def test_refused_log_leaves_no_lock_file() -> None:
+    """A file that is not ours gets no companion file either."""
+    Path("notes.txt").write_text("my notes\n" * 100)
+    refused(in_this_process("run", NUMBERS, "--db", "notes.txt"))
+    assert tree() == ["notes.txt"]
+
+
+@pytest.mark.parametrize("path", ["notes.txt/log.db", "notes.txt/sub/log.db", "folder"])
+def test_log_that_cannot_be_written_is_refused_before_anything_runs(path: str) -> None:
+    """A path below a file, or a folder, is no log: the error names it and the option that names another."""
+    Path("notes.txt").write_text("my notes\n")
+    Path("folder").mkdir()
+    said = refused(in_this_process("run", NUMBERS, "--db", path))
+    assert said.startswith(f"retold: cannot write the log {path}: ")
+    assert said.endswith(". Name another one with --db FILE or RETOLD_DB.\n")
+    assert Path("notes.txt").read_text() == "my notes\n"
+
+
+def test_log_below_a_file_says_that_it_is_no_folder() -> None:
+    """The reason given is the true one."""
+    Path("notes.txt").write_text("my notes\n")
+    assert "File exists" not in refused(in_this_process("run", NUMBERS, "--db", "notes.txt/log.db"))
+
+
+# The API
+
+
+def test_live_without_a_key_says_how_to_get_one(cli: Cli) -> None:
+    """Live mode without credentials stops before anything is written, and names the variable and the way without."""
+    write_workflow("hello.yaml")
+    assert refused(cli("run", "hello.yaml", "--live")) == (
+        "retold: live mode needs a key: set ANTHROPIC_API_KEY, or run without --live (and without TEST_MODE=live) to replay "
+        "the recording.\n"
+    )
+    assert tree() == ["hello.yaml"]
+    assert not Path(".retold").exists()
+
+
+def failing(cli: Cli, url: str, retries: int = 0) -> tuple[str, str]:
+    """A live run of a streamed step against `url` that must fail with exit code 1 and leave the cassette as it was."""
+    write_workflow("hello.yaml", step(claude_options={"async_streaming": True, "retry_config": {"max_retries": retries}}))
+    Path("cassettes").mkdir()
+    shutil.copy(CASSETTE, "cassettes/hello.yaml")
+    done = cli("run", "hello.yaml", "--live", url=url)
+    assert done.returncode == 1
+    assert Path("cassettes/hello.yaml").read_bytes() == CASSETTE.read_bytes()
+    return normalised(done.stdout), normalised(done.stderr)
+
+
+def test_refused_connection_is_a_failed_run(cli: Cli) -> None:
+    """An API that cannot be reached fails the step and the run, in one line each, and keeps the old cassette."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        shown, said = failing(cli, f"http://127.0.0.1:{free.getsockname()[1]}")
+    assert shown == "\n✗ Stream error: no response from the API: All connection attempts failed (asked http://127.0.0.1:PORT) after 2 messages\n"
+    assert said == (
+        "retold: the cassette cassettes/hello.yaml was left as it was\n"
+        "retold: run RUN failed (live; 1 step, 2 messages): step 'say' failed: no response from the API: "
+        "All connection attempts failed\n"
+    )
+
+
+def test_wrong_key_is_a_failed_run(cli: Cli) -> None:
+    """What the API says of a key is passed on; the key itself is not."""
+    with MessagesServer([http_error(401, "authentication_error", "invalid x-api-key")]) as server:
+        shown, said = failing(cli, server.url, retries=3)
+        assert len(server.requests) == 1
+    assert shown == "\n✗ Stream error: HTTP 401 authentication_error: invalid x-api-key (check ANTHROPIC_API_KEY) after 2 messages\n"
+    assert said == (
+        "retold: the cassette cassettes/hello.yaml was left as it was\n"
+        "retold: run RUN failed (live; 1 step, 2 messages): step 'say' failed: HTTP 401 authentication_error: "
+        "invalid x-api-key\n"
+    )
+
+
+def test_overloaded_api_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without retries a 529 is the step's error at once."""
+    with MessagesServer([http_error(529)]) as server:
+        workflow = write_workflow("hello.yaml", step(claude_options={"retry_config": {"max_retries": 0}}))
+        ran = run_live(monkeypatch, server, workflow)
+        assert len(server.requests) == 1
+    assert (ran.result.status, ran.error) == ("failed", "HTTP 529 overloaded_error: Overloaded")
+    assert not Path("cassettes").exists()
+
+
+def test_cassette_that_is_not_there_is_not_called_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed first recording does not speak of a file that does not exist."""
+    with MessagesServer([http_error(400)]) as server:
+        ran = run_live(monkeypatch, server, write_workflow("hello.yaml"))
+    assert ran.result.notes == []
+
+
+@pytest.mark.parametrize(
+    ("model", "sent"), [("sonnet", "claude-sonnet-5-5"), ("opus", "claude-opus-5-5"), ("claude-next-9", "claude-next-9")]
+)
+def test_unknown_model_is_passed_through(monkeypatch: pytest.MonkeyPatch, model: str, sent: str) -> None:
+    """Aliases stand for ids; any other name is the API's to judge."""
+    with MessagesServer([Reply([text("Hello")])]) as server:
+        ran = run_live(monkeypatch, server, write_workflow("hello.yaml", step(claude_options={"model": model})))
+    assert ran.result.ok
+    assert [request.json["model"] for request in server.requests] == [sent]

@@ -1,0 +1,221 @@
+"""What a person can write wrongly into a workflow: one clear error on stderr with its place, exit code 2, nothing else."""
+
+import resource
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.conftest import Cli
+from tests.e2e import STEP, refusal_of, refused
+
+# The file
+
+
+def test_missing_workflow_file_is_named(cli: Cli) -> None:
+    """A workflow file that is not there is named as it was typed."""
+    assert refused(cli("run", "examples/nope.yaml")) == "retold: no workflow file examples/nope.yaml.\n"
+
+
+def test_folder_in_place_of_a_workflow_is_refused(cli: Cli) -> None:
+    """A folder is no workflow file, and is not called a missing one."""
+    Path("folder").mkdir()
+    assert refused(cli("run", "folder")) == "retold: cannot read the workflow folder: Is a directory.\n"
+
+
+def test_yaml_syntax_error_has_file_line_and_column(cli: Cli) -> None:
+    """What is not YAML is reported where the parser stopped."""
+    Path("w.yaml").write_text("workflow:\n  name: [unclosed\n  steps: 1\n")
+    expected = "retold: w.yaml:3:8: not valid YAML: while parsing a flow sequence, did not find expected ',' or ']'.\n"
+    assert refused(cli("run", "w.yaml")) == expected
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n"])
+def test_empty_file_is_called_empty(cli: Cli, text: str) -> None:
+    """A file without content is called empty, not invalid."""
+    Path("w.yaml").write_text(text)
+    assert refused(cli("run", "w.yaml")) == "retold: w.yaml: the workflow is empty.\n"
+
+
+@pytest.mark.parametrize("text", ["hello\n", "- a\n- b\n"])
+def test_file_that_is_no_mapping_is_told_what_a_workflow_holds(cli: Cli, text: str) -> None:
+    """A YAML file of another kind is told what a workflow file holds."""
+    Path("w.yaml").write_text(text)
+    expected = "retold: w.yaml:1:1: a workflow file holds a key `workflow` with `name` and `steps`.\n"
+    assert refused(cli("run", "w.yaml")) == expected
+
+
+def test_binary_file_is_refused(cli: Cli) -> None:
+    """A file that is not UTF-8 text is refused in one line."""
+    Path("w.yaml").write_bytes(b"\xff\xfe\x00")
+    assert refused(cli("run", "w.yaml")).startswith("retold: cannot read the workflow w.yaml: ")
+
+
+def test_python_tag_is_refused(cli: Cli) -> None:
+    """A YAML tag that would make a Python object is an error with its place; nothing is made."""
+    said = refusal_of("workflow: !!python/object/apply:os.system ['touch pwned']\n", run=cli)
+    assert said.startswith("retold: w.yaml:1:11: not valid YAML: could not determine a constructor")
+
+
+def test_alias_that_holds_itself_is_refused(cli: Cli) -> None:
+    """A YAML alias inside what it stands for is an error, not a traceback."""
+    assert refusal_of("workflow: &a\n  name: *a\n", run=cli).startswith("retold: w.yaml:")
+
+
+def test_yaml_bomb_is_refused(cli: Cli) -> None:
+    """Aliases of aliases that grow beyond measure are refused before they are expanded."""
+    lines = ["  a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    said = refusal_of("workflow:\n" + "\n".join(lines) + "\n", preexec_fn=two_seconds_at_most, run=cli)
+    assert len(said) < 10_000
+
+
+def two_seconds_at_most() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
+
+
+# Keys
+
+
+def test_unknown_key_of_the_workflow_names_the_nearest() -> None:
+    """A misspelt key at the top is reported with its line and the key that was meant."""
+    said = refusal_of("workflow:\n  name: a\n  worksapce_dir: x\n  steps: [{name: s, type: claude, prompt: x}]\n")
+    assert said == "retold: w.yaml:3:3: unknown key 'worksapce_dir'; did you mean 'workspace_dir'?\n"
+
+
+def test_unknown_key_of_a_step_names_the_nearest(cli: Cli) -> None:
+    """A misspelt key of a step is reported with its line and the key that was meant."""
+    said = refusal_of("prompt: x\noutput_file: x.txt\n", run=cli)
+    assert said == "retold: w.yaml:7:7: unknown key 'output_file'; did you mean 'output_to_file'?\n"
+
+
+def test_unknown_key_of_the_options_names_the_nearest() -> None:
+    """A misspelt Claude option is reported with its line and the option that was meant."""
+    said = refusal_of("prompt: x\nclaude_options:\n  max_turn: 3\n")
+    assert said == "retold: w.yaml:8:9: unknown key 'max_turn'; did you mean 'max_turns'?\n"
+
+
+def test_unknown_key_that_is_near_to_none_lists_what_there_is() -> None:
+    """A key that resembles no other is answered with the keys there are."""
+    said = refusal_of("prompt: x\nclaude_options: {retry_config: {zzz: 3}}\n")
+    assert said == "retold: w.yaml:7:39: unknown key 'zzz'; there are max_retries.\n"
+
+
+def test_missing_prompt_names_the_step() -> None:
+    """A step without a prompt is named with its line."""
+    assert refusal_of("description: x\n") == "retold: w.yaml:4:7: step 'greet': the key 'prompt' is missing.\n"
+
+
+def test_missing_names_are_reported_with_their_lines() -> None:
+    """A workflow and a step without a name are both reported."""
+    expected = """\
+        retold: 2 errors in the workflow:
+        w.yaml:1:1: the key 'name' is missing.
+        w.yaml:3:7: the key 'name' is missing.
+        """
+    assert refusal_of("workflow:\n  steps:\n    - type: claude\n      prompt: x\n") == dedent(expected)
+
+
+def test_missing_workflow_key_is_told() -> None:
+    """Steps at the top of the file are told that a key `workflow` is missing."""
+    assert "w.yaml:1:1: the key 'workflow' is missing.\n" in refusal_of("steps: []\n")
+
+
+def test_key_given_twice_is_reported_where_it_comes_again() -> None:
+    """A duplicate key, of which YAML would take the last, is an error at its second place."""
+    assert refusal_of("prompt: x\nprompt: y\n") == "retold: w.yaml:7:7: the key 'prompt' is there twice.\n"
+
+
+def test_dead_option_says_why_it_does_nothing() -> None:
+    """An option of the original that has no meaning is refused with one sentence why."""
+    expected = (
+        "retold: w.yaml:8:9: 'stream_buffer_size' does nothing here: a message is shown as soon as it is complete, so there "
+        "is no buffer to size. Remove it.\n"
+    )
+    assert refusal_of("prompt: x\nclaude_options:\n  stream_buffer_size: 10\n") == expected
+
+
+# Values
+
+
+def test_unknown_step_type_names_the_nearest() -> None:
+    """A misspelt step type is reported with the type that was meant."""
+    said = refusal_of(STEP.replace("claude", "cluade") + "      prompt: x\n")
+    assert said == "retold: w.yaml:5:7: unknown step type 'cluade'; did you mean 'claude'?\n"
+
+
+def test_wrong_types_say_what_they_should_be() -> None:
+    """Values of the wrong type are reported with what they should be and what they are."""
+    expected = """\
+        retold: 3 errors in the workflow:
+        w.yaml:8:9: 'max_turns' should be a whole number, and is 'lots'.
+        w.yaml:9:9: 'temperature' should be less than or equal to 1, and is 3.
+        w.yaml:10:9: 'async_streaming' should be true or false, and is 'maybe'.
+        """
+    said = refusal_of("prompt: x\nclaude_options:\n  max_turns: lots\n  temperature: 3\n  async_streaming: maybe\n")
+    assert said == dedent(expected)
+
+
+def test_unknown_tool_names_the_nearest() -> None:
+    """A misspelt tool is reported with the option it stands in and the tool that was meant."""
+    said = refusal_of("prompt: x\nclaude_options:\n  allowed_tools: [Raed]\n")
+    assert said == "retold: w.yaml:8:25: 'allowed_tools' cannot be 'Raed'; did you mean 'Read'?\n"
+
+
+@pytest.mark.parametrize("value", ["3", "[]", '""', "{type: static, content: x}"])
+def test_wrong_prompt_is_explained_in_words_of_the_workflow(value: str) -> None:
+    """A prompt of the wrong kind is one error that says what a prompt is, in no words of the validator."""
+    said = refusal_of(f"prompt: {value}\n")
+    assert len(said.splitlines()) == 1
+    assert said.startswith("retold: w.yaml:6:7: 'prompt' ")
+
+
+def test_unknown_prompt_part_names_the_nearest() -> None:
+    """A misspelt type of a prompt part is reported alone, with the one that was meant."""
+    said = refusal_of("prompt:\n  - {type: previous_reponse, step: x}\n")
+    assert said == "retold: w.yaml:7:12: unknown prompt part 'previous_reponse'; did you mean 'previous_response'?\n"
+
+
+def test_empty_list_of_steps_is_explained() -> None:
+    """A workflow without steps is told so in plain words."""
+    said = refusal_of("workflow:\n  name: a\n  steps: []\n")
+    assert said == "retold: w.yaml:3:3: 'steps' should have at least 1 item, and is [].\n"
+
+
+def test_workflow_without_content_is_explained() -> None:
+    """A key `workflow` with nothing under it is told what belongs there, in no words of the validator."""
+    assert "instance of" not in refusal_of("workflow:\n")
+
+
+def test_workflow_name_cannot_leave_the_cassette_folder() -> None:
+    """A name that would be a path is refused: it becomes the cassette's file name."""
+    said = refusal_of("workflow:\n  name: ../../x\n  steps: [{name: s, type: claude, prompt: x}]\n")
+    assert said == "retold: w.yaml:2:3: 'name' may hold letters, digits, spaces, '.', '-' and '_', and is '../../x'.\n"
+
+
+def test_long_value_is_not_repeated_whole() -> None:
+    """A wrong value is shown, but not page after page of it."""
+    assert len(refusal_of(f"prompt: x\nclaude_options: {{max_turns: '{'long ' * 1000}'}}\n")) < 500
+
+
+def test_two_steps_of_one_name_are_refused() -> None:
+    """A second step of the same name is reported where it stands."""
+    said = refusal_of(STEP + "      prompt: x\n    - {name: greet, type: claude, prompt: y}\n")
+    assert said == "retold: w.yaml:7:8: two steps have the name 'greet'.\n"
+
+
+def test_several_errors_are_all_reported_from_top_to_bottom(cli: Cli) -> None:
+    """Whoever made three mistakes reads of three, each with its line."""
+    expected = """\
+        retold: 3 errors in the workflow:
+        w.yaml:4:7: step 'greet': the key 'prompt' is missing.
+        w.yaml:6:7: unknown key 'promt'; did you mean 'prompt'?
+        w.yaml:8:9: unknown key 'modle'; did you mean 'model'?
+        """
+    assert refusal_of("promt: x\nclaude_options:\n  modle: opus\n", run=cli) == dedent(expected)
+
+
+def test_wrong_keys_and_wrong_references_are_reported_together() -> None:
+    """Every error at once: an unknown key does not hide an unknown handler or variable."""
+    said = refusal_of("prompt: '{{nope}}'\noutput_file: x\nclaude_options: {async_streaming: true, stream_handler: smple}\n")
+    assert said.startswith("retold: 3 errors in the workflow:\n")

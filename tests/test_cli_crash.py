@@ -1,0 +1,345 @@
+"""Runs that are killed, stopped, watched from elsewhere or cut off from their output: what is left must be true and readable."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import retold
+from tests.children import DEADLINE_S, Child, Folder, line_of, rest_of, wait_until
+from tests.conftest import Cli
+from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, normalised, run_mock, step, tree, write_workflow
+from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
+
+STREAMED = step(claude_options={"async_streaming": True, "allowed_tools": ["Glob"]})
+
+FIRST = text("First part.", pieces=4)
+SECOND = text("Second part, which is long enough to be cut.", pieces=4)
+HANGING = Reply([FIRST, SECOND], hang_after=12)
+"""The whole first block, and of the second one 'Second p': message_start, start, ping, 3 deltas, stop, start, 4 deltas."""
+
+SHOWN_OF_HANGING = "[HH:MM:SS] ASSISTANT: First part.\n[HH:MM:SS] ASSISTANT: Second part, whi [incomplete]\n"
+
+
+@pytest.fixture
+def here() -> Iterator[Folder]:
+    """The test's own working directory."""
+    folder = Folder(Path.cwd())
+    yield folder
+    folder.close()
+
+
+@pytest.fixture(scope="module")
+def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Folder]]:
+    """A folder for several tests, whose runs take seconds."""
+    folders: list[Folder] = []
+
+    def make(name: str) -> Folder:
+        folders.append(Folder(tmp_path_factory.mktemp(name)))
+        return folders[-1]
+
+    yield make
+    for folder in folders:
+        folder.close()
+
+
+def talk(folder: Folder, url: str) -> Child:
+    """Start a live run of one streamed step."""
+    return folder.spawn("run", write_workflow(folder.path / "talk.yaml", STREAMED), "--live", url=url)
+
+
+def sent_frames(server: MessagesServer, call: int = 1) -> list[bytes]:
+    return [frame for _, frame in server.sent[call - 1]]
+
+
+def recorded_frames(log: retold.EventLog, run: str) -> list[bytes]:
+    return [event.payload for event in log.events(run, kinds=("frame",))]
+
+
+# Killed
+
+
+def test_killed_run_has_lost_nothing_that_it_received(here: Folder) -> None:
+    """After `kill -9` the log holds the stream up to the kill, byte for byte, but for what was on its way."""
+    with MessagesServer([Reply([text("word " * 200, pieces=5)], gap_s=0.03)]) as server:
+        child = talk(here, server.url)
+        wait_until(lambda: len(server.sent) == 1 and len(server.sent[0]) >= 25)
+        child.kill()
+        killed_ns = time.monotonic_ns()
+        child.wait()
+        assert server.wait_idle()
+    recorded, sent = recorded_frames(here.log, here.newest().run), sent_frames(server)
+    on_its_way_ns = 200_000_000
+    received = [frame for sent_ns, frame in server.sent[0] if sent_ns < killed_ns - on_its_way_ns]
+    assert len(received) >= 10
+    assert len(recorded) >= len(received)
+    assert recorded == sent[: len(recorded)]
+
+
+@pytest.fixture(scope="module")
+def killed(make_folder: Callable[[str], Folder]) -> tuple[Folder, bytes]:
+    """A folder whose run was killed in the middle of a stream, and the bytes it had received."""
+    folder = make_folder("killed")
+    with MessagesServer([HANGING]) as server:
+        child = talk(folder, server.url)
+        wait_until(lambda: folder.frames() == 12)
+        child.kill()
+        child.wait()
+        return folder, b"".join(sent_frames(server))
+
+
+def test_killed_run_is_listed_as_interrupted_and_shown(killed: tuple[Folder, bytes], cli: Cli) -> None:
+    """A run whose process died says so; its complete messages are shown, and what was incomplete is marked."""
+    folder, _ = killed
+    for _ in range(2):  # before and after a later run has closed it
+        listed = normalised(cli("ls", cwd=folder.path).stdout).splitlines()[-1].split()
+        assert listed[3:5] == ["live", "interrupted"]
+        shown = normalised(cli("show", "talk", cwd=folder.path).stdout)
+        assert shown == SHOWN_OF_HANGING + "\n✗ Stream error: interrupted: the recording process died after 3 messages\n"
+        with retold.EventLog(folder.log.path) as log:
+            run_mock(NUMBERS, handlers=[], log=log)
+
+
+def test_killed_run_can_be_exported(killed: tuple[Folder, bytes], cli: Cli) -> None:
+    """Half a stream is a record, not a loss: it becomes a cassette that ends in a cut."""
+    folder, sent = killed
+    assert cli("export", "talk", "-o", "half.yaml", "--db", folder.log.path).returncode == 0
+    (exchange,) = retold.read_cassette("half.yaml").exchanges
+    assert exchange.response is not None
+    assert (exchange.ending, exchange.response.body) == ("cut", sent)
+
+
+def test_console_marks_what_is_incomplete(killed: tuple[Folder, bytes], cli: Cli) -> None:
+    """Half a message is marked as such, whichever handler shows it."""
+    folder, _ = killed
+    shown = cli("show", "talk", "--handler", "console", "--db", folder.log.path).stdout
+    assert "] Second part, whi [incomplete]\n" in shown
+
+
+# Stopped
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A live run that got a signal in the middle of its stream."""
+
+    folder: Folder
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def stopped(make_folder: Callable[[str], Folder]) -> Callable[[signal.Signals], Stopped]:
+    """Runs stopped by a signal, each of them once."""
+
+    @functools.cache
+    def stop(number: signal.Signals) -> Stopped:
+        folder = make_folder(number.name)
+        with MessagesServer([HANGING]) as server:
+            child = talk(folder, server.url)
+            wait_until(lambda: folder.frames() == 12)
+            child.send_signal(number)
+            out, err = rest_of(child)
+            assert server.wait_idle()
+            assert server.closed_early == 1
+        return Stopped(folder, child.returncode, normalised(out), err)
+
+    return stop
+
+
+Stop = Callable[[signal.Signals], Stopped]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_is_closed_as_cancelled(stopped: Stop, cli: Cli, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end the run in the log; what came is readable, the cassette is not written."""
+    run = stopped(number)
+    assert run.code != 0
+    assert run.out.startswith(SHOWN_OF_HANGING)
+    (listed,) = run.folder.log.runs()
+    assert (listed.status, listed.frames, listed.messages) == ("cancelled", 12, 3)
+    assert normalised(cli("show", "last", cwd=run.folder.path).stdout) == run.out
+    assert not (run.folder.path / "cassettes").exists()
+
+
+def test_interrupted_run_exits_with_130(stopped: Stop) -> None:
+    """Ctrl-C is told by the exit code, without a traceback."""
+    assert (stopped(signal.SIGINT).code, stopped(signal.SIGINT).err) == (130, "")
+
+
+def test_terminated_run_exits_with_143(stopped: Stop) -> None:
+    """SIGTERM is told by the exit code, without a traceback."""
+    assert (stopped(signal.SIGTERM).code, stopped(signal.SIGTERM).err) == (143, "")
+
+
+def test_cancelled_stream_is_not_called_completed(stopped: Stop) -> None:
+    """A stream that was stopped did not complete, and the footer says so."""
+    assert stopped(signal.SIGINT).out.splitlines()[-1] == "✗ Stream error: cancelled after 3 messages"
+
+
+def test_terminated_play_leaves_nothing_behind(here: Folder) -> None:
+    """Watching a cassette keeps nothing, however the watching ends."""
+    (here.path / "tmp").mkdir()
+    child = here.spawn("play", CASSETTE.with_name(FILE_OPERATIONS.name), TMPDIR=str(here.path / "tmp"))
+    line_of(child.stdout)
+    child.terminate()
+    child.wait()
+    assert tree("tmp") == []
+
+
+# Watched from elsewhere
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A run, and what `tail` and `tail --json` made of it; the first lines came while the run was waiting."""
+
+    folder: Folder
+    first: list[str]
+    rest: list[tuple[str, str]]
+    codes: list[int]
+
+
+@pytest.fixture(scope="module")
+def followed(make_folder: Callable[[str], Folder]) -> Followed:
+    """A live run of two turns, followed by two other processes; the second answer waits for their first lines."""
+    folder, go_on = make_folder("followed"), threading.Event()
+
+    def script(request: Request) -> Reply:
+        if len(request.json["messages"]) == 1:
+            return Reply([text("Looking."), tool_use("Glob", {"pattern": "*.txt"})], stop_reason="tool_use")
+        assert go_on.wait(DEADLINE_S)
+        return Reply([text("Nothing there.")])
+
+    with MessagesServer(script) as server:
+        run = talk(folder, server.url)
+        first = [line_of(run.stdout)]
+        tails = [folder.spawn("tail"), folder.spawn("tail", "talk", "--json")]
+        first += [line_of(tail.stdout) for tail in tails]
+        assert run.poll() is None
+        go_on.set()
+        rest = [rest_of(child) for child in (run, *tails)]
+    return Followed(folder, first, rest, [child.returncode for child in (run, *tails)])
+
+
+def test_tail_follows_a_running_run_and_ends_with_it(followed: Followed) -> None:
+    """A second process sees the messages while the run goes on, prints what the run prints, and ends when it ends."""
+    shown, seen, _ = (first + out for first, (out, _) in zip(followed.first, followed.rest, strict=True))
+    assert seen == shown
+    assert normalised(seen) == (
+        "[HH:MM:SS] ASSISTANT: Looking.\n"
+        "[HH:MM:SS] TOOL USE: Glob\n"
+        "[HH:MM:SS] TOOL RESULT: no matches\n"
+        "[HH:MM:SS] ASSISTANT: Nothing there.\n"
+        "\n✓ Stream completed: 6 messages (4 shown) in N.Ns\n"
+    )
+    assert followed.rest[1][1] == f"retold: following {followed.folder.newest().run[:8]} (talk); Ctrl-C to leave\n"
+    assert followed.codes == [0, 0, 0]
+
+
+def test_tail_json_gives_each_message_when_it_comes(followed: Followed, cli: Cli) -> None:
+    """`tail --json` prints the lines of `show --json`, the first of them while the run goes on."""
+    seen = followed.first[2] + followed.rest[2][0]
+    assert seen == cli("show", "last", "--json", cwd=followed.folder.path).stdout
+    assert len(seen.splitlines()) == 6
+
+
+def test_tail_ends_when_the_run_is_killed(here: Folder) -> None:
+    """Who follows a run whose process dies is told, and does not wait for ever."""
+    with MessagesServer([HANGING]) as server:
+        run = talk(here, server.url)
+        line_of(run.stdout)
+        tail = here.spawn("tail")
+        line_of(tail.stdout)
+        run.kill()
+        run.wait()
+        out, _ = rest_of(tail)
+    assert "✗ Stream error: interrupted: the recording process died after " in out
+
+
+def test_tail_of_a_run_that_is_over_shows_it(cli: Cli) -> None:
+    """With nothing running, `tail` shows the last run whole."""
+    run_mock(NUMBERS, handlers=[])
+    done = cli("tail")
+    assert done.stdout == cli("show", "last").stdout
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+def test_two_runs_write_one_log_at_once(here: Folder) -> None:
+    """Two live runs at the same time are two complete runs in one log, nothing lost or mixed."""
+    replies = {name: Reply([text(f"{name} " * 60, pieces=4)], gap_s=0.005) for name in ("north", "south")}
+
+    def script(request: Request) -> Reply:
+        return replies[request.json["messages"][0]["content"]]
+
+    with MessagesServer(script) as server:
+        flows = [write_workflow(f"{name}.yaml", step(prompt=name)) for name in replies]
+        children = [here.spawn("run", flow, "--live", url=server.url) for flow in flows]
+        assert [rest_of(child)[0] for child in children] == ["north " * 60 + "\n", "south " * 60 + "\n"]
+    assert sorted((run.name, run.status) for run in here.log.runs()) == [("north", "completed"), ("south", "completed")]
+    asked = [request.json["messages"][0]["content"] for request in server.requests]
+    for call, name in enumerate(asked, 1):
+        run = here.log.find(name).run
+        assert recorded_frames(here.log, run) == sent_frames(server, call)
+        assert [event.seq for event in here.log.events(run)] == list(range(len(list(here.log.events(run)))))
+
+
+# Cut off from the output
+
+
+def left_alone(here: Folder, *args: str | Path) -> tuple[int, str]:
+    """Exit code and stderr of a command whose reader has gone before it wrote anything (`| true`)."""
+    child = here.spawn(*args)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    err = child.stderr.read()
+    return child.wait(), err
+
+
+def test_reader_that_goes_does_not_harm_the_run(here: Folder) -> None:
+    """A run that nobody reads any more is recorded to its end."""
+    left_alone(here, "run", NUMBERS)
+    assert (here.newest().status, here.newest().messages) == ("completed", 3)
+
+
+QUIET = [
+    ("show", "last"),
+    ("tail",),
+    ("play", "last", "--timing", "instant"),
+    ("run", str(NUMBERS)),
+    ("ls",),
+]
+
+
+@pytest.mark.parametrize("command", QUIET)
+def test_reader_that_goes_is_no_error(here: Folder, command: tuple[str, ...]) -> None:
+    """`retold … | head -1` ends without a word about pipes."""
+    run_mock(NUMBERS, handlers=[])
+    _, err = left_alone(here, *command)
+    assert "BrokenPipeError" not in err
+    assert "Traceback" not in err
+
+
+def test_reader_that_goes_is_told_by_the_exit_code(here: Folder) -> None:
+    """A command that could not write its output exits like one that SIGPIPE ended."""
+    run_mock(NUMBERS, handlers=[])
+    assert left_alone(here, "show", "last")[0] == 128 + signal.SIGPIPE
+
+
+def test_head_gets_its_line(environment: dict[str, str]) -> None:
+    """In a real pipeline the reader takes one line and goes; no traceback follows it."""
+    command = f"{sys.executable} -m retold run {NUMBERS} --handler simple --timing original | head -n 1"
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+    assert normalised(done.stdout) == "[HH:MM:SS] ASSISTANT: 1\n"
+    assert "Traceback" not in done.stderr
+    assert os.path.exists(".retold/log.db")

@@ -1,0 +1,296 @@
+"""Handlers on a run made by hand: what each of them prints, to the letter; and what a bad one may not do."""
+
+import io
+import re
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+import retold
+from retold.handlers import make_handler, read_stream
+from retold.handlers.base import READ_KINDS
+from retold.recorder.writer import RunWriter
+from tests.e2e import normalised
+
+Json = dict[str, Any]
+
+INIT = {"type": "system", "subtype": "init", "model": "claude-test", "tools": ["Read"], "cwd": "/w", "session_id": "s"}
+RESULT = {
+    "type": "result",
+    "subtype": "success",
+    "is_error": False,
+    "num_turns": 2,
+    "total_cost_usd": 0.0125,
+    "usage": {"input_tokens": 100, "output_tokens": 20, "cache_read_input_tokens": 0},
+    "result": "Done.",
+}
+
+
+def assistant(*blocks: Json, **fields: Any) -> Json:
+    inner = {"id": "msg_1", "model": "claude-test", "content": list(blocks), "usage": {"input_tokens": 10, "output_tokens": 1}}
+    return {"type": "assistant", "message": inner, **fields}
+
+
+def text(value: str) -> Json:
+    return assistant({"type": "text", "text": value})
+
+
+def tool_use(name: str, **given: Any) -> Json:
+    return assistant({"type": "tool_use", "id": "toolu_1", "name": name, "input": given})
+
+
+def tool_result(content: Any, **fields: Any) -> Json:
+    block = {"type": "tool_result", "tool_use_id": "toolu_1", "content": content, **fields}
+    return {"type": "user", "message": {"role": "user", "content": [block]}}
+
+
+STORY = [
+    INIT,
+    assistant({"type": "thinking", "thinking": "Hm.\nA file.", "signature": "c2ln"}),
+    text("I'll look.\nAnd then:\n"),
+    tool_use("Read", file_path="notes.txt"),
+    tool_result("x" * 51),
+    tool_result([{"type": "text", "text": "no such file"}, {"type": "image"}], is_error=True),
+    {"type": "weather", "subtype": "rain", "drops": [1, 2]},
+    assistant({"type": "new_block", "data": 7}),
+    text("Done."),
+    RESULT,
+]
+
+
+def written(
+    handler: str, messages: Iterable[Json], *, error: str | None = None, task: str = "", name: str = "story", **options: Any
+) -> str:
+    """What a handler prints of a run with one step that said these messages."""
+    with retold.EventLog("log.db") as log, log.start(name=name, mode="mock") as writer:
+        tell(writer, messages, error=error, task=task)
+    out = io.StringIO()
+    read_stream(log.events(writer.run, kinds=READ_KINDS), make_handler(handler, options, out))
+    return normalised(out.getvalue())
+
+
+def tell(writer: RunWriter, messages: Iterable[Json], *, error: str | None = None, task: str = "") -> None:
+    writer.note("step.started", {"name": "one", "type": "claude"}, step="one")
+    for message in messages:
+        writer.note("message", message, step="one", task=task)
+    status = "completed" if error is None else "failed"
+    writer.note("step.ended", {"name": "one", "status": status, "error": error}, step="one")
+
+
+# simple
+
+SIMPLE = """\
+[HH:MM:SS] ASSISTANT: I'll look.
+           And then:
+[HH:MM:SS] TOOL USE: Read
+[HH:MM:SS] TOOL RESULT: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...
+[HH:MM:SS] TOOL RESULT: (error) no such file
+           [image]
+[HH:MM:SS] ASSISTANT: Done.
+
+✓ Stream completed: 10 messages (5 shown) in N.Ns
+"""
+
+
+def test_simple_shows_texts_tools_and_results() -> None:
+    """One line each, further lines indented under the first, long results cut at 50 characters, errors marked."""
+    assert written("simple", STORY) == SIMPLE
+
+
+@pytest.mark.parametrize(
+    ("option", "gone", "shown"),
+    [
+        ("show_tool_use", "[HH:MM:SS] TOOL USE: Read\n", 4),
+        ("show_tool_results", SIMPLE[SIMPLE.index("[HH:MM:SS] TOOL RESULT") : SIMPLE.index("[HH:MM:SS] ASSISTANT: Done")], 3),
+    ],
+)
+def test_simple_leaves_out_what_an_option_says(option: str, gone: str, shown: int) -> None:
+    """Each option takes its own lines away and nothing else; the footer counts what is left."""
+    expected = SIMPLE.replace(gone, "").replace("5 shown", f"{shown} shown")
+    options: Json = {option: False}
+    assert written("simple", STORY, **options) == expected
+
+
+def test_simple_without_times_begins_with_who_speaks() -> None:
+    """Without timestamps further lines stand at the margin."""
+    said = written("simple", STORY, show_timestamps=False)
+    assert said == SIMPLE.replace("[HH:MM:SS] ", "").replace("\n           ", "\n")
+
+
+def test_result_of_50_characters_is_whole() -> None:
+    """The cut is above 50 characters, not at 50."""
+    assert f"TOOL RESULT: {'x' * 50}\n" in written("simple", [tool_result("x" * 50)])
+
+
+@pytest.mark.parametrize("handler", ["simple", "console"])
+def test_line_of_a_task_carries_its_id(handler: str) -> None:
+    """In a batch a line says which task it belongs to."""
+    assert re.search(r"(?m)^\[HH:MM:SS\] \[task-2\] (ASSISTANT: )?Done\.$", written(handler, [text("Done.")], task="task-2"))
+
+
+def test_footer_says_why_nothing_was_shown() -> None:
+    """Where every message was hidden the footer names the handler that shows them."""
+    expected = "\n✓ Stream completed: 2 messages (0 of 2 shown; try stream_handler: debug) in N.Ns\n"
+    assert written("simple", [INIT, RESULT]) == expected
+
+
+def test_footer_of_one_message_is_singular() -> None:
+    """One message is a message."""
+    assert written("simple", [text("Hi.")]).endswith("\n✓ Stream completed: 1 message (1 shown) in N.Ns\n")
+
+
+def test_footer_of_a_failed_stream_says_what_and_when() -> None:
+    """A failed stream ends in its error and the number of messages before it, and not in a check mark."""
+    said = written("simple", [text("Hi.")], error="overloaded_error: Overloaded")
+    assert said == "[HH:MM:SS] ASSISTANT: Hi.\n\n✗ Stream error: overloaded_error: Overloaded after 1 message\n"
+
+
+def test_time_is_that_of_the_event() -> None:
+    """A line carries the time at which its message was recorded, whenever it is shown."""
+    with retold.EventLog("log.db") as log, log.start(name="story", mode="mock") as writer:
+        tell(writer, [text("Hi.")])
+    (message,) = log.messages(writer.run)
+    clock = time.strftime("%H:%M:%S", time.localtime(message.wall_ns / 1e9))
+    out = io.StringIO()
+    read_stream(log.events(writer.run), make_handler("simple", {}, out))
+    assert out.getvalue().startswith(f"[{clock}] ASSISTANT: Hi.\n")
+
+
+# console
+
+CONSOLE = """\
+=== story: one ===
+mock run RUN, HH:MM:SS
+[HH:MM:SS] I'll look.
+           And then:
+[HH:MM:SS] TOOL USE: Read {"file_path": "notes.txt"}
+[HH:MM:SS] Done.
+=== Stream completed ===
+Messages               10 (3 shown)
+Tokens                 100 in, 20 out
+Cost                   $0.0125
+Duration               N.Ns
+Average per message    N ms
+Time to first message  N ms
+"""
+
+
+def test_console_in_a_pipe_is_plain_text() -> None:
+    """Header, content and statistics without boxes and colours; tool results only where asked for."""
+    assert written("console", STORY) == CONSOLE
+
+
+def test_console_options_take_header_statistics_and_times_away() -> None:
+    """What is left without them is the content alone."""
+    said = written("console", STORY, show_header=False, show_stats=False, show_timestamps=False, show_tool_use=False)
+    assert said == "I'll look.\nAnd then:\nDone.\n"
+
+
+def test_console_shows_results_where_asked_for() -> None:
+    """`show_tool_results: true` shows them, longer than simple does."""
+    said = written("console", STORY, show_tool_results=True, show_header=False, show_stats=False)
+    assert f"[HH:MM:SS] TOOL RESULT: {'x' * 51}\n[HH:MM:SS] TOOL RESULT: (error) no such file\n" in said
+
+
+def test_console_of_a_failed_stream() -> None:
+    """The error stands above the statistics, which say that the stream failed."""
+    said = written("console", [INIT], error="the stream was cut", show_header=False)
+    assert said.startswith("✗ Stream error: the stream was cut after 1 message\n=== Stream failed ===\nMessages  ")
+    assert "\nCost                   unknown\n" in said
+
+
+# debug
+
+DEBUG = """\
+=== DEBUG STREAM START: story: one (run RUN, mock) ===
+[2] system:init +N.NNNs
+    model: claude-test
+    tools: ["Read"]
+    cwd: /w
+    session_id: s
+[3] assistant +N.NNNs
+    id: msg_1
+    model: claude-test
+    thinking: Hm.
+      A file.
+    usage: input 10, output 1
+[4] assistant +N.NNNs
+    id: msg_1
+    model: claude-test
+    text: I'll look.
+      And then:
+      
+    usage: input 10, output 1
+[5] assistant +N.NNNs
+    id: msg_1
+    model: claude-test
+    tool: Read (toolu_1)
+    input: {"file_path": "notes.txt"}
+    usage: input 10, output 1
+[6] user +N.NNNs
+    result (toolu_1): xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
+[7] user +N.NNNs
+    error (toolu_1): no such file
+      [image]
+[8] weather:rain +N.NNNs
+    drops: [1, 2]
+[9] assistant +N.NNNs
+    id: msg_1
+    model: claude-test
+    new_block: {"data": 7}
+    usage: input 10, output 1
+[10] assistant +N.NNNs
+    id: msg_1
+    model: claude-test
+    text: Done.
+    usage: input 10, output 1
+[11] result:success +N.NNNs
+    is_error: false
+    num_turns: 2
+    total_cost_usd: 0.0125
+    usage: input 100, output 20
+    result: Done.
+=== DEBUG STREAM END: 10 messages in N.Ns ===
+"""  # noqa: W293 - a text that ends with a newline has an empty last line
+
+
+def test_debug_shows_every_message_of_every_type() -> None:
+    """Number, type, time and main fields of all messages, unknown types and blocks included."""
+    assert written("debug", STORY) == DEBUG
+
+
+def test_debug_of_a_failed_stream_names_the_error() -> None:
+    """The error stands before the end."""
+    said = written("debug", [INIT], error="the stream was cut")
+    assert said.endswith("!!! the stream was cut\n=== DEBUG STREAM END: 1 message in N.Ns ===\n")
+
+
+# Hostile text
+
+EVIL = "a\x1b[31mred\x1b]0;title\x07\rb\x9b2J\u202ecba\x7f\x00\n\tc"
+HARMLESS = "a\\x1b[31mred\\x1b]0;title\\x07\\x0db\\x9b2J\\u202ecba\\x7f\\x00\n           \tc"
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
+
+
+def test_control_characters_are_shown_instead_of_obeyed() -> None:
+    """A model's output is hostile input: escape codes, carriage returns and marks that reorder text are made visible."""
+    assert written("simple", [text(EVIL)]).startswith(f"[HH:MM:SS] ASSISTANT: {HARMLESS}\n")
+
+
+@pytest.mark.parametrize("handler", ["simple", "console", "debug"])
+def test_no_handler_passes_control_characters_on(handler: str) -> None:
+    """Neither texts nor names, inputs, results, errors nor titles reach the terminal raw."""
+    block = {"type": "tool_use", "id": "toolu_1", "name": EVIL, "input": {EVIL: EVIL}}
+    said = written(handler, [text(EVIL), assistant(block), tool_result(EVIL)], error=EVIL, name=EVIL)
+    assert CONTROL.findall(said) == []
+
+
+@pytest.mark.parametrize("handler", ["simple", "console", "debug"])
+def test_no_handler_passes_control_characters_in_names_on(handler: str) -> None:
+    """Task ids, message types, unknown fields and tool ids come from outside as well."""
+    block = {"type": "tool_result", "tool_use_id": EVIL, "content": "x"}
+    strange = {"type": EVIL, "subtype": EVIL, EVIL: "x"}
+    messages = [text("x"), {"type": "user", "message": {"content": [block]}}, strange]
+    assert CONTROL.findall(written(handler, messages, task=EVIL)) == []

@@ -1,0 +1,395 @@
+"""`retold run` offline, as a user sees it: what it prints, what it leaves, what it does not touch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import retold
+from tests.conftest import ROOT, Cli
+from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, Ran, normalised, run_mock, tree
+
+COUNTED = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10"
+
+CONSOLE_NUMBERS = """\
+=== clean_streaming_numbers: count ===
+mock run RUN, HH:MM:SS
+[HH:MM:SS] 1
+           2
+           3
+           4
+           5
+           6
+           7
+           8
+           9
+           10
+=== Stream completed ===
+Messages               3 (1 shown)
+Tokens                 28 in, 29 out
+Cost                   $0.0003
+Duration               N.Ns
+Average per message    N ms
+Time to first message  N ms
+"""
+
+SIMPLE_NUMBERS = """\
+[HH:MM:SS] ASSISTANT: 1
+           2
+           3
+           4
+           5
+           6
+           7
+           8
+           9
+           10
+
+✓ Stream completed: 3 messages (1 shown) in N.Ns
+"""
+
+SIMPLE_FILE_OPERATIONS = """\
+[HH:MM:SS] ASSISTANT: I'll write test_file.txt with the two lines.
+[HH:MM:SS] TOOL USE: Write
+[HH:MM:SS] TOOL RESULT: wrote 11 bytes to test_file.txt
+[HH:MM:SS] ASSISTANT: Now I'll read it back.
+[HH:MM:SS] TOOL USE: Read
+[HH:MM:SS] TOOL RESULT: alpha
+           beta
+[HH:MM:SS] ASSISTANT: Both lines are there. I'll change "beta" to "gamma".
+[HH:MM:SS] TOOL USE: Edit
+[HH:MM:SS] TOOL RESULT: edited test_file.txt (1 replacement(s))
+[HH:MM:SS] ASSISTANT: Finally I'll count the lines.
+[HH:MM:SS] TOOL USE: Bash
+[HH:MM:SS] TOOL RESULT: 2 test_file.txt
+[HH:MM:SS] ASSISTANT: I wrote test_file.txt, read it, changed "beta" to "gamma", and it has 2 lines.
+
+✓ Stream completed: 16 messages (13 shown) in N.Ns
+"""
+
+
+# What is shown
+
+
+def test_numbers_are_shown_by_the_console(cli: Cli) -> None:
+    """The smallest example prints its header, the numbers and the statistics, without a key and without a network."""
+    done = cli("run", NUMBERS)
+    assert normalised(done.stdout) == CONSOLE_NUMBERS
+    expected = f"retold: run RUN completed: 1 step, 3 messages, replayed from {CASSETTE}\n"
+    assert normalised(done.stderr) == expected
+    assert done.returncode == 0
+
+
+def test_file_operations_are_shown_in_true_order(cli: Cli) -> None:
+    """Texts, tool uses and tool results come in the order they happened; the footer counts all and says how many it showed."""
+    done = cli("run", FILE_OPERATIONS)
+    assert normalised(done.stdout) == SIMPLE_FILE_OPERATIONS
+    assert done.returncode == 0
+
+
+def test_no_tool_runs_in_mock() -> None:
+    """The recorded Write, Edit and Bash make no file: the working directory stays empty but for the log."""
+    ran = run_mock(FILE_OPERATIONS)
+    assert ran.result.ok
+    assert tree() == []
+    assert sorted(os.listdir()) == [".retold"]
+
+
+def test_handler_option_replaces_that_of_the_file(cli: Cli) -> None:
+    """`--handler` shows the run through another handler than the workflow names."""
+    assert normalised(cli("run", NUMBERS, "--handler", "simple").stdout) == SIMPLE_NUMBERS
+
+
+def test_several_handlers_each_show_everything() -> None:
+    """Two handlers read the same stream, each to its end."""
+    ran = run_mock(NUMBERS, handlers=[("simple", {}), ("console", {})])
+    lines = normalised(ran.output).splitlines()
+    assert sorted(lines) == sorted(SIMPLE_NUMBERS.splitlines() + CONSOLE_NUMBERS.splitlines())
+
+
+def test_json_is_the_result_alone(cli: Cli) -> None:
+    """`--json` prints the run's result, and nothing else, on stdout."""
+    done = cli("run", NUMBERS, "--json")
+    (recorded,) = retold.read_cassette(CASSETTE).exchanges
+    assert recorded.response is not None
+    expected = {
+        "run": "RUN",
+        "name": "clean_streaming_numbers",
+        "mode": "mock",
+        "status": "completed",
+        "steps": [
+            {
+                "name": "count",
+                "type": "claude",
+                "status": "completed",
+                "text": COUNTED,
+                "error": None,
+                "turns": 1,
+                "messages": 3,
+                "stop_reason": "end_turn",
+                "usage": {
+                    "input_tokens": 28,
+                    "cache_creation_input_tokens": 0,
+                    "cache_read_input_tokens": 0,
+                    "output_tokens": 29,
+                },
+                "cost_usd": 0.000346,
+                "duration_ms": round((recorded.ended_ns - recorded.started_ns) / 1e6),
+                "time_to_first_message_ms": round(recorded.response.pieces[0].offset_ns / 1e6),
+                "streamed": False,
+            }
+        ],
+        "log": ".retold/log.db",
+        "cassette": str(CASSETTE),
+        "error": None,
+        "notes": [],
+        "handler_errors": [],
+    }
+    assert json.loads(normalised(done.stdout)) == expected
+
+
+def test_json_keeps_a_handler_off_stdout(cli: Cli) -> None:
+    """A handler asked for beside `--json` writes to stderr, so that stdout stays JSON."""
+    done = cli("run", NUMBERS, "--json", "--handler", "simple")
+    assert json.loads(done.stdout)["steps"][0]["streamed"] is True
+    assert normalised(done.stderr).startswith(SIMPLE_NUMBERS)
+
+
+def test_step_without_streaming_prints_its_text(cli: Cli) -> None:
+    """A step that asks for no streaming is run as well, and its text is the output."""
+    workflow = NUMBERS.read_text()
+    for line in ("        async_streaming: true\n", '        stream_handler: "console"\n'):
+        workflow = workflow.replace(line, "")
+    Path("quiet.yaml").write_text(workflow)
+    assert cli("run", "quiet.yaml", "--cassette", CASSETTE).stdout == COUNTED + "\n"
+
+
+def test_unplayed_exchanges_are_noted() -> None:
+    """A recording that holds more than the workflow asks for is replayed, and says what was left over."""
+    text = CASSETTE.read_text()
+    entry = text[text.index("- request:") : text.index("\n...")]
+    Path("two.yaml").write_text(text.replace(entry, f"{entry}\n{entry.replace('step: count', 'step: old')}"))
+    ran = run_mock(NUMBERS, cassette="two.yaml")
+    assert ran.result.notes == ["1 recorded exchange not played (of step old) in two.yaml"]
+    assert ran.result.ok
+
+
+# At what pace
+
+
+def lasted_ms(ran: Ran) -> float:
+    """When the last exchange of a run ended, on the run's own clock."""
+    events = list(retold.EventLog().events(ran.result.run, kinds=("exchange.ended",)))
+    return events[-1].t_ns / 1e6
+
+
+def times_ms(cassette: Path) -> list[float]:
+    """Every recorded time of a cassette, from the beginning of its run."""
+    times = [0.0]
+    for exchange in retold.read_cassette(cassette).exchanges:
+        assert exchange.response is not None
+        offsets = [0, exchange.response.first_ns, *(piece.offset_ns for piece in exchange.response.pieces)]
+        times += [(exchange.started_ns + offset) / 1e6 for offset in offsets]
+        times.append(exchange.ended_ns / 1e6)
+    return sorted(times)
+
+
+def test_original_timing_takes_as_long_as_the_recording() -> None:
+    """Five exchanges, 90 frames and the pauses between them end within 1 % of the recorded time, and not before it."""
+    recorded_ms = times_ms(ROOT / "cassettes" / FILE_OPERATIONS.name)[-1]
+    ran = run_mock(FILE_OPERATIONS, timing="original")
+    assert normalised(ran.output) == SIMPLE_FILE_OPERATIONS
+    assert recorded_ms <= lasted_ms(ran) <= recorded_ms * 1.01
+
+
+def test_twice_as_fast_takes_half_the_time() -> None:
+    """`2x` halves the recorded time."""
+    recorded_ms = times_ms(CASSETTE)[-1]
+    assert recorded_ms / 2 <= lasted_ms(run_mock(NUMBERS, timing="2x")) < recorded_ms
+
+
+def test_idle_limit_shortens_long_pauses_only(cli: Cli) -> None:
+    """With `--idle-limit 50ms` every pause above it lasts 50 ms and the others as long as recorded."""
+    recorded = times_ms(CASSETTE)
+    shortened_ms = sum(min(after - before, 50) for before, after in pairwise(recorded))
+    assert shortened_ms < recorded[-1] - 200
+    cli("run", NUMBERS, "--timing", "original", "--idle-limit", "50ms")
+    run = retold.EventLog().find("last").run
+    ended_ms = list(retold.EventLog().events(run, kinds=("exchange.ended",)))[-1].t_ns / 1e6
+    assert shortened_ms <= ended_ms < recorded[-1]
+
+
+# What the log has of it
+
+
+def test_show_equals_what_the_run_showed(cli: Cli) -> None:
+    """A handler on a past run prints to the letter what it printed while the run went on."""
+    shown = cli("run", FILE_OPERATIONS, "--handler", "debug").stdout
+    assert shown.startswith("=== DEBUG STREAM START: streaming_file_operations: file_operations (run ")
+    assert cli("show", "last", "--handler", "debug").stdout == shown
+
+
+def test_show_json_is_a_line_a_message(cli: Cli) -> None:
+    """`show --json` prints each message as one JSON object with its place in the log."""
+    run = run_mock(NUMBERS, handlers=[]).result.run
+    lines = [json.loads(line) for line in cli("show", run[:6], "--json").stdout.splitlines()]
+    assert [list(line) for line in lines] == [["run", "seq", "time", "t_ms", "step", "task", "type", "subtype", "message"]] * 3
+    assert [(line["run"], line["step"], line["type"], line["subtype"]) for line in lines] == [
+        (run, "count", "system", "init"),
+        (run, "count", "assistant", None),
+        (run, "count", "result", "success"),
+    ]
+    assert lines[1]["message"]["message"]["content"] == [{"type": "text", "text": COUNTED}]
+
+
+def test_ls_lists_the_runs_newest_first(cli: Cli) -> None:
+    """A listing has one line a run, with its counts."""
+    run_mock(NUMBERS, handlers=[])
+    run_mock(FILE_OPERATIONS, handlers=[])
+    expected = """\
+RUN       STARTED         MODE  STATUS     TOOK  MSGS  NAME
+RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  16    streaming_file_operations
+RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  3     clean_streaming_numbers
+"""
+    assert normalised(cli("ls").stdout) == expected
+
+
+def test_ls_json_has_every_field(cli: Cli) -> None:
+    """`ls --json` gives scripts what the listing says, with whole ids and ISO times."""
+    run = run_mock(NUMBERS, handlers=[]).result.run
+    (listed,) = json.loads(cli("ls", "--json").stdout)
+    assert listed.pop("started").endswith("Z")
+    assert listed.pop("ended").endswith("Z")
+    assert listed == {
+        "run": run,
+        "name": "clean_streaming_numbers",
+        "mode": "mock",
+        "status": "completed",
+        "messages": 3,
+        "exchanges": 1,
+        "frames": 13,
+        "error": None,
+    }
+
+
+# Cassettes in and out
+
+
+def untimed(result: retold.StepResult) -> retold.StepResult:
+    """A step's result without durations: an instant run that is exported was an instant run."""
+    return replace(result, duration_ms=0, time_to_first_message_ms=None)
+
+
+def test_exported_run_replays_the_same(cli: Cli) -> None:
+    """What a run exports is a cassette that gives the same run again."""
+    first = run_mock(FILE_OPERATIONS)
+    assert cli("export", "last", "-o", "x.yaml").stdout == ""
+    second = run_mock(FILE_OPERATIONS, cassette="x.yaml")
+    assert normalised(second.output) == normalised(first.output)
+    assert [untimed(s) for s in second.result.steps] == [untimed(s) for s in first.result.steps]
+
+
+def test_export_without_a_file_goes_to_stdout(cli: Cli) -> None:
+    """Without `-o` the cassette is the output, to the letter what the file would be."""
+    run_mock(NUMBERS, handlers=[])
+    cli("export", "last", "-o", "x.yaml")
+    assert cli("export", "last").stdout == Path("x.yaml").read_text()
+
+
+def test_imported_cassette_is_shown_like_a_run(cli: Cli) -> None:
+    """A cassette in the log is a run: what was said and what the tools gave comes in true order."""
+    done = cli("import", ROOT / "cassettes" / FILE_OPERATIONS.name)
+    assert normalised(done.stdout) == "RUN  streaming_file_operations  5 exchanges\n"
+    body, _, footer = normalised(cli("show", "last").stdout).partition("\n\n")
+    assert body == SIMPLE_FILE_OPERATIONS.partition("\n\n")[0]
+    assert footer == "✓ Stream completed: 14 messages (13 shown) in N.Ns\n"
+
+
+def test_play_shows_a_cassette_and_keeps_nothing(cli: Cli) -> None:
+    """Watching a cassette makes no log."""
+    shutil.copy(CASSETTE, "numbers.yaml")
+    done = cli("play", "numbers.yaml", "--timing", "instant")
+    assert normalised(done.stdout) == SIMPLE_NUMBERS.replace("3 messages", "1 message")
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert sorted(os.listdir()) == ["numbers.yaml"]
+
+
+def test_statistics_of_an_imported_run_are_those_of_the_recording(cli: Cli) -> None:
+    """A run without a result message still has its tokens and its cost: the log knows them."""
+    done = cli("play", CASSETTE, "--timing", "instant", "--handler", "console")
+    assert "\nTokens                 28 in, 29 out\nCost                   $0.0003\n" in done.stdout
+
+
+# What it costs
+
+
+def imported(*args: str | Path, environment: dict[str, str]) -> set[str]:
+    """The modules that a command of the CLI imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "retold", *map(str, args)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+def test_mock_run_imports_nothing_heavy(environment: dict[str, str]) -> None:
+    """A mock run needs neither the SDK nor vcr nor a price table; without templates, not even jinja2."""
+    modules = imported("run", NUMBERS, environment=environment)
+    assert "retold.workflow.mock" in modules
+    heavy = {
+        "anthropic",
+        "vcr",
+        "httpx2",
+        "httpx",
+        "genai_prices",
+        "jinja2",
+        "retold.workflow.live",
+        "rich.panel",
+        "rich.console",
+    }
+    assert modules & heavy == set()
+
+
+def test_second_mock_run_does_not_import_the_migrations(environment: dict[str, str]) -> None:
+    """sqlite-utils is imported to make a log, and not to use one."""
+    assert "sqlite_utils" in imported("run", NUMBERS, environment=environment)
+    assert "sqlite_utils" not in imported("run", NUMBERS, environment=environment)
+
+
+def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
+    """`--help` stays at typer's own floor."""
+    modules = imported("--help", environment=environment)
+    heavy = {"anthropic", "vcr", "httpx2", "httpx", "jinja2", "sqlite_utils", "sqlite3", "yaml", "pydantic", "asyncio", "rich"}
+    ours = {name for name in modules if name.startswith("retold.") and not name.startswith("retold.cli")}
+    assert modules & heavy == set()
+    assert ours == {"retold.recorder", "retold.recorder.errors"}
+
+
+# More than one step
+
+
+def test_step_that_fails_ends_the_run_with_exit_code_1(cli: Cli) -> None:
+    """What was recorded as a failure is replayed as one: the step is named, and later steps do not run."""
+    text = CASSETTE.read_text().replace("ending: complete", "ending: cut")
+    Path("cut.yaml").write_text(
+        text.replace(text[text.index("        event: message_delta") : text.index("  retold:\n    rec")], "")
+    )
+    workflow = NUMBERS.read_text() + "    - {name: then, type: claude, prompt: '{{steps.count.text}}'}\n"
+    Path("w.yaml").write_text(workflow)
+    done = cli("run", "w.yaml", "--cassette", "cut.yaml", "--handler", "simple")
+    assert normalised(done.stdout).splitlines()[-1] == "✗ Stream error: the stream was cut after 3 messages"
+    assert (
+        normalised(done.stderr) == "retold: run RUN failed (mock; 1 step, 3 messages): step 'count' failed: the stream was cut\n"
+    )
+    assert done.returncode == 1
+
+
+def test_mock_is_the_default_of_library_and_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key in the environment does not make a run live."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:9")
+    assert run_mock(NUMBERS, handlers=[]).result.mode == "mock"
