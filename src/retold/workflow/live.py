@@ -22,7 +22,6 @@ from ..recorder.writer import RunWriter
 from .agent import Reply, reply_of
 from .pricing import price
 
-
 WAYS_OUT = {
     401: "check ANTHROPIC_API_KEY",
     403: "check what the key may do",
