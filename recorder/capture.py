@@ -120,8 +120,8 @@ class Capture:
 
     def data(self, chunk: bytes) -> None:
         """Wire bytes came. When this returns, what they complete is committed and they may be handed on."""
-        if self.ending is not None:
-            return
+        if self.ending is not None or self._run.ended:
+            return  # whoever reads on after the recording is over is none of its business
         if self._bytes == 0 and has_frames(self._headers, chunk):
             self._parser = FrameParser()
         self._bytes += len(chunk)
@@ -131,6 +131,9 @@ class Capture:
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
         """The exchange is over; only the first call counts. A stream whose last event came is complete, however closed."""
         if self.ending is not None:
+            return
+        if self._run.ended:
+            self.ending = ending
             return
         if ending in ("complete", "closed") and self.fold.error is not None:
             ending = "error_event"

@@ -123,7 +123,8 @@ def _check_format(path: Path, data: dict[str, Any], text: str) -> None:
         )
     if version is not None and path.suffix != ".json" and not text.rstrip().endswith("\n..."):
         raise CassetteError(
-            f"{path}:{text.count(chr(10)) + 1}: the cassette is cut short: its end mark `...` is missing. It was left as it "
+            f"{path}:{text.count(chr(10)) + 1}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by "
+            "a formatter). It was left as it "
             "is; restore it from version control, or delete it and record again."
         )
 

@@ -118,6 +118,8 @@ class EventLog:
         self._do_deferred()
         if not entries:
             return []
+        if writer.ended:
+            raise LogError(f"run {writer.run} has ended; nothing can be appended to it.")
         with self._lock:
             connection = self._writable()
             events = seal_all(writer, entries)

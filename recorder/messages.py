@@ -64,12 +64,13 @@ def result_text(content: Any) -> str:
 class Session:
     """Makes the messages of one conversation: each carries its session's id and an id of its own.
 
-    The ids of the messages follow from the session's, so that a session retold with the same id is equal to the letter.
+    `made` is how many messages it has already. The ids of the messages follow from the session's, so that a session retold
+    with the same id is equal to the letter.
     """
 
-    def __init__(self, session_id: str | None = None) -> None:
+    def __init__(self, session_id: str | None = None, *, made: int = 0) -> None:
         self.id = session_id or str(uuid.uuid4())
-        self._made = 0
+        self._made = made
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self._made} messages>"

@@ -31,7 +31,7 @@ def _incomplete(log: EventLog, run: str) -> Iterator[Event]:
     for exchange in started:
         last = started[exchange]
         said = [m for m in log.messages(run, step=last.step or None) if m.task == last.task and m.data.get("session_id")]
-        fold, parser = Fold(Session(said[-1].data["session_id"] if said else run)), FrameParser()
+        fold, parser = Fold(Session(said[-1].data["session_id"] if said else run, made=len(said))), FrameParser()
         decoder = decoder_for(())
         for event in log.events(run, exchange=exchange, kinds=("response.started", "frame", "chunk")):
             last = event

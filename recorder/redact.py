@@ -33,17 +33,17 @@ SECRET_PARAMETERS = frozenset({"api_key", "apikey", "api-key", "key", "token", "
 
 _KEY_SHAPES = rb"sk-ant-[A-Za-z0-9_\-]{8,}"
 _SECRET_NAMES = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE_?KEY)", re.IGNORECASE)
-_MIN_SECRET_CHARS = 8
+MIN_SECRET_CHARS = 8
 """A shorter value (`1`, `true`, `test`) would tear holes into ordinary text."""
 
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
-    """The values in an environment whose variable's name says that they are secret."""
+    """The values in an environment whose variable's name says that they are secret; the path of a key file is none."""
     return sorted(
         {
             value
             for name, value in environ.items()
-            if _SECRET_NAMES.search(name) and len(value) >= _MIN_SECRET_CHARS and not value.startswith(("/", "~"))
+            if _SECRET_NAMES.search(name) and len(value) >= MIN_SECRET_CHARS and not _is_path(value)
         },
         key=len,
         reverse=True,
@@ -60,11 +60,17 @@ def _forms(value: str) -> set[bytes]:
     return {plain, *escaped, *url}
 
 
+def _is_path(value: str) -> bool:
+    """A key's file is no secret. A key may begin like a path too (AWS, 40 characters), so a long one must be there."""
+    return value.startswith(("/", "~")) and (len(value) < 40 or os.path.exists(value))
+
+
 class Redactor:
     """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
         values = {*secrets_in(os.environ if environ is None else environ), *filter(None, extra)}
+        values = {value for value in values if value not in REDACTED}  # what is part of the mark cannot be told from it
         # A secret in a body usually stands inside a JSON string, one in a URL is quoted: some characters are escaped.
         forms = {form for value in values for form in _forms(value)}
         self.secrets: list[bytes] = sorted(forms, key=len, reverse=True)

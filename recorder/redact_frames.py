@@ -109,9 +109,7 @@ class FrameRedactor:
             _remove(parts, max(low, 0), high)
             block.swallowing = match["shape"] is not None and match.end() == len(combined)
             combined = block.tail + b"".join(part.text for part in parts)
-            at = match.start()
-            if high <= 0:
-                at = match.end()
+            at = match.end() if high <= 0 else len(block.tail) + max(low, 0) + len(REDACTED)
         if self._in_doubt(combined):
             slot.settled = False
             block.open = parts

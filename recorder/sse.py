@@ -30,31 +30,41 @@ class FrameParser:
     """Cuts an event stream into frames. Memory is bounded by `max_frame_bytes` and one fed chunk."""
 
     def __init__(self, max_frame_bytes: int = MAX_FRAME_BYTES) -> None:
-        self._buffer = b""
-        self._searched = 0
+        self._buffer = bytearray()
         self._broken = False
         self._max = max_frame_bytes
 
     def feed(self, data: bytes) -> list[Piece]:
         """The pieces completed by `data`: frames, or parts of a frame that is longer than the limit."""
-        buffer = self._buffer + data if self._buffer else data
-        pieces = []
-        start, search = 0, max(0, self._searched - 3)  # a frame's end may have begun in the last three bytes
+        # A frame's end may have begun in the last three bytes of what came before.
+        search = max(0, len(self._buffer) - 3)
+        buffer: bytes | bytearray = data
+        if self._buffer:
+            self._buffer += data
+            buffer = self._buffer
+        pieces, start = [], 0
         while match := _FRAME_END.search(buffer, search):
-            pieces.append(Piece(buffer[start : match.end()], not self._broken))
+            pieces.append(Piece(bytes(buffer[start : match.end()]), not self._broken))
             self._broken = False
             start = search = match.end()
-        rest = buffer[start:]
-        if len(rest) > self._max:
+        self._keep(buffer, start)
+        if len(self._buffer) > self._max:
             # The tail stays: it may hold the beginning of the blank line that ends the frame.
-            pieces.append(Piece(rest[:-3], False))
-            rest, self._broken = rest[-3:], True
-        self._buffer, self._searched = rest, len(rest)
+            pieces.append(Piece(bytes(self._buffer[:-3]), False))
+            del self._buffer[:-3]
+            self._broken = True
         return pieces
+
+    def _keep(self, buffer: bytes | bytearray, start: int) -> None:
+        """Keep what is not given out; growing in place, so that a long frame in small chunks costs its length once."""
+        if buffer is self._buffer:
+            del self._buffer[:start]
+        else:
+            self._buffer += buffer[start:]
 
     def flush(self) -> list[Piece]:
         """What is left when the stream has ended: nothing, or a frame without its blank line."""
-        rest, self._buffer, self._searched = self._buffer, b"", 0
+        rest, self._buffer = bytes(self._buffer), bytearray()
         # A lone CR at the end was held back by `feed`; the stream's end settles that it is a line end.
         return [Piece(rest, bool(_ends_with_blank_line(rest)) and not self._broken)] if rest else []
 

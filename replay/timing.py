@@ -64,6 +64,7 @@ class Timeline:
 
     def __init__(self, times_ns: Iterable[int], timing: Timing) -> None:
         self._speed = timing.speed
+        self._limit_ns = timing.idle_limit_ns
         self._recorded = sorted(set(times_ns)) or [0]
         self._saved = [0]
         for before, after in zip(self._recorded, self._recorded[1:], strict=False):
@@ -75,7 +76,10 @@ class Timeline:
         if self._speed is None:
             return 0
         index = max(0, bisect_right(self._recorded, recorded_ns) - 1)
-        return max(0, round((recorded_ns - self._recorded[0] - self._saved[index]) / self._speed))
+        since_ns = recorded_ns - self._recorded[index]
+        if self._limit_ns is not None:
+            since_ns = min(since_ns, self._limit_ns)
+        return max(0, round((self._recorded[index] - self._recorded[0] - self._saved[index] + since_ns) / self._speed))
 
     @property
     def length_ns(self) -> int:

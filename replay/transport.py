@@ -117,7 +117,7 @@ def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: in
     headers = [(name, value) for name, value in response.headers if name.lower() not in _KEPT_BY_TRANSPORT]
     if instant and (response.status in (408, 409, 429) or response.status >= 500):
         # The SDK waits half a second and more before it repeats a call; there is nobody to be spared here.
-        headers.append(("retry-after-ms", "1"))
+        headers = [*((name, value) for name, value in headers if name.lower() != "retry-after-ms"), ("retry-after-ms", "1")]
     # An empty reason phrase is recorded as such: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}
     stream = stream_class(RecordedStream, library)(request, exchange, timeline, began_ns)

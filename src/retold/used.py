@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -86,7 +87,8 @@ class UsedCassette:
         self._recorder = Recorder(self._begin)
         self._log: EventLog | None = None
         self._writer: RunWriter | None = None
-        self._calls: list[tuple[str, int, int]] = []
+        self._calls: list[tuple[str, Capture]] = []
+        self._lock = threading.Lock()
         self._open: list[Capture] = []
         self._verified: list[tuple[Exchange | None, Capture]] = []
 
@@ -192,24 +194,31 @@ class UsedCassette:
     def _begin(self, request: Request) -> Capture:
         filtered = self._filtered(request)
         assert filtered is not None  # decided before
-        place = self._place(filtered)
-        capture = Capture(self._run_writer("live"), filtered, place=place, session=self._session, redactor=self._redactor)
-        self._open = [other for other in self._open if other.ending is None] + [capture]
-        if self.record_mode == "verify":
-            recorded = self._matcher.take(filtered) if self._matcher.matches(filtered) else None
-            self._verified.append((recorded, capture))
+        with self._lock:
+            writer = self._run_writer("live")
+            place = self._place(filtered)
+            capture = Capture(writer, filtered, place=place, session=self._session, redactor=self._redactor)
+            self._calls.append((self._matcher.key(filtered), capture))
+            self._open = [other for other in self._open if other.ending is None] + [capture]
+            if self.record_mode == "verify":
+                recorded = self._matcher.take(filtered) if self._matcher.matches(filtered) else None
+                self._verified.append((recorded, capture))
         return capture
 
     def _place(self, request: Request) -> Place:
-        """Which call, and which attempt of it: the SDK counts its retries in a header."""
-        key = self._matcher.key(request)
+        """Which call, and which attempt of it: the SDK counts its retries in a header.
+
+        Of several identical calls at once a retry belongs to the first that has failed as often as it says.
+        """
         retry = header(request.headers, "x-stainless-retry-count") or "0"
-        call, attempt = len({call for _, call, _ in self._calls}) + 1, 1
-        if retry.isdigit() and int(retry) > 0:
-            before = next(((c, a) for k, c, a in reversed(self._calls) if k == key), None)
-            call, attempt = (before[0], before[1] + 1) if before is not None else (call, 1)
-        self._calls.append((key, call, attempt))
-        return Place(call=call, attempt=attempt)
+        attempts: dict[int, Capture] = {}
+        for key, capture in self._calls:
+            if key == self._matcher.key(request):
+                attempts[capture.place.call] = capture
+        for call, last in attempts.items():
+            if retry == str(last.place.attempt) and last.ending in ("http_error", "no_response"):
+                return Place(call=call, attempt=last.place.attempt + 1)
+        return Place(call=max((capture.place.call for _, capture in self._calls), default=0) + 1)
 
     def _run_writer(self, mode: Literal["live", "mock"]) -> RunWriter:
         if self._writer is None:
@@ -226,7 +235,8 @@ class UsedCassette:
     def _shown(self, response: Any, request: Any, exchange: Exchange) -> Any:
         """A replayed response; where a log was given it passes through the same tee, as a run of mode mock."""
         if self._settings.log is not None:
-            writer = self._run_writer("mock")
+            with self._lock:
+                writer = self._run_writer("mock")
             place = Place(call=exchange.call, attempt=exchange.attempt, stamped="replay")
             asked = self._filtered(to_request(request)) or exchange.request
             capture = Capture(

@@ -16,7 +16,7 @@ from ..recorder.capture import Capture, Place
 from ..recorder.errors import InputError
 from ..recorder.exchange import Request
 from ..recorder.messages import Session
-from ..recorder.redact import Redactor
+from ..recorder.redact import MIN_SECRET_CHARS, Redactor
 from ..recorder.tee import Recorder, intercepted
 from ..recorder.writer import RunWriter
 from .agent import Reply, reply_of
@@ -45,7 +45,8 @@ class LiveApi:
         self._step = step
         self._variables = dict(variables)
         # A key that came from a profile stands in no environment variable; what tools print is scrubbed of it too.
-        writer.redactor = Redactor(extra=filter(None, (self._client.api_key, self._client.auth_token)))
+        keys = (self._client.api_key, self._client.auth_token)
+        writer.redactor = Redactor(extra=[key for key in keys if key and len(key) >= MIN_SECRET_CHARS])
         self._price = price if cost_tracking else None
         self._recorder = Recorder(self._begin)
         self._captures: list[Capture] = []

@@ -1,0 +1,100 @@
+"""The log as any SQLite tool sees it: read through connections of its own, its hash chain recomputed from the written rule."""
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+COLUMNS = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
+
+
+def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    """Rows read through a fresh connection: what is seen here is committed."""
+    with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
+        return connection.execute(sql, values).fetchall()
+
+
+def rows(path: Path, run: str) -> list[dict[str, Any]]:
+    """The rows of a run in order, as dicts; payloads as bytes."""
+    found = []
+    for values in query(path, f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq", run):
+        row = dict(zip(COLUMNS.split(", "), values, strict=True))
+        payload = row["payload"]
+        found.append(row | {"payload": payload.encode() if isinstance(payload, str) else payload})
+    return found
+
+
+def stored_chain(events: list[dict[str, Any]]) -> list[tuple[int, bytes, bytes]]:
+    """(seq, digest, hash) as they stand in the log."""
+    return [(row["seq"], row["digest"], row["hash"]) for row in events]
+
+
+def computed_chain(events: list[dict[str, Any]]) -> list[tuple[int, bytes, bytes]]:
+    """(seq, digest, hash) as the docstring of recorder/events.py says they must be, from the first event on, without gaps."""
+    chain, before = [], b"\x00" * 32
+    for seq, row in enumerate(events):
+        digest = sha256(row["payload"]).digest()
+        exchange = "" if row["exchange"] is None else str(row["exchange"])
+        step = f"{len(row['step'])}:{row['step']}"
+        fields = [row["schema"], row["run"], seq, row["t_ns"], row["wall_ns"], row["kind"], exchange, step, row["task"]]
+        before = sha256(before + ",".join(map(str, fields)).encode("utf-8") + digest).digest()
+        chain.append((seq, digest, before))
+    return chain
+
+
+class Child:
+    """A Python process of its own that runs `script`; leaving the context kills it and closes its pipes."""
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `finish`
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=dict(os.environ),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.finish()
+
+    def line(self) -> str:
+        """The next line it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip("\n")
+
+    def tell(self, line: str = "") -> None:
+        """Send it a line."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hang_up(self) -> None:
+        """End its input."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+    def finish(self) -> tuple[int, str, str]:
+        """End its input and wait for its end: exit code, the rest of its output, its errors."""
+        assert self.process.stdout is not None
+        self.hang_up()
+        out = "" if self.process.stdout.closed else self.process.stdout.read()
+        self.process.stdout.close()
+        code = self.process.wait(120)
+        if self.errors.closed:
+            return code, out, ""
+        with self.errors:
+            self.errors.seek(0)
+            return code, out, self.errors.read()

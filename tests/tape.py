@@ -1,0 +1,132 @@
+"""Real clients and a recorder for them: how a client consumes an answer, and what the log then holds of it."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import anthropic
+
+from retold.recorder.capture import Capture, Place
+from retold.recorder.exchange import Exchange, Request, header
+from retold.recorder.log import EventLog
+from retold.recorder.tee import Recorder, intercepted
+from retold.recorder.transfer import exchanges_of
+
+ASK: Any = {"model": "claude-test", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+class Seen(NamedTuple):
+    """What a client saw of one answer: its events as JSON, and the exception that ended it."""
+
+    events: list[dict[str, Any]]
+    error: str | None
+
+
+Consume = Callable[..., Seen]
+"""consume(url, *, stop_after=None, retries=0, http_client=None, body=ASK) -> Seen"""
+
+
+def consume_sync(
+    url: str, *, stop_after: int | None = None, retries: int = 0, http_client: Any = None, body: Any = ASK
+) -> Seen:  # fmt: skip
+    """Stream an answer to its end, or stop after some events and close, with the sync client."""
+    events: list[dict[str, Any]] = []
+    try:
+        with (
+            anthropic.Anthropic(base_url=url, api_key="test-key", max_retries=retries, http_client=http_client) as client,
+            client.messages.create(**body, stream=True) as stream,
+        ):
+            for event in stream:
+                events.append(event.to_dict())
+                if len(events) == stop_after:
+                    break
+    except Exception as error:
+        return Seen(events, name_of(error))
+    return Seen(events, None)
+
+
+def consume_async(
+    url: str, *, stop_after: int | None = None, retries: int = 0, http_client: Any = None, body: Any = ASK
+) -> Seen:  # fmt: skip
+    """The same with the async client."""
+    events: list[dict[str, Any]] = []
+
+    async def consume() -> None:
+        async with (
+            anthropic.AsyncAnthropic(base_url=url, api_key="test-key", max_retries=retries, http_client=http_client) as client,
+            await client.messages.create(**body, stream=True) as stream,
+        ):
+            async for event in stream:
+                events.append(event.to_dict())
+                if len(events) == stop_after:
+                    break
+
+    try:
+        asyncio.run(consume())
+    except Exception as error:
+        return Seen(events, name_of(error))
+    return Seen(events, None)
+
+
+BOTH: dict[str, Consume] = {"sync": consume_sync, "async": consume_async}
+
+
+def name_of(error: BaseException) -> str:
+    return f"{type(error).__module__.partition('.')[0]}.{type(error).__name__}"
+
+
+class Tape:
+    """A run that records what the clients in `on()` receive, and what it holds."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.log = log
+        self.writer = log.start(name="tape", mode="live")
+        self.captures: list[Capture] = []
+
+    @property
+    def run(self) -> str:
+        return self.writer.run
+
+    def begin(self, request: Request) -> Capture:
+        """The capture of a request; the SDK says itself which attempt it is."""
+        attempt = int(header(request.headers, "x-stainless-retry-count") or 0) + 1
+        self.captures.append(Capture(self.writer, request, place=Place(attempt=attempt)))
+        return self.captures[-1]
+
+    def on(self) -> AbstractContextManager[None]:
+        return intercepted(Recorder(self.begin))
+
+    def exchanges(self) -> list[Exchange]:
+        return exchanges_of(self.log, self.run)
+
+    def only(self) -> Exchange:
+        """The one exchange on it."""
+        (exchange,) = self.exchanges()
+        return exchange
+
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.log.events(self.run)]
+
+    def texts(self) -> list[str]:
+        """The texts of its assistant messages."""
+        messages = (message for message in self.log.messages(self.run) if message.type == "assistant")
+        return [str(block["text"]) for message in messages for block in message.blocks if "text" in block]
+
+
+@contextmanager
+def recording(folder: Path) -> Iterator[Tape]:
+    """A tape in a log of its own, recording."""
+    with EventLog(folder / "tape.db") as log:
+        tape = Tape(log)
+        with tape.on():
+            yield tape
+        tape.writer.end()
+
+
+def sent_events(body: bytes) -> list[dict[str, Any]]:
+    """The events in a body as a client of the SDK sees them: pings are its own affair."""
+    lines = (line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith(b"data: "))
+    return [event for event in map(json.loads, lines) if event["type"] != "ping"]

@@ -1,0 +1,278 @@
+"""While it streams: nothing is held up, everything is committed before it is seen, and times are those of the frames."""
+
+import asyncio
+import functools
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+
+from retold.recorder import capture as capture_module
+from retold.recorder.capture import Capture, Place
+from retold.recorder.errors import LogError
+from retold.recorder.exchange import Request
+from retold.recorder.log import EventLog
+from retold.recorder.sse import FrameParser
+from retold.recorder.tee import Recorder, intercepted
+from tests.exchanges import GZIP, JSON, SSE, URL
+from tests.messages_server import MessagesServer, Reply, text
+from tests.raw_log import query
+from tests.tape import ASK, Tape, recording, sent_events
+
+HELLO = text("Hello there, general Kenobi", pieces=4)
+REQUEST = Request("POST", URL, JSON, b"{}")
+
+
+@pytest.fixture
+def tape(tmp_path: Path) -> Iterator[Tape]:
+    with recording(tmp_path) as recorded:
+        yield recorded
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EventLog]:
+    with EventLog(tmp_path / "log.db") as opened:
+        yield opened
+
+
+def each_event_sync(url: str, look: Callable[[dict[str, Any]], None]) -> None:
+    with (
+        anthropic.Anthropic(base_url=url, api_key="test-key") as client,
+        client.messages.create(**ASK, stream=True) as stream,
+    ):
+        for event in stream:
+            look(event.to_dict())
+
+
+def each_event_async(url: str, look: Callable[[dict[str, Any]], None]) -> None:
+    async def consume() -> None:
+        async with anthropic.AsyncAnthropic(base_url=url, api_key="test-key") as client:
+            async for event in await client.messages.create(**ASK, stream=True):
+                look(event.to_dict())
+
+    asyncio.run(consume())
+
+
+@pytest.fixture(params=[each_event_sync, each_event_async], ids=["sync", "async"])
+def each_event(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.mark.usefixtures("tape")
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+@pytest.mark.parametrize("split", ["frame", "bytes"])
+def test_the_first_event_is_there_before_the_second_is_sent(each_event: Any, encoding: Any, split: Any) -> None:
+    """The recorder joins nothing and waits for nothing: the first event reaches the client while the server still pauses."""
+    seen: list[int] = []
+    with MessagesServer([Reply([text("a")], gap_s=[0.1], encoding=encoding, split=split)]) as server:
+        each_event(server.url, lambda _: seen.append(time.monotonic_ns()))
+    sent = [at for at, _ in server.sent[0]]
+    assert sent[0] < seen[0] < sent[1]
+
+
+def test_every_event_is_committed_before_the_client_has_it(tape: Tape, each_event: Any) -> None:
+    """Whenever the client has an event, a connection of its own finds the frame in the log, and what is folded from it."""
+    path, run = tape.log.path, tape.run
+    found: list[bool] = []
+
+    def look(event: dict[str, Any]) -> None:
+        frames = [payload for (payload,) in query(path, "SELECT payload FROM events WHERE run = ? AND kind = 'frame'", run)]
+        events = sent_events(b"".join(frame.encode() for frame in frames))
+        messages = query(path, "SELECT count(*) FROM messages WHERE run = ?", run)[0][0]
+        stops = sum(event["type"] == "content_block_stop" for event in events)
+        found.append(len(events) > len(found) and events[len(found)]["type"] == event["type"] and messages == stops)
+
+    with MessagesServer([Reply([HELLO, text("Bye")], gap_s=0.005)]) as server:
+        each_event(server.url, look)
+    assert found == [True] * len(sent_events(server.bodies[0]))
+
+
+def test_a_log_that_cannot_be_written_hands_nothing_on(tmp_path: Path) -> None:
+    """Committed before seen: what could not be recorded is not shown either."""
+    with EventLog(tmp_path / "log.db") as log, log.start(name="run", mode="live") as writer:
+        capture = Capture(writer, REQUEST)
+        capture.response(200, "OK", SSE)
+        query(
+            log.path, "CREATE TRIGGER full BEFORE INSERT ON events WHEN NEW.kind = 'frame' BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+        with pytest.raises(LogError, match="full"):
+            capture.data(b"data: 1\n\n")
+        capture.end("cut")
+    assert query(log.path, "SELECT count(*) FROM events WHERE kind = 'frame'") == [(0,)]
+
+
+def test_a_frame_and_its_message_are_one_transaction(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block's last frame is never in the log without the message that it completes."""
+    writer = log.start(name="run", mode="live")
+    capture = Capture(writer, REQUEST)
+    capture.response(200, "OK", SSE)
+    batches: list[list[str]] = []
+    append = type(writer).append
+
+    def note(self: Any, *entries: Any) -> Any:
+        batches.append([entry.kind for entry in entries])
+        return append(self, *entries)
+
+    monkeypatch.setattr(type(writer), "append", note)
+    capture.data(b"".join(Reply([text("a")]).frames(Reply([text("a")]).message({}, 1))))
+    assert batches == [["frame", "frame", "frame", "frame", "frame", "message", "frame", "frame"]]
+
+
+def test_frames_are_stamped_one_by_one(tape: Tape) -> None:
+    """Each frame has the time at which it came: later than the server sent it, earlier than the next was sent."""
+    began = time.monotonic_ns()
+    with MessagesServer([Reply([text("a")], gap_s=[0.1] * 3)]) as server:
+        each_event_sync(server.url, lambda _: None)
+    (capture,) = tape.captures
+    origin = tape.writer.started_ns
+    frames = [event.t_ns + origin for event in tape.log.events(tape.run, kinds=("frame",))]
+    sent = [at for at, _ in server.sent[0]]
+    assert len(frames) == len(sent)
+    assert all(at < frame for at, frame in zip(sent, frames, strict=True))
+    assert all(frame < following for frame, following in zip(frames[:3], sent[1:4], strict=True))
+    assert capture.first_ns == frames[0] - origin
+    assert origin <= began
+
+
+# Capture alone: chunks in, events out
+
+
+def captured(log: EventLog, headers: Any, *chunks: bytes, ending: Any = "complete", **options: Any) -> tuple[str, Capture]:
+    with log.start(name="run", mode="live") as writer:
+        capture = Capture(writer, REQUEST, **options)
+        capture.response(200, "OK", headers)
+        for chunk in chunks:
+            capture.data(chunk)
+        capture.end(ending)
+    return writer.run, capture
+
+
+def payloads(log: EventLog, run: str) -> list[tuple[str, bytes]]:
+    return [(event.kind, event.payload) for event in log.events(run, kinds=("frame", "chunk"))]
+
+
+def test_chunks_of_a_stream_become_frames(log: EventLog) -> None:
+    """However the socket cut them; what has no blank line at the end is a chunk."""
+    run, _ = captured(log, SSE, b"data: 1\n", b"\ndata: 2\n\ndata: 3", b"\n")
+    assert payloads(log, run) == [("frame", b"data: 1\n\n"), ("frame", b"data: 2\n\n"), ("chunk", b"data: 3\n")]
+
+
+def test_chunks_of_anything_else_are_kept_as_they_came(log: EventLog) -> None:
+    """JSON, compressed streams, whatever: piece by piece."""
+    for headers in (JSON, GZIP, (("content-type", "image/png"),)):
+        run, _ = captured(log, headers, b"\x1f\x8b\x08", b"data: 1\n\n", b"\x00")
+        assert payloads(log, run) == [("chunk", b"\x1f\x8b\x08"), ("chunk", b"data: 1\n\n"), ("chunk", b"\x00")]
+
+
+def test_an_endless_frame_is_recorded_in_pieces_and_reaches_the_client_whole(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frame without an end is bounded in memory, marked as no frame, and costs the client nothing."""
+    monkeypatch.setattr(capture_module, "FrameParser", functools.partial(FrameParser, max_frame_bytes=10_000))
+    endless = b"data: " + b"x" * 300_000
+    with MessagesServer([Reply(raw_frames=[endless, b"\n\n", b"data: 2\n\n"], split=1000)]) as server, httpx2.Client() as client:
+        received = client.post(f"{server.url}/v1/messages", json=ASK).content
+    assert received == server.bodies[0] == endless + b"\n\ndata: 2\n\n"
+    stored = payloads(tape.log, tape.run)
+    assert b"".join(data for _, data in stored) == received
+    assert stored[-1] == ("frame", b"data: 2\n\n")
+    assert {kind for kind, _ in stored[:-1]} == {"chunk"}
+    assert len(stored) > 4
+    assert tape.only().ending == "complete"
+
+
+@pytest.mark.parametrize("ending", ["complete", "closed", "cut"])
+def test_a_frame_that_might_begin_a_secret_is_written_in_the_end(log: EventLog, ending: Any) -> None:
+    """What is held back in doubt is not lost when the stream stops there."""
+    frames = [
+        b"data: "
+        + json.dumps({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": part}}).encode()
+        + b"\n\n"
+        for part in ("Hello ", "sk-", "ant-")
+    ]
+    run, _ = captured(log, SSE, *frames, ending=ending)
+    assert payloads(log, run) == [("frame", frame) for frame in frames]
+
+
+def test_an_ending_is_written_once_whoever_says_it(log: EventLog) -> None:
+    """The first ending counts, of all six and in any order; what comes after it is not written."""
+    endings: Any = ("complete", "closed", "cut", "error_event", "http_error", "no_response")
+    writer = log.start(name="run", mode="live")
+    for first, second in itertools.permutations(endings, 2):
+        capture = Capture(writer, REQUEST)
+        capture.response(200, "OK", SSE)
+        capture.end(first)
+        capture.data(b"data: late\n\n")
+        capture.end(second)
+        events = log.events(writer.run, exchange=capture.exchange)
+        kinds = [(event.kind, event.data["ending"] if event.kind == "exchange.ended" else None) for event in events]
+        assert kinds == [("exchange.started", None), ("response.started", None), ("exchange.ended", first)]
+
+
+def test_the_end_of_an_exchange_sums_it_up(log: EventLog) -> None:
+    """Frames, bytes, digest, model, stop reason, usage and cost stand in its last event."""
+    reply = Reply([text("a")], "max_tokens", usage={"input_tokens": 7, "output_tokens": 2}, model="m", id="msg_1")
+    frames = reply.frames(reply.message({}, 1))
+    run, _ = captured(log, SSE, *frames, price=lambda model, usage: 0.25 if (model, usage["output_tokens"]) == ("m", 2) else None)
+    (summary,) = [event.data for event in log.events(run, kinds=("exchange.ended",))]
+    assert summary["usage"].pop("cache_creation") is not None
+    assert {key: summary[key] for key in summary if key not in ("sha256", "usage")} == {
+        "ending": "complete",
+        "error": None,
+        "status": 200,
+        "frames": len(frames),
+        "bytes": len(b"".join(frames)),
+        "message_id": "msg_1",
+        "model": "m",
+        "stop_reason": "max_tokens",
+        "cost_usd": 0.25,
+    }
+    assert (summary["usage"]["input_tokens"], summary["usage"]["output_tokens"]) == (7, 2)
+
+
+def test_an_unknown_price_is_no_price(log: EventLog) -> None:
+    """The cost of a model without a known price is unknown, never 0."""
+    reply = Reply([text("a")])
+    run, capture = captured(log, SSE, *reply.frames(reply.message({}, 1)), price=lambda *_: None)
+    (summary,) = [event.data for event in log.events(run, kinds=("exchange.ended",))]
+    assert (summary["cost_usd"], capture.cost_usd) == (None, None)
+
+
+def test_an_exchange_carries_its_place(log: EventLog) -> None:
+    """Step, task, call, attempt, who stamped it, and the run's own variables."""
+    place = Place("step", "task", 3, 2, "arrival", {"date": "2026-11-22"})
+    run, capture = captured(log, SSE, b"data: 1\n\n", place=place, recorded_at="2026-11-22T00:00:00.000Z")
+    started = next(iter(log.events(run, kinds=("exchange.started",))))
+    assert {(event.step, event.task, event.exchange) for event in log.events(run, exchange=capture.exchange)} == {
+        ("step", "task", 1)
+    }
+    assert started.data == {
+        "method": "POST",
+        "uri": URL,
+        "headers": [["content-type", "application/json"]],
+        "body": "{}",
+        "call": 3,
+        "attempt": 2,
+        "stamped": "arrival",
+        "variables": {"date": "2026-11-22"},
+        "recorded_at": "2026-11-22T00:00:00.000Z",
+    }
+
+
+def test_a_tee_leaves_the_request_as_it_is(tmp_path: Path) -> None:
+    """The server gets the same bytes and headers with the recorder as without, but for what changes from call to call."""
+
+    def ask(url: str) -> None:
+        with anthropic.Anthropic(base_url=url, api_key="test-key") as client:
+            client.messages.create(**ASK)
+
+    with MessagesServer([Reply([HELLO])] * 2) as server, EventLog(tmp_path / "log.db") as log:
+        ask(server.url)
+        with log.start(name="run", mode="live") as writer, intercepted(Recorder(lambda request: Capture(writer, request))):
+            ask(server.url)
+    plain, recorded = server.requests
+    assert recorded == plain

@@ -1,0 +1,227 @@
+"""What is written to a cassette is what is read from it, and a person can read it too."""
+
+import json
+import os
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+
+from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.errors import CassetteError
+from retold.recorder.exchange import Exchange, Failure, Request
+from tests.exchanges import GZIP, JSON, SSE, answer, exchange, exchanges
+
+SUFFIXES = (".yaml", ".json")
+
+
+def round_trip(folder: Path, suffix: str, *written: Exchange) -> tuple[Exchange, ...]:
+    path = folder / f"cassette{suffix}"
+    write_cassette(path, written)
+    return read_cassette(path).exchanges
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cassettes")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@settings(deadline=None, max_examples=60)
+@given(exchanges(), exchanges())
+@example(exchange(answer(b"\xff\x00\xfe", headers=JSON), body=b"\x80"), exchange(answer(headers=SSE)))
+def test_reading_gives_back_what_was_written(folder: Path, suffix: str, one: Exchange, other: Exchange) -> None:
+    """Bytes, headers, endings, times to the microsecond, variables, tool results: equal, in YAML and in JSON."""
+    assert round_trip(folder, suffix, one, other) == (one, other)
+
+
+AWKWARD = {
+    "CRLF": b"event: a\r\ndata: 1\r\n\r\n",
+    "CR": b"event: a\rdata: 1\r\r",
+    "trailing spaces": b"data: 1  \n\ndata: 2\t\n\n",
+    "emoji": "data: 😀 é\n\n".encode(),
+    "U+2028 and U+0085": "data: a\u2028b\u2029c\u0085d\n\n".encode(),
+    "BOM": "\ufeffdata: 1\n\ndata: \ufeff\n\n".encode(),
+    "NUL": b"data: a\0b\n\n",
+    "no final blank line": b"data: 1\n\ndata: 2",
+    "leading blank lines": b"\n\n\n data: 1\n\n",
+    "trailing blank lines": b"data: 1\n\n\n\n\n",
+    "leading space": b"  data: 1\n\n",
+    "YAML's own marks": b"---\ndata: 1\n...\n\n# no comment\n\n- a: &x *y !!z\n\n",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("body", AWKWARD.values(), ids=AWKWARD.keys())
+def test_awkward_bytes_come_back(tmp_path: Path, suffix: str, body: bytes) -> None:
+    """YAML normalises many characters in a block; what it cannot hold there is quoted instead."""
+    written = exchange(answer(*([body] if body else [])), body=body)
+    (read,) = round_trip(tmp_path, suffix, written)
+    assert read.response is not None
+    assert (read.response.body, read.request.body) == (body, body)
+
+
+@pytest.mark.parametrize("headers", [JSON, GZIP], ids=["JSON", "gzip"])
+def test_pieces_that_are_no_frames_keep_their_sizes(tmp_path: Path, headers: object) -> None:
+    """JSON and compressed bodies come back in the pieces in which they came."""
+    pieces = (b"\x1f\x8b\x08", b"\x00" * 5, b"x")
+    response = answer(*pieces, headers=GZIP if headers == GZIP else JSON)
+    (read,) = round_trip(tmp_path, ".yaml", exchange(response))
+    assert read.response == response
+
+
+def test_no_response_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
+    """vcrpy's format needs a response; one that never came is None again."""
+    failure = Failure("httpx2.ConnectError", "[Errno 111] Connection refused")
+    lost = replace(exchange(), response=None, ending="no_response", failure=failure)
+    empty = exchange(answer(status=204, reason="No Content", headers=()))
+    assert round_trip(tmp_path, ".yaml", lost, empty) == (lost, empty)
+
+
+def test_the_file_is_vcrpys_version_1_with_one_more_key(tmp_path: Path) -> None:
+    """Plain YAML: what vcrpy has a place for stands where vcrpy has it, the rest under `retold`."""
+    response = answer(b"data: 1\n\n", b"data: 2\n\n", status=529, reason="")
+    write_cassette(tmp_path / "c.yaml", [exchange(response, call=1, step="ask", recorded_at="2026-11-22T14:29:35.123Z")])
+    assert yaml.safe_load((tmp_path / "c.yaml").read_text()) == {
+        "version": 1,
+        "retold": {"format": 1},
+        "interactions": [
+            {
+                "request": {
+                    "method": "POST",
+                    "uri": "https://api.anthropic.com/v1/messages",
+                    "headers": {"content-type": ["application/json"]},
+                    "body": '{"model":"m"}',
+                },
+                "response": {
+                    "status": {"code": 529, "message": ""},
+                    "headers": {"content-type": ["text/event-stream; charset=utf-8"]},
+                    "body": {"string": "data: 1\n\ndata: 2\n\n"},
+                },
+                "retold": {
+                    "recorded_at": "2026-11-22T14:29:35.123Z",
+                    "step": "ask",
+                    "call": 1,
+                    "attempt": 1,
+                    "stamped": "pull",
+                    "ending": "complete",
+                    "started_ms": 0.0,
+                    "first_ms": 1.0,
+                    "offsets_ms": "1 2",
+                    "ended_ms": 2.0,
+                },
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("text", ["plain", "é", "😀"])
+def test_an_event_stream_is_a_literal_block(tmp_path: Path, text: str) -> None:
+    """A review in git shows the frames as they are, line by line, also with characters beyond the BMP."""
+    write_cassette(tmp_path / "c.yaml", [exchange(answer(f"event: a\ndata: {text}\n\n".encode(), b"data: 2\n\n"))])
+    lines = (tmp_path / "c.yaml").read_text("utf-8").split("\n")
+    start = next(number for number, line in enumerate(lines) if line.lstrip().startswith("string: |"))
+    assert [line.strip() for line in lines[start + 1 : start + 6]] == ["event: a", f"data: {text}", "", "data: 2", ""]
+
+
+def test_no_line_of_a_cassette_ends_in_a_space(tmp_path: Path) -> None:
+    """Editors and hooks strip such spaces: a body that has them is quoted."""
+    written = exchange(answer(b"event: a\ndata: 1 \n\n", b"data: 2\t\n\n"), body=b"a \nb")
+    assert round_trip(tmp_path, ".yaml", written) == (written,)
+    assert [line for line in (tmp_path / "cassette.yaml").read_text().split("\n") if line != line.rstrip()] == []
+
+
+def test_the_last_time_holds_for_pieces_that_were_added_by_hand(tmp_path: Path) -> None:
+    """A cassette may be edited: a body with more frames than times is still played in order."""
+    path = tmp_path / "c.yaml"
+    write_cassette(path, [exchange(answer(b"data: 1\n\n", b"data: 2\n\n"))])
+    text = path.read_text()
+    path.write_text(text.replace("data: 1\n", "data: 0\n\n        data: 1\n"))
+    (read,) = read_cassette(path).exchanges
+    assert read.response is not None
+    assert [(piece.data, piece.offset_ns) for piece in read.response.pieces] == [
+        (b"data: 0\n\n", 1_000_000),
+        (b"data: 1\n\n", 2_000_000),
+        (b"data: 2\n\n", 2_000_000),
+    ]
+
+
+def test_an_empty_cassette_holds_no_exchanges(tmp_path: Path) -> None:
+    """Nothing recorded is a cassette too."""
+    assert round_trip(tmp_path, ".yaml") == ()
+
+
+def test_header_names_keep_their_case_and_repeated_headers_their_order(tmp_path: Path) -> None:
+    """`set-cookie` comes twice; `X-A` and `x-a` stay two names."""
+    headers = (("X-A", "1"), ("set-cookie", "b"), ("set-cookie", "a"), ("x-a", "2"))
+    written = exchange(answer(b"x", headers=headers))
+    assert round_trip(tmp_path, ".yaml", written) == (written,)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_lone_surrogates_in_tool_results_survive(tmp_path: Path, suffix: str) -> None:
+    """A tool's output may hold half a character; the log keeps it as an escape, and so must the cassette."""
+    written = exchange(tool_results=({"type": "tool_result", "content": "\ud83d x"},))
+    assert round_trip(tmp_path, suffix, written) == (written,)
+
+
+# Atomic writing
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_failure_while_writing_leaves_the_old_cassette(tmp_path: Path, suffix: str) -> None:
+    """All or nothing: the good cassette stays, and no half file stays beside it."""
+    path = tmp_path / "cassettes" / f"c{suffix}"
+    write_cassette(path, [exchange()])
+    before = path.read_bytes()
+    with pytest.raises((yaml.YAMLError, TypeError)):
+        write_cassette(path, [exchange(), exchange(tool_results=({"content": object()},))])
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_disk_that_fails_is_a_cassette_error_and_leaves_the_old_cassette(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new file takes the old one's place only when it is safely on the disk."""
+    path = tmp_path / "cassettes" / "c.yaml"
+    write_cassette(path, [exchange()])
+    before = path.read_bytes()
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(CassetteError, match=rf"cannot write the cassette {path}: No space left on device\."):
+        write_cassette(path, [exchange(), exchange()])
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_cassette_is_a_file_like_any_other(tmp_path: Path) -> None:
+    """It goes into git: a new one is readable by all, a rewritten one keeps its mode, folders are made."""
+    path = tmp_path / "new" / "folder" / "c.yaml"
+    write_cassette(path, [exchange()])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    os.chmod(path, 0o600)
+    write_cassette(path, [exchange()])
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_json_is_the_same_structure(tmp_path: Path) -> None:
+    """`.json` is for speed; it says what the YAML says."""
+    written = [exchange(answer("data: é😀\n\n".encode())), exchange(replace(answer(), headers=()), body=b"")]
+    for suffix in SUFFIXES:
+        write_cassette(tmp_path / f"c{suffix}", written)
+    assert yaml.safe_load((tmp_path / "c.yaml").read_text("utf-8")) == json.loads((tmp_path / "c.json").read_text("utf-8"))
+
+
+def test_the_request_in_a_cassette_is_the_request(tmp_path: Path) -> None:
+    """Method, URL with its query, headers and body of the request as it was recorded."""
+    request = Request("POST", "https://h/v1/messages?beta=true&x=%20", (("anthropic-version", "2023-06-01"),), b'{"a": 1}')
+    (read,) = round_trip(tmp_path, ".yaml", replace(exchange(), request=request))
+    assert read.request == request

@@ -1,0 +1,233 @@
+"""The log's file: made private, refused when it is not ours, newer or damaged, readable with any SQLite tool."""
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retold.recorder.capture import Capture, Place
+from retold.recorder.errors import InputError, LogError, LogVersionError
+from retold.recorder.events import Entry, encode
+from retold.recorder.exchange import Request
+from retold.recorder.log import EventLog
+from tests.raw_log import query, rows
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "logs" / "log.db"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[EventLog]:
+    with EventLog(path) as opened:
+        yield opened
+
+
+def write_sqlite(path: Path, *statements: str) -> bytes:
+    path.parent.mkdir(exist_ok=True)
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    return path.read_bytes()
+
+
+def permissions(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_log_is_readable_by_its_owner_alone(log: EventLog, path: Path) -> None:
+    """Prompts and answers are private: the file, what SQLite puts beside it, and the folder made for it."""
+    before = os.umask(0)
+    try:
+        writer = log.start(name="run", mode="live")
+    finally:
+        os.umask(before)
+    files = {file.name: permissions(file) for file in path.parent.iterdir() if file.is_file()}
+    assert {"log.db", "log.db-wal", "log.db-shm"} <= files.keys()
+    assert set(files.values()) == {0o600}
+    assert permissions(path.parent) == 0o700
+    assert permissions(path.parent / "log.db.live") == 0o700
+    assert permissions(path.parent / "log.db.live" / writer.run) == 0o600
+
+
+def test_the_default_log_keeps_itself_out_of_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.retold/log.db` under the working directory, or what RETOLD_DB names."""
+    with EventLog() as log:
+        log.start(name="run", mode="live").end()
+    assert Path(".retold/.gitignore").read_text() == "*\n"
+    assert query(Path(".retold/log.db"), "SELECT name FROM runs") == [("run",)]
+    monkeypatch.setenv("RETOLD_DB", "other.db")
+    assert EventLog().path == Path("other.db")
+
+
+def test_making_a_log_object_makes_no_file(path: Path) -> None:
+    """Only the first write makes the log."""
+    EventLog(path)
+    assert not path.parent.exists()
+
+
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_used(
+    log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes find no folder; the one that makes it second goes on all the same."""
+    is_dir = Path.is_dir
+
+    def is_dir_then_made(folder: Path) -> bool:
+        found = is_dir(folder)
+        if folder == path.parent:
+            os.makedirs(folder, exist_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", is_dir_then_made)
+    log.start(name="run", mode="live").end()
+    assert [info.name for info in log.runs()] == ["run"]
+
+
+def test_reading_a_log_that_is_not_there_is_an_error_that_says_how_to_make_one(log: EventLog, path: Path) -> None:
+    """And it makes none by the way."""
+    with pytest.raises(LogError, match=rf"no log at {path}\. Record or replay something first"):
+        log.runs()
+    assert not path.exists()
+
+
+def test_a_log_is_read_without_being_written(log: EventLog, path: Path) -> None:
+    """Readers leave no trace in the file."""
+    with log.start(name="run", mode="live") as writer:
+        writer.append(Entry("frame", b"1"))
+    log.close()
+    before = path.read_bytes()
+    reader = EventLog(path)
+    assert [info.name for info in reader.runs()] == ["run"]
+    assert len(list(reader.events(writer.run))) == 3
+    assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize("action", ["read", "write"])
+def test_a_log_of_a_newer_version_is_refused(log: EventLog, path: Path, action: str) -> None:
+    """The error names both versions and the way out, and the file stays as it is."""
+    log.start(name="run", mode="live").end()
+    log.close()
+    before = write_sqlite(path, "PRAGMA user_version = 99")
+    with pytest.raises(LogVersionError, match=r"newer retold \(log version 99, this one reads up to 1\)\. Update retold"):
+        log.runs() if action == "read" else log.start(name="run", mode="live")
+    assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize("action", ["read", "write"])
+def test_another_programs_database_is_refused_and_left_alone(log: EventLog, path: Path, action: str) -> None:
+    """An SQLite file that is no log is neither read nor turned into one."""
+    before = write_sqlite(path, "CREATE TABLE customers (name)")
+    with pytest.raises(LogError, match=rf"{path} is an SQLite file, but not a retold log"):
+        log.runs() if action == "read" else log.start(name="run", mode="live")
+    assert before == path.read_bytes()
+
+
+@pytest.mark.parametrize("action", ["read", "write"])
+def test_a_file_that_is_no_database_is_refused_and_left_alone(log: EventLog, path: Path, action: str) -> None:
+    """A text file under the log's name is an error, not a loss."""
+    path.parent.mkdir()
+    path.write_text("Dear diary, " * 100)
+    with pytest.raises(LogError, match="file is not a database"):
+        log.runs() if action == "read" else log.start(name="run", mode="live")
+    assert path.read_text() == "Dear diary, " * 100
+
+
+def test_a_damaged_log_is_a_log_error(log: EventLog, path: Path) -> None:
+    """Pages overwritten with noise: reading says so instead of showing half of it."""
+    with log.start(name="run", mode="live") as writer:
+        for _ in range(100):
+            writer.append(Entry("frame", b"x" * 1000))
+    log.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\x5a" * (len(content) - 4096))
+    with pytest.raises(LogError, match=r"cannot read the log .*log\.db: "):
+        list(EventLog(path).events(writer.run))
+
+
+@pytest.mark.parametrize("name", ["file/log.db", "folder", "/proc/retold/log.db"])
+def test_a_path_that_cannot_be_written_is_a_log_error(tmp_path: Path, name: str) -> None:
+    """A file where a folder should be, a folder where the log should be, a place where nobody writes."""
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(LogError, match=r"cannot write the log .*\. Name another one with --db FILE or RETOLD_DB\."):
+        EventLog(tmp_path / name).start(name="run", mode="live")
+
+
+def record(log: EventLog) -> str:
+    """A run with one exchange: two messages, a usage, a cost."""
+    start = {"type": "message_start", "message": {"id": "msg_1", "model": "m", "usage": {"input_tokens": 7, "output_tokens": 1}}}
+    end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
+    events = [start, end, {"type": "message_stop"}]
+    for index in (1, 0):
+        block = {"type": "text", "text": f"block {index}"}
+        events[1:1] = [
+            {"type": "content_block_start", "index": index, "content_block": block},
+            {"type": "content_block_stop", "index": index},
+        ]
+    with log.start(name="run", mode="live") as writer:
+        capture = Capture(
+            writer, Request("POST", "https://h/v1/messages"), place=Place("step", "task", 3, 2), price=lambda *_: 0.5
+        )
+        capture.response(200, "OK", (("content-type", "text/event-stream"),))
+        for event in events:
+            capture.data(b"data: " + encode(event) + b"\n\n")
+        capture.end("complete")
+    return writer.run
+
+
+def test_messages_can_be_queried_with_plain_sqlite(log: EventLog, path: Path) -> None:
+    """The view shows each complete message with its place; JSON functions reach into it."""
+    run = record(log)
+    sql = "SELECT run, step, task, exchange, type, subtype, json_extract(message, '$.message.content[0].text') FROM messages"
+    assert query(path, sql) == [(run, "step", "task", 1, "assistant", None, f"block {index}") for index in (0, 1)]
+
+
+def test_exchanges_can_be_queried_with_plain_sqlite(log: EventLog, path: Path) -> None:
+    """The view shows each exchange in one row, also one that has not ended."""
+    run = record(log)
+    columns = "run, exchange, step, task, method, uri, call, attempt, ending, status, model, stop_reason, frames"
+    row = (run, 1, "step", "task", "POST", "https://h/v1/messages", 3, 2, "complete", 200, "m", "end_turn", 7)
+    assert query(path, f"SELECT {columns} FROM exchanges") == [row]
+    durations = query(path, "SELECT duration_ns FROM exchanges")
+    stored = rows(path, run)
+    assert durations == [(stored[-2]["t_ns"] - stored[1]["t_ns"],)]
+    writer = log.start(name="open", mode="live")
+    Capture(writer, Request("GET", "https://h/v1/models"))
+    assert query(path, "SELECT method, ending FROM exchanges WHERE run = ?", writer.run) == [("GET", None)]
+
+
+def test_usage_can_be_queried_with_plain_sqlite(log: EventLog, path: Path) -> None:
+    """Tokens and cost by exchange; what is not known is NULL, never 0."""
+    record(log)
+    columns = "exchange, step, task, model, input_tokens, output_tokens, cache_read_input_tokens, cost_usd"
+    assert query(path, f"SELECT {columns} FROM usage") == [(1, "step", "task", "m", 7, 5, None, 0.5)]
+
+
+def test_payloads_are_text_where_they_are_text(log: EventLog, path: Path) -> None:
+    """Any SQLite tool shows frames as text; bytes that are not UTF-8, or hold a NUL, stay bytes. Both come back equal."""
+    payloads = ["data: é😀\r\n\r\n".encode(), b"\xff\xfe", b"a\0b", b""]
+    with log.start(name="run", mode="live") as writer:
+        writer.append(*(Entry("frame", payload) for payload in payloads))
+    types = query(path, "SELECT typeof(payload) FROM events WHERE kind = 'frame' ORDER BY seq")
+    assert types == [("text",), ("blob",), ("blob",), ("text",)]
+    assert [event.payload for event in log.events(writer.run, kinds=("frame",))] == payloads
+
+
+def test_an_event_of_an_unknown_kind_passes_through(log: EventLog) -> None:
+    """What a newer retold may write is read as it is."""
+    with log.start(name="run", mode="live") as writer:
+        writer.append(Entry("hologram", b"\x00\x01", "step", "task", 5, 10**12))
+    event = next(iter(log.events(writer.run, kinds=("hologram",))))
+    assert (event.kind, event.payload, event.step, event.task, event.exchange) == ("hologram", b"\x00\x01", "step", "task", 5)
+
+
+def test_the_parent_error_is_an_input_error() -> None:
+    """What is wrong with a log is bad input for the command line: exit code 2."""
+    assert issubclass(LogVersionError, LogError)
+    assert issubclass(LogError, InputError)
+    assert LogVersionError.exit_code == 2

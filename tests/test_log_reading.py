@@ -1,0 +1,157 @@
+"""Reading the log: runs by any of their names, events by page, kind, exchange and step."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retold.recorder import log as log_module
+from retold.recorder.errors import InputError, LogError
+from retold.recorder.events import Entry
+from retold.recorder.log import EventLog
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EventLog]:
+    with EventLog(tmp_path / "log.db") as opened:
+        yield opened
+
+
+def name_runs(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
+    """Let the next runs have these ids."""
+    given, real = iter(ids), secrets.token_hex
+    monkeypatch.setattr(secrets, "token_hex", lambda size: next(given) if size == 8 else real(size))
+
+
+@pytest.fixture
+def three_runs(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> EventLog:
+    name_runs(monkeypatch, "aaaa111122223333", "aaaa444455556666", "bbbb777788889999")
+    for name in ("first", "second", "first"):
+        log.start(name=name, mode="live").end()
+    return log
+
+
+@pytest.mark.parametrize(
+    ("ref", "run"),
+    [
+        ("aaaa111122223333", "aaaa111122223333"),
+        ("bbbb", "bbbb777788889999"),
+        ("aaaa4", "aaaa444455556666"),
+        ("second", "aaaa444455556666"),
+        ("first", "bbbb777788889999"),
+        ("last", "bbbb777788889999"),
+        ("last~0", "bbbb777788889999"),
+        ("last~1", "aaaa444455556666"),
+        ("last~2", "aaaa111122223333"),
+    ],
+)
+def test_a_run_is_found_by_id_prefix_name_and_age(three_runs: EventLog, ref: str, run: str) -> None:
+    """A name means its newest run; `last~1` is the one before the last."""
+    assert three_runs.find(ref).run == run
+
+
+@pytest.mark.parametrize(
+    ("ref", "message"),
+    [
+        ("aaaa", "'aaaa' is the beginning of 2 runs: aaaa444455556666, aaaa111122223333. Give more of the id."),
+        ("cccc", "no run 'cccc' in the log "),
+        ("last~3", "no run 'last~3': the log "),
+        ("last~x", "no run 'last~x': the log "),
+        ("last~-1", "no run 'last~-1': the log "),
+        ("last~²", "no run 'last~²': the log "),
+        ("", "no run '' in the log "),
+    ],
+)
+def test_a_reference_that_names_no_run_says_what_there_is(three_runs: EventLog, ref: str, message: str) -> None:
+    """Ambiguous, unknown, too far back: each its own message."""
+    with pytest.raises(InputError) as caught:
+        three_runs.find(ref)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_name_wins_over_a_prefix(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run named like the beginning of another's id is the one that is meant."""
+    name_runs(monkeypatch, "feed111122223333", "0000444455556666")
+    for name in ("x", "feed"):
+        log.start(name=name, mode="live").end()
+    assert log.find("feed").run == "0000444455556666"
+
+
+def test_an_empty_log_holds_no_run(log: EventLog) -> None:
+    """A log without runs says so; a log that is not there is another error."""
+    with pytest.raises(LogError, match="no log at"):
+        log.find("last")
+    log.start(name="x", mode="live").end()
+    log.close()
+    empty = EventLog(log.path.with_name("empty.db"))
+    empty.path.touch()
+    with pytest.raises(InputError, match="holds no runs yet"):
+        empty.find("last")
+
+
+def test_runs_are_listed_newest_first_with_their_counts(log: EventLog) -> None:
+    """Messages, exchanges and frames of each run, counted while it is open too."""
+    with log.start(name="done", mode="mock") as writer:
+        writer.append(Entry("exchange.started", b"{}"), Entry("frame", b""), Entry("frame", b""), Entry("message", b"{}"))
+    open_run = log.start(name="open", mode="live")
+    open_run.append(Entry("frame", b""))
+    listed = [(r.name, r.mode, r.status, r.messages, r.exchanges, r.frames, r.ended_ns is None) for r in log.runs()]
+    assert listed == [("open", "live", "running", 0, 0, 1, True), ("done", "mock", "completed", 1, 1, 2, False)]
+    assert [info.name for info in log.runs(limit=1)] == ["open"]
+
+
+def test_the_last_event_of_a_run_has_its_counts(log: EventLog) -> None:
+    """The listing can be rebuilt from the events."""
+    with log.start(name="run", mode="live") as writer:
+        writer.append(Entry("exchange.started", b"{}"), Entry("frame", b""), Entry("message", b"{}"), Entry("message", b"{}"))
+    ended = list(log.events(writer.run))[-1].data
+    assert ended == {"status": "completed", "error": None, "messages": 2, "exchanges": 1, "frames": 1}
+
+
+def test_events_come_in_order_over_page_borders(log: EventLog) -> None:
+    """More events than a page holds: none twice, none missing."""
+    count = 2 * log_module.PAGE + 3
+    with log.start(name="run", mode="live") as writer:
+        writer.append(*(Entry("frame", b"%d" % number) for number in range(count)))
+    assert [event.seq for event in log.events(writer.run)] == list(range(count + 2))
+    assert [event.seq for event in log.events(writer.run, after=count)] == [count + 1]
+
+
+def test_events_are_filtered_by_kind_exchange_and_step(log: EventLog) -> None:
+    """The filters combine."""
+    with log.start(name="run", mode="live") as writer:
+        writer.append(
+            Entry("frame", b"0", "a", exchange=1),
+            Entry("frame", b"1", "b", exchange=1),
+            Entry("message", b'{"n":2}', "b", exchange=1),
+            Entry("frame", b"3", "b", exchange=2),
+            Entry("message", b'{"n":4}', "a"),
+        )
+    run = writer.run
+    assert [event.payload for event in log.events(run, kinds=("frame",))] == [b"0", b"1", b"3"]
+    assert [event.payload for event in log.events(run, exchange=1, step="b")] == [b"1", b'{"n":2}']
+    assert [event.payload for event in log.events(run, kinds=("frame",), exchange=1, step="b")] == [b"1"]
+    assert [message.data for message in log.messages(run)] == [{"n": 2}, {"n": 4}]
+    assert [message.data for message in log.messages(run, step="a")] == [{"n": 4}]
+    assert list(log.events("unknown")) == []
+
+
+def test_a_reader_sees_events_appended_while_it_reads(log: EventLog) -> None:
+    """No snapshot is held over pages: what comes while a reader is at work is read too."""
+    writer = log.start(name="run", mode="live")
+    writer.append(*(Entry("frame", b"") for _ in range(log_module.PAGE)))
+    events = log.events(writer.run)
+    next(events)
+    writer.append(Entry("message", json.dumps({"late": True}).encode()))
+    assert [event.kind for event in events][-1] == "message"
+
+
+def test_the_repr_of_an_event_shows_where_when_and_what(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failing test shows events one can read."""
+    name_runs(monkeypatch, "aaaa111122223333")
+    writer = log.start(name="run", mode="live")
+    event = writer.append(Entry("frame", b"data: 1\n\n", t_ns=10**15))[0]
+    assert repr(event) == "<aaaa11#1 frame +1000000000.0ms 'data: 1\\n\\n'>"
+    assert repr(writer) == "<RunWriter aaaa111122223333 'run' 2 events>"

@@ -1,0 +1,161 @@
+"""What matching leaves aside: what changes every run, what is secret, and what the rules say."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retold.recorder.errors import InputError, MissError
+from retold.recorder.exchange import Exchange, Request
+from retold.recorder.redact import Redactor
+from retold.replay.matcher import Matcher
+from retold.replay.rules import Rules
+from tests.exchanges import URL
+from tests.test_matcher import BODY, KEY, SECRET, Json, edited, recorded, reordered, report, request
+
+# Variables
+
+
+def greeting(date: str, id: str) -> Json:
+    return {"messages": [{"role": "user", "content": f"Today is {date}. Run {id}."}], "system": [f"{id}"]}
+
+
+def test_what_changes_every_run_is_named_on_both_sides() -> None:
+    """A workflow put the date and its own id into the prompt: today's run finds yesterday's recording."""
+    (only,) = exchanges = recorded(greeting("2026-11-22", "run_1"), variables={"date": "2026-11-22", "execution_id": "run_1"})
+    asked = request(greeting("2027-01-01", "run_2"))
+    assert Matcher(exchanges).take(asked, {"date": "2027-01-01", "execution_id": "run_2"}) is only
+    assert '{{date}}. Run {{execution_id}}."' in report(Matcher(exchanges), asked)
+
+
+def test_a_variable_is_no_excuse_for_another_prompt() -> None:
+    """Only the value itself is replaced; variables without a value replace nothing."""
+    exchanges = recorded(greeting("2026-11-22", "run_1"), variables={"date": "2026-11-22", "empty": ""})
+    with pytest.raises(MissError):
+        Matcher(exchanges).take(request(greeting("2027-01-01", "run_2")), {"date": "2027-01-01", "empty": ""})
+
+
+def test_a_value_of_the_recordings_own_day_may_come_back() -> None:
+    """A recorded answer holds yesterday's date; the next request, built today, repeats it."""
+    exchanges = recorded({"a": "2026-11-22"}, {"a": "2026-11-22", "b": "2026-11-22"}, variables={"date": "2026-11-22"})
+    matcher = Matcher(exchanges)
+    assert matcher.take(request({"a": "2027-01-01"}), {"date": "2027-01-01"}) is exchanges[0]
+    assert matcher.take(request({"a": "2026-11-22", "b": "2027-01-01"}), {"date": "2027-01-01"}) is exchanges[1]
+
+
+def test_the_longest_value_is_replaced_first() -> None:
+    """One variable's value may be the beginning of another's."""
+    (only,) = exchanges = recorded({"a": "run_12 run_1"}, variables={"short": "run_1", "long": "run_12"})
+    assert Matcher(exchanges).take(request({"a": "x2y x2"}), {"short": "x2", "long": "x2y"}) is only
+
+
+# Secrets
+
+json_values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(allow_nan=False),
+        st.text(max_size=8),
+        st.sampled_from([KEY, SECRET, f"x {KEY}\n{SECRET}"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5) | st.just(SECRET), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    json_values,
+    st.booleans(),
+    st.sampled_from([URL, f"https://u:p@h/v1/messages?api_key=x&a={KEY}", f"https://h/{SECRET}/v1/x?token="]),
+)
+def test_what_was_recorded_always_matches_itself(value: Any, ascii_only: bool, uri: str) -> None:
+    """Redaction and matching are one: whatever a request holds, its recording answers it."""
+    redactor = Redactor({"MY_TOKEN": SECRET})
+    asked = Request(
+        "POST", uri, (("x-api-key", KEY),), json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    )
+    only = Exchange(redactor.request(asked), None)
+    assert KEY.encode() not in only.request.body
+    assert Matcher([only], redactor=redactor).take(asked) is only
+
+
+def test_a_recording_matches_where_the_environment_has_other_secrets() -> None:
+    """A value that is secret here was none where the cassette was made (or another tool made it): both sides are scrubbed."""
+    (only,) = exchanges = recorded({"system": f"The word is {SECRET}."})
+    assert Matcher(exchanges, redactor=Redactor({"MY_TOKEN": SECRET})).take(request({"system": f"The word is {SECRET}."})) is only
+
+
+# Rules
+
+
+@pytest.mark.parametrize(
+    ("match_on", "asked", "is_same"),
+    [
+        (("method",), request({"other": 1}, "https://h/x"), True),
+        (("host",), request(uri="https://API.anthropic.com/"), True),
+        (("host",), request(uri="https://h/v1/messages"), False),
+        (("port",), request(uri="https://h:443/"), True),
+        (("port",), request(uri="https://h:444/"), False),
+        (("scheme",), request(uri="http://h/"), False),
+        (("uri",), request(uri=f"{URL}?a=1"), False),
+        (("raw_body",), request(reordered(BODY)), False),
+        (("raw_body",), request(), True),
+        (("headers",), Request("GET", URL, (("User-Agent", "x"), ("X-Stainless-OS", "y"))), True),
+        (("headers",), Request("GET", URL, (("anthropic-version", "2"),)), False),
+    ],
+)
+def test_rules_say_what_counts(match_on: tuple[str, ...], asked: Request, is_same: bool) -> None:
+    """By name, as in vcrpy."""
+    assert Matcher(recorded(BODY), rules=Rules(match_on=match_on)).matches(asked) is is_same
+
+
+@pytest.mark.parametrize(
+    ("ignore", "path"),
+    [
+        ("system", "system"),
+        ("tools[*].description", "tools[3].description"),
+        ("tools[1].description", "tools[1].description"),
+        ("**.text", "messages[0].content[0].text"),
+        ("messages[*].content[*].text", "messages[0].content[0].text"),
+        ("tools[0]", "tools[0]"),
+    ],
+)
+def test_what_is_ignored_may_differ(ignore: str, path: str) -> None:
+    """Paths of the body: a key, an index, any index, anywhere."""
+    (only,) = exchanges = recorded(BODY)
+    assert Matcher(exchanges, rules=Rules(ignore=(ignore, "metadata.user_id"))).take(request(edited(path, "else"))) is only
+
+
+@pytest.mark.parametrize("rules", [{"match_on": ("methud",)}, {"ignore": ("",)}])
+def test_rules_that_mean_nothing_are_an_error(rules: Any) -> None:
+    """When they are made, with what there is."""
+    with pytest.raises(InputError):
+        Rules(**rules)
+
+
+def test_a_rule_may_be_a_function() -> None:
+    """(request, recorded) -> whether they agree; None is yes, AssertionError no, as in vcrpy."""
+
+    def shorter(asked: Request, recorded: Request) -> None:
+        assert len(asked.body) < len(recorded.body)
+
+    exchanges = recorded(b"xx", b"xxxx")
+    matcher = Matcher(exchanges, rules=Rules(match_on=("method", shorter)))
+    assert matcher.take(request(b"yyy")) is exchanges[1]
+    assert not matcher.matches(request(b"yyy"))
+
+
+def test_a_miss_names_the_function_that_disagreed() -> None:
+    """Where no value differs, the report says whose rule it was."""
+
+    def never(_: Request, __: Request) -> bool:
+        return False
+
+    assert "never" in report(Matcher(recorded(BODY), rules=Rules(match_on=("body", never))), request())

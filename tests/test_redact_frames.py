@@ -1,0 +1,178 @@
+"""A secret split over the pieces of a body is found across them; everything else is kept byte for byte, in its order."""
+
+import itertools
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from retold.recorder.events import encode
+from retold.recorder.redact import Redactor
+from retold.recorder.redact_frames import FrameRedactor
+from retold.recorder.sse import Piece
+
+KEY = "sk-ant-api03-Ab_9-Cd8efGhIjKlMnOpQrSt"
+SECRET = "hunter2-correct-horse"
+
+
+def frame(index: int, piece: str, field: str = "text") -> bytes:
+    kind = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}[field]
+    event = {"type": "content_block_delta", "index": index, "delta": {"type": kind, field: piece}}
+    return b"event: content_block_delta\ndata: " + encode(event) + b"\n\n"
+
+
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+
+
+def scrubbed(frames: list[bytes], redactor: Redactor) -> list[bytes]:
+    scrub = FrameRedactor(redactor)
+    return [piece.data for f in frames for piece in scrub.feed(Piece(f, True))] + [piece.data for piece in scrub.flush()]
+
+
+def texts(frames: list[bytes], index: int = 0) -> str:
+    """The text of one block, joined from its frames."""
+    events = [json.loads(f.partition(b"data: ")[2]) for f in frames]
+    deltas = [event["delta"] for event in events if event.get("index") == index and "delta" in event]
+    return "".join(value for delta in deltas for key, value in delta.items() if key != "type")
+
+
+def cut(whole: str, places: list[int]) -> list[str]:
+    edges = sorted({0, len(whole), *(min(place, len(whole)) for place in places)})
+    return [whole[a:b] for a, b in itertools.pairwise(edges)]
+
+
+def leaked(secret: str, said: str) -> list[str]:
+    """The parts of a secret, behind its first three characters, that are still there."""
+    return [part for start in range(3, len(secret) - 4) if (part := secret[start : start + 5]) in said]
+
+
+cuts = st.lists(st.integers(0, 70), max_size=12)
+
+
+@settings(deadline=None, max_examples=200)
+@given(cuts, st.sampled_from([KEY, SECRET]), st.text("ask- \n\"é", max_size=8), st.text(" .\n\"é", min_size=1, max_size=8),
+       st.sampled_from(["text", "thinking", "partial_json"]), st.booleans())  # fmt: skip
+def test_a_secret_split_over_any_deltas_is_removed(
+    places: list[int], secret: str, before: str, after: str, field: str, with_pings: bool
+) -> None:
+    """Over 2, 3 or n pieces, with pings between them: no more than three of its first characters are left."""
+    frames = [frame(0, piece, field) for piece in cut(before + secret + after, places)]
+    if with_pings:
+        frames = [f for pair in zip(frames, [PING] * len(frames), strict=True) for f in pair]
+    clean = scrubbed(frames, Redactor({"MY_TOKEN": SECRET}))
+    said = texts(clean)
+    assert leaked(secret, said) == []
+    assert secret[:4] not in said[len(before) :]
+    assert said.startswith(before)
+    assert said.endswith(after)
+    assert "REDACTED" in said
+    assert len(clean) == len(frames)
+
+
+parts = st.tuples(st.integers(0, 1), st.sampled_from(["s", "sk", "sk-", "sk-a", "k-ant", "-ant-", "hun", "ter2", " ", "x"]))
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(parts, max_size=12))
+def test_streams_without_a_secret_are_kept_byte_for_byte(said: list[tuple[int, str]]) -> None:
+    """What only looks like a beginning is written as it came, in its order, interleaved blocks included."""
+    frames = [f for index, piece in said for f in (frame(index, piece), PING)]
+    redactor = Redactor({"MY_TOKEN": SECRET})
+    if any(redactor.search("".join(piece for i, piece in said if i == index).encode()) for index in (0, 1)):
+        return
+    assert scrubbed(frames, redactor) == frames
+
+
+@settings(deadline=None, max_examples=50)
+@example([3], [6])
+@given(cuts, cuts)
+def test_secrets_in_interleaved_blocks_are_removed(one: list[int], other: list[int]) -> None:
+    """Two blocks stream in turn, each with a secret of its own."""
+    pairs = itertools.zip_longest(cut(f"a {KEY} b", one), cut(f"c {SECRET} d", other))
+    frames = [frame(index, piece) for pair in pairs for index, piece in enumerate(pair) if piece is not None]
+    clean = scrubbed(frames, Redactor({"MY_TOKEN": SECRET}))
+    for index, secret in enumerate((KEY, SECRET)):
+        assert leaked(secret, texts(clean, index)) == []
+
+
+def test_text_right_behind_a_known_secret_is_kept() -> None:
+    """Only a key's shape has no known end; a value of the environment ends where it ends, whichever way it was cut."""
+    redactor = Redactor({"MY_TOKEN": SECRET})
+    for pieces in ([SECRET + "shoe"], [SECRET, "shoe"], [SECRET[:9], SECRET[9:] + "shoe"], [SECRET[:9], SECRET[9:], "shoe"]):
+        assert texts(scrubbed([frame(0, piece) for piece in pieces], redactor)) == "REDACTEDshoe"
+
+
+def scrubbed_chunks(chunks: list[bytes], redactor: Redactor) -> list[bytes]:
+    """Pieces that are no frames: JSON, an oversized frame."""
+    scrub = FrameRedactor(redactor)
+    return [piece.data for chunk in chunks for piece in scrub.feed(Piece(chunk, False))] + [piece.data for piece in scrub.flush()]
+
+
+@settings(deadline=None, max_examples=150)
+@given(cuts, st.sampled_from([KEY, SECRET]), st.text('ask- \n"é', max_size=8), st.text(' .\n"é', min_size=1, max_size=8))
+def test_a_secret_split_over_any_chunks_is_removed(places: list[int], secret: str, before: str, after: str) -> None:
+    """A body that is no stream is cut where the socket cuts it."""
+    chunks = [part.encode() for part in cut(before + secret + after, places)]
+    clean = scrubbed_chunks(chunks, Redactor({"MY_TOKEN": SECRET}))
+    said = b"".join(clean).decode()
+    assert leaked(secret, said) == []
+    assert secret[:4] not in said[len(before) :]
+    assert said.startswith(before)
+    assert said.endswith(after)
+    assert len(clean) == len(chunks)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=8), st.sampled_from([b"s", b"sk-", b"sk-a", b"sk-ant", b"-ant-", b"hunter2-"])), max_size=12
+    )
+)
+def test_chunks_without_a_secret_are_kept_byte_for_byte(chunks: list[bytes]) -> None:
+    """The same pieces, in the same order, none joined and none empty that was not."""
+    redactor = Redactor({"MY_TOKEN": SECRET})
+    if redactor.search(b"".join(chunks)) is None:
+        assert scrubbed_chunks(chunks, redactor) == chunks
+
+
+def test_a_frame_that_is_in_no_doubt_is_written_at_once() -> None:
+    """Only what may begin a secret waits, and only until it is clear that it does not."""
+    scrub = FrameRedactor(Redactor({"MY_TOKEN": SECRET}))
+    waits = [len(scrub.feed(Piece(frame(0, part), True))) for part in ("Hello", " task", " sk-a", "nt", "elope", " you")]
+    assert waits == [1, 1, 0, 0, 3, 1]
+
+
+def test_the_frames_behind_a_doubtful_one_wait_with_it() -> None:
+    """Order in the log is order on the wire."""
+    scrub = FrameRedactor(Redactor({}))
+    frames = [frame(0, "sk-ant-"), PING, frame(1, "other"), frame(0, "no key")]
+    written = [[piece.data for piece in scrub.feed(Piece(f, True))] for f in frames]
+    assert written == [[], [], [], frames]
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Fail what never ends, instead of hanging the suite."""
+
+    def expire(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("secret", ["REDACTED", "xREDACTED", "REDACTEDx", "ACTEDRED"])
+def test_a_secret_that_looks_like_its_own_mark_does_not_hang_the_recording(secret: str) -> None:
+    """An environment that was scrubbed itself (`ANTHROPIC_API_KEY=REDACTED`) is no reason to look for ever."""
+    with time_limit(1):
+        clean = scrubbed([frame(0, f"a {secret} b"), frame(0, secret)], Redactor({}, extra=[secret]))
+    assert texts(clean).startswith("a REDACTED b")

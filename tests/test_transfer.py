@@ -1,0 +1,335 @@
+"""Between log and cassette: what is imported is what is exported, whoever recorded it."""
+
+import io
+import json
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from hypothesis import given, settings
+
+from retold.handlers import make_handler, read_stream
+from retold.handlers.base import READ_KINDS
+from retold.recorder.capture import Capture
+from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.events import encode
+from retold.recorder.exchange import Exchange, Failure, Request, TimedPiece, has_frames
+from retold.recorder.log import EventLog
+from retold.recorder.messages import Session
+from retold.recorder.partial import events_of
+from retold.recorder.transfer import INTERRUPTED, exchanges_of, import_exchanges
+from tests.conftest import RECORDINGS, ROOT
+from tests.exchanges import JSON, SSE, URL, answer, exchange, exchanges
+from tests.raw_log import Child
+
+Json = dict[str, Any]
+
+
+class Imported(NamedTuple):
+    """Foreign recordings in one log: by file, the exchanges read from it and the run they became."""
+
+    log: EventLog
+    runs: dict[Path, tuple[tuple[Exchange, ...], str]]
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    if not RECORDINGS.is_dir():
+        pytest.skip(f"no recordings at {RECORDINGS}")
+    with EventLog(tmp_path_factory.mktemp("transfer") / "log.db") as log:
+        runs = {}
+        for path in sorted(RECORDINGS.glob("*/*.yaml")):
+            recorded = read_cassette(path).exchanges
+            runs[path] = recorded, import_exchanges(log, recorded, name=path.stem, source=str(path))
+        yield Imported(log, runs)
+
+
+def digests(recorded: list[Exchange] | tuple[Exchange, ...]) -> list[str | None]:
+    """The sha256 of each response's body."""
+    return [None if e.response is None else sha256(e.response.body).hexdigest() for e in recorded]
+
+
+def test_every_published_recording_is_imported(imported: Imported) -> None:
+    """All 150 YAML files, into one log, each its own completed run."""
+    assert len(imported.runs) == 150
+    infos = imported.log.runs()
+    assert {(info.mode, info.status) for info in infos} == {("import", "completed")}
+    counts = {info.run: info.exchanges for info in infos}
+    assert counts == {run: len(recorded) for recorded, run in imported.runs.values()}
+
+
+def test_every_published_recording_is_exported_byte_for_byte(imported: Imported) -> None:
+    """Responses, requests, statuses, endings and times come out as they went in."""
+    for path, (recorded, run) in imported.runs.items():
+        found = exchanges_of(imported.log, run)
+        assert digests(found) == digests(recorded), path
+        assert [e.request.body for e in found] == [e.request.body for e in recorded], path
+        assert [(e.request.method, e.request.uri) for e in found] == [(e.request.method, e.request.uri) for e in recorded], path
+        assert [e.ending for e in found] == [e.ending for e in recorded], path
+        assert [(e.response.status, e.response.reason) for e in found if e.response] == [
+            (e.response.status, e.response.reason) for e in recorded if e.response
+        ], path
+
+
+def test_published_streams_are_cut_into_frames(imported: Imported) -> None:
+    """At least the 78 plain event streams among them; each is whole, and its frames add up to its body."""
+    streams = [
+        e.response
+        for recorded, _ in imported.runs.values()
+        for e in recorded
+        if e.response is not None and any(piece.is_frame for piece in e.response.pieces)
+    ]
+    assert len(streams) >= 78
+    assert all(len(stream.pieces) > 2 for stream in streams)
+    assert all(piece.is_frame for stream in streams for piece in stream.pieces)
+
+
+def test_every_published_recording_is_shown(imported: Imported) -> None:
+    """The debug handler shows each message of every run, unknown ones too, without an error."""
+    shown = 0
+    for path, (_, run) in imported.runs.items():
+        out = io.StringIO()
+        read_stream(imported.log.events(run, kinds=READ_KINDS), make_handler("debug", {}, out))
+        assert out.getvalue(), path
+        shown += len(list(imported.log.messages(run)))
+    assert shown >= 150
+
+
+def test_every_published_recording_survives_a_cassette_of_ours(imported: Imported, tmp_path: Path) -> None:
+    """Exported, written, read and imported again: the same bytes."""
+    for recorded, run in imported.runs.values():
+        write_cassette(tmp_path / "c.yaml", exchanges_of(imported.log, run))
+        assert digests(read_cassette(tmp_path / "c.yaml").exchanges) == digests(recorded)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Any:
+    with EventLog(tmp_path / "log.db") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "cassettes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_cassette_imported_and_exported_is_the_same_cassette(log: EventLog, path: Path, tmp_path: Path) -> None:
+    """Nothing of ours is lost on the way through the log: not a byte of the file differs."""
+    run = import_exchanges(log, read_cassette(path).exchanges, name="run", source=str(path))
+    write_cassette(tmp_path / "again.yaml", exchanges_of(log, run))
+    assert (tmp_path / "again.yaml").read_text("utf-8") == path.read_text("utf-8")
+
+
+@settings(deadline=None, max_examples=40)
+@given(exchanges())
+def test_any_exchange_goes_through_the_log_unchanged(tmp_path_factory: pytest.TempPathFactory, recorded: Exchange) -> None:
+    """Bytes, pieces, times, status, ending and all that a workflow noted beside it."""
+    recorded = as_recorded(recorded)
+    with EventLog(tmp_path_factory.getbasetemp() / "any.db") as log:
+        (found,) = exchanges_of(log, import_exchanges(log, [recorded], name="run", source="here"))
+    assert found == recorded
+
+
+def as_recorded(given: Exchange) -> Exchange:
+    """A random exchange as a recording would have it.
+
+    A status of 400 is an error; half a frame is known to be one when the stream ends, a frame that ends in CR when more comes.
+    """
+    response, ending = given.response, given.ending
+    if response is not None and has_frames(response.headers, response.body):
+        pieces, known_ns = list[TimedPiece](), given.ended_ns - given.started_ns
+        for piece in reversed(response.pieces):
+            if piece.is_frame and not piece.data.endswith(b"\r"):
+                known_ns = piece.offset_ns
+            pieces.insert(0, replace(piece, offset_ns=known_ns))
+            known_ns = pieces[0].offset_ns
+        response = replace(response, pieces=tuple(pieces))
+    if response is not None and response.status >= 400 and ending != "cut":
+        ending = "http_error"
+    at = given.recorded_at or "2026-11-22T14:29:35.123Z"
+    return replace(given, response=response, ending=ending, recorded_at=at, tool_results=())
+
+
+def test_an_import_keeps_the_recorded_times(log: EventLog) -> None:
+    """Events of an imported run stand at the times at which they were recorded, not at those of the import."""
+    response = answer(b"data: 1\n\n", b"data: 2\n\n", step_ns=10**12)
+    first = exchange(response, started_ns=10**9)
+    run = import_exchanges(log, [first, replace(first, started_ns=10**13)], name="run", source="here")
+    times = [event.t_ns for event in log.events(run, kinds=("frame",))]
+    assert times == [1_001 * 10**9, 2_001 * 10**9, 11 * 10**12, 12 * 10**12]
+
+
+def test_an_import_folds_the_messages_of_a_live_recording(log: EventLog) -> None:
+    """Both go through the same capture: the same messages, up to the ids of their session."""
+    stream = b"".join(tool_call("toolu_1"))
+    recorded = exchange(answer(stream))
+    with log.start(name="live", mode="live") as writer:
+        capture = Capture(writer, recorded.request)
+        capture.response(200, "OK", SSE)
+        capture.data(stream)
+        capture.end("complete")
+    run = import_exchanges(log, [recorded], name="import", source="here")
+    live, again = ([message.data["message"] for message in log.messages(name)] for name in (writer.run, run))
+    assert live == again
+    assert live[0]["content"] == [{"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}]
+
+
+# Runs that were interrupted
+
+
+def test_an_exchange_that_was_never_ended_is_exported_as_cut(log: EventLog) -> None:
+    """Its writer died in the middle of the stream: what came is kept, and its ending says why there is no more."""
+    writer = log.start(name="run", mode="live")
+    capture = Capture(writer, Request("POST", URL, JSON, b"{}"))
+    capture.response(200, "OK", SSE)
+    capture.data(b"data: 1\n\ndata: 2\n\ndata: 3")
+    (found,) = exchanges_of(log, writer.run)
+    assert found.response is not None
+    assert ([piece.data for piece in found.response.pieces], found.ending, found.failure) == (
+        [b"data: 1\n\n", b"data: 2\n\n"], "cut", INTERRUPTED,
+    )  # fmt: skip
+    assert found.ended_ns == found.started_ns + found.response.pieces[-1].offset_ns
+
+
+def test_an_exchange_whose_head_never_came_is_exported_without_a_response(log: EventLog, tmp_path: Path) -> None:
+    """Its writer died while it waited; a cassette holds it, too."""
+    writer = log.start(name="run", mode="live")
+    Capture(writer, Request("POST", URL, JSON, b"{}"))
+    (found,) = exchanges_of(log, writer.run)
+    assert (found.response, found.ending, found.failure) == (None, "no_response", INTERRUPTED)
+    write_cassette(tmp_path / "c.yaml", [found])
+    (read,) = read_cassette(tmp_path / "c.yaml").exchanges
+    assert (read.response, read.ending, read.failure) == (None, "no_response", INTERRUPTED)
+
+
+@pytest.mark.parametrize(
+    "failure", [None, Failure("httpx2.RemoteProtocolError", "peer closed connection"), Failure("TimeoutError", "")]
+)
+def test_a_failure_goes_through_the_log_unchanged(log: EventLog, failure: Failure | None) -> None:
+    """Type and text of the exception that ended an exchange."""
+    recorded = exchange(ending="cut", failure=failure)
+    (found,) = exchanges_of(log, import_exchanges(log, [recorded], name="run", source="here"))
+    assert (found.ending, found.failure) == ("cut", failure)
+
+
+def test_exchanges_that_overlap_keep_their_own_events(log: EventLog) -> None:
+    """Two parallel streams, frame by frame in turn."""
+    with log.start(name="run", mode="live") as writer:
+        captures = [Capture(writer, Request("POST", URL, JSON, b"%d" % number)) for number in range(2)]
+        for capture in captures:
+            capture.response(200, "OK", SSE)
+        for number in range(3):
+            for name, capture in zip("ab", captures, strict=True):
+                capture.data(f"data: {name}{number}\n\n".encode())
+        for capture in reversed(captures):
+            capture.end("complete")
+    found = exchanges_of(log, writer.run)
+    assert [e.request.body for e in found] == [b"0", b"1"]
+    assert [e.response.body for e in found if e.response] == [
+        b"".join(f"data: {name}{number}\n\n".encode() for number in range(3)) for name in "ab"
+    ]
+
+
+DIES = """
+import sys
+from retold.recorder.capture import Capture
+from retold.recorder.events import encode
+from retold.recorder.exchange import Request
+from retold.recorder.log import EventLog
+from retold.recorder.messages import Session
+
+writer = EventLog(sys.argv[1]).start(name="dies", mode="live")
+session = Session(writer.run)
+start = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hello"}}
+for events in ([start, {"type": "content_block_stop", "index": 0}], [start]):
+    capture = Capture(writer, Request("POST", "https://h/v1/messages"), session=session)
+    capture.response(200, "OK", (("content-type", "text/event-stream"),))
+    for event in events:
+        capture.data(b"data: " + encode(event) + b"\\n\\n")
+    if len(events) == 2:
+        capture.end("complete")
+print(writer.run, flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_the_half_message_of_an_interrupted_run_has_an_id_of_its_own(log: EventLog) -> None:
+    """A run that died in its second answer shows one whole message and one incomplete one, each with its own id."""
+    with Child(DIES, log.path) as child:
+        run = child.line()
+    messages = [event.data for event in events_of(log, run, READ_KINDS) if event.kind == "message"]
+    assert [message.get("incomplete", False) for message in messages] == [False, True]
+    assert len({message["uuid"] for message in messages}) == 2
+
+
+# Tool results
+
+
+def tool_call(id: str) -> list[bytes]:
+    """The frames of an answer that asks for one tool."""
+    block = {"type": "tool_use", "id": id, "name": "Read", "input": {}}
+    events: list[Json] = [
+        {"type": "message_start", "message": {"id": "msg_1"}},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_stop"},
+    ]
+    return [b"data: " + encode(event) + b"\n\n" for event in events]
+
+
+def result(id: str, content: str = "done") -> Json:
+    return {"type": "tool_result", "tool_use_id": id, "content": content}
+
+
+def asking(*results: Json) -> bytes:
+    return json.dumps({"model": "m", "messages": [{"role": "user", "content": list(results)}]}).encode()
+
+
+def test_tool_results_that_no_later_request_holds_are_kept(log: EventLog) -> None:
+    """A run that stopped at its last turn: its tools ran, and nothing else says what they gave."""
+    with log.start(name="run", mode="live") as writer:
+        session = Session(writer.run)
+        for number in (1, 2):
+            capture = Capture(writer, Request("POST", URL, JSON, asking(*([result("toolu_1")] * (number - 1)))), session=session)
+            capture.response(200, "OK", SSE)
+            capture.data(b"".join(tool_call(f"toolu_{number}")))
+            capture.end("complete")
+            writer.note("message", session.tool_result(result(f"toolu_{number}")))
+    first, second = exchanges_of(log, writer.run)
+    assert (first.tool_results, second.tool_results) == ((), (result("toolu_2"),))
+
+
+def test_kept_tool_results_go_through_cassette_and_import(log: EventLog, tmp_path: Path) -> None:
+    """And become messages again, after the answer that asked for them."""
+    recorded = exchange(answer(*tool_call("toolu_1")), tool_results=(result("toolu_1"),))
+    write_cassette(tmp_path / "c.yaml", [recorded])
+    run = import_exchanges(log, read_cassette(tmp_path / "c.yaml").exchanges, name="run", source="here")
+    assert [message.type for message in log.messages(run)] == ["assistant", "user"]
+    assert exchanges_of(log, run)[0].tool_results == (result("toolu_1"),)
+
+
+def test_tool_results_in_a_later_request_become_messages_once(log: EventLog) -> None:
+    """Each request repeats the history; a result is a message when it first appears, in its place."""
+    turns = [asking(), asking(result("toolu_1")), asking(result("toolu_1"), result("toolu_2"), result("toolu_unknown"))]
+    recorded = [exchange(answer(*tool_call(f"toolu_{number}")), body=body) for number, body in enumerate(turns, 1)]
+    run = import_exchanges(log, recorded, name="run", source="here")
+    blocks = [block for message in log.messages(run) for block in message.blocks]
+    assert [block.get("id") or block.get("tool_use_id") for block in blocks] == [
+        "toolu_1",
+        "toolu_1",
+        "toolu_2",
+        "toolu_2",
+        "toolu_3",
+    ]
+    assert [e.tool_results for e in exchanges_of(log, run)] == [(), (), ()]
+
+
+def test_an_import_that_fails_is_a_failed_run(log: EventLog) -> None:
+    """What was imported until then stays, and the run says why there is no more."""
+
+    def broken() -> Any:
+        yield exchange()
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        import_exchanges(log, broken(), name="run", source="here")
+    (info,) = log.runs()
+    assert (info.status, info.error, info.exchanges) == ("failed", "ValueError: no more", 1)
