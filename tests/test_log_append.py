@@ -88,7 +88,7 @@ def test_run_and_seq_are_the_key(log: EventLog, path: Path) -> None:
     """No second event takes a number that is taken."""
     writer = log.start(name="run", mode="live")
     with contextlib.closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
-        connection.execute("INSERT INTO events SELECT NULL, " + "run, seq, t_ns, wall_ns, kind, step, task, exchange, "
+        connection.execute("INSERT INTO events SELECT " + "run, seq, t_ns, wall_ns, kind, step, task, exchange, "
                            "payload, digest, hash, schema FROM events WHERE run = ?", (writer.run,))  # fmt: skip
 
 
