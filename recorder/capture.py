@@ -80,6 +80,7 @@ class Capture:
         self._parser: FrameParser | None = None
         self._inner = FrameParser()
         self._headers: Headers = ()
+        self._compressed = False
         self._seen = b""
         self._withheld = False
         self._is_sse: bool | None = None
@@ -112,6 +113,7 @@ class Capture:
         self.status = status
         self.fold.request_id = header(headers, "request-id")
         self._headers = headers
+        self._compressed = bool(content_encoding(headers))
         self._decoder = decoder_for(headers)
         self._peek = decoder_for(headers)
         self._write("response.started", {
@@ -168,7 +170,7 @@ class Capture:
     def _scrubbed(self, pieces: list[Piece]) -> list[Piece]:
         """Pieces as they may be written. Wire bytes of a compressed body are what they are: from the first one on in whose
         content a secret shows, nothing more of the body is written, and the exchange counts as cut there."""
-        if not content_encoding(self._headers):
+        if not self._compressed:
             return [clean for piece in pieces for clean in self._scrub.feed(piece)]
         clean = []
         for piece in pieces:

@@ -71,6 +71,7 @@ class EventLog:
         self._deferred: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
         self._appends = 0
+        self._waiting = 0
         self._connection: sqlite3.Connection | None = None
         self._alive = store.Liveness(self.path)
 
@@ -209,9 +210,11 @@ class EventLog:
         self._alive.forget(run)
 
     def _notify(self) -> None:
-        with self._changed:
-            self._appends += 1
-            self._changed.notify_all()
+        # Whoever begins to wait now looks at the counter first, so that the lock is taken for those alone who wait already.
+        self._appends += 1
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
 
     # Reading
 
@@ -306,8 +309,10 @@ class EventLog:
                     if not alive:
                         return
                     with self._changed:
+                        self._waiting += 1
                         if self._appends == seen:
                             self._changed.wait(POLL_S)
+                        self._waiting -= 1
         finally:
             connection.close()
 

@@ -1,9 +1,9 @@
 """The log's tables, as numbered migrations. Imported only when a log is made or is older than this version.
 
 `events` is the truth. `runs` is a projection kept for listing (rebuildable from the events); the views are for people and
-SQLite tools. `events` is clustered by its key: an append touches one page instead of a table's and an index's, which makes it a
-third cheaper, and a run is read in one sweep. A migration sets `user_version` to its own number in the same transaction, so that opening an up-to-date log
-needs nothing but one PRAGMA.
+SQLite tools. `events` is clustered by its key: an append touches one page instead of a table's and an index's, and a run is
+read in one sweep. A migration sets `user_version` to its own number in the same transaction, so that opening an up-to-date
+log needs nothing but one PRAGMA.
 """
 
 from sqlite_utils import Database, Migrations

@@ -60,11 +60,21 @@ class FrameRedactor:
         self._redactor = redactor
         starts = {b"sk-a", *(secret[:_MIN_PREFIX] for secret in redactor.secrets)}
         self._starts = re.compile(b"|".join(re.escape(start) for start in starts))
+        # The end of a text that may be the first one to three characters of a secret.
+        ends = {start[:length] for start in starts for length in range(1, _MIN_PREFIX)}
+        self._ends = re.compile(b"(?:" + b"|".join(re.escape(end) for end in ends) + rb')"')
         self._queue: deque[_Slot] = deque()
         self._blocks: dict[bytes, _Block] = {}
 
     def feed(self, piece: Piece) -> list[Piece]:
         """Take a piece; returns what may be written now: nothing, this piece, or those held before it too."""
+        if (
+            piece.is_frame
+            and not self._blocks
+            and self._starts.search(piece.data) is None
+            and self._ends.search(piece.data) is None
+        ):
+            return [piece]  # nothing begins here and nothing goes on: the rule, at the cost of two searches
         slot = _Slot(piece)
         if not piece.is_frame:
             slot.text = piece.data
@@ -78,7 +88,14 @@ class FrameRedactor:
             number = _INDEX.search(piece.data)
             self._end(self._blocks.pop(b"" if number is None else number[1], None))
         self._queue.append(slot)
-        return self._drained()
+        pieces = self._drained()
+        if not self._queue:
+            self._blocks = {index: block for index, block in self._blocks.items() if self._goes_on(block)}
+        return pieces
+
+    def _goes_on(self, block: _Block) -> bool:
+        """Whether what comes next in a block may belong to a secret that began before."""
+        return block.swallowing or self._ends.search(block.tail + b'"') is not None
 
     def flush(self) -> list[Piece]:
         """The body is over: what is still held is not a whole secret."""

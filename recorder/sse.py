@@ -73,8 +73,14 @@ def _ends_with_blank_line(data: bytes) -> bool:
     return data.endswith((b"\n\r", b"\r\r"))
 
 
+_PLAIN = re.compile(rb"event: ([^\r\n]*)\ndata: ([^\r\n]*)\n\n")
+"""The form that the API sends: two lines, LF."""
+
+
 def parse_frame(frame: bytes) -> tuple[str, str]:
     """The event name and data of a frame, as a browser would read them; `("message", "")` for a comment alone."""
+    if (plain := _PLAIN.fullmatch(frame)) is not None:
+        return plain[1].decode("utf-8", "replace"), plain[2].decode("utf-8", "replace")
     name, data = "message", []
     for line in _LINE_END.split(frame.decode("utf-8", "replace").removeprefix("\ufeff")):
         field, _, value = line.partition(":")
