@@ -1,0 +1,157 @@
+"""Suites of other people's tests, run by pytest with the plugin as users have it: through its entry point."""
+
+import importlib
+import os
+import re
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.clients import NOWHERE, prompts_of
+from tests.conftest import ROOT
+from tests.messages_server import MessagesServer
+
+# A session inside this process forgets every module that it was the first to import: the next one imports a copy, which is
+# slow, and whose classes are others. So whatever is imported late is imported here.
+for _late in (
+    "genai_prices",
+    "httpcore2",
+    "hypothesis.core",
+    "retold.cassettes",
+    "retold.pytest_plugin",
+    "retold.pytest_vcr",
+    "retold.recorder.migrations",
+    "retold.replay.compare",
+    "retold.used",
+    "retold.workflow.pricing",
+    "sqlite_utils",
+    "truststore",
+    "vcr.stubs.httpx_stubs",
+):
+    importlib.import_module(_late)
+
+ASKING = """
+import os
+from tests import clients
+
+URL = os.environ["SERVER_URL"]
+
+def ask(prompt="hi", **fields):
+    return clients.ask(prompt, URL, **fields)
+
+def client(**options):
+    return clients.client(URL, **options)
+
+def client_async(**options):
+    return clients.client_async(URL, **options)
+"""
+
+
+class Suite:
+    """A folder of tests. They use `asking`, which knows the server, and nothing else of ours."""
+
+    def __init__(self, pytester: pytest.Pytester, patch: pytest.MonkeyPatch) -> None:
+        self.pytester = pytester
+        self._patch = patch
+        self.folder = pytester.path
+        self.write(ASKING, "asking.py")
+        patch.setenv("SERVER_URL", NOWHERE)
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{self.folder}")
+        patch.syspath_prepend(self.folder)
+
+    def write(self, source: str, name: str = "test_chat.py") -> Path:
+        """A file of the suite; a module of tests has what they need at its head."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        head = "import pytest\nfrom asking import ask, client, client_async\n\n" if path.name.startswith("test_") else ""
+        path.write_text(head + dedent(source))
+        return path
+
+    def run(self, *args: str, server: MessagesServer | None = None, subprocess: bool = False) -> pytest.RunResult:
+        """Run it; offline where no server is given. In a process of its own only where it must be: that takes a second."""
+        self._patch.setenv("SERVER_URL", NOWHERE if server is None else server.url)
+        options = ("-p", "no:cacheprovider", "--color=no", *args)
+        if subprocess:
+            return self.pytester.runpytest_subprocess(*options, timeout=60)
+        # A module that was rewritten since the last session has the same name, size and second: nothing of it may stay.
+        for cache in self.folder.rglob("__pycache__"):
+            for file in cache.iterdir():
+                file.unlink()
+        return self.pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
+
+    def record(self, *args: str, server: MessagesServer) -> pytest.RunResult:
+        """Run it and record what has no cassette."""
+        return self.run("--retold-mode=once", *args, server=server)
+
+    def files(self, folder: str = "") -> list[str]:
+        """Every cassette, counted from the suite's folder."""
+        found = (self.folder / folder).rglob("*.yaml")
+        return sorted(str(path.relative_to(self.folder)) for path in found)
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+
+def summary(result: pytest.RunResult) -> list[str]:
+    """The lines that the plugin adds at the end; none where it added none."""
+    lines: list[str] = list(result.outlines)
+    begin = next((number for number, line in enumerate(lines) if re.fullmatch(r"=+ retold =+", line)), None)
+    if begin is None:
+        return []
+    end = next(number for number, line in enumerate(lines) if number > begin and line.startswith("==="))
+    return [line for line in lines[begin + 1 : end] if line]
+
+
+# Suites for pytest-recording
+
+
+VCR_CONFTEST = """
+import re
+import pytest
+
+def anonymous(request):
+    if b"private" in (request.body or b""):
+        return None
+    request.body = re.sub(rb"I am \\w+", b"I am NAME", request.body)
+    return request
+
+@pytest.fixture(scope="module")
+def vcr_config():
+    return {
+        "filter_headers": ["authorization", ("x-api-key", "FILTERED")],
+        "before_record_request": anonymous,
+        "match_on": ["method", "path", "body"],
+    }
+"""
+
+
+def with_config(entry: str) -> str:
+    """The same conftest with one more entry in `vcr_config`."""
+    return VCR_CONFTEST.replace('"match_on"', f'{entry}, "match_on"')
+
+
+def asks(*prompts: str, mark: str = "@pytest.mark.vcr") -> str:
+    """A test that asks these questions."""
+    lines = "".join(f"    ask({prompt!r})\n" for prompt in prompts)
+    return f"{mark}\ndef test_it(vcr):\n{lines}"
+
+
+class VcrSuite(Suite):
+    """A suite as people have it who use pytest-recording: `test_api.py` and a conftest with its fixtures."""
+
+    cassettes = "cassettes/test_api"
+
+    def write_vcr(self, source: str, config: str = VCR_CONFTEST) -> None:
+        self.write(config, "conftest.py")
+        self.write(source, "test_api.py")
+
+    def run_vcr(self, *args: str, server: MessagesServer | None = None, installed: bool = False) -> pytest.RunResult:
+        """Run it on retold. Whether pytest-recording is `installed` makes no difference to what comes of it."""
+        if installed:
+            pytest.importorskip("pytest_recording")
+        return self.run("-o", "retold_vcr=true", *(() if installed else ("-p", "no:recording")), *args, server=server)
+
+    def prompts(self, name: str = "test_it") -> list[str]:
+        """Those in one of its cassettes."""
+        return prompts_of(self.folder / self.cassettes / f"{name}.yaml")

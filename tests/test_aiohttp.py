@@ -1,0 +1,63 @@
+"""Clients over aiohttp, whose transport is not httpx2's: the middleware records them; a cassette must not overlook them."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+import anthropic
+import pytest
+
+import retold
+from retold.recorder.transfer import exchanges_of
+from tests.clients import body, client_async, say_async, serve
+from tests.messages_server import MessagesServer, Reply, http_error, text
+
+pytest.importorskip("aiohttp")
+
+HELLO = Reply([text("Hello there, é 😀")])
+RETRY = http_error(529, headers={"retry-after-ms": "1"})
+
+
+@pytest.fixture
+def log() -> Iterator[retold.EventLog]:
+    with retold.EventLog("log.db") as opened:
+        yield opened
+
+
+def test_a_client_over_aiohttp_records_itself(log: retold.EventLog) -> None:
+    """Streams and whole answers, retries and errors, though its transport is not httpx2's."""
+
+    async def run(url: str) -> tuple[str, list[str]]:
+        http = anthropic.DefaultAioHttpClient()
+        async with client_async(url, http_client=http, middleware=[recording]) as asking:
+            streamed = await say_async(asking, "a")
+            whole = await asking.messages.create(**body("b"))
+            with pytest.raises(anthropic.BadRequestError):
+                await asking.messages.create(**body("c"))
+            return streamed, [block.text for block in whole.content if block.type == "text"]
+
+    script = [HELLO, RETRY, HELLO, http_error(400, "invalid_request_error", "bad")]
+    with MessagesServer(script) as server, retold.recording(log) as recording:
+        assert asyncio.run(run(server.url)) == ("Hello there, é 😀", ["Hello there, é 😀"])
+    recorded = exchanges_of(log, log.runs()[0].run)
+    assert [(exchange.call, exchange.attempt, exchange.ending) for exchange in recorded] == [
+        (1, 1, "complete"),
+        (2, 1, "http_error"),
+        (2, 2, "complete"),
+        (3, 1, "http_error"),
+    ]
+    assert [exchange.response.body for exchange in recorded if exchange.response is not None] == server.bodies
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="neither tee.install nor check_sdk knows the aiohttp transport")
+def test_a_client_over_aiohttp_is_never_live_behind_a_cassettes_back() -> None:
+    """Replayed or refused, but not sent: a transport that is not patched must not pass for one that is."""
+
+    async def run(url: str) -> None:
+        async with client_async(url, http_client=anthropic.DefaultAioHttpClient()) as asking:
+            with contextlib.suppress(retold.RetoldError), retold.use_cassette("c.yaml"):
+                await say_async(asking)
+
+    with serve() as server:
+        asyncio.run(run(server.url))
+    assert server.calls == 0

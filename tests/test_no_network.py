@@ -1,0 +1,109 @@
+"""Replay opens no socket: it passes where the kernel has no network, and a miss there is a miss and not a failed connection."""
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.clients import record
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+
+SCRIPT = """
+import asyncio, socket, sys
+import anthropic, retold
+
+opened = []
+
+def note(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        opened.append(event)
+
+sys.addaudithook(note)
+
+ASK = {"model": "claude-sonnet-5-5", "max_tokens": 64}
+
+def question(text):
+    return {**ASK, "messages": [{"role": "user", "content": text}]}
+
+def ask(text):
+    with anthropic.Anthropic(api_key="k") as client, client.messages.stream(**question(text)) as stream:
+        return stream.get_final_text()
+
+async def ask_async(text):
+    async with anthropic.AsyncAnthropic(api_key="k") as client, client.messages.stream(**question(text)) as stream:
+        return await stream.get_final_text()
+
+def missed(work):
+    try:
+        work()
+    except retold.MissError as miss:
+        return str(miss).splitlines()[0]
+"""
+REFUSED = """
+import socket
+with socket.socket() as one:
+    try:
+        one.connect(("127.0.0.1", 9))
+    except OSError as error:
+        print(error.strerror)
+"""
+REPLAY = """
+with retold.use_cassette("c.yaml"):
+    print(ask("one"))
+    print(asyncio.run(ask_async("two")))
+print(opened)
+"""
+MISS = """
+with retold.use_cassette("c.yaml") as cassette:
+    print(missed(lambda: ask("three")))
+    print(missed(lambda: asyncio.run(ask_async("four"))))
+    print(len(cassette.misses))
+print(opened)
+"""
+
+
+@cache
+def without_network() -> tuple[str, ...] | None:
+    """What runs a command in a network namespace of its own; None where that is not allowed."""
+    for command in (("unshare", "--net"), ("unshare", "--user", "--map-root-user", "--net")):
+        try:
+            if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
+                return command
+        except OSError:
+            continue
+    return None
+
+
+def offline(script: str) -> list[str]:
+    """The lines that a script prints in a process without a network."""
+    cage = without_network()
+    if cage is None:
+        pytest.skip("unshare --net is not permitted here")
+    done = subprocess.run(
+        [*cage, sys.executable, "-W", "error", "-c", script], cwd=Path.cwd(), capture_output=True, text=True, timeout=60,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    assert (done.stderr, done.returncode) == ("", 0)
+    return done.stdout.splitlines()
+
+
+def test_there_is_no_network_in_there() -> None:
+    """Not even this machine itself can be reached: the cage is one."""
+    assert offline(REFUSED) == ["Network is unreachable"]
+
+
+def test_a_replay_needs_no_network_and_opens_no_socket() -> None:
+    """Sync and async clients, with the base URL that they have in production."""
+    record(Path("c.yaml"), "one", "two")
+    assert offline(SCRIPT + REPLAY) == ["You said one.", "You said two.", "[]"]
+
+
+def test_a_miss_without_a_network_is_a_miss() -> None:
+    """Nothing is tried: it is no connection error, and no socket was opened to find out."""
+    record(Path("c.yaml"), "one", "two")
+    missed = "no recorded exchange answers call 1, POST /v1/messages, in c.yaml."
+    assert offline(SCRIPT + MISS) == [missed, missed, "2", "[]"]

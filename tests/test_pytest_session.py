@@ -1,0 +1,326 @@
+"""What a pytest session says at the end, and what it keeps: the account, failures, recordings not played, orphans, workers."""
+
+import re
+
+import pytest
+
+import retold
+from retold.workflow.pricing import price
+from tests.clients import serve
+from tests.messages_server import MessagesServer, Reply, text
+from tests.suites import Suite, summary
+
+pytest_plugins = ["pytester"]
+
+FOLDER = "cassettes/test_chat"
+TWO = """
+@pytest.mark.retold
+def test_one():
+    ask("one")
+
+@pytest.mark.retold
+def test_two():
+    ask("two")
+    ask("more")
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    return Suite(pytester, monkeypatch)
+
+
+@pytest.fixture
+def recorded(suite: Suite) -> Suite:
+    """A suite of two tests whose three calls are recorded."""
+    suite.write(TWO)
+    with serve() as server:
+        suite.record(server=server).assert_outcomes(passed=2)
+    return suite
+
+
+# The account
+
+
+def test_the_summary_says_what_was_replayed_and_what_that_saved(suite: Suite) -> None:
+    """Tokens in and out, and their price by today's table; of a model without a known price it says so."""
+    suite.write("""
+        @pytest.mark.retold
+        def test_priced():
+            ask("one")
+            ask("two")
+
+        @pytest.mark.retold
+        def test_unpriced():
+            ask("three")
+    """)
+    models = ["claude-sonnet-4-5-20250929", "claude-sonnet-4-5-20250929", "unheard-of-1"]
+    usage = {"input_tokens": 1000, "output_tokens": 500}
+    with MessagesServer([Reply([text("yes")], model=model, usage=usage) for model in models]) as server:
+        result = suite.record(server=server)
+        assert summary(result) == ["0 replayed, 3 recorded, 0 missed, 0 recordings not played"]
+    spared = price(models[0], {"input_tokens": 2000, "output_tokens": 1000})
+    assert spared is not None
+    assert spared > 0
+    assert summary(suite.run()) == [
+        "3 replayed, 0 recorded, 0 missed, 0 recordings not played",
+        f"4500 tokens and ${spared:.4f} not spent (price of unheard-of-1 not known)",
+    ]
+
+
+def test_the_summary_counts_misses_and_what_was_not_played(recorded: Suite) -> None:
+    """With the file of each recording that nobody asked for."""
+    recorded.write("""
+        @pytest.mark.retold
+        def test_one():
+            ask("another")
+
+        @pytest.mark.retold
+        def test_two():
+            ask("two")
+    """)
+    result = recorded.run()
+    result.assert_outcomes(passed=1, failed=1)
+    assert summary(result)[:2] == [
+        "1 replayed, 0 recorded, 1 missed, 1 recordings not played",
+        f"  not played: 1 in {FOLDER}/test_two.yaml",
+    ]
+
+
+def test_a_miss_fails_its_test_with_the_whole_text(recorded: Suite) -> None:
+    """The nearest recording, the difference, and how to record again."""
+    recorded.write("""
+        @pytest.mark.retold
+        def test_one():
+            ask("on")
+    """)
+    result = recorded.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([
+        f"E  *retold.MissError: no recorded exchange answers call 1, POST /v1/messages, in *{FOLDER}/test_one.yaml.",
+        "E  *Nearest is recorded exchange 1; it differs in:",
+        'E  *  messages[[]0[]].content: recorded "one", now "on"',
+        'E  *Record what is missing with record_mode="new_episodes" (pytest: --retold-mode=new_episodes, elsewhere: *',
+    ])  # fmt: skip
+
+
+def test_a_missing_cassette_fails_its_test_with_the_way_to_record_it(suite: Suite) -> None:
+    """Under CI with the reason why it was not recorded by itself."""
+    suite.write(TWO)
+    result = suite.run("-k", "one")
+    result.stdout.fnmatch_lines([
+        f"E  *retold.MissError: no cassette at *{FOLDER}/test_one.yaml.",
+        'E  *Record it with record_mode="once" (pytest: --retold-mode=once, elsewhere: RETOLD_RECORD_MODE=once).',
+    ])  # fmt: skip
+    assert summary(result)[0] == "0 replayed, 0 recorded, 1 missed, 0 recordings not played"
+
+
+def test_drift_is_reported(recorded: Suite) -> None:
+    """In mode verify, a line a place; nothing is changed."""
+    before = [recorded.read(name) for name in recorded.files()]
+    with serve("You said one.", "You said too.", "You said more.") as server:
+        result = recorded.run("--retold-mode=verify", "-W", "default", server=server)
+        assert server.calls == 3
+    result.assert_outcomes(passed=2)
+    assert summary(result)[:2] == [
+        "0 replayed, 3 recorded, 0 missed, 0 recordings not played",
+        '  drift: call 1: content[0].text: recorded "You said two.", now "You said too."',
+    ]
+    assert [recorded.read(name) for name in recorded.files()] == before
+
+
+# Failures
+
+
+FAILURES = {
+    "in the test": "def test_one():\n    ask('new')\n    assert False\n",
+    "in a fixture's setup": (
+        "@pytest.fixture\ndef broken():\n    ask('new')\n    raise ValueError('bad')\n\n"
+        "@pytest.mark.retold\ndef test_one(broken):\n    pass\n"
+    ),
+    "in a fixture's teardown": (
+        "@pytest.fixture\ndef broken():\n    yield\n    raise ValueError('bad')\n\n"
+        "@pytest.mark.retold\ndef test_one(broken):\n    ask('new')\n"
+    ),
+    "by an interrupt": "def test_one():\n    ask('new')\n    raise KeyboardInterrupt\n",
+    "by an exit": "def test_one():\n    ask('new')\n    pytest.exit('enough')\n",
+}
+LATE = {
+    "in a fixture's teardown": "FAILED is set by the report of the teardown, which comes after _retold_cassette has left",
+    "by an interrupt": "FAILED is set by a report, and a KeyboardInterrupt has none",
+    "by an exit": "FAILED is set by a report, and pytest.exit has none",
+}
+
+
+def late(how: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xfail(strict=True, raises=AssertionError, reason=LATE[how])] if how in LATE else []
+
+
+@pytest.mark.parametrize("failure", [pytest.param(how, marks=late(how)) for how in FAILURES])
+def test_a_test_that_failed_never_replaces_a_good_cassette(failure: str, recorded: Suite) -> None:
+    """Wherever it failed; what it recorded is in the log, as a run that did not complete."""
+    before = recorded.read(f"{FOLDER}/test_one.yaml")
+    source = FAILURES[failure]
+    recorded.write(source if "@pytest.mark.retold" in source else "@pytest.mark.retold\n" + source)
+    with serve() as server:
+        recorded.run("--retold-mode=rewrite", "-k", "one", server=server)
+        assert server.calls == 1
+    run = retold.EventLog(recorded.folder / ".retold/log.db").runs()[0]
+    assert (run.name, run.exchanges) == ("test_chat.py::test_one", 1)
+    assert (recorded.read(f"{FOLDER}/test_one.yaml") == before, run.status == "completed") == (True, False)
+
+
+def test_a_test_that_failed_leaves_no_new_cassette(suite: Suite) -> None:
+    """Half a test is not what the next one should replay."""
+    suite.write(TWO + "    assert False\n")
+    with serve() as server:
+        suite.record(server=server).assert_outcomes(passed=1, failed=1)
+    assert suite.files() == [f"{FOLDER}/test_one.yaml"]
+
+
+def test_a_damaged_cassette_is_an_error_at_its_test_alone(recorded: Suite) -> None:
+    """Named with its line, and left as it is, whatever the mode."""
+    path = recorded.folder / FOLDER / "test_one.yaml"
+    path.write_text("version: 1\ninteractions: [\n")
+    with serve() as server:
+        result = recorded.run("--retold-mode=all", server=server)
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines([f"E*CassetteError: *{FOLDER}/test_one.yaml:3: the cassette is damaged: *"])
+    assert path.read_text() == "version: 1\ninteractions: [\n"
+
+
+# Not played
+
+
+def test_what_a_failed_or_deselected_test_did_not_play_is_not_reported(recorded: Suite) -> None:
+    """It did not come to it, or was not asked to."""
+    recorded.write(TWO.replace('    ask("two")\n', '    assert False\n    ask("two")\n'))
+    assert summary(recorded.run())[0] == "1 replayed, 0 recorded, 0 missed, 0 recordings not played"
+    assert summary(recorded.run("-k", "one"))[0] == "1 replayed, 0 recorded, 0 missed, 0 recordings not played"
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="pytest_session.count looks at mode none alone")
+def test_what_is_not_played_is_reported_in_mode_once_too(recorded: Suite) -> None:
+    """With a cassette it replays as `none` does."""
+    recorded.write(TWO.replace('    ask("more")\n', ""))
+    assert summary(recorded.run("--retold-mode=once"))[:2] == [
+        "2 replayed, 0 recorded, 0 missed, 1 recordings not played",
+        f"  not played: 1 in {FOLDER}/test_two.yaml",
+    ]
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="Stats.unplayed keeps the last test's number of a shared cassette")
+def test_what_another_test_plays_of_a_shared_cassette_is_played(suite: Suite) -> None:
+    """Two tests that share a file play all of it together."""
+    suite.write(TWO.replace("@pytest.mark.retold", '@pytest.mark.retold("shared.yaml")'))
+    with serve() as server:
+        suite.run("--retold-mode=new_episodes", server=server).assert_outcomes(passed=2)
+    assert summary(suite.run())[0] == "3 replayed, 0 recorded, 0 missed, 0 recordings not played"
+
+
+# Orphans
+
+
+def orphans(suite: Suite, *args: str) -> tuple[list[str], int]:
+    """Which files are said to belong to no test, and the exit code."""
+    result = suite.run("--retold-check-orphans", *args)
+    return re.findall(r"^  orphan: (\S+) belongs to no test$", result.stdout.str(), re.MULTILINE), int(result.ret)
+
+
+def test_a_cassette_without_a_test_is_an_orphan(recorded: Suite) -> None:
+    """Only where it is asked for, and then it fails the session."""
+    recorded.write(TWO.replace("test_two", "test_renamed"))
+    (recorded.folder / FOLDER / "old.json").write_text("{}")
+    found = [f"{FOLDER}/old.json", f"{FOLDER}/test_two.yaml"]
+    assert orphans(recorded, "-k", "one") == (found, 1)
+    assert recorded.run("-k", "one").ret == 0
+
+
+def test_a_cassette_of_a_test_that_did_not_run_is_none(recorded: Suite) -> None:
+    """Deselected, skipped, or another than the one that was named."""
+    for args in (("-k", "one"), ("--deselect", "test_chat.py::test_two"), ("test_chat.py::test_one",), ("-m", "not retold")):
+        assert orphans(recorded, *args)[0] == []
+    recorded.write(TWO.replace("def test_two", "@pytest.mark.skip\ndef test_two"))
+    assert orphans(recorded) == ([], 0)
+
+
+def test_a_module_that_was_asked_for_in_part_hides_no_orphan_of_another(recorded: Suite) -> None:
+    """Each module is looked at by itself."""
+    recorded.write(TWO.replace("test_chat", "test_more"), "test_more.py")
+    (recorded.folder / FOLDER / "a.yaml").touch()
+    (recorded.folder / "cassettes/test_more").mkdir()
+    (recorded.folder / "cassettes/test_more/b.yaml").touch()
+    assert orphans(recorded, "test_chat.py::test_one", "test_more.py", "-k", "one")[0] == ["cassettes/test_more/b.yaml"]
+
+
+def test_every_cassette_that_a_test_names_belongs_to_it(suite: Suite) -> None:
+    """Parametrised ones, shared ones, those of a test with the fixture alone."""
+    suite.write("""
+        @pytest.mark.retold
+        @pytest.mark.parametrize("name", ["a/b", "c"])
+        def test_each(name):
+            ask(name)
+
+        @pytest.mark.retold("sub/named.yaml")
+        def test_named():
+            ask("named")
+
+        def test_fixture(retold_cassette):
+            ask("fixture")
+    """)
+    with serve() as server:
+        suite.record(server=server).assert_outcomes(passed=4)
+    assert len(suite.files()) == 4
+    assert orphans(suite) == ([], 0)
+
+
+def test_a_failed_session_stays_failed(recorded: Suite) -> None:
+    """Orphans change the exit code of one that passed alone; one that collected nothing is no success either."""
+    recorded.write("@pytest.mark.retold\ndef test_one():\n    raise KeyboardInterrupt\n")
+    assert orphans(recorded)[1] == pytest.ExitCode.INTERRUPTED
+    assert orphans(recorded, "-k", "nothing")[1] == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="pytest_plugin._orphans knows the folders of marked tests alone")
+@pytest.mark.parametrize("how", ["module gone", "marks gone"])
+def test_the_cassettes_of_a_module_without_marked_tests_are_orphans(how: str, recorded: Suite) -> None:
+    """Its last test is gone, or the module itself."""
+    recorded.write("def test_nothing():\n    pass\n", "test_chat.py" if how == "marks gone" else "test_other.py")
+    if how == "module gone":
+        (recorded.folder / "test_chat.py").unlink()
+    assert orphans(recorded) == ([f"{FOLDER}/test_one.yaml", f"{FOLDER}/test_two.yaml"], 1)
+
+
+def test_a_module_that_was_not_asked_for_has_no_orphans(recorded: Suite) -> None:
+    """Nobody looked at its tests."""
+    recorded.write("@pytest.mark.retold\ndef test_nothing():\n    pass\n", "test_other.py")
+    assert orphans(recorded, "test_other.py") == ([], 0)
+
+
+# Workers
+
+
+def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
+    """Replayed, missed, not played, tokens; orphans once each, and they count in the exit code."""
+    pytest.importorskip("xdist")
+    (recorded.folder / FOLDER / "old.yaml").touch()
+    recorded.write(TWO.replace('    ask("more")\n', ""))
+    alone = recorded.run("--retold-check-orphans")
+    shared = recorded.run("--retold-check-orphans", "-n2", subprocess=True)
+    shared.assert_outcomes(passed=2)
+    assert summary(shared) == summary(alone) != []
+    assert (alone.ret, shared.ret) == (1, 1)
+    assert any("not played: 1 in" in line for line in summary(shared))
+    assert sum("orphan" in line for line in summary(shared)) == 1
+
+
+def test_workers_record_into_one_log(suite: Suite) -> None:
+    """Each test its own run and its own cassette."""
+    pytest.importorskip("xdist")
+    suite.write("@pytest.mark.retold\n@pytest.mark.parametrize('n', range(6))\ndef test_n(n):\n    ask(f'number {n}')\n")
+    with serve() as server:
+        result = suite.run("--retold-mode=once", "-n2", server=server, subprocess=True)
+    assert summary(result)[0] == "0 replayed, 6 recorded, 0 missed, 0 recordings not played"
+    runs = retold.EventLog(suite.folder / ".retold/log.db").runs()
+    assert sorted((run.name, run.status) for run in runs) == [(f"test_chat.py::test_n[{n}]", "completed") for n in range(6)]
+    assert suite.files() == [f"{FOLDER}/test_n[{n}].yaml" for n in range(6)]

@@ -1,0 +1,232 @@
+"""`retold_vcr = true`: a suite written for pytest-recording runs on retold unchanged, with its cassettes, marks and fixtures."""
+
+import json
+from typing import Any
+
+import pytest
+import vcr
+
+import retold
+from tests.clients import ask, serve
+from tests.messages_server import MessagesServer, Reply, text
+from tests.suites import VCR_CONFTEST, VcrSuite, asks, summary, with_config
+
+pytest_plugins = ["pytester"]
+
+SUITE = """
+@pytest.mark.vcr
+def test_stream(vcr):
+    assert ask("I am Bob") == "You said I am Alice."
+    assert vcr.play_count == 1
+    assert vcr.all_played
+    assert [request.method for request in vcr.requests] == ["POST"]
+
+@pytest.mark.vcr("shared.yaml")
+def test_extra(vcr):
+    assert ask("extra") == "You said extra."
+    assert ask("shared") == "You said shared."
+
+@pytest.mark.default_cassette("custom.yaml")
+@pytest.mark.vcr
+def test_custom():
+    assert ask("custom") == "You said custom."
+
+@pytest.mark.vcr
+@pytest.mark.block_network
+class TestBlocked:
+    def test_replay(self):
+        assert ask("blocked") == "You said blocked."
+
+    @pytest.mark.parametrize("name", ["a/b"])
+    def test_each(self, name):
+        assert ask(name) == f"You said {name}."
+
+@pytest.mark.block_network(allowed_hosts=["127.*"])
+def test_refused():
+    import socket
+    with socket.socket() as one, pytest.raises(RuntimeError, match="Network is disabled"):
+        one.connect(("10.0.0.1", 9))
+    with socket.socket() as other, pytest.raises(ConnectionRefusedError):
+        other.connect(("127.0.0.1", 9))
+
+def test_unmarked(vcr):
+    assert vcr is None
+"""
+RECORDED = {
+    "test_stream": "I am Alice", "test_extra": "extra", "shared": "shared", "custom": "custom",
+    "TestBlocked.test_replay": "blocked", "TestBlocked.test_each[a-b]": "a/b",
+}  # fmt: skip
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> VcrSuite:
+    return VcrSuite(pytester, monkeypatch)
+
+
+REFUSED = pytest.mark.xfail(strict=True, reason="pytest_vcr.pytest_addhooks adds a hook that pytest-recording has added")
+INSTALLED = pytest.mark.parametrize(
+    "installed",
+    [pytest.param(False, id="without pytest-recording"), pytest.param(True, id="with pytest-recording", marks=REFUSED)],
+)
+
+
+def anonymous(request: Any) -> Any:
+    request.body = request.body.replace(b"Alice", b"NAME")
+    return request
+
+
+@pytest.fixture
+def taped(suite: VcrSuite) -> tuple[VcrSuite, MessagesServer]:
+    """The suite with cassettes that vcrpy wrote itself, and the server they are of, which is gone."""
+    suite.write_vcr(SUITE)
+    with serve() as server:
+        for name, prompt in RECORDED.items():
+            path = str(suite.folder / suite.cassettes / f"{name}.yaml")
+            with vcr.use_cassette(path, filter_headers=["authorization"], before_record_request=anonymous):
+                ask(prompt, server.url)
+    assert server.calls == len(RECORDED)
+    return suite, server
+
+
+# Unchanged
+
+
+@INSTALLED
+def test_a_suite_for_pytest_recording_runs_unchanged(installed: bool, taped: tuple[VcrSuite, MessagesServer]) -> None:
+    """Offline, from the cassettes that vcrpy wrote, and none of them is touched."""
+    suite, server = taped
+    before = {name: suite.read(name) for name in suite.files()}
+    result = suite.run_vcr(server=server, installed=installed)
+    result.assert_outcomes(passed=7)
+    assert summary(result)[0] == "6 replayed, 0 recorded, 0 missed, 0 recordings not played"
+    assert {name: suite.read(name) for name in suite.files()} == before
+
+
+def test_the_suite_is_one_that_pytest_recording_runs(taped: tuple[VcrSuite, MessagesServer]) -> None:
+    """Without retold, on pytest-recording and vcrpy alone: it is not written for us."""
+    pytest.importorskip("pytest_recording")
+    suite, server = taped
+    suite.run("-p", "no:retold", server=server).assert_outcomes(passed=7)
+
+
+@INSTALLED
+def test_what_it_records_is_filtered_and_is_vcrpys_too(installed: bool, suite: VcrSuite) -> None:
+    """Headers and bodies as `vcr_config` says; what is private is not in it; vcrpy replays it."""
+    suite.write_vcr("""
+        @pytest.mark.vcr
+        def test_stream():
+            assert ask("I am Alice", extra_headers={"x-api-key": "secret-enough"}) == "You said I am Alice."
+            assert ask("private") == "You said private."
+    """)  # fmt: skip
+    with serve() as server:
+        suite.run_vcr("--record-mode=once", server=server, installed=installed).assert_outcomes(passed=1)
+    assert suite.files() == [f"{suite.cassettes}/test_stream.yaml"]
+    (exchange,) = retold.read_cassette(suite.folder / suite.cassettes / "test_stream.yaml").exchanges
+    assert json.loads(exchange.request.body)["messages"][0]["content"] == "I am NAME"
+    names = {name.lower() for name, _ in exchange.request.headers}
+    assert ("authorization" in names, b"secret-enough" in suite.read(f"{suite.cassettes}/test_stream.yaml")) == (False, False)
+    with vcr.use_cassette(str(suite.folder / suite.cassettes / "test_stream.yaml"), record_mode="none") as cassette:
+        assert ask("I am Carol", server.url) == "You said I am Alice."
+        assert cassette.all_played
+
+
+# Modes
+
+
+MODES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "new_episodes": ("--record-mode=new_episodes",),
+    "all": ("--record-mode=all",),
+    "rewrite": ("--record-mode=rewrite",),
+}
+PROMPTS = {"none": ["a", "b"], "new_episodes": ["a", "b", "c"], "all": ["a", "b", "c"], "rewrite": ["b", "c"]}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_record_mode_of_the_command_line_holds(mode: str, suite: VcrSuite) -> None:
+    """None by default: then what is not recorded is a miss."""
+    suite.write_vcr(asks("a", "b"))
+    with serve() as server:
+        suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)
+        suite.write_vcr(asks("b", "c"))
+        result = suite.run_vcr(*MODES[mode], server=server)
+    result.assert_outcomes(**{"failed" if mode == "none" else "passed": 1})
+    assert suite.prompts() == PROMPTS[mode]
+    if mode == "none":
+        result.stdout.fnmatch_lines(["E*retold.MissError: *"])
+
+
+@pytest.mark.parametrize("where", ["config", "mark"])
+def test_the_record_mode_of_the_suite_holds(where: str, suite: VcrSuite) -> None:
+    """In `vcr_config` or in the mark."""
+    config = with_config('"record_mode": "once"') if where == "config" else VCR_CONFTEST
+    suite.write_vcr(asks("a", mark=f"@pytest.mark.vcr({'record_mode=' + repr('once') if where == 'mark' else ''})"), config)
+    with serve() as server:
+        suite.run_vcr(server=server).assert_outcomes(passed=1)
+    suite.run_vcr().assert_outcomes(passed=1)
+    assert suite.prompts() == ["a"]
+
+
+def test_recording_can_be_disabled(suite: VcrSuite) -> None:
+    """Every request goes out; there is no cassette."""
+    suite.write_vcr("@pytest.mark.vcr\ndef test_it(vcr):\n    assert vcr is None\n    ask('a')\n")
+    with serve() as server:
+        suite.run_vcr("--disable-recording", server=server).assert_outcomes(passed=1)
+        assert server.calls == 1
+    assert suite.files() == []
+
+
+def test_a_test_that_failed_never_replaces_a_good_cassette(suite: VcrSuite) -> None:
+    """Which pytest-recording itself would have deleted by then."""
+    suite.write_vcr(asks("a"))
+    with serve() as server:
+        suite.run_vcr("--record-mode=once", server=server)
+        before = suite.read(f"{suite.cassettes}/test_it.yaml")
+        suite.write_vcr(asks("b") + "    assert False\n")
+        suite.run_vcr("--record-mode=rewrite", server=server).assert_outcomes(failed=1)
+    assert suite.read(f"{suite.cassettes}/test_it.yaml") == before
+
+
+def test_a_damaged_cassette_is_an_error_and_stays_as_it_is(suite: VcrSuite) -> None:
+    """vcrpy would take it for an empty one, and then write over it."""
+    suite.write_vcr(asks("a"))
+    path = suite.folder / suite.cassettes / "test_it.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("version: 1\ninteractions: [\n")
+    with serve() as server:
+        suite.run_vcr("--record-mode=new_episodes", server=server).assert_outcomes(errors=1)
+    assert path.read_text() == "version: 1\ninteractions: [\n"
+
+
+# Beside retold's own
+
+
+def test_orphans_are_none_where_the_tests_are_marked_for_vcr(taped: tuple[VcrSuite, MessagesServer]) -> None:
+    """Their cassettes belong to them."""
+    suite, server = taped
+    result = suite.run_vcr("--retold-check-orphans", server=server)
+    assert (result.ret, [line for line in summary(result) if "orphan" in line]) == (0, [])
+
+
+def test_a_suite_can_use_both_marks(suite: VcrSuite) -> None:
+    """A test at a time moves over."""
+    suite.write_vcr(asks("a") + "\n@pytest.mark.retold\ndef test_own(retold_cassette):\n    ask('b')\n")
+    with serve() as server:
+        suite.run_vcr("--record-mode=once", "--retold-mode=once", server=server).assert_outcomes(passed=2)
+    assert summary(suite.run_vcr())[0] == "2 replayed, 0 recorded, 0 missed, 0 recordings not played"
+
+
+def test_streams_are_recorded_as_they_come(suite: VcrSuite) -> None:
+    """What retold is for: under vcrpy the first event comes with the last."""
+    suite.write_vcr("""
+        import time
+
+        @pytest.mark.vcr
+        def test_it():
+            from tests.clients import body
+            with client() as asking, asking.messages.create(**body("a"), stream=True) as stream:
+                times = [time.monotonic() for event in stream]
+            assert times[-1] - times[0] >= 0.1
+    """)  # fmt: skip
+    with MessagesServer([Reply([text("Hello there")], gap_s=[0.1])]) as server:
+        suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)

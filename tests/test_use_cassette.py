@@ -1,0 +1,311 @@
+"""`use_cassette`: what a block or a decorated function records and replays, in every mode, and what it leaves behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from retold.recorder.tee import current
+from tests.clients import ASKING, NOWHERE, Ask, ask, ask_async, body, client_async, prompts_of, record, say_async, serve
+
+CASSETTE = Path("c.yaml")
+RECORDING_MODES = ["once", "new_episodes", "all", "rewrite"]
+
+
+@pytest.fixture(name="ask", params=ASKING)
+def _ask(request: pytest.FixtureRequest) -> Ask:
+    return ASKING[request.param]
+
+
+def runs() -> list[retold.RunInfo]:
+    """The runs in the default log, newest first; none where there is no log."""
+    log = retold.EventLog()
+    return log.runs() if log.path.exists() else []
+
+
+# Blocks
+
+
+def test_what_one_block_records_the_next_replays(ask: Ask) -> None:
+    """The second time there is no server and no need for one."""
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="once"):
+        said = ask("hi", server.url)
+    with retold.use_cassette(CASSETTE):
+        assert ask("hi") == said == "You said hi."
+
+
+def test_an_async_block_is_the_same_block() -> None:
+    """`async with` records and replays as `with` does."""
+
+    async def use(url: str) -> tuple[str, int]:
+        async with retold.use_cassette(CASSETTE, record_mode="once") as cassette, client_async(url) as asking:
+            return (await asking.messages.create(**body())).content[0].to_dict()["text"], cassette.play_count
+
+    with serve() as server:
+        assert asyncio.run(use(server.url)) == ("You said hi.", 0)
+    assert asyncio.run(use(NOWHERE)) == ("You said hi.", 1)
+
+
+def test_a_use_can_be_entered_again() -> None:
+    """Each time it looks at the cassette anew."""
+    using = retold.use_cassette(CASSETTE, record_mode="once")
+    with serve() as server, using as first:
+        ask("hi", server.url)
+    with using as second:
+        ask("hi")
+    assert (first.recorded, first.play_count, second.recorded, second.play_count) == (1, 0, 0, 1)
+
+
+def test_an_inner_block_takes_the_requests_until_it_ends() -> None:
+    """Then they are the outer one's again."""
+    record(Path("outer.yaml"), "a", "c")
+    record(Path("inner.yaml"), "b")
+    with retold.use_cassette("outer.yaml") as outer:
+        ask("a")
+        with retold.use_cassette("inner.yaml") as inner:
+            ask("b")
+            with pytest.raises(retold.MissError, match=r"in inner\.yaml"):
+                ask("c")
+        ask("c")
+    assert (outer.play_count, outer.all_played, inner.play_count, inner.all_played) == (2, True, 1, True)
+
+
+def test_nothing_is_left_of_a_block_that_ended() -> None:
+    """Well or badly, afterwards a client is on its own."""
+    record(CASSETTE)
+    with retold.use_cassette(CASSETTE):
+        assert current() is not None
+    assert current() is None
+    with pytest.raises(retold.MissError), retold.use_cassette(CASSETTE):
+        ask("something else")
+    assert current() is None
+
+
+def test_a_block_needs_a_path() -> None:
+    """Only a function has a name to take one from."""
+    with pytest.raises(retold.InputError, match="needs a path"), retold.use_cassette():
+        pass
+
+
+# Functions
+
+
+def functions(source: str) -> dict[str, Any]:
+    """The names of a module of its own, in the working directory."""
+    names: dict[str, Any] = {"retold": retold, "ask": ask, "ask_async": ask_async, "client_async": client_async, "body": body}
+    exec(compile(source, str(Path("module.py").absolute()), "exec"), names)
+    return names
+
+
+SYNC = """
+class Greeter:
+    @retold.use_cassette(record_mode="once")
+    def greet(self, url):
+        "Says hi."
+        return ask("hi", url)
+"""
+ASYNC = """
+class Greeter:
+    @retold.use_cassette(record_mode="once")
+    async def greet(self, url):
+        "Says hi."
+        async with client_async(url) as asking:
+            return (await asking.messages.create(**body("hi"))).content[0].text
+"""
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_decorated_function_has_a_cassette_named_after_it(kind: str) -> None:
+    """Beside its module; each call uses it anew, and the function's own name and text stay."""
+    greeter = functions({"sync": SYNC, "async": ASYNC}[kind])["Greeter"]()
+    run: Callable[..., str] = asyncio.run if kind == "async" else lambda said: said
+    with serve() as server:
+        first = run(greeter.greet(server.url))
+        assert run(greeter.greet(server.url)) == first == "You said hi."
+        assert server.calls == 1
+    assert prompts_of(Path("cassettes") / "Greeter.greet.yaml") == ["hi"]
+    assert (greeter.greet.__name__, greeter.greet.__doc__) == ("greet", "Says hi.")
+
+
+def test_a_decorated_function_that_fails_keeps_its_cassette() -> None:
+    """As a failed block does."""
+    before = record(CASSETTE, "old").read_bytes()
+
+    @retold.use_cassette(CASSETTE, record_mode="rewrite")
+    def fail(url: str) -> None:
+        ask("new", url)
+        raise ValueError("bad")
+
+    with serve() as server, pytest.raises(ValueError, match="bad"):
+        fail(server.url)
+    assert CASSETTE.read_bytes() == before
+
+
+def test_a_decorated_function_may_call_itself() -> None:
+    """Every call is a use of its own, the inner ones too."""
+    record(CASSETTE)
+
+    @retold.use_cassette(CASSETTE)
+    def ask_down(times: int) -> list[str]:
+        return [ask("hi"), *(ask_down(times - 1) if times else [])]
+
+    assert ask_down(2) == ["You said hi."] * 3
+
+
+def test_one_decorator_names_each_function_after_itself() -> None:
+    """Two functions do not share a cassette because they share their options."""
+    names = functions(
+        "using = retold.use_cassette(record_mode='once')\n"
+        "@using\ndef one(url): return ask('one', url)\n"
+        "@using\ndef two(url): return ask('two', url)\n"
+    )
+    with serve() as server:
+        names["one"](server.url)
+        try:
+            names["two"](server.url)
+        except retold.MissError as miss:
+            raise AssertionError("the second function replays from the first one's cassette") from miss
+    assert [path.name for path in sorted(Path("cassettes").iterdir())] == ["one.yaml", "two.yaml"]
+
+
+def test_a_decorated_generator_has_its_cassette_while_it_runs() -> None:
+    """Its body runs after the call, as in a pytest fixture that yields; it must not reach the network."""
+    record(CASSETTE, "a", "b")
+
+    @retold.use_cassette(CASSETTE)
+    def answers() -> Iterator[str]:
+        yield ask("a")
+        yield ask("b")
+
+    assert list(answers()) == ["You said a.", "You said b."]
+    assert current() is None
+
+
+def test_a_decorated_async_generator_has_its_cassette_while_it_runs() -> None:
+    """The same for an async fixture."""
+    record(CASSETTE, "a", "b")
+
+    @retold.use_cassette(CASSETTE)
+    async def answers() -> AsyncIterator[str]:
+        async with client_async(max_retries=0) as asking:
+            yield await say_async(asking, "a")
+            yield await say_async(asking, "b")
+
+    async def collect() -> list[str]:
+        return [answer async for answer in answers()]
+
+    assert asyncio.run(collect()) == ["You said a.", "You said b."]
+
+
+# Modes
+
+
+def test_without_a_mode_nothing_is_recorded(ask: Ask) -> None:
+    """`none` is the default: no request goes out, and neither cassette nor log appears."""
+    with serve() as server, retold.use_cassette(CASSETTE) as cassette, pytest.raises(retold.MissError):
+        ask("hi", server.url)
+    assert (cassette.record_mode, server.calls, CASSETTE.exists(), runs()) == ("none", 0, False, [])
+
+
+def test_once_records_what_is_not_there_and_then_only_replays(ask: Ask) -> None:
+    """With a cassette, a request that it does not hold is a loud miss, and the cassette stays as it is."""
+    with serve() as server:
+        with retold.use_cassette(CASSETTE, record_mode="once"):
+            ask("a", server.url)
+            ask("b", server.url)
+        before = CASSETTE.read_bytes()
+        with retold.use_cassette(CASSETTE, record_mode="once"):
+            assert ask("b", server.url) == "You said b."
+            with pytest.raises(retold.MissError, match=r"messages\[0\]\.content: recorded \"a\", now \"c\""):
+                ask("c", server.url)
+        assert server.calls == 2
+    assert CASSETTE.read_bytes() == before
+
+
+AFTERWARDS = {"new_episodes": ["a", "b", "c"], "all": ["a", "b", "c"], "rewrite": ["b", "c"]}
+
+
+@pytest.mark.parametrize("mode", AFTERWARDS)
+def test_each_recording_mode_sends_and_keeps_what_it_says(mode: str) -> None:
+    """new_episodes sends what is missing; all and rewrite send everything; rewrite alone drops what was not asked again."""
+    record(CASSETTE, "a", "b")
+    with serve("new b", "new c") as server:
+        with retold.use_cassette(CASSETTE, record_mode=mode):
+            said = [ask("b", server.url), ask("c", server.url)]
+        assert said == (["You said b.", "new b"] if mode == "new_episodes" else ["new b", "new c"])
+        assert [request.json["messages"][0]["content"] for request in server.requests] == (
+            ["c"] if mode == "new_episodes" else ["b", "c"]
+        )
+    assert prompts_of(CASSETTE) == AFTERWARDS[mode]
+    with retold.use_cassette(CASSETTE) as cassette:
+        assert [ask("b"), ask("c")] == said
+        assert len(cassette.unplayed) == len(AFTERWARDS[mode]) - 2
+
+
+def test_all_keeps_what_was_not_asked_again_under_predicates_too() -> None:
+    """Whether a request is asked again is for the same rules to say as whether it matches."""
+    record(CASSETTE, "a", "b")
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="all", match_on=[lambda a, b: a.body == b.body]):
+        ask("b", server.url)
+    assert prompts_of(CASSETTE) == ["a", "b"]
+
+
+def test_new_episodes_into_a_log_keeps_each_recording_once() -> None:
+    """What was replayed is in the run, too, but is not recorded again."""
+    record(CASSETTE, "a")
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="new_episodes", log="log.db"):
+        ask("a", server.url)
+        ask("b", server.url)
+    assert prompts_of(CASSETTE) == ["a", "b"]
+
+
+@pytest.mark.parametrize("mode", RECORDING_MODES)
+def test_a_block_without_requests_leaves_the_cassette_alone(mode: str) -> None:
+    """Nothing asked is nothing recorded: no new cassette, no change to an old one, no run."""
+    with retold.use_cassette("none.yaml", record_mode=mode):
+        pass
+    before = record(CASSETTE).read_bytes()
+    with retold.use_cassette(CASSETTE, record_mode=mode):
+        pass
+    assert (Path("none.yaml").exists(), CASSETTE.read_bytes(), len(runs())) == (False, before, 1)
+
+
+@pytest.mark.parametrize("mode", [*RECORDING_MODES, "verify"])
+@pytest.mark.parametrize("ci", ["true", "1"])
+def test_ci_forces_none(mode: str, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes out, and the miss says why and what overrides it."""
+    monkeypatch.setenv("CI", ci)
+    expected = "CI=true allows no recording unless one of the two overrides says so."
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode), pytest.raises(retold.MissError, match=expected):
+        ask("hi", server.url)
+    assert (server.calls, CASSETTE.exists()) == (0, False)
+
+
+@pytest.mark.parametrize("ci", ["", "0", "false", "False"])
+def test_a_ci_that_says_no_is_none(ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody switched it off."""
+    monkeypatch.setenv("CI", ci)
+    with retold.use_cassette(CASSETTE, record_mode="once") as cassette:
+        assert cassette.record_mode == "once"
+
+
+@pytest.mark.parametrize("ci", ["", "true"])
+@pytest.mark.parametrize("mode", [None, "none", "all"])
+def test_the_environment_overrides_the_mode(mode: str | None, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the code says, under CI too."""
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("RETOLD_RECORD_MODE", "new_episodes")
+    with retold.use_cassette(CASSETTE, record_mode=mode) as cassette:
+        assert cassette.record_mode == "new_episodes"
+
+
+def test_an_unknown_mode_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it was written."""
+    with pytest.raises(retold.InputError, match="unknown record mode 'new_episode'; did you mean 'new_episodes'"):
+        retold.use_cassette(CASSETTE, record_mode="new_episode")
+    monkeypatch.setenv("RETOLD_RECORD_MODE", "onec")
+    with pytest.raises(retold.InputError, match="unknown record mode 'onec'; did you mean 'once'"):
+        retold.use_cassette(CASSETTE)

@@ -1,0 +1,315 @@
+"""Many at once: tasks, threads and executors share the cassette of whoever started them, and nobody else's."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+import retold
+from retold.recorder.exchange import Request
+from retold.replay.matcher import Matcher
+from tests.clients import (
+    ASKING,
+    NOWHERE,
+    Ask,
+    Meeting,
+    MeetingLog,
+    ask,
+    client_async,
+    gathered,
+    prompts_of,
+    record,
+    say_async,
+    serve,
+    threaded,
+)
+from tests.messages_server import MessagesServer, Reply, http_error, text
+
+CASSETTE = Path("c.yaml")
+SIX = [f"question {number}" for number in range(6)]
+
+
+@pytest.fixture(name="ask", params=ASKING)
+def _ask(request: pytest.FixtureRequest) -> Ask:
+    return ASKING[request.param]
+
+
+AT_ONCE = pytest.mark.parametrize("at_once", [gathered, threaded])
+
+
+# Answers
+
+
+@AT_ONCE
+def test_six_streams_at_once_each_get_their_own_answer_in_any_order(at_once: Callable[..., list[str]]) -> None:
+    """Recorded while all of them were streaming, replayed in another order - in tasks and in threads."""
+    expected = [f"You said {prompt}." for prompt in SIX]
+
+    def slowly(request: Any) -> Reply:
+        return Reply([text(f"You said {request.json['messages'][0]['content']}.")], gap_s=0.01)
+
+    with MessagesServer(slowly) as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
+        assert at_once(SIX, server.url) == expected
+        assert (server.calls, cassette.recorded) == (6, 6)
+    assert sorted(prompts_of(CASSETTE)) == SIX
+    with retold.use_cassette(CASSETTE) as cassette:
+        assert at_once(SIX[3:] + SIX[:3]) == expected[3:] + expected[:3]
+        assert cassette.all_played
+
+
+def test_identical_calls_get_their_answers_in_recorded_order(ask: Ask) -> None:
+    """Three record three, and replay three: never collapsed into one."""
+    with serve("one", "two", "three") as server, retold.use_cassette(CASSETTE, record_mode="once"):
+        recorded = [ask("hi", server.url) for _ in range(3)]
+    with retold.use_cassette(CASSETTE):
+        assert [ask("hi") for _ in range(3)] == recorded == ["one", "two", "three"]
+
+
+@AT_ONCE
+def test_identical_calls_at_once_get_each_answer_once(at_once: Callable[..., list[str]]) -> None:
+    """Whoever comes first gets the first."""
+    with serve("one", "two", "three") as server, retold.use_cassette(CASSETTE, record_mode="once"):
+        assert sorted(at_once(["hi"] * 3, server.url)) == ["one", "three", "two"]
+    with retold.use_cassette(CASSETTE):
+        assert sorted(at_once(["hi"] * 3)) == ["one", "three", "two"]
+
+
+def test_two_threads_never_play_the_same_recording() -> None:
+    """Finding one and taking it is one step, also where both look at the same moment."""
+    meeting = Meeting()
+
+    def meet(_: Request, __: Request) -> bool:
+        meeting.wait()
+        return True
+
+    with serve("one", "two") as server, retold.use_cassette(CASSETTE, record_mode="once"):
+        threaded(["hi"] * 2, server.url)
+    with retold.use_cassette(CASSETTE, match_on=["body", meet]):
+        assert sorted(threaded(["hi"] * 2)) == ["one", "two"]
+
+
+@pytest.mark.xfail(strict=True, raises=retold.MissError, reason="UsedCassette._decide: what `matches` saw may be taken")
+def test_in_new_episodes_there_is_no_miss_for_whoever_comes_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One recording, two who ask for it at the same moment: one gets it, the other is recorded."""
+    meeting, matches = Meeting(), Matcher.matches
+
+    def meet(self: Matcher, *args: Any) -> bool:
+        found = matches(self, *args)
+        meeting.wait()
+        return found
+
+    record(CASSETTE)
+    monkeypatch.setattr(Matcher, "matches", meet)
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="new_episodes"):
+        assert threaded(["hi"] * 2, server.url) == ["You said hi."] * 2
+    assert prompts_of(CASSETTE) == ["hi", "hi"]
+
+
+def test_threads_that_record_at_once_record_into_one_run() -> None:
+    """What the first two threads record is all kept, and numbered as two calls."""
+    with serve() as server, MeetingLog("log.db") as log:
+        with retold.use_cassette(CASSETTE, record_mode="once", log=log):
+            threaded(SIX, server.url)
+        assert [run.exchanges for run in log.runs()] == [6]
+    assert sorted(prompts_of(CASSETTE)) == SIX
+    assert sorted(exchange.call for exchange in retold.read_cassette(CASSETTE).exchanges) == [1, 2, 3, 4, 5, 6]
+
+
+# Whose cassette
+
+
+def in_thread(work: Callable[[], str]) -> str:
+    answers: list[str] = []
+    thread = threading.Thread(target=lambda: answers.append(work()))
+    thread.start()
+    thread.join()
+    return answers[0]
+
+
+def in_a_thread_of_a_thread(work: Callable[[], str]) -> str:
+    return in_thread(lambda: in_thread(work))
+
+
+class Worker(threading.Thread):
+    """A thread that is what it does."""
+
+    def __init__(self, work: Callable[[], str]) -> None:
+        super().__init__()
+        self.work = work
+
+    def run(self) -> None:
+        self.answer = self.work()
+
+
+def in_worker(work: Callable[[], str]) -> str:
+    worker = Worker(work)
+    worker.start()
+    worker.join()
+    return worker.answer
+
+
+def in_pool(work: Callable[[], str]) -> str:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def by_map(work: Callable[[], str]) -> str:
+    with ThreadPoolExecutor(1) as pool:
+        return next(pool.map(lambda _: work(), [0]))
+
+
+def by_to_thread(work: Callable[[], str]) -> str:
+    return asyncio.run(asyncio.to_thread(work))
+
+
+def in_executor(work: Callable[[], str]) -> str:
+    async def run() -> str:
+        return await asyncio.get_running_loop().run_in_executor(None, work)
+
+    return asyncio.run(run())
+
+
+ELSEWHERE = [in_thread, in_a_thread_of_a_thread, in_worker, in_pool, by_map, by_to_thread, in_executor]
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+def test_work_handed_on_inherits_the_cassette(elsewhere: Callable[[Callable[[], str]], str]) -> None:
+    """Threads, pools and `to_thread` record into and replay from the cassette of whoever started them."""
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
+        said = elsewhere(lambda: ask("hi", server.url))
+    assert (said, cassette.recorded) == ("You said hi.", 1)
+    with retold.use_cassette(CASSETTE) as cassette:
+        assert elsewhere(ask) == said
+        assert cassette.play_count == 1
+
+
+def test_a_pool_serves_each_block_that_hands_it_work() -> None:
+    """Its threads are older than the blocks, and outlive them."""
+    record(Path("a.yaml"), "a")
+    record(Path("b.yaml"), "b")
+    with ThreadPoolExecutor(1) as pool, serve() as server:
+        assert pool.submit(ask, "first", server.url).result() == "You said first."
+        for name in ("a", "b", "a"):
+            with retold.use_cassette(f"{name}.yaml") as cassette:
+                assert pool.submit(ask, name).result() == f"You said {name}."
+                assert cassette.all_played
+        assert pool.submit(ask, "last", server.url).result() == "You said last."
+
+
+@pytest.mark.parametrize("mode", ["none", "all"])
+def test_a_thread_from_before_the_block_is_left_alone(mode: str) -> None:
+    """What it asks is not recorded, and it is no miss: it belongs to somebody else."""
+    go, answers = threading.Event(), []
+
+    def run() -> None:
+        go.wait(20)
+        answers.append(ask("hi", server.url))
+
+    with serve() as server:
+        thread = threading.Thread(target=run)
+        thread.start()
+        with retold.use_cassette(CASSETTE, record_mode=mode) as cassette:
+            go.set()
+            thread.join()
+    assert (answers, cassette.recorded, cassette.misses, CASSETTE.exists()) == (["You said hi."], 0, [], False)
+
+
+def test_two_cassettes_in_two_tasks_do_not_mix() -> None:
+    """Though both are in use at the same time, in one thread and with one client; recording and replaying."""
+
+    async def use(asking: anthropic.AsyncAnthropic, name: str, together: asyncio.Barrier) -> list[str]:
+        async with retold.use_cassette(f"{name}.yaml", record_mode="once"):
+            await together.wait()
+            said = [await say_async(asking, f"{name} {number}") for number in range(3)]
+            await together.wait()
+        return said
+
+    async def run(url: str) -> list[list[str]]:
+        together = asyncio.Barrier(2)
+        async with client_async(url) as asking:
+            return list(await asyncio.gather(*(use(asking, name, together) for name in ("left", "right"))))
+
+    expected = [[f"You said {name} {number}." for number in range(3)] for name in ("left", "right")]
+    with serve() as server:
+        assert asyncio.run(run(server.url)) == expected
+    for name in ("left", "right"):
+        assert prompts_of(Path(f"{name}.yaml")) == [f"{name} {number}" for number in range(3)]
+    assert asyncio.run(run(NOWHERE)) == expected
+
+
+def test_two_cassettes_in_two_threads_do_not_mix() -> None:
+    """The same with threads."""
+    together = threading.Barrier(2)
+
+    def use(name: str) -> list[str]:
+        with retold.use_cassette(f"{name}.yaml", record_mode="once"):
+            together.wait(20)
+            said = [ask(f"{name} {number}", server.url) for number in range(3)]
+            together.wait(20)
+        return said
+
+    with serve() as server, ThreadPoolExecutor(2) as pool:
+        for _ in range(2):
+            said = list(pool.map(use, ["left", "right"]))
+            assert said == [[f"You said {name} {number}." for number in range(3)] for name in ("left", "right")]
+        assert server.calls == 6
+    assert [prompts_of(Path(f"{name}.yaml"))[0] for name in ("left", "right")] == ["left 0", "right 0"]
+
+
+# Retries
+
+
+RETRY = http_error(529, headers={"retry-after-ms": "1"})
+
+
+def attempts() -> list[tuple[int, int, int]]:
+    """(call, attempt, status) of everything in the cassette."""
+    exchanges = retold.read_cassette(CASSETTE).exchanges
+    return [(e.call, e.attempt, e.response.status) for e in exchanges if e.response is not None]
+
+
+def test_a_retry_is_a_second_attempt_of_the_same_call(ask: Ask) -> None:
+    """529 then 200, recorded with the body that the SDK never reads, and replayed in order, neither of them twice."""
+    with MessagesServer([RETRY, Reply([text("yes")]), Reply([text("again")])]) as server:
+        with retold.use_cassette(CASSETTE, record_mode="once"):
+            assert [ask("hi", server.url), ask("hi", server.url)] == ["yes", "again"]
+        assert server.calls == 3
+    assert attempts() == [(1, 1, 529), (1, 2, 200), (2, 1, 200)]
+    refused = retold.read_cassette(CASSETTE).exchanges[0].response
+    assert refused is not None
+    assert (b"overloaded_error" in refused.body, refused.header("retry-after-ms")) == (True, "1")
+    with retold.use_cassette(CASSETTE) as cassette:
+        assert [ask("hi"), ask("hi")] == ["yes", "again"]
+        assert (cassette.play_count, cassette.all_played) == (3, True)
+
+
+def test_a_retry_is_not_waited_for_in_an_instant_replay(ask: Ask) -> None:
+    """The API asked to wait for half a minute; there is nobody to be spared."""
+    with MessagesServer([RETRY, Reply([text("yes")])]) as server, retold.use_cassette(CASSETTE, record_mode="once"):
+        ask("hi", server.url)
+    refused, answered = retold.read_cassette(CASSETTE).exchanges
+    assert refused.response is not None
+    headers = (*((n, v) for n, v in refused.response.headers if n != "retry-after-ms"), ("retry-after", "30"))
+    retold.write_cassette(CASSETTE, [replace(refused, response=replace(refused.response, headers=headers)), answered])
+    began = time.monotonic()
+    with retold.use_cassette(CASSETTE):
+        assert ask("hi") == "yes"
+    assert time.monotonic() - began < 10
+
+
+def test_the_retries_of_identical_calls_at_once_stay_with_their_calls() -> None:
+    """Two calls with two attempts each, not one with one and one with three."""
+    slow = replace(RETRY, first_gap_s=0.1)
+    with (
+        MessagesServer([slow, slow, Reply([text("yes")]), Reply([text("yes")])]) as server,
+        retold.use_cassette(CASSETTE, record_mode="once"),
+    ):
+        assert gathered(["hi", "hi"], server.url) == ["yes", "yes"]
+    assert sorted(attempts()) == [(1, 1, 529), (1, 2, 200), (2, 1, 529), (2, 2, 200)]

@@ -1,0 +1,263 @@
+"""What is not recorded is loud: misses, missing and damaged cassettes, and whoever comes too late."""
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+import retold
+from retold.recorder.exchange import Request
+from tests.clients import ASKING, NOWHERE, Ask, ask, body, client, client_async, record, say_async, serve
+
+CASSETTE = Path("c.yaml")
+
+
+@pytest.fixture(name="ask", params=ASKING)
+def _ask(request: pytest.FixtureRequest) -> Ask:
+    return ASKING[request.param]
+
+
+async def create_async(**fields: Any) -> Any:
+    async with client_async(max_retries=2) as asking:
+        return await asking.messages.create(**body("new", **fields))
+
+
+def create(**fields: Any) -> Any:
+    with client(max_retries=2) as asking:
+        return asking.messages.create(**body("new", **fields))
+
+
+HOW: dict[str, Callable[[], Any]] = {
+    "sync": create,
+    "sync stream": lambda: create(stream=True),
+    "async": lambda: asyncio.run(create_async()),
+    "async stream": lambda: asyncio.run(create_async(stream=True)),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("is_there", [True, False], ids=["another cassette", "no cassette"])
+def test_a_miss_reaches_the_caller_at_once_and_is_not_repeated(how: str, is_there: bool) -> None:
+    """One request, no retries of the SDK, no waiting, and an error that is retold's and the SDK's own kind at once."""
+    if is_there:
+        record(CASSETTE)
+    with retold.use_cassette(CASSETTE) as cassette:
+        began = time.monotonic()
+        with pytest.raises(retold.MissError) as miss:
+            HOW[how]()
+        assert time.monotonic() - began < 1
+    assert len(cassette.misses) == 1
+    assert isinstance(miss.value, anthropic.AnthropicError)
+    assert miss.value.exit_code == 3
+    assert str(miss.value) == cassette.misses[0]
+
+
+def test_a_miss_names_the_nearest_recording_the_difference_and_the_way_out(ask: Ask) -> None:
+    """Of several the one that differs least, and where."""
+    record(CASSETTE, "hi", "How are you?")
+    with retold.use_cassette(CASSETTE), pytest.raises(retold.MissError) as miss:
+        ask("How old are you?", system="Be brief.")
+    assert str(miss.value) == (
+        "no recorded exchange answers call 1, POST /v1/messages, in c.yaml.\n"
+        "Nearest is recorded exchange 1; it differs in:\n"
+        '  messages[0].content: recorded "hi", now "How old are you?"\n'
+        '  system: not recorded, now "Be brief."\n'
+        'Record what is missing with record_mode="new_episodes" (pytest: --retold-mode=new_episodes, elsewhere: '
+        "RETOLD_RECORD_MODE=new_episodes)."
+    )
+
+
+def test_a_request_that_comes_too_often_is_told_so(ask: Ask) -> None:
+    """The third of two."""
+    record(CASSETTE, "hi", "hi")
+    with retold.use_cassette(CASSETTE):
+        ask("hi")
+        ask("hi")
+        with pytest.raises(retold.MissError) as miss:
+            ask("hi")
+    assert str(miss.value).splitlines()[0] == (
+        "no recorded exchange answers call 3, POST /v1/messages, in c.yaml: the same request was recorded twice and has been "
+        "played twice already."
+    )
+
+
+def test_a_miss_by_a_predicate_names_the_predicate(ask: Ask) -> None:
+    """What was played is another request: it is no repetition, and no rule with a name has anything to show."""
+
+    def same_body(asked: Request, recorded: Request) -> bool:
+        return asked.body == recorded.body
+
+    record(CASSETTE, "a", "b")
+    with retold.use_cassette(CASSETTE, match_on=[same_body]):
+        ask("a")
+        with pytest.raises(retold.MissError) as miss:
+            ask("z")
+    assert str(miss.value).splitlines()[0] == (
+        "no recorded exchange answers call 2, POST /v1/messages, in c.yaml: a recording of it is there, but in match_on "
+        "same_body refuses it."
+    )
+
+
+def test_a_cassette_that_is_not_there_says_how_to_record_it(ask: Ask) -> None:
+    """The whole message."""
+    with retold.use_cassette("cassettes/new.yaml"), pytest.raises(retold.MissError) as miss:
+        ask("hi")
+    assert str(miss.value) == (
+        "no cassette at cassettes/new.yaml.\n"
+        'Record it with record_mode="once" (pytest: --retold-mode=once, elsewhere: RETOLD_RECORD_MODE=once).'
+    )
+
+
+def test_an_empty_cassette_holds_no_exchanges(ask: Ask) -> None:
+    """Which is another thing than none at all."""
+    CASSETTE.write_text("version: 1\ninteractions: []\n")
+    with retold.use_cassette(CASSETTE), pytest.raises(retold.MissError, match=r"in c\.yaml: it holds no exchanges\.\n"):
+        ask("hi")
+
+
+def test_a_miss_that_the_code_swallows_is_still_counted() -> None:
+    """An application that catches every error of the SDK does not hide it."""
+    record(CASSETTE)
+    with retold.use_cassette(CASSETTE) as cassette:
+        for _ in range(2):
+            try:
+                ask("other")
+            except anthropic.AnthropicError:
+                continue
+    assert [text.splitlines()[0] for text in cassette.misses] == [
+        "no recorded exchange answers call 1, POST /v1/messages, in c.yaml."
+    ] * 2
+
+
+DAMAGED = {
+    "not YAML": ("version: 1\ninteractions: [\n", r"c\.yaml:3: the cassette is damaged"),
+    "no interactions": ("hello\n", r"c\.yaml is not a cassette"),
+    "an entry": ("version: 1\ninteractions:\n- request: {}\n  response: {}\n", r"c\.yaml:3: interaction 1 is damaged"),
+    "newer": ("version: 1\nretold: {format: 99}\ninteractions: []\n", "written by a newer retold"),
+}
+
+
+@pytest.mark.parametrize("mode", ["none", "once", "new_episodes", "all", "rewrite", "verify"])
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_cassette_is_an_error_and_is_never_overwritten(damage: str, mode: str) -> None:
+    """In every mode, before anything is sent."""
+    content, message = DAMAGED[damage]
+    CASSETTE.write_text(content)
+    with (
+        serve() as server,
+        pytest.raises(retold.CassetteError, match=message),
+        retold.use_cassette(CASSETTE, record_mode=mode),
+    ):
+        ask("hi", server.url)
+    assert (CASSETTE.read_text(), server.calls) == (content, 0)
+
+
+# Too late
+
+
+TOO_LATE = r"a\.yaml is no longer in use: POST http://127\.0\.0\.1:\d+/v1/messages came after its block ended\."
+
+
+def leak_thread(go: threading.Event, work: Callable[[], Any]) -> Callable[[], BaseException | None]:
+    """A thread that waits; the returned function lets it do its work and says how that failed."""
+    caught: list[BaseException | None] = []
+
+    def run() -> None:
+        go.wait(20)
+        try:
+            work()
+            caught.append(None)
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def finish() -> BaseException | None:
+        go.set()
+        thread.join()
+        return caught[0]
+
+    return finish
+
+
+def leak_pool(go: threading.Event, work: Callable[[], Any]) -> Callable[[], BaseException | None]:
+    """The same in a pool."""
+    pool = ThreadPoolExecutor(1)
+
+    def run() -> None:
+        go.wait(20)
+        work()
+
+    future = pool.submit(run)
+
+    def finish() -> BaseException | None:
+        go.set()
+        with pool:
+            return future.exception()
+
+    return finish
+
+
+@pytest.mark.parametrize("mode", ["none", "all"])
+@pytest.mark.parametrize("leak", [leak_thread, leak_pool])
+def test_a_thread_that_outlives_its_block_never_reaches_the_next_cassette(leak: Any, mode: str, ask: Ask) -> None:
+    """Neither to read from it nor to write to it, nor the network: it gets a miss that names its own."""
+    record(Path("a.yaml"))
+    record(Path("b.yaml"))
+    before = [Path(name).read_bytes() for name in ("a.yaml", "b.yaml")]
+    with serve() as server:
+        with retold.use_cassette("a.yaml", record_mode=mode):
+            finish = leak(threading.Event(), lambda: ask("hi", server.url))
+        with retold.use_cassette("b.yaml", record_mode=mode) as cassette:
+            error = finish()
+        assert server.calls == 0
+    assert isinstance(error, retold.MissError)
+    assert re.fullmatch(TOO_LATE, str(error))
+    assert (cassette.play_count, cassette.recorded, cassette.misses) == (0, 0, [])
+    assert [Path(name).read_bytes() for name in ("a.yaml", "b.yaml")] == before
+
+
+def test_a_task_that_outlives_its_block_never_reaches_the_next_cassette() -> None:
+    """It keeps the context that it was made in."""
+    record(Path("a.yaml"))
+    record(Path("b.yaml"))
+
+    async def leak() -> tuple[BaseException | None, int]:
+        go = asyncio.Event()
+
+        async def late(asking: anthropic.AsyncAnthropic) -> str:
+            await go.wait()
+            return await say_async(asking)
+
+        async with client_async() as asking:
+            with retold.use_cassette("a.yaml"):
+                task = asyncio.create_task(late(asking))
+                await asyncio.sleep(0)
+            with retold.use_cassette("b.yaml") as cassette:
+                go.set()
+                (error,) = await asyncio.gather(task, return_exceptions=True)
+        return error if isinstance(error, BaseException) else None, cassette.play_count
+
+    error, played = asyncio.run(leak())
+    assert isinstance(error, retold.MissError)
+    assert re.fullmatch(TOO_LATE, str(error))
+    assert played == 0
+
+
+def test_a_client_can_be_used_in_one_block_after_the_other() -> None:
+    """A client belongs to no cassette; each request goes to the block that it is made in."""
+    record(Path("a.yaml"), "a")
+    record(Path("b.yaml"), "b")
+    with client(NOWHERE) as asking:
+        for name in ("a", "b"):
+            with retold.use_cassette(f"{name}.yaml") as cassette:
+                asking.messages.create(**body(name), stream=True).close()
+                assert cassette.all_played
