@@ -89,11 +89,12 @@ class Capture:
         self.status: int | None = None
         self.ending: Ending | None = None
         self.failure: Failure | None = None
+        request = self._redactor.request(request)
         started = self._write("exchange.started", {
             "method": request.method,
-            "uri": self._redactor.url(request.uri),
-            "headers": self._redactor.headers(request.headers),
-            "body": to_text(self._redactor.data(request.body)),
+            "uri": request.uri,
+            "headers": request.headers,
+            "body": to_text(request.body),
             "call": place.call,
             "attempt": place.attempt,
             "stamped": place.stamped,
@@ -229,7 +230,7 @@ class Capture:
         }
 
     def _entry(self, kind: str, payload: bytes | dict[str, Any]) -> Entry:
-        data = payload if isinstance(payload, bytes) else self._redactor.data(encode(payload))
+        data = payload if isinstance(payload, bytes) else self._redactor.json(encode(payload))
         return self._at(kind, data, self.exchange)
 
     def _at(self, kind: str, data: bytes, exchange: int) -> Entry:

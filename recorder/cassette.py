@@ -245,7 +245,7 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) 
     data = _document(exchanges)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                 if path.suffix == ".json":

@@ -50,14 +50,19 @@ def secrets_in(environ: Mapping[str, str]) -> list[str]:
     )
 
 
-def _forms(value: str) -> set[bytes]:
-    """A value as it may stand in bytes: as it is, escaped for JSON with and without characters beyond ASCII, in a URL."""
-    plain = value.encode("utf-8", "surrogatepass")
-    if plain.isalnum():
-        return {plain}
-    escaped = json.dumps(value)[1:-1].encode(), json.dumps(value, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
-    url = quote(value, safe="", errors="surrogatepass").encode(), quote_plus(value, errors="surrogatepass").encode()
-    return {plain, *escaped, *url}
+def _escaped(value: str) -> set[bytes]:
+    """A value as it stands inside JSON, and inside JSON that is itself a string of JSON (the input of a tool)."""
+    forms = set()
+    for ascii_only in (True, False):
+        once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        twice = json.dumps(once, ensure_ascii=ascii_only)[1:-1]
+        forms |= {text.encode("utf-8", "surrogatepass") for text in (once, twice)}
+    return forms
+
+
+def _quoted(value: str) -> set[bytes]:
+    """A value as it stands in a URL."""
+    return {quote(value, safe="", errors="surrogatepass").encode(), quote_plus(value, errors="surrogatepass").encode()}
 
 
 def _is_path(value: str) -> bool:
@@ -72,19 +77,24 @@ class Redactor:
         values = {*secrets_in(os.environ if environ is None else environ), *filter(None, extra)}
         values = {value for value in values if value not in REDACTED}  # what is part of the mark cannot be told from it
         # A secret in a body usually stands inside a JSON string, one in a URL is quoted: some characters are escaped.
-        forms = {form for value in values for form in _forms(value)}
+        forms = {form for value in values for form in _escaped(value) | _quoted(value)}
         self.secrets: list[bytes] = sorted(forms, key=len, reverse=True)
+        # Outside JSON (headers, errors, command lines) a value stands as it is.
+        plain = {value.encode("utf-8", "surrogatepass") for value in values} | forms
+        self._plain = re.compile(b"|".join([*map(re.escape, sorted(plain, key=len, reverse=True)), _KEY_SHAPES]))
         self._pattern = re.compile(b"|".join([*map(re.escape, self.secrets), b"(?P<shape>%b)" % _KEY_SHAPES]))
 
     def search(self, data: bytes, start: int = 0) -> re.Match[bytes] | None:
         """The first secret in `data` from `start` on; its group `shape` is set where only its shape is known."""
         return self._pattern.search(data, start)
 
+    def json(self, data: bytes) -> bytes:
+        """JSON, or text with JSON in it, without secrets, and JSON still; the same object where there is nothing to remove."""
+        return data if self._pattern.search(data) is None else self._pattern.sub(REDACTED.encode(), data)
+
     def data(self, data: bytes) -> bytes:
-        """Bytes without secrets; the same object where there is nothing to remove."""
-        if self._pattern.search(data) is None:
-            return data
-        return self._pattern.sub(REDACTED.encode(), data)
+        """Bytes of any other kind without secrets; the same object where there is nothing to remove."""
+        return data if self._plain.search(data) is None else self._plain.sub(REDACTED.encode(), data)
 
     def text(self, text: str) -> str:
         return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
@@ -106,4 +116,5 @@ class Redactor:
     def request(self, request: Request) -> Request:
         """A request without secrets, as it is recorded and as it is matched."""
         headers = tuple(self.headers(request.headers))
-        return replace(request, uri=self.url(request.uri), headers=headers, body=self.data(request.body))
+        scrub = self.json if request.body.lstrip()[:1] in (b"{", b"[") else self.data
+        return replace(request, uri=self.url(request.uri), headers=headers, body=scrub(request.body))

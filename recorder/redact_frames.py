@@ -59,7 +59,8 @@ class FrameRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         starts = {b"sk-a", *(secret[:_MIN_PREFIX] for secret in redactor.secrets)}
-        self._starts = re.compile(b"|".join(re.escape(start) for start in starts))
+        # Looked for at every place: one beginning may hide inside another (escapes of escapes).
+        self._starts = re.compile(b"(?=" + b"|".join(re.escape(start) for start in starts) + b")")
         # The end of a text that may be the first one to three characters of a secret.
         ends = {start[:length] for start in starts for length in range(1, _MIN_PREFIX)}
         self._ends = re.compile(b"(?:" + b"|".join(re.escape(end) for end in ends) + rb')"')
@@ -107,7 +108,7 @@ class FrameRedactor:
         pieces = []
         while self._queue and self._queue[0].settled:
             piece = self._queue.popleft().piece
-            pieces.append(Piece(self._redactor.data(piece.data), piece.is_frame))
+            pieces.append(Piece(self._redactor.json(piece.data), piece.is_frame))
         return pieces
 
     def _end(self, block: _Block | None) -> None:

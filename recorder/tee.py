@@ -72,9 +72,18 @@ def install() -> None:
 
 
 def _patch(library: Any) -> None:
-    if getattr(library.HTTPTransport.handle_request, "_retold", False):
+    _patch_sync(library.HTTPTransport)
+    _patch_async(library.AsyncHTTPTransport)
+    # The SDK's client over aiohttp brings a transport of its own, under a private name.
+    for kind in library.AsyncBaseTransport.__subclasses__():
+        if "aiohttp" in kind.__module__ and "handle_async_request" in vars(kind):
+            _patch_async(kind)
+
+
+def _patch_sync(kind: Any) -> None:
+    send = kind.handle_request
+    if getattr(send, "_retold", False):
         return
-    send, send_async = library.HTTPTransport.handle_request, library.AsyncHTTPTransport.handle_async_request
 
     @functools.wraps(send)
     def handle_request(self: Any, request: Any) -> Any:
@@ -83,16 +92,24 @@ def _patch(library: Any) -> None:
             return send(self, request)
         return interceptor.handle(request, functools.partial(send, self))
 
-    @functools.wraps(send_async)
+    handle_request._retold = True  # type: ignore[attr-defined]
+    kind.handle_request = handle_request
+
+
+def _patch_async(kind: Any) -> None:
+    send = kind.handle_async_request
+    if getattr(send, "_retold", False):
+        return
+
+    @functools.wraps(send)
     async def handle_async_request(self: Any, request: Any) -> Any:
         interceptor = current()
         if interceptor is None:
-            return await send_async(self, request)
-        return await interceptor.handle_async(request, functools.partial(send_async, self))
+            return await send(self, request)
+        return await interceptor.handle_async(request, functools.partial(send, self))
 
-    handle_request._retold = handle_async_request._retold = True  # type: ignore[attr-defined]
-    library.HTTPTransport.handle_request = handle_request
-    library.AsyncHTTPTransport.handle_async_request = handle_async_request
+    handle_async_request._retold = True  # type: ignore[attr-defined]
+    kind.handle_async_request = handle_async_request
 
 
 def _patch_threads() -> None:

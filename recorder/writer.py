@@ -81,7 +81,7 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
         t_ns = max(t_ns, now_ns if entry.t_ns is None else entry.t_ns)
         exchange = seq if entry.exchange == OWN_SEQ else entry.exchange
         # Bodies were scrubbed frame by frame, across frames too (redact_frames.py); whatever else is written, here.
-        payload = entry.payload if entry.kind in ("frame", "chunk") else writer.redactor.data(entry.payload)
+        payload = entry.payload if entry.kind in ("frame", "chunk") else writer.redactor.json(entry.payload)
         digest = sha256(payload).digest()
         before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest)
         events.append(

@@ -71,6 +71,14 @@ class Matcher:
             self._play(exchange)
         return exchange
 
+    def take_if_any(self, request: Request) -> Exchange | None:
+        """Like `take`, but None where nothing matches."""
+        with self._lock:
+            exchange = self._find(request, {})
+            if exchange is not None:
+                self._play(exchange)
+        return exchange
+
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
         """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
         with self._lock:

@@ -150,8 +150,3 @@ def refusal_of(text: str, run: Callable[..., Done] = in_this_process, **kwargs: 
     assert tree() == ["w.yaml"]
     assert not Path(".retold").exists()
     return said
-
-
-def wrong(reason: str) -> pytest.MarkDecorator:
-    """The code does not do so yet: what is wrong, and where."""
-    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)

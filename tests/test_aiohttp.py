@@ -49,7 +49,6 @@ def test_a_client_over_aiohttp_records_itself(log: retold.EventLog) -> None:
     assert [exchange.response.body for exchange in recorded if exchange.response is not None] == server.bodies
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="neither tee.install nor check_sdk knows the aiohttp transport")
 def test_a_client_over_aiohttp_is_never_live_behind_a_cassettes_back() -> None:
     """Replayed or refused, but not sent: a transport that is not patched must not pass for one that is."""
 

@@ -157,10 +157,19 @@ def test_a_stream_that_its_client_left_can_be_left_again(how: str) -> None:
         assert cassette.all_played
 
 
-def test_a_dropped_stream_is_ended_by_the_next_that_is_recorded() -> None:
+def drop_unread(url: str) -> int:
+    asking, stream = opened(url)
+    with asking:
+        del stream
+        gc.collect()
+        return 0
+
+
+@pytest.mark.parametrize("dropped", [drop, drop_unread])
+def test_a_dropped_stream_is_ended_by_the_next_that_is_recorded(dropped: Leave) -> None:
     """Not only at the end of the block: whoever reads the log in between knows."""
     with MessagesServer([HANGING, HELLO]) as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
-        drop(server.url)
+        dropped(server.url)
         ASKING["sync"]("later", server.url)
         assert cassette.log is not None
         assert cassette.run is not None

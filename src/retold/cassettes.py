@@ -19,6 +19,7 @@ from typing import Any
 from .canary import check_sdk
 from .modes import resolve
 from .recorder.errors import InputError
+from .recorder.exchange import Exchange
 from .recorder.log import EventLog
 from .recorder.tee import intercepted
 from .replay.rules import DEFAULT_IGNORE, Predicate, Rules
@@ -37,6 +38,7 @@ class use_cassette:
     hosts         further hosts to record, as patterns; the Anthropic API is recorded whatever its base URL
     block_network refuse requests to other hosts instead of passing them through
     before_record (request) -> request as it is recorded and matched, or None to pass it through unrecorded
+    before_keep   (exchange) -> exchange as it is written to the cassette, or None to leave it out
     redact        further secret values to remove
     allow_playback_repeats  play a recording again when a request comes more often than it was recorded
     also          further cassettes to replay from; recordings go to `path`
@@ -67,6 +69,7 @@ class use_cassette:
         name: str | None = None,
         allow_playback_repeats: bool = False,
         also: Sequence[Path] = (),
+        before_keep: Callable[[Exchange], Exchange | None] | None = None,
         everywhere: bool = False,
         mode_override: str | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class use_cassette:
             log=log,
             recordings=recordings,
             name=name,
+            before_keep=before_keep,
         )
         self._everywhere = everywhere
         self._used: UsedCassette | None = None

@@ -7,11 +7,13 @@ attempt is an exchange. An exchange is written when the head of its response cam
 out only then); its beginning carries the time at which the request was handed to the SDK.
 """
 
+import threading
 from typing import Any
 
 import anthropic
 
 from .recorder.capture import Capture, Place
+from .recorder.events import encode
 from .recorder.exchange import Request
 from .recorder.log import EventLog
 from .recorder.messages import Session
@@ -32,6 +34,7 @@ class Recording(anthropic.Middleware):
         self._session = Session()
         self._redactor = Redactor()
         self._calls: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Recording {self._name!r} into {self.log.path}, {len(self._calls)} calls>"
@@ -50,7 +53,10 @@ class Recording(anthropic.Middleware):
     def close(self, error: BaseException | None = None) -> None:
         """End the run; a later call of the client begins another one."""
         if self._writer is not None:
-            self._writer.end("completed" if error is None else "failed", error=None if error is None else repr(error))
+            self._writer.end(
+                "completed" if error is None else "failed",
+                error=None if error is None else self._redactor.text(f"{type(error).__name__}: {error}"),
+            )
             self._writer = None
 
     def handle(self, request: Any, call_next: Any) -> Any:
@@ -58,7 +64,7 @@ class Recording(anthropic.Middleware):
         writer, began_ns = self._begin()
         try:
             response = call_next(request)
-        except Exception as error:
+        except BaseException as error:
             self._failed(writer, request, began_ns, error)
             raise
         self._answered(writer, request, began_ns, response.http_response)
@@ -69,7 +75,7 @@ class Recording(anthropic.Middleware):
         writer, began_ns = self._begin()
         try:
             response = await call_next(request)
-        except Exception as error:
+        except BaseException as error:
             self._failed(writer, request, began_ns, error)
             raise
         http = response.http_response
@@ -79,8 +85,9 @@ class Recording(anthropic.Middleware):
         return response
 
     def _begin(self) -> tuple[RunWriter, int]:
-        if self._writer is None:
-            self._writer = self.log.start(name=self._name, mode="live", data={"via": "middleware"})
+        with self._lock:
+            if self._writer is None:
+                self._writer = self.log.start(name=self._name, mode="live", data={"via": "middleware"})
         return self._writer, self._writer.now_ns()
 
     def _capture(self, writer: RunWriter, request: Any, sent: Request, began_ns: int) -> Capture:
@@ -96,10 +103,12 @@ class Recording(anthropic.Middleware):
         )  # fmt: skip
         return capture
 
-    def _failed(self, writer: RunWriter, request: Any, began_ns: int, error: Exception) -> None:
-        sent = getattr(error, "request", None)
-        if sent is not None:
-            self._capture(writer, request, to_request(sent), began_ns).end("no_response", error.__cause__ or error)
+    def _failed(self, writer: RunWriter, request: Any, began_ns: int, error: BaseException) -> None:
+        """No answer came. Where the SDK does not say what it sent, what it was asked to send stands for it."""
+        http = getattr(error, "request", None)
+        asked = Request(request.method.upper(), request.url, (), encode(request.json))
+        sent = asked if http is None else to_request(http)
+        self._capture(writer, request, sent, began_ns).end("no_response", error.__cause__ or error)
 
     def _answered(self, writer: RunWriter, request: Any, began_ns: int, http: Any) -> None:
         """Record the head; the body too where the SDK has read it already, else as the client reads it."""

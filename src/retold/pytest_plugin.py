@@ -10,6 +10,7 @@ With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) 
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .modes import MODES
-from .pytest_session import FAILED, STATS, Stats, finish, log_path, saved
+from .pytest_session import PASSED, STATS, Stats, begin, finish, log_path, saved
 
 if TYPE_CHECKING:
     from .used import UsedCassette
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 MAX_NAME = 200
 _KEPT = frozenset("._-[] ,=+@")
 
-_known = pytest.StashKey[dict[str, set[str]]]()
+_known = pytest.StashKey[dict[Path, set[Path]]]()
+_foreign = pytest.StashKey[set[Path]]()
+_items = pytest.StashKey[list[pytest.Item]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,24 +60,40 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "retold(path=None, **options): record or replay with retold.use_cassette.")
     config.stash[STATS] = Stats()
     config.stash[_known] = {}
+    config.stash[_items] = []
+    config.stash[_foreign] = set()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note which cassettes belong to a test before -k and -m deselect any."""
     for item in items:
+        known = config.stash[_known].setdefault(_folder(item), set())
+        if item.get_closest_marker("vcr") is not None:
+            config.stash[_foreign].add(_folder(item))
         if (marker := item.get_closest_marker("retold")) is not None or "retold_cassette" in getattr(item, "fixturenames", ()):
-            path = _path_of(item, marker)
-            config.stash[_known].setdefault(str(_folder(item)), set()).add(str(path))
+            known.add(_path_of(item, marker))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Remember whether a test failed: then its cassette is not replaced."""
+    """Remember that a test passed: an interrupt, an exit or a failure in setup leaves it without a report that says so."""
     report: pytest.TestReport = yield  # type: ignore[assignment]
-    if report.failed:
-        item.stash[FAILED] = True
+    if report.when == "call":
+        # What was expected to fail and did is as good as passed: its recording is what the test is about.
+        item.stash[PASSED] = report.passed or (report.skipped and hasattr(report, "wasxfail"))
     return report  # type: ignore[return-value]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Leave the cassette after every fixture's teardown, whose failures count too."""
+    try:
+        yield
+    except BaseException:
+        finish(item, passed=False)
+        raise
+    finish(item, passed=item.stash.get(PASSED, False))
 
 
 @pytest.fixture
@@ -110,11 +129,8 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
         _path_of(item, marker), **options, name=item.nodeid, everywhere=True,
         mode_override=config.getoption("--retold-mode"), recordings=log_path(config),
     )  # fmt: skip
-    cassette = using.__enter__()
-    try:
-        yield cassette
-    finally:
-        finish(item, using, cassette)
+    item.config.stash[_items].append(item)
+    yield begin(item, using)
 
 
 # Where cassettes are
@@ -149,6 +165,8 @@ def safe_name(name: str) -> str:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Look for orphans; hand a worker's numbers to the controller, or make orphans count in the exit code."""
     config = session.config
+    for item in config.stash[_items]:  # a session that was interrupted tore no test down
+        finish(item, passed=False)
     stats = config.stash[STATS]
     if config.getoption("--retold-check-orphans"):
         stats.orphans = sorted({*stats.orphans, *_orphans(config)})
@@ -160,13 +178,22 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _orphans(config: pytest.Config) -> list[str]:
-    """Cassettes in the folders of collected modules that no collected test uses; a module asked for in part is left out."""
+    """Cassettes that no test uses: of modules that were collected, and of modules that are gone.
+
+    A module asked for in part (`test_a.py::test_one`) is left out, as is one that was not asked for.
+    """
     parts = {Path(str(arg).partition("::")[0]).stem for arg in config.args if "::" in str(arg)}
+    known = config.stash[_known]
+    used = set().union(*known.values())
+    folders = {folder.parent for folder in known}
     found = []
-    for folder, known in config.stash[_known].items():
-        if Path(folder).name not in parts:
-            files = [path for path in Path(folder).rglob("*") if path.suffix in (".yaml", ".yml", ".json")]
-            found += [str(path) for path in files if str(path) not in known]
+    for folder in (inner for outer in folders if outer.is_dir() for inner in outer.iterdir() if inner.is_dir()):
+        module = folder.parent.parent / f"{folder.name}.py"
+        gone = not module.exists() and any(fnmatch(module.name, pattern) for pattern in config.getini("python_files"))
+        judged = folder in known and folder.name not in parts and folder not in config.stash[_foreign]
+        if gone or judged:
+            files = [path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml", ".json")]
+            found += [str(path) for path in files if path not in used]
     return found
 
 
@@ -189,14 +216,15 @@ def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What was replayed, recorded, missed, left over, and not spent."""
     stats = config.stash[STATS]
-    if not (stats.replayed or stats.recorded or stats.misses or stats.orphans or stats.unplayed):
+    if not (stats.replayed or stats.recorded or stats.misses or stats.orphans or any(stats.unplayed.values())):
         return
     terminalreporter.section("retold")
-    unplayed = sum(stats.unplayed.values())
+    unplayed = sum(map(len, stats.unplayed.values()))
     line = f"{stats.replayed} replayed, {stats.recorded} recorded, {stats.misses} missed, {unplayed} recordings not played"
     terminalreporter.line(line)
-    for path, number in sorted(stats.unplayed.items()):
-        terminalreporter.line(f"  not played: {number} in {_relative(path, config)}")
+    for path, left in sorted(stats.unplayed.items()):
+        if left:
+            terminalreporter.line(f"  not played: {len(left)} in {_relative(path, config)}")
     for text in stats.drift:
         terminalreporter.line(f"  drift: {text}")
     for path in stats.orphans:

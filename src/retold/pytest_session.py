@@ -9,7 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from .used import UsedCassette
 
-FAILED = pytest.StashKey[bool]()
+PASSED = pytest.StashKey[bool]()
+IN_USE = pytest.StashKey["list[tuple[Any, UsedCassette]]"]()
 STATS = pytest.StashKey["Stats"]()
 
 
@@ -20,7 +21,7 @@ class Stats:
     replayed: int = 0
     recorded: int = 0
     misses: int = 0
-    unplayed: dict[str, int] = field(default_factory=dict)
+    unplayed: dict[str, list[int]] = field(default_factory=dict)
     drift: list[str] = field(default_factory=list)
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
     known_usd: float = 0.0
@@ -31,12 +32,18 @@ class Stats:
         self.replayed += other["replayed"]
         self.recorded += other["recorded"]
         self.misses += other["misses"]
-        self.unplayed |= other["unplayed"]
+        for path, left in other["unplayed"].items():
+            self.leave(path, left)
         self.drift += other["drift"]
         self.known_usd += other["known_usd"]
         self.orphans = sorted({*self.orphans, *other["orphans"]})
         for model, usage in other["usage"].items():
             self.spend(model, usage)
+
+    def leave(self, path: str, left: list[int]) -> None:
+        """Note which recordings of a cassette a test did not play; what any test plays of a shared one is played."""
+        before = self.unplayed.get(path)
+        self.unplayed[path] = left if before is None else [number for number in left if number in before]
 
     def spend(self, model: str, usage: dict[str, int]) -> None:
         total = self.usage.setdefault(model, {})
@@ -44,12 +51,20 @@ class Stats:
             total[key] = total.get(key, 0) + value
 
 
-def finish(item: pytest.Item, using: Any, cassette: "UsedCassette") -> None:
-    """Leave a test's cassette: a failed test keeps nothing, and everything is counted."""
-    failed = item.stash.get(FAILED, False)
-    error = RuntimeError("the test failed") if failed else None
-    using.__exit__(None if error is None else type(error), error, None)
-    count(item.config.stash[STATS], cassette, failed=failed)
+def begin(item: pytest.Item, using: Any) -> "UsedCassette":
+    """Enter a test's cassette. It is left by `finish`, when the whole of the test's teardown is known."""
+    cassette: UsedCassette = using.__enter__()
+    item.stash.setdefault(IN_USE, []).append((using, cassette))
+    return cassette
+
+
+def finish(item: pytest.Item, *, passed: bool) -> None:
+    """Leave a test's cassettes: only a test that passed, its teardown too, replaces one; and everything is counted."""
+    while uses := item.stash.get(IN_USE, []):
+        using, cassette = uses.pop()
+        error = None if passed else RuntimeError("the test did not pass")
+        using.__exit__(None if error is None else type(error), error, None)
+        count(item.config.stash[STATS], cassette, failed=not passed)
 
 
 def log_path(config: pytest.Config) -> Path:
@@ -66,8 +81,9 @@ def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
     stats.recorded += cassette.recorded
     stats.misses += len(cassette.misses)
     stats.drift += cassette.drift
-    if cassette.unplayed and not failed and cassette.record_mode == "none":
-        stats.unplayed[str(cassette.path)] = len(cassette.unplayed)
+    if not failed and cassette.record_mode in ("none", "once", "new_episodes"):
+        left = set(map(id, cassette.unplayed))
+        stats.leave(str(cassette.path), [n for n, exchange in enumerate(cassette.exchanges) if id(exchange) in left])
     for exchange in cassette.played:
         fold = fold_of(exchange)
         if exchange.cost_usd is not None:

@@ -7,10 +7,14 @@ Requests of httpx2 and httpx are served; those of other libraries are not.
 """
 
 import contextlib
+import copy
+import functools
+import hashlib
 import re
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +22,12 @@ from typing import Any
 import pytest
 
 from .modes import check
-from .pytest_session import finish, log_path
-from .recorder.exchange import Request
+from .pytest_session import begin, log_path
+from .recorder.exchange import Exchange, Request, Response, TimedPiece, pieces_of
 from .replay.rules import Predicate
+
+MAX_NAME = 250
+"""What a file system takes for a name, less the suffix."""
 
 MODES = ("once", "new_episodes", "none", "all", "rewrite")
 _FORBIDDEN = r"<>?%*:|\"'/\\"
@@ -52,7 +59,8 @@ class Hooks:
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Offer pytest-recording's hook."""
-    pluginmanager.add_hookspecs(Hooks)
+    if not hasattr(pluginmanager.hook, "pytest_recording_configure"):  # pytest-recording, where installed, has offered it
+        pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,7 +103,11 @@ def default_cassette_name(request: pytest.FixtureRequest) -> str:
     if marker is not None:
         return str(marker.args[0])
     name = request.node.name if request.cls is None else f"{request.cls.__name__}.{request.node.name}"
-    return "".join("-" if char in _FORBIDDEN else char for char in name)
+    name = "".join("-" if char in _FORBIDDEN else char for char in name)
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return f"{name[: MAX_NAME - len(digest) - 3]}...{digest}"
 
 
 @pytest.fixture
@@ -155,11 +167,7 @@ def vcr(
         path, **options, also=also, hosts=("*",), name=request.node.nodeid, everywhere=True,
         mode_override=check(str(getattr(mode, "value", mode))), recordings=log_path(request.config),
     )  # fmt: skip
-    cassette = using.__enter__()
-    try:
-        yield cassette
-    finally:
-        finish(request.node, using, cassette)
+    yield begin(request.node, using)
 
 
 def vcr_options(config: pytest.Config, vcr_config: dict[str, Any]) -> dict[str, Any]:
@@ -174,11 +182,13 @@ def vcr_options(config: pytest.Config, vcr_config: dict[str, Any]) -> dict[str, 
         "match_on": [_predicate(matcher) for matcher in merged["match_on"]],
         "ignore": (),
         "before_record": _filter(merged["before_record_request"]),
+        "before_keep": _response_filter(merged["before_record_response"]),
         "allow_playback_repeats": bool(merged.get("allow_playback_repeats", False)),
     }
 
 
 def _predicate(matcher: Any) -> Predicate:
+    @functools.wraps(matcher)
     def agree(request: Request, recorded: Request) -> object:
         return matcher(_to_vcr(request), _to_vcr(recorded))
 
@@ -209,6 +219,32 @@ def _filter(before_record: Any) -> Any:
     return filtered
 
 
+def _response_filter(before_record: Any) -> Any:
+    """vcrpy's response filter, applied to what is written to the cassette; None leaves an exchange out."""
+
+    def filtered(exchange: Exchange) -> Exchange | None:
+        response = exchange.response
+        if response is None:
+            return exchange
+        headers: dict[str, list[str]] = {}
+        for name, value in response.headers:
+            headers.setdefault(name, []).append(value)
+        status = {"code": response.status, "message": response.reason}
+        before = {"status": status, "headers": headers, "body": {"string": response.body}}
+        after = before_record(copy.deepcopy(before))
+        if after is None or after == before:
+            return None if after is None else exchange
+        body = after["body"]["string"] or b""
+        body = body.encode() if isinstance(body, str) else body
+        pairs = tuple((name, value) for name, values in after["headers"].items() for value in values)
+        first_ns = response.first_ns
+        pieces = tuple(TimedPiece(first_ns, piece.data, piece.is_frame) for piece in pieces_of(body, pairs))
+        code, reason = after["status"]["code"], after["status"]["message"] or ""
+        return replace(exchange, response=Response(code, reason, pairs, pieces, first_ns))
+
+    return filtered
+
+
 def _merged(config: dict[str, Any], marks: list[pytest.Mark]) -> dict[str, Any]:
     """The closest mark wins over the others, and all of them over the configuration."""
     merged = dict(config)
@@ -228,7 +264,7 @@ def blocked_sockets(allowed: Sequence[str]) -> Iterator[None]:
         def guarded(self: socket.socket, address: Any) -> Any:
             host = address[0] if isinstance(address, tuple) else None
             if host is not None and not any(pattern.match(str(host)) for pattern in patterns):
-                raise RuntimeError(f"Network is disabled: a connection to {host} was refused")
+                raise RuntimeError(f"Network is disabled for host '{host}'")
             return connect(self, address)
 
         return guarded

@@ -59,6 +59,7 @@ class Settings:
     log: EventLog | str | os.PathLike[str] | None = None
     recordings: str | os.PathLike[str] | None = None
     name: str | None = None
+    before_keep: Callable[[Exchange], Exchange | None] | None = None
 
 
 class UsedCassette:
@@ -94,6 +95,13 @@ class UsedCassette:
 
     def __repr__(self) -> str:
         return f"<UsedCassette {self.path} {self.record_mode} {self.play_count} of {len(self.exchanges)} played>"
+
+    def __len__(self) -> int:
+        """How many exchanges it holds, those just recorded included."""
+        return len(self.exchanges) + self.recorded
+
+    def __bool__(self) -> bool:
+        return True
 
     @property
     def requests(self) -> list[Request]:
@@ -160,9 +168,13 @@ class UsedCassette:
             )
         if self.record_mode in ("all", "rewrite", "verify") or (self.record_mode == "once" and not self._existed):
             return "record"
-        if self.record_mode == "new_episodes" and not self._matcher.matches(asked):
+        if self.record_mode != "new_episodes":
+            return self._take(asked)
+        exchange = self._matcher.take_if_any(asked)
+        if exchange is None:
             return "record"
-        return self._take(asked)
+        self.play_count += 1
+        return exchange
 
     def _take(self, asked: Request) -> Exchange:
         try:
@@ -201,8 +213,7 @@ class UsedCassette:
             self._calls.append((self._matcher.key(filtered), capture))
             self._open = [other for other in self._open if other.ending is None] + [capture]
             if self.record_mode == "verify":
-                recorded = self._matcher.take(filtered) if self._matcher.matches(filtered) else None
-                self._verified.append((recorded, capture))
+                self._verified.append((self._matcher.take_if_any(filtered), capture))
         return capture
 
     def _place(self, request: Request) -> Place:
@@ -291,6 +302,8 @@ class UsedCassette:
                 self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
             if kept and self._calls and self.record_mode != "verify":
                 new = [exchange for exchange in exchanges_of(self._log, self._writer.run) if exchange.stamped != "replay"]
+                if self._settings.before_keep is not None:
+                    new = [left for exchange in new if (left := self._settings.before_keep(exchange)) is not None]
                 write_cassette(self.path, self._to_keep(new))
             if self._log is not self._settings.log:
                 self._log.close()
