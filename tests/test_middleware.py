@@ -1,11 +1,11 @@
 """`retold.recording(log)`: one client records itself through the SDK's own middleware, and nothing else changes."""
 
 import asyncio
-import contextlib
 import json
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -134,7 +134,7 @@ def test_the_first_event_is_there_before_the_second_is_sent(kind: str, log: reto
             return [time.monotonic_ns() async for _ in stream]
 
     form: Any = times if kind == "sync" else times_async
-    with MessagesServer([Reply([text("Hello there")], gap_s=[0.1])]) as server, retold.recording(log) as recording:
+    with MessagesServer([Reply([text("Hello there")], gap_s=[0.2])]) as server, retold.recording(log) as recording:
         seen = use(kind, form, server.url, middleware=[recording])
     sent = [at for at, _ in server.sent[0]]
     assert sent[0] < seen[0] < sent[1]
@@ -241,18 +241,23 @@ def test_a_refused_connection_is_recorded_as_no_response(kind: str, log: retold.
 
 def test_a_call_that_was_cancelled_before_its_answer_is_recorded(log: retold.EventLog) -> None:
     """It went out, and may have cost something."""
+    asked = threading.Event()
+
+    def wait(_: Any) -> Reply:
+        asked.set()
+        return Reply(status=529, first_gap_s=20)
 
     async def cancel(asking: AsyncAnthropic) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await say_async(asking)
+        task = asyncio.create_task(say_async(asking))
+        assert await asyncio.to_thread(asked.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
-    with MessagesServer([Reply(status=529, first_gap_s=9)]) as server, retold.recording(log) as recording:
+    with MessagesServer(wait) as server, retold.recording(log) as recording:
         use("async", cancel, server.url, middleware=[recording], max_retries=0)
-        assert server.calls == 1
     (exchange,) = exchanges(log)
-    assert (exchange.ending, exchange.response) == ("no_response", None)
-    assert exchange.request.method == "POST"
+    assert (exchange.ending, exchange.response, exchange.request.method) == ("no_response", None, "POST")
     assert exchange.request.uri.endswith("/v1/messages")
     assert json.loads(exchange.request.body) == server.requests[0].json
 

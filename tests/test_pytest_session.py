@@ -169,7 +169,6 @@ def test_a_test_that_failed_leaves_no_new_cassette(suite: Suite) -> None:
     assert suite.files() == [f"{FOLDER}/test_one.yaml"]
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="makereport: a report of an expected failure is not `passed`")
 @pytest.mark.parametrize("mark", ["xfail", "xfail(strict=True, raises=ValueError)"])
 def test_a_test_that_failed_as_expected_keeps_its_recording(mark: str, suite: Suite) -> None:
     """It ended as it should; without a cassette it would end otherwise ever after."""
@@ -298,9 +297,6 @@ def test_a_module_that_was_not_asked_for_has_no_orphans(recorded: Suite) -> None
     assert orphans(recorded, "test_other.py") == ([], 0)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason="pytest_plugin._orphans compares paths with `..` as they are"
-)
 def test_a_cassette_named_by_way_of_another_folder_belongs_to_its_test(suite: Suite) -> None:
     """However its path is written."""
     suite.write('@pytest.mark.retold("../test_shared/one.yaml")\ndef test_one():\n    ask("one")\n')
@@ -310,7 +306,6 @@ def test_a_cassette_named_by_way_of_another_folder_belongs_to_its_test(suite: Su
     assert orphans(suite) == ([], 0)
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="pytest_plugin._orphans takes every folder for that of a module")
 def test_a_folder_that_is_no_modules_has_no_orphans(recorded: Suite) -> None:
     """What a suite keeps there for `retold.use_cassette` is not the plugin's to judge."""
     recorded.write("version: 1\ninteractions: []\n", "cassettes/samples/mine.yaml")

@@ -305,10 +305,14 @@ def test_a_retry_is_not_waited_for_in_an_instant_replay(ask: Ask) -> None:
 
 def test_the_retries_of_identical_calls_at_once_stay_with_their_calls() -> None:
     """Two calls with two attempts each, not one with one and one with three."""
-    slow = replace(RETRY, first_gap_s=0.1)
-    with (
-        MessagesServer([slow, slow, Reply([text("yes")]), Reply([text("yes")])]) as server,
-        retold.use_cassette(CASSETTE, record_mode="once"),
-    ):
+    both_asked = threading.Barrier(2)
+
+    def refuse_first(request: Any) -> Reply:
+        if request.headers["x-stainless-retry-count"] != "0":
+            return Reply([text("yes")])
+        both_asked.wait(20)
+        return RETRY
+
+    with MessagesServer(refuse_first) as server, retold.use_cassette(CASSETTE, record_mode="once"):
         assert gathered(["hi", "hi"], server.url) == ["yes", "yes"]
     assert sorted(attempts()) == [(1, 1, 529), (1, 2, 200), (2, 1, 529), (2, 2, 200)]

@@ -8,6 +8,7 @@ replaces a good cassette. At the end a line says what was replayed, recorded, mi
 With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) run on retold (pytest_vcr.py).
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from fnmatch import fnmatch
@@ -72,7 +73,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.get_closest_marker("vcr") is not None:
             config.stash[_foreign].add(_folder(item))
         if (marker := item.get_closest_marker("retold")) is not None or "retold_cassette" in getattr(item, "fixturenames", ()):
-            known.add(_path_of(item, marker))
+            known.add(Path(os.path.normpath(_path_of(item, marker))))
 
 
 @pytest.hookimpl(wrapper=True)
