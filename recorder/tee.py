@@ -60,7 +60,9 @@ def intercepted(interceptor: Interceptor, *, everywhere: bool = False) -> Iterat
     finally:
         if everywhere:
             _everywhere.remove(interceptor)
-        _current.reset(token)
+        # A generator or a fixture may be ended in another context than it began in, which has nothing to take back.
+        with contextlib.suppress(ValueError):
+            _current.reset(token)
 
 
 def install() -> None:

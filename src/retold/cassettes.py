@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from .canary import check_sdk
-from .modes import resolve
+from .modes import ENVIRONMENT, resolve
 from .recorder.errors import InputError
 from .recorder.exchange import Exchange
 from .recorder.log import EventLog
@@ -73,15 +73,17 @@ class use_cassette:
         everywhere: bool = False,
         mode_override: str | None = None,
     ) -> None:
+        if on_expired not in ("warn", "fail", "rerecord"):
+            raise InputError(f"unknown on_expired {on_expired!r}: give warn, fail or rerecord.")
         self._path = None if path is None else Path(path)
         self._mode = resolve(record_mode, override=mode_override)
         self._settings = Settings(
             timing=Timing.parse(timing, idle_limit) if isinstance(timing, str) else timing,
-            rules=Rules(ignore=tuple(ignore)) if match_on is None else Rules(tuple(match_on), tuple(ignore)),
-            hosts=tuple(hosts),
+            rules=Rules(ignore=_several(ignore)) if match_on is None else Rules(_several(match_on), _several(ignore)),
+            hosts=_several(hosts),
             block_network=block_network,
             before_record=before_record,
-            redact=tuple(redact),
+            redact=_several(redact),
             repeats=allow_playback_repeats,
             also=tuple(also),
             max_age=_age(max_age),
@@ -90,6 +92,7 @@ class use_cassette:
             recordings=recordings,
             name=name,
             before_keep=before_keep,
+            is_overridden=bool(mode_override or os.environ.get(ENVIRONMENT)),
         )
         self._everywhere = everywhere
         self._used: UsedCassette | None = None
@@ -144,6 +147,8 @@ class use_cassette:
     def __enter__(self) -> UsedCassette:
         if self._path is None:
             raise InputError("use_cassette() needs a path; only as a decorator it can be named after the function.")
+        if self._used is not None:
+            raise InputError(f"this use_cassette({str(self._path)!r}) is in use already; make another one.")
         check_sdk()
         self._used = UsedCassette(self._path, self._mode, self._settings)
         self._stack.enter_context(intercepted(self._used, everywhere=self._everywhere))
@@ -151,16 +156,22 @@ class use_cassette:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._used is not None
+        used, self._used = self._used, None
         try:
             self._stack.close()
         finally:
-            self._used.close(kept=error is None, error=error)
+            used.close(kept=error is None, error=error)
 
     async def __aenter__(self) -> UsedCassette:
         return self.__enter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.__exit__(kind, error, trace)
+
+
+def _several(values: Any) -> tuple[Any, ...]:
+    """A single string is one value, not its letters."""
+    return (values,) if isinstance(values, str) else tuple(values)
 
 
 def _age(value: str | timedelta | None) -> timedelta | None:

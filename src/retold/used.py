@@ -60,6 +60,7 @@ class Settings:
     recordings: str | os.PathLike[str] | None = None
     name: str | None = None
     before_keep: Callable[[Exchange], Exchange | None] | None = None
+    is_overridden: bool = False
 
 
 class UsedCassette:
@@ -282,7 +283,8 @@ class UsedCassette:
         what = f"{self.path} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
         if self._settings.on_expired == "fail":
             raise CassetteError(f'{what}. Record it again with record_mode="rewrite".')
-        if self._settings.on_expired == "rerecord" and not in_ci():
+        may_record = self.record_mode != "verify" and not self._settings.is_overridden and not in_ci()
+        if self._settings.on_expired == "rerecord" and may_record:
             self.record_mode = "rewrite"
         else:
             warnings.warn(f'{what}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=5)

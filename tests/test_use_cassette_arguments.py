@@ -1,0 +1,64 @@
+"""Arguments of use_cassette that are easily given wrongly."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from tests.clients import NOWHERE, ask
+from tests.messages_server import MessagesServer, Reply, text
+
+OLD = (datetime.now(UTC) - timedelta(days=100)).isoformat(timespec="seconds")
+
+
+def record(path: str) -> bytes:
+    """A cassette of one call, made a hundred days ago."""
+    with MessagesServer([Reply([text("one")])]) as server, retold.use_cassette(path, record_mode="once"):
+        ask("hi", server.url)
+    old = "".join(
+        f"    recorded_at: '{OLD}'\n" if "recorded_at" in line else line
+        for line in Path(path).read_text().splitlines(keepends=True)
+    )
+    Path(path).write_text(old)
+    return Path(path).read_bytes()
+
+
+def test_an_unknown_word_for_on_expired_is_refused() -> None:
+    """A misspelt choice is not taken for another one."""
+    with pytest.raises(retold.InputError, match="unknown on_expired 'fial': give warn, fail or rerecord"):
+        retold.use_cassette("c.yaml", on_expired="fial")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["hosts", "redact", "ignore"])
+def test_a_single_string_is_one_value(option: str) -> None:
+    """Not its letters, each of which would be a pattern of hosts, a secret, or a path."""
+    options: dict[str, Any] = {option: "quux-zz"}
+    before = record("c.yaml")
+    with retold.use_cassette("c.yaml", **options) as cassette:
+        assert ask("hi", NOWHERE) == "one"
+        assert cassette.all_played
+    assert Path("c.yaml").read_bytes() == before
+
+
+def test_an_override_is_stronger_than_rerecord(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says none means none, however old the cassette is."""
+    before = record("c.yaml")
+    monkeypatch.setenv("RETOLD_RECORD_MODE", "none")
+    with (
+        pytest.warns(retold.ExpiredWarning),
+        retold.use_cassette("c.yaml", max_age="90d", on_expired="rerecord") as cassette,
+    ):
+        assert ask("hi", NOWHERE) == "one"
+    assert (cassette.record_mode, Path("c.yaml").read_bytes()) == ("none", before)
+
+
+def test_a_use_is_for_one_block_at_a_time() -> None:
+    """Entered inside itself it would lose what the outer block recorded; one after the other is well."""
+    record("c.yaml")
+    using = retold.use_cassette("c.yaml")
+    with using, pytest.raises(retold.InputError, match="is in use already"), using:
+        pass
+    with using:
+        assert ask("hi", NOWHERE) == "one"
