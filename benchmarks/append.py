@@ -24,10 +24,10 @@ ROUNDS: dict[Durability, int] = {"process": 7, "power": 7}
 PAYLOAD_ONLY = "CREATE TABLE events (id INTEGER PRIMARY KEY, payload TEXT NOT NULL)"
 SAME_COLUMNS = """
 CREATE TABLE events (
-    id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL, t_ns INTEGER NOT NULL, wall_ns INTEGER NOT NULL,
-    kind TEXT NOT NULL, step TEXT NOT NULL, task TEXT NOT NULL, exchange INTEGER, payload BLOB NOT NULL, digest BLOB NOT NULL,
-    hash BLOB NOT NULL, schema INTEGER NOT NULL, UNIQUE (run, seq)
-);
+    run TEXT NOT NULL, seq INTEGER NOT NULL, t_ns INTEGER NOT NULL, wall_ns INTEGER NOT NULL, kind TEXT NOT NULL,
+    step TEXT NOT NULL, task TEXT NOT NULL, exchange INTEGER, payload BLOB NOT NULL, digest BLOB NOT NULL, hash BLOB NOT NULL,
+    schema INTEGER NOT NULL, PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
 CREATE INDEX events_but_frames ON events (run, seq) WHERE kind <> 'frame';
 """
 
