@@ -20,8 +20,9 @@ Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_DEPTH = 200
 """Deeper nesting than any request has."""
 
-# What could be a structure deeper than that: many openings in a row, or many `[` or `{` that no JSON string explains.
-_DEEP = re.compile(r"(?:[\[{]\s*){40}|(?:^|\n)(?:[ ]*[-?:][ ]+){40}|\n {400}|(?:[\[{][^\"'\n]{0,40}){150}")
+# What could be a structure deeper than that: many openings in a row, or many brackets that no JSON string explains, or a deep
+# indentation. Each pattern can match in one way only, so that none of them backtracks.
+_DEEP = re.compile(r"[\[{](?:\s*[\[{]){39}|\n *[-?:] +(?:[-?:] +){39}|[\[{](?:[^\[{\"'\n]{0,40}[\[{]){149}|\n {400}")
 
 
 def check_depth(text: str) -> None:
@@ -29,7 +30,7 @@ def check_depth(text: str) -> None:
 
     Parsing into events needs no stack, but twice the time: it is done only where the text could be that deep.
     """
-    if len(text) < MAX_DEPTH or _DEEP.search(text) is None:
+    if len(text) < MAX_DEPTH or _DEEP.search("\n" + text) is None:
         return
     depth = 0
     for event in yaml.parse(text, Loader=Loader):

@@ -63,7 +63,7 @@ class FrameRedactor:
         self._starts = re.compile(b"(?=" + b"|".join(re.escape(start) for start in starts) + b")")
         # The end of a text that may be the first one to three characters of a secret.
         ends = {start[:length] for start in starts for length in range(1, _MIN_PREFIX)}
-        self._ends = re.compile(b"(?:" + b"|".join(re.escape(end) for end in ends) + rb')"')
+        self._ends = re.compile(b"(?:" + b"|".join(re.escape(end) for end in ends) + rb')"(?!\s*:)')  # a value, not a key
         self._queue: deque[_Slot] = deque()
         self._blocks: dict[bytes, _Block] = {}
 

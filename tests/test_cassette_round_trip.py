@@ -225,3 +225,11 @@ def test_the_request_in_a_cassette_is_the_request(tmp_path: Path) -> None:
     request = Request("POST", "https://h/v1/messages?beta=true&x=%20", (("anthropic-version", "2023-06-01"),), b'{"a": 1}')
     (read,) = round_trip(tmp_path, ".yaml", replace(exchange(), request=request))
     assert read.request == request
+
+
+@pytest.mark.parametrize("text", [r"\frac{a}{b} " * 60, "[a" * 60, "{" * 60 + "x", "- " * 120, "[[{ " * 60])
+def test_a_prompt_full_of_brackets_is_read(text: str, tmp_path: Path) -> None:
+    """What looks like nesting may be a formula; looking twice must not take for ever."""
+    path = tmp_path / "c.yaml"
+    write_cassette(path, [Exchange(Request("POST", "http://h/v1/messages", (), text.encode()), None, ending="no_response")])
+    assert read_cassette(path).exchanges[0].request.body == text.encode()
