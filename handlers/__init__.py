@@ -1,14 +1,18 @@
 """SHOWS: readers of the log that show, store or pass on messages. Imports `retold.recorder` only."""
 
+from pathlib import Path
 from typing import Any, TextIO
 
 from ..recorder.errors import HandlerError
 from .base import Handler, HandlerThread, Options, Reader, StreamEnd, StreamStart, make_options, nearest, read_stream, sentence
+from .buffer import Buffer
+from .callback import Callback
 from .console import Console
 from .debug import Debug
+from .file import File
 from .simple import Simple
 
-HANDLERS: dict[str, type[Handler]] = {handler.name: handler for handler in (Simple, Console, Debug)}
+HANDLERS: dict[str, type[Handler]] = {handler.name: handler for handler in (Simple, Console, Debug, File, Buffer, Callback)}
 """Every handler by its name."""
 
 
@@ -19,10 +23,10 @@ def handler_class(name: str) -> type[Handler]:
     return HANDLERS[name]
 
 
-def make_handler(name: str, options: dict[str, Any], out: TextIO) -> Handler:
-    """A handler writing to `out`. Raises HandlerError for an unknown name or option."""
+def make_handler(name: str, options: dict[str, Any], out: TextIO, folder: Path = Path()) -> Handler:
+    """A handler writing to `out`, naming modules from `folder`. Raises HandlerError for an unknown name or option."""
     handler = handler_class(name)
-    return handler(make_options(handler, options), out)
+    return handler(make_options(handler, options), out, folder)
 
 
 __all__ = [

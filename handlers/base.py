@@ -1,7 +1,7 @@
 """What a handler is: a reader of the log that is told of one stream of messages, from its beginning to its end.
 
-A stream is what a step (or a run without steps) said. `read_stream` feeds events to a handler; `HandlerThread` does so in a
-thread with a cursor of its own, so that a slow or crashing handler neither delays nor breaks the recording.
+A stream is what a step, a task of it, or a run without steps said. `read_stream` feeds events to a handler; `HandlerThread`
+does so in a thread with a cursor of its own, so that a slow or crashing handler neither delays nor breaks the recording.
 """
 
 import difflib
@@ -9,17 +9,19 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TextIO
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..recorder.errors import HandlerError
 from ..recorder.events import Event
+from ..recorder.fold import frame_json
 from ..recorder.log import EventLog
 from ..recorder.messages import Message
 
-READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "message", "exchange.ended")
-"""The kinds of events that make up a stream for a handler."""
+READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
+"""The kinds of events that make up a stream for a handler; one that shows partial messages reads frames as well."""
 
 
 class Options(BaseModel):
@@ -38,10 +40,11 @@ class StreamStart:
     mode: str
     wall_ns: int
     t_ns: int
+    task: str = ""
 
     @property
     def title(self) -> str:
-        return f"{self.name}: {self.step}" if self.step else self.name
+        return ": ".join(filter(None, (self.name, self.step, self.task)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +61,29 @@ class StreamEnd:
 
 
 class Handler(ABC):
-    """Shows, stores or passes on the messages of a stream. `message` returns whether it showed the message."""
+    """Shows, stores or passes on the messages of a stream. `message` returns whether it showed the message.
+
+    `out` is where it shows them, `folder` what it names modules from (a workflow's folder). It is told of streams, of one
+    message at a time, each in order and from one thread, and then closed.
+    """
 
     name: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
+    silent: ClassVar[bool] = False
+    """Whether it writes to another place than `out`, so that nothing on the screen is no surprise."""
 
-    def __init__(self, options: Any, out: TextIO) -> None:
+    def __init__(self, options: Any, out: TextIO, folder: Path = Path()) -> None:
         self.options = options
         self.out = out
+        self.folder = folder
+
+    def check(self) -> None:  # noqa: B027
+        """Raise HandlerError for what can be known to fail before anything is run."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of events it reads."""
+        return READ_KINDS
 
     def start(self, start: StreamStart) -> None:  # noqa: B027 - not every handler has something to say here
         """The stream begins."""
@@ -74,8 +92,18 @@ class Handler(ABC):
     def message(self, message: Message) -> bool:
         """A complete message; the next one is given only when this returns. True if it was shown."""
 
+    def delta(self, event: Event, text: str) -> None:  # noqa: B027
+        """A piece of a text that is not complete yet; only where `kinds` holds `frame`."""
+
     def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: B027
         """The stream is over after `count` messages, of which `shown` were shown."""
+
+    def close(self) -> None:  # noqa: B027
+        """No stream will follow; also called after a failure."""
+
+    def result(self) -> dict[str, Any]:
+        """What the handler has to say for the run's result: JSON values by name."""
+        return {}
 
     def write(self, text: str) -> None:
         """Write whole lines and flush: what is shown is shown now."""
@@ -84,12 +112,13 @@ class Handler(ABC):
 
 
 class Reader:
-    """Feeds one handler from events: counts what it was told and what it showed."""
+    """Feeds one handler from events: counts what it was told and what it showed. `unit` is what a stream spans."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, unit: Literal["step", "task"] = "step") -> None:
         self.handler = handler
         self.count = 0
         self.shown = 0
+        self._unit = unit
         self._run: Event | None = None
         self._began: Event | None = None
         self._error: str | None = None
@@ -100,16 +129,18 @@ class Reader:
         match event.kind:
             case "run.started":
                 self._run = event
-            case "step.started":
+            case "step.started" | "task.started" if event.kind.startswith(self._unit):
                 self._has_steps = True
                 self._begin(event)
             case "exchange.ended":
                 self._note_ending(event)
+            case "frame":
+                self._note_delta(event)
             case "message":
                 self._begin(event)
                 self.count += 1
                 self.shown += self.handler.message(Message.of(event))
-            case "step.ended":
+            case "step.ended" | "task.ended" if event.kind.startswith(self._unit):
                 self._end(event)
             case "run.ended" if not self._has_steps:
                 self._begin(event)
@@ -129,7 +160,8 @@ class Reader:
         self._costs: list[float | None] = []
         run = {} if self._run is None else self._run.data
         name, mode = str(run.get("name", "")), str(run.get("mode", ""))
-        self.handler.start(StreamStart(event.run, name, event.step, mode, event.wall_ns, event.t_ns))
+        task = event.task if self._unit == "task" else ""
+        self.handler.start(StreamStart(event.run, name, event.step, mode, event.wall_ns, event.t_ns, task))
 
     def _end(self, event: Event) -> None:
         if self._began is not None:
@@ -139,11 +171,20 @@ class Reader:
                 error = "interrupted: the recording process died"
             elif event.data.get("status") == "cancelled":
                 error = "cancelled"
+            elif event.data.get("status") == "fallback":
+                error = f"fell back after: {error}"
             # A miss explains itself over several lines; here its first will do.
             what = None if error is None else str(error).partition("\n")[0].rstrip(".")
             known = [cost for cost in self._costs if cost is not None]
             cost = sum(known) if known and len(known) == len(self._costs) else None
             self.handler.end(StreamEnd(event.t_ns - began.t_ns, what, self._usage, cost), self.count, self.shown)
+
+    def _note_delta(self, event: Event) -> None:
+        data = frame_json(event.payload) or {}
+        delta = data.get("delta")
+        if data.get("type") == "content_block_delta" and isinstance(delta, dict) and delta.get("type") == "text_delta":
+            self._begin(event)
+            self.handler.delta(event, str(delta.get("text", "")))
 
     def _note_ending(self, event: Event) -> None:
         """In a run without steps nobody else says that an exchange ended badly; a later good one (a retry) mends it."""
@@ -162,15 +203,25 @@ class Reader:
 
 
 class HandlerThread:
-    """Reads one step of a running run for one handler, in a thread, until the step ends."""
+    """Reads one step of a running run for one handler, in a thread, until the step ends.
 
-    def __init__(self, log: EventLog, run: str, step: str, handler: Handler, *, after: int) -> None:
+    `tasks` are the tasks it is told of (None: whatever belongs to the step); `unit="task"` makes the one task a stream of
+    its own, which ends when the task does.
+    """
+
+    def __init__(
+        self, log: EventLog, run: str, step: str, handler: Handler, *, after: int, tasks: frozenset[str] | None = None,
+        unit: Literal["step", "task"] = "step",
+    ) -> None:  # fmt: skip
         self.handler = handler
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
+        self.reader = Reader(handler, unit)
         self._log = log
         self._run = run
         self._step = step
         self._after = after
+        self._tasks = tasks
+        self._last = f"{unit}.ended"
         self._thread = threading.Thread(target=self._read, name=f"retold-{handler.name}", daemon=True)
         self._thread.start()
 
@@ -178,33 +229,49 @@ class HandlerThread:
         """Wait until the handler has seen the step's end, or has failed."""
         self._thread.join()
 
+    def result(self) -> dict[str, Any]:
+        """What the handler was told and what came of it: `{handler, messages, shown, error, …}`."""
+        error = None if self.error is None else f"{type(self.error).__name__}: {self.error}"
+        counted = {"handler": self.handler.name, "messages": self.reader.count, "shown": self.reader.shown}
+        return counted | {"error": error} | self.handler.result()
+
     def _read(self) -> None:
-        reader = Reader(self.handler)
         try:
-            for event in self._log.events(self._run, kinds=("run.started",)):
-                reader.event(event)
-            over = False
-
-            def is_last(event: Event) -> bool:
-                nonlocal over
-                over = event.kind == "step.ended" and event.step == self._step
-                return over
-
-            for event in self._log.follow(self._run, after=self._after, kinds=READ_KINDS, until=is_last):
-                if event.step == self._step:
-                    reader.event(event)
-            if not over:
-                reader.broke_off()
+            try:
+                self._follow()
+            finally:
+                self.handler.close()
         except Exception as error:  # kept for the end of the run: a handler's failure is reported there and in the exit code
             self.error = error
+
+    def _follow(self) -> None:
+        for event in self._log.events(self._run, kinds=("run.started",)):
+            self.reader.event(event)
+        over = False
+
+        def is_last(event: Event) -> bool:
+            nonlocal over
+            over = event.step == self._step and (
+                event.kind == "step.ended" or (event.kind == self._last and self._tasks is not None and event.task in self._tasks)
+            )
+            return over
+
+        for event in self._log.follow(self._run, after=self._after, kinds=self.handler.kinds, until=is_last):
+            if event.step == self._step and (not event.task or self._tasks is None or event.task in self._tasks):
+                self.reader.event(event)
+        if not over:
+            self.reader.broke_off()
 
 
 def read_stream(events: Iterable[Event], handler: Handler) -> None:
     """Tell a handler of all the streams in a run's events."""
     reader = Reader(handler)
-    for event in events:
-        reader.event(event)
-    reader.broke_off()
+    try:
+        for event in events:
+            reader.event(event)
+        reader.broke_off()
+    finally:
+        handler.close()
 
 
 def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
@@ -217,6 +284,10 @@ def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
         if first["type"] == "extra_forbidden":
             hint = nearest(option, list(handler.Options.model_fields))
             raise HandlerError(f"handler {handler.name!r} has no option {option!r}{sentence(hint)}") from error
+        if first["type"] == "missing":
+            raise HandlerError(f"handler {handler.name!r} needs the option {option!r}.") from error
+        if first["type"] == "value_error":
+            raise HandlerError(f"handler {handler.name!r}: {sentence(str(first['ctx']['error']))}") from error
         wanted = "true or false" if first["type"].startswith("bool") else first["msg"].removeprefix("Input should be ")
         raise HandlerError(
             f"handler {handler.name!r}: option {option!r} should be {wanted}, and is {first['input']!r}."

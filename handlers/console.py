@@ -5,8 +5,10 @@ of it, and it takes 20 ms.
 """
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..recorder.events import Event
 from ..recorder.messages import Message, result_text
 from .base import Handler, Options, StreamEnd, StreamStart
 from .text import clean, clock, cut, indent, plural, seconds
@@ -26,27 +28,37 @@ class ConsoleOptions(Options):
     show_tool_use: bool = True
     show_timestamps: bool = True
     show_tool_results: bool = False
+    partial: bool = False
 
 
 class Console(Handler):
-    """Styled output for a person; the same words without boxes and colours for a pipe."""
+    """Styled output for a person; the same words without boxes and colours for a pipe.
+
+    `partial` types a text as its frames arrive. Tasks that run side by side are shown by whole messages all the same: their
+    pieces would stand in each other's lines.
+    """
 
     name = "console"
     Options = ConsoleOptions
     options: ConsoleOptions
 
-    def __init__(self, options: Any, out: TextIO) -> None:
-        super().__init__(options, out)
+    def __init__(self, options: Any, out: TextIO, folder: Path = Path()) -> None:
+        super().__init__(options, out, folder)
         self._rich: Screen | None = None
         if out.isatty():
             from rich import console
 
             self._rich = console.Console(file=out, highlight=False, emoji=False, markup=False)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return (*super().kinds, "frame") if self.options.partial else super().kinds
+
     def start(self, start: StreamStart) -> None:
         self._start = start
         self._first_ns: int | None = None
-        self._result: dict[str, Any] = {}
+        self._results: list[dict[str, Any]] = []
+        self._typing = False
         if self.options.show_header:
             self._box(clean(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
 
@@ -54,13 +66,25 @@ class Console(Handler):
         if self._first_ns is None and message.type not in ("system", "result"):
             self._first_ns = message.t_ns
         if message.type == "result":
-            self._result = message.data
+            self._results.append(message.data)
         shown = False
         for block in message.blocks if message.type in ("assistant", "user") else ():
             shown |= self._block(message, block)
         return shown
 
+    def delta(self, event: Event, text: str) -> None:
+        if event.task:
+            return
+        head = f"[{clock(event.wall_ns)}] " if self.options.show_timestamps else ""
+        width = len(head)
+        if self._typing:
+            head = ""
+        self._typing = True
+        self.write(head + indent(clean(text), width))
+
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
+        if self._typing:
+            self.write("\n")
         if end.error is not None:
             self._line(f"✗ Stream error: {clean(end.error)} after {plural(count, 'message')}", "bold red")
         elif count and not shown:
@@ -72,7 +96,12 @@ class Console(Handler):
     def _block(self, message: Message, block: dict[str, Any]) -> bool:
         match block.get("type"):
             case "text" if message.type == "assistant":
-                self._say(message, str(block.get("text", "")) + (" [incomplete]" if message.data.get("incomplete") else ""), "")
+                mark = " [incomplete]" if message.data.get("incomplete") else ""
+                if self._typing and not message.task:
+                    self._typing = False
+                    self.write(f"{mark}\n")
+                else:
+                    self._say(message, str(block.get("text", "")) + mark, "")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
                 given = cut(json.dumps(block.get("input"), ensure_ascii=False), INPUT_CHARS)
                 self._say(message, f"TOOL USE: {block.get('name')} {given}", "yellow")
@@ -86,10 +115,11 @@ class Console(Handler):
 
     def _statistics(self, end: StreamEnd, count: int, shown: int) -> list[str]:
         first_ns = (self._first_ns or self._start.t_ns) - self._start.t_ns
-        # The result message counts for its stream; where there is none (an import, a test), the exchanges do.
-        usage = self._result.get("usage") or end.usage
-        tokens_in, tokens_out = (usage.get(key) or 0 for key in ("input_tokens", "output_tokens"))
-        cost = self._result.get("total_cost_usd", end.cost_usd)
+        # Result messages count for their stream; where there is none (an import, a test), the exchanges do.
+        usages = [result.get("usage") or {} for result in self._results] or [end.usage]
+        tokens_in, tokens_out = (sum(u.get(key) or 0 for u in usages) for key in ("input_tokens", "output_tokens"))
+        costs = [result.get("total_cost_usd") for result in self._results] or [end.cost_usd]
+        cost = None if None in costs else sum(filter(None, costs))
         return [
             f"Messages               {count} ({shown} shown)",
             f"Tokens                 {tokens_in} in, {tokens_out} out",

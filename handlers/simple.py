@@ -33,32 +33,39 @@ class Simple(Handler):
     options: SimpleOptions
 
     def message(self, message: Message) -> bool:
-        lines = [self._line(message, text) for text in self._texts(message)]
-        if lines:
-            self.write("".join(lines))
+        stamp = clock(message.wall_ns) if self.options.show_timestamps else ""
+        if lines := lines_of(message, self.options, stamp):
+            self.write(lines)
         return bool(lines)
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
-        if end.error is not None:
-            self.write(f"\n✗ Stream error: {clean(end.error)} after {plural(count, 'message')}\n")
-            return
         said = f"{shown} shown" if shown or not count else f"0 of {count} shown; try stream_handler: debug"
-        self.write(f"\n✓ Stream completed: {plural(count, 'message')} ({said}) in {seconds(end.duration_ns)}\n")
+        self.write(f"\n{footer(end, count, said)}\n")
 
-    def _texts(self, message: Message) -> Iterator[str]:
-        for block in message.blocks if message.type in ("assistant", "user") else ():
-            match block.get("type"):
-                case "text" if message.type == "assistant":
-                    mark = " [incomplete]" if message.data.get("incomplete") else ""
-                    yield f"ASSISTANT: {block.get('text', '')}{mark}"
-                case "tool_use" | "server_tool_use" if self.options.show_tool_use:
-                    yield f"TOOL USE: {block.get('name')}"
-                case "tool_result" if self.options.show_tool_results:
-                    failed = "(error) " if block.get("is_error") else ""
-                    yield f"TOOL RESULT: {failed}{cut(result_text(block.get('content')), RESULT_CHARS)}"
 
-    def _line(self, message: Message, text: str) -> str:
-        head = f"[{clock(message.wall_ns)}] " if self.options.show_timestamps else ""
-        if message.task:
-            head += f"[{clean(message.task)}] "
-        return f"{head}{indent(clean(text).rstrip(chr(10)), len(head))}\n"
+def footer(end: StreamEnd, count: int, said: str) -> str:
+    """The line under a stream."""
+    if end.error is not None:
+        return f"✗ Stream error: {clean(end.error)} after {plural(count, 'message')}"
+    return f"✓ Stream completed: {plural(count, 'message')} ({said}) in {seconds(end.duration_ns)}"
+
+
+def lines_of(message: Message, options: SimpleOptions, stamp: str) -> str:
+    """The lines that show a message, each with its time and task before it; nothing for one that is not shown."""
+    head = f"[{stamp}] " if stamp else ""
+    if message.task:
+        head += f"[{clean(message.task)}] "
+    return "".join(f"{head}{indent(clean(text).rstrip(chr(10)), len(head))}\n" for text in _texts(message, options))
+
+
+def _texts(message: Message, options: SimpleOptions) -> Iterator[str]:
+    for block in message.blocks if message.type in ("assistant", "user") else ():
+        match block.get("type"):
+            case "text" if message.type == "assistant":
+                mark = " [incomplete]" if message.data.get("incomplete") else ""
+                yield f"ASSISTANT: {block.get('text', '')}{mark}"
+            case "tool_use" | "server_tool_use" if options.show_tool_use:
+                yield f"TOOL USE: {block.get('name')}"
+            case "tool_result" if options.show_tool_results:
+                failed = "(error) " if block.get("is_error") else ""
+                yield f"TOOL RESULT: {failed}{cut(result_text(block.get('content')), RESULT_CHARS)}"

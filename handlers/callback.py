@@ -1,0 +1,142 @@
+"""callback: each message goes to a function of the user's, named by module and function.
+
+    stream_handler: callback
+    stream_handler_opts: {module: my_app.stream_handler, function: process_message, types: [assistant]}
+
+The function takes one argument, a `retold.Message`; an `async def` is run to its end before the next message.
+"""
+
+import asyncio
+import importlib
+import importlib.machinery
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from ..recorder.errors import HandlerError
+from ..recorder.messages import Message
+from .base import Handler, Options, nearest, sentence
+
+
+class CallbackOptions(Options):
+    """Which function, for which messages (all types where none is named), and what to do when it raises."""
+
+    module: str
+    function: str
+    types: list[str] | None = None
+    on_error: Literal["report", "stop"] = "report"
+
+
+class CallbackFailed(Exception):
+    """The user's function raised; the cause is what it raised."""
+
+
+class Callback(Handler):
+    """Calls the function once a message. What it raises is counted and reported at the end (`report`), or ends its calls
+    (`stop`); in both cases the run goes on and the failure shows in its exit code."""
+
+    name = "callback"
+    Options = CallbackOptions
+    options: CallbackOptions
+    silent = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._function: Callable[[Message], Any] | None = None
+        self._runner: asyncio.Runner | None = None
+        self._called = 0
+        self._failed = 0
+        self._first: Exception | None = None
+
+    def check(self) -> None:
+        self._function = load_function(self.options.module, self.options.function, self.folder)
+
+    def message(self, message: Message) -> bool:
+        if self.options.types is not None and message.type not in self.options.types:
+            return False
+        self._called += 1
+        try:
+            self._call(message)
+        except Exception as error:
+            self._failed += 1
+            self._first = self._first or error
+            if self.options.on_error == "stop":
+                raise CallbackFailed(self._report("stopped after")) from error
+        return True
+
+    def close(self) -> None:
+        if self._runner is not None:
+            self._runner.close()
+        if self._first is not None and self.options.on_error == "report":
+            raise CallbackFailed(self._report(f"{self._failed} times, first" if self._failed > 1 else "once:")) from self._first
+
+    def result(self) -> dict[str, Any]:
+        """`{called, failed}`: how often the function was called, and how often it raised."""
+        return {"called": self._called, "failed": self._failed}
+
+    def _call(self, message: Message) -> None:
+        if self._function is None:
+            self.check()
+        assert self._function is not None
+        value = self._function(message)
+        if inspect.iscoroutine(value):
+            self._runner = self._runner or asyncio.Runner()
+            self._runner.run(value)
+
+    def _report(self, how: str) -> str:
+        return f"{self.options.module}.{self.options.function} raised {how} {type(self._first).__name__}: {self._first}"
+
+
+def load_function(module: str, function: str, folder: Path) -> Callable[[Message], Any]:
+    """A function by its dotted module, from `folder` or the environment. Raises HandlerError."""
+    try:
+        loaded = _load_module(module, folder)
+    except Exception as error:
+        raise HandlerError(_not_loaded(module, folder, error)) from error
+    found = getattr(loaded, function, None)
+    if found is None:
+        functions = [name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_")]
+        hint = nearest(function, functions) if functions else "; it holds no function"
+        raise HandlerError(sentence(f"handler 'callback': module {module!r} has no function {function!r}{hint}"))
+    if not callable(found):
+        raise HandlerError(f"handler 'callback': {function!r} in module {module!r} is not callable; it is {found!r}.")
+    return found  # type: ignore[no-any-return]  # what a user's function returns is not looked at
+
+
+def _not_loaded(module: str, folder: Path, error: Exception) -> str:
+    missing = isinstance(error, ModuleNotFoundError) and error.name is not None and (module + ".").startswith(error.name + ".")
+    if missing:
+        return (
+            f"handler 'callback': no module {module!r}; put {module.replace('.', '/')}.py beside the workflow in "
+            f"{folder.absolute()}, or install it."
+        )
+    if not all(part.isidentifier() for part in module.split(".")):
+        return f"handler 'callback': {module!r} is no dotted module name, such as my_app.stream_handler."
+    return f"handler 'callback': module {module!r} does not import: {type(error).__name__}: {error}."
+
+
+def _load_module(module: str, folder: Path) -> ModuleType:
+    """The folder's own module goes before one of the same name that somebody else has imported, and does not replace it."""
+    if not module or not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(module)
+    top = module.partition(".")[0]
+    inside = str(folder.absolute())
+    spec = importlib.machinery.PathFinder.find_spec(top, [inside])
+    if spec is None:
+        return importlib.import_module(module)
+    others = {
+        name: loaded
+        for name, loaded in sys.modules.items()
+        if (name == top or name.startswith(f"{top}.")) and not str(getattr(loaded, "__file__", "")).startswith(inside)
+    }
+    for name in others:
+        del sys.modules[name]
+    sys.path.insert(0, inside)
+    try:
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(inside)
+        sys.modules.update(others)

@@ -1,0 +1,170 @@
+"""file: messages into a file, each written and flushed before the next is looked at.
+
+`text` is simple's lines with date and zone, `jsonl` one JSON object a line, `json` one array that is valid JSON after every
+message. Relative paths count from the working directory.
+"""
+
+import gzip
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ByteSize, Field, model_validator
+
+from ..recorder.errors import HandlerError
+from ..recorder.messages import Message
+from .base import StreamEnd, StreamStart
+from .jsonl import json_line
+from .simple import Simple, SimpleOptions, footer, lines_of
+from .text import clean, plural
+
+
+class FileOptions(SimpleOptions):
+    """Where to, in which format, and when to begin a new file.
+
+    `max_file_size` in bytes or as "10MB": a file that would grow beyond it becomes `NAME.1` (the one before it `NAME.2`, …),
+    of which with the current one `max_files` are kept; `compress` gzips those put aside.
+    """
+
+    file_path: Annotated[str, Field(min_length=1)]
+    append: bool = True
+    format: Literal["text", "jsonl", "json"] = "text"
+    max_file_size: Annotated[ByteSize, Field(ge=1)] | None = None
+    max_files: Annotated[int, Field(ge=2)] = 5
+    compress: bool = False
+
+    @model_validator(mode="after")
+    def _compresses_something(self) -> Self:
+        if self.compress and self.max_file_size is None:
+            raise ValueError("'compress' gzips the files that are put aside; say when with 'max_file_size'")
+        return self
+
+
+class File(Simple):
+    """Writes messages to `file_path`; folders are made as needed."""
+
+    name = "file"
+    Options = FileOptions
+    options: FileOptions
+    silent = True
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.path = Path(self.options.file_path)
+        self._fd: int | None = None
+        self._written = 0
+
+    def check(self) -> None:
+        """Raises HandlerError where the file cannot be made or written, without making it."""
+        there = next((path for path in (self.path, *self.path.absolute().parents) if path.exists()), Path("/"))
+        if there == self.path:
+            problem = "it is a folder" if there.is_dir() else None if os.access(there, os.W_OK) else "it may not be written"
+        else:
+            usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
+            problem = None if usable else f"{there} is {'not writable' if there.is_dir() else 'no folder'}"
+        if problem is not None:
+            raise HandlerError(f"handler 'file': cannot write file_path {self.options.file_path!r}: {problem}.")
+
+    def start(self, start: StreamStart) -> None:
+        if self._fd is None:
+            self._open(truncate=not self.options.append)
+        if self.options.format == "text":
+            self._write(f"=== {clean(start.title)} (run {start.run}, {start.mode}) {_stamp(start.wall_ns)} ===\n")
+
+    def message(self, message: Message) -> bool:
+        if self.options.format == "text":
+            stamp = _stamp(message.wall_ns) if self.options.show_timestamps else ""
+            line = lines_of(message, self.options, stamp)
+        else:
+            line = json_line(message)
+        if line:
+            self._write(line)
+            self._written += 1
+        return bool(line)
+
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:
+        if self.options.format == "text":
+            self._write(f"{footer(end, count, f'{shown} written')}\n\n")
+
+    def close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def result(self) -> dict[str, Any]:
+        """`{path, written}`: the file, and how many messages were written to it."""
+        return {"path": str(self.path), "written": self._written}
+
+    @property
+    def summary(self) -> str:
+        return f"{plural(self._written, 'message')} written to {self.path}"
+
+    def _open(self, *, truncate: bool) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if truncate else 0)
+            # Lines of several writers (tasks, processes) must not overwrite each other; an array's end has to be overwritten.
+            flags |= os.O_APPEND if self.options.format != "json" else 0
+            self._fd = os.open(self.path, flags, 0o600)
+        except OSError as error:
+            raise HandlerError(f"cannot write file_path {self.options.file_path!r}: {error.strerror}.") from error
+        if self.options.format == "json" and os.fstat(self._fd).st_size:
+            size = os.fstat(self._fd).st_size
+            if os.pread(self._fd, len(_ARRAY_END), max(0, size - len(_ARRAY_END))) != _ARRAY_END:
+                self.close()
+                raise HandlerError(f"cannot append to {str(self.path)!r}: it does not end as an array of messages does.")
+
+    def _write(self, line: str) -> None:
+        assert self._fd is not None
+        data = line.encode("utf-8", "replace")
+        if self.options.max_file_size is not None:
+            size = os.fstat(self._fd).st_size
+            if size and size + len(data) > self.options.max_file_size:
+                self._rotate()
+        _write_whole(self._fd, data) if self.options.format != "json" else _add_to_array(self._fd, data)
+
+    def _rotate(self) -> None:
+        self.close()
+        suffix = ".gz" if self.options.compress else ""
+        for number in range(self.options.max_files - 1, 1, -1):
+            older = Path(f"{self.path}.{number - 1}{suffix}")
+            if older.exists():
+                older.replace(f"{self.path}.{number}{suffix}")
+        if self.options.compress:
+            with open(self.path, "rb") as whole, gzip.open(f"{self.path}.1.gz", "wb") as packed:
+                shutil.copyfileobj(whole, packed)
+            shutil.copymode(self.path, f"{self.path}.1.gz")
+            self.path.unlink()
+        else:
+            self.path.replace(f"{self.path}.1")
+        self._open(truncate=True)
+
+
+_ARRAY_END = b"\n]\n"
+
+
+def _add_to_array(fd: int, line: bytes) -> None:
+    """One write turns the array's end into the next element and the end: the file is JSON before and after it."""
+    size = os.fstat(fd).st_size
+    start = b",\n" if size else b"[\n"
+    os.lseek(fd, max(0, size - len(_ARRAY_END)), os.SEEK_SET)
+    _write_whole(fd, start + line.rstrip(b"\n") + _ARRAY_END, restore=_ARRAY_END if size else b"")
+
+
+def _write_whole(fd: int, data: bytes, restore: bytes = b"") -> None:
+    """All of it, or (disk full) nothing: half a line is worse than none. `restore` is what stood where it was written."""
+    written = os.write(fd, data)
+    try:
+        while written < len(data):
+            written += os.write(fd, data[written:])
+    except OSError:
+        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR) - written)
+        os.write(fd, restore)
+        raise
+
+
+def _stamp(wall_ns: int) -> str:
+    """Local date and time with its zone, to the second: `2026-11-22 12:34:56+0100`."""
+    return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(wall_ns / 1e9))
