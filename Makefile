@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(BIN)/retold run examples/clean_streaming_numbers.yaml
 
 test: $(VENV)/.test check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

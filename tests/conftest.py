@@ -1,5 +1,6 @@
 """What every test stands on: no network but loopback, an environment of its own, and a way to run the CLI as a user does."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -23,6 +24,16 @@ def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_network)
+
+# Every SDK client reads the machine's certificates, 20 ms each; nothing here speaks TLS. This folder has none.
+os.environ.pop("SSL_CERT_FILE", None)
+os.environ["SSL_CERT_DIR"] = str(ROOT / "tests")
+
+
+def pytest_collection_finish() -> None:
+    """Whatever the imports made stays for the session: a collection that need not look at it takes 1 ms instead of 140."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
