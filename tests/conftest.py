@@ -1,5 +1,6 @@
 """What every test stands on: no network but loopback, an environment of its own, and a way to run the CLI as a user does."""
 
+import contextlib
 import gc
 import os
 import subprocess
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+with contextlib.suppress(ModuleNotFoundError):
+    import pytest_recording  # noqa: F401 - it asks pytest to rewrite a module of vcrpy's, so it must come before vcrpy does
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -74,6 +74,8 @@ class Suite:
         options = ("-p", "no:cacheprovider", "--color=no", *args)
         if subprocess:
             return self.pytester.runpytest_subprocess(*options, timeout=60)
+        # Its tests are none of pytest-asyncio's, which would warn of a setting that they do not have.
+        options = ("-p", "no:asyncio", *options)
         # A module that was rewritten since the last session has the same name, size and second: nothing of it may stay.
         for cache in self.folder.rglob("__pycache__"):
             for file in cache.iterdir():
@@ -148,8 +150,6 @@ class VcrSuite(Suite):
 
     def run_vcr(self, *args: str, server: MessagesServer | None = None, installed: bool = False) -> pytest.RunResult:
         """Run it on retold. Whether pytest-recording is `installed` makes no difference to what comes of it."""
-        if installed:
-            pytest.importorskip("pytest_recording")
         return self.run("-o", "retold_vcr=true", *(() if installed else ("-p", "no:recording")), *args, server=server)
 
     def prompts(self, name: str = "test_it") -> list[str]:

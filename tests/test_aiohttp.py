@@ -12,8 +12,6 @@ from retold.recorder.transfer import exchanges_of
 from tests.clients import body, client_async, say_async, serve
 from tests.messages_server import MessagesServer, Reply, http_error, text
 
-pytest.importorskip("aiohttp")
-
 HELLO = Reply([text("Hello there, é 😀")])
 RETRY = http_error(529, headers={"retry-after-ms": "1"})
 

@@ -1,17 +1,16 @@
-"""httpx, where it is installed: what older SDKs send through it is recorded and replayed just as what goes through httpx2."""
+"""httpx beside httpx2: what older SDKs send through it is recorded and replayed just as what goes through httpx2."""
 
 import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import retold
 from tests.clients import NOWHERE, body, record
 from tests.messages_server import MessagesServer, Reply, http_error, text
-
-httpx: Any = pytest.importorskip("httpx")
 
 CASSETTE = Path("c.yaml")
 HEADERS = {"anthropic-version": "2023-06-01", "x-api-key": "test-key"}

@@ -208,7 +208,6 @@ def test_async_tests_of_anyio_have_their_cassettes(suite: Suite) -> None:
 
 def test_async_tests_of_pytest_asyncio_have_their_cassettes(suite: Suite) -> None:
     """The same with the other plugin."""
-    pytest.importorskip("pytest_asyncio")
     source = ON_A_LOOP.replace("MARK", 'asyncio(loop_scope="module")')
     source = source.replace("FIXTURE", '@pytest_asyncio.fixture(loop_scope="module", scope="module")')
     options = ("-o", "asyncio_default_fixture_loop_scope=function", "-o", "asyncio_default_test_loop_scope=function")

@@ -318,7 +318,6 @@ def test_a_folder_that_is_no_modules_has_no_orphans(recorded: Suite) -> None:
 
 def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
     """Replayed, missed, not played, tokens; orphans once each, and they count in the exit code."""
-    pytest.importorskip("xdist")
     (recorded.folder / FOLDER / "old.yaml").touch()
     recorded.write(TWO.replace('    ask("more")\n', ""))
     alone = recorded.run("--retold-check-orphans")
@@ -332,7 +331,6 @@ def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
 
 def test_workers_record_into_one_log(suite: Suite) -> None:
     """Each test its own run and its own cassette."""
-    pytest.importorskip("xdist")
     suite.write("@pytest.mark.retold\n@pytest.mark.parametrize('n', range(6))\ndef test_n(n):\n    ask(f'number {n}')\n")
     with serve() as server:
         result = suite.run("--retold-mode=once", "-n2", server=server, subprocess=True)

@@ -103,7 +103,6 @@ def test_a_suite_for_pytest_recording_runs_unchanged(installed: bool, taped: tup
 
 def test_the_suite_is_one_that_pytest_recording_runs(taped: tuple[VcrSuite, MessagesServer]) -> None:
     """Without retold, on pytest-recording and vcrpy alone: it is not written for us."""
-    pytest.importorskip("pytest_recording")
     suite, server = taped
     suite.run("-p", "no:retold", server=server).assert_outcomes(passed=7)
 
