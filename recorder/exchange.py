@@ -165,16 +165,24 @@ def decoder_for(headers: Iterable[tuple[str, str]]) -> Decoder:
             return _Unreadable()
 
 
+_OPTIONAL = {"br": ("brotli", "brotlicffi"), "zstd": ("compression.zstd", "backports.zstd", "zstandard")}
+"""Packages that undo an encoding, in the order in which httpx2 and httpx look for them."""
+
+
 def _optional(encoding: str) -> Decoder:
-    """br and zstd, with the packages that httpx2 itself uses: where they are not installed no client asks for them."""
-    try:
+    """br and zstd, with the packages that the HTTP clients use: where none is installed no client asks for the encoding."""
+    for name in _OPTIONAL[encoding]:
+        try:
+            package = importlib.import_module(name)
+        except ModuleNotFoundError:
+            continue
         if encoding == "br":
-            brotli = importlib.import_module("brotli")
-            return _Foreign(brotli.Decompressor().process, brotli.error)
-        zstandard = importlib.import_module("zstandard")
-        return _Foreign(zstandard.ZstdDecompressor().decompressobj().decompress, zstandard.ZstdError)
-    except ModuleNotFoundError:
-        return _Unreadable()
+            return _Foreign(package.Decompressor().process, package.error)
+        decompressor = package.ZstdDecompressor()
+        if name == "zstandard":
+            decompressor = decompressor.decompressobj()
+        return _Foreign(decompressor.decompress, package.ZstdError)
+    return _Unreadable()
 
 
 def pieces_of(body: bytes, headers: Headers) -> Iterator[Piece]:

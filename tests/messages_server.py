@@ -19,6 +19,7 @@ the other arguments beside it. ``http_error`` holds the arguments of that functi
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import random
 import select
@@ -111,7 +112,7 @@ class Reply:
     id: str | None = None  # None: generated from the number of the call
     first_gap_s: float = 0.0  # between the response head and the first frame (before the head of an HTTP error)
     gap_s: float | Sequence[float] = 0.0  # before each later frame, error event or cut, without drift; then zeros
-    encoding: Literal["gzip"] | None = None  # one sync flush per frame
+    encoding: Literal["gzip", "br", "zstd"] | None = None  # one flush per frame; the last two need their packages
     newline: str = "\n"
     split: Literal["frame", "bytes"] | int = "frame"  # HTTP chunks: per frame, per byte, or of n bytes across frames
     raw_frames: Sequence[bytes] | None = None  # sent as they are in place of the blocks, streaming asked for or not
@@ -181,6 +182,22 @@ class Request:
 def _token(prefix: str, seed: str, length: int = 22) -> str:
     alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
     return prefix + "".join(random.Random(prefix + seed).choices(alphabet, k=length))
+
+
+def _compressor(encoding: str | None) -> Callable[[bytes | None], bytes]:
+    """Compresses one frame after the other, each so that it can be read at once; None is the end of the stream."""
+    match encoding:
+        case "gzip":
+            gzip = zlib.compressobj(wbits=31)
+            return lambda frame: gzip.flush() if frame is None else gzip.compress(frame) + gzip.flush(zlib.Z_SYNC_FLUSH)
+        case "br":
+            br = importlib.import_module("brotli").Compressor()
+            return lambda frame: br.finish() if frame is None else br.process(frame) + br.flush()
+        case "zstd":
+            package = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+            zstd = importlib.import_module(package).ZstdCompressor()
+            return lambda frame: zstd.flush() if frame is None else zstd.compress(frame, zstd.FLUSH_BLOCK)
+    return lambda frame: frame or b""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -268,19 +285,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _chunks(self, reply: Reply, call: int, frames: list[tuple[bytes, float]], complete: bool) -> Iterator[bytes]:
         """Pace the frames, note them, compress them and cut them into HTTP chunks."""
-        gzip = zlib.compressobj(wbits=31) if reply.encoding else None
+        compress = _compressor(reply.encoding)
         pending, due = b"", time.monotonic()
         for frame, wait in frames:
             self._wait(due := due + wait)
             self.server.sent[call - 1].append((time.monotonic_ns(), frame))
-            data = gzip.compress(frame) + gzip.flush(zlib.Z_SYNC_FLUSH) if gzip else frame
+            data = compress(frame)
             self.server.bodies[call - 1] += data
             pending += data
             size = reply.split if isinstance(reply.split, int) else 1 if reply.split == "bytes" else len(pending) or 1
             full = len(pending) - len(pending) % size
             yield from (pending[i : i + size] for i in range(0, full, size))
             pending = pending[full:]
-        trailer = gzip.flush() if gzip and complete else b""
+        trailer = compress(None) if complete else b""
         self.server.bodies[call - 1] += trailer
         yield pending + trailer
 

@@ -65,7 +65,7 @@ def each_event(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.mark.usefixtures("tape")
-@pytest.mark.parametrize("encoding", [None, "gzip"])
+@pytest.mark.parametrize("encoding", [None, "gzip", "br", "zstd"])
 @pytest.mark.parametrize("split", ["frame", "bytes"])
 def test_the_first_event_is_there_before_the_second_is_sent(each_event: Any, encoding: Any, split: Any) -> None:
     """The recorder joins nothing and waits for nothing: the first event reaches the client while the server still pauses."""

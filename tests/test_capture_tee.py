@@ -46,6 +46,8 @@ CASES = {
     "complete": Case([Reply([HELLO])], ["complete"]),
     "complete, every kind of block": Case([Reply([thinking("Hm."), HELLO, tool_use("t", {"a": "b"})], "tool_use")], ["complete"]),
     "complete, gzip": Case([Reply([HELLO], encoding="gzip")], ["complete"]),
+    "complete, br": Case([Reply([HELLO], encoding="br")], ["complete"]),
+    "complete, zstd": Case([Reply([HELLO], encoding="zstd")], ["complete"]),
     "complete, CRLF": Case([Reply([HELLO], newline="\r\n")], ["complete"]),
     "complete, byte by byte": Case([Reply([HELLO], split="bytes")], ["complete"]),
     "complete, chunks across frames": Case([Reply([HELLO], split=700)], ["complete"]),
@@ -222,7 +224,7 @@ def test_the_attempts_of_one_call_are_separate_exchanges(tape: Tape, consume: Co
     assert answered.body == server.bodies[1]
 
 
-@pytest.mark.parametrize("encoding", [None, "gzip"])
+@pytest.mark.parametrize("encoding", [None, "gzip", "br", "zstd"])
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_answer_without_streaming_yields_messages(tape: Tape, encoding: Any, is_async: bool) -> None:
     """A JSON body is kept as it came and folded when it is whole."""

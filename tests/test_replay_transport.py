@@ -40,6 +40,8 @@ class Case(NamedTuple):
 CASES = {
     "complete": Case([Reply(BLOCKS)]),
     "gzip": Case([Reply(BLOCKS, encoding="gzip")]),
+    "br": Case([Reply(BLOCKS, encoding="br")]),
+    "zstd": Case([Reply(BLOCKS, encoding="zstd")]),
     "CRLF": Case([Reply(BLOCKS, newline="\r\n")]),
     "byte by byte": Case([Reply(BLOCKS, split="bytes")]),
     "cut": Case([Reply(BLOCKS, cut_after=5)]),
@@ -49,7 +51,10 @@ CASES = {
     "400": Case([http_error(400, "invalid_request_error", "max_tokens: required")]),
     "529, then 200": Case([RETRY, Reply(BLOCKS)], {"retries": 2}),
     "529 twice": Case([RETRY, RETRY], {"retries": 1}),
+    "max_tokens": Case([Reply(BLOCKS, "max_tokens")]),
     "refusal": Case([Reply(BLOCKS, "refusal")]),
+    "pause_turn": Case([Reply(BLOCKS, "pause_turn")]),
+    "stop_sequence": Case([Reply(BLOCKS, "stop_sequence", "END")]),
 }
 
 
