@@ -121,14 +121,14 @@ class Capture:
             "status": status, "reason": reason, "headers": self._redactor.headers(headers),
         })  # fmt: skip
 
-    def data(self, chunk: bytes) -> None:
-        """Wire bytes came. When this returns, what they complete is committed and they may be handed on."""
+    def data(self, *chunks: bytes) -> None:
+        """Wire bytes came. When this returns, what they complete is committed, all at once, and they may be handed on."""
         if self.ending is not None or self._run.ended:
             return  # whoever reads on after the recording is over is none of its business
-        if self._bytes == 0 and has_frames(self._headers, chunk):
+        if self._bytes == 0 and has_frames(self._headers, chunks[0]):
             self._parser = FrameParser()
-        self._bytes += len(chunk)
-        pieces = [Piece(chunk, False)] if self._parser is None else self._parser.feed(chunk)
+        self._bytes += sum(map(len, chunks))
+        pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(b"".join(chunks))
         self._append(self._scrubbed(pieces))
 
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
@@ -183,18 +183,21 @@ class Capture:
         return clean
 
     def _append(self, pieces: list[Piece]) -> None:
+        if not pieces:
+            return
+        step, task, exchange = self.place.step, self.place.task, self.exchange
+        t_ns = None if self._clock is None else self._clock()
         entries: list[Entry] = []
-        for piece in pieces:
-            data = piece.data
+        for data, is_frame in pieces:
             self._sha256.update(data)
-            self._frames += piece.is_frame
-            entries.append(self._entry("frame" if piece.is_frame else "chunk", data))
-            messages = self.fold.feed(data) if piece.is_frame else self._fold_chunk(data)
-            entries += map(self._message, messages)
-        if entries:
-            events = self._run.append(*entries)
-            if self.first_ns is None:
-                self.first_ns = events[0].t_ns
+            self._frames += is_frame
+            entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
+            messages = self.fold.feed(data) if is_frame else self._fold_chunk(data)
+            if messages:
+                entries += map(self._message, messages)
+        events = self._run.append(*entries)
+        if self.first_ns is None:
+            self.first_ns = events[0].t_ns
 
     def _fold_chunk(self, data: bytes) -> list[dict[str, Any]]:
         """A piece of another body: a compressed stream is decoded and folded, JSON waits until it is whole."""

@@ -15,9 +15,8 @@ not know pass through reading, showing and exporting untouched.
 """
 
 import json
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 SCHEMA = 1
 """Version of the event format that this module writes."""
@@ -52,8 +51,7 @@ OWN_SEQ = -1
 """As an entry's `exchange`: the number this very entry gets. An exchange is named by the seq of its first event."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a writer hands to the log: an event before it has a place. `t_ns` None is stamped when it is appended."""
 
     kind: str
@@ -64,8 +62,7 @@ class Entry:
     t_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One row of the log. (run, seq) is its key, without gaps; times are nanoseconds."""
 
     run: str

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from .messages import Session
-from .sse import frame_json
+from .sse import PLAIN_DELTA, frame_json
 
 
 class Fold:
@@ -29,6 +29,9 @@ class Fold:
 
     def feed(self, frame: bytes) -> list[dict[str, Any]]:
         """Take one frame; returns the assistant messages it completes (at most one from a well-formed stream)."""
+        if (delta := PLAIN_DELTA.fullmatch(frame)) is not None:
+            self._plain_delta(*delta.groups())
+            return []
         event = frame_json(frame)
         if event is None:
             return []
@@ -95,6 +98,16 @@ class Fold:
                 block["citations"] = [*(block.get("citations") or []), value]
             else:
                 block[key] = value
+
+    def _plain_delta(self, number: bytes, key: bytes, text: bytes) -> None:
+        """`_delta` of one string, for a delta in its usual form; without escapes its text needs no JSON parser."""
+        index = int(number)
+        if index not in self._open:
+            self._open[index] = {}
+        value = text.decode("utf-8", "replace")
+        self._grown.setdefault(index, {}).setdefault(key.decode(), []).append(
+            value if b"\\" not in text else json.loads(f'"{value}"')
+        )
 
     def _close(self, index: int) -> list[dict[str, Any]]:
         block = self._open.pop(index, None)

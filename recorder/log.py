@@ -379,8 +379,7 @@ class _Transaction:
 
 
 def _to_row(event: Event) -> tuple[Any, ...]:
-    return (event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.step, event.task, event.exchange,
-            _to_column(event.payload), event.digest, event.hash, event.schema)  # fmt: skip
+    return (*event[:8], _to_column(event.payload), *event[9:])
 
 
 def _to_column(payload: bytes) -> bytes | str:

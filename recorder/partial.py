@@ -1,7 +1,6 @@
 """What an interrupted run still has to say: the blocks that were being streamed when its writer died."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .events import Event, encode
 from .exchange import decoder_for
@@ -41,4 +40,4 @@ def _incomplete(log: EventLog, run: str) -> Iterator[Event]:
             for piece in parser.feed(decoder.decode(event.payload)):
                 fold.feed(piece.data)
         for message in fold.flush():
-            yield replace(last, kind="message", payload=encode(message))
+            yield last._replace(kind="message", payload=encode(message))

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from .redact import REDACTED, Redactor
-from .sse import Piece
+from .sse import PLAIN_DELTA, Piece
 
 _MIN_PREFIX = 4
 """A shorter beginning says too little: every `s` could begin a key."""
@@ -59,23 +59,17 @@ class FrameRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         starts = {b"sk-a", *(secret[:_MIN_PREFIX] for secret in redactor.secrets)}
+        either = b"|".join(map(re.escape, starts))
+        self._start = re.compile(either)
         # Looked for at every place: one beginning may hide inside another (escapes of escapes).
-        self._starts = re.compile(b"(?=" + b"|".join(re.escape(start) for start in starts) + b")")
-        # The end of a text that may be the first one to three characters of a secret.
-        ends = {start[:length] for start in starts for length in range(1, _MIN_PREFIX)}
-        self._ends = re.compile(b"(?:" + b"|".join(re.escape(end) for end in ends) + rb')"(?!\s*:)')  # a value, not a key
+        self._starts = re.compile(b"(?=" + either + b")")
         self._queue: deque[_Slot] = deque()
         self._blocks: dict[bytes, _Block] = {}
 
     def feed(self, piece: Piece) -> list[Piece]:
         """Take a piece; returns what may be written now: nothing, this piece, or those held before it too."""
-        if (
-            piece.is_frame
-            and not self._blocks
-            and self._starts.search(piece.data) is None
-            and self._ends.search(piece.data) is None
-        ):
-            return [piece]  # nothing begins here and nothing goes on: the rule, at the cost of two searches
+        if piece.is_frame and not self._queue and self._is_ordinary(piece.data):
+            return [piece]
         slot = _Slot(piece)
         if not piece.is_frame:
             slot.text = piece.data
@@ -89,14 +83,18 @@ class FrameRedactor:
             number = _INDEX.search(piece.data)
             self._end(self._blocks.pop(b"" if number is None else number[1], None))
         self._queue.append(slot)
-        pieces = self._drained()
-        if not self._queue:
-            self._blocks = {index: block for index, block in self._blocks.items() if self._goes_on(block)}
-        return pieces
+        return self._drained()
 
-    def _goes_on(self, block: _Block) -> bool:
-        """Whether what comes next in a block may belong to a secret that began before."""
-        return block.swallowing or self._ends.search(block.tail + b'"') is not None
+    def _is_ordinary(self, frame: bytes) -> bool:
+        """Whether a frame is a delta in which no secret begins or goes on: the rule, at the cost of three searches."""
+        if self._start.search(frame) is not None or (delta := PLAIN_DELTA.fullmatch(frame)) is None:
+            return False
+        index, _, text = delta.groups()
+        block = self._blocks.setdefault(index, _Block())
+        if block.swallowing or (block.tail and self._start.search(block.tail + text[: _MIN_PREFIX - 1]) is not None):
+            return False
+        block.tail = (block.tail + text)[-(_MIN_PREFIX - 1) :]
+        return True
 
     def flush(self) -> list[Piece]:
         """The body is over: what is still held is not a whole secret."""

@@ -7,8 +7,7 @@ including the blank line. Joined, everything it returned is everything it was fe
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """A frame longer than this is given out in pieces, so that an endless one cannot fill the memory."""
@@ -18,8 +17,7 @@ _FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?=[^\n]))")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Bytes of a body as they are kept: one whole frame, or a piece of something else."""
 
     data: bytes
@@ -43,10 +41,11 @@ class FrameParser:
             self._buffer += data
             buffer = self._buffer
         pieces, start = [], 0
-        while match := _FRAME_END.search(buffer, search):
-            pieces.append(Piece(bytes(buffer[start : match.end()]), not self._broken))
+        for match in _FRAME_END.finditer(buffer, search):
+            end = match.end()
+            pieces.append(Piece(bytes(buffer[start:end]), not self._broken))
             self._broken = False
-            start = search = match.end()
+            start = end
         self._keep(buffer, start)
         if len(self._buffer) > self._max:
             # The tail stays: it may hold the beginning of the blank line that ends the frame.
@@ -72,6 +71,14 @@ class FrameParser:
 def _ends_with_blank_line(data: bytes) -> bool:
     return data.endswith((b"\n\r", b"\r\r"))
 
+
+PLAIN_DELTA = re.compile(
+    rb'event: content_block_delta\ndata: \{"type":"content_block_delta","index":(0|[1-9]\d{0,8}),"delta":'
+    rb'\{"type":"\w+","(?!type")(\w+)":"([^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*)"\} *\} *\n\n'
+)
+"""A delta as the API sends nearly all of them: index, name and text of its one string, which stands as JSON has it escaped.
+
+What matches needs no JSON parser; what does not match is no less a delta."""
 
 _PLAIN = re.compile(rb"event: ([^\r\n]*)\ndata: ([^\r\n]*)\n\n")
 """The form that the API sends: two lines, LF."""

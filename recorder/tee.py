@@ -11,6 +11,8 @@ request belongs to is read off the request itself.
 import contextlib
 import functools
 import importlib.util
+import itertools
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -25,6 +27,12 @@ Send = Callable[[Any], Any]
 SendAsync = Callable[[Any], Awaitable[Any]]
 
 LIBRARIES = ("httpx2", "httpx")
+
+MAX_TOGETHER = 64
+"""Chunks committed together: more of them would make the first one wait for the work on the others."""
+
+# The end of the chunk before, the size of the next one (not 0, which ends the body), and a byte of it.
+_CHUNK_SIZE = re.compile(rb"\r\n(0{0,8}[1-9a-fA-F][0-9a-fA-F]{0,8})\r\n(?=.)", re.DOTALL)
 
 
 class Interceptor(Protocol):
@@ -202,21 +210,33 @@ class TeeStream:
     def __init__(self, stream: Any, capture: Capture) -> None:
         self._stream = stream
         self._capture = capture
+        self._parser = _http_parser(stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
+    def _arrived(self) -> int:
+        """How many chunks can be taken without waiting and without an error: they are here already."""
+        return 0 if self._parser is None else chunks_in(self._parser.trailing_data[0])
+
     def __iter__(self) -> Iterator[bytes]:
         with self._ending():
-            for chunk in self._stream:
-                self._capture.data(chunk)
-                yield chunk
+            stream = iter(self._stream)
+            for chunk in stream:
+                chunks = [chunk, *itertools.islice(stream, self._arrived())]
+                self._capture.data(*chunks)
+                yield from chunks
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         with self._ending():
-            async for chunk in self._stream:
-                self._capture.data(chunk)
-                yield chunk
+            stream = aiter(self._stream)
+            async for chunk in stream:
+                chunks = [chunk]
+                for _ in range(self._arrived()):
+                    chunks.append(await anext(stream))  # noqa: PERF401 - awaits nothing, and reads better than a comprehension
+                self._capture.data(*chunks)
+                for each in chunks:
+                    yield each
 
     def close(self) -> None:
         try:
@@ -247,6 +267,29 @@ class TeeStream:
             self._capture.end("closed")
             raise
         self._capture.end("complete")
+
+
+def _http_parser(stream: Any) -> Any:
+    """The `h11.Connection` that the chunks of a stream come from; None where it is another kind of stream.
+
+    A commit costs as much as the rest of a frame. When frames come faster than they are read, what one read of the socket
+    brought is committed together; what it brought only h11 knows, and the way to it leads through attributes that are
+    private to httpx and httpcore. Where one of them is missing (HTTP/2, aiohttp, a later version) each chunk is its own commit.
+    """
+    while stream is not None and not hasattr(stream, "_h11_state"):
+        held = vars(stream) if hasattr(stream, "__dict__") else {}
+        stream = next((held[name] for name in ("_stream", "_httpcore_stream", "_connection") if name in held), None)
+    parser = getattr(stream, "_h11_state", None)
+    return parser if hasattr(parser, "trailing_data") else None
+
+
+def chunks_in(buffer: bytes) -> int:
+    """How many chunks of a chunked body have come, the last one perhaps in part, in `buffer`, where a chunk has just ended."""
+    count = at = 0
+    while count < MAX_TOGETHER - 1 and (size := _CHUNK_SIZE.match(buffer, at)) is not None:
+        at = size.end() + int(size[1], 16)
+        count += 1
+    return count
 
 
 class ReadStream:

@@ -51,8 +51,7 @@ class RunWriter:
         """The log says so once `events` are committed; a failed append therefore leaves no gap."""
         last = events[-1]
         self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
-        for event in events:
-            self.counts[event.kind] += 1
+        self.counts.update([event.kind for event in events])
 
     def end(self, status: Status = "completed", *, error: str | None = None) -> None:
         """Write the run's last event; a second call changes nothing: an ending is written once."""
@@ -77,15 +76,15 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
     seq, before, t_ns = writer.seq, writer.hash, writer.t_ns
     now_ns, wall_ns = writer.now_ns(), time.time_ns()
     events = []
-    for entry in entries:
-        t_ns = max(t_ns, now_ns if entry.t_ns is None else entry.t_ns)
-        exchange = seq if entry.exchange == OWN_SEQ else entry.exchange
+    for kind, payload, step, task, exchange, at_ns in entries:
+        t_ns = max(t_ns, now_ns if at_ns is None else at_ns)
+        if exchange == OWN_SEQ:
+            exchange = seq
         # Bodies were scrubbed frame by frame, across frames too (redact_frames.py); whatever else is written, here.
-        payload = entry.payload if entry.kind in ("frame", "chunk") else writer.redactor.json(entry.payload)
+        if kind not in ("frame", "chunk"):
+            payload = writer.redactor.json(payload)
         digest = sha256(payload).digest()
-        before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, entry.kind, exchange, entry.step, entry.task, digest)
-        events.append(
-            Event(writer.run, seq, t_ns, wall_ns, entry.kind, entry.step, entry.task, exchange, payload, digest, before)
-        )
+        before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
+        events.append(Event(writer.run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before))
         seq += 1
     return events

@@ -164,7 +164,7 @@ def test_what_before_record_removes_is_not_in_the_log_of_a_replay() -> None:
 
 def test_a_stream_that_is_open_when_its_block_ends_is_recorded_as_closed_there() -> None:
     """The recording process did not die; and nothing is written behind the end of the run."""
-    with MessagesServer([Reply([text("Hello there, general Kenobi")])]) as server, client(server.url) as asking:
+    with MessagesServer([Reply([text("Hello there, general Kenobi")], gap_s=[0.05])]) as server, client(server.url) as asking:
         with retold.use_cassette(CASSETTE, record_mode="once"):
             stream = asking.messages.create(**body(), stream=True)
             first = next(iter(stream))
