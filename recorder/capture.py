@@ -161,6 +161,11 @@ class Capture:
             self._run.log.defer(lambda: self.end("closed"))
 
     @property
+    def frames(self) -> int:
+        """How many frames were recorded."""
+        return self._frames
+
+    @property
     def cost_usd(self) -> float | None:
         """What the exchange cost: as recorded, or by today's price; None where it is not known."""
         model = self.fold.message.get("model")

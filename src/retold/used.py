@@ -4,16 +4,17 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatch
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from .modes import ENVIRONMENT, RecordMode, in_ci
-from .recorder.capture import Capture, Place
+from .recorder.capture import Capture, Place, Price
 from .recorder.cassette import read_cassette, write_cassette
 from .recorder.errors import BlockedError, CassetteError, CassetteMissing, MissError
 from .recorder.exchange import Exchange, Request, header
@@ -57,22 +58,30 @@ class Settings:
     max_age: timedelta | None = None
     on_expired: OnExpired = "warn"
     log: EventLog | str | os.PathLike[str] | None = None
-    recordings: str | os.PathLike[str] | None = None
+    recordings: EventLog | str | os.PathLike[str] | None = None
     name: str | None = None
     before_keep: Callable[[Exchange], Exchange | None] | None = None
     is_overridden: bool = False
+    # Of servers, whose exchanges may come from a run, and whose recordings may go to the log alone:
+    recorded: Sequence[Exchange] | None = None
+    stamped: str = "pull"
+    price: Price | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    hint: str | None = None
 
 
 class UsedCassette:
     """A cassette in use: what was asked, what was played, what was recorded. Decides what becomes of each request."""
 
-    def __init__(self, path: Path, mode: RecordMode, settings: Settings) -> None:
+    def __init__(self, path: Path | None, mode: RecordMode, settings: Settings) -> None:
         self.path = path
+        self.source = settings.name or "the log" if path is None else str(path)
         self.record_mode: RecordMode = mode
         self.play_count = 0
         self.misses: list[str] = []
         self.drift: list[str] = []
         self.run: str | None = None
+        self.written: Path | None = None
         self._settings = settings
         self._redactor = Redactor(extra=settings.redact)
         self._closed = False
@@ -80,13 +89,13 @@ class UsedCassette:
         self.exchanges: tuple[Exchange, ...] = recorded
         self._matcher = Matcher(
             [*recorded, *(exchange for other in settings.also for exchange in read_cassette(other).exchanges)],
-            source=str(path),
+            source=self.source,
             redactor=self._redactor,
             rules=settings.rules,
             repeats=settings.repeats,
         )
         self._replayer = Replayer(self._matcher, settings.timing)
-        self._recorder = Recorder(self._begin)
+        self._recorder = Recorder(self.begin)
         self._log: EventLog | None = None
         self._writer: RunWriter | None = None
         self._calls: list[tuple[str, Capture]] = []
@@ -95,7 +104,7 @@ class UsedCassette:
         self._verified: list[tuple[Exchange | None, Capture]] = []
 
     def __repr__(self) -> str:
-        return f"<UsedCassette {self.path} {self.record_mode} {self.play_count} of {len(self.exchanges)} played>"
+        return f"<UsedCassette {self.source} {self.record_mode} {self.play_count} of {len(self.exchanges)} played>"
 
     def __len__(self) -> int:
         """How many exchanges it holds, those just recorded included."""
@@ -130,6 +139,11 @@ class UsedCassette:
         return len(self._calls)
 
     @property
+    def captures(self) -> list[Capture]:
+        """What was recorded, in the order it was asked for."""
+        return [capture for _, capture in self._calls]
+
+    @property
     def log(self) -> EventLog | None:
         """The log that the recording went to, where there was one."""
         return self._log
@@ -160,13 +174,16 @@ class UsedCassette:
             if self._settings.block_network:
                 raise _blocked(request)
             return "pass"
-        asked = self._filtered(to_request(request))
+        return self.decide(to_request(request))
+
+    def decide(self, request: Request) -> Exchange | Literal["pass", "record"]:
+        """What becomes of a request of the API: the exchange that answers it, or what to do with it. Raises MissError."""
+        asked = self._filtered(request)
         if asked is None:
             return "pass"
         if self._closed:
-            raise for_sdk(
-                MissError(f"{self.path} is no longer in use: {request.method} {request.url} came after its block ended.")
-            )
+            uri = self._redactor.url(request.uri)
+            raise for_sdk(MissError(f"{self.source} is no longer in use: {request.method} {uri} came after its block ended."))
         if self.record_mode in ("all", "rewrite", "verify") or (self.record_mode == "once" and not self._existed):
             return "record"
         if self.record_mode != "new_episodes":
@@ -181,7 +198,7 @@ class UsedCassette:
         try:
             exchange = self._matcher.take(asked)
         except MissError as miss:
-            text = f"{miss}\n{self._hint()}" if self._existed else f"no cassette at {self.path}.\n{self._hint()}"
+            text = f"{miss}\n{self._hint()}" if self._existed else f"no cassette at {self.source}.\n{self._hint()}"
             self.misses.append(text)
             raise for_sdk(MissError(text)) from None
         self.play_count += 1
@@ -189,6 +206,8 @@ class UsedCassette:
 
     def _hint(self) -> str:
         """How to record, for whoever reads a miss."""
+        if self._settings.hint is not None:
+            return self._settings.hint
         ci = " CI=true allows no recording unless one of the two overrides says so." if in_ci() else ""
         mode, what = ("new_episodes", "what is missing") if self._existed else ("once", "it")
         return f'Record {what} with record_mode="{mode}" (pytest: --retold-mode={mode}, elsewhere: {ENVIRONMENT}={mode}).{ci}'
@@ -204,42 +223,46 @@ class UsedCassette:
 
     # Recording
 
-    def _begin(self, request: Request) -> Capture:
+    def begin(self, request: Request) -> Capture:
+        """The capture of a request that is to be recorded. Raises LogError."""
         filtered = self._filtered(request)
         assert filtered is not None  # decided before
+        key = sha256(self._matcher.key(filtered).encode("utf-8", "surrogatepass")).hexdigest()
         with self._lock:
             writer = self._run_writer("live")
-            place = self._place(filtered)
-            capture = Capture(writer, filtered, place=place, session=self._session, redactor=self._redactor)
-            self._calls.append((self._matcher.key(filtered), capture))
+            capture = Capture(
+                writer, filtered, place=self._place(filtered, key), session=self._session, redactor=self._redactor,
+                price=self._settings.price,
+            )  # fmt: skip
+            self._calls.append((key, capture))
             self._open = [other for other in self._open if other.ending is None] + [capture]
             if self.record_mode == "verify":
                 self._verified.append((self._matcher.take_if_any(filtered), capture))
         return capture
 
-    def _place(self, request: Request) -> Place:
+    def _place(self, request: Request, key: str) -> Place:
         """Which call, and which attempt of it: the SDK counts its retries in a header.
 
         Of several identical calls at once a retry belongs to the first that has failed as often as it says.
         """
         retry = header(request.headers, "x-stainless-retry-count") or "0"
         attempts: dict[int, Capture] = {}
-        for key, capture in self._calls:
-            if key == self._matcher.key(request):
+        for other, capture in self._calls:
+            if other == key:
                 attempts[capture.place.call] = capture
         for call, last in attempts.items():
             if retry == str(last.place.attempt) and last.ending in ("http_error", "no_response"):
-                return Place(call=call, attempt=last.place.attempt + 1)
-        return Place(call=max((capture.place.call for _, capture in self._calls), default=0) + 1)
+                return Place(call=call, attempt=last.place.attempt + 1, stamped=self._settings.stamped)
+        last_call = max((capture.place.call for _, capture in self._calls), default=0)
+        return Place(call=last_call + 1, stamped=self._settings.stamped)
 
     def _run_writer(self, mode: Literal["live", "mock"]) -> RunWriter:
         if self._writer is None:
             log = self._settings.log or self._settings.recordings
             self._log = log if isinstance(log, EventLog) else EventLog(log)
-            data = {"cassette": str(self.path), "record_mode": self.record_mode}
-            self._writer = self._log.start(
-                name=self._settings.name or self.path.stem, mode=mode, data=data, redactor=self._redactor
-            )
+            data = {"cassette": None if self.path is None else str(self.path), "record_mode": self.record_mode}
+            name = self._settings.name or ("recording" if self.path is None else self.path.stem)
+            self._writer = self._log.start(name=name, mode=mode, data={**data, **self._settings.data}, redactor=self._redactor)
             self._session = Session()
             self.run = self._writer.run
         return self._writer
@@ -262,6 +285,10 @@ class UsedCassette:
     # Loading and saving
 
     def _load(self) -> tuple[bool, tuple[Exchange, ...]]:
+        if self._settings.recorded is not None:
+            return True, tuple(self._settings.recorded)
+        if self.path is None:
+            return False, ()
         try:
             exchanges = read_cassette(self.path).exchanges
         except CassetteMissing:
@@ -280,7 +307,7 @@ class UsedCassette:
         age = datetime.now(UTC) - datetime.fromisoformat(min(stamps))
         if age <= limit:
             return
-        what = f"{self.path} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
+        what = f"{self.source} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
         if self._settings.on_expired == "fail":
             raise CassetteError(f'{what}. Record it again with record_mode="rewrite".')
         may_record = self.record_mode != "verify" and not self._settings.is_overridden and not in_ci()
@@ -290,24 +317,25 @@ class UsedCassette:
             warnings.warn(f'{what}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=5)
 
     def close(self, *, kept: bool, error: BaseException | None = None) -> None:
-        """End the use; what was recorded becomes the cassette if it is to be kept."""
+        """End the use, as failed where there is an error; what was recorded becomes the cassette if it is to be kept."""
         if self._closed:
             return
         self._closed = True
         if self._writer is not None and self._log is not None:
             for capture in self._open:
                 capture.end("closed")  # whoever goes on reading a stream after the block is no longer recorded
-            if kept:
+            if kept and error is None:
                 self._writer.end("completed")
             else:
                 what = f"{type(error).__name__}: {error}"
                 self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
-            if kept and self._calls and self.record_mode != "verify":
+            if kept and self.path is not None and self._calls and self.record_mode != "verify":
                 new = [exchange for exchange in exchanges_of(self._log, self._writer.run) if exchange.stamped != "replay"]
                 if self._settings.before_keep is not None:
                     new = [left for exchange in new if (left := self._settings.before_keep(exchange)) is not None]
                 write_cassette(self.path, self._to_keep(new))
-            if self._log is not self._settings.log:
+                self.written = self.path
+            if self._log is not self._settings.log and self._log is not self._settings.recordings:
                 self._log.close()
         if self.record_mode == "verify":
             self._report_drift()
@@ -324,7 +352,7 @@ class UsedCassette:
         for recorded, capture in self._verified:
             self.drift += drift_between(recorded, capture)
         if self.drift:
-            text = f"{self.path}: the API answers otherwise than recorded:\n" + "\n".join(f"  {line}" for line in self.drift)
+            text = f"{self.source}: the API answers otherwise than recorded:\n" + "\n".join(f"  {line}" for line in self.drift)
             warnings.warn(text, DriftWarning, stacklevel=4)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from ..recorder.errors import RetoldError
-from . import export, import_, ls, play, run, show, tail
+from . import export, import_, ls, play, record, replay, run, show, tail
 
 app = typer.Typer(
     name="retold",
@@ -55,6 +55,8 @@ def _piped(function: Callable[..., None]) -> Callable[..., None]:
 
 for name, function in (
     ("run", run.run),
+    ("record", record.record),
+    ("replay", replay.replay),
     ("ls", ls.ls),
     ("show", show.show),
     ("play", play.play),

@@ -23,6 +23,9 @@ TimingOption = Annotated[
 IdleLimit = Annotated[
     str | None, typer.Option("--idle-limit", metavar="DURATION", help="Shorten longer pauses to this, e.g. 2s.")
 ]
+UpstreamOption = Annotated[
+    str, typer.Option("--upstream", metavar="URL", help="The API that requests go to.", envvar="ANTHROPIC_BASE_URL")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique prefix of one, a name, last, or last~N.")]
 
 

@@ -1,0 +1,75 @@
+"""A recorded exchange told to a client over HTTP: the recorded bytes at their pace, and the recorded ending.
+
+What comes from the recording is status, reason phrase, headers and body. How the bytes are framed is told anew: stored lengths
+often lie, and pieces may be handed on together.
+"""
+
+import time
+
+from ..recorder.exchange import Exchange, Response
+from ..recorder.http1 import Asked, Client, head_bytes
+from .player import head_ns, play_async, timeline_of, wait_until_async
+from .timing import Timing
+
+LINGER_S = 0.1
+"""How long a cut waits after the last byte: Claude Code loses what it has not yet read when the connection breaks at once."""
+
+_FRAMING = frozenset({"transfer-encoding", "content-length", "connection", "keep-alive"})
+_RESETS = ("ConnectionResetError", "BrokenPipeError", "ReadError")
+
+
+async def retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client) -> bool:
+    """Answer a request with a recorded exchange; returns whether the connection goes on."""
+    began_ns = time.monotonic_ns()
+    timeline = timeline_of(exchange, timing)
+    response = exchange.response
+    if response is None:
+        await wait_until_async(began_ns + timeline.at(exchange.ended_ns))
+        return await _break_off(exchange, client)
+    await wait_until_async(began_ns + head_ns(exchange, timeline))
+    has_body = asked.method != "HEAD" and response.status not in (204, 304)
+    headers, chunked = _headers(exchange, response, asked, has_body=has_body, instant=timing.is_instant)
+    client.write(head_bytes(response.status, response.reason, headers))
+    async for data in play_async(exchange, timeline, began_ns):
+        if has_body:
+            client.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            await client.drain()
+    if exchange.ending in ("cut", "closed"):
+        return await _break_off(exchange, client)
+    if chunked and has_body:
+        client.write(b"0\r\n\r\n")
+    return asked.keeps_alive
+
+
+def _headers(
+    exchange: Exchange, response: Response, asked: Asked, *, has_body: bool, instant: bool
+) -> tuple[list[tuple[str, str]], bool]:
+    """The recorded headers with framing that fits what is sent, and whether that is in chunks."""
+    stored = response.header("content-length")
+    whole = exchange.ending not in ("cut", "closed")
+    length = str(len(response.body)) if whole and has_body else stored
+    is_counted = stored is not None and (whole or (stored.isdecimal() and int(stored) > len(response.body)))
+    chunked = has_body and not is_counted and asked.http_version == "1.1"
+    headers, framing = [], ("transfer-encoding", "chunked") if chunked else ("content-length", length) if is_counted else None
+    for name, value in response.headers:
+        if name.lower() not in _FRAMING:
+            headers.append((name, value))
+        elif framing is not None and name.lower() == framing[0]:
+            headers.append((name, framing[1] or ""))
+            framing = None
+    if framing is not None:
+        headers.append((framing[0], framing[1] or ""))
+    if not asked.keeps_alive:
+        headers.append(("Connection", "close"))
+    if instant and (response.status in (408, 409, 429) or response.status >= 500):
+        # SDKs wait half a second and more before they repeat a call; there is nobody to be spared here.
+        headers = [*(pair for pair in headers if pair[0].lower() != "retry-after-ms"), ("retry-after-ms", "1")]
+    return headers, chunked
+
+
+async def _break_off(exchange: Exchange, client: Client) -> bool:
+    """End as the recording does: without a word, or with a reset."""
+    await client.wait_gone(LINGER_S)
+    if exchange.failure is not None and exchange.failure.type.rpartition(".")[2] in _RESETS:
+        await client.reset()
+    return False

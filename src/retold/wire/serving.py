@@ -1,0 +1,114 @@
+"""What a server does with each request: play the exchange that a cassette holds for it, or send it on and record it."""
+
+import asyncio
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import unquote
+
+from ..recorder.errors import MissError, RetoldError
+from ..recorder.exchange import Exchange
+from ..recorder.http1 import Asked, Client, head_bytes, refusal
+from ..recorder.proxy import Relay, to_request
+from ..recorder.upstream import Upstream
+from ..replay.server import retell
+from ..replay.timing import INSTANT, Timing
+from ..used import UsedCassette
+from .gate import Gate
+
+MISS_STATUS = 418
+"""A status that the API never sends. Claude Code and the SDKs show its text and do not ask again; 404, 401 and 409 differ."""
+
+CASSETTE_HEADER = "x-retold-cassette"
+_NAMED = re.compile(r"/cassette/([^/?]+)(/[^?]*)?(\?.*)?")
+_THREADED_BYTES = 256 * 1024
+"""Requests above this are matched in a thread: reading their JSON would hold up every other stream."""
+
+
+@dataclass
+class Serving:
+    """The cassettes a server has in use, by name, and where requests go that are to be recorded.
+
+    A client names a cassette by the path `/cassette/NAME` before its own or in the header x-retold-cassette; where there is
+    only one it need not.
+    """
+
+    uses: Mapping[str, UsedCassette]
+    upstream: Upstream
+    timing: Timing = INSTANT
+    gate: Gate = field(default_factory=Gate)
+    failures: list[RetoldError] = field(default_factory=list)
+
+    def answerer(self) -> "_Connection":
+        """Answers the requests of one connection."""
+        return _Connection(self)
+
+    def use_of(self, asked: Asked) -> tuple[UsedCassette, Asked]:
+        """The cassette that a request names, and the request without its name. Raises MissError."""
+        name, target = asked.header(CASSETTE_HEADER), asked.target
+        if (match := _NAMED.fullmatch(target)) is not None:
+            name, target = unquote(match[1]), (match[2] or "/") + (match[3] or "")
+        if name is None and len(self.uses) == 1:
+            (use,) = self.uses.values()
+        elif name is not None and name in self.uses:
+            use = self.uses[name]
+        else:
+            known = ", ".join(self.uses)
+            raise MissError(
+                f"no cassette is called {name!r}; there are {known}."
+                if name is not None
+                else f"name a cassette, by the path /cassette/NAME or the header {CASSETTE_HEADER}; there are {known}."
+            )
+        return use, Asked(asked.method, target, asked.headers, asked.body, asked.http_version)
+
+    def health(self) -> bytes:
+        """Answers /health: that the server is there, and what has become of its cassettes."""
+        cassettes = {
+            name: {
+                "mode": use.record_mode, "exchanges": len(use.exchanges), "played": use.play_count,
+                "unplayed": len(use.unplayed), "recorded": use.recorded, "misses": len(use.misses),
+            }
+            for name, use in self.uses.items()
+        }  # fmt: skip
+        body = json.dumps({"status": "ok", "cassettes": cassettes}).encode()
+        return head_bytes(200, "OK", [("content-type", "application/json"), ("content-length", str(len(body)))]) + body
+
+
+class _Connection:
+    """Answers the requests of one client's connection."""
+
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self._relay = Relay(serving.upstream)
+
+    async def answer(self, asked: Asked, client: Client) -> bool:
+        serving = self._serving
+        if (refused := serving.gate.refuses(asked)) is not None:
+            client.write(refusal(refused[0], "permission_error", refused[1], closes=True))
+            return False
+        if asked.target == "/health" and asked.method in ("GET", "HEAD"):
+            client.write(serving.health() if asked.method == "GET" else serving.health().partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+            return asked.keeps_alive
+        try:
+            use, asked = serving.use_of(asked)
+            match await self._decide(use, asked):
+                case Exchange() as exchange:
+                    return await retell(exchange, serving.timing, asked, client)
+            return await self._relay.forward(asked, client, use.begin)
+        except MissError as miss:
+            client.write(refusal(MISS_STATUS, "invalid_request_error", str(miss)))
+            return asked.keeps_alive
+        except RetoldError as error:  # nothing reaches a client that is not in the log
+            serving.failures.append(error)
+            return False
+
+    async def _decide(self, use: UsedCassette, asked: Asked) -> Exchange | Literal["pass", "record"]:
+        request = to_request(asked, self._serving.upstream)
+        if len(asked.body) > _THREADED_BYTES:
+            return await asyncio.to_thread(use.decide, request)
+        return use.decide(request)
+
+    def close(self) -> None:
+        self._relay.close()

@@ -1,0 +1,51 @@
+"""What came of a recording or a replay, in one line."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..handlers.text import plural
+from ..recorder.capture import Capture
+from ..replay.matcher import note_unplayed
+from ..used import UsedCassette
+
+_ENDINGS = {
+    "complete": "complete", "closed": "closed early", "cut": "cut", "error_event": "ended in an error event",
+    "http_error": "HTTP error", "no_response": "without a response",
+}  # fmt: skip
+
+
+def recorded_line(use: UsedCassette) -> str:
+    """`recorded 3 exchanges (2 complete, 1 cut), 198 frames, 75 in + 70 out tokens, $0.0012, run 1a2b3c4d in LOG and FILE`."""
+    captures = use.captures
+    endings = Counter(capture.ending or "cut" for capture in captures)
+    parts = [
+        f"{plural(len(captures), 'exchange')} ({', '.join(f'{n} {_ENDINGS[ending]}' for ending, n in endings.items())})",
+        plural(sum(capture.frames for capture in captures), "frame"),
+        *_spent(captures),
+    ]
+    assert use.log is not None
+    assert use.run is not None
+    where = f"run {use.run[:8]} in {use.log.path}"
+    return f"recorded {', '.join(parts)}: {where}{'' if use.written is None else f' and {use.written}'}"
+
+
+def _spent(captures: Sequence[Capture]) -> list[str]:
+    """Tokens and cost, as far as they are known."""
+    usages = [capture.fold.usage for capture in captures if capture.fold.usage]
+    if not usages:
+        return []
+    counts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+    asked = sum(usage.get(name) or 0 for usage in usages for name in counts)
+    said = sum(usage.get("output_tokens") or 0 for usage in usages)
+    costs = [capture.cost_usd for capture in captures if capture.fold.usage]
+    known = [cost for cost in costs if cost is not None]
+    money = "cost unknown" if not known else f"{'' if len(known) == len(costs) else 'more than '}${sum(known):.4f}"
+    return [f"{asked:,} in + {said:,} out tokens", money]
+
+
+def replayed_line(use: UsedCassette, source: str | Path) -> str:
+    """`replayed 3 of 4 exchanges from FILE; 1 recorded exchange not played`."""
+    left = use.unplayed
+    line = f"replayed {use.play_count} of {plural(len(use.exchanges), 'exchange')} from {source}"
+    return f"{line}; {note_unplayed(left)}" if left else line

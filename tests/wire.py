@@ -1,0 +1,128 @@
+"""Servers of retold in this process, raw clients for them, and a child program that asks as it is told."""
+
+import asyncio
+import contextlib
+import hashlib
+import http.client
+import json
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from retold.recorder.exchange import Exchange
+from retold.recorder.http1 import Answerer, Server
+from retold.recorder.log import EventLog
+from retold.recorder.upstream import Upstream
+from retold.replay.rules import DEFAULT_RULES
+from retold.replay.timing import INSTANT, Timing
+from retold.used import Settings, UsedCassette
+from retold.wire.serving import Serving
+from tests.clients import NOWHERE, body
+
+CHILD = Path(__file__).parent / "wire_child.py"
+
+
+def asks(*prompts: str) -> list[str]:
+    """The command of a child that asks each prompt in turn and prints a line of JSON for each answer."""
+    return [sys.executable, "-S", "-E", str(CHILD), *prompts]
+
+
+@contextlib.contextmanager
+def running(make: Callable[[], Answerer]) -> Iterator[Server]:
+    """A server in a thread of its own."""
+    server = Server(make)
+    loop = asyncio.new_event_loop()
+    stop = asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(server.run(stop.wait())))
+    thread.start()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        loop.close()
+
+
+@dataclass
+class Wire:
+    """A server in this process with one cassette in use, and the log it records to."""
+
+    server: Server
+    use: UsedCassette
+    serving: Serving
+    log: EventLog
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+
+@contextlib.contextmanager
+def wire(
+    upstream: str = NOWHERE, *, mode: Any = "rewrite", path: Path | None = None, recorded: list[Exchange] | None = None,
+    timing: Timing = INSTANT, **settings: Any,
+) -> Iterator[Wire]:  # fmt: skip
+    """Record what goes to `upstream`, or with mode none replay `recorded` or the cassette at `path`."""
+    with EventLog("wire.db") as log:
+        own = Settings(timing=timing, rules=DEFAULT_RULES, recordings=log, name="wire", recorded=recorded, stamped="arrival")
+        use = UsedCassette(path, mode, own)
+        serving = Serving({"wire": use}, Upstream.parse(upstream), timing, **settings)
+        with running(serving.answerer) as server:
+            yield Wire(server, use, serving, log)
+        use.close(kept=True)
+
+
+def request_bytes(prompt: str = "hi", *, head: str = "", path: str = "/v1/messages", **fields: Any) -> bytes:
+    """A request as bytes; `head` are further header lines, each with its end."""
+    data = json.dumps(body(prompt, **fields)).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+def raw(url: str, data: bytes) -> bytes:
+    """What comes back on a connection until the server closes it. Raises OSError where it is reset."""
+    with connected(url) as sock:
+        sock.sendall(data)
+        return rest(sock)
+
+
+def connected(url: str) -> socket.socket:
+    return socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=20)
+
+
+def rest(sock: socket.socket) -> bytes:
+    received = b""
+    while data := sock.recv(65536):
+        received += data
+    return received
+
+
+@dataclass
+class Answer:
+    """An answer as a client saw it."""
+
+    status: int
+    reason: str
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.body).hexdigest()
+
+
+def post(
+    url: str, prompt: str = "hi", *, path: str = "/v1/messages", headers: dict[str, str] | None = None, **fields: Any
+) -> Answer:
+    """Ask over a connection of its own."""
+    connection = http.client.HTTPConnection(urlsplit(url).hostname or "", urlsplit(url).port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request(
+            "POST", path, json.dumps(body(prompt, **fields)), {"content-type": "application/json", **(headers or {})}
+        )
+        response = connection.getresponse()
+        return Answer(response.status, response.reason, dict(response.getheaders()), response.read())
