@@ -11,13 +11,14 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
-from . import store
-from .errors import InputError, LogError
+from . import ledger, store
+from .errors import LogError
 from .events import Entry, Event, encode
+from .listing import COUNTED, Listing, RunInfo, count
 from .messages import Message
 from .redact import Redactor
 from .writer import Mode, RunWriter, Status, seal_all
@@ -39,22 +40,6 @@ _COLUMNS = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest
 def default_path() -> Path:
     """`RETOLD_DB`, or `.retold/log.db` under the working directory."""
     return Path(os.environ.get("RETOLD_DB") or DEFAULT_PATH)
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """A run as a listing shows it; times are nanoseconds since the epoch. Numbers of an open run are not yet counted."""
-
-    run: str
-    name: str
-    mode: str
-    status: str
-    started_ns: int
-    ended_ns: int | None
-    messages: int
-    exchanges: int
-    frames: int
-    error: str | None
 
 
 class EventLog:
@@ -110,6 +95,7 @@ class EventLog:
                     "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)",
                     (writer.run, name, mode, events[0].wall_ns),
                 )
+                ledger.enter(connection, writer.run, "started", 0, events[0].hash)
             writer.moved_past(events)
         self._notify()
         return writer
@@ -139,7 +125,7 @@ class EventLog:
     def end(self, writer: RunWriter, status: Status, error: str | None) -> None:
         """Write the last event of a run and its line in the listing."""
         self._do_deferred()
-        counts = {key: writer.counts[kind] for key, kind in _COUNTED.items()}
+        counts = {key: writer.counts[kind] for key, kind in COUNTED.items()}
         last = Entry("run.ended", encode({"status": status, "error": error, **counts}))
         with self._lock:
             connection = self._writable()
@@ -171,8 +157,9 @@ class EventLog:
         connection.execute(_INSERT, _to_row(event))
         connection.execute(
             "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
-            (status, error, *(counts[key] for key in _COUNTED), ended_ns, event.run),
+            (status, error, *(counts[key] for key in COUNTED), ended_ns, event.run),
         )
+        ledger.enter(connection, event.run, "ended", event.seq, event.hash)
 
     def _transaction(self, connection: sqlite3.Connection) -> "_Transaction":
         return _Transaction(self, connection)
@@ -204,7 +191,7 @@ class EventLog:
         last = self._row(connection, run)
         writer = RunWriter(self, run, "")
         writer.moved_past([last])
-        counts = self._count(connection, run)
+        counts = count(connection, run)
         entry = Entry("run.ended", encode({"status": "interrupted", "error": None, **counts}), t_ns=last.t_ns)
         self._insert_end(connection, seal_all(writer, [entry])[0], "interrupted", None, counts, ended_ns=last.wall_ns)
         self._alive.forget(run)
@@ -220,43 +207,16 @@ class EventLog:
 
     def runs(self, *, limit: int | None = None) -> list[RunInfo]:
         """The runs, newest first. One whose writer died without ending it has the status `interrupted`."""
-        connection = self._readable()
-        try:
-            rows = connection.execute(
-                "SELECT run, name, mode, status, started_ns, ended_ns, messages, exchanges, frames, error FROM runs "
-                "ORDER BY id DESC LIMIT ?",
-                (-1 if limit is None else limit,),
-            ).fetchall()
-            return [self._listed(connection, RunInfo(*row)) for row in rows]
-        finally:
-            connection.close()
-
-    def _listed(self, connection: sqlite3.Connection, info: RunInfo) -> RunInfo:
-        if info.status != "running":
-            return info
-        counts: dict[str, Any] = self._count(connection, info.run)
-        return replace(info, status="running" if self._alive.is_alive(info.run) else "interrupted", **counts)
+        with closing(self.reader()) as connection:
+            return self._listing(connection).select(limit=limit)
 
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
-        runs = self.runs()
-        if not runs:
-            raise InputError(f"the log {self.path} holds no runs yet. Record or replay one first: retold run WORKFLOW.")
-        if ref == "last" or ref.startswith("last~"):
-            back = ref.removeprefix("last").removeprefix("~") or "0"
-            if back.isdecimal() and back.isascii() and int(back) < len(runs):
-                return runs[int(back)]
-            raise InputError(f"no run {ref!r}: the log {self.path} holds {len(runs)} run{'' if len(runs) == 1 else 's'}.")
-        for matches in ([r for r in runs if r.run == ref], [r for r in runs if r.name == ref][:1]):
-            if matches:
-                return matches[0]
-        matches = [r for r in runs if ref and r.run.startswith(ref)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            ids = ", ".join(r.run for r in matches[:5])
-            raise InputError(f"{ref!r} is the beginning of {len(matches)} runs: {ids}. Give more of the id.")
-        raise InputError(f"no run {ref!r} in the log {self.path}. `retold ls` lists them; `last` is the newest.")
+        with closing(self.reader()) as connection:
+            return self._listing(connection).find(ref)
+
+    def _listing(self, connection: sqlite3.Connection) -> Listing:
+        return Listing(connection, self.path, self._alive.is_alive)
 
     def events(
         self,
@@ -268,7 +228,7 @@ class EventLog:
         step: str | None = None,
     ) -> Iterator[Event]:
         """The events of a run in order, from the one after `after`, page by page in flat memory."""
-        connection = self._readable()
+        connection = self.reader()
         try:
             while page := self._page(connection, run, after, kinds, exchange, step):
                 yield from page
@@ -294,7 +254,7 @@ class EventLog:
         With `kinds`, the events that `until` looks for must be among them; `run.ended` always is.
         """
         wanted = None if kinds is None else (*kinds, "run.ended")
-        connection = self._readable()
+        connection = self.reader()
         try:
             while True:
                 seen, alive = self._appends, self._alive.is_alive(run)
@@ -316,7 +276,8 @@ class EventLog:
         finally:
             connection.close()
 
-    def _readable(self) -> sqlite3.Connection:
+    def reader(self) -> sqlite3.Connection:
+        """A read-only connection, for questions that have no method here; whoever asks closes it. Raises LogError."""
         return store.open_for_reading(self.path)
 
     def _page(
@@ -344,13 +305,6 @@ class EventLog:
     def _row(self, connection: sqlite3.Connection, run: str) -> Event:
         query = f"SELECT {_COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
         return _to_event(connection.execute(query, (run,)).fetchone())
-
-    def _count(self, connection: sqlite3.Connection, run: str) -> dict[str, int]:
-        kinds = dict(connection.execute("SELECT kind, count(*) FROM events WHERE run = ? GROUP BY kind", (run,)).fetchall())
-        return {key: kinds.get(kind, 0) for key, kind in _COUNTED.items()}
-
-
-_COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
 
 
 class _Transaction:

@@ -8,6 +8,8 @@ log needs nothing but one PRAGMA.
 
 from sqlite_utils import Database, Migrations
 
+from . import ledger
+
 migrations = Migrations("retold")
 
 EVENTS = """
@@ -78,6 +80,50 @@ FROM events WHERE kind = 'exchange.ended' AND kind <> 'frame' AND json_extract(p
 """
 
 
+LEDGER = """
+CREATE TABLE ledger (
+    n INTEGER PRIMARY KEY,
+    run TEXT NOT NULL,
+    what TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    chain BLOB NOT NULL
+);
+CREATE TRIGGER ledger_is_not_changed BEFORE UPDATE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER ledger_is_not_removed BEFORE DELETE ON ledger
+BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+"""
+
+ERASING = """
+CREATE TABLE erasing (run TEXT NOT NULL, seq INTEGER, PRIMARY KEY (run, seq));
+DROP TRIGGER events_are_not_changed;
+DROP TRIGGER events_are_not_removed;
+CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events WHEN NOT (
+    NEW.run = OLD.run AND NEW.seq = OLD.seq AND NEW.t_ns = OLD.t_ns AND NEW.wall_ns = OLD.wall_ns AND NEW.kind = OLD.kind
+    AND NEW.step = OLD.step AND NEW.task = OLD.task AND NEW.exchange IS OLD.exchange AND NEW.digest = OLD.digest
+    AND NEW.hash = OLD.hash AND NEW.schema = OLD.schema
+    AND EXISTS (SELECT 1 FROM erasing WHERE run = OLD.run AND seq = OLD.seq)
+)
+BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+CREATE TRIGGER events_are_not_removed BEFORE DELETE ON events
+WHEN NOT EXISTS (SELECT 1 FROM erasing WHERE run = OLD.run AND seq IS NULL)
+BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
+"""
+"""`erasing` is empty but inside a transaction of erasure.py: it names the payloads that are being replaced, or with seq NULL
+the run that is being pruned. Header, digest and hash never change."""
+
+TOOL_USES = """
+CREATE VIEW tool_uses AS
+SELECT e.run, e.seq, e.t_ns, e.wall_ns, e.step, e.task, e.exchange, json_extract(b.value, '$.id') AS id,
+       json_extract(b.value, '$.name') AS name, json_extract(b.value, '$.input') AS input
+FROM events e, json_each(e.payload, '$.message.content') b
+WHERE e.kind = 'message' AND e.kind <> 'frame' AND json_extract(e.payload, '$.type') = 'assistant'
+  AND json_type(e.payload, '$.message.content') = 'array'
+  AND b.type = 'object' AND json_extract(b.value, '$.type') IN ('tool_use', 'server_tool_use', 'mcp_tool_use');
+"""
+
+
 @migrations()
 def m001_log(db: Database) -> None:
     """The first version of the log."""
@@ -86,12 +132,28 @@ def m001_log(db: Database) -> None:
     db.execute("PRAGMA user_version = 1")
 
 
+@migrations()
+def m002_ledger(db: Database) -> None:
+    """Runs are chained to each other, payloads can be erased, tool uses have a view."""
+    for statements in (LEDGER, ERASING, TOOL_USES):
+        _script(db, statements)
+    for (run,) in db.execute("SELECT run FROM runs ORDER BY id").fetchall():
+        ends = "SELECT kind, seq, hash FROM events WHERE run = ? ORDER BY seq"
+        first = db.execute(f"{ends} LIMIT 1", (run,)).fetchone()
+        last = db.execute(f"{ends} DESC LIMIT 1", (run,)).fetchone()
+        if first is not None:
+            ledger.enter(db.conn, run, "started", first[1], first[2])
+        if last is not None and last[0] == "run.ended":
+            ledger.enter(db.conn, run, "ended", last[1], last[2])
+    db.execute("PRAGMA user_version = 2")
+
+
 def _script(db: Database, statements: str) -> None:
     """`executescript` commits what is open, so a script is fed statement by statement."""
     pending = ""
     for line in statements.splitlines(keepends=True):
         pending += line
-        if line.rstrip().endswith(";") and (not pending.lstrip().startswith("CREATE TRIGGER") or "END;" in pending):
+        if line.rstrip().endswith(";") and ("CREATE TRIGGER" not in pending or "END;" in pending):
             db.execute(pending)
             pending = ""
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from .errors import LogError, LogVersionError
 
-VERSION = 1
+VERSION = 2
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""
 
 APPLICATION_ID = 0x7265746C  # "retl": tells a log from any other SQLite file

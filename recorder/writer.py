@@ -13,7 +13,9 @@ from .redact import Redactor
 if TYPE_CHECKING:
     from .log import EventLog
 
-Mode = Literal["live", "mock", "import"]
+Mode = Literal["live", "mock", "import", "audit"]
+"""`audit`: a run that says what was done to the log itself: erased, redacted, pruned."""
+
 Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .recorder.errors import RunError as RunError
     from .recorder.errors import WorkflowError as WorkflowError
     from .recorder.events import Event as Event
+    from .recorder.listing import RunInfo as RunInfo
     from .recorder.log import EventLog as EventLog
-    from .recorder.log import RunInfo as RunInfo
     from .recorder.messages import Message as Message
     from .replay.timing import Timing as Timing
     from .used import DriftWarning as DriftWarning
@@ -53,7 +53,8 @@ _HOMES = {
         "WorkflowError",
     ),
     "recorder.events": ("Event",),
-    "recorder.log": ("EventLog", "RunInfo"),
+    "recorder.listing": ("RunInfo",),
+    "recorder.log": ("EventLog",),
     "recorder.messages": ("Message",),
     "replay.timing": ("Timing",),
     "cassettes": ("use_cassette",),

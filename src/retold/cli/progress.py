@@ -1,0 +1,33 @@
+"""Progress of anything that takes more than a second: one line on stderr that comes and goes, on a terminal only."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+AFTER_S = 1.0
+EVERY_S = 0.1
+
+
+@contextmanager
+def progress(verb: str, noun: str) -> Iterator[Callable[[int], None]]:
+    """Yields what is to be told of the count so far: shown as `checked 12,000 events`, wiped at the end."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    due = time.monotonic() + AFTER_S
+    shown = False
+
+    def tell(count: int) -> None:
+        nonlocal due, shown
+        if time.monotonic() >= due:
+            sys.stderr.write(f"\r\x1b[K{verb} {count:,} {noun}")
+            sys.stderr.flush()
+            due, shown = time.monotonic() + EVERY_S, True
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

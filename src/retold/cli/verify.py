@@ -1,0 +1,97 @@
+"""retold verify: whether anything in the log was changed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import Db, Json, print_json
+
+if TYPE_CHECKING:
+    from ..audit.verify import Report
+
+
+def verify(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="An id, prefix, name, last, or last~N.", show_default="every run")
+    ] = None,
+    head: Annotated[
+        bool, typer.Option("--head", help="Print the head of the log, to keep elsewhere, and check nothing.")
+    ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="HEAD",
+            help="A head printed earlier, or a file that holds one: prove that nothing before it changed.",
+        ),
+    ] = None,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Check the hash chain of every run and name the first row that was edited, removed, inserted, moved or cut off.
+
+    Exit code 0: nothing was changed. 1: something was.
+
+    Example: retold verify --against head.txt
+    """
+    from contextlib import closing
+
+    from ..audit.verify import verify as check
+    from ..handlers.text import clean
+    from ..recorder import ledger
+    from ..recorder.errors import InputError
+    from ..recorder.ledger import Head
+    from ..recorder.log import EventLog
+    from .progress import progress
+
+    log = EventLog(db)
+    if head:
+        if run is not None or against is not None:
+            raise InputError("--head prints the head of the whole log; leave out RUN and --against.")
+        with closing(log.reader()) as connection:
+            now = ledger.head(connection)
+        print_json({"head": str(now)}) if json else print(now)
+        return
+    kept = None if against is None else Head.parse(_text_of(against))
+    only = None if run is None else log.find(run).run
+    with progress("checked", "events") as told:
+        report = check(log, only, against=kept, progress=told)
+    if json:
+        print_json(report.as_dict())
+    else:
+        for finding in report.findings:
+            event = "" if finding.seq is None else f"event {finding.seq}"
+            where = ", ".join(filter(None, (f"run {finding.run}" if finding.run else "the log", event)))
+            print(clean(f"{where}: {finding.what}: {finding.detail}"))
+        print(_summary(report, against is not None))
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _text_of(head: str) -> str:
+    """A head is given as it was printed, or as a file that holds it."""
+    try:
+        return Path(head).read_text() if Path(head).is_file() else head
+    except (OSError, UnicodeDecodeError) as error:
+        from ..recorder.errors import InputError
+
+        raise InputError(f"cannot read the head in {head}: {error}.") from error
+
+
+def _summary(report: "Report", against: bool) -> str:
+    from ..handlers.text import plural
+
+    parts = [f"{plural(report.runs, 'run')}, {report.events:,} events"]
+    if report.open:
+        parts.append(f"{report.open} open")
+    for count, done in ((report.erased, "erased"), (report.redacted, "redacted")):
+        if count:
+            parts.append(f"{plural(count, 'payload')} {done}")
+    if report.pruned:
+        parts.append(f"{plural(report.pruned, 'run')} pruned")
+    if report.ok:
+        verdict = "unchanged since the head" if against else "nothing was changed"
+    else:
+        verdict = plural(len(report.findings), "finding")
+    return f"{verdict}: {', '.join(parts)}"

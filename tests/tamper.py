@@ -1,0 +1,68 @@
+"""Logs to tamper with, and somebody who can: SQL on the file itself, with the triggers gone."""
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+
+from retold.audit.chain import Finding
+from retold.audit.verify import Report, verify
+from retold.recorder.events import Entry, encode
+from retold.recorder.ledger import Head
+from retold.recorder.log import EventLog
+
+FIELDS = "t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
+"""What a row says apart from its key."""
+
+
+def write_log(path: Path, *, runs: int = 4, events: int = 250) -> list[str]:
+    """Write a log of so many runs of so many events each, and return the runs."""
+    written = []
+    with EventLog(path) as log:
+        for number in range(runs):
+            with log.start(name=f"run {number}", mode="live") as writer:
+                writer.note("message", {"type": "user", "message": {"role": "user", "content": f"question {number}"}}, step="ask")
+                entries = [Entry("frame", b"event: x\ndata: %d/%d\n\n" % (number, at), "ask") for at in range(events - 4)]
+                writer.append(*entries)
+                writer.append(Entry("x.unknown", encode({"bytes": "\u00e9"}), "ask", "t1", exchange=1))
+            written.append(writer.run)
+    return written
+
+
+def tamper(path: Path, *statements: str, values: tuple[object, ...] = ()) -> None:
+    """Run SQL on a log as somebody would who may do anything: triggers are dropped and put back."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            connection.execute(statement, values if "?" in statement else ())
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for _, sql in triggers:
+            if sql.partition(" ON ")[2].split()[0] in tables:
+                connection.execute(sql)
+        connection.commit()
+
+
+def copied(path: Path, to: Path) -> Path:
+    """A copy of a log at rest, to tamper with."""
+    shutil.copy(path, to)
+    return to
+
+
+def swap(table: str, where: str, first: int, second: int) -> list[str]:
+    """Two rows exchange their numbers."""
+    move = f"UPDATE {table} SET seq = %s WHERE {where} AND seq = %s"
+    return [move % (-9, first), move % (first, second), move % (second, -9)]
+
+
+def findings(path: Path, against: Head | None = None) -> list[Finding]:
+    return report(path, against).findings
+
+
+def report(path: Path, against: Head | None = None) -> Report:
+    """What `verify` says of a log, which it leaves as it is."""
+    before = path.read_bytes()
+    result = verify(EventLog(path), against=against)
+    assert path.read_bytes() == before
+    return result
