@@ -147,19 +147,19 @@ class _Verifier:
                 self._reread_erasures()
                 if run not in self.pruned:  # else it was pruned while we were reading
                     self._found(finding)
-        begun = "SELECT 1 FROM ledger WHERE run = ?"  # asked again: it may have begun while we were reading
+        begun = "SELECT 1 FROM ledger WHERE run = CAST(? AS TEXT)"  # asked again: it may have begun while we were reading
         for run in self._runs_of_events() if only is None else ():
-            if run not in started and self.connection.execute(begun, (run,)).fetchone() is None:
-                self._found(Finding(run, 0, "unknown run", "the ledger does not know that it began: it was inserted"))
+            if run not in started and self.connection.execute(begun, (_raw(run),)).fetchone() is None:
+                name = _raw(run).decode("utf-8", "backslashreplace")
+                self._found(Finding(name, 0, "unknown run", "the ledger does not know that it began: it was inserted"))
         if only is None:
             self._check_listing(list(started))
 
     def _runs_of_events(self) -> Iterator[str]:
         """Every run that has events, by one look-up each."""
-        last = ""
-        while (row := self.connection.execute("SELECT min(run) FROM events WHERE run > ?", (last,)).fetchone())[0] is not None:
-            last = row[0]
-            yield last
+        query, last = "SELECT min(run) FROM events WHERE run > CAST(? AS TEXT)", ""
+        while (found := self.connection.execute(query, (_raw(last),)).fetchone()[0]) is not None:
+            yield (last := found)
 
     def _check_run(self, run: str, first: bytes, end: End | None, beginnings: dict[bytes, str]) -> Finding | None:
         query = "SELECT seq, hash, payload FROM events WHERE run = ? ORDER BY seq LIMIT 1"
@@ -266,3 +266,8 @@ def _bytes(text: Any) -> bytes:
         return bytes.fromhex(text)
     except (TypeError, ValueError):
         return b""
+
+
+def _raw(text: str) -> bytes:
+    """Text that may have been tampered with as the bytes it is."""
+    return text.encode("utf-8", "surrogateescape")
