@@ -32,9 +32,8 @@ import yaml
 
 from .cassette_forms import (
     Loader,
+    Pieces,
     body_of,
-    check_depth,
-    cut,
     headers_of,
     mapping,
     nanoseconds,
@@ -45,7 +44,7 @@ from .cassette_forms import (
 )
 from .errors import CassetteError, CassetteMissing
 from .events import ENDINGS, Ending
-from .exchange import Exchange, Failure, Headers, Request, Response, TimedPiece, has_frames
+from .exchange import Exchange, Failure, Headers, Request, Response, has_frames
 
 FORMAT = 1
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
@@ -101,7 +100,6 @@ def _load(path: Path, text: str) -> Any:
             line = getattr(error, "lineno", 1)
             raise CassetteError(f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is.") from error
     try:
-        check_depth(text)
         return yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -121,7 +119,7 @@ def _check_format(path: Path, data: dict[str, Any], text: str) -> None:
             f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
             "retold: pip install -U retold."
         )
-    if version is not None and path.suffix != ".json" and not text.rstrip().endswith("\n..."):
+    if version is not None and path.suffix != ".json" and text[text.rfind("\n...") :].strip() != "...":
         raise CassetteError(
             f"{path}:{text.count(chr(10)) + 1}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by "
             "a formatter). It was left as it "
@@ -156,7 +154,7 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
     if "ending" not in own and response is not None and response.status >= 400:
         ending = "http_error"
     ended_ns = nanoseconds(own.get("ended_ms"))
-    if ended_ns == 0 and response is not None and response.pieces:
+    if ended_ns == 0 and own.get("offsets_ms") and response is not None and response.pieces:
         ended_ns = response.pieces[-1].offset_ns
     started_ns = nanoseconds(own.get("started_ms"))
     return Exchange(
@@ -187,14 +185,12 @@ def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
         status, reason = int(state["code"]), word(state.get("message") or "")
         body = body_of(recorded)
     headers = repaired(headers_of(recorded.get("headers")), body)
-    offsets = [nanoseconds(float(number)) for number in word(own.get("offsets_ms", "")).split()]
     first_ns = nanoseconds(own.get("first_ms"))
-    pieces = []
-    for number, (data, is_frame) in enumerate(cut(body, headers, own.get("sizes"))):
-        # A body edited by hand may have more pieces than times: the last time holds for the rest.
-        offset = offsets[min(number, len(offsets) - 1)] if offsets else first_ns
-        pieces.append(TimedPiece(offset, data, is_frame))
-    return Response(status, reason, headers, tuple(pieces), first_ns)
+    sizes = own.get("sizes")
+    pieces = Pieces(
+        body, headers, offsets_ms=word(own.get("offsets_ms", "")), sizes=None if sizes is None else word(sizes), first_ns=first_ns
+    )
+    return Response(status, reason, headers, pieces, first_ns)
 
 
 # Writing

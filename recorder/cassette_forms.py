@@ -7,40 +7,34 @@ values, or lists of pairs; stored headers lie about encodings. What fits no form
 import base64
 import json
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import chain, repeat
+from typing import Any, overload
 
 import yaml
 
 from .events import encode
-from .exchange import Headers, content_encoding, has_frames, pieces_of
-
-Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from .exchange import Headers, TimedPiece, content_encoding, has_frames, pieces_of
 
 MAX_DEPTH = 200
 """Deeper nesting than any request has."""
 
-# What could be a structure deeper than that: many openings in a row, or many brackets that no JSON string explains, or a deep
-# indentation. Each pattern can match in one way only, so that none of them backtracks.
-_DEEP = re.compile(r"[\[{](?:\s*[\[{]){39}|\n *[-?:] +(?:[-?:] +){39}|[\[{](?:[^\[{\"'\n]{0,40}[\[{]){149}|\n {400}")
 
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML, in C where PyYAML has it. Raises YAMLError for a document so deep that it would overflow the stack."""
 
-def check_depth(text: str) -> None:
-    """Raise YAMLError for a document so deep that libyaml's parser would overflow the stack of the process.
+    _depth = 0
 
-    Parsing into events needs no stack, but twice the time: it is done only where the text could be that deep.
-    """
-    if len(text) < MAX_DEPTH or _DEEP.search("\n" + text) is None:
-        return
-    depth = 0
-    for event in yaml.parse(text, Loader=Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                mark: Any = event.start_mark
-                raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=mark)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+    def descend_resolver(self, parent: Any, index: Any) -> None:  # noqa: ARG002
+        """PyYAML calls this for each node on its way down (and has it for path resolvers, which cassettes do not use)."""
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=parent.start_mark)
+
+    def ascend_resolver(self) -> None:
+        """And this on its way up."""
+        self._depth -= 1
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
@@ -112,16 +106,69 @@ def nanoseconds(ms: Any) -> int:
     return round(value * 1_000_000)
 
 
-def cut(body: bytes, headers: Headers, sizes: object) -> Iterable[tuple[bytes, bool]]:
-    """A body in its pieces: by the recorded `sizes`, or as recording would have cut it."""
-    if sizes is None or has_frames(headers, body):
-        for piece in pieces_of(body, headers):
-            yield piece.data, piece.is_frame
-        return
-    start = 0
-    for size in map(int, word(sizes).split()):
-        if body[start : start + size]:
-            yield body[start : start + size], False
-        start += size
-    if body[start:]:
-        yield body[start:], False
+class Pieces(Sequence[TimedPiece]):
+    """A recorded body in its pieces: by the recorded `sizes`, or cut as recording would have cut it.
+
+    They are cut when they are first asked for: of a long cassette a test often plays one answer. `offsets_ms` and `sizes` are
+    checked at once, so that damage is found when the file is read. Raises ValueError.
+    """
+
+    def __init__(self, body: bytes, headers: Headers, *, offsets_ms: str, sizes: str | None, first_ns: int) -> None:
+        self._body = body
+        self._headers = headers
+        self._offsets_ms = offsets_ms
+        self._sizes = None if sizes is None or has_frames(headers, body) else sizes
+        self._first_ns = first_ns
+        if _TIMES.fullmatch(offsets_ms) is None or (self._sizes is not None and _SIZES.fullmatch(self._sizes) is None):
+            self._all = tuple(self._timed())
+
+    @cached_property
+    def _all(self) -> tuple[TimedPiece, ...]:
+        return tuple(self._timed())
+
+    def _timed(self) -> Iterator[TimedPiece]:
+        offsets = [nanoseconds(number) for number in self._offsets_ms.split()] or [self._first_ns]
+        # A body edited by hand may have more pieces than times: the last time holds for the rest.
+        times = chain(offsets, repeat(offsets[-1]))
+        return (TimedPiece(next(times), data, is_frame) for data, is_frame in self._cut())
+
+    def _cut(self) -> Iterator[tuple[bytes, bool]]:
+        if self._sizes is None:
+            yield from pieces_of(self._body, self._headers)
+            return
+        start = 0
+        for size in map(int, self._sizes.split()):
+            if self._body[start : start + size]:
+                yield self._body[start : start + size], False
+            start += size
+        if self._body[start:]:
+            yield self._body[start:], False
+
+    @overload
+    def __getitem__(self, index: int) -> TimedPiece: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TimedPiece, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> TimedPiece | tuple[TimedPiece, ...]:
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[TimedPiece]:
+        return iter(self._all)
+
+    def __eq__(self, other: object) -> bool:
+        return self._all == (other._all if isinstance(other, Pieces) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
+    def __repr__(self) -> str:
+        return repr(self._all)
+
+
+# What needs no second look: plain numbers, the times below the limit of `nanoseconds`.
+_TIMES = re.compile(r"(?:[0-9]{1,12}+(?:\.[0-9]{1,9}+)?+(?: |$))*+")
+_SIZES = re.compile(r"(?:[0-9]{1,12}+(?: |$))*+")

@@ -6,7 +6,7 @@ What log, cassette, matcher and player hand to each other. Times are nanoseconds
 import base64
 import importlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -44,7 +44,7 @@ class Response:
     status: int
     reason: str = ""
     headers: Headers = ()
-    pieces: tuple[TimedPiece, ...] = ()
+    pieces: Sequence[TimedPiece] = ()
     first_ns: int = 0
 
     @property
