@@ -1,50 +1,323 @@
-"""Does the API still answer as it was recorded? By meaning: ids, times, signatures and token counts do not count."""
+"""Two recordings compared: their streams aligned by meaning, and what differs between them.
 
-from typing import Any
+Which streams belong together is said by their labels (step, task, subagent) and, among those of one label, by how they began;
+what is left is paired in order. Two streams are aligned on what counts of their items (align.py). Inside a changed region,
+and only there, items that are alike become one changed item instead of one removed and one added; what only changed its place
+has moved. Kinds of items that one recording cannot know (stream-json has no requests) are not compared.
+"""
 
-from ..recorder.capture import Capture
-from ..recorder.exchange import Exchange, decoder_for, is_event_stream
-from ..recorder.fold import Fold
-from ..recorder.messages import Session
-from ..recorder.sse import FrameParser
-from .matcher import differences
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-_VOLATILE = frozenset({"id", "signature", "tool_use_id", "encrypted_content", "encrypted_index", "data"})
+from .align import pair_up, script
+from .changes import EVERYTHING, Change, Focus
+from .items import KINDS, Item, Label, Stream
+from .sides import TOTALS, Side
+from .words import likeness, tally
 
+DifferenceKind = Literal["added", "removed", "changed", "moved", "volatile"]
 
-def fold_of(exchange: Exchange) -> Fold:
-    """A recorded exchange's answer, folded."""
-    fold = Fold(Session("recorded"))
-    response = exchange.response
-    if response is None:
-        return fold
-    body = decoder_for(response.headers).decode(response.body)
-    if is_event_stream(response.headers, body):
-        parser = FrameParser()
-        for piece in (*parser.feed(body), *parser.flush()):
-            fold.feed(piece.data)
-    else:
-        fold.feed_json(body)
-    return fold
+ALIKE = 0.35
+"""How alike two items must be (0 to 1) to count as one that changed; the share of words they have in common."""
 
+STRUCTURE = frozenset({"request", "answer", "init", "result"})
+"""Kinds of which a turn has one: two of them are one that changed, however little they are alike."""
 
-def drift_between(recorded: Exchange | None, capture: Capture) -> list[str]:
-    """What differs between a recorded answer and one that just came, a line a place; a request not recorded is one line."""
-    what = f"call {capture.place.call}"
-    if recorded is None:
-        return [f"{what}: not recorded"]
-    status = None if recorded.response is None else recorded.response.status
-    before = _meaning(status, recorded.ending, fold_of(recorded))
-    now = _meaning(capture.status, capture.ending or "cut", capture.fold)
-    return [f"{what}: {line}" for line in differences(before, now)]
+TIMES = frozenset({"duration_ms", "ttft_ms"})
+"""Totals that differ with every run: compared only where a tolerance says how."""
 
 
-def _meaning(status: int | None, ending: str, fold: Fold) -> dict[str, Any]:
-    return {
-        "status": status,
-        "ending": ending,
-        "model": fold.message.get("model"),
-        "stop_reason": fold.stop_reason,
-        "error": None if fold.error is None else fold.error.get("type"),
-        "content": [{key: value for key, value in block.items() if key not in _VOLATILE} for block in fold.content],
-    }
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the alignment: two items that are one and the same, or changed, or an item that only one side has."""
+
+    a: Item | None
+    b: Item | None
+    moved: bool = False
+    changes: tuple[Change, ...] = ()
+    counts: bool = True
+
+    @property
+    def kind(self) -> Literal["equal", "changed", "added", "removed", "moved"]:
+        """What the row says. A row that does not count is shown as equal where both sides are there."""
+        if self.moved:
+            return "moved"
+        if self.a is None:
+            return "added"
+        if self.b is None:
+            return "removed"
+        return "changed" if self.changes else "equal"
+
+    @property
+    def item(self) -> Item:
+        """The item of either side, A's where both are there."""
+        item = self.a or self.b
+        assert item is not None
+        return item
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One thing that differs: what kind of item (`totals` for totals), in which stream, and where it differs.
+
+    `changes` are the places of a changed item; of an added, removed or moved one there is `a` or `b` whole.
+    """
+
+    kind: DifferenceKind
+    what: str
+    stream: str
+    a: Item | None
+    b: Item | None
+    changes: tuple[Change, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The difference as JSON."""
+        found: dict[str, Any] = {"kind": self.kind, "what": self.what, "stream": self.stream}
+        for side, item in (("a", self.a), ("b", self.b)):
+            if item is not None:
+                found[side] = {"turn": item.turn, "seq": item.seq}
+                if self.kind in ("added", "removed", "moved"):
+                    found[side]["value"] = item.value
+        return found | {"changes": [change.as_dict() for change in self.changes]}
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """A total of both sides. `counts` is False where it is not compared; `differs` where it is and is not near enough."""
+
+    name: str
+    a: float | None
+    b: float | None
+    counts: bool
+    differs: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """The total as JSON."""
+        return {"name": self.name, "a": self.a, "b": self.b, "counts": self.counts, "differs": self.differs}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two streams and their alignment, every item of both in exactly one row, but a moved one in two."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    @property
+    def counted(self) -> dict[str, int]:
+        """How many rows say what."""
+        found = Counter(row.kind for row in self.rows)
+        return {kind: found[kind] for kind in ("equal", "changed", "added", "removed", "moved")}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found. True where nothing that counts differs: `assert retold.compare(run, golden).same`."""
+
+    a: Side = field(repr=False)
+    b: Side = field(repr=False)
+    pairs: tuple[Pair, ...] = field(repr=False)
+    totals: tuple[Total, ...] = field(repr=False)
+    differences: tuple[Difference, ...]
+    not_compared: tuple[str, ...] = ()
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing that counts differs; volatile differences do not count."""
+        return self.first is None
+
+    @property
+    def first(self) -> Difference | None:
+        """The first divergence: in the order of the streams and of what they say, totals last."""
+        return next((difference for difference in self.differences if difference.kind != "volatile"), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The comparison as JSON: `same`, `first`, `differences`, `streams` (rows counted), `totals`, `not_compared`."""
+        return {
+            "same": self.same,
+            "a": {"title": self.a.title, "source": self.a.source},
+            "b": {"title": self.b.title, "source": self.b.source},
+            "first": None if self.first is None else self.first.as_dict(),
+            "differences": [difference.as_dict() for difference in self.differences],
+            "streams": [{"stream": pair.label, **pair.counted} for pair in self.pairs],
+            "totals": [total.as_dict() for total in self.totals],
+            "not_compared": list(self.not_compared),
+        }
+
+
+def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
+    """Compare two recordings that were read."""
+    unknown = _unknown(a, b)
+    pairs = tuple(
+        Pair(label, tuple(_rows(_known(one, unknown), _known(other, unknown), focus)))
+        for label, one, other in _paired(a.streams, b.streams)
+    )
+    totals = tuple(_total(name, a.totals.get(name), b.totals.get(name), focus) for name in TOTALS)
+    differences = [difference for pair in pairs for difference in _differences(pair, focus)]
+    differences += [
+        Difference("changed", "totals", "", None, None, (Change(total.name, "changed", total.a, total.b),))
+        for total in totals
+        if total.differs
+    ]
+    return Comparison(a, b, pairs, totals, tuple(differences), tuple(kind for kind in KINDS if kind in unknown))
+
+
+def _unknown(a: Side, b: Side) -> frozenset[str]:
+    """Kinds that only one side's form of recording has: nothing is said of them."""
+    if not a.streams or not b.streams:
+        return frozenset()
+    found = {kind for kind in ("init", "result", "system") if (kind in a.kinds) != (kind in b.kinds)}
+    if a.form != b.form:
+        found |= {"request", "prompt", "history", "answer"}
+    return frozenset(found)
+
+
+def _known(stream: Stream | None, unknown: frozenset[str]) -> Sequence[Item]:
+    return [] if stream is None else [item for item in stream.items if item.kind not in unknown]
+
+
+# Which streams belong together
+
+
+def _paired(a: Sequence[Stream], b: Sequence[Stream]) -> list[tuple[str, Stream | None, Stream | None]]:
+    """The streams in pairs, in the order of A, those that only B has last."""
+    partner: dict[int, int] = {}
+    left = dict(enumerate(b))
+
+    def match(same: Any) -> None:
+        waiting = defaultdict(deque)  # type: defaultdict[Any, deque[int]]
+        for number, stream in left.items():
+            waiting[same(stream)].append(number)
+        for number, stream in enumerate(a):
+            if number not in partner and waiting[same(stream)]:
+                partner[number] = waiting[same(stream)].popleft()
+                del left[partner[number]]
+
+    match(lambda stream: (stream.label, stream.root, tuple(item.key for item in stream.items)))
+    match(lambda stream: (stream.label, stream.root))
+    match(lambda stream: stream.label)
+    labels = {stream.label for stream in a} & {stream.label for stream in b}
+    match(lambda stream: stream.label if stream.label in labels else None)
+    labels_of = _labels([*a, *left.values()])
+    found: list[tuple[str, Stream | None, Stream | None]] = []
+    for number, stream in enumerate(a):
+        other = b[partner[number]] if number in partner else None
+        renamed = f" | {other.label}" if other is not None and str(other.label) not in ("", str(stream.label)) else ""
+        found.append((labels_of[number] + renamed, stream, other))
+    return found + [(labels_of[len(a) + at], None, stream) for at, stream in enumerate(left.values())]
+
+
+def _labels(streams: Sequence[Stream]) -> list[str]:
+    """What the streams are called; those of one label are numbered."""
+    times = Counter(stream.label for stream in streams)
+    seen: Counter[Label] = Counter()
+    found = []
+    for stream in streams:
+        seen[stream.label] += 1
+        number = f"#{seen[stream.label]}" if times[stream.label] > 1 else ""
+        found.append(" ".join(filter(None, (str(stream.label), number))))
+    return found
+
+
+# The alignment of two streams
+
+
+def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[Row]:
+    rows: list[Row] = []
+    for op in script([item.key for item in a], [item.key for item in b]):
+        if op.tag == "equal":
+            both = zip(a[op.a_from : op.a_to], b[op.b_from : op.b_to], strict=True)
+            rows += [Row(one, other) for one, other in both]
+        else:
+            rows += _changed_region(a[op.a_from : op.a_to], b[op.b_from : op.b_to], focus)
+    moved = Counter(row.a.key for row in rows if row.a and not row.b) & Counter(row.b.key for row in rows if row.b and not row.a)
+    left = {"a": Counter(moved), "b": Counter(moved)}
+    for row in rows:
+        side = "a" if row.b is None else "b" if row.a is None else ""
+        if side and left[side][row.item.key] > 0:
+            left[side][row.item.key] -= 1
+            yield Row(row.a, row.b, moved=True, counts=focus.counts("order"))
+        else:
+            yield row
+
+
+def _changed_region(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
+    """Items of which none is equal to one of the other side: what is alike is paired, the rest stands alone."""
+    rows: list[Row] = []
+    at_a = at_b = 0
+    for i, j in [*_alike(a, b), (len(a), len(b))]:
+        rows += _unpaired(a[at_a:i], b[at_b:j], focus)
+        if i < len(a):
+            rows.append(Row(a[i], b[j], changes=focus.part(a[i].kind, a[i].value, b[j].value)))
+        at_a, at_b = i + 1, j + 1
+    return rows
+
+
+def _alike(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
+    if not a or not b:
+        return []
+    if (len(b), [item.key for item in b]) < (len(a), [item.key for item in a]):  # so that a mirrored pair gives mirrored rows
+        return [(i, j) for j, i in _alike(b, a)]
+    alone = Counter(item.kind for item in a), Counter(item.kind for item in b)
+    tallies_a, tallies_b = [tally(item.text) for item in a], [tally(item.text) for item in b]
+
+    def score(i: int, j: int) -> float:
+        kind = a[i].kind
+        if kind != b[j].kind:
+            return 0.0
+        found = likeness(tallies_a[i], tallies_b[j])
+        if kind in STRUCTURE or alone[0][kind] == alone[1][kind] == 1:
+            return max(found, ALIKE)
+        return found if found >= ALIKE else 0.0
+
+    return pair_up(len(a), len(b), score)
+
+
+def _unpaired(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
+    """Items without a partner; those that are equal but for what is ignored have found one after all."""
+    if not (focus.ignore or focus.only) or not a or not b:
+        return [*(Row(item, None) for item in a), *(Row(None, item) for item in b)]
+    rows: list[Row] = []
+    for op in script([focus.key(item.kind, item.value) for item in a], [focus.key(item.kind, item.value) for item in b]):
+        one, other = a[op.a_from : op.a_to], b[op.b_from : op.b_to]
+        if op.tag == "equal":
+            rows += [Row(i, j) for i, j in zip(one, other, strict=True)]
+        else:
+            rows += [*(Row(item, None) for item in one), *(Row(None, item) for item in other)]
+    return rows
+
+
+# What differs
+
+
+def _differences(pair: Pair, focus: Focus) -> Iterator[Difference]:
+    moved_uses = {row.item.volatile.get("id") for row in pair.rows if row.moved and row.item.kind == "tool_use"}
+    places = defaultdict(deque)  # type: defaultdict[str, deque[Item]]
+    for row in pair.rows:
+        if row.moved and row.a is None:
+            places[row.item.key].append(row.item)
+    for row in pair.rows:
+        what = row.item.kind
+        if row.moved:
+            follows = what == "tool_result" and row.item.volatile.get("tool_use_id") in moved_uses
+            if row.b is None and row.counts and focus.counts(what) and not follows:  # said once, where it was
+                yield Difference("moved", what, pair.label, row.a, places[row.item.key].popleft())
+        elif row.a is None or row.b is None:
+            kind: DifferenceKind = "added" if row.a is None else "removed"
+            if focus.part(what, {}, row.item.value) or (focus.counts(what) and not row.item.value):
+                yield Difference(kind, what, pair.label, row.a, row.b)
+        else:
+            if row.changes:
+                yield Difference("changed", what, pair.label, row.a, row.b, row.changes)
+            if focus.volatile and (found := tuple(focus.part(what, row.a.volatile, row.b.volatile))):
+                yield Difference("volatile", what, pair.label, row.a, row.b, found)
+
+
+def _total(name: str, a: float | None, b: float | None, focus: Focus) -> Total:
+    counts = a is not None and b is not None and focus.counts("totals", name) and (name not in TIMES or name in focus.tolerance)
+    if a is None or b is None or not counts:
+        return Total(name, a, b, False, False)
+    tolerance = focus.tolerance.get(name)
+    return Total(name, a, b, True, a != b if tolerance is None else not tolerance.allows(a, b))

@@ -91,7 +91,7 @@ class Rules:
         for ignored in self.ignore:
             _remove(value, _tokens(ignored))
         pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
-        return _named(value, re.compile(pattern), names) if pattern else value
+        return named(value, re.compile(pattern), names) if pattern else value
 
 
 DEFAULT_RULES = Rules()
@@ -154,10 +154,10 @@ def _remove(value: Any, tokens: list[str]) -> None:
             del value[head]
 
 
-def _named(value: Any, pattern: re.Pattern[str], names: Mapping[str, str]) -> Any:
+def named(value: Any, pattern: re.Pattern[str], names: Mapping[str, str]) -> Any:
     """The value with each volatile text replaced by the name of its variable."""
     if isinstance(value, str):
         return pattern.sub(lambda match: "{{" + names[match[0]] + "}}", value)
     if isinstance(value, dict):
-        return {key: _named(item, pattern, names) for key, item in value.items()}
-    return [_named(item, pattern, names) for item in value] if isinstance(value, list) else value
+        return {key: named(item, pattern, names) for key, item in value.items()}
+    return [named(item, pattern, names) for item in value] if isinstance(value, list) else value

@@ -22,7 +22,7 @@ for _late in (
     "retold.pytest_plugin",
     "retold.pytest_vcr",
     "retold.recorder.migrations",
-    "retold.replay.compare",
+    "retold.replay.drift",
     "retold.used",
     "retold.workflow.pricing",
     "sqlite_utils",

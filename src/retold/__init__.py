@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cassettes import use_cassette as use_cassette
+    from .diff.assertion import assert_same_stream as assert_same_stream
+    from .diff.sources import compare as compare
     from .middleware import Recording as Recording
     from .middleware import recording as recording
     from .recorder.cassette import Cassette as Cassette
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from .recorder.listing import RunInfo as RunInfo
     from .recorder.log import EventLog as EventLog
     from .recorder.messages import Message as Message
+    from .replay.compare import Comparison as Comparison
+    from .replay.compare import Difference as Difference
     from .replay.timing import Timing as Timing
     from .used import DriftWarning as DriftWarning
     from .used import ExpiredWarning as ExpiredWarning
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from .workflow.runner import run_workflow as run_workflow
 
 _HOMES = {
+    "diff.assertion": ("assert_same_stream",),
+    "diff.sources": ("compare",),
     "middleware": ("Recording", "recording"),
     "recorder.cassette": ("Cassette", "read_cassette", "write_cassette"),
     "recorder.errors": (
@@ -56,6 +62,7 @@ _HOMES = {
     "recorder.listing": ("RunInfo",),
     "recorder.log": ("EventLog",),
     "recorder.messages": ("Message",),
+    "replay.compare": ("Comparison", "Difference"),
     "replay.timing": ("Timing",),
     "cassettes": ("use_cassette",),
     "used": ("DriftWarning", "ExpiredWarning", "UsedCassette"),

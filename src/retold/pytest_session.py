@@ -75,7 +75,7 @@ def log_path(config: pytest.Config) -> Path:
 
 def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
     """Add what one test did."""
-    from .replay.compare import fold_of
+    from .replay.drift import fold_of
 
     stats.replayed += cassette.play_count
     stats.recorded += cassette.recorded

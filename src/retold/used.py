@@ -24,7 +24,7 @@ from .recorder.redact import Redactor
 from .recorder.tee import Recorder, Send, SendAsync, tee, to_request
 from .recorder.transfer import exchanges_of
 from .recorder.writer import RunWriter
-from .replay.compare import drift_between
+from .replay.drift import drift_between
 from .replay.matcher import Matcher
 from .replay.rules import Rules
 from .replay.timing import Timing

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from ..recorder.errors import RetoldError
-from . import export, import_, ls, play, record, replay, run, show, tail, verify
+from . import diff, export, import_, ls, play, record, replay, run, show, tail, verify
 
 app = typer.Typer(
     name="retold",
@@ -63,6 +63,7 @@ for name, function in (
     ("tail", tail.tail),
     ("import", import_.import_),
     ("export", export.export),
+    ("diff", diff.diff),
     ("verify", verify.verify),
 ):
     app.command(name)(_piped(function))

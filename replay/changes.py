@@ -1,0 +1,176 @@
+"""Where two JSON values differ, by path; and which of it counts, as a person chose it."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..recorder.errors import InputError
+from .items import KINDS, key_of
+from .sides import TOKENS, TOTALS
+from .timing import parse_duration_ns
+
+ChangeKind = Literal["changed", "added", "removed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One place that differs. `path` is empty where the whole value does; `a` or `b` is None where the place is missing."""
+
+    path: str
+    kind: ChangeKind
+    a: Any
+    b: Any
+
+    def as_dict(self) -> dict[str, Any]:
+        """The change as JSON: what is missing on a side has no key."""
+        sides = {"a": self.a, "b": self.b}
+        missing = {"added": "a", "removed": "b"}.get(self.kind)
+        return {"path": self.path, "kind": self.kind} | {side: value for side, value in sides.items() if side != missing}
+
+
+def changes(a: Any, b: Any, path: str = "") -> Iterator[Change]:
+    """Where two JSON values differ: `input.files[2].name`."""
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        for key in [*a, *(key for key in b if key not in a)]:
+            inner = f"{path}.{key}" if path else str(key)
+            if key not in b:
+                yield Change(inner, "removed", a[key], None)
+            elif key not in a:
+                yield Change(inner, "added", None, b[key])
+            else:
+                yield from changes(a[key], b[key], inner)
+    elif isinstance(a, list) and isinstance(b, list):
+        for number, (one, other) in enumerate(zip(a, b, strict=False)):
+            yield from changes(one, other, f"{path}[{number}]")
+        for number in range(len(b), len(a)):
+            yield Change(f"{path}[{number}]", "removed", a[number], None)
+        for number in range(len(a), len(b)):
+            yield Change(f"{path}[{number}]", "added", None, b[number])
+    elif a != b or isinstance(a, bool) != isinstance(b, bool):
+        yield Change(path, "changed", a, b)
+
+
+WORDS = (*KINDS, "totals", "order", "stream")
+"""What `ignore` and `only` can name; `order` is what only moved."""
+
+_AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|ms|s|m)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How far a total may differ: by a share of the greater value, or by an amount in the total's own unit."""
+
+    share: float = 0.0
+    amount: float = 0.0
+
+    def allows(self, a: float, b: float) -> bool:
+        """Whether two values are near enough."""
+        return abs(a - b) <= max(self.amount, self.share * max(abs(a), abs(b)))
+
+    def __str__(self) -> str:
+        return f"{self.share:.4%}".rstrip("0%").rstrip(".") + "%" if self.share else f"{self.amount:g}"
+
+
+_TOTAL_NAMES = {"duration": ("duration_ms",), "ttft": ("ttft_ms",), "cost": ("cost_usd",), "tokens": TOKENS} | {
+    name: (name,) for name in TOTALS
+}
+
+
+def parse_tolerances(texts: Iterable[str]) -> dict[str, Tolerance]:
+    """`duration=20%`, `ttft=200ms`, `cost=0.01`, `tokens=5%` by the names of totals. Raises InputError."""
+    found: dict[str, Tolerance] = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        match = _AMOUNT.fullmatch(amount.strip())
+        if name not in _TOTAL_NAMES:
+            raise InputError(f"unknown total {name!r} in the tolerance {text!r}{_nearest(name, list(_TOTAL_NAMES))}.")
+        if match is None or (match[2] in ("ms", "s", "m") and name not in ("duration", "ttft", "duration_ms", "ttft_ms")):
+            raise InputError(f"cannot read the tolerance {text!r}: give for example duration=20%, ttft=200ms or cost=0.01.")
+        value = float(match[1])
+        in_ms = parse_duration_ns(amount) / 1e6 if match[2] in ("ms", "s", "m") else value
+        tolerance = Tolerance(share=value / 100) if match[2] == "%" else Tolerance(amount=in_ms)
+        found |= dict.fromkeys(_TOTAL_NAMES[name], tolerance)
+    return found
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(words)}"
+
+
+@dataclass(frozen=True)
+class Focus:
+    """What of a comparison counts. `ignore` and `only` name kinds of items or places in them.
+
+    A name is a word (`text`, `tool_use`, `request`, `totals`, `order` …), a word with a path (`request.tools[0]`,
+    `tool_use.input.path`), or a path with wildcards (`**.timestamp`; `*` stands for one name or index). A path names what is
+    below it too. `tolerance` says how far totals may differ; it makes duration and time to first token count at all.
+    `volatile` lists ids, times and signatures too; they never count.
+    """
+
+    ignore: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    tolerance: Mapping[str, Tolerance] = field(default_factory=dict)
+    volatile: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (*self.ignore, *self.only):
+            word = re.split(r"[.\[]", name, maxsplit=1)[0]
+            if word not in WORDS and "*" not in word:
+                raise InputError(f"nothing is called {name!r}{_nearest(word, list(WORDS))}.")
+
+    def counts(self, what: str, path: str = "") -> bool:
+        """Whether a difference at this place counts."""
+        place = f"{what}.{path}" if path else what
+        if any(_pattern(name).match(place) for name in self.ignore):
+            return False
+        return not self.only or any(_pattern(name).match(place) for name in self.only)
+
+    def part(self, what: str, a: Any, b: Any) -> tuple[Change, ...]:
+        """The changes between two values of a kind that count."""
+        return tuple(change for found in changes(a, b) for change in self._narrowed(what, found))
+
+    def _narrowed(self, what: str, change: Change) -> Iterator[Change]:
+        """A change of a whole object counts as far as its parts do."""
+        if not self.ignore and not self.only:
+            yield change
+            return
+        value = change.a if change.kind == "removed" else change.b
+        if change.kind != "changed" and isinstance(value, Mapping | list) and value and self._looks_below(what, change.path):
+            inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+            for key, item in inner:
+                path = f"{change.path}[{key}]" if isinstance(value, list) else f"{change.path}.{key}"
+                sides = (item, None) if change.kind == "removed" else (None, item)
+                yield from self._narrowed(what, Change(path, change.kind, *sides))
+        elif self.counts(what, change.path):
+            yield change
+
+    def _looks_below(self, what: str, path: str) -> bool:
+        """Whether some name may choose among the parts of this place."""
+        place = f"{what}.{path}"
+        return any("*" in name or name.startswith((f"{place}.", f"{place}[")) for name in (*self.ignore, *self.only))
+
+    def key(self, what: str, value: Any) -> str:
+        """A digest of the parts of a value that count."""
+        leaves = [(change.path, change.b) for change in self._narrowed_leaves(what, value)]
+        return key_of(what, leaves)
+
+    def _narrowed_leaves(self, what: str, value: Any) -> Iterator[Change]:
+        for found in changes({}, value):
+            yield from self._narrowed(what, found)
+
+
+EVERYTHING = Focus()
+
+_PATTERNS: dict[str, re.Pattern[str]] = {}
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    """`a.*.b` and `**.b` as a pattern of places, which matches the places below it too."""
+    if name not in _PATTERNS:
+        parts = re.split(r"(\*\*\.|\*\*|\*)", name)
+        wild = {"**.": r"(?:.*[.\]])?", "**": ".*", "*": r"[^.\[\]]*"}
+        _PATTERNS[name] = re.compile("".join(wild.get(part, re.escape(part)) for part in parts) + r"(?=[.\[]|$)", re.DOTALL)
+    return _PATTERNS[name]

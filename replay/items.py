@@ -1,0 +1,232 @@
+"""Streams of items: what a recording says, conversation by conversation, in an order that does not depend on arrival.
+
+An item is the unit that is compared: a prompt, one content block of an answer, a tool's result, what was asked of the API
+beside the messages (`request`), how an answer ended (`answer`), a message of the session (`init`, `result`, `system`). What
+counts of it stands in `value`; ids, times and signatures, which change with every run, stand in `volatile`.
+
+A stream is one conversation. Requests that go on where an earlier one stopped belong to its conversation, so parallel calls
+are several streams, however their answers were interleaved. Inside a turn come the request, the blocks of the answer, how it
+ended, and then the tools' results in the order in which the tools were called: tools may run while the answer still streams.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ..recorder.messages import result_text
+
+KINDS = ("request", "prompt", "history", "text", "thinking", "tool_use", "tool_result", "answer", "init", "system", "result")
+"""Kinds of items; any other block type of the API is a kind of its own. `history` are answers that a request brings along."""
+
+VOLATILE = frozenset(
+    {
+        *("id", "uuid", "session_id", "request_id", "message_id", "tool_use_id", "parent_tool_use_id", "task_id", "run_id"),
+        *("agent_id", "signature", "encrypted_content", "encrypted_index", "timestamp", "cache_control", "container"),
+        *("context_management", "diagnostics", "cwd", "memory_paths", "messaging_socket_path"),
+    }
+)
+"""Fields that change with every run, wherever they stand but in a tool's input; so do those that end in `_ms`."""
+
+_TOTALS = frozenset({"usage", "modelUsage", "model_usage_since_last_result", "total_cost_usd", "num_turns", "result"})
+"""Fields of a result that are compared elsewhere: as totals, and as the text they repeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that was said. `turn` counts from 1, `seq` is its event's number in the log, `t_ns` since the run began."""
+
+    kind: str
+    value: dict[str, Any]
+    volatile: dict[str, Any]
+    turn: int
+    seq: int | None = None
+    t_ns: int | None = None
+    key: str = ""
+
+    @classmethod
+    def of(cls, kind: str, value: Mapping[str, Any], turn: int, *, seq: int | None = None, t_ns: int | None = None) -> "Item":
+        """An item of a JSON object as recorded."""
+        volatile: dict[str, Any] = {}
+        # What is volatile in a request, the rules of matching have taken out; a tool's schema may well have a field `id`.
+        counts = dict(value) if kind == "request" else dict(_counting(value, "", volatile))
+        return cls(kind, counts, volatile, turn, seq, t_ns, key_of(kind, counts))
+
+    @property
+    def text(self) -> str:
+        """What a person reads of it, in one text."""
+        match self.kind:
+            case "text" | "thinking":
+                return str(self.value.get(self.kind, ""))
+            case "prompt" | "history" | "tool_result":
+                content = self.value.get("content")
+                return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+            case "tool_use":
+                return f"{self.value.get('name')} {json.dumps(self.value.get('input'), ensure_ascii=False)}"
+        return json.dumps(self.value, ensure_ascii=False)
+
+
+def key_of(kind: str, value: Any) -> str:
+    """A digest that items which mean the same have in common."""
+    text = json.dumps([kind, value], sort_keys=True, separators=(",", ":"))
+    return sha256(text.encode()).hexdigest()[:32]
+
+
+def _counting(value: Any, path: str, volatile: dict[str, Any]) -> Any:
+    if isinstance(value, Mapping):
+        kept = {}
+        for key, item in value.items():
+            at = f"{path}.{key}" if path else str(key)
+            if key in VOLATILE or key.endswith("_ms") or (key == "data" and value.get("type") == "redacted_thinking"):
+                volatile[at] = item
+            elif key == "input" and isinstance(item, Mapping):
+                kept[key] = dict(item)
+            else:
+                kept[key] = _counting(item, at, volatile)
+        return kept
+    if isinstance(value, list):
+        return [_counting(item, f"{path}[{number}]", volatile) for number, item in enumerate(value)]
+    return value
+
+
+class Label(NamedTuple):
+    """Which stream of a recording: its step, its task, and the subagent, numbered from 1, or 0."""
+
+    step: str = ""
+    task: str = ""
+    agent: int = 0
+
+    def __str__(self) -> str:
+        parts = [self.step, self.task, f"agent {self.agent}" if self.agent else ""]
+        return " / ".join(filter(None, parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One conversation. `root` is equal where conversations began alike."""
+
+    label: Label
+    root: str
+    items: tuple[Item, ...]
+
+
+@dataclass(slots=True)
+class _Turn:
+    """A turn being gathered; its parts in the order they are compared in."""
+
+    before: list[Item] = field(default_factory=list)
+    blocks: list[Item] = field(default_factory=list)
+    answer: list[Item] = field(default_factory=list)
+    results: list[Item] = field(default_factory=list)
+    after: list[Item] = field(default_factory=list)
+    uses: list[str] = field(default_factory=list)
+
+    def items(self) -> Iterator[Item]:
+        def of_use(item: Item) -> int:
+            use = item.volatile.get("tool_use_id")
+            return self.uses.index(use) if use in self.uses else len(self.uses)
+
+        yield from (*self.before, *self.blocks, *self.answer, *sorted(self.results, key=of_use), *self.after)
+
+
+class Conversation:
+    """One conversation being gathered: requests, blocks, endings and other messages, as they come."""
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+        self.root = ""
+        self.asked = 0
+        self.options: dict[str, Any] | None = None
+        self._turns = [_Turn()]
+        self._use_turn: dict[str, int] = {}
+        self._answered: set[str] = set()
+
+    @property
+    def turn(self) -> int:
+        """The number of the turn it is at."""
+        return len(self._turns) - 1
+
+    def uses(self, tool_use_id: object) -> bool:
+        """Whether the tool use stands in this conversation."""
+        return tool_use_id in self._use_turn
+
+    def next_turn(self) -> int:
+        """A new turn begins; returns a handle for what comes of it."""
+        self._turns.append(_Turn())
+        return self.turn
+
+    def request(self, body: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
+        """A request: its options where they are new, and the messages that no earlier one of the conversation holds."""
+        turn, number = self._turns[-1], self.turn
+        options = {key: value for key, value in body.items() if key not in ("messages", "stream")}
+        if options != self.options:
+            turn.before.append(Item.of("request", options, number, seq=seq, t_ns=t_ns))
+            self.options = options
+        messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
+        new = messages[self.asked :]
+        if self.asked and new and new[0].get("role") == "assistant":
+            new = new[1:]  # the answer before, recorded as such
+        self.asked = len(messages)
+        for message in new:
+            self._asked(turn, message, seq, t_ns)
+
+    def _asked(self, turn: _Turn, message: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
+        content = message.get("content")
+        blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        rest = []
+        for block in blocks:
+            if isinstance(block, dict) and block.get("type") == "tool_result":
+                self.tool_result(block, seq=seq, t_ns=t_ns)
+            else:
+                rest.append(block)
+        if rest:
+            said = result_text(rest) if all(_is_text(block) for block in rest) else rest
+            kind = "history" if message.get("role") == "assistant" else "prompt"
+            turn.before.append(Item.of(kind, {"content": said}, self.turn, seq=seq, t_ns=t_ns))
+
+    def block(self, turn: int, block: Mapping[str, Any], *, incomplete: bool, seq: int | None, t_ns: int | None) -> None:
+        """A content block of an answer."""
+        kind = str(block.get("type"))
+        value = {key: item for key, item in block.items() if key != "type"} | ({"incomplete": True} if incomplete else {})
+        place = self._turns[turn]
+        place.blocks.append(Item.of("thinking" if kind == "redacted_thinking" else kind, value, turn, seq=seq, t_ns=t_ns))
+        if kind == "tool_use":
+            place.uses.append(str(block.get("id")))
+            self._use_turn[str(block.get("id"))] = turn
+
+    def tool_result(self, block: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
+        """A tool's result; what a later request repeats of it is the same one."""
+        use = str(block.get("tool_use_id"))
+        if use in self._answered:
+            return
+        self._answered.add(use)
+        content = block.get("content")
+        texts = isinstance(content, str) or (isinstance(content, list) and all(map(_is_text, content)))
+        value = {
+            "content": result_text(content) if texts else content,
+            "is_error": bool(block.get("is_error")),
+            "tool_use_id": use,
+        }
+        turn = self._use_turn.get(use, self.turn)
+        self._turns[turn].results.append(Item.of("tool_result", value, turn, seq=seq, t_ns=t_ns))
+
+    def answer(self, turn: int, value: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
+        """How an answer ended."""
+        self._turns[turn].answer.append(Item.of("answer", value, turn, seq=seq, t_ns=t_ns))
+
+    def other(self, message: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
+        """A message that is neither prompt nor answer."""
+        kind = str(message.get("type"))
+        if kind == "system" and message.get("subtype") == "init":
+            kind = "init"
+        value = {key: item for key, item in message.items() if key != "type" and (kind != "result" or key not in _TOTALS)}
+        self._turns[-1].after.append(Item.of(kind, value, self.turn, seq=seq, t_ns=t_ns))
+
+    def stream(self) -> Stream:
+        """What was gathered."""
+        return Stream(self.label, self.root, tuple(item for turn in self._turns for item in turn.items()))
+
+
+def _is_text(block: Any) -> bool:
+    return isinstance(block, Mapping) and block.get("type") == "text" and not block.get("citations")

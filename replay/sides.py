@@ -1,0 +1,294 @@
+"""One side of a comparison: the streams and totals of a run in the log, or of messages from elsewhere.
+
+Read from the log are the events that say what happened, not the frames it came in, so that a run of 100,000 frames costs what
+its messages cost. What a workflow itself put into its prompts (`variables` of an exchange) stands as its name on both sides.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..recorder.events import Event
+from ..recorder.exchange import Request, decoder_for, from_text
+from ..recorder.fold import Fold
+from ..recorder.log import EventLog
+from ..recorder.messages import Session
+from ..recorder.partial import events_of
+from ..recorder.sse import FrameParser
+from .items import Conversation, Item, Label, Stream, key_of
+from .rules import DEFAULT_RULES, named, path
+
+_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
+
+TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
+"""What is added up over a recording. `ttft_ms` is the time to the first token of the first answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What was read. A total that the recording does not say is None."""
+
+    title: str
+    form: Literal["run", "messages"]
+    streams: tuple[Stream, ...]
+    totals: dict[str, float | None]
+    source: str = ""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of items that occur."""
+        return frozenset(item.kind for stream in self.streams for item in stream.items)
+
+
+def read_run(log: EventLog, run: str, *, title: str = "") -> Side:
+    """A run as a side of a comparison. Raises LogError."""
+    reader = _Reader(_names(log, run))
+    for event in events_of(log, run, _KINDS):
+        reader.event(event, log)
+    first = reader.first_exchange
+    if first is not None and reader.ttft_ms is None:
+        frame = next(log.events(run, exchange=first.seq, kinds=("frame", "chunk")), None)
+        reader.ttft_ms = None if frame is None else (frame.t_ns - first.t_ns) / 1e6
+    return Side(title or run, "run", reader.streams(), reader.totals(), f"{log.path}:{run}")
+
+
+def read_messages(messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "") -> Side:
+    """Messages in the shapes of stream-json as a side of a comparison."""
+    reader = _Reader({})
+    for message in messages:
+        reader.message(message, None, None, None, "", "")
+    return Side(title, "messages", reader.streams(), reader.totals(), source)
+
+
+def _names(log: EventLog, run: str) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for event in log.events(run, kinds=("exchange.started",)):
+        if b'"variables":{}' not in event.payload:
+            names |= {value: name for name, value in event.data["variables"].items() if value}
+    return names
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Totals being added up: of exchanges, and of the results of sessions, which know less but are always there."""
+
+    exchanges: dict[str, float] = field(default_factory=dict)
+    results: dict[str, float] = field(default_factory=dict)
+    costs: list[float | None] = field(default_factory=list)
+
+    def usage(self, usage: Any, into: dict[str, float]) -> None:
+        for key in TOKENS:
+            value = usage.get(key) if isinstance(usage, Mapping) else None
+            if isinstance(value, int):
+                into[key] = into.get(key, 0) + value
+
+
+class _Reader:
+    """Conversations put together from events in the order of the log."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.first_exchange: Event | None = None
+        self.ttft_ms: float | None = None
+        self._names = names
+        pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
+        self._pattern = re.compile(pattern) if pattern else None
+        self._conversations: list[Conversation] = []
+        self._of_exchange: dict[int, tuple[Conversation, int, Event]] = {}
+        self._of_message: dict[tuple[Conversation, str], int] = {}
+        self._agents: dict[str, int] = {}
+        self._failed: set[Conversation] = set()
+        self._sums = _Sums()
+        self._span_ns = [0, 0]
+
+    def event(self, event: Event, log: EventLog) -> None:
+        """Take the next event of a run."""
+        match event.kind:
+            case "exchange.started":
+                self._exchange(event)
+            case "message":
+                self.message(event.data, event.seq, event.t_ns, event.exchange, event.step, event.task)
+            case "exchange.ended" if event.exchange in self._of_exchange:
+                self._ended(event, log)
+            case "run.ended":
+                for seq in list(self._of_exchange):
+                    self._interrupted(seq)
+
+    def _exchange(self, event: Event) -> None:
+        data = event.data
+        if self.first_exchange is None:
+            self.first_exchange, self._span_ns[0] = event, event.t_ns
+        request = Request(data["method"], data["uri"], (), from_text(data["body"]))
+        meaning = DEFAULT_RULES.meaning(request, self._names)
+        body = meaning["body"] if isinstance(meaning["body"], dict) else {"body": meaning["body"]}
+        where = f"{meaning['method']} {path(data['uri'])}"
+        if where != "POST /v1/messages":
+            body = {"request": where} | body
+        conversation = self._going_on(event, where, body, data["attempt"])
+        turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
+        conversation.request(body, seq=event.seq, t_ns=event.t_ns)
+        self._of_exchange[event.seq] = conversation, turn, event
+
+    def _going_on(self, event: Event, where: str, body: Mapping[str, Any], attempt: int) -> Conversation:
+        """The conversation that a request goes on with, or a new one."""
+        messages = body.get("messages")
+        count = len(messages) if isinstance(messages, list) else 0
+        first = Item.of("prompt", {"content": messages[0]}, 0).key if isinstance(messages, list) and messages else ""
+        root = key_of(where, first)
+        label = Label(event.step, event.task)
+        for conversation in reversed(self._conversations):
+            if conversation.label != label:
+                continue
+            again = count == conversation.asked and (attempt > 1 or conversation in self._failed)
+            if conversation.root == root and (count > conversation.asked or again):
+                return conversation
+            if not conversation.root:  # only messages so far: its init
+                conversation.root = root
+                return conversation
+        return self._new(label, root)
+
+    def _new(self, label: Label, root: str = "") -> Conversation:
+        conversation = Conversation(label)
+        conversation.root = root
+        self._conversations.append(conversation)
+        return conversation
+
+    def message(
+        self, data: Mapping[str, Any], seq: int | None, t_ns: int | None, exchange: int | None, step: str, task: str
+    ) -> None:
+        """Take the next message."""
+        kind = data.get("type")
+        if kind == "stream_event":  # partial text of a message that comes whole later
+            return
+        if self._pattern is not None:
+            data = named(data, self._pattern, self._names)
+        if exchange in self._of_exchange and kind == "assistant":
+            conversation, turn, _ = self._of_exchange[exchange]
+            self._blocks(conversation, turn, data, seq, t_ns)
+            return
+        conversation = self._place(data, Label(step, task, self._agent(data)))
+        if kind == "assistant":
+            self._blocks(conversation, self._turn_of(conversation, data), data, seq, t_ns)
+        elif kind == "user":
+            self._user(conversation, data, seq, t_ns)
+        else:
+            if kind == "result":
+                self._result(data)
+            conversation.other(data, seq=seq, t_ns=t_ns)
+
+    def _agent(self, data: Mapping[str, Any]) -> int:
+        parent = data.get("parent_tool_use_id")
+        return 0 if parent is None else self._agents.setdefault(str(parent), len(self._agents) + 1)
+
+    def _place(self, data: Mapping[str, Any], label: Label) -> Conversation:
+        """Where a message belongs that no exchange brought: a result to its tool use, anything else to the latest of its step."""
+        content = (data.get("message") or {}).get("content") if isinstance(data.get("message"), Mapping) else None
+        uses = (
+            {block.get("tool_use_id") for block in content if isinstance(block, Mapping)} if isinstance(content, list) else set()
+        )
+        own = [conversation for conversation in reversed(self._conversations) if conversation.label == label]
+        for conversation in own:
+            if any(conversation.uses(use) for use in uses):
+                return conversation
+        return own[0] if own else self._new(label)
+
+    def _turn_of(self, conversation: Conversation, data: Mapping[str, Any]) -> int:
+        """Lines of one answer share its message's id."""
+        known = str((data.get("message") or {}).get("id"))
+        if (conversation, known) not in self._of_message:
+            self._of_message[conversation, known] = conversation.next_turn()
+        return self._of_message[conversation, known]
+
+    def _blocks(
+        self, conversation: Conversation, turn: int, data: Mapping[str, Any], seq: int | None, t_ns: int | None
+    ) -> None:  # fmt: skip
+        for block in _content(data):
+            conversation.block(turn, block, incomplete=bool(data.get("incomplete")), seq=seq, t_ns=t_ns)
+
+    def _user(self, conversation: Conversation, data: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
+        for block in _content(data):
+            if block.get("type") == "tool_result":
+                conversation.tool_result(block, seq=seq, t_ns=t_ns)
+            else:
+                conversation.other({"type": "prompt", "content": [block]}, seq=seq, t_ns=t_ns)
+
+    def _ended(self, event: Event, log: EventLog) -> None:
+        conversation, turn, started = self._of_exchange.pop(event.exchange or 0)
+        data = event.data
+        self._span_ns[1] = max(self._span_ns[1], event.t_ns)
+        value = {key: data.get(key) for key in ("model", "stop_reason", "ending")}
+        if data["ending"] in ("error_event", "http_error"):
+            value["error"] = _error_of(log, event)
+        if (data.get("status") or 200) >= 400:
+            value["status"] = data["status"]
+        if data["ending"] == "complete" and data.get("model") is None:  # no message: count_tokens, a list of models
+            value["body_sha256"] = data.get("sha256")
+        volatile = {"message_id": data.get("message_id"), "duration_ms": (event.t_ns - started.t_ns) / 1e6}
+        conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
+        (self._failed.discard if data["ending"] == "complete" else self._failed.add)(conversation)
+        self._sums.exchanges["turns"] = self._sums.exchanges.get("turns", 0) + (
+            data["ending"] not in ("http_error", "no_response")
+        )
+        if data.get("usage"):
+            self._sums.usage(data["usage"], self._sums.exchanges)
+            self._sums.costs.append(data.get("cost_usd"))
+
+    def _interrupted(self, seq: int) -> None:
+        conversation, turn, started = self._of_exchange.pop(seq)
+        value = {"model": None, "stop_reason": None, "ending": "interrupted"}
+        conversation.answer(turn, value, seq=started.seq, t_ns=started.t_ns)
+
+    def _result(self, data: Mapping[str, Any]) -> None:
+        sums = self._sums.results
+        self._sums.usage(data.get("usage"), sums)
+        for key, name in (("total_cost_usd", "cost_usd"), ("num_turns", "turns"), ("duration_ms", "duration_ms")):
+            if isinstance(data.get(key), int | float):
+                sums[name] = sums.get(name, 0) + data[key]
+        if self.ttft_ms is None and isinstance(data.get("ttft_ms"), int | float):
+            self.ttft_ms = data["ttft_ms"]
+
+    def totals(self) -> dict[str, float | None]:
+        """What was added up; of what exchanges do not say, the results' word."""
+        sums = self._sums
+        found: dict[str, float | None] = dict.fromkeys(TOTALS)
+        found |= sums.results | sums.exchanges
+        if sums.costs:
+            known = [cost for cost in sums.costs if cost is not None]
+            found["cost_usd"] = round(sum(known), 10) if len(known) == len(sums.costs) else None
+        if found["duration_ms"] is None and self.first_exchange is not None:
+            found["duration_ms"] = (self._span_ns[1] - self._span_ns[0]) / 1e6
+        return found | {"ttft_ms": self.ttft_ms}
+
+    def streams(self) -> tuple[Stream, ...]:
+        """The conversations, in the order in which they began."""
+        for seq in list(self._of_exchange):
+            self._interrupted(seq)
+        return tuple(conversation.stream() for conversation in self._conversations)
+
+
+def _content(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    message = data.get("message")
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
+
+
+def _error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:
+    """What an answer that ended in an error said of it; only these few are folded again."""
+    fold, parser, decoder = Fold(Session("read")), FrameParser(), decoder_for(())
+    rest = []
+    for event in log.events(ended.run, exchange=ended.exchange, kinds=("response.started", "frame", "chunk")):
+        if event.kind == "response.started":
+            decoder = decoder_for([(name, value) for name, value in event.data["headers"]])
+        elif event.kind == "frame":
+            fold.feed(event.payload)
+        else:
+            rest.append(decoder.decode(event.payload))
+    if fold.error is None and rest:
+        body = b"".join(rest)
+        fold.feed_json(body)
+        for piece in (*parser.feed(body), *parser.flush()) if fold.error is None else ():
+            fold.feed(piece.data)
+    return None if fold.error is None else {key: value for key, value in fold.error.items() if key != "details"}

@@ -1,0 +1,63 @@
+"""Texts by their words: how alike two are, and which words one has that the other has not."""
+
+import re
+from collections import Counter
+from typing import Literal, NamedTuple
+
+from .align import script
+
+_WORD = re.compile(r"\w+|\s+|[^\w\s]")
+_TALLIED = re.compile(r"\w+")
+
+MAX_TALLIED_CHARS = 20_000
+"""How much of a text is looked at to tell whether two are alike."""
+
+UNLIKE = 0.25
+"""Texts with a smaller share of words in common are shown one after the other, not woven into each other."""
+
+
+class Stretch(NamedTuple):
+    """Part of two texts: `text` is in both, only in the first (`removed`), or only in the second (`added`)."""
+
+    tag: Literal["equal", "removed", "added"]
+    text: str
+
+
+def tally(text: str) -> Counter[str]:
+    """How often each word occurs."""
+    return Counter(_TALLIED.findall(text[:MAX_TALLIED_CHARS]))
+
+
+def likeness(a: Counter[str], b: Counter[str]) -> float:
+    """The share of words two texts have in common, 0 to 1."""
+    size = a.total() + b.total()
+    return 2 * (a & b).total() / size if size else 1.0
+
+
+def weave(a: str, b: str) -> list[Stretch]:
+    """The words of two texts in one sequence; without those removed it is `b`, without those added `a`."""
+    words_a, words_b = _WORD.findall(a), _WORD.findall(b)
+    steps = script(words_a, words_b)
+    shared = sum(len("".join(words_a[op.a_from : op.a_to]).strip()) for op in steps if op.tag == "equal")
+    if a and b and 2 * shared < UNLIKE * (len(a) + len(b)):
+        return [Stretch("removed", a), Stretch("added", b)]
+    found: list[Stretch] = []
+    for op in steps:
+        removed, added = "".join(words_a[op.a_from : op.a_to]), "".join(words_b[op.b_from : op.b_to])
+        if op.tag == "equal" and not (removed.isspace() and found and found[-1].tag != "equal"):
+            found.append(Stretch("equal", removed))
+            continue
+        # A space between two changes belongs to them: "one two" -> "three four" is one change, not two.
+        _extend(found, removed, added)
+    return found
+
+
+def _extend(found: list[Stretch], removed: str, added: str) -> None:
+    """Add to the change that `found` ends with, or begin one: what was removed stands before what was added."""
+    parts: dict[Literal["equal", "removed", "added"], str] = {"removed": "", "added": ""}
+    while found and found[-1].tag != "equal":
+        last = found.pop()
+        parts[last.tag] = last.text + parts[last.tag]
+    parts["removed"] += removed
+    parts["added"] += added
+    found += [Stretch(tag, text) for tag, text in parts.items() if text]

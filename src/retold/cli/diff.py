@@ -1,0 +1,86 @@
+"""retold diff: what differs between two recordings."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..recorder.errors import InputError
+from .common import Db
+
+if TYPE_CHECKING:
+    from ..replay.compare import Comparison
+
+
+class Format(StrEnum):
+    """How to write a comparison."""
+
+    text = "text"
+    json = "json"
+    markdown = "markdown"
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The same; the one that is asked about.")],
+    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore", metavar="WHAT", help="Leave out, e.g. thinking, tool_use.input.path, totals, order. Repeatable."
+        ),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="WHAT", help="Compare nothing else. Repeatable.")] = None,
+    tolerance: Annotated[
+        list[str] | None,
+        typer.Option("--tolerance", metavar="TOTAL=N", help="How far a total may differ: duration=20%, cost=0.01. Repeatable."),
+    ] = None,
+    volatile: Annotated[bool, typer.Option("--volatile", help="List ids, times and signatures too; they never count.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Write out at most so many differences; 0 is all.")] = 50,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="stdout")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    db: Db = None,
+) -> None:
+    """Compare two recordings by meaning: exit code 0 if they are the same, 1 if they differ.
+
+    Ids, times, signatures and durations do not count. WHAT is one of request, prompt, text, thinking, tool_use, tool_result,
+    answer, init, result, system, totals, order, or one with a path in it, such as request.system or tool_use.input.*.
+
+    Example: retold diff last~1 last --ignore thinking
+    """
+    from ..diff.sources import compare
+    from ..recorder.log import EventLog
+
+    found = compare(
+        a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=EventLog(db)
+    )  # fmt: skip
+    text = _written(found, Format.json if json else form, limit or None, colour=output is None)
+    if output is None:
+        print(text)
+    else:
+        try:
+            output.write_text(text + "\n", "utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write {output}: {error.strerror}.") from error
+    if not found.same:
+        raise typer.Exit(1)
+
+
+def _written(found: "Comparison", form: Format, limit: int | None, *, colour: bool) -> str:
+    match form:
+        case Format.json:
+            import json
+
+            return json.dumps(found.as_dict(), ensure_ascii=False, indent=2)
+        case Format.markdown:
+            from ..diff.markdown import as_markdown
+
+            return as_markdown(found, limit=limit)
+    from ..diff.text import as_text
+
+    return as_text(found, colour=colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR"), limit=limit)

@@ -1,0 +1,173 @@
+"""A difference in a few lines, for text and Markdown alike: what differs, shortened to where it differs.
+
+What a model wrote is hostile input: control characters and marks that reorder text are shown, not obeyed, and one word of a
+megabyte is cut.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..handlers.text import clean, cut, plural, seconds
+from ..replay.changes import Change
+from ..replay.compare import Comparison, Difference, Total
+from ..replay.items import Item
+from ..replay.words import Stretch, weave
+
+CONTEXT = 40
+"""How many characters of what is equal are shown on either side of a change."""
+
+LONGEST = 300
+"""How many characters of one change are shown."""
+
+MOST_STRETCHES = 24
+"""How many stretches of one text are shown."""
+
+NOUN = {
+    "tool_use": "tool call",
+    "tool_result": "tool result",
+    "answer": "end of answer",
+    "init": "session",
+    "history": "earlier answer",
+    "system": "system message",
+}
+"""How kinds of items are called where they are not called by their name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a difference: the place, and the stretches of what stood and stands there."""
+
+    path: str
+    stretches: tuple[Stretch, ...]
+
+
+def heading(difference: Difference) -> str:
+    """`turn 2, tool call Read, changed`, with the stream before it."""
+    item = difference.a or difference.b
+    parts = [clean(difference.stream)] if difference.stream else []
+    if item is not None and item.turn:
+        parts.append(f"turn {item.turn}")
+    parts.append(noun(difference.what, item))
+    if difference.kind == "moved" and difference.b is not None and item is not None and difference.b.turn != item.turn:
+        return f"{', '.join(parts)}, moved to turn {difference.b.turn}"
+    return f"{', '.join(parts)}, {'differs in what is volatile' if difference.kind == 'volatile' else difference.kind}"
+
+
+def noun(what: str, item: Item | None) -> str:
+    """What an item is called: `tool call Read`."""
+    name = item.value.get("name") if item is not None and what == "tool_use" else None
+    return f"{NOUN.get(what, clean(what))}{' ' + cut(clean(str(name)), 60) if name else ''}"
+
+
+def lines_of(difference: Difference) -> Iterator[Line]:
+    """What differs, a line a place; of an item that only one side has, the item."""
+    if difference.kind in ("changed", "volatile"):
+        for change in difference.changes:
+            yield _line(change)
+        return
+    item = difference.a or difference.b
+    if item is not None and difference.kind != "moved":
+        tag = "removed" if difference.kind == "removed" else "added"
+        yield Line("", (Stretch("removed" if tag == "removed" else "added", _short(_summary(item))),))
+    elif item is not None:
+        yield Line("", (Stretch("equal", _short(_summary(item), 2 * CONTEXT)),))
+
+
+def _summary(item: Item) -> str:
+    """What a person wants to read of an item: of a call its input, of an end what is not as usual."""
+    match item.kind:
+        case "tool_use":
+            return json.dumps(item.value.get("input"), ensure_ascii=False)
+        case "answer":
+            return ", ".join(f"{key} {shown(value)}" for key, value in item.value.items() if value is not None)
+    return item.text
+
+
+def _line(change: Change) -> Line:
+    path = clean(change.path)
+    if change.kind == "changed" and isinstance(change.a, str) and isinstance(change.b, str):
+        return Line("" if path in ("text", "thinking", "content") else path, tuple(shortened(weave(change.a, change.b))))
+    removed = () if change.kind == "added" else (Stretch("removed", shown(change.a)),)
+    added = () if change.kind == "removed" else (Stretch("added", shown(change.b)),)
+    return Line(path, (*removed, *added))
+
+
+def shown(value: Any) -> str:
+    """A JSON value in one line, not too long."""
+    return _short(json.dumps(value, ensure_ascii=False))
+
+
+def _short(text: str, limit: int = LONGEST) -> str:
+    if len(text) <= limit:
+        return clean(text)
+    return clean(f"{text[: limit - 50]}… ({len(text) - limit:,} more characters) …{text[-50:]}")
+
+
+def shortened(stretches: list[Stretch]) -> Iterator[Stretch]:
+    """Stretches of a text with little more than the changes: of what is equal the beginning and the end."""
+    last = len(stretches) - 1
+    for number, (tag, text) in enumerate(stretches):
+        if number >= MOST_STRETCHES:
+            rest = sum(stretch.tag != "equal" for stretch in stretches[number:])
+            if rest:
+                yield Stretch("equal", f" … and {rest} more changes in this text")
+            return
+        if tag != "equal":
+            yield Stretch(tag, _short(text))
+            continue
+        before = "" if number == 0 else text[:CONTEXT]
+        after = "" if number == last else text[-CONTEXT:]
+        yield Stretch(tag, clean(text if len(text) <= len(before) + len(after) + 10 else f"{before}…{after}"))
+
+
+def total_rows(comparison: Comparison) -> list[tuple[Total, str, str, str]]:
+    """The totals that either side says: (total, a, b, how they compare)."""
+    return [
+        (total, amount(total.name, total.a), amount(total.name, total.b), _compared(total))
+        for total in comparison.totals
+        if total.a is not None or total.b is not None
+    ]
+
+
+def amount(name: str, value: float | None) -> str:
+    """A total in its own unit."""
+    if value is None:
+        return "unknown"
+    if name == "cost_usd":
+        return f"${value:.6f}".rstrip("0").rstrip(".") if value else "$0"
+    if name == "duration_ms":
+        return seconds(round(value * 1e6))
+    return f"{value:,.0f} ms" if name == "ttft_ms" else f"{value:,.0f}"
+
+
+def _compared(total: Total) -> str:
+    if total.a is None or total.b is None or total.a == total.b:
+        return ""
+    change = "" if not total.a else f"{(total.b - total.a) / total.a:+.1%}"
+    return change if total.counts else f"{change} not counted".strip()
+
+
+def summary(comparison: Comparison) -> str:
+    """`3 differences: 2 changed, 1 added; 297 items are equal`."""
+    kinds = Counter(difference.kind for difference in comparison.differences if difference.kind != "volatile")
+    equal = plural(sum(pair.counted["equal"] for pair in comparison.pairs), "item") + " the same"
+    if not kinds:
+        return f"no difference: {equal}"
+    said = ", ".join(f"{kinds[kind]} {kind}" for kind in ("changed", "added", "removed", "moved") if kinds[kind])
+    return f"{plural(kinds.total(), 'difference')}: {said}; {equal}"
+
+
+def repeated(differences: list[Difference]) -> Iterator[tuple[Difference, int]]:
+    """Each difference with the number of further ones that say the same of later turns."""
+    times: dict[object, int] = {}
+    firsts: dict[object, Difference] = {}
+    for number, difference in enumerate(differences):
+        key: object = number
+        if difference.kind == "changed" and difference.what != "totals":
+            key = (difference.what, difference.stream, repr(difference.changes))
+        firsts.setdefault(key, difference)
+        times[key] = times.get(key, -1) + 1
+    yield from ((difference, times[key]) for key, difference in firsts.items())

@@ -1,0 +1,145 @@
+"""What can be compared, and `compare`: runs, cassettes, log files and stream-json, by name, by path or as values."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ..recorder.cassette import Cassette, read_cassette
+from ..recorder.errors import InputError
+from ..recorder.exchange import Exchange
+from ..recorder.log import EventLog
+from ..recorder.transfer import import_exchanges
+from ..replay.changes import Focus, parse_tolerances
+from ..replay.compare import Comparison, compare_sides
+from ..replay.sides import Side, read_messages, read_run
+
+_SQLITE = b"SQLite format 3\0"
+_FILE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".db")
+
+
+@runtime_checkable
+class HasRun(Protocol):
+    """Names a run and the log it is in: a RunResult, or a Recording."""
+
+    @property
+    def run(self) -> str | None: ...
+
+    @property
+    def log(self) -> EventLog | str: ...
+
+
+Source = str | os.PathLike[str] | HasRun | Cassette | Side | Iterable[Mapping[str, Any]]
+"""What `compare` takes: a run's name, id, `last`, `last~1`; the path of a cassette, of a stream-json file, of a log
+(`FILE.db`, its newest run, or `FILE.db:RUN`); `-` for stream-json on stdin; a RunResult; a Cassette; messages."""
+
+
+def compare(
+    a: Source, b: Source, *, ignore: Sequence[str] = (), only: Sequence[str] = (), tolerance: Sequence[str] = (),
+    volatile: bool = False, log: EventLog | None = None,
+) -> Comparison:  # fmt: skip
+    """What differs between two recordings, by meaning: `compare("last~1", "last").same`.
+
+    Ids, times, signatures and durations do not count; `volatile=True` lists them too. `ignore` and `only` name what to leave
+    out or to look at (`thinking`, `tool_use.input.path`, `request.system`, `totals`, `order`), `tolerance` how far totals may
+    differ (`duration=20%`, `cost=0.01`). Names of runs are looked up in `log`, by default `RETOLD_DB` or `.retold/log.db`.
+    Raises InputError and its kinds for what cannot be read.
+    """
+    focus = Focus(tuple(ignore), tuple(only), parse_tolerances(tolerance), volatile)
+    return compare_sides(read_side(a, log), read_side(b, log), focus)
+
+
+def read_side(source: Source, log: EventLog | None = None) -> Side:
+    """Read one side of a comparison. Raises InputError, CassetteError, LogError."""
+    if isinstance(source, Side):
+        return source
+    if isinstance(source, Cassette):
+        return _read_exchanges(source.exchanges, str(source.path))
+    if isinstance(source, str | os.PathLike):
+        return _read_named(os.fspath(source), log or EventLog())
+    if isinstance(source, HasRun):
+        if source.run is None:
+            raise InputError(f"{source!r} has not recorded anything yet.")
+        where = source.log if isinstance(source.log, EventLog) else EventLog(source.log)
+        return _read_run(where, source.run)
+    return read_messages(source, title="messages")
+
+
+def _read_named(name: str, log: EventLog) -> Side:
+    file, _, run = name.rpartition(":")
+    if file and _is_log(Path(file)):
+        return _read_run(EventLog(file), run or "last", file)
+    path = Path(name)
+    if name == "-":
+        return read_messages(_json_lines(sys.stdin, "stdin"), title="stdin")
+    if path.is_dir():
+        raise InputError(f"{name} is a folder; name a cassette, a stream-json file or a log in it, or a run.")
+    if not path.exists():
+        if "/" in name or path.suffix in _FILE_SUFFIXES:
+            raise InputError(f"no file {name}. Give a file, or a run of the log {log.path}; `retold ls` lists them.")
+        return _read_run(log, name)
+    if _is_log(path):
+        return _read_run(EventLog(path), "last", name)
+    if path.suffix in (".jsonl", ".ndjson"):
+        return _read_stream_json(path)
+    return _read_exchanges(_checked(read_cassette(path)), name)
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_SQLITE)) == _SQLITE
+    except OSError:
+        return False
+
+
+def _read_run(log: EventLog, ref: str, file: str = "") -> Side:
+    found = log.find(ref)
+    where = f"{file}: " if file else ""
+    side = read_run(log, found.run, title=f"{where}{found.name} ({found.run[:8]}, {found.mode})")
+    if not side.streams:
+        raise InputError(f"run {found.run[:8]} ({found.name}) holds no messages and no exchanges; there is nothing to compare.")
+    return side
+
+
+def _checked(cassette: Cassette) -> Sequence[Exchange]:
+    if not cassette.exchanges:
+        raise InputError(f"{cassette.path} holds no interactions; there is nothing to compare.")
+    return cassette.exchanges
+
+
+def _read_exchanges(exchanges: Sequence[Exchange], title: str) -> Side:
+    """By way of a log of its own that nobody keeps: an import is read as any run is."""
+    with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
+        run = import_exchanges(log, exchanges, name="import", source=title)
+        side = read_run(log, run, title=title)
+    return Side(side.title, side.form, side.streams, side.totals, title)
+
+
+def _read_stream_json(path: Path) -> Side:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            messages = list(_json_lines(file, str(path)))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    if not messages:
+        raise InputError(f"{path} holds no messages; there is nothing to compare.")
+    return read_messages(messages, title=str(path), source=str(path))
+
+
+def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:
+    """The messages of stream-json, as Claude Code prints it or as `retold show --json` does, the message inside."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name}:{number}: not a line of JSON: {error}.") from error
+        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+            raise InputError(f"{name}:{number}: not a message of stream-json: it has no `type`.")
+        inner = value.get("message")
+        yield inner if isinstance(inner, dict) and "run" in value and "seq" in value else value

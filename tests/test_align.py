@@ -1,0 +1,140 @@
+"""The aligner: its script is right for any two sequences, and near-equal ones, unlike ones and repeats cost little."""
+
+import hashlib
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retold.replay import align as aligner
+from retold.replay.align import Block, Op, align, pair_up, script
+from retold.replay.words import weave
+
+keys = st.lists(st.sampled_from("abcdefgh"), max_size=30)
+edited = st.tuples(keys, keys, st.randoms(use_true_random=False)).map(lambda t: (t[0], _edited(t[0], t[1], t[2])))
+pairs = st.one_of(st.tuples(keys, keys), edited)
+
+
+def _edited(base: list[str], other: list[str], chance: random.Random) -> list[str]:
+    return [key for key in base if chance.random() < 0.8] + other[:3]
+
+
+def applied(steps: list[Op], a: list[Any], b: list[Any]) -> list[Any]:
+    """What the script makes of `a`, taking from `b` only what it says is new."""
+    made: list[Any] = []
+    for tag, a_from, a_to, b_from, b_to in steps:
+        made += a[a_from:a_to] if tag == "equal" else b[b_from:b_to]
+    return made
+
+
+def longest_common(a: list[Any], b: list[Any]) -> int:
+    table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]
+    for i, one in enumerate(a):
+        for j, other in enumerate(b):
+            table[i + 1][j + 1] = table[i][j] + 1 if one == other else max(table[i][j + 1], table[i + 1][j])
+    return table[-1][-1]
+
+
+def stream(number: int, edits: float, kinds: int) -> tuple[list[str], list[str]]:
+    """Two long streams of which the second has edits; half of the keys repeat."""
+    chance = random.Random(number)
+    a = [f"often {chance.randrange(kinds)}" if chance.random() < 0.5 else f"once {i}" for i in range(number)]
+    b = []
+    for key in a:
+        fate = chance.random()
+        b += [] if fate < edits / 3 else [f"new {fate}"] if fate < edits * 2 / 3 else [key]
+    return a, b
+
+
+@given(pairs)
+def test_the_script_makes_b_of_a(both: tuple[list[str], list[str]]) -> None:
+    """Every key of both stands in exactly one step, and following the steps from A yields B."""
+    a, b = both
+    steps = script(a, b)
+    assert applied(steps, a, b) == b
+    assert [i for step in steps for i in range(step.a_from, step.a_to)] == list(range(len(a)))
+    assert [j for step in steps for j in range(step.b_from, step.b_to)] == list(range(len(b)))
+
+
+@given(pairs)
+def test_the_alignment_of_the_mirrored_pair_is_the_mirrored_alignment(both: tuple[list[str], list[str]]) -> None:
+    a, b = both
+    assert align(b, a) == [Block(block.b, block.a, block.size) for block in align(a, b)]
+
+
+@given(keys)
+def test_a_stream_is_equal_to_itself(a: list[str]) -> None:
+    assert script(a, a) == ([Op("equal", 0, len(a), 0, len(a))] if a else [])
+
+
+@given(pairs)
+def test_a_small_script_is_the_shortest(both: tuple[list[str], list[str]]) -> None:
+    """Where the budget suffices as much as possible is kept."""
+    a, b = both
+    assert sum(block.size for block in align(a, b)) == longest_common(a, b)
+
+
+@pytest.mark.parametrize(("small", "longest", "budget"), [(0, 512, 10**6), (0, 2, 30), (64, 1, 10**6), (4, 512, 1)])
+def test_the_script_is_right_whatever_the_limits(small: int, longest: int, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anchors, runs, stretches of a script and a used-up budget all leave a script that makes B of A."""
+    monkeypatch.setattr(aligner, "SMALL", small)
+    monkeypatch.setattr(aligner, "MAX_SCRIPT", longest)
+    monkeypatch.setattr(aligner, "BUDGET", budget)
+    chance = random.Random(1)
+    for _ in range(300):
+        letters = "abcdefghijklmnop"[: chance.choice([1, 2, 3, 16])]
+        a = chance.choices(letters, k=chance.randrange(40))
+        b = _edited(a, chance.choices(letters, k=5), chance)
+        assert applied(script(a, b), a, b) == b
+        assert align(b, a) == [Block(block.b, block.a, block.size) for block in align(a, b)]
+
+
+def test_one_percent_of_edits_is_found_whatever_repeats() -> None:
+    """Half of the keys repeat thousands of times, and yet nothing but the edits is taken for one."""
+    a, b = stream(20_000, 0.01, 10)
+    kept = sum(1 for key in b if not key.startswith("new"))
+    assert kept - sum(block.size for block in align(a, b)) <= 2
+
+
+def test_a_few_keys_in_any_order_stay_within_the_budget() -> None:
+    """Two unlike streams of four keys are Myers' worst case: memory and steps are bounded, and the script is still right."""
+    chance = random.Random(2)
+    a, b = chance.choices("abcd", k=8_000), chance.choices("abcd", k=8_000)
+    assert applied(script(a, b), a, b) == b
+    assert sum(block.size for block in align(a, b)) > 1_000
+
+
+def test_unlike_streams_have_nothing_in_common() -> None:
+    a = [hashlib.sha256(str(i).encode()).hexdigest() for i in range(5_000)]
+    assert script(a, a[::-1])[0].tag != "equal"
+    assert align(a, [key[::-1] for key in a]) == []
+
+
+def test_pairs_rise_and_have_the_greatest_score() -> None:
+    """Items of a changed region are paired where they are most alike, and never crosswise."""
+    scores = {(0, 1): 0.9, (1, 0): 0.8, (1, 2): 0.5, (2, 2): 0.6}
+    assert pair_up(3, 3, lambda i, j: scores.get((i, j), 0.0)) == [(0, 1), (2, 2)]
+    assert pair_up(3, 0, lambda i, j: 1.0) == []  # noqa: ARG005
+
+
+def test_a_large_rewrite_is_not_scored_pair_by_pair() -> None:
+    """Of a region of 3,000 by 3,000 items, a few thousand pairs are looked at, not nine million."""
+    asked = 0
+
+    def score(i: int, j: int) -> float:
+        nonlocal asked
+        asked += 1
+        return 1.0 if i == j else 0.0
+
+    assert pair_up(3_000, 3_000, score) == [(i, i) for i in range(3_000)]
+    assert asked < 100_000
+
+
+@given(st.text(st.sampled_from("ab .\n"), max_size=40), st.text(st.sampled_from("ab .\n"), max_size=40))
+def test_woven_words_are_both_texts(a: str, b: str) -> None:
+    """Without what was added it is the one text, without what was removed the other."""
+    found = weave(a, b)
+    assert "".join(text for tag, text in found if tag != "added") == a
+    assert "".join(text for tag, text in found if tag != "removed") == b

@@ -1,0 +1,107 @@
+"""`retold diff` as a user runs it: what can be named, what it prints, and its exit codes; `assert_same_stream` beside it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import retold
+from retold.cli.diff import Format
+from retold.recorder.cassette import write_cassette
+from tests.conftest import Cli
+from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, in_this_process, refused, run_mock
+from tests.messages_server import Reply, text
+from tests.talks import recorded, talk
+
+HOSTILE = "<script>alert(1)</script></style> \x1b[31mred\x1b[0m \u202egnp.exe\u202c ``` | *bold*"
+
+
+@pytest.fixture
+def two_runs() -> None:
+    run_mock(NUMBERS)
+    run_mock(NUMBERS)
+
+
+def test_two_replays_of_a_cassette_are_the_same(cli: Cli, two_runs: None) -> None:  # noqa: ARG001
+    """Exit code 0, and one line that says so; run, cassette, log file and stream-json are compared alike."""
+    done = cli("diff", "last~1", "last")
+    assert (done.returncode, done.stderr) == (0, "")
+    titles = r"A  clean_streaming_numbers \([0-9a-f]{8}, mock\)\nB  clean_streaming_numbers \([0-9a-f]{8}, mock\)\n"
+    assert re.fullmatch(titles + r"\nno difference: 6 items the same\n", done.stdout)
+    Path("stream.jsonl").write_text(in_this_process("show", "last", "--json").stdout)
+    for other in (str(CASSETTE), ".retold/log.db", ".retold/log.db:last~1", "stream.jsonl", "clean_streaming_numbers"):
+        done = in_this_process("diff", "last", other)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\nno difference: " in done.stdout
+
+
+def test_different_runs_exit_with_1_in_every_format() -> None:
+    run_mock(NUMBERS)
+    run_mock(FILE_OPERATIONS)
+    for form in Format:
+        done = in_this_process("diff", "last~1", "last", "--format", form)
+        assert (done.returncode, done.stderr) == (1, "")
+        assert done.stdout
+    found = json.loads(in_this_process("diff", "last~1", "last", "--json").stdout)
+    assert found["same"] is False
+    assert found["first"] == found["differences"][0]
+    assert {total["name"] for total in found["totals"]} >= {"input_tokens", "cost_usd", "turns", "duration_ms", "ttft_ms"}
+    few = in_this_process("diff", "last~1", "last", "--limit", "2", "-o", "few.txt")
+    assert (few.returncode, few.stdout) == (1, "")
+    assert "more; --limit 0 writes out all" in Path("few.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope", "last"], "no run 'nope' in the log .retold/log.db"),
+        (["nope.yaml", "last"], "no file nope.yaml. Give a file, or a run of the log .retold/log.db"),
+        ([".", "last"], ". is a folder; name a cassette"),
+        (["bad.jsonl", "last"], "bad.jsonl:2: not a line of JSON"),
+        (["typeless.jsonl", "last"], "typeless.jsonl:1: not a message of stream-json"),
+        (["empty.jsonl", "last"], "empty.jsonl holds no messages"),
+        (["empty.yaml", "last"], "empty.yaml holds no interactions"),
+        (["other.yaml", "last"], "other.yaml is not a cassette"),
+        ([".retold/log.db:nope", "last"], "no run 'nope' in the log .retold/log.db"),
+        (["last", "last", "--ignore", "nope"], "nothing is called 'nope'; there are"),
+        (["last", "last", "--tolerance", "duration"], "cannot read the tolerance 'duration'"),
+    ],
+)
+def test_bad_input_is_told_with_exit_code_2(arguments: list[str], said: str) -> None:
+    run_mock(NUMBERS)
+    Path("bad.jsonl").write_text('{"type": "system"}\n{nope\n')
+    Path("typeless.jsonl").write_text("{}\n")
+    Path("empty.jsonl").write_text("\n")
+    Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
+    Path("other.yaml").write_text("a: 1\n")
+    assert said in refused(in_this_process("diff", *arguments))
+
+
+def test_hostile_text_does_no_harm_in_text_and_markdown() -> None:
+    """No control character reaches a terminal, no markup leaves its fence, and a word of a megabyte is cut."""
+    recorded(talk(Reply([text(HOSTILE)]), prompt="Same."), "calm | <b>")
+    recorded(talk(Reply([text(HOSTILE.replace("red", "blue") + " " + "x" * 1_000_000, pieces=1_000_000)]), prompt="Same."))
+    for form in ("text", "markdown"):
+        done = in_this_process("diff", "last~1", "last", "--db", "talks.db", "--format", form)
+        assert done.returncode == 1
+        assert "\\x1b[" in done.stdout
+        assert not {"\x1b", "\u202e", "\u202c"} & set(done.stdout)
+        assert len(done.stdout) < 5_000
+    fence = "````"
+    outside = "".join(done.stdout.split(fence)[::2])
+    assert "script" in done.stdout
+    assert "<" not in outside.replace("\\<", "")
+
+
+def test_assert_same_stream_fails_with_the_difference(tmp_path: Path) -> None:
+    """A test fails with what `retold diff` prints; runs, results of workflows and cassettes are taken."""
+    result = run_mock(NUMBERS).result
+    retold.assert_same_stream(result, CASSETTE)
+    golden = tmp_path / "golden.yaml"
+    write_cassette(golden, talk(Reply([text("It rains.")])))
+    log, run = recorded(talk(Reply([text("It snows.")]), seed=1))
+    with pytest.raises(AssertionError) as failed, log:
+        retold.assert_same_stream(run, golden, log=log)
+    assert "turn 1, text, changed\n    It [-rains-]{+snows+}." in str(failed.value)
+    retold.assert_same_stream(run, golden, log=log, ignore=["text", "totals"])

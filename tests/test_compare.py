@@ -1,0 +1,355 @@
+"""Two recordings compared: what counts, what does not, and what a difference says."""
+
+import json
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import retold
+from retold.diff.markdown import as_markdown
+from retold.diff.text import as_text
+from retold.recorder.errors import InputError
+from retold.recorder.exchange import Exchange
+from retold.replay.changes import Focus, changes
+from retold.replay.compare import Comparison, compare_sides
+from retold.replay.items import Item, Label, Stream
+from retold.replay.sides import Side, read_run
+from tests.messages_server import Reply, http_error, text, thinking, tool_use
+from tests.talks import recorded, talk
+
+READ = tool_use("Read", {"path": "a.txt", "lines": [1, 2]})
+WEATHER = tool_use("get_weather", {"city": "Paris"})
+TOOLS = [text("Let me look."), READ, WEATHER]
+REPLIES = (Reply(TOOLS, "tool_use"), Reply([thinking("Simple."), text("The file says alpha, and it rains in Paris today.")]))
+RESULTS = ("alpha", "rain")
+
+
+def side(exchanges: list[Exchange], title: str) -> Side:
+    log, run = recorded(exchanges)
+    with log:
+        return read_run(log, run, title=title)
+
+
+def compared(a: list[Exchange], b: list[Exchange], **options: Any) -> Comparison:
+    return retold.compare(side(a, "before"), side(b, "after"), **options)
+
+
+def base(**options: Any) -> list[Exchange]:
+    return talk(*REPLIES, **({"results": RESULTS} | options))
+
+
+def told(comparison: Comparison) -> str:
+    """The text of a comparison from its first divergence to its totals."""
+    said = as_text(comparison).partition("\n\n")[2]
+    return said.partition("\n\ntotals ")[0]
+
+
+def words(comparison: Comparison) -> list[tuple[str, str]]:
+    return [(difference.kind, difference.what) for difference in comparison.differences]
+
+
+# Golden differences
+
+
+def test_runs_that_differ_in_ids_and_times_only_are_the_same() -> None:
+    """Ids of messages and tools, signatures, and how long it took do not count; they are listed if asked for."""
+    a, b = base(), base(seed=1, step_ns=9_000_000)
+    found = compared(a, b)
+    assert found.same
+    assert found.differences == ()
+    assert as_text(found) == "A  before\nB  after\n\nno difference: 11 items the same"
+    shown = compared(a, b, volatile=True)
+    assert shown.same
+    assert ("volatile", "tool_use") in words(shown)
+    assert "turn 1, tool call Read, differs in what is volatile\n    id: [-toolu_" in as_text(shown)
+
+
+def test_one_changed_word() -> None:
+    """A changed word is shown between its neighbours; everything else is the same."""
+    b = talk(REPLIES[0], Reply([thinking("Simple."), text("The file says alpha, and it snows in Paris today.")]), results=RESULTS)
+    found = compared(base(), b)
+    assert told(found) == (
+        "first divergence: turn 2, text, changed\n\n"
+        "turn 2, text, changed\n"
+        "    The file says alpha, and it [-rains-]{+snows+} in Paris today."
+    )
+    assert found.as_dict()["differences"] == [
+        {
+            "kind": "changed",
+            "what": "text",
+            "stream": "",
+            "a": {"turn": 2, "seq": found.differences[0].a.seq},  # type: ignore[union-attr]
+            "b": {"turn": 2, "seq": found.differences[0].b.seq},  # type: ignore[union-attr]
+            "changes": [
+                {
+                    "path": "text",
+                    "kind": "changed",
+                    "a": "The file says alpha, and it rains in Paris today.",
+                    "b": "The file says alpha, and it snows in Paris today.",
+                }
+            ],
+        }
+    ]
+    assert (
+        "**turn 2, text, changed**\n\n"
+        "```diff\n"
+        "- The file says alpha, and it rains in Paris today.\n"
+        "+ The file says alpha, and it snows in Paris today.\n"
+        "```" in as_markdown(found)
+    )
+
+
+def test_an_extra_tool_call() -> None:
+    extra = Reply([*TOOLS, tool_use("Bash", {"command": "ls"})], "tool_use")
+    found = compared(base(), talk(extra, REPLIES[1], results=[*RESULTS, "a.txt"]), ignore=["totals"])
+    assert told(found).partition("\n\n")[2] == (
+        'turn 1, tool call Bash, added\n    {+{"command": "ls"}+}\n\nturn 1, tool result, added\n    {+a.txt+}'
+    )
+    assert words(found) == [("added", "tool_use"), ("added", "tool_result")]
+
+
+def test_a_swapped_order_of_parallel_tools() -> None:
+    """What only changed its place has moved; its result follows it and is not said again."""
+    swapped = Reply([TOOLS[0], WEATHER, READ], "tool_use")
+    found = compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]))
+    assert words(found) == [("moved", "tool_use")]
+    assert "turn 1, tool call" in told(found)
+    assert compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]), ignore=["order"]).same
+
+
+def test_results_that_arrive_in_another_order_are_the_same() -> None:
+    """Tools run in parallel, and may begin while the answer still streams: results are compared in the order of the calls."""
+
+    def call(number: int) -> dict[str, Any]:
+        block = {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {"path": f"{number}.txt"}}
+        return {"type": "assistant", "message": {"id": "msg_1", "content": [block]}}
+
+    def result(number: int, said: str = "text") -> dict[str, Any]:
+        block = {"type": "tool_result", "tool_use_id": f"toolu_{number}", "content": f"{said} {number}"}
+        return {"type": "user", "message": {"content": [block]}}
+
+    one = [call(0), call(1), call(2), result(0), result(1), result(2)]
+    assert retold.compare(one, [call(0), result(0), call(1), call(2), result(2), result(1)]).same
+    other = [call(0), call(1), result(1, "other"), call(2), result(0), result(2)]
+    assert words(retold.compare(one, other)) == [("changed", "tool_result")]
+
+
+def test_a_different_model_is_said_once() -> None:
+    """The request and the first answer say it; a later answer says only the same."""
+    found = compared(base(), base(model="claude-other"))
+    assert told(found) == (
+        "first divergence: turn 1, request, changed\n\n"
+        "turn 1, request, changed\n"
+        "    model: claude-[-test-]{+other+}\n\n"
+        "turn 1, end of answer, changed\n"
+        "    model: claude-[-test-]{+other+}\n"
+        "    (and 1 more like it)"
+    )
+
+
+def test_a_stream_cut_at_frame_7() -> None:
+    long = Reply([text("one two three four five six seven eight nine ten", pieces=5)])
+    found = compared(talk(long), talk(replace(long, cut_after=7)), ignore=["totals"])
+    assert told(found).startswith(
+        "first divergence: turn 1, text, changed\n\n"
+        "turn 1, text, changed\n"
+        "    one two three four [-five six seven eight nine ten-]{+f+}\n"
+        "    incomplete: {+true+}\n\n"
+        "turn 1, end of answer, changed\n"
+        '    stop_reason: [-"end_turn"-]{+null+}\n'
+        "    ending: [-complete-]{+cut+}"
+    )
+
+
+def test_an_error_instead_of_an_end() -> None:
+    long = Reply([text("one two three four five six seven eight nine ten", pieces=5)])
+    found = compared(talk(long), talk(replace(long, error_event_after=len(long.frames(long.message({}, 1))) - 1)))
+    assert "turn 1, end of answer, changed" in told(found)
+    assert "    ending: [-complete-]{+error_event+}" in told(found)
+    assert '    error: {+{"type": "overloaded_error", "message": "Overloaded"}+}' in told(found)
+
+
+def test_a_failed_attempt_more() -> None:
+    """A retry is a difference: the answer before it ended in an error."""
+    overloaded = talk(http_error(529))
+    again = [replace(exchange, call=1, attempt=2, started_ns=10**9, ended_ns=2 * 10**9) for exchange in talk(REPLIES[1])]
+    found = compared(talk(REPLIES[1]), overloaded + again, ignore=["totals"])
+    assert words(found) == [("added", "answer")]
+    assert "status 529" in told(found)
+
+
+def test_a_changed_system_prompt() -> None:
+    found = compared(base(system="You are a terse assistant."), base(system="You are a kind assistant."))
+    assert told(found) == (
+        "first divergence: turn 1, request, changed\n\n"
+        "turn 1, request, changed\n"
+        "    system: You are a [-terse-]{+kind+} assistant."
+    )
+    schema = {"name": "Read", "input_schema": {"type": "object", "properties": {"id": {"type": "string"}}}}
+    other = {"name": "Read", "input_schema": {"type": "object", "properties": {"id": {"type": "number"}}}}
+    (difference,) = compared(base(tools=[schema]), base(tools=[other])).differences
+    assert [change.path for change in difference.changes] == ["tools[0].input_schema.properties.id.type"]
+
+
+def test_a_tool_input_is_compared_by_path() -> None:
+    other = Reply([TOOLS[0], tool_use("Read", {"path": "b.txt", "lines": [1, 3], "deep": True}), WEATHER], "tool_use")
+    found = compared(base(), talk(other, REPLIES[1], results=RESULTS), ignore=["totals"])
+    (difference,) = found.differences
+    assert [(change.path, change.kind) for change in difference.changes] == [
+        ("input.path", "changed"),
+        ("input.lines[1]", "changed"),
+        ("input.deep", "added"),
+    ]
+
+
+def lines(count: int, edits: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
+    """Messages of stream-json: texts of which a share says something else; all ids change with the seed."""
+    chance = random.Random(7)
+    found = []
+    for number in range(count):
+        word = "quick" if chance.random() >= edits else "slow"
+        content = [{"type": "text", "text": f"Step {number}: the {word} brown fox jumps over the lazy dog"}]
+        found.append(
+            {"type": "assistant", "uuid": f"{seed}/{number}", "message": {"id": f"msg_{seed}_{number}", "content": content}}
+        )
+    return found
+
+
+def test_a_thousand_messages_with_one_percent_of_edits() -> None:
+    """Each edit is one changed word, and nothing else is."""
+    found = retold.compare(lines(1_000), lines(1_000, 0.01, seed=1))
+    changed = [difference for difference in found.differences if difference.kind == "changed"]
+    assert len(changed) == len(found.differences) == 12
+    assert all("the [-quick-]{+slow+} brown fox" in part for part in told(found).split("\n\n")[1:-1])
+    assert as_text(found).endswith("12 differences: 12 changed; 988 items the same")
+
+
+def test_a_total_rewrite_is_removed_and_added() -> None:
+    """Texts that have nothing in common are not called changed."""
+    a, b = lines(40), [{"type": "assistant", "message": {"id": f"m{i}", "content": f"Nothing alike {i * i}"}} for i in range(30)]
+    found = retold.compare(a, b)
+    assert {difference.kind for difference in found.differences} == {"removed", "added"}
+    assert len(found.differences) == 70
+
+
+def test_parallel_conversations_are_compared_each_with_its_own() -> None:
+    """The answers of six parallel calls may come in any order: streams are paired by what was asked."""
+
+    def all_six(order: list[int], seed: int) -> list[Exchange]:
+        talks = {i: talk(Reply([text(f"Answer {i}")]), prompt=f"Question {i}", seed=seed + i) for i in range(6)}
+        return [replace(talks[i][0], started_ns=at * 1000, ended_ns=10**9 - at) for at, i in enumerate(order)]
+
+    found = compared(all_six([0, 1, 2, 3, 4, 5], 0), all_six([5, 2, 0, 4, 1, 3], 50))
+    assert found.same
+    assert len(found.pairs) == 6
+
+
+# What counts
+
+
+def test_ignore_and_only() -> None:
+    b = talk(REPLIES[0], Reply([thinking("Hard."), text("The file says beta.")]), results=RESULTS, system="Other.")
+    assert {what for _, what in words(compared(base(), b))} == {"request", "thinking", "text", "totals"}
+    assert {what for _, what in words(compared(base(), b, ignore=["thinking", "request.system", "totals"]))} == {"text"}
+    assert {what for _, what in words(compared(base(), b, only=["thinking", "request.model"]))} == {"thinking"}
+    assert compared(base(), b, ignore=["**.text", "**.thinking", "request", "totals"]).same
+
+
+def test_a_tolerance_makes_times_count() -> None:
+    a, b = base(), base(step_ns=1_100_000)
+    assert compared(a, b, tolerance=["duration=20%"]).same
+    found = compared(a, b, tolerance=["duration=5%"])
+    assert words(found) == [("changed", "totals")]
+    assert "duration_ms" in as_text(found)
+    assert compared(a, b, tolerance=["ttft=10ms"]).same
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"ignore": ["thinkin"]}, "nothing is called 'thinkin'; did you mean 'thinking'?"),
+        ({"only": ["request.", "nope.x"]}, "nothing is called 'nope.x'; there are"),
+        ({"tolerance": ["time=5%"]}, "unknown total 'time' in the tolerance 'time=5%'"),
+        ({"tolerance": ["cost=5s"]}, "cannot read the tolerance 'cost=5s': give for example duration=20%"),
+        ({"tolerance": ["duration"]}, "cannot read the tolerance 'duration'"),
+    ],
+)
+def test_a_wrong_name_is_an_error_that_says_what_there_is(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as refused:
+        retold.compare(lines(1), lines(1), **options)
+    assert said in str(refused.value)
+
+
+# Properties
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["", "a", "b c"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("xyz"), inner, max_size=3),
+    max_leaves=6,
+)
+items = st.builds(
+    lambda kind, value: Item.of(kind, {kind: value} if kind in ("text", "thinking") else {"input": value, "name": "t"}, 1),
+    st.sampled_from(["text", "thinking", "tool_use", "answer"]),
+    values | st.sampled_from(["one two three four", "one two three five", "six seven"]),
+)
+sides = st.lists(st.lists(items, max_size=8), min_size=1, max_size=2).map(
+    lambda streams: Side("s", "run", tuple(Stream(Label(str(n)), "", tuple(s)) for n, s in enumerate(streams)), {"turns": 1})
+)
+names = st.lists(
+    st.sampled_from(["text", "thinking", "tool_use.input.x", "tool_use.**", "order", "answer", "**.y", "tool_use.input[0]"]),
+    max_size=3,
+)
+
+
+def said(comparison: Comparison) -> list[Any]:
+    """Each single thing that differs, in an order of its own."""
+    found = []
+    for difference in comparison.differences:
+        ends = tuple(None if item is None else item.key for item in (difference.a, difference.b))
+        places = [(change.path, repr(change.a), repr(change.b)) for change in difference.changes] or [("", "", "")]
+        found += [(difference.kind, difference.stream, ends, place) for place in places]
+    return sorted(found, key=repr)
+
+
+@given(sides)
+def test_a_side_does_not_differ_from_itself(one: Side) -> None:
+    assert compare_sides(one, one).differences == ()
+
+
+MIRRORED = {"added": "removed", "removed": "added", "changed": "changed", "moved": "moved"}
+
+
+@given(sides, sides)
+def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> None:
+    """What was added is what was removed, and every change goes the other way."""
+    there = [(kind, stream, ends, place) for kind, stream, ends, place in said(compare_sides(a, b))]
+    back = [(MIRRORED[k], s, (y, x), (p, q, o)) for k, s, (x, y), (p, o, q) in said(compare_sides(b, a))]
+    assert sorted(back, key=repr) == there
+
+
+@given(sides, sides)
+def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> None:
+    """Applied to A, the alignment gives B: nothing is lost and nothing changes its place unsaid."""
+    for pair, one, other in zip(compare_sides(a, b).pairs, a.streams, b.streams, strict=False):
+        assert tuple(row.a for row in pair.rows if row.a) == one.items
+        assert tuple(row.b for row in pair.rows if row.b) == other.items
+
+
+@given(sides, sides, names, names)
+@settings(max_examples=150)
+def test_ignoring_never_adds_a_difference(a: Side, b: Side, some: list[str], more: list[str]) -> None:
+    """Whatever is ignored besides, no difference appears that was not there before."""
+    few = compare_sides(a, b, Focus(ignore=(*some, *more)))
+    many = compare_sides(a, b, Focus(ignore=tuple(some)))
+    assert len(few.differences) <= len(many.differences)
+    assert sum(len(d.changes) for d in few.differences) <= sum(max(1, len(d.changes)) for d in many.differences)
+
+
+@given(values, values)
+def test_changes_are_there_exactly_where_values_differ(a: Any, b: Any) -> None:
+    """Two values without a change are the same JSON; True is not 1."""
+    assert bool(list(changes(a, b))) == (json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True))
