@@ -3,11 +3,11 @@
 The schedule is pure (`schedule`); `play` and `play_async` are its two rims, which wait and hand on.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from ..recorder.exchange import Exchange
+from .alarm import sleep_until
 from .timing import Timeline, Timing
 
 GROUP_BYTES = 64 * 1024
@@ -78,6 +78,5 @@ def wait_until(deadline_ns: int) -> None:
 
 async def wait_until_async(deadline_ns: int) -> None:
     """`wait_until` for an event loop."""
-    left_ns = deadline_ns - time.monotonic_ns()
-    if left_ns > 0:
-        await asyncio.sleep(left_ns / 1e9)
+    if deadline_ns > time.monotonic_ns():
+        await sleep_until(deadline_ns)

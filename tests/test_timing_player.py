@@ -198,7 +198,7 @@ def test_an_exchange_without_a_response_has_no_schedule() -> None:
 
 
 class VirtualClock:
-    """Stands for the modules `time` and `asyncio` in the player; every sleep ends a little late, as real ones do."""
+    """Stands for the module `time`, and for the alarm, in the player; every sleep ends a little late, as real ones do."""
 
     def __init__(self, late_ns: int = 0) -> None:
         self.now_ns = 1_000 * S
@@ -216,8 +216,8 @@ class VirtualClock:
 
 
 class AsyncVirtualClock(VirtualClock):
-    async def sleep(self, seconds: float) -> None:
-        self.wait(seconds)
+    async def sleep_until(self, deadline_ns: int) -> None:
+        self.wait((deadline_ns - self.now_ns) / S)
 
 
 def played(
@@ -225,7 +225,7 @@ def played(
 ) -> list[tuple[int, bytes]]:
     """(when, what) a consumer gets that needs `work_ns` for each piece; the last one is the end."""
     monkeypatch.setattr(player, "time", clock)
-    monkeypatch.setattr(player, "asyncio", clock)
+    monkeypatch.setattr(player, "sleep_until", getattr(clock, "sleep_until", None))
     began, timeline, got = clock.now_ns, timeline_of(recorded, timing), list[tuple[int, bytes]]()
 
     def take(data: bytes) -> None:

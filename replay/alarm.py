@@ -1,0 +1,133 @@
+"""Waking an event loop at an exact moment. asyncio's own timers are a millisecond late: they round up to what epoll can wait.
+
+On Linux every wait of a loop shares one timer of the kernel (timerfd, https://man7.org/linux/man-pages/man2/timerfd_create.2.html)
+that is set to the nearest deadline and read by the loop like a socket. It is there while somebody waits, so that there is
+nothing to close with the loop. Elsewhere, and on a loop that reads no files, asyncio's timers have to do.
+"""
+
+import asyncio
+import functools
+import heapq
+import os
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
+
+
+async def sleep_until(deadline_ns: int) -> None:
+    """Sleep until the monotonic clock shows `deadline_ns`."""
+    loop = asyncio.get_running_loop()
+    alarm = _alarms.get(loop)
+    if alarm is None:
+        alarm = _alarms[loop] = _Alarm()
+    await alarm.wait(loop, deadline_ns)
+
+
+class _Alarm:
+    """The waits of one loop. It keeps no reference to its loop, which may go before it."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self._heap: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._order = count()
+        self._waiting = 0
+
+    async def wait(self, loop: asyncio.AbstractEventLoop, deadline_ns: int) -> None:
+        self._waiting += 1
+        try:
+            if self._fd is None and not self._open(loop):
+                await asyncio.sleep(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
+                return
+            rung = loop.create_future()
+            heapq.heappush(self._heap, (deadline_ns, next(self._order), rung))
+            if self._heap[0][2] is rung:
+                self._set(deadline_ns)
+            await rung
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._close(loop)
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> bool:
+        timer = _timer()
+        if timer is None:
+            return False
+        create, self._settime = timer
+        fd = create()
+        try:
+            loop.add_reader(fd, self._ring)
+        except NotImplementedError:
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
+
+    def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._heap.clear()
+        if self._fd is not None:
+            loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = None
+
+    def _set(self, deadline_ns: int) -> None:
+        assert self._fd is not None
+        self._settime(self._fd, deadline_ns)
+
+    def _ring(self) -> None:
+        """Wake those whose time has come, and set the timer for the next; setting it also takes back that it has gone off."""
+        now_ns = time.monotonic_ns()
+        while self._heap and (self._heap[0][0] <= now_ns or self._heap[0][2].done()):
+            rung = heapq.heappop(self._heap)[2]
+            if not rung.done():  # cancelled
+                rung.set_result(None)
+        self._set(self._heap[0][0] if self._heap else 0)
+
+
+_alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = WeakKeyDictionary()
+
+Timer = tuple[Callable[[], int], Callable[[int, int], Any]]
+"""Makes a timer, as a file descriptor; sets it to a moment of the monotonic clock, in nanoseconds (0: to none)."""
+
+
+@functools.cache
+def _timer() -> Timer | None:
+    if sys.platform != "linux":
+        return None
+    if sys.version_info >= (3, 13):
+        flags = os.TFD_NONBLOCK | os.TFD_CLOEXEC
+        return (
+            lambda: os.timerfd_create(time.CLOCK_MONOTONIC, flags=flags),
+            lambda fd, at_ns: os.timerfd_settime_ns(fd, flags=os.TFD_TIMER_ABSTIME, initial=at_ns),
+        )
+    return _timer_of_libc()
+
+
+def _timer_of_libc() -> Timer | None:
+    """The same before Python 3.13."""
+    import ctypes
+
+    class Spec(ctypes.Structure):
+        """struct itimerspec: interval and first moment, each in seconds and nanoseconds."""
+
+        _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "timerfd_create"):
+        return None
+
+    def checked(result: int) -> int:
+        if result < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        return result
+
+    def create() -> int:
+        return checked(libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC))  # as TFD_NONBLOCK, TFD_CLOEXEC
+
+    def settime(fd: int, at_ns: int) -> None:
+        absolute = 1  # TFD_TIMER_ABSTIME
+        checked(libc.timerfd_settime(fd, absolute, ctypes.byref(Spec(0, 0, *divmod(at_ns, 1_000_000_000))), None))
+
+    return create, settime

@@ -1,0 +1,82 @@
+"""An event loop is woken at exact moments: never before them, in their order, and nothing is left open behind."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from retold.replay import alarm
+from retold.replay.alarm import sleep_until
+
+MS = 1_000_000
+
+
+@pytest.fixture(params=["kernel timer", "asyncio"], autouse=True)
+def timer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is no such timer, with asyncio's."""
+    if request.param == "asyncio":
+        monkeypatch.setattr(alarm, "_timer", lambda: None)
+
+
+def test_a_sleeper_is_never_woken_early_and_each_in_its_turn() -> None:
+    """Whoever set its alarm first: the nearest deadline comes first."""
+    woken: list[int] = []
+
+    async def sleeper(deadline_ns: int, number: int) -> None:
+        await sleep_until(deadline_ns)
+        assert time.monotonic_ns() >= deadline_ns
+        woken.append(number)
+
+    async def main() -> None:
+        now_ns = time.monotonic_ns()
+        await asyncio.gather(*(sleeper(now_ns + 5 * number * MS, number) for number in (3, 1, 4, 2, 0)))
+
+    asyncio.run(main())
+    assert woken == [0, 1, 2, 3, 4]
+
+
+def test_a_cancelled_sleeper_takes_nobody_with_it() -> None:
+    """The others are woken, be theirs the nearer deadline or the farther one."""
+
+    async def main() -> list[object]:
+        now_ns = time.monotonic_ns()
+        tasks = [asyncio.create_task(sleep_until(now_ns + ms * MS)) for ms in (5, 10, 15)]
+        await asyncio.sleep(0)
+        for cancelled in cancel:
+            tasks[cancelled].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    for cancel in ([0], [1], [2], [0, 1], [1, 2]):
+        results = asyncio.run(main())
+        assert [isinstance(result, asyncio.CancelledError) for result in results] == [number in cancel for number in range(3)]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are listed in /proc")
+def test_nothing_is_open_when_nobody_sleeps() -> None:
+    """After the last one is woken, or cancelled, and when a loop is closed over one that sleeps."""
+
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    async def main() -> None:
+        before = open_files()
+        await sleep_until(time.monotonic_ns() + MS)
+        task = asyncio.create_task(sleep_until(time.monotonic_ns() + 3600 * 1000 * MS))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert open_files() == before
+
+    asyncio.run(main())
+    before = open_files()
+    loop = asyncio.new_event_loop()
+    sleeping = sleep_until(time.monotonic_ns() + 3600 * 1000 * MS)
+    loop.call_soon(sleeping.send, None)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    sleeping.close()
+    assert open_files() == before
