@@ -192,6 +192,7 @@ def perform(form: str, kind: str, url: str) -> Any:
     return asyncio.run(use())
 
 
+@pytest.mark.trap(3)
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("form", SYNC)
 def test_every_form_is_the_same_plain_recorded_and_replayed(form: str, kind: str, tmp_path: Path) -> None:
@@ -219,6 +220,7 @@ FAILING: dict[str, Reply] = {
 }
 
 
+@pytest.mark.trap(2)
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("failure", FAILING)
 def test_every_failure_is_the_same_plain_recorded_and_replayed(failure: str, kind: str, tmp_path: Path) -> None:
@@ -254,6 +256,7 @@ async def _collect(options: dict[str, Any], seen: list[str]) -> None:
             seen.append(event.type)  # noqa: PERF401 - what came before the error counts
 
 
+@pytest.mark.trap(36)
 def test_the_canary_says_when_the_sdk_sends_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An SDK whose requests no longer pass the patched transport is an error at once, not a silent pass-through."""
     from retold import canary

@@ -64,6 +64,7 @@ def each_event(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+@pytest.mark.trap(1)
 @pytest.mark.usefixtures("tape")
 @pytest.mark.parametrize("encoding", [None, "gzip", "br", "zstd"])
 @pytest.mark.parametrize("split", ["frame", "bytes"])
@@ -124,11 +125,12 @@ def test_a_frame_and_its_message_are_one_transaction(log: EventLog, monkeypatch:
     assert batches == [["frame", "frame", "frame", "frame", "frame", "message", "frame", "frame"]]
 
 
-def test_frames_are_stamped_one_by_one(tape: Tape) -> None:
+@pytest.mark.trap(8)
+def test_frames_are_stamped_one_by_one(tape: Tape, each_event: Any) -> None:
     """Each frame has the time at which it came: later than the server sent it, earlier than the next was sent."""
     began = time.monotonic_ns()
     with MessagesServer([Reply([text("a")], gap_s=[0.1] * 3)]) as server:
-        each_event_sync(server.url, lambda _: None)
+        each_event(server.url, lambda _: None)
     (capture,) = tape.captures
     origin = tape.writer.started_ns
     frames = [event.t_ns + origin for event in tape.log.events(tape.run, kinds=("frame",))]
@@ -157,6 +159,7 @@ def payloads(log: EventLog, run: str) -> list[tuple[str, bytes]]:
     return [(event.kind, event.payload) for event in log.events(run, kinds=("frame", "chunk"))]
 
 
+@pytest.mark.trap(8)
 def test_chunks_of_a_stream_become_frames(log: EventLog) -> None:
     """However the socket cut them; what has no blank line at the end is a chunk."""
     run, _ = captured(log, SSE, b"data: 1\n", b"\ndata: 2\n\ndata: 3", b"\n")
@@ -170,12 +173,29 @@ def test_chunks_of_anything_else_are_kept_as_they_came(log: EventLog) -> None:
         assert payloads(log, run) == [("chunk", b"\x1f\x8b\x08"), ("chunk", b"data: 1\n\n"), ("chunk", b"\x00")]
 
 
-def test_an_endless_frame_is_recorded_in_pieces_and_reaches_the_client_whole(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+def post(url: str) -> bytes:
+    with httpx2.Client() as client:
+        return client.post(f"{url}/v1/messages", json=ASK).content
+
+
+def post_async(url: str) -> bytes:
+    async def run() -> bytes:
+        async with httpx2.AsyncClient() as client:
+            return (await client.post(f"{url}/v1/messages", json=ASK)).content
+
+    return asyncio.run(run())
+
+
+@pytest.mark.trap(9)
+@pytest.mark.parametrize("read", [post, post_async], ids=["sync", "async"])
+def test_an_endless_frame_is_recorded_in_pieces_and_reaches_the_client_whole(
+    tape: Tape, read: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A frame without an end is bounded in memory, marked as no frame, and costs the client nothing."""
     monkeypatch.setattr(capture_module, "FrameParser", functools.partial(FrameParser, max_frame_bytes=10_000))
     endless = b"data: " + b"x" * 300_000
-    with MessagesServer([Reply(raw_frames=[endless, b"\n\n", b"data: 2\n\n"], split=1000)]) as server, httpx2.Client() as client:
-        received = client.post(f"{server.url}/v1/messages", json=ASK).content
+    with MessagesServer([Reply(raw_frames=[endless, b"\n\n", b"data: 2\n\n"], split=1000)]) as server:
+        received = read(server.url)
     assert received == server.bodies[0] == endless + b"\n\ndata: 2\n\n"
     stored = payloads(tape.log, tape.run)
     assert b"".join(data for _, data in stored) == received
@@ -198,6 +218,7 @@ def test_a_frame_that_might_begin_a_secret_is_written_in_the_end(log: EventLog, 
     assert payloads(log, run) == [("frame", frame) for frame in frames]
 
 
+@pytest.mark.trap(20)
 def test_an_ending_is_written_once_whoever_says_it(log: EventLog) -> None:
     """The first ending counts, of all six and in any order; what comes after it is not written."""
     endings: Any = ("complete", "closed", "cut", "error_event", "http_error", "no_response")

@@ -92,6 +92,7 @@ def taken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return Taken(case, plain, plain_server, seen, server, tape)
 
 
+@pytest.mark.trap(2)
 def test_a_client_sees_the_same_with_and_without_the_recorder(taken: Taken) -> None:
     """Same events, same exception, same number of upstream calls, connections closed as early."""
     assert taken.seen == taken.plain
@@ -100,6 +101,7 @@ def test_a_client_sees_the_same_with_and_without_the_recorder(taken: Taken) -> N
     assert len(taken.tape.exchanges()) == taken.server.calls
 
 
+@pytest.mark.trap(13)
 def test_every_attempt_is_recorded_with_its_ending_once(taken: Taken) -> None:
     """Complete, closed, cut, error event, HTTP error: as such, with the attempt's number, and in exactly one event."""
     endings = taken.case.endings
@@ -201,6 +203,7 @@ def test_a_stream_that_is_dropped_unread_is_recorded_as_closed(tape: Tape) -> No
     assert tape.kinds()[-2:] == ["exchange.ended", "message"]
 
 
+@pytest.mark.trap(16)
 def test_a_client_that_closes_right_after_the_last_event_has_it_all(tape: Tape, consume: Consume) -> None:
     """Its stream was open a moment longer, but message_stop had come: complete."""
     events = len(sent_events(b"".join(Reply([HELLO]).frames(Reply([HELLO]).message({}, 1)))))
@@ -212,6 +215,7 @@ def test_a_client_that_closes_right_after_the_last_event_has_it_all(tape: Tape, 
     assert (tape.only().ending, server.closed_early) == ("complete", 1)
 
 
+@pytest.mark.trap(19)
 def test_the_attempts_of_one_call_are_separate_exchanges(tape: Tape, consume: Consume) -> None:
     """529 with its body and its `retry-after-ms`, though the SDK closes it unread; then the answer."""
     _, server = run(CASES["529, then 200"], consume)
@@ -246,6 +250,7 @@ def test_an_answer_without_streaming_yields_messages(tape: Tape, encoding: Any, 
     assert blocks == [block.to_dict() for block in message.content]
 
 
+@pytest.mark.trap(3)
 @pytest.mark.parametrize("how", ["stream", "raw", "streaming", "iter_raw", "iter_lines"])
 def test_every_way_of_reading_a_response_is_recorded(tape: Tape, how: str) -> None:
     """The SDK's helpers and the bare HTTP client read the same recorded stream."""

@@ -113,6 +113,7 @@ def test_a_folder_is_no_cassette(tmp_path: Path) -> None:
         read_cassette(tmp_path)
 
 
+@pytest.mark.trap(45)
 @pytest.mark.parametrize(
     ("damage", "what"),
     [
@@ -154,6 +155,7 @@ def test_a_value_of_the_wrong_kind_is_damage(path: Path, own: str) -> None:
     assert "interaction 2 is damaged" in refused(path, GOOD.replace("{string: two}", f"{{string: two}}\n  retold: {{{own}}}"))
 
 
+@pytest.mark.trap(45)
 def test_a_newer_format_is_refused(path: Path) -> None:
     """The error names both versions and the way out."""
     assert refused(path, GOOD + "retold: {format: 2}\n") == (
@@ -184,6 +186,7 @@ def test_a_yaml_cassette_cut_anywhere_is_damaged(path: Path) -> None:
 # Safety
 
 
+@pytest.mark.trap(42)
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.system", "!!python/object/new:subprocess.Popen", "!!python/name:os.system", "!custom"]
 )
@@ -207,6 +210,7 @@ def test_a_yaml_bomb_that_nothing_uses_costs_nothing(path: Path) -> None:
     assert len(read_cassette(path).exchanges) == 3
 
 
+@pytest.mark.trap(42)
 def test_a_yaml_bomb_in_a_field_is_refused(path: Path) -> None:
     """A list where a text belongs is damage; written out as text this small one has 100,000 words, a larger one no end."""
     refused(path, bomb(5) + GOOD.replace("method: POST", "method: *a5", 1))

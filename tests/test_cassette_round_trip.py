@@ -55,6 +55,7 @@ AWKWARD = {
 }
 
 
+@pytest.mark.trap(25)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("body", AWKWARD.values(), ids=AWKWARD.keys())
 def test_awkward_bytes_come_back(tmp_path: Path, suffix: str, body: bytes) -> None:

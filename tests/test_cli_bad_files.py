@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import retold
+from retold.recorder.store import VERSION
 from tests.conftest import ROOT, Cli
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, normalised, refused, run_live, run_mock, step, tree, write_workflow
 from tests.messages_server import MessagesServer, Reply, http_error, text
@@ -134,6 +135,7 @@ def test_import_of_something_else_is_refused(cli: Cli) -> None:
     assert not Path(".retold").exists()
 
 
+@pytest.mark.trap(44)
 def test_import_of_an_empty_cassette_is_refused() -> None:
     """Nothing to import is not success."""
     Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
@@ -142,6 +144,7 @@ def test_import_of_an_empty_cassette_is_refused() -> None:
     assert not Path(".retold").exists()
 
 
+@pytest.mark.trap(45)
 def test_import_of_one_damaged_file_imports_none() -> None:
     """All files are read before the first is written."""
     path = damaged("bad.yaml", "code: 200", "code: abc")
@@ -160,11 +163,13 @@ def test_export_does_not_replace_a_file_unless_told() -> None:
     assert len(retold.read_cassette("x.yaml").exchanges) == 1
 
 
+@pytest.mark.trap(44)
 def test_play_of_a_missing_cassette_is_refused(cli: Cli) -> None:
     """A cassette that is not there is named, and is not looked for in the log."""
     assert refused(cli("play", "cassettes/nope.yaml")) == "retold: no cassette at cassettes/nope.yaml.\n"
 
 
+@pytest.mark.trap(44)
 def test_play_of_an_empty_cassette_is_not_success() -> None:
     """Nothing to play is not success: an empty recording is a mistake, not a short one."""
     Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
@@ -183,7 +188,7 @@ def test_log_of_a_newer_version_is_refused_and_kept() -> None:
     connection.close()
     before = Path("log.db").read_bytes()
     expected = (
-        "retold: the log log.db was written by a newer retold (log version 99, this one reads up to 1). Update retold "
+        f"retold: the log log.db was written by a newer retold (log version 99, this one reads up to {VERSION}). Update retold "
         "(pip install -U retold), or name another log with --db FILE.\n"
     )
     for command in (["run", NUMBERS], ["ls"], ["show", "last"]):

@@ -187,6 +187,7 @@ def test_workflow_without_content_is_explained() -> None:
     assert "instance of" not in refusal_of("workflow:\n")
 
 
+@pytest.mark.trap(42)
 def test_workflow_name_cannot_leave_the_cassette_folder() -> None:
     """A name that would be a path is refused: it becomes the cassette's file name."""
     said = refusal_of("workflow:\n  name: ../../x\n  steps: [{name: s, type: claude, prompt: x}]\n")

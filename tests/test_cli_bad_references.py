@@ -182,6 +182,7 @@ def test_empty_name_of_a_run_is_an_unknown_run() -> None:
     assert refused(in_this_process("show", "")).startswith("retold: no run ''")
 
 
+@pytest.mark.trap(44)
 def test_log_without_runs_is_not_success(cli: Cli) -> None:
     """Nothing to list is exit code 1 with the way to a first run."""
     Path("log.db").touch()

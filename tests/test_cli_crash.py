@@ -67,6 +67,7 @@ def recorded_frames(log: retold.EventLog, run: str) -> list[bytes]:
 # Killed
 
 
+@pytest.mark.trap(37)
 def test_killed_run_has_lost_nothing_that_it_received(here: Folder) -> None:
     """After `kill -9` the log holds the stream up to the kill, byte for byte, but for what was on its way."""
     with MessagesServer([Reply([text("word " * 200, pieces=5)], gap_s=0.03)]) as server:
@@ -306,6 +307,7 @@ def left_alone(here: Folder, *args: str | Path) -> tuple[int, str]:
     return child.wait(), err
 
 
+@pytest.mark.trap(21)
 def test_reader_that_goes_does_not_harm_the_run(here: Folder) -> None:
     """A run that nobody reads any more is recorded to its end."""
     left_alone(here, "run", NUMBERS)

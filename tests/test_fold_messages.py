@@ -226,6 +226,7 @@ def test_an_error_event_is_kept() -> None:
     assert (folded.error, folded.stop_reason, folded.stopped, messages) == (error, None, False, [])
 
 
+@pytest.mark.trap(14)
 @pytest.mark.parametrize("reason", ["end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "future"])
 def test_a_stop_reason_stays_itself(reason: str) -> None:
     """Whatever ended the answer is what is recorded."""

@@ -85,6 +85,7 @@ def log(path: Path) -> Iterator[EventLog]:
         yield opened
 
 
+@pytest.mark.trap(38)
 def test_processes_that_append_at_once_lose_and_double_nothing(path: Path) -> None:
     """Four processes, 500 events each, singly and in batches: all there, all chains right, nobody finds the log locked."""
     children = [Child(FLOOD, path, f"p{number}", EVENTS) for number in range(PROCESSES)]
@@ -130,6 +131,7 @@ def kill_while_writing(path: Path, events: int) -> tuple[str, list[tuple[int, st
     return run, [(int(line.split()[0]), line.split()[1]) for line in lines]
 
 
+@pytest.mark.trap(37)
 def test_every_acknowledged_event_survives_kill_9(path: Path) -> None:
     """What a writer said it wrote is in the log after its death, with the hashes it said, in one chain."""
     run, acknowledged = kill_while_writing(path, 200)
@@ -148,6 +150,7 @@ def test_a_run_whose_writer_was_killed_is_interrupted(path: Path) -> None:
     assert before == rows(path, run)
 
 
+@pytest.mark.trap(20)
 def test_opening_the_log_for_writing_ends_the_runs_of_the_dead(path: Path, log: EventLog) -> None:
     """The first writer after a crash closes the run it finds: an event of its own, in the chain, and once."""
     run, _ = kill_while_writing(path, 20)

@@ -70,6 +70,7 @@ def test_identical_requests_are_answered_in_recorded_order() -> None:
     assert [id(matcher.take(request())) for _ in range(3)] == [id(e) for e in exchanges]
 
 
+@pytest.mark.trap(28)
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 2), max_size=12), st.randoms(use_true_random=False))
 def test_any_order_of_calls_gets_every_recording_once(asked: list[int], shuffle: random.Random) -> None:
@@ -105,6 +106,7 @@ def test_identical_requests_of_two_threads_get_two_answers() -> None:
     assert len({id(e) for e in taken}) == 2
 
 
+@pytest.mark.trap(30)
 def test_turns_that_share_their_last_message_are_two_records() -> None:
     """The whole history counts, not only what was said last."""
     turn = {"role": "user", "content": "go on"}
@@ -147,6 +149,7 @@ def reordered(value: Any) -> Any:
     return [reordered(item) for item in value] if isinstance(value, list) else value
 
 
+@pytest.mark.trap(34)
 @pytest.mark.parametrize(
     "asked",
     [
@@ -182,6 +185,7 @@ def test_a_request_that_means_the_same_is_answered(asked: Request) -> None:
     assert Matcher(exchanges).take(asked) is only
 
 
+@pytest.mark.trap(33)
 @pytest.mark.parametrize(
     ("path", "value", "line"),
     [

@@ -69,6 +69,7 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.trap(31)
 @settings(deadline=None, max_examples=150)
 @given(
     json_values,

@@ -122,6 +122,7 @@ def test_a_compressed_answer_without_streaming_is_recorded_as_the_sdk_read_it(ki
     assert (exchange.response.header("content-encoding"), exchange.ending) == (None, "complete")
 
 
+@pytest.mark.trap(1)
 def test_the_first_event_is_there_before_the_second_is_sent(kind: str, log: retold.EventLog) -> None:
     """Recording holds nothing up."""
 
@@ -262,6 +263,7 @@ def test_a_call_that_was_cancelled_before_its_answer_is_recorded(log: retold.Eve
     assert json.loads(exchange.request.body) == server.requests[0].json
 
 
+@pytest.mark.trap(15)
 def test_a_stream_that_its_client_left_is_recorded_as_closed(kind: str, log: retold.EventLog) -> None:
     """With what came until then."""
 

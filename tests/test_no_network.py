@@ -96,6 +96,7 @@ def test_there_is_no_network_in_there() -> None:
     assert offline(REFUSED) == ["Network is unreachable"]
 
 
+@pytest.mark.trap(36)
 def test_a_replay_needs_no_network_and_opens_no_socket() -> None:
     """Sync and async clients, with the base URL that they have in production."""
     record(Path("c.yaml"), "one", "two")

@@ -147,6 +147,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.trap(40)
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_test_that_failed_never_replaces_a_good_cassette(failure: str, recorded: Suite) -> None:
     """Wherever it failed; what it recorded is in the log, as a run that did not complete."""
@@ -195,6 +196,7 @@ def test_a_damaged_cassette_is_an_error_at_its_test_alone(recorded: Suite) -> No
 # Not played
 
 
+@pytest.mark.trap(43)
 def test_what_a_failed_or_deselected_test_did_not_play_is_not_reported(recorded: Suite) -> None:
     """It did not come to it, or was not asked to."""
     recorded.write(TWO.replace('    ask("two")\n', '    assert False\n    ask("two")\n'))
@@ -228,6 +230,7 @@ def orphans(suite: Suite, *args: str) -> tuple[list[str], int]:
     return re.findall(r"^  orphan: (\S+) belongs to no test$", result.stdout.str(), re.MULTILINE), int(result.ret)
 
 
+@pytest.mark.trap(43)
 def test_a_cassette_without_a_test_is_an_orphan(recorded: Suite) -> None:
     """Only where it is asked for, and then it fails the session."""
     recorded.write(TWO.replace("test_two", "test_renamed"))
@@ -237,6 +240,7 @@ def test_a_cassette_without_a_test_is_an_orphan(recorded: Suite) -> None:
     assert recorded.run("-k", "one").ret == 0
 
 
+@pytest.mark.trap(43)
 def test_a_cassette_of_a_test_that_did_not_run_is_none(recorded: Suite) -> None:
     """Deselected, skipped, or another than the one that was named."""
     for args in (("-k", "one"), ("--deselect", "test_chat.py::test_two"), ("test_chat.py::test_one",), ("-m", "not retold")):
@@ -316,6 +320,7 @@ def test_a_folder_that_is_no_modules_has_no_orphans(recorded: Suite) -> None:
 # Workers
 
 
+@pytest.mark.trap(43)
 def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
     """Replayed, missed, not played, tokens; orphans once each, and they count in the exit code."""
     (recorded.folder / FOLDER / "old.yaml").touch()
@@ -329,6 +334,7 @@ def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
     assert sum("orphan" in line for line in summary(shared)) == 1
 
 
+@pytest.mark.trap(38)
 def test_workers_record_into_one_log(suite: Suite) -> None:
     """Each test its own run and its own cassette."""
     suite.write("@pytest.mark.retold\n@pytest.mark.parametrize('n', range(6))\ndef test_n(n):\n    ask(f'number {n}')\n")

@@ -157,6 +157,7 @@ def assert_clean(folder: Path, *secrets: str) -> None:
     assert [secret for secret in secrets if secret.encode() in data] == []
 
 
+@pytest.mark.trap(41)
 def test_a_recorded_exchange_leaves_no_secret_in_log_and_cassette(
     log: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_recorded_exchange_leaves_no_secret_in_log_and_cassette(
     assert_clean(tmp_path / "store", SECRET, KEY, "query-credential", "id=1234")
 
 
+@pytest.mark.trap(41)
 def test_an_error_body_leaves_no_secret(log: EventLog, tmp_path: Path) -> None:
     """Failure paths are scrubbed too: an API that quotes the key it refuses."""
     with (
@@ -192,6 +194,7 @@ def test_an_error_body_leaves_no_secret(log: EventLog, tmp_path: Path) -> None:
     assert_clean(tmp_path / "store", KEY)
 
 
+@pytest.mark.trap(41)
 def test_the_text_of_an_exception_leaves_no_secret(log: EventLog, tmp_path: Path) -> None:
     """A proxy's error may quote the URL with its password."""
     with log.start(name="run", mode="live") as writer:

@@ -58,6 +58,7 @@ def cut(whole: str, places: list[int]) -> list[str]:
     return [whole[a:b] for a, b in itertools.pairwise(edges)]
 
 
+@pytest.mark.trap(41)
 @settings(deadline=None, max_examples=300)
 @example(AWKWARD[3], [2], "\\", ".", "text", True, False)
 @given(
@@ -165,6 +166,7 @@ def test_a_key_in_every_kind_of_block_is_not_written(monkeypatch: pytest.MonkeyP
         assert (KEY[3:] in left, AWKWARD[1][3:] in left) == (False, False)
 
 
+@pytest.mark.trap(41)
 def test_a_recording_whose_stream_is_cut_inside_a_key_holds_no_more_than_came(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was held back is written in the end: a beginning is no secret."""
     monkeypatch.setenv("MY_SECRET", "correct-horse-battery")

@@ -89,6 +89,7 @@ def replay(consume: Consume, exchanges: list[Exchange], **options: Any) -> Seen:
     return consume("http://nowhere.test", http_client=client_for(consume, exchanges)[0], **options)
 
 
+@pytest.mark.trap(13, 14)
 def test_a_replay_is_what_the_client_saw_live(recorded: Recorded) -> None:
     """The same events and the same exception, every recorded attempt played."""
     client, matcher = client_for(recorded.consume, recorded.exchanges)
@@ -201,6 +202,7 @@ def test_a_cut_without_a_known_cause_is_a_protocol_error(read: Any) -> None:
     assert (got, error) == (b"data: 1\n\n", "RemoteProtocolError: the recording process died")
 
 
+@pytest.mark.trap(25)
 def test_stored_lengths_do_not_count() -> None:
     """A content-length that lies, as in hundreds of published cassettes, neither cuts nor hangs the replay."""
     headers = (*JSON, ("content-length", "3"), ("transfer-encoding", "chunked"), ("x-a", "1"), ("x-a", "2"))

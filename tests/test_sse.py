@@ -60,6 +60,7 @@ def test_joined_pieces_are_the_input_for_any_bytes_and_any_split(chunks: list[by
     assert b"".join(piece.data for piece in parse(*chunks, parser=FrameParser(limit))) == b"".join(chunks)
 
 
+@pytest.mark.trap(7)
 @settings(deadline=None, max_examples=500)
 @given(streams, st.lists(st.integers(0, 60), max_size=8))
 @example(b"data: x\r\n\r\ndata: y\r\n\r\n", [9, 10, 11])
@@ -70,6 +71,7 @@ def test_frames_are_those_of_the_standard_wherever_the_stream_is_split(body: byt
     assert frames_by_the_book(body) == parse(*cut(body, places))
 
 
+@pytest.mark.trap(7)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_every_split_in_two_and_single_bytes_give_the_same_frames(body: bytes) -> None:
     """A frame split at any byte, inside CRLF and inside a UTF-8 character too, is the same frame."""
@@ -110,6 +112,7 @@ def test_a_flushed_parser_holds_nothing() -> None:
     assert parser.flush() == []
 
 
+@pytest.mark.trap(9)
 def test_an_endless_frame_is_bounded_in_memory() -> None:
     """The parser never holds more than its limit, however much of one frame has come."""
     parser = FrameParser(max_frame_bytes=1000)

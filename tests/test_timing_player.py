@@ -116,6 +116,7 @@ def test_a_factor_divides_every_time(recorded: list[int], speed: float) -> None:
     assert [timeline.at(at) for at in recorded] == [round((at - min(recorded)) / speed) for at in recorded]
 
 
+@pytest.mark.trap(11)
 @settings(deadline=None, max_examples=150)
 @given(times, st.integers(1, 10**12))
 def test_the_idle_limit_shortens_only_gaps_above_it(recorded: list[int], limit: int) -> None:
@@ -168,6 +169,7 @@ def test_pieces_that_are_due_together_come_together() -> None:
     assert plan(recorded, INSTANT) == [(0, b"abc")]
 
 
+@pytest.mark.trap(12)
 def test_groups_are_bounded() -> None:
     """However long an instant stream is, one piece of it is not."""
     recorded = recorded_at(*[(1, b"x" * 1000)] * 1000)
@@ -262,6 +264,7 @@ def test_a_stream_is_played_at_its_deadlines(monkeypatch: pytest.MonkeyPatch, ki
     ]
 
 
+@pytest.mark.trap(11)
 def test_instant_never_sleeps(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Not even for nothing."""
     clock = CLOCKS[kind]()
@@ -270,6 +273,7 @@ def test_instant_never_sleeps(monkeypatch: pytest.MonkeyPatch, kind: str) -> Non
     assert clock.sleeps == 0
 
 
+@pytest.mark.trap(11)
 def test_late_sleeps_do_not_add_up(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """10,000 frames, each sleep a millisecond late of ten: the end comes within 1 % of the recorded total."""
     recorded = recorded_at(*((number * 10 * MS, b"x") for number in range(10_000)))
@@ -277,6 +281,7 @@ def test_late_sleeps_do_not_add_up(monkeypatch: pytest.MonkeyPatch, kind: str) -
     assert recorded.ended_ns <= end_ns <= recorded.ended_ns * 1.01
 
 
+@pytest.mark.trap(12)
 def test_a_slow_consumer_does_not_shift_the_timeline(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """What it misses comes at once when it asks again; what is due later is still on time."""
     recorded = recorded_at((1 * S, b"a"), (2 * S, b"b"), (3 * S, b"c"), (10 * S, b"d"))

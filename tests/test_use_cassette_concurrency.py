@@ -47,6 +47,7 @@ AT_ONCE = pytest.mark.parametrize("at_once", [gathered, threaded])
 # Answers
 
 
+@pytest.mark.trap(28)
 @AT_ONCE
 def test_six_streams_at_once_each_get_their_own_answer_in_any_order(at_once: Callable[..., list[str]]) -> None:
     """Recorded while all of them were streaming, replayed in another order - in tasks and in threads."""
@@ -64,6 +65,7 @@ def test_six_streams_at_once_each_get_their_own_answer_in_any_order(at_once: Cal
         assert cassette.all_played
 
 
+@pytest.mark.trap(29)
 def test_identical_calls_get_their_answers_in_recorded_order(ask: Ask) -> None:
     """Three record three, and replay three: never collapsed into one."""
     with serve("one", "two", "three") as server, retold.use_cassette(CASSETTE, record_mode="once"):
@@ -178,6 +180,7 @@ def in_executor(work: Callable[[], str]) -> str:
 ELSEWHERE = [in_thread, in_a_thread_of_a_thread, in_worker, in_pool, by_map, by_to_thread, in_executor]
 
 
+@pytest.mark.trap(39)
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
 def test_work_handed_on_inherits_the_cassette(elsewhere: Callable[[Callable[[], str]], str]) -> None:
     """Threads, pools and `to_thread` record into and replay from the cassette of whoever started them."""
@@ -274,6 +277,7 @@ def attempts() -> list[tuple[int, int, int]]:
     return [(e.call, e.attempt, e.response.status) for e in exchanges if e.response is not None]
 
 
+@pytest.mark.trap(17)
 def test_a_retry_is_a_second_attempt_of_the_same_call(ask: Ask) -> None:
     """529 then 200, recorded with the body that the SDK never reads, and replayed in order, neither of them twice."""
     with MessagesServer([RETRY, Reply([text("yes")]), Reply([text("again")])]) as server:

@@ -135,6 +135,7 @@ LEAVING: dict[str, Leave] = {
 }
 
 
+@pytest.mark.trap(15)
 @pytest.mark.parametrize("how", LEAVING)
 def test_a_stream_that_its_client_left_is_recorded_as_closed(how: str) -> None:
     """Whichever way; with what came until then, once, and without a failure: the client wanted it so."""
@@ -167,7 +168,19 @@ def drop_unread(url: str) -> int:
         return 0
 
 
-@pytest.mark.parametrize("dropped", [drop, drop_unread])
+async def _drop_unread(stream: Any) -> int:
+    del stream
+    gc.collect()
+    await asyncio.sleep(0)
+    return 0
+
+
+@pytest.mark.trap(15)
+@pytest.mark.parametrize(
+    "dropped",
+    [drop, drop_unread, on_a_loop(_drop), on_a_loop(_drop_unread)],
+    ids=["read", "unread", "async read", "async unread"],
+)
 def test_a_dropped_stream_is_ended_by_the_next_that_is_recorded(dropped: Leave) -> None:
     """Not only at the end of the block: whoever reads the log in between knows."""
     with MessagesServer([HANGING, HELLO]) as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
@@ -179,6 +192,7 @@ def test_a_dropped_stream_is_ended_by_the_next_that_is_recorded(dropped: Leave) 
     assert ended == ["closed", "complete"]
 
 
+@pytest.mark.trap(16)
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_stream_closed_right_after_its_last_event_is_complete(kind: str) -> None:
     """The connection was open a moment longer; everything had been said."""
@@ -208,6 +222,7 @@ def test_a_stream_closed_right_after_its_last_event_is_complete(kind: str) -> No
     assert (exchange.ending, exchange.response.body, server.closed_early) == ("complete", server.bodies[0], 1)
 
 
+@pytest.mark.trap(1)
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_the_first_event_is_there_before_the_second_is_sent(kind: str) -> None:
     """A cassette that is recorded holds nothing up."""

@@ -33,6 +33,7 @@ def fail(ask: Ask, url: str, error: BaseException, path: str | Path = CASSETTE, 
         raise error
 
 
+@pytest.mark.trap(40)
 @pytest.mark.parametrize("kind", ASKING)
 @pytest.mark.parametrize("mode", ["new_episodes", "all", "rewrite"])
 def test_a_failed_block_keeps_the_old_cassette_byte_for_byte(mode: str, kind: str) -> None:
@@ -53,6 +54,7 @@ def test_a_failed_block_leaves_no_new_cassette() -> None:
     assert not Path("new").exists()
 
 
+@pytest.mark.trap(40)
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
 def test_a_block_that_was_interrupted_keeps_the_old_cassette(stop: type[BaseException]) -> None:
     """Its run is called cancelled."""
@@ -162,6 +164,7 @@ def test_what_before_record_removes_is_not_in_the_log_of_a_replay() -> None:
 # A stream that outlives its block
 
 
+@pytest.mark.trap(21)
 def test_a_stream_that_is_open_when_its_block_ends_is_recorded_as_closed_there() -> None:
     """The recording process did not die; and nothing is written behind the end of the run."""
     with MessagesServer([Reply([text("Hello there, general Kenobi")], gap_s=[0.05])]) as server, client(server.url) as asking:

@@ -42,6 +42,7 @@ HOW: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.trap(35)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("is_there", [True, False], ids=["another cassette", "no cassette"])
 def test_a_miss_reaches_the_caller_at_once_and_is_not_repeated(how: str, is_there: bool) -> None:
@@ -59,6 +60,7 @@ def test_a_miss_reaches_the_caller_at_once_and_is_not_repeated(how: str, is_ther
     assert str(miss.value) == cassette.misses[0]
 
 
+@pytest.mark.trap(27)
 def test_a_miss_names_the_nearest_recording_the_difference_and_the_way_out(ask: Ask) -> None:
     """Of several the one that differs least, and where."""
     record(CASSETTE, "hi", "How are you?")
@@ -115,6 +117,7 @@ def test_a_cassette_that_is_not_there_says_how_to_record_it(ask: Ask) -> None:
     )
 
 
+@pytest.mark.trap(44)
 def test_an_empty_cassette_holds_no_exchanges(ask: Ask) -> None:
     """Which is another thing than none at all."""
     CASSETTE.write_text("version: 1\ninteractions: []\n")
@@ -144,6 +147,7 @@ DAMAGED = {
 }
 
 
+@pytest.mark.trap(45)
 @pytest.mark.parametrize("mode", ["none", "once", "new_episodes", "all", "rewrite", "verify"])
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_cassette_is_an_error_and_is_never_overwritten(damage: str, mode: str) -> None:
@@ -206,6 +210,7 @@ def leak_pool(go: threading.Event, work: Callable[[], Any]) -> Callable[[], Base
     return finish
 
 
+@pytest.mark.trap(39)
 @pytest.mark.parametrize("mode", ["none", "all"])
 @pytest.mark.parametrize("leak", [leak_thread, leak_pool])
 def test_a_thread_that_outlives_its_block_never_reaches_the_next_cassette(leak: Any, mode: str, ask: Ask) -> None:

@@ -147,6 +147,7 @@ def test_what_before_record_takes_away_passes_through(mode: str, ask: Ask) -> No
     assert (cassette.recorded, cassette.misses, CASSETTE.exists()) == (0, [], False)
 
 
+@pytest.mark.trap(32)
 def test_loading_drops_nothing_that_before_record_would_take_away() -> None:
     """A filter is for requests; what is in the cassette stays there, and is played by whoever asks without it."""
     record(CASSETTE, "private", "I am Alice")
@@ -250,6 +251,7 @@ def test_the_order_of_keys_does_not_count(ask: Ask) -> None:
         assert ask("hi") == "You said hi."
 
 
+@pytest.mark.trap(34)
 def test_headers_count_where_they_are_asked_to(ask: Ask) -> None:
     """Those that say what is asked; betas in any order."""
     with serve("yes") as server, retold.use_cassette(CASSETTE, record_mode="once"):

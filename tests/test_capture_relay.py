@@ -1,0 +1,223 @@
+"""The tee on scripted chunks and a clock that only they move: what it hands on, when it stamps it, what it leaves as it is."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from retold.recorder import capture as capture_module
+from retold.recorder import writer as writer_module
+from retold.recorder.capture import Capture
+from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.log import EventLog
+from retold.recorder.tee import Recorder
+from retold.recorder.transfer import exchanges_of
+from retold.replay.player import times_of
+from tests.exchanges import URL
+from tests.messages_server import MessagesServer, Reply, http_error, text
+from tests.tape import ASK, recording
+
+S = 1_000_000_000
+MINUTE = 60 * S
+
+
+class Clock:
+    """Stands for the module `time` where events are stamped. The wall clock may be set, the monotonic one only goes on."""
+
+    def __init__(self) -> None:
+        self.now_ns = 1_000 * S
+        self.wall_ns = 1_800_000_000 * S
+
+    def pass_by(self, ns: int) -> None:
+        self.now_ns += ns
+        self.wall_ns += ns
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def time_ns(self) -> int:
+        return self.wall_ns
+
+
+class Chunks(httpx2.SyncByteStream, httpx2.AsyncByteStream):
+    """A body that comes in these chunks, whatever happens `before` each of them."""
+
+    def __init__(self, chunks: list[bytes], before: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._before = before
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self._before()
+            yield chunk
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self:
+            yield chunk
+
+
+Pulled = Callable[[EventLog, list[bytes], Callable[[], None], Callable[[], None]], tuple[str, list[bytes]]]
+
+
+def answer(chunks: list[bytes], before: Callable[[], None]) -> httpx2.Response:
+    return httpx2.Response(200, headers={"content-type": "text/event-stream"}, stream=Chunks(chunks, before))
+
+
+def pull(
+    log: EventLog, chunks: list[bytes], before: Callable[[], None], after: Callable[[], None]
+) -> tuple[str, list[bytes]]:  # fmt: skip
+    """Record these chunks; the run, and what a client pulled that does `after` with each before it pulls the next."""
+    got = []
+    with log.start(name="run", mode="live") as writer:
+        recorder = Recorder(lambda request: Capture(writer, request))
+        response = recorder.handle(httpx2.Request("POST", URL, json=ASK), lambda _: answer(chunks, before))
+        for chunk in response.iter_raw():
+            got.append(chunk)
+            after()
+    return writer.run, got
+
+
+def pull_async(
+    log: EventLog, chunks: list[bytes], before: Callable[[], None], after: Callable[[], None]
+) -> tuple[str, list[bytes]]:  # fmt: skip
+    """The same on an event loop."""
+    got = []
+
+    async def send(_: Any) -> httpx2.Response:
+        return answer(chunks, before)
+
+    async def run() -> str:
+        with log.start(name="run", mode="live") as writer:
+            recorder = Recorder(lambda request: Capture(writer, request))
+            response = await recorder.handle_async(httpx2.Request("POST", URL, json=ASK), send)
+            async for chunk in response.aiter_raw():
+                got.append(chunk)
+                after()
+        return writer.run
+
+    return asyncio.run(run()), got
+
+
+@pytest.fixture(params=[pull, pull_async], ids=["sync", "async"])
+def pulled(request: pytest.FixtureRequest) -> Pulled:
+    chosen: Pulled = request.param
+    return chosen
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(writer_module, "time", clock)
+    monkeypatch.setattr(capture_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EventLog]:
+    with EventLog(tmp_path / "log.db") as opened:
+        yield opened
+
+
+def frames(log: EventLog, run: str) -> list[Any]:
+    return list(log.events(run, kinds=("frame",)))
+
+
+def nothing() -> None:
+    """Neither the server nor the client waits."""
+
+
+@pytest.mark.trap(4)
+def test_every_chunk_is_handed_on_as_it_came(pulled: Pulled, log: EventLog) -> None:
+    """Neither joined nor cut anew, wherever frames begin and end; and each before the next is asked for."""
+    chunks = [b"data: 1\n\nda", b"t", b"a: 2\n\ndata: 3\n\n", "data: é".encode()[:-1], b"\xa9\n\n", b"data: " + b"x" * 100_000]
+    asked: list[int] = []
+    run, got = pulled(log, chunks, lambda: asked.append(len(asked)), lambda: asked.append(-1))
+    assert got == chunks
+    assert asked == [0, -1, 2, -1, 4, -1, 6, -1, 8, -1, 10, -1]
+    assert [event.payload for event in frames(log, run)] == [
+        b"data: 1\n\n",
+        b"data: 2\n\n",
+        b"data: 3\n\n",
+        "data: é\n\n".encode(),
+    ]
+
+
+@pytest.mark.trap(5)
+def test_a_silent_minute_is_recorded_as_one(pulled: Pulled, log: EventLog, clock: Clock, tmp_path: Path) -> None:
+    """The model thinks: the recording goes on afterwards, is complete, and its cassette still has the pause."""
+    run, _ = pulled(log, [b"data: 1\n\n", b"data: 2\n\n"], lambda: clock.pass_by(MINUTE), nothing)
+    first, second = frames(log, run)
+    assert second.t_ns - first.t_ns == MINUTE
+    write_cassette(tmp_path / "c.yaml", exchanges_of(log, run))
+    (exchange,) = read_cassette(tmp_path / "c.yaml").exchanges
+    assert exchange.ending == "complete"
+    assert sorted(times_of(exchange))[-1] - exchange.started_ns == 2 * MINUTE
+
+
+@pytest.mark.trap(10)
+def test_a_wall_clock_that_is_set_back_changes_no_interval(pulled: Pulled, log: EventLog, clock: Clock) -> None:
+    """Intervals are monotonic time; the wall time stands beside them as it was."""
+
+    def set_back() -> None:
+        clock.pass_by(1 * S)
+        clock.wall_ns -= 3600 * S
+
+    run, _ = pulled(log, [b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"], set_back, nothing)
+    events = frames(log, run)
+    assert [event.t_ns for event in events] == [1 * S, 2 * S, 3 * S]
+    assert [event.wall_ns for event in events] == [1_800_000_000 * S + n * (1 - 3600) * S for n in (1, 2, 3)]
+
+
+@pytest.mark.trap(12)
+def test_a_tee_in_the_client_stamps_when_the_client_pulls_and_says_so(pulled: Pulled, log: EventLog, clock: Clock) -> None:
+    """A client that needs two seconds for each frame has them two seconds apart, though all of them were there."""
+    run, _ = pulled(log, [b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"], nothing, lambda: clock.pass_by(2 * S))
+    assert [event.t_ns for event in frames(log, run)] == [0, 2 * S, 4 * S]
+    assert [event.data["stamped"] for event in log.events(run, kinds=("exchange.started",))] == ["pull"]
+
+
+def head(url: str) -> tuple[int, str, list[tuple[str, str]]]:
+    with httpx2.Client() as client, client.stream("POST", f"{url}/v1/messages", json=ASK) as response:
+        return response.status_code, response.reason_phrase, response.headers.multi_items()
+
+
+def head_async(url: str) -> tuple[int, str, list[tuple[str, str]]]:
+    async def run() -> tuple[int, str, list[tuple[str, str]]]:
+        async with httpx2.AsyncClient() as client, client.stream("POST", f"{url}/v1/messages", json=ASK) as response:
+            return response.status_code, response.reason_phrase, response.headers.multi_items()
+
+    return asyncio.run(run())
+
+
+REPLIES = {
+    "200": Reply([text("Hello")], headers={"X-Case": "é"}),
+    "200 gzip": Reply([text("Hello")], encoding="gzip"),
+    "400": http_error(400, "invalid_request_error", "bad"),
+    "529": http_error(529, headers={"retry-after": "7"}),
+}
+
+
+@pytest.mark.trap(18)
+@pytest.mark.parametrize("read", [head, head_async], ids=["sync", "async"])
+@pytest.mark.parametrize("reply", REPLIES)
+def test_status_and_headers_are_those_of_the_server_while_recording(reply: str, read: Any, tmp_path: Path) -> None:
+    """A 529 stays a 529; every header, in order; and so in what was recorded, but for the ids of whom the key belongs to."""
+
+    def undated(seen: tuple[int, str, list[tuple[str, str]]]) -> Any:
+        return (*seen[:2], [pair for pair in seen[2] if pair[0] != "date"])
+
+    with MessagesServer([REPLIES[reply]]) as server:
+        plain = read(server.url)
+    with recording(tmp_path) as tape, MessagesServer([REPLIES[reply]]) as server:
+        seen = read(server.url)
+    assert undated(seen) == undated(plain)
+    response = tape.only().response
+    assert response is not None
+    shown = [(name.lower(), value) for name, value in response.headers if name.lower() != "anthropic-organization-id"]
+    assert (response.status, response.reason, shown) == (
+        *seen[:2],
+        [pair for pair in seen[2] if pair[0] != "anthropic-organization-id"],
+    )
