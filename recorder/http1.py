@@ -142,7 +142,7 @@ class Client(asyncio.Protocol):
         if head.method == b"CONNECT" or not target.startswith("/"):
             # A proxy for any other host is what this must never be (RFC 9112, 3.2.2 and 3.2.3).
             return self._refuse(405 if head.method == b"CONNECT" else 400, "invalid_request_error",
-                                "retold forwards to one API only; ask it with a path, not for another host")  # fmt: skip
+                                "this server speaks for one API only; ask it for a path, not for another host")  # fmt: skip
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers.raw_items())
         asked = Asked(head.method.decode("ascii"), target, headers, bytes(self._body), head.http_version.decode("ascii"))
         self._body.clear()

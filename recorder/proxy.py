@@ -59,7 +59,7 @@ class Relay:
     async def forward(self, asked: Asked, client: Client, begin: Callable[[Request], Capture]) -> bool:
         """Send a request on and its answer back, recorded by the Capture that `begin` makes; returns whether both
         connections go on. Raises LogError."""
-        self._wake()
+        await self._wake()
         request = to_request(asked, self._upstream)
         capture = begin(request)
         try:
@@ -101,9 +101,11 @@ class Relay:
         self.close()
         client.close()
 
-    def _wake(self) -> None:
-        if self._idle is not None:
-            self._idle.cancel()
+    async def _wake(self) -> None:
+        """Stop watching; two at once cannot read one connection."""
+        if (idle := self._idle) is not None:
+            idle.cancel()
+            await asyncio.wait([idle])
             self._idle = None
 
     def close(self) -> None:
@@ -150,7 +152,7 @@ class _Observer:
         except h11.RemoteProtocolError as error:
             failure = error
         if body:
-            self._capture.data(b"".join(body))
+            self._capture.data(*body)
         if self.is_over:
             self.goes_on = self._reading.our_state is h11.DONE and self._reading.their_state is h11.DONE and bool(data)
             self._capture.end("complete")

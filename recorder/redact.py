@@ -29,10 +29,13 @@ SECRET_HEADERS = frozenset(
         "x-amz-security-token",
     }
 )
-SECRET_PARAMETERS = frozenset({"api_key", "apikey", "api-key", "key", "token", "access_token", "x-api-key", "signature"})
 
 _KEY_SHAPES = rb"sk-ant-[A-Za-z0-9_\-]{8,}"
 _SECRET_NAMES = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE_?KEY)", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"(?:.*[-_])?(?:api[-_]?key|key|token|secret|password|signature)", re.IGNORECASE)
+MIN_CREDENTIAL_CHARS = 16
+"""A shorter one that a client sends (`test-key`, `dummy`) is none, and may well be a word of the text."""
+
 MIN_SECRET_CHARS = 8
 """A shorter value (`1`, `true`, `test`) would tear holes into ordinary text."""
 
@@ -70,11 +73,28 @@ def _is_path(value: str) -> bool:
     return value.startswith(("/", "~")) and (len(value) < 40 or os.path.exists(value))
 
 
+def credentials_of(request: Request) -> set[str]:
+    """The keys and tokens that a request carries in headers and parameters made for them."""
+    found = {value.split(" ")[-1] for name, value in request.headers if name.lower() in SECRET_HEADERS - {"cookie", "set-cookie"}}
+    found |= {value for name, value in parse_qsl(urlsplit(request.uri).query) if _SECRET_PARAMETER.fullmatch(name)}
+    return {value for value in found if len(value) >= MIN_CREDENTIAL_CHARS}
+
+
 class Redactor:
     """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
-        values = {*secrets_in(os.environ if environ is None else environ), *filter(None, extra)}
+        self._values: set[str] = set()
+        self._compile({*secrets_in(os.environ if environ is None else environ), *filter(None, extra)})
+
+    def learn(self, request: Request) -> None:
+        """Know from now on what this request is authorised by, wherever else it stands."""
+        found = credentials_of(request)
+        if not found <= self._values:
+            self._compile(self._values | found)
+
+    def _compile(self, values: set[str]) -> None:
+        self._values = values
         values = {value for value in values if value not in REDACTED}  # what is part of the mark cannot be told from it
         # A secret in a body usually stands inside a JSON string, one in a URL is quoted: some characters are escaped.
         forms = {form for value in values for form in _escaped(value) | _quoted(value)}
@@ -108,9 +128,9 @@ class Redactor:
         parts = urlsplit(url)
         netloc = parts.netloc.rpartition("@")[2]
         query = parts.query
-        if any(name.lower() in SECRET_PARAMETERS for name, _ in parse_qsl(query, keep_blank_values=True)):
-            pairs = parse_qsl(query, keep_blank_values=True)
-            query = urlencode([(n, REDACTED if n.lower() in SECRET_PARAMETERS else v) for n, v in pairs])
+        pairs = parse_qsl(query, keep_blank_values=True)
+        if any(_SECRET_PARAMETER.fullmatch(name) for name, _ in pairs):
+            query = urlencode([(name, REDACTED if _SECRET_PARAMETER.fullmatch(name) else value) for name, value in pairs])
         return self.text(urlunsplit(parts._replace(netloc=netloc, query=query)))
 
     def request(self, request: Request) -> Request:

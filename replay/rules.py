@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ..recorder.errors import InputError
 from ..recorder.exchange import Headers, Request
+from .profiles import Profile, normalised
 
 Predicate = Callable[[Request, Request], object]
 """(request, recorded) -> whether they agree; None counts as yes, AssertionError as no, as in vcrpy."""
@@ -34,10 +35,12 @@ _TOKEN = re.compile(r"\*\*|\[(\*|\d+)\]|[^.\[\]]+")
 
 @dataclass(frozen=True)
 class Rules:
-    """`match_on`: names of NAMES or predicates; `ignore`: paths of JSON bodies (`a.b`, `a[*].b`, `a[0]`, `**.b` anywhere)."""
+    """`match_on`: names of NAMES or predicates; `ignore`: paths of JSON bodies (`a.b`, `a[*].b`, `a[0]`, `**.b` anywhere);
+    `profile`: whose habits are known (profiles.py)."""
 
     match_on: tuple[str | Predicate, ...] = ("method", "path", "query", "body")
     ignore: tuple[str, ...] = DEFAULT_IGNORE
+    profile: Profile = "api"
 
     def __post_init__(self) -> None:
         for name in self.match_on:
@@ -90,6 +93,8 @@ class Rules:
             return body.decode("utf-8", "backslashreplace")
         for ignored in self.ignore:
             _remove(value, _tokens(ignored))
+        if self.profile == "claude-code":
+            value = normalised(value)
         pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
         return named(value, re.compile(pattern), names) if pattern else value
 

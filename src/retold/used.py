@@ -26,6 +26,7 @@ from .recorder.transfer import exchanges_of
 from .recorder.writer import RunWriter
 from .replay.drift import drift_between
 from .replay.matcher import Matcher
+from .replay.profiles import Profile, profile_of
 from .replay.rules import Rules
 from .replay.timing import Timing
 from .replay.transport import Replayer, for_sdk
@@ -68,6 +69,7 @@ class Settings:
     price: Price | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     hint: str | None = None
+    detect: bool = False
 
 
 class UsedCassette:
@@ -87,11 +89,14 @@ class UsedCassette:
         self._closed = False
         self._existed, recorded = self._load()
         self.exchanges: tuple[Exchange, ...] = recorded
+        self.profile: Profile = settings.rules.profile
+        if settings.detect:
+            self.profile = profile_of(recorded)
         self._matcher = Matcher(
             [*recorded, *(exchange for other in settings.also for exchange in read_cassette(other).exchanges)],
             source=self.source,
             redactor=self._redactor,
-            rules=settings.rules,
+            rules=replace(settings.rules, profile=self.profile),
             repeats=settings.repeats,
         )
         self._replayer = Replayer(self._matcher, settings.timing)
@@ -178,6 +183,7 @@ class UsedCassette:
 
     def decide(self, request: Request) -> Exchange | Literal["pass", "record"]:
         """What becomes of a request of the API: the exchange that answers it, or what to do with it. Raises MissError."""
+        self._redactor.learn(request)
         asked = self._filtered(request)
         if asked is None:
             return "pass"
@@ -192,6 +198,12 @@ class UsedCassette:
         if exchange is None:
             return "record"
         self.play_count += 1
+        return exchange
+
+    def play_if_any(self, request: Request) -> Exchange | None:
+        """The exchange that answers a request whose absence is no miss."""
+        exchange = self._matcher.take_if_any(request)
+        self.play_count += exchange is not None
         return exchange
 
     def _take(self, asked: Request) -> Exchange:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from ..recorder.errors import RetoldError
-from . import diff, export, import_, ls, play, record, replay, run, show, tail, verify
+from . import diff, export, import_, ls, play, record, replay, run, serve, show, tail, verify
 
 app = typer.Typer(
     name="retold",
@@ -57,6 +57,8 @@ for name, function in (
     ("run", run.run),
     ("record", record.record),
     ("replay", replay.replay),
+    ("serve", serve.serve),
+    ("proxy", serve.proxy),
     ("ls", ls.ls),
     ("show", show.show),
     ("play", play.play),

@@ -26,6 +26,9 @@ IdleLimit = Annotated[
 UpstreamOption = Annotated[
     str, typer.Option("--upstream", metavar="URL", help="The API that requests go to.", envvar="ANTHROPIC_BASE_URL")
 ]
+ProfileOption = Annotated[
+    str, typer.Option("--profile", metavar="P", help="Whose habits matching knows: api, claude-code, or auto, by the recording.")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique prefix of one, a name, last, or last~N.")]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, UpstreamOption, note
+from .common import Db, ProfileOption, UpstreamOption, note
 
 
 def record(
@@ -18,6 +18,7 @@ def record(
     mode: Annotated[
         str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes (record what it lacks) or all.")
     ] = "rewrite",
+    profile: ProfileOption = "auto",
     db: Db = None,
 ) -> None:
     """Run a program and record what it asks the API: a proxy on this machine, ANTHROPIC_BASE_URL set for the program only.
@@ -29,10 +30,9 @@ def record(
     from ..modes import check, resolve
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
-    from ..replay.rules import DEFAULT_RULES
     from ..replay.timing import INSTANT
     from ..used import Settings, UsedCassette
-    from ..wire.commands import close_recording, failure_of, miss_of, run_command
+    from ..wire.commands import close_recording, failure_of, miss_of, rules_for, run_command
     from ..wire.serving import Serving
     from ..wire.summary import recorded_line, replayed_line
     from ..workflow.pricing import price
@@ -42,7 +42,7 @@ def record(
     record_mode = check(mode) if mode == "rewrite" else resolve(mode)
     with EventLog(db) as log:
         settings = Settings(
-            timing=INSTANT, rules=DEFAULT_RULES, recordings=log, name=title, stamped="arrival", price=price,
+            timing=INSTANT, **rules_for(profile), recordings=log, name=title, stamped="arrival", price=price,
             data={"command": command, "upstream": to.url},
         )  # fmt: skip
         use = UsedCassette(output, record_mode, settings)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, IdleLimit, TimingOption, note
+from .common import Db, IdleLimit, ProfileOption, TimingOption, note
 
 
 def replay(
@@ -12,6 +12,7 @@ def replay(
     command: Annotated[list[str], typer.Argument(metavar="CMD...", help="The program and its arguments, after --.")],
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,
+    profile: ProfileOption = "auto",
     db: Db = None,
 ) -> None:
     """Run a program against a recording: offline, no key needed, the recorded bytes and the recorded endings.
@@ -24,10 +25,9 @@ def replay(
 
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
-    from ..replay.rules import DEFAULT_RULES
     from ..replay.timing import Timing
     from ..used import Settings, UsedCassette
-    from ..wire.commands import miss_of, recording_named, run_command
+    from ..wire.commands import miss_of, recording_named, rules_for, run_command
     from ..wire.serving import Serving
     from ..wire.summary import replayed_line
 
@@ -35,7 +35,7 @@ def replay(
     source, exchanges = recording_named(recording, EventLog(db))
     target = recording if exchanges is None else "CASSETTE"
     hint = f"Record what is missing with: retold record --mode new_episodes -o {target} -- {command[0]} …"
-    settings = Settings(timing=pace, rules=DEFAULT_RULES, name=source, recorded=exchanges, hint=hint)
+    settings = Settings(timing=pace, **rules_for(profile), name=source, recorded=exchanges, hint=hint)
     use = UsedCassette(Path(recording) if exchanges is None else None, "none", settings)
     serving = Serving({source: use}, Upstream.parse("https://api.anthropic.com"), pace)
     child = run_command(command, serving, key=True)

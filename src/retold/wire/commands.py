@@ -2,19 +2,25 @@
 
 import asyncio
 import os
+import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..recorder.errors import CassetteMissing, InputError, MissError, RetoldError, RunError
 from ..recorder.exchange import Exchange
 from ..recorder.http1 import Server
 from ..recorder.log import EventLog
 from ..recorder.transfer import exchanges_of
+from ..replay.profiles import check_profile
+from ..replay.rules import DEFAULT_RULES
 from ..used import UsedCassette
 from ..workflow.pricing import price
 from .child import Child, environment
 from .serving import Serving
+from .summary import recorded_line, replayed_line
 
 GRACE_S = 0.5
 """How long connections may outlive the command: their end is seen a moment after its own."""
@@ -32,6 +38,34 @@ def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) 
     threading.Thread(target=price, args=("", {}), daemon=True).start()
     asyncio.run(server.run(child.wait(), grace_s=GRACE_S))
     return child
+
+
+def serve_until_stopped(serving: Serving, host: str, port: int, note: Callable[[str], None]) -> None:
+    """Serve until SIGINT or SIGTERM; the URL goes to stdout when the server listens and can be stopped. Raises MissError."""
+    try:
+        server = Server(serving.answerer, host=host, port=port)
+    except OSError as error:
+        raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from error
+    threading.Thread(target=price, args=("", {}), daemon=True).start()
+    asyncio.run(_served(server, serving))
+    for use in serving.uses.values():
+        use.close(kept=True)
+        if use.exchanges or use.play_count:
+            note(f"retold: {replayed_line(use, use.source)}")
+        if use.recorded:
+            note(f"retold: {recorded_line(use)}")
+    for failure in (*serving.failures, miss_of(list(serving.uses.values()))):
+        if failure is not None:
+            raise failure
+
+
+async def _served(server: Server, serving: Serving) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    print(server.url, flush=True)
+    serving.tell(f"retold: {serving} at {server.url}; Ctrl-C or SIGTERM ends it")
+    await server.run(stop.wait())
 
 
 def failure_of(child: Child) -> RunError | None:
@@ -62,6 +96,13 @@ def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchan
     if not exchanges:
         raise InputError(f"run {found.run} ({found.name}) has no exchanges to replay.")
     return f"run {found.run[:8]} ({found.name})", exchanges
+
+
+def rules_for(profile: str) -> dict[str, Any]:
+    """Matching by this profile, as settings of a cassette's use. Raises InputError."""
+    if profile == "auto":
+        return {"rules": DEFAULT_RULES, "detect": True}
+    return {"rules": replace(DEFAULT_RULES, profile=check_profile(profile))}
 
 
 def is_file(reference: str) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
@@ -39,7 +39,21 @@ class Serving:
     upstream: Upstream
     timing: Timing = INSTANT
     gate: Gate = field(default_factory=Gate)
+    note: Callable[[str], None] | None = None
     failures: list[RetoldError] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """`recording https://…`, or `serving a, b`, for a person."""
+        names = ", ".join(self.uses)
+        modes = {use.record_mode for use in self.uses.values()}
+        if modes == {"none"}:
+            return f"serving {names}"
+        return f"recording {self.upstream.url} ({names})"
+
+    def tell(self, text: str) -> None:
+        """Tell the person who watches the server, if anybody does."""
+        if self.note is not None:
+            self.note(text)
 
     def answerer(self) -> "_Connection":
         """Answers the requests of one connection."""
@@ -93,16 +107,28 @@ class _Connection:
             return asked.keeps_alive
         try:
             use, asked = serving.use_of(asked)
+            if asked.method == "HEAD" and use.record_mode == "none":
+                return await self._probed(use, asked, client)
             match await self._decide(use, asked):
                 case Exchange() as exchange:
                     return await retell(exchange, serving.timing, asked, client)
             return await self._relay.forward(asked, client, use.begin)
         except MissError as miss:
+            serving.tell(f"retold: {miss}")
             client.write(refusal(MISS_STATUS, "invalid_request_error", str(miss)))
             return asked.keeps_alive
         except RetoldError as error:  # nothing reaches a client that is not in the log
+            serving.tell(f"retold: {error}")
             serving.failures.append(error)
             return False
+
+    async def _probed(self, use: UsedCassette, asked: Asked, client: Client) -> bool:
+        """HEAD asks whether the API is there (Claude Code does at times), not for anything that could be a miss."""
+        exchange = use.play_if_any(to_request(asked, self._serving.upstream))
+        if exchange is not None:
+            return await retell(exchange, self._serving.timing, asked, client)
+        client.write(head_bytes(200, "OK", [("content-length", "0")]))
+        return asked.keeps_alive
 
     async def _decide(self, use: UsedCassette, asked: Asked) -> Exchange | Literal["pass", "record"]:
         request = to_request(asked, self._serving.upstream)

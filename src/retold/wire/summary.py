@@ -46,6 +46,7 @@ def _spent(captures: Sequence[Capture]) -> list[str]:
 
 def replayed_line(use: UsedCassette, source: str | Path) -> str:
     """`replayed 3 of 4 exchanges from FILE; 1 recorded exchange not played`."""
-    left = use.unplayed
-    line = f"replayed {use.play_count} of {plural(len(use.exchanges), 'exchange')} from {source}"
+    left = [exchange for exchange in use.unplayed if exchange.request.method != "HEAD"]
+    how = "" if use.profile == "api" else f" (matched as {use.profile})"
+    line = f"replayed {use.play_count} of {plural(len(use.exchanges), 'exchange')} from {source}{how}"
     return f"{line}; {note_unplayed(left)}" if left else line

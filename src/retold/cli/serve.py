@@ -1,0 +1,112 @@
+"""retold serve and retold proxy: the servers of `replay` and `record`, for long use."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..recorder.errors import InputError
+from .common import Db, IdleLimit, ProfileOption, TimingOption, UpstreamOption, note
+
+Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. The URL is printed.")]
+AllowRemote = Annotated[bool, typer.Option("--allow-remote", help="Let other machines ask; needs --token.")]
+Token = Annotated[str | None, typer.Option("--token", help="What requests must carry as x-retold-token.", envvar="RETOLD_TOKEN")]
+
+
+def serve(
+    cassettes: Annotated[list[Path], typer.Argument(metavar="CASSETTE...", help="What to answer from.")],
+    timing: TimingOption = "instant",
+    idle_limit: IdleLimit = None,
+    profile: ProfileOption = "auto",
+    mode: Annotated[str, typer.Option("--mode", help="none, or to record: once, new_episodes, all, rewrite.")] = "none",
+    upstream: UpstreamOption = "https://api.anthropic.com",
+    repeat: Annotated[bool, typer.Option("--repeat", help="Answer again what is asked more often than it was recorded.")] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    allow_remote: AllowRemote = False,
+    token: Token = None,
+    db: Db = None,
+) -> None:
+    """Answer any client from cassettes, until Ctrl-C or SIGTERM. /health tells what was played.
+
+    With several cassettes a client names one: by the base URL http://…/cassette/NAME, or in the header x-retold-cassette.
+    NAME is the file's, without its ending.
+
+    Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
+    """
+    from ..modes import resolve
+    from ..recorder.log import EventLog
+    from ..recorder.upstream import Upstream
+    from ..replay.timing import Timing
+    from ..used import Settings, UsedCassette
+    from ..wire.commands import rules_for, serve_until_stopped
+    from ..wire.gate import Gate
+    from ..wire.serving import Serving
+    from ..workflow.pricing import price
+
+    gate = Gate.make(host, allow_remote=allow_remote, token=token)
+    record_mode = resolve(mode)
+    pace = Timing.parse(timing, idle_limit)
+    to = Upstream.parse(upstream)
+    files = _named(cassettes)
+    for path in cassettes:
+        if record_mode == "none" and not path.exists():
+            raise InputError(f"no cassette at {path}. Record it, or let it be recorded: --mode once.")
+    with EventLog(db) as log:
+        uses = {}
+        for name, path in files.items():
+            hint = f"Record what is missing with: retold serve {path} --mode new_episodes"
+            settings = Settings(
+                timing=pace, **rules_for(profile), recordings=log, name=name, stamped="arrival", price=price, hint=hint,
+                repeats=repeat, data={"upstream": to.url},
+            )  # fmt: skip
+            uses[name] = UsedCassette(path, record_mode, settings)
+        serve_until_stopped(Serving(uses, to, pace, gate, note=note), host, port, note)
+
+
+def proxy(
+    upstream: UpstreamOption = "https://api.anthropic.com",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="CASSETTE", help="Write a cassette at the end.", show_default="none")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "proxy",
+    host: Host = "127.0.0.1",
+    port: Port = 0,
+    allow_remote: AllowRemote = False,
+    token: Token = None,
+    db: Db = None,
+) -> None:
+    """Record everything that clients ask the API through this proxy, until Ctrl-C or SIGTERM.
+
+    Example: retold proxy --upstream https://api.anthropic.com --port 8080
+    """
+    from ..recorder.log import EventLog
+    from ..recorder.upstream import Upstream
+    from ..replay.rules import DEFAULT_RULES
+    from ..replay.timing import INSTANT
+    from ..used import Settings, UsedCassette
+    from ..wire.commands import serve_until_stopped
+    from ..wire.gate import Gate
+    from ..wire.serving import Serving
+    from ..workflow.pricing import price
+
+    gate = Gate.make(host, allow_remote=allow_remote, token=token)
+    to = Upstream.parse(upstream)
+    with EventLog(db) as log:
+        settings = Settings(
+            timing=INSTANT, rules=DEFAULT_RULES, recordings=log, name=name, stamped="arrival", price=price,
+            data={"upstream": to.url},
+        )  # fmt: skip
+        use = UsedCassette(output, "rewrite", settings)
+        serve_until_stopped(Serving({name: use}, to, INSTANT, gate, note=note), host, port, note)
+
+
+def _named(paths: list[Path]) -> dict[str, Path]:
+    """Cassettes by the names that requests give them."""
+    files: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in files:
+            raise InputError(f"{files[path.stem]} and {path} have the same name; serve them one at a time.")
+        files[path.stem] = path
+    return files
