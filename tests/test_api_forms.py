@@ -87,6 +87,11 @@ def early_exit(client: Anthropic) -> Any:
         return [event.type for event, _ in zip(stream, range(3), strict=False)]
 
 
+def tools_streaming(client: Anthropic) -> Any:
+    runner = client.beta.messages.tool_runner(**ASK, tools=[add], stream=True)
+    return [event.type for stream in runner for event in stream]
+
+
 SYNC: dict[str, Callable[[Anthropic], Any]] = {
     "create": lambda c: plain(c.messages.create(**ASK)),
     "create stream": lambda c: [plain(event) for event in c.messages.create(**ASK, stream=True)],
@@ -101,6 +106,8 @@ SYNC: dict[str, Callable[[Anthropic], Any]] = {
     "batches": lambda c: plain(c.messages.batches.create(requests=ONE_BATCH)),
     "files": lambda c: c.beta.files.download("file_1").read(),
     "tool runner": lambda c: plain(c.beta.messages.tool_runner(**ASK, tools=[add], thread=False).until_done()),
+    "tool runner on a thread": lambda c: plain(c.beta.messages.tool_runner(**ASK, tools=[add]).until_done()),
+    "tool runner streaming": tools_streaming,
     "models": lambda c: [plain(model) for model in c.models.list()],
     "with options": lambda c: plain(c.with_options(max_retries=1, timeout=30).messages.create(**ASK)),
     "system and temperature": lambda c: plain(c.messages.create(**ASK, system="Be brief.", extra_body={"temperature": 0.5})),
@@ -150,6 +157,11 @@ async def raw_async(client: AsyncAnthropic) -> Any:
     return plain(await (await client.messages.with_raw_response.create(**ASK)).parse())
 
 
+async def tools_streaming_async(client: AsyncAnthropic) -> Any:
+    runner = client.beta.messages.tool_runner(**ASK, tools=[add_async], stream=True)
+    return [event.type async for stream in runner async for event in stream]
+
+
 async def models_async(client: AsyncAnthropic) -> Any:
     return [plain(model) async for model in client.models.list()]
 
@@ -172,6 +184,8 @@ ASYNC: dict[str, Callable[[AsyncAnthropic], Awaitable[Any]]] = {
     "batches": lambda c: said(c.messages.batches.create(requests=ONE_BATCH)),
     "files": files_async,
     "tool runner": lambda c: said(c.beta.messages.tool_runner(**ASK, tools=[add_async], thread=False).until_done()),
+    "tool runner on a thread": lambda c: said(c.beta.messages.tool_runner(**ASK, tools=[add_async]).until_done()),
+    "tool runner streaming": tools_streaming_async,
     "models": models_async,
     "with options": lambda c: said(c.with_options(max_retries=1, timeout=30).messages.create(**ASK)),
     "system and temperature": lambda c: said(c.messages.create(**ASK, system="Be brief.", extra_body={"temperature": 0.5})),

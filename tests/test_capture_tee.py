@@ -42,6 +42,7 @@ class Case(NamedTuple):
 
 
 RETRY = http_error(529, headers={"retry-after-ms": "1"})
+LIMITED = http_error(429, "rate_limit_error", "slow down", headers={"retry-after": "0.01"})
 CASES = {
     "complete": Case([Reply([HELLO])], ["complete"]),
     "complete, every kind of block": Case([Reply([thinking("Hm."), HELLO, tool_use("t", {"a": "b"})], "tool_use")], ["complete"]),
@@ -60,6 +61,7 @@ CASES = {
     "error event at once": Case([Reply([HELLO], error_event_after=0)], ["error_event"]),
     "400": Case([http_error(400, "invalid_request_error", "max_tokens: required")], ["http_error"]),
     "529, then 200": Case([RETRY, Reply([HELLO])], ["http_error", "complete"], {"retries": 2}),
+    "429, then 200": Case([LIMITED, Reply([HELLO])], ["http_error", "complete"], {"retries": 2}),
     "529 until the last retry": Case([RETRY, RETRY], ["http_error", "http_error"], {"retries": 1}),
     "max_tokens": Case([Reply([HELLO], "max_tokens")], ["complete"]),
 }

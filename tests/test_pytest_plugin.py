@@ -211,7 +211,7 @@ def test_async_tests_of_pytest_asyncio_have_their_cassettes(suite: Suite) -> Non
     source = ON_A_LOOP.replace("MARK", 'asyncio(loop_scope="module")')
     source = source.replace("FIXTURE", '@pytest_asyncio.fixture(loop_scope="module", scope="module")')
     options = ("-o", "asyncio_default_fixture_loop_scope=function", "-o", "asyncio_default_test_loop_scope=function")
-    on_a_loop(suite, "import pytest_asyncio\n" + source, *options, subprocess=True)
+    on_a_loop(suite, "import pytest_asyncio\n" + source, "-p", "asyncio", *options)
 
 
 # Which mode

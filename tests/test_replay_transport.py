@@ -27,6 +27,7 @@ from tests.tape import ASK, BOTH, Consume, Seen, recording
 
 HELLO = text("Hello there, général Kenobi 😀", pieces=4)
 RETRY = http_error(529, headers={"retry-after-ms": "1"})
+LIMITED = http_error(429, "rate_limit_error", "slow down", headers={"retry-after": "0.01"})
 BLOCKS = [thinking("Hm."), HELLO, tool_use("t", {"a": "b"})]
 
 
@@ -50,6 +51,7 @@ CASES = {
     "error event": Case([Reply(BLOCKS, error_event_after=5)]),
     "400": Case([http_error(400, "invalid_request_error", "max_tokens: required")]),
     "529, then 200": Case([RETRY, Reply(BLOCKS)], {"retries": 2}),
+    "429, then 200": Case([LIMITED, Reply(BLOCKS)], {"retries": 2}),
     "529 twice": Case([RETRY, RETRY], {"retries": 1}),
     "max_tokens": Case([Reply(BLOCKS, "max_tokens")]),
     "refusal": Case([Reply(BLOCKS, "refusal")]),
