@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..recorder.errors import HandlerError
 from ..recorder.events import Event
-from ..recorder.fold import frame_json
 from ..recorder.log import EventLog
 from ..recorder.messages import Message
+from ..recorder.sse import frame_json
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
 """The kinds of events that make up a stream for a handler; one that shows partial messages reads frames as well."""

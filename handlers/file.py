@@ -15,9 +15,9 @@ from pydantic import ByteSize, Field, model_validator
 
 from ..recorder.errors import HandlerError
 from ..recorder.messages import Message
-from .base import StreamEnd, StreamStart
+from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
-from .simple import Simple, SimpleOptions, footer, lines_of
+from .simple import SimpleOptions, footer, lines_of
 from .text import clean, plural
 
 
@@ -42,7 +42,7 @@ class FileOptions(SimpleOptions):
         return self
 
 
-class File(Simple):
+class File(Handler):
     """Writes messages to `file_path`; folders are made as needed."""
 
     name = "file"

@@ -166,6 +166,11 @@ class Capture:
         return self._frames
 
     @property
+    def headers(self) -> Headers:
+        """The headers of the response, empty before it came."""
+        return self._headers
+
+    @property
     def cost_usd(self) -> float | None:
         """What the exchange cost: as recorded, or by today's price; None where it is not known."""
         model = self.fold.message.get("model")

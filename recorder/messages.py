@@ -75,9 +75,18 @@ class Session:
     def __repr__(self) -> str:
         return f"<Session {self.id} {self._made} messages>"
 
+    @property
+    def made(self) -> int:
+        """How many messages it has made."""
+        return self._made
+
     def _finish(self, data: dict[str, Any]) -> dict[str, Any]:
         self._made += 1
         return data | {"session_id": self.id, "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.id}/{self._made}"))}
+
+    def system(self, subtype: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """A message of the recorder itself rather than of the conversation."""
+        return self._finish({"type": "system", "subtype": subtype} | fields)
 
     def init(self, *, model: str, tools: list[str], cwd: str, permission_mode: str) -> dict[str, Any]:
         return self._finish(

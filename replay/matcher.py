@@ -62,10 +62,15 @@ class Matcher:
         played = set(map(id, self._played))
         return [exchange for exchange in self._exchanges if id(exchange) not in played]
 
-    def take(self, request: Request, variables: Mapping[str, str] | None = None) -> Exchange:
-        """The next recorded exchange for this request; `variables` are its volatile values. Raises MissError."""
+    def take(
+        self, request: Request, variables: Mapping[str, str] | None = None, place: tuple[str, str] | None = None
+    ) -> Exchange:
+        """The next recorded exchange for this request; `variables` are its volatile values. Raises MissError.
+
+        Of several equal ones that of the same `place`, (step, task), goes first: tasks that ask the same keep their answers.
+        """
         with self._lock:
-            exchange = self._find(request, variables or {})
+            exchange = self._find(request, variables or {}, place)
             if exchange is None:
                 raise MissError(self._report(request, variables or {}))
             self._play(exchange)
@@ -82,12 +87,12 @@ class Matcher:
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
         """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
         with self._lock:
-            waiting = self._waiting[self._keys[id(exchange)]]
-            if not waiting or (waiting[0].call, waiting[0].attempt) != (exchange.call, exchange.attempt + 1):
-                return None
-            following = waiting[0]
-            self._play(following)
-        return following
+            wanted = (exchange.step, exchange.task, exchange.call, exchange.attempt + 1)
+            for following in self._waiting[self._keys[id(exchange)]]:
+                if (following.step, following.task, following.call, following.attempt) == wanted:
+                    self._play(following)
+                    return following
+        return None
 
     def matches(self, request: Request, variables: Mapping[str, str] | None = None) -> bool:
         """Whether `take` would find an exchange."""
@@ -107,9 +112,11 @@ class Matcher:
         names = self._recorded | {value: name for name, value in variables.items() if value}
         return self.rules.meaning(self._redactor.request(request), names)
 
-    def _find(self, request: Request, variables: Mapping[str, str]) -> Exchange | None:
+    def _find(self, request: Request, variables: Mapping[str, str], place: tuple[str, str] | None = None) -> Exchange | None:
         key = self.key(request, variables)
         candidates = list(self._waiting.get(key, ()))
+        if place is not None:
+            candidates.sort(key=lambda exchange: (exchange.step, exchange.task) != place)
         if self._repeats:
             candidates += [exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key]
         return next((exchange for exchange in candidates if self.rules.agree(request, exchange.request)), None)

@@ -37,11 +37,15 @@ def test_empty_file_is_called_empty(cli: Cli, text: str) -> None:
     assert refused(cli("run", "w.yaml")) == "retold: w.yaml: the workflow is empty.\n"
 
 
-@pytest.mark.parametrize("text", ["hello\n", "- a\n- b\n"])
-def test_file_that_is_no_mapping_is_told_what_a_workflow_holds(cli: Cli, text: str) -> None:
+LIST = "this is a list of steps; a workflow file has them below `workflow:` with a `name` and `steps:`."
+NO_MAPPING = "a workflow file holds a key `workflow` with `name` and `steps`."
+
+
+@pytest.mark.parametrize(("text", "said"), [("hello\n", NO_MAPPING), ("- a\n- b\n", LIST)])
+def test_file_that_is_no_mapping_is_told_what_a_workflow_holds(cli: Cli, text: str, said: str) -> None:
     """A YAML file of another kind is told what a workflow file holds."""
     Path("w.yaml").write_text(text)
-    expected = "retold: w.yaml:1:1: a workflow file holds a key `workflow` with `name` and `steps`.\n"
+    expected = f"retold: w.yaml:1:1: {said}\n"
     assert refused(cli("run", "w.yaml")) == expected
 
 
@@ -98,7 +102,7 @@ def test_unknown_key_of_the_options_names_the_nearest() -> None:
 def test_unknown_key_that_is_near_to_none_lists_what_there_is() -> None:
     """A key that resembles no other is answered with the keys there are."""
     said = refusal_of("prompt: x\nclaude_options: {retry_config: {zzz: 3}}\n")
-    assert said == "retold: w.yaml:7:39: unknown key 'zzz'; there are max_retries.\n"
+    assert said == "retold: w.yaml:7:39: unknown key 'zzz'; there are max_retries, backoff_strategy, base_delay_ms.\n"
 
 
 def test_missing_prompt_names_the_step() -> None:

@@ -53,7 +53,7 @@ def test_handler_that_raises_does_not_stop_the_run(fake: type[Fake], monkeypatch
 
     monkeypatch.setattr(fake, "message", crash)
     ran = run_mock(NUMBERS, handlers=[("fake", {}), ("simple", {})])
-    assert ran.result.handler_errors == ["handler 'fake' failed: ZeroDivisionError: at system"]
+    assert ran.result.handler_errors == ["handler 'fake' failed in step 'count': ZeroDivisionError: at system"]
     assert (ran.result.status, ran.result.ok, ran.result.steps[0].messages) == ("completed", False, 3)
     assert ran.output.endswith("10\n\n✓ Stream completed: 3 messages (1 shown) in 0.0s\n")
 
@@ -63,7 +63,7 @@ def test_handler_that_raises_is_told_by_the_exit_code(fake: type[Fake], monkeypa
     monkeypatch.setattr(fake, "message", lambda _self, _message: 1 / 0)
     done = in_this_process("run", NUMBERS, "--handler", "fake")
     assert done.returncode == 1
-    assert "retold: handler 'fake' failed: ZeroDivisionError: division by zero\n" in done.stderr
+    assert "retold: handler 'fake' failed in step 'count': ZeroDivisionError: division by zero\n" in done.stderr
 
 
 def test_slow_handler_does_not_delay_the_recording(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:

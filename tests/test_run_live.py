@@ -235,7 +235,7 @@ BROKEN = [
 @pytest.mark.parametrize(("reply", "what"), BROKEN, ids=["cut", "error event"])
 def test_broken_stream_is_a_failed_step(cli: Cli, reply: Reply, what: str) -> None:
     """What came is shown and marked, the error is named, the exit code is 1 and the cassette stays as it was."""
-    write_workflow("hello.yaml", step(claude_options={"async_streaming": True}))
+    write_workflow("hello.yaml", step(claude_options={"async_streaming": True, "retry_config": {"max_retries": 0}}))
     Path("cassettes").mkdir()
     Path("cassettes/hello.yaml").write_text("version: 1\ninteractions: []\n")
     with MessagesServer([reply]) as server:
@@ -255,8 +255,9 @@ def test_broken_stream_is_a_failed_step(cli: Cli, reply: Reply, what: str) -> No
 def test_stream_that_ends_without_its_last_event_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer counts as whole only when its last event came."""
     frames = Reply([text("Hello")]).frames(Reply([text("Hello")]).message({}, 1))[:-1]
+    once = step(claude_options={"retry_config": {"max_retries": 0}})
     with MessagesServer([Reply(raw_frames=frames)]) as server:
-        ran = run_live(monkeypatch, server, write_workflow("hello.yaml"))
+        ran = run_live(monkeypatch, server, write_workflow("hello.yaml", once))
     assert (ran.result.status, ran.error) == ("failed", "the stream ended before the answer was whole")
 
 

@@ -118,7 +118,7 @@ def test_json_is_the_result_alone(cli: Cli) -> None:
     done = cli("run", NUMBERS, "--json")
     (recorded,) = retold.read_cassette(CASSETTE).exchanges
     assert recorded.response is not None
-    expected = {
+    expected: dict[str, object] = {
         "run": "RUN",
         "name": "clean_streaming_numbers",
         "mode": "mock",
@@ -142,7 +142,13 @@ def test_json_is_the_result_alone(cli: Cli) -> None:
                 "cost_usd": 0.000346,
                 "duration_ms": round((recorded.ended_ns - recorded.started_ns) / 1e6),
                 "time_to_first_message_ms": round(recorded.response.pieces[0].offset_ns / 1e6),
+                "session_id": "UUID",
+                "attempts": 1,
+                "fallback": None,
                 "streamed": False,
+                "resumed": False,
+                "tasks": [],
+                "handler_results": [],
             }
         ],
         "log": ".retold/log.db",

@@ -89,7 +89,7 @@ def test_extract_of_what_is_not_there_fails_the_run(monkeypatch: pytest.MonkeyPa
     workflow = write_workflow("x.yaml", step("first"), step("second", parts))
     with MessagesServer(said(answer)) as server, pytest.raises(retold.WorkflowError) as raised:
         run_live(monkeypatch, server, workflow)
-    assert str(raised.value) == f"step 'second', prompt, response of 'first': {what}"
+    assert str(raised.value) == f"x.yaml:7:5: step 'second', prompt, response of 'first': {what}"
 
 
 SESSION = [

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from .used import DriftWarning as DriftWarning
     from .used import ExpiredWarning as ExpiredWarning
     from .used import UsedCassette as UsedCassette
-    from .workflow.runner import RunResult as RunResult
-    from .workflow.runner import StepResult as StepResult
+    from .workflow.results import RunResult as RunResult
+    from .workflow.results import StepResult as StepResult
+    from .workflow.results import TaskResult as TaskResult
     from .workflow.runner import run_workflow as run_workflow
 
 _HOMES = {
@@ -66,7 +67,8 @@ _HOMES = {
     "replay.timing": ("Timing",),
     "cassettes": ("use_cassette",),
     "used": ("DriftWarning", "ExpiredWarning", "UsedCassette"),
-    "workflow.runner": ("RunResult", "StepResult", "run_workflow"),
+    "workflow.results": ("RunResult", "StepResult", "TaskResult"),
+    "workflow.runner": ("run_workflow",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,7 +10,23 @@ from typing import Any
 import typer
 
 from ..recorder.errors import RetoldError
-from . import diff, export, import_, ls, play, record, replay, run, serve, show, tail, verify
+from . import (
+    diff,
+    doctor,
+    export,
+    import_,
+    ls,
+    play,
+    record,
+    replay,
+    run,
+    schema,
+    serve,
+    show,
+    tail,
+    validate,
+    verify,
+)
 
 app = typer.Typer(
     name="retold",
@@ -67,6 +83,9 @@ for name, function in (
     ("export", export.export),
     ("diff", diff.diff),
     ("verify", verify.verify),
+    ("validate", validate.validate),
+    ("schema", schema.schema),
+    ("doctor", doctor.doctor),
 ):
     app.command(name)(_piped(function))
 

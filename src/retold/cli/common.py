@@ -15,7 +15,12 @@ Db = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Handlers = Annotated[
     list[str] | None,
-    typer.Option("--handler", metavar="NAME", help="How to show the messages: simple, console or debug; may be repeated."),
+    typer.Option(
+        "--handler",
+        metavar="NAME[:OPTION=VALUE,…]",
+        help="How to show the messages: simple, console, debug, file, buffer or callback; may be repeated. "
+        "Options follow a colon: console:partial=true, file:file_path=run.log,format=jsonl.",
+    ),
 ]
 TimingOption = Annotated[
     str, typer.Option("--timing", metavar="T", help="instant, original, or a factor such as 2x (twice as fast).")
@@ -47,3 +52,32 @@ def print_json_lines(values: Iterable[Any]) -> None:
 def note(text: str) -> None:
     """Tell the person something that is not the result."""
     print(text, file=sys.stderr, flush=True)
+
+
+def handler_specs(named: list[str] | None) -> list[tuple[str, dict[str, Any]]]:
+    """(name, options) of each `--handler`. Raises HandlerError for what is no handler, no option, or cannot work."""
+    from ..handlers import make_handler
+    from ..recorder.errors import HandlerError
+
+    specs: list[tuple[str, dict[str, Any]]] = []
+    for text in named or ():
+        name, _, given = text.partition(":")
+        options: dict[str, Any] = {}
+        for pair in filter(None, given.split(",")):
+            option, equals, value = pair.partition("=")
+            if not equals:
+                raise HandlerError(f"--handler {text}: {pair!r} is no OPTION=VALUE, as in file:file_path=run.log.")
+            options[option.strip()] = _value(value)
+        make_handler(name, options, sys.stdout).check()
+        specs.append((name, options))
+    return specs
+
+
+def _value(text: str) -> Any:
+    """As YAML reads it: `true` is a truth value, `5` a number, `[a]` a list."""
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Handlers, IdleLimit, TimingOption
+from .common import Db, Handlers, IdleLimit, TimingOption, handler_specs
 
 if TYPE_CHECKING:
     from ..recorder.events import Event
@@ -36,7 +36,7 @@ def play(
     from ..replay.timing import Timing
 
     pace = Timing.parse(timing, idle_limit)
-    handlers = [make_handler(name, {}, sys.stdout) for name in handler or ["simple"]]
+    handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     if _is_file(recording):
         # Handlers read logs: a cassette is played through a log of its own that nobody keeps.
         with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
@@ -45,27 +45,26 @@ def play(
                 raise InputError(f"{recording} holds no interactions; there is nothing to play.")
             run = import_exchanges(log, found.exchanges, name=found.path.stem, source=recording)
             for each in handlers:
-                read_stream(_paced(log, run, pace), each)
+                read_stream(_paced(log, run, pace, each.kinds), each)
         return
     log = EventLog(db)
     run = log.find(recording).run
     for each in handlers:
-        read_stream(_paced(log, run, pace), each)
+        read_stream(_paced(log, run, pace, each.kinds), each)
 
 
 def _is_file(recording: str) -> bool:
     return recording.endswith((".yaml", ".yml", ".json")) or "/" in recording or Path(recording).is_file()
 
 
-def _paced(log: "EventLog", run: str, timing: "Timing") -> Iterator["Event"]:
+def _paced(log: "EventLog", run: str, timing: "Timing", kinds: tuple[str, ...]) -> Iterator["Event"]:
     """The events of a run, each when it is due."""
-    from ..handlers.base import READ_KINDS
     from ..recorder.partial import events_of
     from ..replay.player import wait_until
     from ..replay.timing import Timeline
 
-    timeline = Timeline((event.t_ns for event in events_of(log, run, READ_KINDS)), timing)
+    timeline = Timeline((event.t_ns for event in events_of(log, run, kinds)), timing)
     began_ns = time.monotonic_ns()
-    for event in events_of(log, run, READ_KINDS):
+    for event in events_of(log, run, kinds):
         wait_until(began_ns + timeline.at(event.t_ns))
         yield event

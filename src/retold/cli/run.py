@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..recorder.errors import InputError
-from .common import Db, Handlers, IdleLimit, Json, TimingOption, note, print_json
+from .common import Db, Handlers, IdleLimit, Json, TimingOption, handler_specs, note, print_json
 
 if TYPE_CHECKING:
-    from ..workflow.runner import RunResult
+    from ..workflow.results import RunResult
 
 
 def run(
@@ -33,13 +33,10 @@ def run(
 
     Example: retold run examples/clean_streaming_numbers.yaml
     """
-    from ..handlers import handler_class
     from ..recorder.log import EventLog
     from ..workflow.runner import run_workflow
 
-    for name in handler or ():
-        handler_class(name)
-    handlers: list[tuple[str, dict[str, Any]]] | None = [(name, {}) for name in handler] if handler else [] if json else None
+    handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler) if handler else None
     mode = _mode(live)
     with EventLog(db) as log:
         result = run_workflow(
@@ -51,6 +48,7 @@ def run(
             cassette=cassette,
             log=log,
             out=sys.stderr if json else sys.stdout,
+            show=bool(handler) or not json,
             notify=note if sys.stderr.isatty() and (mode == "live" or timing != "instant") else None,
         )
     if json:
@@ -86,5 +84,11 @@ def _summarise(result: "RunResult") -> None:
         note(f"retold: run {result.run[:8]} failed ({result.mode}; {steps}): {result.error}")
     else:
         note(f"retold: run {result.run[:8]} {result.status}: {steps}, {where}")
-    for remark in (*result.handler_errors, *result.notes):
+    wrote = [
+        f"{plural(made['written'], 'message')} of step {step.name!r} written to {made['path']}"
+        for step in result.steps
+        for made in step.handler_results
+        if "written" in made
+    ]
+    for remark in (*wrote, *result.handler_errors, *result.notes):
         note(f"retold: {remark}")

@@ -2,7 +2,7 @@
 
 import sys
 
-from .common import Db, Handlers, Json, RunArgument, print_json_lines
+from .common import Db, Handlers, Json, RunArgument, handler_specs, print_json_lines
 
 
 def show(run: RunArgument, handler: Handlers = None, json: Json = False, db: Db = None) -> None:
@@ -11,13 +11,12 @@ def show(run: RunArgument, handler: Handlers = None, json: Json = False, db: Db 
     Example: retold show last --handler debug
     """
     from ..handlers import make_handler, read_stream
-    from ..handlers.base import READ_KINDS
     from ..handlers.jsonl import as_json
     from ..recorder.log import EventLog
     from ..recorder.messages import Message
     from ..recorder.partial import events_of
 
-    handlers = [make_handler(name, {}, sys.stdout) for name in handler or ["simple"]]
+    handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     log = EventLog(db)
     found = log.find(run)
     if json:
@@ -25,4 +24,4 @@ def show(run: RunArgument, handler: Handlers = None, json: Json = False, db: Db 
         print_json_lines(as_json(Message.of(event)) for event in events if event.kind == "message")
         return
     for each in handlers:
-        read_stream(events_of(log, found.run, READ_KINDS), each)
+        read_stream(events_of(log, found.run, each.kinds), each)

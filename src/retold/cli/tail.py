@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Handlers, Json, note, print_json_lines
+from .common import Db, Handlers, Json, handler_specs, note, print_json_lines
 
 
 def tail(
@@ -26,7 +26,7 @@ def tail(
     from ..recorder.log import EventLog
     from ..recorder.messages import Message
 
-    readers = [Reader(make_handler(name, {}, sys.stdout)) for name in handler or ["simple"]]
+    readers = [Reader(make_handler(name, options, sys.stdout)) for name, options in handler_specs(handler or ["simple"])]
     log = EventLog(db)
     running = next((r for r in log.runs(limit=50) if r.status == "running"), None) if run is None else None
     found = running or log.find(run or "last")
@@ -35,8 +35,14 @@ def tail(
         return
     if found.status == "running":
         note(f"retold: following {found.run[:8]} ({found.name}); Ctrl-C to leave")
-    for event in log.follow(found.run, kinds=READ_KINDS):
+    kinds = sorted({*READ_KINDS, *(kind for reader in readers for kind in reader.handler.kinds)})
+    try:
+        for event in log.follow(found.run, kinds=kinds):
+            for reader in readers:
+                if event.kind in reader.handler.kinds:
+                    reader.event(event)
         for reader in readers:
-            reader.event(event)
-    for reader in readers:
-        reader.broke_off()
+            reader.broke_off()
+    finally:
+        for reader in readers:
+            reader.handler.close()

@@ -7,9 +7,10 @@ timing reports the durations of the run it retells), in whole microseconds, as a
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..recorder.capture import Capture
+from ..recorder.errors import RunError
 from ..recorder.events import Ending
 from ..recorder.messages import Session
 from ..recorder.writer import RunWriter
@@ -17,6 +18,10 @@ from .tools import Tools
 
 FALLBACK_STATUSES = frozenset({404, 429, 500, 503, 529})
 """Answers after which another model may still answer."""
+
+
+Cause = Literal["rate_limit", "overloaded", "server_error", "connection", "cut", "timeout", "max_turns", "other"]
+"""Why a conversation failed, in the words of `retry_conditions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Reply:
     ending: Ending
     status: int | None
     error: str | None
+    failure: "Cause | None"
     started_us: int
     first_us: int | None
     ended_us: int
@@ -44,10 +50,17 @@ class Reply:
         return [block for block in self.content if block.get("type") == "tool_use"]
 
 
-class Api(Protocol):
-    """Answers a request body of the Messages API, and records the exchange. Raises MissError in replay."""
+class TimedOut(RunError):
+    """A conversation took longer than it may."""
 
-    async def ask(self, body: dict[str, Any]) -> Reply: ...
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(f"timed out after {timeout_ms} ms")
+
+
+class Api(Protocol):
+    """Answers a request body of the Messages API, and records the exchange as part of a session. Raises MissError in replay."""
+
+    async def ask(self, body: dict[str, Any], session: Session) -> Reply: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +75,9 @@ class Outcome:
     error: str | None
     result: dict[str, Any]
     messages: list[dict[str, Any]] = field(repr=False, default_factory=list)
+    failure: Cause | None = None
+    started_us: int = 0
+    ended_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +98,26 @@ class Conversation:
         """Append a message of this conversation to the log."""
         self.writer.note("message", message, step=self.step, task=self.task)
 
+    def failed(self, error: str, failure: Cause) -> Outcome:
+        """The outcome of a conversation that broke off outside of an answer; its result message is appended."""
+        result = self.session.result({"subtype": "error_during_execution", "is_error": True, "errors": [error]})
+        self.say(result)
+        return Outcome("", 0, None, {}, None, error, result, failure=failure)
+
 
 async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcome:
     """Hold a conversation until the model is done, the turns are used up, or it fails. Raises MissError in replay."""
     body = dict(conversation.body)
     messages = list(body["messages"])
     replies: list[Reply] = []
-    error = subtype = None
+    error = subtype = failure = None
     while True:
         reply = await _ask(conversation, api, body | {"messages": messages})
         body["model"] = reply.model
         replies.append(reply)
         conversation.notify(f"turn {len(replies)}: {reply.stop_reason or reply.ending}")
         if reply.error is not None:
-            error, subtype = reply.error, "error_during_execution"
+            error, subtype, failure = reply.error, "error_during_execution", reply.failure
             break
         messages = [*messages, {"role": "assistant", "content": reply.content}]
         if reply.stop_reason == "tool_use":
@@ -104,17 +126,18 @@ async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcom
             break
         if len(replies) >= conversation.max_turns:
             error, subtype = f"stopped after {conversation.max_turns} turns (max_turns)", "error_max_turns"
+            failure = "max_turns"
             break
-    return _outcome(conversation, replies, messages, subtype, error)
+    return replace(_outcome(conversation, replies, messages, subtype, error), failure=failure)
 
 
 async def _ask(conversation: Conversation, api: Api, body: dict[str, Any]) -> Reply:
     """Ask; where the model cannot answer and a fallback model is named, ask that one and stay with it."""
-    reply = replace(await api.ask(body), model=body["model"])
+    reply = replace(await api.ask(body, conversation.session), model=body["model"])
     fallback = conversation.fallback_model
     if reply.ending == "http_error" and reply.status in FALLBACK_STATUSES and fallback not in (None, body["model"]):
         conversation.notify(f"{body['model']} cannot answer ({reply.error}); falling back to {fallback}")
-        reply = replace(await api.ask(body | {"model": fallback}), model=fallback)
+        reply = replace(await api.ask(body | {"model": fallback}, conversation.session), model=fallback)
     return reply
 
 
@@ -132,7 +155,7 @@ def _outcome(
 ) -> Outcome:
     """The result of a conversation, and its message, which is appended as the last one."""
     first, last = replies[0], replies[-1]
-    usage = _sum([reply.usage for reply in replies])
+    usage = sum_usage([reply.usage for reply in replies])
     costs = [reply.cost_usd for reply in replies if reply.usage]
     known = conversation.cost_tracking and costs and None not in costs
     cost_usd = round(sum(cost for cost in costs if cost is not None), 10) if known else None
@@ -151,11 +174,14 @@ def _outcome(
     fields |= {"result": last.text} if error is None else {"errors": [error]}
     result = conversation.session.result(fields)
     conversation.say(result)
-    return Outcome(last.text, len(replies), last.stop_reason, usage, cost_usd, error, result, messages)
+    return Outcome(
+        last.text, len(replies), last.stop_reason, usage, cost_usd, error, result, messages,
+        started_us=first.started_us, ended_us=last.ended_us,
+    )  # fmt: skip
 
 
-def _sum(usages: list[dict[str, Any]]) -> dict[str, int]:
-    """Token counts added up over the turns; counts that no turn reported are left out."""
+def sum_usage(usages: list[dict[str, Any]]) -> dict[str, int]:
+    """Token counts added up; counts that nobody reported are left out."""
     total: dict[str, int] = {}
     for usage in usages:
         for key, value in usage.items():
@@ -177,6 +203,7 @@ def reply_of(capture: Capture, *, started_ns: int, first_ns: int | None, ended_n
         ending=capture.ending or "cut",
         status=capture.status,
         error=_error(capture),
+        failure=_cause(capture),
         started_us=started_us,
         first_us=None if first_ns is None else started_us + round(first_ns / 1000),
         ended_us=started_us + round(ended_ns / 1000),
@@ -201,3 +228,22 @@ def _error(capture: Capture) -> str | None:
             detail = "" if capture.failure is None else f": {capture.failure.message}"
             return f"the stream was cut{detail}"
     return "the stream was closed early"
+
+
+def _cause(capture: Capture) -> Cause | None:
+    said = (capture.fold.error or {}).get("type")
+    match capture.ending:
+        case "complete":
+            return None if capture.fold.stopped else "cut"
+        case "no_response":
+            return "connection"
+        case "cut":
+            return "cut"
+        case "closed":
+            return "timeout"
+    if capture.status == 429 or said == "rate_limit_error":
+        return "rate_limit"
+    if capture.status == 529 or said == "overloaded_error":
+        return "overloaded"
+    # An error event has the status 200 of its stream.
+    return "server_error" if (capture.status or 0) >= 500 or said == "api_error" else "other"

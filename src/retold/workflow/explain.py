@@ -6,7 +6,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from ..handlers import nearest
-from . import schema
+from . import schema, step_types
 from .source import Source, YamlPath
 
 DEAD_OPTIONS = {
@@ -21,6 +21,7 @@ SHOWN_CHARS = 60
 _SHOULD_BE = {
     "string_type": "text",
     "string_too_short": "something, not empty",
+    "tuple_type": "a list",
     "int_type": "a whole number",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
@@ -49,12 +50,14 @@ def explain(source: Source, details: ErrorDetails) -> tuple[YamlPath, str]:
             return at, f"{_step(source, at)}the key {str(details['loc'][-1])!r} is missing"
         case "literal_error":
             expected = _words(details["ctx"]["expected"])
-            if key == "type" and not _in_prompt(at):
-                return at, f"unknown step type {_shown(given)}{nearest(str(given), expected)}"
             return at, f"{key!r} cannot be {_shown(given)}{nearest(str(given), expected)}"
         case "union_tag_invalid" if "discriminator" in details.get("ctx", {}) and _in_prompt(at):
             tag = str(details["ctx"]["tag"])
             return (*at, "type"), f"unknown prompt part {tag!r}{nearest(tag, _words(details['ctx']['expected_tags']))}"
+        case "union_tag_invalid" if "discriminator" in details.get("ctx", {}) and _is_step(at):
+            return (*at, "type"), f"unknown step type {_shown(given['type'])}{nearest(str(given['type']), step_types.STEP_TYPES)}"
+        case "union_tag_not_found" if _is_step(at):
+            return at, f"{_step(source, (*at, 'type'))}the key 'type' is missing"
         case "union_tag_not_found":
             return at, "a prompt part needs a key 'type': static, file, previous_response or session_context"
         case "string_pattern_mismatch":
@@ -87,6 +90,10 @@ def _words(expected: str) -> list[str]:
     return [word.strip("' ") for word in expected.replace(" or ", ",").split(",")]
 
 
+def _is_step(at: YamlPath) -> bool:
+    return len(at) == 3 and at[1] == "steps"
+
+
 def _in_prompt(at: YamlPath) -> bool:
     return "prompt" in at
 
@@ -94,7 +101,7 @@ def _in_prompt(at: YamlPath) -> bool:
 def _step(source: Source, at: YamlPath) -> str:
     """`step 'analysis': ` for a place inside a step that has a name."""
     value = source.data
-    for depth, part in enumerate(at):
+    for depth, part in enumerate(at[:3]):
         value = value[part]
         if depth == 2 and at[1] == "steps" and isinstance(value, dict) and "name" in value:
             return f"step {value['name']!r}: "
@@ -102,12 +109,17 @@ def _step(source: Source, at: YamlPath) -> str:
 
 
 _MODELS: dict[str | int, type[schema.Model]] = {
-    "workflow": schema.Workflow,
-    "steps": schema.ClaudeStep,
+    **step_types.STEPS,
+    "workflow": step_types.Workflow,
     "claude_options": schema.ClaudeOptions,
     "retry_config": schema.RetryConfig,
-    "defaults": schema.Defaults,
-    "environment": schema.Environment,
+    "session_config": step_types.SessionConfig,
+    "batch_config": step_types.BatchConfig,
+    "extraction_config": step_types.ExtractionConfig,
+    "tasks": step_types.Task,
+    "parallel_tasks": step_types.ParallelTask,
+    "defaults": step_types.Defaults,
+    "environment": step_types.Environment,
     "static": schema.StaticPart,
     "file": schema.FilePart,
     "previous_response": schema.PreviousResponsePart,
@@ -117,5 +129,7 @@ _MODELS: dict[str | int, type[schema.Model]] = {
 
 def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
     """The keys that would be right where an unknown one stands: those of the innermost model on the way."""
-    model = next((_MODELS[part] for part in reversed(loc[:-1]) if part in _MODELS), schema.File)
+    if loc[-2:-1] == ("retry_config",) and "claude_robust" in loc and "claude_options" not in loc:
+        return list(step_types.RobustConfig.model_fields)
+    model = next((_MODELS[part] for part in reversed(loc[:-1]) if part in _MODELS), step_types.File)
     return list(model.model_fields)

@@ -3,8 +3,9 @@
 Imported by live runs only: the SDK takes over a second to import.
 """
 
+import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
@@ -21,6 +22,8 @@ from ..recorder.tee import Recorder, intercepted
 from ..recorder.writer import RunWriter
 from .agent import Reply, reply_of
 from .pricing import price
+from .retry import REPEATED, asked_delay_s, delay_s
+from .schema import RetryConfig
 
 WAYS_OUT = {
     401: "check ANTHROPIC_API_KEY",
@@ -33,23 +36,26 @@ WAYS_OUT = {
 
 
 class LiveApi:
-    """Answers the requests of one step through the SDK. An async context manager: leaving it closes the connections."""
+    """Answers the requests of one conversation through the SDK. An async context manager: leaving it closes the connections.
+
+    Requests that fail are repeated as `retries` says; broken streams too, which the SDK itself does not repeat.
+    """
 
     def __init__(
-        self, writer: RunWriter, session: Session, *, step: str, variables: Mapping[str, str], max_retries: int,
-        cost_tracking: bool,
+        self, writer: RunWriter, *, step: str, task: str, variables: Mapping[str, str], retries: RetryConfig, cost_tracking: bool,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:  # fmt: skip
-        self._client = anthropic.AsyncAnthropic(max_retries=max_retries)
+        self._client = anthropic.AsyncAnthropic(max_retries=0)
         self._writer = writer
-        self._session = session
         self._step = step
+        self._task = task
         self._variables = dict(variables)
+        self._retries = retries
+        self._notify = notify
         # A key that came from a profile stands in no environment variable; what tools print is scrubbed of it too.
         keys = (self._client.api_key, self._client.auth_token)
         writer.redactor = Redactor(extra=[key for key in keys if key and len(key) >= MIN_SECRET_CHARS])
         self._price = price if cost_tracking else None
-        self._recorder = Recorder(self._begin)
-        self._captures: list[Capture] = []
         self._calls = 0
 
     async def __aenter__(self) -> Self:
@@ -58,26 +64,54 @@ class LiveApi:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._client.close()
 
-    async def ask(self, body: dict[str, Any]) -> Reply:
+    async def ask(self, body: dict[str, Any], session: Session) -> Reply:
         """Send and read to the end. What goes wrong is in the reply, as it is in the recording."""
         self._calls += 1
-        self._captures = []
+        for attempt in range(1, self._retries.max_retries + 2):
+            capture, reply = await self._attempt(body, session, attempt)
+            wait_s = self._wait_s(capture, reply, attempt)
+            if wait_s is None:
+                break
+            self._notify(f"attempt {attempt} of {self._retries.max_retries + 1}: {reply.error}; again in {wait_s:.1f} s")
+            await asyncio.sleep(wait_s)
+        return reply
+
+    def _wait_s(self, capture: Capture, reply: Reply, attempt: int) -> float | None:
+        """The pause before the next attempt, or None where there is none."""
+        headers = {name.lower(): value for name, value in capture.headers}
+        said = headers.get("x-should-retry")
+        repeated = said == "true" or (said != "false" and (reply.failure in REPEATED or capture.status in (408, 409)))
+        if reply.error is None or not repeated or attempt > self._retries.max_retries:
+            return None
+        asked_s = asked_delay_s(headers)
+        return delay_s(self._retries, attempt) if asked_s is None else asked_s
+
+    async def _attempt(self, body: dict[str, Any], session: Session, attempt: int) -> tuple[Capture, Reply]:
+        captures: list[Capture] = []
+
+        def begin(request: Request) -> Capture:
+            place = Place(self._step, self._task, self._calls, attempt, "pull", self._variables)
+            captures.append(Capture(self._writer, request, place=place, session=session, price=self._price))
+            return captures[-1]
+
         failure: Exception | None = None
         try:
-            with intercepted(self._recorder):
+            with intercepted(Recorder(begin)):
                 async for _ in await self._create(body):
                     pass
         except (anthropic.APIError, httpx2.TransportError, ValueError) as error:
             failure = error  # ValueError: a frame whose data is not JSON
-        if not self._captures:
+        if not captures:
             raise failure or InputError("the SDK sent no request that could be recorded.")
-        capture = self._captures[-1]
+        return captures[-1], self._reply(captures[-1], failure)
+
+    def _reply(self, capture: Capture, failure: Exception | None) -> Reply:
         first_ns = None if capture.first_ns is None else capture.first_ns - capture.started_ns
         reply = reply_of(
             capture, started_ns=capture.started_ns, first_ns=first_ns, ended_ns=capture.ended_ns - capture.started_ns
         )
         if isinstance(failure, ValueError):
-            return replace(reply, error=f"the SDK could not read the answer: {failure}")
+            return replace(reply, error=f"the SDK could not read the answer: {failure}", failure="other")
         hint = f"asked {self._client.base_url}" if reply.ending == "no_response" else WAYS_OUT.get(reply.status or 0)
         return replace(reply, error=f"{reply.error} ({hint})") if reply.error and hint else reply
 
@@ -85,14 +119,6 @@ class LiveApi:
         """Send the body as it is: what the SDK's method has no parameter for (temperature, since 2.12) goes beside them."""
         direct = {key: body[key] for key in ("model", "max_tokens", "messages", "stream")}
         return await self._client.messages.create(**direct, extra_body={k: v for k, v in body.items() if k not in direct})
-
-    def _begin(self, request: Request) -> Capture:
-        place = Place(self._step, "", self._calls, len(self._captures) + 1, "pull", self._variables)
-        capture = Capture(
-            self._writer, request, place=place, session=self._session, price=self._price
-        )  # fmt: skip
-        self._captures.append(capture)
-        return capture
 
 
 def check_credentials() -> None:

@@ -15,7 +15,7 @@ from ..recorder.writer import RunWriter
 from ..replay.matcher import Matcher
 from ..replay.player import head_ns, play_async, times_of, wait_until_async
 from ..replay.timing import Timeline, Timing
-from .agent import Reply, reply_of
+from .agent import Reply, TimedOut, reply_of
 
 
 class Recording:
@@ -26,6 +26,14 @@ class Recording:
         self.redactor = Redactor()
         self.matcher = Matcher(self.exchanges, source=source, redactor=self.redactor)
         self.timeline = Timeline([0, *(ns for exchange in self.exchanges for ns in times_of(exchange))], timing)
+
+    def history(self, step: str, task: str) -> list[dict[str, Any]]:
+        """What had been said before the recorded step began: the messages of its first request but the last one."""
+        first = next((e for e in self.exchanges if (e.step, e.task) == (step, task)), None)
+        if first is None:
+            return []
+        messages: list[dict[str, Any]] = json.loads(first.request.body)["messages"]
+        return messages[:-1]
 
     def tool_results(self) -> dict[str, dict[str, Any]]:
         """Every recorded tool result by the id of its tool use: from the requests that carried them, or kept beside."""
@@ -40,32 +48,38 @@ class MockApi:
     """Answers the requests of one step from a recording."""
 
     def __init__(
-        self, recording: Recording, writer: RunWriter, session: Session, *, step: str, variables: Mapping[str, str]
-    ) -> None:
+        self, recording: Recording, writer: RunWriter, *, step: str, task: str, variables: Mapping[str, str],
+        timeout_ms: int | None = None,
+    ) -> None:  # fmt: skip
         self._recording = recording
         self._writer = writer
-        self._session = session
         self._step = step
+        self._task = task
         self._variables = dict(variables)
+        self._timeout_ms = timeout_ms
 
-    async def ask(self, body: dict[str, Any]) -> Reply:
-        """Play the recorded answer, failed attempts before it included. Raises MissError."""
+    async def ask(self, body: dict[str, Any], session: Session) -> Reply:
+        """Play the recorded answer, failed attempts before it included. Raises MissError, and TimedOut where the recorded
+        run gave up waiting."""
         data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-        exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables)
+        place = (self._step, self._task)
+        exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables, place)
         while True:
-            reply = await self._play(exchange, data)
+            reply = await self._play(exchange, data, session)
+            if exchange.ending == "closed" and self._timeout_ms is not None:
+                raise TimedOut(self._timeout_ms)
             following = self._recording.matcher.next_attempt(exchange)
             if following is None:
                 return reply
             exchange = following
 
-    async def _play(self, exchange: Exchange, body: bytes) -> Reply:
+    async def _play(self, exchange: Exchange, body: bytes, session: Session) -> Reply:
         timeline, began_ns = self._recording.timeline, self._writer.started_ns
         await wait_until_async(began_ns + timeline.at(exchange.started_ns))
         request = Request(exchange.request.method, exchange.request.uri, exchange.request.headers, body)
-        place = Place(self._step, exchange.task, exchange.call, exchange.attempt, "replay", self._variables)
+        place = Place(self._step, self._task, exchange.call, exchange.attempt, "replay", self._variables)
         capture = Capture(
-            self._writer, request, place=place, session=self._session, redactor=self._recording.redactor,
+            self._writer, request, place=place, session=session, redactor=self._recording.redactor,
             cost_usd=exchange.cost_usd,
         )  # fmt: skip
         try:

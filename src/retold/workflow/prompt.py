@@ -1,71 +1,78 @@
 """A step's prompt put together from its parts, with templates filled in."""
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..recorder.errors import WorkflowError
+from ..recorder.errors import RunError, WorkflowError
 from . import schema
+from .extraction import json_in
+from .results import StepResult
+from .step_types import Step
 from .templates import render, volatile_in
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+if TYPE_CHECKING:
+    from .load import Loaded
 
 
 class Context:
     """What prompts and templates of a run may refer to; grows with each finished step."""
 
-    def __init__(self, workflow: schema.Workflow, folder: Path, run: str, date: str) -> None:
-        self.folder = folder
+    def __init__(self, loaded: "Loaded", run: str, date: str) -> None:
+        workflow = loaded.workflow
+        self.folder = loaded.folder
+        self._loaded = loaded
         self.variables: dict[str, Any] = {
             "execution_id": run,
             "date": date,
             "workflow": {"name": workflow.name, "description": workflow.description, "version": workflow.version},
+            "environment": {"mode": workflow.environment.mode},
             "global_vars": dict(workflow.global_vars),
             "steps": {},
         }
-        self.texts: dict[str, str] = {}
         self.sessions: dict[str, list[dict[str, Any]]] = {}
 
-    def of_step(self, step: schema.Step) -> dict[str, Any]:
+    def of_step(self, step: Step) -> dict[str, Any]:
         return self.variables | {"step": {"name": step.name, "type": step.type}}
 
-    def finish(self, step: str, text: str, cost_usd: float | None, turns: int) -> None:
-        self.texts[step] = text
-        self.variables["steps"][step] = {"text": text, "cost_usd": cost_usd, "turns": turns}
+    def where(self, step: Step, task: str = "") -> str:
+        """`file:line:column: step 'name'`, for errors that show only when a step runs."""
+        number = self._loaded.workflow.steps.index(step)
+        place = self._loaded.source.place(("workflow", "steps", number))
+        return f"{place}: step {step.name!r}{f', task {task!r}' if task else ''}"
+
+    def finish(self, done: StepResult) -> None:
+        """Make a step known to those after it. One that was skipped has a status, and nothing else."""
+        known: dict[str, Any] = {"status": done.status}
+        if done.status != "skipped":
+            known |= {"text": done.text, "cost_usd": done.cost_usd, "turns": done.turns}
+            known["tasks"] = {task.id: {"text": task.text, "status": task.status} for task in done.tasks}
+        self.variables["steps"][done.name] = known
 
 
-def build_prompt(step: schema.Step, context: Context) -> str:
-    """The text of a step's prompt; parts are separated by a blank line. Raises WorkflowError."""
-    variables = context.of_step(step)
-    parts = [schema.StaticPart(type="static", content=step.prompt)] if isinstance(step.prompt, str) else step.prompt
-    return "\n\n".join(_part(part, step, context, variables) for part in parts)
+def build_prompt(parts: Sequence[schema.Part], variables: Mapping[str, Any], context: Context, where: str) -> str:
+    """The text of a prompt; parts are separated by a blank line. Raises WorkflowError."""
+    return "\n\n".join(_part(part, context, variables, f"{where}, prompt") for part in parts)
 
 
-def volatile_of(step: schema.Step, options: schema.ClaudeOptions, context: Context) -> dict[str, str]:
-    """The volatile variables that the step's request may hold, with their values in this run."""
-    texts = [options.system_prompt or "", options.append_system_prompt or ""]
-    parts = [step.prompt] if isinstance(step.prompt, str) else step.prompt
-    for part in parts:
-        match part:
-            case str():
-                texts.append(part)
-            case schema.StaticPart():
-                texts.append(part.content)
-    used = set().union(*map(volatile_in, texts))
+def volatile_in_texts(texts: Iterable[str | None], context: Context) -> dict[str, str]:
+    """The volatile variables that a request made of these templates may hold, with their values in this run."""
+    used: set[str] = set().union(*(volatile_in(text) for text in texts if text))
     return {name: str(context.variables[name]) for name in sorted(used)}
 
 
-def _part(part: schema.Part, step: schema.Step, context: Context, variables: Mapping[str, Any]) -> str:
-    where = f"step {step.name!r}, prompt"
+def _part(part: schema.Part, context: Context, variables: Mapping[str, Any], where: str) -> str:
     match part:
         case schema.StaticPart():
             return render(part.content, variables, where)
         case schema.FilePart():
             return _file(context.folder / render(part.path, variables, where), where)
         case schema.PreviousResponsePart():
-            text = context.texts[part.step]
+            earlier = context.variables["steps"][part.step]
+            if "text" not in earlier:
+                raise WorkflowError(f"{where}: step {part.step!r} was {earlier['status']}; it has no response.")
+            text = str(earlier["text"])
             return text if part.extract is None else _extract(text, part.extract, f"{where}, response of {part.step!r}")
         case schema.SessionContextPart():
             session_id = render(part.session_id, variables, where)
@@ -86,10 +93,9 @@ def _file(path: Path, where: str) -> str:
 
 def _extract(text: str, dotted: str, where: str) -> str:
     """A field of a JSON answer, bare or in a code fence; text stays text, anything else becomes JSON."""
-    fence = _FENCE.search(text)
     try:
-        value = json.loads(fence[1] if fence else text)
-    except ValueError as error:
+        value = json_in(text)
+    except RunError as error:
         raise WorkflowError(f"{where}: cannot extract {dotted!r}, the response is not JSON.") from error
     for key in dotted.split("."):
         if isinstance(value, dict) and key in value:

@@ -2,77 +2,37 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from ..handlers import Handler, HandlerThread, make_handler
 from ..recorder.cassette import read_cassette, write_cassette
-from ..recorder.errors import CassetteMissing, MissError, RetoldError, RunError
+from ..recorder.errors import CassetteMissing, MissError, RunError
+from ..recorder.exchange import Exchange
 from ..recorder.log import EventLog
-from ..recorder.messages import Session
 from ..recorder.transfer import exchanges_of
-from ..recorder.writer import RunWriter
 from ..replay.matcher import note_unplayed
 from ..replay.timing import INSTANT, Timing
-from . import schema
-from .agent import Api, Conversation, Outcome, converse
-from .load import Loaded, handler_specs, load_workflow
-from .mock import MockApi, Recording
-from .prompt import Context, build_prompt, volatile_of
-from .templates import render
-from .tools import CHANGING, DEFINITIONS, LiveTools, RecordedTools, Tools
+from .checkpoint import Checkpoint, Finished, fingerprint
+from .load import Loaded, load_workflow
+from .mock import Recording
+from .presets import options_of
+from .prompt import Context
+from .results import RunResult, StepResult
+from .running import Running
+from .sessions import said_in, session_in
+from .showing import HandlerSpecs, Showing
+from .step_types import SessionStep, Step
+from .steps import perform, write_output
+from .templates import holds, render, rendered
+from .unit import units_of
 
 Mode = Literal["mock", "live"]
-HandlerSpecs = Sequence[tuple[str, dict[str, Any]]]
-
-
-@dataclass
-class StepResult:
-    """What came of a step. Times are milliseconds; `error` is None for a step that completed."""
-
-    name: str
-    type: str
-    status: str
-    text: str = ""
-    error: str | None = None
-    turns: int = 0
-    messages: int = 0
-    stop_reason: str | None = None
-    usage: dict[str, int] = field(default_factory=dict)
-    cost_usd: float | None = None
-    duration_ms: int = 0
-    time_to_first_message_ms: int | None = None
-    streamed: bool = False
-
-
-@dataclass
-class RunResult:
-    """What came of a run, as data. `notes` are remarks for a person: unplayed recordings, handlers that failed."""
-
-    run: str
-    name: str
-    mode: str
-    status: str
-    steps: list[StepResult]
-    log: str
-    cassette: str | None
-    error: str | None = None
-    notes: list[str] = field(default_factory=list)
-    handler_errors: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return self.status == "completed" and not self.handler_errors
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run_workflow(
@@ -85,12 +45,14 @@ def run_workflow(
     cassette: str | os.PathLike[str] | None = None,
     log: EventLog | None = None,
     out: TextIO | None = None,
+    show: bool = True,
     notify: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run a workflow file and return what came of it; a step that failed is in the result, not an exception.
 
     `mode="mock"` retells the cassette offline; `mode="live"` calls the API and records. `handlers` replaces those named in the
-    file ((name, options) pairs; an empty list shows nothing). Handlers write to `out` (stdout), `notify` is told of progress.
+    file ((name, options) pairs; an empty list shows nothing). Handlers write to `out` (stdout); with `show=False` only those run
+    that write elsewhere (file, buffer, callback). `notify` is told of progress.
     Raises WorkflowError, CassetteError, LogError, InputError for what is wrong before anything runs, and MissError.
     """
     loaded = load_workflow(path)
@@ -98,7 +60,8 @@ def run_workflow(
     own_log = log is None
     log = EventLog() if log is None else log
     runner = Runner(
-        loaded, mode, timing, handlers, Path(cassette) if cassette is not None else loaded.cassette(), log, out or sys.stdout,
+        loaded, mode, timing, handlers, Path(cassette) if cassette is not None else loaded.cassette(), log,
+        (out or sys.stdout) if show else None,
         notify or (lambda _: None),
     )  # fmt: skip
     try:
@@ -114,7 +77,7 @@ class Runner:
 
     def __init__(
         self, loaded: Loaded, mode: Mode, timing: Timing, handlers: HandlerSpecs | None, cassette: Path, log: EventLog,
-        out: TextIO, notify: Callable[[str], None],
+        out: TextIO | None, notify: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.loaded = loaded
         self.workflow = loaded.workflow
@@ -126,6 +89,7 @@ class Runner:
         self.out = out
         self.notify = notify
         self.recording: Recording | None = None
+        self.checkpoint = Checkpoint(self.workflow, mode) if self.workflow.checkpoint_enabled else None
 
     def prepare(self) -> None:
         """Everything that can fail before anything is run or written."""
@@ -152,204 +116,135 @@ class Runner:
     async def run(self) -> RunResult:
         """Run the steps in order; the first that fails ends the run."""
         workflow = self.workflow
+        finished = self.checkpoint.finished(self.log) if self.checkpoint is not None else []
         data = {"workflow": str(self.loaded.source.path), "environment": workflow.environment.mode, "timing": str(self.timing)}
         with self.log.start(name=workflow.name, mode=self.mode, data=data) as writer, _sigterm_cancels():
+            if self.checkpoint is not None:
+                self.checkpoint.write(writer.run)
             result = RunResult(writer.run, workflow.name, self.mode, "running", [], str(self.log.path), str(self.cassette))
-            context = Context(workflow, self.loaded.folder, writer.run, datetime.now().astimezone().date().isoformat())
-            for step in workflow.steps:
+            context = Context(self.loaded, writer.run, datetime.now().astimezone().date().isoformat())
+            running = Running(
+                self.loaded, self.recording, self.cassette, self.log, writer, context, result, self.notify
+            )  # fmt: skip
+            for earlier in finished:
+                self._resume(running, earlier)
+            for step in workflow.steps[len(finished) :]:
                 self.notify(f"step {len(result.steps) + 1}/{len(workflow.steps)} {step.name}")
-                result.steps.append(await self._step(step, writer, context, result))
-                if result.steps[-1].status != "completed":
-                    result.error = f"step {step.name!r} failed: {result.steps[-1].error}"
+                done = await self._step(running, step)
+                result.steps.append(done)
+                if not done.goes_on:
+                    result.error = f"step {step.name!r} failed: {done.error}"
                     break
             result.status = "completed" if result.error is None else "failed"
             writer.end("completed" if result.error is None else "failed", error=result.error)
-        self._finish(result)
+        self._finish(result, finished)
         return result
 
-    def _finish(self, result: RunResult) -> None:
+    def _resume(self, running: Running, earlier: Finished) -> None:
+        """Take over a step that the run which broke off had finished."""
+        done = replace(earlier.result, resumed=True)
+        step = next(step for step in self.workflow.steps if step.name == done.name)
+        said = self._said_of(done, step, earlier.session) | {"from": earlier.run}
+        running.writer.note("step.resumed", said, step=done.name)
+        running.result.steps.append(done)
+        running.context.finish(done)
+        if done.status != "completed" or done.tasks:
+            return
+        running.context.sessions[done.session_id] = said_in(self.log, earlier.run, done.name)
+        if earlier.session is not None:
+            name = earlier.session["name"]
+            if (state := session_in(self.log, earlier.run, name)) is not None:
+                running.sessions[name] = state
+                running.context.sessions[name] = state.messages
+
+    def _finish(self, result: RunResult, finished: list[Finished]) -> None:
         """A live run that ended well becomes the cassette; one that did not leaves the old cassette alone."""
-        if self.mode == "live" and result.status == "completed":
-            write_cassette(self.cassette, exchanges_of(self.log, result.run))
+        good = result.status == "completed"
+        if self.checkpoint is not None and good:
+            self.checkpoint.clear()
+        if finished:
+            result.notes.append(f"took over {len(finished)} finished steps from run {finished[-1].run[:8]}, which broke off")
+        for step in result.steps:
+            failed = [task.id for task in step.tasks if task.error is not None]
+            if step.status == "fallback":
+                result.notes.append(f"step {step.name!r} fell back ({step.fallback}) after: {step.error}")
+            elif failed and step.goes_on:
+                result.notes.append(f"step {step.name!r} went on although tasks failed: {', '.join(failed)}")
+        if self.mode == "live" and good:
+            write_cassette(self.cassette, self._recorded(result.run, finished))
         elif self.mode == "live" and self.cassette.exists():
             result.notes.append(f"the cassette {self.cassette} was left as it was")
-        if self.recording is not None and self.recording.matcher.unplayed and result.status == "completed":
-            result.notes.append(note_unplayed(self.recording.matcher.unplayed) + f" in {self.cassette}")
+        if self.recording is not None and good:
+            resumed = {earlier.result.name for earlier in finished}
+            unplayed = [exchange for exchange in self.recording.matcher.unplayed if exchange.step not in resumed]
+            if unplayed:
+                result.notes.append(note_unplayed(unplayed) + f" in {self.cassette}")
 
-    async def _step(self, step: schema.Step, writer: RunWriter, context: Context, result: RunResult) -> StepResult:
-        options = _merged(self.workflow.defaults.claude_options, step.claude_options)
-        variables = context.of_step(step)
-        where = f"step {step.name!r}"
-        options = schema.ClaudeOptions.model_validate(_rendered(options.model_dump(exclude_unset=True), variables, where))
-        prompt = build_prompt(step, context)
-        workdir = (Path(self.workflow.workspace_dir or ".") / (options.cwd or ".")).resolve()
+    def _recorded(self, run: str, finished: list[Finished]) -> list[Exchange]:
+        """The exchanges of a run, those of the runs before it whose finished steps it took over at the front."""
+        exchanges: list[Exchange] = []
+        for earlier in dict.fromkeys(each.run for each in finished):
+            steps = {each.result.name for each in finished if each.run == earlier}
+            exchanges += _later([e for e in exchanges_of(self.log, earlier) if e.step in steps], exchanges)
+        return exchanges + _later(exchanges_of(self.log, run), exchanges)
+
+    async def _step(self, running: Running, step: Step) -> StepResult:
+        """Run one step between its events; handlers are started before it and joined after it."""
+        context, writer = running.context, running.writer
+        variables, where = context.of_step(step), context.where(step)
+        done = StepResult(step.name, step.type)
+        if step.condition is not None and not holds(step.condition, variables, where):
+            done.status = "skipped"
+            writer.note("step.skipped", self._said_of(done, step, None) | {"condition": step.condition}, step=step.name)
+            context.finish(done)
+            return done
+        units = units_of(step, self.workflow, context)
+        output = None if step.output_to_file is None else render(step.output_to_file, variables, where)
+        before = writer.counts["message"]
         started = writer.note("step.started", {"name": step.name, "type": step.type}, step=step.name)
-        threads = self._start_handlers(writer, step, options, after=started.seq - 1)
-        session = Session(options.session_id)
-        conversation = _conversation(step, options, prompt, writer, session, self.notify)
-        tools = _allowed(options)
-        mode = options.permission_mode or "default"
-        conversation.say(session.init(model=conversation.body["model"], tools=tools, cwd=str(workdir), permission_mode=mode))
-        done = StepResult(step.name, step.type, "cancelled", streamed=bool(threads))
+        showing = Showing(running, step.name, self.handlers, self.out, after=started.seq - 1)
         try:
-            outcome = await self._converse(conversation, step, options, workdir, context)
-            _fill(done, options, outcome)
-            context.finish(step.name, outcome.text, outcome.cost_usd, outcome.turns)
-            context.sessions[session.id] = outcome.messages
-            if step.output_to_file is not None and outcome.error is None:
-                self._write_output(render(step.output_to_file, variables, where), options, outcome, done, writer.run)
-        except (RetoldError, TimeoutError) as failure:
+            showing.start(units[0].options if len(units) == 1 else self._options(step, variables, where), units)
+            await perform(running, step, units, done)
+            if output is not None and done.goes_on:
+                result = [asdict(task) for task in done.tasks] if done.tasks else self._result_message(running, step)
+                write_output(running, units[0], output, done, result)
+            context.finish(done)
+        except RunError as failure:
             done.status, done.error = "failed", str(failure)
-            if isinstance(failure, RunError):
-                conversation.say(
-                    session.result({"subtype": "error_during_execution", "is_error": True, "errors": [str(failure)]})
-                )
-            if isinstance(failure, MissError):
-                raise MissError(f"step {step.name!r}: {failure}\nRecord it again with: {self._record_command()}") from failure
-            if not isinstance(failure, RunError):
-                raise
+        except MissError as miss:
+            done.status, done.error = "failed", str(miss)
+            raise MissError(f"step {step.name!r}: {miss}\nRecord it again with: {self._record_command()}") from miss
         finally:
-            writer.note("step.ended", {"name": step.name, "status": done.status, "error": done.error}, step=step.name)
-            self._join_handlers(threads, result)
-        done.messages = sum(1 for _ in self.log.messages(writer.run, step=step.name))
+            done.messages = writer.counts["message"] - before
+            state = running.sessions.get(step.session_config.session_name) if isinstance(step, SessionStep) else None
+            session = state.as_dict(step.session_config.session_name) if state and isinstance(step, SessionStep) else None
+            writer.note("step.ended", self._said_of(done, step, session), step=step.name)
+            showing.join(done)
         return done
 
-    async def _converse(
-        self, conversation: Conversation, step: schema.Step, options: schema.ClaudeOptions, workdir: Path, context: Context
-    ) -> Outcome:
-        volatile = volatile_of(step, _merged(self.workflow.defaults.claude_options, step.claude_options), context)
-        if self.recording is not None:
-            mock = MockApi(self.recording, conversation.writer, conversation.session, step=step.name, variables=volatile)
-            return await converse(conversation, mock, RecordedTools(self.recording.tool_results(), str(self.cassette)))
-        async with asyncio.timeout(None if options.timeout_ms is None else options.timeout_ms / 1000) as timeout:
-            try:
-                async with self._live(conversation, step, options, workdir, volatile) as (api, tools):
-                    return await converse(conversation, api, tools)
-            except asyncio.CancelledError as error:
-                if timeout.expired():
-                    raise RunError(f"timed out after {options.timeout_ms} ms") from error
-                raise
+    def _said_of(self, done: StepResult, step: Step, session: dict[str, Any] | None) -> dict[str, Any]:
+        """What the end of a step says: its result, so that a checkpoint finds it, and which step that was."""
+        own = {"name": done.name, "status": done.status, "error": done.error, "fallback": done.fallback}
+        return own | {"fingerprint": fingerprint(step, self.workflow), "session": session, "result": asdict(done)}
 
-    @contextlib.asynccontextmanager
-    async def _live(
-        self, conversation: Conversation, step: schema.Step, options: schema.ClaudeOptions, workdir: Path,
-        volatile: dict[str, str],
-    ) -> AsyncIterator[tuple[Api, Tools]]:  # fmt: skip
-        from .live import LiveApi
+    def _options(self, step: Step, variables: dict[str, Any], where: str) -> Any:
+        raw = options_of(step, self.workflow)
+        return type(raw).model_validate(rendered(raw.model_dump(exclude_unset=True), variables, where))
 
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(f"cannot make the working directory {workdir}: {error.strerror}") from error
-        retries = options.retry_config or schema.RetryConfig()
-        api = LiveApi(
-            conversation.writer, conversation.session, step=step.name, variables=volatile, max_retries=retries.max_retries,
-            cost_tracking=options.cost_tracking is not False,
-        )  # fmt: skip
-        async with api, LiveTools(workdir, _allowed(options)) as tools:
-            yield api, tools
-
-    def _start_handlers(
-        self, writer: RunWriter, step: schema.Step, options: schema.ClaudeOptions, *, after: int
-    ) -> list[HandlerThread]:
-        specs = self.handlers
-        if specs is None:
-            specs = handler_specs(options.stream_handler, options.stream_handler_opts) if options.async_streaming else []
-        made: list[Handler] = [make_handler(name, values, self.out) for name, values in specs]
-        return [HandlerThread(self.log, writer.run, step.name, handler, after=after) for handler in made]
-
-    def _join_handlers(self, threads: list[HandlerThread], result: RunResult) -> None:
-        for thread in threads:
-            thread.join()
-            if isinstance(thread.error, BrokenPipeError):
-                continue  # whoever read our output has gone; the CLI says so in its exit code
-            if thread.error is not None:
-                what = f"handler {thread.handler.name!r} failed: {type(thread.error).__name__}: {thread.error}"
-                result.handler_errors.append(what)
-
-    def _write_output(
-        self, name: str, options: schema.ClaudeOptions, outcome: Outcome, step: StepResult, run: str
-    ) -> None:  # fmt: skip
-        path = Path(self.workflow.defaults.output_dir or ".") / name
-        match options.output_format:
-            case "json":
-                text = json.dumps(outcome.result, ensure_ascii=False, indent=2) + "\n"
-            case "stream_json":
-                messages = self.log.messages(run, step=step.name)
-                text = "".join(json.dumps(message.data, ensure_ascii=False) + "\n" for message in messages)
-            case _:
-                text = outcome.text
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, "utf-8")
-        except OSError as error:
-            step.status, step.error = "failed", f"cannot write output_to_file {path}: {error.strerror}"
+    def _result_message(self, running: Running, step: Step) -> dict[str, Any]:
+        """The last result message of a step, which is that of its last attempt."""
+        results = [m.data for m in running.log.messages(running.writer.run, step=step.name) if m.type == "result"]
+        return results[-1]
 
 
-def _fill(done: StepResult, options: schema.ClaudeOptions, outcome: Outcome) -> None:
-    done.status = "completed" if outcome.error is None else "failed"
-    done.error = outcome.error
-    done.text = outcome.text
-    done.turns = outcome.turns
-    done.stop_reason = outcome.stop_reason
-    done.usage = outcome.usage
-    done.cost_usd = outcome.cost_usd if options.cost_tracking is not False else None
-    done.duration_ms = outcome.result.get("duration_ms", 0)
-    done.time_to_first_message_ms = outcome.result.get("ttft_ms")
-
-
-def _conversation(
-    step: schema.Step, options: schema.ClaudeOptions, prompt: str, writer: RunWriter, session: Session,
-    notify: Callable[[str], None],
-) -> Conversation:  # fmt: skip
-    def model(name: str) -> str:
-        return schema.MODELS.get(name, name)
-
-    system = "\n\n".join(filter(None, (options.system_prompt, options.append_system_prompt)))
-    body: dict[str, Any] = {
-        "model": model(options.model or schema.DEFAULT_MODEL),
-        "max_tokens": options.max_tokens or schema.MAX_TOKENS,
-        "messages": [{"role": "user", "content": prompt}],
-        "stream": True,
-    }
-    if system:
-        body["system"] = system
-    if options.temperature is not None:
-        body["temperature"] = options.temperature
-    if tools := _allowed(options):
-        body["tools"] = [DEFINITIONS[name] for name in tools]
-    return Conversation(
-        body=body,
-        max_turns=options.max_turns or schema.MAX_TURNS,
-        writer=writer,
-        session=session,
-        step=step.name,
-        fallback_model=None if options.fallback_model is None else model(options.fallback_model),
-        cost_tracking=options.cost_tracking is not False,
-        notify=notify if options.verbose else lambda _: None,
-    )
-
-
-def _allowed(options: schema.ClaudeOptions) -> list[str]:
-    """The tools of a step, in the order of the definitions: those allowed, less those disallowed or changing in plan mode."""
-    without = set(options.disallowed_tools or ()) | (CHANGING if options.permission_mode == "plan" else set())
-    return [name for name in DEFINITIONS if name in (options.allowed_tools or ()) and name not in without]
-
-
-def _merged(defaults: schema.ClaudeOptions, own: schema.ClaudeOptions) -> schema.ClaudeOptions:
-    """The step's options over the workflow's defaults; the step's own handler does not inherit another one's options."""
-    merged = defaults.model_dump(exclude_unset=True) | own.model_dump(exclude_unset=True)
-    if own.stream_handler is not None and own.stream_handler_opts is None:
-        merged.pop("stream_handler_opts", None)
-    return schema.ClaudeOptions.model_validate(merged)
-
-
-def _rendered(value: Any, variables: dict[str, Any], where: str) -> Any:
-    if isinstance(value, str):
-        return render(value, variables, where)
-    if isinstance(value, dict):
-        return {key: _rendered(item, variables, where) for key, item in value.items()}
-    return [_rendered(item, variables, where) for item in value] if isinstance(value, list) else value
+def _later(exchanges: list[Exchange], before: list[Exchange]) -> list[Exchange]:
+    """Exchanges of another run moved behind those before them."""
+    shift_ns = max((exchange.ended_ns for exchange in before), default=0)
+    return [
+        replace(exchange, started_ns=exchange.started_ns + shift_ns, ended_ns=exchange.ended_ns + shift_ns)
+        for exchange in exchanges
+    ]
 
 
 @contextlib.contextmanager

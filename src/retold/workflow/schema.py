@@ -21,6 +21,10 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+Name = Annotated[str, Field(min_length=1)]
+PresetName = Literal["development", "production", "analysis", "chat", "test"]
+
+
 class StaticPart(Model):
     """Text as it stands."""
 
@@ -78,10 +82,18 @@ StreamHandler = Annotated[
 """A handler by name, `{name: options}`, or a list of such."""
 
 
+Strategy = Literal["exponential", "linear", "constant"]
+
+
 class RetryConfig(Model):
-    """How often the SDK repeats a request that failed before anything was streamed."""
+    """How often a request is repeated that failed (refused, overloaded, rate limited, cut), and how long between.
+
+    `exponential` doubles `base_delay_ms` each time, `linear` adds it; an answer's own retry-after goes before it.
+    """
 
     max_retries: Annotated[int, Field(ge=0, le=20)] = 2
+    backoff_strategy: Strategy = "exponential"
+    base_delay_ms: Annotated[int, Field(ge=0)] = 500
 
 
 class ClaudeOptions(Model):
@@ -107,51 +119,3 @@ class ClaudeOptions(Model):
     async_streaming: bool | None = None
     stream_handler: StreamHandler | None = None
     stream_handler_opts: dict[str, Any] | None = None
-
-
-class ClaudeStep(Model):
-    """One conversation of up to `max_turns` turns."""
-
-    name: Annotated[str, Field(min_length=1)]
-    type: Literal["claude"]
-    description: str | None = None
-    prompt: Prompt
-    claude_options: ClaudeOptions = ClaudeOptions()
-    output_to_file: str | None = None
-
-
-Step = ClaudeStep
-STEP_TYPES = ("claude",)
-
-
-class Environment(Model):
-    """Where a workflow runs."""
-
-    mode: Literal["development", "production", "test"] | None = None
-
-
-class Defaults(Model):
-    """What holds for every step that does not say otherwise."""
-
-    output_dir: str | None = None
-    claude_options: ClaudeOptions = ClaudeOptions()
-
-
-class Workflow(Model):
-    """A workflow: its steps, and what they share."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")]
-    description: str | None = None
-    version: str | float | int | None = None
-    workspace_dir: str | None = None
-    cassette: str | None = None
-    environment: Environment = Environment()
-    defaults: Defaults = Defaults()
-    global_vars: dict[str, str | int | float | bool] = {}
-    steps: Annotated[list[Step], Field(min_length=1)]
-
-
-class File(Model):
-    """A workflow file: everything stands under the key `workflow`."""
-
-    workflow: Workflow

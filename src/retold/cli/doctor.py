@@ -1,0 +1,122 @@
+"""retold doctor: what is installed, where things are, and what stands in the way."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from .common import Db, Json, print_json
+
+PARTS = (
+    "anthropic",
+    "httpx2",
+    "pydantic",
+    "PyYAML",
+    "sqlite-utils",
+    "jinja2",
+    "rich",
+    "typer",
+    "genai-prices",
+    "vcrpy",
+    "pytest",
+)
+
+KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+
+
+def doctor(json: Json = False, db: Db = None) -> None:
+    """Say what is installed, where log and cassettes are and whether they can be read, and whether a key is set.
+
+    Keys are never shown. Exits with 1 if something stands in the way of a run.
+
+    Example: retold doctor
+    """
+    problems: list[str] = []
+    found = {
+        "versions": _versions(),
+        "log": _log(db, problems),
+        "cassettes": _cassettes(problems),
+        "live": _live(),
+        "problems": problems,
+    }
+    if json:
+        print_json(found)
+    else:
+        _show(found)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _versions() -> dict[str, str | None]:
+    import sqlite3
+
+    found: dict[str, str | None] = {
+        "retold": importlib.metadata.version("retold"),
+        "python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
+        "sqlite": sqlite3.sqlite_version,
+    }
+    for part in PARTS:
+        try:
+            found[part] = importlib.metadata.version(part)
+        except importlib.metadata.PackageNotFoundError:
+            found[part] = None
+    return found
+
+
+def _log(db: Path | None, problems: list[str]) -> dict[str, Any]:
+    from ..recorder.errors import RetoldError
+    from ..recorder.log import EventLog
+
+    with EventLog(db) as log:
+        found: dict[str, Any] = {"path": str(log.path), "there": log.path.exists(), "runs": 0, "bytes": 0}
+        if not found["there"]:
+            return found
+        try:
+            runs = log.runs()
+            found |= {"runs": len(runs), "bytes": log.path.stat().st_size}
+            found["unfinished"] = [info.run for info in runs if info.status in ("running", "interrupted")]
+        except (RetoldError, OSError) as error:
+            problems.append(str(error))
+    return found
+
+
+def _cassettes(problems: list[str]) -> list[dict[str, Any]]:
+    """The cassettes below `cassettes/` and its neighbours in the working directory."""
+    from ..recorder.cassette import read_cassette
+    from ..recorder.errors import CassetteError
+
+    found: list[dict[str, Any]] = []
+    for path in sorted([*Path().glob("cassettes/**/*.y*ml"), *Path().glob("*/cassettes/**/*.y*ml")]):
+        try:
+            found.append({"path": str(path), "exchanges": len(read_cassette(path).exchanges)})
+        except CassetteError as error:
+            found.append({"path": str(path), "exchanges": None})
+            problems.append(str(error))
+    return found
+
+
+def _live() -> dict[str, Any]:
+    return {
+        "key": next((f"set ({name})" for name in KEYS if os.environ.get(name)), "not set"),
+        "base_url": os.environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com (the default)",
+        "mode": os.environ.get("TEST_MODE") or "mock",
+    }
+
+
+def _show(found: dict[str, Any]) -> None:
+    versions = "\n".join(f"  {name:<14}{version or 'not installed'}" for name, version in found["versions"].items())
+    log = found["log"]
+    runs = f"{log['runs']} runs, {log['bytes'] / 1e6:.1f} MB" if log["there"] else "not there yet; the first run makes it"
+    cassettes = [
+        f"  {c['path']}: " + ("damaged" if c["exchanges"] is None else f"{c['exchanges']} exchanges") for c in found["cassettes"]
+    ]
+    live = found["live"]
+    print(f"Versions\n{versions}\n")
+    print(f"Log\n  {log['path']}: {runs}\n")
+    print("Cassettes\n" + ("\n".join(cassettes) or "  none below this folder") + "\n")
+    print(f"Live runs\n  key           {live['key']}\n  API           {live['base_url']}\n  TEST_MODE     {live['mode']}\n")
+    print("Problems\n" + ("\n".join(f"  {problem}" for problem in found["problems"]) or "  none"))

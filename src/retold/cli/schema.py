@@ -1,0 +1,15 @@
+"""retold schema: the JSON Schema of workflow files, for editors."""
+
+from .common import print_json
+
+
+def schema() -> None:
+    """Print the JSON Schema of workflow files, for editors that complete and check YAML.
+
+    Keep it in a file and name it in a workflow's first line: # yaml-language-server: $schema=workflow.schema.json
+
+    Example: retold schema
+    """
+    from ..workflow.json_schema import json_schema
+
+    print_json(json_schema())

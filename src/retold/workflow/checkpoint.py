@@ -1,0 +1,87 @@
+"""Checkpoints: which run broke off, and what its finished steps said.
+
+The log holds everything; the file in `checkpoint_dir` only names the run that is under way. It is there from the beginning
+of a run to its good end, so that a finished run leaves nothing behind that would make the next one skip a step.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..recorder.errors import InputError
+from ..recorder.events import Event
+from ..recorder.log import EventLog
+from .results import StepResult, TaskResult
+from .step_types import Step, Workflow
+
+FINISHED = ("completed", "skipped", "fallback")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A step that an earlier run finished, and the run that did."""
+
+    result: StepResult
+    run: str
+    session: dict[str, Any] | None
+
+
+class Checkpoint:
+    """The file that names the run of a workflow which is under way, one for each mode."""
+
+    def __init__(self, workflow: Workflow, mode: str) -> None:
+        self.path = Path(workflow.checkpoint_dir) / f"{workflow.name}.{mode}.json"
+        self._workflow = workflow
+
+    def write(self, run: str) -> None:
+        """Name the run that begins. Raises InputError where the file cannot be written."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside = self.path.with_name(self.path.name + ".new")
+            beside.write_text(json.dumps({"run": run}) + "\n", "utf-8")
+            os.replace(beside, self.path)
+        except OSError as error:
+            raise InputError(
+                f"cannot write the checkpoint {self.path}: {error.strerror}; name another checkpoint_dir."
+            ) from error
+
+    def clear(self) -> None:
+        """The run ended well."""
+        self.path.unlink(missing_ok=True)
+
+    def finished(self, log: EventLog) -> list[Finished]:
+        """The steps that the run which broke off had finished, as far as they are still the workflow's first ones.
+
+        Empty where nothing broke off. Raises InputError for a damaged file.
+        """
+        try:
+            run = str(json.loads(self.path.read_text("utf-8"))["run"])
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"cannot read the checkpoint {self.path}: {error}. Remove it to begin anew.") from error
+        info = next((info for info in log.runs() if info.run == run), None) if log.path.exists() else None
+        if info is None or info.status in ("running", "completed"):
+            return []
+        found: list[Finished] = []
+        events = log.events(run, kinds=("step.ended", "step.skipped", "step.resumed"))
+        for event, step in zip(events, self._workflow.steps, strict=False):
+            if event.data.get("fingerprint") != fingerprint(step, self._workflow) or event.data["status"] not in FINISHED:
+                break
+            found.append(_finished(event, run))
+        return found
+
+
+def fingerprint(step: Step, workflow: Workflow) -> str:
+    """What a step is, with everything that may change what it says; a changed step is run again."""
+    said = [step.model_dump(mode="json"), workflow.defaults.model_dump(mode="json"), workflow.global_vars]
+    return sha256(json.dumps([*said, workflow.environment.mode], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _finished(event: Event, run: str) -> Finished:
+    data = dict(event.data["result"])
+    data["tasks"] = [TaskResult(**task) for task in data.pop("tasks")]
+    return Finished(StepResult(**data), str(event.data.get("from") or run), event.data.get("session"))

@@ -1,0 +1,114 @@
+"""What comes of a run, as data. Times are milliseconds of the recorded run, costs US dollars; an unknown cost is None."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .agent import Outcome, sum_usage
+
+
+@dataclass
+class TaskResult:
+    """What came of one task of a step. `status` is completed, failed or cancelled; `error` is None unless it failed."""
+
+    id: str
+    status: str = "cancelled"
+    text: str = ""
+    error: str | None = None
+    turns: int = 0
+    messages: int = 0
+    stop_reason: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    cost_usd: float | None = None
+    duration_ms: int = 0
+    time_to_first_message_ms: int | None = None
+    session_id: str = field(default="", compare=False)
+
+
+@dataclass
+class StepResult:
+    """What came of a step. `status` is completed, failed, cancelled, skipped or fallback (it failed, and `fallback` says what
+    was done instead); `handler_results` are those of its handlers, `tasks` those of its tasks."""
+
+    name: str
+    type: str
+    status: str = "cancelled"
+    text: str = ""
+    error: str | None = None
+    turns: int = 0
+    messages: int = 0
+    stop_reason: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    cost_usd: float | None = None
+    duration_ms: int = 0
+    time_to_first_message_ms: int | None = None
+    session_id: str = field(default="", compare=False)
+    attempts: int = 1
+    fallback: str | None = None
+    streamed: bool = False
+    resumed: bool = False
+    tasks: list[TaskResult] = field(default_factory=list)
+    handler_results: list[dict[str, Any]] = field(default_factory=list, compare=False)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next step may run."""
+        return self.status in ("completed", "skipped", "fallback")
+
+
+@dataclass
+class RunResult:
+    """What came of a run. `notes` are remarks for a person: unplayed recordings, fallbacks, failed tasks."""
+
+    run: str
+    name: str
+    mode: str
+    status: str
+    steps: list[StepResult]
+    log: str
+    cassette: str | None
+    error: str | None = None
+    notes: list[str] = field(default_factory=list)
+    handler_errors: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return self.status == "completed" and not self.handler_errors
+
+    def step(self, name: str) -> StepResult:
+        """The result of the step of that name. Raises KeyError."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def fill(done: TaskResult | StepResult, outcome: Outcome, *, cost_tracking: bool) -> None:
+    """Take over what came of a conversation."""
+    done.status = "completed" if outcome.error is None else "failed"
+    done.error = outcome.error
+    done.text = outcome.text
+    done.turns = outcome.turns
+    done.stop_reason = outcome.stop_reason
+    done.usage = outcome.usage
+    done.cost_usd = outcome.cost_usd if cost_tracking else None
+    done.duration_ms = outcome.result.get("duration_ms", 0)
+    done.time_to_first_message_ms = outcome.result.get("ttft_ms")
+    done.session_id = outcome.result.get("session_id", "")
+
+
+def add_up(done: StepResult, outcomes: Iterable[Outcome], *, cost_tracking: bool) -> None:
+    """Take over what several conversations cost and how long they took together, from the first beginning to the last end."""
+    held = [outcome for outcome in outcomes if outcome.turns]
+    costs = [outcome.cost_usd for outcome in held]
+    done.turns = sum(outcome.turns for outcome in held)
+    done.usage = sum_usage([outcome.usage for outcome in held])
+    done.cost_usd = sum(c for c in costs if c is not None) if cost_tracking and costs and None not in costs else None
+    if held:
+        began_us = min(outcome.started_us for outcome in held)
+        done.duration_ms = round((max(outcome.ended_us for outcome in held) - began_us) / 1000)
+        firsts = [o.started_us - began_us + o.result["ttft_ms"] * 1000 for o in held if o.result.get("ttft_ms") is not None]
+        done.time_to_first_message_ms = round(min(firsts) / 1000) if firsts else None

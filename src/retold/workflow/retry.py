@@ -1,0 +1,35 @@
+"""How long to wait before a request, or a step, is tried again."""
+
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+
+from .agent import Cause
+from .schema import RetryConfig
+
+MAX_DELAY_S = 60.0
+"""No pause is longer. An answer that asks for more is not waited for longer either, as in the SDK."""
+
+REPEATED: frozenset[Cause] = frozenset({"rate_limit", "overloaded", "server_error", "connection", "cut"})
+"""What may go well the next time."""
+
+
+def delay_s(config: RetryConfig, attempt: int) -> float:
+    """The pause after the attempt of that number (from 1), in seconds."""
+    base = config.base_delay_ms / 1000
+    factor = {"exponential": 2.0 ** (attempt - 1), "linear": float(attempt), "constant": 1.0}[config.backoff_strategy]
+    return min(base * factor, MAX_DELAY_S)
+
+
+def asked_delay_s(headers: Mapping[str, str]) -> float | None:
+    """The pause that an answer asks for (`retry-after-ms`, or `retry-after` as seconds or a date), in seconds, or None."""
+    try:
+        delay = float(headers["retry-after-ms"]) / 1000 if "retry-after-ms" in headers else float(headers["retry-after"])
+    except KeyError:
+        return None
+    except ValueError:
+        try:
+            delay = parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - time.time()
+        except ValueError:
+            return None
+    return delay if 0 <= delay <= MAX_DELAY_S else None

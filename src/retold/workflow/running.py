@@ -1,0 +1,79 @@
+"""What the steps of a run share: the log, the mode, what is known so far, and who answers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..recorder.errors import RunError
+from ..recorder.log import EventLog
+from ..recorder.writer import RunWriter
+from . import schema
+from .agent import Api, Conversation, Outcome, TimedOut, converse
+from .load import Loaded
+from .mock import MockApi, Recording
+from .prompt import Context
+from .results import RunResult
+from .sessions import SessionState
+from .tools import LiveTools, RecordedTools, Tools
+from .unit import Unit, allowed_tools
+
+
+@dataclass
+class Running:
+    """One run of a workflow. `recording` is what a mock run retells, None in a live one."""
+
+    loaded: Loaded
+    recording: Recording | None
+    cassette: Path
+    log: EventLog
+    writer: RunWriter
+    context: Context
+    result: RunResult
+    notify: Callable[[str], None]
+    sessions: dict[str, SessionState] = field(default_factory=dict)
+
+    @contextlib.asynccontextmanager
+    async def answers(self, unit: Unit, timeout_ms: int | None) -> AsyncIterator[tuple[Api, Tools]]:
+        """Who answers the conversations of a unit, and runs its tools. Raises RunError for a folder that cannot be made."""
+        if self.recording is not None:
+            mock = MockApi(
+                self.recording, self.writer, step=unit.step, task=unit.task, variables=unit.volatile, timeout_ms=timeout_ms
+            )
+            yield mock, RecordedTools(self.recording.tool_results(), str(self.cassette))
+            return
+        from .live import LiveApi
+
+        try:
+            unit.workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the working directory {unit.workdir}: {error.strerror}") from error
+        options = unit.options
+        live = LiveApi(
+            self.writer, step=unit.step, task=unit.task, variables=unit.volatile,
+            retries=options.retry_config or schema.RetryConfig(), cost_tracking=options.cost_tracking is not False,
+            notify=self.notify,
+        )  # fmt: skip
+        async with live, LiveTools(unit.workdir, allowed_tools(options)) as tools:
+            yield live, tools
+
+    async def hold(self, conversation: Conversation, api: Api, tools: Tools, timeout_ms: int | None) -> Outcome:
+        """Hold a conversation to its end; what goes wrong in it is in the outcome. Raises MissError in replay.
+
+        A recording says itself where time ran out, whatever the pace it is retold at.
+        """
+        limit_s = None if timeout_ms is None or self.recording is not None else timeout_ms / 1000
+        try:
+            async with asyncio.timeout(limit_s) as timeout:
+                try:
+                    return await converse(conversation, api, tools)
+                except asyncio.CancelledError as error:
+                    if timeout.expired():
+                        assert timeout_ms is not None
+                        raise TimedOut(timeout_ms) from error
+                    raise
+        except TimedOut as error:
+            return conversation.failed(str(error), "timeout")
+        except RunError as error:
+            return conversation.failed(str(error), "other")

@@ -1,0 +1,60 @@
+"""Named conversations that continue: over the steps of a run, and, read back from the log, over runs."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ..recorder.log import EventLog
+from ..recorder.messages import Session
+
+
+@dataclass
+class SessionState:
+    """A conversation so far: its session, what was said, and how many turns it took."""
+
+    session: Session
+    messages: list[dict[str, Any]]
+    turns: int = 0
+
+    def as_dict(self, name: str) -> dict[str, Any]:
+        """What the end of a step says of its session, so that `read_session` finds it."""
+        return {"name": name, "id": self.session.id, "made": self.session.made, "turns": self.turns}
+
+
+def last_session(log: EventLog, workflow: str, name: str) -> SessionState | None:
+    """The conversation of that name as the newest live run of the workflow left it, or None."""
+    if not log.path.exists():
+        return None
+    for info in log.runs():
+        if info.name == workflow and info.mode == "live" and (state := session_in(log, info.run, name)) is not None:
+            return state
+    return None
+
+
+def session_in(log: EventLog, run: str, name: str) -> SessionState | None:
+    """The conversation of that name as a run left it, or None where no step of the run held it and ended well."""
+    found: dict[str, Any] | None = None
+    step = ""
+    for event in log.events(run, kinds=("step.ended",)):
+        said = event.data.get("session")
+        if said is not None and said["name"] == name and event.data["status"] == "completed":
+            found, step = said, event.step
+    if found is None:
+        return None
+    return SessionState(Session(found["id"], made=found["made"]), said_in(log, run, step), found["turns"])
+
+
+def said_in(log: EventLog, run: str, step: str) -> list[dict[str, Any]]:
+    """What had been said when a step without tasks ended: its last request, and the answer to it."""
+    requests = list(log.events(run, kinds=("exchange.started",), step=step))
+    if not requests:
+        return []
+    last = requests[-1]
+    answer = [
+        block
+        for event in log.events(run, kinds=("message",), exchange=last.seq)
+        if event.data.get("type") == "assistant"
+        for block in event.data["message"]["content"]
+    ]
+    messages: list[dict[str, Any]] = json.loads(last.data["body"])["messages"]
+    return [*messages, {"role": "assistant", "content": answer}]

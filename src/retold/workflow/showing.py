@@ -1,0 +1,69 @@
+"""The handlers of a step: started before it, told of it through the log, joined after it."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from ..handlers import Handler, HandlerThread, make_handler
+from .problems import handler_specs
+from .results import StepResult
+from .running import Running
+from .schema import ClaudeOptions
+from .unit import Unit
+
+HandlerSpecs = Sequence[tuple[str, dict[str, Any]]]
+
+
+class Showing:
+    """Whoever shows one step. `instead` replaces the handlers that the workflow names; an empty list shows nothing.
+
+    Without an `out` only handlers run that write elsewhere.
+    """
+
+    def __init__(self, running: Running, step: str, instead: HandlerSpecs | None, out: TextIO | None, *, after: int) -> None:
+        self._running = running
+        self._step = step
+        self._instead = instead
+        self._out = out
+        self._after = after
+        self._threads: list[HandlerThread] = []
+
+    def start(self, options: ClaudeOptions, units: Sequence[Unit]) -> None:
+        """Start the step's handlers, and those of tasks that name their own: such a task is shown by them alone."""
+        if self._instead is not None:
+            self._start(self._instead, None)
+            return
+        alone = [unit for unit in units if unit.shows_itself]
+        for unit in alone:
+            self._start(_specs(unit.options), unit)
+        others = frozenset(unit.task for unit in units if not unit.shows_itself)
+        if others:
+            self._start(_specs(options), None, tasks=others if alone else None)
+
+    def join(self, done: StepResult) -> None:
+        """Wait for the handlers; what came of them is in the step's result, their failures in the run's."""
+        for thread in self._threads:
+            thread.join()
+            if isinstance(thread.error, BrokenPipeError):
+                continue  # whoever read our output has gone; the CLI says so in its exit code
+            done.handler_results.append(thread.result())
+            if thread.error is not None:
+                what = f"handler {thread.handler.name!r} failed in step {self._step!r}: "
+                self._running.result.handler_errors.append(f"{what}{type(thread.error).__name__}: {thread.error}")
+        done.streamed = any(not thread.handler.silent for thread in self._threads)
+
+    def _start(self, specs: HandlerSpecs, unit: Unit | None, tasks: frozenset[str] | None = None) -> None:
+        folder = self._running.loaded.folder
+        made: list[Handler] = [make_handler(name, values, self._out or sys.stdout, folder) for name, values in specs]
+        made = [handler for handler in made if handler.silent or self._out is not None]
+        self._threads += [
+            HandlerThread(
+                self._running.log, self._running.writer.run, self._step, handler, after=self._after,
+                tasks=tasks if unit is None else frozenset({unit.task}), unit="step" if unit is None else "task",
+            )
+            for handler in made
+        ]  # fmt: skip
+
+
+def _specs(options: ClaudeOptions) -> HandlerSpecs:
+    return handler_specs(options.stream_handler, options.stream_handler_opts) if options.async_streaming else []

@@ -1,0 +1,217 @@
+"""How each type of step runs: one conversation, several at once, or one again and again until it goes well."""
+
+import asyncio
+import json
+from collections.abc import Coroutine, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..recorder.errors import RunError
+from ..recorder.messages import Session
+from . import schema
+from .agent import Api, Conversation, Outcome
+from .extraction import extract
+from .results import StepResult, TaskResult, add_up, fill
+from .retry import delay_s
+from .running import Running
+from .sessions import SessionState, last_session
+from .step_types import BatchStep, ExtractStep, ParallelStep, RobustConfig, RobustStep, SessionStep, Step
+from .tools import Tools
+from .unit import Unit
+
+
+async def perform(running: Running, step: Step, units: Sequence[Unit], done: StepResult) -> None:
+    """Run a step and write what came of it into `done`. Raises MissError in replay, RunError for what no result holds."""
+    match step:
+        case BatchStep():
+            config = step.batch_config
+            await _tasks(running, units, done, at_once=config.max_parallel, timeout_ms=config.timeout_per_task)
+            _settle_tasks(done, consolidate=config.consolidate_results, allow_failures=config.allow_failures)
+        case ParallelStep():
+            await _tasks(running, units, done, at_once=step.max_parallel or len(units), timeout_ms=None)
+            _settle_tasks(done, consolidate=True, allow_failures=step.allow_failures)
+        case RobustStep():
+            await _robust(running, units[0], step.retry_config, done)
+        case SessionStep():
+            await _session(running, step, units[0], done)
+        case _:
+            outcome = await _converse(running, units[0], Session(units[0].options.session_id))
+            _keep(running, units[0], outcome, done)
+    if isinstance(step, ExtractStep) and done.status == "completed":
+        done.text = extract(done.text, step.extraction_config, done)
+
+
+async def _converse(running: Running, unit: Unit, session: Session, timeout_ms: int | None = None) -> Outcome:
+    """One conversation of a unit."""
+    limit_ms = _shorter(unit.options.timeout_ms, timeout_ms)
+    conversation = unit.conversation(running.writer, session, running.notify)
+    try:
+        async with running.answers(unit, limit_ms) as (api, tools):
+            return await running.hold(conversation, api, tools, limit_ms)
+    except RunError as error:
+        return conversation.failed(str(error), "other")
+
+
+def _keep(running: Running, unit: Unit, outcome: Outcome, done: StepResult | TaskResult) -> None:
+    fill(done, outcome, cost_tracking=unit.options.cost_tracking is not False)
+    running.context.sessions[done.session_id] = outcome.messages
+
+
+# Sessions
+
+
+async def _session(running: Running, step: SessionStep, unit: Unit, done: StepResult) -> None:
+    config = step.session_config
+    state = running.sessions.get(config.session_name) or _continued(running, step)
+    left = None if config.max_turns is None else config.max_turns - state.turns
+    if left is not None and left < 1:
+        raise RunError(f"session {config.session_name!r} has used the {config.max_turns} turns of its max_turns")
+    options = unit.options.model_copy(update={"max_turns": _shorter(unit.options.max_turns or schema.MAX_TURNS, left)})
+    outcome = await _converse(running, replace(unit, history=state.messages, options=options), state.session)
+    _keep(running, unit, outcome, done)
+    if outcome.error is None:
+        state.messages, state.turns = outcome.messages, state.turns + outcome.turns
+        running.sessions[config.session_name] = state
+        running.context.sessions[config.session_name] = state.messages
+
+
+def _continued(running: Running, step: SessionStep) -> SessionState:
+    """The session as an earlier run left it. A mock run retells what its recording continued, whatever the log holds now."""
+    config = step.session_config
+    if running.recording is not None:
+        return SessionState(Session(), running.recording.history(step.name, ""))
+    found = None
+    if config.persist and config.continue_on_restart:
+        found = last_session(running.log, running.loaded.workflow.name, config.session_name)
+    return found or SessionState(Session(), [])
+
+
+# Tasks
+
+
+async def _tasks(running: Running, units: Sequence[Unit], done: StepResult, *, at_once: int, timeout_ms: int | None) -> None:
+    """Every unit as a task, at most `at_once` at a time, begun in order."""
+    done.tasks = [TaskResult(unit.task) for unit in units]
+    slots = asyncio.Semaphore(at_once)
+    outcomes: list[Outcome] = []
+
+    async def task(unit: Unit, result: TaskResult) -> None:
+        async with slots:
+            running.writer.note("task.started", {"id": unit.task}, step=unit.step, task=unit.task)
+            session = Session(unit.options.session_id)
+            try:
+                outcome = await _converse(running, unit, session, timeout_ms)
+                outcomes.append(outcome)
+                _keep(running, unit, outcome, result)
+                result.messages = session.made
+                if unit.output_to_file is not None and outcome.error is None:
+                    write_output(running, unit, unit.output_to_file, result, outcome.result)
+            finally:
+                said = {"id": unit.task, "status": result.status, "error": result.error}
+                running.writer.note("task.ended", said, step=unit.step, task=unit.task)
+
+    await _all(task(unit, result) for unit, result in zip(units, done.tasks, strict=True))
+    add_up(done, outcomes, cost_tracking=all(unit.options.cost_tracking is not False for unit in units))
+
+
+async def _all(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them together; the first exception cancels the others and is raised itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in tasks:
+                group.create_task(each)
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+
+
+def _settle_tasks(done: StepResult, *, consolidate: bool, allow_failures: bool) -> None:
+    failed = [task for task in done.tasks if task.error is not None]
+    done.status = "completed" if allow_failures or not failed else "failed"
+    if done.status == "failed":
+        several = f"{len(failed)} of {len(done.tasks)} tasks failed"
+        done.error = f"{several}: " + "; ".join(f"{task.id}: {task.error}" for task in failed)
+    held = [task for task in done.tasks if task.error is None]
+    if consolidate:
+        done.text = "\n\n".join(f"## {task.id}\n\n{task.text}" for task in held)
+    else:
+        done.text = json.dumps({task.id: task.text for task in held}, ensure_ascii=False, indent=2)
+
+
+# Again and again
+
+
+async def _robust(running: Running, unit: Unit, config: RobustConfig, done: StepResult) -> None:
+    """Attempts until one goes well, each a session of its own in the log; then, where none did, the fallback."""
+    limit_ms = unit.options.timeout_ms
+    outcomes: list[Outcome] = []
+    async with running.answers(unit, limit_ms) as (api, tools):
+        while True:
+            conversation, outcome = await _attempt(running, unit, api, tools, limit_ms)
+            outcomes.append(outcome)
+            done.attempts = len(outcomes)
+            again = outcome.failure in config.retry_conditions or "any" in config.retry_conditions
+            if outcome.error is None or not again or len(outcomes) > config.max_retries:
+                break
+            await _pause(running, conversation, config, outcome, len(outcomes))
+        if outcome.error is not None and config.fallback_action == "simplified_prompt":
+            options = unit.options.model_copy(update={"allowed_tools": [], "max_turns": 1})
+            _, outcome = await _attempt(running, replace(unit, options=options), api, tools, limit_ms)
+            outcomes.append(outcome)
+    _settle_attempts(running, unit, config, outcomes, done)
+
+
+async def _attempt(running: Running, unit: Unit, api: Api, tools: Tools, limit_ms: int | None) -> tuple[Conversation, Outcome]:
+    conversation = unit.conversation(running.writer, Session(), running.notify)
+    return conversation, await running.hold(conversation, api, tools, limit_ms)
+
+
+async def _pause(running: Running, conversation: Conversation, config: RobustConfig, outcome: Outcome, attempt: int) -> None:
+    """Say that there will be another attempt, and wait; a recording has the pauses in its own times."""
+    wait_s = delay_s(config, attempt)
+    said = {"attempt": attempt, "max_retries": config.max_retries, "retry_delay_ms": round(wait_s * 1000), "error": outcome.error}
+    conversation.say(conversation.session.system("step_retry", said))
+    running.notify(f"attempt {attempt} of {config.max_retries + 1} failed: {outcome.error}; again in {wait_s:.1f} s")
+    if running.recording is None:
+        await asyncio.sleep(wait_s)
+
+
+def _settle_attempts(running: Running, unit: Unit, config: RobustConfig, outcomes: list[Outcome], done: StepResult) -> None:
+    last = outcomes[-1]
+    _keep(running, unit, last, done)
+    add_up(done, outcomes, cost_tracking=unit.options.cost_tracking is not False)
+    failed = last if last.error is not None else None
+    if len(outcomes) > done.attempts:  # the simplified prompt was asked
+        failed = outcomes[-2]
+        done.status, done.fallback = ("fallback" if last.error is None else "failed"), config.fallback_action
+    elif failed is not None and config.fallback_action == "graceful_degradation":
+        done.status, done.fallback = "fallback", config.fallback_action
+        done.text = max((outcome.text for outcome in outcomes), key=len)
+    if failed is not None and done.status == "fallback":
+        done.error = failed.error
+
+
+# Files
+
+
+def write_output(running: Running, unit: Unit, name: str, done: StepResult | TaskResult, result: Any) -> None:
+    """Write `output_to_file` of a step or of one task; a file that cannot be written fails it."""
+    path = Path(running.loaded.workflow.defaults.output_dir or ".") / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8") as file:
+            match unit.options.output_format:
+                case "json":
+                    file.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+                case "stream_json":
+                    for message in running.log.messages(running.writer.run, step=unit.step):
+                        if message.task == unit.task or isinstance(done, StepResult):
+                            file.write(json.dumps(message.data, ensure_ascii=False) + "\n")
+                case _:
+                    file.write(done.text)
+    except OSError as error:
+        done.status, done.error = "failed", f"cannot write output_to_file {path}: {error.strerror}"
+
+
+def _shorter(one: int | None, other: int | None) -> int | None:
+    return min((value for value in (one, other) if value is not None), default=None)
