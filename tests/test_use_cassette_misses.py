@@ -46,18 +46,21 @@ HOW: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("is_there", [True, False], ids=["another cassette", "no cassette"])
 def test_a_miss_reaches_the_caller_at_once_and_is_not_repeated(how: str, is_there: bool) -> None:
-    """One request, no retries of the SDK, no waiting, and an error that is retold's and the SDK's own kind at once."""
+    """Within 100 ms, no retries of the SDK, no waiting, and an error that is retold's and the SDK's own kind at once."""
     if is_there:
         record(CASSETTE)
+    took = []
     with retold.use_cassette(CASSETTE) as cassette:
-        began = time.monotonic()
-        with pytest.raises(retold.MissError) as miss:
-            HOW[how]()
-        assert time.monotonic() - began < 1
-    assert len(cassette.misses) == 1
+        for _ in range(3):  # the best of three: a busy machine says nothing about retold
+            began = time.monotonic()
+            with pytest.raises(retold.MissError) as miss:
+                HOW[how]()
+            took.append(time.monotonic() - began)
+    assert min(took) < 0.1
+    assert len(cassette.misses) == 3
     assert isinstance(miss.value, anthropic.AnthropicError)
     assert miss.value.exit_code == 3
-    assert str(miss.value) == cassette.misses[0]
+    assert str(miss.value) == cassette.misses[-1]
 
 
 @pytest.mark.trap(27)
