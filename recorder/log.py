@@ -27,6 +27,9 @@ DEFAULT_PATH = Path(".retold") / "log.db"
 PAGE = 500
 """Events read at once: memory stays flat and no reader holds a snapshot that keeps the WAL from being reset."""
 
+FIRST_PAGE = 20
+"""Events read at first: whoever wants the beginning of a run does not wait for a page of long ones."""
+
 POLL_S = 0.01
 """How often a reader looks for what another process wrote; writes of its own process wake it at once."""
 
@@ -228,11 +231,11 @@ class EventLog:
         step: str | None = None,
     ) -> Iterator[Event]:
         """The events of a run in order, from the one after `after`, page by page in flat memory."""
-        connection = self.reader()
+        connection, limit = self.reader(), FIRST_PAGE
         try:
-            while page := self._page(connection, run, after, kinds, exchange, step):
+            while page := self._page(connection, run, after, kinds, exchange, step, limit):
                 yield from page
-                after = page[-1].seq
+                after, limit = page[-1].seq, PAGE
         finally:
             connection.close()
 
@@ -282,7 +285,7 @@ class EventLog:
 
     def _page(
         self, connection: sqlite3.Connection, run: str, after: int, kinds: Sequence[str] | None, exchange: int | None,
-        step: str | None,
+        step: str | None, limit: int = PAGE,
     ) -> list[Event]:  # fmt: skip
         where, values = ["run = ?", "seq > ?"], [run, after]  # type: list[str], list[object]
         if kinds is not None:
@@ -296,7 +299,7 @@ class EventLog:
         if step is not None:
             where.append("step = ?")
             values.append(step)
-        query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT {PAGE}"
+        query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT {limit}"
         try:
             return [_to_event(row) for row in connection.execute(query, values)]
         except sqlite3.Error as error:
