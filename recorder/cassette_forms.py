@@ -114,7 +114,7 @@ class Pieces(Sequence[TimedPiece]):
     """
 
     def __init__(self, body: bytes, headers: Headers, *, offsets_ms: str, sizes: str | None, first_ns: int) -> None:
-        self._body = body
+        self.body = body
         self._headers = headers
         self._offsets_ms = offsets_ms
         self._sizes = None if sizes is None or has_frames(headers, body) else sizes
@@ -134,15 +134,15 @@ class Pieces(Sequence[TimedPiece]):
 
     def _cut(self) -> Iterator[tuple[bytes, bool]]:
         if self._sizes is None:
-            yield from pieces_of(self._body, self._headers)
+            yield from pieces_of(self.body, self._headers)
             return
         start = 0
         for size in map(int, self._sizes.split()):
-            if self._body[start : start + size]:
-                yield self._body[start : start + size], False
+            if self.body[start : start + size]:
+                yield self.body[start : start + size], False
             start += size
-        if self._body[start:]:
-            yield self._body[start:], False
+        if self.body[start:]:
+            yield self.body[start:], False
 
     @overload
     def __getitem__(self, index: int) -> TimedPiece: ...

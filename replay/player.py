@@ -34,6 +34,10 @@ def timeline_of(exchange: Exchange, timing: Timing) -> Timeline:
 def schedule(exchange: Exchange, timeline: Timeline) -> Iterator[tuple[int, bytes]]:
     """(deadline_ns, bytes) of the body, in order; what is due at the same moment comes together."""
     response = exchange.response
+    if timeline.is_instant and response is not None:  # all of it: there is no need to look at its pieces
+        body = response.body
+        yield from ((0, body[at : at + GROUP_BYTES]) for at in range(0, len(body), GROUP_BYTES))
+        return
     due, group, size = 0, [], 0  # type: int, list[bytes], int
     for piece in () if response is None else response.pieces:
         deadline = timeline.at(exchange.started_ns + piece.offset_ns)

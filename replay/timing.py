@@ -65,7 +65,8 @@ class Timeline:
     def __init__(self, times_ns: Iterable[int], timing: Timing) -> None:
         self._speed = timing.speed
         self._limit_ns = timing.idle_limit_ns
-        self._recorded = sorted(set(times_ns)) or [0]
+        self.is_instant = timing.is_instant
+        self._recorded = [0] if self.is_instant else sorted(set(times_ns)) or [0]
         self._saved = [0]
         for before, after in zip(self._recorded, self._recorded[1:], strict=False):
             over = 0 if timing.idle_limit_ns is None else max(0, after - before - timing.idle_limit_ns)
