@@ -1,9 +1,9 @@
 """What recording costs a live stream: the anthropic client on loopback, plain and recorded by the tee, turn by turn.
 
-The server runs in a process of its own. `flood`: 2,000 deltas as fast as they come, each its own chunk, so that each is its
-own commit: how much of the plain client's throughput is left. `paced`: a delta a millisecond: how much later an event reaches
-the caller, from the server's clock to ours. `first`: from the call to its first event. The log is on a disk, with its
-default durability; `read from a socket` is the same flood without any client, as the server's own limit.
+The server runs in a process of its own. `flood`: 2,000 deltas as fast as they come, each its own chunk: how much of the plain
+client's throughput is left when everything is committed before it is seen. `paced`: a delta a millisecond: how much later an
+event reaches the caller, from the server's clock to ours. `first`: from the call to its first event. The log is on a disk, with
+its default durability; `read from a socket` is the same flood without any client, as the server's own limit.
 """
 
 import asyncio

@@ -68,20 +68,21 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     """Read a cassette, retold's or vcrpy's, YAML or JSON. Raises CassetteMissing or CassetteError (file, entry, line)."""
     path = Path(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise CassetteMissing(f"no cassette at {path}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CassetteError(f"cannot read the cassette {path}: {getattr(error, 'strerror', None) or error}.") from error
-    data = _load(path, text)
-    if not isinstance(data, dict) or not isinstance(data.get("interactions"), list):
+    document = _load(path, data)
+    if not isinstance(document, dict) or not isinstance(document.get("interactions"), list):
         raise CassetteError(
             f"{path} is not a cassette: it has no list `interactions`. It was left as it is; restore it from version "
             "control, or delete it and record again."
         )
-    _check_format(path, data, text)
+    _check_format(path, document, text)
     exchanges = []
-    for number, entry in enumerate(data["interactions"]):
+    for number, entry in enumerate(document["interactions"]):
         try:
             exchanges.append(_to_exchange(entry))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -92,15 +93,16 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     return Cassette(path, tuple(exchanges))
 
 
-def _load(path: Path, text: str) -> Any:
+def _load(path: Path, data: bytes) -> Any:
+    """The document in a file of UTF-8; libyaml and json take its bytes as they are."""
     if path.suffix == ".json":
         try:
-            return json.loads(text)
+            return json.loads(data)
         except (ValueError, RecursionError) as error:
             line = getattr(error, "lineno", 1)
             raise CassetteError(f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is.") from error
     try:
-        return yaml.load(text, Loader=Loader)
+        return yaml.load(data, Loader=Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = 1 if mark is None else mark.line + 1
