@@ -153,7 +153,8 @@ def _pace(name: str, streams: int) -> list[list[float]]:
 
         return asyncio.run(together())
     with ThreadPoolExecutor(streams) as threads:
-        return list(threads.map(lambda begin: pace(begin, gap_ns), begins))
+        late: list[list[float]] = list(threads.map(lambda begin: pace(begin, gap_ns), begins))
+        return late
 
 
 def _original(home: Path) -> list[Row]:
