@@ -41,6 +41,7 @@ class Matcher:
         self._lock = threading.Lock()
         self._exchanges = list(exchanges)
         self._played: list[Exchange] = []
+        self._again: set[int] = set()
         # An earlier answer may repeat a value of its own day, so every recorded value counts in every request.
         self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items()}
         self._keys = {id(exchange): self.key(exchange.request) for exchange in self._exchanges}
@@ -94,6 +95,22 @@ class Matcher:
                     return following
         return None
 
+    def put_back(self, exchange: Exchange) -> None:
+        """Give an exchange again to whoever asks next; it counts as played."""
+        with self._lock:
+            self._waiting[self._keys[id(exchange)]].appendleft(exchange)
+            self._played = [played for played in self._played if played is not exchange] + [exchange]
+            self._again.add(id(exchange))
+
+    def alike(self, request: Request, exchanges: Iterable[Exchange]) -> Exchange | None:
+        """The one of these that was asked the same as a stream, where the request asks for a whole answer."""
+        wanted = self._meaning(request, {})
+        for exchange in exchanges:
+            found = differences(self._meaning(exchange.request, {}), wanted)
+            if found and all(line.startswith(("stream: ", "max_tokens: ")) for line in found):
+                return exchange
+        return None
+
     def matches(self, request: Request, variables: Mapping[str, str] | None = None) -> bool:
         """Whether `take` would find an exchange."""
         with self._lock:
@@ -127,7 +144,10 @@ class Matcher:
             if other is exchange:  # a repeat is no longer there
                 del waiting[number]
                 break
-        self._played.append(exchange)
+        if id(exchange) in self._again:
+            self._again.discard(id(exchange))
+        else:
+            self._played.append(exchange)
 
     def _report(self, request: Request, variables: Mapping[str, str]) -> str:
         asked = f"{request.method} {urlsplit(request.uri).path}"

@@ -43,19 +43,21 @@ class Replayer:
         await request.aread()
         return await self.answer_async(request, self.take(request))
 
-    def answer(self, request: Any, exchange: Exchange) -> Any:
-        """The recorded response, when its head is due."""
+    def answer(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
+        """The recorded response, when its head is due; `timing` where it has one of its own."""
         began_ns = time.monotonic_ns()
-        timeline = timeline_of(exchange, self._timing)
+        timing = self._timing if timing is None else timing
+        timeline = timeline_of(exchange, timing)
         wait_until(began_ns + head_ns(exchange, timeline))
-        return _response(request, exchange, timeline, began_ns, instant=self._timing.is_instant)
+        return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
 
-    async def answer_async(self, request: Any, exchange: Exchange) -> Any:
+    async def answer_async(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """`answer` for an event loop."""
         began_ns = time.monotonic_ns()
-        timeline = timeline_of(exchange, self._timing)
+        timing = self._timing if timing is None else timing
+        timeline = timeline_of(exchange, timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))
-        return _response(request, exchange, timeline, began_ns, instant=self._timing.is_instant)
+        return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
 
 
 class ReplayTransport(Replayer, httpx2.BaseTransport, httpx2.AsyncBaseTransport):

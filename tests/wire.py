@@ -20,7 +20,8 @@ from retold.recorder.log import EventLog
 from retold.recorder.upstream import Upstream
 from retold.replay.rules import DEFAULT_RULES
 from retold.replay.timing import INSTANT, Timing
-from retold.used import Settings, UsedCassette
+from retold.settings import Settings
+from retold.used import UsedCassette
 from retold.wire.serving import Serving
 from tests.clients import NOWHERE, body
 
@@ -65,13 +66,15 @@ class Wire:
 @contextlib.contextmanager
 def wire(
     upstream: str = NOWHERE, *, mode: Any = "rewrite", path: Path | None = None, recorded: list[Exchange] | None = None,
-    timing: Timing = INSTANT, **settings: Any,
+    timing: Timing = INSTANT, faults: tuple[str, ...] = (), **settings: Any,
 ) -> Iterator[Wire]:  # fmt: skip
     """Record what goes to `upstream`, or with mode none replay `recorded` or the cassette at `path`."""
     with EventLog("wire.db") as log:
-        own = Settings(timing=timing, rules=DEFAULT_RULES, recordings=log, name="wire", recorded=recorded, stamped="arrival")
+        own = Settings(
+            timing=timing, rules=DEFAULT_RULES, recordings=log, name="wire", recorded=recorded, stamped="arrival", faults=faults
+        )
         use = UsedCassette(path, mode, own)
-        serving = Serving({"wire": use}, Upstream.parse(upstream), timing, **settings)
+        serving = Serving({"wire": use}, Upstream.parse(upstream), **settings)
         with running(serving.answerer) as server:
             yield Wire(server, use, serving, log)
         use.close(kept=True)

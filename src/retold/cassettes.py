@@ -24,7 +24,8 @@ from .recorder.log import EventLog
 from .recorder.tee import intercepted
 from .replay.rules import DEFAULT_IGNORE, Predicate, Rules
 from .replay.timing import Timing, parse_duration_ns
-from .used import BeforeRecord, OnExpired, Settings, UsedCassette
+from .settings import BeforeRecord, OnExpired, Settings
+from .used import UsedCassette
 
 _AGE_DAYS = re.compile(r"(\d+)\s*(d|w)")
 
@@ -41,6 +42,7 @@ class use_cassette:
     before_keep   (exchange) -> exchange as it is written to the cassette, or None to leave it out
     redact        further secret values to remove
     allow_playback_repeats  play a recording again when a request comes more often than it was recorded
+    faults        failures to happen, as `"cut@frame=5"` (replay/faults.py)
     also          further cassettes to replay from; recordings go to `path`
     max_age       `"90d"` or a timedelta; on_expired: warn, fail, or rerecord
     log           the log for recordings and replays; without it replays leave no trace and recordings go to the one at
@@ -68,6 +70,7 @@ class use_cassette:
         recordings: str | os.PathLike[str] | None = None,
         name: str | None = None,
         allow_playback_repeats: bool = False,
+        faults: Sequence[str] = (),
         also: Sequence[Path] = (),
         before_keep: Callable[[Exchange], Exchange | None] | None = None,
         everywhere: bool = False,
@@ -92,6 +95,7 @@ class use_cassette:
             recordings=recordings,
             name=name,
             before_keep=before_keep,
+            faults=_several(faults),
             is_overridden=bool(mode_override or os.environ.get(ENVIRONMENT)),
         )
         self._everywhere = everywhere

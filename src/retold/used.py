@@ -1,12 +1,11 @@
 """A cassette in use: decides what becomes of each request, and turns what was recorded into the new cassette."""
 
-import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from .modes import ENVIRONMENT, RecordMode, in_ci
-from .recorder.capture import Capture, Place, Price
+from .recorder.capture import Capture, Place
 from .recorder.cassette import read_cassette, write_cassette
 from .recorder.errors import BlockedError, CassetteError, CassetteMissing, MissError
 from .recorder.exchange import Exchange, Request, header
@@ -25,11 +24,11 @@ from .recorder.tee import Recorder, Send, SendAsync, tee, to_request
 from .recorder.transfer import exchanges_of
 from .recorder.writer import RunWriter
 from .replay.drift import drift_between
+from .replay.faults import Faults, Telling, whole
 from .replay.matcher import Matcher
 from .replay.profiles import Profile, profile_of
-from .replay.rules import Rules
-from .replay.timing import Timing
 from .replay.transport import Replayer, for_sdk
+from .settings import Settings
 
 
 class ExpiredWarning(UserWarning):
@@ -38,38 +37,6 @@ class ExpiredWarning(UserWarning):
 
 class DriftWarning(UserWarning):
     """In mode verify: the API no longer answers as it was recorded."""
-
-
-OnExpired = Literal["warn", "fail", "rerecord"]
-BeforeRecord = Callable[[Request], Request | None]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a cassette is used; what each means stands at `use_cassette`."""
-
-    timing: Timing
-    rules: Rules
-    hosts: tuple[str, ...] = ()
-    block_network: bool = False
-    before_record: BeforeRecord | None = None
-    redact: tuple[str, ...] = ()
-    repeats: bool = False
-    also: tuple[Path, ...] = ()
-    max_age: timedelta | None = None
-    on_expired: OnExpired = "warn"
-    log: EventLog | str | os.PathLike[str] | None = None
-    recordings: EventLog | str | os.PathLike[str] | None = None
-    name: str | None = None
-    before_keep: Callable[[Exchange], Exchange | None] | None = None
-    is_overridden: bool = False
-    # Of servers, whose exchanges may come from a run, and whose recordings may go to the log alone:
-    recorded: Sequence[Exchange] | None = None
-    stamped: str = "pull"
-    price: Price | None = None
-    data: Mapping[str, Any] = field(default_factory=dict)
-    hint: str | None = None
-    detect: bool = False
 
 
 class UsedCassette:
@@ -99,6 +66,8 @@ class UsedCassette:
             rules=replace(settings.rules, profile=self.profile),
             repeats=settings.repeats,
         )
+        self.faults = Faults(settings.faults)
+        self._struck: list[Exchange] = []
         self._replayer = Replayer(self._matcher, settings.timing)
         self._recorder = Recorder(self.begin)
         self._log: EventLog | None = None
@@ -160,8 +129,8 @@ class UsedCassette:
         match self._decide(request):
             case "pass":
                 return send(request)
-            case Exchange() as exchange:
-                return self._shown(self._replayer.answer(request, exchange), request, exchange)
+            case Telling() as told:
+                return self._shown(self._replayer.answer(request, *told), request, told.exchange)
         return self._recorder.handle(request, send)
 
     async def handle_async(self, request: Any, send: SendAsync) -> Any:
@@ -169,11 +138,11 @@ class UsedCassette:
         match self._decide(request):
             case "pass":
                 return await send(request)
-            case Exchange() as exchange:
-                return self._shown(await self._replayer.answer_async(request, exchange), request, exchange)
+            case Telling() as told:
+                return self._shown(await self._replayer.answer_async(request, *told), request, told.exchange)
         return await self._recorder.handle_async(request, send)
 
-    def _decide(self, request: Any) -> Exchange | Literal["pass", "record"]:
+    def _decide(self, request: Any) -> Telling | Literal["pass", "record"]:
         """Play, record, or pass through. Raises MissError, BlockedError."""
         if not self._is_ours(request):
             if self._settings.block_network:
@@ -181,8 +150,8 @@ class UsedCassette:
             return "pass"
         return self.decide(to_request(request))
 
-    def decide(self, request: Request) -> Exchange | Literal["pass", "record"]:
-        """What becomes of a request of the API: the exchange that answers it, or what to do with it. Raises MissError."""
+    def decide(self, request: Request) -> Telling | Literal["pass", "record"]:
+        """What becomes of a request of the API: what answers it, or what to do with it. Raises MissError."""
         self._redactor.learn(request)
         asked = self._filtered(request)
         if asked is None:
@@ -195,26 +164,32 @@ class UsedCassette:
         if self.record_mode != "new_episodes":
             return self._take(asked)
         exchange = self._matcher.take_if_any(asked)
-        if exchange is None:
-            return "record"
-        self.play_count += 1
-        return exchange
+        return "record" if exchange is None else self._told(exchange)
 
-    def play_if_any(self, request: Request) -> Exchange | None:
-        """The exchange that answers a request whose absence is no miss."""
+    def play_if_any(self, request: Request) -> Telling | None:
+        """What answers a request whose absence is no miss."""
         exchange = self._matcher.take_if_any(request)
-        self.play_count += exchange is not None
-        return exchange
+        return None if exchange is None else self._told(exchange)
 
-    def _take(self, asked: Request) -> Exchange:
+    def _take(self, asked: Request) -> Telling:
         try:
-            exchange = self._matcher.take(asked)
+            return self._told(self._matcher.take(asked))
         except MissError as miss:
+            if (struck := self._matcher.alike(asked, self._struck)) is not None:
+                self.play_count += 1
+                return Telling(whole(struck), self._settings.timing)
             text = f"{miss}\n{self._hint()}" if self._existed else f"no cassette at {self.source}.\n{self._hint()}"
             self.misses.append(text)
             raise for_sdk(MissError(text)) from None
+
+    def _told(self, exchange: Exchange) -> Telling:
+        """An exchange with the faults of its call; one whose answer they destroyed can be asked for again."""
         self.play_count += 1
-        return exchange
+        telling, destroyed = self.faults.on(exchange, self._settings.timing)
+        if destroyed:
+            self._matcher.put_back(exchange)
+            self._struck.append(exchange)
+        return telling
 
     def _hint(self) -> str:
         """How to record, for whoever reads a miss."""

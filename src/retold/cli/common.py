@@ -34,6 +34,15 @@ UpstreamOption = Annotated[
 ProfileOption = Annotated[
     str, typer.Option("--profile", metavar="P", help="Whose habits matching knows: api, claude-code, or auto, by the recording.")
 ]
+FaultOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="F",
+        help="Make it fail: overloaded@call=2, rate_limit@call=1,retry_after=2, cut@frame=5, error_event@frame=3, "
+        "stall=30s@frame=4, slow=0.25x; may be repeated.",
+    ),
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique prefix of one, a name, last, or last~N.")]
 
 

@@ -31,7 +31,8 @@ def record(
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import INSTANT
-    from ..used import Settings, UsedCassette
+    from ..settings import Settings
+    from ..used import UsedCassette
     from ..wire.commands import close_recording, failure_of, miss_of, rules_for, run_command
     from ..wire.serving import Serving
     from ..wire.summary import recorded_line, replayed_line

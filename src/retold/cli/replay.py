@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, IdleLimit, ProfileOption, TimingOption, note
+from .common import Db, FaultOption, IdleLimit, ProfileOption, TimingOption, note
 
 
 def replay(
@@ -13,6 +13,7 @@ def replay(
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,
     profile: ProfileOption = "auto",
+    fault: FaultOption = None,
     db: Db = None,
 ) -> None:
     """Run a program against a recording: offline, no key needed, the recorded bytes and the recorded endings.
@@ -26,7 +27,8 @@ def replay(
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import Timing
-    from ..used import Settings, UsedCassette
+    from ..settings import Settings
+    from ..used import UsedCassette
     from ..wire.commands import miss_of, recording_named, rules_for, run_command
     from ..wire.serving import Serving
     from ..wire.summary import replayed_line
@@ -35,9 +37,9 @@ def replay(
     source, exchanges = recording_named(recording, EventLog(db))
     target = recording if exchanges is None else "CASSETTE"
     hint = f"Record what is missing with: retold record --mode new_episodes -o {target} -- {command[0]} …"
-    settings = Settings(timing=pace, **rules_for(profile), name=source, recorded=exchanges, hint=hint)
+    settings = Settings(timing=pace, **rules_for(profile), name=source, recorded=exchanges, hint=hint, faults=tuple(fault or ()))
     use = UsedCassette(Path(recording) if exchanges is None else None, "none", settings)
-    serving = Serving({source: use}, Upstream.parse("https://api.anthropic.com"), pace)
+    serving = Serving({source: use}, Upstream.parse("https://api.anthropic.com"))
     child = run_command(command, serving, key=True)
     note(f"retold: {replayed_line(use, source)}")
     for failure in (*serving.failures, miss_of([use])):

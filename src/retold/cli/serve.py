@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..recorder.errors import InputError
-from .common import Db, IdleLimit, ProfileOption, TimingOption, UpstreamOption, note
+from .common import Db, FaultOption, IdleLimit, ProfileOption, TimingOption, UpstreamOption, note
 
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. The URL is printed.")]
@@ -19,6 +19,7 @@ def serve(
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,
     profile: ProfileOption = "auto",
+    fault: FaultOption = None,
     mode: Annotated[str, typer.Option("--mode", help="none, or to record: once, new_episodes, all, rewrite.")] = "none",
     upstream: UpstreamOption = "https://api.anthropic.com",
     repeat: Annotated[bool, typer.Option("--repeat", help="Answer again what is asked more often than it was recorded.")] = False,
@@ -39,7 +40,8 @@ def serve(
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import Timing
-    from ..used import Settings, UsedCassette
+    from ..settings import Settings
+    from ..used import UsedCassette
     from ..wire.commands import rules_for, serve_until_stopped
     from ..wire.gate import Gate
     from ..wire.serving import Serving
@@ -59,10 +61,11 @@ def serve(
             hint = f"Record what is missing with: retold serve {path} --mode new_episodes"
             settings = Settings(
                 timing=pace, **rules_for(profile), recordings=log, name=name, stamped="arrival", price=price, hint=hint,
+                faults=tuple(fault or ()),
                 repeats=repeat, data={"upstream": to.url},
             )  # fmt: skip
             uses[name] = UsedCassette(path, record_mode, settings)
-        serve_until_stopped(Serving(uses, to, pace, gate, note=note), host, port, note)
+        serve_until_stopped(Serving(uses, to, gate, note=note), host, port, note)
 
 
 def proxy(
@@ -85,7 +88,8 @@ def proxy(
     from ..recorder.upstream import Upstream
     from ..replay.rules import DEFAULT_RULES
     from ..replay.timing import INSTANT
-    from ..used import Settings, UsedCassette
+    from ..settings import Settings
+    from ..used import UsedCassette
     from ..wire.commands import serve_until_stopped
     from ..wire.gate import Gate
     from ..wire.serving import Serving
@@ -99,7 +103,7 @@ def proxy(
             data={"upstream": to.url},
         )  # fmt: skip
         use = UsedCassette(output, "rewrite", settings)
-        serve_until_stopped(Serving({name: use}, to, INSTANT, gate, note=note), host, port, note)
+        serve_until_stopped(Serving({name: use}, to, gate, note=note), host, port, note)
 
 
 def _named(paths: list[Path]) -> dict[str, Path]:

@@ -9,12 +9,11 @@ from typing import Literal
 from urllib.parse import unquote
 
 from ..recorder.errors import MissError, RetoldError
-from ..recorder.exchange import Exchange
 from ..recorder.http1 import Asked, Client, head_bytes, refusal
 from ..recorder.proxy import Relay, to_request
 from ..recorder.upstream import Upstream
+from ..replay.faults import Telling
 from ..replay.server import retell
-from ..replay.timing import INSTANT, Timing
 from ..used import UsedCassette
 from .gate import Gate
 
@@ -37,7 +36,6 @@ class Serving:
 
     uses: Mapping[str, UsedCassette]
     upstream: Upstream
-    timing: Timing = INSTANT
     gate: Gate = field(default_factory=Gate)
     note: Callable[[str], None] | None = None
     failures: list[RetoldError] = field(default_factory=list)
@@ -110,8 +108,8 @@ class _Connection:
             if asked.method == "HEAD" and use.record_mode == "none":
                 return await self._probed(use, asked, client)
             match await self._decide(use, asked):
-                case Exchange() as exchange:
-                    return await retell(exchange, serving.timing, asked, client)
+                case Telling() as told:
+                    return await retell(*told, asked, client)
             return await self._relay.forward(asked, client, use.begin)
         except MissError as miss:
             serving.tell(f"retold: {miss}")
@@ -124,13 +122,12 @@ class _Connection:
 
     async def _probed(self, use: UsedCassette, asked: Asked, client: Client) -> bool:
         """HEAD asks whether the API is there (Claude Code does at times), not for anything that could be a miss."""
-        exchange = use.play_if_any(to_request(asked, self._serving.upstream))
-        if exchange is not None:
-            return await retell(exchange, self._serving.timing, asked, client)
+        if (told := use.play_if_any(to_request(asked, self._serving.upstream))) is not None:
+            return await retell(*told, asked, client)
         client.write(head_bytes(200, "OK", [("content-length", "0")]))
         return asked.keeps_alive
 
-    async def _decide(self, use: UsedCassette, asked: Asked) -> Exchange | Literal["pass", "record"]:
+    async def _decide(self, use: UsedCassette, asked: Asked) -> Telling | Literal["pass", "record"]:
         request = to_request(asked, self._serving.upstream)
         if len(asked.body) > _THREADED_BYTES:
             return await asyncio.to_thread(use.decide, request)

@@ -48,5 +48,7 @@ def replayed_line(use: UsedCassette, source: str | Path) -> str:
     """`replayed 3 of 4 exchanges from FILE; 1 recorded exchange not played`."""
     left = [exchange for exchange in use.unplayed if exchange.request.method != "HEAD"]
     how = "" if use.profile == "api" else f" (matched as {use.profile})"
-    line = f"replayed {use.play_count} of {plural(len(use.exchanges), 'exchange')} from {source}{how}"
-    return f"{line}; {note_unplayed(left)}" if left else line
+    line = f"replayed {len(use.played)} of {plural(len(use.exchanges), 'exchange')} from {source}{how}"
+    line = f"{line}; {note_unplayed(left)}" if left else line
+    unused = use.faults.unused
+    return f"{line}; fault {' and '.join(unused)} never happened" if unused else line

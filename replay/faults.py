@@ -1,0 +1,225 @@
+"""Failures on demand, on any recorded stream: what nobody can summon from the real API, the same each time.
+
+    overloaded@call=2              the second call is answered 529, its repetition as recorded
+    rate_limit@call=1,retry_after=2    429 with `retry-after: 2`
+    cut@frame=5                    frames 1 to 4 come, then the connection breaks
+    error_event@frame=3            frames 1 and 2 come, then an `error` event
+    stall=30s@frame=4              30 s of silence before frame 4
+    slow=0.25x                     at a quarter of the pace (of the recorded one, where the timing is instant)
+
+A fault without `call` holds for every call; calls are counted as they are answered, from 1. A recorded exchange whose answer a
+fault destroyed is there to be asked for again. Parsing and applying are pure; an exchange goes in, another comes out.
+"""
+
+import json
+import re
+import threading
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, get_args
+
+from ..recorder.errors import InputError
+from ..recorder.exchange import Exchange, Failure, Response, TimedPiece, decoder_for, header, is_event_stream
+from ..recorder.sse import FrameParser
+from .drift import fold_of
+from .player import timeline_of
+from .timing import ORIGINAL, Timing, parse_duration_ns
+
+Kind = Literal["overloaded", "rate_limit", "cut", "error_event", "stall", "slow"]
+
+_SPEC = re.compile(r"(?P<kind>\w+)(?:=(?P<value>[^@]+))?(?:@(?P<where>.+))?")
+_NUMBER = re.compile(r"[1-9]\d{0,8}")
+_TAKES: dict[str, frozenset[str]] = {
+    "overloaded": frozenset({"call"}),
+    "rate_limit": frozenset({"call", "retry_after"}),
+    "cut": frozenset({"call", "frame"}),
+    "error_event": frozenset({"call", "frame"}),
+    "stall": frozenset({"call", "frame"}),
+    "slow": frozenset({"call"}),
+}
+_ERRORS = {
+    "overloaded": (529, "", "overloaded_error", "Overloaded"),
+    "rate_limit": (429, "Too Many Requests", "rate_limit_error", "This request would exceed your account's rate limit."),
+}
+_CUT = Failure(
+    "httpx2.RemoteProtocolError", "peer closed connection without sending complete message body (incomplete chunked read)"
+)
+_ERROR_FRAME = (
+    b"event: error\n"
+    b'data: {"type":"error","error":{"details":null,"type":"overloaded_error","message":"Overloaded"}              }\n\n'
+)
+"""As the API sends it, down to the spaces."""
+
+
+class Telling(NamedTuple):
+    """What is told to a client, and how fast."""
+
+    exchange: Exchange
+    timing: Timing
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One failure: `spec` as it was written, and what it says."""
+
+    spec: str
+    kind: Kind
+    call: int | None = None
+    frame: int = 1
+    stall_ns: int = 0
+    factor: float = 1.0
+    retry_after: int | None = None
+
+    @classmethod
+    def parse(cls, spec: str) -> "Fault":
+        """Raises InputError that says what is wrong with the words."""
+        match = _SPEC.fullmatch(spec.strip())
+        kind = next((known for known in get_args(Kind) if match is not None and match["kind"] == known), None)
+        if match is None or kind is None:
+            raise InputError(f"unknown fault {spec!r}: give {', '.join(get_args(Kind))}, such as cut@frame=5,call=2.")
+        where: dict[str, int] = {}
+        for part in (match["where"] or "").split(",") if match["where"] else ():
+            name, _, number = part.partition("=")
+            if name not in _TAKES[kind] or _NUMBER.fullmatch(number) is None:
+                raise InputError(f"{part!r} in fault {spec!r}: {kind} takes {' and '.join(sorted(_TAKES[kind]))}, from 1.")
+            where[name] = int(number)
+        if "frame" in _TAKES[kind] and "frame" not in where:
+            raise InputError(f"fault {spec!r} does not say where: {kind}{'=30s' if kind == 'stall' else ''}@frame=5.")
+        if (match["value"] is None) == (kind in ("stall", "slow")):
+            wanted = {"stall": "needs a duration: stall=30s@frame=4", "slow": "needs a pace: slow=0.25x"}
+            raise InputError(f"fault {spec!r} {wanted.get(kind, 'takes no value')}.")
+        fault = cls(spec, kind, where.get("call"), where.get("frame", 1), retry_after=where.get("retry_after"))
+        if kind == "stall":
+            return replace(fault, stall_ns=parse_duration_ns(match["value"]))
+        if kind == "slow":
+            factor = Timing.parse(match["value"]).speed
+            if factor is None:
+                raise InputError(f"fault {spec!r} needs a pace, such as slow=0.25x.")
+            return replace(fault, factor=factor)
+        return fault
+
+    @property
+    def destroys(self) -> bool:
+        """Whether the recorded answer is lost, so that a client may ask for it again."""
+        return self.kind not in ("stall", "slow")
+
+    def on(self, telling: Telling) -> Telling | None:
+        """The telling with this failure; None where it has no place: a stream with fewer frames, or no stream at all."""
+        exchange, timing = telling
+        if self.kind == "slow":
+            return Telling(exchange, replace(timing, speed=self.factor * (timing.speed or 1.0)))
+        if self.kind in _ERRORS:
+            return self._refused(telling)
+        exchange = framed(exchange)
+        response = exchange.response
+        if response is None or response.status >= 400 or exchange.ending == "http_error":
+            return None
+        frames = [number for number, piece in enumerate(response.pieces) if piece.is_frame]
+        if len(frames) < self.frame:
+            return None
+        at = frames[self.frame - 1]
+        before, struck = response.pieces[:at], response.pieces[at]
+        if self.kind == "stall":
+            return Telling(_stalled(retimed(exchange, timing), at, self.stall_ns), ORIGINAL)
+        ended_ns = exchange.started_ns + struck.offset_ns
+        if self.kind == "cut":
+            cut = replace(response, pieces=before)
+            return Telling(replace(exchange, response=cut, ending="cut", failure=_CUT, ended_ns=ended_ns), timing)
+        error = TimedPiece(struck.offset_ns, _ERROR_FRAME, True)
+        failed = replace(response, pieces=(*before, error))
+        return Telling(replace(exchange, response=failed, ending="error_event", failure=None, ended_ns=ended_ns), timing)
+
+    def _refused(self, telling: Telling) -> Telling:
+        """The call is refused at once, in the API's error envelope."""
+        exchange, timing = telling
+        status, reason, kind, message = _ERRORS[self.kind]
+        given = None if exchange.response is None else header(exchange.response.headers, "request-id")
+        body = json.dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": given}).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("x-should-retry", "true")]
+        if given is not None:
+            headers.append(("request-id", given))
+        if self.retry_after is not None:
+            headers.append(("retry-after", str(self.retry_after)))
+            timing = ORIGINAL  # an instant replay would tell the client to repeat the call at once
+        response = Response(status, reason, tuple(headers), (TimedPiece(0, body, False),))
+        refused = replace(
+            exchange, response=response, ending="http_error", failure=None, ended_ns=exchange.started_ns, cost_usd=None
+        )
+        return Telling(refused, timing)
+
+
+def _stalled(exchange: Exchange, at: int, stall_ns: int) -> Exchange:
+    """The exchange with silence before the piece at this place."""
+    assert exchange.response is not None
+    pieces = exchange.response.pieces
+    later = (replace(piece, offset_ns=piece.offset_ns + stall_ns) for piece in pieces[at:])
+    response = replace(exchange.response, pieces=(*pieces[:at], *later))
+    return replace(exchange, response=response, ended_ns=exchange.ended_ns + stall_ns)
+
+
+class Faults:
+    """The failures of a replay, and how many calls it has answered."""
+
+    def __init__(self, specs: tuple[str, ...] = ()) -> None:
+        """Raises InputError."""
+        self._faults = tuple(map(Fault.parse, specs))
+        self._happened: set[str] = set()
+        self._calls = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Faults {', '.join(fault.spec for fault in self._faults) or 'none'}>"
+
+    def on(self, exchange: Exchange, timing: Timing) -> tuple[Telling, bool]:
+        """The next call's answer with its failures, and whether one of them destroyed it."""
+        with self._lock:
+            self._calls += 1
+            call = self._calls
+        telling, destroyed = Telling(exchange, timing), False
+        for fault in self._faults:
+            if not destroyed and fault.call in (None, call) and (struck := fault.on(telling)) is not None:
+                telling, destroyed = struck, fault.destroys
+                self._happened.add(fault.spec)
+        return telling, destroyed
+
+    @property
+    def unused(self) -> list[str]:
+        """The faults that never happened: no such call came, or no stream had so many frames."""
+        return [fault.spec for fault in self._faults if fault.spec not in self._happened]
+
+
+def framed(exchange: Exchange) -> Exchange:
+    """The exchange with its body in frames, decompressed where it was compressed; an answer without a stream is one frame."""
+    response = exchange.response
+    if response is None or not response.pieces or any(piece.is_frame for piece in response.pieces):
+        return exchange
+    decoder, parser = decoder_for(response.headers), FrameParser()
+    decoded = [(piece.offset_ns, decoder.decode(piece.data)) for piece in response.pieces]
+    last = decoded[-1][0]
+    body = b"".join(data for _, data in decoded)
+    if is_event_stream(response.headers, body):
+        pieces = [TimedPiece(at, piece.data, piece.is_frame) for at, data in decoded for piece in parser.feed(data)]
+        pieces += [TimedPiece(last, piece.data, piece.is_frame) for piece in parser.flush()]
+    else:
+        pieces = [TimedPiece(last, body, True)]
+    headers = tuple(pair for pair in response.headers if pair[0].lower() not in ("content-encoding", "content-length"))
+    return replace(exchange, response=replace(response, headers=headers, pieces=tuple(pieces)))
+
+
+def retimed(exchange: Exchange, timing: Timing) -> Exchange:
+    """The exchange as if it had been recorded at the pace that `timing` retells it at."""
+    timeline, started = timeline_of(exchange, timing), exchange.started_ns
+    response = exchange.response
+    if response is not None:
+        pieces = tuple(replace(piece, offset_ns=timeline.at(started + piece.offset_ns)) for piece in response.pieces)
+        response = replace(response, pieces=pieces, first_ns=timeline.at(started + response.first_ns))
+    return replace(exchange, response=response, ended_ns=started + timeline.at(exchange.ended_ns))
+
+
+def whole(exchange: Exchange) -> Exchange:
+    """A stream as the same answer without streaming: what Claude Code asks for when an `error` event broke a stream off."""
+    fold = fold_of(exchange)
+    message = fold.message | {"content": fold.content, "stop_reason": fold.stop_reason, "usage": fold.usage}
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    headers = (("content-type", "application/json"), ("content-length", str(len(body))))
+    at = exchange.ended_ns - exchange.started_ns
+    return replace(exchange, response=Response(200, "OK", headers, (TimedPiece(at, body, False),), at))

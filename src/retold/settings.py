@@ -1,0 +1,46 @@
+"""How a cassette is used: what `use_cassette`, the pytest plugin and the servers have in common."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from .recorder.capture import Price
+from .recorder.exchange import Exchange, Request
+from .recorder.log import EventLog
+from .replay.rules import Rules
+from .replay.timing import Timing
+
+OnExpired = Literal["warn", "fail", "rerecord"]
+BeforeRecord = Callable[[Request], Request | None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a cassette is used; what each means stands at `use_cassette`."""
+
+    timing: Timing
+    rules: Rules
+    hosts: tuple[str, ...] = ()
+    block_network: bool = False
+    before_record: BeforeRecord | None = None
+    redact: tuple[str, ...] = ()
+    repeats: bool = False
+    also: tuple[Path, ...] = ()
+    max_age: timedelta | None = None
+    on_expired: OnExpired = "warn"
+    log: EventLog | str | os.PathLike[str] | None = None
+    recordings: EventLog | str | os.PathLike[str] | None = None
+    name: str | None = None
+    before_keep: Callable[[Exchange], Exchange | None] | None = None
+    is_overridden: bool = False
+    # Of servers, whose exchanges may come from a run, and whose recordings may go to the log alone:
+    recorded: Sequence[Exchange] | None = None
+    stamped: str = "pull"
+    price: Price | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    hint: str | None = None
+    detect: bool = False
+    faults: tuple[str, ...] = ()
