@@ -211,14 +211,15 @@ class EventLog:
     def runs(self, *, limit: int | None = None) -> list[RunInfo]:
         """The runs, newest first. One whose writer died without ending it has the status `interrupted`."""
         with closing(self.reader()) as connection:
-            return self._listing(connection).select(limit=limit)
+            return self.listing(connection).select(limit=limit)
 
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
         with closing(self.reader()) as connection:
-            return self._listing(connection).find(ref)
+            return self.listing(connection).find(ref)
 
-    def _listing(self, connection: sqlite3.Connection) -> Listing:
+    def listing(self, connection: sqlite3.Connection) -> Listing:
+        """The runs, read through a connection that somebody else opened."""
         return Listing(connection, self.path, self._alive.is_alive)
 
     def events(

@@ -113,6 +113,10 @@ BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;
 """`erasing` is empty but inside a transaction of erasure.py: it names the payloads that are being replaced, or with seq NULL
 the run that is being pruned. Header, digest and hash never change."""
 
+AUDIT_RUNS = """
+CREATE INDEX audit_runs ON runs (id, run) WHERE mode = 'audit';
+"""
+
 TOOL_USES = """
 CREATE VIEW tool_uses AS
 SELECT e.run, e.seq, e.t_ns, e.wall_ns, e.step, e.task, e.exchange, json_extract(b.value, '$.id') AS id,
@@ -135,7 +139,7 @@ def m001_log(db: Database) -> None:
 @migrations()
 def m002_ledger(db: Database) -> None:
     """Runs are chained to each other, payloads can be erased, tool uses have a view."""
-    for statements in (LEDGER, ERASING, TOOL_USES):
+    for statements in (LEDGER, ERASING, AUDIT_RUNS, TOOL_USES):
         _script(db, statements)
     for (run,) in db.execute("SELECT run FROM runs ORDER BY id").fetchall():
         ends = "SELECT kind, seq, hash FROM events WHERE run = ? ORDER BY seq"

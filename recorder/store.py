@@ -33,8 +33,8 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
     """A connection to the log at `path`, made or migrated where needed; raises LogError or LogVersionError."""
     try:
         _make_folder(path.parent)
-        with _locked(path.parent):
-            _create_private(path)
+        with locked(path.parent):
+            create_private(path)
             connection = _connect(path)
             try:
                 _bring_up_to_date(connection, path)
@@ -57,9 +57,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         raise LogError(f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE.")
     connection = None
     try:
-        # immutable: a log in a folder that cannot be written has no place for the -shm file that WAL readers share.
-        mode = "mode=ro" if os.access(path.parent, os.W_OK) else "immutable=1"
-        connection = _connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        connection = _connect(reading_uri(path), uri=True)
         _check_version(connection, path)
         if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
             open_for_writing(path, "process").close()
@@ -72,6 +70,24 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         if connection is not None:
             connection.close()
         raise
+
+
+def vacuum(connection: sqlite3.Connection) -> None:
+    """Write the file anew and empty the WAL, so that nothing that was deleted is left in either.
+
+    Deleting alone is not enough: pages that were split keep stale copies of rows that moved.
+    """
+    connection.execute("VACUUM")
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy:
+        raise sqlite3.OperationalError("the WAL could not be emptied: another process keeps reading from it")
+
+
+def reading_uri(path: Path) -> str:
+    """How SQLite opens a log without writing to it."""
+    # immutable: a log in a folder that cannot be written has no place for the -shm file that WAL readers share.
+    mode = "mode=ro" if os.access(path.parent, os.W_OK) else "immutable=1"
+    return f"{path.absolute().as_uri()}?{mode}"
 
 
 def _connect(target: Path | str, *, uri: bool = False) -> sqlite3.Connection:
@@ -114,7 +130,7 @@ def _make_folder(folder: Path) -> None:
         (folder / ".gitignore").write_text("*\n")
 
 
-def _create_private(path: Path) -> None:
+def create_private(path: Path) -> None:
     """A log holds prompts and answers: readable by its owner alone. SQLite gives -wal and -shm the same mode.
 
     An existing file is not opened: closing it would drop the locks that SQLite holds on it in this process.
@@ -128,7 +144,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a lock on the folder: two processes that make the same log at once must not both run the migrations."""
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from retold.audit.chain import Finding
@@ -29,14 +30,14 @@ def write_log(path: Path, *, runs: int = 4, events: int = 250) -> list[str]:
     return written
 
 
-def tamper(path: Path, *statements: str, values: tuple[object, ...] = ()) -> None:
+def tamper(path: Path, *statements: str, values: tuple[object, ...] = (), each: Sequence[tuple[object, ...]] = ()) -> None:
     """Run SQL on a log as somebody would who may do anything: triggers are dropped and put back."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:
             connection.execute(f"DROP TRIGGER {name}")
         for statement in statements:
-            connection.execute(statement, values if "?" in statement else ())
+            connection.executemany(statement, each or [values]) if "?" in statement else connection.execute(statement)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         for _, sql in triggers:
             if sql.partition(" ON ")[2].split()[0] in tables:

@@ -119,9 +119,8 @@ def test_a_run_that_was_rewritten_with_right_hashes_is_named(path: Path, runs: l
     """Whoever recomputes a whole chain is found by the ledger."""
     stored = rows(path, runs[1])
     stored[100]["payload"] = b"forged"
-    for seq, digest, own in computed_chain(stored):
-        tamper(path, "UPDATE events SET payload = ?, digest = ?, hash = ? WHERE run = ? AND seq = ?",
-               values=(stored[seq]["payload"], digest, own, runs[1], seq))  # fmt: skip
+    forged = [(stored[seq]["payload"], digest, own, runs[1], seq) for seq, digest, own in computed_chain(stored)]
+    tamper(path, "UPDATE events SET payload = ?, digest = ?, hash = ? WHERE run = ? AND seq = ?", each=forged)
     assert [(f.run, f.seq, f.what) for f in findings(path)] == [(runs[1], LAST, "edited")]
 
 
@@ -237,8 +236,9 @@ def test_the_command_says_what_is_wrong(path: Path, runs: list[str]) -> None:
 
 def test_an_older_log_is_migrated_with_a_ledger_of_its_runs(path: Path, runs: list[str]) -> None:
     """A log of version 1 gets its ledger from its events, on the first opening, and is in order then."""
-    tamper(path, "DROP TABLE ledger", "DROP TABLE erasing", "DROP VIEW tool_uses", "PRAGMA user_version = 1",
-           "DELETE FROM _sqlite_migrations WHERE name = 'm002_ledger'")  # fmt: skip
+    made = ("TABLE ledger", "TABLE erasing", "VIEW tool_uses", "INDEX audit_runs")
+    forget = "DELETE FROM _sqlite_migrations WHERE name = 'm002_ledger'"
+    tamper(path, *(f"DROP {each}" for each in made), forget, "PRAGMA user_version = 1")
     assert [info.run for info in EventLog(path).runs()] == runs[::-1]
     assert query(path, "PRAGMA user_version") == [(2,)]
     assert report(path).events == 1000

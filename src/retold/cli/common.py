@@ -1,6 +1,7 @@
 """Options and helpers that several commands share."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -56,6 +57,11 @@ def print_json_lines(values: Iterable[Any]) -> None:
     for value in values:
         sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
         sys.stdout.flush()
+
+
+def colours() -> bool:
+    """Whether stdout is a terminal whose user has nothing against colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def note(text: str) -> None:

@@ -1,0 +1,199 @@
+"""What the events of a run add up to: runs, messages, tokens, costs, errors, times; by model, day, workflow, step and tool.
+
+An account is one line: a dimension (`model`), a key in it (`claude-…`), a day (UTC) and a mode of run. What adds up is kept as
+sums; times are kept as counts of buckets, each 2 % wider than the one before, so that percentiles of any lines together are
+right within 1 %. A cost that is not known is not 0: such exchanges are counted as unpriced.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+DIMENSIONS = ("model", "day", "workflow", "step", "tool")
+
+SUMS = (
+    "runs", "exchanges", "messages", "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
+    "cost_usd", "priced", "unpriced", "errors", "retries",
+)  # fmt: skip
+"""What adds up. For a tool, `messages` counts its uses and `errors` its results that are errors."""
+
+TOKENS = SUMS[3:7]
+
+FAILED = ("http_error", "error_event", "cut", "no_response")
+"""Endings that count as errors; whoever closes a stream early has not failed."""
+
+_WIDTH = math.log(1.02)
+
+Key = tuple[str, str, str]
+"""(dimension, key, day)"""
+
+
+@dataclass(slots=True)
+class Account:
+    """One line. `first` and `took` count buckets of milliseconds: to the first token, and of the whole."""
+
+    sums: Counter[str] = field(default_factory=Counter)
+    first: Counter[int] = field(default_factory=Counter)
+    took: Counter[int] = field(default_factory=Counter)
+
+
+def bucket(ms: float) -> int:
+    """The bucket of a time in milliseconds; what takes less than a microsecond counts as one."""
+    return math.ceil(math.log(max(ms, 0.001)) / _WIDTH)
+
+
+def percentile(buckets: Counter[int], share: float) -> float | None:
+    """The time in milliseconds that `share` of the counted ones do not exceed, within 1 %; None where none was counted."""
+    due = share * buckets.total()
+    for number in sorted(buckets):
+        due -= buckets[number]
+        if due <= 0:
+            return math.exp(number * _WIDTH) * 2 / (math.exp(_WIDTH) + 1)
+    return None
+
+
+def day_of(wall_ns: int) -> str:
+    """The day, in UTC, of nanoseconds since the epoch."""
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).strftime("%Y-%m-%d")
+
+
+def _measure(buckets: Counter[int], duration_ns: int) -> None:
+    """Count a time; none at all was not measured: other recorders' cassettes have no times."""
+    if duration_ns > 0:
+        buckets[bucket(duration_ns / 1e6)] += 1
+
+
+@dataclass(slots=True)
+class RunAccount:
+    """Takes the events of one run in order and books them. `first_ns(exchange, ended)` finds when the first token came."""
+
+    name: str
+    started_ns: int
+    first_ns: Callable[[int, int], int | None]
+    booked: dict[Key, Account] = field(default_factory=dict)
+    keys: dict[str, dict[str, None]] = field(default_factory=dict)
+    cost_usd: float | None = None
+    errors: int = 0
+    open: dict[int, tuple[int, int]] = field(default_factory=dict)
+    uses: dict[str, tuple[str, int]] = field(default_factory=dict)
+    turns: dict[str, tuple[str, str, int, dict[str, Any]]] = field(default_factory=dict)
+
+    def _lines(self, keys: dict[str, str], wall_ns: int) -> list[Account]:
+        """The accounts that something is booked on; a run counts once for each key, on the day it began."""
+        day = day_of(wall_ns)
+        lines = []
+        for dimension, key in (keys | {"day": day}).items():
+            own = self.keys.setdefault(dimension, {})
+            if key not in own:
+                own[key] = None
+                began = key if dimension == "day" else day_of(self.started_ns)
+                if dimension != "day" or day == day_of(self.started_ns):
+                    self._line(dimension, key, began).sums["runs"] += 1
+            lines.append(self._line(dimension, key, day))
+        return lines
+
+    def _line(self, dimension: str, key: str, day: str) -> Account:
+        return self.booked.setdefault((dimension, key, day), Account())
+
+    def began(self) -> None:
+        """A run counts for its day and its workflow even where nothing happens in it."""
+        self._lines({"workflow": self.name}, self.started_ns)
+
+    def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> None:
+        """Book a message: on its model where it is an answer, and on the tools it uses or answers for."""
+        inner = data.get("message")
+        inner = inner if isinstance(inner, dict) else {}
+        keys = {"workflow": self.name, "step": step}
+        model = inner.get("model")
+        if isinstance(model, str) and model:
+            keys["model"] = model
+        for line in self._lines(keys, wall_ns):
+            line.sums["messages"] += 1
+        if exchange is None and data.get("type") == "assistant" and isinstance(inner.get("usage"), dict) and model:
+            self.turns[str(inner.get("id"))] = (str(model), step, wall_ns, inner["usage"])
+        if data.get("type") == "result" and exchange is None:
+            self._result(data, step, wall_ns)
+        content = inner.get("content")
+        for block in content if isinstance(content, list) else ():
+            if isinstance(block, dict):
+                self._tool(block, t_ns, wall_ns)
+
+    def _tool(self, block: dict[str, Any], t_ns: int, wall_ns: int) -> None:
+        kind = str(block.get("type", ""))
+        if kind.endswith("tool_use"):
+            name = str(block.get("name", ""))
+            self.uses[str(block.get("id"))] = (name, t_ns)
+            self._lines({"tool": name}, wall_ns)[0].sums["messages"] += 1
+        elif kind.endswith("tool_result") and (use := self.uses.pop(str(block.get("tool_use_id")), None)) is not None:
+            line = self._lines({"tool": use[0]}, wall_ns)[0]
+            line.sums["errors"] += bool(block.get("is_error"))
+            _measure(line.took, t_ns - use[1])
+
+    def _result(self, data: dict[str, Any], step: str, wall_ns: int) -> None:
+        """The account that Claude Code itself gives of a session, where no exchange of it was recorded."""
+        spent = data.get("model_usage_since_last_result") or data.get("modelUsage")
+        if not isinstance(spent, dict) or not self.turns:
+            return
+        self.turns.clear()
+        for model, usage in spent.items():
+            if not isinstance(usage, dict):
+                continue
+            tokens = {
+                "input_tokens": usage.get("inputTokens"),
+                "output_tokens": usage.get("outputTokens"),
+                "cache_creation_input_tokens": usage.get("cacheCreationInputTokens"),
+                "cache_read_input_tokens": usage.get("cacheReadInputTokens"),
+            }
+            self._spend(model, step, wall_ns, tokens, usage.get("costUSD"), exchanges=0)
+
+    def exchange_started(self, seq: int, attempt: int, t_ns: int) -> None:
+        """A request went out."""
+        self.open[seq] = (attempt, t_ns)
+
+    def exchange_ended(self, exchange: int, data: dict[str, Any], step: str, seq: int, t_ns: int, wall_ns: int) -> None:
+        """Book an exchange with what it used, cost and took."""
+        attempt, started_ns = self.open.pop(exchange, (1, t_ns))
+        failed = data.get("ending") in FAILED
+        self.errors += failed
+        usage = data.get("usage")
+        model = str(data.get("model") or "")
+        cost = data.get("cost_usd")
+        free = not usage and data.get("ending") in ("http_error", "no_response")
+        lines = self._spend(model, step, wall_ns, usage if isinstance(usage, dict) else {}, cost, free=free)
+        first_ns = None if failed else self.first_ns(exchange, seq)
+        for line in lines:
+            line.sums["errors"] += failed
+            line.sums["retries"] += attempt > 1
+            if not failed:
+                _measure(line.took, t_ns - started_ns)
+            if first_ns is not None:
+                _measure(line.first, first_ns - started_ns)
+
+    def _spend(
+        self, model: str, step: str, wall_ns: int, usage: dict[str, Any], cost: Any, *, exchanges: int = 1,
+        free: bool = False,
+    ) -> list[Account]:  # fmt: skip
+        lines = self._lines({"model": model, "workflow": self.name, "step": step}, wall_ns)
+        known = float(cost) if isinstance(cost, int | float) else None
+        if known is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + known
+        for line in lines:
+            line.sums["exchanges"] += exchanges
+            for name in TOKENS:
+                count = usage.get(name)
+                line.sums[name] += count if isinstance(count, int) else 0
+            if known is not None:
+                line.sums["priced"] += 1
+                line.sums["cost_usd"] += known  # type: ignore[assignment]
+            else:
+                line.sums["unpriced"] += not free
+        return lines
+
+    def ended(self) -> None:
+        """A session that says nothing of what it used: each answer says it of itself, but not what it cost."""
+        for model, step, wall_ns, usage in self.turns.values():
+            self._spend(model, step, wall_ns, usage, None)
+        self.turns.clear()

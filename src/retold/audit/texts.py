@@ -1,0 +1,116 @@
+"""What of an event is looked for: the texts of messages, the inputs and results of tools, and what was asked.
+
+One row of the index is one event. Its words are the texts of its blocks; what else it can be chosen by (type, tool, model)
+stands beside them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..recorder.messages import result_text
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The words of one event. `type` is one or more of prompt, assistant, user, result, system, text, thinking, tool_use,
+    tool_result; `tool` the tool that is used or answers."""
+
+    text: str
+    type: str
+    tool: str = ""
+    model: str = ""
+
+
+def text_of_message(message: dict[str, Any], tools: dict[str, str]) -> Text | None:
+    """The words of a message event, or None where it has none. `tools` maps ids of tool uses to names, and learns new ones."""
+    kind = str(message.get("type", ""))
+    if kind == "result":
+        return _text_of_result(message)
+    inner = message.get("message")
+    inner = inner if isinstance(inner, dict) else {}
+    content = inner.get("content")
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content if isinstance(content, list) else []
+    words: list[str] = []
+    types, names = {kind: None}, dict[str, None]()
+    for block in blocks:
+        if not isinstance(block, dict):
+            continue
+        type_, text, tool = _of_block(block, tools)
+        types[type_] = None
+        if tool:
+            names[tool] = None
+        if text:
+            words.append(text)
+    if not words and not names:
+        return None
+    return Text("\n".join(words), " ".join(types), " ".join(names), str(inner.get("model") or ""))
+
+
+def _text_of_result(message: dict[str, Any]) -> Text | None:
+    """A good result repeats the last answer, which is found already; a bad one says what went wrong."""
+    if not message.get("is_error"):
+        return None
+    errors = message.get("errors")
+    said = [message.get("result"), *(errors if isinstance(errors, list) else ())]
+    words = "\n".join(each for each in said if isinstance(each, str))
+    return Text(words, "result") if words else None
+
+
+def _of_block(block: dict[str, Any], tools: dict[str, str]) -> tuple[str, str, str]:
+    """(type, words, tool) of one content block."""
+    type_ = str(block.get("type", ""))
+    if type_ == "text":
+        return type_, str(block.get("text", "")), ""
+    if type_ == "thinking":
+        return type_, str(block.get("thinking", "")), ""
+    if type_.endswith("tool_use"):
+        name = str(block.get("name", ""))
+        tools[str(block.get("id"))] = name
+        return "tool_use", "\n".join(strings(block.get("input"))), name
+    if type_.endswith("tool_result"):
+        content = block.get("content")
+        text = result_text(content) if type_ == "tool_result" else "\n".join(strings(content))
+        return "tool_result", text, tools.get(str(block.get("tool_use_id")), "")
+    return type_, "\n".join(strings({k: v for k, v in block.items() if k not in ("type", "data", "signature", "source")})), ""
+
+
+def text_of_request(started: dict[str, Any]) -> Text | None:
+    """What was asked with a request: what the user says after the model's last answer. Results of tools are messages."""
+    body = started.get("body")
+    if not isinstance(body, str) or started.get("attempt", 1) != 1:
+        return None
+    try:
+        request = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(request, dict):
+        return None
+    messages = request.get("messages")
+    words: list[str] = []
+    for message in reversed(messages if isinstance(messages, list) else []):
+        if not isinstance(message, dict) or message.get("role") != "user":
+            break
+        content = message.get("content")
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        texts = [str(b.get("text", "")) for b in blocks or () if isinstance(b, dict) and b.get("type") == "text"]
+        words[:0] = texts
+    if isinstance(request.get("prompt"), str):  # /v1/complete
+        words.append(request["prompt"])
+    text = "\n".join(filter(None, words))
+    return Text(text, "prompt", "", str(request.get("model") or "")) if text else None
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a JSON value, numbers as they are written; keys are none."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings(item)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)

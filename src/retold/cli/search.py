@@ -1,0 +1,135 @@
+"""retold search: what was said, asked and done, newest first."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import Db, Json, print_json_lines
+
+if TYPE_CHECKING:
+    from ..audit.search import Hit, Line
+
+WIDTH = 200
+"""How much of a long line is shown where no terminal says how wide it is."""
+
+
+def search(
+    text: Annotated[str, typer.Argument(metavar="TEXT", help='Words, "a phrase", beginn*, AND, OR, NOT, parentheses.')],
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only in this run.", show_default="all")] = None,
+    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only in steps of this name.")] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", metavar="TYPE", help="prompt, assistant, user, text, thinking, tool_use, tool_result or result."),
+    ] = None,
+    tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="Only inputs and results of this tool.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only what this model said or was asked.")] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="2h or 7d (ago), today, a date, a time.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same, for the other end.")] = None,
+    around: Annotated[int, typer.Option("--context", "-C", min=0, metavar="N", help="Lines around each line found.")] = 1,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Search the messages, prompts, tool inputs and tool results of all runs, newest first.
+
+    Exit code 1: nothing was found.
+
+    Example: retold search '"rate limit" AND retry*' --since 7d
+    """
+    from ..audit.index import opened
+    from ..audit.search import Narrowed, to_fts
+    from ..audit.search import search as find
+    from ..audit.when import moment
+    from ..handlers.text import plural
+    from ..recorder.log import EventLog
+    from .common import note
+    from .progress import progress
+
+    to_fts(text)
+    log = EventLog(db)
+    narrowed = Narrowed(
+        run=None if run is None else log.find(run).run,
+        step=step,
+        type=type_,
+        tool=tool,
+        model=model,
+        since_ns=None if since is None else moment(since, "--since"),
+        until_ns=None if until is None else moment(until, "--until"),
+    )
+    count = 0
+    with progress("indexed", "events") as told, opened(log, progress=told) as index:
+        for hit in find(index, text, narrowed, limit=limit + 1):
+            count += 1
+            if count > limit:
+                note(f"retold: the newest {limit}; more with -n {limit * 5}")
+            elif json:
+                print_json_lines([_as_json(hit, around)])
+            else:
+                _show(hit, around, first=count == 1)
+    if not count:
+        note(f"retold: nothing found for {text!r}")
+        raise typer.Exit(1)
+    if sys.stderr.isatty() and count <= limit:
+        note(f"retold: {plural(count, 'hit')}")
+
+
+def _as_json(hit: "Hit", around: int) -> dict[str, object]:
+    from ..audit.search import context
+    from ..recorder.exchange import timestamp
+
+    return {
+        "run": hit.run,
+        "name": hit.name,
+        "seq": hit.seq,
+        "time": timestamp(hit.wall_ns),
+        "step": hit.step,
+        "type": hit.type.split(),
+        "tool": hit.tool,
+        "model": hit.model,
+        "lines": [
+            {"number": line.number, "text": line.text, "found": [list(span) for span in line.found]}
+            for group in context(hit.lines, around)
+            for line in group
+        ],
+    }
+
+
+def _show(hit: "Hit", around: int, *, first: bool) -> None:
+    import shutil
+    import time
+
+    from ..audit.search import context
+    from ..handlers.text import clean
+    from .common import colours
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    bold, off = ("\x1b[1m", "\x1b[0m") if colours() else ("", "")
+    when = time.strftime("%m-%d %H:%M:%S", time.localtime(hit.wall_ns / 1e9))
+    what = " ".join(filter(None, (hit.type, hit.tool)))
+    where = clean("  ".join(filter(None, (f"{hit.run[:8]}#{hit.seq}", when, what, hit.name, hit.step))))
+    print(f"{'' if first else chr(10)}{bold}{where[:width]}{off}")
+    for number, group in enumerate(context(hit.lines, around)):
+        if number:
+            print("  …")
+        for line in group:
+            print("  " + _shown(line, width - 2))
+
+
+def _shown(line: "Line", width: int) -> str:
+    """A line cut to the width around the first thing found in it, with what was found marked on a terminal."""
+    from ..handlers.text import clean
+    from .common import colours
+
+    start = 0
+    if line.found and line.found[0][1] > width - 2:
+        start = max(line.found[0][0] - width // 3, 0)
+    end = min(start + width - 2, len(line.text))
+    on, off = ("\x1b[1;31m", "\x1b[0m") if colours() else ("", "")
+    text, at = "…" if start else "", start
+    for low, high in line.found:
+        low, high = max(low, at), min(high, end)
+        if low < high:
+            text += clean(line.text[at:low]) + on + clean(line.text[low:high]) + off
+            at = high
+    return text + clean(line.text[at:end]) + ("…" if end < len(line.text) else "")

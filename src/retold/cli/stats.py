@@ -1,0 +1,152 @@
+"""retold stats: what was used, what it cost, how long it took, what failed."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import Db, Json, note, print_json
+
+if TYPE_CHECKING:
+    from ..audit.stats import Line
+
+
+def stats(
+    by: Annotated[
+        str, typer.Option("--by", help="model, day, workflow, step or tool; or one of them and day: model,day.")
+    ] = "model",
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="From the (UTC) day of 7d (ago), today, a date.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="To the day of it, that day included.")] = None,
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="Only runs of this mode: live, import or mock.", show_default="live and import")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Account for the runs: messages, tokens, cost, errors, retries and times, by model, day, workflow, step or tool.
+
+    A cost that is not known is shown as ?, never as 0; replays are not counted again. Percentiles are right within 1 %.
+
+    Example: retold stats --by model,day --since 30d
+    """
+    from ..audit.accounts import DIMENSIONS, day_of
+    from ..audit.index import opened
+    from ..audit.stats import stats as account
+    from ..audit.when import moment
+    from ..recorder.errors import InputError
+    from ..recorder.log import EventLog
+    from .progress import progress
+
+    keys = [each.strip() for each in by.split(",")]
+    if not set(keys) <= set(DIMENSIONS) or len(keys) != len(set(keys)) or len(set(keys) - {"day"}) > 1:
+        raise InputError(f"--by {by!r}: name one of {', '.join(DIMENSIONS)}, or one of them and day, such as model,day.")
+    if mode not in (None, "live", "import", "mock"):
+        raise InputError(f"--mode {mode!r}: one of live, import, mock.")
+    if json and csv:
+        raise InputError("--json and --csv are two forms of one answer; choose one.")
+    with progress("indexed", "events") as told, opened(EventLog(db), progress=told) as index:
+        lines = account(
+            index,
+            keys,
+            modes=("live", "import") if mode is None else (mode,),
+            since_day=None if since is None else day_of(moment(since, "--since")),
+            until_day=None if until is None else day_of(moment(until, "--until")),
+        )
+    if json:
+        print_json([_as_dict(keys, line) for line in lines])
+    elif csv:
+        _print_csv(keys, lines)
+    elif lines:
+        _print(keys, lines)
+    if not lines:
+        note("retold: nothing to account for; `retold ls` lists the runs, --mode mock counts replays.")
+        raise typer.Exit(1)
+
+
+def _as_dict(keys: list[str], line: "Line") -> dict[str, Any]:
+    from dataclasses import fields
+
+    found: dict[str, Any] = dict(zip(keys, line.keys, strict=True))
+    for each in fields(line)[1:]:
+        value = getattr(line, each.name)
+        if isinstance(value, tuple):
+            stem = each.name.removesuffix("_ms")
+            found |= {f"{stem}_p{p}_ms": _rounded(v) for p, v in zip((50, 95, 99), value, strict=True)}
+        else:
+            found[each.name] = value
+    return found
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(ms, 3)
+
+
+def _print_csv(keys: list[str], lines: "list[Line]") -> None:
+    import csv
+
+    rows = [_as_dict(keys, line) for line in lines]
+    if rows:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _print(keys: list[str], lines: "list[Line]") -> None:
+    """Two blocks, so that they fit 80 columns: what was used, and how it went."""
+    from ..handlers.text import clean, plural
+    from .table import dollars, print_table
+
+    if "tool" in keys:
+        return _print_tools(keys, lines)
+    cut = sys.stdout.isatty()
+    names = [tuple(clean(key) or "-" for key in line.keys) for line in lines]
+    head = tuple(key.upper() for key in keys)
+    right = range(len(keys), 20)
+    used = [(*head, "RUNS", "CALLS", "MSGS", "IN", "OUT", "CACHE+", "CACHE>", "COST")]
+    went = [(*head, "ERRORS", "RETRIES", "FIRST50", "P95", "P99", "TOOK50", "P95", "P99")]
+    for name, line in zip(names, lines, strict=True):
+        tokens = (line.input_tokens, line.output_tokens, line.cache_creation_input_tokens, line.cache_read_input_tokens)
+        cost = dollars(line.cost_usd) + ("+" if line.unpriced and line.cost_usd is not None else "")
+        used.append((*name, *map(str, (line.runs, line.exchanges, line.messages)), *map(_short, tokens), cost))
+        times = map(_time, (*line.first_token_ms, *line.duration_ms))
+        went.append((*name, str(line.errors), str(line.retries), *times))
+    print_table(used, cut=cut, right=right)
+    print()
+    print_table(went, cut=cut, right=right)
+    unpriced = sum(line.unpriced for line in lines)
+    if unpriced:
+        note(f"retold: the cost of {plural(unpriced, 'exchange')} is not known and not in the sums (marked + or ?)")
+    return None
+
+
+def _print_tools(keys: list[str], lines: "list[Line]") -> None:
+    from ..handlers.text import clean
+    from .table import print_table
+
+    rows = [(*(key.upper() for key in keys), "RUNS", "USES", "ERRORS", "TOOK50", "P95", "P99")]
+    for line in lines:
+        counts = map(str, (line.runs, line.messages, line.errors))
+        rows.append((*(clean(key) or "-" for key in line.keys), *counts, *map(_time, line.duration_ms)))
+    print_table(rows, cut=sys.stdout.isatty(), right=range(len(keys), 20))
+
+
+def _short(count: int) -> str:
+    """`950`, `12.3k`, `4.56M`."""
+    if count < 10_000:
+        return str(count)
+    return f"{count / 1000:.1f}k" if count < 1_000_000 else f"{count / 1e6:.2f}M"
+
+
+def _time(ms: float | None) -> str:
+    """`35ms`, `1.2s`, `4m05s`; `-` where nothing was measured."""
+    if ms is None:
+        return "-"
+    if ms < 999.5:
+        return f"{ms:.0f}ms"
+    if ms < 59_950:
+        return f"{ms / 1000:.1f}s"
+    minutes, rest = divmod(round(ms / 1000), 60)
+    return f"{minutes}m{rest:02d}s"

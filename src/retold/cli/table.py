@@ -1,0 +1,26 @@
+"""Tables in plain text: columns as wide as what is in them, cut to the terminal's width."""
+
+import shutil
+from collections.abc import Collection, Sequence
+
+UNKNOWN = "?"
+"""Stands for a figure that is not known, which is not 0."""
+
+
+def print_table(rows: Sequence[Sequence[str]], *, cut: bool, right: Collection[int] = ()) -> None:
+    """Print rows, the first one a header; `right` are the columns of figures."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    wide = shutil.get_terminal_size().columns if cut else None
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip()[:wide])
+
+
+def dollars(cost_usd: float | None) -> str:
+    """`$0.0123`, `$12.30`; `?` where it is not known."""
+    if cost_usd is None:
+        return UNKNOWN
+    return f"${cost_usd:.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"

@@ -1,0 +1,362 @@
+"""Search finds what was said, asked and done, newest first; statistics add up; `ls` chooses: all from an index that keeps up."""
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retold.audit.accounts import bucket, percentile
+from retold.audit.index import opened, path_of
+from retold.audit.runs import Chosen, chosen_runs
+from retold.audit.search import Hit, Narrowed, context, search, to_fts
+from retold.audit.stats import Line, stats
+from retold.audit.when import moment
+from retold.recorder.errors import InputError
+from retold.recorder.events import Entry, encode
+from retold.recorder.exchange import Failure
+from retold.recorder.log import EventLog
+from tests.e2e import in_this_process
+from tests.talk import asked, record, text, tool_result, tool_use, turn, unstreamed
+
+DB = "log.db"
+
+
+def hits(query: str, limit: int = 20, **narrowed: Any) -> list[Hit]:
+    with opened(EventLog(DB)) as index:
+        return list(search(index, query, Narrowed(**narrowed), limit=limit))
+
+
+def found(query: str, **narrowed: Any) -> list[str]:
+    """The lines in which something was found, what was found in brackets."""
+    lines = []
+    for hit in hits(query, **narrowed):
+        for line in hit.lines:
+            shown, at = "", 0
+            for low, high in line.found:
+                shown, at = shown + line.text[at:low] + f"[{line.text[low:high]}]", high
+            if line.found:
+                lines.append(shown + line.text[at:])
+    return lines
+
+
+@pytest.fixture
+def talk() -> tuple[str, str]:
+    """Two runs: one that uses tools over three turns, and a newer one of another model, answered in one piece."""
+    use = tool_use("Read", "t1", file_path="/etc/hosts", limits={"lines": 20})
+    result = tool_result("t1", [{"type": "text", "text": "127.0.0.1 localhost\nline two"}])
+    bad = tool_use("mcp__disk__read", "t2", path="/nowhere")
+    tools = record(
+        DB,
+        turn(asked("Please read the hosts file"), text("I'll look at it.\nOne moment.\nReading now."), use, step="look", call=0),
+        turn(asked("Please read the hosts file", [use], [result]), bad, step="look", call=1, cost_usd=0.25),
+        turn(asked("Please read the hosts file", [use], [result], [bad], [tool_result("t2", "no such file", is_error=True)]),
+             text("The localhost entry is there."), step="say", call=2, cost_usd=0.5),
+        name="tools",
+    )  # fmt: skip
+    other = "claude-other"
+    return tools, record(
+        DB, unstreamed(asked("Wer ist da?", model=other), text("Niemand; naïve Übung."), model=other), name="plain"
+    )
+
+
+@pytest.mark.usefixtures("talk")
+@pytest.mark.parametrize(
+    ("query", "lines"),
+    [
+        ("localhost", ["The [localhost] entry is there.", "127.0.0.1 [localhost]"]),
+        ("LOCALHOST entry", ["The [localhost] [entry] is there."]),
+        ('"entry is there"', ["The localhost [entry is there]."]),
+        ("entr*", ["The localhost [entry] is there."]),
+        ("localhost NOT entry", ["127.0.0.1 [localhost]"]),
+        ("niemand OR nowhere", ["[Niemand]; naïve Übung.", "/[nowhere]"]),
+        ("(niemand OR nowhere) AND naive", ["[Niemand]; [naïve] Übung."]),
+        ("ubung", ["Niemand; naïve [Übung]."]),
+        ("/etc/hosts", ["/[etc/hosts]"]),
+        ("127.0.0.1", ["[127.0.0.1] localhost"]),
+        ("it's", []),
+        ("file_path", []),
+        ("hosts file", ["Please read the [hosts] [file]"]),
+        ("NEAR", []),
+        ("no-such", ["[no such] file"]),
+        ("such-no", []),
+        ('"no such"', ["[no such] file"]),
+    ],
+)
+def test_a_search_finds_what_was_said_newest_first(query: str, lines: list[str]) -> None:
+    """Words, phrases, prefixes and operators, in answers, prompts, tool inputs and results; accents and case do not matter."""
+    assert found(query) == lines
+
+
+@pytest.mark.usefixtures("talk")
+def test_what_was_found_may_go_on_over_lines() -> None:
+    """The marks of a phrase stand in each line it covers, with the lines around it on demand."""
+    assert found('"it one"') == ["I'll look at [it.]", "[One] moment."]
+    (hit,) = hits("moment")
+    assert [[line.number for line in group] for group in context(hit.lines, 1)] == [[1, 2, 3]]
+    assert [[line.number for line in group] for group in context(hit.lines, 0)] == [[2]]
+
+
+def test_a_search_is_narrowed(talk: tuple[str, str]) -> None:
+    """By run, step, type, tool, model and time; a tool is its whole name, not words of it."""
+    tools, plain = talk
+    assert {hit.run for hit in hits("look OR niemand OR localhost", run=tools)} == {tools}
+    assert [hit.step for hit in hits("localhost", step="say")] == ["say"]
+    assert [hit.type for hit in hits("hosts", type="prompt")] == ["prompt"]
+    assert [(hit.type, hit.tool) for hit in hits("hosts OR localhost", tool="Read")] == [
+        ("user tool_result", "Read"), ("assistant tool_use", "Read"),
+    ]  # fmt: skip
+    assert [hit.tool for hit in hits("nowhere", tool="mcp__disk__read")] == ["mcp__disk__read"]
+    assert hits("nowhere", tool="read") == []
+    assert [hit.run for hit in hits("wer OR niemand OR moment", model="claude-other")] == [plain, plain]
+    newest = hits("localhost")[0]
+    assert len(hits("localhost", since_ns=newest.wall_ns)) == 1
+    assert len(hits("localhost", until_ns=newest.wall_ns)) == len(hits("localhost", before=newest.id)) == 1
+
+
+@pytest.mark.parametrize("query", ['"open', "AND", "a AND", "NOT a", "(a", "a)", "", "!!!", "a OR OR b", "()", '""'])
+def test_a_search_that_says_nothing_is_refused(query: str) -> None:
+    """One clear error, exit code 2, whatever SQLite would have said."""
+    record(DB, turn(asked("a"), text("b")))
+    done = in_this_process("search", query, "--db", DB)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("retold: ")
+    assert "fts5" not in done.stderr
+
+
+def test_the_command_shows_and_prints_what_was_found(talk: tuple[str, str]) -> None:
+    """With the place of each hit; as JSON with what was found in each line; nothing found is exit code 1."""
+    tools, _ = talk
+    done = in_this_process("search", "entry", "--db", DB)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].startswith(f"{tools[:8]}#")
+    assert done.stdout.splitlines()[1] == "  The localhost entry is there."
+    done = in_this_process("search", "entry", "--json", "--db", DB)
+    hit = json.loads(done.stdout)
+    assert (hit["run"], hit["name"], hit["step"], hit["type"]) == (tools, "tools", "say", ["assistant", "text"])
+    assert hit["lines"] == [{"number": 1, "text": "The localhost entry is there.", "found": [[14, 19]]}]
+    done = in_this_process("search", "zebra", "--db", DB)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert in_this_process("search", "localhost", "-n", "1", "--db", DB).stderr == "retold: the newest 1; more with -n 5\n"
+
+
+def test_the_index_keeps_up_with_runs_that_go_on() -> None:
+    """Each question takes what came since: of ended runs, of open ones, each message once, half surrogates too."""
+    with EventLog(DB) as log:
+        one, two = log.start(name="one", mode="live"), log.start(name="two", mode="live")
+        for number, writer in enumerate((one, two, one, two)):
+            said = {"type": "assistant", "message": {"content": [text(f"word{number} \ud800 everywhere")]}}
+            writer.append(Entry("message", encode(said)))
+            assert [hit.run for hit in hits("everywhere")] == [one.run, two.run, one.run, two.run][number::-1]
+        one.end()
+        assert len(hits("everywhere")) == 4
+        log.start(name="three", mode="live").end()
+        two.append(Entry("message", encode({"type": "user", "message": {"content": "word9 everywhere"}})))
+        assert len(hits("everywhere")) == 5
+
+
+def test_hits_of_runs_that_overlapped_are_in_the_order_of_time() -> None:
+    """Newest first is a matter of when it was said, not of which run began last."""
+    with EventLog(DB) as log:
+        one, two = log.start(name="one", mode="live"), log.start(name="two", mode="live")
+        for number in range(6):
+            (one, two)[number % 2].append(Entry("message", encode({"type": "user", "message": {"content": f"n{number} said"}})))
+        assert [hit.lines[0].text for hit in hits("said")] == [f"n{number} said" for number in range(5, -1, -1)]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garbage", "older", "gone", "foreign"])
+def test_an_index_that_cannot_be_used_is_made_again(damage: str) -> None:
+    """Nothing is lost with it: damaged, of another version, or of another log that stood at this path."""
+    record(DB, turn(asked("where"), text("here")))
+    assert len(hits("here")) == 1
+    path = path_of(EventLog(DB))
+    match damage:
+        case "truncate":
+            os.truncate(path, 5000)
+        case "garbage":
+            path.write_bytes(b"garbage" * 1000)
+        case "older":
+            with sqlite3.connect(path) as connection:
+                connection.execute("PRAGMA user_version = 0")
+            connection.close()
+        case "gone":
+            path.unlink()
+        case "foreign":
+            Path(DB).unlink()
+            record(DB, turn(asked("where"), text("elsewhere")))
+            assert len(hits("here")) == 0
+            assert len(hits("elsewhere")) == 1
+            return
+    assert len(hits("here")) == 1
+
+
+def test_the_index_is_private() -> None:
+    """It holds what the log holds."""
+    record(DB, turn(asked("where"), text("here")))
+    assert len(hits("here")) == 1
+    assert path_of(EventLog(DB)).stat().st_mode & 0o777 == 0o600
+
+
+# Statistics
+
+
+def lines_by(*by: str, **options: object) -> dict[tuple[str, ...], Line]:
+    with opened(EventLog(DB)) as index:
+        return {line.keys: line for line in stats(index, by, **options)}  # type: ignore[arg-type]
+
+
+def test_statistics_add_up(talk: tuple[str, str]) -> None:
+    """Runs, exchanges, messages and tokens by model, step, workflow, day and tool."""
+    del talk
+    by_model = lines_by("model")
+    line = by_model[("claude-test-1",)]
+    assert (line.runs, line.exchanges, line.input_tokens, line.output_tokens) == (1, 3, 30, 15)
+    assert (line.cache_creation_input_tokens, line.cache_read_input_tokens, line.errors, line.retries) == (9, 6, 0, 0)
+    assert by_model[("claude-other",)].exchanges == 1
+    assert {keys[0]: (line.exchanges, line.messages) for keys, line in lines_by("step").items()} == {
+        "": (1, 1), "look": (2, 4), "say": (1, 2),
+    }  # fmt: skip
+    assert {keys: line.runs for keys, line in lines_by("workflow").items()} == {("tools",): 1, ("plain",): 1}
+    assert {keys[0]: (line.messages, line.errors) for keys, line in lines_by("tool").items()} == {
+        "Read": (1, 0), "mcp__disk__read": (1, 1),
+    }  # fmt: skip
+    ((day, line),) = lines_by("day").items()
+    assert (line.runs, line.exchanges, line.messages) == (2, 4, 7)
+    assert lines_by("model", "day").keys() == {("claude-test-1", *day), ("claude-other", *day)}
+    assert lines_by("model", since_day="2999-01-01") == {}
+
+
+def test_a_cost_that_is_not_known_is_not_nothing(talk: tuple[str, str]) -> None:
+    """What is known is added, and how many exchanges are missing in it is said; where nothing is known the cost is unknown."""
+    del talk
+    by_model = lines_by("model")
+    known, unknown = by_model[("claude-test-1",)], by_model[("claude-other",)]
+    assert (known.cost_usd, known.unpriced) == (0.75, 1)
+    assert (unknown.cost_usd, unknown.unpriced) == (None, 1)
+    table = in_this_process("stats", "--db", DB)
+    assert table.stdout.splitlines()[1].split()[-1] == "?"
+    assert table.stdout.splitlines()[2].split()[-1] == "$0.7500+"
+    assert "the cost of 2 exchanges is not known" in table.stderr
+    rows = [line.split(",") for line in in_this_process("stats", "--csv", "--db", DB).stdout.splitlines()]
+    assert [row[rows[0].index("cost_usd")] for row in rows] == ["cost_usd", "", "0.75"]
+    assert [line["cost_usd"] for line in json.loads(in_this_process("stats", "--json", "--db", DB).stdout)] == [None, 0.75]
+
+
+def test_errors_and_retries_are_counted() -> None:
+    """An attempt that failed is an error and costs nothing; the next one is a retry; times of failures count for nothing."""
+    failed = turn(asked("a"), text("b"), ending="no_response", failure=Failure("Cut", "gone"), call=1)
+    record(DB, failed, turn(asked("a"), text("b"), attempt=2, call=1, cost_usd=0.5))
+    line = lines_by("workflow")[("talk",)]
+    assert (line.exchanges, line.errors, line.retries) == (2, 1, 1)
+
+
+def test_replays_are_not_counted_again() -> None:
+    """A mock run spends nothing; it is accounted for where somebody asks for it."""
+    with EventLog(DB) as log, log.start(name="again", mode="mock") as writer:
+        writer.note("exchange.ended", {"ending": "complete", "model": "m", "usage": {"input_tokens": 1}}, exchange=0)
+    assert lines_by("model") == {}
+    assert lines_by("model", modes=("mock",))[("m",)].input_tokens == 1
+    assert in_this_process("stats", "--db", DB).returncode == 1
+
+
+def test_statistics_are_the_same_however_they_were_gathered(talk: tuple[str, str]) -> None:
+    """Message by message, with questions in between, or all at once."""
+    del talk
+    events = [event for info in EventLog(DB).runs()[::-1] for event in EventLog(DB).events(info.run)]
+    at_once = lines_by("model"), lines_by("tool"), lines_by("step")
+    with EventLog("again.db") as log:
+        writer = None
+        for event in events:
+            if event.kind == "run.started":
+                writer = log.start(name=event.data["name"], mode="import")
+            elif event.kind == "run.ended" and writer is not None:
+                writer.end()
+            elif writer is not None:
+                writer.append(Entry(event.kind, event.payload, event.step, event.task, event.exchange, event.t_ns))
+            with opened(log):
+                pass
+        with opened(log) as index:
+            again = tuple({line.keys: line for line in stats(index, [by])} for by in ("model", "tool", "step"))
+    assert again == at_once
+
+
+def test_percentiles_are_right_within_one_percent() -> None:
+    """Of times from microseconds to hours."""
+    from collections import Counter
+
+    times = [0.002 * 1.013**number for number in range(1500)]
+    buckets = Counter(map(bucket, times))
+    for share in (0.01, 0.5, 0.95, 0.99, 1.0):
+        exact = times[max(round(share * len(times)) - 1, 0)]
+        assert percentile(buckets, share) == pytest.approx(exact, rel=0.0101)
+    assert percentile(Counter(), 0.5) is None
+
+
+@pytest.mark.parametrize(
+    "options", [["--by", "colour"], ["--by", "model,step"], ["--csv", "--json"], ["--mode", "x"], ["--since", "x"]]
+)
+def test_statistics_of_what_there_is_not_are_refused(options: list[str]) -> None:
+    """Bad usage is exit code 2 with one line that names what can be asked."""
+    record(DB, turn(asked("a"), text("b")))
+    done = in_this_process("stats", *options, "--db", DB)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+# Listing
+
+
+def names(**wanted: object) -> list[str]:
+    return [found.info.name for found in chosen_runs(EventLog(DB), Chosen(**wanted))]  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("talk")
+def test_runs_are_chosen() -> None:
+    """By name, mode, status, time, model, tool, cost and failure, also together."""
+    with EventLog(DB) as log:
+        log.start(name="Failing run", mode="live").end("failed", error="x")
+        log.start(name="open", mode="live")
+    assert names() == ["open", "Failing run", "plain", "tools"]
+    assert names(status="running") == ["open"]
+    assert names(status="interrupted") == []
+    assert names(name="fail") == ["Failing run"]
+    assert names(name="*l*") == ["Failing run", "plain", "tools"]
+    assert names(mode="import") == ["plain", "tools"]
+    assert names(model="claude-other") == ["plain"]
+    assert names(model="claude*", tool="Read") == ["tools"]
+    assert names(min_cost=0.75) == ["tools"]
+    assert names(min_cost=0.76) == []
+    assert names(failed=True) == ["Failing run"]
+    assert names(since_ns=moment("1h", "")) == names()
+    assert names(until_ns=moment("1h", "")) == []
+    done = in_this_process("ls", "--tool", "Read", "--db", DB)
+    assert [line.split()[-2:] for line in done.stdout.splitlines()] == [["COST", "NAME"], ["$0.7500", "tools"]]
+    (run,) = json.loads(in_this_process("ls", "--min-cost", "0.1", "--json", "--db", DB).stdout)
+    assert (run["models"], run["tools"], run["cost_usd"]) == (["claude-test-1"], ["Read", "mcp__disk__read"], 0.75)
+    assert in_this_process("ls", "--name", "nobody", "--db", DB).returncode == 1
+
+
+def test_times_are_read_as_people_write_them() -> None:
+    """Spans back from now, days, dates with and without a time or an offset."""
+    from datetime import datetime
+
+    now = datetime.fromisoformat("2026-11-22T14:30:00+01:00")
+
+    def at(word: str) -> str:
+        return datetime.fromtimestamp(moment(word, "--since", now) / 1e9, now.tzinfo).isoformat()
+
+    assert at("90m") == "2026-11-22T13:00:00+01:00"
+    assert at("1.5d") == "2026-11-21T02:30:00+01:00"
+    assert at("today") == "2026-11-22T00:00:00+01:00"
+    assert at("yesterday") == "2026-11-21T00:00:00+01:00"
+    assert at("2026-11-20T10:00:00+01:00") == "2026-11-20T10:00:00+01:00"
+    for word in ("", "soon", "5", "99999999999d", "2026-13-01"):
+        with pytest.raises(InputError, match="--since: "):
+            moment(word, "--since", now)
+
+
+def test_what_is_typed_is_read_as_fts5_means_it() -> None:
+    """Operators and prefixes stay, everything else is looked for as it stands."""
+    assert to_fts('a AND "b c"* OR claude-3* NOT (x_y)') == 'a AND "b c"* OR "claude-3"* NOT ( x_y )'
+    assert to_fts("and near NEAR") == 'and near "NEAR"'
