@@ -10,7 +10,6 @@ from typing import Any
 import typer
 
 from ..recorder.errors import RetoldError
-<<<<<<< HEAD
 from . import (
     diff,
     doctor,
@@ -22,15 +21,14 @@ from . import (
     replay,
     run,
     schema,
+    search,
     serve,
     show,
+    stats,
     tail,
     validate,
     verify,
 )
-=======
-from . import export, import_, ls, play, record, replay, run, search, show, stats, tail, verify
->>>>>>> 4057132 (search, stats and ls by what a run used: an index beside the log that keeps up when it is asked)
 
 app = typer.Typer(
     name="retold",
@@ -85,12 +83,9 @@ for name, function in (
     ("tail", tail.tail),
     ("import", import_.import_),
     ("export", export.export),
-<<<<<<< HEAD
     ("diff", diff.diff),
-=======
     ("search", search.search),
     ("stats", stats.stats),
->>>>>>> 4057132 (search, stats and ls by what a run used: an index beside the log that keeps up when it is asked)
     ("verify", verify.verify),
     ("validate", validate.validate),
     ("schema", schema.schema),
