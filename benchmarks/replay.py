@@ -149,7 +149,7 @@ def _pace(name: str, streams: int) -> list[list[float]]:
     if asyncio.iscoroutinefunction(pace):
 
         async def together() -> list[list[float]]:
-            return await asyncio.gather(*(pace(begin, gap_ns) for begin in begins))
+            return list(await asyncio.gather(*(pace(begin, gap_ns) for begin in begins)))
 
         return asyncio.run(together())
     with ThreadPoolExecutor(streams) as threads:
