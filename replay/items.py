@@ -156,9 +156,13 @@ class Conversation:
         self._turns.append(_Turn())
         return self.turn
 
-    def request(self, body: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
-        """A request: its options where they are new, and the messages that no earlier one of the conversation holds."""
+    def request(self, body: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> list[Item]:
+        """A request: its options where they are new, and the messages that no earlier one of the conversation holds.
+
+        Returns those items, tools' results aside.
+        """
         turn, number = self._turns[-1], self.turn
+        before = len(turn.before)
         options = {key: value for key, value in body.items() if key not in ("messages", "stream")}
         if options != self.options:
             turn.before.append(Item.of("request", options, number, seq=seq, t_ns=t_ns))
@@ -170,6 +174,7 @@ class Conversation:
         self.asked = len(messages)
         for message in new:
             self._asked(turn, message, seq, t_ns)
+        return turn.before[before:]
 
     def _asked(self, turn: _Turn, message: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
         content = message.get("content")

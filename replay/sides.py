@@ -19,7 +19,7 @@ from ..recorder.sse import FrameParser
 from .items import Conversation, Item, Label, Stream, key_of
 from .rules import DEFAULT_RULES, named, path
 
-_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
+READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
 
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
@@ -44,8 +44,8 @@ class Side:
 
 def read_run(log: EventLog, run: str, *, title: str = "") -> Side:
     """A run as a side of a comparison. Raises LogError."""
-    reader = _Reader(_names(log, run))
-    for event in events_of(log, run, _KINDS):
+    reader = Reader(_names(log, run))
+    for event in events_of(log, run, READ_KINDS):
         reader.event(event, log)
     first = reader.first_exchange
     if first is not None and reader.ttft_ms is None:
@@ -56,7 +56,7 @@ def read_run(log: EventLog, run: str, *, title: str = "") -> Side:
 
 def read_messages(messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "") -> Side:
     """Messages in the shapes of stream-json as a side of a comparison."""
-    reader = _Reader({})
+    reader = Reader({})
     for message in messages:
         reader.message(message, None, None, None, "", "")
     return Side(title, "messages", reader.streams(), reader.totals(), source)
@@ -85,7 +85,7 @@ class _Sums:
                 into[key] = into.get(key, 0) + value
 
 
-class _Reader:
+class Reader:
     """Conversations put together from events in the order of the log."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -102,11 +102,11 @@ class _Reader:
         self._sums = _Sums()
         self._span_ns = [0, 0]
 
-    def event(self, event: Event, log: EventLog) -> None:
-        """Take the next event of a run."""
+    def event(self, event: Event, log: EventLog) -> list[Item]:
+        """Take the next event of a run; returns what a request asks that no earlier one has asked."""
         match event.kind:
             case "exchange.started":
-                self._exchange(event)
+                return self._exchange(event)
             case "message":
                 self.message(event.data, event.seq, event.t_ns, event.exchange, event.step, event.task)
             case "exchange.ended" if event.exchange in self._of_exchange:
@@ -114,8 +114,9 @@ class _Reader:
             case "run.ended":
                 for seq in list(self._of_exchange):
                     self._interrupted(seq)
+        return []
 
-    def _exchange(self, event: Event) -> None:
+    def _exchange(self, event: Event) -> list[Item]:
         data = event.data
         if self.first_exchange is None:
             self.first_exchange, self._span_ns[0] = event, event.t_ns
@@ -127,8 +128,8 @@ class _Reader:
             body = {"request": where} | body
         conversation = self._going_on(event, where, body, data["attempt"])
         turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
-        conversation.request(body, seq=event.seq, t_ns=event.t_ns)
         self._of_exchange[event.seq] = conversation, turn, event
+        return conversation.request(body, seq=event.seq, t_ns=event.t_ns)
 
     def _going_on(self, event: Event, where: str, body: Mapping[str, Any], attempt: int) -> Conversation:
         """The conversation that a request goes on with, or a new one."""
@@ -219,7 +220,7 @@ class _Reader:
         self._span_ns[1] = max(self._span_ns[1], event.t_ns)
         value = {key: data.get(key) for key in ("model", "stop_reason", "ending")}
         if data["ending"] in ("error_event", "http_error"):
-            value["error"] = _error_of(log, event)
+            value["error"] = error_of(log, event)
         if (data.get("status") or 200) >= 400:
             value["status"] = data["status"]
         if data["ending"] == "complete" and data.get("model") is None:  # no message: count_tokens, a list of models
@@ -275,7 +276,7 @@ def _content(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
 
 
-def _error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:
+def error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:
     """What an answer that ended in an error said of it; only these few are folded again."""
     fold, parser, decoder = Fold(Session("read")), FrameParser(), decoder_for(())
     rest = []

@@ -202,9 +202,10 @@ def test_package_folders_are_mapped() -> None:
 
 
 def test_package_data_is_there() -> None:
-    """Type checkers of users find the marker that the wheel ships."""
-    assert PROJECT["tool"]["setuptools"]["package-data"] == {"retold": ["py.typed"]}
+    """What the wheel ships beside modules: the marker for type checkers, and the pages' styles, scripts and template."""
+    assert PROJECT["tool"]["setuptools"]["package-data"] == {"retold": ["py.typed"], "retold.pages": ["static/*"]}
     assert (ROOT / "src" / "retold" / "py.typed").is_file()
+    assert {path.suffix for path in (ROOT / "src" / "retold" / "pages" / "static").iterdir()} == {".html", ".css", ".js"}
 
 
 def test_every_example_has_its_cassette() -> None:

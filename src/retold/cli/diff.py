@@ -21,6 +21,7 @@ class Format(StrEnum):
     text = "text"
     json = "json"
     markdown = "markdown"
+    html = "html"
 
 
 def diff(
@@ -81,6 +82,10 @@ def _written(found: "Comparison", form: Format, limit: int | None, *, colour: bo
             from ..diff.markdown import as_markdown
 
             return as_markdown(found, limit=limit)
+        case Format.html:
+            from ..pages.diff_page import diff_page
+
+            return diff_page(found)
     from ..diff.text import as_text
 
     return as_text(found, colour=colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR"), limit=limit)

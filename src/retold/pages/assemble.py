@@ -1,0 +1,65 @@
+"""A page put together: template, style, scripts and data in one file that loads nothing from anywhere.
+
+What a model wrote is hostile input. It enters a page in one place, as JSON in a data block in which no `<` is left; scripts put
+it on the screen as text, never as markup. The policy of the page allows its own style and scripts, by their digests, and
+nothing else: no network, no other script, no form, no frame.
+"""
+
+import base64
+import json
+import re
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+_UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
+
+
+def page(name: str, *, title: str, data: dict[str, Any], plain: str = "", live: bool = False) -> str:
+    """The page `name` (run, diff, runs) as HTML. `plain` is what it says without scripts; `live` allows it to ask its server.
+
+    `data` is what its script shows, as JSON.
+    """
+    style, script = _static("base.css") + _static(f"{name}.css"), _static("common.js") + _static(f"{name}.js")
+    allowed = policy(style, script, live)
+    return str(
+        _template().render(name=name, title=title, plain=plain, style=style, script=script, data=embedded(data), policy=allowed)
+    )
+
+
+def policy(style: str, script: str, live: bool) -> str:
+    """The content security policy of a page."""
+    server = "'self'" if live else "'none'"
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src '{_digest(script)}'",
+            f"style-src '{_digest(style)}'",
+            f"connect-src {server}",
+            "base-uri 'none'",
+            f"form-action {server}",
+        ]
+    )
+
+
+def embedded(data: Any) -> str:
+    """JSON that can stand in a data block of HTML: it holds nothing that could end the block, or that UTF-8 cannot hold."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _static(name: str) -> str:
+    return files("retold.pages").joinpath("static", name).read_text("utf-8")
+
+
+@cache
+def _template() -> Any:
+    import jinja2
+
+    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(_static("page.html"))

@@ -1,0 +1,226 @@
+"""The page of a run: its events folded into what the page shows, at once for a file, or bit by bit while the run goes on.
+
+Times are microseconds since the run began. Frames, of which there may be 100,000, are columns of numbers: when (after the one
+before), of which exchange, of what kind, of which block, and how many UTF-16 units of the block's text they bring, so that the
+player can type a text as it came without the page holding it twice.
+"""
+
+import json
+from typing import Any
+
+from ..handlers.text import seconds
+from ..recorder.events import Event
+from ..recorder.exchange import timestamp
+from ..recorder.listing import RunInfo
+from ..recorder.log import EventLog
+from ..recorder.messages import Message, result_text
+from ..recorder.partial import events_of
+from ..recorder.sse import frame_json
+from ..replay.items import Item
+from ..replay.sides import Reader, error_of
+from .assemble import page
+
+PAGE_KINDS = (
+    "run.started",
+    "exchange.started",
+    "response.started",
+    "frame",
+    "chunk",
+    "message",
+    "exchange.ended",
+    "run.ended",
+)
+"""The kinds of events that a page is made of."""
+
+
+def run_page(log: EventLog, info: RunInfo) -> str:
+    """A run as one HTML file that needs nothing else. Raises LogError."""
+    fold = RunFold(log, info)
+    for event in events_of(log, info.run, PAGE_KINDS):
+        fold.event(event)
+    return render(fold.data(), info)
+
+
+def render(data: dict[str, Any], info: RunInfo, *, live: bool = False) -> str:
+    """The page of what a fold holds."""
+    took = "" if info.ended_ns is None else f", {seconds(info.ended_ns - info.started_ns)}"
+    plain = f"{info.name}: {info.mode}, {info.status}{took}, {info.messages} messages, {info.exchanges} exchanges"
+    return page("run", title=f"{info.name} · retold", data=data, plain=plain, live=live)
+
+
+class RunFold:
+    """A run being folded. `data` is all of it, `news` what came since `news` was asked last."""
+
+    def __init__(self, log: EventLog, info: RunInfo) -> None:
+        self._log = log
+        self._info = info
+        self._reader = Reader({})
+        self._exchanges: list[dict[str, Any]] = []
+        self._messages: list[dict[str, Any]] = []
+        self._frames: list[tuple[int, int, int, int, int]] = []
+        self._kinds: dict[str, int] = {}
+        self._number: dict[int, int] = {}
+        self._open: dict[int, dict[int, dict[str, Any]]] = {}
+        self._closed: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+        self._told = (0, 0)
+        self._touched: set[int] = set()
+        self._last_us = 0
+        self._frame_us = 0
+        self._end: dict[str, Any] = {"status": info.status, "error": info.error}
+
+    def event(self, event: Event) -> None:
+        """Take the next event of the run."""
+        at = event.t_ns // 1000
+        self._last_us = max(self._last_us, at)
+        if event.kind == "frame":
+            self._frame(event, at)
+            return
+        asked = self._reader.event(event, self._log) if event.kind in ("exchange.started", "message", "exchange.ended") else []
+        number = self._number.get(event.exchange if event.exchange is not None else -1)
+        match event.kind:
+            case "exchange.started":
+                self._exchange(event, at, asked)
+            case "response.started" if number is not None:
+                self._exchanges[number] |= {"head": at, "status": event.data["status"]}
+            case "message":
+                self._message(Message.of(event), number, at)
+            case "exchange.ended" if number is not None:
+                self._ended(event, self._exchanges[number], at)
+            case "run.ended":
+                self._end = {"status": event.data.get("status"), "error": event.data.get("error")}
+        if number is not None:
+            self._touched.add(number)
+            if event.kind == "chunk" and self._exchanges[number]["first"] is None:
+                self._exchanges[number]["first"] = at
+
+    def data(self) -> dict[str, Any]:
+        """Everything, for the page."""
+        self._told = len(self._messages), len(self._frames)
+        self._touched.clear()
+        info = self._info
+        run = {"run": info.run, "name": info.name, "mode": info.mode, "started": timestamp(info.started_ns), **self._end}
+        return {
+            "run": run,
+            "total": self._last_us,
+            "exchanges": self._exchanges,
+            "messages": self._messages,
+            "kinds": list(self._kinds),
+            "frames": [list(column) for column in zip(*self._frames, strict=True)] or [[], [], [], [], []],
+        }
+
+    def news(self) -> dict[str, Any] | None:
+        """What is new: exchanges whole, the messages and frames that came since; None if nothing did."""
+        messages, frames = self._told
+        if not self._touched and self._told == (len(self._messages), len(self._frames)):
+            return None
+        found = {
+            "run": self._end,
+            "total": self._last_us,
+            "exchanges": [[number, self._exchanges[number]] for number in sorted(self._touched)],
+            "messages": self._messages[messages:],
+            "kinds": list(self._kinds),
+            "frames": [list(column) for column in zip(*self._frames[frames:], strict=True)] or [[], [], [], [], []],
+        }
+        self._told = len(self._messages), len(self._frames)
+        self._touched.clear()
+        return found
+
+    def _exchange(self, event: Event, at: int, asked: list[Item]) -> None:
+        number = self._number[event.seq] = len(self._exchanges)
+        self._touched.add(number)
+        data = event.data
+        self._exchanges.append({
+            "seq": event.seq, "t": at, "head": None, "first": None, "end": None, "step": event.step, "task": event.task,
+            "call": data["call"], "attempt": data["attempt"], "method": data["method"], "uri": data["uri"], "frames": 0,
+            "status": None, "ending": None, "model": None, "stop": None, "usage": None, "cost": None, "error": None,
+        })  # fmt: skip
+        for item in asked:
+            text = item.text if item.kind != "request" else _pretty(item.value)
+            self._say(item.kind, text, at, event.seq, event.step, event.task, number)
+
+    def _frame(self, event: Event, at: int) -> None:
+        number = self._number.get(event.exchange if event.exchange is not None else -1)
+        if number is None:
+            return
+        value = frame_json(event.payload) or {}
+        kind, block, size = str(value.get("type", "other")), -1, 0
+        open_blocks = self._open.setdefault(number, {})
+        if isinstance(value.get("index"), int):
+            block = value["index"]
+        if kind == "content_block_start":
+            open_blocks[block] = {"start": at, "raw": []}
+        elif kind == "content_block_delta" and block in open_blocks:
+            delta = value.get("delta") or {}
+            piece = next((delta[key] for key in ("text", "thinking", "partial_json") if isinstance(delta.get(key), str)), "")
+            size = len(piece.encode("utf-16-le", "surrogatepass")) // 2
+            if "partial_json" in delta:
+                open_blocks[block]["raw"].append(piece)
+        elif kind == "content_block_stop" and block in open_blocks:
+            self._closed.setdefault(number, []).append((block, open_blocks.pop(block)))
+        exchange = self._exchanges[number]
+        exchange["frames"] += 1
+        if exchange["first"] is None and kind in ("content_block_start", "content_block_delta", "completion", "error"):
+            exchange["first"] = at
+        self._touched.add(number)
+        code = self._kinds.setdefault(kind, len(self._kinds))
+        self._frames.append((at - self._frame_us, number, code, block, size))
+        self._frame_us = at
+
+    def _message(self, message: Message, number: int | None, at: int) -> None:
+        place = (message.step, message.task)
+        if message.type not in ("assistant", "user") or not list(message.blocks):
+            kind = "init" if message.subtype == "init" else message.type
+            self._say(kind, _pretty(message.data), at, message.seq, *place, number, title=str(message.subtype or ""))
+            return
+        for block in message.blocks:
+            kind = str(block.get("type"))
+            known = self._block(number, bool(message.data.get("incomplete"))) if message.type == "assistant" else None
+            fields: dict[str, Any] = {"incomplete": True} if message.data.get("incomplete") else {}
+            if known is not None:
+                fields |= {"block": known[0], "start": known[1]["start"]}
+                if known[1]["raw"]:
+                    fields["raw"] = "".join(known[1]["raw"])
+            match kind:
+                case "text" | "thinking":
+                    text = str(block.get(kind, ""))
+                    kind = "prompt" if message.type == "user" else kind
+                case "tool_use" | "server_tool_use":
+                    text, fields["title"], fields["use"] = (
+                        _pretty(block.get("input")),
+                        str(block.get("name")),
+                        str(block.get("id")),
+                    )
+                case "tool_result":
+                    text, fields["use"] = result_text(block.get("content")), str(block.get("tool_use_id"))
+                    fields["error"] = bool(block.get("is_error"))
+                case _:
+                    text = _pretty(block)
+            self._say(kind, text, at, message.seq, *place, number, **fields)
+
+    def _block(self, number: int | None, incomplete: bool) -> tuple[int, dict[str, Any]] | None:
+        """The streamed block that a message completes, or that its stream broke off in."""
+        if number is None:
+            return None
+        if incomplete and (left := self._open.get(number)):
+            block = min(left)
+            return block, left.pop(block)
+        closed = self._closed.get(number)
+        return closed.pop(0) if closed else None
+
+    def _say(self, kind: str, text: str, at: int, seq: int, step: str, task: str, number: int | None, **fields: Any) -> None:
+        place = {"step": step, "task": task, "x": number}
+        self._messages.append({"kind": kind, "text": text, "t": at, "start": at, "seq": seq, **place, **fields})
+
+    def _ended(self, event: Event, exchange: dict[str, Any], at: int) -> None:
+        data = event.data
+        failure = data.get("error")
+        said = error_of(self._log, event) if data["ending"] in ("error_event", "http_error") else None
+        error = said or ({"type": failure["type"], "message": failure["message"]} if failure else None)
+        exchange |= {
+            "end": at, "ending": data["ending"], "model": data.get("model"), "stop": data.get("stop_reason"),
+            "usage": data.get("usage"), "cost": data.get("cost_usd"), "error": error,
+        }  # fmt: skip
+
+
+def _pretty(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)

@@ -1,0 +1,264 @@
+"""The pages in a real browser: the player, search, differences; hostile text and 100,000 frames do no harm."""
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from retold.pages.assemble import embedded
+from retold.pages.diff_page import diff_page
+from retold.pages.run_page import RunFold, render, run_page
+from retold.recorder.events import Event, encode
+from retold.recorder.listing import RunInfo
+from retold.recorder.log import EventLog
+from tests.browser import CHROMIUM, Browser, Tab
+from tests.messages_server import Reply, http_error, text, thinking, tool_use
+from tests.talks import recorded, talk
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+
+OWN = "document.title='owned'"
+HOSTILE = f'</script><script>{OWN}</script></style><img src=x onerror="{OWN}"> \x1b[31m \u202egnp.exe'
+WORD = "w" * 1_000_000
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
+def opened(browser: Browser, html: str, **options: Any) -> Tab:
+    path = Path("page.html").absolute()
+    path.write_text(html, "utf-8")
+    return browser.open(path.as_uri(), **options)
+
+
+def page_of(*replies: Reply, **options: Any) -> str:
+    log, run = recorded(talk(*replies, **options))
+    with log:
+        return run_page(log, log.find(run))
+
+
+def said(tab: Tab) -> list[str]:
+    """The texts of the conversation that are in view of a reader."""
+    found: list[str] = tab.run("[...document.querySelectorAll('article:not([hidden]) .said')].map(e => e.textContent)")
+    return found
+
+
+# The page of a run
+
+
+@needs_browser
+def test_the_player_retells_the_text_as_it_came(browser: Browser) -> None:
+    """Home shows the beginning, each frame adds its piece, End shows the whole; a tool's input comes as raw JSON."""
+    replies = [
+        Reply([text("one two three four"), tool_use("Read", {"path": "a.txt"}, pieces=6)], "tool_use"),
+        Reply([text("Done.")]),
+    ]
+    tab = opened(browser, page_of(*replies, step_ns=50_000_000, results=["alpha"]))
+    whole = said(tab)
+    assert whole[2:] == ["one two three four", '{\n  "path": "a.txt"\n}', "alpha", "Done."]
+    tab.press("Home")
+    assert len(said(tab)) == 2  # request and prompt
+    seen = []
+    for _ in range(12):
+        tab.press(".")
+        seen.append(said(tab)[2:])
+    assert [s for s in seen if len(s) == 1 and s != [""]][:3] == [["one two "], ["one two three fo"], ["one two three four"]]
+    assert ["one two three four", '{"path'] in seen
+    tab.press("End")
+    assert said(tab) == whole
+    assert tab.complaints() == []
+
+
+@needs_browser
+def test_play_goes_from_the_beginning_to_the_end(browser: Browser) -> None:
+    """At 10x a recording of two seconds is over after a fifth of one; Space stops it where it is."""
+    tab = opened(browser, page_of(Reply([text("word " * 100, pieces=10)]), step_ns=40_000_000))
+    tab.run("document.body.focus()")
+    tab.press("3")
+    tab.press(" ")
+    assert tab.run("document.querySelector('#play').textContent") == "Pause"
+    assert tab.run("Number(document.querySelector('#scrub').value)") < 10_000
+    tab.wait("document.querySelector('#play').textContent === 'Play'")
+    assert tab.run("document.querySelector('#scrub').value") == "10000"
+    tab.press("1")
+    tab.press(" ")
+    tab.press(" ")
+    assert tab.run("Number(document.querySelector('#scrub').value)") < 9_000
+    assert tab.run("document.querySelector('#scrub').getAttribute('aria-valuetext')").endswith("of 2.24 s")
+
+
+@needs_browser
+def test_search_goes_from_match_to_match(browser: Browser) -> None:
+    tab = opened(browser, page_of(*[Reply([text(f"Number {n}, needle" if n % 20 == 7 else f"Number {n}")]) for n in range(60)]))
+    tab.press("/")
+    tab.type("NEEDLE")
+    tab.wait("document.querySelector('#found').textContent === '1 of 3'")
+    assert tab.run("document.querySelector('article.here .said').textContent") == "Number 7, needle"
+    assert tab.run("document.querySelector('article.here mark.here').textContent") == "needle"
+    tab.press("Enter")
+    assert tab.run("document.querySelector('article.here .said').textContent") == "Number 27, needle"
+    tab.type("x")
+    tab.wait("document.querySelector('#found').textContent === 'nothing found'")
+
+
+@needs_browser
+def test_the_timeline_tells_requests_retries_errors_and_tools(browser: Browser) -> None:
+    """Each lane says in words what its bar shows."""
+    replies = [
+        Reply([thinking("Hm."), tool_use("Read", {"path": "a"})], "tool_use", model="m"),
+        Reply([text("Half of it")], error_event_after=4, model="m"),
+        http_error(529),
+    ]
+    tab = opened(browser, page_of(*replies))
+    lanes = tab.run("[...document.querySelectorAll('.lane')].map(e => e.title)")
+    assert [re.sub(r"\d+ ms", "N ms", lane) for lane in lanes] == [
+        "request 1, m, first token after N ms, 13 frames, tool_use after N ms",
+        "tool Read, result after N ms",
+        "request 2, m, first token after N ms, 5 frames, error event after N ms",
+        "request 3, POST https://api.anthropic.com/v1/messages, first token after N ms, 0 frames, http error 529 after N ms",
+    ]
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["run", "diff"])
+def test_hostile_text_does_no_harm_in_a_page(browser: Browser, kind: str) -> None:
+    """No script runs, nothing is loaded, marks that reorder text are shown, and a word of a megabyte is folded and wrapped."""
+    one = talk(
+        Reply([text(HOSTILE), tool_use(HOSTILE, {HOSTILE: HOSTILE})], "tool_use"),
+        Reply([text(WORD, pieces=10**6)]),
+        prompt=HOSTILE,
+    )
+    log, run = recorded(one, name=HOSTILE)
+    _, other = recorded(talk(Reply([text("Calm."), text(HOSTILE + "!")]), prompt=HOSTILE), name="calm")
+    with log:
+        html = run_page(log, log.find(run)) if kind == "run" else diff_page(retold.compare(run, other, log=log))
+    assert html.count("<script") == 2
+    tab = opened(browser, html, width=390, height=844)
+    tab.press("n")
+    assert tab.complaints() == []
+    assert [url.rpartition("/")[2] for url in tab.requested()] == ["page.html"]
+    assert tab.run("document.title") != "owned"
+    assert tab.run("document.querySelectorAll('img, iframe, object, main script').length") == 0
+    assert tab.run("[...document.querySelectorAll('.escape')].map(e => e.textContent).join()").startswith("\\x1b,\\u202e")
+    assert tab.run("document.body.innerText.length") < 200_000
+    assert (
+        tab.run("[...document.querySelectorAll('button')].filter(b => b.textContent === 'Show all 1,000,000 characters').length")
+        == 1
+    )
+    assert tab.run("document.documentElement.scrollWidth") == 390
+
+
+@needs_browser
+def test_a_page_holds_100_000_frames(browser: Browser) -> None:
+    """Only what is in view is in the document; every frame can be reached, and the scrubber moves through all."""
+    html = render(_many(100_000), _info())
+    assert len(html) < 4_000_000
+    tab = opened(browser, html)
+    assert tab.run("document.querySelectorAll('*').length") < 5_000
+    assert "100,000" in tab.run("document.querySelector('.facts').textContent")
+    tab.press("Home")
+    tab.run("document.querySelector('.frames .list').scrollTop = 1e9")
+    tab.wait("document.querySelector('.frames li[aria-posinset=\"100000\"]') !== null")
+    assert tab.run("document.querySelectorAll('.frames li').length") < 200
+    assert tab.run("(() => { const s = document.querySelector('#scrub'); s.value = 5000; s.dispatchEvent(new Event('input'));"
+                   "return document.querySelector('.frames li.now').getAttribute('aria-posinset') })()") == "50000"  # fmt: skip
+    assert tab.complaints() == []
+
+
+def _info() -> RunInfo:
+    return RunInfo("0123456789abcdef", "many", "live", "completed", 10**18, 10**18 + 10**10, 0, 0, 0, None)
+
+
+def _many(count: int) -> dict[str, Any]:
+    """What a page shows of a run of so many frames, 500 to an answer, without a log to hold it."""
+    fold = RunFold(EventLog("unused.db"), _info())
+    seq = exchange = 0
+
+    def give(kind: str, payload: bytes | dict[str, Any], in_exchange: bool = True) -> None:
+        nonlocal seq
+        data = payload if isinstance(payload, bytes) else encode(payload)
+        fold.event(Event("r", seq, seq * 100_000, 0, kind, "", "", exchange if in_exchange else seq, data, b"", b""))
+        seq += 1
+
+    def frame(**data: Any) -> None:
+        give("frame", f"data: {json.dumps(data)}\n\n".encode())
+
+    for answer in range(count // 500):
+        exchange = seq
+        give("exchange.started", {
+            "method": "POST", "uri": "https://x/v1/messages", "call": answer, "attempt": 1, "variables": {},
+            "body": json.dumps({"model": "m", "messages": [{"role": "user", "content": f"Question {answer}"}]}),
+        })  # fmt: skip
+        frame(type="content_block_start", index=0, content_block={"type": "text", "text": ""})
+        for word in range(498):
+            frame(type="content_block_delta", index=0, delta={"type": "text_delta", "text": f"{word} "})
+        frame(type="content_block_stop", index=0)
+        said = "".join(f"{word} " for word in range(498))
+        give("message", {"type": "assistant", "message": {"id": str(answer), "content": [{"type": "text", "text": said}]}})
+        give("exchange.ended", {"ending": "complete", "status": 200, "model": "m", "stop_reason": "end_turn", "usage": None})
+    return fold.data()
+
+
+# The page of a difference
+
+
+@needs_browser
+def test_the_page_of_a_difference_marks_words_and_folds_what_is_equal(browser: Browser) -> None:
+    """`n` goes from difference to difference; what is equal is one button until it is asked for."""
+
+    def lines(word: str) -> list[dict[str, Any]]:
+        texts = [f"Line {n} says {word if n in (50, 90) else 'the same'} again" for n in range(100)]
+        return [{"type": "assistant", "message": {"id": str(n), "content": said}} for n, said in enumerate(texts)]
+
+    tab = opened(browser, diff_page(retold.compare(lines("this"), lines("that"))))
+    assert tab.run("document.querySelector('h1').textContent") == "2 differences: 2 changed; 98 items the same"
+    assert tab.run("[...document.querySelectorAll('.fold')].map(e => e.textContent)") == [
+        f"{count} items the same: show" for count in (48, 35, 7)
+    ]
+    tab.press("n")
+    assert tab.run("[...document.querySelectorAll('.here del, .here ins')].map(e => e.textContent)") == ["this", "that"]
+    tab.press("n")
+    assert tab.run("document.querySelector('#place').textContent") == "difference 2 of 2"
+    assert "Line 90" in tab.run("document.activeElement.textContent")
+    rows = tab.run("document.querySelectorAll('.row').length")
+    tab.run("document.querySelector('.fold').click()")
+    tab.wait(f"document.querySelectorAll('.row').length > {rows}")
+    tab.press("/")
+    tab.type("line 40 ")
+    tab.wait("document.querySelector('#found').textContent === '1 of 1'")
+    assert tab.run("document.querySelector('.here mark').textContent") == "Line 40 "
+    assert tab.complaints() == []
+
+
+# Any page
+
+
+def test_data_in_a_page_cannot_end_its_block() -> None:
+    """Whatever is embedded comes back as it was, and holds no `<`, nor anything that UTF-8 cannot."""
+    chance = random.Random(3)
+    letters = [*"<>&/!-\\\"'sctyle\n", "\u2028", "\u202e", "\ud800", "😀", "\0"]
+    for _ in range(200):
+        value = {"".join(chance.choices(letters, k=5)): "".join(chance.choices(letters, k=30))}
+        text = embedded(value)
+        assert json.loads(text) == value
+        assert not set("<>&\u2028") & set(text)
+        text.encode()
+
+
+def test_a_page_loads_nothing_and_allows_nothing_else() -> None:
+    """One file: its policy names its own style and script by their digests, and it holds no address to load from."""
+    html = page_of(Reply([text("Hello")]))
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+    assert "default-src &#39;none&#39;" in policy
+    assert "connect-src &#39;none&#39;" in policy
+    assert "unsafe" not in policy
+    assert re.findall(r"""(?:src|href)\s*=\s*["']""", html.partition('id="data"')[0]) == []
+    assert " style=" not in html.partition("<script")[0]
