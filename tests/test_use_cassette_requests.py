@@ -157,6 +157,7 @@ def test_loading_drops_nothing_that_before_record_would_take_away() -> None:
     assert prompts_of(CASSETTE) == ["private", "I am Alice", "new"]
 
 
+@pytest.mark.trap(31, 41)
 @pytest.mark.parametrize("in_environment", [True, False])
 def test_secrets_are_neither_in_the_cassette_nor_in_the_log(
     in_environment: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
