@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..recorder.events import Event
 from ..recorder.messages import Message, result_text
 from .base import Handler, Options, StreamEnd, StreamStart
-from .text import clean, clock, cut, indent, plural, seconds
+from .text import clean, clock, cut, dollars, indent, plural, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console as Screen
@@ -123,7 +123,7 @@ class Console(Handler):
         return [
             f"Messages               {count} ({shown} shown)",
             f"Tokens                 {tokens_in} in, {tokens_out} out",
-            f"Cost                   {'unknown' if cost is None else f'${cost:.4f}'}",
+            f"Cost                   {'unknown' if cost is None else dollars(cost)}",
             f"Duration               {seconds(end.duration_ns)}",
             f"Average per message    {end.duration_ns / max(count, 1) / 1e6:.0f} ms",
             f"Time to first message  {first_ns / 1e6:.0f} ms",

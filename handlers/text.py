@@ -1,5 +1,6 @@
 """How handlers write text: times, lengths, and model output made harmless for a terminal."""
 
+import math
 import re
 import time
 
@@ -28,6 +29,11 @@ def seconds(duration_ns: int) -> str:
         return f"{duration_ns / 1e9:.1f}s"
     minutes, rest = divmod(round(duration_ns / 1e9), 60)
     return f"{minutes}m {rest:02d}s"
+
+
+def dollars(cost: float) -> str:
+    """`$0.0123`; of less than a hundredth of a cent as many digits as it takes to show one."""
+    return f"${cost:.{4 if cost == 0 or cost >= 0.00005 else -math.floor(math.log10(cost))}f}"
 
 
 def cut(text: str, limit: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import retold
+from tests import example_replies
 from tests.conftest import Cli
 from tests.e2e import (
     CASSETTE,
@@ -25,7 +26,6 @@ from tests.e2e import (
     write_workflow,
 )
 from tests.messages_server import MessagesServer, Reply, http_error, text, tool_use
-from tests.record_examples import EXAMPLES
 from tests.test_run_mock import CONSOLE_NUMBERS, SIMPLE_FILE_OPERATIONS
 
 HELLO = Reply([text("Hello there.")])
@@ -70,7 +70,7 @@ def endings_of(ran: Ran) -> list[tuple[int, int, str]]:
 
 def test_live_run_shows_and_records_and_mock_shows_the_same(cli: Cli) -> None:
     """The command line from end to end: live with a key, then offline without one, with equal output."""
-    with MessagesServer(quick(EXAMPLES["clean_streaming_numbers"])) as server:
+    with MessagesServer(quick(example_replies.NUMBERS)) as server:
         live = cli("run", NUMBERS, "--live", "--cassette", "new.yaml", url=server.url)
     mock = cli("run", NUMBERS, "--cassette", "new.yaml")
     assert normalised(live.stdout) == CONSOLE_NUMBERS.replace("mock run", "live run")
@@ -82,7 +82,7 @@ def test_live_run_shows_and_records_and_mock_shows_the_same(cli: Cli) -> None:
 @pytest.mark.parametrize(("mode", "flag", "calls"), [("live", "", 1), ("live", "--mock", 0), ("mock", "--live", 1), ("", "", 0)])
 def test_mode_is_that_of_the_flag_or_of_test_mode(monkeypatch: pytest.MonkeyPatch, mode: str, flag: str, calls: int) -> None:
     """`TEST_MODE=live` makes a run live, and a flag on the command line wins over it."""
-    with MessagesServer(quick(EXAMPLES["clean_streaming_numbers"])) as server:
+    with MessagesServer(quick(example_replies.NUMBERS)) as server:
         monkeypatch.setenv("TEST_MODE", mode)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
@@ -94,7 +94,7 @@ def test_mode_is_that_of_the_flag_or_of_test_mode(monkeypatch: pytest.MonkeyPatc
 
 def test_tools_run_for_real_in_the_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Live, Write, Edit and Bash do what they say, inside `workspace_dir` and nowhere else."""
-    with MessagesServer(quick(EXAMPLES["streaming_file_operations"])) as server:
+    with MessagesServer(quick(example_replies.FILE_OPERATIONS)) as server:
         ran = run_live(monkeypatch, server, FILE_OPERATIONS, cassette="x.yaml")
     assert normalised(ran.output) == SIMPLE_FILE_OPERATIONS
     assert tree() == ["workspace/test_file.txt", "x.yaml"]
@@ -103,7 +103,7 @@ def test_tools_run_for_real_in_the_workspace(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_mock_run_writes_the_messages_of_the_live_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Live and mock differ in nothing but ids and times: every message is equal, results and durations included."""
-    with MessagesServer(quick(EXAMPLES["streaming_file_operations"])) as server:
+    with MessagesServer(quick(example_replies.FILE_OPERATIONS)) as server:
         live = run_live(monkeypatch, server, FILE_OPERATIONS, cassette="x.yaml")
     mock = run_mock(FILE_OPERATIONS, cassette="x.yaml")
     assert comparable(mock.result.run) == comparable(live.result.run)

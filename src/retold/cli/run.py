@@ -55,8 +55,9 @@ def run(
         print_json(result.as_dict())
     else:
         for step in result.steps:
-            if not step.streamed and step.error is None:
+            if not step.streamed and step.error is None and step.status != "skipped":
                 print(step.text)
+        sys.stdout.flush()  # what follows is about it, also where both go to one file
     _summarise(result)
     if not result.ok:
         raise typer.Exit(1)

@@ -166,7 +166,9 @@ class Runner:
             result.notes.append(f"took over {len(finished)} finished steps from run {finished[-1].run[:8]}, which broke off")
         for step in result.steps:
             failed = [task.id for task in step.tasks if task.error is not None]
-            if step.status == "fallback":
+            if step.status == "skipped":
+                result.notes.append(f"step {step.name!r} was skipped: {self._condition(step.name)} does not hold")
+            elif step.status == "fallback":
                 result.notes.append(f"step {step.name!r} fell back ({step.fallback}) after: {step.error}")
             elif failed and step.goes_on:
                 result.notes.append(f"step {step.name!r} went on although tasks failed: {', '.join(failed)}")
@@ -179,6 +181,9 @@ class Runner:
             unplayed = [exchange for exchange in self.recording.matcher.unplayed if exchange.step not in resumed]
             if unplayed:
                 result.notes.append(note_unplayed(unplayed) + f" in {self.cassette}")
+
+    def _condition(self, name: str) -> str | None:
+        return next(step.condition for step in self.workflow.steps if step.name == name)
 
     def _recorded(self, run: str, finished: list[Finished]) -> list[Exchange]:
         """The exchanges of a run, those of the runs before it whose finished steps it took over at the front."""
