@@ -118,8 +118,9 @@ class Console(Handler):
         # Result messages count for their stream; where there is none (an import, a test), the exchanges do.
         usages = [result.get("usage") or {} for result in self._results] or [end.usage]
         tokens_in, tokens_out = (sum(u.get(key) or 0 for u in usages) for key in ("input_tokens", "output_tokens"))
-        costs = [result.get("total_cost_usd") for result in self._results] or [end.cost_usd]
-        cost = None if None in costs else sum(filter(None, costs))
+        costs = [result.get("total_cost_usd") for result in self._results if result.get("usage")]
+        costs = costs if self._results else [end.cost_usd]
+        cost = None if None in costs or not costs else sum(filter(None, costs))
         return [
             f"Messages               {count} ({shown} shown)",
             f"Tokens                 {tokens_in} in, {tokens_out} out",

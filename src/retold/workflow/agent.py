@@ -19,6 +19,14 @@ from .tools import Tools
 FALLBACK_STATUSES = frozenset({404, 429, 500, 503, 529})
 """Answers after which another model may still answer."""
 
+WAYS_OUT = {
+    401: "check ANTHROPIC_API_KEY",
+    403: "check what the key may do",
+    404: "check the model's name",
+    429: "try again later, or raise retry_config.max_retries",
+    529: "try again later, raise retry_config.max_retries, or name a fallback_model",
+}
+"""What a person can do about an answer of the API."""
 
 Cause = Literal["rate_limit", "overloaded", "server_error", "connection", "cut", "timeout", "max_turns", "other"]
 """Why a conversation failed, in the words of `retry_conditions`."""
@@ -218,7 +226,8 @@ def _error(capture: Capture) -> str | None:
         case "complete":
             return None if capture.fold.stopped else "the stream ended before the answer was whole"
         case "http_error":
-            return f"HTTP {capture.status}{' ' + what if what else ''}"
+            way_out = WAYS_OUT.get(capture.status or 0)
+            return f"HTTP {capture.status}{' ' + what if what else ''}{f' ({way_out})' if way_out else ''}"
         case "error_event":
             return what or "the stream carried an error event"
         case "no_response":

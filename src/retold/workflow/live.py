@@ -25,15 +25,6 @@ from .pricing import price
 from .retry import REPEATED, asked_delay_s, delay_s
 from .schema import RetryConfig
 
-WAYS_OUT = {
-    401: "check ANTHROPIC_API_KEY",
-    403: "check what the key may do",
-    404: "check the model's name",
-    429: "try again later, or raise retry_config.max_retries",
-    529: "try again later, raise retry_config.max_retries, or name a fallback_model",
-}
-"""What a person can do about an answer of the API."""
-
 
 class LiveApi:
     """Answers the requests of one conversation through the SDK. An async context manager: leaving it closes the connections.
@@ -112,8 +103,9 @@ class LiveApi:
         )
         if isinstance(failure, ValueError):
             return replace(reply, error=f"the SDK could not read the answer: {failure}", failure="other")
-        hint = f"asked {self._client.base_url}" if reply.ending == "no_response" else WAYS_OUT.get(reply.status or 0)
-        return replace(reply, error=f"{reply.error} ({hint})") if reply.error and hint else reply
+        if reply.ending == "no_response":
+            return replace(reply, error=f"{reply.error} (asked {self._client.base_url})")
+        return reply
 
     async def _create(self, body: dict[str, Any]) -> Any:
         """Send the body as it is: what the SDK's method has no parameter for (temperature, since 2.12) goes beside them."""

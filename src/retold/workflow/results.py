@@ -103,7 +103,7 @@ def fill(done: TaskResult | StepResult, outcome: Outcome, *, cost_tracking: bool
 def add_up(done: StepResult, outcomes: Iterable[Outcome], *, cost_tracking: bool) -> None:
     """Take over what several conversations cost and how long they took together, from the first beginning to the last end."""
     held = [outcome for outcome in outcomes if outcome.turns]
-    costs = [outcome.cost_usd for outcome in held]
+    costs = [outcome.cost_usd for outcome in held if outcome.usage]  # one that was refused costs nothing
     done.turns = sum(outcome.turns for outcome in held)
     done.usage = sum_usage([outcome.usage for outcome in held])
     done.cost_usd = sum(c for c in costs if c is not None) if cost_tracking and costs and None not in costs else None

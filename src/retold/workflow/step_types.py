@@ -106,7 +106,8 @@ Condition = Literal["rate_limit", "overloaded", "server_error", "connection", "c
 
 
 class RobustConfig(RetryConfig):
-    """How often the whole step is tried again, after which failures, and what is done when none of it helped.
+    """How often the whole step is tried again, after which failures, and what is done when none of it helped. Its single
+    requests are repeated besides only where `claude_options.retry_config` says so.
 
     `graceful_degradation` goes on with what text there is; `simplified_prompt` asks once more without tools, in one turn.
     """

@@ -145,6 +145,8 @@ async def _robust(running: Running, unit: Unit, config: RobustConfig, done: Step
     """Attempts until one goes well, each a session of its own in the log; then, where none did, the fallback."""
     limit_ms = unit.options.timeout_ms
     outcomes: list[Outcome] = []
+    if unit.options.retry_config is None:  # two kinds of retries would multiply
+        unit = replace(unit, options=unit.options.model_copy(update={"retry_config": schema.RetryConfig(max_retries=0)}))
     async with running.answers(unit, limit_ms) as (api, tools):
         while True:
             conversation, outcome = await _attempt(running, unit, api, tools, limit_ms)
