@@ -128,21 +128,38 @@ class _Identity:
 
 
 class _Foreign:
-    """A decompressor. Broken data yields nothing more: reading must not fail where the client may not care."""
+    """A decompressor. Broken data yields nothing more: reading must not fail where the client may not care.
 
-    def __init__(self, decompress: Callable[[bytes], bytes], error: type[Exception]) -> None:
-        self._decompress = decompress
+    Where a compressed stream ends another may follow (gzip's members, zstd's frames), for which `make` makes the next.
+    """
+
+    def __init__(self, make: Callable[[], Any], error: type[Exception]) -> None:
+        self._make = make
         self._error = error
+        self._one = make()
         self._broken = False
 
     def decode(self, data: bytes) -> bytes:
-        if self._broken:
-            return b""
-        try:
-            return self._decompress(data)
-        except self._error:
-            self._broken = True
-            return b""
+        found = b""
+        while data and not self._broken:
+            try:
+                if self._one.eof:
+                    self._one = self._make()
+                found += self._one.decompress(data)
+            except self._error:
+                self._broken = True
+            data = self._one.unused_data if self._one.eof else b""
+        return found
+
+
+class _Brotli:
+    """Brotli's decompressor in the words of the others."""
+
+    eof = False
+    unused_data = b""
+
+    def __init__(self, package: Any) -> None:
+        self.decompress = package.Decompressor().process
 
 
 class _Unreadable:
@@ -158,9 +175,9 @@ def decoder_for(headers: Iterable[tuple[str, str]]) -> Decoder:
         case "":
             return _Identity()
         case "gzip" | "x-gzip":
-            return _Foreign(zlib.decompressobj(zlib.MAX_WBITS | 16).decompress, zlib.error)
+            return _Foreign(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), zlib.error)
         case "deflate":
-            return _Foreign(zlib.decompressobj().decompress, zlib.error)
+            return _Foreign(zlib.decompressobj, zlib.error)
         case "br" | "zstd" as encoding:
             return _optional(encoding)
         case _:
@@ -179,11 +196,10 @@ def _optional(encoding: str) -> Decoder:
         except ModuleNotFoundError:
             continue
         if encoding == "br":
-            return _Foreign(package.Decompressor().process, package.error)
-        decompressor = package.ZstdDecompressor()
+            return _Foreign(lambda: _Brotli(package), package.error)  # noqa: B023 - returned at once
         if name == "zstandard":
-            decompressor = decompressor.decompressobj()
-        return _Foreign(decompressor.decompress, package.ZstdError)
+            return _Foreign(lambda: package.ZstdDecompressor().decompressobj(), package.ZstdError)  # noqa: B023
+        return _Foreign(package.ZstdDecompressor, package.ZstdError)
     return _Unreadable()
 
 

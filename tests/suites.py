@@ -150,6 +150,8 @@ class VcrSuite(Suite):
 
     def run_vcr(self, *args: str, server: MessagesServer | None = None, installed: bool = False) -> pytest.RunResult:
         """Run it on retold. Whether pytest-recording is `installed` makes no difference to what comes of it."""
+        if installed:
+            importlib.import_module("pytest_recording")
         return self.run("-o", "retold_vcr=true", *(() if installed else ("-p", "no:recording")), *args, server=server)
 
     def prompts(self, name: str = "test_it") -> list[str]:

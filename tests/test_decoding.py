@@ -1,0 +1,69 @@
+"""Compressed bodies are read as they come, whatever they are split into, and reading them never fails."""
+
+import importlib
+import sys
+import zlib
+from collections.abc import Callable
+
+import pytest
+
+from retold.recorder.exchange import decoder_for
+
+TEXT = "data: Hello there, é 😀\n\n".encode() * 20
+
+
+def deflated(bits: int) -> Callable[[bytes], bytes]:
+    def compress(data: bytes) -> bytes:
+        packer = zlib.compressobj(wbits=bits)
+        return packer.compress(data) + packer.flush()
+
+    return compress
+
+
+def zstd(data: bytes) -> bytes:
+    package = importlib.import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
+    packed: bytes = package.compress(data)
+    return packed
+
+
+def brotli(data: bytes) -> bytes:
+    packed: bytes = importlib.import_module("brotli").compress(data)
+    return packed
+
+
+PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": deflated(31), "deflate": deflated(15), "br": brotli, "zstd": zstd}
+
+
+def decoded(encoding: str, *chunks: bytes) -> bytes:
+    decoder = decoder_for([("content-encoding", encoding)])
+    return b"".join(decoder.decode(chunk) for chunk in chunks)
+
+
+@pytest.mark.trap(25)
+@pytest.mark.parametrize("encoding", PACK)
+def test_a_compressed_body_is_read_wherever_it_is_split(encoding: str) -> None:
+    """In two pieces at every place, and byte by byte."""
+    packed = PACK[encoding](TEXT)
+    assert {decoded(encoding, packed[:at], packed[at:]) for at in range(len(packed) + 1)} == {TEXT}
+    assert decoded(encoding, *(packed[at : at + 1] for at in range(len(packed)))) == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_a_body_of_several_compressed_streams_is_read_whole(encoding: str) -> None:
+    """As servers make that compress each piece on its own: the client reads them all, so must whoever looks for keys."""
+    packed = PACK[encoding](b"one ") + PACK[encoding](b"two ") + PACK[encoding](b"three")
+    assert {decoded(encoding, packed[:at], packed[at:]) for at in range(len(packed) + 1)} == {b"one two three"}
+
+
+@pytest.mark.parametrize("encoding", PACK)
+def test_what_is_not_compressed_yields_nothing_more_and_no_error(encoding: str) -> None:
+    """The bytes are the client's affair: it may not care, and the recorder must not be what fails."""
+    packed = PACK[encoding](TEXT)
+    assert decoded(encoding, b"\x07\x08 not compressed", packed) == b""
+    assert decoded(encoding, packed, b"garbage", b"more of it") == TEXT
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", "unheard-of"])
+def test_an_encoding_that_is_none_or_unknown(encoding: str) -> None:
+    """The bytes themselves, or nothing."""
+    assert decoded(encoding, b"a", b"b") == (b"" if encoding == "unheard-of" else b"ab")
