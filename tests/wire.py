@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -129,3 +130,36 @@ def post(
         )
         response = connection.getresponse()
         return Answer(response.status, response.reason, dict(response.getheaders()), response.read())
+
+
+class RawUpstream:
+    """Answers each connection with bytes as they are, once a request is there; then does what `ending` says."""
+
+    def __init__(self, *answers: bytes, ending: str = "close") -> None:
+        self._answers = answers
+        self._ending = ending
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.requests: list[bytes] = []
+        self.left = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> "RawUpstream":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        self._thread.join(20)
+
+    def _serve(self) -> None:
+        for answer in self._answers:
+            with self._socket.accept()[0] as connection:
+                self.requests.append(connection.recv(1 << 20))
+                connection.sendall(answer)
+                if self._ending == "reset":
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                elif self._ending == "wait":
+                    while connection.recv(1 << 16):
+                        pass
+                    self.left.set()

@@ -42,7 +42,5 @@ for argument in sys.argv[1:]:
         print("ready", flush=True)
         while True:
             signal.pause()
-    elif argument == "key":
-        print(os.environ.get("ANTHROPIC_API_KEY"))
     else:
         ask(argument)

@@ -1,0 +1,106 @@
+"""A command under `retold record` or `replay` behaves as if it had been run itself, and leaves nothing behind."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+
+from retold.wire.child import environment
+from tests.children import Folder, line_of, rest_of, wait_until
+from tests.conftest import Cli
+from tests.wire import asks, connected
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    folder = Folder(tmp_path)
+    yield folder
+    folder.close()
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that waits to be buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def pid_of(parent: int) -> int:
+    """The one child of a process."""
+    return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
+
+
+def test_streams_and_exit_code_are_the_commands_own(cli: Cli) -> None:
+    """stdin is read, stdout holds what the command wrote and nothing else."""
+    done = cli("record", "--upstream", "http://127.0.0.1:9", "--", *asks("stdin", "exit=7"), input="typed\n")
+    assert (done.stdout, done.returncode) == ("typed\n\n", 7)
+
+
+def test_a_command_that_is_not_there_is_bad_usage(cli: Cli) -> None:
+    done = cli("record", "--", "no-such-command")
+    assert (done.returncode, done.stderr) == (2, "retold: cannot run no-such-command: No such file or directory.\n")
+
+
+def test_nothing_recorded_is_not_a_success(cli: Cli) -> None:
+    done = cli("record", "--", "true")
+    assert done.returncode == 1
+    assert "no request came" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 17), (signal.SIGINT, 18)])
+def test_a_signal_is_passed_on(folder: Folder, number: signal.Signals, code: int) -> None:
+    """Sent to retold alone it reaches the command, which ends as it will."""
+    child = folder.spawn("record", "--", *asks("sleep"))
+    assert line_of(child.stdout) == "ready\n"
+    child.send_signal(number)
+    rest_of(child)
+    assert child.returncode == code
+
+
+def test_death_by_a_signal_is_death_by_that_signal(folder: Folder) -> None:
+    """As a shell or a supervisor sees it: killed, not exited."""
+    child = folder.spawn("record", "--", "sh", "-c", "kill -KILL $$")
+    rest_of(child)
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_ctrl_c_reaches_the_command_once(folder: Folder) -> None:
+    """The terminal sends it to the whole foreground group, the command included; it is not passed on a second time."""
+    counting = "import signal, time; signal.signal(2, lambda *_: print('once', flush=True)); print('ready', flush=True)"
+    command = ["-m", "retold", "record", "--", sys.executable, "-S", "-c", f"{counting}; time.sleep(.3)"]
+    terminal = pexpect.spawn(sys.executable, command, cwd=folder.path, encoding="utf-8", timeout=30, echo=False)
+    terminal.expect("ready")
+    terminal.sendintr()
+    terminal.expect(pexpect.EOF)
+    assert (terminal.before or "").count("once") == 1
+    terminal.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_retold_takes_its_command_and_its_port_with_it(folder: Folder) -> None:
+    """kill -9 runs no code of ours; the kernel tells the child."""
+    child = folder.spawn("record", "--", "sh", "-c", 'echo "$ANTHROPIC_BASE_URL"; exec sleep 60')
+    url = line_of(child.stdout).strip()
+    command = pid_of(child.pid)
+    child.kill()
+    child.wait()
+    wait_until(lambda: not is_alive(command))
+    with pytest.raises(ConnectionRefusedError):
+        connected(url)
+
+
+def test_the_command_alone_sees_the_address() -> None:
+    """Around any proxy of the environment, and with a dummy key only where there is none and none is needed."""
+    url = "http://127.0.0.1:8080"
+    plain = environment({"A": "b", "ANTHROPIC_API_KEY": "own"}, url, key=True)
+    assert plain == {"A": "b", "ANTHROPIC_API_KEY": "own", "ANTHROPIC_BASE_URL": url}
+    proxied = environment({"https_proxy": "http://p:1", "HTTP_PROXY": "http://p:1", "NO_PROXY": "corp"}, url, key=True)
+    assert proxied["NO_PROXY"] == "corp,127.0.0.1,localhost"
+    assert proxied["ANTHROPIC_API_KEY"] == "replayed-by-retold"
+    assert "ANTHROPIC_API_KEY" not in environment({}, url, key=False)
+    assert "ANTHROPIC_BASE_URL" not in os.environ

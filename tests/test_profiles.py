@@ -1,0 +1,125 @@
+"""The profile claude-code: what changes from run to run of Claude Code is no difference, and everything else is one."""
+
+import json
+from typing import Any
+
+import pytest
+
+from retold.recorder.errors import InputError
+from retold.recorder.exchange import Headers, Request
+from retold.replay.matcher import Matcher
+from retold.replay.profiles import check_profile, profile_of
+from retold.replay.rules import Rules
+from tests.exchanges import URL, answer, exchange
+
+CLAUDE_CODE: Headers = (
+    ("content-type", "application/json"),
+    ("X-Claude-Code-Session-Id", "0f8e3a56-0000-4000-8000-000000000000"),
+)
+
+
+def asked(
+    cwd: str = "/home/ann/work", home: str = "/home/ann", date: str = "2026-11-22", version: str = "2.1.330.572",
+    agent: str = "a31b219ac95394a3b", duration: int = 435, machine: str = "Linux 6.18.44", prompt: str = "Say hello",
+    **fields: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """A request of Claude Code 2.1.330 after an agent of its own has reported, cut down to what changes."""
+    project = cwd.replace("/", "-")
+    output = f"/tmp/claude-1000/{project}/b52be4d0-baf5-4f01-8320-d8aba2844866/tasks/{agent}.output"
+    report = (
+        f"<task-notification>\n<task-id>{agent}</task-id>\n<output-file>{output}</output-file>\n"
+        f"<usage><duration_ms>{duration}</duration_ms></usage>\n</task-notification>"
+    )
+    surroundings = (
+        f"# Environment\n - Primary working directory: {cwd}\n - Platform: linux\n - Shell: bash\n - OS Version: {machine}\n"
+        f"\nToday's date is {date}."
+    )
+    return {
+        "model": "claude-opus-5-5",
+        "system": [
+            {"type": "text", "text": f"x-anthropic-billing-header: cc_version={version}; cc_entrypoint=sdk-cli;"},
+            {"type": "text", "text": f"You have a memory at `{home}/.claude/projects/{project}/memory/`. Write to it."},
+        ],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": prompt}]},
+            {"role": "system", "content": surroundings},
+            {
+                "role": "assistant",
+                "content": [{"type": "tool_use", "id": "toolu_1", "name": "Bash", "input": {"command": "pwd"}}],
+            },
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": f"{cwd}/src"}]},
+            {"role": "user", "content": [{"type": "text", "text": f"agentId: {agent}\n{report}"}]},
+        ],
+        **fields,
+    }
+
+
+def request(body: dict[str, Any]) -> Request:
+    return Request("POST", URL, CLAUDE_CODE, json.dumps(body).encode())
+
+
+def matches(body: dict[str, Any], rules: Rules = Rules(profile="claude-code")) -> bool:  # noqa: B008
+    recorded = exchange(answer(b"data: 1\n\n"), json.dumps(asked()).encode())
+    return Matcher([recorded], rules=rules).matches(request(body))
+
+
+CHANGES = {
+    "home": asked(home="/root"),
+    "working directory": asked(cwd="/srv/build-7"),
+    "home and directory in it": asked(cwd="/root/work", home="/root"),
+    "date": asked(date="2027-01-31"),
+    "version stamp": asked(version="2.1.330.cd5"),
+    "agent": asked(agent="a649c2e6f9bbc0439"),
+    "duration": asked(duration=1234),
+    "machine": asked(machine="Darwin 27.1.0"),
+    "user": asked(metadata={"user_id": '{"session_id": "other"}'}),
+}
+
+
+@pytest.mark.parametrize("body", CHANGES.values(), ids=CHANGES)
+def test_what_changes_from_run_to_run_is_no_difference(body: dict[str, Any]) -> None:
+    """It is one without the profile, but for the user."""
+    assert matches(body)
+    assert matches(body, Rules()) is ("metadata" in body)
+
+
+def test_text_and_a_block_of_text_are_the_same() -> None:
+    """Which of them is sent depends on where the cache mark has moved to."""
+    body = asked()
+    marked = {"type": "text", "text": body["messages"][1]["content"], "cache_control": {"type": "ephemeral"}}
+    body["messages"][1]["content"] = [marked]
+    assert matches(body)
+
+
+DIFFERENCES = {
+    "prompt": asked(prompt="Say bye"),
+    "model": asked(model="claude-haiku-4-5"),
+    "another version": asked(version="2.2.0.572"),
+    "a path elsewhere": asked() | {"messages": [{"role": "user", "content": "/home/bob/work"}]},
+    "tools": asked(tools=[{"name": "Bash"}]),
+}
+
+
+@pytest.mark.parametrize("body", DIFFERENCES.values(), ids=DIFFERENCES)
+def test_everything_else_is_a_difference(body: dict[str, Any]) -> None:
+    assert not matches(body)
+
+
+def test_a_directory_is_replaced_as_a_whole_name_only() -> None:
+    """/home/ann is no part of /home/annabel."""
+    body = asked()
+    body["messages"][3]["content"][0]["content"] = "/home/annabel/src"
+    assert not matches(body)
+
+
+def test_a_recording_says_itself_whose_it_is() -> None:
+    plain = exchange(answer(b"data: 1\n\n"))
+    assert profile_of([plain]) == "api"
+    made_by_claude_code = exchange(answer(b"data: 1\n\n"))
+    object.__setattr__(made_by_claude_code, "request", request(asked()))
+    assert profile_of([plain, made_by_claude_code]) == "claude-code"
+
+
+def test_an_unknown_profile_is_refused() -> None:
+    with pytest.raises(InputError, match="unknown profile 'claude'"):
+        check_profile("claude")
