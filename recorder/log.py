@@ -62,6 +62,7 @@ class EventLog:
         self._waiting = 0
         self._connection: sqlite3.Connection | None = None
         self._alive = store.Liveness(self.path)
+        self._checkpoints = store.Checkpoints(self.path)
 
     def __repr__(self) -> str:
         return f"<EventLog {self.path}>"
@@ -76,6 +77,7 @@ class EventLog:
         self._do_deferred()
         with self._lock:
             if self._connection is not None:
+                self._checkpoints.wait()
                 self._connection.close()
                 self._connection = None
 
@@ -122,6 +124,7 @@ class EventLog:
                 with self._transaction(connection):
                     connection.executemany(_INSERT, map(_to_row, events))
             writer.moved_past(events)
+            self._checkpoints.note(len(events))
         self._notify()
         return events
 

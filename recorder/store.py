@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -23,8 +24,11 @@ APPLICATION_ID = 0x7265746C  # "retl": tells a log from any other SQLite file
 BUSY_TIMEOUT_S = 60.0
 
 CHECKPOINT_PAGES = 4000
-"""A checkpoint syncs to the disk. An append rewrites the page it shares with its neighbours, so waiting longer (16 MB of WAL)
-folds more appends into one sync."""
+"""After so many pages of WAL (16 MB) a checkpoint begins. An append rewrites the page it shares with its neighbours, so
+waiting longer folds more appends into one."""
+
+CHECKPOINT_AT_LAST_PAGES = 16_000
+"""A stream without a pause lets no checkpoint catch up with it, and the WAL grows. Here (64 MB) the writer does it itself."""
 
 Durability = Literal["process", "power"]
 
@@ -42,7 +46,7 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
             except BaseException:
                 connection.close()
                 raise
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_AT_LAST_PAGES}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -152,6 +156,34 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+class Checkpoints:
+    """Folds the WAL into the database from time to time, in a thread: it syncs to the disk, and no stream should wait for that."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pages = 0
+        self._thread: threading.Thread | None = None
+
+    def note(self, events: int) -> None:
+        """So many events were committed together: begin a checkpoint when it is time, unless one is under way."""
+        self._pages += 1 + events // 8
+        if self._pages >= CHECKPOINT_PAGES and (self._thread is None or not self._thread.is_alive()):
+            self._pages = 0
+            self._thread = threading.Thread(target=self._run, name="retold-checkpoint")
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Return when none is under way any more."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        # What fails here (a full disk) loses nothing: it stays in the WAL, and the writer tries again.
+        uri = f"{self._path.absolute().as_uri()}?mode=rw"  # makes no file where the log is gone
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(uri, uri=True)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
 
 class Liveness:

@@ -2,7 +2,8 @@
 
 The classes `HTTPTransport` and `AsyncHTTPTransport` are patched once per process; what happens to a request is decided by
 the `Interceptor` of the current context, so that nothing changes for clients outside it. Patching the classes keeps
-environment proxies, which a transport of our own would turn off. A tee stamps a frame when the client pulls it.
+environment proxies, which a transport of our own would turn off. A tee stamps a frame when the client pulls it, or one
+that came together with it.
 
 httpx2 is a fork of httpx with the same names; nothing here imports either before a client does, and which of the two a
 request belongs to is read off the request itself.

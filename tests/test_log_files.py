@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from retold.recorder import store
 from retold.recorder.capture import Capture, Place
 from retold.recorder.errors import InputError, LogError, LogVersionError
 from retold.recorder.events import Entry, encode
@@ -63,6 +64,31 @@ def test_the_default_log_keeps_itself_out_of_git(monkeypatch: pytest.MonkeyPatch
     assert query(Path(".retold/log.db"), "SELECT name FROM runs") == [("run",)]
     monkeypatch.setenv("RETOLD_DB", "other.db")
     assert EventLog().path == Path("other.db")
+
+
+def test_a_long_run_is_folded_into_the_database_while_it_is_written(
+    log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """What SQLite keeps beside the file does not grow for ever, and every event is there once."""
+    monkeypatch.setattr(store, "CHECKPOINT_PAGES", 10)
+    writer = log.start(name="run", mode="live")
+    for number in range(100):
+        writer.append(Entry("frame", b"%d" % number))
+    log._checkpoints.wait()
+    alone = path.with_name("alone.db")  # without its WAL a file holds what was folded into it
+    alone.write_bytes(path.read_bytes())
+    assert query(alone, "SELECT count(*) > 5 FROM events") == [(1,)]
+    writer.end()
+    log.close()
+    assert [event.payload for event in EventLog(path).events(writer.run, kinds=("frame",))] == [b"%d" % n for n in range(100)]
+
+
+def test_a_log_that_is_gone_is_not_made_again_by_a_checkpoint(path: Path) -> None:
+    """It writes what is there, or nothing."""
+    checkpoints = store.Checkpoints(path)
+    checkpoints.note(8 * store.CHECKPOINT_PAGES)
+    checkpoints.wait()
+    assert not path.exists()
 
 
 def test_making_a_log_object_makes_no_file(path: Path) -> None:
