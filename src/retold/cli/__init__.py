@@ -28,6 +28,7 @@ from . import (
     tail,
     validate,
     verify,
+    view,
 )
 
 app = typer.Typer(
@@ -84,6 +85,7 @@ for name, function in (
     ("import", import_.import_),
     ("export", export.export),
     ("diff", diff.diff),
+    ("view", view.view),
     ("search", search.search),
     ("stats", stats.stats),
     ("verify", verify.verify),

@@ -17,9 +17,10 @@ MAX_WOVEN_CHARS = 2_000_000
 """Of two longer texts no words are compared."""
 
 
-def diff_page(comparison: Comparison, *, live: bool = False) -> str:
-    """A comparison as one HTML file that needs nothing else."""
-    return page("diff", title="A difference · retold", data=diff_data(comparison), plain=as_text(comparison), live=live)
+def diff_page(comparison: Comparison, *, home: str | None = None) -> str:
+    """A comparison as one HTML file that needs nothing else; `home` is where a server lists its runs."""
+    data = diff_data(comparison) | ({} if home is None else {"home": home})
+    return page("diff", title="A difference · retold", data=data, plain=as_text(comparison))
 
 
 def diff_data(comparison: Comparison) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class RunFold:
         self._closed: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         self._told = (0, 0)
         self._touched: set[int] = set()
+        self._news = False
         self._last_us = 0
         self._frame_us = 0
         self._end: dict[str, Any] = {"status": info.status, "error": info.error}
@@ -88,15 +89,25 @@ class RunFold:
                 self._ended(event, self._exchanges[number], at)
             case "run.ended":
                 self._end = {"status": event.data.get("status"), "error": event.data.get("error")}
+                self._news = True
         if number is not None:
             self._touched.add(number)
             if event.kind == "chunk" and self._exchanges[number]["first"] is None:
                 self._exchanges[number]["first"] = at
 
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return bool(self._end["status"] != "running")
+
+    def stopped(self, status: str) -> None:
+        """The run is over although its last event never came: its writer died."""
+        self._end = {"status": status, "error": "the recording process died"}
+        self._news = True
+
     def data(self) -> dict[str, Any]:
         """Everything, for the page."""
-        self._told = len(self._messages), len(self._frames)
-        self._touched.clear()
+        self._mark_told()
         info = self._info
         run = {"run": info.run, "name": info.name, "mode": info.mode, "started": timestamp(info.started_ns), **self._end}
         return {
@@ -111,7 +122,7 @@ class RunFold:
     def news(self) -> dict[str, Any] | None:
         """What is new: exchanges whole, the messages and frames that came since; None if nothing did."""
         messages, frames = self._told
-        if not self._touched and self._told == (len(self._messages), len(self._frames)):
+        if not self._news and not self._touched and self._told == (len(self._messages), len(self._frames)):
             return None
         found = {
             "run": self._end,
@@ -121,9 +132,13 @@ class RunFold:
             "kinds": list(self._kinds),
             "frames": [list(column) for column in zip(*self._frames[frames:], strict=True)] or [[], [], [], [], []],
         }
+        self._mark_told()
+        return found
+
+    def _mark_told(self) -> None:
         self._told = len(self._messages), len(self._frames)
         self._touched.clear()
-        return found
+        self._news = False
 
     def _exchange(self, event: Event, at: int, asked: list[Item]) -> None:
         number = self._number[event.seq] = len(self._exchanges)

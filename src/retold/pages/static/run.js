@@ -353,6 +353,11 @@ function drawAll() {
 drawAll();
 window.addEventListener("resize", () => { timeline.refresh(); draw(); });
 
+// A link from a search names an event.
+
+const named = /^#seq-(\d+)$/.exec(location.hash);
+if (named) showMessage(messages.findIndex((m) => m.seq === Number(named[1])));
+
 // A run that is still going on: what is new comes as server-sent events.
 
 if (data.live) {

@@ -1,0 +1,183 @@
+"""The application behind `retold view`: a list of runs, full-text search, the page of a run, and of a difference of two.
+
+It reads the log and changes nothing. It answers only requests whose Host header names this machine, so that a foreign page
+whose name was bound anew to 127.0.0.1 gets nothing; what it serves may not be framed, cached or loaded by other pages.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ..audit.index import opened
+from ..audit.search import Hit, context, search
+from ..diff.sources import compare
+from ..pages.assemble import page
+from ..pages.diff_page import diff_page
+from ..pages.run_page import PAGE_KINDS, RunFold, render
+from ..recorder.errors import RetoldError
+from ..recorder.exchange import timestamp
+from ..recorder.listing import RunInfo
+from ..recorder.log import EventLog
+from ..recorder.partial import events_of
+from ..replay.sides import read_run
+
+LISTED = 200
+"""How many runs the list shows unless asked for more."""
+
+HITS = 100
+"""How many hits a search shows."""
+
+POLL_S = 0.1
+"""How often a run that goes on is looked at; a browser draws no faster to any use."""
+
+IDLE_POLLS = 10
+"""After so many looks without anything new it is asked whether the run's writer is still alive."""
+
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+def application(log: EventLog, stopping: Callable[[], bool]) -> Starlette:
+    """The application over a log; `stopping` says that streams should end because the server does."""
+    view = _View(log, stopping)
+    return Starlette(
+        routes=[
+            Route("/", view.runs),
+            Route("/run/{run}", view.run),
+            Route("/run/{run}/events", view.events),
+            Route("/diff", view.diff),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)],
+        exception_handlers={RetoldError: _refused},
+    )
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"retold: {error}\n", 404, headers=_HEADERS)
+
+
+class _View:
+    def __init__(self, log: EventLog, stopping: Callable[[], bool]) -> None:
+        self._log = log
+        self._stopping = stopping
+
+    def runs(self, request: Request) -> Response:
+        """The newest runs, and what a search found."""
+        query = request.query_params.get("q", "").strip()
+        wanted = request.query_params.get("n", "")
+        limit = int(wanted) if re.fullmatch(r"\d{1,6}", wanted) else LISTED
+        found = self._log.runs(limit=limit + 1)
+        data: dict[str, Any] = {
+            "log": str(self._log.path),
+            "runs": [_listed(info) for info in found[:limit]],
+            "more": len(found) > limit,
+            "query": query,
+            "hits": [],
+            "problem": None,
+        }
+        if query:
+            try:
+                with opened(self._log) as index:
+                    data["hits"] = [_hit(hit) for hit in search(index, query, limit=HITS)]
+            except RetoldError as error:
+                data["problem"] = str(error)
+        return HTMLResponse(page("runs", title="retold", data=data, live=True), headers=_HEADERS)
+
+    def run(self, request: Request) -> Response:
+        """The page of a run; that of a running one goes on by itself."""
+        info = self._log.find(request.path_params["run"])
+        fold = RunFold(self._log, info)
+        last = -1
+        for event in events_of(self._log, info.run, PAGE_KINDS):
+            fold.event(event)
+            last = event.seq
+        data = fold.data() | {"home": "/"}
+        if data["run"]["status"] == "running":
+            data["live"] = f"/run/{info.run}/events?after={last}"
+        return HTMLResponse(render(data, info, live=True), headers=_HEADERS)
+
+    def diff(self, request: Request) -> Response:
+        """The page of two runs of this log compared; files are for the command line."""
+        infos = [self._log.find(request.query_params.get(side, "")) for side in ("a", "b")]
+        a, b = (read_run(self._log, info.run, title=f"{info.name} ({info.run[:8]}, {info.mode})") for info in infos)
+        return HTMLResponse(diff_page(compare(a, b), home="/"), headers=_HEADERS)
+
+    async def events(self, request: Request) -> Response:
+        """What comes of a running run, as server-sent events; a browser that connects again goes on where it was."""
+        info = await asyncio.to_thread(self._log.find, request.path_params["run"])
+        said = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        after = int(said) if re.fullmatch(r"\d{1,15}", said) else -1
+        return StreamingResponse(self._follow(info, after), media_type="text/event-stream", headers=_HEADERS)
+
+    async def _follow(self, info: RunInfo, after: int) -> AsyncIterator[str]:
+        fold = RunFold(self._log, info)
+        at = await asyncio.to_thread(self._read, fold, info.run, -1, after)
+        fold.data()
+        idle, ended = 0, False
+        while not ended and not self._stopping():
+            at = await asyncio.to_thread(self._read, fold, info.run, at, None)
+            news = fold.news()
+            ended = fold.ended
+            if news is None:
+                idle += 1
+                if idle % IDLE_POLLS == 0:
+                    status = (await asyncio.to_thread(self._log.find, info.run)).status
+                    if status != "running":
+                        fold.stopped(status)
+                        continue
+                await asyncio.sleep(POLL_S)
+                continue
+            idle = 0
+            yield f"id: {at}\ndata: {json.dumps(news)}\n\n"
+        yield "event: end\ndata: \n\n"
+
+    def _read(self, fold: RunFold, run: str, after: int, until: int | None) -> int:
+        """Fold the events after one, up to another or to the last; returns the number of the last."""
+        for event in self._log.events(run, after=after, kinds=PAGE_KINDS):
+            if until is not None and event.seq > until:
+                break
+            fold.event(event)
+            after = event.seq
+        return after
+
+
+def _listed(info: RunInfo) -> dict[str, Any]:
+    return {
+        "run": info.run,
+        "name": info.name,
+        "mode": info.mode,
+        "status": info.status,
+        "started": timestamp(info.started_ns),
+        "took": None if info.ended_ns is None else (info.ended_ns - info.started_ns) // 1000,
+        "messages": info.messages,
+        "exchanges": info.exchanges,
+        "error": info.error,
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    """A hit with the lines around what was found, which is marked."""
+    lines = [line for group in context(hit.lines, 1) for line in group][:8]
+    parts: list[list[Any]] = []
+    for line in lines:
+        at = 0
+        for start, end in line.found:
+            parts += [[0, line.text[at:start]], [1, line.text[start:end]]]
+            at = end
+        parts.append([0, line.text[at:] + "\n"])
+    return {"run": hit.run, "name": hit.name, "seq": hit.seq, "time": timestamp(hit.wall_ns), "type": hit.type, "parts": parts}
