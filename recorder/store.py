@@ -159,7 +159,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Checkpoints:
-    """Folds the WAL into the database from time to time, in a thread: it syncs to the disk, and no stream should wait for that."""
+    """Folds the WAL into the database from time to time, in a thread: it syncs to the disk, and no stream should wait for it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

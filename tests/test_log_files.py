@@ -74,10 +74,10 @@ def test_a_long_run_is_folded_into_the_database_while_it_is_written(
     writer = log.start(name="run", mode="live")
     for number in range(100):
         writer.append(Entry("frame", b"%d" % number))
-    log._checkpoints.wait()
+        log._checkpoints.wait()  # one that writes at that moment may keep a checkpoint from all it could do
     alone = path.with_name("alone.db")  # without its WAL a file holds what was folded into it
     alone.write_bytes(path.read_bytes())
-    assert query(alone, "SELECT count(*) > 5 FROM events") == [(1,)]
+    assert query(alone, "SELECT count(*) >= 90 FROM events") == [(1,)]
     writer.end()
     log.close()
     assert [event.payload for event in EventLog(path).events(writer.run, kinds=("frame",))] == [b"%d" % n for n in range(100)]
