@@ -4,8 +4,9 @@ An import goes through the same capture as a live recording, so that its message
 carry the recorded times.
 """
 
+import heapq
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -113,12 +114,49 @@ def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in headers)
 
 
-def append_exchange(writer: RunWriter, exchange: Exchange, *, session: Session, redactor: Redactor) -> set[str]:
-    """Append a recorded exchange to a run, with its recorded times, and the messages folded from it.
+def import_exchanges(log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str) -> str:
+    """Append exchanges as a new run of mode `import`, with the times they were recorded at; returns the run's id.
 
-    Returns the ids of the tools it asks for whose results are not recorded with it.
+    Those that overlap are written interleaved, as they were when they were recorded: the times of a run never go back.
     """
-    at = exchange.started_ns
+    with log.start(name=name, mode="import", data={"source": source}) as writer:
+        session, redactor, open_uses = Session(), Redactor(), set[str]()
+        running: list[tuple[int, int, Iterator[int]]] = []
+        shift_ns, before_ns = 0, -1
+        for number, exchange in enumerate(exchanges):
+            if exchange.started_ns <= before_ns:  # of another recording than the one before it, or nobody knows when
+                _advance(running)
+                shift_ns = writer.t_ns - exchange.started_ns
+            before_ns = exchange.started_ns
+            began_ns = exchange.started_ns + shift_ns
+            _advance(running, began_ns)
+            steps = _appending(writer, exchange, began_ns, session, redactor, open_uses)
+            heapq.heappush(running, (next(steps), number, steps))
+        _advance(running)
+    return writer.run
+
+
+def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:
+    """Take the steps of exchanges that are due until then, or all there are, in the order in which they are due."""
+    while running and (until_ns is None or running[0][0] <= until_ns):
+        _, number, steps = running[0]
+        due_ns = next(steps, None)
+        if due_ns is None:
+            heapq.heappop(running)
+        else:
+            heapq.heapreplace(running, (due_ns, number, steps))
+
+
+def _appending(
+    writer: RunWriter, exchange: Exchange, began_ns: int, session: Session, redactor: Redactor, open_uses: set[str]
+) -> Iterator[int]:
+    """Append a recorded exchange, and the messages folded from it, step by step; yields when the next step is due.
+
+    `open_uses` are the ids of the tools that were asked for and whose results are not recorded yet.
+    """
+    for result in _results_in(exchange.request.body, open_uses):
+        writer.append(Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=began_ns))
+    at = began_ns
     capture = Capture(
         writer,
         exchange.request,
@@ -130,32 +168,20 @@ def append_exchange(writer: RunWriter, exchange: Exchange, *, session: Session, 
         recorded_at=exchange.recorded_at,
     )
     if exchange.response is not None:
-        at = exchange.started_ns + exchange.response.first_ns
+        at = began_ns + exchange.response.first_ns
+        yield at
         capture.response(exchange.response.status, exchange.response.reason, exchange.response.headers)
         for piece in exchange.response.pieces:
-            at = exchange.started_ns + piece.offset_ns
+            at = began_ns + piece.offset_ns
+            yield at
             capture.data(piece.data)
-    at = exchange.ended_ns
+    at = began_ns + exchange.ended_ns - exchange.started_ns
+    yield at
     capture.end(exchange.ending, failure=exchange.failure)
     for result in exchange.tool_results:
         writer.append(Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=at))
     answered = {result.get("tool_use_id") for result in exchange.tool_results}
-    return {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
-
-
-def import_exchanges(log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str) -> str:
-    """Append exchanges as a new run of mode `import`; returns the run's id."""
-    redactor = Redactor()
-    with log.start(name=name, mode="import", data={"source": source}) as writer:
-        session = Session()
-        open_uses: set[str] = set()
-        for exchange in exchanges:
-            for result in _results_in(exchange.request.body, open_uses):
-                at_ns = max(writer.t_ns, exchange.started_ns)
-                entry = Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=at_ns)
-                writer.append(entry)
-            open_uses |= append_exchange(writer, exchange, session=session, redactor=redactor)
-    return writer.run
+    open_uses |= {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
 
 
 def _results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:

@@ -157,6 +157,28 @@ def test_an_import_keeps_the_recorded_times(log: EventLog) -> None:
     assert times == [1_001 * 10**9, 2_001 * 10**9, 11 * 10**12, 12 * 10**12]
 
 
+@pytest.mark.parametrize("later_ns", [1_000, 1_500_000, 10_000_000])
+def test_exchanges_that_overlap_are_imported_as_they_were(log: EventLog, later_ns: int) -> None:
+    """Each with its own times and bytes, in the order of the cassette, and the times of the run never go back."""
+    one = exchange(answer(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"), body=b'{"a": 1}', call=1)
+    other = exchange(answer(b"data: a\n\n", b"data: b\n\n"), body=b'{"b": 1}', call=2, started_ns=later_ns)
+    other = replace(other, ended_ns=later_ns + other.ended_ns)
+    run = import_exchanges(log, [one, other], name="import", source="c.yaml")
+    assert [replace(e, recorded_at="") for e in exchanges_of(log, run)] == [one, other]
+    times = [event.t_ns for event in log.events(run)][:-1]
+    assert times == sorted(times)
+
+
+def test_an_exchange_of_another_recording_comes_after_those_before_it_with_its_length(log: EventLog) -> None:
+    """As in a cassette that was added to later, whose times begin anew: matching goes by the order, replay by the lengths."""
+    late = exchange(body=b'{"a": 1}', call=1, started_ns=5_000_000)
+    late = replace(late, ended_ns=late.started_ns + late.ended_ns)
+    early = exchange(answer(b"data: 1\n\n", b"data: 2\n\n"), body=b'{"b": 1}', call=2)
+    imported = exchanges_of(log, import_exchanges(log, [late, early], name="import", source="c.yaml"))
+    assert [e.request.body for e in imported] == [b'{"a": 1}', b'{"b": 1}']
+    assert [e.ended_ns - e.started_ns for e in imported] == [e.ended_ns - e.started_ns for e in (late, early)]
+
+
 def test_an_import_folds_the_messages_of_a_live_recording(log: EventLog) -> None:
     """Both go through the same capture: the same messages, up to the ids of their session."""
     stream = b"".join(tool_call("toolu_1"))
