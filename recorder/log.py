@@ -142,6 +142,28 @@ class EventLog:
             self._alive.release(writer.run)
         self._notify()
 
+    def amend(self, writer: RunWriter, entry: Entry, change: Callable[[sqlite3.Connection], None]) -> None:
+        """Append an event that says what is done to the log itself, and do it, in one transaction. Raises LogError."""
+        with self._lock:
+            connection = self._writable()
+            events = seal_all(writer, [entry])
+            with self._transaction(connection):
+                connection.execute(_INSERT, _to_row(events[0]))
+                change(connection)
+            writer.moved_past(events)
+        self._notify()
+
+    def vacuum(self) -> None:
+        """Write the file anew, so that nothing that was taken out is left in it or in the WAL; others wait. Raises LogError."""
+        with self._lock:
+            try:
+                store.vacuum(self._writable())
+            except sqlite3.Error as error:
+                raise LogError(
+                    f"what was taken out of {self.path} is gone from its tables, but its bytes may still stand in the file: "
+                    f"{error}. Do the same again when that is mended."
+                ) from error
+
     def defer(self, write: Callable[[], None]) -> None:
         """Have something written before the next event is, for those who cannot write now (a garbage collector)."""
         self._deferred.append(write)
@@ -340,10 +362,10 @@ class _Transaction:
 
 
 def _to_row(event: Event) -> tuple[Any, ...]:
-    return (*event[:8], _to_column(event.payload), *event[9:])
+    return (*event[:8], to_column(event.payload), *event[9:])
 
 
-def _to_column(payload: bytes) -> bytes | str:
+def to_column(payload: bytes) -> bytes | str:
     """Text where it is text, so that any SQLite tool shows it; bytes where it is not."""
     try:
         text = payload.decode()

@@ -7,6 +7,7 @@ came, byte for byte. Of a secret at most three characters can have been written 
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .redact import REDACTED, Redactor
@@ -159,3 +160,24 @@ def _remove(parts: list[_Slot], start: int, end: int) -> None:
             part.put(part.text[:low] + mark + part.text[high:])
             mark = b""
         at += size
+
+
+def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
+    """All pieces of a body that is whole, scrubbed: nothing waits here, so that not even a first character is left."""
+    slots = [_Slot(piece) for piece in pieces]
+    blocks: dict[bytes, list[_Slot]] = {}
+    for slot in slots:
+        if not slot.piece.is_frame:
+            slot.text = slot.piece.data
+            blocks.setdefault(b"", []).append(slot)
+        elif found := _DELTA.search(slot.piece.data):
+            group = 1 if found[1] is not None else 2
+            slot.start, slot.text = found.start(group), found[group]
+            number = _INDEX.search(slot.piece.data)
+            blocks.setdefault(b"" if number is None else number[1], []).append(slot)
+    for parts in blocks.values():
+        at = 0
+        while (match := redactor.search(b"".join(part.text for part in parts), at)) is not None:
+            _remove(parts, match.start(), match.end())
+            at = match.start() + len(REDACTED)
+    return [Piece(redactor.json(slot.piece.data), slot.piece.is_frame) for slot in slots]

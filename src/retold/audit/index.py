@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..recorder import store
+from ..recorder.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.errors import LogError
 from ..recorder.log import EventLog
 from .accounts import SUMS, Account, Key, RunAccount
@@ -148,7 +149,7 @@ def _erasures(connection: sqlite3.Connection) -> int:
     """How many events of audit runs say that something was taken out of the log."""
     query = (
         "SELECT count(*) FROM log.runs r JOIN log.events e ON e.run = r.run WHERE r.mode = 'audit' AND e.kind <> 'frame' "
-        "AND e.kind IN ('payloads.erased', 'payloads.redacted', 'run.pruned')"
+        f"AND e.kind IN ('{ERASED}', '{REDACTED}', '{PRUNED}')"
     )
     return int(connection.execute(query).fetchone()[0])
 

@@ -13,18 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from ..recorder import ledger
+from ..recorder.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.events import GENESIS
 from ..recorder.ledger import Entered, Head
 from ..recorder.log import EventLog
 from .chain import End, Finding, Row, check, payload_digest
 
 PAGE = 1000
-ERASING_KINDS = ("payloads.erased", "payloads.redacted")
-"""Events of audit runs that say which payloads of a run were replaced: {run, payloads: [[seq, sha256 of what stands now]]}."""
-
-PRUNED_KIND = "run.pruned"
-"""The event of an audit run that says that a run was removed whole: {run, seq, hash} of its last event, …"""
-
 _ROW = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
 
 
@@ -100,14 +95,14 @@ class _Verifier:
         )
         for run, seq, kind, payload in self.connection.execute(query):
             data = _json(payload)
-            if kind in ERASING_KINDS:
+            if kind in (ERASED, REDACTED):
                 self.erasures[str(data.get("run"))].append((run, seq))
                 count = len(data.get("payloads") or ())
-                if kind == "payloads.erased":
+                if kind == ERASED:
                     self.result.erased += count
                 else:
                     self.result.redacted += count
-            elif kind == PRUNED_KIND:
+            elif kind == PRUNED:
                 self.pruned[str(data.get("run"))] = (data.get("seq", -1), _bytes(data.get("hash")))
                 self.result.pruned += 1
 

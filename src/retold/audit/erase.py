@@ -1,0 +1,290 @@
+"""Erasing, redacting and pruning: what would be done, said first; then done, with an event that says who, when and why."""
+
+import getpass
+import json
+import mmap
+import re
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from urllib.parse import quote, quote_plus
+
+from ..recorder import erasure
+from ..recorder.errors import InputError, RetoldError
+from ..recorder.events import Event
+from ..recorder.listing import RunInfo
+from ..recorder.log import EventLog
+from ..recorder.redact import Redactor
+from ..recorder.redact_frames import redact_body
+from ..recorder.sse import Piece
+from ..recorder.writer import RunWriter
+from . import index
+from .carriers import Matches, carriers_of, contains
+
+WHOLE_CHARS = 16
+"""A shorter text of an erased message is looked for elsewhere only as a whole string, and in its own run: `yes` is everywhere."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Plan:
+    """What would be taken out: numbers of events by run, how many of each kind, and what cannot be."""
+
+    events: dict[str, set[int]] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+    in_headers: int = 0
+
+    def add(self, run: str, kind: str, seqs: Iterable[int]) -> None:
+        """Note events of a run."""
+        own = self.events.setdefault(run, set())
+        before = len(own)
+        own.update(seqs)
+        self.kinds[kind] += len(own) - before
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.events.values()))
+
+
+def who() -> str:
+    """Who does it: the user on this machine."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
+
+def _recorded(log: EventLog) -> list[RunInfo]:
+    return [info for info in log.runs() if info.mode != "audit"]
+
+
+# What would be erased
+
+
+def plan_run(log: EventLog, info: RunInfo) -> Plan:
+    """Every payload of a run. Raises InputError where it goes on, or is itself the record of an erasure."""
+    if info.mode == "audit":
+        raise InputError(f"run {info.run} says what was done to the log; it is not erased.")
+    if info.status == "running":
+        raise InputError(f"run {info.run} goes on; erase it when it has ended, or erase a message or a text of it.")
+    plan = Plan()
+    for event in log.events(info.run):
+        if not erasure.is_tombstone(event.kind, event.payload):
+            plan.add(info.run, event.kind, [event.seq])
+    return plan
+
+
+def plan_text(log: EventLog, text: str, *, progress: Progress = lambda _: None) -> Plan:
+    """Everything in any run that carries a text. Raises InputError for one that is too short to mean anything."""
+    if len(text.strip()) < 3:
+        raise InputError(f"the text {text!r} is too short: it would be found everywhere.")
+    return _plan_texts(log, {info.run: contains(text) for info in _recorded(log)}, progress)
+
+
+def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lambda _: None) -> Plan:
+    """A message, the frames it came in, and everything that repeats what it says. Raises InputError."""
+    event = next(log.events(run, after=seq - 1), None)
+    if event is None or event.seq != seq or event.kind not in ("message", "exchange.started"):
+        raise InputError(f"run {run} has no message {seq}; `retold search` and `retold show {run[:8]} --json` name them.")
+    texts = {text for text in _said(event) if text.strip()}
+    long = [contains(text) for text in texts if len(text) >= WHOLE_CHARS]
+    short = {text for text in texts if len(text) < WHOLE_CHARS}
+
+    def elsewhere(value: str) -> bool:
+        return any(matches(value) for matches in long)
+
+    def here(value: str) -> bool:
+        return value in short or elsewhere(value)
+
+    plan = _plan_texts(log, {info.run: here if info.run == run else elsewhere for info in _recorded(log)}, progress)
+    plan.add(run, event.kind, [seq])
+    if event.kind == "message" and event.exchange is not None:
+        pieces = [
+            e.seq
+            for e in log.events(run, exchange=event.exchange, kinds=("frame", "chunk"))
+            if not erasure.is_tombstone(e.kind, e.payload)
+        ]
+        plan.add(run, "body", pieces)
+    return plan
+
+
+def _said(event: Event) -> Iterator[str]:
+    """The texts of a message, or of the newest turn of a request."""
+    from .texts import text_of_message, text_of_request
+
+    found = text_of_message(event.data, {}) if event.kind == "message" else text_of_request(event.data)
+    if found is not None:
+        yield found.text
+        yield from found.text.split("\n") if "\n" in found.text else ()
+
+
+def _plan_texts(log: EventLog, wanted: dict[str, Matches], progress: Progress, *, raw: bool = True) -> Plan:
+    plan, done = Plan(), 0
+    for run, matches in wanted.items():
+        for carrier in carriers_of(log, run):
+            done += len(carrier.seqs)
+            progress(done)
+            plan.unreadable += carrier.unreadable
+            if any(map(matches, carrier.texts)) or (raw and matches(carrier.raw)):
+                plan.add(run, carrier.kind, carrier.seqs)
+    with closing(log.reader()) as connection:
+        for (name,) in connection.execute("SELECT step FROM events GROUP BY step UNION SELECT task FROM events GROUP BY task"):
+            plan.in_headers += any(matches(name) for matches in wanted.values())
+    return plan
+
+
+# Doing it
+
+
+def erase(log: EventLog, plan: Plan, *, why: str, by: str | None = None, whole: str | None = None) -> str:
+    """Do what the plan says and return the run that records it; `whole` is a run whose name goes too. Raises LogError."""
+    with _audit(log, "erase", why, by, whole) as writer:
+        for run, seqs in plan.events.items():
+            payloads = [
+                (event.seq, erasure.tombstone(event.kind, event.payload, writer.run))
+                for event in _those(log, run, seqs)
+                if not erasure.is_tombstone(event.kind, event.payload)
+            ]
+            erasure.replace_payloads(log, writer, run, payloads, kind=erasure.ERASED)
+            _relist(log, writer, run, seqs)
+    clean(log)
+    return writer.run
+
+
+def _audit(log: EventLog, action: str, why: str, by: str | None, whole: str | None = None) -> RunWriter:
+    data = {"who": by or who(), "why": why, **({} if whole is None else {"of": whole})}
+    return log.start(name=action, mode="audit", data=data)
+
+
+def _those(log: EventLog, run: str, seqs: set[int]) -> Iterator[Event]:
+    first = min(seqs, default=0)
+    return (event for event in log.events(run, after=first - 1) if event.seq in seqs)
+
+
+def _relist(log: EventLog, writer: RunWriter, run: str, seqs: set[int]) -> None:
+    """Where the first or last event of a run was changed, its line in the listing follows."""
+    info = log.find(run)
+    ends = [event for event in log.events(run, kinds=("run.started", "run.ended")) if event.seq in seqs]
+    if ends:
+        name = next((event.data["name"] for event in ends if event.kind == "run.started"), None)
+        error = next((event.data.get("error") for event in ends if event.kind == "run.ended"), info.error)
+        erasure.forget_line(log, writer, run, name=name, error=error)
+
+
+def clean(log: EventLog) -> None:
+    """See to it that what was taken out stands nowhere any more: not in the index, the file, or the WAL."""
+    index.reset(log)
+    log.vacuum()
+
+
+def left_behind(log: EventLog, text: str) -> list[str]:
+    """The files of a log in whose bytes a text still stands, in any form in which JSON or a URL would hold it."""
+    forms = {text, quote(text, safe=""), quote_plus(text)}
+    for ascii_only in (True, False):
+        form = text
+        for _ in range(4):
+            form = json.dumps(form, ensure_ascii=ascii_only)[1:-1]
+            forms.add(form)
+    pattern = re.compile(b"|".join(re.escape(form.encode("utf-8", "surrogatepass")) for form in sorted(forms)), re.IGNORECASE)
+    found = []
+    for path in sorted(log.path.parent.glob(log.path.name + "*")):
+        if path.is_file() and path.stat().st_size:
+            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if pattern.search(data):
+                    found.append(path.name)
+    return found
+
+
+# Redacting
+
+
+def plan_pattern(
+    log: EventLog, patterns: Sequence[re.Pattern[str]], *, progress: Progress = lambda _: None
+) -> tuple[Plan, set[str]]:
+    """Everything that carries what a pattern finds, and what it found."""
+    found: set[str] = set()
+
+    def matches(text: str) -> bool:
+        hits = {match[0] for pattern in patterns for match in pattern.finditer(text) if match[0].strip()}
+        found.update(hits)
+        return bool(hits)
+
+    return _plan_texts(log, {info.run: matches for info in _recorded(log)}, progress, raw=False), found
+
+
+def redact(
+    log: EventLog, plan: Plan, values: set[str], patterns: Sequence[re.Pattern[str]], *, why: str, by: str | None = None
+) -> str:  # fmt: skip
+    """Replace what was found by REDACTED wherever it stands and return the run that records it.
+
+    Where a part cannot be replaced (a compressed body, JSON in JSON in JSON) the payload is erased. Raises LogError.
+    """
+    redactor = Redactor({}, extra=values)
+    with _audit(log, "redact", why, by) as writer:
+        for run, seqs in plan.events.items():
+            changed, gone = _redacted(log, run, seqs, redactor, writer.run)
+            erasure.replace_payloads(log, writer, run, changed, kind=erasure.REDACTED)
+            erasure.replace_payloads(log, writer, run, gone, kind=erasure.ERASED)
+        for run, seqs in plan_pattern(log, patterns)[0].events.items():
+            gone = [(e.seq, erasure.tombstone(e.kind, e.payload, writer.run)) for e in _those(log, run, seqs)]
+            erasure.replace_payloads(log, writer, run, gone, kind=erasure.ERASED)
+        for run, seqs in plan.events.items():
+            _relist(log, writer, run, seqs)
+    clean(log)
+    return writer.run
+
+
+def _redacted(
+    log: EventLog, run: str, seqs: set[int], redactor: Redactor, by: str
+) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """(number, new payload) of what can be redacted, and of what can only be erased."""
+    changed: list[tuple[int, bytes]] = []
+    gone: list[tuple[int, bytes]] = []
+    bodies: dict[int | None, list[Event]] = {}
+    for event in _those(log, run, seqs):
+        if event.kind in ("frame", "chunk"):
+            bodies.setdefault(event.exchange, []).append(event)
+        else:
+            changed.append((event.seq, redactor.json(event.payload)))
+    for pieces in bodies.values():
+        clean = redact_body([Piece(event.payload, event.kind == "frame") for event in pieces], redactor)
+        if all(new.data == event.payload for event, new in zip(pieces, clean, strict=True)):
+            gone += [(event.seq, erasure.tombstone(event.kind, event.payload, by)) for event in pieces]
+        else:
+            changed += [(event.seq, new.data) for event, new in zip(pieces, clean, strict=True) if new.data != event.payload]
+    before = {event.seq: event.payload for event in _those(log, run, {seq for seq, _ in changed})}
+    return [(seq, payload) for seq, payload in changed if before[seq] != payload], gone
+
+
+# Pruning
+
+
+def plan_prune(log: EventLog, before_ns: int, *, keep: int = 0) -> list[RunInfo]:
+    """The runs that began before and have ended, oldest first; the newest `keep` stay whatever their age."""
+    old = [info for info in _recorded(log)[keep:] if info.started_ns < before_ns and info.status != "running"]
+    return old[::-1]
+
+
+def prune(log: EventLog, runs: Sequence[RunInfo], *, why: str, by: str | None = None, progress: Progress = lambda _: None) -> str:
+    """Remove runs whole and return the run that records it. Raises LogError."""
+    with _audit(log, "prune", why, by) as writer:
+        for done, info in enumerate(runs, 1):
+            erasure.prune_run(log, writer, info.run)
+            progress(done)
+    clean(log)
+    return writer.run
+
+
+def check_gone(log: EventLog, text: str) -> None:
+    """Raises RetoldError where a text can still be read in the bytes of the log's files."""
+    left = left_behind(log, text)
+    if left:
+        raise RetoldError(
+            f"the text still stands in {', '.join(left)}: in the name of a step or task, which the hash chain covers (prune "
+            "those runs), in a run that went on (erase it again), or, being short, by chance."
+        )

@@ -1,0 +1,102 @@
+"""retold erase: take a run, a message or a text out of the log, for good."""
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import Db, Json, note, print_json
+from .confirm import DryRun, Who, Why, Yes, confirm
+
+if TYPE_CHECKING:
+    from ..audit.erase import Plan
+    from ..recorder.listing import RunInfo
+    from ..recorder.log import EventLog
+
+_NAMES = {
+    "message": "message", "body": "piece", "exchange.started": "request", "exchange.ended": "ending", "response.started": "head",
+}  # fmt: skip
+
+
+def erase(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[RUN|RUN#SEQ]", help="A run, or one message of it as `retold search` names it.")
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", metavar="TEXT", help="Everything in any run that carries this text, in any case.")
+    ] = None,
+    why: Why = None,
+    who: Who = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Erase a run, a message with all that repeats it, or all that carries a text: from the tables and from the file's bytes.
+
+    What stood where, when, and its digest stay, so that `retold verify` still holds. Cassettes outside the log are not touched.
+
+    Example: retold erase --text "Jane Doe" --why "request 4711" --dry-run
+    """
+    from ..audit import erase as audit
+    from ..audit.carriers import contains
+    from ..recorder.errors import InputError
+    from ..recorder.log import EventLog
+
+    if (what is None) == (text is None):
+        raise InputError("name what to erase: a run, a message (RUN#SEQ), or --text TEXT; one of them.")
+    if text is not None and any(contains(text)(each) for each in (why or "", who or "")):
+        raise InputError("the reason holds the text that is to be erased, and would keep it in the log.")
+    log = EventLog(db)
+    plan, whole = _planned(log, what, text)
+    label = what if what is not None else "the text"
+    if not json:
+        _say(plan, label)
+    run = None
+    if plan.count and not dry_run:
+        reason = confirm(yes, why)
+        with log:
+            run = audit.erase(log, plan, why=reason, by=who, whole=None if whole is None else whole.run)
+    elif text is not None and not dry_run and audit.left_behind(log, text):
+        with log:
+            audit.clean(log)  # an erasure that was broken off
+    if json:
+        print_json({"events": plan.count, "kinds": plan.kinds, "runs": sorted(plan.events), "erased_by": run})
+    elif run is not None:
+        note(f"retold: erased; run {run} says so")
+    if text is not None and not dry_run:
+        audit.check_gone(log, text)
+    if not plan.count:
+        raise typer.Exit(1)
+
+
+def _planned(log: "EventLog", what: str | None, text: str | None) -> "tuple[Plan, RunInfo | None]":
+    from ..audit import erase as audit
+    from .progress import progress
+
+    with progress("read", "events") as told:
+        if text is not None:
+            return audit.plan_text(log, text, progress=told), None
+        assert what is not None
+        message = re.fullmatch(r"(.+)#(\d+)", what)
+        if message is not None:
+            return audit.plan_message(log, log.find(message[1]).run, int(message[2]), progress=told), None
+        whole = log.find(what)
+        return audit.plan_run(log, whole), whole
+
+
+def _say(plan: "Plan", label: str) -> None:
+    from ..handlers.text import clean, plural
+
+    if plan.count:
+        kinds = [plural(count, _NAMES.get(kind, f"{kind} event")) for kind, count in plan.kinds.most_common() if count]
+        runs = plural(len(plan.events), "run")
+        print(clean(f"{label}: {plural(plan.count, 'payload')} of {runs} to erase: {', '.join(kinds)}"))
+        for run, seqs in plan.events.items():
+            print(f"  {run}  {plural(len(seqs), 'payload')}")
+    else:
+        print(clean(f"{label}: nothing to erase"))
+    if plan.unreadable:
+        note(f"retold: {plural(plan.unreadable, 'compressed body')} could not be read; what they hold is not known")
+    if plan.in_headers:
+        note("retold: the name of a step or task holds it too; names are covered by the hash chain: prune those runs")

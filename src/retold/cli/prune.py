@@ -1,0 +1,50 @@
+"""retold prune: remove old runs, whole."""
+
+import time
+from typing import Annotated
+
+import typer
+
+from .common import Db, Json, note, print_json
+from .confirm import DryRun, Who, Why, Yes, confirm
+
+
+def prune(
+    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="Runs that began longer ago: 90d, 12h, 4w.")],
+    keep: Annotated[int, typer.Option("--keep", min=0, metavar="N", help="Keep the newest N whatever their age.")] = 0,
+    why: Why = "retention",
+    who: Who = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Remove the runs that began longer ago than that and have ended, and give the space back.
+
+    The log keeps that they were there and the hash they ended with, so that `retold verify` still holds.
+
+    Example: retold prune --older-than 90d --keep 100 --dry-run
+    """
+    from ..audit import erase as audit
+    from ..audit.when import age
+    from ..handlers.text import clean, plural
+    from ..recorder.exchange import timestamp
+    from ..recorder.log import EventLog
+    from .progress import progress
+
+    before_ns = time.time_ns() - int(age(older_than, "--older-than").total_seconds() * 1e9)
+    log = EventLog(db)
+    runs = audit.plan_prune(log, before_ns, keep=keep)
+    if not json:
+        for info in runs:
+            print(clean(f"{info.run}  {timestamp(info.started_ns)[:19]}  {info.name}"))
+        print(f"{plural(len(runs), 'run')} to remove")
+    run = None
+    if runs and not dry_run:
+        reason = confirm(yes, why)
+        with log, progress("removed", "runs") as told:
+            run = audit.prune(log, runs, why=reason, by=who, progress=told)
+    if json:
+        print_json({"runs": [info.run for info in runs], "pruned_by": run})
+    elif run is not None:
+        note(f"retold: removed; run {run} says so")

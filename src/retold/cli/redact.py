@@ -1,0 +1,58 @@
+"""retold redact: replace what a pattern finds in a log that is written already."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from .common import Db, Json, note, print_json
+from .confirm import DryRun, Who, Why, Yes, confirm
+
+
+def redact(
+    pattern: Annotated[
+        list[str], typer.Option("--pattern", metavar="REGEX", help="A regular expression (Python's); may be repeated.")
+    ],
+    why: Why = None,
+    who: Who = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Replace what a pattern finds by REDACTED in every run, also where it is split over the deltas of a stream.
+
+    What it finds is replaced wherever it stands; what cannot be replaced in part (a compressed body) is erased whole.
+
+    Example: retold redact --pattern '[\\w.]+@example\\.com' --dry-run
+    """
+    from ..audit import erase as audit
+    from ..handlers.text import plural
+    from ..recorder.errors import InputError
+    from ..recorder.log import EventLog
+    from .progress import progress
+
+    try:
+        patterns = [re.compile(each) for each in pattern]
+    except re.error as error:
+        raise InputError(f"--pattern: {error}.") from error
+    if any(each.search("") for each in patterns):
+        raise InputError("--pattern finds the empty text, that is everywhere; write one that finds something.")
+    log = EventLog(db)
+    with progress("read", "events") as told:
+        plan, found = audit.plan_pattern(log, patterns, progress=told)
+    if not json:
+        print(f"{plural(len(found), 'text')} found, in {plural(plan.count, 'payload')} of {plural(len(plan.events), 'run')}")
+    run = None
+    if plan.count and not dry_run:
+        reason = confirm(yes, why)
+        if any(each.search(text) for each in patterns for text in (reason, who or "")):
+            raise InputError("nothing was done: the reason holds what is to be redacted, and would keep it in the log.")
+        with log:
+            run = audit.redact(log, plan, found, patterns, why=reason, by=who)
+    if json:
+        print_json({"texts": len(found), "events": plan.count, "runs": sorted(plan.events), "redacted_by": run})
+    elif run is not None:
+        note(f"retold: redacted; run {run} says so")
+    if not plan.count:
+        raise typer.Exit(1)

@@ -1,0 +1,292 @@
+"""What is erased is gone from every byte, the chains hold, and the log says who took it out and why."""
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from retold.audit import erase as audit
+from retold.audit.index import opened
+from retold.audit.search import search
+from retold.audit.verify import verify
+from retold.recorder import erasure, ledger
+from retold.recorder.errors import InputError
+from retold.recorder.events import Entry, encode
+from retold.recorder.log import EventLog
+from retold.recorder.transfer import exchanges_of
+from tests.e2e import in_this_process
+from tests.raw_log import query, rows
+from tests.talk import asked, packed, record, stream, text, tool_result, tool_use, turn, unstreamed
+
+DB = Path("log") / "log.db"
+NAME = 'Zoë "Quirky" O\'Path/Nyx\nFourth'
+"""Has everything that JSON, JSON in JSON and URLs write otherwise."""
+
+
+@pytest.fixture
+def log() -> EventLog:
+    DB.parent.mkdir()
+    return EventLog(DB)
+
+
+def bytes_with(*needles: str) -> list[str]:
+    """The files of the folder in whose bytes something still stands."""
+    return sorted({
+        path.name for path in DB.parent.rglob("*") if path.is_file() for needle in needles
+        if needle.encode() in path.read_bytes() or needle.lower().encode() in path.read_bytes().lower()
+    })  # fmt: skip
+
+
+def head_of(log: EventLog) -> ledger.Head:
+    connection = log.reader()
+    try:
+        return ledger.head(connection)
+    finally:
+        connection.close()
+
+
+def record_everywhere(name: str) -> str:
+    """A run in which a name stands wherever one can stand."""
+    use = tool_use("Write", "t1", path="a.json", content=json.dumps({"customer": name}))
+    said, result = text(f"Hello {name}, how are you?"), tool_result("t1", f"written for {name}")
+    ask = f"I am {name}. Say hello."
+    return record(
+        DB,
+        turn(asked(ask), said, call=0),
+        packed(turn(asked("again"), said, call=1)),
+        unstreamed(asked("and in one piece"), said, call=2),
+        turn(asked("now a tool"), text("Of course."), use, call=3),
+        turn(asked("now a tool", [use], [result]), text("Done."), call=4),
+        turn(asked("nobody"), text("Somebody else entirely"), call=5),
+        name="everywhere",
+    )
+
+
+def erase_text(log: EventLog, wanted: str) -> None:
+    with log:
+        audit.erase(log, audit.plan_text(log, wanted), why="asked", by="tests")
+
+
+def hits(log: EventLog, wanted: str) -> int:
+    with opened(log) as index:
+        return len(list(search(index, wanted)))
+
+
+@pytest.mark.parametrize("name", [NAME, "Quirkington", "Ångström-Ëxample"])
+def test_an_erased_text_stands_nowhere(log: EventLog, name: str) -> None:
+    """Whole or split over deltas, compressed, in tool inputs, results, requests and listings: in no byte of the folder."""
+    run = record_everywhere(name)
+    record(DB, turn(asked("x"), text("y")), name=f"run of {name}")
+    head = head_of(log)
+    assert hits(log, "hello") > 0
+    word = max(re.findall(r"\w+", name), key=len)
+    assert bytes_with(word, json.dumps(word)[1:-1]) != []
+    erase_text(log, name.swapcase())
+    assert bytes_with(word, json.dumps(word)[1:-1]) == []
+    assert audit.left_behind(log, name) == []
+    report = verify(log, against=head)
+    assert report.findings == []
+    assert report.erased > 20
+    assert hits(log, "somebody") == hits(log, "nobody") == 1
+    assert hits(log, f'"{word}"') == 0
+    assert [exchange.ending for exchange in exchanges_of(log, run)] == ["complete"] * 6
+    assert [info.name for info in log.runs()] == ["erase", "erased", "everywhere"]
+
+
+def test_only_what_carries_the_text_is_erased(log: EventLog) -> None:
+    """The rest of the run stays as it was, byte for byte, and so do header, digest and hash of what is erased."""
+    run = record_everywhere("Quirkington")
+    before = rows(DB, run)
+    erase_text(log, "quirkington")
+    after = rows(DB, run)
+    assert [{**row, "payload": b""} for row in before] == [{**row, "payload": b""} for row in after]
+    changed = [old for old, new in zip(before, after, strict=True) if old["payload"] != new["payload"]]
+    assert {row["kind"] for row in changed} == {"exchange.started", "frame", "chunk", "message"}
+    assert len({row["exchange"] for row in before} - {None}) == 6
+    assert len({row["exchange"] for row in changed} - {None}) == 5
+
+
+def test_an_erasure_says_who_when_and_why(log: EventLog) -> None:
+    """As events of a run of its own, in the chain; a second erasure finds nothing more to do."""
+    run = record_everywhere("Quirkington")
+    done = in_this_process("erase", "--text", "Quirkington", "--why", "request 4711", "--who", "dpo", "--yes", "--db", DB)
+    assert done.returncode == 0
+    info = log.runs(limit=1)[0]
+    events = list(log.events(info.run))
+    assert (info.mode, info.name) == ("audit", "erase")
+    assert events[0].data == {"name": "erase", "mode": "audit", "who": "dpo", "why": "request 4711"}
+    said = [event.data for event in events if event.kind == "payloads.erased"]
+    assert {each["run"] for each in said} == {run}
+    assert in_this_process("verify", "--db", DB).stdout.count("payloads erased") == 1
+    assert in_this_process("erase", "--text", "Quirkington", "--why", "again", "--yes", "--db", DB).returncode == 1
+    assert log.find("last").run == run
+
+
+def test_an_edited_tombstone_is_found(log: EventLog) -> None:
+    """What stands in the place of an erased payload is covered by the erasure's own event."""
+    from tests.tamper import tamper
+
+    run = record_everywhere("Quirkington")
+    erase_text(log, "Quirkington")
+    (seq,) = query(DB, "SELECT min(seq) FROM events WHERE run = ? AND payload = ': erased\n\n'", run)[0]
+    tamper(DB, "UPDATE events SET payload = 'data: forged\n\n' WHERE run = ? AND seq = ?", values=(run, seq))
+    assert [(f.run, f.seq, f.what) for f in verify(log).findings] == [(run, seq, "edited")]
+
+
+def test_a_message_is_erased_with_what_repeats_it(log: EventLog) -> None:
+    """Its frames, and the requests that send it back, also in another run; what else was said stays."""
+    said = text("The secret ingredient is cardamom.")
+    first = record(DB, turn(asked("what"), said, call=0), turn(asked("what", [said], "more"), text("No more."), call=1))
+    second = record(DB, turn(asked("what", [said], "go on"), text("Going on."), call=0))
+    (seq,) = [event.seq for event in log.events(first, kinds=("message",)) if b"cardamom" in event.payload]
+    done = in_this_process("erase", f"{first[:6]}#{seq}", "--why", "asked", "--yes", "--db", DB)
+    assert done.returncode == 0
+    assert bytes_with("cardamom") == []
+    assert [next(m.blocks)["text"] for m in log.messages(first) if m.type == "assistant"] == ["No more."]
+    assert [next(m.blocks)["text"] for m in log.messages(second)] == ["Going on."]
+    assert verify(log).findings == []
+
+
+def test_a_short_message_takes_only_its_own_run_with_it(log: EventLog) -> None:
+    """`Yes` is said everywhere: it is erased where it is the whole text, in its own run."""
+    said = text("Yes")
+    first = record(DB, turn(asked("ok?"), said, call=0), turn(asked("ok?", [said], "Yes?"), text("Yes, indeed."), call=1))
+    second = record(DB, turn(asked("ok?"), said))
+    seq = next(event.seq for event in log.events(first, kinds=("message",)))
+    plan = audit.plan_message(log, first, seq)
+    assert set(plan.events) == {first}
+    with log:
+        audit.erase(log, plan, why="asked")
+    assert [m.type for m in log.messages(first)] == ["erased", "assistant"]
+    assert [m.type for m in log.messages(second)] == ["assistant"]
+
+
+def test_a_run_is_erased_whole_and_its_account_stays(log: EventLog) -> None:
+    """Nothing that somebody said is left, its name neither; model, tokens and cost are the account's."""
+    run = record(DB, turn(asked("I am Quirkington"), text("Hello Quirkington"), cost_usd=0.5), name="about Quirkington")
+    other = record(DB, turn(asked("x"), text("y")))
+    before = [dict(row) for row in rows(DB, other)]
+    done = in_this_process("erase", run, "--why", "asked", "--yes", "--db", DB)
+    assert (done.returncode, bytes_with("quirkington")) == (0, [])
+    assert rows(DB, other) == before
+    assert log.find(run).name == "erased"
+    table = in_this_process("stats", "--json", "--db", DB)
+    assert [(line["exchanges"], line["cost_usd"], line["unpriced"]) for line in json.loads(table.stdout)] == [(2, 0.5, 1)]
+    for command in ("show", "play", "export"):
+        done = in_this_process(command, run, "--db", DB)
+        assert (command, done.returncode, "Traceback" in done.stderr) == (command, 0, False)
+    assert verify(log).findings == []
+
+
+def test_an_interrupted_stream_is_searched_too(log: EventLog) -> None:
+    """Frames without an ending, cut in the middle of a name, belong together as well."""
+    body = stream(text("Dear Quirkington"))
+    cut = body[: body.index(b"ton")]
+    with log, log.start(name="cut", mode="live") as writer:
+        writer.append(Entry("response.started", encode({"status": 200, "reason": "", "headers": []}), exchange=0))
+        frames = cut.split(b"\n\n")
+        writer.append(*(Entry("frame", frame + b"\n\n", exchange=0) for frame in frames[:-1]))
+        writer.append(Entry("chunk", frames[-1], exchange=0))
+    assert audit.plan_text(log, "Quirking").kinds["body"] == len(frames)
+
+
+def test_names_that_the_chain_covers_are_told(log: EventLog) -> None:
+    """A step's name cannot be erased: the command says so and fails; pruning the run is the way out."""
+    run = record(DB, turn(asked("x"), text("y"), step="Quirkington"))
+    done = in_this_process("erase", "--text", "Quirkington", "--why", "asked", "--yes", "--db", DB)
+    assert done.returncode == 1
+    assert "prune those runs" in done.stderr
+    with log:
+        audit.prune(log, audit.plan_prune(log, time.time_ns()), why="asked")
+    assert bytes_with("Quirkington") == []
+    assert [f.run for f in verify(log).findings] == []
+    assert run not in [info.run for info in log.runs()]
+
+
+def test_an_erasure_that_was_broken_off_is_finished_by_the_next(log: EventLog) -> None:
+    """Payloads replaced, the file not yet written anew: the same command cleans up, and a stale index is made again."""
+    run = record_everywhere("Quirkington")
+    assert hits(log, "quirkington") > 0
+    plan = audit.plan_text(log, "Quirkington")
+    with log, log.start(name="erase", mode="audit", data={"who": "x", "why": "y"}) as writer:
+        for event in [event for event in log.events(run) if event.seq in plan.events[run]]:
+            payload = erasure.tombstone(event.kind, event.payload, writer.run)
+            erasure.replace_payloads(log, writer, run, [(event.seq, payload)], kind=erasure.ERASED)
+    assert bytes_with("quirkington") != []
+    assert hits(log, "quirkington") == 0
+    done = in_this_process("erase", "--text", "Quirkington", "--why", "again", "--yes", "--db", DB)
+    assert (done.returncode, bytes_with("quirkington")) == (1, [])
+
+
+def test_nothing_is_erased_unasked(log: EventLog) -> None:
+    """Without a terminal it takes --yes and a reason; --dry-run and bad input change nothing; the reason may not repeat it."""
+    record_everywhere("Quirkington")
+    before = DB.read_bytes()
+    for options, code in (
+        (["--text", "Quirkington"], 2),
+        (["--text", "Quirkington", "--yes"], 2),
+        (["--text", "Quirkington", "--why", "for quirkington", "--yes"], 2),
+        (["--text", "Quirkington", "--dry-run"], 0),
+        (["--text", "ab", "--why", "x", "--yes"], 2),
+        (["last#99999", "--why", "x", "--yes"], 2),
+        (["last", "--text", "Quirkington"], 2),
+        ([], 2),
+        (["--text", "not in there", "--why", "x", "--yes"], 1),
+    ):
+        assert (options, in_this_process("erase", *options, "--db", DB).returncode) == (options, code)
+    assert in_this_process("prune", "--older-than", "0s", "--db", DB).returncode == 2
+    assert in_this_process("prune", "--older-than", "soon", "--db", DB).returncode == 2
+    assert in_this_process("redact", "--pattern", "Quirk\\w+", "--db", DB).returncode == 2
+    assert in_this_process("redact", "--pattern", "(", "--yes", "--db", DB).returncode == 2
+    assert in_this_process("redact", "--pattern", "x*", "--yes", "--db", DB).returncode == 2
+    assert DB.read_bytes() == before
+    with pytest.raises(InputError, match="goes on"), log:
+        audit.plan_run(log, log.find(log.start(name="open", mode="live").run))
+
+
+def test_old_runs_are_pruned_and_the_chain_of_the_rest_holds(log: EventLog) -> None:
+    """By age, keeping the newest; their bytes go, the head of before still proves the rest, and the index forgets them."""
+    kept = [record(DB, turn(asked(f"ask {n}"), text(f"answer{n} everywhere")), name=f"run {n}") for n in range(4)][2:]
+    head = head_of(log)
+    assert hits(log, "everywhere") == 4
+    done = in_this_process("prune", "--older-than", "0s", "--keep", "2", "--yes", "--json", "--db", DB)
+    assert len(json.loads(done.stdout)["runs"]) == 2
+    assert [info.run for info in log.runs() if info.mode != "audit"] == kept[::-1]
+    assert (bytes_with("answer0", "answer1"), hits(log, "everywhere")) == ([], 2)
+    report = verify(log, against=head)
+    assert (report.findings, report.pruned) == ([], 2)
+    assert in_this_process("prune", "--older-than", "1d", "--yes", "--db", DB).stdout == "0 runs to remove\n"
+
+
+def test_a_pattern_is_redacted_in_place(log: EventLog) -> None:
+    """Only what it finds is replaced, also split over deltas; streams and JSON stay readable; a compressed body goes whole."""
+    run = record_everywhere("nyx@example.com")
+    head = head_of(log)
+    done = in_this_process("redact", "--pattern", r"[\w.]+@example\.com", "--why", "policy", "--yes", "--db", DB)
+    assert done.returncode == 0
+    assert done.stdout.startswith("1 text found")
+    assert bytes_with("nyx@example.com", "@example.com") == []
+    said = [block.get("text") for message in log.messages(run) for block in message.blocks]
+    assert said[:2] == ["Hello REDACTED, how are you?"] * 2
+    exchanges = exchanges_of(log, run)
+    body = b"" if exchanges[0].response is None else exchanges[0].response.body
+    pieces = [
+        json.loads(line[5:])["delta"].get("text", "")
+        for line in body.splitlines()
+        if line.startswith(b"data:") and b'delta"' in line
+    ]
+    assert "".join(pieces) == "Hello REDACTED, how are you?"
+    assert exchanges[1].response is not None
+    assert exchanges[1].response.body == b""
+    report = verify(log, against=head)
+    assert (report.findings, report.redacted > 0, report.erased > 0) == ([], True, True)
+    assert in_this_process("redact", "--pattern", r"[\w.]+@example\.com", "--why", "policy", "--yes", "--db", DB).returncode == 1
+
+
+def test_what_cannot_be_redacted_in_place_is_erased(log: EventLog) -> None:
+    """A value that JSON escapes, three levels deep: nothing of it is left either."""
+    record_everywhere('say"nyx"')
+    done = in_this_process("redact", "--pattern", 'say"nyx"', "--why", "policy", "--yes", "--db", DB)
+    assert (done.returncode, bytes_with("nyx"), verify(log).findings) == (0, [], [])
