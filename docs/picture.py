@@ -33,7 +33,9 @@ def typed(command: str, folder: str) -> str:
         "COLORTERM": "truecolor",
         "RETOLD_DB": f"{folder}/log.db",
     }
-    output, code = pexpect.run(command, cwd=str(ROOT), env=environment, encoding="utf-8", withexitstatus=True, dimensions=(50, WIDTH))
+    output, code = pexpect.run(
+        command, cwd=str(ROOT), env=environment, encoding="utf-8", withexitstatus=True, dimensions=(50, WIDTH)
+    )
     if code != 0:
         raise SystemExit(f"{command} ended with {code}:\n{output}")
     return str(output).replace("\r\n", "\n")

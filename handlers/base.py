@@ -7,7 +7,7 @@ does so in a thread with a cursor of its own, so that a slow or crashing handler
 import difflib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TextIO
@@ -206,15 +206,15 @@ class HandlerThread:
     """Reads one step of a running run for one handler, in a thread, until the step ends.
 
     `tasks` are the tasks it is told of (None: whatever belongs to the step); `unit="task"` makes the one task a stream of
-    its own, which ends when the task does.
+    its own, which ends when the task does. `over` is called, in the thread, when the handler is done.
     """
 
     def __init__(
         self, log: EventLog, run: str, step: str, handler: Handler, *, after: int, tasks: frozenset[str] | None = None,
-        unit: Literal["step", "task"] = "step",
+        unit: Literal["step", "task"] = "step", over: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.handler = handler
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.reader = Reader(handler, unit)
         self._log = log
         self._run = run
@@ -222,12 +222,9 @@ class HandlerThread:
         self._after = after
         self._tasks = tasks
         self._last = f"{unit}.ended"
+        self._over = over
         self._thread = threading.Thread(target=self._read, name=f"retold-{handler.name}", daemon=True)
         self._thread.start()
-
-    def join(self) -> None:
-        """Wait until the handler has seen the step's end, or has failed."""
-        self._thread.join()
 
     def result(self) -> dict[str, Any]:
         """What the handler was told and what came of it: `{handler, messages, shown, error, …}`."""
@@ -241,8 +238,10 @@ class HandlerThread:
                 self._follow()
             finally:
                 self.handler.close()
-        except Exception as error:  # kept for the end of the run: a handler's failure is reported there and in the exit code
+        except BaseException as error:  # sys.exit too: it is kept for the end of the run, reported there and in the exit code
             self.error = error
+        finally:
+            self._over()
 
     def _follow(self) -> None:
         for event in self._log.events(self._run, kinds=("run.started",)):

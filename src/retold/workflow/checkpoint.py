@@ -6,6 +6,7 @@ of a run to its good end, so that a finished run leaves nothing behind that woul
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -14,8 +15,10 @@ from typing import Any
 from ..recorder.errors import InputError
 from ..recorder.events import Event
 from ..recorder.log import EventLog
+from .load import Loaded
 from .results import StepResult, TaskResult
-from .step_types import Step, Workflow
+from .step_types import Step
+from .templates import has_template
 
 FINISHED = ("completed", "skipped", "fallback")
 
@@ -32,9 +35,9 @@ class Finished:
 class Checkpoint:
     """The file that names the run of a workflow which is under way, one for each mode."""
 
-    def __init__(self, workflow: Workflow, mode: str) -> None:
-        self.path = Path(workflow.checkpoint_dir) / f"{workflow.name}.{mode}.json"
-        self._workflow = workflow
+    def __init__(self, loaded: Loaded, mode: str) -> None:
+        self.path = Path(loaded.workflow.checkpoint_dir) / f"{loaded.workflow.name}.{mode}.json"
+        self._loaded = loaded
 
     def write(self, run: str) -> None:
         """Name the run that begins. Raises InputError where the file cannot be written."""
@@ -68,17 +71,36 @@ class Checkpoint:
             return []
         found: list[Finished] = []
         events = log.events(run, kinds=("step.ended", "step.skipped", "step.resumed"))
-        for event, step in zip(events, self._workflow.steps, strict=False):
-            if event.data.get("fingerprint") != fingerprint(step, self._workflow) or event.data["status"] not in FINISHED:
+        for event, step in zip(events, self._loaded.workflow.steps, strict=False):
+            if event.data.get("fingerprint") != fingerprint(step, self._loaded) or event.data["status"] not in FINISHED:
                 break
             found.append(_finished(event, run))
         return found
 
 
-def fingerprint(step: Step, workflow: Workflow) -> str:
-    """What a step is, with everything that may change what it says; a changed step is run again."""
-    said = [step.model_dump(mode="json"), workflow.defaults.model_dump(mode="json"), workflow.global_vars]
+def fingerprint(step: Step, loaded: Loaded) -> str:
+    """What a step is, with everything that may change what it says, files included; a changed step is run again."""
+    workflow, own = loaded.workflow, step.model_dump(mode="json")
+    files = [(name, _digest(loaded.folder / name)) for name in _files(own)]
+    said = [own, files, workflow.defaults.model_dump(mode="json"), workflow.global_vars, workflow.workspace_dir]
     return sha256(json.dumps([*said, workflow.environment.mode], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _files(value: Any) -> Iterator[str]:
+    """The files that the prompts of a step name; of one whose name is a template the name has to do."""
+    if isinstance(value, dict):
+        named = value.get("path") if value.get("type") == "file" else value.get("file")
+        if isinstance(named, str) and not has_template(named):
+            yield named
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _files(item)
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None  # the step itself says what is wrong with it
 
 
 def _finished(event: Event, run: str) -> Finished:

@@ -89,7 +89,7 @@ class Runner:
         self.out = out
         self.notify = notify
         self.recording: Recording | None = None
-        self.checkpoint = Checkpoint(self.workflow, mode) if self.workflow.checkpoint_enabled else None
+        self.checkpoint = Checkpoint(self.loaded, mode) if self.workflow.checkpoint_enabled else None
 
     def prepare(self) -> None:
         """Everything that can fail before anything is run or written."""
@@ -225,13 +225,13 @@ class Runner:
             state = running.sessions.get(step.session_config.session_name) if isinstance(step, SessionStep) else None
             session = state.as_dict(step.session_config.session_name) if state and isinstance(step, SessionStep) else None
             writer.note("step.ended", self._said_of(done, step, session), step=step.name)
-            showing.join(done)
+            await showing.join(done)
         return done
 
     def _said_of(self, done: StepResult, step: Step, session: dict[str, Any] | None) -> dict[str, Any]:
         """What the end of a step says: its result, so that a checkpoint finds it, and which step that was."""
         own = {"name": done.name, "status": done.status, "error": done.error, "fallback": done.fallback}
-        return own | {"fingerprint": fingerprint(step, self.workflow), "session": session, "result": asdict(done)}
+        return own | {"fingerprint": fingerprint(step, self.loaded), "session": session, "result": asdict(done)}
 
     def _options(self, step: Step, variables: dict[str, Any], where: str) -> Any:
         raw = options_of(step, self.workflow)

@@ -1,5 +1,8 @@
 """The handlers of a step: started before it, told of it through the log, joined after it."""
 
+import asyncio
+import contextlib
+import functools
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
@@ -26,7 +29,7 @@ class Showing:
         self._instead = instead
         self._out = out
         self._after = after
-        self._threads: list[HandlerThread] = []
+        self._threads: list[tuple[HandlerThread, asyncio.Event]] = []
 
     def start(self, options: ClaudeOptions, units: Sequence[Unit]) -> None:
         """Start the step's handlers, and those of tasks that name their own: such a task is shown by them alone."""
@@ -40,29 +43,40 @@ class Showing:
         if others:
             self._start(_specs(options), None, tasks=others if alone else None)
 
-    def join(self, done: StepResult) -> None:
-        """Wait for the handlers; what came of them is in the step's result, their failures in the run's."""
-        for thread in self._threads:
-            thread.join()
+    async def join(self, done: StepResult) -> None:
+        """Wait for the handlers; what came of them is in the step's result, their failures in the run's.
+
+        Whoever does not want to wait for a slow one cancels (Ctrl-C); the run is recorded all the same.
+        """
+        for thread, over in self._threads:
+            await over.wait()
             if isinstance(thread.error, BrokenPipeError):
                 continue  # whoever read our output has gone; the CLI says so in its exit code
             done.handler_results.append(thread.result())
             if thread.error is not None:
                 what = f"handler {thread.handler.name!r} failed in step {self._step!r}: "
                 self._running.result.handler_errors.append(f"{what}{type(thread.error).__name__}: {thread.error}")
-        done.streamed = any(not thread.handler.silent for thread in self._threads)
+        done.streamed = any(not thread.handler.silent for thread, _ in self._threads)
 
     def _start(self, specs: HandlerSpecs, unit: Unit | None, tasks: frozenset[str] | None = None) -> None:
         folder = self._running.loaded.folder
         made: list[Handler] = [make_handler(name, values, self._out or sys.stdout, folder) for name, values in specs]
         made = [handler for handler in made if handler.silent or self._out is not None]
-        self._threads += [
-            HandlerThread(
+        loop = asyncio.get_running_loop()
+        for handler in made:
+            over = asyncio.Event()
+            thread = HandlerThread(
                 self._running.log, self._running.writer.run, self._step, handler, after=self._after,
                 tasks=tasks if unit is None else frozenset({unit.task}), unit="step" if unit is None else "task",
-            )
-            for handler in made
-        ]  # fmt: skip
+                over=functools.partial(_tell, loop, over),
+            )  # fmt: skip
+            self._threads.append((thread, over))
+
+
+def _tell(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
+    """From another thread; a run that nobody waited for has no loop any more."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(over.set)
 
 
 def _specs(options: ClaudeOptions) -> HandlerSpecs:

@@ -1,0 +1,425 @@
+"""Workflows as they go in practice: tasks that overlap, runs that are stopped, killed and watched, handlers that misbehave."""
+
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from retold.handlers import HANDLERS, Handler
+from retold.recorder.messages import Message
+from tests.children import DEADLINE_S, Folder, line_of, rest_of, wait_until
+from tests.e2e import NUMBERS, in_this_process, normalised, run_live, run_mock, step, write_workflow
+from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
+
+STREAMING = {"async_streaming": True, "stream_handler": "simple"}
+
+
+@pytest.fixture
+def here() -> Iterator[Folder]:
+    """The test's own working directory."""
+    folder = Folder(Path.cwd())
+    yield folder
+    folder.close()
+
+
+def batch(*names: str, **keys: Any) -> dict[str, Any]:
+    """A batch step whose tasks ask for their own names."""
+    return {"name": "tasks", "type": "claude_batch", "tasks": [{"id": name, "prompt": name} for name in names], **keys}
+
+
+# Overlapping tasks
+
+NAMES = ("one", "two", "three")
+
+REVERSED = """\
+[HH:MM:SS] [three] ASSISTANT: three looks.
+[HH:MM:SS] [three] TOOL USE: Glob
+[HH:MM:SS] [three] TOOL RESULT: no matches
+[HH:MM:SS] [two] ASSISTANT: two looks.
+[HH:MM:SS] [two] TOOL USE: Glob
+[HH:MM:SS] [two] TOOL RESULT: no matches
+[HH:MM:SS] [one] ASSISTANT: one looks.
+[HH:MM:SS] [one] TOOL USE: Glob
+[HH:MM:SS] [one] TOOL RESULT: no matches
+[HH:MM:SS] [three] ASSISTANT: three found nothing.
+[HH:MM:SS] [two] ASSISTANT: two found nothing.
+[HH:MM:SS] [one] ASSISTANT: one found nothing.
+
+✓ Stream completed: 18 messages (12 shown) in N.Ns
+"""
+
+
+def said(name: str, turn: int) -> bool:
+    """Whether the newest run has the answer (turn 2) of a task, or the result of its tool (turn 1)."""
+    log = retold.EventLog()
+    wanted = "result" if turn == 2 else "user"
+    return any(message.task == name and message.type == wanted for message in log.messages(log.find("last").run))
+
+
+def in_reverse(request: Request) -> Reply:
+    """Each task looks and then answers; the last task is served first, in both turns."""
+    messages = request.json["messages"]
+    name, turn = messages[0]["content"], 1 if len(messages) == 1 else 2
+    if name != NAMES[-1]:
+        wait_until(lambda: said(NAMES[NAMES.index(name) + 1], turn))
+    elif turn == 2:
+        wait_until(lambda: said(NAMES[0], 1))
+    if turn == 1:
+        return Reply([text(f"{name} looks."), tool_use("Glob", {"pattern": "*.x"})], stop_reason="tool_use")
+    return Reply([text(f"{name} found nothing.")])
+
+
+def test_tasks_answered_in_reverse_order_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line names its task, a task's own lines are in their order, and results stand in the order of the workflow."""
+    flow = write_workflow("w.yaml", batch(*NAMES, claude_options=STREAMING | {"allowed_tools": ["Glob"]}))
+    with MessagesServer(in_reverse) as server:
+        live = run_live(monkeypatch, server, flow)
+    assert normalised(live.output) == REVERSED
+    (done,) = live.result.steps
+    assert [(task.id, task.text, task.turns) for task in done.tasks] == [(n, f"{n} found nothing.", 2) for n in NAMES]
+    assert done.text == "\n\n".join(f"## {name}\n\n{name} found nothing." for name in NAMES)
+    mock = run_mock(flow)
+    assert mock.result.steps == live.result.steps
+    for name in NAMES:
+        assert [line for line in normalised(mock.output).splitlines() if f"[{name}]" in line] == [
+            line for line in REVERSED.splitlines() if f"[{name}]" in line
+        ]
+
+
+# Stopped, killed, watched
+
+SHOWN = "\n".join(f"[HH:MM:SS] [{name}] ASSISTANT: {name} begins." for name in ("a", "b"))
+
+
+def test_ctrl_c_leaves_a_closed_run_and_whole_lines(here: Folder) -> None:
+    """A batch stopped in the middle of two answers is cancelled and readable; a file holds whole lines, as the log has them."""
+    files = [
+        {"file": {"file_path": "w.log"}},
+        {"file": {"file_path": "w.jsonl", "format": "jsonl"}},
+        {"file": {"file_path": "w.json", "format": "json"}},
+    ]
+    options = {"async_streaming": True, "stream_handler": ["simple", *files]}
+    write_workflow("w.yaml", batch("a", "b", "c", claude_options=options, batch_config={"max_parallel": 2}))
+
+    def script(request: Request) -> Reply:
+        name = request.json["messages"][0]["content"]
+        return Reply([text(f"{name} begins.", pieces=20), text("and goes on", pieces=4)], hang_after=8)
+
+    with MessagesServer(script) as server:
+        child = here.spawn("run", "w.yaml", "--live", url=server.url)
+        wait_until(lambda: here.frames() == 16)
+        child.send_signal(signal.SIGINT)
+        out, err = rest_of(child)
+        assert server.wait_idle()
+        assert (server.calls, server.closed_early) == (2, 2)
+    assert (child.returncode, err) == (130, "")
+    run = here.newest()
+    assert run.status == "cancelled"
+    ended = {event.task: event.data["status"] for event in here.log.events(run.run, kinds=("task.ended",))}
+    assert ended == {"a": "cancelled", "b": "cancelled"}
+    assert normalised(in_this_process("show", "last").stdout) == normalised(out)
+    assert sorted(normalised(out).splitlines()[:2]) == SHOWN.splitlines()
+    recorded = [message.data for message in here.log.messages(run.run)]
+    assert [json.loads(line)["message"] for line in Path("w.jsonl").read_text().splitlines()] == recorded
+    assert [item["message"] for item in json.loads(Path("w.json").read_text())] == recorded
+    assert Path("w.log").read_text().endswith(f"✗ Stream error: cancelled after {len(recorded)} messages\n\n")
+
+
+def test_what_a_killed_run_has_shown_is_in_the_log(here: Folder) -> None:
+    """After `kill -9` every line on the screen and in a file is in the log, and the file's last line is whole."""
+    options = {"async_streaming": True, "stream_handler": ["simple", {"file": {"file_path": "w.jsonl", "format": "jsonl"}}]}
+    flow = write_workflow("w.yaml", step(claude_options=options))
+    blocks = [text(f"Block {number:03}.", pieces=20) for number in range(400)]
+    with MessagesServer([Reply(blocks, gap_s=0.002)]) as server:
+        child = here.spawn("run", flow, "--live", url=server.url)
+        lines = [line_of(child.stdout) for _ in range(40)]
+        child.kill()
+        lines += rest_of(child)[0].splitlines(keepends=True)
+    recorded = [message.data for message in here.log.messages(here.newest().run)]
+    texts = [data["message"]["content"][0]["text"] for data in recorded if data["type"] == "assistant"]
+    shown = [line.partition("ASSISTANT: ")[2].rstrip("\n") for line in lines if line.endswith("\n")]
+    assert 40 <= len(shown) <= len(texts) < 400
+    assert shown == texts[: len(shown)]
+    written = [json.loads(line)["message"] for line in Path("w.jsonl").read_text().splitlines()]
+    assert written == recorded[: len(written)]
+
+
+def test_console_tails_a_run_from_a_second_process(here: Folder) -> None:
+    """`retold tail --handler console` shows each message while the run waits for the next, and the statistics at its end."""
+    go_on = threading.Event()
+
+    def script(request: Request) -> Reply:
+        if len(request.json["messages"]) == 1:
+            return Reply([text("Looking."), tool_use("Glob", {"pattern": "*.x"})], stop_reason="tool_use")
+        assert go_on.wait(DEADLINE_S)
+        return Reply([text("Nothing there.")])
+
+    flow = write_workflow(
+        "talk.yaml", step(claude_options={"async_streaming": True, "stream_handler": "console", "allowed_tools": ["Glob"]})
+    )
+    with MessagesServer(script) as server:
+        run = here.spawn("run", flow, "--live", url=server.url)
+        first = [line_of(run.stdout) for _ in range(4)]
+        tail = here.spawn("tail", "--handler", "console")
+        seen = [line_of(tail.stdout) for _ in range(4)]
+        assert run.poll() is None
+        go_on.set()
+        (rest, _), (seen_rest, _) = rest_of(run), rest_of(tail)
+    assert normalised("".join(first)) == (
+        '=== talk: say ===\nlive run RUN, HH:MM:SS\n[HH:MM:SS] Looking.\n[HH:MM:SS] TOOL USE: Glob {"pattern": "*.x"}\n'
+    )
+    assert "".join(seen) + seen_rest == "".join(first) + rest
+    assert "Messages               6 (3 shown)\n" in seen_rest
+    assert (run.returncode, tail.returncode) == (0, 0)
+
+
+# Taken up again
+
+
+def three_steps(**keys: Any) -> Path:
+    """A workflow of three steps, each of which knows the one before, that is taken up again where it broke off."""
+    steps = [step("first", "one"), step("second", "two: {{steps.first.text}}"), step("third", "three: {{steps.second.text}}")]
+    return write_workflow("w.yaml", *steps, checkpoint_enabled=True, **keys)
+
+
+class Counting:
+    """A server's script that answers `<prompt>!` and can be told to hang or to fail at a prompt."""
+
+    def __init__(self, **bad: Reply) -> None:
+        self.bad = bad
+        self.asked: list[str] = []
+
+    def __call__(self, request: Request) -> Reply:
+        prompt = request.json["messages"][0]["content"]
+        self.asked.append(prompt.partition(":")[0])
+        return self.bad.get(self.asked[-1]) or Reply([text(f"{self.asked[-1]}!")])
+
+
+FAILING = Reply(status=400, error=("invalid_request_error", "no"))
+
+
+def checkpoints() -> list[str]:
+    return sorted(path.name for path in Path(".retold/checkpoints").iterdir())
+
+
+def test_killed_run_is_taken_up_by_the_next(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `kill -9` in step 2 of 3 the next run asks for steps 2 and 3 only, and its cassette replays all three."""
+    flow, script = three_steps(), Counting(two=Reply([text("tw")], hang_after=4))
+    with MessagesServer(script) as server:
+        child = here.spawn("run", flow, "--live", url=server.url)
+        wait_until(lambda: len(script.asked) == 2 and here.frames() > 7)
+        child.kill()
+        child.wait()
+        assert (script.asked, checkpoints()) == (["one", "two"], ["w.live.json"])
+        script.bad.clear()
+        again = run_live(monkeypatch, server, flow)
+        assert script.asked == ["one", "two", "two", "three"]
+        assert checkpoints() == []
+        assert [done.resumed for done in again.result.steps] == [True, False, False]
+        assert server.requests[-1].json["messages"][0]["content"] == "three: two!"
+        whole = run_mock(flow)
+        assert [done.text for done in whole.result.steps] == ["one!", "two!", "three!"]
+        assert [done.resumed for done in whole.result.steps] == [False, False, False]
+        assert whole.result.notes == []
+        run_live(monkeypatch, server, flow)
+        assert script.asked[4:] == ["one", "two", "three"]
+
+
+def test_changed_step_and_those_after_it_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are taken over up to the first one that was changed since."""
+    flow, script = three_steps(), Counting(three=FAILING)
+    with MessagesServer(script) as server:
+        assert run_live(monkeypatch, server, flow).result.status == "failed"
+        flow.write_text(flow.read_text().replace("two: ", "two, again: "))
+        assert run_live(monkeypatch, server, flow).result.status == "failed"
+        assert script.asked == ["one", "two", "three", "two, again", "three"]
+        script.bad.clear()
+        flow.write_text(flow.read_text().replace("prompt: one", "prompt: uno"))
+        assert run_live(monkeypatch, server, flow).result.ok
+    assert script.asked[5:] == ["uno", "two, again", "three"]
+
+
+def test_step_whose_file_changed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is what it asks, and the text of a file is part of that; its name is not enough."""
+    Path("about.txt").write_text("cats")
+    parts = [{"type": "static", "content": "one"}, {"type": "file", "path": "about.txt"}]
+    flow = write_workflow("w.yaml", step("first", parts), step("second", "two"), checkpoint_enabled=True)
+    script = Counting(two=FAILING)
+    with MessagesServer(script) as server:
+        for about in ("cats", "cats", "dogs"):
+            Path("about.txt").write_text(about)
+            run_live(monkeypatch, server, flow)
+    assert script.asked == ["one\n\ncats", "two", "two", "one\n\ndogs", "two"]
+
+
+def test_resumed_session_knows_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of one session that were finished by two runs are the history of the third."""
+    steps = [
+        {"name": name, "type": "claude_session", "prompt": name, "session_config": {"session_name": "s"}}
+        for name in ("one", "two", "three")
+    ]
+    flow = write_workflow("w.yaml", *steps, checkpoint_enabled=True)
+    refused: list[str] = ["two", "three"]
+
+    def script(request: Request) -> Reply:
+        prompt = request.json["messages"][-1]["content"]
+        if prompt in refused:
+            refused.remove(prompt)
+            return FAILING
+        return Reply([text(f"{prompt}!")])
+
+    with MessagesServer(script) as server:
+        results = [run_live(monkeypatch, server, flow).result for _ in range(3)]
+        assert [result.status for result in results] == ["failed", "failed", "completed"]
+        assert history(server)[-1] == ["one", "one!", "two", "two!", "three"]
+        assert server.calls == 5
+    whole = run_mock(flow).result
+    assert [(done.text, done.resumed) for done in whole.steps] == [("one!", False), ("two!", False), ("three!", False)]
+    assert whole.notes == []
+
+
+def test_finished_run_makes_no_later_run_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended well leaves no checkpoint; nor does a mock run, which has one of its own while it runs."""
+    flow, script = three_steps(checkpoint_dir="points"), Counting()
+    with MessagesServer(script) as server:
+        for _ in range(2):
+            run_live(monkeypatch, server, flow)
+            assert not any(done.resumed for done in run_mock(flow).result.steps)
+            assert list(Path("points").iterdir()) == []
+    assert script.asked == ["one", "two", "three"] * 2
+
+
+def test_resumed_run_that_breaks_off_again_is_taken_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken over once is taken over again, and the cassette holds each step once."""
+    flow, script = three_steps(), Counting(two=FAILING)
+    with MessagesServer(script) as server:
+        run_live(monkeypatch, server, flow)
+        script.bad = {"three": FAILING}
+        run_live(monkeypatch, server, flow)
+        script.bad = {}
+        assert run_live(monkeypatch, server, flow).result.ok
+    assert script.asked == ["one", "two", "two", "three", "three"]
+    assert [exchange.step for exchange in retold.read_cassette("cassettes/w.yaml").exchanges] == ["first", "second", "third"]
+    assert run_mock(flow).result.notes == []
+
+
+# Sessions over runs
+
+
+def talk_on(**config: Any) -> Path:
+    """A workflow whose only step continues a session."""
+    one = {"name": "say", "type": "claude_session", "prompt": "And then?", "session_config": {"session_name": "s", **config}}
+    return write_workflow("w.yaml", one)
+
+
+def history(server: MessagesServer) -> list[list[str]]:
+    """What each request had been told before: the texts of its messages."""
+    found = []
+    for request in server.requests:
+        contents = [message["content"] for message in request.json["messages"]]
+        found.append([content if isinstance(content, str) else content[0]["text"] for content in contents])
+    return found
+
+
+def test_persistent_session_goes_on_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later live run continues it from the log; a mock run retells what its recording continued, whatever log it has."""
+    flow = talk_on(persist=True)
+    with MessagesServer([Reply([text(answer)]) for answer in ("Morning.", "Noon.", "Night.")]) as server:
+        first = run_live(monkeypatch, server, flow)
+        run_mock(flow)
+        second = run_live(monkeypatch, server, flow)
+        assert history(server)[1] == ["And then?", "Morning.", "And then?"]
+        assert first.result.steps[0].session_id == second.result.steps[0].session_id
+        run_mock(flow)
+        run_live(monkeypatch, server, flow)
+        assert history(server)[2] == ["And then?", "Morning.", "And then?", "Noon.", "And then?"]
+    for log in (retold.EventLog(), retold.EventLog("other.db")):
+        assert run_mock(flow, log=log).text == "Night."
+
+
+@pytest.mark.parametrize("config", [{}, {"persist": True, "continue_on_restart": False}])
+def test_session_that_is_not_continued_begins_anew(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+    """Without `persist`, or with `continue_on_restart: false`, a run knows nothing of the one before."""
+    flow = talk_on(**config)
+    with MessagesServer([Reply([text("Morning.")]), Reply([text("Noon.")])]) as server:
+        for _ in range(2):
+            run_live(monkeypatch, server, flow)
+        assert history(server) == [["And then?"]] * 2
+
+
+def test_turns_of_a_session_count_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`max_turns` is how many turns the conversation has in all, whichever run they were in."""
+    flow = talk_on(persist=True, max_turns=2)
+    with MessagesServer([Reply([text("Morning.")]), Reply([text("Noon.")])]) as server:
+        results = [run_live(monkeypatch, server, flow).error for _ in range(3)]
+    assert results == [None, None, "session 's' has used the 2 turns of its max_turns"]
+
+
+# Handlers that misbehave
+
+
+class Bad(Handler):
+    """Waits in its first message until it may go on, then fails."""
+
+    name = "bad"
+    go_on: threading.Event
+
+    def message(self, message: Message) -> bool:
+        assert self.go_on.wait(DEADLINE_S)
+        raise ZeroDivisionError(message.type)
+
+
+def test_bad_handlers_neither_delay_nor_break_a_live_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a handler hangs in its first message both turns are asked and recorded; its crash costs only the exit code."""
+    monkeypatch.setitem(HANDLERS, "bad", Bad)
+    monkeypatch.setattr(Bad, "go_on", threading.Event(), raising=False)
+    recorded: list[int] = []
+
+    def watch() -> None:
+        log = retold.EventLog()
+        wait_until(lambda: log.path.exists() and bool(log.runs()))
+        run = log.find("last").run
+        recorded.append(sum(event.kind == "message" for event in log.follow(run, until=lambda event: event.kind == "step.ended")))
+        Bad.go_on.set()
+
+    flow = write_workflow(
+        "w.yaml", step(claude_options={"async_streaming": True, "stream_handler": ["bad", "simple"], "allowed_tools": ["Glob"]})
+    )
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    asks = Reply([tool_use("Glob", {"pattern": "*.x"})], stop_reason="tool_use")
+    with MessagesServer([asks, Reply([text("Nothing.")])]) as server:
+        live = run_live(monkeypatch, server, flow)
+    watcher.join(DEADLINE_S)
+    assert recorded == [5]
+    assert live.result.handler_errors == ["handler 'bad' failed in step 'say': ZeroDivisionError: system"]
+    assert (live.result.status, live.result.ok) == ("completed", False)
+    assert live.output.endswith("✓ Stream completed: 5 messages (3 shown) in 0.0s\n")
+    assert run_mock(flow, handlers=[]).text == "Nothing."
+
+
+def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> None:
+    """Whoever does not want to wait for a slow handler leaves; what was said is recorded whole."""
+    Path("slow.py").write_text(
+        "import threading\n\ndef go(message):\n    print('stuck', flush=True)\n    threading.Event().wait()\n"
+    )
+    child = here.spawn("run", NUMBERS, "--handler", "callback:module=slow,function=go", PYTHONPATH=str(here.path))
+    line_of(child.stdout)
+    wait_until(lambda: bool([*here.log.events(here.newest().run, kinds=("step.ended",))]))
+    child.send_signal(signal.SIGINT)
+    assert rest_of(child) == ("", "")
+    assert (child.returncode, here.newest().status) == (130, "cancelled")
+
+
+def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.exit` in a callback ends its calls, not the run, and is named like any other failure."""
+    Path("leaving.py").write_text("import sys\n\ndef go(message):\n    sys.exit('enough')\n")
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    ran = run_mock(NUMBERS, handlers=[("callback", {"module": "leaving", "function": "go"})])
+    assert ran.result.handler_errors == ["handler 'callback' failed in step 'count': SystemExit: enough"]
+    assert (ran.result.status, ran.result.ok) == ("completed", False)
