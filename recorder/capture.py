@@ -197,9 +197,9 @@ class Capture:
             return
         step, task, exchange = self.place.step, self.place.task, self.exchange
         t_ns = None if self._clock is None else self._clock()
+        self._sha256.update(b"".join([piece.data for piece in pieces]))
         entries: list[Entry] = []
         for data, is_frame in pieces:
-            self._sha256.update(data)
             self._frames += is_frame
             entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
             messages = self.fold.feed(data) if is_frame else self._fold_chunk(data)

@@ -101,13 +101,14 @@ class Fold:
 
     def _plain_delta(self, number: bytes, key: bytes, text: bytes) -> None:
         """`_delta` of one string, for a delta in its usual form; without escapes its text needs no JSON parser."""
-        index = int(number)
-        if index not in self._open:
-            self._open[index] = {}
         value = text.decode("utf-8", "replace")
-        self._grown.setdefault(index, {}).setdefault(key.decode(), []).append(
-            value if b"\\" not in text else json.loads(f'"{value}"')
-        )
+        if b"\\" in text:
+            value = json.loads(f'"{value}"')
+        index, name = int(number), key.decode()
+        try:
+            self._grown[index][name].append(value)
+        except KeyError:
+            self._delta(index, {name: value})
 
     def _close(self, index: int) -> list[dict[str, Any]]:
         block = self._open.pop(index, None)

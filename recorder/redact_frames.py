@@ -91,7 +91,9 @@ class FrameRedactor:
         if self._start.search(frame) is not None or (delta := PLAIN_DELTA.fullmatch(frame)) is None:
             return False
         index, _, text = delta.groups()
-        block = self._blocks.setdefault(index, _Block())
+        block = self._blocks.get(index)
+        if block is None:
+            block = self._blocks[index] = _Block()
         if block.swallowing or (block.tail and self._start.search(block.tail + text[: _MIN_PREFIX - 1]) is not None):
             return False
         block.tail = (block.tail + text)[-(_MIN_PREFIX - 1) :]

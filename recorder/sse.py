@@ -73,8 +73,8 @@ def _ends_with_blank_line(data: bytes) -> bool:
 
 
 PLAIN_DELTA = re.compile(
-    rb'event: content_block_delta\ndata: \{"type":"content_block_delta","index":(0|[1-9]\d{0,8}),"delta":'
-    rb'\{"type":"\w+","(?!type")(\w+)":"([^"\\\x00-\x1f]*(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*)*)"\} *\} *\n\n'
+    rb'event: content_block_delta\ndata: \{"type":"content_block_delta","index":(0|[1-9]\d{0,8}+),"delta":\{"type":"\w++",'
+    rb'"(?!type")(\w++)":"([^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+)"\} *+\} *+\n\n'
 )
 """A delta as the API sends nearly all of them: index, name and text of its one string, which stands as JSON has it escaped.
 

@@ -75,7 +75,7 @@ class RunWriter:
 
 def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
     """The entries as the next events of the writer's run: numbered, timed, chained."""
-    seq, before, t_ns = writer.seq, writer.hash, writer.t_ns
+    run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
     now_ns, wall_ns = writer.now_ns(), time.time_ns()
     events = []
     for kind, payload, step, task, exchange, at_ns in entries:
@@ -86,7 +86,7 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
         if kind not in ("frame", "chunk"):
             payload = writer.redactor.json(payload)
         digest = sha256(payload).digest()
-        before = seal(before, SCHEMA, writer.run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
-        events.append(Event(writer.run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before))
+        before = seal(before, SCHEMA, run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
+        events.append(Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before))
         seq += 1
     return events
