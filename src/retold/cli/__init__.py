@@ -75,31 +75,34 @@ def _piped(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-for name, function in (
-    ("run", run.run),
-    ("record", record.record),
-    ("replay", replay.replay),
-    ("serve", serve.serve),
-    ("proxy", serve.proxy),
-    ("ls", ls.ls),
-    ("show", show.show),
-    ("play", play.play),
-    ("tail", tail.tail),
-    ("import", import_.import_),
-    ("export", export.export),
-    ("diff", diff.diff),
-    ("view", view.view),
-    ("search", search.search),
-    ("stats", stats.stats),
-    ("verify", verify.verify),
-    ("erase", erase.erase),
-    ("redact", redact.redact),
-    ("prune", prune.prune),
-    ("validate", validate.validate),
-    ("schema", schema.schema),
-    ("doctor", doctor.doctor),
-):
-    app.command(name)(_piped(function))
+COMMANDS = (
+    ("run", run.run, "Run a workflow, offline or live."),
+    ("record", record.record, "Run any program and record what it asks the API."),
+    ("replay", replay.replay, "Run any program against a recording, offline."),
+    ("serve", serve.serve, "Answer any client from cassettes."),
+    ("proxy", serve.proxy, "Record what clients ask the API, until stopped."),
+    ("ls", ls.ls, "List the runs in the log."),
+    ("show", show.show, "Show the messages of a run."),
+    ("play", play.play, "Watch a recording at its own pace."),
+    ("tail", tail.tail, "Follow a run while it goes on."),
+    ("import", import_.import_, "Import recordings into the log."),
+    ("export", export.export, "Export a run."),
+    ("diff", diff.diff, "Compare two recordings by meaning."),
+    ("view", view.view, "Look at runs in a browser."),
+    ("search", search.search, "Search messages, prompts and tools of all runs."),
+    ("stats", stats.stats, "Account for tokens, cost, errors and times."),
+    ("verify", verify.verify, "Check that the log was not changed."),
+    ("erase", erase.erase, "Erase a run, a message or a text for good."),
+    ("redact", redact.redact, "Replace what a pattern finds in every run."),
+    ("prune", prune.prune, "Remove runs that are old."),
+    ("validate", validate.validate, "Check workflow files, every error at once."),
+    ("schema", schema.schema, "Print the JSON Schema of workflow files."),
+    ("doctor", doctor.doctor, "Say what is installed and what is in the way."),
+)
+"""Each command by its name, and what the list of commands says of it in one line of 80 columns."""
+
+for name, function, says in COMMANDS:
+    app.command(name, short_help=says)(_piped(function))
 
 
 def main() -> None:
