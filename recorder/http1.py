@@ -10,8 +10,9 @@ import contextlib
 import json
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -34,13 +35,17 @@ STOPPED = "stopped"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request as a client sent it: target in origin form, headers in their order and case, the whole body."""
+    """A request as a client sent it: target in origin form, headers in their order and case, the whole body.
+
+    `arrived_ns` is when it was whole, on the monotonic clock.
+    """
 
     method: str
     target: str
     headers: Headers
     body: bytes
     http_version: str = "1.1"
+    arrived_ns: int = field(default_factory=time.monotonic_ns)
 
     def header(self, name: str) -> str | None:
         return header(self.headers, name)

@@ -154,7 +154,7 @@ def _appending(
 
     `open_uses` are the ids of the tools that were asked for and whose results are not recorded yet.
     """
-    for result in _results_in(exchange.request.body, open_uses):
+    for result in results_in(exchange.request.body, open_uses):
         writer.append(Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=began_ns))
     at = began_ns
     capture = Capture(
@@ -184,7 +184,7 @@ def _appending(
     open_uses |= {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
 
 
-def _results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:
+def results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:
     """The tool results in a request that answer tools of earlier exchanges; each is taken once."""
     if not open_uses or b"tool_result" not in body:
         return []

@@ -16,12 +16,13 @@ from .modes import ENVIRONMENT, RecordMode, in_ci
 from .recorder.capture import Capture, Place
 from .recorder.cassette import read_cassette, write_cassette
 from .recorder.errors import BlockedError, CassetteError, CassetteMissing, MissError
+from .recorder.events import Entry, encode
 from .recorder.exchange import Exchange, Request, header
 from .recorder.log import EventLog
 from .recorder.messages import Session
 from .recorder.redact import Redactor
 from .recorder.tee import Recorder, Send, SendAsync, tee, to_request
-from .recorder.transfer import exchanges_of
+from .recorder.transfer import exchanges_of, results_in
 from .recorder.writer import RunWriter
 from .replay.drift import drift_between
 from .replay.faults import Faults, Telling, whole
@@ -73,6 +74,8 @@ class UsedCassette:
         self._log: EventLog | None = None
         self._writer: RunWriter | None = None
         self._calls: list[tuple[str, Capture]] = []
+        self._answering: list[Capture] = []
+        self._tool_uses: set[str] = set()
         self._lock = threading.Lock()
         self._open: list[Capture] = []
         self._verified: list[tuple[Exchange | None, Capture]] = []
@@ -217,15 +220,25 @@ class UsedCassette:
         key = sha256(self._matcher.key(filtered).encode("utf-8", "surrogatepass")).hexdigest()
         with self._lock:
             writer = self._run_writer("live")
+            self._note_tool_results(writer, filtered)
             capture = Capture(
                 writer, filtered, place=self._place(filtered, key), session=self._session, redactor=self._redactor,
                 price=self._settings.price,
             )  # fmt: skip
             self._calls.append((key, capture))
+            self._answering.append(capture)
             self._open = [other for other in self._open if other.ending is None] + [capture]
             if self.record_mode == "verify":
                 self._verified.append((self._matcher.take_if_any(filtered), capture))
         return capture
+
+    def _note_tool_results(self, writer: RunWriter, request: Request) -> None:
+        """What a program answers its model's tools with is a message of the run; it comes with the program's next request."""
+        for capture in [capture for capture in self._answering if capture.ending is not None]:
+            self._answering.remove(capture)
+            self._tool_uses |= {str(block.get("id")) for block in capture.fold.content if block.get("type") == "tool_use"}
+        for result in results_in(request.body, self._tool_uses):
+            writer.append(Entry("message", encode(self._session.tool_result(result))))
 
     def _place(self, request: Request, key: str) -> Place:
         """Which call, and which attempt of it: the SDK counts its retries in a header.

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import unquote
 
@@ -73,7 +73,7 @@ class Serving:
                 if name is not None
                 else f"name a cassette, by the path /cassette/NAME or the header {CASSETTE_HEADER}; there are {known}."
             )
-        return use, Asked(asked.method, target, asked.headers, asked.body, asked.http_version)
+        return use, replace(asked, target=target)
 
     def health(self) -> bytes:
         """Answers /health: that the server is there, and what has become of its cassettes."""
