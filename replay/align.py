@@ -1,8 +1,9 @@
 """The aligner: which messages of one stream are those of another. Pure, on keys that are equal where messages mean the same.
 
-What is equal at both ends is trimmed first. Keys that stand exactly once on either side then anchor the rest (patience: the
-longest chain of them that keeps its order), and each gap between anchors is treated in the same way. So two nearly equal
-streams cost little more than counting their keys. Where every key of a gap repeats, short runs of keys are taken together
+Two nearly equal streams are walked: what is equal is skipped, and after an edit the streams are in step again where a long
+enough run of keys is equal. This costs little more than comparing them. From where no step is found nearby, keys that stand
+exactly once on either side anchor the rest (patience: the longest chain of them that keeps its order), and each gap between
+anchors is treated in the same way. Where every key of a gap repeats, short runs of keys are taken together
 until some are unique. What is left is small as a rule, and Myers' algorithm finds its shortest script; where it is not (two
 unlike streams of few keys) a budget bounds time and memory, and the script is good instead of the shortest.
 
@@ -13,6 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
+
+IN_STEP = 8
+"""So many equal keys after an edit say that two streams are in step again."""
+
+NEAR = 80
+"""How many keys of both sides together an edit may span for that."""
 
 SMALL = 64
 """A gap of at most this many keys goes to Myers at once."""
@@ -84,7 +91,7 @@ def script(a: Sequence[Any], b: Sequence[Any]) -> list[Op]:
 def _align(a: list[Any], b: list[Any]) -> list[Block]:
     found: list[Block] = []
     myers = _Myers(BUDGET)
-    todo: list[_Region | Block] = [_Region(0, len(a), 0, len(b))]
+    todo = _walked(a, b)[::-1]
     while todo:  # popped from the left end of what is left, so that blocks are found in order
         item = todo.pop()
         if isinstance(item, Block):
@@ -92,6 +99,48 @@ def _align(a: list[Any], b: list[Any]) -> list[Block]:
         else:
             todo.extend(reversed(_split(a, b, item, myers)))
     return found
+
+
+def _walked(a: list[Any], b: list[Any]) -> list[_Region | Block]:
+    """Blocks and the edits between them, as far as the streams come into step again; then one region with the rest."""
+    parts: list[_Region | Block] = []
+    i = j = 0
+    while i < len(a) and j < len(b) and len(a) + len(b) > SMALL:
+        size = _equal_from(a, i, b, j)
+        parts.append(Block(i, j, size))
+        i, j = i + size, j + size
+        step = _next_step(a, i, b, j)
+        if step is None:
+            break
+        parts.append(_Region(i, step[0], j, step[1]))
+        i, j = step
+    return [*parts, _Region(i, len(a), j, len(b))]
+
+
+def _equal_from(a: list[Any], i: int, b: list[Any], j: int) -> int:
+    """How many keys from there on are equal; whole slices are compared, for that is fast."""
+    start, size = i, 64
+    while True:
+        part_a, part_b = a[i : i + size], b[j : j + size]
+        if part_a != part_b or not part_a:
+            same = next(
+                (at for at, (x, y) in enumerate(zip(part_a, part_b, strict=False)) if x != y), min(len(part_a), len(part_b))
+            )
+            return i + same - start
+        i, j, size = i + size, j + size, min(size * 2, 2048)
+        if i >= len(a):
+            return len(a) - start
+
+
+def _next_step(a: list[Any], i: int, b: list[Any], j: int) -> tuple[int, int] | None:
+    """The nearest place from which on the streams are equal for a while, or None."""
+    for span in range(1, NEAR + 1):
+        for x, y in zip(range(i, i + span + 1), range(j + span, j - 1, -1), strict=True):
+            if x < len(a) and y < len(b) and a[x] == b[y]:
+                run = a[x : x + IN_STEP]
+                if len(run) == IN_STEP and run == b[y : y + IN_STEP]:
+                    return x, y
+    return None
 
 
 def _add(found: list[Block], block: Block) -> None:

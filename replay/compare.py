@@ -9,7 +9,7 @@ has moved. Kinds of items that one recording cannot know (stream-json has no req
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from .align import pair_up, script
 from .changes import EVERYTHING, Change, Focus
@@ -29,8 +29,7 @@ TIMES = frozenset({"duration_ms", "ttft_ms"})
 """Totals that differ with every run: compared only where a tolerance says how."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A line of the alignment: two items that are one and the same, or changed, or an item that only one side has."""
 
     a: Item | None

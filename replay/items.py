@@ -46,11 +46,11 @@ class Item:
     key: str = ""
 
     @classmethod
-    def of(cls, kind: str, value: Mapping[str, Any], turn: int, *, seq: int | None = None, t_ns: int | None = None) -> "Item":
+    def of(cls, kind: str, value: dict[str, Any], turn: int, *, seq: int | None = None, t_ns: int | None = None) -> "Item":
         """An item of a JSON object as recorded."""
         volatile: dict[str, Any] = {}
         # What is volatile in a request, the rules of matching have taken out; a tool's schema may well have a field `id`.
-        counts = dict(value) if kind == "request" else dict(_counting(value, "", volatile))
+        counts = value if kind == "request" else _counting(value, "", volatile)
         return cls(kind, counts, volatile, turn, seq, t_ns, key_of(kind, counts))
 
     @property
@@ -69,21 +69,23 @@ class Item:
 
 def key_of(kind: str, value: Any) -> str:
     """A digest that items which mean the same have in common."""
-    text = json.dumps([kind, value], sort_keys=True, separators=(",", ":"))
-    return sha256(text.encode()).hexdigest()[:32]
+    return sha256(_canonical([kind, value]).encode()).hexdigest()[:32]
+
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
 
 def _counting(value: Any, path: str, volatile: dict[str, Any]) -> Any:
-    if isinstance(value, Mapping):
+    """What counts of a JSON value; what is volatile goes to `volatile`, by path."""
+    if isinstance(value, dict):
         kept = {}
         for key, item in value.items():
-            at = f"{path}.{key}" if path else str(key)
             if key in VOLATILE or key.endswith("_ms") or (key == "data" and value.get("type") == "redacted_thinking"):
-                volatile[at] = item
-            elif key == "input" and isinstance(item, Mapping):
-                kept[key] = dict(item)
+                volatile[f"{path}.{key}" if path else key] = item
+            elif isinstance(item, dict | list) and key != "input":
+                kept[key] = _counting(item, f"{path}.{key}" if path else key, volatile)
             else:
-                kept[key] = _counting(item, at, volatile)
+                kept[key] = item
         return kept
     if isinstance(value, list):
         return [_counting(item, f"{path}[{number}]", volatile) for number, item in enumerate(value)]
@@ -167,7 +169,7 @@ class Conversation:
         if options != self.options:
             turn.before.append(Item.of("request", options, number, seq=seq, t_ns=t_ns))
             self.options = options
-        messages = [message for message in body.get("messages") or () if isinstance(message, Mapping)]
+        messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
         new = messages[self.asked :]
         if self.asked and new and new[0].get("role") == "assistant":
             new = new[1:]  # the answer before, recorded as such
@@ -216,7 +218,7 @@ class Conversation:
         turn = self._use_turn.get(use, self.turn)
         self._turns[turn].results.append(Item.of("tool_result", value, turn, seq=seq, t_ns=t_ns))
 
-    def answer(self, turn: int, value: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
+    def answer(self, turn: int, value: dict[str, Any], *, seq: int | None, t_ns: int | None) -> None:
         """How an answer ended."""
         self._turns[turn].answer.append(Item.of("answer", value, turn, seq=seq, t_ns=t_ns))
 
@@ -234,4 +236,4 @@ class Conversation:
 
 
 def _is_text(block: Any) -> bool:
-    return isinstance(block, Mapping) and block.get("type") == "text" and not block.get("citations")
+    return isinstance(block, dict) and block.get("type") == "text" and not block.get("citations")

@@ -184,10 +184,7 @@ class Reader:
 
     def _place(self, data: Mapping[str, Any], label: Label) -> Conversation:
         """Where a message belongs that no exchange brought: a result to its tool use, anything else to the latest of its step."""
-        content = (data.get("message") or {}).get("content") if isinstance(data.get("message"), Mapping) else None
-        uses = (
-            {block.get("tool_use_id") for block in content if isinstance(block, Mapping)} if isinstance(content, list) else set()
-        )
+        uses = {block.get("tool_use_id") for block in _content(data)} if data.get("type") == "user" else set()
         own = [conversation for conversation in reversed(self._conversations) if conversation.label == label]
         for conversation in own:
             if any(conversation.uses(use) for use in uses):
@@ -268,12 +265,12 @@ class Reader:
         return tuple(conversation.stream() for conversation in self._conversations)
 
 
-def _content(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _content(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     message = data.get("message")
-    content = message.get("content") if isinstance(message, Mapping) else None
+    content = message.get("content") if isinstance(message, dict) else None
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
-    return [block for block in content if isinstance(block, Mapping)] if isinstance(content, list) else []
+    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
 
 
 def error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:

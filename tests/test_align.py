@@ -5,7 +5,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retold.replay import align as aligner
@@ -49,6 +49,7 @@ def stream(number: int, edits: float, kinds: int) -> tuple[list[str], list[str]]
 
 
 @given(pairs)
+@settings(deadline=None)
 def test_the_script_makes_b_of_a(both: tuple[list[str], list[str]]) -> None:
     """Every key of both stands in exactly one step, and following the steps from A yields B."""
     a, b = both
@@ -59,17 +60,20 @@ def test_the_script_makes_b_of_a(both: tuple[list[str], list[str]]) -> None:
 
 
 @given(pairs)
+@settings(deadline=None)
 def test_the_alignment_of_the_mirrored_pair_is_the_mirrored_alignment(both: tuple[list[str], list[str]]) -> None:
     a, b = both
     assert align(b, a) == [Block(block.b, block.a, block.size) for block in align(a, b)]
 
 
 @given(keys)
+@settings(deadline=None)
 def test_a_stream_is_equal_to_itself(a: list[str]) -> None:
     assert script(a, a) == ([Op("equal", 0, len(a), 0, len(a))] if a else [])
 
 
 @given(pairs)
+@settings(deadline=None)
 def test_a_small_script_is_the_shortest(both: tuple[list[str], list[str]]) -> None:
     """Where the budget suffices as much as possible is kept."""
     a, b = both
@@ -77,8 +81,12 @@ def test_a_small_script_is_the_shortest(both: tuple[list[str], list[str]]) -> No
 
 
 @pytest.mark.parametrize(("small", "longest", "budget"), [(0, 512, 10**6), (0, 2, 30), (64, 1, 10**6), (4, 512, 1)])
-def test_the_script_is_right_whatever_the_limits(small: int, longest: int, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Anchors, runs, stretches of a script and a used-up budget all leave a script that makes B of A."""
+@pytest.mark.parametrize("in_step", [2, 100])
+def test_the_script_is_right_whatever_the_limits(
+    small: int, longest: int, budget: int, in_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Walking, anchors, runs, stretches of a script and a used-up budget all leave a script that makes B of A."""
+    monkeypatch.setattr(aligner, "IN_STEP", in_step)
     monkeypatch.setattr(aligner, "SMALL", small)
     monkeypatch.setattr(aligner, "MAX_SCRIPT", longest)
     monkeypatch.setattr(aligner, "BUDGET", budget)
@@ -133,6 +141,7 @@ def test_a_large_rewrite_is_not_scored_pair_by_pair() -> None:
 
 
 @given(st.text(st.sampled_from("ab .\n"), max_size=40), st.text(st.sampled_from("ab .\n"), max_size=40))
+@settings(deadline=None)
 def test_woven_words_are_both_texts(a: str, b: str) -> None:
     """Without what was added it is the one text, without what was removed the other."""
     found = weave(a, b)
