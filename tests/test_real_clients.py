@@ -1,0 +1,92 @@
+"""Claude Code, the TypeScript SDK and curl, recorded and replayed: programs that know nothing of retold.
+
+They are large or of another language; where one is not installed its tests are skipped. `.ci/run` installs what it can.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import retold
+from tests import claude_code
+from tests.conftest import Cli
+from tests.messages_server import MessagesServer, Reply, http_error, text
+
+CLAUDE_CODE = claude_code.find()
+NODE_SDK = claude_code.CLIENTS / "node_modules" / "@anthropic-ai" / "sdk"
+
+STREAMS = [
+    Reply([text("As it comes.")]),
+    http_error(529, headers={"retry-after-ms": "1"}),
+    Reply([text("Packed, and a little slower.")], encoding="gzip", gap_s=0.002),
+    Reply([text("This one breaks off.")], cut_after=5),
+    Reply([text("This one fails.")], error_event_after=5),
+]
+
+
+@pytest.mark.claude_code
+@pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
+@pytest.mark.parametrize("prompt", ["GO-TEXT", "GO-TOOLS", "GO-AGENT", "GO-ERROR", "GO-CUT"])
+def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) -> None:
+    """The same messages in every turn, offline, in another home, session and date."""
+    assert CLAUDE_CODE is not None
+    command = claude_code.command(CLAUDE_CODE, prompt)
+    homes = [tmp_path / "one", tmp_path / "two"]
+    for home in homes:
+        home.mkdir()
+    environments = [claude_code.ENVIRONMENT | {"HOME": str(home)} for home in homes]
+    with MessagesServer(claude_code.Script()) as server:
+        recorded = cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *command, env=environments[0], input="")
+    Path("note.txt").unlink(missing_ok=True)
+    cassette = Path("c.yaml").read_text()
+    date = retold.read_cassette("c.yaml").exchanges[0].recorded_at[:10]
+    assert f"date is {date}" in cassette
+    Path("c.yaml").write_text(cassette.replace(f"date is {date}", "date is 2025-02-03"))
+    replayed = cli("replay", "c.yaml", "--", *command, env=environments[1], input="")
+    assert (recorded.returncode, replayed.returncode) == (0, 0), replayed.stderr
+    assert claude_code.turns(replayed.stdout, str(homes[1])) == claude_code.turns(recorded.stdout, str(homes[0]))
+    assert "exchanges not played" not in replayed.stderr
+    assert "(matched as claude-code)" in replayed.stderr
+
+
+@pytest.mark.claude_code
+@pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
+def test_claude_code_shows_a_miss_and_does_not_ask_again(cli: Cli) -> None:
+    assert CLAUDE_CODE is not None
+    with MessagesServer(claude_code.Script()) as server:
+        command = claude_code.command(CLAUDE_CODE, "GO-TEXT")
+        cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *command, env=claude_code.ENVIRONMENT, input="")
+    command = claude_code.command(CLAUDE_CODE, "GO-ELSEWHERE")
+    replayed = cli("replay", "c.yaml", "--", *command, env=claude_code.ENVIRONMENT, input="")
+    difference = 'recorded "GO-TEXT", now "GO-ELSEWHERE"'
+    assert difference in replayed.stdout.replace('\\\\\\"', '"').replace('\\"', '"')
+    assert difference in replayed.stderr
+    assert "more after it" not in replayed.stderr
+    assert replayed.returncode == 3
+
+
+@pytest.mark.skipif(shutil.which("node") is None or not NODE_SDK.is_dir(), reason="the TypeScript SDK is not installed")
+def test_the_typescript_sdk_gets_the_same_bytes(cli: Cli) -> None:
+    """Also of a stream that breaks off, of one with an error in it, and of a 529 that it repeats by itself."""
+    client = ["node", str(Path(__file__).parent / "typescript.mjs"), "a", "b", "c", "d"]
+    env = {"RETOLD_CLIENTS": str(claude_code.CLIENTS), "ANTHROPIC_API_KEY": "test-key"}
+    with MessagesServer(STREAMS) as server:
+        recorded = cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *client, env=env)
+    replayed = cli("replay", "c.yaml", "--", *client, env=env)
+    assert replayed.stdout == recorded.stdout
+    assert [line.split(",")[0] for line in recorded.stdout.splitlines()[4:]] == ["[200", "[529", "[200", "[200", "[200"]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_curl_gets_the_same_bytes(cli: Cli) -> None:
+    """Compressed or not, whole or broken off; and the exit code that says how a transfer ended."""
+    ask = "curl -s -o {}.%d -w '%%{http_code} %%{exitcode}\n' $ANTHROPIC_BASE_URL/v1/messages -d '{\"stream\":true,\"n\":%d}'"
+    asks = "; ".join(ask % (n, n) for n in range(5))
+    with MessagesServer(STREAMS) as server:
+        command = ["sh", "-c", asks.replace("{}", "recorded")]
+        recorded = cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *command)
+    replayed = cli("replay", "c.yaml", "--", "sh", "-c", asks.replace("{}", "replayed"))
+    assert recorded.stdout == replayed.stdout == "200 0\n529 0\n200 0\n200 18\n200 0\n"
+    bodies = [[Path(f"{run}.{n}").read_bytes() for n in range(5)] for run in ("recorded", "replayed")]
+    assert bodies[0] == bodies[1] == server.bodies
