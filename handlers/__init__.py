@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..recorder.errors import HandlerError
-from .base import Handler, HandlerThread, Options, Reader, StreamEnd, StreamStart, make_options, nearest, read_stream, sentence
+from .base import Handler, HandlerThread, Reader, StreamEnd, StreamStart, read_stream
 from .buffer import Buffer
 from .callback import Callback
 from .console import Console
 from .debug import Debug
 from .file import File
+from .options import Options, make_options, nearest, option_problems, sentence
 from .simple import Simple
 
 HANDLERS: dict[str, type[Handler]] = {handler.name: handler for handler in (Simple, Console, Debug, File, Buffer, Callback)}
@@ -41,6 +42,7 @@ __all__ = [
     "make_handler",
     "make_options",
     "nearest",
+    "option_problems",
     "read_stream",
     "sentence",
 ]

@@ -4,30 +4,21 @@ A stream is what a step, a task of it, or a run without steps said. `read_stream
 does so in a thread with a cursor of its own, so that a slow or crashing handler neither delays nor breaks the recording.
 """
 
-import difflib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TextIO
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from ..recorder.errors import HandlerError
 from ..recorder.events import Event
 from ..recorder.log import EventLog
 from ..recorder.messages import Message
 from ..recorder.sse import frame_json
+from .options import Options
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
 """The kinds of events that make up a stream for a handler; one that shows partial messages reads frames as well."""
-
-
-class Options(BaseModel):
-    """A handler's options, strict: an unknown one is an error."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,36 +262,3 @@ def read_stream(events: Iterable[Event], handler: Handler) -> None:
         reader.broke_off()
     finally:
         handler.close()
-
-
-def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
-    """A handler's options from names and values. Raises HandlerError naming the nearest valid option."""
-    try:
-        return handler.Options.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden":
-            hint = nearest(option, list(handler.Options.model_fields))
-            raise HandlerError(f"handler {handler.name!r} has no option {option!r}{sentence(hint)}") from error
-        if first["type"] == "missing":
-            raise HandlerError(f"handler {handler.name!r} needs the option {option!r}.") from error
-        if first["type"] == "value_error":
-            raise HandlerError(f"handler {handler.name!r}: {sentence(str(first['ctx']['error']))}") from error
-        wanted = "true or false" if first["type"].startswith("bool") else first["msg"].removeprefix("Input should be ")
-        raise HandlerError(
-            f"handler {handler.name!r}: option {option!r} should be {wanted}, and is {first['input']!r}."
-        ) from error
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """`; did you mean 'simple'?`, or the list of what there is."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.65)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(words)}" if words else "; it takes none"
-
-
-def sentence(text: str) -> str:
-    """Text that ends in one mark."""
-    return text if text.endswith("?") else f"{text}."

@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from ..recorder.errors import HandlerError
 from ..recorder.messages import Message
-from .base import Handler, Options, nearest, sentence
+from .base import Handler
+from .options import Options, nearest, sentence
 
 
 class CallbackOptions(Options):
@@ -49,7 +50,7 @@ class Callback(Handler):
         self._runner: asyncio.Runner | None = None
         self._called = 0
         self._failed = 0
-        self._first: Exception | None = None
+        self._first: BaseException | None = None
 
     def check(self) -> None:
         self._function = load_function(self.options.module, self.options.function, self.folder)
@@ -60,7 +61,7 @@ class Callback(Handler):
         self._called += 1
         try:
             self._call(message)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._failed += 1
             self._first = self._first or error
             if self.options.on_error == "stop":
@@ -94,19 +95,20 @@ def load_function(module: str, function: str, folder: Path) -> Callable[[Message
     """A function by its dotted module, from `folder` or the environment. Raises HandlerError."""
     try:
         loaded = _load_module(module, folder)
-    except Exception as error:
-        raise HandlerError(_not_loaded(module, folder, error)) from error
+    except (Exception, SystemExit) as error:
+        raise HandlerError(_not_loaded(module, folder, error), "module") from error
     found = getattr(loaded, function, None)
     if found is None:
         functions = [name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_")]
         hint = nearest(function, functions) if functions else "; it holds no function"
-        raise HandlerError(sentence(f"handler 'callback': module {module!r} has no function {function!r}{hint}"))
+        raise HandlerError(sentence(f"handler 'callback': module {module!r} has no function {function!r}{hint}"), "function")
     if not callable(found):
-        raise HandlerError(f"handler 'callback': {function!r} in module {module!r} is not callable; it is {found!r}.")
+        what = f"{function!r} in module {module!r} is not callable; it is {found!r}"
+        raise HandlerError(f"handler 'callback': {what}.", "function")
     return found  # type: ignore[no-any-return]  # what a user's function returns is not looked at
 
 
-def _not_loaded(module: str, folder: Path, error: Exception) -> str:
+def _not_loaded(module: str, folder: Path, error: BaseException) -> str:
     missing = isinstance(error, ModuleNotFoundError) and error.name is not None and (module + ".").startswith(error.name + ".")
     if missing:
         return (

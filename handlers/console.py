@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..recorder.events import Event
 from ..recorder.messages import Message, result_text
-from .base import Handler, Options, StreamEnd, StreamStart
+from .base import Handler, StreamEnd, StreamStart
+from .options import Options
 from .text import clean, clock, cut, dollars, indent, plural, seconds
 
 if TYPE_CHECKING:

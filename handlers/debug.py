@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..recorder.messages import Message, result_text
-from .base import Handler, Options, StreamEnd, StreamStart
+from .base import Handler, StreamEnd, StreamStart
+from .options import Options
 from .text import clean, indent, plural, seconds
 
 _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_use_id"})

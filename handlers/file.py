@@ -65,7 +65,7 @@ class File(Handler):
             usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
             problem = None if usable else f"{there} is {'not writable' if there.is_dir() else 'no folder'}"
         if problem is not None:
-            raise HandlerError(f"handler 'file': cannot write file_path {self.options.file_path!r}: {problem}.")
+            raise HandlerError(f"handler 'file': cannot write file_path {self.options.file_path!r}: {problem}.", "file_path")
 
     def start(self, start: StreamStart) -> None:
         if self._fd is None:

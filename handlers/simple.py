@@ -10,7 +10,8 @@
 from collections.abc import Iterator
 
 from ..recorder.messages import Message, result_text
-from .base import Handler, Options, StreamEnd
+from .base import Handler, StreamEnd
+from .options import Options
 from .text import clean, clock, cut, indent, plural, seconds
 
 RESULT_CHARS = 50

@@ -12,6 +12,17 @@ RetoldError                 exit 1
 └── MissError               exit 3   a request that no recorded exchange answers
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong in a file; lines and columns count from 1."""
+
+    line: int
+    column: int
+    message: str
+
 
 class RetoldError(Exception):
     """Root of every error retold raises on purpose; `exit_code` is what the CLI exits with."""
@@ -34,11 +45,19 @@ class InputError(RetoldError):
 
 
 class WorkflowError(InputError):
-    """A workflow file that cannot be run as written."""
+    """A workflow file that cannot be run as written; `problems` are the single ones with their places, from top to bottom."""
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class HandlerError(InputError):
-    """An unknown handler, or options it does not take."""
+    """An unknown handler, or options it does not take; `option` is the one at fault where it is one alone."""
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class CassetteError(InputError):

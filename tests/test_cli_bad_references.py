@@ -92,7 +92,7 @@ def test_wrong_type_of_a_handler_option_is_refused() -> None:
     """A handler option is taken as it is meant or not at all."""
     options = "{async_streaming: true, stream_handler: [debug, {simple: {show_tool_use: 'no'}}]}"
     said = refusal_of(f"prompt: x\nclaude_options: {options}\n")
-    assert said == "retold: w.yaml:7:47: handler 'simple': option 'show_tool_use' should be true or false, and is 'no'.\n"
+    assert said == "retold: w.yaml:7:81: handler 'simple': option 'show_tool_use' should be true or false, and is 'no'.\n"
 
 
 def test_handler_without_streaming_is_told_what_is_missing() -> None:

@@ -1,11 +1,14 @@
 """retold validate: whether workflow files may be run, every error at once."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .common import Json, note, print_json
+
+if TYPE_CHECKING:
+    from ..recorder.errors import WorkflowError
 
 
 def validate(
@@ -14,26 +17,33 @@ def validate(
 ) -> None:
     """Check workflow files without running them: every error with file, line and column. Exits with 2 if there is one.
 
-    Callbacks are imported and file paths looked at, as a run would.
+    Callbacks are imported and file paths looked at, as a run would. --json prints a list of {file, valid, errors}, an error being
+    {line, column, message}; both numbers are null for a file that cannot be read at all.
 
     Example: retold validate examples/*.yaml
     """
     from ..recorder.errors import WorkflowError
     from ..workflow.load import load_workflow
 
-    found: dict[str, str | None] = {}
+    found: dict[str, WorkflowError | None] = {}
     for path in workflows:
         try:
             load_workflow(path)
             found[str(path)] = None
         except WorkflowError as error:
-            found[str(path)] = str(error)
+            found[str(path)] = error
     if json:
-        print_json([{"file": file, "valid": said is None, "error": said} for file, said in found.items()])
+        print_json([{"file": file, "valid": said is None, "errors": _errors(said)} for file, said in found.items()])
     for file, said in found.items():
         if said is not None:
             note(f"retold: {said}")
         elif not json:
             print(f"{file}: ok")
-    if any(said is not None for said in found.values()):
+    if any(found.values()):
         raise typer.Exit(2)
+
+
+def _errors(error: "WorkflowError | None") -> list[dict[str, Any]]:
+    if error is None:
+        return []
+    return [problem._asdict() for problem in error.problems] or [{"line": None, "column": None, "message": str(error)}]

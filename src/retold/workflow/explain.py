@@ -1,6 +1,7 @@
 """What the validator found, in the words of a workflow: place, what is wrong, the nearest thing that would be right."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -20,20 +21,31 @@ SHOWN_CHARS = 60
 
 _SHOULD_BE = {
     "string_type": "text",
-    "string_too_short": "something, not empty",
-    "tuple_type": "a list",
     "int_type": "a whole number",
-    "int_parsing": "a whole number",
-    "int_from_float": "a whole number",
     "float_type": "a number",
-    "float_parsing": "a number",
     "bool_type": "true or false",
-    "bool_parsing": "true or false",
     "list_type": "a list",
     "dict_type": "a mapping (lines of `key: value`)",
     "model_type": "a mapping (lines of `key: value`)",
-    "union_tag_invalid": "text or a list",
+    "model_attributes_type": "a mapping (lines of `key: value`)",
 }
+
+
+def explain_all(source: Source, errors: Iterable[ErrorDetails]) -> list[tuple[YamlPath, str]]:
+    """The errors of the models: where, and what. A value that may be of several types, and is of none, is one error."""
+    found: list[tuple[YamlPath, str]] = []
+    wanted: dict[YamlPath, list[ErrorDetails]] = {}
+    for details in errors:
+        at = yaml_path(source, details["loc"])
+        if details["type"] in _SHOULD_BE:
+            wanted.setdefault(at, []).append(details)
+        else:
+            found.append(explain(source, details))
+    for at, several in wanted.items():
+        words = list(dict.fromkeys(_SHOULD_BE[details["type"]] for details in several))
+        said = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+        found.append((at, f"{_what(at)} should be {said}, and is {_shown(several[0]['input'])}"))
+    return found
 
 
 def explain(source: Source, details: ErrorDetails) -> tuple[YamlPath, str]:
@@ -45,7 +57,9 @@ def explain(source: Source, details: ErrorDetails) -> tuple[YamlPath, str]:
         case "extra_forbidden" if at and str(at[-1]) in DEAD_OPTIONS:
             return at, f"{key!r} does nothing here: {DEAD_OPTIONS[key]}. Remove it"
         case "extra_forbidden":
-            return at, f"unknown key {key!r}{nearest(key, _keys_beside(details['loc']))}"
+            return at, f"unknown key {key!r}{_where_it_belongs(key, details['loc'])}"
+        case "invalid_key":
+            return at, f"a key should be text, and is {_shown(given)}"
         case "missing":
             return at, f"{_step(source, at)}the key {str(details['loc'][-1])!r} is missing"
         case "literal_error":
@@ -60,14 +74,15 @@ def explain(source: Source, details: ErrorDetails) -> tuple[YamlPath, str]:
             return at, f"{_step(source, (*at, 'type'))}the key 'type' is missing"
         case "union_tag_not_found":
             return at, "a prompt part needs a key 'type': static, file, previous_response or session_context"
+        case "string_pattern_mismatch" if details["ctx"]["pattern"] == schema.NOT_BLANK:
+            return at, f"{key!r} should be something, not empty"
         case "string_pattern_mismatch":
             return at, f"{key!r} may hold letters, digits, spaces, '.', '-' and '_', and is {_shown(given)}"
         case "too_short":
             return at, f"{key!r} should have at least 1 item, and is {_shown(given)}"
         case "prompt" | "handler":
             return at, f"{key!r} should be {details['msg']}, and is {_shown(given)}"
-    wanted = _SHOULD_BE.get(details["type"]) or details["msg"].removeprefix("Input should be ")
-    return at, f"{key!r} should be {wanted}, and is {_shown(given)}"
+    return at, f"{key!r} should be {details['msg'].removeprefix('Input should be ')}, and is {_shown(given)}"
 
 
 def yaml_path(source: Source, loc: tuple[str | int, ...]) -> YamlPath:
@@ -77,6 +92,13 @@ def yaml_path(source: Source, loc: tuple[str | int, ...]) -> YamlPath:
         if (*path, part) in source.positions:
             path = (*path, part)
     return path
+
+
+def _what(at: YamlPath) -> str:
+    """What stands at a path: a key's value, or one item of a list."""
+    key = next((part for part in reversed(at) if isinstance(part, str)), "workflow")
+    items = {"steps": "a step", "tasks": "a task", "parallel_tasks": "a task", "prompt": "a prompt part"}
+    return items.get(key, f"an item of {key!r}") if at and isinstance(at[-1], int) else repr(key)
 
 
 def _shown(value: Any) -> str:
@@ -108,6 +130,9 @@ def _step(source: Source, at: YamlPath) -> str:
     return ""
 
 
+_INNER = ("claude_options", "session_config", "batch_config", "extraction_config", "retry_config")
+"""What a step says in a mapping of its own."""
+
 _MODELS: dict[str | int, type[schema.Model]] = {
     **step_types.STEPS,
     "workflow": step_types.Workflow,
@@ -127,9 +152,20 @@ _MODELS: dict[str | int, type[schema.Model]] = {
 }
 
 
-def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that would be right where an unknown one stands: those of the innermost model on the way."""
+def _where_it_belongs(key: str, loc: tuple[str | int, ...]) -> str:
+    """`; did you mean 'prompt'?`, or under which key of the same step an unknown one would be right."""
+    model = _model_at(loc)
+    for name in _INNER:
+        if name in model.model_fields and key in _model_at((*loc[:-1], name, key)).model_fields:
+            return f"; it belongs under {name!r}"
+    others = [type for type, step in step_types.STEPS.items() if key in step.model_fields]
+    if others and model in step_types.STEPS.values():
+        return f"; it is a key of {' and '.join(map(str, others))}"
+    return nearest(key, list(model.model_fields))
+
+
+def _model_at(loc: tuple[str | int, ...]) -> type[schema.Model]:
+    """The innermost model on the way to a key."""
     if loc[-2:-1] == ("retry_config",) and "claude_robust" in loc and "claude_options" not in loc:
-        return list(step_types.RobustConfig.model_fields)
-    model = next((_MODELS[part] for part in reversed(loc[:-1]) if part in _MODELS), step_types.File)
-    return list(model.model_fields)
+        return step_types.RobustConfig
+    return next((_MODELS[part] for part in reversed(loc[:-1]) if part in _MODELS), step_types.File)

@@ -1,14 +1,16 @@
 """A workflow file, read and checked: every error at once, each with its line, before anything runs."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..recorder.errors import WorkflowError
+from ..handlers import sentence
+from ..recorder.errors import Problem, WorkflowError
 from . import step_types
-from .explain import explain
+from .explain import explain_all
 from .problems import problems_of
 from .source import Source, YamlPath, read_source
 
@@ -37,21 +39,20 @@ def load_workflow(path: str | os.PathLike[str]) -> Loaded:
     """Read and check a workflow file. Raises WorkflowError naming every error with file, line and column."""
     source = read_source(Path(path))
     if isinstance(source.data, list):
-        raise WorkflowError(
-            f"{source.place(())}: this is a list of steps; a workflow file has them below `workflow:` with a `name` and `steps:`."
-        )
+        said = "this is a list of steps; a workflow file has them below `workflow:` with a `name` and `steps:`"
+        raise _error(source, [((), said)])
     if not isinstance(source.data, dict):
-        raise WorkflowError(f"{source.place(())}: a workflow file holds a key `workflow` with `name` and `steps`.")
+        raise _error(source, [((), "a workflow file holds a key `workflow` with `name` and `steps`")])
     found: list[tuple[YamlPath, str]] = []
     workflow = None
     try:
         workflow = step_types.File.model_validate(source.data).workflow
     except ValidationError as error:
-        found = [explain(source, details) for details in error.errors()]
+        found = explain_all(source, error.errors())
     # What the models cannot see is looked for in whatever part of the file is sound.
     found += problems_of(source.data.get("workflow"), source.path.parent)
     if found or workflow is None:
-        raise WorkflowError(_joined(source, found))
+        raise _error(source, found)
     return Loaded(source, workflow)
 
 
@@ -61,8 +62,9 @@ def _short(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _joined(source: Source, found: list[tuple[YamlPath, str]]) -> str:
+def _error(source: Source, found: Iterable[tuple[YamlPath, str]]) -> WorkflowError:
     """The errors from top to bottom; each ends in one mark."""
-    ordered = sorted(found, key=lambda problem: source.position(problem[0]))
-    lines = [f"{source.place(at)}: {what}{'' if what.endswith('?') else '.'}" for at, what in ordered]
-    return lines[0] if len(lines) == 1 else f"{len(lines)} errors in the workflow:\n" + "\n".join(lines)
+    problems = sorted((Problem(*source.position(at), sentence(what)) for at, what in found), key=lambda problem: problem[:2])
+    lines = [f"{source.path}:{problem.line}:{problem.column}: {problem.message}" for problem in problems]
+    said = lines[0] if len(lines) == 1 else f"{len(lines)} errors in the workflow:\n" + "\n".join(lines)
+    return WorkflowError(said, problems)

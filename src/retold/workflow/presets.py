@@ -1,5 +1,6 @@
 """Presets, and how a step's options come together: preset, then the workflow's defaults, then the step, then its task."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from .schema import ClaudeOptions
@@ -60,14 +61,22 @@ def preset_of(step: Step, workflow: Workflow) -> str | None:
 
 
 def options_of(step: Step, workflow: Workflow, task: ClaudeOptions | None = None) -> ClaudeOptions:
-    """A step's options (or those of one task of it), templates not yet filled in. Whoever says something later goes first;
-    `retry_config` is merged key by key. A handler named anew does not inherit another one's options."""
+    """A step's options (or those of one task of it), templates not yet filled in: preset, defaults, step, task."""
     preset = preset_of(step, workflow)
-    merged = PRESETS[preset] if preset is not None else {}
-    for layer in (workflow.defaults.claude_options, step.claude_options, task or ClaudeOptions()):
+    under = ClaudeOptions.model_validate(PRESETS[preset] if preset is not None else {})
+    return merged([under, workflow.defaults.claude_options, step.claude_options, task or ClaudeOptions()])
+
+
+def merged(layers: Iterable[ClaudeOptions]) -> ClaudeOptions:
+    """Options over options: whoever says something later goes first. `retry_config` and `stream_handler_opts` are merged key
+    by key; but a handler named anew does not inherit another one's options."""
+    together: dict[str, Any] = {}
+    for layer in layers:
         own = layer.model_dump(exclude_unset=True)
-        if "stream_handler" in own and "stream_handler_opts" not in own:
-            merged = {key: value for key, value in merged.items() if key != "stream_handler_opts"}
-        retries = {**merged.get("retry_config", {}), **(own.get("retry_config") or {})}
-        merged = merged | own | ({"retry_config": retries} if retries else {})
-    return ClaudeOptions.model_validate(merged)
+        if own.get("stream_handler") not in (None, together.get("stream_handler") or "simple"):
+            together.pop("stream_handler_opts", None)
+        for key in ("retry_config", "stream_handler_opts"):
+            if own.get(key) is not None and together.get(key) is not None:
+                own[key] = together[key] | own[key]
+        together |= own
+    return ClaudeOptions.model_validate(together)

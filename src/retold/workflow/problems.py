@@ -1,37 +1,36 @@
 """What the models of a workflow file cannot see: names, references, templates, handlers, tasks with nothing to do."""
 
-import io
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from ..handlers import make_handler
-from ..recorder.errors import HandlerError
+from ..handlers import nearest
 from . import schema
+from .handler_specs import handler_problems
 from .source import YamlPath
-from .templates import as_template, has_template, problem_in, unknown_step
+from .templates import Known, as_template, has_template, problem_in, unknown_step
 
 Problem = tuple[YamlPath, str]
 
-_NOWHERE = io.StringIO()
-"""Handlers that are made to be looked at write nothing."""
 
-_TEMPLATE = re.compile(r"{{.*?}}|{%.*?%}", re.DOTALL)
+AS_IT_STANDS = ("name", "id", "type", "description")
+"""Keys whose text is no template; in the first two one would be a name that changes."""
 
 
 @dataclass(frozen=True)
 class _Names:
-    """What templates may refer to."""
+    """The steps by name with the ids of their tasks, in order, the global variables, and the sessions that steps hold."""
 
     steps: Sequence[str]
+    tasks: Mapping[str, Sequence[str]]
     variables: Sequence[str]
+    sessions: Sequence[str]
 
     def problem(self, text: str, earlier: Sequence[str]) -> str | None:
-        return problem_in(text, earlier=earlier, all_steps=self.steps, global_vars=self.variables)
+        return problem_in(text, Known(self.tasks, earlier, self.variables))
 
 
 def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
@@ -41,20 +40,37 @@ def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
     """
     data = data if isinstance(data, dict) else {}
     steps = _list(data.get("steps"))
-    names = _Names(
-        [str(step.get("name")) if isinstance(step, dict) else "" for step in steps],
-        list(map(str, _dict(data.get("global_vars")))),
-    )
     defaults = _dict(data.get("defaults"))
     default_options = _sound(defaults.get("claude_options"))
+    own = [step if isinstance(step, dict) else {} for step in steps]
+    names = _Names(
+        [str(step.get("name", "")) for step in own],
+        {str(step.get("name", "")): _task_ids(step) for step in own},
+        list(map(str, _dict(data.get("global_vars")))),
+        [_session(step, default_options) for step in own],
+    )
     at: YamlPath = ("workflow", "defaults", "claude_options")
-    yield from _handler_problems([default_options], at, folder, is_default=True)
+    yield from handler_problems([default_options], at, folder, is_default=True)
     for path, text in _strings(defaults, ("workflow", "defaults")):
         if problem := names.problem(text, names.steps):
             yield path, problem
+    for path, text in _strings({k: v for k, v in data.items() if k not in ("steps", "defaults", "description")}, ("workflow",)):
+        if has_template(text):
+            yield path, f"{path[-1]!r} is taken as it stands; templates work in steps and in defaults"
     for number, step in enumerate(steps):
         if isinstance(step, dict):
             yield from _step_problems(step, number, names, default_options, folder)
+
+
+def _task_ids(step: dict[str, Any]) -> list[str]:
+    tasks = _list(step.get("tasks")) + _list(step.get("parallel_tasks"))
+    return [str(_dict(task).get("id") or f"task-{number}") for number, task in enumerate(tasks, 1)]
+
+
+def _session(step: dict[str, Any], defaults: schema.ClaudeOptions) -> str:
+    """The name under which `session_context` finds what a step said; empty for one that has none."""
+    named = _dict(step.get("session_config")).get("session_name") or _dict(step.get("claude_options")).get("session_id")
+    return str(named or defaults.session_id or "")
 
 
 def _step_problems(
@@ -65,27 +81,37 @@ def _step_problems(
     if names.steps[number] in earlier and "name" in step:
         yield (*at, "name"), f"two steps have the name {names.steps[number]!r}"
     options = _sound(step.get("claude_options"))
-    yield from _prompt_problems(step.get("prompt"), (*at, "prompt"), earlier, names)
-    yield from _handler_problems([defaults, options], (*at, "claude_options"), folder)
+    yield from _prompt_problems(step.get("prompt"), (*at, "prompt"), number, names)
+    yield from handler_problems([defaults, options], (*at, "claude_options"), folder)
     for key in ("tasks", "parallel_tasks"):
-        yield from _task_problems(step, key, (*at, key), earlier, names, [defaults, options], folder)
+        yield from _task_problems(step, key, (*at, key), number, names, [defaults, options], folder)
     condition = step.get("condition")
     if isinstance(condition, str) and not has_template(condition) and (problem := names.problem(as_template(condition), earlier)):
         yield (*at, "condition"), problem
     for path, text in _strings(step, at):
-        if problem := names.problem(text, earlier):
+        inside = [part for part in path if isinstance(part, str)]
+        if inside[-1] in AS_IT_STANDS and "stream_handler_opts" not in inside:
+            if has_template(text) and inside[-1] != "description":
+                yield path, f"{inside[-1]!r} is taken as it stands; it cannot hold a template"
+        elif problem := names.problem(text, earlier):
             yield path, problem
 
 
-def _prompt_problems(prompt: Any, at: YamlPath, earlier: Sequence[str], names: _Names) -> Iterator[Problem]:
-    for number, part in enumerate(_list(prompt)):
-        named = part.get("step") if isinstance(part, dict) and part.get("type") == "previous_response" else None
-        if named is not None and named not in earlier:
-            yield (*at, number, "step"), unknown_step(str(named), earlier, names.steps)
+def _prompt_problems(prompt: Any, at: YamlPath, number: int, names: _Names) -> Iterator[Problem]:
+    for place, part in enumerate(map(_dict, _list(prompt))):
+        earlier, sessions = names.steps[:number], names.sessions[:number]
+        match part.get("type"):
+            case "previous_response" if (step := part.get("step")) is not None and step not in earlier:
+                yield (*at, place, "step"), unknown_step(str(step), earlier, names.steps)
+            case "session_context" if isinstance(session := part.get("session_id"), str) and session not in sessions:
+                if not any(map(has_template, (session, *sessions))):
+                    known = list(filter(None, sessions))
+                    hint = nearest(session, known) if known else ": no step before this one has a session"
+                    yield (*at, place, "session_id"), f"unknown session {session!r}{hint}"
 
 
 def _task_problems(
-    step: dict[str, Any], key: str, at: YamlPath, earlier: Sequence[str], names: _Names, options: list[schema.ClaudeOptions],
+    step: dict[str, Any], key: str, at: YamlPath, before: int, names: _Names, options: list[schema.ClaudeOptions],
     folder: Path,
 ) -> Iterator[Problem]:  # fmt: skip
     seen: set[str] = set()
@@ -96,11 +122,12 @@ def _task_problems(
         if name in seen:
             yield (*at, number, "id") if "id" in task else (*at, number), f"two tasks have the id {name!r}"
         seen.add(name)
-        if key == "tasks" and not any(value is not None for value in (step.get("prompt"), task.get("prompt"), task.get("file"))):
+        asked = any(value is not None for value in (step.get("prompt"), task.get("prompt"), task.get("file")))
+        if key == "tasks" and not asked and task.keys() <= {"id"}:
             yield (*at, number), f"task {name!r} has nothing to ask; give it a 'prompt' or a 'file', or the step a 'prompt'"
-        yield from _prompt_problems(task.get("prompt"), (*at, number, "prompt"), earlier, names)
+        yield from _prompt_problems(task.get("prompt"), (*at, number, "prompt"), before, names)
         own = _sound(task.get("claude_options"))
-        yield from _handler_problems([*options, own], (*at, number, "claude_options"), folder)
+        yield from handler_problems([*options, own], (*at, number, "claude_options"), folder)
 
 
 def _sound(values: Any) -> schema.ClaudeOptions:
@@ -125,56 +152,9 @@ def _strings(value: Any, at: YamlPath) -> Iterator[tuple[YamlPath, str]]:
             yield from _strings(item, (*at, number))
 
 
-def _handler_problems(
-    layers: Sequence[schema.ClaudeOptions], at: YamlPath, folder: Path, *, is_default: bool = False
-) -> Iterator[Problem]:
-    """Problems of the handlers that the last of the layers names; earlier layers are reported where they stand."""
-    own = layers[-1]
-    streaming = next((layer.async_streaming for layer in reversed(layers) if layer.async_streaming is not None), None)
-    for key in ("stream_handler", "stream_handler_opts"):
-        if getattr(own, key) is not None and not streaming and not is_default:
-            yield (*at, key), f"{key!r} does nothing without streaming; add `async_streaming: true` beside it"
-            return
-    handler = next((layer.stream_handler for layer in reversed(layers) if layer.stream_handler is not None), None)
-    options = own.stream_handler_opts
-    if own.stream_handler is None and options is None:
-        return
-    for name, values in handler_specs(handler, options):
-        try:
-            make_handler(name, _filled(values), _NOWHERE, folder).check()
-        except HandlerError as error:
-            yield _place(at, values, options, str(error)), str(error).rstrip(".")
-
-
-def _place(at: YamlPath, values: dict[str, Any], options: dict[str, Any] | None, problem: str) -> YamlPath:
-    inside = next((key for key in values if f"{key!r}" in problem or f" {key} " in problem), None)
-    if inside is not None and inside in (options or {}):
-        return (*at, "stream_handler_opts", inside)
-    return (*at, "stream_handler") if inside is not None or not options else (*at, "stream_handler_opts")
-
-
-def _filled(value: Any) -> Any:
-    """Options with a letter for each template, which is filled in only when the step runs."""
-    if isinstance(value, dict):
-        return {key: _filled(item) for key, item in value.items()}
-    return _TEMPLATE.sub("x", value) if isinstance(value, str) else value
-
-
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
 def _dict(value: Any) -> dict[Any, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def handler_specs(handler: Any, options: dict[str, Any] | None) -> list[tuple[str, dict[str, Any]]]:
-    """(name, options) of each handler that `stream_handler` and `stream_handler_opts` ask for; simple when none is named."""
-    specs = handler if isinstance(handler, list) else [handler if handler is not None else "simple"]
-    found: list[tuple[str, dict[str, Any]]] = []
-    for spec in specs:
-        if isinstance(spec, str):
-            found.append((spec, dict(options or {})))
-        else:
-            found += [(name, {**(options or {}), **(values or {})}) for name, values in spec.items()]
-    return found

@@ -42,12 +42,20 @@ class Context:
         place = self._loaded.source.place(("workflow", "steps", number))
         return f"{place}: step {step.name!r}{f', task {task!r}' if task else ''}"
 
+    def output_path(self, name: str, step: Step, task: str = "") -> Path:
+        """Where `output_to_file` is, below `defaults.output_dir`. Raises WorkflowError."""
+        variables, where = self.of_step(step), self.where(step, task)
+        folder = self._loaded.workflow.defaults.output_dir or "."
+        return Path(render(folder, variables, where)) / render(name, variables, where)
+
     def finish(self, done: StepResult) -> None:
-        """Make a step known to those after it. One that was skipped has a status, and nothing else."""
+        """Make a step known to those after it. A skipped one, or a task that failed, has a status and nothing else."""
         known: dict[str, Any] = {"status": done.status}
         if done.status != "skipped":
             known |= {"text": done.text, "cost_usd": done.cost_usd, "turns": done.turns}
-            known["tasks"] = {task.id: {"text": task.text, "status": task.status} for task in done.tasks}
+            known["tasks"] = {
+                task.id: {"status": task.status} | ({"text": task.text} if task.error is None else {}) for task in done.tasks
+            }
         self.variables["steps"][done.name] = known
 
 
@@ -73,7 +81,9 @@ def _part(part: schema.Part, context: Context, variables: Mapping[str, Any], whe
             if "text" not in earlier:
                 raise WorkflowError(f"{where}: step {part.step!r} was {earlier['status']}; it has no response.")
             text = str(earlier["text"])
-            return text if part.extract is None else _extract(text, part.extract, f"{where}, response of {part.step!r}")
+            if part.extract is None:
+                return text
+            return _extract(text, render(part.extract, variables, where), f"{where}, response of {part.step!r}")
         case schema.SessionContextPart():
             session_id = render(part.session_id, variables, where)
             if session_id not in context.sessions:

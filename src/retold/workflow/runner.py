@@ -27,9 +27,9 @@ from .results import RunResult, StepResult
 from .running import Running
 from .sessions import said_in, session_in
 from .showing import HandlerSpecs, Showing
-from .step_types import SessionStep, Step
+from .step_types import Step
 from .steps import perform, write_output
-from .templates import holds, render, rendered
+from .templates import holds, rendered
 from .unit import units_of
 
 Mode = Literal["mock", "live"]
@@ -204,7 +204,7 @@ class Runner:
             context.finish(done)
             return done
         units = units_of(step, self.workflow, context)
-        output = None if step.output_to_file is None else render(step.output_to_file, variables, where)
+        output = None if step.output_to_file is None else context.output_path(step.output_to_file, step)
         before = writer.counts["message"]
         started = writer.note("step.started", {"name": step.name, "type": step.type}, step=step.name)
         showing = Showing(running, step.name, self.handlers, self.out, after=started.seq - 1)
@@ -222,8 +222,8 @@ class Runner:
             raise MissError(f"step {step.name!r}: {miss}\nRecord it again with: {self._record_command()}") from miss
         finally:
             done.messages = writer.counts["message"] - before
-            state = running.sessions.get(step.session_config.session_name) if isinstance(step, SessionStep) else None
-            session = state.as_dict(step.session_config.session_name) if state and isinstance(step, SessionStep) else None
+            name = units[0].session_name
+            session = running.sessions[name].as_dict(name) if name in running.sessions else None
             writer.note("step.ended", self._said_of(done, step, session), step=step.name)
             await showing.join(done)
         return done

@@ -18,10 +18,11 @@ DEFAULT_MODEL = "sonnet"
 class Model(BaseModel):
     """A strict part of a workflow file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-Name = Annotated[str, Field(min_length=1)]
+NOT_BLANK = r"\S"
+Name = Annotated[str, Field(pattern=NOT_BLANK)]
 PresetName = Literal["development", "production", "analysis", "chat", "test"]
 
 
@@ -60,11 +61,12 @@ Part = Annotated[StaticPart | FilePart | PreviousResponsePart | SessionContextPa
 
 def _kind(value: Any) -> str:
     """Which branch of a union a value is checked against, so that only that one reports what is wrong."""
-    return "text" if isinstance(value, str) else "list" if isinstance(value, list) else "mapping"
+    kinds = {str: "text", list: "list", dict: "mapping"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "")
 
 
 Prompt = Annotated[
-    Annotated[str, Field(min_length=1), Tag("text")] | Annotated[list[Part], Field(min_length=1), Tag("list")],
+    Annotated[str, Field(pattern=NOT_BLANK), Tag("text")] | Annotated[list[Part], Field(min_length=1), Tag("list")],
     Discriminator(_kind, custom_error_type="prompt", custom_error_message="text, or a list of parts"),
 ]
 
@@ -77,7 +79,7 @@ StreamHandler = Annotated[
     Annotated[str, Tag("text")]
     | Annotated[dict[str, dict[str, Any] | None], Field(min_length=1), Tag("mapping")]
     | Annotated[list[HandlerSpec], Field(min_length=1), Tag("list")],
-    Discriminator(_kind),
+    Discriminator(_kind, custom_error_type="handler", custom_error_message="a handler's name, {name: options}, or a list"),
 ]
 """A handler by name, `{name: options}`, or a list of such."""
 

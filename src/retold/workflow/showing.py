@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from ..handlers import Handler, HandlerThread, make_handler
-from .problems import handler_specs
+from .handler_specs import handler_specs
 from .results import StepResult
 from .running import Running
 from .schema import ClaudeOptions

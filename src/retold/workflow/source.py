@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from ..recorder.errors import WorkflowError
+from ..recorder.errors import Problem, WorkflowError
 
 MAX_VALUES = 100_000
 """More than any workflow needs; aliases of aliases reach billions in a few lines."""
@@ -58,7 +58,8 @@ def read_source(path: Path) -> Source:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark is not None else str(path)
         problem = ", ".join(filter(None, (getattr(error, "context", None), getattr(error, "problem", None)))) or str(error)
-        raise WorkflowError(f"{where}: not valid YAML: {problem}.") from error
+        said = f"not valid YAML: {problem}."
+        raise WorkflowError(f"{where}: {said}", [Problem(mark.line + 1, mark.column + 1, said)] if mark else ()) from error
     finally:
         loader.dispose()
 
@@ -87,8 +88,8 @@ def _note(node: Any, at: YamlPath, positions: dict[YamlPath, tuple[int, int]], f
         for key, value in node.value:
             inner = (*at, str(key.value))
             if inner in positions:
-                line = key.start_mark.line + 1
-                raise WorkflowError(f"{file}:{line}:{key.start_mark.column + 1}: the key {key.value!r} is there twice.")
+                problem = Problem(key.start_mark.line + 1, key.start_mark.column + 1, f"the key {key.value!r} is there twice.")
+                raise WorkflowError(f"{file}:{problem.line}:{problem.column}: {problem.message}", [problem])
             positions[inner] = (key.start_mark.line + 1, key.start_mark.column + 1)
             _note(value, inner, positions, file)
     elif isinstance(node, yaml.SequenceNode):

@@ -89,7 +89,7 @@ class ExtractionConfig(Model):
     `max_summary_length` characters; `include_metadata` adds model, tokens, cost and times."""
 
     format: Literal["text", "json", "structured", "summary", "markdown"] = "text"
-    post_processing: tuple[Processing, ...] = ()
+    post_processing: list[Processing] = Field(default_factory=list)
     max_summary_length: Annotated[int, Field(ge=1)] = 500
     include_metadata: bool = False
 
@@ -105,6 +105,10 @@ class ExtractStep(BaseStep):
 Condition = Literal["rate_limit", "overloaded", "server_error", "connection", "cut", "timeout", "max_turns", "any"]
 
 
+def _any() -> list[Condition]:
+    return ["any"]
+
+
 class RobustConfig(RetryConfig):
     """How often the whole step is tried again, after which failures, and what is done when none of it helped. Its single
     requests are repeated besides only where `claude_options.retry_config` says so.
@@ -114,7 +118,7 @@ class RobustConfig(RetryConfig):
 
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
     base_delay_ms: Annotated[int, Field(ge=0)] = 1000
-    retry_conditions: Annotated[tuple[Condition, ...], Field(min_length=1)] = ("any",)
+    retry_conditions: Annotated[list[Condition], Field(min_length=1)] = Field(default_factory=_any)
     fallback_action: Literal["fail", "graceful_degradation", "simplified_prompt"] = "fail"
 
 

@@ -62,28 +62,28 @@ def _keep(running: Running, unit: Unit, outcome: Outcome, done: StepResult | Tas
 
 
 async def _session(running: Running, step: SessionStep, unit: Unit, done: StepResult) -> None:
-    config = step.session_config
-    state = running.sessions.get(config.session_name) or _continued(running, step)
+    config, name = step.session_config, unit.session_name
+    state = running.sessions.get(name) or _continued(running, step, name)
     left = None if config.max_turns is None else config.max_turns - state.turns
     if left is not None and left < 1:
-        raise RunError(f"session {config.session_name!r} has used the {config.max_turns} turns of its max_turns")
+        raise RunError(f"session {name!r} has used the {config.max_turns} turns of its max_turns")
     options = unit.options.model_copy(update={"max_turns": _shorter(unit.options.max_turns or schema.MAX_TURNS, left)})
     outcome = await _converse(running, replace(unit, history=state.messages, options=options), state.session)
     _keep(running, unit, outcome, done)
     if outcome.error is None:
         state.messages, state.turns = outcome.messages, state.turns + outcome.turns
-        running.sessions[config.session_name] = state
-        running.context.sessions[config.session_name] = state.messages
+        running.sessions[name] = state
+        running.context.sessions[name] = state.messages
 
 
-def _continued(running: Running, step: SessionStep) -> SessionState:
+def _continued(running: Running, step: SessionStep, name: str) -> SessionState:
     """The session as an earlier run left it. A mock run retells what its recording continued, whatever the log holds now."""
     config = step.session_config
     if running.recording is not None:
         return SessionState(Session(), running.recording.history(step.name, ""))
     found = None
     if config.persist and config.continue_on_restart:
-        found = last_session(running.log, running.loaded.workflow.name, config.session_name)
+        found = last_session(running.log, running.loaded.workflow.name, name)
     return found or SessionState(Session(), [])
 
 
@@ -105,8 +105,8 @@ async def _tasks(running: Running, units: Sequence[Unit], done: StepResult, *, a
                 outcomes.append(outcome)
                 _keep(running, unit, outcome, result)
                 result.messages = session.made
-                if unit.output_to_file is not None and outcome.error is None:
-                    write_output(running, unit, unit.output_to_file, result, outcome.result)
+                if unit.output_to is not None and outcome.error is None:
+                    write_output(running, unit, unit.output_to, result, outcome.result)
             finally:
                 said = {"id": unit.task, "status": result.status, "error": result.error}
                 running.writer.note("task.ended", said, step=unit.step, task=unit.task)
@@ -196,9 +196,8 @@ def _settle_attempts(running: Running, unit: Unit, config: RobustConfig, outcome
 # Files
 
 
-def write_output(running: Running, unit: Unit, name: str, done: StepResult | TaskResult, result: Any) -> None:
+def write_output(running: Running, unit: Unit, path: Path, done: StepResult | TaskResult, result: Any) -> None:
     """Write `output_to_file` of a step or of one task; a file that cannot be written fails it."""
-    path = Path(running.loaded.workflow.defaults.output_dir or ".") / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8") as file:

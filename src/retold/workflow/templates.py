@@ -5,7 +5,9 @@ and `{{global_vars.NAME}}`. Unknown ones are found before anything runs (`proble
 has a template.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..handlers import nearest
@@ -17,7 +19,11 @@ FIELDS = {
     "environment": ("mode",),
     "step": ("name", "type"),
     "steps": ("text", "status", "cost_usd", "turns", "tasks"),
+    "tasks": ("text", "status"),
 }
+
+MANY = 12
+"""So many names are still worth a list."""
 
 VOLATILE = ("execution_id", "date")
 """Change with every run; recorded beside the request, so that replay can tell them from a changed prompt."""
@@ -28,37 +34,83 @@ def has_template(text: str) -> bool:
     return "{{" in text or "{%" in text
 
 
-def problem_in(text: str, *, earlier: Sequence[str], all_steps: Sequence[str], global_vars: Sequence[str]) -> str | None:
-    """What is wrong with a template, found without running it; None where nothing is. `earlier` are the steps before."""
+@dataclass(frozen=True)
+class Known:
+    """What a template may refer to: all steps in order with the ids of their tasks, those `earlier`, and the variables."""
+
+    steps: Mapping[str, Sequence[str]]
+    earlier: Sequence[str]
+    variables: Sequence[str]
+
+
+def problem_in(text: str, known: Known) -> str | None:
+    """What is wrong with a template, found without running it; None where nothing is."""
     if not has_template(text):
         return None
     from jinja2 import TemplateSyntaxError, meta, nodes
 
+    environment = _environment()
     try:
-        tree = _environment().parse(text)
+        tree = environment.parse(text)
     except TemplateSyntaxError as error:
         return f"template error: {str(error.message).rstrip('.')}"
+    for kind, there in ((nodes.Filter, environment.filters), (nodes.Test, environment.tests)):
+        for node in tree.find_all(kind):
+            if node.name not in there:
+                return f"unknown template {kind.__name__.lower()} {node.name!r}{_near(node.name, sorted(there))}"
     for name in sorted(meta.find_undeclared_variables(tree)):
         if name not in ROOTS:
             return f"unknown template variable {name!r}{nearest(name, ROOTS)}"
-    for node in tree.find_all(nodes.Getattr):
-        root = node.node.name if isinstance(node.node, nodes.Name) else None
-        if root == "global_vars" and node.attr not in global_vars:
-            return f"unknown template variable 'global_vars.{node.attr}'{nearest(node.attr, global_vars)}"
-        if root in ("workflow", "environment", "step") and node.attr not in FIELDS[root]:
-            return f"unknown template variable '{root}.{node.attr}'{nearest(node.attr, FIELDS[root])}"
-        if root == "steps" and node.attr not in earlier:
-            return unknown_step(node.attr, earlier, all_steps)
-        outer = node.node.node if isinstance(node.node, nodes.Getattr) else None
-        if isinstance(outer, nodes.Name) and outer.name == "steps" and node.attr not in FIELDS["steps"]:
-            return f"a step has no {node.attr!r}{nearest(node.attr, FIELDS['steps'])}"
+    paths = [_path_of(node) for node in tree.find_all((nodes.Getattr, nodes.Getitem))]
+    return next(filter(None, (_problem_of(path, known) for path in paths)), None)
+
+
+def _path_of(node: Any) -> list[str]:
+    """`steps.a.text` and `steps['a'].text` as names, empty for anything else."""
+    from jinja2 import nodes
+
+    if isinstance(node, nodes.Name):
+        return [node.name]
+    if isinstance(node, nodes.Getattr):
+        outer, name = _path_of(node.node), node.attr
+    elif isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Const):
+        outer, name = _path_of(node.node), str(node.arg.value)
+    else:
+        return []
+    return [*outer, name] if outer else []
+
+
+def _problem_of(path: Sequence[str], known: Known) -> str | None:
+    """What is wrong with the last name of a path; those before it have been looked at on their own."""
+    match path:
+        case ["global_vars", name] if name not in known.variables:
+            return f"unknown template variable 'global_vars.{name}'{nearest(name, known.variables)}"
+        case [("workflow" | "environment" | "step") as root, name] if name not in FIELDS[root]:
+            return f"unknown template variable '{root}.{name}'{nearest(name, FIELDS[root])}"
+        case ["steps", name] if name not in known.earlier:
+            return unknown_step(name, known.earlier, known.steps)
+        case ["steps", _, name] if name not in FIELDS["steps"]:
+            return f"a step has no {name!r}{nearest(name, FIELDS['steps'])}"
+        case ["steps", step, "tasks", name] if name not in known.steps.get(step, ()):
+            return f"step {step!r} has no task {name!r}{_near(name, known.steps.get(step, ()))}"
+        case ["steps", _, "tasks", _, name] if name not in FIELDS["tasks"]:
+            return f"a task has no {name!r}{nearest(name, FIELDS['tasks'])}"
     return None
 
 
-def unknown_step(name: str, earlier: Sequence[str], all_steps: Sequence[str]) -> str:
+def _near(word: str, words: Sequence[str]) -> str:
+    """The nearest word, if there is one: the list of all would say nothing."""
+    hint = nearest(word, words)
+    return hint if hint.endswith("?") or len(words) <= MANY else ""
+
+
+def unknown_step(name: str, earlier: Sequence[str], all_steps: Container[str]) -> str:
     """Says of a step that cannot be referred to whether it comes later or does not exist."""
     if name in all_steps:
         return f"step {name!r} does not come before this one"
+    dashed = next((step for step in earlier if step.partition("-")[0] == name), None)
+    if dashed is not None:  # Jinja reads `steps.my-step` as a difference
+        return f"unknown step {name!r}; write steps[{dashed!r}] for a name that holds a dash"
     return f"unknown step {name!r}{nearest(name, list(earlier)) if earlier else ': no step comes before this one'}"
 
 
@@ -98,10 +150,15 @@ def _explained(text: str, variables: Mapping[str, Any], problem: str) -> str:
     """Why a template cannot be filled in, in terms of steps where it reads one that has nothing to read."""
     from jinja2 import nodes
 
-    for node in _environment().parse(text).find_all(nodes.Getattr):
-        step = variables.get("steps", {}).get(node.attr)
-        if isinstance(node.node, nodes.Name) and node.node.name == "steps" and step and step["status"] == "skipped":
-            return f"the template reads step {node.attr!r}, which was skipped"
+    for node in _environment().parse(text).find_all((nodes.Getattr, nodes.Getitem)):
+        path, steps = _path_of(node), variables.get("steps", {})
+        if path[:1] != ["steps"] or len(path) < 3 or path[1] not in steps:
+            continue
+        if steps[path[1]]["status"] == "skipped" and path[2] != "status":
+            return f"the template reads step {path[1]!r}, which was skipped"
+        task = steps[path[1]].get("tasks", {}).get(path[3]) if len(path) > 4 and path[2] == "tasks" else None
+        if task is not None and path[4] not in task:
+            return f"the template reads task {path[3]!r} of step {path[1]!r}, which {task['status']}"
     return problem.rstrip(".")
 
 
@@ -114,8 +171,14 @@ def volatile_in(text: str) -> set[str]:
     return meta.find_undeclared_variables(_environment().parse(text)) & set(VOLATILE)
 
 
+@functools.cache
 def _environment() -> Any:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    class Environment(ImmutableSandboxedEnvironment):
+        def getattr(self, obj: Any, attribute: str) -> Any:
+            """A step named like a method of dictionaries (update, copy) is that step all the same."""
+            return obj[attribute] if isinstance(obj, dict) and attribute in obj else super().getattr(obj, attribute)
+
+    return Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)

@@ -11,8 +11,8 @@ from . import schema
 from .agent import Conversation
 from .presets import options_of
 from .prompt import Context, build_prompt, volatile_in_texts
-from .step_types import BatchStep, ParallelStep, Step, Workflow
-from .templates import rendered
+from .step_types import BatchStep, ParallelStep, SessionStep, Step, Workflow
+from .templates import render, rendered
 from .tools import CHANGING, DEFINITIONS
 
 
@@ -27,7 +27,8 @@ class Unit:
     volatile: dict[str, str]
     workdir: Path
     history: list[dict[str, Any]] = field(default_factory=list)
-    output_to_file: str | None = None
+    output_to: Path | None = None
+    session_name: str = ""
     shows_itself: bool = False
     """Whether it names a handler of its own, which then shows it alone."""
 
@@ -102,7 +103,8 @@ def _unit(
         options=options,
         volatile=volatile_in_texts([raw.system_prompt, raw.append_system_prompt, *_texts(parts)], context),
         workdir=(Path(workflow.workspace_dir or ".") / (options.cwd or ".")).resolve(),
-        output_to_file=None if output is None else rendered(output, variables, where),
+        output_to=None if output is None else context.output_path(output, step, task),
+        session_name=render(step.session_config.session_name, variables, where) if isinstance(step, SessionStep) else "",
         shows_itself=own is not None
         and not {"async_streaming", "stream_handler", "stream_handler_opts"}.isdisjoint(own.model_fields_set),
     )

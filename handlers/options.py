@@ -1,0 +1,82 @@
+"""Options of handlers: strict, and every wrong one told at once with the nearest that would be right."""
+
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from ..recorder.errors import HandlerError
+
+if TYPE_CHECKING:
+    from .base import Handler
+
+
+class Options(BaseModel):
+    """A handler's options, strict: an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_SHOULD_BE = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "string_type": "text",
+    "string_too_short": "something, not empty",
+    "list_type": "a list",
+    "byte_size": "a number of bytes, or a size such as 10MB",
+    "byte_size_unit": "a number of bytes, or a size such as 10MB",
+}
+
+
+def make_options(handler: "type[Handler]", values: dict[str, Any]) -> Options:
+    """A handler's options from names and values. Raises HandlerError naming every one that is wrong."""
+    try:
+        return handler.Options.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(handler, details) for details in error.errors()]
+        raise problems[0] if len(problems) == 1 else HandlerError(" ".join(map(str, problems))) from error
+
+
+def option_problems(handler: "type[Handler]", values: dict[str, Any]) -> list[HandlerError]:
+    """What is wrong with the options, each with the option's name where it is one option's fault."""
+    try:
+        handler.Options.model_validate(values)
+    except ValidationError as error:
+        return [_problem(handler, details) for details in error.errors()]
+    return []
+
+
+def _problem(handler: "type[Handler]", details: ErrorDetails) -> HandlerError:
+    option = str(details["loc"][0]) if details["loc"] else None
+    whose = f"handler {handler.name!r}"
+    match details["type"]:
+        case "extra_forbidden":
+            hint = nearest(str(option), list(handler.Options.model_fields))
+            return HandlerError(sentence(f"{whose} has no option {option!r}{hint}"), option)
+        case "missing":
+            return HandlerError(f"{whose} needs the option {option!r}.", option)
+        case "value_error":
+            return HandlerError(f"{whose}: {sentence(str(details['ctx']['error']))}", option)
+        case "literal_error":
+            words = [word.strip("' ") for word in details["ctx"]["expected"].replace(" or ", ",").split(",")]
+            given = details["input"]
+            hint = nearest(str(given), words)
+            return HandlerError(sentence(f"{whose}: option {option!r} cannot be {given!r}{hint}"), option)
+    wanted = _SHOULD_BE.get(details["type"]) or details["msg"].removeprefix("Input should be ")
+    return HandlerError(f"{whose}: option {option!r} should be {wanted}, and is {details['input']!r}.", option)
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """`; did you mean 'simple'?`, or the list of what there is."""
+    by_lower = {each.lower(): each for each in reversed(words)}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
+    if close:
+        return f"; did you mean {by_lower[close[0]]!r}?"
+    return f"; there are {', '.join(words)}" if words else "; it takes none"
+
+
+def sentence(text: str) -> str:
+    """Text that ends in one mark."""
+    return text if text.endswith("?") else f"{text}."

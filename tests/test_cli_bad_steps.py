@@ -1,0 +1,405 @@
+"""What a person can write wrongly into each type of step: every mistake is told, with its place and what would be right."""
+
+import json
+from pathlib import Path
+from textwrap import dedent, indent
+
+import pytest
+
+from retold.handlers import nearest
+from retold.workflow.step_types import STEP_TYPES
+from tests.conftest import Cli
+from tests.e2e import NUMBERS, in_this_process, refusal_of, refused, tree
+from tests.messages_server import MessagesServer
+
+
+def refusal_of_step(type: str, body: str) -> str:
+    """What is said of a workflow of one step `a` of that type whose keys begin in line 6, without its `retold: w.yaml:`."""
+    head = f"workflow:\n  name: w\n  steps:\n    - name: a\n      type: {type}\n"
+    said = refusal_of(head + indent(dedent(body), " " * 6))
+    return said.removeprefix("retold: ").replace("w.yaml:", "")
+
+
+MISSING = {
+    "claude": ["prompt"],
+    "claude_smart": ["prompt"],
+    "claude_session": ["session_config", "prompt"],
+    "claude_batch": ["tasks"],
+    "claude_extract": ["prompt"],
+    "claude_robust": ["prompt"],
+    "parallel_claude": ["parallel_tasks"],
+}
+
+
+@pytest.mark.parametrize("type", STEP_TYPES)
+def test_step_without_what_it_needs_names_every_missing_key(type: str) -> None:
+    """Each type says which of its keys is missing."""
+    said = refusal_of_step(type, "description: x\n")
+    assert [line for line in said.splitlines() if "errors in" not in line] == [
+        f"4:7: step 'a': the key '{key}' is missing." for key in MISSING[type]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("type", "body", "said"),
+    [
+        ("claude_smart", "prompt: x\npreset: devlopment", "7:7: 'preset' cannot be 'devlopment'; did you mean 'development'?"),
+        ("claude_session", "prompt: x\nsession_config: {persist: true}", "7:7: step 'a': the key 'session_name' is missing."),
+        (
+            "claude_session",
+            "prompt: x\nsession_name: b\nsession_config: {session_name: b}",
+            "7:7: unknown key 'session_name'; it belongs under 'session_config'.",
+        ),
+        (
+            "claude_batch",
+            "tasks: [{id: b}]",
+            "6:15: task 'b' has nothing to ask; give it a 'prompt' or a 'file', or the step a 'prompt'.",
+        ),
+        ("claude_batch", "tasks: [{id: b, promt: x}]", "6:23: unknown key 'promt'; did you mean 'prompt'?"),
+        ("claude_batch", "tasks: [{id: b, prompt: x}, {id: b, prompt: y}]", "6:36: two tasks have the id 'b'."),
+        ("claude_batch", "tasks: [b]", "6:15: a task should be a mapping (lines of `key: value`), and is 'b'."),
+        ("claude_batch", "tasks: []", "6:7: 'tasks' should have at least 1 item, and is []."),
+        (
+            "claude_batch",
+            "tasks: [{prompt: x}]\nbatch_config: {max_paralel: 3}",
+            "7:22: unknown key 'max_paralel'; did you mean 'max_parallel'?",
+        ),
+        (
+            "claude_batch",
+            "tasks: [{prompt: x}]\nmax_parallel: 3",
+            "7:7: unknown key 'max_parallel'; it belongs under 'batch_config'.",
+        ),
+        (
+            "claude_extract",
+            "prompt: x\nextraction_config: {format: yaml}",
+            "7:27: 'format' cannot be 'yaml'; there are text, json, structured, summary, markdown.",
+        ),
+        (
+            "claude_extract",
+            "prompt: x\nextraction_config: {post_processing: [code_block]}",
+            "7:45: 'post_processing' cannot be 'code_block'; did you mean 'code_blocks'?",
+        ),
+        (
+            "claude_extract",
+            "prompt: x\nextraction_config: {post_processing: links}",
+            "7:27: 'post_processing' should be a list, and is 'links'.",
+        ),
+        (
+            "claude_robust",
+            "prompt: x\nretry_config: {backoff_strategy: exponentail}",
+            "7:22: 'backoff_strategy' cannot be 'exponentail'; did you mean 'exponential'?",
+        ),
+        (
+            "claude_robust",
+            "prompt: x\nretry_config: {retry_conditions: [rate_limt]}",
+            "7:41: 'retry_conditions' cannot be 'rate_limt'; did you mean 'rate_limit'?",
+        ),
+        (
+            "claude_robust",
+            "prompt: x\nretry_config: {fallback: fail}",
+            "7:22: unknown key 'fallback'; did you mean 'fallback_action'?",
+        ),
+        (
+            "claude_robust",
+            "prompt: x\nretry_config: {max_retries: -1}",
+            "7:22: 'max_retries' should be greater than or equal to 0, and is -1.",
+        ),
+        ("parallel_claude", "parallel_tasks: [{prompt: x}]", "6:24: step 'a': the key 'id' is missing."),
+        (
+            "parallel_claude",
+            "parallel_tasks: [{id: b, prompt: x, claude_options: {max_turns: 0}}]",
+            "6:60: 'max_turns' should be greater than or equal to 1, and is 0.",
+        ),
+        ("claude", "prompt: x\nasync_streaming: true", "7:7: unknown key 'async_streaming'; it belongs under 'claude_options'."),
+        ("claude", "prompt: x\npreset: chat", "7:7: unknown key 'preset'; it is a key of claude_smart."),
+        ("claude", "prompt: [hello]", "6:16: a prompt part should be a mapping (lines of `key: value`), and is 'hello'."),
+        ("claude", "prompt: [{type: file}]", "6:16: step 'a': the key 'path' is missing."),
+        ("claude", "prompt: ' '", "6:7: 'prompt' should be something, not empty."),
+    ],
+)
+def test_mistake_in_a_step_is_told_with_the_nearest_that_is_right(type: str, body: str, said: str) -> None:
+    """One mistake is one line: its place, its key, and what would be right there."""
+    assert refusal_of_step(type, body) == f"{said}\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("max_turns: '10'", "'max_turns' should be a whole number, and is '10'"),
+        ("max_turns: true", "'max_turns' should be a whole number, and is true"),
+        ("max_turns: 1.5", "'max_turns' should be a whole number, and is 1.5"),
+        ("async_streaming: 'yes'", "'async_streaming' should be true or false, and is 'yes'"),
+        ("temperature: .nan", "'temperature' should be less than or equal to 1, and is NaN"),
+        ("model: 4", "'model' should be text, and is 4"),
+        ("allowed_tools: Read", "'allowed_tools' should be a list, and is 'Read'"),
+        ("retry_config: 3", "'retry_config' should be a mapping (lines of `key: value`), and is 3"),
+        ("permission_mode: acceptedits", "'permission_mode' cannot be 'acceptedits'; did you mean 'acceptEdits'?"),
+        ("stream_handler: 5", "'stream_handler' should be a handler's name, {name: options}, or a list, and is 5"),
+        ("3: 4", "a key should be text, and is 3"),
+    ],
+)
+def test_option_of_the_wrong_type_is_told_what_it_should_be(value: str, said: str) -> None:
+    """Nothing is guessed: a number in quotes is text, and a truth value is no number."""
+    refused = refusal_of_step("claude", f"prompt: x\nclaude_options:\n  {value}\n")
+    assert refused.partition(": ")[2] == (f"{said}\n" if said.endswith("?") else f"{said}.\n")
+
+
+def test_value_of_several_possible_types_is_one_error() -> None:
+    """A value that may be text or a number, and is neither, is told once."""
+    said = refusal_of("workflow:\n  name: w\n  global_vars: {a: [1]}\n  steps: [{name: a, type: claude, prompt: x}]\n")
+    assert said == "retold: w.yaml:3:17: 'a' should be text, a whole number, a number or true or false, and is [1].\n"
+
+
+def test_every_mistake_is_told_from_top_to_bottom() -> None:
+    """Keys, values, references, presets, handlers and their options: whoever made thirteen mistakes reads of thirteen."""
+    Path("broken.py").write_text("import nothing_such\n")
+    text = """\
+        workflow:
+          name: w
+          environment: {mode: prodution}
+          workspace_dir: "ws/{{date}}"
+          defaults:
+            claude_preset: prod
+          steps:
+            - name: first
+              type: claude_smart
+              preset: tests
+              prompt: "{{steps.second.text}}"
+            - name: second
+              type: claude_batch
+              tasks:
+                - {prompt: "{{dat}}"}
+                - file: "{{steps['first'].txt}}"
+              claude_options:
+                async_streaming: true
+                stream_handler: [smple, {callback: {module: broken, function: f}}, {buffer: {max_sise: 3, drop: first}}]
+            - name: first
+              type: cluade
+    """
+    expected = """\
+        retold: 13 errors in the workflow:
+        w.yaml:3:17: 'mode' cannot be 'prodution'; did you mean 'production'?
+        w.yaml:4:3: 'workspace_dir' is taken as it stands; templates work in steps and in defaults.
+        w.yaml:6:5: 'claude_preset' cannot be 'prod'; there are development, production, analysis, chat, test.
+        w.yaml:10:7: 'preset' cannot be 'tests'; did you mean 'test'?
+        w.yaml:11:7: step 'second' does not come before this one.
+        w.yaml:15:12: unknown template variable 'dat'; did you mean 'date'?
+        w.yaml:16:11: a step has no 'txt'; did you mean 'text'?
+        w.yaml:19:26: unknown handler 'smple'; did you mean 'simple'?
+        w.yaml:19:45: handler 'callback': module 'broken' does not import: ModuleNotFoundError: No module named 'nothing_such'.
+        w.yaml:19:86: handler 'buffer' has no option 'max_sise'; did you mean 'max_size'?
+        w.yaml:19:99: handler 'buffer': option 'drop' cannot be 'first'; there are oldest, newest.
+        w.yaml:20:7: two steps have the name 'first'.
+        w.yaml:21:7: unknown step type 'cluade'; did you mean 'claude'?
+        """
+    Path("w.yaml").write_text(dedent(text))
+    said = refused(in_this_process("run", "w.yaml"))
+    assert said == dedent(expected)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{steps['nope'].text}}", "unknown step 'nope'; there are my-step, batch"),
+        ("{{steps.my-step.text}}", "unknown step 'my'; write steps['my-step'] for a name that holds a dash"),
+        ("{{steps.a.text}}", "step 'a' does not come before this one"),
+        ("{{steps.batch.tasks.tow.text}}", "step 'batch' has no task 'tow'; did you mean 'two'?"),
+        ("{{steps.batch.tasks.two.txt}}", "a task has no 'txt'; did you mean 'text'?"),
+        ("{{date|uper}}", "unknown template filter 'uper'; did you mean 'upper'?"),
+        ("{% if date is defind %}x{% endif %}", "unknown template test 'defind'; did you mean 'defined'?"),
+    ],
+)
+def test_template_that_could_not_be_filled_in_is_found_before_anything_runs(template: str, said: str) -> None:
+    """Names, tasks, filters and tests are looked up in the file, not when three steps have been paid for."""
+    text = f"""\
+        workflow:
+          name: w
+          steps:
+            - {{name: my-step, type: claude, prompt: x}}
+            - {{name: batch, type: claude_batch, tasks: [{{id: one, prompt: x}}, {{id: two, prompt: x}}]}}
+            - {{name: a, type: claude, prompt: "{template}"}}
+    """
+    assert refusal_of(dedent(text)) == f"retold: w.yaml:6:31: {said}{'' if said.endswith('?') else '.'}\n"
+
+
+@pytest.mark.parametrize("key", ["name", "id"])
+def test_name_cannot_hold_a_template(key: str) -> None:
+    """A name that changed with every run would find neither its recording nor its reference."""
+    steps = {"name": '{name: "a{{date}}", type: claude, prompt: x}',
+             "id": '{name: a, type: claude_batch, tasks: [{id: "a{{date}}", prompt: x}]}'}  # fmt: skip
+    said = refusal_of(f"workflow:\n  name: w\n  steps: [{steps[key]}]\n")
+    assert said.partition(": ")[2].endswith(f"'{key}' is taken as it stands; it cannot hold a template.\n")
+
+
+@pytest.mark.parametrize(("session", "said"), [("tlak", "; did you mean 'talk'?"), ("nope", "; there are talk.")])
+def test_session_that_no_earlier_step_holds_is_refused(session: str, said: str) -> None:
+    """`session_context` names a session of a step before it."""
+    text = f"""\
+        workflow:
+          name: w
+          steps:
+            - {{name: a, type: claude_session, session_config: {{session_name: talk}}, prompt: x}}
+            - {{name: b, type: claude, prompt: [{{type: session_context, session_id: {session}}}]}}
+    """
+    assert refusal_of(dedent(text)) == f"retold: w.yaml:5:64: unknown session '{session}'{said}\n"
+
+
+# Handlers
+
+
+MODULES = {
+    "broken": "import nothing_such\n",
+    "syntax": "def f(:\n",
+    "exits": "raise SystemExit(0)\n",
+    "fine": "value = 3\ndef process(message): ...\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "column", "said"),
+    [
+        ("{module: nope.x, function: f}", 31, "no module 'nope.x'; put nope/x.py beside the workflow in {here}, or install it."),
+        (
+            "{module: broken, function: f}",
+            31,
+            "module 'broken' does not import: ModuleNotFoundError: No module named 'nothing_such'.",
+        ),
+        (
+            "{module: syntax, function: f}",
+            31,
+            "module 'syntax' does not import: SyntaxError: invalid syntax (syntax.py, line 1).",
+        ),
+        ("{module: exits, function: f}", 31, "module 'exits' does not import: SystemExit: 0."),
+        ("{module: fine, function: value}", 45, "'value' in module 'fine' is not callable; it is 3."),
+        ("{module: fine, function: proces}", 45, "module 'fine' has no function 'proces'; did you mean 'process'?"),
+        ("{module: MyApp/Stream, function: f}", 31, "'MyApp/Stream' is no dotted module name, such as my_app.stream_handler."),
+    ],
+)
+def test_callback_that_cannot_be_called_is_refused(options: str, column: int, said: str) -> None:
+    """A module that does not import, or what is no function in it, is found before anything runs."""
+    for name, source in MODULES.items():
+        Path(f"{name}.py").write_text(source)
+    head = "workflow:\n  name: w\n  steps:\n    - name: a\n      type: claude\n      prompt: x\n      claude_options:\n"
+    keys = f"        async_streaming: true\n        stream_handler: callback\n        stream_handler_opts: {options}\n"
+    Path("w.yaml").write_text(head + keys)
+    expected = f"retold: w.yaml:10:{column}: handler 'callback': {said.format(here=Path.cwd())}\n"
+    assert refused(in_this_process("run", "w.yaml")) == expected
+    assert not Path(".retold").exists()
+
+
+@pytest.mark.parametrize(
+    ("handler", "options", "said"),
+    [
+        ("file", "{append: true}", "handler 'file' needs the option 'file_path'."),
+        ("file", "{file_path: w.yaml/x.log}", "handler 'file': cannot write file_path 'w.yaml/x.log': w.yaml is no folder."),
+        ("file", "{file_path: .}", "handler 'file': cannot write file_path '.': it is a folder."),
+        ("file", "{file_path: x, format: jsnl}", "handler 'file': option 'format' cannot be 'jsnl'; did you mean 'jsonl'?"),
+        (
+            "file",
+            "{file_path: x, max_file_size: big}",
+            "handler 'file': option 'max_file_size' should be a number of bytes, or a size such as 10MB, and is 'big'.",
+        ),
+        (
+            "file",
+            "{file_path: x, compress: true}",
+            "handler 'file': 'compress' gzips the files that are put aside; say when with 'max_file_size'.",
+        ),
+        ("buffer", "{max_size: lots}", "handler 'buffer': option 'max_size' should be a whole number, and is 'lots'."),
+        ("callback", "{function: f}", "handler 'callback' needs the option 'module'."),
+        ("console", "{partail: true}", "handler 'console' has no option 'partail'; did you mean 'partial'?"),
+        (
+            "[simple, debug]",
+            "{max_size: 3}",
+            "handler 'simple' has no option 'max_size'; there are show_timestamps, show_tool_use, show_tool_results.",
+        ),
+    ],
+)
+def test_handler_option_that_cannot_work_is_refused(handler: str, options: str, said: str) -> None:
+    """Each handler says what its option should be, before anything runs."""
+    keys = f"async_streaming: true, stream_handler: {handler}, stream_handler_opts: {options}"
+    line = refusal_of_step("claude", f"prompt: x\nclaude_options: {{{keys}}}\n")
+    assert line.partition(": ")[2].replace(f"{Path.cwd()}/", "") == f"{said}\n"
+
+
+# Nothing is run
+
+
+def test_bad_workflow_is_not_run_live(cli: Cli) -> None:
+    """Whatever is wrong in the last step, the first is not asked; no log and no file is made."""
+    text = """\
+        workflow:
+          name: w
+          steps:
+            - name: a
+              type: claude
+              prompt: x
+              claude_options: {async_streaming: true, stream_handler: file, stream_handler_opts: {file_path: x.log}}
+            - {name: b, type: claude, prompt: "{{nope}}"}
+    """
+    Path("w.yaml").write_text(dedent(text))
+    with MessagesServer([]) as server:
+        said = refused(cli("run", "w.yaml", "--live", url=server.url))
+        assert server.requests == []
+    assert said == "retold: w.yaml:8:31: unknown template variable 'nope'; there are " + ", ".join(
+        ("execution_id", "date", "workflow", "environment", "step", "steps", "global_vars.\n")
+    )
+    assert tree() == ["w.yaml"]
+    assert not Path(".retold").exists()
+
+
+# retold validate
+
+
+def test_validate_says_of_each_file_whether_it_may_run(cli: Cli) -> None:
+    """Several files are looked at in one go: the good ones on stdout, the errors of the bad ones on stderr, exit code 2."""
+    Path("bad.yaml").write_text("workflow:\n  name: w\n  stpes: []\n")
+    done = cli("validate", NUMBERS, "bad.yaml", "nope.yaml")
+    assert done.stdout == f"{NUMBERS}: ok\n"
+    assert done.stderr == dedent("""\
+        retold: 2 errors in the workflow:
+        bad.yaml:1:1: the key 'steps' is missing.
+        bad.yaml:3:3: unknown key 'stpes'; did you mean 'steps'?
+        retold: no workflow file nope.yaml.
+        """)
+    assert done.returncode == 2
+    assert tree() == ["bad.yaml"]
+
+
+def test_validate_json_has_each_error_with_line_and_column() -> None:
+    """For scripts and editors: a list of files, each with its errors and their places."""
+    Path("bad.yaml").write_text("workflow:\n  name: w\n  stpes: []\n")
+    Path("torn.yaml").write_text("workflow: [\n")
+    done = in_this_process("validate", "--json", NUMBERS, "bad.yaml", "torn.yaml", "nope.yaml")
+    assert done.returncode == 2
+    assert json.loads(done.stdout) == [
+        {"file": str(NUMBERS), "valid": True, "errors": []},
+        {
+            "file": "bad.yaml",
+            "valid": False,
+            "errors": [
+                {"line": 1, "column": 1, "message": "the key 'steps' is missing."},
+                {"line": 3, "column": 3, "message": "unknown key 'stpes'; did you mean 'steps'?"},
+            ],
+        },
+        {
+            "file": "torn.yaml",
+            "valid": False,
+            "errors": [
+                {
+                    "line": 2,
+                    "column": 1,
+                    "message": "not valid YAML: while parsing a flow node, did not find expected node content.",
+                }
+            ],
+        },
+        {
+            "file": "nope.yaml",
+            "valid": False,
+            "errors": [{"line": None, "column": None, "message": "no workflow file nope.yaml."}],
+        },
+    ]
+
+
+def test_nearest_knows_upper_and_lower_case() -> None:
+    """A word in the wrong case is the word."""
+    assert nearest("ACCEPTEDITS", ["default", "acceptEdits"]) == "; did you mean 'acceptEdits'?"
