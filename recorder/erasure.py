@@ -16,7 +16,8 @@ from hashlib import sha256
 from typing import Any
 
 from .events import Entry, encode
-from .log import EventLog, to_column
+from .log import EventLog
+from .rows import to_column
 from .writer import RunWriter
 
 ERASED = "payloads.erased"

@@ -9,8 +9,8 @@ import os
 import secrets
 import sqlite3
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from .events import Entry, Event, encode
 from .listing import COUNTED, Listing, RunInfo, count
 from .messages import Message
 from .redact import Redactor
+from .rows import COLUMNS, INSERT, to_event, to_row
 from .writer import Mode, RunWriter, Status, seal_all
 
 DEFAULT_PATH = Path(".retold") / "log.db"
@@ -32,12 +33,6 @@ FIRST_PAGE = 20
 
 POLL_S = 0.01
 """How often a reader looks for what another process wrote; writes of its own process wake it at once."""
-
-_INSERT = (
-    "INSERT INTO events (run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_COLUMNS = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
 
 
 def default_path() -> Path:
@@ -83,19 +78,23 @@ class EventLog:
 
     # Writing
 
-    def start(self, *, name: str, mode: Mode, data: dict[str, Any] | None = None, redactor: Redactor | None = None) -> RunWriter:
+    def start(
+        self, *, name: str, mode: Mode, data: dict[str, Any] | None = None, redactor: Redactor | None = None,
+        recorded_ns: int | None = None,
+    ) -> RunWriter:  # fmt: skip
         """Begin a run and return its writer. `data` says what it is a run of; it is kept in the run's first event.
 
-        `redactor` removes secrets from whatever is appended; by default those that the environment holds.
+        `redactor` removes secrets from whatever is appended; by default those that the environment holds. `recorded_ns` is when
+        an imported run began, since the epoch: its events are stamped with the time at which they happened.
         """
         with self._lock:
             connection = self._writable()
-            writer = RunWriter(self, secrets.token_hex(8), name, redactor)
+            writer = RunWriter(self, secrets.token_hex(8), name, redactor, recorded_ns=recorded_ns)
             self._alive.claim(writer.run)
             first = Entry("run.started", encode({"name": name, "mode": mode, **(data or {})}), t_ns=0)
             events = seal_all(writer, [first])
             with self._transaction(connection):
-                connection.executemany(_INSERT, map(_to_row, events))
+                connection.executemany(INSERT, map(to_row, events))
                 connection.execute(
                     "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)",
                     (writer.run, name, mode, events[0].wall_ns),
@@ -117,12 +116,12 @@ class EventLog:
             events = seal_all(writer, entries)
             if len(events) == 1:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
                 try:
-                    connection.execute(_INSERT, _to_row(events[0]))
+                    connection.execute(INSERT, to_row(events[0]))
                 except sqlite3.Error as error:
                     raise self._write_error(error) from error
             else:
                 with self._transaction(connection):
-                    connection.executemany(_INSERT, map(_to_row, events))
+                    connection.executemany(INSERT, map(to_row, events))
             writer.moved_past(events)
             self._checkpoints.note(len(events))
         self._notify()
@@ -148,10 +147,34 @@ class EventLog:
             connection = self._writable()
             events = seal_all(writer, [entry])
             with self._transaction(connection):
-                connection.execute(_INSERT, _to_row(events[0]))
+                connection.execute(INSERT, to_row(events[0]))
                 change(connection)
             writer.moved_past(events)
         self._notify()
+
+    def restore(self, events: Iterable[Event], *, name: str, mode: str) -> int:
+        """Write a run that another log exported, event by event as it was there, all or nothing; returns how many.
+
+        The caller has checked its chain. A run without an end is one whose writer died. Raises LogError.
+        """
+        with self._lock:
+            connection = self._writable()
+            counts: Counter[str] = Counter()
+            with self._transaction(connection):
+                for event in events:
+                    if event.seq == 0:
+                        insert = "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)"
+                        connection.execute(insert, (event.run, name, mode, event.wall_ns))
+                        ledger.enter(connection, event.run, "started", 0, event.hash)
+                    if event.kind == "run.ended":
+                        told = {key: counts[kind] for key, kind in COUNTED.items()}
+                        status, error = event.data["status"], event.data.get("error")
+                        self._insert_end(connection, event, status, error, told, ended_ns=event.wall_ns)
+                    else:
+                        connection.execute(INSERT, to_row(event))
+                    counts[event.kind] += 1
+        self._notify()
+        return counts.total()
 
     def vacuum(self) -> None:
         """Write the file anew, so that nothing that was taken out is left in it or in the WAL; others wait. Raises LogError."""
@@ -182,7 +205,7 @@ class EventLog:
         *,
         ended_ns: int,
     ) -> None:
-        connection.execute(_INSERT, _to_row(event))
+        connection.execute(INSERT, to_row(event))
         connection.execute(
             "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
             (status, error, *(counts[key] for key in COUNTED), ended_ns, event.run),
@@ -325,15 +348,15 @@ class EventLog:
         if step is not None:
             where.append("step = ?")
             values.append(step)
-        query = f"SELECT {_COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT {limit}"
+        query = f"SELECT {COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT {limit}"
         try:
-            return [_to_event(row) for row in connection.execute(query, values)]
+            return [to_event(row) for row in connection.execute(query, values)]
         except sqlite3.Error as error:
             raise LogError(f"cannot read the log {self.path}: {error}.") from error
 
     def _row(self, connection: sqlite3.Connection, run: str) -> Event:
-        query = f"SELECT {_COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
-        return _to_event(connection.execute(query, (run,)).fetchone())
+        query = f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
+        return to_event(connection.execute(query, (run,)).fetchone())
 
 
 class _Transaction:
@@ -359,22 +382,3 @@ class _Transaction:
                 self.connection.execute("ROLLBACK")
         if isinstance(failed, sqlite3.Error):
             raise self.log._write_error(failed) from failed
-
-
-def _to_row(event: Event) -> tuple[Any, ...]:
-    return (*event[:8], to_column(event.payload), *event[9:])
-
-
-def to_column(payload: bytes) -> bytes | str:
-    """Text where it is text, so that any SQLite tool shows it; bytes where it is not."""
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError:
-        return payload
-    return payload if "\0" in text else text
-
-
-def _to_event(row: tuple[Any, ...]) -> Event:
-    run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema = row
-    payload = payload.encode() if isinstance(payload, str) else payload
-    return Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema)

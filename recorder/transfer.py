@@ -8,6 +8,8 @@ import heapq
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from .capture import Capture, Place
@@ -114,16 +116,22 @@ def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in headers)
 
 
-def import_exchanges(log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str) -> str:
+def import_exchanges(
+    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
+) -> str:  # fmt: skip
     """Append exchanges as a new run of mode `import`, with the times they were recorded at; returns the run's id.
 
-    Those that overlap are written interleaved, as they were when they were recorded: the times of a run never go back.
+    `data` is kept beside `source` in the run's first event. Those that overlap are written interleaved, as they were when they
+    were recorded: the times of a run never go back.
     """
-    with log.start(name=name, mode="import", data={"source": source}) as writer:
+    coming = iter(exchanges)
+    first = next(coming, None)
+    recorded_ns = None if first is None else _recorded_ns(first)
+    with log.start(name=name, mode="import", data={"source": source, **(data or {})}, recorded_ns=recorded_ns) as writer:
         session, redactor, open_uses = Session(), Redactor(), set[str]()
         running: list[tuple[int, int, Iterator[int]]] = []
         shift_ns, before_ns = 0, -1
-        for number, exchange in enumerate(exchanges):
+        for number, exchange in enumerate(chain([] if first is None else [first], coming)):
             if exchange.started_ns <= before_ns:  # of another recording than the one before it, or nobody knows when
                 _advance(running)
                 shift_ns = writer.t_ns - exchange.started_ns
@@ -134,6 +142,15 @@ def import_exchanges(log: EventLog, exchanges: Iterable[Exchange], *, name: str,
             heapq.heappush(running, (next(steps), number, steps))
         _advance(running)
     return writer.run
+
+
+def _recorded_ns(first: Exchange) -> int | None:
+    """When the run of an exchange began, since the epoch, where the exchange says when it was recorded."""
+    try:
+        at = datetime.fromisoformat(first.recorded_at)
+    except ValueError:
+        return None
+    return None if at.tzinfo is None else int(at.timestamp() * 1e6) * 1000 - first.started_ns
 
 
 def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:

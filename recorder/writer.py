@@ -22,12 +22,15 @@ Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 class RunWriter:
     """The writer of one run; as a context manager it ends the run, as failed if an exception passes through."""
 
-    def __init__(self, log: "EventLog", run: str, name: str, redactor: Redactor | None = None) -> None:
+    def __init__(
+        self, log: "EventLog", run: str, name: str, redactor: Redactor | None = None, *, recorded_ns: int | None = None
+    ) -> None:
         self.log = log
         self.run = run
         self.name = name
         self.redactor = redactor or Redactor()
         self.started_ns = time.monotonic_ns()
+        self.recorded_ns = recorded_ns
         self.seq = 0
         self.hash = GENESIS
         self.t_ns = 0
@@ -76,10 +79,12 @@ class RunWriter:
 def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
     """The entries as the next events of the writer's run: numbered, timed, chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
-    now_ns, wall_ns = writer.now_ns(), time.time_ns()
+    now_ns, wall_ns, recorded_ns = writer.now_ns(), time.time_ns(), writer.recorded_ns
     events = []
     for kind, payload, step, task, exchange, at_ns in entries:
         t_ns = max(t_ns, now_ns if at_ns is None else at_ns)
+        if recorded_ns is not None:
+            wall_ns = recorded_ns + t_ns
         if exchange == OWN_SEQ:
             exchange = seq
         # Bodies were scrubbed frame by frame, across frames too (redact_frames.py); whatever else is written, here.
