@@ -8,7 +8,7 @@ has moved. Kinds of items that one recording cannot know (stream-json has no req
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from .align import pair_up, script
@@ -71,6 +71,11 @@ class Difference:
     b: Item | None
     changes: tuple[Change, ...] = ()
 
+    def __repr__(self) -> str:
+        item = self.a or self.b
+        turn = "" if item is None else f" turn {item.turn}"
+        return f"<Difference{turn} {self.what} {self.kind} {', '.join(change.path for change in self.changes[:3])}".rstrip() + ">"
+
     def as_dict(self) -> dict[str, Any]:
         """The difference as JSON."""
         found: dict[str, Any] = {"kind": self.kind, "what": self.what, "stream": self.stream}
@@ -115,12 +120,18 @@ class Pair:
 class Comparison:
     """What `compare` found. True where nothing that counts differs: `assert retold.compare(run, golden).same`."""
 
-    a: Side = field(repr=False)
-    b: Side = field(repr=False)
-    pairs: tuple[Pair, ...] = field(repr=False)
-    totals: tuple[Total, ...] = field(repr=False)
+    a: Side
+    b: Side
+    pairs: tuple[Pair, ...]
+    totals: tuple[Total, ...]
     differences: tuple[Difference, ...]
     not_compared: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counting = [difference for difference in self.differences if difference.kind != "volatile"]
+        if self.first is None:
+            return f"<Comparison of {self.a.title} with {self.b.title}: the same>"
+        return f"<Comparison of {self.a.title} with {self.b.title}: {len(counting)} differences, first {self.first!r}>"
 
     @property
     def same(self) -> bool:
@@ -164,11 +175,12 @@ def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
 
 
 def _unknown(a: Side, b: Side) -> frozenset[str]:
-    """Kinds that only one side's form of recording has: nothing is said of them."""
+    """Kinds that only one side's form of recording has (stream-json has no requests, a cassette no result): nothing is said of
+    them."""
     if not a.streams or not b.streams:
         return frozenset()
     found = {kind for kind in ("init", "result", "system") if (kind in a.kinds) != (kind in b.kinds)}
-    if a.form != b.form:
+    if ("request" in a.kinds) != ("request" in b.kinds):  # only one side has exchanges
         found |= {"request", "prompt", "history", "answer"}
     return frozenset(found)
 

@@ -5,9 +5,9 @@ its messages cost. What a workflow itself put into its prompts (`variables` of a
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ..recorder.events import Event
 from ..recorder.exchange import Request, decoder_for, from_text
@@ -26,12 +26,14 @@ TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
 """What is added up over a recording. `ttft_ms` is the time to the first token of the first answer."""
 
 
+Progress = Callable[[int], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Side:
     """What was read. A total that the recording does not say is None."""
 
     title: str
-    form: Literal["run", "messages"]
     streams: tuple[Stream, ...]
     totals: dict[str, float | None]
     source: str = ""
@@ -42,24 +44,28 @@ class Side:
         return frozenset(item.kind for stream in self.streams for item in stream.items)
 
 
-def read_run(log: EventLog, run: str, *, title: str = "") -> Side:
-    """A run as a side of a comparison. Raises LogError."""
+def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = lambda _: None) -> Side:
+    """A run as a side of a comparison; `progress` is told how many events were read. Raises LogError."""
     reader = Reader(_names(log, run))
-    for event in events_of(log, run, READ_KINDS):
+    for count, event in enumerate(events_of(log, run, READ_KINDS), 1):
         reader.event(event, log)
+        progress(count)
     first = reader.first_exchange
     if first is not None and reader.ttft_ms is None:
         frame = next(log.events(run, exchange=first.seq, kinds=("frame", "chunk")), None)
         reader.ttft_ms = None if frame is None else (frame.t_ns - first.t_ns) / 1e6
-    return Side(title or run, "run", reader.streams(), reader.totals(), f"{log.path}:{run}")
+    return Side(title or run, reader.streams(), reader.totals(), f"{log.path}:{run}")
 
 
-def read_messages(messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "") -> Side:
+def read_messages(
+    messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None
+) -> Side:
     """Messages in the shapes of stream-json as a side of a comparison."""
     reader = Reader({})
-    for message in messages:
+    for count, message in enumerate(messages, 1):
         reader.message(message, None, None, None, "", "")
-    return Side(title, "messages", reader.streams(), reader.totals(), source)
+        progress(count)
+    return Side(title, reader.streams(), reader.totals(), source)
 
 
 def _names(log: EventLog, run: str) -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 import json
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +14,14 @@ from hypothesis import strategies as st
 import retold
 from retold.diff.markdown import as_markdown
 from retold.diff.text import as_text
+from retold.pages.diff_page import diff_data
 from retold.recorder.errors import InputError
 from retold.recorder.exchange import Exchange
 from retold.replay.changes import Focus, changes
 from retold.replay.compare import Comparison, compare_sides
 from retold.replay.items import Item, Label, Stream
 from retold.replay.sides import Side, read_run
+from tests.conftest import ROOT
 from tests.messages_server import Reply, http_error, text, thinking, tool_use
 from tests.talks import recorded, talk
 
@@ -248,6 +252,45 @@ def test_parallel_conversations_are_compared_each_with_its_own() -> None:
     assert len(found.pairs) == 6
 
 
+# The same in every format: text, the page's rows and JSON of each case stand in a file
+
+
+def _long(**fields: Any) -> Reply:
+    return replace(Reply([text("one two three four five six seven eight nine ten", pieces=5)]), **fields)
+
+
+GOLDEN: dict[str, tuple[list[Exchange], list[Exchange]]] = {
+    "ids_and_times": (base(), base(seed=1, step_ns=9_000_000)),
+    "changed_word": (talk(Reply([text("It rains in Paris.")])), talk(Reply([text("It snows in Paris.")]), seed=1)),
+    "extra_tool_call": (
+        base(),
+        talk(Reply([*TOOLS, tool_use("Bash", {"command": "ls"})], "tool_use"), REPLIES[1], results=[*RESULTS, "a.txt"]),
+    ),
+    "swapped_tools": (base(), talk(Reply([TOOLS[0], WEATHER, READ], "tool_use"), REPLIES[1], results=RESULTS[::-1], seed=1)),
+    "other_model": (base(), base(model="claude-other")),
+    "cut_at_frame_7": (talk(_long()), talk(_long(cut_after=7))),
+    "error_instead_of_an_end": (talk(_long()), talk(_long(error_event_after=12))),
+    "changed_system_prompt": (base(system="You are a terse assistant."), base(system="You are a kind assistant.")),
+}
+
+
+GOLDENS = ROOT / "tests" / "goldens" / "diff"
+
+
+def in_every_format(case: str) -> str:
+    """What is printed, what a script reads, and the rows that a page shows; without the random ids of the two runs."""
+    found = compared(*GOLDEN[case])
+    rows = [row for stream in diff_data(found)["streams"] for row in stream["rows"] if row["k"] != "equal"]
+    parts = [as_text(found), json.dumps(found.as_dict(), indent=1), json.dumps(rows, indent=1)]
+    return re.sub(r"talks\.db:[0-9a-f]{16}", "talks.db:RUN", "\n\n--------\n\n".join(parts)) + "\n"
+
+
+@pytest.mark.parametrize("case", GOLDEN)
+def test_golden_difference(case: str) -> None:
+    """The files are written by `python -m tests.test_compare`, for a person to look at what changed."""
+    assert in_every_format(case) == (GOLDENS / f"{case}.txt").read_text("utf-8")
+
+
 # What counts
 
 
@@ -264,7 +307,7 @@ def test_a_tolerance_makes_times_count() -> None:
     assert compared(a, b, tolerance=["duration=20%"]).same
     found = compared(a, b, tolerance=["duration=5%"])
     assert words(found) == [("changed", "totals")]
-    assert "duration_ms" in as_text(found)
+    assert "first divergence: total duration, changed\n" in as_text(found)
     assert compared(a, b, tolerance=["ttft=10ms"]).same
 
 
@@ -297,7 +340,7 @@ items = st.builds(
     values | st.sampled_from(["one two three four", "one two three five", "six seven"]),
 )
 sides = st.lists(st.lists(items, max_size=8), min_size=1, max_size=2).map(
-    lambda streams: Side("s", "run", tuple(Stream(Label(str(n)), "", tuple(s)) for n, s in enumerate(streams)), {"turns": 1})
+    lambda streams: Side("s", tuple(Stream(Label(str(n)), "", tuple(s)) for n, s in enumerate(streams)), {"turns": 1})
 )
 names = st.lists(
     st.sampled_from(["text", "thinking", "tool_use.input.x", "tool_use.**", "order", "answer", "**.y", "tool_use.input[0]"]),
@@ -356,3 +399,10 @@ def test_ignoring_never_adds_a_difference(a: Side, b: Side, some: list[str], mor
 def test_changes_are_there_exactly_where_values_differ(a: Any, b: Any) -> None:
     """Two values without a change are the same JSON; True is not 1."""
     assert bool(list(changes(a, b))) == (json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True))
+
+
+if __name__ == "__main__":
+    GOLDENS.mkdir(parents=True, exist_ok=True)
+    for each in GOLDEN:
+        (GOLDENS / f"{each}.txt").write_text(in_every_format(each), "utf-8")
+    Path("talks.db").unlink()

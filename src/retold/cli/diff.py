@@ -56,10 +56,13 @@ def diff(
     """
     from ..diff.sources import compare
     from ..recorder.log import EventLog
+    from .progress import progress
 
-    found = compare(
-        a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=EventLog(db)
-    )  # fmt: skip
+    with progress("read", "events") as told:
+        found = compare(
+            a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=EventLog(db),
+            progress=told,
+        )  # fmt: skip
     text = _written(found, Format.json if json else form, limit or None, colour=output is None)
     if output is None:
         print(text)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..handlers.text import clean, cut, plural, seconds
 from ..replay.changes import Change
-from ..replay.compare import Comparison, Difference, Total
+from ..replay.compare import TIMES, Comparison, Difference, Total
 from ..replay.items import Item
 from ..replay.words import Stretch, weave
 
@@ -46,6 +46,8 @@ class Line:
 
 def heading(difference: Difference) -> str:
     """`turn 2, tool call Read, changed`, with the stream before it."""
+    if difference.what == "totals":
+        return f"total {_name(difference.changes[0].path)}, changed"
     item = difference.a or difference.b
     parts = [clean(difference.stream)] if difference.stream else []
     if item is not None and item.turn:
@@ -138,9 +140,18 @@ def amount(name: str, value: float | None) -> str:
         return "unknown"
     if name == "cost_usd":
         return f"${value:.6f}".rstrip("0").rstrip(".") if value else "$0"
-    if name == "duration_ms":
-        return seconds(round(value * 1e6))
-    return f"{value:,.0f} ms" if name == "ttft_ms" else f"{value:,.0f}"
+    if name in TIMES:
+        return f"{value:,.0f} ms" if value < 1000 else seconds(round(value * 1e6))
+    return f"{value:,.0f}"
+
+
+def total_name(total: Total) -> str:
+    """What a total is called where its unit stands beside its value, and in a tolerance."""
+    return _name(total.name)
+
+
+def _name(total: str) -> str:
+    return total.removesuffix("_ms").removesuffix("_usd")
 
 
 def _compared(total: Total) -> str:

@@ -4,7 +4,7 @@ import re
 
 from ..handlers.text import clean
 from ..replay.compare import Comparison
-from .lines import Line, heading, lines_of, repeated, summary, total_rows
+from .lines import Line, heading, lines_of, repeated, summary, total_name, total_rows
 from .text import LIMIT
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&:-])")
@@ -32,7 +32,7 @@ def as_markdown(comparison: Comparison, *, limit: int | None = LIMIT) -> str:
 
 
 def _totals(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    return [(f"`{total.name}`", _plain(a), _plain(b), _plain(how)) for total, a, b, how in total_rows(comparison)]
+    return [(f"`{total_name(total)}`", _plain(a), _plain(b), _plain(how)) for total, a, b, how in total_rows(comparison)]
 
 
 def _diff_lines(line: Line) -> list[str]:

@@ -5,17 +5,19 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ..recorder.cassette import Cassette, read_cassette
 from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange
+from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 from ..recorder.transfer import import_exchanges
 from ..replay.changes import Focus, parse_tolerances
 from ..replay.compare import Comparison, compare_sides
-from ..replay.sides import Side, read_messages, read_run
+from ..replay.sides import Progress, Side, read_messages, read_run
 
 _SQLITE = b"SQLite format 3\0"
 _FILE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".db")
@@ -32,60 +34,65 @@ class HasRun(Protocol):
     def log(self) -> EventLog | str: ...
 
 
-Source = str | os.PathLike[str] | HasRun | Cassette | Side | Iterable[Mapping[str, Any]]
+Source = str | os.PathLike[str] | HasRun | RunInfo | Cassette | Side | Iterable[Mapping[str, Any]]
 """What `compare` takes: a run's name, id, `last`, `last~1`; the path of a cassette, of a stream-json file, of a log
-(`FILE.db`, its newest run, or `FILE.db:RUN`); `-` for stream-json on stdin; a RunResult; a Cassette; messages."""
+(`FILE.db`, its newest run, or `FILE.db:RUN`); `-` for stream-json on stdin; a RunResult or RunInfo; a Cassette; messages."""
 
 
 def compare(
     a: Source, b: Source, *, ignore: Sequence[str] = (), only: Sequence[str] = (), tolerance: Sequence[str] = (),
-    volatile: bool = False, log: EventLog | None = None,
+    volatile: bool = False, log: EventLog | None = None, progress: Progress = lambda _: None,
 ) -> Comparison:  # fmt: skip
     """What differs between two recordings, by meaning: `compare("last~1", "last").same`.
 
     Ids, times, signatures and durations do not count; `volatile=True` lists them too. `ignore` and `only` name what to leave
     out or to look at (`thinking`, `tool_use.input.path`, `request.system`, `totals`, `order`), `tolerance` how far totals may
     differ (`duration=20%`, `cost=0.01`). Names of runs are looked up in `log`, by default `RETOLD_DB` or `.retold/log.db`.
-    Raises InputError and its kinds for what cannot be read.
+    `progress` is told how many events were read. Raises InputError and its kinds for what cannot be read.
     """
     focus = Focus(tuple(ignore), tuple(only), parse_tolerances(tolerance), volatile)
-    return compare_sides(read_side(a, log), read_side(b, log), focus)
+    return compare_sides(read_side(a, log, progress), read_side(b, log, progress), focus)
 
 
-def read_side(source: Source, log: EventLog | None = None) -> Side:
+def read_side(source: Source, log: EventLog | None = None, progress: Progress = lambda _: None) -> Side:
     """Read one side of a comparison. Raises InputError, CassetteError, LogError."""
     if isinstance(source, Side):
         return source
     if isinstance(source, Cassette):
-        return _read_exchanges(source.exchanges, str(source.path))
+        return _read_exchanges(_checked(source), str(source.path), progress)
     if isinstance(source, str | os.PathLike):
-        return _read_named(os.fspath(source), log or EventLog())
+        return _read_named(os.fspath(source), log or EventLog(), progress)
+    if isinstance(source, RunInfo):
+        return _read_run(log or EventLog(), source.run, progress)
     if isinstance(source, HasRun):
         if source.run is None:
             raise InputError(f"{source!r} has not recorded anything yet.")
-        where = source.log if isinstance(source.log, EventLog) else EventLog(source.log)
-        return _read_run(where, source.run)
-    return read_messages(source, title="messages")
+        return _read_run(source.log if isinstance(source.log, EventLog) else EventLog(source.log), source.run, progress)
+    return read_messages(source, title="messages", progress=progress)
 
 
-def _read_named(name: str, log: EventLog) -> Side:
+def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
     file, _, run = name.rpartition(":")
     if file and _is_log(Path(file)):
-        return _read_run(EventLog(file), run or "last", file)
+        return _read_run(EventLog(file), run or "last", progress, file)
     path = Path(name)
     if name == "-":
-        return read_messages(_json_lines(sys.stdin, "stdin"), title="stdin")
+        return _read_stream_json(sys.stdin, "stdin", progress)
     if path.is_dir():
         raise InputError(f"{name} is a folder; name a cassette, a stream-json file or a log in it, or a run.")
     if not path.exists():
         if "/" in name or path.suffix in _FILE_SUFFIXES:
             raise InputError(f"no file {name}. Give a file, or a run of the log {log.path}; `retold ls` lists them.")
-        return _read_run(log, name)
+        return _read_run(log, name, progress)
     if _is_log(path):
-        return _read_run(EventLog(path), "last", name)
-    if path.suffix in (".jsonl", ".ndjson"):
-        return _read_stream_json(path)
-    return _read_exchanges(_checked(read_cassette(path)), name)
+        return _read_run(EventLog(path), "last", progress, name)
+    if path.suffix not in (".jsonl", ".ndjson"):
+        return _read_exchanges(_checked(read_cassette(path)), name, progress)
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            return _read_stream_json(lines, name, progress)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
 
 
 def _is_log(path: Path) -> bool:
@@ -96,10 +103,10 @@ def _is_log(path: Path) -> bool:
         return False
 
 
-def _read_run(log: EventLog, ref: str, file: str = "") -> Side:
+def _read_run(log: EventLog, ref: str, progress: Progress, file: str = "") -> Side:
     found = log.find(ref)
     where = f"{file}: " if file else ""
-    side = read_run(log, found.run, title=f"{where}{found.name} ({found.run[:8]}, {found.mode})")
+    side = read_run(log, found.run, title=f"{where}{found.name} ({found.run[:8]}, {found.mode})", progress=progress)
     if not side.streams:
         raise InputError(f"run {found.run[:8]} ({found.name}) holds no messages and no exchanges; there is nothing to compare.")
     return side
@@ -111,23 +118,18 @@ def _checked(cassette: Cassette) -> Sequence[Exchange]:
     return cassette.exchanges
 
 
-def _read_exchanges(exchanges: Sequence[Exchange], title: str) -> Side:
+def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progress) -> Side:
     """By way of a log of its own that nobody keeps: an import is read as any run is."""
     with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
         run = import_exchanges(log, exchanges, name="import", source=title)
-        side = read_run(log, run, title=title)
-    return Side(side.title, side.form, side.streams, side.totals, title)
+        return replace(read_run(log, run, title=title, progress=progress), source=title)
 
 
-def _read_stream_json(path: Path) -> Side:
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            messages = list(_json_lines(file, str(path)))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    if not messages:
-        raise InputError(f"{path} holds no messages; there is nothing to compare.")
-    return read_messages(messages, title=str(path), source=str(path))
+def _read_stream_json(lines: Iterable[str], name: str, progress: Progress) -> Side:
+    side = read_messages(_json_lines(lines, name), title=name, source=name, progress=progress)
+    if not side.streams:
+        raise InputError(f"{name} holds no messages; there is nothing to compare.")
+    return side
 
 
 def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:

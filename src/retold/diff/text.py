@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ..handlers.text import clean, indent
 from ..replay.compare import Comparison
 from ..replay.words import Stretch
-from .lines import Line, heading, lines_of, repeated, summary, total_rows
+from .lines import Line, heading, lines_of, repeated, summary, total_name, total_rows
 
 LIMIT = 50
 """How many differences are written out unless asked otherwise."""
@@ -59,7 +59,7 @@ def _bold(text: str, colour: bool) -> str:
 
 
 def _totals(comparison: Comparison) -> Iterator[str]:
-    rows = [("totals", "A", "B", ""), *((total.name, a, b, how) for total, a, b, how in total_rows(comparison))]
+    rows = [("totals", "A", "B", ""), *((total_name(total), a, b, how) for total, a, b, how in total_rows(comparison))]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     yield ""
     for name, a, b, how in rows:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ..diff.lines import amount, heading, noun, summary
+from ..diff.lines import amount, heading, noun, summary, total_name
 from ..diff.text import as_text
 from ..replay.compare import Comparison, Row
 from ..replay.items import Item
@@ -33,7 +33,7 @@ def diff_data(comparison: Comparison) -> dict[str, Any]:
         "a": {"title": comparison.a.title},
         "b": {"title": comparison.b.title},
         "totals": [
-            {"name": t.name, "a": amount(t.name, t.a), "b": amount(t.name, t.b), "differs": t.differs, "counts": t.counts}
+            {"name": total_name(t), "a": amount(t.name, t.a), "b": amount(t.name, t.b), "differs": t.differs, "counts": t.counts}
             for t in comparison.totals
             if t.a is not None or t.b is not None
         ],
