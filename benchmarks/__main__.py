@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, environment, folder, machine, table
 
-NAMES = ("append", "diff", "fold", "memory", "replay", "startup", "stream")
+NAMES = ("append", "diff", "fold", "handlers", "memory", "replay", "startup", "stream")
 
 
 def _rows(name: str, home: Path) -> tuple[str, list[Row]]:

@@ -17,6 +17,8 @@ from .text import clean, clock, cut, dollars, indent, plural, seconds
 if TYPE_CHECKING:
     from rich.console import Console as Screen
 
+    from .typist import Typist
+
 RESULT_CHARS = 200
 INPUT_CHARS = 60
 
@@ -60,6 +62,7 @@ class Console(Handler):
         self._first_ns: int | None = None
         self._results: list[dict[str, Any]] = []
         self._typing = False
+        self._typist: Typist | None = None
         if self.options.show_header:
             self._box(clean(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
 
@@ -77,15 +80,24 @@ class Console(Handler):
         if event.task:
             return
         head = f"[{clock(event.wall_ns)}] " if self.options.show_timestamps else ""
-        width = len(head)
-        if self._typing:
-            head = ""
+        if self._rich is not None:
+            from .typist import Typist
+
+            self._typist = self._typist or Typist(self._rich.width, len(head))
+            typed = self._typist.type(clean(text))
+        else:
+            typed = indent(clean(text), len(head))
+        self.write(typed if self._typing else head + typed)
         self._typing = True
-        self.write(head + indent(clean(text), width))
+
+    def _end_typing(self, mark: str = "") -> None:
+        """The text that was typed is over."""
+        self.write((mark if self._typist is None else self._typist.type(mark) + self._typist.end()) + "\n")
+        self._typing, self._typist = False, None
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
         if self._typing:
-            self.write("\n")
+            self._end_typing()
         if end.error is not None:
             self._line(f"✗ Stream error: {clean(end.error)} after {plural(count, 'message')}", "bold red")
         elif count and not shown:
@@ -99,8 +111,7 @@ class Console(Handler):
             case "text" if message.type == "assistant":
                 mark = " [incomplete]" if message.data.get("incomplete") else ""
                 if self._typing and not message.task:
-                    self._typing = False
-                    self.write(f"{mark}\n")
+                    self._end_typing(mark)
                 else:
                     self._say(message, str(block.get("text", "")) + mark, "")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:

@@ -118,7 +118,7 @@ class File(Handler):
 
     def _write(self, line: str) -> None:
         assert self._fd is not None
-        data = line.encode("utf-8", "replace")
+        data = line.encode("utf-8", "backslashreplace")
         if self.options.max_file_size is not None:
             size = os.fstat(self._fd).st_size
             if size and size + len(data) > self.options.max_file_size:

@@ -4,8 +4,9 @@ import math
 import re
 import time
 
-# Everything a terminal may act on: C0 and C1 controls but tab and newline, and the marks that reorder text.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Everything a terminal may act on: C0 and C1 controls but tab and newline, the marks that reorder text, and halves of
+# characters, which no terminal takes.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def clean(text: str) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 import retold
 from retold.handlers import make_handler, read_stream
 from retold.handlers.base import READ_KINDS
+from retold.handlers.typist import Typist
 from retold.recorder.writer import RunWriter
 from tests.e2e import normalised
 
@@ -294,3 +296,36 @@ def test_no_handler_passes_control_characters_in_names_on(handler: str) -> None:
     strange = {"type": EVIL, "subtype": EVIL, EVIL: "x"}
     messages = [text("x"), {"type": "user", "message": {"content": [block]}}, strange]
     assert CONTROL.findall(written(handler, messages, task=EVIL)) == []
+
+
+def test_half_of_a_character_is_shown_as_such() -> None:
+    """A model may answer with half of an emoji, which no terminal and no file takes."""
+    assert "ASSISTANT: half \\ud83d\n" in written("simple", [INIT, text("half \ud83d"), RESULT])
+
+
+# Typing
+
+TYPED = (
+    "A line that is longer than its terminal.\n\n- 一二三四五六七八九十一二三四五六七\n- a/long/path/without/any/space/in/it\n\n"
+)
+
+TYPED_AT_24 = """\
+A line that is
+    longer than its
+    terminal.
+
+    -
+    一二三四五六七八九十
+    一二三四五六七
+    -
+    a/long/path/without/
+    any/space/in/it"""
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_typed_text_is_wrapped_at_words_whatever_its_pieces(size: int) -> None:
+    """In a terminal typed lines break between words, further ones stand under the first, and none goes over the edge."""
+    typist = Typist(24, 4)
+    written = "".join(typist.type(TYPED[i : i + size]) for i in range(0, len(TYPED), size)) + typist.end()
+    assert [line.rstrip() for line in written.splitlines()] == TYPED_AT_24.splitlines()
+    assert max(map(cell_len, written.splitlines())) <= 24

@@ -13,6 +13,7 @@ import retold
 from retold.handlers import HANDLERS, Handler
 from retold.recorder.messages import Message
 from tests.children import DEADLINE_S, Folder, line_of, rest_of, wait_until
+from tests.conftest import Cli
 from tests.e2e import NUMBERS, in_this_process, normalised, run_live, run_mock, step, write_workflow
 from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
 
@@ -423,3 +424,29 @@ def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytes
     ran = run_mock(NUMBERS, handlers=[("callback", {"module": "leaving", "function": "go"})])
     assert ran.result.handler_errors == ["handler 'callback' failed in step 'count': SystemExit: enough"]
     assert (ran.result.status, ran.result.ok) == ("completed", False)
+
+
+# Characters
+
+
+def test_half_of_a_character_goes_through_files_and_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model may answer with half of an emoji: it is recorded as it came, written as an escape, and asked on without it."""
+    plain = Reply([text("XX")])
+    frames = [frame.replace(b"XX", b"half \\ud83d") for frame in plain.frames(plain.message({}, 1))]
+    files = {"stream_handler": {"file": {"file_path": "w.jsonl", "format": "jsonl"}}, "async_streaming": True}
+    steps = [step("half", output_to_file="half.txt", claude_options=files), step("on", "{{steps.half.text}}")]
+    flow = write_workflow("w.yaml", *steps)
+    with MessagesServer([Reply(raw_frames=frames), Reply([text("Fine.")])]) as server:
+        live = run_live(monkeypatch, server, flow)
+        assert server.requests[1].json["messages"][0]["content"] == "half ?"
+    mock = run_mock(flow)
+    assert [done.text for done in mock.result.steps] == [done.text for done in live.result.steps] == ["half \ud83d", "Fine."]
+    assert Path("half.txt").read_text() == "half \\ud83d"
+    assert json.loads(Path("w.jsonl").read_text().splitlines()[1])["message"]["message"]["content"][0]["text"] == "half \ud83d"
+
+
+def test_terminal_that_knows_no_marks_gets_escapes(cli: Cli) -> None:
+    """Output that is not UTF-8 is no reason for a run to fail."""
+    done = cli("run", NUMBERS, "--handler", "simple", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert "\n\\u2713 Stream completed: 3 messages (1 shown)" in done.stdout

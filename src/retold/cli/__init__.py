@@ -1,6 +1,7 @@
 """The command line: one module a command, errors in one line with their exit code, results on stdout and the rest on stderr."""
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -108,6 +109,8 @@ for name, function, says in COMMANDS:
 def main() -> None:
     """The console script `retold`."""
     signal.signal(signal.SIGTERM, _terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal knows every character
     try:
         app()
     except RetoldError as error:

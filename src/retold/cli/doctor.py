@@ -108,11 +108,16 @@ def _live() -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
+    from ..handlers.text import plural
+
     versions = "\n".join(f"  {name:<14}{version or 'not installed'}" for name, version in found["versions"].items())
     log = found["log"]
-    runs = f"{log['runs']} runs, {log['bytes'] / 1e6:.1f} MB" if log["there"] else "not there yet; the first run makes it"
+    runs = (
+        f"{plural(log['runs'], 'run')}, {log['bytes'] / 1e6:.1f} MB" if log["there"] else "not there yet; the first run makes it"
+    )
     cassettes = [
-        f"  {c['path']}: " + ("damaged" if c["exchanges"] is None else f"{c['exchanges']} exchanges") for c in found["cassettes"]
+        f"  {c['path']}: " + ("damaged" if c["exchanges"] is None else plural(c["exchanges"], "exchange"))
+        for c in found["cassettes"]
     ]
     live = found["live"]
     print(f"Versions\n{versions}\n")

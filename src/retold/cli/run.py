@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    workflow: Annotated[Path, typer.Argument(help="The workflow file (YAML).")],
+    workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="The workflow file (YAML).")],
     live: Annotated[
         bool | None,
         typer.Option("--live/--mock", help="Call the API and record, or replay the cassette.", show_default="TEST_MODE, or mock"),

@@ -6,7 +6,10 @@ from .common import print_json
 def schema() -> None:
     """Print the JSON Schema of workflow files, for editors that complete and check YAML.
 
-    Keep it in a file and name it in a workflow's first line: # yaml-language-server: $schema=workflow.schema.json
+    Keep it in a file, and name that file in the first line of a workflow:
+
+    \b
+        # yaml-language-server: $schema=workflow.schema.json
 
     Example: retold schema
     """

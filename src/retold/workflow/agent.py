@@ -5,6 +5,7 @@ in these two alone, so both write the same messages. Times in the result are the
 timing reports the durations of the run it retells), in whole microseconds, as a cassette keeps them.
 """
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -120,7 +121,7 @@ async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcom
     replies: list[Reply] = []
     error = subtype = failure = None
     while True:
-        reply = await _ask(conversation, api, body | {"messages": messages})
+        reply = await _ask(conversation, api, _sendable(body | {"messages": messages}))
         body["model"] = reply.model
         replies.append(reply)
         conversation.notify(f"turn {len(replies)}: {reply.stop_reason or reply.ending}")
@@ -137,6 +138,16 @@ async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcom
             failure = "max_turns"
             break
     return replace(_outcome(conversation, replies, messages, subtype, error), failure=failure)
+
+
+def _sendable(body: dict[str, Any]) -> dict[str, Any]:
+    """The body as it is, or with `?` for halves of characters: an answer may hold them, and a request may not."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        made: dict[str, Any] = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+        return made
+    return body
 
 
 async def _ask(conversation: Conversation, api: Api, body: dict[str, Any]) -> Reply:

@@ -200,7 +200,7 @@ def write_output(running: Running, unit: Unit, path: Path, done: StepResult | Ta
     """Write `output_to_file` of a step or of one task; a file that cannot be written fails it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
+        with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             match unit.options.output_format:
                 case "json":
                     file.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")

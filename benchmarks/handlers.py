@@ -1,0 +1,86 @@
+"""Handlers beside a run of 100,000 messages: how much the peak of memory grows from 1,000 messages, and what it costs the run.
+
+Messages are appended one by one while the handlers, each in its thread, read them from the log: what they have not read yet
+waits there and not in memory. Peaks are `resource.getrusage`, each in a process of its own; the allowance is that of
+`memory.py`. A buffer holds its 1,000 messages and counts the rest, so it starts at a length that fills it. The pace is compared
+with that of the same run without handlers, up to the end of the last handler: both need the same processor.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import ROOT, Row, environment, figure, folder, ratio, rounds, run
+
+FEW, MANY = 1_000, 100_000
+PACE = 10_000
+ALLOWANCE_MB = 5.0
+ROUNDS = 2
+TEXT = "One message of some length, as a model writes them between its tool uses. " * 4
+SETS: dict[str, list[str]] = {"none": [], "simple and file": ["simple", "file"], "buffer": ["buffer"]}
+
+
+def handlers_of(kinds: list[str], home: Path) -> list[Any]:
+    """The handlers of a set; what they show goes nowhere, what they write into `home`."""
+    from retold.handlers import make_handler
+
+    options: dict[str, dict[str, Any]] = {"file": {"file_path": str(home / "messages.jsonl"), "format": "jsonl"}}
+    return [make_handler(kind, options.get(kind, {}), open(os.devnull, "w")) for kind in kinds]
+
+
+def stream(home: Path, kinds: list[str], messages: int) -> dict[str, Any]:
+    """Run a step of that many messages beside its handlers: seconds until the last is done, MB at the peak, their results."""
+    from retold.handlers import HandlerThread
+    from retold.recorder.log import EventLog
+    from retold.recorder.messages import Session
+
+    session = Session("00000000-0000-4000-8000-000000000000")
+    with EventLog(home / "log.db") as log, log.start(name="handlers", mode="live") as writer:
+        started = writer.note("step.started", {"name": "talk"}, step="talk")
+        began = time.perf_counter()
+        done = threading.Semaphore(0)
+        handlers, after = handlers_of(kinds, home), started.seq - 1
+        threads = [HandlerThread(log, writer.run, "talk", each, after=after, over=done.release) for each in handlers]
+        for number in range(messages):
+            block = {"type": "text", "text": f"{number} {TEXT}"}
+            writer.note("message", session.assistant({"role": "assistant"}, block, None), step="talk")
+        writer.note("step.ended", {"name": "talk", "status": "completed", "error": None}, step="talk")
+        for _ in threads:
+            done.acquire()
+        took = time.perf_counter() - began
+    results = [{key: value for key, value in thread.result().items() if key != "buffered"} for thread in threads]
+    return {"s": took, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "results": results}
+
+
+def _child(which: str, messages: int) -> dict[str, Any]:
+    with folder() as home:
+        command = [sys.executable, "-m", "benchmarks.handlers", which, str(messages), str(home)]
+        done = subprocess.run(command, cwd=ROOT, env=environment(home), check=True, capture_output=True, text=True)
+        found: dict[str, Any] = json.loads(done.stdout)
+    for result in found["results"]:
+        assert (result["error"], result["messages"]) == (None, messages), result
+        assert result.get("dropped", 0) == (max(0, messages - 1000) if result["handler"] == "buffer" else 0), result
+    return found
+
+
+def measure() -> list[Row]:
+    rows = []
+    for which in ("simple and file", "buffer"):
+        growths = [_child(which, MANY)["mb"] - _child(which, FEW)["mb"] for _ in range(ROUNDS)]
+        rows.append(figure(f"{which}: memory of {MANY:,} messages over {FEW:,}", growths, "MB", at_most=ALLOWANCE_MB))
+    paces = rounds(ROUNDS, {name: lambda name=name: PACE / _child(name, PACE)["s"] for name in ("none", "simple and file")})
+    rows.append(ratio("messages a second with simple and file", paces["simple and file"], "no handler", paces["none"], "/s"))
+    return rows
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] in ([], ["--json"], ["-h"], ["--help"]):
+        run(f"handlers: beside a run of {MANY:,} messages", measure)
+    else:
+        print(json.dumps(stream(Path(sys.argv[3]), SETS[sys.argv[1]], int(sys.argv[2]))))

@@ -1,0 +1,68 @@
+"""How text is typed into a terminal while it is still coming: words are wrapped at the edge, further lines are indented."""
+
+import re
+from collections.abc import Iterator
+
+from rich.cells import cell_len, chop_cells
+
+LONG_WORD = 24
+"""A word of more cells is not waited for; it may be a line of a script that has no spaces."""
+
+_PIECES = re.compile(r"\n|[^\S\n]+|\S+")
+
+
+class Typist:
+    """Takes pieces of a text and gives what to write now; a word that may still grow waits for the next piece, as do spaces
+    and empty lines that nothing may follow.
+
+    `width` is that of the terminal, `indent` that of what stands before the text, both in cells.
+    """
+
+    def __init__(self, width: int, indent: int) -> None:
+        self._width = max(width, indent + 1)
+        self._indent = indent
+        self._column = indent
+        self._waiting = ""
+
+    def type(self, text: str) -> str:
+        """What to write now that these characters have come."""
+        text = self._waiting + text
+        spaces = len(text)
+        while spaces and not text[spaces - 1].isspace():
+            spaces -= 1
+        sure = len(text[:spaces].rstrip()) if cell_len(text[spaces:]) <= LONG_WORD else len(text)
+        self._waiting = text[sure:]
+        return self._placed(text[:sure])
+
+    def end(self) -> str:
+        """What was still waiting; the text is over."""
+        last, self._waiting = self._waiting.rstrip(), ""
+        return self._placed(last)
+
+    def _placed(self, text: str) -> str:
+        return "".join(part for piece in _PIECES.findall(text) for part in self._lines(piece))
+
+    def _lines(self, piece: str) -> Iterator[str]:
+        cells = cell_len(piece)
+        if piece == "\n":
+            yield self._next_line()
+        elif piece.isspace():
+            if self._column + cells < self._width:
+                self._column += cells
+                yield piece
+        elif self._column + cells <= self._width:
+            self._column += cells
+            yield piece
+        elif cells <= self._width - self._indent:
+            yield self._next_line() + piece
+            self._column += cells
+        else:
+            for part in chop_cells(piece, self._width - self._indent):
+                if self._column > self._indent:
+                    yield self._next_line()
+                self._column += cell_len(part)
+                yield part
+
+    def _next_line(self) -> str:
+        self._column = self._indent
+        return "\n" + " " * self._indent
