@@ -6,6 +6,7 @@ waits there and not in memory. Peaks are `resource.getrusage`, each in a process
 with that of the same run without handlers, up to the end of the last handler: both need the same processor.
 """
 
+import functools
 import json
 import os
 import resource
@@ -69,12 +70,16 @@ def _child(which: str, messages: int) -> dict[str, Any]:
     return found
 
 
+def _pace(which: str) -> float:
+    return PACE / float(_child(which, PACE)["s"])
+
+
 def measure() -> list[Row]:
     rows = []
     for which in ("simple and file", "buffer"):
         growths = [_child(which, MANY)["mb"] - _child(which, FEW)["mb"] for _ in range(ROUNDS)]
         rows.append(figure(f"{which}: memory of {MANY:,} messages over {FEW:,}", growths, "MB", at_most=ALLOWANCE_MB))
-    paces = rounds(ROUNDS, {name: lambda name=name: PACE / _child(name, PACE)["s"] for name in ("none", "simple and file")})
+    paces = rounds(ROUNDS, {which: functools.partial(_pace, which) for which in ("none", "simple and file")})
     rows.append(ratio("messages a second with simple and file", paces["simple and file"], "no handler", paces["none"], "/s"))
     return rows
 

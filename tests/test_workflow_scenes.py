@@ -418,11 +418,13 @@ def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> N
 
 
 def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sys.exit` in a callback ends its calls, not the run, and is named like any other failure."""
+    """`sys.exit` in a callback does not end the run, and is named like any other failure."""
     Path("leaving.py").write_text("import sys\n\ndef go(message):\n    sys.exit('enough')\n")
     monkeypatch.syspath_prepend(str(Path.cwd()))
     ran = run_mock(NUMBERS, handlers=[("callback", {"module": "leaving", "function": "go"})])
-    assert ran.result.handler_errors == ["handler 'callback' failed in step 'count': SystemExit: enough"]
+    assert ran.result.handler_errors == [
+        "handler 'callback' failed in step 'count': CallbackFailed: leaving.go raised 3 times, first SystemExit: enough"
+    ]
     assert (ran.result.status, ran.result.ok) == ("completed", False)
 
 
