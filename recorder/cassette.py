@@ -24,6 +24,7 @@ import json
 import os
 import re
 import tempfile
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -69,18 +70,17 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     path = Path(path)
     try:
         data = path.read_bytes()
-        text = data.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise CassetteMissing(f"no cassette at {path}.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CassetteError(f"cannot read the cassette {path}: {getattr(error, 'strerror', None) or error}.") from error
+    except OSError as error:
+        raise CassetteError(f"cannot read the cassette {path}: {error.strerror or error}.") from error
     document = _load(path, data)
     if not isinstance(document, dict) or not isinstance(document.get("interactions"), list):
         raise CassetteError(
             f"{path} is not a cassette: it has no list `interactions`. It was left as it is; restore it from version "
             "control, or delete it and record again."
         )
-    _check_format(path, document, text)
+    _check_format(path, document, data)
     exchanges = []
     for number, entry in enumerate(document["interactions"]):
         try:
@@ -88,24 +88,24 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"missing key {error}" if isinstance(error, KeyError) else str(error)
             raise CassetteError(
-                f"{path}:{_line_of(text, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
+                f"{path}:{_line_of(data, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
             ) from error
     return Cassette(path, tuple(exchanges))
 
 
 def _load(path: Path, data: bytes) -> Any:
-    """The document in a file of UTF-8; libyaml and json take its bytes as they are."""
-    if path.suffix == ".json":
-        try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            line = getattr(error, "lineno", 1)
-            raise CassetteError(f"{path}:{line}: the cassette is damaged: {error}. The file was left as it is.") from error
+    """The document in a file of UTF-8. libyaml and json take its bytes as they are (and UTF-16, which nothing else here does)."""
     try:
-        return yaml.load(data, Loader=Loader)
-    except yaml.YAMLError as error:
+        if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            data.decode()
+        return json.loads(data) if path.suffix == ".json" else yaml.load(data, Loader=Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        try:
+            data.decode()
+        except UnicodeDecodeError as undecodable:
+            raise CassetteError(f"cannot read the cassette {path}: {undecodable}.") from error
         mark = getattr(error, "problem_mark", None)
-        line = 1 if mark is None else mark.line + 1
+        line = getattr(error, "lineno", 1) if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or str(error)
         raise CassetteError(
             f"{path}:{line}: the cassette is damaged: {problem}. It was left as it is; restore it from version control, or "
@@ -113,26 +113,26 @@ def _load(path: Path, data: bytes) -> Any:
         ) from error
 
 
-def _check_format(path: Path, data: dict[str, Any], text: str) -> None:
-    own = data.get("retold")
+def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
+    own = document.get("retold")
     version = own.get("format") if isinstance(own, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise CassetteError(
             f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
             "retold: pip install -U retold."
         )
-    if version is not None and path.suffix != ".json" and text[text.rfind("\n...") :].strip() != "...":
+    if version is not None and path.suffix != ".json" and data[data.rfind(b"\n...") :].strip() != b"...":
+        line = data.count(b"\n") + 1
         raise CassetteError(
-            f"{path}:{text.count(chr(10)) + 1}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by "
-            "a formatter). It was left as it "
-            "is; restore it from version control, or delete it and record again."
+            f"{path}:{line}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by a formatter). It was "
+            "left as it is; restore it from version control, or delete it and record again."
         )
 
 
-def _line_of(text: str, number: int) -> int:
+def _line_of(data: bytes, number: int) -> int:
     """The line on which an interaction begins; parsed only for an error's text."""
     try:
-        root: Any = yaml.compose(text, Loader=Loader)
+        root: Any = yaml.compose(data, Loader=Loader)
         entries = next(value for key, value in root.value if key.value == "interactions")
         return int(entries.value[number].start_mark.line) + 1
     except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError):
