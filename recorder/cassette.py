@@ -124,8 +124,8 @@ def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
     if version is not None and path.suffix != ".json" and data[data.rfind(b"\n...") :].strip() != b"...":
         line = data.count(b"\n") + 1
         raise CassetteError(
-            f"{path}:{line}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by a formatter). It was "
-            "left as it is; restore it from version control, or delete it and record again."
+            f"{path}:{line}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by a formatter). It "
+            "was left as it is; restore it from version control, or delete it and record again."
         )
 
 
