@@ -2,13 +2,14 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import retold
 from retold.cli.diff import Format
-from retold.recorder.cassette import write_cassette
+from retold.recorder.cassette import read_cassette, write_cassette
 from tests.conftest import Cli
 from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, in_this_process, refused, run_mock
 from tests.messages_server import Reply, text
@@ -105,3 +106,24 @@ def test_assert_same_stream_fails_with_the_difference(tmp_path: Path) -> None:
         retold.assert_same_stream(run, golden, log=log)
     assert "turn 1, text, changed\n    It [-rains-]{+snows+}." in str(failed.value)
     retold.assert_same_stream(run, golden, log=log, ignore=["text", "totals"])
+
+
+def test_run_check_fails_where_the_run_says_something_else() -> None:
+    """In CI: exit code 0 and one line where the run says what the golden recording says, else 1 and the difference."""
+    same = in_this_process("run", NUMBERS, "--check", CASSETTE)
+    assert same.returncode == 0
+    assert "no difference: 4 items the same" in same.stderr
+    golden = read_cassette(CASSETTE)
+    body = golden.exchanges[0].request.body.replace(b"nothing else", b"a word")
+    write_cassette("golden.yaml", [replace(e, request=replace(e.request, body=body)) for e in golden.exchanges])
+    other = in_this_process("run", NUMBERS, "--json", "--check", "golden.yaml")
+    assert other.returncode == 1
+    assert "[-a word-]{+nothing else+}" in other.stderr
+    assert json.loads(other.stdout)["check"]["differences"][0]["what"] == "prompt"
+    assert in_this_process("run", NUMBERS, "--check", "golden.yaml", "--check-ignore", "prompt").returncode == 0
+
+
+def test_a_golden_recording_that_cannot_be_read_is_told_before_the_run() -> None:
+    assert "no file nope.yaml" in refused(in_this_process("run", NUMBERS, "--check", "nope.yaml"))
+    assert "nothing is called 'nope'" in refused(in_this_process("run", NUMBERS, "--check", CASSETTE, "--check-ignore", "nope"))
+    assert not Path(".retold").exists()

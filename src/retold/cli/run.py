@@ -11,6 +11,10 @@ from ..recorder.errors import InputError
 from .common import Db, Handlers, IdleLimit, Json, TimingOption, handler_specs, note, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..recorder.log import EventLog
+    from ..replay.compare import Comparison
     from ..workflow.results import RunResult
 
 
@@ -26,6 +30,14 @@ def run(
     cassette: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Replay from, or record to, this cassette instead of the workflow's own.")
     ] = None,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", metavar="GOLDEN", help="Exit with 1 unless it says what this recording says; see retold diff."),
+    ] = None,
+    check_ignore: Annotated[
+        list[str] | None,
+        typer.Option("--check-ignore", metavar="WHAT", help="Leave out of the check, e.g. thinking, totals. Repeatable."),
+    ] = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -39,6 +51,7 @@ def run(
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler) if handler else None
     mode = _mode(live)
     with EventLog(db) as log:
+        compared = None if check is None else _compared(check, check_ignore or [], log)
         result = run_workflow(
             workflow,
             mode=mode,
@@ -51,16 +64,35 @@ def run(
             show=bool(handler) or not json,
             notify=note if sys.stderr.isatty() and (mode == "live" or timing != "instant") else None,
         )
+    found = None if compared is None else compared(result)
     if json:
-        print_json(result.as_dict())
+        print_json(result.as_dict() | ({} if found is None else {"check": found.as_dict()}))
     else:
-        for step in result.steps:
-            if not step.streamed and step.error is None and step.status != "skipped":
-                print(step.text)
-        sys.stdout.flush()  # what follows is about it, also where both go to one file
+        _show_unstreamed(result)
     _summarise(result)
-    if not result.ok:
+    if found is not None:
+        from ..diff.text import as_text
+
+        note(f"retold: compared with {check}\n{as_text(found)}")
+    if not result.ok or (found is not None and not found.same):
         raise typer.Exit(1)
+
+
+def _compared(golden: str, ignore: list[str], log: "EventLog") -> "Callable[[RunResult], Comparison]":
+    """What compares a run with the golden recording, which is read now: before the run costs anything, or replaces it."""
+    from ..diff.sources import compare, read_side
+    from ..replay.changes import Focus
+
+    Focus(ignore=tuple(ignore))
+    side = read_side(golden, log)
+    return lambda result: compare(side, result, ignore=ignore)
+
+
+def _show_unstreamed(result: "RunResult") -> None:
+    for step in result.steps:
+        if not step.streamed and step.error is None and step.status != "skipped":
+            print(step.text)
+    sys.stdout.flush()  # what follows is about it, also where both go to one file
 
 
 def _mode(live: bool | None) -> Literal["mock", "live"]:
