@@ -45,7 +45,7 @@ class UsedCassette:
 
     def __init__(self, path: Path | None, mode: RecordMode, settings: Settings) -> None:
         self.path = path
-        self.source = settings.name or "the log" if path is None else str(path)
+        self.source = str(path) if path is not None else settings.name or "the log"
         self.record_mode: RecordMode = mode
         self.play_count = 0
         self.misses: list[str] = []

@@ -27,39 +27,26 @@ def record(
 
     Example: retold record -o cassettes/hello.yaml -- claude -p "Say hello"
     """
-    from ..modes import check, resolve
+    from ..recorder.errors import InputError
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
-    from ..replay.timing import INSTANT
-    from ..settings import Settings
-    from ..used import UsedCassette
-    from ..wire.commands import close_recording, failure_of, miss_of, rules_for, run_command
+    from ..wire.commands import close, failure_of, mode_of, put_to_use, raise_for, run_command
     from ..wire.serving import Serving
-    from ..wire.summary import recorded_line, replayed_line
-    from ..workflow.pricing import price
 
     to = Upstream.parse(upstream)
+    record_mode = mode_of(mode)
+    if output is None and record_mode != "rewrite":
+        raise InputError(f"--mode {mode} needs a cassette to look into; name it with -o.")
     title = name or (output.stem if output is not None else Path(command[0]).name)
-    record_mode = check(mode) if mode == "rewrite" else resolve(mode)
     with EventLog(db) as log:
-        settings = Settings(
-            timing=INSTANT, **rules_for(profile), recordings=log, name=title, stamped="arrival", price=price,
-            data={"command": command, "upstream": to.url},
-        )  # fmt: skip
-        use = UsedCassette(output, record_mode, settings)
+        data = {"command": command}
+        use = put_to_use(output, record_mode, log=log, name=title, upstream=to, profile=profile, data=data)
         serving = Serving({title: use}, to)
-        child = run_command(command, serving, key=False)
-        remark = close_recording(use, failure_of(child))
-        if use.play_count:
-            note(f"retold: {replayed_line(use, use.source)}")
-        if use.recorded:
-            note(f"retold: {recorded_line(use)}")
-    if remark is not None:
-        note(f"retold: {remark}")
-    for failure in (*serving.failures, miss_of([use])):
-        if failure is not None:
-            raise failure
+        child = run_command(command, serving)
+        close(use, failure_of(child), note)
+    raise_for(serving)
     child.end_alike()
-    if not use.recorded and not use.play_count:
+    nothing = not use.recorded and not use.play_count
+    if nothing:
         note("retold: nothing was recorded: no request came. Does the program heed ANTHROPIC_BASE_URL?")
-    raise typer.Exit(child.code or int(not use.recorded and not use.play_count))
+    raise typer.Exit(child.code or int(nothing))

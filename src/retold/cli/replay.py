@@ -27,23 +27,21 @@ def replay(
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import Timing
-    from ..settings import Settings
-    from ..used import UsedCassette
-    from ..wire.commands import miss_of, recording_named, rules_for, run_command
+    from ..wire.commands import close, put_to_use, raise_for, recording_named, run_command
     from ..wire.serving import Serving
-    from ..wire.summary import replayed_line
 
-    pace = Timing.parse(timing, idle_limit)
-    source, exchanges = recording_named(recording, EventLog(db))
+    log = EventLog(db)
+    to = Upstream.parse("https://api.anthropic.com")
+    source, exchanges = recording_named(recording, log)
     target = recording if exchanges is None else "CASSETTE"
-    hint = f"Record what is missing with: retold record --mode new_episodes -o {target} -- {command[0]} …"
-    settings = Settings(timing=pace, **rules_for(profile), name=source, recorded=exchanges, hint=hint, faults=tuple(fault or ()))
-    use = UsedCassette(Path(recording) if exchanges is None else None, "none", settings)
-    serving = Serving({source: use}, Upstream.parse("https://api.anthropic.com"))
+    use = put_to_use(
+        Path(recording) if exchanges is None else None, "none", log=log, name=source, upstream=to, profile=profile,
+        timing=Timing.parse(timing, idle_limit), recorded=exchanges, faults=tuple(fault or ()),
+        hint=f"Record what is missing with: retold record --mode new_episodes -o {target} -- {command[0]} …",
+    )  # fmt: skip
+    serving = Serving({source: use}, to)
     child = run_command(command, serving, key=True)
-    note(f"retold: {replayed_line(use, source)}")
-    for failure in (*serving.failures, miss_of([use])):
-        if failure is not None:
-            raise failure
+    close(use, None, note)
+    raise_for(serving)
     child.end_alike()
     raise typer.Exit(child.code or int(use.play_count == 0))

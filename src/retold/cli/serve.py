@@ -36,35 +36,29 @@ def serve(
 
     Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
     """
-    from ..modes import resolve
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import Timing
-    from ..settings import Settings
-    from ..used import UsedCassette
-    from ..wire.commands import rules_for, serve_until_stopped
+    from ..wire.commands import mode_of, put_to_use, serve_until_stopped
     from ..wire.gate import Gate
     from ..wire.serving import Serving
-    from ..workflow.pricing import price
 
     gate = Gate.make(host, allow_remote=allow_remote, token=token)
-    record_mode = resolve(mode)
-    pace = Timing.parse(timing, idle_limit)
+    record_mode = mode_of(mode)
     to = Upstream.parse(upstream)
+    pace = Timing.parse(timing, idle_limit)
     files = _named(cassettes)
     for path in cassettes:
         if record_mode == "none" and not path.exists():
             raise InputError(f"no cassette at {path}. Record it, or let it be recorded: --mode once.")
     with EventLog(db) as log:
-        uses = {}
-        for name, path in files.items():
-            hint = f"Record what is missing with: retold serve {path} --mode new_episodes"
-            settings = Settings(
-                timing=pace, **rules_for(profile), recordings=log, name=name, stamped="arrival", price=price, hint=hint,
-                faults=tuple(fault or ()),
-                repeats=repeat, data={"upstream": to.url},
-            )  # fmt: skip
-            uses[name] = UsedCassette(path, record_mode, settings)
+        uses = {
+            name: put_to_use(
+                path, record_mode, log=log, name=name, upstream=to, profile=profile, timing=pace, repeats=repeat,
+                faults=tuple(fault or ()), hint=f"Record what is missing with: retold serve {path} --mode new_episodes",
+            )
+            for name, path in files.items()
+        }  # fmt: skip
         serve_until_stopped(Serving(uses, to, gate, note=note), host, port, note)
 
 
@@ -86,23 +80,14 @@ def proxy(
     """
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
-    from ..replay.rules import DEFAULT_RULES
-    from ..replay.timing import INSTANT
-    from ..settings import Settings
-    from ..used import UsedCassette
-    from ..wire.commands import serve_until_stopped
+    from ..wire.commands import put_to_use, serve_until_stopped
     from ..wire.gate import Gate
     from ..wire.serving import Serving
-    from ..workflow.pricing import price
 
     gate = Gate.make(host, allow_remote=allow_remote, token=token)
     to = Upstream.parse(upstream)
     with EventLog(db) as log:
-        settings = Settings(
-            timing=INSTANT, rules=DEFAULT_RULES, recordings=log, name=name, stamped="arrival", price=price,
-            data={"upstream": to.url},
-        )  # fmt: skip
-        use = UsedCassette(output, "rewrite", settings)
+        use = put_to_use(output, "rewrite", log=log, name=name, upstream=to)
         serve_until_stopped(Serving({name: use}, to, gate, note=note), host, port, note)
 
 

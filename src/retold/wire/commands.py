@@ -1,4 +1,4 @@
-"""Commands run against a server of their own: recorded, or replayed."""
+"""What the commands record, replay, serve and proxy have in common: cassettes put to use, served, and closed with a word."""
 
 import asyncio
 import os
@@ -9,21 +9,71 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..recorder.errors import CassetteMissing, InputError, MissError, RetoldError, RunError
+from ..modes import RecordMode, check, resolve
+from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
 from ..recorder.exchange import Exchange
 from ..recorder.http1 import Server
 from ..recorder.log import EventLog
 from ..recorder.transfer import exchanges_of
+from ..recorder.upstream import Upstream
 from ..replay.profiles import check_profile
 from ..replay.rules import DEFAULT_RULES
+from ..replay.timing import INSTANT, Timing
+from ..settings import Settings
 from ..used import UsedCassette
 from ..workflow.pricing import price
 from .child import Child, environment
 from .serving import Serving
-from .summary import recorded_line, replayed_line
+from .summary import recorded_line, replayed_line, trouble_lines
 
 GRACE_S = 0.5
 """How long connections may outlive the command: their end is seen a moment after its own."""
+
+Note = Callable[[str], None]
+
+
+# Cassettes put to use
+
+
+def put_to_use(
+    path: Path | None, mode: RecordMode, *, log: EventLog, name: str, upstream: Upstream, profile: str = "auto",
+    timing: Timing = INSTANT, data: dict[str, Any] | None = None, **settings: Any,
+) -> UsedCassette:  # fmt: skip
+    """A cassette (or the log alone, without a path) behind a server. Raises InputError, CassetteError."""
+    rules, detect = (DEFAULT_RULES, True) if profile == "auto" else (_rules_of(profile), False)
+    own = Settings(
+        timing=timing, rules=rules, detect=detect, recordings=log, name=name, stamped="arrival", price=price,
+        data={"upstream": upstream.url, **(data or {})}, **settings,
+    )  # fmt: skip
+    return UsedCassette(path, mode, own)
+
+
+def _rules_of(profile: str) -> Any:
+    return replace(DEFAULT_RULES, profile=check_profile(profile))
+
+
+def mode_of(asked: str) -> RecordMode:
+    """The record mode of a server. `rewrite`, which whoever starts a recording means, holds under CI too. Raises InputError."""
+    mode = check(asked) if asked == "rewrite" else resolve(asked)
+    if mode == "verify":
+        raise InputError("record mode verify is one of use_cassette and pytest; give none, once, new_episodes, all or rewrite.")
+    return mode
+
+
+def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None]:
+    """What RUN|CASSETTE names: its source, and the exchanges of a run (None for a cassette, which is read by its path)."""
+    if reference.endswith((".yaml", ".yml", ".json")) or "/" in reference or Path(reference).is_file():
+        if not Path(reference).exists():
+            raise CassetteMissing(f"no cassette at {reference}. Record one: retold record -o {reference} -- COMMAND.")
+        return reference, None
+    found = log.find(reference)
+    exchanges = exchanges_of(log, found.run)
+    if not exchanges:
+        raise InputError(f"run {found.run} ({found.name}) has no exchanges to replay.")
+    return f"run {found.run[:8]} ({found.name})", exchanges
+
+
+# Servers
 
 
 def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) -> Child:
@@ -34,29 +84,22 @@ def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) 
     except RetoldError:
         server.close()
         raise
-    # Prices take 150 ms to load, which must not fall into a stream.
-    threading.Thread(target=price, args=("", {}), daemon=True).start()
+    _load_prices()
     asyncio.run(server.run(child.wait(), grace_s=GRACE_S))
     return child
 
 
-def serve_until_stopped(serving: Serving, host: str, port: int, note: Callable[[str], None]) -> None:
+def serve_until_stopped(serving: Serving, host: str, port: int, note: Note) -> None:
     """Serve until SIGINT or SIGTERM; the URL goes to stdout when the server listens and can be stopped. Raises MissError."""
     try:
         server = Server(serving.answerer, host=host, port=port)
     except OSError as error:
         raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from error
-    threading.Thread(target=price, args=("", {}), daemon=True).start()
+    _load_prices()
     asyncio.run(_served(server, serving))
     for use in serving.uses.values():
-        use.close(kept=True)
-        if use.exchanges or use.play_count:
-            note(f"retold: {replayed_line(use, use.source)}")
-        if use.recorded:
-            note(f"retold: {recorded_line(use)}")
-    for failure in (*serving.failures, miss_of(list(serving.uses.values()))):
-        if failure is not None:
-            raise failure
+        close(use, None, note)
+    raise_for(serving)
 
 
 async def _served(server: Server, serving: Serving) -> None:
@@ -68,6 +111,14 @@ async def _served(server: Server, serving: Serving) -> None:
     await server.run(stop.wait())
 
 
+def _load_prices() -> None:
+    """Prices take 150 ms to load, which must not fall into a stream."""
+    threading.Thread(target=price, args=("", {}), daemon=True).start()
+
+
+# Endings
+
+
 def failure_of(child: Child) -> RunError | None:
     """How the command failed, if it did."""
     if child.code == 0:
@@ -75,45 +126,29 @@ def failure_of(child: Child) -> RunError | None:
     return RunError(f"the command exited with {child.code}" if child.code > 0 else f"signal {-child.code} ended the command")
 
 
-def close_recording(use: UsedCassette, failure: RunError | None) -> str | None:
-    """End a recording. A failed command does not replace a cassette that is there; returns what to say then."""
+def close(use: UsedCassette, failure: RunError | None, note: Note) -> None:
+    """End the use of a cassette and say what came of it. A failed command does not replace a cassette that is there."""
     kept = failure is None or use.path is None or not use.path.exists()
-    use.close(kept=kept, error=failure)
-    if kept or not use.recorded:
-        return None
-    assert use.run is not None
-    return f"{use.path} was left as it is, for the command failed; replace it with: retold export {use.run[:8]} -f -o {use.path}"
+    try:
+        use.close(kept=kept, error=failure)
+    except CassetteError as error:
+        run = (use.run or "last")[:8]
+        raise CassetteError(f"{error} The recording is in the log: retold export {run} -o CASSETTE.") from error
+    if use.play_count or use.record_mode == "none":
+        note(f"retold: {replayed_line(use)}")
+    if use.recorded:
+        note(f"retold: {recorded_line(use)}")
+        for line in trouble_lines(use):
+            note(f"retold: {line}")
+    if use.recorded and not kept:
+        way = f"retold export {(use.run or '')[:8]} -f -o {use.path}"
+        note(f"retold: {use.path} was left as it is, for the command failed; replace it with: {way}")
 
 
-def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None]:
-    """What RUN|CASSETTE names: its source, and the exchanges of a run (None for a cassette, which is read by its path)."""
-    if is_file(reference):
-        if not Path(reference).exists():
-            raise CassetteMissing(f"no cassette at {reference}. Record one: retold record -o {reference} -- COMMAND.")
-        return reference, None
-    found = log.find(reference)
-    exchanges = exchanges_of(log, found.run)
-    if not exchanges:
-        raise InputError(f"run {found.run} ({found.name}) has no exchanges to replay.")
-    return f"run {found.run[:8]} ({found.name})", exchanges
-
-
-def rules_for(profile: str) -> dict[str, Any]:
-    """Matching by this profile, as settings of a cassette's use. Raises InputError."""
-    if profile == "auto":
-        return {"rules": DEFAULT_RULES, "detect": True}
-    return {"rules": replace(DEFAULT_RULES, profile=check_profile(profile))}
-
-
-def is_file(reference: str) -> bool:
-    """Whether a reference is the path of a cassette, not a run."""
-    return reference.endswith((".yaml", ".yml", ".json")) or "/" in reference or Path(reference).is_file()
-
-
-def miss_of(uses: Sequence[UsedCassette]) -> MissError | None:
-    """The first miss, with how many followed: where a client first diverges is what explains the rest."""
-    misses = [miss for use in uses for miss in use.misses]
-    if not misses:
-        return None
-    more = f"\n… and {len(misses) - 1} more after it" if len(misses) > 1 else ""
-    return MissError(misses[0] + more)
+def raise_for(serving: Serving) -> None:
+    """Raise what a server failed at: its log, or the first miss (where a client first diverges explains the rest)."""
+    for failure in serving.failures:
+        raise failure
+    misses = [miss for use in serving.uses.values() for miss in use.misses]
+    if misses:
+        raise MissError(misses[0] + (f"\n… and {len(misses) - 1} more after it" if len(misses) > 1 else ""))

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..handlers.text import plural
 from ..recorder.capture import Capture
@@ -44,11 +43,17 @@ def _spent(captures: Sequence[Capture]) -> list[str]:
     return [f"{asked:,} in + {said:,} out tokens", money]
 
 
-def replayed_line(use: UsedCassette, source: str | Path) -> str:
+def trouble_lines(use: UsedCassette) -> list[str]:
+    """Why exchanges stayed without a response: each reason once."""
+    failures = [capture.failure for capture in use.captures if capture.ending == "no_response" and capture.failure is not None]
+    return [f"no response: {reason}" for reason in dict.fromkeys(f"{f.type}: {f.message}" for f in failures)]
+
+
+def replayed_line(use: UsedCassette) -> str:
     """`replayed 3 of 4 exchanges from FILE; 1 recorded exchange not played`."""
     left = [exchange for exchange in use.unplayed if exchange.request.method != "HEAD"]
     how = "" if use.profile == "api" else f" (matched as {use.profile})"
-    line = f"replayed {len(use.played)} of {plural(len(use.exchanges), 'exchange')} from {source}{how}"
-    line = f"{line}; {note_unplayed(left)}" if left else line
-    unused = use.faults.unused
-    return f"{line}; fault {' and '.join(unused)} never happened" if unused else line
+    parts = [f"replayed {len(use.played)} of {plural(len(use.exchanges), 'exchange')} from {use.source}{how}"]
+    parts += [note_unplayed(left)] if left else []
+    parts += [f"fault {spec} never happened" for spec in use.faults.unused]
+    return "; ".join(parts)
