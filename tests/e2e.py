@@ -126,7 +126,8 @@ workflow:
 
 def in_this_process(*args: str | Path) -> Done:
     """`retold ARGS` through its own `main`, without the quarter of a second that a new interpreter takes."""
-    out, err = io.StringIO(), io.StringIO()
+    written, err = io.BytesIO(), io.StringIO()
+    out = io.TextIOWrapper(written, encoding="utf-8", newline="", write_through=True)
     argv, on_sigterm = sys.argv, signal.getsignal(signal.SIGTERM)
     sys.argv = ["retold", *map(str, args)]
     try:
@@ -138,7 +139,7 @@ def in_this_process(*args: str | Path) -> Done:
     finally:
         sys.argv = argv
         signal.signal(signal.SIGTERM, on_sigterm)
-    return subprocess.CompletedProcess(list(args), code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(list(args), code, written.getvalue().decode(), err.getvalue())
 
 
 def refusal_of(text: str, run: Callable[..., Done] = in_this_process, **kwargs: Any) -> str:

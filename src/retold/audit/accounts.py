@@ -137,6 +137,7 @@ class RunAccount:
         spent = data.get("model_usage_since_last_result") or data.get("modelUsage")
         if not isinstance(spent, dict) or not self.turns:
             return
+        answers = Counter(model for model, *_ in self.turns.values())
         self.turns.clear()
         for model, usage in spent.items():
             if not isinstance(usage, dict):
@@ -147,7 +148,7 @@ class RunAccount:
                 "cache_creation_input_tokens": usage.get("cacheCreationInputTokens"),
                 "cache_read_input_tokens": usage.get("cacheReadInputTokens"),
             }
-            self._spend(model, step, wall_ns, tokens, usage.get("costUSD"), exchanges=0)
+            self._spend(model, step, wall_ns, tokens, usage.get("costUSD"), exchanges=answers[model])
 
     def exchange_started(self, seq: int, attempt: int, t_ns: int) -> None:
         """A request went out."""

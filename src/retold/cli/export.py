@@ -1,44 +1,126 @@
-"""retold export: a run from the log as a cassette."""
+"""retold export: runs from the log as files."""
 
+import os
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, RunArgument, note
+from .common import Db, note
+
+if TYPE_CHECKING:
+    from ..formats import Format
+    from ..recorder.listing import RunInfo
+    from ..recorder.log import EventLog
 
 
 def export(
-    run: RunArgument,
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="An id, a unique prefix of one, a name, last, or last~N.", show_default=False),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every run, oldest first; cassettes go into a folder.")] = False,
+    format_: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="cassette, jsonl, stream-json, markdown or parquet.",
+            show_default="by the file's ending",
+        ),
+    ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to write it, .yaml or .json.", show_default="stdout"),
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="stdout")
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it is there.")] = False,
     db: Db = None,
 ) -> None:
-    """Export the exchanges of a run as a cassette, which vcrpy can replay too.
+    """Export a run: as a cassette, which vcrpy replays too, as JSON lines, as a transcript, or for a data tool.
+
+    jsonl keeps every event to the byte; `retold import` reads it, stream-json and cassettes back.
 
     Example: retold export last -o cassettes/hello.yaml
     """
-    from ..handlers.text import plural
-    from ..recorder.cassette import dump_cassette, write_cassette
+    from ..formats import FORMATS
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
+
+    if (run is None) != everything:
+        raise InputError("name the run to export, or --all; one of them.")
+    name = format_ or _by_ending(output)
+    if name not in FORMATS:
+        raise InputError(f"unknown format {name!r}: one of {', '.join(FORMATS)}.")
+    form = FORMATS[name]
+    log = EventLog(db)
+    runs = log.runs()[::-1] if run is None else [log.find(run)]
+    if not runs:
+        raise InputError(f"the log {log.path} holds no runs yet; there is nothing to export.")
+    if everything and not form.many:
+        return _write_folder(log, form, [info for info in runs if info.mode != "audit"], output, force=force)
+    if output is None:
+        if not form.text and sys.stdout.isatty():
+            raise InputError(f"{name} is not for a terminal; name a file with -o FILE.")
+        form.write(log, runs, sys.stdout.buffer)
+    else:
+        _write(log, form, runs, output, force=force)
+    if runs[0].mode == "mock" and not form.many:
+        note(f"retold: run {runs[0].run[:8]} is a replay; the cassette has the pace of the replay, not of what it replays")
+    return None
+
+
+def _by_ending(output: Path | None) -> str:
+    from ..formats import FORMATS
+
+    suffix = "" if output is None else output.suffix.lower()
+    return next((name for name, form in FORMATS.items() if suffix in form.suffixes), "cassette")
+
+
+def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path, *, force: bool) -> None:
+    """All or nothing: a new file takes the old one's place only when it is whole."""
+    from ..handlers.text import plural
+    from ..recorder.cassette import write_cassette
+    from ..recorder.errors import InputError
     from ..recorder.transfer import exchanges_of
 
-    log = EventLog(db)
-    found = log.find(run)
-    exchanges = exchanges_of(log, found.run)
-    if not exchanges:
-        raise InputError(f"run {found.run} ({found.name}) has no exchanges to export.")
-    if output is not None and output.exists() and not force:
+    if output.exists() and not force:
         raise InputError(f"{output} is there already; name another file, or replace it with --force.")
-    if found.mode == "mock":
-        note(f"retold: run {found.run[:8]} is a replay; the cassette has the pace of the replay, not of what it replays")
-    if output is None:
-        dump_cassette(exchanges, sys.stdout)
-        return
-    write_cassette(output, exchanges)
-    note(f"retold: {plural(len(exchanges), 'exchange')} of run {found.run[:8]} written to {output}")
+    try:
+        if output.suffix == ".json" and not form.many:
+            exchanges = exchanges_of(log, runs[0].run)
+            if not exchanges:
+                raise InputError(f"run {runs[0].run} ({runs[0].name}) has no exchanges to export.")
+            write_cassette(output, exchanges)
+            count = len(exchanges)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            handle, part = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name[:80]}.", suffix=".part")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    count = form.write(log, runs, file)
+                os.replace(part, output)
+            except BaseException:
+                Path(part).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f"cannot write {output}: {error.strerror or error}.") from error
+    whole = f"run {runs[0].run[:8]}" if len(runs) == 1 else plural(len(runs), "run")
+    note(f"retold: {plural(count, form.counts)} of {whole} written to {output}")
+
+
+def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path | None, *, force: bool) -> None:
+    """A file a run, named after it."""
+    import re
+
+    from ..recorder.errors import InputError
+
+    if output is None or output.suffix:
+        raise InputError("a cassette holds one run: name a folder for them with -o FOLDER, or choose --format jsonl.")
+    for info in runs:
+        if info.exchanges:
+            stem = re.sub(r"[^\w.-]+", "_", info.name).strip("._")[:80] or "run"
+            _write(log, form, [info], output / f"{stem}-{info.run[:8]}{form.suffixes[0]}", force=force)
+        else:
+            note(f"retold: run {info.run[:8]} ({info.name}) has no exchanges; no cassette of it")

@@ -1,4 +1,4 @@
-"""retold import: cassettes, retold's or vcrpy's, into the log."""
+"""retold import: cassettes, stream-json, session transcripts and exported runs, into the log."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,32 +9,34 @@ from .common import Db, Json, print_json
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Cassettes: YAML or JSON, of retold or vcrpy.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", help="Cassettes (.yaml, .json) of retold or vcrpy; .jsonl: stream-json, a session, an export."
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the file's")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Import a file once more that is in the log already.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Import cassettes into the log, each as a run of its own.
+    """Import files into the log, each as a run of its own: cassettes of retold and vcrpy, what Claude Code prints with
+    --output-format stream-json, the session transcripts it keeps, and JSON lines that retold exported.
+
+    All are read before the first is written. A file that was imported before is left alone.
 
     Example: retold import tests/cassettes/test_chat.yaml
     """
-    from ..handlers.text import plural
-    from ..recorder.cassette import read_cassette
-    from ..recorder.errors import InputError
+    from ..formats.imports import import_files
+    from ..handlers.text import clean, plural
     from ..recorder.log import EventLog
-    from ..recorder.transfer import import_exchanges
 
-    cassettes = [read_cassette(file) for file in files]  # all are read before the first is written
-    for cassette in cassettes:
-        if not cassette.exchanges:
-            raise InputError(f"{cassette.path} holds no interactions; there is nothing to import.")
-    imported = []
     with EventLog(db) as log:
-        for cassette in cassettes:
-            title = name or cassette.path.stem
-            run = import_exchanges(log, cassette.exchanges, name=title, source=str(cassette.path))
-            imported.append({"run": run, "name": title, "file": str(cassette.path), "exchanges": len(cassette.exchanges)})
-            if not json:
-                print(f"{run}  {title}  {plural(len(cassette.exchanges), 'exchange')}", flush=True)
+        imported = import_files(log, files, name=name, again=again)
     if json:
-        print_json(imported)
+        print_json([{**each.as_dict(), f"{each.counts}s": each.count} for each in imported])
+        return
+    for each in imported:
+        print(
+            clean(f"{each.run}  {each.name}  {plural(each.count, each.counts) if each.new else 'is there already'}"), flush=True
+        )

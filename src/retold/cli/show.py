@@ -1,27 +1,84 @@
-"""retold show: a run from the log, as its handler would have shown it."""
+"""retold show: a run from the log, as its handler would have shown it, or its events as they are."""
 
 import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from .common import Db, Handlers, Json, RunArgument, handler_specs, print_json_lines
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
-def show(run: RunArgument, handler: Handlers = None, json: Json = False, db: Db = None) -> None:
+    from ..recorder.events import Event
+
+
+def show(
+    run: RunArgument,
+    handler: Handlers = None,
+    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only what belongs to this step.")] = None,
+    type_: Annotated[
+        str | None,
+        typer.Option("--type", metavar="TYPE", help="Only messages of this type: assistant, system:init; with --raw, this kind."),
+    ] = None,
+    first: Annotated[int, typer.Option("--from", min=0, metavar="SEQ", help="From this event on.")] = 0,
+    last: Annotated[int | None, typer.Option("--to", min=0, metavar="SEQ", help="Up to this event, and with it.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Every event, header and payload, as it is in the log.")] = False,
+    json: Json = False,
+    db: Db = None,
+) -> None:
     """Show the messages of a run from the log, through a handler (simple unless you name one).
 
-    Example: retold show last --handler debug
+    Example: retold show last --step review --type assistant
     """
     from ..handlers import make_handler, read_stream
     from ..handlers.jsonl import as_json
+    from ..recorder.errors import InputError
     from ..recorder.log import EventLog
     from ..recorder.messages import Message
     from ..recorder.partial import events_of
 
+    if raw and handler:
+        raise InputError("--raw shows the events as they are; leave out --handler.")
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     log = EventLog(db)
     found = log.find(run)
-    if json:
-        events = events_of(log, found.run, ("message", "run.ended"))
+
+    def chosen(events: "Iterable[Event]") -> "Iterator[Event]":
+        for event in events:
+            outside = event.seq < first or (last is not None and event.seq > last) or (step is not None and event.step != step)
+            if event.kind in ("run.started", "run.ended") and not raw:
+                yield event  # what tells a handler that the stream begins and ends
+            elif not outside and (type_ is None or _is(event, type_, raw=raw)):
+                yield event
+
+    if raw:
+        _print_raw(chosen(log.events(found.run)), json=json)
+    elif json:
+        events = chosen(events_of(log, found.run, ("message", "run.ended")))
         print_json_lines(as_json(Message.of(event)) for event in events if event.kind == "message")
+    else:
+        for each in handlers:
+            read_stream(chosen(events_of(log, found.run, each.kinds)), each)
+
+
+def _is(event: "Event", wanted: str, *, raw: bool) -> bool:
+    if raw or event.kind != "message":
+        return not raw or event.kind == wanted
+    type_, _, subtype = wanted.partition(":")
+    return event.data.get("type") == type_ and subtype in ("", event.data.get("subtype"))
+
+
+def _print_raw(events: "Iterable[Event]", *, json: bool) -> None:
+    """With --json one line an event, as `retold export --format jsonl` has it; else its header, and its payload indented."""
+    from ..formats.jsonl import to_line
+    from ..handlers.text import clean, indent
+
+    if json:
+        print_json_lines(map(to_line, events))
         return
-    for each in handlers:
-        read_stream(events_of(log, found.run, each.kinds), each)
+    for e in events:
+        where = {"step": e.step, "task": e.task, "exchange": e.exchange}
+        place = "".join(f"  {name}={value}" for name, value in where.items() if value not in ("", None))
+        print(clean(f"#{e.seq}  +{e.t_ns / 1e6:.3f}ms  {e.kind}{place}  {len(e.payload)} bytes"))
+        print("    " + indent(clean(e.payload.decode("utf-8", "backslashreplace").rstrip("\n")), 4))

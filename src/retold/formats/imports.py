@@ -1,0 +1,129 @@
+"""Importing files: told apart by what is in them, read whole before anything is written, each imported once."""
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ..recorder.cassette import read_cassette
+from ..recorder.errors import InputError
+from ..recorder.exchange import Exchange
+from ..recorder.log import EventLog
+from ..recorder.transfer import import_exchanges
+from . import jsonl, stream_json
+
+LINES = (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A run that an import made, or that an earlier one had made (`new` is False)."""
+
+    run: str
+    name: str
+    file: str
+    count: int
+    counts: str
+    new: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class _Source:
+    """A file that was read and may be imported: what it is, and what of it is kept until it is written."""
+
+    path: Path
+    form: str
+    sha256: str
+    exchanges: Sequence[Exchange] = ()
+    checked: jsonl.Checked | None = None
+
+
+def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = None, again: bool = False) -> list[Imported]:
+    """Import files, each as a run of its own; ours as the runs they hold. What was imported before is left alone.
+
+    All are read before the first is written. Raises InputError, CassetteError, LogError.
+    """
+    sources = [_read(path) for path in paths]
+    known = _known(log)
+    return [imported for source in sources for imported in _import(log, source, name, known, again)]
+
+
+def _read(path: Path) -> _Source:
+    if path.suffix not in LINES:
+        found = read_cassette(path)
+        if not found.exchanges:
+            raise InputError(f"{path} holds no interactions; there is nothing to import.")
+        return _Source(path, "cassette", _digest(path), exchanges=found.exchanges)
+    if not path.is_file():
+        raise InputError(f"no file at {path}.")
+    first = _first_line(path)
+    if jsonl.is_ours(first):
+        return _Source(path, "jsonl", _digest(path), checked=jsonl.check(path))
+    # Read to the end: a damaged line further down is an error now, not half a run later.
+    if not sum(line["type"] in stream_json.MESSAGES for line in stream_json.read(path)):
+        raise InputError(f"{path} holds no messages; there is nothing to import.")
+    return _Source(path, "stream-json", _digest(path))
+
+
+def _first_line(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            for raw in file:
+                if raw.strip():
+                    line = json.loads(raw)
+                    return line if isinstance(line, dict) else {}
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}:1: not a line of JSON: {error}.") from error
+    raise InputError(f"{path} is empty; there is nothing to import.")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _known(log: EventLog) -> dict[str, str]:
+    """The runs that imports made, by the sha256 of the file, and every run by its own id."""
+    if not log.path.exists():
+        return {}
+    query = (
+        "SELECT r.run, json_extract(e.payload, '$.sha256') FROM runs r JOIN events e ON e.run = r.run AND e.seq = 0 "
+        "WHERE r.mode = 'import' AND r.status = 'completed'"
+    )
+    with closing(log.reader()) as connection:
+        known = {run: run for (run,) in connection.execute("SELECT run FROM runs")}
+        return known | {digest: run for run, digest in connection.execute(query) if digest}
+
+
+def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, str], again: bool) -> list[Imported]:
+    if source.checked is not None:
+        runs = source.checked.runs
+        written = jsonl.restore(log, source.path, source.checked, set(known))
+        known |= {run: run for run in written}
+        file = str(source.path)
+        return [Imported(run, title, file, written.get(run, 0), "event", run in written) for run, (title, _) in runs.items()]
+    title = name or source.path.stem
+    if not again and (run := known.get(source.sha256)) is not None:
+        info = log.find(run)
+        counted = (info.exchanges, "exchange") if source.exchanges else (info.messages, "message")
+        return [Imported(run, info.name, str(source.path), *counted, new=False)]
+    data = {"sha256": source.sha256}
+    if source.exchanges:
+        run = import_exchanges(log, source.exchanges, name=title, source=str(source.path), data=data)
+        made = Imported(run, title, str(source.path), len(source.exchanges), "exchange", new=True)
+    else:
+        run, count = stream_json.append(log, source.path, name=title, data=data)
+        made = Imported(run, title, str(source.path), count, "message", new=True)
+    known[source.sha256] = run
+    return [made]

@@ -1,0 +1,137 @@
+"""Our own JSONL: every event of a run as one line, with nothing left out. What is imported again is equal to the byte.
+
+    {"run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", "payload", "digest", "hash", "schema"}
+
+`payload` is text, or {"base64": …} where it is not UTF-8; digest and hash are hexadecimal. A run is complete in itself: its
+chain can be checked line by line.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..recorder import erasure
+from ..recorder.errors import InputError
+from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
+from ..recorder.exchange import from_text, to_text
+from ..recorder.listing import RunInfo
+from ..recorder.log import EventLog
+
+KEYS = ("run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", "payload", "digest", "hash", "schema")
+
+
+def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
+    """Write every event of the runs."""
+    count = 0
+    for run in runs:
+        for event in log.events(run.run):
+            out.write(
+                json.dumps(to_line(event), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+            )
+            count += 1
+    return count
+
+
+def to_line(event: Event) -> dict[str, Any]:
+    """An event as one of our lines."""
+    line: dict[str, Any] = {key: getattr(event, key) for key in KEYS}
+    return line | {"payload": to_text(event.payload), "digest": event.digest.hex(), "hash": event.hash.hex()}
+
+
+def is_ours(line: dict[str, Any]) -> bool:
+    """Whether a line of JSON is one of ours."""
+    return set(KEYS) <= line.keys()
+
+
+@dataclass
+class Checked:
+    """What a file of ours holds: its runs in order, with name and mode, and payloads that erasures replaced."""
+
+    runs: dict[str, tuple[str, str]] = field(default_factory=dict)
+    replaced: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    told: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+
+
+def read(path: Path) -> Iterator[Event]:
+    """The events of a file, line by line. Raises InputError with file and line."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                data = json.loads(line)
+                values = {key: data[key] for key in KEYS}
+                values |= {key: bytes.fromhex(data[key]) for key in ("digest", "hash")}
+                yield Event(**values | {"payload": from_text(data["payload"])})
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{path}:{number}: not an event of retold: {error}.") from error
+
+
+def check(path: Path) -> Checked:
+    """Read a file whole without keeping it: every chain must be right. Raises InputError naming the run and the event."""
+    found = Checked()
+    for run, events in groupby(read(path), key=lambda event: event.run):
+        if run in found.runs:
+            raise InputError(f"{path}: the events of run {run} do not stand together.")
+        before, seq = GENESIS, 0
+        for event in events:
+            _check_event(path, event, seq, before)
+            if seq == 0:
+                found.runs[run] = str(event.data.get("name", "")), str(event.data.get("mode", "import"))
+            now = sha256(event.payload)
+            if now.digest() != event.digest:
+                found.replaced[run][seq] = now.hexdigest()
+                if not erasure.is_tombstone(event.kind, event.payload):
+                    found.told[run].setdefault(seq, "")
+            if event.kind in (erasure.ERASED, erasure.REDACTED):
+                found.told[event.data["run"]] |= dict(event.data["payloads"])
+            before, seq = event.hash, seq + 1
+    for run, told in found.told.items():
+        for seq, digest in found.replaced.get(run, {}).items():
+            if told.get(seq, digest) != digest:
+                raise InputError(f"{path}: event {seq} of run {run} was edited; nothing was imported.")
+    return found
+
+
+def _check_event(path: Path, event: Event, seq: int, before: bytes) -> None:
+    if event.schema > SCHEMA:
+        raise InputError(f"{path} was written by a newer retold (event schema {event.schema}). Update it: pip install -U retold.")
+    try:
+        own = seal(before, event.schema, event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.exchange,
+                   event.step, event.task, event.digest)  # fmt: skip
+    except (TypeError, ValueError):
+        own = b""
+    if event.seq != seq or own != event.hash:
+        raise InputError(f"{path}: event {seq} of run {event.run} was edited, moved or left out; nothing was imported.")
+    if seq == 0 and event.kind != "run.started":
+        raise InputError(f"{path}: run {event.run} does not begin with its beginning; nothing was imported.")
+
+
+def restore(log: EventLog, path: Path, checked: Checked, known: set[str]) -> dict[str, int]:
+    """Write the runs of a checked file that the log does not know; returns how many events of each. Raises LogError."""
+    written = {}
+    for run, events in groupby(read(path), key=lambda event: event.run):
+        if run not in known:
+            name, mode = checked.runs[run]
+            written[run] = log.restore(events, name=name, mode=mode)
+    _restore_erasures(log, checked, set(written))
+    return written
+
+
+def _restore_erasures(log: EventLog, checked: Checked, written: set[str]) -> None:
+    """What was erased before the export is said again where the record of the erasure did not come with it."""
+    missing = {
+        run: [[seq, digest] for seq, digest in found.items() if checked.told.get(run, {}).get(seq) != digest]
+        for run, found in checked.replaced.items()
+        if run in written
+    }
+    if any(missing.values()):
+        data = {"who": "import", "why": "erased before it was exported"}
+        with log.start(name="import", mode="audit", data=data) as writer:
+            for run, payloads in missing.items():
+                writer.append(Entry(erasure.ERASED, encode({"run": run, "payloads": payloads})))

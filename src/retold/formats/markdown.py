@@ -1,0 +1,93 @@
+"""A run as a transcript to read: what was asked, said, done and answered, in Markdown."""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO
+
+from ..handlers.text import clean, plural, seconds
+from ..recorder.events import Event
+from ..recorder.exchange import timestamp
+from ..recorder.listing import RunInfo
+from ..recorder.log import EventLog
+from ..recorder.messages import Message, result_text
+
+
+def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
+    """Write the transcripts of the runs, one after the other."""
+    count = 0
+    for number, run in enumerate(runs):
+        if number:
+            out.write(b"\n---\n\n")
+        out.write(_head(run).encode())
+        step = ""
+        for event in log.events(run.run, kinds=("message", "exchange.started")):
+            if event.step != step:
+                step = event.step
+                out.write(f"\n## {_inline(step)}\n".encode())
+            for part in _parts(event):
+                out.write(("\n" + part + "\n").encode("utf-8", "replace"))
+            count += event.kind == "message"
+    return count
+
+
+def _head(run: RunInfo) -> str:
+    took = "" if run.ended_ns is None else f", {seconds(run.ended_ns - run.started_ns)}"
+    said = f"run `{run.run}`, {run.mode}, {run.status}, {timestamp(run.started_ns)}{took}, {plural(run.messages, 'message')}"
+    return f"# {_inline(run.name) or run.run}\n\n{said}\n"
+
+
+def _parts(event: Event) -> Iterator[str]:
+    if event.kind == "exchange.started":
+        yield from _prompt(event)
+        return
+    message = Message.of(event)
+    if message.type == "result":
+        if message.data.get("is_error"):
+            yield f"**Error** {_inline(str(message.data.get('result') or message.data.get('errors') or ''))}"
+        return
+    for block in message.blocks:
+        yield _block(block, message.type, incomplete=bool(message.data.get("incomplete")))
+
+
+def _prompt(event: Event) -> Iterator[str]:
+    from ..audit.texts import text_of_request
+
+    found = text_of_request(event.data)
+    if found is not None:
+        yield f"**User**\n\n{_quote(found.text)}"
+
+
+def _block(block: dict[str, Any], type_: str, *, incomplete: bool) -> str:
+    kind = block.get("type")
+    mark = " *(incomplete)*" if incomplete else ""
+    if kind == "text":
+        who, text = (
+            ("User", _quote(str(block.get("text", "")))) if type_ == "user" else ("Assistant", clean(str(block.get("text", ""))))
+        )
+        return f"**{who}**{mark}\n\n{text}"
+    if kind == "thinking":
+        return f"**Thinking**{mark}\n\n{_quote(str(block.get('thinking', '')))}"
+    if str(kind).endswith("tool_use"):
+        shown = json.dumps(block.get("input"), ensure_ascii=False, indent=2)
+        return f"**Tool use** `{_inline(str(block.get('name', '')))}`{mark}\n\n{_fenced(shown, 'json')}"
+    if str(kind).endswith("tool_result"):
+        failed = " *(error)*" if block.get("is_error") else ""
+        return f"**Tool result**{failed}\n\n{_fenced(result_text(block.get('content')))}"
+    return f"**{_inline(str(kind))}**"
+
+
+def _inline(text: str) -> str:
+    """Text on one line that Markdown takes for text."""
+    return re.sub(r"([\\`*_<>\[\]#|])", r"\\\1", clean(text).replace("\n", " "))
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in clean(text).split("\n"))
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """Text in a fence longer than any in it."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{clean(text)}\n{fence}"

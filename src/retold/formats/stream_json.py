@@ -1,0 +1,94 @@
+"""The messages of runs as Claude Code prints them with `--output-format stream-json --verbose`: one JSON object a line.
+
+Reading takes three forms: that one; the session transcripts that Claude Code keeps (`~/.claude/projects/…/SESSION.jsonl`,
+lines with `sessionId` and `uuid`, among them kinds that are no messages); and the wire of the Agent SDK, `{"t", "d", "m"}`
+with a message inside. Lines are kept as they are; what is no message becomes an event of its own kind.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..recorder.errors import InputError
+from ..recorder.events import Entry, encode
+from ..recorder.listing import RunInfo
+from ..recorder.log import EventLog
+
+MESSAGES = ("system", "assistant", "user", "result")
+"""Types of lines that are messages; any other is kept as an event of the kind `stream.TYPE`."""
+
+AT_ONCE = 200
+"""Lines a transaction."""
+
+Line = dict[str, Any]
+
+
+def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
+    """Write the messages of the runs, each as it is in the log."""
+    count = 0
+    for run in runs:
+        for event in log.events(run.run, kinds=("message",)):
+            out.write(event.payload + b"\n")
+            count += 1
+    return count
+
+
+def read(path: Path) -> Iterator[Line]:
+    """The lines of a file. Raises InputError with file and line."""
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                if not raw.strip():
+                    continue
+                try:
+                    line = json.loads(raw)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{path}:{number}: not a line of JSON: {error}.") from error
+                if (line := _unwrapped(line)) is None:
+                    continue
+                if not isinstance(line, dict) or not isinstance(line.get("type"), str):
+                    raise InputError(f"{path}:{number}: not a line of stream-json or of a session: it has no `type`.")
+                yield line
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
+
+
+def _unwrapped(line: Any) -> Any:
+    """The message in a line of the Agent SDK's wire, None where it carries none; any other line itself."""
+    if not isinstance(line, dict) or not {"t", "d"} <= line.keys() or "type" in line:
+        return line
+    inner = line.get("m")
+    return inner if isinstance(inner, dict) and not str(inner.get("type", "")).startswith("control_") else None
+
+
+def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any]) -> tuple[str, int]:
+    """Append a file's lines as a new run of mode `import`, with the times they carry; returns (run, messages)."""
+    began_ns = next(filter(None, map(_wall_ns, read(path))), None)
+    count, t_ns = 0, 0
+    with log.start(name=name, mode="import", data={"source": str(path), **data}, recorded_ns=began_ns) as writer:
+        entries: list[Entry] = []
+        for line in read(path):
+            at_ns = _wall_ns(line)
+            t_ns = t_ns if at_ns is None or began_ns is None else max(t_ns, at_ns - began_ns)
+            type_ = line["type"]
+            count += type_ in MESSAGES
+            entries.append(Entry("message" if type_ in MESSAGES else f"stream.{type_[:40]}", encode(line), t_ns=t_ns))
+            if len(entries) == AT_ONCE:
+                writer.append(*entries)
+                entries = []
+        writer.append(*entries)
+    return writer.run, count
+
+
+def _wall_ns(line: Line) -> int | None:
+    """When a line was written, since the epoch, where it says so."""
+    stamp = line.get("timestamp")
+    if not isinstance(stamp, str):
+        return None
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return None if at.tzinfo is None else int(at.timestamp() * 1e6) * 1000
