@@ -52,8 +52,11 @@ def changes(a: Any, b: Any, path: str = "") -> Iterator[Change]:
         yield Change(path, "changed", a, b)
 
 
-WORDS = (*KINDS, "totals", "order", "stream")
+WORDS = (*KINDS, "totals", "order")
 """What `ignore` and `only` can name; `order` is what only moved."""
+
+_OTHER_BLOCK = re.compile(r"\w+_tool_(use|result)|\w+_tool_result_error|image|document|container_upload|compaction")
+"""Further block types of the API are kinds too; new ones are named as these are."""
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|ms|s|m)?")
 
@@ -118,7 +121,7 @@ class Focus:
     def __post_init__(self) -> None:
         for name in (*self.ignore, *self.only):
             word = re.split(r"[.\[]", name, maxsplit=1)[0]
-            if word not in WORDS and "*" not in word:
+            if word not in WORDS and "*" not in word and not _OTHER_BLOCK.fullmatch(word):
                 raise InputError(f"nothing is called {name!r}{_nearest(word, list(WORDS))}.")
 
     def counts(self, what: str, path: str = "") -> bool:
