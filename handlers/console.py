@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..recorder.events import Event
-from ..recorder.messages import Message, result_text
+from ..recorder.messages import Message, result_text, usage_of
 from .base import Handler, StreamEnd, StreamStart
 from .options import Options
 from .text import clean, clock, cut, dollars, indent, plural, seconds
@@ -113,7 +113,7 @@ class Console(Handler):
                 if self._typing and not message.task:
                     self._end_typing(mark)
                 else:
-                    self._say(message, str(block.get("text", "")) + mark, "")
+                    self._say(message, str(block.get("text") or "") + mark, "")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
                 given = cut(json.dumps(block.get("input"), ensure_ascii=False), INPUT_CHARS)
                 self._say(message, f"TOOL USE: {block.get('name')} {given}", "yellow")
@@ -128,9 +128,9 @@ class Console(Handler):
     def _statistics(self, end: StreamEnd, count: int, shown: int) -> list[str]:
         first_ns = (self._first_ns or self._start.t_ns) - self._start.t_ns
         # Result messages count for their stream; where there is none (an import, a test), the exchanges do.
-        usages = [result.get("usage") or {} for result in self._results] or [end.usage]
-        tokens_in, tokens_out = (sum(u.get(key) or 0 for u in usages) for key in ("input_tokens", "output_tokens"))
-        costs = [result.get("total_cost_usd") for result in self._results if result.get("usage")]
+        usages = [usage_of(result) for result in self._results] or [end.usage]
+        tokens_in, tokens_out = (sum(u.get(key, 0) for u in usages) for key in ("input_tokens", "output_tokens"))
+        costs = [_cost_of(result) for result in self._results if result.get("usage")]
         costs = costs if self._results else [end.cost_usd]
         cost = None if None in costs or not costs else sum(filter(None, costs))
         return [
@@ -175,3 +175,8 @@ class Console(Handler):
 
         self._rich.print(Panel(Text("\n".join(lines)), title=Text(title, "bold"), title_align="left", border_style=style))
         self.out.flush()
+
+
+def _cost_of(result: dict[str, Any]) -> float | None:
+    cost = result.get("total_cost_usd")
+    return cost if isinstance(cost, int | float) else None

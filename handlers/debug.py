@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from ..recorder.messages import Message, result_text
+from ..recorder.messages import Message, result_text, usage_of
 from .base import Handler, StreamEnd, StreamStart
 from .options import Options
 from .text import clean, indent, plural, seconds
@@ -51,18 +51,18 @@ class Debug(Handler):
             yield from ((key, str(inner[key])) for key in ("id", "model", "stop_reason") if inner.get(key) is not None)
             for block in message.blocks:
                 yield from self._block(block)
-            if usage := inner.get("usage"):
-                yield "usage", _usage(usage)
+            if inner.get("usage"):
+                yield "usage", _usage(inner)
         for key, value in message.data.items():
             if key == "usage" and isinstance(value, dict):
-                yield "usage", _usage(value)
+                yield "usage", _usage(message.data)
             elif key not in _SAID_ELSEWHERE and value not in (None, [], {}):
                 yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     def _block(self, block: dict[str, Any]) -> Iterator[tuple[str, str]]:
         match block.get("type"):
             case "text":
-                yield "text", str(block.get("text", ""))
+                yield "text", str(block.get("text") or "")
             case "thinking":
                 yield "thinking", str(block.get("thinking", ""))
             case "tool_use" | "server_tool_use":
@@ -77,6 +77,6 @@ class Debug(Handler):
                 yield str(kind), json.dumps({k: v for k, v in block.items() if k != "type"}, ensure_ascii=False)
 
 
-def _usage(usage: dict[str, Any]) -> str:
-    numbers = {key.removesuffix("_tokens"): value for key, value in usage.items() if isinstance(value, int) and value}
+def _usage(data: dict[str, Any]) -> str:
+    numbers = {key.removesuffix("_tokens"): value for key, value in usage_of(data).items() if value}
     return ", ".join(f"{key} {value}" for key, value in numbers.items()) or "none"

@@ -4,10 +4,13 @@
 message. Relative paths count from the working directory.
 """
 
+import contextlib
+import fcntl
 import gzip
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -110,11 +113,15 @@ class File(Handler):
             self._fd = os.open(self.path, flags, 0o600)
         except OSError as error:
             raise HandlerError(f"cannot write file_path {self.options.file_path!r}: {error.strerror}.") from error
-        if self.options.format == "json" and os.fstat(self._fd).st_size:
+        end = _ARRAY_END if self.options.format == "json" else b"\n"
+        with _alone(self._fd):
             size = os.fstat(self._fd).st_size
-            if os.pread(self._fd, len(_ARRAY_END), max(0, size - len(_ARRAY_END))) != _ARRAY_END:
-                self.close()
-                raise HandlerError(f"cannot append to {str(self.path)!r}: it does not end as an array of messages does.")
+            ends_well = not size or os.pread(self._fd, len(end), max(0, size - len(end))) == end
+        if not ends_well and self.options.format == "json":
+            self.close()
+            raise HandlerError(f"cannot append to {str(self.path)!r}: it does not end as an array of messages does.")
+        if not ends_well:  # a line that somebody else left without its end is not ours to go on with
+            _write_whole(self._fd, b"\n")
 
     def _write(self, line: str) -> None:
         assert self._fd is not None
@@ -123,7 +130,11 @@ class File(Handler):
             size = os.fstat(self._fd).st_size
             if size and size + len(data) > self.options.max_file_size:
                 self._rotate()
-        _write_whole(self._fd, data) if self.options.format != "json" else _add_to_array(self._fd, data)
+        if self.options.format != "json":
+            _write_whole(self._fd, data)
+            return
+        with _alone(self._fd):
+            _add_to_array(self._fd, data)
 
     def _rotate(self) -> None:
         self.close()
@@ -145,6 +156,16 @@ class File(Handler):
 _ARRAY_END = b"\n]\n"
 
 
+@contextlib.contextmanager
+def _alone(fd: int) -> Iterator[None]:
+    """Other writers of the file (tasks, processes) wait: the end of an array can be moved by one at a time."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+
 def _add_to_array(fd: int, line: bytes) -> None:
     """One write turns the array's end into the next element and the end: the file is JSON before and after it."""
     size = os.fstat(fd).st_size
@@ -160,7 +181,8 @@ def _write_whole(fd: int, data: bytes, restore: bytes = b"") -> None:
         while written < len(data):
             written += os.write(fd, data[written:])
     except OSError:
-        os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR) - written)
+        start = os.lseek(fd, -written, os.SEEK_CUR)
+        os.ftruncate(fd, start)
         os.write(fd, restore)
         raise
 

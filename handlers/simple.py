@@ -64,7 +64,7 @@ def _texts(message: Message, options: SimpleOptions) -> Iterator[str]:
         match block.get("type"):
             case "text" if message.type == "assistant":
                 mark = " [incomplete]" if message.data.get("incomplete") else ""
-                yield f"ASSISTANT: {block.get('text', '')}{mark}"
+                yield f"ASSISTANT: {block.get('text') or ''}{mark}"
             case "tool_use" | "server_tool_use" if options.show_tool_use:
                 yield f"TOOL USE: {block.get('name')}"
             case "tool_result" if options.show_tool_results:

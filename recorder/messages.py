@@ -47,6 +47,12 @@ class Message:
             yield from (block for block in content if isinstance(block, dict))
 
 
+def usage_of(data: dict[str, Any]) -> dict[str, int]:
+    """The token counts of a message or a result, whatever else stands there."""
+    usage = data.get("usage")
+    return {key: value for key, value in usage.items() if isinstance(value, int)} if isinstance(usage, dict) else {}
+
+
 def result_text(content: Any) -> str:
     """The text of a tool_result's content: a string, or a list of blocks of which only the text counts."""
     if isinstance(content, str):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -69,8 +70,11 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def handler_specs(named: list[str] | None) -> list[tuple[str, dict[str, Any]]]:
-    """(name, options) of each `--handler`. Raises HandlerError for what is no handler, no option, or cannot work."""
+def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[str, dict[str, Any]]]:
+    """(name, options) of each `--handler`, modules being looked for in `folder`.
+
+    Raises HandlerError for what is no handler, no option, or cannot work.
+    """
     from ..handlers import make_handler
     from ..recorder.errors import HandlerError
 
@@ -78,12 +82,12 @@ def handler_specs(named: list[str] | None) -> list[tuple[str, dict[str, Any]]]:
     for text in named or ():
         name, _, given = text.partition(":")
         options: dict[str, Any] = {}
-        for pair in filter(None, given.split(",")):
+        for pair in filter(None, re.split(r",(?![^\[]*\])", given)):  # not at the commas of a list
             option, equals, value = pair.partition("=")
             if not equals:
                 raise HandlerError(f"--handler {text}: {pair!r} is no OPTION=VALUE, as in file:file_path=run.log.")
             options[option.strip()] = _value(value)
-        make_handler(name, options, sys.stdout).check()
+        make_handler(name, options, sys.stdout, folder).check()
         specs.append((name, options))
     return specs
 

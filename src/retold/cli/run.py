@@ -48,7 +48,7 @@ def run(
     from ..recorder.log import EventLog
     from ..workflow.runner import run_workflow
 
-    handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler) if handler else None
+    handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None
     mode = _mode(live)
     with EventLog(db) as log:
         compared = None if check is None else _compared(check, check_ignore or [], log)

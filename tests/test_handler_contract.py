@@ -1,0 +1,220 @@
+"""What holds for every handler: one contract, six handlers. What each of them prints is in `test_handlers.py`."""
+
+import io
+import json
+import re
+import sys
+import threading
+import types
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from retold.handlers import HANDLERS, HandlerThread, StreamEnd, StreamStart, make_handler, read_stream
+from retold.recorder.errors import HandlerError
+from retold.recorder.messages import Message
+from tests.e2e import CASSETTE, run_mock, step, write_workflow
+from tests.test_handlers import CONTROL, EVIL, INIT, RESULT, assistant, tell, text, tool_result, tool_use
+
+Json = dict[str, Any]
+
+OPTIONS: dict[str, Json] = {
+    "simple": {},
+    "console": {},
+    "debug": {},
+    "file": {"file_path": "out.log"},
+    "buffer": {},
+    "callback": {"module": "seen", "function": "see"},
+}
+every_handler = pytest.mark.parametrize("name", HANDLERS)
+writing = pytest.mark.parametrize("name", ["simple", "console", "debug", "file"])
+
+
+@pytest.fixture(autouse=True)
+def callback(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
+    """A module `seen` whose function keeps what it is called with."""
+    called: list[Message] = []
+    module = types.ModuleType("seen")
+    module.__dict__["see"] = called.append
+    monkeypatch.setitem(sys.modules, "seen", module)
+    return called
+
+
+class Kept:
+    """A handler, and a way to see what it made of what it was told."""
+
+    def __init__(self, name: str, called: list[Message], **options: Any) -> None:
+        self.out = io.StringIO()
+        self.handler = make_handler(name, OPTIONS[name] | options, self.out)
+        self._called = called
+
+    @property
+    def text(self) -> str:
+        """Everything it wrote, kept or passed on."""
+        path = Path("out.log")
+        messages = [m["message"] for m in self.handler.result().get("buffered", [])] + [m.data for m in self._called]
+        return self.out.getvalue() + (path.read_text() if path.exists() else "") + json.dumps(messages)
+
+
+def record(*steps: Iterable[Json], **keys: Any) -> tuple[retold.EventLog, str]:
+    """A run whose steps said these messages."""
+    log = retold.EventLog("log.db")
+    with log.start(name="story", mode="mock") as writer:
+        for messages in steps:
+            tell(writer, messages, **keys)
+    return log, writer.run
+
+
+STORY = [INIT, *(text(f"<{number}>") for number in range(20)), RESULT]
+
+
+@every_handler
+def test_handler_is_told_of_each_message_once_and_in_order(name: str, callback: list[Message]) -> None:
+    """Whatever it does with messages, it does so once for each, in the order in which they were recorded."""
+    kept = Kept(name, callback)
+    log, run = record(STORY)
+    read_stream(log.events(run), kept.handler)
+    assert re.findall(r"<\d+>", kept.text) == [f"<{number}>" for number in range(20)]
+
+
+@every_handler
+def test_handler_is_told_of_every_stream_of_a_run(name: str, callback: list[Message], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps are two streams: each begins, ends and is counted on its own."""
+    kept = Kept(name, callback)
+    told: list[Any] = []
+    start, end = kept.handler.start, kept.handler.end
+
+    def note_start(begin: StreamStart) -> None:
+        told.append(begin.title)
+        start(begin)
+
+    def note_end(stop: StreamEnd, count: int, shown: int) -> None:
+        told.append((stop.error, count))
+        end(stop, count, shown)
+
+    monkeypatch.setattr(kept.handler, "start", note_start)
+    monkeypatch.setattr(kept.handler, "end", note_end)
+    log, run = record([INIT, text("<0>"), RESULT], [text("<1>")])
+    read_stream(log.events(run), kept.handler)
+    assert told == ["story: one", (None, 3), "story: one", (None, 1)]
+    assert re.findall(r"<\d>", kept.text) == ["<0>", "<1>"]
+
+
+@every_handler
+def test_handler_says_in_its_result_what_it_was_told(name: str, callback: list[Message]) -> None:
+    """In a run each handler has a result, by the same names, as JSON."""
+    log, run = record(STORY)
+    over = threading.Event()
+    thread = HandlerThread(log, run, "one", Kept(name, callback).handler, after=0, over=over.set)
+    assert over.wait(30)
+    result = json.loads(json.dumps(thread.result()))
+    assert {key: result[key] for key in ("handler", "messages", "error")} == {"handler": name, "messages": 22, "error": None}
+    assert result["shown"] == (22 if name in ("debug", "buffer", "callback") else 20)
+
+
+STRANGE: list[Json] = [
+    {},
+    {"type": 5},
+    {"type": None, "subtype": 3, "message": "text"},
+    {"type": "weather", "subtype": "rain", "drops": [1, None]},
+    {"type": "assistant"},
+    {"type": "assistant", "message": None},
+    {"type": "assistant", "message": {"content": None}},
+    {"type": "assistant", "message": {"content": "plain"}},
+    {"type": "assistant", "message": {"content": [None, 5, {}, {"type": "text"}, {"type": "text", "text": None}]}},
+    {"type": "assistant", "message": {"content": [{"type": "tool_use"}, {"type": "hologram", "x": {}}], "usage": 5}},
+    {"type": "user", "message": {"content": [{"type": "tool_result"}, {"type": "tool_result", "content": [5, {}]}]}},
+    {"type": "user", "message": {"content": [{"type": "tool_result", "content": 7, "is_error": "yes"}]}},
+    {"type": "result"},
+    {"type": "result", "usage": None, "total_cost_usd": None, "num_turns": "many"},
+    {"type": "result", "usage": {"input_tokens": "many", "output_tokens": None}, "total_cost_usd": "free"},
+]
+
+
+@every_handler
+def test_handler_takes_whatever_a_message_is(name: str, callback: list[Message]) -> None:
+    """Unknown types, unknown blocks, and messages of a shape that nobody promised: no handler fails on them."""
+    kept = Kept(name, callback)
+    log, run = record([*STRANGE, text("<0>")])
+    read_stream(log.events(run), kept.handler)
+    assert "<0>" in kept.text
+
+
+@every_handler
+@pytest.mark.parametrize("messages", [[], [INIT]], ids=["no message", "no text"])
+def test_handler_takes_a_stream_without_a_word(name: str, messages: list[Json], callback: list[Message]) -> None:
+    """A stream that says nothing begins and ends all the same."""
+    kept = Kept(name, callback)
+    log, run = record(messages)
+    read_stream(log.events(run), kept.handler)
+    assert bool(kept.text.strip("[]")) == (name not in ("buffer", "callback") or bool(messages))
+
+
+@writing
+def test_handler_names_the_error_of_a_failed_stream(name: str, callback: list[Message]) -> None:
+    """Whoever writes for a person says that the stream failed, and why."""
+    kept = Kept(name, callback)
+    log, run = record([text("<0>")], error="overloaded_error: Overloaded")
+    read_stream(log.events(run), kept.handler)
+    assert "overloaded_error: Overloaded" in kept.text
+    assert "Stream completed" not in kept.text
+
+
+@every_handler
+def test_handler_is_told_that_a_stream_broke_off(name: str, callback: list[Message]) -> None:
+    """The stream of a process that died has an end too, and is closed."""
+    kept = Kept(name, callback)
+    log, run = record([text("<0>")])
+    read_stream([event for event in log.events(run) if not event.kind.endswith(".ended")], kept.handler)
+    assert "<0>" in kept.text
+    assert ("interrupted: the recording process died" in kept.text) == (name not in ("buffer", "callback"))
+
+
+@every_handler
+def test_handler_option_is_taken_as_it_is_meant_or_not_at_all(name: str) -> None:
+    """Options are strict: an unknown one and one of the wrong type are errors, with what would be right."""
+    handler = HANDLERS[name]
+    for option, field in handler.Options.model_fields.items():
+        with pytest.raises(HandlerError, match=f"^handler '{name}' has no option '{option}s'; did you mean '{option}'\\?$"):
+            make_handler(name, OPTIONS[name] | {f"{option}s": 1}, io.StringIO())
+        with pytest.raises(HandlerError, match=f"^handler '{name}': option '{option}' (should be|cannot be) .*\\.$"):
+            make_handler(name, OPTIONS[name] | {option: object()}, io.StringIO())
+        assert field.default is not None or option in ("types", "max_file_size")
+
+
+@writing
+@pytest.mark.parametrize(("option", "word"), [("show_tool_use", "Read"), ("show_tool_results", "salt and bread")])
+def test_handler_shows_tools_as_its_options_say(name: str, option: str, word: str, callback: list[Message]) -> None:
+    """`show_tool_use` and `show_tool_results` mean the same in the four handlers that write."""
+    log, run = record([text("<0>"), tool_use("Read"), tool_result("salt and bread")])
+    for wanted in (True, False):
+        kept = Kept(name, callback, **({"file_path": f"{wanted}.log"} if name == "file" else {}), **{option: wanted})
+        read_stream(log.events(run), kept.handler)
+        said = Path(f"{wanted}.log").read_text() if name == "file" else kept.out.getvalue()
+        assert (word in said) == wanted
+        assert "<0>" in said
+
+
+@writing
+def test_handler_passes_no_control_characters_on(name: str, callback: list[Message]) -> None:
+    """A model's output is hostile input, in a file as on a screen."""
+    kept = Kept(name, callback)
+    log, run = record([text(EVIL), tool_use(EVIL), tool_result(EVIL), assistant({"type": EVIL})], error=EVIL)
+    read_stream(log.events(run), kept.handler)
+    assert CONTROL.findall(kept.text) == []
+
+
+@every_handler
+def test_handler_takes_its_options_from_a_list_of_handlers(name: str) -> None:
+    """`stream_handler: [{name: options}]` in a workflow; a shared option reaches those that have it."""
+    handlers = [{name: OPTIONS[name] or None}, "buffer"]
+    shown = {"async_streaming": True, "stream_handler": handlers, "stream_handler_opts": {"max_size": 2}}
+    prompt = "Count from 1 to 10, one number per line, and nothing else."
+    workflow = write_workflow("w.yaml", step("count", prompt, claude_options=shown | {"max_tokens": 256}))
+    ran = run_mock(workflow, cassette=CASSETTE)
+    own, buffer = ran.result.steps[0].handler_results
+    assert (own["handler"], own["messages"], own["error"]) == (name, 3, None)
+    assert (len(buffer["buffered"]), buffer["dropped"]) == (2, 1)

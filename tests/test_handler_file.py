@@ -1,0 +1,220 @@
+"""The file handler: what is in the file after every single message, and what becomes of it when it is full or cannot grow."""
+
+import gzip
+import io
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from retold.handlers import HandlerThread, make_handler, read_stream
+from retold.handlers.base import StreamEnd, StreamStart
+from retold.recorder.errors import HandlerError
+from tests.e2e import normalised
+from tests.test_handler_contract import record
+from tests.test_handlers import INIT, RESULT, text
+
+Json = dict[str, Any]
+
+PATH = Path("logs/out.log")
+
+
+def write(messages: Iterable[Json], **options: Any) -> list[Json]:
+    """A stream through a file handler; what each of its messages is in a line of jsonl."""
+    log, run = record(messages)
+    read_stream(log.events(run), make_handler("file", {"file_path": str(PATH)} | options, io.StringIO()))
+    return [message.data for message in log.messages(run)]
+
+
+def messages_in(path: Path, form: str) -> list[Json]:
+    """The messages that a file of jsonl or json holds; fails where it is not valid to its end."""
+    whole = path.read_text()
+    items = json.loads(whole) if form == "json" else [json.loads(line) for line in whole.split("\n")[:-1]]
+    assert whole.endswith("\n")
+    return [item["message"] for item in items]
+
+
+def one_by_one(messages: Iterable[Json], **options: Any) -> Iterator[list[Json]]:
+    """Each message told to the handler alone, and those that were told so far."""
+    log, run = record(messages)
+    handler = make_handler("file", {"file_path": str(PATH)} | options, io.StringIO())
+    handler.start(StreamStart(run, "story", "one", "mock", 0, 0))
+    told = []
+    for message in log.messages(run):
+        handler.message(message)
+        told.append(message.data)
+        yield told
+    handler.end(StreamEnd(0), len(told), len(told))
+    handler.close()
+
+
+STORY = [INIT, text("one\ntwo"), text("é 漢 👩‍👩‍👧 \ud800"), RESULT]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json"])
+def test_file_is_valid_after_every_message(form: str) -> None:
+    """Each message is written and flushed when it is told: whoever reads the file then reads it whole."""
+    for told in one_by_one(STORY, format=form):
+        assert messages_in(PATH, form) == json.loads(json.dumps(told).replace("\\ud800", "?"))
+
+
+def test_text_is_there_after_every_message() -> None:
+    """A line stands in the file when its message was told, not when the file is closed."""
+    for number, _ in enumerate(one_by_one([text("<0>"), text("<1>"), text("<2>")])):
+        assert f"ASSISTANT: <{number}>\n" in PATH.read_text()
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl", "json"])
+def test_append_keeps_what_was_there(form: str) -> None:
+    """A second stream follows the first, and a file of JSON is still valid."""
+    first, second = write([text("<0>"), text("<1>")], format=form), write([text("<2>")], format=form)
+    if form == "text":
+        whole = PATH.read_text()
+        assert [whole.index(f"<{number}>") for number in range(3)] == sorted(whole.index(f"<{number}>") for number in range(3))
+    else:
+        assert messages_in(PATH, form) == first + second
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl", "json"])
+def test_without_append_the_file_begins_anew(form: str) -> None:
+    """`append: false` leaves nothing of an earlier stream."""
+    write([text("<0>"), text("<1>")], format=form)
+    write([text("<2>")], format=form, append=False)
+    whole = PATH.read_text()
+    assert ("<0>" in whole, "<1>" in whole, whole.count("<2>")) == (False, False, 1)
+
+
+def test_torn_line_of_somebody_else_is_not_gone_on_with() -> None:
+    """What stands in the last line without its end stays a line of its own."""
+    PATH.parent.mkdir()
+    PATH.write_text('{"torn": ')
+    said = write([text("<0>")], format="jsonl")
+    torn, line, end = PATH.read_text().split("\n")
+    assert (torn, json.loads(line)["message"], end) == ('{"torn": ', said[0], "")
+
+
+@pytest.mark.parametrize("there", ["[\n{}", "hello\n", "{}"])
+def test_file_that_is_no_array_is_not_appended_to(there: str) -> None:
+    """`format: json` adds to an array of messages or to nothing; a file of another kind is left as it is."""
+    PATH.parent.mkdir()
+    PATH.write_text(there)
+    with pytest.raises(HandlerError, match=r"^cannot append to 'logs/out.log': it does not end as an array of messages does\.$"):
+        write([text("<0>")], format="json")
+    assert PATH.read_text() == there
+
+
+def test_jsonl_line_has_its_place_in_the_log() -> None:
+    """Run, number, ISO time, step, type and subtype stand beside the message."""
+    (said,) = write([RESULT], format="jsonl")
+    line = json.loads(PATH.read_text())
+    (message,) = retold.EventLog("log.db").messages(line["run"])
+    assert {key: line[key] for key in ("seq", "step", "task", "type", "subtype", "message")} == {
+        "seq": message.seq, "step": "one", "task": "", "type": "result", "subtype": "success", "message": said,
+    }  # fmt: skip
+    assert line["time"].endswith("Z") or line["time"].endswith("+00:00")
+
+
+# Rotation
+
+
+def rotated() -> list[str]:
+    return sorted(path.name for path in PATH.parent.iterdir())
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json"])
+def test_file_that_would_grow_too_large_is_put_aside(form: str) -> None:
+    """Every file is valid and at most `max_file_size`; those kept hold the newest messages in order, the oldest highest."""
+    said = write([text(f"<{number}>") for number in range(20)], format=form, max_file_size=900, max_files=4)
+    assert rotated() == ["out.log", "out.log.1", "out.log.2", "out.log.3"]
+    kept = [message for name in reversed(rotated()) for message in messages_in(PATH.parent / name, form)]
+    assert kept == said[-len(kept) :]
+    assert len(kept) >= 6
+    assert max(path.stat().st_size for path in PATH.parent.iterdir()) <= 900
+
+
+def test_files_put_aside_are_compressed() -> None:
+    """`compress` gzips what is put aside; nothing is lost on the way."""
+    said = write([text(f"<{number}>") for number in range(10)], format="jsonl", max_file_size="900B", max_files=9, compress=True)
+    names = rotated()
+    assert names[0] == "out.log"
+    assert all(name.endswith(".gz") for name in names[1:])
+    lines = [gzip.decompress((PATH.parent / name).read_bytes()).decode() for name in reversed(names[1:])] + [PATH.read_text()]
+    assert [json.loads(line)["message"] for line in "".join(lines).splitlines()] == said
+
+
+def test_message_larger_than_the_limit_has_a_file_of_its_own() -> None:
+    """A limit cuts between messages, never in one, and makes no empty file."""
+    said = write([text("x" * 1000), text("y" * 1000)], format="jsonl", max_file_size=100)
+    assert rotated() == ["out.log", "out.log.1"]
+    assert messages_in(Path("logs/out.log.1"), "jsonl") + messages_in(PATH, "jsonl") == said
+
+
+# Trouble
+
+
+FULL = """\
+import io, resource, sys
+import retold
+from retold.handlers import make_handler, read_stream
+with retold.EventLog("log.db") as log:
+    events = list(log.events(sys.argv[2]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+handler = make_handler("file", {"file_path": "logs/out.log", "format": sys.argv[1]}, io.StringIO())
+try:
+    read_stream(events, handler)
+except OSError as error:
+    print(type(error).__name__, handler.result()["written"])
+"""
+
+
+@pytest.mark.parametrize("form", ["text", "jsonl", "json"])
+def test_full_disk_leaves_no_torn_line(form: str, environment: dict[str, str]) -> None:
+    """A message that does not fit whole is not there at all; what was written before it is valid, and the failure is told."""
+    log, run = record([text(f"<{number}> {'x' * 70}") for number in range(50)])
+    log.close()
+    command = [sys.executable, "-c", FULL, form, run]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    kind, written = done.stdout.split()
+    assert kind == "OSError"
+    assert 2000 - 420 < PATH.stat().st_size <= 2000
+    if form == "text":
+        lines = PATH.read_text().splitlines()[1:]
+        assert [line.partition("ASSISTANT: ")[2] for line in lines] == [f"<{n}> {'x' * 70}" for n in range(int(written))]
+    else:
+        assert len(messages_in(PATH, form)) == int(written)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "json"])
+def test_several_handlers_may_write_one_file(form: str) -> None:
+    """Tasks that name the same file write into it at once: every message is there, and the file is valid."""
+    log, run = record([text(f"<{number}>") for number in range(30)])
+    options = {"file_path": str(PATH), "format": form}
+    over = [threading.Event() for _ in range(4)]
+    threads = [
+        HandlerThread(log, run, "one", make_handler("file", options, io.StringIO()), after=0, over=each.set) for each in over
+    ]
+    assert all(each.wait(30) for each in over)
+    assert [thread.error for thread in threads] == [None] * 4
+    assert len(messages_in(PATH, form)) == 120
+
+
+def test_file_that_cannot_be_opened_is_told_and_harms_nothing_else() -> None:
+    """A folder that went missing or a file that became one is the handler's failure, by name."""
+    PATH.mkdir(parents=True)
+    with pytest.raises(HandlerError, match=r"^cannot write file_path 'logs/out.log': Is a directory\.$"):
+        write([text("<0>")])
+
+
+def test_result_says_where_and_how_much() -> None:
+    """The file and how many messages were written to it are in the run's result."""
+    log, run = record(STORY)
+    handler = make_handler("file", {"file_path": str(PATH)}, io.StringIO())
+    read_stream(log.events(run), handler)
+    assert handler.result() == {"path": "logs/out.log", "written": 2}
+    assert normalised(PATH.read_text()).endswith("✓ Stream completed: 4 messages (2 written) in N.Ns\n\n")
