@@ -61,7 +61,7 @@ STORY = [INIT, text("one\ntwo"), text("é 漢 👩‍👩‍👧 \ud800"), RESUL
 def test_file_is_valid_after_every_message(form: str) -> None:
     """Each message is written and flushed when it is told: whoever reads the file then reads it whole."""
     for told in one_by_one(STORY, format=form):
-        assert messages_in(PATH, form) == json.loads(json.dumps(told).replace("\\ud800", "?"))
+        assert messages_in(PATH, form) == told
 
 
 def test_text_is_there_after_every_message() -> None:
