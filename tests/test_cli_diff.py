@@ -31,7 +31,17 @@ def test_two_replays_of_a_cassette_are_the_same(cli: Cli, two_runs: None) -> Non
     titles = r"A  clean_streaming_numbers \([0-9a-f]{8}, mock\)\nB  clean_streaming_numbers \([0-9a-f]{8}, mock\)\n"
     assert re.fullmatch(titles + r"\nno difference: 6 items the same\n", done.stdout)
     Path("stream.jsonl").write_text(in_this_process("show", "last", "--json").stdout)
-    for other in (str(CASSETTE), ".retold/log.db", ".retold/log.db:last~1", "stream.jsonl", "clean_streaming_numbers"):
+    for form in ("jsonl", "stream-json"):
+        assert in_this_process("export", "last", "--format", form, "-o", f"{form}.jsonl").returncode == 0
+    for other in (
+        str(CASSETTE),
+        "jsonl.jsonl",
+        "stream-json.jsonl",
+        ".retold/log.db",
+        ".retold/log.db:last~1",
+        "stream.jsonl",
+        "clean_streaming_numbers",
+    ):
         done = in_this_process("diff", "last", other)
         assert (done.returncode, done.stderr) == (0, "")
         assert "\nno difference: " in done.stdout
@@ -127,3 +137,15 @@ def test_a_golden_recording_that_cannot_be_read_is_told_before_the_run() -> None
     assert "no file nope.yaml" in refused(in_this_process("run", NUMBERS, "--check", "nope.yaml"))
     assert "nothing is called 'nope'" in refused(in_this_process("run", NUMBERS, "--check", CASSETTE, "--check-ignore", "nope"))
     assert not Path(".retold").exists()
+
+
+def test_a_run_is_exported_as_a_page() -> None:
+    """`--format html`, or a file that ends so; the page of the run, whole."""
+    run_mock(NUMBERS)
+    done = in_this_process("export", "last", "-o", "run.html")
+    assert done.returncode == 0
+    assert done.stderr.endswith("written to run.html\n")
+    html = Path("run.html").read_text("utf-8")
+    assert html.startswith("<!doctype html>")
+    assert "Count from 1 to 10" in html
+    assert in_this_process("export", "last", "--format", "html").stdout == html

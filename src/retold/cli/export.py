@@ -28,7 +28,7 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="cassette, jsonl, stream-json, markdown or parquet.",
+            help="cassette, jsonl, stream-json, markdown, html or parquet.",
             show_default="by the file's ending",
         ),
     ] = None,
@@ -66,7 +66,7 @@ def export(
         form.write(log, runs, sys.stdout.buffer)
     else:
         _write(log, form, runs, output, force=force)
-    if runs[0].mode == "mock" and not form.many:
+    if runs[0].mode == "mock" and name == "cassette":
         note(f"retold: run {runs[0].run[:8]} is a replay; the cassette has the pace of the replay, not of what it replays")
     return None
 
@@ -88,7 +88,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     if output.exists() and not force:
         raise InputError(f"{output} is there already; name another file, or replace it with --force.")
     try:
-        if output.suffix == ".json" and not form.many:
+        if output.suffix == ".json" and form.counts == "exchange":
             exchanges = exchanges_of(log, runs[0].run)
             if not exchanges:
                 raise InputError(f"run {runs[0].run} ({runs[0].name}) has no exchanges to export.")
@@ -117,9 +117,9 @@ def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", ou
     from ..recorder.errors import InputError
 
     if output is None or output.suffix:
-        raise InputError("a cassette holds one run: name a folder for them with -o FOLDER, or choose --format jsonl.")
+        raise InputError("such a file holds one run: name a folder for them with -o FOLDER, or choose --format jsonl.")
     for info in runs:
-        if info.exchanges:
+        if info.exchanges or form.counts != "exchange":
             stem = re.sub(r"[^\w.-]+", "_", info.name).strip("._")[:80] or "run"
             _write(log, form, [info], output / f"{stem}-{info.run[:8]}{form.suffixes[0]}", force=force)
         else:

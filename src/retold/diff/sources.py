@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from ..formats.imports import import_files
+from ..formats.jsonl import is_ours
+from ..formats.stream_json import unwrapped
 from ..recorder.cassette import Cassette, read_cassette
 from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange
@@ -90,9 +93,21 @@ def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
         return _read_exchanges(_checked(read_cassette(path)), name, progress)
     try:
         with path.open(encoding="utf-8-sig") as lines:
-            return _read_stream_json(lines, name, progress)
+            if not _is_event(lines.readline()):
+                lines.seek(0)
+                return _read_stream_json(lines, name, progress)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    return _read_imported(path, progress)
+
+
+def _is_event(line: str) -> bool:
+    """Whether a line is one of our own export's, which holds events."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and is_ours(value)
 
 
 def _is_log(path: Path) -> bool:
@@ -125,6 +140,13 @@ def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progres
         return replace(read_run(log, run, title=title, progress=progress), source=title)
 
 
+def _read_imported(path: Path, progress: Progress) -> Side:
+    """Events that `retold export` wrote: the newest run among them."""
+    with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
+        import_files(log, [path])
+        return replace(_read_run(log, "last", progress, str(path)), source=str(path))
+
+
 def _read_stream_json(lines: Iterable[str], name: str, progress: Progress) -> Side:
     side = read_messages(_json_lines(lines, name), title=name, source=name, progress=progress)
     if not side.streams:
@@ -133,7 +155,7 @@ def _read_stream_json(lines: Iterable[str], name: str, progress: Progress) -> Si
 
 
 def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:
-    """The messages of stream-json, as Claude Code prints it or as `retold show --json` does, the message inside."""
+    """The messages of stream-json, as Claude Code and the Agent SDK write it, or as `retold show --json` does."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -141,6 +163,8 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{name}:{number}: not a line of JSON: {error}.") from error
+        if (value := unwrapped(value)) is None:
+            continue
         if not isinstance(value, dict) or not isinstance(value.get("type"), str):
             raise InputError(f"{name}:{number}: not a message of stream-json: it has no `type`.")
         inner = value.get("message")

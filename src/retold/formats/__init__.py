@@ -37,5 +37,6 @@ FORMATS = {
     "jsonl": Format("jsonl", (".jsonl", ".ndjson"), "event"),
     "stream-json": Format("stream_json", (), "message"),
     "markdown": Format("markdown", (".md", ".markdown"), "message"),
+    "html": Format("html", (".html", ".htm"), "message", many=False),
     "parquet": Format("parquet", (".parquet",), "event", text=False),
 }

@@ -46,7 +46,7 @@ def read(path: Path) -> Iterator[Line]:
                     line = json.loads(raw)
                 except (ValueError, RecursionError) as error:
                     raise InputError(f"{path}:{number}: not a line of JSON: {error}.") from error
-                if (line := _unwrapped(line)) is None:
+                if (line := unwrapped(line)) is None:
                     continue
                 if not isinstance(line, dict) or not isinstance(line.get("type"), str):
                     raise InputError(f"{path}:{number}: not a line of stream-json or of a session: it has no `type`.")
@@ -55,7 +55,7 @@ def read(path: Path) -> Iterator[Line]:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
 
 
-def _unwrapped(line: Any) -> Any:
+def unwrapped(line: Any) -> Any:
     """The message in a line of the Agent SDK's wire, None where it carries none; any other line itself."""
     if not isinstance(line, dict) or not {"t", "d"} <= line.keys() or "type" in line:
         return line

@@ -1,0 +1,15 @@
+"""A run as a page to look at: one HTML file that loads nothing."""
+
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from ..pages.run_page import run_page
+from ..recorder.listing import RunInfo
+from ..recorder.log import EventLog
+
+
+def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
+    """Write the page of one run."""
+    (run,) = runs
+    out.write(run_page(log, run).encode())
+    return run.messages
