@@ -20,6 +20,9 @@ from .upstream import READ_BYTES, Streams, Upstream
 _NOT_PASSED_ON = frozenset({"expect", "upgrade", "http2-settings", "proxy-connection", "proxy-authorization"})
 """Headers between client and proxy: the proxy has read the whole body already, and speaks HTTP/1.1 only."""
 
+THREADED_BYTES = 256 * 1024
+"""Requests above this are read and written down in a thread: their JSON would hold up every other stream."""
+
 DISCONNECTED = Failure("h11.RemoteProtocolError", "Server disconnected without sending a response.")
 STOPPED_HERE = Failure("Stopped", "the recording proxy was stopped")
 
@@ -61,7 +64,7 @@ class Relay:
         connections go on. Raises LogError."""
         await self._wake()
         request = to_request(asked, self._upstream)
-        capture = begin(request)
+        capture = await asyncio.to_thread(begin, request) if len(asked.body) > THREADED_BYTES else begin(request)
         try:
             try:
                 reader, writer = self._streams = self._streams or await self._upstream.connect()

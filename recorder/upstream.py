@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import ssl
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -33,7 +34,8 @@ class Upstream:
         except ValueError:
             parts, port = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
-            raise InputError(f"{url!r} is no upstream: give the API's base URL, such as https://api.anthropic.com.")
+            shown = re.sub(r"//[^/]*@", "//", url)
+            raise InputError(f"{shown!r} is no upstream: give the API's base URL, such as https://api.anthropic.com.")
         is_tls = parts.scheme == "https"
         path = parts.path.rstrip("/")
         return cls(f"{parts.scheme}://{parts.netloc}{path}", is_tls, parts.hostname, port or (443 if is_tls else 80), path)

@@ -12,7 +12,18 @@ import pytest
 from retold.wire.child import environment
 from tests.children import Folder, line_of, rest_of, wait_until
 from tests.conftest import Cli
+from tests.messages_server import MessagesServer, Reply, text
 from tests.wire import asks, connected
+
+READ = [sys.executable, "-S", "-u", "-c", """
+import http.client, os
+client = http.client.HTTPConnection(os.environ["ANTHROPIC_BASE_URL"][7:])
+client.request("POST", "/v1/messages", '{"stream": true, "messages": []}')
+for line in client.getresponse():
+    if line.startswith(b"data"):
+        print("data")
+"""]  # fmt: skip
+"""A command that says when each frame is there."""
 
 
 @pytest.fixture
@@ -104,3 +115,14 @@ def test_the_command_alone_sees_the_address() -> None:
     assert proxied["ANTHROPIC_API_KEY"] == "replayed-by-retold"
     assert "ANTHROPIC_API_KEY" not in environment({}, url, key=False)
     assert "ANTHROPIC_BASE_URL" not in os.environ
+
+
+def test_what_a_command_had_before_kill_9_is_in_the_log(folder: Folder) -> None:
+    """Each frame is committed before it is handed on, here too."""
+    with MessagesServer([Reply([text("one two three")], hang_after=3)]) as server:
+        child = folder.spawn("record", "--upstream", server.url, "--", *READ)
+        received = sum(line_of(child.stdout) == "data\n" for _ in range(3))
+        child.kill()
+        child.wait()
+    assert folder.frames() == received == 3
+    assert folder.newest().status == "interrupted"

@@ -218,3 +218,16 @@ def test_a_taken_port_is_one_line(cli: Cli, tmp_path: Path) -> None:
         refused = cli("serve", tmp_path / "c.yaml", "--port", str(taken.getsockname()[1]))
     assert refused.returncode == 2
     assert refused.stderr.startswith("retold: cannot listen on 127.0.0.1 port ")
+
+
+def test_a_server_can_be_stopped_as_soon_as_it_says_where_it_is(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    try:
+        child = folder.spawn("proxy")
+        line_of(child.stdout)
+        child.terminate()
+        _, err = rest_of(child)
+    finally:
+        folder.close()
+    assert child.returncode == 0
+    assert "Traceback" not in err

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from ..recorder.errors import MissError, RetoldError
 from ..recorder.http1 import Asked, Client, head_bytes, refusal
-from ..recorder.proxy import Relay, to_request
+from ..recorder.proxy import THREADED_BYTES, Relay, to_request
 from ..recorder.upstream import Upstream
 from ..replay.faults import Telling
 from ..replay.server import retell
@@ -22,8 +22,6 @@ MISS_STATUS = 418
 
 CASSETTE_HEADER = "x-retold-cassette"
 _NAMED = re.compile(r"/cassette/([^/?]+)(/[^?]*)?(\?.*)?")
-_THREADED_BYTES = 256 * 1024
-"""Requests above this are matched in a thread: reading their JSON would hold up every other stream."""
 
 
 @dataclass
@@ -129,7 +127,7 @@ class _Connection:
 
     async def _decide(self, use: UsedCassette, asked: Asked) -> Telling | Literal["pass", "record"]:
         request = to_request(asked, self._serving.upstream)
-        if len(asked.body) > _THREADED_BYTES:
+        if len(asked.body) > THREADED_BYTES:
             return await asyncio.to_thread(use.decide, request)
         return use.decide(request)
 

@@ -1,0 +1,144 @@
+"""The way to the API: TLS, the environment's proxy, and URLs that name no API."""
+
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from retold.recorder.errors import InputError
+from retold.recorder.transfer import exchanges_of
+from retold.recorder.upstream import Upstream
+from tests.wire import Wire, raw, request_bytes, wire
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate for localhost, in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run(["openssl", *options.split(), *names, "-keyout", path, "-out", f"{path}.crt"], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+class Listener:
+    """Takes one connection: as an API over TLS, or as a proxy that passes it on to one."""
+
+    def __init__(self, certificate: Path | None = None, target: int = 0, refusal: bytes = b"") -> None:
+        self._certificate = certificate
+        self._target = target
+        self._refusal = refusal
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.requests: list[bytes] = []
+
+    def __enter__(self) -> "Listener":
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        try:
+            connection = self._socket.accept()[0]
+            if self._certificate is not None:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self._certificate)
+                connection = context.wrap_socket(connection, server_side=True)
+            with connection:
+                self.requests.append(connection.recv(65536))
+                if not self._target:
+                    connection.sendall(self._refusal or ANSWER)
+                    return
+                with socket.create_connection(("127.0.0.1", self._target)) as target:
+                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                    back = threading.Thread(target=_pump, args=(target, connection))
+                    back.start()
+                    _pump(connection, target)
+                    back.join()
+        except OSError:
+            pass  # closed, or the client does not trust the certificate
+
+
+def _pump(source: socket.socket, to: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            to.sendall(data)
+        to.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+def failure_of(running: Wire) -> str:
+    assert running.use.run is not None
+    (exchange,) = exchanges_of(running.log, running.use.run)
+    return repr(exchange.failure)
+
+
+def test_the_api_is_reached_over_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    with Listener(certificate) as api, wire(f"https://localhost:{api.port}") as running:
+        assert raw(running.url, request_bytes()) == ANSWER
+    assert api.requests[0].startswith(b"POST /v1/messages HTTP/1.1\r\nHost: localhost:%d\r\n" % api.port)
+
+
+def test_a_certificate_nobody_vouches_for_is_no_api(certificate: Path) -> None:
+    with Listener(certificate) as api, wire(f"https://localhost:{api.port}") as running, pytest.raises(ConnectionResetError):
+        raw(running.url, request_bytes())
+    assert "CERTIFICATE_VERIFY_FAILED" in failure_of(running)
+    assert api.requests == []
+
+
+def test_the_environments_proxy_is_used(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the client would have: with TLS to the API through it, and credentials for it alone."""
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    monkeypatch.setenv("no_proxy", "")
+    with Listener(certificate) as api, Listener(target=api.port) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://ann:p%40ss@127.0.0.1:{proxy.port}")
+        with wire(f"https://localhost:{api.port}") as running:
+            assert raw(running.url, request_bytes()) == ANSWER
+    asked = (
+        f"CONNECT localhost:{api.port} HTTP/1.1\r\nHost: localhost:{api.port}\r\nProxy-Authorization: Basic YW5uOnBAc3M=\r\n\r\n"
+    )
+    assert proxy.requests == [asked.encode()]
+    assert b"Authorization" not in api.requests[0]
+
+
+def test_a_proxy_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    with Listener(refusal=b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
+        monkeypatch.setenv("https_proxy", f"127.0.0.1:{proxy.port}")
+        with wire("https://localhost:9") as running, pytest.raises(ConnectionResetError):
+            raw(running.url, request_bytes())
+    assert "refused CONNECT: HTTP/1.1 407" in failure_of(running)
+
+
+@pytest.mark.parametrize("url", ["", "api.anthropic.com", "ftp://x", "http://", "http://x:port", "http://x/?a=b", "http://u:p@x"])
+def test_what_names_no_api_is_refused(url: str) -> None:
+    with pytest.raises(InputError, match="is no upstream") as refusal:
+        Upstream.parse(url)
+    assert "u:p" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "authority", "path"),
+    [
+        ("https://api.anthropic.com", "api.anthropic.com", ""),
+        ("https://api.anthropic.com:443/", "api.anthropic.com", ""),
+        ("http://localhost:8080/base/", "localhost:8080", "/base"),
+        ("http://[::1]:80", "[::1]", ""),
+    ],
+)
+def test_an_api_has_an_authority_and_a_path(url: str, authority: str, path: str) -> None:
+    parsed = Upstream.parse(url)
+    assert (parsed.authority, parsed.path) == (authority, path)
