@@ -103,9 +103,9 @@ def rounds(number: int, contestants: Mapping[str, Callable[[], T]]) -> dict[str,
     return found
 
 
-def table(title: str, rows: Sequence[Row]) -> str:
-    """The rows as aligned text."""
-    lines = [("", "ours", "peer", "", "compared (min to max)", "goal", "")]
+def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
+    """The rows of a table as text, its head first."""
+    lines: list[tuple[str, ...]] = [("", "ours", "peer", "", "compared (min to max)", "goal", "")]
     for row in rows:
         theirs = "" if row.theirs is None else _number(row.theirs, row.unit)
         compared = ""
@@ -116,6 +116,12 @@ def table(title: str, rows: Sequence[Row]) -> str:
             compared = f"{row.compared:{sign}.2f}{unit}{spread}"
         met = {True: "met", False: "MISSED", None: ""}[row.met]
         lines.append((row.what, _number(row.ours, row.unit), theirs, row.peer, compared, row.goal, met))
+    return lines
+
+
+def table(title: str, rows: Sequence[Row]) -> str:
+    """The rows as aligned text."""
+    lines = cells(rows)
     widths = [max(len(line[column]) for line in lines) for column in range(7)]
     shown = ["  ".join(_aligned(line[i], width, right=i in (1, 2)) for i, width in enumerate(widths)) for line in lines]
     return "\n".join([title, *(f"  {line}".rstrip() for line in shown)])
