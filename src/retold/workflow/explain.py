@@ -155,6 +155,10 @@ _MODELS: dict[str | int, type[schema.Model]] = {
 def _where_it_belongs(key: str, loc: tuple[str | int, ...]) -> str:
     """`; did you mean 'prompt'?`, or under which key of the same step an unknown one would be right."""
     model = _model_at(loc)
+    if model is step_types.File and key in step_types.Workflow.model_fields:
+        return "; it belongs under 'workflow'"
+    if model is step_types.File and any(key in step.model_fields for step in step_types.STEPS.values()):
+        return "; it is a key of a step, one of those below `workflow:` and its `steps:`"
     for name in _INNER:
         if name in model.model_fields and key in _model_at((*loc[:-1], name, key)).model_fields:
             return f"; it belongs under {name!r}"

@@ -38,22 +38,32 @@ class Loaded:
 def load_workflow(path: str | os.PathLike[str]) -> Loaded:
     """Read and check a workflow file. Raises WorkflowError naming every error with file, line and column."""
     source = read_source(Path(path))
+    found: list[tuple[YamlPath, str]] = []
     if isinstance(source.data, list):
         said = "this is a list of steps; a workflow file has them below `workflow:` with a `name` and `steps:`"
-        raise _error(source, [((), said)])
+        found.append(((), said))
+        if not all(isinstance(step, dict) for step in source.data):
+            raise _error(source, found)
+        source = _as_steps(source)
     if not isinstance(source.data, dict):
         raise _error(source, [((), "a workflow file holds a key `workflow` with `name` and `steps`")])
-    found: list[tuple[YamlPath, str]] = []
     workflow = None
     try:
         workflow = step_types.File.model_validate(source.data).workflow
     except ValidationError as error:
-        found = explain_all(source, error.errors())
+        found += explain_all(source, error.errors())
     # What the models cannot see is looked for in whatever part of the file is sound.
     found += problems_of(source.data.get("workflow"), source.path.parent)
     if found or workflow is None:
         raise _error(source, found)
     return Loaded(source, workflow)
+
+
+def _as_steps(source: Source) -> Source:
+    """A list of steps in the place where they would be right, so that what is missing in each is told as well."""
+    top, inside = source.positions[()], ("workflow", "steps")
+    positions = {(*inside, *at): place for at, place in source.positions.items()}
+    return Source(source.path, {"workflow": {"name": "steps", "steps": source.data}}, {(): top, inside[:1]: top, **positions})
 
 
 def _short(path: Path) -> Path:
