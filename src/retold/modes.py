@@ -11,7 +11,6 @@ verify         send everything, compare with the recording, change nothing
 import os
 from typing import Literal, get_args
 
-from .handlers import nearest, sentence
 from .recorder.errors import InputError
 
 RecordMode = Literal["none", "once", "new_episodes", "all", "rewrite", "verify"]
@@ -40,4 +39,6 @@ def check(mode: str) -> RecordMode:
     for known in MODES:
         if mode == known:
             return known
+    from .handlers import nearest, sentence  # pydantic: a tenth of a second of every pytest session
+
     raise InputError(sentence(f"unknown record mode {mode!r}{nearest(mode, MODES)}"))
