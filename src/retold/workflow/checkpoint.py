@@ -4,6 +4,7 @@ The log holds everything; the file in `checkpoint_dir` only names the run that i
 of a run to its good end, so that a finished run leaves nothing behind that would make the next one skip a step.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from .templates import has_template
 
 FINISHED = ("completed", "skipped", "fallback")
 
+_SHOWING = {"description", "async_streaming", "stream_handler", "stream_handler_opts", "verbose"}
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -33,27 +36,33 @@ class Finished:
 
 
 class Checkpoint:
-    """The file that names the run of a workflow which is under way, one for each mode."""
+    """The file that names the run of a workflow which is under way, one for each mode.
 
-    def __init__(self, loaded: Loaded, mode: str) -> None:
+    `retold` is the cassette that a mock run retells: from another one nothing is taken over.
+    """
+
+    def __init__(self, loaded: Loaded, mode: str, *, retold: Path | None) -> None:
         self.path = Path(loaded.workflow.checkpoint_dir) / f"{loaded.workflow.name}.{mode}.json"
         self._loaded = loaded
+        self._cassette = None if retold is None else _digest(retold)
 
     def write(self, run: str) -> None:
         """Name the run that begins. Raises InputError where the file cannot be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             beside = self.path.with_name(self.path.name + ".new")
-            beside.write_text(json.dumps({"run": run}) + "\n", "utf-8")
+            beside.write_text(json.dumps({"run": run, "cassette": self._cassette}) + "\n", "utf-8")
             os.replace(beside, self.path)
         except OSError as error:
             raise InputError(
                 f"cannot write the checkpoint {self.path}: {error.strerror}; name another checkpoint_dir."
             ) from error
 
-    def clear(self) -> None:
-        """The run ended well."""
-        self.path.unlink(missing_ok=True)
+    def clear(self, run: str) -> None:
+        """The run ended well. The file stays where another run has begun meanwhile: it names that one."""
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(self.path.read_text("utf-8"))["run"] == run:
+                self.path.unlink()
 
     def finished(self, log: EventLog) -> list[Finished]:
         """The steps that the run which broke off had finished, as far as they are still the workflow's first ones.
@@ -61,13 +70,14 @@ class Checkpoint:
         Empty where nothing broke off. Raises InputError for a damaged file.
         """
         try:
-            run = str(json.loads(self.path.read_text("utf-8"))["run"])
+            said = json.loads(self.path.read_text("utf-8"))
+            run, cassette = str(said["run"]), said["cassette"]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the checkpoint {self.path}: {error}. Remove it to begin anew.") from error
         info = next((info for info in log.runs() if info.run == run), None) if log.path.exists() else None
-        if info is None or info.status in ("running", "completed"):
+        if info is None or info.status in ("running", "completed") or cassette != self._cassette:
             return []
         found: list[Finished] = []
         events = log.events(run, kinds=("step.ended", "step.skipped", "step.resumed"))
@@ -80,10 +90,18 @@ class Checkpoint:
 
 def fingerprint(step: Step, loaded: Loaded) -> str:
     """What a step is, with everything that may change what it says, files included; a changed step is run again."""
-    workflow, own = loaded.workflow, step.model_dump(mode="json")
+    workflow, own = loaded.workflow, _asking(step.model_dump(mode="json"))
     files = [(name, _digest(loaded.folder / name)) for name in _files(own)]
-    said = [own, files, workflow.defaults.model_dump(mode="json"), workflow.global_vars, workflow.workspace_dir]
-    return sha256(json.dumps([*said, workflow.environment.mode], sort_keys=True).encode()).hexdigest()[:16]
+    around = [_asking(workflow.defaults.model_dump(mode="json")), workflow.global_vars, workflow.workspace_dir]
+    said = [own, files, *around, workflow.environment.mode, sorted(StepResult.__dataclass_fields__)]
+    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _asking(value: Any) -> Any:
+    """Without what only says how a step is shown: whoever looks closer after a crash does not want to pay again."""
+    if isinstance(value, dict):
+        return {key: _asking(item) for key, item in value.items() if key not in _SHOWING}
+    return [_asking(item) for item in value] if isinstance(value, list) else value
 
 
 def _files(value: Any) -> Iterator[str]:

@@ -89,7 +89,8 @@ class Runner:
         self.out = out
         self.notify = notify
         self.recording: Recording | None = None
-        self.checkpoint = Checkpoint(self.loaded, mode) if self.workflow.checkpoint_enabled else None
+        retold = cassette if mode == "mock" else None
+        self.checkpoint = Checkpoint(self.loaded, mode, retold=retold) if self.workflow.checkpoint_enabled else None
 
     def prepare(self) -> None:
         """Everything that can fail before anything is run or written."""
@@ -150,7 +151,7 @@ class Runner:
         running.context.finish(done)
         if done.status != "completed" or done.tasks:
             return
-        running.context.sessions[done.session_id] = said_in(self.log, earlier.run, done.name)
+        running.context.sessions[done.session_id] = said_in(self.log, earlier.run, done.name) or []
         if earlier.session is not None:
             name = earlier.session["name"]
             if (state := session_in(self.log, earlier.run, name)) is not None:
@@ -161,7 +162,7 @@ class Runner:
         """A live run that ended well becomes the cassette; one that did not leaves the old cassette alone."""
         good = result.status == "completed"
         if self.checkpoint is not None and good:
-            self.checkpoint.clear()
+            self.checkpoint.clear(result.run)
         if finished:
             result.notes.append(f"took over {len(finished)} finished steps from run {finished[-1].run[:8]}, which broke off")
         for step in result.steps:

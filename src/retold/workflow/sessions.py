@@ -39,22 +39,19 @@ def session_in(log: EventLog, run: str, name: str) -> SessionState | None:
         said = event.data.get("session")
         if said is not None and said["name"] == name and event.data["status"] == "completed":
             found, step = said, event.step
-    if found is None:
+    if found is None or (said := said_in(log, run, step)) is None:
         return None
-    return SessionState(Session(found["id"], made=found["made"]), said_in(log, run, step), found["turns"])
+    return SessionState(Session(found["id"], made=found["made"]), said, found["turns"])
 
 
-def said_in(log: EventLog, run: str, step: str) -> list[dict[str, Any]]:
-    """What had been said when a step without tasks ended: its last request, and the answer to it."""
+def said_in(log: EventLog, run: str, step: str) -> list[dict[str, Any]] | None:
+    """What had been said when a step without tasks ended: its last request, and the answer to it. None if it was erased."""
     requests = list(log.events(run, kinds=("exchange.started",), step=step))
     if not requests:
         return []
     last = requests[-1]
-    answer = [
-        block
-        for event in log.events(run, kinds=("message",), exchange=last.seq)
-        if event.data.get("type") == "assistant"
-        for block in event.data["message"]["content"]
-    ]
-    messages: list[dict[str, Any]] = json.loads(last.data["body"])["messages"]
-    return [*messages, {"role": "assistant", "content": answer}]
+    messages = list(log.events(run, kinds=("message",), exchange=last.seq))
+    if any("erased_by" in event.data for event in (last, *messages)):
+        return None
+    answer = [block for event in messages if event.data.get("type") == "assistant" for block in event.data["message"]["content"]]
+    return [*json.loads(last.data["body"])["messages"], {"role": "assistant", "content": answer}]

@@ -1,0 +1,194 @@
+"""Runs that broke off are taken up where they stopped, and nothing else is: not what changed, not what ended well."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from tests.children import Folder, wait_until
+from tests.e2e import run_live, run_mock, step, write_workflow
+from tests.messages_server import MessagesServer, Reply, Request, text
+
+
+@pytest.fixture
+def here() -> Iterator[Folder]:
+    """The test's own working directory."""
+    folder = Folder(Path.cwd())
+    yield folder
+    folder.close()
+
+
+def three_steps(**keys: Any) -> Path:
+    """A workflow of three steps, each of which knows the one before, that is taken up again where it broke off."""
+    steps = [step("first", "one"), step("second", "two: {{steps.first.text}}"), step("third", "three: {{steps.second.text}}")]
+    return write_workflow("w.yaml", *steps, checkpoint_enabled=True, **keys)
+
+
+class Counting:
+    """A server's script that answers `<prompt>!` and can be told to hang or to fail at a prompt."""
+
+    def __init__(self, **bad: Reply) -> None:
+        self.bad = bad
+        self.asked: list[str] = []
+
+    def __call__(self, request: Request) -> Reply:
+        prompt = request.json["messages"][0]["content"]
+        self.asked.append(prompt.partition(":")[0])
+        return self.bad.get(self.asked[-1]) or Reply([text(f"{self.asked[-1]}!")])
+
+
+FAILING = Reply(status=400, error=("invalid_request_error", "no"))
+
+
+def checkpoints() -> list[str]:
+    return sorted(path.name for path in Path(".retold/checkpoints").iterdir())
+
+
+def test_killed_run_is_taken_up_by_the_next(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `kill -9` in step 2 of 3 the next run asks for steps 2 and 3 only, and its cassette replays all three."""
+    flow, script = three_steps(), Counting(two=Reply([text("tw")], hang_after=4))
+    with MessagesServer(script) as server:
+        child = here.spawn("run", flow, "--live", url=server.url)
+        wait_until(lambda: len(script.asked) == 2 and here.frames() > 7)
+        child.kill()
+        child.wait()
+        assert (script.asked, checkpoints()) == (["one", "two"], ["w.live.json"])
+        script.bad.clear()
+        again = run_live(monkeypatch, server, flow)
+        assert script.asked == ["one", "two", "two", "three"]
+        assert checkpoints() == []
+        assert [done.resumed for done in again.result.steps] == [True, False, False]
+        assert server.requests[-1].json["messages"][0]["content"] == "three: two!"
+        whole = run_mock(flow)
+        assert [done.text for done in whole.result.steps] == ["one!", "two!", "three!"]
+        assert [done.resumed for done in whole.result.steps] == [False, False, False]
+        assert whole.result.notes == []
+        run_live(monkeypatch, server, flow)
+        assert script.asked[4:] == ["one", "two", "three"]
+
+
+def test_changed_step_and_those_after_it_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are taken over up to the first one that was changed since."""
+    flow, script = three_steps(), Counting(three=FAILING)
+    with MessagesServer(script) as server:
+        assert run_live(monkeypatch, server, flow).result.status == "failed"
+        flow.write_text(flow.read_text().replace("two: ", "two, again: "))
+        assert run_live(monkeypatch, server, flow).result.status == "failed"
+        assert script.asked == ["one", "two", "three", "two, again", "three"]
+        script.bad.clear()
+        flow.write_text(flow.read_text().replace("prompt: one", "prompt: uno"))
+        assert run_live(monkeypatch, server, flow).result.ok
+    assert script.asked[5:] == ["uno", "two, again", "three"]
+
+
+def test_step_whose_file_changed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is what it asks, and the text of a file is part of that; its name is not enough."""
+    Path("about.txt").write_text("cats")
+    parts = [{"type": "static", "content": "one"}, {"type": "file", "path": "about.txt"}]
+    flow = write_workflow("w.yaml", step("first", parts), step("second", "two"), checkpoint_enabled=True)
+    script = Counting(two=FAILING)
+    with MessagesServer(script) as server:
+        for about in ("cats", "cats", "dogs"):
+            Path("about.txt").write_text(about)
+            run_live(monkeypatch, server, flow)
+    assert script.asked == ["one\n\ncats", "two", "two", "one\n\ndogs", "two"]
+
+
+def test_resumed_session_knows_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of one session that were finished by two runs are the history of the third."""
+    steps = [
+        {"name": name, "type": "claude_session", "prompt": name, "session_config": {"session_name": "s"}}
+        for name in ("one", "two", "three")
+    ]
+    flow = write_workflow("w.yaml", *steps, checkpoint_enabled=True)
+    refused: list[str] = ["two", "three"]
+
+    def script(request: Request) -> Reply:
+        prompt = request.json["messages"][-1]["content"]
+        if prompt in refused:
+            refused.remove(prompt)
+            return FAILING
+        return Reply([text(f"{prompt}!")])
+
+    with MessagesServer(script) as server:
+        results = [run_live(monkeypatch, server, flow).result for _ in range(3)]
+        assert [result.status for result in results] == ["failed", "failed", "completed"]
+        contents = [message["content"] for message in server.requests[-1].json["messages"]]
+        said = [content if isinstance(content, str) else content[0]["text"] for content in contents]
+        assert said == ["one", "one!", "two", "two!", "three"]
+        assert server.calls == 5
+    whole = run_mock(flow).result
+    assert [(done.text, done.resumed) for done in whole.steps] == [("one!", False), ("two!", False), ("three!", False)]
+    assert whole.notes == []
+
+
+def test_finished_run_makes_no_later_run_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ended well leaves no checkpoint; nor does a mock run, which has one of its own while it runs."""
+    flow, script = three_steps(checkpoint_dir="points"), Counting()
+    with MessagesServer(script) as server:
+        for _ in range(2):
+            run_live(monkeypatch, server, flow)
+            assert not any(done.resumed for done in run_mock(flow).result.steps)
+            assert list(Path("points").iterdir()) == []
+    assert script.asked == ["one", "two", "three"] * 2
+
+
+def test_resumed_run_that_breaks_off_again_is_taken_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was taken over once is taken over again, and the cassette holds each step once."""
+    flow, script = three_steps(), Counting(two=FAILING)
+    with MessagesServer(script) as server:
+        run_live(monkeypatch, server, flow)
+        script.bad = {"three": FAILING}
+        run_live(monkeypatch, server, flow)
+        script.bad = {}
+        assert run_live(monkeypatch, server, flow).result.ok
+    assert script.asked == ["one", "two", "two", "three", "three"]
+    assert [exchange.step for exchange in retold.read_cassette("cassettes/w.yaml").exchanges] == ["first", "second", "third"]
+    assert run_mock(flow).result.notes == []
+
+
+def test_another_way_of_showing_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever adds a handler to see what went wrong does not pay again for the steps that went well."""
+    flow, script = three_steps(), Counting(two=FAILING)
+    with MessagesServer(script) as server:
+        run_live(monkeypatch, server, flow)
+        shown = {"claude_options": {"async_streaming": True, "stream_handler": "debug"}}
+        three_steps(defaults=shown)
+        run_live(monkeypatch, server, flow)
+    assert script.asked == ["one", "two", "two"]
+
+
+def test_mock_run_takes_nothing_over_from_another_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay that broke off is not taken up with what an older cassette said."""
+    flow, answer = three_steps(), "old"
+
+    def script(request: Request) -> Reply:
+        return Reply([text(f"{answer} {request.json['messages'][0]['content']}")])
+
+    with MessagesServer(script) as server:
+        run_live(monkeypatch, server, flow)
+        cassette = Path("cassettes/w.yaml")
+        cassette.write_text(cassette.read_text().replace("three: ", "drei: "))
+        for _ in range(2):
+            with pytest.raises(retold.MissError):
+                run_mock(flow)
+        answer = "new"
+        run_live(monkeypatch, server, flow)
+    assert run_mock(flow).result.step("first").text == "new one"
+
+
+def test_run_that_ends_leaves_the_checkpoint_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two runs at once the first to end does not forget the other one, which may still break off."""
+    flow = three_steps()
+    path = Path(".retold/checkpoints/w.live.json")
+    other = '{"run": "another", "cassette": null}'
+
+    def script(_: Request) -> Reply:
+        path.write_text(other)
+        return Reply([text("!")])
+
+    with MessagesServer(script) as server:
+        assert run_live(monkeypatch, server, flow).result.ok
+    assert path.read_text() == other
