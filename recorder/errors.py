@@ -80,3 +80,7 @@ class MissError(RetoldError):
     """A request in replay that no recorded exchange answers. Never retried, never sent live."""
 
     exit_code = 3
+
+
+class LogFolderWarning(UserWarning):
+    """A log stands in a folder that everybody may write to: anybody can put another one in its place."""

@@ -21,6 +21,7 @@ from .events import Entry, Event, encode
 from .listing import COUNTED, Listing, RunInfo, count
 from .messages import Message
 from .redact import Redactor
+from .relisting import relist
 from .rows import COLUMNS, INSERT, to_event, to_row
 from .writer import Mode, RunWriter, Status, seal_all
 
@@ -175,6 +176,14 @@ class EventLog:
                     counts[event.kind] += 1
         self._notify()
         return counts.total()
+
+    def relist(self) -> None:
+        """Make the listing again from the events, and end the runs whose writer died. Raises LogError."""
+        with self._lock:
+            connection = self._writable()
+            with self._transaction(connection):
+                relist(connection)
+            self._end_interrupted(connection)
 
     def vacuum(self) -> None:
         """Write the file anew, so that nothing that was taken out is left in it or in the WAL; others wait. Raises LogError."""

@@ -9,12 +9,14 @@ import errno
 import fcntl
 import os
 import sqlite3
+import stat
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from .errors import LogError, LogVersionError
+from .errors import LogError, LogFolderWarning, LogVersionError
 
 VERSION = 2
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""
@@ -37,6 +39,7 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
     """A connection to the log at `path`, made or migrated where needed; raises LogError or LogVersionError."""
     try:
         _make_folder(path.parent)
+        _warn_of_folder(path)
         with locked(path.parent):
             create_private(path)
             connection = _connect(path)
@@ -132,6 +135,16 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(parents=True, mode=0o700, exist_ok=True)
     if folder.name == ".retold":
         (folder / ".gitignore").write_text("*\n")
+
+
+def _warn_of_folder(path: Path) -> None:
+    """Of /tmp too: its sticky bit keeps others from replacing the log, not from putting a WAL beside it before it has one."""
+    if path.parent.stat().st_mode & stat.S_IWOTH:
+        warnings.warn(
+            f"the log {path} stands in a folder that everybody may write to; keep it in your own (chmod o-w {path.parent})",
+            LogFolderWarning,
+            stacklevel=2,
+        )
 
 
 def create_private(path: Path) -> None:

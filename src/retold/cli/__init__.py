@@ -5,6 +5,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from . import (
     play,
     prune,
     record,
+    recover,
     redact,
     replay,
     run,
@@ -96,6 +98,7 @@ COMMANDS = (
     ("erase", erase.erase, "Erase a run, a message or a text for good."),
     ("redact", redact.redact, "Replace what a pattern finds in every run."),
     ("prune", prune.prune, "Remove runs that are old."),
+    ("recover", recover.recover, "Put a log in order after a crash or on a bad disk."),
     ("validate", validate.validate, "Check workflow files, every error at once."),
     ("schema", schema.schema, "Print the JSON Schema of workflow files."),
     ("doctor", doctor.doctor, "Say what is installed and what is in the way."),
@@ -109,6 +112,7 @@ for name, function, says in COMMANDS:
 def main() -> None:
     """The console script `retold`."""
     signal.signal(signal.SIGTERM, _terminated)
+    warnings.showwarning = _warned
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal knows every character
     try:
@@ -122,6 +126,12 @@ def main() -> None:
         if type(error).__name__ == "CancelledError":  # asyncio's, which is not imported for every command
             sys.exit(128 + signal.SIGTERM)
         raise
+
+
+def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    """A warning as any other remark to the person; where in our code it arose is none of theirs."""
+    del category, filename, lineno
+    print(f"retold: {message}", file=sys.stderr)
 
 
 def _terminated(*_: object) -> None:

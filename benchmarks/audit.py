@@ -1,0 +1,268 @@
+"""Audit: searching, accounting for and listing a log of a million messages, beside ripgrep and DuckDB on the same data.
+
+Writes a log of runs with conversations, indexes it, exports it, and asks all three the same questions in turn. Takes some
+minutes and about 3 GB, and so is not among those that `make bench` runs; MESSAGES=100000 makes it shorter. ripgrep reads the
+JSON lines that `retold export --all --format stream-json` writes, DuckDB a table of the same messages, in memory. Either is left
+out where it is not installed (`pip install duckdb`; `RG=/path/to/rg` names another ripgrep).
+
+Ours are measured in a process that has the log open, as `retold view` has; DuckDB too. ripgrep is a process each time.
+"""
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import Row, figure, folder, ratio, rounds, run
+from retold.audit.index import opened, path_of
+from retold.audit.runs import Chosen, chosen_runs
+from retold.audit.search import search
+from retold.audit.stats import stats
+from retold.audit.verify import verify
+from retold.formats import FORMATS
+from retold.recorder.events import OWN_SEQ, Entry, encode
+from retold.recorder.log import EventLog
+
+MESSAGES = int(os.environ.get("MESSAGES", 1_000_000))
+RG = os.environ.get("RG") or shutil.which("rg")
+RUN = 500
+"""Messages a run."""
+
+ROUNDS = 7
+PAGE = 50
+DAY_NS = 86_400 * 10**9
+
+RARE, COMMON, PHRASE = "zygomorphic", "the", "the deployment failed"
+WORDS = [
+    "the",
+    "of",
+    "a",
+    "to",
+    "and",
+    "in",
+    "is",
+    "for",
+    "with",
+    "on",
+    "that",
+    "this",
+    "build",
+    "test",
+    "file",
+    "line",
+    "error",
+    "value",
+    "returns",
+    "function",
+    "module",
+    "request",
+    "response",
+    "token",
+    "stream",
+    "cache",
+    "user",
+    "session",
+    "deployment",
+    "failed",
+    "passed",
+    "retry",
+    "timeout",
+    "config",
+    "schema",
+    "index",
+    "query",
+    "result",
+    "message",
+    "tool",
+    "model",
+    "prompt",
+    "answer",
+    "check",
+    "fix",
+    "update",
+    "remove",
+    "add",
+    "write",
+    "read",
+    "run",
+    "server",
+    "client",
+    "event",
+    "log",
+    "frame",
+    "step",
+    "workflow",
+]
+MODELS = ("claude-opus-5", "claude-sonnet-5", "claude-haiku-5")
+TOOLS = ("Read", "Bash", "Edit", "Grep")
+
+
+def _turn(pick: random.Random, model: str, number: int) -> Iterator[Entry]:
+    """An exchange: a request, an answer with a tool use, its result; three messages in six events."""
+    words = [*pick.choices(WORDS, k=40)]
+    if number % 150_000 == 77:
+        words[20] = RARE
+    if number % 997 == 0:
+        words[10:13] = PHRASE.split()
+    usage = {"input_tokens": pick.randrange(3000), "output_tokens": pick.randrange(800), "cache_read_input_tokens": 1000}
+    use = {"type": "tool_use", "id": f"t{number}", "name": pick.choice(TOOLS), "input": {"path": f"src/{words[0]}/{words[1]}.py"}}
+    answer = {"id": f"m{number}", "role": "assistant", "model": model}
+    t_ns = number % RUN * 3 * 10**9
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": " ".join(words[:12])}]})
+    asked: dict[str, Any] = {"method": "POST", "uri": "/v1/messages", "headers": [], "body": body, "call": number, "attempt": 1}
+    asked |= {"stamped": "pull", "variables": {}, "recorded_at": ""}
+    yield Entry("exchange.started", encode(asked), "work", "", OWN_SEQ, t_ns)
+    content = [{"type": "text", "text": " ".join(words)}]
+    said = {"type": "assistant", "message": {**answer, "content": content}}
+    yield Entry("message", encode(said), "work", "", None, t_ns + pick.randrange(10**9))
+    yield Entry("message", encode({**said, "message": {**answer, "content": [use]}}), "work", "", None, t_ns + 10**9)
+    ended = {"ending": "complete", "error": None, "status": 200, "model": model, "usage": usage, "cost_usd": pick.random() / 50}
+    yield Entry("exchange.ended", encode(ended), "work", "", None, t_ns + 10**9 + pick.randrange(10**9))
+    result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": " ".join(pick.choices(WORDS, k=30))}
+    said = {"type": "user", "message": {"role": "user", "content": [result]}}
+    yield Entry("message", encode(said), "work", "", None, t_ns + 2 * 10**9)
+
+
+def write_log(path: Path, messages: int) -> None:
+    """Write a log of so many messages, its runs spread over sixty days."""
+    pick = random.Random(6)
+    runs = max(messages // RUN, 1)
+    now_ns = time.time_ns()
+    with EventLog(path) as log:
+        for number in range(runs):
+            recorded_ns = now_ns - 60 * DAY_NS + 60 * DAY_NS * number // runs
+            name, model = f"workflow {number % 7}", MODELS[number % 3]
+            with log.start(name=name, mode="live", recorded_ns=recorded_ns) as writer:
+                turns = range(number * RUN // 3, (number + 1) * RUN // 3)
+                entries = [entry for turn in turns for entry in _turn(pick, model, turn)]
+                began: list[Entry] = []
+                for entry in entries:  # an exchange is named by the number of its first event
+                    began.append(entry)
+                    if entry.kind == "exchange.ended":
+                        first = writer.seq
+                        writer.append(*(e if e.exchange == OWN_SEQ else e._replace(exchange=first) for e in began))
+                        began = []
+                writer.append(*began)
+
+
+def _timed(work: Callable[[], Any]) -> Callable[[], float]:
+    def measured() -> float:
+        began = time.perf_counter()
+        work()
+        return (time.perf_counter() - began) * 1000
+
+    return measured
+
+
+def _ripgrep(pattern: str, export: Path) -> Callable[[], float]:
+    command = [str(RG), "--no-config", "-c", "-i", pattern, str(export)]
+    return _timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+
+def _duckdb(export: Path, log: EventLog) -> Callable[[str], Callable[[], float]] | None:
+    """A way to ask DuckDB, or None where it is not installed."""
+    try:
+        import duckdb
+    except ModuleNotFoundError:
+        return None
+    db = duckdb.connect()
+    db.execute("SET threads = 2")
+    read = f"read_csv('{export}', delim = '\x01', quote = '', escape = '', header = false, columns = {{'column0': 'VARCHAR'}})"
+    db.execute(f"CREATE TABLE messages AS SELECT row_number() OVER () AS n, column0 AS text FROM {read}")
+    rows = (
+        (info.started_ns // DAY_NS, *_used(event.data))
+        for info in log.runs()
+        for event in log.events(info.run, kinds=("exchange.ended",))
+    )
+    db.execute("CREATE TABLE spent (day BIGINT, model VARCHAR, input BIGINT, output BIGINT, cost DOUBLE)")
+    while part := list(islice(rows, 50_000)):
+        import pyarrow
+
+        columns = list(zip(*part, strict=True))
+        names = ("day", "model", "input", "output", "cost")
+        db.register("part", pyarrow.table({name: list(column) for name, column in zip(names, columns, strict=True)}))
+        db.execute("INSERT INTO spent SELECT * FROM part")
+    return lambda query: _timed(lambda: db.execute(query).fetchall())
+
+
+def _used(ended: dict[str, Any]) -> tuple[str, int, int, float]:
+    usage = ended["usage"]
+    return ended["model"], usage["input_tokens"], usage["output_tokens"], ended["cost_usd"]
+
+
+def measure() -> list[Row]:
+    with folder() as home:
+        log = EventLog(home / "log.db")
+        wrote = _timed(lambda: write_log(log.path, MESSAGES))()
+        indexed = _timed(lambda: _open(log))()
+        export = home / "all.jsonl"
+        with export.open("wb") as out:
+            exported = _timed(lambda: FORMATS["stream-json"].write(log, log.runs()[::-1], out))()
+        verified = _timed(lambda: verify(log))()
+        duck = _duckdb(export, log)
+        with opened(log) as index:
+            contestants: dict[str, Callable[[], float]] = {}
+            queries = {"a rare word": RARE, "a common word": COMMON, "a phrase": f'"{PHRASE}"'}
+            for what, query in queries.items():
+                contestants[what] = _timed(partial(_hits, index, query))
+                if RG is not None:
+                    contestants[f"{what} rg"] = _ripgrep(query.strip('"'), export)
+                if duck is not None:
+                    like = f"SELECT n FROM messages WHERE text ILIKE '%{query.strip(chr(34))}%' ORDER BY n DESC LIMIT {PAGE}"
+                    contestants[f"{what} duckdb"] = duck(like)
+            contestants["stats by model"] = _timed(lambda: stats(index, ["model"]))
+            contestants["stats by model, day"] = _timed(lambda: stats(index, ["model", "day"]))
+            if duck is not None:
+                group = "SELECT {0}, sum(input), sum(output), sum(cost) FROM spent GROUP BY {0}"
+                contestants["stats by model duckdb"] = duck(group.format("model"))
+                contestants["stats by model, day duckdb"] = duck(group.format("model, day"))
+            contestants["catching up with nothing new"] = _timed(lambda: _open(log))
+            contestants["ls of the last 50"] = _timed(lambda: chosen_runs(log, Chosen(), limit=PAGE))
+            contestants["ls of the last 50 by model"] = _timed(lambda: chosen_runs(log, Chosen(model=MODELS[0]), limit=PAGE))
+            rounds(1, contestants)
+            found = rounds(ROUNDS, contestants)
+        sizes = {"the log": log.path, "the index": path_of(log), "the export": export}
+        return [
+            figure(f"{MESSAGES:,} messages written", [wrote / 1000], "s"),
+            figure("indexed", [indexed / 1000], "s"),
+            figure("exported as stream-json", [exported / 1000], "s"),
+            figure("verified", [verified / 1000], "s"),
+            *(figure(f"size of {what}", [path.stat().st_size / 1e6], "MB") for what, path in sizes.items()),
+            *_rows(found),
+        ]
+
+
+def _hits(index: sqlite3.Connection, query: str) -> int:
+    return len(list(search(index, query, limit=PAGE)))
+
+
+def _open(log: EventLog) -> None:
+    with opened(log):
+        pass
+
+
+_GOALS = {"a": 10.0, "stats": 100.0, "ls": 50.0, "catching": 10.0}
+"""Milliseconds at most, by the first word of what is measured."""
+
+
+def _rows(found: dict[str, list[float]]) -> Iterator[Row]:
+    for what, ours in found.items():
+        if what.endswith((" rg", " duckdb")):
+            continue
+        yield figure(what, ours, "ms", at_most=_GOALS[what.split()[0]])
+        for peer in ("rg", "duckdb"):
+            with suppress(KeyError):
+                yield ratio(what, ours, peer, found[f"{what} {peer}"], "ms")
+
+
+if __name__ == "__main__":
+    run("audit: a log of a million messages", measure)

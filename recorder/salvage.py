@@ -1,0 +1,126 @@
+"""What can still be read of a damaged log, written to a new one; the damaged one is left as it is.
+
+A damaged page takes the rows on it with it. The rows of a run are numbered without gaps, so they can be asked for one by one
+where asking for many fails, and what is missing can be named.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import store
+from .rows import COLUMNS, INSERT
+
+PAGE = 500
+GIVEN_UP_AFTER = 5_000
+"""Numbers in a row that cannot be read, after which a run whose end is not known counts as over."""
+
+
+@dataclass
+class Salvaged:
+    """What came of it: events read, and (run, first, last) of those that could not be."""
+
+    events: int = 0
+    lost: list[tuple[str, int, int]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+
+
+def damage(path: Path) -> list[str]:
+    """What SQLite's own check finds wrong with a file, at most twenty lines; nothing in a sound one."""
+    try:
+        with closing(store.open_for_reading(path)) as connection:
+            rows = connection.execute("PRAGMA integrity_check(20)").fetchall()
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [] if rows == [("ok",)] else [line for (text,) in rows for line in str(text).splitlines()][:20]
+
+
+def salvage(path: Path, to: Path, progress: Callable[[int], None] = lambda _: None) -> Salvaged:
+    """Write what can be read of the log at `path` to a new one. Raises LogError where not even its beginning can be."""
+    found = Salvaged()
+    with closing(store.open_for_reading(path)) as old, closing(store.open_for_writing(to, "process")) as new:
+        new.execute("BEGIN IMMEDIATE")
+        entries = _readable(old, "SELECT n, run, what, seq, hash, chain FROM ledger WHERE n > ? ORDER BY n LIMIT 1", 0)
+        ends: dict[str, int | None] = {}
+        for entry in entries:
+            new.execute("INSERT INTO ledger (n, run, what, seq, hash, chain) VALUES (?, ?, ?, ?, ?, ?)", entry)
+            ends[entry[1]] = entry[3] if entry[2] == "ended" else ends.get(entry[1])
+        for run in [*ends, *(run for run in _runs(old, found) if run not in ends)]:
+            for row in _rows(old, run, ends.get(run), found):
+                new.execute(INSERT, row)
+                found.events += 1
+                if found.events % PAGE == 0:
+                    progress(found.events)
+        new.execute("COMMIT")
+    return found
+
+
+def _readable(old: sqlite3.Connection, query: str, after: int) -> Iterator[tuple[Any, ...]]:
+    """Numbered rows one by one, over those that cannot be read."""
+    failed = 0
+    while failed < GIVEN_UP_AFTER:
+        try:
+            row = old.execute(query, (after,)).fetchone()
+        except sqlite3.DatabaseError:
+            failed, after = failed + 1, after + 1
+            continue
+        if row is None:
+            return
+        failed, after = 0, row[0]
+        yield row
+
+
+def _runs(old: sqlite3.Connection, found: Salvaged) -> list[str]:
+    """The runs that the listing and the events know; either may be unreadable."""
+    runs: dict[str, None] = {}
+    last = ""
+    try:
+        runs |= {run: None for (run,) in old.execute("SELECT run FROM runs ORDER BY id")}
+    except sqlite3.DatabaseError as error:
+        found.unread.append(f"the listing: {error}")
+    try:
+        while (last := old.execute("SELECT min(run) FROM events WHERE run > ?", (last,)).fetchone()[0]) is not None:
+            runs[last] = None
+    except sqlite3.DatabaseError as error:
+        found.unread.append(f"runs that neither ledger nor listing know: {error}")
+    return list(runs)
+
+
+def _rows(old: sqlite3.Connection, run: str, end: int | None, found: Salvaged) -> Iterator[tuple[Any, ...]]:
+    """The rows of a run in order: many at once where that works, one by one around what is damaged."""
+    many = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq >= ? ORDER BY seq LIMIT {PAGE}"
+    one = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq = ?"
+    seq, missing = 0, -1
+    while end is None or seq <= end:
+        try:
+            page = old.execute(many, (run, seq)).fetchall()
+            if not page:
+                break
+        except sqlite3.DatabaseError:
+            page = []
+            for number in range(seq, seq + PAGE):
+                try:
+                    page += old.execute(one, (run, number)).fetchall()
+                except sqlite3.DatabaseError:
+                    continue
+        if not page:
+            missing = seq if missing < 0 else missing
+            seq += PAGE
+            if end is None and seq - missing > GIVEN_UP_AFTER:
+                break
+            continue
+        for row in page:
+            if row[1] > seq or missing >= 0:
+                first = seq if missing < 0 else missing
+                if row[1] > first:
+                    found.lost.append((run, first, row[1] - 1))
+                missing = -1
+            seq = row[1] + 1
+            yield row
+    if end is not None and (seq <= end or missing >= 0):
+        found.lost.append((run, seq if missing < 0 else missing, end))
+    elif end is None and missing >= 0:
+        found.lost.append((run, missing, missing))

@@ -1,0 +1,71 @@
+"""After a crash or on a bad disk: open runs closed, everything derived made again, the readable rest of a damaged file saved."""
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..recorder.errors import InputError
+from ..recorder.log import EventLog
+from ..recorder.salvage import damage, salvage
+from . import index
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Recovered:
+    """What was found and done. `lost` are (run, first, last) events that could not be read; `saved` is the new file."""
+
+    damage: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    relisted: bool = False
+    events: int = 0
+    lost: list[tuple[str, int, int]] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
+    saved: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def recover(log: EventLog, *, output: Path | None = None, progress: Progress = lambda _: None) -> Recovered:
+    """Recover a log in place; a damaged one into a new file, `LOG.recovered` unless `output` says otherwise.
+
+    Raises LogError where there is no log, InputError where the new file is there already.
+    """
+    result = Recovered(damage=damage(log.path))
+    if not result.damage:
+        with log:
+            _make_again(log, result, progress)
+        return result
+    to = output or log.path.with_name(log.path.name + ".recovered")
+    if to.exists():
+        raise InputError(
+            f"{log.path} is damaged, and {to} is there already; name another file for what can be read with -o FILE."
+        )
+    found = salvage(log.path, to, progress)
+    result.events, result.lost, result.unread, result.saved = found.events, found.lost, found.unread, str(to)
+    with EventLog(to) as saved:
+        _make_again(saved, result, progress)
+    return result
+
+
+def _make_again(log: EventLog, result: Recovered, progress: Progress) -> None:
+    before = _listing(log)
+    open_runs = {info.run for info in log.runs() if info.status == "interrupted" and info.ended_ns is None}
+    log.relist()
+    after = _listing(log)
+    result.relisted = [line for line in before if line[0] not in open_runs] != [
+        line for line in after if line[0] not in open_runs
+    ]
+    result.closed = sorted(open_runs & {info.run for info in log.runs() if info.ended_ns is not None})
+    index.reset(log)
+    with index.opened(log, progress=progress):
+        pass
+
+
+def _listing(log: EventLog) -> list[tuple[Any, ...]]:
+    with closing(log.reader()) as connection:
+        return connection.execute("SELECT run, name, mode, status, error, messages FROM runs ORDER BY id").fetchall()
