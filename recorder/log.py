@@ -69,6 +69,11 @@ class EventLog:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def open(self) -> None:
+        """Open the file for writing now, or make it, instead of at the first write. Raises LogError, LogVersionError."""
+        with self._lock:
+            self._writable()
+
     def close(self) -> None:
         self._do_deferred()
         with self._lock:

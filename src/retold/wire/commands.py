@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +38,10 @@ def put_to_use(
     path: Path | None, mode: RecordMode, *, log: EventLog, name: str, upstream: Upstream, profile: str = "auto",
     timing: Timing = INSTANT, data: dict[str, Any] | None = None, **settings: Any,
 ) -> UsedCassette:  # fmt: skip
-    """A cassette (or the log alone, without a path) behind a server. Raises InputError, CassetteError."""
+    """A cassette (or the log alone, without a path) behind a server. Raises InputError, CassetteError, LogError."""
+    if mode != "none":
+        log.open()  # now, and not while the first client waits for its answer; a log that cannot be had is said at once
+        price("", {})  # loads for 150 ms, which must not fall into a stream
     rules, detect = (DEFAULT_RULES, True) if profile == "auto" else (_rules_of(profile), False)
     own = Settings(
         timing=timing, rules=rules, detect=detect, recordings=log, name=name, stamped="arrival", price=price,
@@ -84,7 +86,6 @@ def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) 
     except RetoldError:
         server.close()
         raise
-    _load_prices()
     asyncio.run(server.run(child.wait(), grace_s=GRACE_S))
     return child
 
@@ -95,7 +96,6 @@ def serve_until_stopped(serving: Serving, host: str, port: int, note: Note) -> N
         server = Server(serving.answerer, host=host, port=port)
     except OSError as error:
         raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from error
-    _load_prices()
     asyncio.run(_served(server, serving))
     for use in serving.uses.values():
         close(use, None, note)
@@ -109,11 +109,6 @@ async def _served(server: Server, serving: Serving) -> None:
     print(server.url, flush=True)
     serving.tell(f"retold: {serving} at {server.url}; Ctrl-C or SIGTERM ends it")
     await server.run(stop.wait())
-
-
-def _load_prices() -> None:
-    """Prices take 150 ms to load, which must not fall into a stream."""
-    threading.Thread(target=price, args=("", {}), daemon=True).start()
 
 
 # Endings
