@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 import retold
-from retold.cli import app
+from retold.cli import make_app
 from retold.workflow.tools import DEFINITIONS
 from tests.conftest import ROOT
 
@@ -158,7 +158,7 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
         _ = retold.nope
 
 
-COMMANDS: dict[str, Any] = dict(getattr(typer.main.get_command(app), "commands", {}))
+COMMANDS: dict[str, Any] = dict(getattr(typer.main.get_command(make_app()), "commands", {}))
 
 
 def test_commands_are_found() -> None:

@@ -1,51 +1,74 @@
-"""The command line: one module a command, errors in one line with their exit code, results on stdout and the rest on stderr."""
+"""The command line: one module a command, errors in one line with their exit code, results on stdout and the rest on stderr.
+
+Only the command that was asked for is imported: typer looks at every parameter of every command it knows, which takes longer
+than most commands.
+"""
 
 import functools
+import importlib
 import io
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import typer
 
 from ..recorder.errors import RetoldError
-from . import (
-    diff,
-    doctor,
-    erase,
-    export,
-    import_,
-    ls,
-    play,
-    prune,
-    record,
-    recover,
-    redact,
-    replay,
-    run,
-    schema,
-    search,
-    serve,
-    show,
-    stats,
-    tail,
-    validate,
-    verify,
-    view,
-)
 
-app = typer.Typer(
-    name="retold",
-    help="Record every Claude message stream once; retell it anywhere.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 ok, 1 failed or differs, 2 bad usage or input, 3 replay miss.",
-)
+COMMANDS = {
+    "run": ("run.run", "Run a workflow, offline or live."),
+    "record": ("record.record", "Run any program and record what it asks the API."),
+    "replay": ("replay.replay", "Run any program against a recording, offline."),
+    "serve": ("serve.serve", "Answer any client from cassettes."),
+    "proxy": ("serve.proxy", "Record what clients ask the API, until stopped."),
+    "ls": ("ls.ls", "List the runs in the log."),
+    "show": ("show.show", "Show the messages of a run."),
+    "play": ("play.play", "Watch a recording at its own pace."),
+    "tail": ("tail.tail", "Follow a run while it goes on."),
+    "import": ("import_.import_", "Import recordings into the log."),
+    "export": ("export.export", "Export a run."),
+    "diff": ("diff.diff", "Compare two recordings by meaning."),
+    "view": ("view.view", "Look at runs in a browser."),
+    "search": ("search.search", "Search messages, prompts and tools of all runs."),
+    "stats": ("stats.stats", "Account for tokens, cost, errors and times."),
+    "verify": ("verify.verify", "Check that the log was not changed."),
+    "recover": ("recover.recover", "Mend what a crash left behind."),
+    "erase": ("erase.erase", "Erase a run, a message or a text for good."),
+    "redact": ("redact.redact", "Replace what a pattern finds in every run."),
+    "prune": ("prune.prune", "Remove runs that are old."),
+    "validate": ("validate.validate", "Check workflow files, every error at once."),
+    "schema": ("schema.schema", "Print the JSON Schema of workflow files."),
+    "doctor": ("doctor.doctor", "Say what is installed and what is in the way."),
+}
+"""Each command by its name: its function, and what the list of commands says of it in one line of 80 columns."""
+
+
+def make_app(asked: str | None = None) -> typer.Typer:
+    """The command line with every command, or with all but the one that was asked for known by name only."""
+    app = typer.Typer(
+        name="retold",
+        help="Record every Claude message stream once; retell it anywhere.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog="Exit codes: 0 ok, 1 failed or differs, 2 bad usage or input, 3 replay miss.",
+    )
+    app.callback()(_main)
+    for name, (where, says) in COMMANDS.items():
+        app.command(name, short_help=says)(_command(where) if asked in (None, name) else _unasked)
+    return app
+
+
+def _command(where: str) -> Callable[..., None]:
+    module, _, function = where.partition(".")
+    return _piped(getattr(importlib.import_module(f".{module}", __name__), function))
+
+
+def _unasked() -> None:
+    """Stands for a command that was not asked for."""
 
 
 def _version(asked: bool) -> None:
@@ -56,7 +79,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _main(
     version: bool = typer.Option(False, "--version", help="Show the version and exit.", callback=_version, is_eager=True),
 ) -> None:
@@ -78,45 +100,13 @@ def _piped(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-COMMANDS = (
-    ("run", run.run, "Run a workflow, offline or live."),
-    ("record", record.record, "Run any program and record what it asks the API."),
-    ("replay", replay.replay, "Run any program against a recording, offline."),
-    ("serve", serve.serve, "Answer any client from cassettes."),
-    ("proxy", serve.proxy, "Record what clients ask the API, until stopped."),
-    ("ls", ls.ls, "List the runs in the log."),
-    ("show", show.show, "Show the messages of a run."),
-    ("play", play.play, "Watch a recording at its own pace."),
-    ("tail", tail.tail, "Follow a run while it goes on."),
-    ("import", import_.import_, "Import recordings into the log."),
-    ("export", export.export, "Export a run."),
-    ("diff", diff.diff, "Compare two recordings by meaning."),
-    ("view", view.view, "Look at runs in a browser."),
-    ("search", search.search, "Search messages, prompts and tools of all runs."),
-    ("stats", stats.stats, "Account for tokens, cost, errors and times."),
-    ("verify", verify.verify, "Check that the log was not changed."),
-    ("erase", erase.erase, "Erase a run, a message or a text for good."),
-    ("redact", redact.redact, "Replace what a pattern finds in every run."),
-    ("prune", prune.prune, "Remove runs that are old."),
-    ("recover", recover.recover, "Put a log in order after a crash or on a bad disk."),
-    ("validate", validate.validate, "Check workflow files, every error at once."),
-    ("schema", schema.schema, "Print the JSON Schema of workflow files."),
-    ("doctor", doctor.doctor, "Say what is installed and what is in the way."),
-)
-"""Each command by its name, and what the list of commands says of it in one line of 80 columns."""
-
-for name, function, says in COMMANDS:
-    app.command(name, short_help=says)(_piped(function))
-
-
 def main() -> None:
     """The console script `retold`."""
     signal.signal(signal.SIGTERM, _terminated)
-    warnings.showwarning = _warned
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal knows every character
     try:
-        app()
+        make_app(_asked(sys.argv[1:]))()
     except RetoldError as error:
         print(f"retold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -128,10 +118,11 @@ def main() -> None:
         raise
 
 
-def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """A warning as any other remark to the person; where in our code it arose is none of theirs."""
-    del category, filename, lineno
-    print(f"retold: {message}", file=sys.stderr)
+def _asked(arguments: list[str]) -> str | None:
+    """The command in the arguments, or no command's name; None where a shell completes and may ask for any."""
+    if "_RETOLD_COMPLETE" in os.environ:
+        return None
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
 def _terminated(*_: object) -> None:
