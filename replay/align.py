@@ -33,7 +33,7 @@ MAX_SCRIPT = 512
 BUDGET = 1_000_000
 """How many steps Myers may take in one alignment before the rest of a gap counts as rewritten."""
 
-MAX_SCORES = 10_000
+MAX_SCORES = 50_000
 """How many pairs of a changed region are scored at most; of a larger one only those near its diagonal."""
 
 Tag = Literal["equal", "replace", "delete", "insert"]
@@ -310,35 +310,41 @@ def pair_up(count_a: int, count_b: int, score: Callable[[int, int], float]) -> l
     """Pairs (i, j), both rising, with the greatest sum of scores; a score of 0 is no pair.
 
     For a changed region: nothing in it is equal, and the score says how alike two things are. `score(i, j)` is asked for at
-    most about MAX_SCORES pairs, in a large region those near the diagonal.
+    most about MAX_SCORES pairs (or five for each thing), in a large region those near the diagonal.
     """
     if count_a > count_b:
         return [(i, j) for j, i in pair_up(count_b, count_a, lambda j, i: score(i, j))]
     if not count_a:
         return []
-    if count_a * count_b > MAX_SCORES * 100:  # a rewrite of thousands: who pairs with whom says nothing any more
-        return [(i, i) for i in range(count_a) if score(i, i)]
-    width = count_b if count_a * count_b <= MAX_SCORES else max(1, MAX_SCORES // count_a // 2)
-    best: list[list[float]] = [[0.0] * (count_b + 1)]
+    width = count_b if count_a * count_b <= MAX_SCORES else max(2, MAX_SCORES // count_a // 2)
+    # best[i][j - bands[i].start] is the greatest sum for the first i and j things; left of a band it is 0, right of it the last.
+    bands = [range(1)]
+    best = [[0.0]]
     scores: list[dict[int, float]] = []
     for i in range(count_a):
         middle = i * count_b // count_a
-        known = {j: score(i, j) for j in range(max(0, middle - width), min(count_b, middle + width + 1))}
-        scores.append(known)
-        above, row = best[-1], [0.0]
-        for j in range(count_b):
-            paired = known.get(j, 0.0)
-            row.append(max(above[j + 1], row[j], above[j] + paired if paired > 0 else 0.0))
+        band = range(max(0, middle - width), min(count_b, middle + width + 1) + 1)
+        scores.append({j: score(i, j) for j in band[:-1]})
+        row: list[float] = []
+        for j in band:
+            paired = scores[i].get(j - 1, 0.0)
+            reached = _sum_at(bands[i], best[i], j - 1) + paired if paired > 0 else 0.0
+            row.append(max(_sum_at(bands[i], best[i], j), row[-1] if row else 0.0, reached))
+        bands.append(band)
         best.append(row)
     pairs = []
     i, j = count_a, count_b
     while i and j:
-        paired = scores[i - 1].get(j - 1, 0.0)
-        if paired > 0 and best[i][j] == best[i - 1][j - 1] + paired:
+        here, paired = _sum_at(bands[i], best[i], j), scores[i - 1].get(j - 1, 0.0)
+        if paired > 0 and here == _sum_at(bands[i - 1], best[i - 1], j - 1) + paired:
             i, j = i - 1, j - 1
             pairs.append((i, j))
-        elif best[i][j] == best[i - 1][j]:
+        elif here == _sum_at(bands[i - 1], best[i - 1], j):
             i -= 1
         else:
             j -= 1
     return pairs[::-1]
+
+
+def _sum_at(band: range, row: list[float], j: int) -> float:
+    return 0.0 if j < band.start else row[min(j - band.start, len(row) - 1)]

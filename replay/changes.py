@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..recorder.errors import InputError
-from .items import KINDS, key_of
+from .align import Op, align, script
+from .items import DEEPEST, KINDS, key_of
 from .sides import TOKENS, TOTALS
 from .timing import parse_duration_ns
 
@@ -30,9 +31,12 @@ class Change:
         return {"path": self.path, "kind": self.kind} | {side: value for side, value in sides.items() if side != missing}
 
 
-def changes(a: Any, b: Any, path: str = "") -> Iterator[Change]:
-    """Where two JSON values differ: `input.files[2].name`."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
+def changes(a: Any, b: Any, path: str = "", depth: int = 0) -> Iterator[Change]:
+    """Where two JSON values differ: `input.files[2].name`. What is nested very deep differs as a whole."""
+    if depth == DEEPEST:
+        if key_of("", a) != key_of("", b):
+            yield Change(path, "changed", a, b)
+    elif isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in [*a, *(key for key in b if key not in a)]:
             inner = f"{path}.{key}" if path else str(key)
             if key not in b:
@@ -40,16 +44,47 @@ def changes(a: Any, b: Any, path: str = "") -> Iterator[Change]:
             elif key not in a:
                 yield Change(inner, "added", None, b[key])
             else:
-                yield from changes(a[key], b[key], inner)
+                yield from changes(a[key], b[key], inner, depth + 1)
     elif isinstance(a, list) and isinstance(b, list):
-        for number, (one, other) in enumerate(zip(a, b, strict=False)):
-            yield from changes(one, other, f"{path}[{number}]")
-        for number in range(len(b), len(a)):
-            yield Change(f"{path}[{number}]", "removed", a[number], None)
-        for number in range(len(a), len(b)):
-            yield Change(f"{path}[{number}]", "added", None, b[number])
+        for i, j in _paired(a, b):
+            if j is None:
+                yield Change(f"{path}[{i}]", "removed", a[i], None)  # type: ignore[index]
+            elif i is None:
+                yield Change(f"{path}[{j}]", "added", None, b[j])
+            else:
+                yield from changes(a[i], b[j], f"{path}[{i}]", depth + 1)
     elif a != b or isinstance(a, bool) != isinstance(b, bool):
         yield Change(path, "changed", a, b)
+
+
+def _paired(a: list[Any], b: list[Any]) -> Iterator[tuple[int | None, int | None]]:
+    """Which elements of two lists belong together: equal ones, then those of one name, then those at one place.
+
+    So that a tool more at the beginning is one tool more, and not every tool another one.
+    """
+    for tag, a_from, a_to, b_from, b_to in _steps(a, b):
+        if tag == "equal":
+            continue
+        at_a, at_b = a_from, b_from
+        same = [(a_from + i, b_from + j) for i, j in _of_one_name(a[a_from:a_to], b[b_from:b_to])]
+        for i, j in [*same, (a_to, b_to)]:
+            rest = min(i - at_a, j - at_b)
+            yield from ((at_a + n, at_b + n) for n in range(rest))
+            yield from ((n, None) for n in range(at_a + rest, i))
+            yield from ((None, n) for n in range(at_b + rest, j))
+            if i < a_to:
+                yield i, j
+            at_a, at_b = i + 1, j + 1
+
+
+def _steps(a: list[Any], b: list[Any]) -> list[Op]:
+    return script([key_of("", value) for value in a], [key_of("", value) for value in b])
+
+
+def _of_one_name(a: list[Any], b: list[Any]) -> list[tuple[int, int]]:
+    names = [[str(value.get("name", "")) if isinstance(value, Mapping) else "" for value in values] for values in (a, b)]
+    blocks = align(*names)
+    return [(i + n, j + n) for i, j, size in blocks for n in range(size) if names[0][i + n]]
 
 
 WORDS = (*KINDS, "totals", "order")
@@ -135,18 +170,19 @@ class Focus:
         """The changes between two values of a kind that count."""
         return tuple(change for found in changes(a, b) for change in self._narrowed(what, found))
 
-    def _narrowed(self, what: str, change: Change) -> Iterator[Change]:
+    def _narrowed(self, what: str, change: Change, depth: int = 0) -> Iterator[Change]:
         """A change of a whole object counts as far as its parts do."""
         if not self.ignore and not self.only:
             yield change
             return
         value = change.a if change.kind == "removed" else change.b
-        if change.kind != "changed" and isinstance(value, Mapping | list) and value and self._looks_below(what, change.path):
+        whole = change.kind == "changed" or not isinstance(value, Mapping | list) or not value or depth == DEEPEST
+        if not whole and self._looks_below(what, change.path):
             inner = value.items() if isinstance(value, Mapping) else enumerate(value)
             for key, item in inner:
                 path = f"{change.path}[{key}]" if isinstance(value, list) else f"{change.path}.{key}"
                 sides = (item, None) if change.kind == "removed" else (None, item)
-                yield from self._narrowed(what, Change(path, change.kind, *sides))
+                yield from self._narrowed(what, Change(path, change.kind, *sides), depth + 1)
         elif self.counts(what, change.path):
             yield change
 

@@ -15,7 +15,7 @@ from .align import pair_up, script
 from .changes import EVERYTHING, Change, Focus
 from .items import KINDS, Item, Label, Stream
 from .sides import TOTALS, Side
-from .words import likeness, tally
+from .words import likeness, words_of
 
 DifferenceKind = Literal["added", "removed", "changed", "moved", "volatile"]
 
@@ -272,13 +272,13 @@ def _alike(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
     if (len(b), [item.key for item in b]) < (len(a), [item.key for item in a]):  # so that a mirrored pair gives mirrored rows
         return [(i, j) for j, i in _alike(b, a)]
     alone = Counter(item.kind for item in a), Counter(item.kind for item in b)
-    tallies_a, tallies_b = [tally(item.text) for item in a], [tally(item.text) for item in b]
+    words_a, words_b = [words_of(item.text) for item in a], [words_of(item.text) for item in b]
 
     def score(i: int, j: int) -> float:
         kind = a[i].kind
         if kind != b[j].kind:
             return 0.0
-        found = likeness(tallies_a[i], tallies_b[j])
+        found = likeness(words_a[i], words_b[j])
         if kind in STRUCTURE or alone[0][kind] == alone[1][kind] == 1:
             return max(found, ALIKE)
         return found if found >= ALIKE else 0.0

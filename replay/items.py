@@ -27,7 +27,10 @@ VOLATILE = frozenset(
         *("context_management", "diagnostics", "cwd", "memory_paths", "messaging_socket_path"),
     }
 )
-"""Fields that change with every run, wherever they stand but in a tool's input; so do those that end in `_ms`."""
+"""Fields that change with every run, wherever they stand but in a tool's input; so do those that end in `_ms` or `_ids`."""
+
+DEEPEST = 100
+"""So many levels of a value are looked into: a model may nest as deep as Python can count."""
 
 _TOTALS = frozenset({"usage", "modelUsage", "model_usage_since_last_result", "total_cost_usd", "num_turns", "result"})
 """Fields of a result that are compared elsewhere: as totals, and as the text they repeat."""
@@ -75,20 +78,22 @@ def key_of(kind: str, value: Any) -> str:
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # made once: json.dumps makes one a call
 
 
-def _counting(value: Any, path: str, volatile: dict[str, Any]) -> Any:
-    """What counts of a JSON value; what is volatile goes to `volatile`, by path."""
+def _counting(value: Any, path: str, volatile: dict[str, Any], depth: int = 0) -> Any:
+    """What counts of a JSON value; what is volatile goes to `volatile`, by path. What is nested very deep counts whole."""
+    if depth == DEEPEST:
+        return value
     if isinstance(value, dict):
         kept = {}
         for key, item in value.items():
-            if key in VOLATILE or key.endswith("_ms") or (key == "data" and value.get("type") == "redacted_thinking"):
+            if key in VOLATILE or key.endswith(("_ms", "_ids")) or (key == "data" and value.get("type") == "redacted_thinking"):
                 volatile[f"{path}.{key}" if path else key] = item
             elif isinstance(item, dict | list) and key != "input":
-                kept[key] = _counting(item, f"{path}.{key}" if path else key, volatile)
+                kept[key] = _counting(item, f"{path}.{key}" if path else key, volatile, depth + 1)
             else:
                 kept[key] = item
         return kept
     if isinstance(value, list):
-        return [_counting(item, f"{path}[{number}]", volatile) for number, item in enumerate(value)]
+        return [_counting(item, f"{path}[{number}]", volatile, depth + 1) for number, item in enumerate(value)]
     return value
 
 

@@ -210,6 +210,21 @@ def test_a_tool_input_is_compared_by_path() -> None:
     ]
 
 
+def test_an_element_more_in_a_list_is_one_change() -> None:
+    """Lists are aligned: by what is equal, then by name, then by place."""
+    tools = [{"name": name, "description": f"The tool {name}"} for name in ("Bash", "Edit", "Read", "Write")]
+    other = [{"name": "Ask", "description": "Asks"}, tools[0], {**tools[1], "description": "Edits"}, tools[2]]
+    assert [(change.path, change.kind) for change in changes({"tools": tools}, {"tools": other})] == [
+        ("tools[0]", "added"),
+        ("tools[1].description", "changed"),
+        ("tools[3]", "removed"),
+    ]
+    assert [(c.path, c.kind, c.a, c.b) for c in changes(["a", "b"], ["a", "c", "d"])] == [
+        ("[1]", "changed", "b", "c"),
+        ("[2]", "added", None, "d"),
+    ]
+
+
 def lines(count: int, edits: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
     """Messages of stream-json: texts of which a share says something else; all ids change with the seed."""
     chance = random.Random(7)
@@ -325,6 +340,21 @@ def test_a_wrong_name_is_an_error_that_says_what_there_is(options: dict[str, Any
     with pytest.raises(InputError) as refused:
         retold.compare(lines(1), lines(1), **options)
     assert said in str(refused.value)
+
+
+def test_what_is_nested_very_deep_differs_as_a_whole() -> None:
+    """A model may nest its input as deep as Python can count."""
+
+    def nested(leaf: str) -> list[Exchange]:
+        value: Any = leaf
+        for _ in range(400):
+            value = {"a": [value]}
+        return talk(Reply([tool_use("Deep", {"in": value})], "tool_use"))
+
+    assert compared(nested("x"), nested("x"), ignore=["**.b"]).same
+    (difference,) = compared(nested("x"), nested("y"), ignore=["**.b", "totals"]).differences
+    assert difference.what == "tool_use"
+    assert difference.changes[0].path.count(".a[0]") < 100
 
 
 # Properties

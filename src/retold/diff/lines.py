@@ -22,6 +22,9 @@ CONTEXT = 40
 LONGEST = 300
 """How many characters of one change are shown."""
 
+MOST_PLACES = 20
+"""How many places of one item are shown."""
+
 MOST_STRETCHES = 24
 """How many stretches of one text are shown."""
 
@@ -67,8 +70,10 @@ def noun(what: str, item: Item | None) -> str:
 def lines_of(difference: Difference) -> Iterator[Line]:
     """What differs, a line a place; of an item that only one side has, the item."""
     if difference.kind in ("changed", "volatile"):
-        for change in difference.changes:
+        for change in difference.changes[:MOST_PLACES]:
             yield _line(change)
+        if len(difference.changes) > MOST_PLACES:
+            yield Line("", (Stretch("equal", f"… and {len(difference.changes) - MOST_PLACES:,} more places"),))
         return
     item = difference.a or difference.b
     if item is not None and difference.kind != "moved":
