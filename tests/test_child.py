@@ -57,6 +57,7 @@ def test_a_command_that_is_not_there_is_bad_usage(cli: Cli) -> None:
     assert (done.returncode, done.stderr) == (2, "retold: cannot run no-such-command: No such file or directory.\n")
 
 
+@pytest.mark.trap(44)
 def test_nothing_recorded_is_not_a_success(cli: Cli) -> None:
     done = cli("record", "--", "true")
     assert done.returncode == 1
@@ -117,6 +118,7 @@ def test_the_command_alone_sees_the_address() -> None:
     assert "ANTHROPIC_BASE_URL" not in os.environ
 
 
+@pytest.mark.trap(37)
 def test_what_a_command_had_before_kill_9_is_in_the_log(folder: Folder) -> None:
     """Each frame is committed before it is handed on, here too."""
     with MessagesServer([Reply([text("one two three")], hang_after=3)]) as server:

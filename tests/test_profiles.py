@@ -76,6 +76,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.trap(34)
 @pytest.mark.parametrize("body", CHANGES.values(), ids=CHANGES)
 def test_what_changes_from_run_to_run_is_no_difference(body: dict[str, Any]) -> None:
     """It is one without the profile, but for the user."""

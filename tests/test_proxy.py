@@ -49,6 +49,7 @@ ANSWERS = {
 }
 
 
+@pytest.mark.trap(6, 18)
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_reaches_the_client_byte_for_byte(answer: bytes) -> None:
     """Status line, header case and order, framing and body: nothing is told anew."""
@@ -86,6 +87,7 @@ def test_a_large_request_passes() -> None:
     assert json.loads(only(running).request.body)["messages"][0]["content"] == prompt
 
 
+@pytest.mark.trap(1)
 def test_a_frame_is_handed_on_before_the_next_one_is_sent() -> None:
     with MessagesServer([Reply([text("one two")], hang_after=2)]) as server, wire(server.url) as running:
         with connected(running.url) as sock:
@@ -97,6 +99,7 @@ def test_a_frame_is_handed_on_before_the_next_one_is_sent() -> None:
     assert only(running).ending == "closed"
 
 
+@pytest.mark.trap(12)
 def test_frames_are_stamped_when_they_arrive_not_when_they_are_read() -> None:
     """A client that reads nothing yet does not hold the recording up."""
     with MessagesServer([Reply([text("one two three")])]) as server, wire(server.url) as running, connected(running.url) as sock:
@@ -154,6 +157,7 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
 }
 
 
+@pytest.mark.trap(2, 13)
 @pytest.mark.parametrize(("answer", "ending", "said"), BROKEN.values(), ids=BROKEN)
 def test_what_is_broken_reaches_the_client_as_broken(answer: bytes, ending: str, said: str) -> None:
     """To the last byte that came; the log says what was wrong with it."""
@@ -175,6 +179,7 @@ def test_a_reset_is_a_reset_for_the_client() -> None:
     assert only(running).ending == "cut"
 
 
+@pytest.mark.trap(15)
 def test_a_client_that_leaves_closes_the_connection_to_the_api_at_once() -> None:
     answer = b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n" % SSE + chunked(FRAMES)
     with RawUpstream(answer, ending="wait") as upstream, wire(upstream.url) as running:
@@ -229,6 +234,7 @@ def test_requests_for_others_are_refused(request_line: str, head: str, status: i
     assert (server.requests, running.use.recorded) == ([], 0)
 
 
+@pytest.mark.trap(41)
 def test_no_key_of_a_client_reaches_the_log(tmp_path: Path) -> None:
     """Neither from a header nor from the query, nor where the API repeats it."""
     secrets = ["first-Secret-1234567890", "second+Secret/1234567890", "third-Secret-1234567890"]

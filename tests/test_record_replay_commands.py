@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import retold
 from tests.conftest import Cli
 from tests.messages_server import MessagesServer, Reply, http_error, text
@@ -16,6 +18,7 @@ SCRIPT = [
 ]
 
 
+@pytest.mark.trap(6, 13, 17)
 def test_a_recorded_command_replays_byte_for_byte(cli: Cli) -> None:
     """Status, reason, body, compression, a 529 and a cut are the same again, offline; so is the exit code."""
     command = asks("a", "b", "c", "d", "exit=5")
@@ -44,6 +47,7 @@ def test_a_run_of_the_log_replays_too(cli: Cli) -> None:
     assert not list(Path.cwd().glob("*.yaml"))
 
 
+@pytest.mark.trap(35, 46)
 def test_a_miss_is_shown_to_the_program_and_is_exit_code_3(cli: Cli) -> None:
     """The answer is an error no client repeats; the command says what differs, whatever the program's own exit code."""
     with MessagesServer(SCRIPT) as server:

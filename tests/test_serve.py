@@ -50,6 +50,7 @@ def test_status_line_and_headers_are_those_of_the_recording() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.trap(25)
 def test_a_wrong_length_of_a_recording_is_not_repeated() -> None:
     """Many published cassettes hold one; a client would wait for the rest for ever."""
     response = Response(200, "OK", (*JSON, ("content-length", "999")), (TimedPiece(0, b'{"a": 1}', False),), 0)
@@ -117,6 +118,7 @@ def test_the_query_counts() -> None:
         assert post(running.url, path="/v1/messages?beta=true").status == 200
 
 
+@pytest.mark.trap(28)
 def test_a_hundred_streams_at_once_get_each_their_own() -> None:
     """Asked for in any order, over as many connections."""
     prompts = [f"prompt {number}" for number in range(100)]
@@ -220,6 +222,7 @@ def test_a_taken_port_is_one_line(cli: Cli, tmp_path: Path) -> None:
     assert refused.stderr.startswith("retold: cannot listen on 127.0.0.1 port ")
 
 
+@pytest.mark.trap(46)
 def test_a_server_can_be_stopped_as_soon_as_it_says_where_it_is(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     try:
