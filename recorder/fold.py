@@ -18,6 +18,7 @@ class Fold:
         self.request_id = request_id
         self.message: dict[str, Any] = {}
         self.content: list[dict[str, Any]] = []
+        self.incomplete: list[dict[str, Any]] = []
         self.stop_reason: str | None = None
         self.stopped = False
         self.usage: dict[str, Any] = {}
@@ -81,6 +82,7 @@ class Fold:
             block = self._finished(index, self._open[index])
             if block.get("text") or block.get("thinking") or block.get("type") not in ("text", "thinking"):
                 messages.append(self._session.assistant(self.message, block, self.request_id, incomplete=True))
+                self.incomplete.append(block)
         self._open.clear()
         if self._completion:
             messages += self._legacy_completion({"completion": "", "stop_reason": "incomplete"}, incomplete=True)

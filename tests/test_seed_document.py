@@ -1,4 +1,4 @@
-"""The YAML of the user's own document, verbatim: as fragments, which the validator completes in words; and completed, which run."""
+"""The YAML of the user's own document, verbatim: fragments are told what they lack, and run when they are completed."""
 
 import json
 import re
@@ -104,7 +104,10 @@ def test_two_lines_make_a_step_stream(monkeypatch: pytest.MonkeyPatch, part: int
     [
         ("simple", re.escape(HELLO)),
         ("console", r"=== w: analysis ===\nmock run RUN, HH:MM:SS\n\[HH:MM:SS\] Hello\.\n=== Stream completed ===\n(.+\n){6}"),
-        ("debug", r"=== DEBUG STREAM START: w: analysis \(run RUN, mock\) ===\n(.+\n)+=== DEBUG STREAM END: 3 messages in N\.Ns ===\n"),
+        (
+            "debug",
+            r"=== DEBUG STREAM START: w: analysis \(run RUN, mock\) ===\n(.+\n)+=== DEBUG STREAM END: 3 messages in N\.Ns ===\n",
+        ),
     ],
 )  # fmt: skip
 def test_handler_of_the_document_shows_the_stream(monkeypatch: pytest.MonkeyPatch, name: str, shown: str) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from ..recorder.capture import Capture
-from ..recorder.errors import RunError
 from ..recorder.events import Ending
 from ..recorder.messages import Session
 from ..recorder.writer import RunWriter
@@ -35,7 +34,7 @@ Cause = Literal["rate_limit", "overloaded", "server_error", "connection", "cut",
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as the loop needs it; times are microseconds of the recorded run."""
+    """An answer as the loop needs it, a broken one with what came of it; times are microseconds of the recorded run."""
 
     content: list[dict[str, Any]]
     stop_reason: str | None
@@ -59,17 +58,14 @@ class Reply:
         return [block for block in self.content if block.get("type") == "tool_use"]
 
 
-class TimedOut(RunError):
-    """A conversation took longer than it may."""
-
-    def __init__(self, timeout_ms: int) -> None:
-        super().__init__(f"timed out after {timeout_ms} ms")
-
-
 class Api(Protocol):
     """Answers a request body of the Messages API, and records the exchange as part of a session. Raises MissError in replay."""
 
     async def ask(self, body: dict[str, Any], session: Session) -> Reply: ...
+
+    @property
+    def unfinished(self) -> Reply | None:
+        """The answer that was still coming when the time ran out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +98,17 @@ class Conversation:
     fallback_model: str | None = None
     cost_tracking: bool = True
     notify: Callable[[str], None] = lambda _: None
+    replies: list[Reply] = field(default_factory=list)
 
     def say(self, message: dict[str, Any]) -> None:
         """Append a message of this conversation to the log."""
         self.writer.note("message", message, step=self.step, task=self.task)
 
-    def failed(self, error: str, failure: Cause) -> Outcome:
-        """The outcome of a conversation that broke off outside of an answer; its result message is appended."""
+    def failed(self, error: str, failure: Cause, unfinished: Reply | None = None) -> Outcome:
+        """The outcome of a conversation that broke off outside of a whole answer; its result message is appended."""
+        replies = [*self.replies, *([] if unfinished is None else [unfinished])]
+        if replies:
+            return replace(_outcome(self, replies, [], "error_during_execution", error), failure=failure)
         result = self.session.result({"subtype": "error_during_execution", "is_error": True, "errors": [error]})
         self.say(result)
         return Outcome("", 0, None, {}, None, error, result, failure=failure)
@@ -118,7 +118,7 @@ async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcom
     """Hold a conversation until the model is done, the turns are used up, or it fails. Raises MissError in replay."""
     body = dict(conversation.body)
     messages = list(body["messages"])
-    replies: list[Reply] = []
+    replies = conversation.replies
     error = subtype = failure = None
     while True:
         reply = await _ask(conversation, api, _sendable(body | {"messages": messages}))
@@ -214,7 +214,7 @@ def reply_of(capture: Capture, *, started_ns: int, first_ns: int | None, ended_n
     fold = capture.fold
     started_us = round(started_ns / 1000)
     return Reply(
-        content=fold.content,
+        content=[*fold.content, *fold.incomplete],
         stop_reason=fold.stop_reason,
         usage=fold.usage,
         model=str(fold.message.get("model", "")),

@@ -48,6 +48,7 @@ class LiveApi:
         writer.redactor = Redactor(extra=[key for key in keys if key and len(key) >= MIN_SECRET_CHARS])
         self._price = price if cost_tracking else None
         self._calls = 0
+        self.unfinished: Reply | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -92,6 +93,10 @@ class LiveApi:
                     pass
         except (anthropic.APIError, httpx2.TransportError, ValueError) as error:
             failure = error  # ValueError: a frame whose data is not JSON
+        except asyncio.CancelledError:
+            if captures and captures[-1].ending is not None:
+                self.unfinished = self._reply(captures[-1], None)
+            raise
         if not captures:
             raise failure or InputError("the SDK sent no request that could be recorded.")
         return captures[-1], self._reply(captures[-1], failure)

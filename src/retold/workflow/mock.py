@@ -15,7 +15,8 @@ from ..recorder.writer import RunWriter
 from ..replay.matcher import Matcher
 from ..replay.player import head_ns, play_async, times_of, wait_until_async
 from ..replay.timing import Timeline, Timing
-from .agent import Reply, TimedOut, reply_of
+from .agent import Reply, reply_of
+from .tools import TimedOut
 
 
 class Recording:
@@ -57,6 +58,7 @@ class MockApi:
         self._task = task
         self._variables = dict(variables)
         self._timeout_ms = timeout_ms
+        self.unfinished: Reply | None = None
 
     async def ask(self, body: dict[str, Any], session: Session) -> Reply:
         """Play the recorded answer, failed attempts before it included. Raises MissError, and TimedOut where the recorded
@@ -67,6 +69,7 @@ class MockApi:
         while True:
             reply = await self._play(exchange, data, session)
             if exchange.ending == "closed" and self._timeout_ms is not None:
+                self.unfinished = reply
                 raise TimedOut(self._timeout_ms)
             following = self._recording.matcher.next_attempt(exchange)
             if following is None:

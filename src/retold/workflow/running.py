@@ -10,13 +10,13 @@ from ..recorder.errors import RunError
 from ..recorder.log import EventLog
 from ..recorder.writer import RunWriter
 from . import schema
-from .agent import Api, Conversation, Outcome, TimedOut, converse
+from .agent import Api, Conversation, Outcome, converse
 from .load import Loaded
 from .mock import MockApi, Recording
 from .prompt import Context
 from .results import RunResult
 from .sessions import SessionState
-from .tools import LiveTools, RecordedTools, Tools
+from .tools import LiveTools, RecordedTools, TimedOut, Tools
 from .unit import Unit, allowed_tools
 
 
@@ -41,7 +41,7 @@ class Running:
             mock = MockApi(
                 self.recording, self.writer, step=unit.step, task=unit.task, variables=unit.volatile, timeout_ms=timeout_ms
             )
-            yield mock, RecordedTools(self.recording.tool_results(), str(self.cassette))
+            yield mock, RecordedTools(self.recording.tool_results(), str(self.cassette), timeout_ms)
             return
         from .live import LiveApi
 
@@ -74,6 +74,6 @@ class Running:
                         raise TimedOut(timeout_ms) from error
                     raise
         except TimedOut as error:
-            return conversation.failed(str(error), "timeout")
+            return conversation.failed(str(error), "timeout", api.unfinished)
         except RunError as error:
             return conversation.failed(str(error), "other")

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from ..recorder.errors import MissError
+from ..recorder.errors import MissError, RunError
 
 if TYPE_CHECKING:
     from anthropic.lib.tools.agent_toolset import AgentToolContext, BashSession
@@ -93,6 +93,13 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 }
 
 
+class TimedOut(RunError):
+    """A conversation took longer than it may."""
+
+    def __init__(self, timeout_ms: int) -> None:
+        super().__init__(f"timed out after {timeout_ms} ms")
+
+
 class Tools(Protocol):
     """Runs the tools that an answer asks for; one `tool_result` block for each `tool_use` block."""
 
@@ -100,14 +107,17 @@ class Tools(Protocol):
 
 
 class RecordedTools:
-    """Results from a recording. Raises MissError for a tool use that has none."""
+    """Results from a recording. Raises MissError for a tool use that has none, or TimedOut where the time could run out."""
 
-    def __init__(self, results: Mapping[str, dict[str, Any]], source: str) -> None:
+    def __init__(self, results: Mapping[str, dict[str, Any]], source: str, timeout_ms: int | None = None) -> None:
         self._results = results
         self._source = source
+        self._timeout_ms = timeout_ms
 
     async def run(self, use: dict[str, Any]) -> dict[str, Any]:
         result = self._results.get(str(use.get("id")))
+        if result is None and self._timeout_ms is not None:
+            raise TimedOut(self._timeout_ms)
         if result is None:
             raise MissError(f"{self._source} holds no result of the tool use {use.get('name')} ({use.get('id')}).")
         return result

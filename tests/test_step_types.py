@@ -1,0 +1,339 @@
+"""What the step types and the keys of a step do, live against a scripted API and then in mock, which must say the same."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from tests.e2e import prompts_of, run_live, run_mock, step, write_workflow
+from tests.messages_server import MessagesServer, Reply, Request, http_error, text, tool_use
+
+Json = dict[str, Any]
+Script = list[Reply] | Callable[[Request], Reply]
+
+BUSY = http_error(529, headers={"retry-after-ms": "1"})
+HANGS = Reply([text("Half an answer")], hang_after=5)
+
+
+class Both:
+    """A workflow run live and, where that ended well, in mock with the same result."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, *steps: Json, **keys: Any) -> None:
+        workflow = write_workflow("w.yaml", *steps, **keys)
+        with MessagesServer(script) as server:
+            live = run_live(monkeypatch, server, workflow)
+        self.server, self.result, self.output = server, live.result, live.output
+        if self.result.status == "completed":
+            mock = run_mock(workflow)
+            for one, other in zip(live.result.steps, mock.result.steps, strict=True):
+                assert one == other
+
+    @property
+    def bodies(self) -> list[Json]:
+        """The requests, in order."""
+        return [request.json for request in self.server.requests]
+
+    @property
+    def calls(self) -> int:
+        return len(self.server.requests)
+
+    def step(self, number: int = -1) -> retold.StepResult:
+        return self.result.steps[number]
+
+
+def says(*texts: str) -> list[Reply]:
+    return [Reply([text(each)]) for each in texts]
+
+
+def tools_of(body: Json) -> list[str]:
+    return [tool["name"] for tool in body.get("tools", [])]
+
+
+# claude_smart
+
+
+def test_preset_gives_what_the_user_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own options go before the preset's, one by one: a model of one's own leaves the preset's tools and prompt."""
+    smart = step(type="claude_smart", preset="production", claude_options={"model": "haiku"})
+    (body,) = Both(monkeypatch, says("x"), smart).bodies
+    assert (body["model"], tools_of(body)) == ("claude-haiku-5-5", ["Read"])
+    assert body["system"].startswith("You work unattended")
+
+
+def test_preset_does_not_replace_the_tools_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever allows two tools under a preset with six gets these two; an empty list is none."""
+    smart = [step(str(n), type="claude_smart", preset="development", claude_options={"allowed_tools": tools})
+             for n, tools in enumerate((["Glob", "Write"], []))]  # fmt: skip
+    assert [tools_of(body) for body in Both(monkeypatch, says("x", "y"), *smart).bodies] == [["Write", "Glob"], []]
+
+
+def test_retries_of_a_preset_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause of one's own leaves the preset's number of retries: four requests with `development`."""
+    options = {"retry_config": {"base_delay_ms": 1}}
+    ran = Both(monkeypatch, lambda _: http_error(529), step(type="claude_smart", preset="development", claude_options=options))
+    assert (ran.calls, ran.step().status) == (4, "failed")
+
+
+@pytest.mark.parametrize(
+    ("own", "defaults", "system"),
+    [
+        ({}, {}, "You are part of an automated test"),
+        ({"preset": "chat"}, {}, "You are a helpful partner"),
+        ({"environment_aware": False}, {}, None),
+        ({"environment_aware": False}, {"claude_preset": "analysis"}, "You are an analyst"),
+    ],
+)
+def test_preset_is_the_steps_own_then_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, own: Json, defaults: Json, system: str | None
+) -> None:
+    """`preset`, or the one called like `environment.mode` unless `environment_aware` is false, or the default."""
+    ran = Both(monkeypatch, says("x"), step(type="claude_smart", **own), environment={"mode": "test"}, defaults=defaults)
+    assert (ran.bodies[0].get("system") or "").startswith(system or "")
+    assert ("system" in ran.bodies[0]) == (system is not None)
+
+
+# claude_batch and parallel_claude
+
+
+def test_batch_asks_the_steps_prompt_before_that_of_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step's prompt is part of every task's, which is a text, a file or both."""
+    Path("salt.txt").write_text("salt")
+    tasks = [{"prompt": "bread"}, {"file": "salt.txt"}, {"prompt": "both", "file": "salt.txt"}, {"id": "bare"}]
+    ran = Both(
+        monkeypatch, says(*"abcd"), step(type="claude_batch", prompt="Say:", tasks=tasks, batch_config={"max_parallel": 1})
+    )
+    assert prompts_of(ran.server) == ["Say:\n\nbread", "Say:\n\nsalt", "Say:\n\nboth\n\nsalt", "Say:"]
+    assert [task.id for task in ran.step().tasks] == ["task-1", "task-2", "task-3", "bare"]
+
+
+def test_failed_task_fails_the_batch_unless_failures_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others go on; the error names each failed task; with `allow_failures` the step goes on with what there is."""
+
+    def script(request: Request) -> Reply:
+        bad = request.json["messages"][0]["content"] == "bad"
+        return http_error(400, "invalid_request_error", "No.") if bad else Reply([text("Yes.")])
+
+    tasks = [{"id": "good", "prompt": "good"}, {"id": "ill", "prompt": "bad"}]
+    config = {"consolidate_results": False}
+    batch = {"name": "say", "type": "claude_batch", "tasks": tasks}
+    failed = Both(monkeypatch, script, batch, step("next")).result
+    assert [s.status for s in failed.steps] == ["failed"]
+    assert failed.steps[0].error == "1 of 2 tasks failed: ill: HTTP 400 invalid_request_error: No."
+    ran = Both(monkeypatch, script, batch | {"batch_config": config | {"allow_failures": True}}, step("next"))
+    assert [s.status for s in ran.result.steps] == ["completed", "completed"]
+    assert json.loads(ran.step(0).text) == {"good": "Yes."}
+    assert ran.result.notes == ["step 'say' went on although tasks failed: ill"]
+
+
+def test_task_that_failed_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template that reads a task which failed is told so with its place; its status can be read."""
+
+    def script(request: Request) -> Reply:
+        bad = request.json["messages"][0]["content"] == "bad"
+        return http_error(400, "invalid_request_error", "No.") if bad else Reply([text("Yes.")])
+
+    batch = {
+        "name": "b",
+        "type": "claude_batch",
+        "batch_config": {"allow_failures": True},
+        "tasks": [{"id": "ill", "prompt": "bad"}],
+    }
+    assert Both(monkeypatch, script, batch, step("next", "It {{steps.b.tasks.ill.status}}.")).bodies[1]["messages"][0][
+        "content"
+    ] == "It failed."  # fmt: skip
+    with pytest.raises(
+        retold.WorkflowError,
+        match=r"w.yaml:\d+:5: step 'next', prompt: the template reads task 'ill' of step 'b', which failed\.",
+    ):
+        Both(monkeypatch, script, batch, step("next", "It said {{steps.b.tasks.ill.text}}."))
+
+
+def test_task_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`timeout_per_task` ends the slow one alone, and the mock run retells it without waiting."""
+    tasks = [{"id": "slow", "prompt": "slow"}, {"id": "quick", "prompt": "quick"}]
+    config = {"timeout_per_task": 300, "allow_failures": True}
+    batch = {"name": "b", "type": "claude_batch", "batch_config": config, "tasks": tasks}
+    ran = Both(monkeypatch, lambda r: HANGS if r.json["messages"][0]["content"] == "slow" else says("Quick.")[0], batch)
+    slow, quick = ran.step().tasks
+    assert (slow.status, slow.error, quick.status, quick.text) == ("failed", "timed out after 300 ms", "completed", "Quick.")
+
+
+@pytest.mark.parametrize("form", ["text", "json", "stream_json"])
+def test_task_writes_its_own_file_in_its_own_format(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    """`output_to_file` of a task is below `output_dir`, with templates in both; the format is the task's."""
+    task = {
+        "id": "left",
+        "prompt": "left",
+        "output_to_file": "{{global_vars.out}}.txt",
+        "claude_options": {"output_format": form},
+    }
+    parallel = {
+        "name": "p",
+        "type": "parallel_claude",
+        "max_parallel": 1,
+        "parallel_tasks": [task, {"id": "right", "prompt": "r"}],
+    }
+    Both(monkeypatch, says("Left.", "Right."), parallel, defaults={"output_dir": "out/{{step.name}}"}, global_vars={"out": "one"})
+    whole = Path("out/p/one.txt").read_text()
+    match form:
+        case "text":
+            assert whole == "Left."
+        case "json":
+            assert (json.loads(whole)["type"], json.loads(whole)["result"]) == ("result", "Left.")
+        case _:
+            assert [json.loads(line)["type"] for line in whole.splitlines()] == ["system", "assistant", "result"]
+
+
+# claude_robust
+
+
+@pytest.mark.parametrize(
+    ("replies", "conditions", "calls", "status"),
+    [
+        ([http_error(429), *says("x")], ["rate_limit"], 2, "completed"),
+        ([BUSY, *says("x")], ["overloaded"], 2, "completed"),
+        ([http_error(500, "api_error"), *says("x")], ["server_error"], 2, "completed"),
+        ([Reply([text("Half an")], cut_after=4), *says("x")], ["cut"], 2, "completed"),
+        ([Reply([text("Half an")], error_event_after=4), *says("x")], ["overloaded"], 2, "completed"),
+        ([HANGS, *says("x")], ["timeout"], 2, "completed"),
+        ([BUSY, *says("x")], ["rate_limit", "cut"], 1, "failed"),
+        ([http_error(400), *says("x")], ["any"], 2, "completed"),
+        ([BUSY, BUSY, BUSY, *says("x")], ["any"], 3, "failed"),
+    ],
+    ids=["429", "529", "500", "cut", "error event", "timeout", "another condition", "any", "used up"],
+)
+def test_step_is_tried_again_after_what_it_says(
+    monkeypatch: pytest.MonkeyPatch, replies: list[Reply], conditions: list[str], calls: int, status: str
+) -> None:
+    """Each attempt is one request: `retry_conditions` say after which failures there is another, `max_retries` how many."""
+    config = {"max_retries": 2, "base_delay_ms": 1, "retry_conditions": conditions}
+    ran = Both(monkeypatch, replies, step(type="claude_robust", retry_config=config, claude_options={"timeout_ms": 400}))
+    assert (ran.calls, ran.step().attempts, ran.step().status) == (calls, calls, status)
+
+
+@pytest.mark.parametrize("how", ["cut", "timeout"])
+def test_graceful_degradation_goes_on_with_what_text_there_is(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The half answer of a broken stream is the step's text; the step is marked as a fallback, and the next one runs."""
+    half = Reply([text("Half an answer", pieces=4)], **{"cut": {"cut_after": 5}, "timeout": {"hang_after": 5}}[how])  # type: ignore[arg-type]
+    config = {"max_retries": 0, "fallback_action": "graceful_degradation"}
+    robust = step(type="claude_robust", retry_config=config, claude_options={"timeout_ms": 400})
+    ran = Both(monkeypatch, [half, *says("Next.")], robust, step("next", "It said: {{steps.say.text}}"))
+    assert (ran.step(0).status, ran.step(0).fallback, ran.step(0).text) == ("fallback", "graceful_degradation", "Half an ")
+    assert prompts_of(ran.server)[1] == "It said: Half an "
+    assert "the step" not in (ran.step(0).error or "")
+    assert ran.result.notes[0].startswith("step 'say' fell back (graceful_degradation) after: ")
+
+
+def test_simplified_prompt_asks_once_more_without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last attempt has no tools and one turn; what it says is a fallback, not a success."""
+    config = {"max_retries": 1, "base_delay_ms": 1, "fallback_action": "simplified_prompt"}
+    robust = step(type="claude_robust", retry_config=config, claude_options={"allowed_tools": ["Read"]})
+    ran = Both(monkeypatch, [BUSY, BUSY, *says("Simple.")], robust)
+    assert [tools_of(body) for body in ran.bodies] == [["Read"], ["Read"], []]
+    assert (ran.step().status, ran.step().text, ran.step().attempts) == ("fallback", "Simple.", 2)
+
+
+# Time, retries, turns
+
+
+def test_time_that_runs_out_in_a_tool_is_retold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that took too long leaves no result in the recording; in mock the conversation ends there as well."""
+    slow = Reply([tool_use("Bash", {"command": "sleep 30"}, id="toolu_1")], stop_reason="tool_use")
+    tasks = [{"id": "slow", "prompt": "slow"}]
+    options = {"allowed_tools": ["Bash"], "timeout_ms": 1500}
+    batch = {
+        "name": "b",
+        "type": "claude_batch",
+        "batch_config": {"allow_failures": True},
+        "tasks": tasks,
+        "claude_options": options,
+    }
+    ran = Both(monkeypatch, [slow], batch)
+    assert [task.error for task in ran.step().tasks] == ["timed out after 1500 ms"]
+
+
+def test_conversation_that_timed_out_has_cost_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns that were answered before the time ran out are counted, with their tokens."""
+    first = Reply(
+        [text("Looking."), tool_use("Glob", {"pattern": "*"}, id="toolu_1")], stop_reason="tool_use", usage={"output_tokens": 7}
+    )
+    options = {"allowed_tools": ["Glob"], "timeout_ms": 1500}
+    ran = Both(monkeypatch, [first, HANGS], step(claude_options=options))
+    assert (ran.step().status, ran.step().turns) == ("failed", 2)
+    assert ran.step().usage["output_tokens"] >= 7
+
+
+# Conditions
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ('steps.say.text == "yes"', "completed"),
+        ("steps.say.text", "completed"),
+        ("not steps.say.text", "skipped"),
+        ("{{steps.say.text == 'no'}}", "skipped"),
+        ("global_vars.on", "skipped"),
+        ("environment.mode == 'test' and steps.say.status == 'completed'", "completed"),
+    ],
+)
+def test_condition_says_whether_a_step_runs(monkeypatch: pytest.MonkeyPatch, condition: str, status: str) -> None:
+    """An expression, or a template of one; a step that is skipped is no failure."""
+    steps = [step(), step("next", condition=condition)]
+    ran = Both(monkeypatch, says("yes", "x"), *steps, global_vars={"on": False}, environment={"mode": "test"})
+    assert ran.step().status == status
+
+
+def test_skipped_step_has_a_status_and_nothing_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its status can be asked in a condition; its text is an error that says why there is none."""
+    steps = [step(), step("never", condition="false"), step("next", condition="steps.never.status == 'skipped'")]
+    assert [s.status for s in Both(monkeypatch, says("x", "y"), *steps).result.steps] == ["completed", "skipped", "completed"]
+    for prompt in ("{{steps.never.text}}", "{{steps['never'].text}}"):
+        with pytest.raises(retold.WorkflowError, match="the template reads step 'never', which was skipped"):
+            Both(monkeypatch, says("x", "y"), *steps[:2], step("next", prompt))
+    with pytest.raises(retold.WorkflowError, match="step 'never' was skipped; it has no response"):
+        Both(monkeypatch, says("x", "y"), *steps[:2], step("next", [{"type": "previous_response", "step": "never"}]))
+
+
+def test_step_may_be_named_like_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step named like a method of Python's dictionaries, or with a dash, can be read all the same."""
+    steps = [step("update"), step("my-step"), step("next", "{{steps.update.text}} {{steps['my-step'].text}}")]
+    assert prompts_of(Both(monkeypatch, says("a", "b", "c"), *steps).server)[2] == "a b"
+
+
+# Options of handlers
+
+
+def test_handler_options_are_merged_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that changes one option keeps the others; one that names another handler gets none of them; templates work."""
+    shown = {"async_streaming": True, "stream_handler": "file"}
+    options = {"file_path": "logs/{{execution_id}}-{{step.name}}.jsonl", "format": "jsonl"}
+    defaults = {"claude_options": shown | {"stream_handler_opts": options}}
+    steps = [
+        step("one"),
+        step("two", claude_options={"stream_handler_opts": {"format": "text"}}),
+        step("three", claude_options={"stream_handler": "simple"}),
+    ]
+    ran = Both(monkeypatch, says("a", "b", "c"), *steps, defaults=defaults)
+    logs = {path.name.removeprefix(f"{ran.result.run}-"): path.read_text() for path in Path("logs").glob(f"{ran.result.run}-*")}
+    assert sorted(logs) == ["one.jsonl", "two.jsonl"]
+    assert (logs["one.jsonl"][0], logs["two.jsonl"][0], ran.output.count("ASSISTANT: c")) == ("{", "=", 1)
+
+
+def test_streamed_step_is_asked_once_however_often_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A streamed step has its real text, and neither its handlers nor those who refer to it ask again."""
+    first = step("first", claude_options={"async_streaming": True, "stream_handler": ["simple", "debug", "buffer"]})
+    parts = [{"type": "previous_response", "step": "first"}, {"type": "static", "content": "{{steps.first.text}}"}]
+    ran = Both(monkeypatch, says("Real.", "b"), first, step("second", parts))
+    assert (ran.calls, ran.step(0).text, prompts_of(ran.server)[1]) == (2, "Real.", "Real.\n\nReal.")
+
+
+def test_live_run_asks_for_no_key_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ANTHROPIC_API_KEY alone a run is live; no other vendor's is looked for."""
+    for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    ran = Both(monkeypatch, says("Hello."), step())
+    assert ran.step().text == "Hello."
