@@ -49,7 +49,7 @@ def stream(number: int, edits: float, kinds: int) -> tuple[list[str], list[str]]
 
 
 @given(pairs)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_the_script_makes_b_of_a(both: tuple[list[str], list[str]]) -> None:
     """Every key of both stands in exactly one step, and following the steps from A yields B."""
     a, b = both
@@ -60,20 +60,20 @@ def test_the_script_makes_b_of_a(both: tuple[list[str], list[str]]) -> None:
 
 
 @given(pairs)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_the_alignment_of_the_mirrored_pair_is_the_mirrored_alignment(both: tuple[list[str], list[str]]) -> None:
     a, b = both
     assert align(b, a) == [Block(block.b, block.a, block.size) for block in align(a, b)]
 
 
 @given(keys)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_a_stream_is_equal_to_itself(a: list[str]) -> None:
     assert script(a, a) == ([Op("equal", 0, len(a), 0, len(a))] if a else [])
 
 
 @given(pairs)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_a_small_script_is_the_shortest(both: tuple[list[str], list[str]]) -> None:
     """Where the budget suffices as much as possible is kept."""
     a, b = both
@@ -91,7 +91,7 @@ def test_the_script_is_right_whatever_the_limits(
     monkeypatch.setattr(aligner, "MAX_SCRIPT", longest)
     monkeypatch.setattr(aligner, "BUDGET", budget)
     chance = random.Random(1)
-    for _ in range(300):
+    for _ in range(100):
         letters = "abcdefghijklmnop"[: chance.choice([1, 2, 3, 16])]
         a = chance.choices(letters, k=chance.randrange(40))
         b = _edited(a, chance.choices(letters, k=5), chance)
@@ -141,7 +141,7 @@ def test_a_large_rewrite_is_not_scored_pair_by_pair() -> None:
 
 
 @given(st.text(st.sampled_from("ab .\n"), max_size=40), st.text(st.sampled_from("ab .\n"), max_size=40))
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_woven_words_are_both_texts(a: str, b: str) -> None:
     """Without what was added it is the one text, without what was removed the other."""
     found = weave(a, b)

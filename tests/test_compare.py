@@ -389,7 +389,7 @@ def said(comparison: Comparison) -> list[Any]:
 
 
 @given(sides)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_a_side_does_not_differ_from_itself(one: Side) -> None:
     assert compare_sides(one, one).differences == ()
 
@@ -398,7 +398,7 @@ MIRRORED = {"added": "removed", "removed": "added", "changed": "changed", "moved
 
 
 @given(sides, sides)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> None:
     """What was added is what was removed, and every change goes the other way."""
     there = [(kind, stream, ends, place) for kind, stream, ends, place in said(compare_sides(a, b))]
@@ -407,7 +407,7 @@ def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> No
 
 
 @given(sides, sides)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> None:
     """Applied to A, the alignment gives B: nothing is lost and nothing changes its place unsaid."""
     for pair, one, other in zip(compare_sides(a, b).pairs, a.streams, b.streams, strict=False):
@@ -416,7 +416,7 @@ def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> No
 
 
 @given(sides, sides, names, names)
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 def test_ignoring_never_adds_a_difference(a: Side, b: Side, some: list[str], more: list[str]) -> None:
     """Whatever is ignored besides, no difference appears that was not there before."""
     few = compare_sides(a, b, Focus(ignore=(*some, *more)))

@@ -210,14 +210,14 @@ def _many(count: int) -> dict[str, Any]:
 # The page of a difference
 
 
+def lines(word: str) -> list[dict[str, Any]]:
+    texts = [f"Line {n} says {word if n in (50, 90) else 'the same'} again" for n in range(100)]
+    return [{"type": "assistant", "message": {"id": str(n), "content": said}} for n, said in enumerate(texts)]
+
+
 @needs_browser
 def test_the_page_of_a_difference_marks_words_and_folds_what_is_equal(browser: Browser) -> None:
     """`n` goes from difference to difference; what is equal is one button until it is asked for."""
-
-    def lines(word: str) -> list[dict[str, Any]]:
-        texts = [f"Line {n} says {word if n in (50, 90) else 'the same'} again" for n in range(100)]
-        return [{"type": "assistant", "message": {"id": str(n), "content": said}} for n, said in enumerate(texts)]
-
     tab = opened(browser, diff_page(retold.compare(lines("this"), lines("that"))))
     assert tab.run("document.querySelector('h1').textContent") == "2 differences: 2 changed; 98 items the same"
     assert tab.run("[...document.querySelectorAll('.fold')].map(e => e.textContent)") == [
@@ -239,6 +239,23 @@ def test_the_page_of_a_difference_marks_words_and_folds_what_is_equal(browser: B
 
 
 # Any page
+
+
+@needs_browser
+def test_everything_that_can_be_used_has_a_name(browser: Browser) -> None:
+    """What a screen reader is told: every control by name, the regions, and the status of a search."""
+    log, run = recorded(talk(Reply([text("Hello"), tool_use("Read", {"a": 1})], "tool_use"), Reply([text("Done")])))
+    with log:
+        pages = run_page(log, log.find(run)), diff_page(retold.compare(run, lines("x"), log=log))
+    controls = {"button", "combobox", "slider", "searchbox", "checkbox", "link", "region", "toolbar"}
+    for html in pages:
+        tab = opened(browser, html)
+        nodes = tab.call("Accessibility.getFullAXTree")["nodes"]
+        roles = [(node["role"]["value"], node.get("name", {}).get("value")) for node in nodes if not node["ignored"]]
+        named = {role for role, name in roles if name}
+        assert [role for role, name in roles if role in controls and not name] == []
+        assert {"button", "searchbox", "region", "toolbar", "heading"} <= named
+        assert tab.run("document.documentElement.lang") == "en"
 
 
 def test_data_in_a_page_cannot_end_its_block() -> None:

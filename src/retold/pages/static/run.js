@@ -115,7 +115,8 @@ function drawFrames(track, lane) {
   pen.fillStyle = getComputedStyle(document.body).getPropertyValue("--paper");
   const spots = new Set();
   for (const number of framesOf(lane.number)) spots.add(Math.round((frames.t[number] / total) * width * scale));
-  if (spots.size > width * scale * 0.5) return;
+  const room = ((lane.end - (lane.first ?? lane.start)) / total) * width * scale;
+  if (spots.size > room * 0.5) return; // no room for a gap between them
   for (const spot of spots) pen.fillRect(spot, 0, Math.max(1, scale / 2), 14 * scale);
   track.append(canvas);
 }
@@ -227,6 +228,7 @@ function draw() {
     head.style.left = `${box.left - outer.left + (at / total) * box.width}px`;
   }
   head.hidden = at >= total;
+  if (at < total) timeline.reveal(Math.max(0, lanes.findLastIndex((lane) => lane.start <= at)));
   const before = frameNow;
   frameNow = at >= total ? -1 : lastFrame(at);
   if (frameNow !== before) {
