@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, cells, environment, folder, machine, table
 
-NAMES = ("append", "diff", "fold", "handlers", "memory", "replay", "startup", "stream")
+NAMES = ("append", "diff", "fold", "handlers", "memory", "replay", "startup", "stream", "wire")
 
 
 def _rows(name: str, home: Path) -> tuple[str, list[Row]]:
