@@ -27,6 +27,9 @@ from .exchange import Request
 Send = Callable[[Any], Any]
 SendAsync = Callable[[Any], Awaitable[Any]]
 
+__tracebackhide__ = True
+"""An error that passes through is shown by pytest as it would be without us."""
+
 LIBRARIES = ("httpx2", "httpx")
 
 MAX_TOGETHER = 64

@@ -31,6 +31,9 @@ from .replay.profiles import Profile, profile_of
 from .replay.transport import Replayer, for_sdk
 from .settings import Settings
 
+__tracebackhide__ = True
+"""pytest shows where the test asked for what was not recorded, not how we found that out."""
+
 
 class ExpiredWarning(UserWarning):
     """A cassette is older than its `max_age`."""
