@@ -12,6 +12,7 @@ from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
 from .base import Handler, StreamEnd, StreamStart
 from .options import Options
+from .simple import trouble_in
 from .text import clean, clock, cut, dollars, indent, plural, seconds
 
 if TYPE_CHECKING:
@@ -71,7 +72,9 @@ class Console(Handler):
             self._first_ns = message.t_ns
         if message.type == "result":
             self._results.append(message.data)
-        shown = False
+        shown = (trouble := trouble_in(message)) is not None
+        if trouble is not None:
+            self._say(message, trouble, "red")
         for block in message.blocks if message.type in ("assistant", "user") else ():
             shown |= self._block(message, block)
         return shown

@@ -59,7 +59,23 @@ def lines_of(message: Message, options: SimpleOptions, stamp: str) -> str:
     return "".join(f"{head}{indent(clean(text).rstrip(chr(10)), len(head))}\n" for text in _texts(message, options))
 
 
+def trouble_in(message: Message) -> str | None:
+    """What a message says went wrong while its stream goes on: a task that failed, an attempt that will be repeated.
+
+    Of a stream that failed as a whole the footer says so.
+    """
+    data = message.data
+    if message.type == "result" and message.task and data.get("is_error"):
+        return f"ERROR: {next(iter(data.get('errors') or ()), data.get('subtype'))}"
+    if message.type == "system" and message.subtype == "step_retry":
+        attempt = f"attempt {int(data['attempt']) + 1} of {int(data['max_retries']) + 1}"
+        return f"RETRY: {attempt} in {int(data['retry_delay_ms']) / 1000:g}s, after {data['error']}"
+    return None
+
+
 def _texts(message: Message, options: SimpleOptions) -> Iterator[str]:
+    if (trouble := trouble_in(message)) is not None:
+        yield trouble
     for block in message.blocks if message.type in ("assistant", "user") else ():
         match block.get("type"):
             case "text" if message.type == "assistant":

@@ -45,6 +45,7 @@ def in_both_modes(cli: Cli, handler: Any, *args: str, **options: Any) -> dict[st
     with MessagesServer(Answers()) as server:
         for mode in ("live", "mock"):
             shutil.rmtree("out", ignore_errors=True)
+            Path("out").mkdir()  # a callback writes there, and may be faster than the file handler that would make it
             done = cli("run", workflow, f"--{mode}", *args, url=server.url if mode == "live" else None)
             assert done.returncode == 0, done.stderr
             ran[mode] = done, {path.name: path.read_text() for path in sorted(Path("out").glob("*"))}

@@ -92,6 +92,34 @@ def test_tasks_answered_in_reverse_order_are_told_apart(monkeypatch: pytest.Monk
         ]
 
 
+FAILURES = {
+    "refused": Reply(status=400, error=("invalid_request_error", "no")),
+    "cut": Reply([text("cut off")], cut_after=5),
+    "broken": Reply([text("broken")], error_event_after=5),
+    "hanging": Reply([text("hanging")], hang_after=5),
+    "fine": Reply([text("fine")]),
+}
+
+
+def test_tasks_that_fail_are_shown_and_retold_as_they_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, cut, broken and timed out tasks each say so on a line; the mock run, timeouts included, has the same results."""
+    options = STREAMING | {"retry_config": {"max_retries": 0}}
+    config = {"allow_failures": True, "timeout_per_task": 1_000, "max_parallel": 5}
+    flow = write_workflow("w.yaml", batch(*FAILURES, claude_options=options, batch_config=config))
+    with MessagesServer(lambda request: FAILURES[request.json["messages"][0]["content"]]) as server:
+        live = run_live(monkeypatch, server, flow)
+    mock = run_mock(flow)
+    assert mock.result.steps == live.result.steps
+    assert mock.result.notes == live.result.notes == ["step 'tasks' went on although tasks failed: refused, cut, broken, hanging"]
+    for ran in (live, mock):
+        assert sorted(line[11:].partition(": peer")[0] for line in ran.output.splitlines() if "] ERROR: " in line) == [
+            "[broken] ERROR: overloaded_error: Overloaded",
+            "[cut] ERROR: the stream was cut",
+            "[hanging] ERROR: timed out after 1000 ms",
+            "[refused] ERROR: HTTP 400 invalid_request_error: no",
+        ]
+
+
 # Stopped, killed, watched
 
 SHOWN = "\n".join(f"[HH:MM:SS] [{name}] ASSISTANT: {name} begins." for name in ("a", "b"))

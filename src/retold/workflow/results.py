@@ -106,7 +106,9 @@ def add_up(done: StepResult, outcomes: Iterable[Outcome], *, cost_tracking: bool
     costs = [outcome.cost_usd for outcome in held if outcome.usage]  # one that was refused costs nothing
     done.turns = sum(outcome.turns for outcome in held)
     done.usage = sum_usage([outcome.usage for outcome in held])
-    done.cost_usd = sum(c for c in costs if c is not None) if cost_tracking and costs and None not in costs else None
+    done.cost_usd = None
+    if cost_tracking and costs and None not in costs:
+        done.cost_usd = round(sum(cost for cost in costs if cost is not None), 10)  # tasks end in any order
     if held:
         began_us = min(outcome.started_us for outcome in held)
         done.duration_ms = round((max(outcome.ended_us for outcome in held) - began_us) / 1000)
