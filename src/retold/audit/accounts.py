@@ -5,6 +5,7 @@ sums; times are kept as counts of buckets, each 2 % wider than the one before, s
 right within 1 %. A cost that is not known is not 0: such exchanges are counted as unpriced.
 """
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -57,7 +58,15 @@ def percentile(buckets: Counter[int], share: float) -> float | None:
 
 def day_of(wall_ns: int) -> str:
     """The day, in UTC, of nanoseconds since the epoch."""
-    return datetime.fromtimestamp(wall_ns / 1e9, UTC).strftime("%Y-%m-%d")
+    return _day(wall_ns // _DAY_NS)
+
+
+_DAY_NS = 86_400_000_000_000
+
+
+@functools.lru_cache(maxsize=1000)
+def _day(days: int) -> str:
+    return datetime.fromtimestamp(days * 86_400, UTC).strftime("%Y-%m-%d")
 
 
 def _measure(buckets: Counter[int], duration_ns: int) -> None:
@@ -96,7 +105,10 @@ class RunAccount:
         return lines
 
     def _line(self, dimension: str, key: str, day: str) -> Account:
-        return self.booked.setdefault((dimension, key, day), Account())
+        line = self.booked.get((dimension, key, day))
+        if line is None:
+            line = self.booked[dimension, key, day] = Account()
+        return line
 
     def began(self) -> None:
         """A run counts for its day and its workflow even where nothing happens in it."""
