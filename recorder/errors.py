@@ -84,3 +84,7 @@ class MissError(RetoldError):
 
 class LogFolderWarning(UserWarning):
     """A log stands in a folder that everybody may write to: anybody can put another one in its place."""
+
+
+class RecordingLostWarning(UserWarning):
+    """A run goes on that is not recorded any further, because its log cannot be written (`on_failure="go_on"`)."""

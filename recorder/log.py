@@ -9,6 +9,7 @@ import os
 import secrets
 import sqlite3
 import threading
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -16,13 +17,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from . import ledger, store
-from .errors import LogError
+from .errors import LogError, LogVersionError, RecordingLostWarning
 from .events import Entry, Event, encode
 from .listing import COUNTED, Listing, RunInfo, count
 from .messages import Message
 from .redact import Redactor
 from .relisting import relist
 from .rows import COLUMNS, INSERT, to_event, to_row
+from .transaction import OnFailure, Transaction, default_on_failure, write_error
 from .writer import Mode, RunWriter, Status, seal_all
 
 DEFAULT_PATH = Path(".retold") / "log.db"
@@ -46,11 +48,19 @@ class EventLog:
 
     The file is opened, and made, by the first write; reading needs no write access. `durability="power"` syncs every commit to
     the disk. Opening for writing marks runs whose writer died as interrupted. Raises LogError, LogVersionError.
+
+    `on_failure` says what becomes of the application when the log cannot be written, its disk being full, say: `stop` raises
+    LogError in it (nothing is shown that is not recorded), `go_on` warns once and lets it run on unrecorded: the run ends in
+    the log where it stopped, as interrupted. The default is `RETOLD_ON_LOG_FAILURE`, or `stop`.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, durability: store.Durability = "process") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, durability: store.Durability = "process",
+        on_failure: OnFailure | None = None,
+    ) -> None:  # fmt: skip
         self.path = Path(path) if path is not None else default_path()
         self.durability: store.Durability = durability
+        self.on_failure = on_failure or default_on_failure()
         self._lock = threading.RLock()
         self._deferred: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
@@ -93,20 +103,23 @@ class EventLog:
         `redactor` removes secrets from whatever is appended; by default those that the environment holds. `recorded_ns` is when
         an imported run began, since the epoch: its events are stamped with the time at which they happened.
         """
-        with self._lock:
-            connection = self._writable()
-            writer = RunWriter(self, secrets.token_hex(8), name, redactor, recorded_ns=recorded_ns)
-            self._alive.claim(writer.run)
-            first = Entry("run.started", encode({"name": name, "mode": mode, **(data or {})}), t_ns=0)
-            events = seal_all(writer, [first])
-            with self._transaction(connection):
-                connection.executemany(INSERT, map(to_row, events))
-                connection.execute(
-                    "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)",
-                    (writer.run, name, mode, events[0].wall_ns),
-                )
-                ledger.enter(connection, writer.run, "started", 0, events[0].hash)
-            writer.moved_past(events)
+        writer = RunWriter(self, secrets.token_hex(8), name, redactor, recorded_ns=recorded_ns)
+        first = Entry("run.started", encode({"name": name, "mode": mode, **(data or {})}), t_ns=0)
+        events = seal_all(writer, [first])
+        try:
+            with self._lock:
+                connection = self._writable()
+                self._alive.claim(writer.run)
+                with self._transaction(connection):
+                    connection.executemany(INSERT, map(to_row, events))
+                    connection.execute(
+                        "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)",
+                        (writer.run, name, mode, events[0].wall_ns),
+                    )
+                    ledger.enter(connection, writer.run, "started", 0, events[0].hash)
+        except LogError as error:
+            self._lose(writer, error)
+        writer.moved_past(events)
         self._notify()
         return writer
 
@@ -118,16 +131,22 @@ class EventLog:
         if writer.ended:
             raise LogError(f"run {writer.run} has ended; nothing can be appended to it.")
         with self._lock:
-            connection = self._writable()
             events = seal_all(writer, entries)
-            if len(events) == 1:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
-                try:
-                    connection.execute(INSERT, to_row(events[0]))
-                except sqlite3.Error as error:
-                    raise self._write_error(error) from error
-            else:
-                with self._transaction(connection):
-                    connection.executemany(INSERT, map(to_row, events))
+            if writer.lost:
+                writer.moved_past(events)
+                return events
+            try:
+                connection = self._writable()
+                if len(events) == 1:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
+                    try:
+                        connection.execute(INSERT, to_row(events[0]))
+                    except sqlite3.Error as error:
+                        raise write_error(self.path, error) from error
+                else:
+                    with self._transaction(connection):
+                        connection.executemany(INSERT, map(to_row, events))
+            except LogError as error:
+                self._lose(writer, error)
             writer.moved_past(events)
             self._checkpoints.note(len(events))
         self._notify()
@@ -139,10 +158,14 @@ class EventLog:
         counts = {key: writer.counts[kind] for key, kind in COUNTED.items()}
         last = Entry("run.ended", encode({"status": status, "error": error, **counts}))
         with self._lock:
-            connection = self._writable()
             events = seal_all(writer, [last])
-            with self._transaction(connection):
-                self._insert_end(connection, events[0], status, error, counts, ended_ns=events[0].wall_ns)
+            try:
+                if not writer.lost:
+                    connection = self._writable()
+                    with self._transaction(connection):
+                        self._insert_end(connection, events[0], status, error, counts, ended_ns=events[0].wall_ns)
+            except LogError as failure:
+                self._lose(writer, failure)
             writer.moved_past(events)
             self._alive.release(writer.run)
         self._notify()
@@ -226,14 +249,16 @@ class EventLog:
         )
         ledger.enter(connection, event.run, "ended", event.seq, event.hash)
 
-    def _transaction(self, connection: sqlite3.Connection) -> "_Transaction":
-        return _Transaction(self, connection)
+    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
+        return Transaction(connection, self.path)
 
-    def _write_error(self, error: sqlite3.Error) -> LogError:
-        return LogError(
-            f"cannot write the log {self.path}: {error}. What was written before is safe; free some space or name "
-            "another log with --db FILE."
-        )
+    def _lose(self, writer: RunWriter, error: LogError) -> None:
+        """The log cannot be written: that is the application's end, or that of the recording of this run."""
+        if self.on_failure == "stop" or isinstance(error, LogVersionError):
+            raise error
+        writer.lost = True
+        self._alive.release(writer.run)  # whoever follows the run need not wait for more of it
+        warnings.warn(f"run {writer.run} is not recorded any further: {error}", RecordingLostWarning, stacklevel=4)
 
     def _writable(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -371,28 +396,3 @@ class EventLog:
     def _row(self, connection: sqlite3.Connection, run: str) -> Event:
         query = f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
         return to_event(connection.execute(query, (run,)).fetchone())
-
-
-class _Transaction:
-    """BEGIN IMMEDIATE … COMMIT: takes the write lock first, so that it waits instead of failing halfway."""
-
-    def __init__(self, log: EventLog, connection: sqlite3.Connection) -> None:
-        self.log = log
-        self.connection = connection
-
-    def __enter__(self) -> None:
-        try:
-            self.connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise self.log._write_error(error) from error
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        failed = error
-        try:
-            self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
-        except sqlite3.Error as refused:
-            failed = failed or refused
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
-        if isinstance(failed, sqlite3.Error):
-            raise self.log._write_error(failed) from failed

@@ -212,8 +212,11 @@ class Liveness:
 
     def claim(self, run: str) -> None:
         """Say that `run` is being written by this process, until `release` or the end of the process."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        handle = os.open(self.folder / run, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            handle = os.open(self.folder / run, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as error:
+            raise LogError(f"cannot write {self.folder}: {_reason(error)}. Name another log with --db FILE.") from error
         fcntl.flock(handle, fcntl.LOCK_EX)
         self._held[run] = handle
 

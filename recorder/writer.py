@@ -36,6 +36,7 @@ class RunWriter:
         self.t_ns = 0
         self.counts: Counter[str] = Counter()
         self.ended = False
+        self.lost = False
 
     def __repr__(self) -> str:
         return f"<RunWriter {self.run} {self.name!r} {self.seq} events{' ended' if self.ended else ''}>"

@@ -1,0 +1,52 @@
+"""A transaction of the log, and what becomes of those who cannot write it."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from .errors import InputError, LogError
+
+OnFailure = Literal["stop", "go_on"]
+"""What becomes of an application whose log cannot be written: it is stopped by a LogError, or goes on unrecorded."""
+
+
+def default_on_failure() -> OnFailure:
+    """`RETOLD_ON_LOG_FAILURE`, or `stop`. Raises InputError for any other word."""
+    word = (os.environ.get("RETOLD_ON_LOG_FAILURE") or "stop").replace("-", "_")
+    if word not in get_args(OnFailure):
+        raise InputError(f"RETOLD_ON_LOG_FAILURE is {word!r}: set it to stop (the default) or go_on, or unset it.")
+    return cast(OnFailure, word)
+
+
+def write_error(path: Path, error: sqlite3.Error) -> LogError:
+    """What a person can do about a log that cannot be written."""
+    return LogError(
+        f"cannot write the log {path}: {error}. What was written before is safe; free some space or name another log with "
+        "--db FILE."
+    )
+
+
+class Transaction:
+    """BEGIN IMMEDIATE … COMMIT: takes the write lock first, so that it waits instead of failing halfway. Raises LogError."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.connection = connection
+        self.path = path
+
+    def __enter__(self) -> None:
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise write_error(self.path, error) from error
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        failed = error
+        try:
+            self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
+        except sqlite3.Error as refused:
+            failed = failed or refused
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        if isinstance(failed, sqlite3.Error):
+            raise write_error(self.path, failed) from failed
