@@ -163,22 +163,21 @@ class Conversation:
         self._turns.append(_Turn())
         return self.turn
 
-    def request(self, body: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> list[Item]:
-        """A request: its options where they are new, and the messages that no earlier one of the conversation holds.
+    def request(
+        self, options: dict[str, Any], new: list[dict[str, Any]], count: int, *, seq: int | None, t_ns: int | None
+    ) -> list[Item]:
+        """A request: its options, which are an item where they are new, and of its `count` messages those that are new.
 
-        Returns those items, tools' results aside.
+        Returns the items it adds, tools' results aside.
         """
-        turn, number = self._turns[-1], self.turn
+        turn = self._turns[-1]
         before = len(turn.before)
-        options = {key: value for key, value in body.items() if key not in ("messages", "stream")}
         if options != self.options:
-            turn.before.append(Item.of("request", options, number, seq=seq, t_ns=t_ns))
+            turn.before.append(Item.of("request", options, self.turn, seq=seq, t_ns=t_ns))
             self.options = options
-        messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
-        new = messages[self.asked :]
         if self.asked and new and new[0].get("role") == "assistant":
             new = new[1:]  # the answer before, recorded as such
-        self.asked = len(messages)
+        self.asked = count
         for message in new:
             self._asked(turn, message, seq, t_ns)
         return turn.before[before:]

@@ -4,19 +4,20 @@ Read from the log are the events that say what happened, not the frames it came 
 its messages cost. What a workflow itself put into its prompts (`variables` of an exchange) stands as its name on both sides.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..recorder.events import Event
+from ..recorder.events import Event, encode
 from ..recorder.exchange import Request, decoder_for, from_text
 from ..recorder.fold import Fold
 from ..recorder.log import EventLog
 from ..recorder.messages import Session
 from ..recorder.partial import events_of
 from ..recorder.sse import FrameParser
-from .items import Conversation, Item, Label, Stream, key_of
+from .items import Conversation, Item, Label, Stream
 from .rules import DEFAULT_RULES, named, path
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
@@ -126,23 +127,25 @@ class Reader:
         data = event.data
         if self.first_exchange is None:
             self.first_exchange, self._span_ns[0] = event, event.t_ns
-        request = Request(data["method"], data["uri"], (), from_text(data["body"]))
-        meaning = DEFAULT_RULES.meaning(request, self._names)
-        body = meaning["body"] if isinstance(meaning["body"], dict) else {"body": meaning["body"]}
-        where = f"{meaning['method']} {path(data['uri'])}"
-        if where != "POST /v1/messages":
-            body = {"request": where} | body
-        conversation = self._going_on(event, where, body, data["attempt"])
+        where = f"{data['method'].upper()} {path(data['uri'])}"
+        body = _object(from_text(data["body"]))
+        messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
+        conversation = self._going_on(event, where, messages, data["attempt"])
         turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
         self._of_exchange[event.seq] = conversation, turn, event
-        return conversation.request(body, seq=event.seq, t_ns=event.t_ns)
+        # A long conversation brings all of itself along each time: only what is new of it is looked at.
+        new = encode(body | {"messages": messages[conversation.asked :]})
+        asked = DEFAULT_RULES.meaning(Request(data["method"], data["uri"], (), new), self._names)["body"]
+        options = {key: value for key, value in asked.items() if key not in ("messages", "stream")}
+        if where != "POST /v1/messages":
+            options = {"request": where} | options
+        return conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
 
-    def _going_on(self, event: Event, where: str, body: Mapping[str, Any], attempt: int) -> Conversation:
+    def _going_on(self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int) -> Conversation:
         """The conversation that a request goes on with, or a new one."""
-        messages = body.get("messages")
-        count = len(messages) if isinstance(messages, list) else 0
-        first = Item.of("prompt", {"content": messages[0]}, 0).key if isinstance(messages, list) and messages else ""
-        root = key_of(where, first)
+        count = len(messages)
+        first = messages[:1] if self._pattern is None else named(messages[:1], self._pattern, self._names)
+        root = Item.of(where, {"first": first}, 0).key
         label = Label(event.step, event.task)
         for conversation in reversed(self._conversations):
             if conversation.label != label:
@@ -269,6 +272,15 @@ class Reader:
         for seq in list(self._of_exchange):
             self._interrupted(seq)
         return tuple(conversation.stream() for conversation in self._conversations)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """The JSON object of a request; any other body stands in one as text."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"body": body.decode("utf-8", "backslashreplace")}
 
 
 def _content(data: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -163,11 +163,12 @@ class RunFold:
         if isinstance(value.get("index"), int):
             block = value["index"]
         if kind == "content_block_start":
-            open_blocks[block] = {"start": at, "raw": []}
+            open_blocks[block] = {"start": at, "raw": [], "size": 0}
         elif kind == "content_block_delta" and block in open_blocks:
             delta = value.get("delta") or {}
             piece = next((delta[key] for key in ("text", "thinking", "partial_json") if isinstance(delta.get(key), str)), "")
             size = len(piece.encode("utf-16-le", "surrogatepass")) // 2
+            open_blocks[block]["size"] += size
             if "partial_json" in delta:
                 open_blocks[block]["raw"].append(piece)
         elif kind == "content_block_stop" and block in open_blocks:
@@ -217,7 +218,7 @@ class RunFold:
         if number is None:
             return None
         if incomplete and (left := self._open.get(number)):
-            block = min(left)
+            block = min([number for number in left if left[number]["size"]] or left)  # an empty one says nothing
             return block, left.pop(block)
         closed = self._closed.get(number)
         return closed.pop(0) if closed else None
