@@ -1,7 +1,7 @@
 """Profiles: what of a request changes from run to run of one program, though the same is asked. Named, and told to the user.
 
 `api` changes nothing: what any client sends counts as it stands. `claude-code` knows Claude Code's own prompts (measured with
-2.1.330): its working directory, home, date and version stamp, the ids of its agents, and where it keeps their output.
+2.1.330): its working directory, home, git status, date and version stamp, the ids of its agents, and where it keeps their output.
 """
 
 import re
@@ -20,6 +20,10 @@ _MEMORY = re.compile(r"`(/[^`\n]*)/\.claude/projects/([^/`\n]+)/memory/?`")
 _STAMPS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<=Primary working directory: )[^\n]+"), "{{cwd}}"),
     (re.compile(r"(?<=Platform: )[^\n]+|(?<=Shell: )[^\n]+|(?<=OS Version: )[^\n]+"), "{{machine}}"),
+    (
+        re.compile(r"(?<=This is the git status at the start of the conversation)\..*?Recent commits:\n(?:[^\n]+\n)*", re.DOTALL),
+        "{{git}}",
+    ),
     (re.compile(r"(?<=Today.s date is )\d{4}-\d\d-\d\d"), "{{date}}"),
     (re.compile(r"(?<=cc_version=)(\d+\.\d+\.\d+)\.\w+"), r"\1"),
     (re.compile(r"/[^\s<>]*/claude-\d+/[^\s<>]*/tasks/[^\s<>]*\.output"), "{{output of a task}}"),

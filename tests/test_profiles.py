@@ -20,7 +20,7 @@ CLAUDE_CODE: Headers = (
 
 def asked(
     cwd: str = "/home/ann/work", home: str = "/home/ann", date: str = "2026-11-22", version: str = "2.1.330.572",
-    agent: str = "a31b219ac95394a3b", duration: int = 435, machine: str = "Linux 6.18.44", prompt: str = "Say hello",
+    agent: str = "a31b219ac95394a3b", duration: int = 435, commits: str = "d3c9e14 one\n", machine: str = "Linux 6.18.44", prompt: str = "Say hello",
     **fields: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A request of Claude Code 2.1.330 after an agent of its own has reported, cut down to what changes."""
@@ -29,6 +29,10 @@ def asked(
     report = (
         f"<task-notification>\n<task-id>{agent}</task-id>\n<output-file>{output}</output-file>\n"
         f"<usage><duration_ms>{duration}</duration_ms></usage>\n</task-notification>"
+    )
+    git = (
+        "# gitStatus\nThis is the git status at the start of the conversation. It will not update.\n\nCurrent branch: main\n\n"
+        f"Git user: ann\n\nStatus:\n(clean)\n\nRecent commits:\n{commits}\nClaude Code attached this."
     )
     surroundings = (
         f"# Environment\n - Primary working directory: {cwd}\n - Platform: linux\n - Shell: bash\n - OS Version: {machine}\n"
@@ -41,7 +45,7 @@ def asked(
             {"type": "text", "text": f"You have a memory at `{home}/.claude/projects/{project}/memory/`. Write to it."},
         ],
         "messages": [
-            {"role": "user", "content": [{"type": "text", "text": prompt}]},
+            {"role": "user", "content": [{"type": "text", "text": git}, {"type": "text", "text": prompt}]},
             {"role": "system", "content": surroundings},
             {
                 "role": "assistant",
@@ -71,6 +75,7 @@ CHANGES = {
     "version stamp": asked(version="2.1.330.cd5"),
     "agent": asked(agent="a649c2e6f9bbc0439"),
     "duration": asked(duration=1234),
+    "commits": asked(commits="e6e58bc two\nd3c9e14 one\n"),
     "machine": asked(machine="Darwin 27.1.0"),
     "user": asked(metadata={"user_id": '{"session_id": "other"}'}),
 }

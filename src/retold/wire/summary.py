@@ -53,7 +53,9 @@ def replayed_line(use: UsedCassette) -> str:
     """`replayed 3 of 4 exchanges from FILE; 1 recorded exchange not played`."""
     left = [exchange for exchange in use.unplayed if exchange.request.method != "HEAD"]
     how = "" if use.profile == "api" else f" (matched as {use.profile})"
-    parts = [f"replayed {len(use.played)} of {plural(len(use.exchanges), 'exchange')} from {use.source}{how}"]
+    parts = [
+        f"replayed {len(use.exchanges) - len(use.unplayed)} of {plural(len(use.exchanges), 'exchange')} from {use.source}{how}"
+    ]
     parts += [note_unplayed(left)] if left else []
     parts += [f"fault {spec} never happened" for spec in use.faults.unused]
     return "; ".join(parts)
