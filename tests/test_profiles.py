@@ -20,7 +20,8 @@ CLAUDE_CODE: Headers = (
 
 def asked(
     cwd: str = "/home/ann/work", home: str = "/home/ann", date: str = "2026-11-22", version: str = "2.1.330.572",
-    agent: str = "a31b219ac95394a3b", duration: int = 435, commits: str = "d3c9e14 one\n", machine: str = "Linux 6.18.44", prompt: str = "Say hello",
+    agent: str = "a31b219ac95394a3b", duration: int = 435, commits: str = "d3c9e14 one\n",
+    machine: str = "Linux 6.18.44", prompt: str = "Say hello",
     **fields: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """A request of Claude Code 2.1.330 after an agent of its own has reported, cut down to what changes."""
