@@ -1,0 +1,283 @@
+"""What the pages say is so: links lead somewhere, code compiles, commands and options exist, tables hold what the code holds."""
+
+import ast
+import inspect
+import re
+import shlex
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import typer.main
+import yaml
+
+import retold
+from retold.cassettes import use_cassette
+from retold.cli import make_app
+from retold.formats import FORMATS
+from retold.handlers import HANDLERS
+from retold.modes import MODES
+from retold.recorder.cassette import _own
+from retold.recorder.erasure import ERASED, PRUNED, REDACTED
+from retold.recorder.events import ENDINGS, Kind
+from retold.recorder.exchange import Exchange
+from retold.recorder.redact import SECRET_HEADERS
+from retold.workflow.load import load_workflow
+from retold.workflow.presets import PRESETS
+from retold.workflow.schema import ClaudeOptions
+from retold.workflow.step_types import STEPS, BaseStep, Workflow
+from tests.conftest import ROOT
+from tests.documents import PAGES, Block, blocks_of, prose_of
+from tests.test_architecture import MODULES, TREES
+
+DOCS = ROOT / "docs"
+COMMANDS: dict[str, Any] = dict(getattr(typer.main.get_command(make_app()), "commands", {}))
+
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"`([^`\n]+)`")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def every_block(*languages: str) -> list[Any]:
+    """Every block in these languages, as parameters of a test."""
+    return [
+        pytest.param(block, id=f"{name_of(page)}:{block.line}")
+        for page in PAGES
+        for block in blocks_of(page)
+        if block.language in languages
+    ]
+
+
+def section(page: str, title: str) -> str:
+    """What stands under a heading, of any level, up to the next of the same level or above."""
+    text = (DOCS / page).read_text("utf-8")
+    found = re.search(rf"^(#+) {re.escape(title)}$(.*?)(?=^#{{1,2}} |^\1 |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found is not None, f"{page} has no section {title!r}"
+    return found[2]
+
+
+def first_column(text: str) -> list[str]:
+    """The code in the first column of the tables in a text."""
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `")]
+    return [name for row in rows for name in _CODE.findall(row)]
+
+
+# Links
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The headings of a page as GitHub names them."""
+    headings = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file names one that is there, every anchor a heading of it."""
+    for target in _LINK.findall(prose_of(page)):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors_of(file), target
+
+
+def test_every_page_is_reachable() -> None:
+    """Each page of docs/ is linked from the README."""
+    linked = set(_LINK.findall((ROOT / "README.md").read_text("utf-8")))
+    assert [page for page in PAGES if page.parent == DOCS and name_of(page) not in linked] == []
+
+
+# Code
+
+
+@pytest.mark.parametrize("block", every_block("python"))
+def test_python_compiles(block: Block) -> None:
+    """What a page shows of Python can be pasted, `await` at the top level included."""
+    compile(block.text, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.parametrize("block", every_block("yaml"))
+def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
+    """YAML can be pasted; what is a whole workflow passes the validator."""
+    said = yaml.safe_load(block.text)
+    if isinstance(said, dict) and "workflow" in said:
+        path = tmp_path / "workflow.yaml"
+        path.write_text(block.text, "utf-8")
+        assert load_workflow(path).workflow.name
+
+
+def commands_of(page: Path) -> Iterator[list[str]]:
+    """Each call of retold in the blocks of shell of a page."""
+    lines = [line for block in blocks_of(page) if block.language == "sh" for line in block.text.splitlines()]
+    for line in lines:
+        call = re.search(r"(?:^|\| *|\$ )(?:[A-Z_]+=\S+ )*(retold .*)", line)
+        if call is not None:
+            yield shlex.split(re.split(r" \| | > | && ", call[1])[0], comments=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_commands_take_what_is_written(page: Path) -> None:
+    """Every command a page shows exists and takes these arguments and options; what the text mentions of one exists too."""
+    for _, name, *arguments in commands_of(page):
+        COMMANDS[name].make_context(name, list(arguments))
+    for name, rest in re.findall(r"`retold ([a-z]+)([^`]*)`", prose_of(page)):
+        known = {option for parameter in COMMANDS[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert set(re.findall(r"(?<=[ \[])--?[a-z][a-z-]*", rest.partition(" -- ")[0])) <= known, name
+
+
+# Tables
+
+
+@pytest.mark.parametrize("name", HANDLERS)
+def test_options_of_handlers(name: str) -> None:
+    """A handler's section names its options, all of them and no others."""
+    text = section("handlers.md", name)
+    named = set(first_column(text)) or {code for code in _CODE.findall(text) if code.startswith("show_")}
+    assert named == set(HANDLERS[name].Options.model_fields)
+
+
+def test_keys_of_workflows() -> None:
+    """The tables of keys are those of the models."""
+    keys = set(first_column(section("workflows.md", "Keys of `workflow`")))
+    assert {key.partition(".")[0] for key in keys} == set(Workflow.model_fields)
+    of_steps = section("workflows.md", "Keys of a step").partition("### ")[0]
+    assert set(first_column(of_steps)) == {*BaseStep.model_fields, "type", "prompt"}
+    assert set(first_column(section("workflows.md", "`claude_options`"))) == set(ClaudeOptions.model_fields)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_step_types(name: str) -> None:
+    """Every step type has its paragraph, which names its keys and those of its configuration."""
+    text = section("workflows.md", "Step types")
+    start = text.index(f"**`{name}`**")
+    paragraph = text[start : text.find("\n**`", start) % len(text)]
+    for key, field in STEPS[name].model_fields.items():
+        if key not in {*BaseStep.model_fields, "type", "prompt"}:
+            assert key in paragraph
+            for inner in getattr(field.annotation, "model_fields", {}):
+                assert inner in paragraph, inner
+
+
+def test_presets() -> None:
+    """The table of presets is the presets."""
+    rows = [
+        line.strip("| ").split(" | ") for line in section("workflows.md", "Step types").splitlines() if line.startswith("| `")
+    ]
+    table = {row[0].strip("`"): row[1:] for row in rows if row[0].strip("`") in PRESETS}
+    assert set(table) == set(PRESETS)
+    for name, (turns, tools, model, retries, timeout) in table.items():
+        preset = PRESETS[name]
+        assert int(turns) == preset["max_turns"]
+        assert tools == (" ".join(preset["allowed_tools"]) or "none")
+        fallback = f", fallback {preset['fallback_model']}" if "fallback_model" in preset else ""
+        assert model == f"{preset.get('model', 'sonnet')}{fallback}"
+        assert retries == f"{preset['retry_config']['max_retries']} {preset['retry_config']['backoff_strategy']}"
+        seconds = preset["timeout_ms"] // 1000
+        assert timeout == (f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s")
+
+
+INTERNAL = {"self", "path", "also", "everywhere", "mode_override", "recordings"}
+"""Parameters of use_cassette that the plugin needs."""
+
+
+def test_arguments_of_use_cassette() -> None:
+    """The table of arguments is the signature's, defaults included where they are plain."""
+    named = set(first_column(section("testing.md", "In a `with` block"))) - set(MODES)
+    parameters = inspect.signature(use_cassette.__init__).parameters
+    assert named == set(parameters) - INTERNAL
+
+
+def test_record_modes() -> None:
+    """Every record mode has its line."""
+    assert set(MODES) <= set(first_column(section("testing.md", "In a `with` block")))
+
+
+def test_options_of_pytest() -> None:
+    """Every option and setting that a page names is the plugin's, and all of them stand in the table."""
+    plugin = (ROOT / "src" / "retold" / "pytest_plugin.py").read_text("utf-8")
+    own = set(re.findall(r'"(--retold-[a-z-]+|retold_[a-z_]+)"', plugin)) - {"retold_cassette"}
+    table = section("testing.md", "With pytest")
+    assert {name for name in own if name not in table} == set()
+    named = {name for page in PAGES for name in re.findall(r"--retold-[a-z]+(?:-[a-z]+)*", page.read_text("utf-8"))}
+    assert named <= own
+
+
+def test_keys_of_cassettes() -> None:
+    """The format's page names every key that is written, and every ending."""
+    keys = set(first_column(section("cassettes.md", "What `retold` holds in each interaction")))
+    exchange = inspect.getsource(_own)
+    written = {*re.findall(r'"(\w+)":', exchange), *re.findall(r'own\["(\w+)"\]', exchange)} - {"type", "message"}
+    assert keys == written
+    text = section("cassettes.md", "What `retold` holds in each interaction")
+    assert [ending for ending in ENDINGS if f"`{ending}`" not in text] == []
+    assert Exchange.__dataclass_fields__["variables"]
+
+
+def test_redacted_headers() -> None:
+    """The page on security names every header whose value is removed."""
+    text = section("security.md", "Removed before anything is written")
+    assert [name for name in SECRET_HEADERS if f"`{name}`" not in text] == []
+
+
+def test_kinds_of_events() -> None:
+    """The architecture names every kind of event that is written."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    assert [kind for kind in get_args(Kind) if f"`{kind}`" not in text] == []
+
+
+def test_schema_of_the_log() -> None:
+    """The page on the schema has every table and view of a new log with its columns, and every kind of event."""
+    with retold.EventLog("log.db") as log:
+        log.start(name="run", mode="live").end("completed")
+    with closing(sqlite3.connect("log.db")) as connection:
+        found = connection.execute("SELECT name, type FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+        columns = {name: [row[1] for row in connection.execute(f"PRAGMA table_info({name})")] for name, _ in found}
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+    views = dict(re.findall(r"^\| `(\w+)` \| `([a-z_ ]+)` \|$", section("schema.md", "Views"), re.MULTILINE))
+    assert {name: text.split() for name, text in views.items()} == {name: columns[name] for name, kind in found if kind == "view"}
+    tables = section("schema.md", "Tables")
+    for name in ("events", "runs", "ledger"):
+        assert first_column(section("schema.md", f"`{name}`")) == columns[name]
+    assert [name for name, kind in found if kind == "table" and f"`{name}`" not in tables] == []
+    assert f"the version of the tables ({version})" in (DOCS / "schema.md").read_text("utf-8")
+    kinds = set(first_column(section("schema.md", "Kinds of events")))
+    assert kinds == {*get_args(Kind), ERASED, REDACTED, PRUNED}
+
+
+def test_formats_of_exports() -> None:
+    """The page on audit names every format of an export."""
+    assert set(FORMATS) <= set(first_column(section("audit.md", "Take out and bring in")))
+
+
+# Messages
+
+
+def literals() -> set[str]:
+    """Every text in the source, as it reads: parts of f-strings each for itself, adjacent strings together."""
+    return {
+        node.value
+        for name in MODULES
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+MESSAGES = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text("utf-8"), re.MULTILINE)
+
+
+def test_messages_are_those_of_the_program() -> None:
+    """Each message that the page explains is one that the program prints: its fixed parts stand in the source."""
+    assert len(MESSAGES) > 30
+    source = "\n".join(literals())
+    wrong = [
+        message for message in MESSAGES for part in message.split("…") if len(part.strip()) > 3 and part.strip() not in source
+    ]
+    assert wrong == []
