@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -100,3 +100,15 @@ def _value(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError:
         return text
+
+
+def test_mode() -> Literal["mock", "live"]:
+    """The mode that `TEST_MODE` asks for; mock where it is not set. Raises InputError for any other."""
+    from ..recorder.errors import InputError
+
+    mode = os.environ.get("TEST_MODE") or "mock"
+    if mode == "live":
+        return "live"
+    if mode == "mock":
+        return "mock"
+    raise InputError(f"unknown TEST_MODE {mode!r}: set it to mock (the default, offline) or live, or unset it.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from .common import Db, Json, print_json
+from .common import Db, Json, print_json, test_mode
 
 PARTS = (
     "anthropic",
@@ -40,7 +40,7 @@ def doctor(json: Json = False, db: Db = None) -> None:
         "versions": _versions(),
         "log": _log(db, problems),
         "cassettes": _cassettes(problems),
-        "live": _live(),
+        "live": _live(problems),
         "problems": problems,
     }
     if json:
@@ -99,11 +99,20 @@ def _cassettes(problems: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _live() -> dict[str, Any]:
+def _live(problems: list[str]) -> dict[str, Any]:
+    from ..recorder.errors import InputError
+    from ..recorder.redact import Redactor
+
+    try:
+        mode: str = test_mode()
+    except InputError as error:
+        problems.append(str(error))
+        mode = "unknown"
+    url = os.environ.get("ANTHROPIC_BASE_URL")
     return {
         "key": next((f"set ({name})" for name in KEYS if os.environ.get(name)), "not set"),
-        "base_url": os.environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com (the default)",
-        "mode": os.environ.get("TEST_MODE") or "mock",
+        "base_url": Redactor().url(url) if url else "https://api.anthropic.com (the default)",
+        "mode": mode,
     }
 
 

@@ -1,14 +1,12 @@
 """retold run: run a workflow, offline from its cassette or live."""
 
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..recorder.errors import InputError
-from .common import Db, Handlers, IdleLimit, Json, TimingOption, handler_specs, note, print_json
+from .common import Db, Handlers, IdleLimit, Json, TimingOption, handler_specs, note, print_json, test_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +47,7 @@ def run(
     from ..workflow.runner import run_workflow
 
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None
-    mode = _mode(live)
+    mode = test_mode() if live is None else "live" if live else "mock"
     with EventLog(db) as log:
         compared = None if check is None else _compared(check, check_ignore or [], log)
         result = run_workflow(
@@ -93,17 +91,6 @@ def _show_unstreamed(result: "RunResult") -> None:
         if not step.streamed and step.error is None and step.status != "skipped":
             print(step.text)
     sys.stdout.flush()  # what follows is about it, also where both go to one file
-
-
-def _mode(live: bool | None) -> Literal["mock", "live"]:
-    if live is not None:
-        return "live" if live else "mock"
-    mode = os.environ.get("TEST_MODE") or "mock"
-    if mode == "live":
-        return "live"
-    if mode == "mock":
-        return "mock"
-    raise InputError(f"unknown TEST_MODE {mode!r}: set it to mock (the default, offline) or live, or unset it.")
 
 
 def _summarise(result: "RunResult") -> None:

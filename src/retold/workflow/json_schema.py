@@ -14,16 +14,33 @@ def json_schema() -> dict[str, Any]:
     `stream_handler_opts` takes the options of any handler; which of them belong to which handler only `validate` can say.
     """
     schema = File.model_json_schema()
-    options = schema["$defs"]["ClaudeOptions"]["properties"]
+    handlers: dict[str, Any] = {}
     known: dict[str, Any] = {}
     for name, handler in HANDLERS.items():
         made = handler.Options.model_json_schema()
         schema["$defs"] |= made.get("$defs", {})
-        for option, said in made["properties"].items():
-            known.setdefault(option, {**said, "description": f"{name}: {' '.join((handler.__doc__ or '').split())}"})
-            known[option].pop("default", None)
+        # What an option requires may stand in stream_handler_opts or in the defaults, so nothing is required here.
+        own = {
+            option: {key: value for key, value in said.items() if key not in ("default", "title")}
+            for option, said in made["properties"].items()
+        }
+        handlers[name] = {**_mapping(own), "description": " ".join((handler.__doc__ or "").split())}
+        for option, said in own.items():
+            known.setdefault(option, {**said, "description": "Of"})
+            known[option]["description"] += f" {name}"
+    spec = {"anyOf": [{"enum": list(HANDLERS)}, {**_mapping(handlers), "minProperties": 1}]}
+    options = schema["$defs"]["ClaudeOptions"]["properties"]
+    options["stream_handler"] = {
+        "description": "A handler by name, {name: options}, or a list of such.",
+        "anyOf": [*spec["anyOf"], {"type": "array", "items": spec, "minItems": 1}, {"type": "null"}],
+    }
     options["stream_handler_opts"] = {
         "description": "Options of the handlers that stream_handler names.",
-        "anyOf": [{"type": "object", "properties": known, "additionalProperties": False}, {"type": "null"}],
+        "anyOf": [_mapping(known), {"type": "null"}],
     }
     return {"$schema": DIALECT, "$id": "retold-workflow.schema.json", **schema, "title": "retold workflow"}
+
+
+def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
+    """A mapping, or nothing, of these keys alone."""
+    return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
