@@ -245,6 +245,9 @@ def test_a_thousand_messages_with_one_percent_of_edits() -> None:
     assert len(changed) == len(found.differences) == 12
     assert all("the [-quick-]{+slow+} brown fox" in part for part in told(found).split("\n\n")[1:-1])
     assert as_text(found).endswith("12 differences: 12 changed; 988 items the same")
+    assert found.as_dict()["streams"] == [{"stream": "", "equal": 988, "changed": 12, "added": 0, "removed": 0, "moved": 0}]
+    rows = diff_data(found)["streams"][0]["rows"]
+    assert [row["k"] for row in rows if row["k"] != "equal"] == ["changed"] * 12
 
 
 def test_a_total_rewrite_is_removed_and_added() -> None:

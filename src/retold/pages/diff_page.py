@@ -70,6 +70,8 @@ def shown(item: Item) -> str:
     """All that a person may want to read of an item."""
     if item.kind in WHOLE:
         return item.text
+    if item.kind == "answer":
+        return ", ".join(f"{key} {_json(value)}" for key, value in item.value.items() if value is not None)
     return _json(item.value.get("input") if item.kind == "tool_use" else item.value)
 
 

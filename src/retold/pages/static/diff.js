@@ -56,7 +56,7 @@ function drawRow(number) {
 const blocks = []; // [from, to, folded]
 function layOut() {
   const near = new Uint8Array(rows.length + 1);
-  for (const number of different) for (let at = Math.max(0, number - KEPT); at <= Math.min(rows.length - 1, number + KEPT); at++) near[at] = 1;
+  for (const number of different) for (let at = Math.max(0, number - KEPT); at <= Math.min(rows.length - 1, number + KEPT); at++) if (rows[at].stream === rows[number].stream) near[at] = 1;
   let from = 0;
   for (let at = 1; at <= rows.length; at++) {
     const last = at === rows.length;
