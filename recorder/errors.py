@@ -12,8 +12,9 @@ RetoldError                 exit 1
 └── MissError               exit 3   a request that no recorded exchange answers
 """
 
+import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 
 class Problem(NamedTuple):
@@ -22,6 +23,9 @@ class Problem(NamedTuple):
     line: int
     column: int
     message: str
+
+
+E = TypeVar("E", bound="RetoldError")
 
 
 class RetoldError(Exception):
@@ -88,3 +92,14 @@ class LogFolderWarning(UserWarning):
 
 class RecordingLostWarning(UserWarning):
     """A run goes on that is not recorded any further, because its log cannot be written (`on_failure="go_on"`)."""
+
+
+def for_sdk(error: E) -> E:
+    """An error that the `anthropic` SDK passes on at once: it wraps and retries every error but its own kind."""
+    sdk = sys.modules.get("anthropic")
+    if sdk is None or isinstance(error, sdk.AnthropicError):
+        return error
+    kind = type(error)
+    both = type(kind.__name__, (kind, sdk.AnthropicError), {"__module__": "retold", "__doc__": kind.__doc__})
+    made: E = both(str(error))
+    return made

@@ -22,6 +22,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from .capture import Capture
+from .errors import LogError, for_sdk
 from .exchange import Request
 
 Send = Callable[[Any], Any]
@@ -173,9 +174,15 @@ class Recorder:
     def __init__(self, begin: Callable[[Request], Capture]) -> None:
         self._begin = begin
 
+    def _started(self, request: Any) -> Capture:
+        try:
+            return self._begin(to_request(request))
+        except LogError as error:  # the SDK would send it again and call it a connection error
+            raise for_sdk(error) from None
+
     def handle(self, request: Any, send: Send) -> Any:
         request.read()
-        capture = self._begin(to_request(request))
+        capture = self._started(request)
         try:
             response = send(request)
         except BaseException as error:
@@ -189,7 +196,7 @@ class Recorder:
 
     async def handle_async(self, request: Any, send: SendAsync) -> Any:
         await request.aread()
-        capture = self._begin(to_request(request))
+        capture = self._started(request)
         try:
             response = await send(request)
         except BaseException as error:

@@ -3,14 +3,13 @@
 `Replayer` is an interceptor for the patched transports; `ReplayTransport` is a transport to give to a client explicitly.
 """
 
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
 
-from ..recorder.errors import MissError
+from ..recorder.errors import MissError, for_sdk
 from ..recorder.exchange import Exchange
 from ..recorder.tee import Send, SendAsync, library_of, stream_class, to_request
 from .matcher import Matcher
@@ -70,16 +69,6 @@ class ReplayTransport(Replayer, httpx2.BaseTransport, httpx2.AsyncBaseTransport)
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response: httpx2.Response = await self.handle_async(request)
         return response
-
-
-def for_sdk(miss: MissError) -> MissError:
-    """A miss that the `anthropic` SDK passes on at once: it wraps and retries every error but its own kind."""
-    sdk = sys.modules.get("anthropic")
-    if sdk is None:
-        return miss
-    both = type("MissError", (MissError, sdk.AnthropicError), {"__module__": "retold", "__doc__": MissError.__doc__})
-    error: MissError = both(str(miss))
-    return error
 
 
 class RecordedStream:

@@ -16,7 +16,7 @@ from retold.recorder.log import EventLog
 from tests.conftest import ROOT
 from tests.e2e import in_this_process
 from tests.messages_server import MessagesServer, Reply, text
-from tests.tape import Tape, consume_sync
+from tests.tape import ASK, Tape, consume_sync
 
 FRAMES = 4000
 
@@ -54,6 +54,7 @@ def streaming() -> Iterator[MessagesServer]:
 
 def test_a_full_disk_stops_the_application_and_loses_nothing(small_disk: Path) -> None:
     """The default: the stream ends in a LogError that says so; what was seen before is in the log, whose chains hold."""
+    large = {**ASK, "system": "x" * 300_000}
     with EventLog(small_disk / "log.db") as log:
         tape = Tape(log)
         with streaming() as server, tape.on():
@@ -61,8 +62,10 @@ def test_a_full_disk_stops_the_application_and_loses_nothing(small_disk: Path) -
                 seen = consume_sync(server.url)
                 if seen.error is not None:
                     break
-        assert seen.error is not None
-        assert seen.error.endswith("LogError") or "Connection" in seen.error, seen.error
+            assert seen.error == "retold.LogError"
+            requests = len(server.requests)
+            assert consume_sync(server.url, retries=2, body=large).error == "retold.LogError"
+            assert len(server.requests) == requests  # nothing is sent that cannot be recorded, and nothing is sent again
         with pytest.raises(LogError, match=r"disk is full.*What was written before is safe"):
             tape.writer.append(Entry("frame", b"x" * 200_000))
     assert verify(EventLog(small_disk / "log.db")).findings == []

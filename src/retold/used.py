@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from .modes import ENVIRONMENT, RecordMode, in_ci
 from .recorder.capture import Capture, Place
 from .recorder.cassette import read_cassette, write_cassette
-from .recorder.errors import BlockedError, CassetteError, CassetteMissing, MissError
+from .recorder.errors import BlockedError, CassetteError, CassetteMissing, MissError, for_sdk
 from .recorder.events import Entry, encode
 from .recorder.exchange import Exchange, Request, header
 from .recorder.log import EventLog
@@ -28,7 +28,7 @@ from .replay.drift import drift_between
 from .replay.faults import Faults, Telling, whole
 from .replay.matcher import Matcher
 from .replay.profiles import Profile, profile_of
-from .replay.transport import Replayer, for_sdk
+from .replay.transport import Replayer
 from .settings import Settings
 
 __tracebackhide__ = True
