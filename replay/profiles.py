@@ -17,19 +17,23 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 _WORKING_DIRECTORY = re.compile(r"Primary working directory: (/[^\n]+)")
 _MEMORY = re.compile(r"`(/[^`\n]*)/\.claude/projects/([^/`\n]+)/memory/?`")
 
-_STAMPS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?<=Primary working directory: )[^\n]+"), "{{cwd}}"),
-    (re.compile(r"(?<=Platform: )[^\n]+|(?<=Shell: )[^\n]+|(?<=OS Version: )[^\n]+"), "{{machine}}"),
+_AGENT = re.compile(r"agentId: (a[0-9a-f]{8,32})\b|<task-id>([\w-]{6,64})</task-id>")
+
+# What to look for first (a request may hold megabytes of files), the pattern that begins with it, and what stands for it.
+_STAMPS: tuple[tuple[str, re.Pattern[str], str], ...] = (
+    ("Primary working directory: ", re.compile(r"(Primary working directory: )[^\n]+"), r"\1{{cwd}}"),
+    (" - OS Version: ", re.compile(r"( - (?:Platform|Shell|OS Version): )[^\n]+"), r"\1{{machine}}"),
     (
-        re.compile(r"(?<=This is the git status at the start of the conversation)\..*?Recent commits:\n(?:[^\n]+\n)*", re.DOTALL),
-        "{{git}}",
+        "This is the git status at the start",
+        re.compile(r"(This is the git status at the start).*?Recent commits:\n(?:[^\n]+\n)*", re.DOTALL),
+        r"\1{{git}}",
     ),
-    (re.compile(r"(?<=Today.s date is )\d{4}-\d\d-\d\d"), "{{date}}"),
-    (re.compile(r"(?<=cc_version=)(\d+\.\d+\.\d+)\.\w+"), r"\1"),
-    (re.compile(r"/[^\s<>]*/claude-\d+/[^\s<>]*/tasks/[^\s<>]*\.output"), "{{output of a task}}"),
-    (re.compile(r"(?<=<task-id>)[^<]+(?=</task-id>)|\ba[0-9a-f]{16}\b"), "{{agent}}"),
-    (re.compile(r"(?<=<duration_ms>)\d+(?=</duration_ms>)"), "{{duration}}"),
+    ("s date is ", re.compile(r"(Today.s date is )\d{4}-\d\d-\d\d"), r"\1{{date}}"),
+    ("cc_version=", re.compile(r"(cc_version=\d+\.\d+\.\d+)\.\w+"), r"\1"),
+    ("<duration_ms>", re.compile(r"(<duration_ms>)\d+(?=</duration_ms>)"), r"\1{{duration}}"),
 )
+_OUTPUT = re.compile(r"/claude-\d+/[^\s<>]{1,400}/tasks/[^\s<>/]{1,100}\.output")
+_BEFORE_A_PATH = frozenset(" \t\n<>\"'`(")
 
 
 def check_profile(name: str) -> Profile:
@@ -56,19 +60,25 @@ def normalised(body: Any) -> Any:
         return body
     places: dict[str, str] = {}
     for text in _texts(body):
-        if (match := _WORKING_DIRECTORY.search(text)) is not None:
+        if "Primary working directory: " in text and (match := _WORKING_DIRECTORY.search(text)) is not None:
             places |= {match[1]: "{{cwd}}", re.sub(r"[^A-Za-z0-9]", "-", match[1]): "{{project}}"}
-        if (match := _MEMORY.search(text)) is not None:
+        if "/.claude/projects/" in text and (match := _MEMORY.search(text)) is not None:
             places |= {match[1]: "{{home}}", match[2]: "{{project}}"}
+        if "agentId: " in text or "<task-id>" in text:
+            places |= {match[1] or match[2]: "{{agent}}" for match in _AGENT.finditer(text)}
     # The longest first: the working directory may be in the home. One letter (`/`) names no place.
-    names = [re.escape(place) for place in sorted(places, key=len, reverse=True) if len(place) > 1]
-    pattern = re.compile(rf"(?:{'|'.join(names)})(?![\w-])") if names else None
+    names = [place for place in sorted(places, key=len, reverse=True) if len(place) > 1]
+    pattern = re.compile(rf"(?:{'|'.join(map(re.escape, names))})(?![\w-])") if names else None
 
     def rewritten(value: Any) -> Any:
         if isinstance(value, str):
-            for stamp, name in _STAMPS:
-                value = stamp.sub(name, value)
-            return value if pattern is None else pattern.sub(lambda match: places[match[0]], value)
+            value = _without_outputs(value)
+            for beginning, stamp, name in _STAMPS:
+                if beginning in value:
+                    value = stamp.sub(name, value)
+            if pattern is not None and any(name in value for name in names):
+                value = pattern.sub(lambda match: places[match[0]], value)
+            return value
         if isinstance(value, list):
             return [rewritten(item) for item in value]
         if isinstance(value, dict):
@@ -76,6 +86,18 @@ def normalised(body: Any) -> Any:
         return value
 
     return rewritten(body)
+
+
+def _without_outputs(text: str) -> str:
+    """A text without the paths of files in which Claude Code keeps what its tasks put out, wherever temporary files are."""
+    parts, end = [], 0
+    for match in _OUTPUT.finditer(text):
+        start = match.start()
+        while start > end and text[start - 1] not in _BEFORE_A_PATH:
+            start -= 1
+        parts += [text[end:start], "{{output of a task}}"]
+        end = match.end()
+    return "".join([*parts, text[end:]]) if parts else text
 
 
 def _blocks(content: Any) -> Any:
