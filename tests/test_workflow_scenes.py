@@ -325,6 +325,19 @@ def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> N
     assert (child.returncode, here.newest().status) == (130, "cancelled")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_output_that_nobody_reads_does_not_keep_a_signal_waiting(here: Folder, number: signal.Signals) -> None:
+    """A pager that is not scrolled lets a handler hang in the middle of a line; the run ends all the same when it is told to."""
+    Path("filling.py").write_text("def go(message):\n    print('stuck' * 100_000, flush=True)\n")
+    child = here.spawn("run", NUMBERS, "--handler", "callback:module=filling,function=go", PYTHONPATH=str(here.path))
+    assert child.stdout is not None
+    assert child.stdout.read(5) == "stuck"
+    wait_until(lambda: bool([*here.log.events(here.newest().run, kinds=("step.ended",))]))
+    child.send_signal(number)
+    assert child.wait(DEADLINE_S) == 128 + number
+    assert here.newest().status == "cancelled"
+
+
 def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     """`sys.exit` in a callback does not end the run, and is named like any other failure."""
     Path("leaving.py").write_text("import sys\n\ndef go(message):\n    sys.exit('enough')\n")

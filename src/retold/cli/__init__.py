@@ -10,8 +10,9 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -111,10 +112,14 @@ def main() -> None:
         print(f"retold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        _leave(128 + signal.SIGINT)
+    except SystemExit as end:
+        if end.code == 128 + signal.SIGINT:  # typer made it of a KeyboardInterrupt
+            _leave(128 + signal.SIGINT)
+        raise
     except BaseException as error:
         if type(error).__name__ == "CancelledError":  # asyncio's, which is not imported for every command
-            sys.exit(128 + signal.SIGTERM)
+            _leave(128 + signal.SIGTERM)
         raise
 
 
@@ -123,6 +128,13 @@ def _asked(arguments: list[str]) -> str | None:
     if "_RETOLD_COMPLETE" in os.environ:
         return None
     return next((argument for argument in arguments if not argument.startswith("-")), "")
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit although a handler may hang, in an output that nobody reads: the interpreter would wait for it to let go of stdout."""
+    if any(thread.name.startswith("retold-") for thread in threading.enumerate()):
+        os._exit(code)
+    sys.exit(code)
 
 
 def _terminated(*_: object) -> None:
