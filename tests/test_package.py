@@ -1,0 +1,87 @@
+"""What ships is what is tested: the wheel holds every file of the packages, and works away from the tree."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_architecture import HOMES, PROJECT
+
+BUILD = "import setuptools.build_meta as backend; print(backend.build_wheel({!r}))"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel, built from a copy of what a build reads; a warning of setuptools is an error."""
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    links = ("recorder", "replay", "handlers")  # under src/retold, for type checkers only; not in a source distribution
+    for folder in (*links, "src"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", *(links if folder == "src" else ()))
+        shutil.copytree(ROOT / folder, tree / folder, ignore=ignored)
+    for file in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / file, tree)
+    command = [sys.executable, "-W", "error::setuptools.SetuptoolsDeprecationWarning", "-c", BUILD.format(str(out))]
+    done = subprocess.run(command, cwd=tree, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "would be ignored" not in done.stdout + done.stderr
+    with zipfile.ZipFile(out / done.stdout.splitlines()[-1]) as shipped:
+        yield shipped
+
+
+def test_every_file_of_the_packages_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
+    """A module, template, style or script that is not listed is silently missing for everybody who did not clone."""
+    expected = set()
+    for package, home in HOMES.items():
+        for folder, inner, files in os.walk(home):
+            inner[:] = [name for name in inner if name != "__pycache__"]
+            at = Path(*package.split("."), Path(folder).relative_to(home))
+            expected |= {str(at / file) for file in files if not file.endswith((".pyc", ".pyo"))}
+    shipped = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    assert shipped == expected
+
+
+def test_metadata(wheel: zipfile.ZipFile) -> None:
+    """Who installs it gets the command, the pytest plugin, the licence and the README."""
+    (info,) = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
+    metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
+    assert (metadata["Name"], metadata["Version"]) == ("retold", PROJECT["project"]["version"])
+    assert metadata["License-Expression"] == "MIT"
+    assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text("utf-8").strip()
+    assert f"{info}/licenses/LICENSE" in wheel.namelist()
+    entries = wheel.read(f"{info}/entry_points.txt").decode().split("\n")
+    assert {"retold = retold.cli:main", "retold = retold.pytest_plugin"} <= set(entries)
+    # No test or tool of ours is asked of a user.
+    needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert [line for line in needed if line.startswith(("pytest", "vcrpy", "mypy", "ruff"))] == []
+
+
+def test_the_wheel_works_away_from_the_tree(wheel: zipfile.ZipFile, environment: dict[str, str]) -> None:
+    """Installed into an empty folder it runs a workflow, and has what pages are made of."""
+    wheel.extractall("site")
+    shutil.copytree(ROOT / "cassettes", "cassettes")
+    shutil.copytree(ROOT / "examples", "examples")
+
+    def retold(*args: str) -> str:
+        environ = environment | {"PYTHONPATH": str(Path("site").absolute())}
+        command = [sys.executable, "-m", "retold", *args]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert retold("--version") == f"retold {PROJECT['project']['version']}\n"
+    assert retold("run", "examples/clean_streaming_numbers.yaml").startswith("=== clean_streaming_numbers: count ===\n")
+    page = retold("export", "last", "--format", "html")
+    assert page.startswith("<!doctype html>")
+    assert (ROOT / "src" / "retold" / "pages" / "static" / "run.js").read_text("utf-8")[:200] in page
+    traced = subprocess.run(
+        [sys.executable, "-c", "import retold, retold.recorder; print(retold.__file__, retold.recorder.__file__)"],
+        env=environment | {"PYTHONPATH": str(Path("site").absolute())}, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert all(path.startswith(str(Path("site").absolute())) for path in traced.stdout.split())
