@@ -166,13 +166,27 @@ class Focus:
             return False
         return not self.only or any(_pattern(name).match(place) for name in self.only)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether it leaves anything out."""
+        return bool(self.ignore or self.only)
+
+    def counts_whole(self, what: str, value: Any) -> bool:
+        """Whether anything of an item counts that only one side has."""
+        return bool(self.part(what, {}, value)) if value else self.counts(what)
+
+    def counts_moved(self, what: str) -> bool:
+        """Whether it counts that an item of a kind stands elsewhere: neither kind nor order may be left out."""
+        left_out = any(_pattern(name).match(word) for name in self.ignore for word in ("order", what))
+        return not left_out and (not self.only or "order" in self.only or self.counts(what))
+
     def part(self, what: str, a: Any, b: Any) -> tuple[Change, ...]:
         """The changes between two values of a kind that count."""
         return tuple(change for found in changes(a, b) for change in self._narrowed(what, found))
 
     def _narrowed(self, what: str, change: Change, depth: int = 0) -> Iterator[Change]:
         """A change of a whole object counts as far as its parts do."""
-        if not self.ignore and not self.only:
+        if not self.chooses:
             yield change
             return
         value = change.a if change.kind == "removed" else change.b

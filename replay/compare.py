@@ -30,7 +30,10 @@ TIMES = frozenset({"duration_ms", "ttft_ms"})
 
 
 class Row(NamedTuple):
-    """A line of the alignment: two items that are one and the same, or changed, or an item that only one side has."""
+    """A line of the alignment: two items that are one and the same, or changed, or an item that only one side has.
+
+    `counts` is False where all of it was chosen not to.
+    """
 
     a: Item | None
     b: Item | None
@@ -40,7 +43,7 @@ class Row(NamedTuple):
 
     @property
     def kind(self) -> Literal["equal", "changed", "added", "removed", "moved"]:
-        """What the row says. A row that does not count is shown as equal where both sides are there."""
+        """What the row says."""
         if self.moved:
             return "moved"
         if self.a is None:
@@ -111,9 +114,9 @@ class Pair:
 
     @property
     def counted(self) -> dict[str, int]:
-        """How many rows say what."""
-        found = Counter(row.kind for row in self.rows)
-        return {kind: found[kind] for kind in ("equal", "changed", "added", "removed", "moved")}
+        """How many rows say what; `ignored` are those that were chosen not to count."""
+        found = Counter(row.kind if row.counts else "ignored" for row in self.rows)
+        return {kind: found[kind] for kind in ("equal", "changed", "added", "removed", "moved", "ignored")}
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[Row]:
         side = "a" if row.b is None else "b" if row.a is None else ""
         if side and left[side][row.item.key] > 0:
             left[side][row.item.key] -= 1
-            yield Row(row.a, row.b, moved=True, counts=focus.counts("order"))
+            yield Row(row.a, row.b, moved=True, counts=focus.counts_moved(row.item.kind))
         else:
             yield row
 
@@ -288,7 +291,7 @@ def _alike(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
 
 def _unpaired(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
     """Items without a partner; those that are equal but for what is ignored have found one after all."""
-    if not (focus.ignore or focus.only) or not a or not b:
+    if not focus.chooses:
         return [*(Row(item, None) for item in a), *(Row(None, item) for item in b)]
     rows: list[Row] = []
     for op in script([focus.key(item.kind, item.value) for item in a], [focus.key(item.kind, item.value) for item in b]):
@@ -296,7 +299,8 @@ def _unpaired(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
         if op.tag == "equal":
             rows += [Row(i, j) for i, j in zip(one, other, strict=True)]
         else:
-            rows += [*(Row(item, None) for item in one), *(Row(None, item) for item in other)]
+            rows += [Row(item, None, counts=focus.counts_whole(item.kind, item.value)) for item in one]
+            rows += [Row(None, item, counts=focus.counts_whole(item.kind, item.value)) for item in other]
     return rows
 
 
@@ -313,12 +317,11 @@ def _differences(pair: Pair, focus: Focus) -> Iterator[Difference]:
         what = row.item.kind
         if row.moved:
             follows = what == "tool_result" and row.item.volatile.get("tool_use_id") in moved_uses
-            if row.b is None and row.counts and focus.counts(what) and not follows:  # said once, where it was
+            if row.b is None and row.counts and not follows:  # said once, where it was
                 yield Difference("moved", what, pair.label, row.a, places[row.item.key].popleft())
         elif row.a is None or row.b is None:
-            kind: DifferenceKind = "added" if row.a is None else "removed"
-            if focus.part(what, {}, row.item.value) or (focus.counts(what) and not row.item.value):
-                yield Difference(kind, what, pair.label, row.a, row.b)
+            if row.counts:
+                yield Difference("added" if row.a is None else "removed", what, pair.label, row.a, row.b)
         else:
             if row.changes:
                 yield Difference("changed", what, pair.label, row.a, row.b, row.changes)

@@ -122,7 +122,11 @@ def test_a_swapped_order_of_parallel_tools() -> None:
     found = compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]))
     assert words(found) == [("moved", "tool_use")]
     assert "turn 1, tool call" in told(found)
-    assert compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]), ignore=["order"]).same
+    for ignored in ("order", "tool_use"):
+        left_out = compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]), ignore=[ignored, "tool_result"])
+        assert left_out.same
+        assert left_out.pairs[0].counted["ignored"] == 4
+    assert words(compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]), only=["tool_use"])) == [("moved", "tool_use")]
 
 
 def test_results_that_arrive_in_another_order_are_the_same() -> None:
@@ -245,7 +249,9 @@ def test_a_thousand_messages_with_one_percent_of_edits() -> None:
     assert len(changed) == len(found.differences) == 12
     assert all("the [-quick-]{+slow+} brown fox" in part for part in told(found).split("\n\n")[1:-1])
     assert as_text(found).endswith("12 differences: 12 changed; 988 items the same")
-    assert found.as_dict()["streams"] == [{"stream": "", "equal": 988, "changed": 12, "added": 0, "removed": 0, "moved": 0}]
+    assert found.as_dict()["streams"] == [
+        {"stream": "", "equal": 988, "changed": 12, "added": 0, "removed": 0, "moved": 0, "ignored": 0}
+    ]
     rows = diff_data(found)["streams"][0]["rows"]
     assert [row["k"] for row in rows if row["k"] != "equal"] == ["changed"] * 12
 

@@ -48,6 +48,7 @@ def _row(row: Row) -> dict[str, Any]:
     found: dict[str, Any] = {"k": row.kind, "of": row.item.kind, "name": noun(row.item.kind, row.item)}
     found |= {"a": row.a.turn} if row.a is not None else {}
     found |= {"b": row.b.turn} if row.b is not None else {}
+    found |= {} if row.counts else {"ignored": True}
     if row.kind != "changed" or row.a is None or row.b is None:
         return found | {"text": shown(row.item)}
     if row.item.kind in WHOLE and len(row.a.text) + len(row.b.text) <= MAX_WOVEN_CHARS:

@@ -4,7 +4,7 @@ const KEPT = 2; // equal rows that stay in view before and after a difference
 // All rows in the order of the page, streams one after the other.
 const rows = [];
 data.streams.forEach((stream, number) => stream.rows.forEach((row) => rows.push({ ...row, stream: number })));
-const different = rows.flatMap((row, number) => (row.k === "equal" ? [] : [number]));
+const different = rows.flatMap((row, number) => (row.k === "equal" || row.ignored ? [] : [number]));
 
 let wanted = "";
 function woven(stretches, side) {
@@ -46,7 +46,7 @@ function drawRow(number) {
   const row = rows[number];
   const turns = row.a === undefined ? `turn ${row.b}` : row.b === undefined || row.a === row.b ? `turn ${row.a}` : `turn ${row.a} | ${row.b}`;
   const element = el("div", { class: `row ${row.k}`, role: "group", tabindex: "-1" },
-    el("h3", {}, ...textNodes(`${turns}, ${row.name}`), row.k === "equal" ? null : el("span", { class: `chip ${row.k === "removed" ? "bad" : row.k === "added" ? "good" : "busy"}` }, TELL[row.k])),
+    el("h3", {}, ...textNodes(`${turns}, ${row.name}`), row.k === "equal" ? null : el("span", { class: `chip ${row.k === "removed" ? "bad" : row.k === "added" ? "good" : "busy"}` }, TELL[row.k] + (row.ignored ? ", ignored" : ""))),
     cell(row, "a"), cell(row, "b"));
   return element;
 }
