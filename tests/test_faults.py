@@ -168,6 +168,16 @@ def test_an_error_event_reaches_the_sdk_as_one(tmp_path: Path) -> None:
         ask("a")
 
 
+def test_a_fault_that_never_happened_is_warned_about(tmp_path: Path) -> None:
+    """A test of an error that did not occur proves nothing."""
+    path = record(tmp_path / "c.yaml", "a")
+    with (
+        pytest.warns(retold.FaultWarning, match="cut@frame=99 never happened"),
+        retold.use_cassette(path, faults=["cut@frame=99"]),
+    ):
+        ask("a")
+
+
 def test_a_rate_limit_says_how_long_to_wait(tmp_path: Path) -> None:
     path = record(tmp_path / "c.yaml", "a")
     with (

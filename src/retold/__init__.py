@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .replay.timing import Timing as Timing
     from .used import DriftWarning as DriftWarning
     from .used import ExpiredWarning as ExpiredWarning
+    from .used import FaultWarning as FaultWarning
     from .used import UsedCassette as UsedCassette
     from .workflow.results import RunResult as RunResult
     from .workflow.results import StepResult as StepResult
@@ -66,7 +67,7 @@ _HOMES = {
     "replay.compare": ("Comparison", "Difference"),
     "replay.timing": ("Timing",),
     "cassettes": ("use_cassette",),
-    "used": ("DriftWarning", "ExpiredWarning", "UsedCassette"),
+    "used": ("DriftWarning", "ExpiredWarning", "FaultWarning", "UsedCassette"),
     "workflow.results": ("RunResult", "StepResult", "TaskResult"),
     "workflow.runner": ("run_workflow",),
 }

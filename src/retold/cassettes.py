@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -25,7 +26,7 @@ from .recorder.tee import intercepted
 from .replay.rules import DEFAULT_IGNORE, Predicate, Rules
 from .replay.timing import Timing, parse_duration_ns
 from .settings import BeforeRecord, OnExpired, Settings
-from .used import UsedCassette
+from .used import FaultWarning, UsedCassette
 
 _AGE_DAYS = re.compile(r"(\d+)\s*(d|w)")
 
@@ -165,6 +166,8 @@ class use_cassette:
             self._stack.close()
         finally:
             used.close(kept=error is None, error=error)
+        if error is None and used.faults.unused:
+            warnings.warn(f"fault {' and '.join(used.faults.unused)} never happened", FaultWarning, stacklevel=2)
 
     async def __aenter__(self) -> UsedCassette:
         return self.__enter__()

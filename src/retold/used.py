@@ -39,6 +39,10 @@ class ExpiredWarning(UserWarning):
     """A cassette is older than its `max_age`."""
 
 
+class FaultWarning(UserWarning):
+    """A fault that was asked for never happened: no such call came, or no stream had so many frames."""
+
+
 class DriftWarning(UserWarning):
     """In mode verify: the API no longer answers as it was recorded."""
 
