@@ -155,7 +155,7 @@ async def _robust(running: Running, unit: Unit, config: RobustConfig, done: Step
             again = outcome.failure in config.retry_conditions or "any" in config.retry_conditions
             if outcome.error is None or not again or len(outcomes) > config.max_retries:
                 break
-            await _pause(running, conversation, config, outcome, len(outcomes))
+            await _pause(running, unit, conversation, config, outcome, len(outcomes))
         if outcome.error is not None and config.fallback_action == "simplified_prompt":
             options = unit.options.model_copy(update={"allowed_tools": [], "max_turns": 1})
             _, outcome = await _attempt(running, replace(unit, options=options), api, tools, limit_ms)
@@ -168,12 +168,15 @@ async def _attempt(running: Running, unit: Unit, api: Api, tools: Tools, limit_m
     return conversation, await running.hold(conversation, api, tools, limit_ms)
 
 
-async def _pause(running: Running, conversation: Conversation, config: RobustConfig, outcome: Outcome, attempt: int) -> None:
+async def _pause(
+    running: Running, unit: Unit, conversation: Conversation, config: RobustConfig, outcome: Outcome, attempt: int
+) -> None:
     """Say that there will be another attempt, and wait; a recording has the pauses in its own times."""
     wait_s = delay_s(config, attempt)
     said = {"attempt": attempt, "max_retries": config.max_retries, "retry_delay_ms": round(wait_s * 1000), "error": outcome.error}
     conversation.say(conversation.session.system("step_retry", said))
-    running.notify(f"attempt {attempt} of {config.max_retries + 1} failed: {outcome.error}; again in {wait_s:.1f} s")
+    if not unit.options.async_streaming:  # else its handler says so
+        running.notify(f"attempt {attempt} of {config.max_retries + 1} failed: {outcome.error}; again in {wait_s:.1f} s")
     if running.recording is None:
         await asyncio.sleep(wait_s)
 
