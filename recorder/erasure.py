@@ -17,6 +17,7 @@ from typing import Any
 
 from .events import Entry, encode
 from .log import EventLog
+from .relisting import relist_run
 from .rows import to_column
 from .writer import RunWriter
 
@@ -93,17 +94,9 @@ def replace_payloads(log: EventLog, writer: RunWriter, run: str, payloads: Seque
                 "UPDATE events SET payload = ? WHERE run = ? AND seq = ?", [(to_column(data), run, seq) for seq, data in part]
             )
             connection.execute("DELETE FROM erasing")
+            relist_run(connection, run)
 
         log.amend(writer, Entry(kind, encode(said)), change)
-
-
-def forget_line(log: EventLog, writer: RunWriter, run: str, *, name: str | None, error: str | None) -> None:
-    """The line of a run in the listing says what its events say after an erasure."""
-
-    def change(connection: sqlite3.Connection) -> None:
-        connection.execute("UPDATE runs SET name = ifnull(?, name), error = ? WHERE run = ?", (name, error, run))
-
-    log.amend(writer, Entry("run.listed", encode({"run": run})), change)
 
 
 def prune_run(log: EventLog, writer: RunWriter, run: str) -> None:

@@ -279,6 +279,8 @@ class EventLog:
 
     def _write_interrupted(self, connection: sqlite3.Connection, run: str) -> None:
         last = self._row(connection, run)
+        if last is None:
+            return  # a line that another program wrote: there is no such run
         writer = RunWriter(self, run, "")
         writer.moved_past([last])
         counts = count(connection, run)
@@ -393,6 +395,6 @@ class EventLog:
         except sqlite3.Error as error:
             raise LogError(f"cannot read the log {self.path}: {error}.") from error
 
-    def _row(self, connection: sqlite3.Connection, run: str) -> Event:
-        query = f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
-        return to_event(connection.execute(query, (run,)).fetchone())
+    def _row(self, connection: sqlite3.Connection, run: str) -> Event | None:
+        row = connection.execute(f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", (run,)).fetchone()
+        return None if row is None else to_event(row)

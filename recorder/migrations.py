@@ -117,13 +117,47 @@ AUDIT_RUNS = """
 CREATE INDEX audit_runs ON runs (id, run) WHERE mode = 'audit';
 """
 
+OVER_FOREIGN_ROWS = """
+DROP VIEW messages;
+DROP VIEW exchanges;
+DROP VIEW usage;
+CREATE VIEW messages AS
+SELECT run, seq, t_ns, wall_ns, step, task, exchange,
+       json_extract(payload, '$.type') AS type, json_extract(payload, '$.subtype') AS subtype, payload AS message
+FROM events WHERE kind = 'message' AND kind <> 'frame' AND json_valid(payload);
+
+CREATE VIEW exchanges AS
+SELECT s.run, s.exchange, s.step, s.task, s.wall_ns AS started_ns, e.t_ns - s.t_ns AS duration_ns,
+       json_extract(s.payload, '$.method') AS method, json_extract(s.payload, '$.uri') AS uri,
+       json_extract(s.payload, '$.call') AS call, json_extract(s.payload, '$.attempt') AS attempt,
+       json_extract(e.payload, '$.ending') AS ending, json_extract(e.payload, '$.status') AS status,
+       json_extract(e.payload, '$.model') AS model, json_extract(e.payload, '$.stop_reason') AS stop_reason,
+       json_extract(e.payload, '$.frames') AS frames, json_extract(e.payload, '$.bytes') AS bytes
+FROM events s LEFT JOIN events e
+  ON e.run = s.run AND e.exchange = s.exchange AND e.kind = 'exchange.ended' AND e.kind <> 'frame' AND e.seq > s.seq
+ AND json_valid(e.payload)
+WHERE s.kind = 'exchange.started' AND s.kind <> 'frame' AND json_valid(s.payload);
+
+CREATE VIEW usage AS
+SELECT run, exchange, step, task, wall_ns, json_extract(payload, '$.model') AS model,
+       json_extract(payload, '$.usage.input_tokens') AS input_tokens,
+       json_extract(payload, '$.usage.output_tokens') AS output_tokens,
+       json_extract(payload, '$.usage.cache_creation_input_tokens') AS cache_creation_input_tokens,
+       json_extract(payload, '$.usage.cache_read_input_tokens') AS cache_read_input_tokens,
+       json_extract(payload, '$.cost_usd') AS cost_usd
+FROM events
+WHERE kind = 'exchange.ended' AND kind <> 'frame' AND json_valid(payload) AND json_extract(payload, '$.usage') IS NOT NULL;
+"""
+"""A row that another program wrote and whose payload is no JSON made every query of a view fail."""
+
 TOOL_USES = """
 CREATE VIEW tool_uses AS
 SELECT e.run, e.seq, e.t_ns, e.wall_ns, e.step, e.task, e.exchange, json_extract(b.value, '$.id') AS id,
        json_extract(b.value, '$.name') AS name, json_extract(b.value, '$.input') AS input
-FROM events e, json_each(e.payload, '$.message.content') b
-WHERE e.kind = 'message' AND e.kind <> 'frame' AND json_extract(e.payload, '$.type') = 'assistant'
-  AND json_type(e.payload, '$.message.content') = 'array'
+FROM (
+    SELECT *, iif(json_valid(payload), payload, '{}') AS message FROM events WHERE kind = 'message' AND kind <> 'frame'
+) e, json_each(e.message, '$.message.content') b
+WHERE json_extract(e.message, '$.type') = 'assistant' AND json_type(e.message, '$.message.content') = 'array'
   AND b.type = 'object' AND json_extract(b.value, '$.type') IN ('tool_use', 'server_tool_use', 'mcp_tool_use');
 """
 
@@ -138,8 +172,8 @@ def m001_log(db: Database) -> None:
 
 @migrations()
 def m002_ledger(db: Database) -> None:
-    """Runs are chained to each other, payloads can be erased, tool uses have a view."""
-    for statements in (LEDGER, ERASING, AUDIT_RUNS, TOOL_USES):
+    """Runs are chained to each other, payloads can be erased, tool uses have a view, views stand foreign rows."""
+    for statements in (LEDGER, ERASING, AUDIT_RUNS, OVER_FOREIGN_ROWS, TOOL_USES):
         _script(db, statements)
     for (run,) in db.execute("SELECT run FROM runs ORDER BY id").fetchall():
         ends = "SELECT kind, seq, hash FROM events WHERE run = ? ORDER BY seq"

@@ -31,6 +31,15 @@ def relist(connection: sqlite3.Connection) -> None:
         connection.execute(insert, (run, name, mode, status, first[2], ended_ns, *counts, ended.get("error")))
 
 
+def relist_run(connection: sqlite3.Connection, run: str) -> None:
+    """The line of one run says what its first and last event say, after one of them was erased."""
+    ends = "SELECT payload FROM events WHERE run = ? AND kind = ? AND kind <> 'frame' ORDER BY seq LIMIT 1"
+    for column, kind in (("name", "run.started"), ("error", "run.ended")):
+        row = connection.execute(ends, (run, kind)).fetchone()
+        if row is not None:
+            connection.execute(f"UPDATE runs SET {column} = ? WHERE run = ?", (_object(row[0]).get(column), run))
+
+
 def runs_with_events(connection: sqlite3.Connection) -> list[str]:
     """Every run that has events, by one look-up each."""
     runs = [""]

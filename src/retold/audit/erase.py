@@ -151,7 +151,6 @@ def erase(log: EventLog, plan: Plan, *, why: str, by: str | None = None, whole: 
                 if not erasure.is_tombstone(event.kind, event.payload)
             ]
             erasure.replace_payloads(log, writer, run, payloads, kind=erasure.ERASED)
-            _relist(log, writer, run, seqs)
     clean(log)
     return writer.run
 
@@ -164,16 +163,6 @@ def _audit(log: EventLog, action: str, why: str, by: str | None, whole: str | No
 def _those(log: EventLog, run: str, seqs: set[int]) -> Iterator[Event]:
     first = min(seqs, default=0)
     return (event for event in log.events(run, after=first - 1) if event.seq in seqs)
-
-
-def _relist(log: EventLog, writer: RunWriter, run: str, seqs: set[int]) -> None:
-    """Where the first or last event of a run was changed, its line in the listing follows."""
-    info = log.find(run)
-    ends = [event for event in log.events(run, kinds=("run.started", "run.ended")) if event.seq in seqs]
-    if ends:
-        name = next((event.data["name"] for event in ends if event.kind == "run.started"), None)
-        error = next((event.data.get("error") for event in ends if event.kind == "run.ended"), info.error)
-        erasure.forget_line(log, writer, run, name=name, error=error)
 
 
 def clean(log: EventLog) -> None:
@@ -233,8 +222,6 @@ def redact(
         for run, seqs in plan_pattern(log, patterns)[0].events.items():
             gone = [(e.seq, erasure.tombstone(e.kind, e.payload, writer.run)) for e in _those(log, run, seqs)]
             erasure.replace_payloads(log, writer, run, gone, kind=erasure.ERASED)
-        for run, seqs in plan.events.items():
-            _relist(log, writer, run, seqs)
     clean(log)
     return writer.run
 

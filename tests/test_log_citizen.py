@@ -1,0 +1,77 @@
+"""The log is a good citizen among SQLite's tools: others read it, ask it the questions of the page, and keep things in it."""
+
+import contextlib
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retold.audit.index import opened
+from retold.audit.search import search
+from retold.audit.verify import verify
+from retold.recorder.events import Entry
+from retold.recorder.log import EventLog
+from tests.conftest import ROOT
+from tests.e2e import in_this_process
+from tests.talk import asked, record, text, tool_use, turn
+
+DB = Path("log.db")
+
+
+@pytest.fixture(autouse=True)
+def log() -> EventLog:
+    record(DB, turn(asked("Run it"), text("Yes."), tool_use("Bash", "t1", command="ls -la"), cost_usd=0.5))
+    return EventLog(DB)
+
+
+def rows(sql: str) -> list[tuple[object, ...]]:
+    with contextlib.closing(sqlite3.connect(DB)) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def test_the_questions_on_the_page_have_answers() -> None:
+    """Each statement runs as it stands there."""
+    statements = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "schema.md").read_text(), re.DOTALL)[0].strip().split(";\n")
+    day = rows("SELECT date('now')")[0][0]
+    assert [rows(statement) for statement in statements] == [[(day, "claude-test-1", 0.5, 0)], [("talk", "", "ls -la")], []]
+
+
+def test_other_tools_read_the_log(log: EventLog) -> None:
+    """sqlite-utils, as a process of its own, while a run is being written."""
+    with log:
+        log.start(name="open", mode="live").append(Entry("frame", b"\xff"))
+        command = [sys.executable, "-m", "sqlite_utils", "rows", DB, "tool_uses", "--csv", "-c", "name", "-c", "input"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["name,input", 'Bash,"{""command"":""ls -la""}"']
+
+
+def test_what_others_put_into_the_file_breaks_nothing(log: EventLog) -> None:
+    """Tables, columns, indexes and views of their own; lines of runs that are none; messages that are no JSON."""
+    with contextlib.closing(sqlite3.connect(DB)) as connection:
+        connection.executescript(
+            """
+            CREATE TABLE notes (run TEXT, note TEXT);
+            CREATE VIEW noted AS SELECT * FROM notes JOIN runs USING (run);
+            CREATE INDEX by_kind ON events (kind);
+            ALTER TABLE runs ADD COLUMN stars INTEGER;
+            INSERT INTO runs (run, name, mode, status, started_ns) VALUES ('theirs', 'theirs', 'live', 'running', 1);
+            INSERT INTO events VALUES ('other', 0, 0, 0, 'message', '', '', NULL, 'no JSON', x'00', x'00', 1);
+            INSERT INTO events VALUES ('other', 1, 0, 0, 'exchange.started', '', '', 1, x'ff', x'00', x'00', 1);
+            INSERT INTO events VALUES ('other', 2, 0, 0, 'their.kind', '', '', NULL, 'x', x'00', x'00', 1);
+            """
+        )
+    for view in ("messages", "exchanges", "usage", "tool_uses"):
+        assert [row for row in rows(f"SELECT run FROM {view}") if row == ("other",)] == []
+    with log, log.start(name="mine", mode="live") as writer:
+        writer.append(Entry("frame", b"1"))
+    assert [info.name for info in log.runs()] == ["mine", "theirs", "talk"]
+    with opened(log) as index:
+        assert len(list(search(index, "run"))) == 1
+    for command in (["ls"], ["ls", "--error"], ["stats"], ["show", "mine"], ["search", "yes"]):
+        done = in_this_process(*command, "--db", DB)
+        assert (command, done.returncode in (0, 1), "Traceback" in done.stderr) == (command, True, False)
+    assert [(f.run, f.what) for f in verify(log).findings] == [("other", "unknown run")]
+    assert rows("SELECT count(*) FROM notes, noted") == [(0,)]
