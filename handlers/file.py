@@ -18,6 +18,7 @@ from pydantic import ByteSize, Field, model_validator
 
 from ..recorder.errors import HandlerError
 from ..recorder.messages import Message
+from ..recorder.writable import why_not_writable
 from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
 from .simple import SimpleOptions, footer, lines_of
@@ -61,12 +62,7 @@ class File(Handler):
 
     def check(self) -> None:
         """Raises HandlerError where the file cannot be made or written, without making it."""
-        there = next((path for path in (self.path, *self.path.absolute().parents) if path.exists()), Path("/"))
-        if there == self.path:
-            problem = "it is a folder" if there.is_dir() else None if os.access(there, os.W_OK) else "it may not be written"
-        else:
-            usable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-            problem = None if usable else f"{there} is {'not writable' if there.is_dir() else 'no folder'}"
+        problem = why_not_writable(self.path)
         if problem is not None:
             raise HandlerError(f"handler 'file': cannot write file_path {self.options.file_path!r}: {problem}.", "file_path")
 

@@ -1,16 +1,12 @@
 """What a person can write wrongly into each type of step: every mistake is told, with its place and what would be right."""
 
-import json
 from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
 
-from retold.handlers import nearest
 from retold.workflow.step_types import STEP_TYPES
-from tests.conftest import Cli
-from tests.e2e import NUMBERS, in_this_process, refusal_of, refused, tree
-from tests.messages_server import MessagesServer
+from tests.e2e import in_this_process, refusal_of, refused
 
 
 def refusal_of_step(type: str, body: str) -> str:
@@ -319,87 +315,3 @@ def test_handler_option_that_cannot_work_is_refused(handler: str, options: str, 
     keys = f"async_streaming: true, stream_handler: {handler}, stream_handler_opts: {options}"
     line = refusal_of_step("claude", f"prompt: x\nclaude_options: {{{keys}}}\n")
     assert line.partition(": ")[2].replace(f"{Path.cwd()}/", "") == f"{said}\n"
-
-
-# Nothing is run
-
-
-def test_bad_workflow_is_not_run_live(cli: Cli) -> None:
-    """Whatever is wrong in the last step, the first is not asked; no log and no file is made."""
-    text = """\
-        workflow:
-          name: w
-          steps:
-            - name: a
-              type: claude
-              prompt: x
-              claude_options: {async_streaming: true, stream_handler: file, stream_handler_opts: {file_path: x.log}}
-            - {name: b, type: claude, prompt: "{{nope}}"}
-    """
-    Path("w.yaml").write_text(dedent(text))
-    with MessagesServer([]) as server:
-        said = refused(cli("run", "w.yaml", "--live", url=server.url))
-        assert server.requests == []
-    assert said == "retold: w.yaml:8:31: unknown template variable 'nope'; there are " + ", ".join(
-        ("execution_id", "date", "workflow", "environment", "step", "steps", "global_vars.\n")
-    )
-    assert tree() == ["w.yaml"]
-    assert not Path(".retold").exists()
-
-
-# retold validate
-
-
-def test_validate_says_of_each_file_whether_it_may_run(cli: Cli) -> None:
-    """Several files are looked at in one go: the good ones on stdout, the errors of the bad ones on stderr, exit code 2."""
-    Path("bad.yaml").write_text("workflow:\n  name: w\n  stpes: []\n")
-    done = cli("validate", NUMBERS, "bad.yaml", "nope.yaml")
-    assert done.stdout == f"{NUMBERS}: ok\n"
-    assert done.stderr == dedent("""\
-        retold: 2 errors in the workflow:
-        bad.yaml:1:1: the key 'steps' is missing.
-        bad.yaml:3:3: unknown key 'stpes'; did you mean 'steps'?
-        retold: no workflow file nope.yaml.
-        """)
-    assert done.returncode == 2
-    assert tree() == ["bad.yaml"]
-
-
-def test_validate_json_has_each_error_with_line_and_column() -> None:
-    """For scripts and editors: a list of files, each with its errors and their places."""
-    Path("bad.yaml").write_text("workflow:\n  name: w\n  stpes: []\n")
-    Path("torn.yaml").write_text("workflow: [\n")
-    done = in_this_process("validate", "--json", NUMBERS, "bad.yaml", "torn.yaml", "nope.yaml")
-    assert done.returncode == 2
-    assert json.loads(done.stdout) == [
-        {"file": str(NUMBERS), "valid": True, "errors": []},
-        {
-            "file": "bad.yaml",
-            "valid": False,
-            "errors": [
-                {"line": 1, "column": 1, "message": "the key 'steps' is missing."},
-                {"line": 3, "column": 3, "message": "unknown key 'stpes'; did you mean 'steps'?"},
-            ],
-        },
-        {
-            "file": "torn.yaml",
-            "valid": False,
-            "errors": [
-                {
-                    "line": 2,
-                    "column": 1,
-                    "message": "not valid YAML: while parsing a flow node, did not find expected node content.",
-                }
-            ],
-        },
-        {
-            "file": "nope.yaml",
-            "valid": False,
-            "errors": [{"line": None, "column": None, "message": "no workflow file nope.yaml."}],
-        },
-    ]
-
-
-def test_nearest_knows_upper_and_lower_case() -> None:
-    """A word in the wrong case is the word."""
-    assert nearest("ACCEPTEDITS", ["default", "acceptEdits"]) == "; did you mean 'acceptEdits'?"

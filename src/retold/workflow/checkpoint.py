@@ -16,6 +16,7 @@ from typing import Any
 from ..recorder.errors import InputError
 from ..recorder.events import Event
 from ..recorder.log import EventLog
+from ..recorder.writable import why_not_writable
 from .load import Loaded
 from .results import StepResult, TaskResult
 from .step_types import Step
@@ -46,6 +47,11 @@ class Checkpoint:
         self._loaded = loaded
         self._cassette = None if retold is None else _digest(retold)
 
+    def check(self) -> None:
+        """Raise InputError where the file cannot be written, before anything is run."""
+        if (problem := why_not_writable(self.path)) is not None:
+            raise self._cannot_write(problem)
+
     def write(self, run: str) -> None:
         """Name the run that begins. Raises InputError where the file cannot be written."""
         try:
@@ -54,9 +60,10 @@ class Checkpoint:
             beside.write_text(json.dumps({"run": run, "cassette": self._cassette}) + "\n", "utf-8")
             os.replace(beside, self.path)
         except OSError as error:
-            raise InputError(
-                f"cannot write the checkpoint {self.path}: {error.strerror}; name another checkpoint_dir."
-            ) from error
+            raise self._cannot_write(error.strerror or str(error)) from error
+
+    def _cannot_write(self, problem: str) -> InputError:
+        return InputError(f"cannot write the checkpoint {self.path}: {problem}; name another checkpoint_dir.")
 
     def clear(self, run: str) -> None:
         """The run ended well. The file stays where another run has begun meanwhile: it names that one."""

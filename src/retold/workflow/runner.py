@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from ..recorder.cassette import read_cassette, write_cassette
-from ..recorder.errors import CassetteMissing, MissError, RunError
+from ..recorder.errors import CassetteError, CassetteMissing, MissError, RunError
 from ..recorder.exchange import Exchange
 from ..recorder.log import EventLog
 from ..recorder.transfer import exchanges_of
+from ..recorder.writable import why_not_writable
 from ..replay.matcher import note_unplayed
 from ..replay.timing import INSTANT, Timing
 from .checkpoint import Checkpoint, Finished, fingerprint
@@ -94,6 +95,8 @@ class Runner:
 
     def prepare(self) -> None:
         """Everything that can fail before anything is run or written."""
+        if self.checkpoint is not None:
+            self.checkpoint.check()
         if self.mode == "mock":
             self.recording = self._read_recording()
             return
@@ -102,6 +105,8 @@ class Runner:
         check_credentials()
         with contextlib.suppress(CassetteMissing):
             read_cassette(self.cassette)  # a damaged one is an error now, not a loss later
+        if (problem := why_not_writable(self.cassette)) is not None:
+            raise CassetteError(f"cannot write the cassette {self.cassette}: {problem}.")
 
     def _read_recording(self) -> Recording:
         try:
