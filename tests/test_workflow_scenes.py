@@ -92,6 +92,22 @@ def test_tasks_answered_in_reverse_order_are_told_apart(monkeypatch: pytest.Monk
         ]
 
 
+def test_no_more_tasks_at_once_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer but the last waits until a second one is asked for, and a third one never is."""
+    pairs, busy = threading.Barrier(2), []
+
+    def script(request: Request) -> Reply:
+        busy.append(server.answering)
+        if request.json["messages"][0]["content"] != "five":
+            pairs.wait(DEADLINE_S)
+        return Reply([text("Done.")])
+
+    tasks = batch("one", "two", "three", "four", "five", batch_config={"max_parallel": 2})
+    with MessagesServer(script) as server:
+        assert run_live(monkeypatch, server, write_workflow("w.yaml", tasks)).result.ok
+    assert max(busy) == 2
+
+
 FAILURES = {
     "refused": Reply(status=400, error=("invalid_request_error", "no")),
     "cut": Reply([text("cut off")], cut_after=5),
