@@ -25,6 +25,7 @@ VOLATILE = frozenset(
         *("id", "uuid", "session_id", "request_id", "message_id", "tool_use_id", "parent_tool_use_id", "task_id", "run_id"),
         *("agent_id", "signature", "encrypted_content", "encrypted_index", "timestamp", "cache_control", "container"),
         *("context_management", "diagnostics", "cwd", "memory_paths", "messaging_socket_path"),
+        *("sessionId", "parentUuid", "logicalParentUuid", "leafUuid", "requestId", "agentId", "toolUseID", "gitBranch"),
     }
 )
 """Fields that change with every run, wherever they stand but in a tool's input; so do those that end in `_ms` or `_ids`."""

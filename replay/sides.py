@@ -22,6 +22,9 @@ from .rules import DEFAULT_RULES, named, path
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
 
+SAID = frozenset({"system", "assistant", "user", "result"})
+"""Types of lines of a session's file that are messages."""
+
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
 """What is added up over a recording. `ttft_ms` is the time to the first token of the first answer."""
@@ -171,6 +174,8 @@ class Reader:
         kind = data.get("type")
         if kind == "stream_event":  # partial text of a message that comes whole later
             return
+        if "sessionId" in data and kind not in SAID:  # what else Claude Code keeps in a session's file
+            return
         if self._pattern is not None:
             data = named(data, self._pattern, self._names)
         if exchange in self._of_exchange and kind == "assistant":
@@ -188,7 +193,7 @@ class Reader:
             conversation.other(data, seq=seq, t_ns=t_ns)
 
     def _agent(self, data: Mapping[str, Any]) -> int:
-        parent = data.get("parent_tool_use_id")
+        parent = data.get("parent_tool_use_id") or (data.get("agentId") if data.get("isSidechain") else None)
         return 0 if parent is None else self._agents.setdefault(str(parent), len(self._agents) + 1)
 
     def _place(self, data: Mapping[str, Any], label: Label) -> Conversation:

@@ -256,6 +256,25 @@ def test_a_thousand_messages_with_one_percent_of_edits() -> None:
     assert [row["k"] for row in rows if row["k"] != "equal"] == ["changed"] * 12
 
 
+def test_the_files_of_a_session_are_compared_by_what_was_said() -> None:
+    """Claude Code keeps more than messages in them; a subagent's messages are a stream of their own."""
+
+    def session(name: str) -> list[dict[str, Any]]:
+        common = {"sessionId": name, "uuid": name, "timestamp": name, "gitBranch": name}
+        said = [{"type": "text", "text": "Hello"}]
+        return [
+            {"type": "file-history-snapshot", "snapshot": name, **common},
+            {"type": "user", "message": {"role": "user", "content": "Hi"}, **common},
+            {"type": "assistant", "isSidechain": True, "agentId": name, "message": {"id": "m1", "content": said}, **common},
+            {"type": "assistant", "message": {"id": "m2", "content": said}, **common},
+        ]
+
+    found = retold.compare(session("one"), session("two"))
+    assert found.same
+    assert [pair.label for pair in found.pairs] == ["", "agent 1"]
+    assert [len(pair.rows) for pair in found.pairs] == [2, 1]
+
+
 def test_a_total_rewrite_is_removed_and_added() -> None:
     """Texts that have nothing in common are not called changed."""
     a, b = lines(40), [{"type": "assistant", "message": {"id": f"m{i}", "content": f"Nothing alike {i * i}"}} for i in range(30)]
