@@ -19,6 +19,7 @@ from typing import Any
 
 from .canary import check_sdk
 from .modes import ENVIRONMENT, resolve
+from .no_key import stand_in
 from .recorder.errors import InputError
 from .recorder.exchange import Exchange
 from .recorder.log import EventLog
@@ -48,6 +49,9 @@ class use_cassette:
     max_age       `"90d"` or a timedelta; on_expired: warn, fail, or rerecord
     log           the log for recordings and replays; without it replays leave no trace and recordings go to the one at
                   `recordings`, or the default one, as a run called `name`
+
+    Where nothing can be recorded and the environment has no key, a stand-in is there during the block: the SDK's clients
+    send nothing without one.
 
     Raises CassetteError for a damaged cassette, InputError for wrong arguments; requests inside raise MissError.
     """
@@ -157,6 +161,8 @@ class use_cassette:
         check_sdk()
         self._used = UsedCassette(self._path, self._mode, self._settings)
         self._stack.enter_context(intercepted(self._used, everywhere=self._everywhere))
+        if self._used.only_replays:
+            self._stack.enter_context(stand_in())
         return self._used
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

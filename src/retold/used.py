@@ -128,6 +128,11 @@ class UsedCassette:
         return [capture for _, capture in self._calls]
 
     @property
+    def only_replays(self) -> bool:
+        """Whether nothing can be recorded."""
+        return self.record_mode == "none" or (self.record_mode == "once" and self._existed)
+
+    @property
     def log(self) -> EventLog | None:
         """The log that the recording went to, where there was one."""
         return self._log

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from ..no_key import STAND_IN, has_key
 from ..recorder.errors import InputError
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -114,6 +115,6 @@ def environment(environ: Mapping[str, str], url: str, *, key: bool) -> dict[str,
     if any(name.lower() in ("http_proxy", "all_proxy") for name in environ):
         for name in ("NO_PROXY", "no_proxy"):
             own[name] = ",".join(filter(None, [environ.get(name), "127.0.0.1", "localhost"]))
-    if key and not environ.get("ANTHROPIC_API_KEY") and not environ.get("ANTHROPIC_AUTH_TOKEN"):
-        own["ANTHROPIC_API_KEY"] = "replayed-by-retold"
+    if key and not has_key(environ):
+        own["ANTHROPIC_API_KEY"] = STAND_IN
     return own

@@ -1,0 +1,68 @@
+"""A replay needs no key, although SDK clients send nothing without one; and it takes nobody's key away."""
+
+import os
+from pathlib import Path
+
+import anthropic
+import pytest
+
+import retold
+from retold.no_key import STAND_IN, stand_in
+from tests.clients import NOWHERE, ask, body, serve
+
+CASSETTE = Path("c.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _recorded() -> None:
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="once"):
+        ask("hi", server.url)
+
+
+def say() -> str:
+    """What a client answers that was given no key."""
+    with anthropic.Anthropic(base_url=NOWHERE).messages.stream(**body("hi")) as stream:
+        return stream.get_final_text()
+
+
+@pytest.mark.parametrize("mode", ["none", "once"])
+def test_a_replay_needs_no_key(mode: str) -> None:
+    """A client made in the block is answered where the environment has no key, and afterwards it has none again."""
+    assert "ANTHROPIC_API_KEY" not in os.environ
+    with retold.use_cassette(CASSETTE, record_mode=mode) as cassette:
+        assert say() == "You said hi."
+    assert "ANTHROPIC_API_KEY" not in os.environ
+    assert cassette.all_played
+
+
+def test_what_may_record_needs_a_key() -> None:
+    """A stand-in would only make the API refuse what the SDK refuses at once."""
+    with retold.use_cassette(CASSETTE, record_mode="new_episodes"):
+        assert "ANTHROPIC_API_KEY" not in os.environ
+        with pytest.raises(TypeError, match="authentication"):
+            say()
+
+
+@pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+def test_a_key_that_is_there_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The stand-in is for those who have none; a key set in the block stays too."""
+    monkeypatch.setenv(name, "a-key-of-my-own")
+    before = dict(os.environ)
+    with retold.use_cassette(CASSETTE):
+        assert dict(os.environ) == before
+    monkeypatch.delenv(name)
+    with retold.use_cassette(CASSETTE):
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "set-in-the-block")
+        with retold.use_cassette(CASSETTE):
+            assert os.environ["ANTHROPIC_API_KEY"] == "set-in-the-block"
+    assert os.environ["ANTHROPIC_API_KEY"] == "set-in-the-block"
+
+
+def test_the_last_of_several_users_takes_it_away() -> None:
+    """Blocks in threads and tasks overlap in any order."""
+    first, second = stand_in(), stand_in()
+    with first:
+        second.__enter__()
+    assert os.environ["ANTHROPIC_API_KEY"] == STAND_IN
+    second.__exit__(None, None, None)
+    assert "ANTHROPIC_API_KEY" not in os.environ
