@@ -57,6 +57,15 @@ def test_a_command_that_is_not_there_is_bad_usage(cli: Cli) -> None:
     assert (done.returncode, done.stderr) == (2, "retold: cannot run no-such-command: No such file or directory.\n")
 
 
+@pytest.mark.parametrize("option", ["-o", "--db"])
+def test_what_cannot_be_kept_is_not_begun(cli: Cli, option: str) -> None:
+    """The command is not run for nothing."""
+    Path("file").write_text("")
+    done = cli("record", option, "file/recording.yaml", "--", "echo", "ran")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "retold: cannot write the " in done.stderr
+
+
 @pytest.mark.trap(44)
 def test_nothing_recorded_is_not_a_success(cli: Cli) -> None:
     done = cli("record", "--", "true")

@@ -15,6 +15,7 @@ from ..recorder.http1 import Server
 from ..recorder.log import EventLog
 from ..recorder.transfer import exchanges_of
 from ..recorder.upstream import Upstream
+from ..recorder.writable import why_not_writable
 from ..replay.profiles import check_profile
 from ..replay.rules import DEFAULT_RULES
 from ..replay.timing import INSTANT, Timing
@@ -40,6 +41,8 @@ def put_to_use(
 ) -> UsedCassette:  # fmt: skip
     """A cassette (or the log alone, without a path) behind a server. Raises InputError, CassetteError, LogError."""
     if mode != "none":
+        if path is not None and (why := why_not_writable(path)) is not None:
+            raise CassetteError(f"cannot write the cassette {path}: {why}.")
         log.open()  # now, and not while the first client waits for its answer; a log that cannot be had is said at once
         price("", {})  # loads for 150 ms, which must not fall into a stream
     rules, detect = (DEFAULT_RULES, True) if profile == "auto" else (_rules_of(profile), False)
