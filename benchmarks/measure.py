@@ -9,16 +9,19 @@ import gc
 import json
 import os
 import platform
+import re
+import shutil
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -44,6 +47,8 @@ class Row:
     is_ratio: bool = True
     goal: str = ""
     met: bool | None = None
+    remark: str = ""
+    """Stands where the comparison would, if there is none."""
 
 
 def ratio(
@@ -77,6 +82,16 @@ def figure(what: str, ours: Sequence[float], unit: str, *, at_most: float | None
     return Row(what, middle, unit, goal=_goal(at_most, None, f" {unit}"), met=_met(middle, at_most, None))
 
 
+def beside(what: str, ours: float, unit: str, peer: str, theirs: float | None = None, *, remark: str, **more: Any) -> Row:
+    """Ours beside the peer's where a ratio would say nothing: a count, or a peer that cannot do it; `remark` says which."""
+    return Row(what, ours, unit, peer, theirs, remark=remark, **more)
+
+
+def absent(what: str, ours: Sequence[float], peer: str, unit: str) -> Row:
+    """Ours alone: the peer is not installed."""
+    return beside(what, statistics.median(ours), unit, peer, remark="not installed")
+
+
 def _goal(at_most: float | None, at_least: float | None, unit: str) -> str:
     return f"<= {at_most:g}{unit}" if at_most is not None else f">= {at_least:g}{unit}" if at_least is not None else ""
 
@@ -108,7 +123,7 @@ def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = [("", "ours", "peer", "", "compared (min to max)", "goal", "")]
     for row in rows:
         theirs = "" if row.theirs is None else _number(row.theirs, row.unit)
-        compared = ""
+        compared = row.remark
         if row.compared is not None and row.low is not None and row.high is not None:
             unit = "x" if row.is_ratio else f" {row.unit}"
             sign = "" if row.is_ratio else "+"
@@ -132,7 +147,7 @@ def _aligned(cell: str, width: int, *, right: bool) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    digits = 0 if abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
+    digits = 0 if isinstance(value, int) or abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
     return f"{value:.{digits}f} {unit}"
 
 
@@ -166,6 +181,12 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+def found_command(name: str) -> Path | None:
+    """A program that the environment of this Python or the path has."""
+    found = shutil.which(name, path=os.pathsep.join([str(BIN), os.environ.get("PATH", "")]))
+    return Path(found) if found else None
+
+
 def machine() -> str:
     """Where the figures were measured."""
     model = platform.processor() or platform.machine()
@@ -173,8 +194,20 @@ def machine() -> str:
     if cpuinfo.is_file():
         found = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
         model = found[0] if found else model
-    packages = ", ".join(f"{name} {version(name)}" for name in ("anthropic", "httpx2", "typer", "vcrpy"))
     return (
         f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}, "
-        f"SQLite {sqlite3.sqlite_version}, {packages}"
+        f"SQLite {sqlite3.sqlite_version}, {', '.join(_versions())}"
     )
+
+
+def _versions() -> Iterator[str]:
+    """What is measured, and what it is measured against."""
+    for package in ("anthropic", "httpx2", "typer", "vcrpy", "cassetter", "duckdb"):
+        with suppress(PackageNotFoundError):
+            yield f"{package} {version(package)}"
+    for name, command in {"git": "git", "ripgrep": "rg", "node": "node"}.items():
+        if path := found_command(command):
+            printed = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
+            yield f"{name} {re.findall(r'[0-9][0-9.]+[0-9]', printed)[0]}"
+    if path := found_command("llmock"):  # of its package; the program does not tell
+        yield f"aimock {json.loads((path.resolve().parent.parent / 'package.json').read_text())['version']}"

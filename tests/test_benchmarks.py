@@ -1,0 +1,63 @@
+"""The benchmarks hold together: all of them are run and described, without a peer too. Nothing is timed here."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from benchmarks.__main__ import NAMES
+from benchmarks.contestants import Read
+from benchmarks.measure import Row, absent, beside, cells, environment
+from benchmarks.peers import SENT, _compared, _kept, _paced
+
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "benchmarks"
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("__"))
+
+
+def test_every_module_that_measures_is_run_by_make_bench_and_described() -> None:
+    measuring = [name for name in MODULES if hasattr(import_module(f"benchmarks.{name}"), "measure")]
+    assert measuring == sorted(NAMES)
+    described = (FOLDER / "README.md").read_text()
+    assert [name for name in NAMES if f"| `{name}` |" not in described] == []
+
+
+def test_measured_code_sees_no_key_and_an_empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "a dummy")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "a dummy")
+    seen = environment(tmp_path)
+    assert set(seen) <= {"PATH", "PYTHONPATH", "HOME", "LANG", "TZ"}
+    assert seen["HOME"] == str(tmp_path)
+
+
+def read(body: bytes = b"", stream_ms: float = 10.0) -> Read:
+    return Read(1.0, stream_ms, 20.0, 0, body, "")
+
+
+def test_a_peer_that_is_not_installed_has_rows_that_say_so() -> None:
+    ours = {"retold": [read(b"".join(SENT["live"]))] * 3}
+    rows = [
+        *_compared("first event", ours, lambda found: found.first_ms, "ms", ["vcrpy"]),
+        *(row for row in _paced("pace", ours, 10.0, ["vcrpy"]) if row.peer == "vcrpy"),
+        *_kept("bytes", {"retold": ours["retold"][0]}, SENT["live"], ["vcrpy"]),
+    ]
+    assert [(row.peer, row.theirs, row.remark) for row in rows] == [("vcrpy", None, "not installed")] * 3
+
+
+def test_frames_count_as_kept_only_as_they_were_sent() -> None:
+    sent = SENT["live"]
+    whole, changed = b"".join(sent), b"".join([sent[0], sent[1].replace(b"text", b"TEXT"), *sent[2:]])
+    found = {"retold": read(whole), "vcrpy": read(changed), "cassetter": read(whole[:-1])}
+    changed_row, short_row = _kept("frames", found, sent, ["vcrpy", "cassetter"])
+    assert (changed_row.ours, changed_row.theirs, changed_row.met) == (len(sent), len(sent) - 1, True)
+    assert short_row.remark == f"{len(sent) - 1} frames, {len(whole) - 1:,} of {len(whole):,} bytes"
+    assert [row.met for row in _kept("frames", {**found, "retold": read(changed)}, sent, ["vcrpy"])] == [False]
+
+
+def test_a_remark_stands_where_the_comparison_would() -> None:
+    rows = [absent("a", [1.0], "aimock", "ms"), beside("b", 21, "frames", "aimock", 17, remark="fewer"), Row("c", 2.0, "ms")]
+    assert [line[1:5] for line in cells(rows)[1:]] == [
+        ("1.00 ms", "", "aimock", "not installed"),
+        ("21 frames", "17 frames", "aimock", "fewer"),
+        ("2.00 ms", "", "", ""),
+    ]
