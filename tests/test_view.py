@@ -1,6 +1,7 @@
 """`retold view`: runs, search, differences and the live page, served to this machine and nobody else."""
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -56,12 +57,14 @@ def viewing(log: EventLog) -> Iterator[str]:
     """The application served by a thread of this process."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server: uvicorn.Server = uvicorn.Server(
-            uvicorn.Config(lambda: application(log, lambda: server.should_exit), factory=True, log_level="error", lifespan="off")
+            uvicorn.Config(
+                lambda: application(log, "/secret/", lambda: server.should_exit), factory=True, log_level="error", lifespan="off"
+            )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/secret"
         finally:
             server.should_exit = True
             thread.join()
@@ -78,7 +81,7 @@ def log() -> Iterator[EventLog]:
 def test_runs_search_and_differences_are_served(log: EventLog) -> None:
     """The list has the newest run first, the search finds what was said, and two runs compared are the page of `diff`."""
     with viewing(log) as url:
-        listed = get(url).data
+        listed = get(f"{url}/").data
         assert [(run["name"], run["status"]) for run in listed["runs"]] == [("snow <b>", "completed"), ("rain", "completed")]
         assert [run["name"] for run in get(f"{url}/?n=1").data["runs"]] == ["snow <b>"]
         (hit,) = get(f"{url}/?q=rains").data["hits"]
@@ -93,13 +96,20 @@ def test_runs_search_and_differences_are_served(log: EventLog) -> None:
 def test_only_this_machine_is_answered(log: EventLog) -> None:
     """A foreign name that was bound to 127.0.0.1 is refused; no other page may frame, load or keep what is served."""
     with viewing(log) as url:
-        assert get(url, Host="evil.example").status == 400
-        assert get(url, Host="localhost:80").status == 200
-        headers = {name.lower(): value for name, value in get(url).headers.items()}
+        assert get(f"{url}/", Host="evil.example").status == 400
+        assert get(f"{url}/", Host="localhost:80").status == 200
+        headers = {name.lower(): value for name, value in get(f"{url}/").headers.items()}
         assert headers["cache-control"] == "no-store"
         assert headers["content-security-policy"] == "frame-ancestors 'none'"
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "access-control-allow-origin" not in headers
+
+
+def test_nothing_is_answered_without_the_secret(log: EventLog) -> None:
+    """The log is readable by its owner alone, and so are its pages: other users can reach the port, not guess the address."""
+    with viewing(log) as url:
+        for path in ("/", "/run/last", "/diff?a=last&b=rain", "/secre/", "/secret/../run/last"):
+            assert get(url.removesuffix("/secret") + path).status == 404
 
 
 def test_what_is_not_there_is_not_found(log: EventLog) -> None:
@@ -126,15 +136,15 @@ def test_a_running_run_is_followed_from_where_the_page_ends(log: EventLog) -> No
     with viewing(log) as url, log.start(name="live", mode="live") as writer:
         writer.note("message", {"type": "system", "subtype": "status", "status": "one"})
         page = get(f"{url}/run/live").data
-        assert page["live"] == f"/run/{writer.run}/events?after={writer.seq - 1}"
+        assert page["live"] == f"/secret/run/{writer.run}/events?after={writer.seq - 1}"
         writer.note("message", {"type": "system", "subtype": "status", "status": "two"})
-        with urlopen(url + page["live"], timeout=10) as stream:
+        with urlopen(url.removesuffix("/secret") + page["live"], timeout=10) as stream:
             first = stream.readline().decode()
             assert first == f"id: {writer.seq - 1}\n"
             assert '"two\\' in stream.readline().decode()
             writer.end()
             assert '"status": "completed"' in stream.read().decode()
-        again = get(url + page["live"], **{"Last-Event-ID": str(writer.seq - 2)}).text
+        again = get(url.removesuffix("/secret") + page["live"], **{"Last-Event-ID": str(writer.seq - 2)}).text
         (news,) = events_of(again)
         assert news[1]["messages"] == []
         assert again.endswith("event: end\ndata: \n\n")
@@ -161,7 +171,7 @@ def test_the_browser_shows_a_run_while_it_goes_on(log: EventLog) -> None:
         tab.wait("document.querySelector('header .chip').textContent === 'completed'")
         assert "end_turn after" in tab.run("document.querySelector('.lane').title")
         assert tab.complaints() == []
-        tab = browser.open(url)
+        tab = browser.open(f"{url}/")
         tab.run("document.querySelectorAll('tbody input').forEach((box, at) => { if (at) box.click() })")
         tab.run("document.querySelector('#compare').click()")
         tab.wait("document.querySelector('#verdict')?.textContent === '1 difference: 1 changed; 3 items the same'")
@@ -177,7 +187,7 @@ def test_the_command_prints_its_address_and_ends_when_told(log: EventLog, enviro
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        assert address.endswith(f"/run/{writer.run}")
+        assert re.fullmatch(rf"http://127\.0\.0\.1:\d+/[\w-]{{16}}/run/{writer.run}", address)
         writer.note("message", {"type": "system", "subtype": "status"})
         with urlopen(f"{address}/events", timeout=10) as stream:
             stream.readline()

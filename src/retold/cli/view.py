@@ -17,7 +17,8 @@ def view(
 ) -> None:
     """Look at runs in a browser: timeline, conversation, a player, search, differences; a running one goes on by itself.
 
-    Serves on 127.0.0.1 only, until Ctrl-C or SIGTERM. `retold export --format html` makes a file of the same page.
+    Serves on 127.0.0.1 only, under an address that others cannot guess, until Ctrl-C or SIGTERM. `retold export --format html`
+    makes a file of the same page.
 
     Example: retold view last --open
     """
@@ -29,7 +30,7 @@ def view(
     log.runs(limit=1)  # a log that cannot be read is an error now, not a page later
 
     def ready(url: str) -> None:
-        address = url if found is None else f"{url}/run/{found.run}"
+        address = url if found is None else f"{url}run/{found.run}"
         print(address, flush=True)
         note("retold: Ctrl-C or SIGTERM ends it")
         if open_:

@@ -1,7 +1,8 @@
 """The application behind `retold view`: a list of runs, full-text search, the page of a run, and of a difference of two.
 
-It reads the log and changes nothing. It answers only requests whose Host header names this machine, so that a foreign page
-whose name was bound anew to 127.0.0.1 gets nothing; what it serves may not be framed, cached or loaded by other pages.
+It reads the log and changes nothing. A log is its owner's alone, so every address begins with a secret that other users of
+the machine cannot guess. Only requests whose Host header names this machine are answered, so that a foreign page whose name
+was bound anew to 127.0.0.1 gets nothing; what is served may not be framed, cached or loaded by other pages.
 """
 
 import asyncio
@@ -52,15 +53,15 @@ _HEADERS = {
 }
 
 
-def application(log: EventLog, stopping: Callable[[], bool]) -> Starlette:
-    """The application over a log; `stopping` says that streams should end because the server does."""
-    view = _View(log, stopping)
+def application(log: EventLog, home: str, stopping: Callable[[], bool]) -> Starlette:
+    """The application over a log, under `home`, such as `/SECRET/`; `stopping` says that streams should end."""
+    view = _View(log, home, stopping)
     return Starlette(
         routes=[
-            Route("/", view.runs),
-            Route("/run/{run}", view.run),
-            Route("/run/{run}/events", view.events),
-            Route("/diff", view.diff),
+            Route(home, view.runs),
+            Route(f"{home}run/{{run}}", view.run),
+            Route(f"{home}run/{{run}}/events", view.events),
+            Route(f"{home}diff", view.diff),
         ],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)],
         exception_handlers={RetoldError: _refused},
@@ -72,8 +73,9 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 class _View:
-    def __init__(self, log: EventLog, stopping: Callable[[], bool]) -> None:
+    def __init__(self, log: EventLog, home: str, stopping: Callable[[], bool]) -> None:
         self._log = log
+        self._home = home
         self._stopping = stopping
 
     def runs(self, request: Request) -> Response:
@@ -83,6 +85,7 @@ class _View:
         limit = int(wanted) if re.fullmatch(r"\d{1,6}", wanted) else LISTED
         found = self._log.runs(limit=limit + 1)
         data: dict[str, Any] = {
+            "home": self._home,
             "log": str(self._log.path),
             "runs": [_listed(info) for info in found[:limit]],
             "more": len(found) > limit,
@@ -106,16 +109,16 @@ class _View:
         for event in events_of(self._log, info.run, PAGE_KINDS):
             fold.event(event)
             last = event.seq
-        data = fold.data() | {"home": "/"}
+        data = fold.data() | {"home": self._home}
         if data["run"]["status"] == "running":
-            data["live"] = f"/run/{info.run}/events?after={last}"
+            data["live"] = f"{self._home}run/{info.run}/events?after={last}"
         return HTMLResponse(render(data, info, live=True), headers=_HEADERS)
 
     def diff(self, request: Request) -> Response:
         """The page of two runs of this log compared; files are for the command line."""
         infos = [self._log.find(request.query_params.get(side, "")) for side in ("a", "b")]
         a, b = (read_run(self._log, info.run, title=f"{info.name} ({info.run[:8]}, {info.mode})") for info in infos)
-        return HTMLResponse(diff_page(compare(a, b), home="/"), headers=_HEADERS)
+        return HTMLResponse(diff_page(compare(a, b), home=self._home), headers=_HEADERS)
 
     async def events(self, request: Request) -> Response:
         """What comes of a running run, as server-sent events; a browser that connects again goes on where it was."""

@@ -1,6 +1,7 @@
 """The server of `retold view`, until Ctrl-C or SIGTERM."""
 
 import os
+import secrets
 import socket
 from collections.abc import Callable
 
@@ -14,7 +15,11 @@ HOST = "127.0.0.1"
 
 
 def serve(log: EventLog, port: int, ready: Callable[[str], None]) -> None:
-    """Serve the pages of a log on this machine; `ready` is told the address once it listens. Raises InputError."""
+    """Serve the pages of a log on this machine; `ready` is told the address, secret included, once it listens.
+
+    Raises InputError.
+    """
+    home = f"/{secrets.token_urlsafe(12)}/"
     try:
         listening = socket.create_server((HOST, port))
     except OSError as error:
@@ -22,11 +27,11 @@ def serve(log: EventLog, port: int, ready: Callable[[str], None]) -> None:
         raise InputError(f"cannot listen on {HOST} port {port}: {reason}. --port 0 takes a free one.") from error
     with listening:
         config = uvicorn.Config(
-            lambda: application(log, lambda: server.should_exit), factory=True, log_level="warning", access_log=False,
+            lambda: application(log, home, lambda: server.should_exit), factory=True, log_level="warning", access_log=False,
             lifespan="off", timeout_graceful_shutdown=2,
         )  # fmt: skip
         server = _Server(config)
-        ready(f"http://{HOST}:{listening.getsockname()[1]}")
+        ready(f"http://{HOST}:{listening.getsockname()[1]}{home}")
         server.run(sockets=[listening])
 
 
