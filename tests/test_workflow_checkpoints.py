@@ -60,6 +60,7 @@ def test_killed_run_is_taken_up_by_the_next(here: Folder, monkeypatch: pytest.Mo
         assert script.asked == ["one", "two", "two", "three"]
         assert checkpoints() == []
         assert [done.resumed for done in again.result.steps] == [True, False, False]
+        assert again.result.notes == [f"took over 1 finished step from run {here.log.find('last~1').run[:8]}, which broke off"]
         assert server.requests[-1].json["messages"][0]["content"] == "three: two!"
         whole = run_mock(flow)
         assert [done.text for done in whole.result.steps] == ["one!", "two!", "three!"]

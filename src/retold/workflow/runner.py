@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from ..handlers.text import plural
 from ..recorder.cassette import read_cassette, write_cassette
 from ..recorder.errors import CassetteError, CassetteMissing, MissError, RunError
 from ..recorder.exchange import Exchange
@@ -169,7 +170,9 @@ class Runner:
         if self.checkpoint is not None and good:
             self.checkpoint.clear(result.run)
         if finished:
-            result.notes.append(f"took over {len(finished)} finished steps from run {finished[-1].run[:8]}, which broke off")
+            result.notes.append(
+                f"took over {plural(len(finished), 'finished step')} from run {finished[-1].run[:8]}, which broke off"
+            )
         for step in result.steps:
             failed = [task.id for task in step.tasks if task.error is not None]
             if step.status == "skipped":
