@@ -7,6 +7,7 @@ import pytest
 import vcr
 
 import retold
+import retold.pytest_vcr
 from tests.clients import ask, serve
 from tests.messages_server import MessagesServer, Reply, text
 from tests.suites import VCR_CONFTEST, VcrSuite, asks, summary, with_config
@@ -228,3 +229,15 @@ def test_streams_are_recorded_as_they_come(suite: VcrSuite) -> None:
     """)  # fmt: skip
     with MessagesServer([Reply([text("Hello there")], gap_s=[0.1])]) as server:
         suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)
+
+
+def test_without_vcrpy_the_session_says_what_is_missing(suite: VcrSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its matchers and filters are used: one line instead of an ImportError for each test."""
+    monkeypatch.setattr(retold.pytest_vcr, "find_spec", lambda _: None)
+    suite.write_vcr(asks("a"))
+    result = suite.run_vcr()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert (
+        "ERROR: retold_vcr = true uses vcrpy's matchers and filters, and vcrpy is not there: pip install vcrpy."
+        in result.errlines
+    )

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ _FORBIDDEN = r"<>?%*:|\"'/\\"
 
 def take_over(config: pytest.Config, parser: pytest.Parser) -> None:
     """Block pytest-recording, bring its options where it was not there to bring them, and stand in for it."""
+    if find_spec("vcr") is None:
+        raise pytest.UsageError("retold_vcr = true uses vcrpy's matchers and filters, and vcrpy is not there: pip install vcrpy.")
     manager = config.pluginmanager
     if manager.has_plugin("recording"):
         manager.unregister(name="recording")
