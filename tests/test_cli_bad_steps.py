@@ -315,3 +315,15 @@ def test_handler_option_that_cannot_work_is_refused(handler: str, options: str, 
     keys = f"async_streaming: true, stream_handler: {handler}, stream_handler_opts: {options}"
     line = refusal_of_step("claude", f"prompt: x\nclaude_options: {{{keys}}}\n")
     assert line.partition(": ")[2].replace(f"{Path.cwd()}/", "") == f"{said}\n"
+
+
+@pytest.mark.parametrize("asks", ["prompt: [{type: file, path: nope.txt}]", "type: claude_batch, tasks: [{file: nope.txt}]"])
+def test_file_that_nobody_makes_is_missed_before_anything_runs(asks: str) -> None:
+    """A prompt of a file that is not there is refused, unless a step before it could write one."""
+    kind = "" if "type: claude" in asks else "type: claude, "
+    steps = "    - {name: a, type: claude, prompt: x%s}\n    - {name: b, " + kind + asks + "}\n"
+    said = refusal_of("workflow:\n  name: w\n  steps:\n" + steps % "")
+    assert said.partition(": no file ")[2] == "nope.txt; a relative path counts from the workflow's folder.\n"
+    assert said.startswith("retold: w.yaml:5:")
+    Path("w.yaml").write_text("workflow:\n  name: w\n  steps:\n" + steps % ", output_to_file: nope.txt")
+    assert in_this_process("validate", "w.yaml").returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import retold
-from tests.e2e import prompts_of, run_live, run_mock, step, write_workflow
+from tests.e2e import in_this_process, prompts_of, run_live, run_mock, step, write_workflow
 from tests.messages_server import MessagesServer, Reply, Request, http_error, text, tool_use
 
 Json = dict[str, Any]
@@ -337,3 +337,12 @@ def test_live_run_asks_for_no_key_but_its_own(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
     ran = Both(monkeypatch, says("Hello."), step())
     assert ran.step().text == "Hello."
+
+
+def test_task_that_nobody_showed_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one task of two is streamed, the step's text is still printed at the end: nothing that was said is lost."""
+    tasks = [{"id": "left", "prompt": "l", "claude_options": {"async_streaming": True}}, {"id": "right", "prompt": "r"}]
+    parallel = {"name": "p", "type": "parallel_claude", "max_parallel": 1, "parallel_tasks": tasks}
+    ran = Both(monkeypatch, says("Left.", "Right."), parallel)
+    assert "[left] ASSISTANT: Left.\n" in ran.output
+    assert in_this_process("run", "w.yaml").stdout.endswith("## left\n\nLeft.\n\n## right\n\nRight.\n")

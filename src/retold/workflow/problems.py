@@ -57,9 +57,29 @@ def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
     for path, text in _strings({k: v for k, v in data.items() if k not in ("steps", "defaults", "description")}, ("workflow",)):
         if has_template(text):
             yield path, f"{path[-1]!r} is taken as it stands; templates work in steps and in defaults"
+    writes = _may_write(defaults)
     for number, step in enumerate(steps):
         if isinstance(step, dict):
             yield from _step_problems(step, number, names, default_options, folder)
+            yield from [] if writes else _missing_files(step, ("workflow", "steps", number), folder)
+            writes = writes or _may_write(step)
+
+
+def _may_write(said: dict[str, Any]) -> bool:
+    """Whether a step (or one with these defaults) may leave files that a later one reads: by its output or by tools."""
+    keys = {part for path, _ in _strings(said, ()) for part in path}
+    return (
+        not keys.isdisjoint({"output_to_file", "allowed_tools", "preset", "claude_preset"}) or said.get("type") == "claude_smart"
+    )
+
+
+def _missing_files(step: dict[str, Any], at: YamlPath, folder: Path) -> Iterator[Problem]:
+    """Files that prompts and tasks are made of, and that nobody could make before they are read."""
+    for path, text in _strings(step, at):
+        is_part = path[-1] == "path" and "prompt" in path
+        is_task = path[-1] == "file" and path[-3:-2] == ("tasks",)
+        if (is_part or is_task) and not has_template(text) and not (folder / text).exists():
+            yield path, f"no file {folder / text}; a relative path counts from the workflow's folder"
 
 
 def _task_ids(step: dict[str, Any]) -> list[str]:

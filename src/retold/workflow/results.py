@@ -28,7 +28,8 @@ class TaskResult:
 @dataclass
 class StepResult:
     """What came of a step. `status` is completed, failed, cancelled, skipped or fallback (it failed, and `fallback` says what
-    was done instead); `handler_results` are those of its handlers, `tasks` those of its tasks."""
+    was done instead); `streamed` is whether handlers showed all of it; `handler_results` are those of its handlers, `tasks`
+    those of its tasks."""
 
     name: str
     type: str

@@ -30,9 +30,11 @@ class Showing:
         self._out = out
         self._after = after
         self._threads: list[tuple[HandlerThread, asyncio.Event]] = []
+        self._unseen: set[str] = set()
 
     def start(self, options: ClaudeOptions, units: Sequence[Unit]) -> None:
         """Start the step's handlers, and those of tasks that name their own: such a task is shown by them alone."""
+        self._unseen = {unit.task for unit in units}
         if self._instead is not None:
             self._start(self._instead, None)
             return
@@ -56,12 +58,14 @@ class Showing:
             if thread.error is not None:
                 what = f"handler {thread.handler.name!r} failed in step {self._step!r}: "
                 self._running.result.handler_errors.append(f"{what}{type(thread.error).__name__}: {thread.error}")
-        done.streamed = any(not thread.handler.silent for thread, _ in self._threads)
+        done.streamed = not self._unseen
 
     def _start(self, specs: HandlerSpecs, unit: Unit | None, tasks: frozenset[str] | None = None) -> None:
         folder = self._running.loaded.folder
         made: list[Handler] = [make_handler(name, values, self._out or sys.stdout, folder) for name, values in specs]
         made = [handler for handler in made if handler.silent or self._out is not None]
+        if any(not handler.silent for handler in made):
+            self._unseen -= {unit.task} if unit is not None else self._unseen if tasks is None else tasks
         loop = asyncio.get_running_loop()
         for handler in made:
             over = asyncio.Event()
