@@ -61,8 +61,8 @@ def follow(path: str) -> None:
 
 
 def export(path: str) -> None:
-    """What `retold export` does, into nothing; it puts each exchange together, so it is not expected to be flat."""
-    from retold.recorder.cassette import dump_cassette
+    """What `retold export` does, into nothing; it holds the exchanges of the run, as those who compare and replay do."""
+    from retold.recorder.cassette import to_yaml
     from retold.recorder.log import EventLog
     from retold.recorder.transfer import exchanges_of
 
@@ -71,7 +71,7 @@ def export(path: str) -> None:
             return len(text)
 
     log = EventLog(path)
-    dump_cassette(exchanges_of(log, log.find("last").run), Nowhere())  # type: ignore[arg-type]
+    to_yaml(exchanges_of(log, log.find("last").run), Nowhere())  # type: ignore[arg-type]
 
 
 READERS: dict[str, Callable[[str], None]] = {"show": show, "follow": follow, "export": export}

@@ -25,7 +25,7 @@ import os
 import re
 import tempfile
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -223,10 +223,25 @@ _Dumper.add_representer(str, _represent_text)
 _FastDumper.add_representer(str, _represent_text)
 
 
-def to_yaml(data: Any, file: IO[str]) -> None:
-    """Write YAML as cassettes have it."""
+_HEAD = {"version": 1, "retold": {"format": FORMAT}}
+
+
+def to_yaml(exchanges: Iterable[Exchange], file: IO[str]) -> int:
+    """Write a cassette as YAML, one interaction at a time, so that memory stays flat; returns how many there were."""
+    _dump(_HEAD, file)
+    count = 0
+    for count, exchange in enumerate(exchanges, 1):
+        if count == 1:
+            file.write("interactions:\n")
+        _dump([_to_entry(exchange)], file)
+    file.write("...\n" if count else "interactions: []\n...\n")
+    return count
+
+
+def _dump(data: Any, file: IO[str]) -> None:
     dumper = _Dumper if _has_astral(data) else _FastDumper
-    yaml.dump(data, file, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1, explicit_end=True)
+    text: str = yaml.dump(data, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1)
+    file.write(text.removesuffix("...\n"))  # what ends in a literal block is ended so; here more may follow
 
 
 def _has_astral(value: Any) -> bool:
@@ -240,17 +255,17 @@ def _has_astral(value: Any) -> bool:
 def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) -> None:
     """Write a cassette, all or nothing: a new file takes the old one's place only when it is whole. Raises CassetteError."""
     path = Path(path)
-    data = _document(exchanges)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                 if path.suffix == ".json":
-                    json.dump(_for_json(data), file, ensure_ascii=False, indent=1)
+                    data = _for_json({**_HEAD, "interactions": [_to_entry(exchange) for exchange in exchanges]})
+                    json.dump(data, file, ensure_ascii=False, indent=1)
                     file.write("\n")
                 else:
-                    to_yaml(data, file)
+                    to_yaml(exchanges, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
@@ -260,15 +275,6 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) 
             raise
     except OSError as error:
         raise CassetteError(f"cannot write the cassette {path}: {error.strerror or error}.") from error
-
-
-def dump_cassette(exchanges: Sequence[Exchange], file: IO[str]) -> None:
-    """Write a cassette as YAML to an open file."""
-    to_yaml(_document(exchanges), file)
-
-
-def _document(exchanges: Sequence[Exchange]) -> dict[str, Any]:
-    return {"version": 1, "retold": {"format": FORMAT}, "interactions": [_to_entry(exchange) for exchange in exchanges]}
 
 
 def _to_entry(exchange: Exchange) -> dict[str, Any]:

@@ -7,6 +7,7 @@ carry the recorded times.
 import heapq
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import chain
@@ -18,6 +19,7 @@ from .exchange import Exchange, Failure, Request, Response, TimedPiece, from_tex
 from .log import EventLog
 from .messages import Session
 from .redact import Redactor
+from .rows import COLUMNS, to_event
 from .writer import RunWriter
 
 INTERRUPTED = Failure("Interrupted", "the recording process died")
@@ -32,53 +34,83 @@ class _Open:
     head: Event | None = None
     pieces: list[Event] = field(default_factory=list)
     ended: Event | None = None
-    tool_uses: set[str] = field(default_factory=set)
+
+    def take(self, event: Event) -> None:
+        match event.kind:
+            case "response.started":
+                self.head = event
+            case "frame" | "chunk":
+                self.pieces.append(event)
+            case "exchange.ended":
+                self.ended = event
+
+
+MAX_SEQ = 2**62
+"""Stands for the end of an exchange that has none."""
 
 
 def exchanges_of(log: EventLog, run: str) -> list[Exchange]:
     """The exchanges of a run in the order they were started, as a cassette holds them."""
-    found: dict[int, _Open] = {}
-    results: list[dict[str, Any]] = []
-    for event in log.events(run):
+    return list(each_exchange(log, run))
+
+
+def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
+    """The same one by one, so that no more than one is held in memory."""
+    outline = _Outline()
+    for event in log.events(run, kinds=("exchange.started", "message", "exchange.ended")):
+        outline.note(event)
+    query = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
+    with closing(log.reader()) as connection:
+        for seq, end in outline.exchanges.items():
+            part: _Open | None = None
+            for row in connection.execute(query, (run, seq, end, seq)):
+                event = to_event(row)
+                if event.kind == "exchange.started":
+                    part = _Open(event)
+                elif part is not None:
+                    part.take(event)
+            if part is not None:
+                results = [_result(log, run, at, id_) for id_, at in outline.results_of(seq)]
+                yield replace(_to_exchange(part), tool_results=tuple(results))
+
+
+@dataclass
+class _Outline:
+    """Where the exchanges of a run begin and end, and which tools they use: all that has to be known before the first."""
+
+    exchanges: dict[int, int] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+    results: list[tuple[str, int]] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+
+    def note(self, event: Event) -> None:
         if event.kind == "exchange.started":
-            found[event.seq] = _Open(event)
-            continue
-        exchange = None if event.exchange is None else found.get(event.exchange)
-        match event.kind:
-            case "response.started" if exchange is not None:
-                exchange.head = event
-            case "frame" | "chunk" if exchange is not None:
-                exchange.pieces.append(event)
-            case "exchange.ended" if exchange is not None:
-                exchange.ended = event
-            case "message":
-                _note_tools(event.data, exchange, results)
-    exchanges = [_to_exchange(part) for part in found.values()]
-    return _with_tool_results(exchanges, [part.tool_uses for part in found.values()], results)
+            self.exchanges[event.seq] = MAX_SEQ
+            self.held |= {id_ for id_ in self.uses.keys() - self.held if id_.encode() in event.payload}
+        elif event.kind == "exchange.ended" and event.exchange in self.exchanges:
+            self.exchanges[event.exchange] = event.seq
+        elif event.kind == "message":
+            message = event.data
+            for block in _blocks(message):
+                if block.get("type") == "tool_use" and event.exchange is not None:
+                    self.uses[str(block.get("id"))] = event.exchange
+                elif block.get("type") == "tool_result" and message.get("type") == "user":
+                    self.results.append((str(block.get("tool_use_id")), event.seq))
+
+    def results_of(self, exchange: int) -> list[tuple[str, int]]:
+        """The results of its tools that no later request holds (the run stopped at its last turn): id and event."""
+        return [(id_, at) for id_, at in self.results if self.uses.get(id_) == exchange and id_ not in self.held]
 
 
-def _note_tools(message: dict[str, Any], exchange: _Open | None, results: list[dict[str, Any]]) -> None:
-    content = (message.get("message") or {}).get("content")
-    for block in content if isinstance(content, list) else ():
-        if block.get("type") == "tool_use" and exchange is not None:
-            exchange.tool_uses.add(str(block.get("id")))
-        elif block.get("type") == "tool_result" and message.get("type") == "user":
-            results.append(block)
+def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    inner = message.get("message")
+    content = inner.get("content") if isinstance(inner, dict) else None
+    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
 
 
-def _with_tool_results(exchanges: list[Exchange], uses: list[set[str]], results: list[dict[str, Any]]) -> list[Exchange]:
-    """Attach to each exchange the results of its tools that no later request holds (the run stopped at its last turn)."""
-    complete = []
-    for number, exchange in enumerate(exchanges):
-        later = [e.request.body for e in exchanges[number + 1 :]]
-        own = [
-            result
-            for result in results
-            if result.get("tool_use_id") in uses[number]
-            and not any(str(result["tool_use_id"]).encode() in body for body in later)
-        ]
-        complete.append(replace(exchange, tool_results=tuple(own)) if own else exchange)
-    return complete
+def _result(log: EventLog, run: str, seq: int, id_: str) -> dict[str, Any]:
+    message = next(log.events(run, after=seq - 1)).data
+    return next(block for block in _blocks(message) if str(block.get("tool_use_id")) == id_)
 
 
 def _to_exchange(part: _Open) -> Exchange:

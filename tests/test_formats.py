@@ -23,7 +23,7 @@ from retold.recorder.log import EventLog
 from tests.conftest import RECORDINGS, SHARED
 from tests.e2e import in_this_process
 from tests.raw_log import query, rows
-from tests.talk import asked, packed, record, text, tool_result, tool_use, turn
+from tests.talk import asked, packed, record, text, tool_result, tool_use, turn, unstreamed
 
 DB = "log.db"
 
@@ -220,6 +220,18 @@ def test_export_holds_little_in_memory(form: str) -> None:
         tracemalloc.stop()
     # Parquet holds a row group, read and encoded; the others a page of events.
     assert peak < 25_000_000 * (4 if form == "parquet" else 1)
+
+
+def test_a_cassette_goes_out_exchange_by_exchange() -> None:
+    """Of a run of 30 MB no more than a few exchanges are held at once."""
+    record(DB, *[unstreamed(asked(f"ask {n}"), text("y" * 1_000_000), call=n) for n in range(30)])
+    tracemalloc.start()
+    try:
+        assert FORMATS["cassette"].write(EventLog(DB), EventLog(DB).runs(), Nowhere()) == 30
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 15_000_000
 
 
 class Nowhere(io.BytesIO):

@@ -1,23 +1,24 @@
-"""A run as a cassette, which vcrpy replays too. The exchanges of one run are held in memory, one run at a time."""
+"""A run as a cassette, which vcrpy replays too, written exchange by exchange."""
 
 import io
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from ..recorder.cassette import dump_cassette
+from ..recorder.cassette import to_yaml
 from ..recorder.errors import InputError
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
-from ..recorder.transfer import exchanges_of
+from ..recorder.transfer import each_exchange
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     """Write the exchanges of one run as YAML. Raises InputError where it has none."""
     (run,) = runs
-    exchanges = exchanges_of(log, run.run)
-    if not exchanges:
+    if next(log.events(run.run, kinds=("exchange.started",)), None) is None:
         raise InputError(f"run {run.run} ({run.name}) has no exchanges to export.")
-    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
-    dump_cassette(exchanges, text)
-    text.detach()
-    return len(exchanges)
+    text = io.TextIOWrapper(out, encoding="utf-8", newline="")
+    try:
+        return to_yaml(each_exchange(log, run.run), text)
+    finally:
+        text.flush()
+        text.detach()
