@@ -154,11 +154,11 @@ def test_task_that_failed_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_task_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """`timeout_per_task` ends the slow one alone, and the mock run retells it without waiting."""
     tasks = [{"id": "slow", "prompt": "slow"}, {"id": "quick", "prompt": "quick"}]
-    config = {"timeout_per_task": 300, "allow_failures": True}
+    config = {"timeout_per_task": 1000, "allow_failures": True}
     batch = {"name": "b", "type": "claude_batch", "batch_config": config, "tasks": tasks}
     ran = Both(monkeypatch, lambda r: HANGS if r.json["messages"][0]["content"] == "slow" else says("Quick.")[0], batch)
     slow, quick = ran.step().tasks
-    assert (slow.status, slow.error, quick.status, quick.text) == ("failed", "timed out after 300 ms", "completed", "Quick.")
+    assert (slow.status, slow.error, quick.status, quick.text) == ("failed", "timed out after 1000 ms", "completed", "Quick.")
 
 
 @pytest.mark.parametrize("form", ["text", "json", "stream_json"])
@@ -210,7 +210,8 @@ def test_step_is_tried_again_after_what_it_says(
 ) -> None:
     """Each attempt is one request: `retry_conditions` say after which failures there is another, `max_retries` how many."""
     config = {"max_retries": 2, "base_delay_ms": 1, "retry_conditions": conditions}
-    ran = Both(monkeypatch, replies, step(type="claude_robust", retry_config=config, claude_options={"timeout_ms": 400}))
+    options = {"timeout_ms": 1000} if HANGS in replies else {}
+    ran = Both(monkeypatch, replies, step(type="claude_robust", retry_config=config, claude_options=options))
     assert (ran.calls, ran.step().attempts, ran.step().status) == (calls, calls, status)
 
 
@@ -219,7 +220,7 @@ def test_graceful_degradation_goes_on_with_what_text_there_is(monkeypatch: pytes
     """The half answer of a broken stream is the step's text; the step is marked as a fallback, and the next one runs."""
     half = Reply([text("Half an answer", pieces=4)], **{"cut": {"cut_after": 5}, "timeout": {"hang_after": 5}}[how])  # type: ignore[arg-type]
     config = {"max_retries": 0, "fallback_action": "graceful_degradation"}
-    robust = step(type="claude_robust", retry_config=config, claude_options={"timeout_ms": 400})
+    robust = step(type="claude_robust", retry_config=config, claude_options={"timeout_ms": 1000})
     ran = Both(monkeypatch, [half, *says("Next.")], robust, step("next", "It said: {{steps.say.text}}"))
     assert (ran.step(0).status, ran.step(0).fallback, ran.step(0).text) == ("fallback", "graceful_degradation", "Half an ")
     assert prompts_of(ran.server)[1] == "It said: Half an "
@@ -260,7 +261,7 @@ def test_conversation_that_timed_out_has_cost_what_it_cost(monkeypatch: pytest.M
     first = Reply(
         [text("Looking."), tool_use("Glob", {"pattern": "*"}, id="toolu_1")], stop_reason="tool_use", usage={"output_tokens": 7}
     )
-    options = {"allowed_tools": ["Glob"], "timeout_ms": 1500}
+    options = {"allowed_tools": ["Glob"], "timeout_ms": 2000}
     ran = Both(monkeypatch, [first, HANGS], step(claude_options=options))
     assert (ran.step().status, ran.step().turns) == ("failed", 2)
     assert ran.step().usage["output_tokens"] >= 7
