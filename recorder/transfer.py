@@ -57,8 +57,10 @@ def exchanges_of(log: EventLog, run: str) -> list[Exchange]:
 def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
     """The same one by one, so that no more than one is held in memory."""
     outline = _Outline()
-    for event in log.events(run, kinds=("exchange.started", "message", "exchange.ended")):
-        outline.note(event)
+    kinds = "kind <> 'frame' AND kind IN ('exchange.started', 'message', 'exchange.ended')"
+    with closing(log.reader()) as connection:
+        for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE run = ? AND {kinds} ORDER BY seq", (run,)):
+            outline.note(to_event(row))
     query = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
     with closing(log.reader()) as connection:
         for seq, end in outline.exchanges.items():
