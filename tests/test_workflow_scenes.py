@@ -15,7 +15,7 @@ from retold.recorder.messages import Message
 from tests.children import DEADLINE_S, Folder, line_of, rest_of, wait_until
 from tests.conftest import Cli
 from tests.e2e import NUMBERS, in_this_process, normalised, run_live, run_mock, step, write_workflow
-from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
+from tests.messages_server import MessagesServer, Reply, Request, http_error, text, tool_use
 
 STREAMING = {"async_streaming": True, "stream_handler": "simple"}
 
@@ -389,3 +389,15 @@ def test_terminal_that_knows_no_marks_gets_escapes(cli: Cli) -> None:
     done = cli("run", NUMBERS, "--handler", "simple", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert "\n\\u2713 Stream completed: 3 messages (1 shown)" in done.stdout
+
+
+def test_progress_of_a_task_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several tasks are under way, what is told of one names it; a step's own progress names nobody."""
+    options = {"verbose": True, "retry_config": {"base_delay_ms": 0}}
+    flow = write_workflow("w.yaml", batch("one", claude_options=options), step("alone", claude_options=options))
+    told: list[str] = []
+    with MessagesServer([http_error(529), Reply([text("Hi.")]), Reply([text("Hi.")])]) as server:
+        run_live(monkeypatch, server, flow, notify=told.append)
+    retried, *turns = (line for line in told if not line.startswith("step "))
+    assert retried.startswith("[one] attempt 1 of 3: HTTP 529 overloaded_error: Overloaded")
+    assert turns == ["[one] turn 1: end_turn", "turn 1: end_turn"]

@@ -53,10 +53,14 @@ class Running:
         live = LiveApi(
             self.writer, step=unit.step, task=unit.task, variables=unit.volatile,
             retries=options.retry_config or schema.RetryConfig(), cost_tracking=options.cost_tracking is not False,
-            notify=self.notify,
+            notify=self.notify_of(unit.task),
         )  # fmt: skip
         async with live, LiveTools(unit.workdir, allowed_tools(options)) as tools:
             yield live, tools
+
+    def notify_of(self, task: str) -> Callable[[str], None]:
+        """Progress of one task among several says whose it is."""
+        return (lambda text: self.notify(f"[{task}] {text}")) if task else self.notify
 
     async def hold(self, conversation: Conversation, api: Api, tools: Tools, timeout_ms: int | None) -> Outcome:
         """Hold a conversation to its end; what goes wrong in it is in the outcome. Raises MissError in replay.

@@ -45,7 +45,7 @@ async def perform(running: Running, step: Step, units: Sequence[Unit], done: Ste
 async def _converse(running: Running, unit: Unit, session: Session, timeout_ms: int | None = None) -> Outcome:
     """One conversation of a unit."""
     limit_ms = _shorter(unit.options.timeout_ms, timeout_ms)
-    conversation = unit.conversation(running.writer, session, running.notify)
+    conversation = unit.conversation(running.writer, session, running.notify_of(unit.task))
     try:
         async with running.answers(unit, limit_ms) as (api, tools):
             return await running.hold(conversation, api, tools, limit_ms)
