@@ -1,6 +1,7 @@
 """After a crash, a tampered listing or a damaged page the log is put in order again, and nothing that can be read is lost."""
 
 import json
+import re
 import sqlite3
 import stat
 from pathlib import Path
@@ -15,6 +16,7 @@ from retold.recorder.errors import InputError, LogError, LogFolderWarning
 from retold.recorder.events import Entry
 from retold.recorder.log import EventLog
 from retold.recorder.salvage import damage
+from tests.conftest import Cli
 from tests.e2e import in_this_process
 from tests.raw_log import Child, query
 from tests.talk import asked, record, text, turn
@@ -144,11 +146,13 @@ def test_logs_and_what_belongs_to_them_are_private(tmp_path: Path) -> None:
             assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path.name
 
 
-def test_a_log_in_a_folder_that_everybody_may_write_to_warns(tmp_path: Path) -> None:
+def test_a_log_in_a_folder_that_everybody_may_write_to_warns(tmp_path: Path, cli: Cli) -> None:
     """On stderr of the command, as a warning in Python, with the way out; in a folder of one's own there is none."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with EventLog(tmp_path / "open" / "log.db") as log, pytest.warns(LogFolderWarning, match=r"chmod o-w .*/open"):
         log.start(name="x", mode="live").end()
+    done = cli("recover", "--db", tmp_path / "open" / "log.db")
+    assert re.fullmatch(r"retold: the log .*/open/log\.db stands in a folder .*\n", done.stderr)
     with EventLog(tmp_path / "own" / "log.db") as log:
         log.start(name="x", mode="live").end()

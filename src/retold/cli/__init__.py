@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -104,6 +105,7 @@ def _piped(function: Callable[..., None]) -> Callable[..., None]:
 def main() -> None:
     """The console script `retold`."""
     signal.signal(signal.SIGTERM, _terminated)
+    warnings.showwarning = _warned
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal knows every character
     try:
@@ -135,6 +137,12 @@ def _leave(code: int) -> NoReturn:
     if any(thread.name.startswith("retold-") for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)
+
+
+def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    """A warning as any other remark to the person; where in our code it arose is none of theirs."""
+    del category, filename, lineno
+    print(f"retold: {message}", file=sys.stderr)
 
 
 def _terminated(*_: object) -> None:
