@@ -43,7 +43,7 @@ def test_other_tools_read_the_log(log: EventLog) -> None:
     """sqlite-utils, as a process of its own, while a run is being written."""
     with log:
         log.start(name="open", mode="live").append(Entry("frame", b"\xff"))
-        command = [sys.executable, "-m", "sqlite_utils", "rows", DB, "tool_uses", "--csv", "-c", "name", "-c", "input"]
+        command = [sys.executable, "-m", "sqlite_utils", "rows", str(DB), "tool_uses", "--csv", "-c", "name", "-c", "input"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["name,input", 'Bash,"{""command"":""ls -la""}"']
 
