@@ -6,6 +6,7 @@ often lie, and pieces may be handed on together.
 
 from ..recorder.exchange import Exchange, Response
 from ..recorder.http1 import Asked, Client, head_bytes
+from .order import Order
 from .player import head_ns, play_async, timeline_of, wait_until_async
 from .timing import Timing
 
@@ -16,19 +17,32 @@ _FRAMING = frozenset({"transfer-encoding", "content-length", "connection", "keep
 _RESETS = ("ConnectionResetError", "BrokenPipeError", "ReadError")
 
 
-async def retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client) -> bool:
-    """Answer a request with a recorded exchange; returns whether the connection goes on."""
+async def retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None = None) -> bool:
+    """Answer a request with a recorded exchange, in its place in `order`; returns whether the connection goes on."""
+    if order is None:
+        return await _retell(exchange, timing, asked, client, None)
+    await order.begin(exchange)
+    try:
+        return await _retell(exchange, timing, asked, client, order)
+    finally:
+        await order.end(exchange)
+
+
+async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None) -> bool:
     began_ns = asked.arrived_ns  # not now: when many ask at once, the last one has waited for the others
     timeline = timeline_of(exchange, timing)
     response = exchange.response
     if response is None:
         await wait_until_async(began_ns + timeline.at(exchange.ended_ns))
         return await _break_off(exchange, client)
+    if order is not None:
+        await order.turn(exchange, exchange.started_ns + response.first_ns)
     await wait_until_async(began_ns + head_ns(exchange, timeline))
     has_body = asked.method != "HEAD" and response.status not in (204, 304)
     headers, chunked = _headers(exchange, response, asked, has_body=has_body, instant=timing.is_instant)
     client.write(head_bytes(response.status, response.reason, headers))
-    async for data in play_async(exchange, timeline, began_ns):
+    pieces = play_async(exchange, timeline, began_ns) if order is None else order.play(exchange, timeline, began_ns)
+    async for data in pieces:
         if has_body:
             client.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             await client.drain()

@@ -51,12 +51,15 @@ class Script:
     def __call__(self, request: Request) -> Reply:
         body = request.json
         said, answered = json.dumps(body["messages"]), _tool_results(body)
-        if "SUBTASK" in json.dumps(body["messages"][0]):
-            return Reply([text("The subtask is done.")], gap_s=0.01)
+        first = json.dumps(body["messages"][0])
+        for number in (1, 2):
+            if f"SUBTASK-{number}" in first:
+                return Reply([text(f"Subtask {number} is done, and this is said of it.")], gap_s=0.03 * number)
         if "GO-TOOLS" in said:
             return self._tools(answered)
-        if "GO-AGENT" in said:
-            return self._agent(answered, reported="task-notification" in said)
+        for prompt, agents in (("GO-AGENT", 1), ("GO-PAIR", 2)):
+            if prompt in said:
+                return self._agent(answered, agents, reports=said.count("<task-notification>"))
         if "GO-ERROR" in said and body.get("stream"):
             return Reply([text("This breaks in the middle of it.")], error_event_after=6, gap_s=0.01)
         if "GO-CUT" in said and not self._cut:
@@ -73,12 +76,14 @@ class Script:
             return Reply([tool_use("Bash", {"command": "wc -c note.txt", "description": "Count"})], stop_reason="tool_use")
         return Reply([text("Done with tools.")])
 
-    def _agent(self, answered: int, *, reported: bool) -> Reply:
+    def _agent(self, answered: int, agents: int, *, reports: int) -> Reply:
         if answered == 0:
-            task = {"description": "Subtask", "prompt": "SUBTASK", "subagent_type": "general-purpose", "run_in_background": True}
-            return Reply([text("Starting an agent."), tool_use("Agent", task)], stop_reason="tool_use")
-        return Reply([text("The agent has reported.")]) if reported else Reply([text("Waiting for it.")], gap_s=0.01)
+            tasks = [{"description": f"Part {n}", "prompt": f"SUBTASK-{n}", **_IN_BACKGROUND} for n in range(1, agents + 1)]
+            return Reply([text("Starting."), *(tool_use("Agent", task) for task in tasks)], stop_reason="tool_use")
+        return Reply([text(f"{reports} of {agents} have reported.")], gap_s=0.01)
 
+
+_IN_BACKGROUND = {"subagent_type": "general-purpose", "run_in_background": True}
 
 _OF_ITS_RUN = {"session_id", "uuid", "timestamp", "run_id", "runId", "end_time", "messaging_socket_path", "request_id"}
 _IN_TEXT = (

@@ -27,7 +27,7 @@ STREAMS = [
 
 @pytest.mark.claude_code
 @pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
-@pytest.mark.parametrize("prompt", ["GO-TEXT", "GO-TOOLS", "GO-AGENT", "GO-ERROR", "GO-CUT"])
+@pytest.mark.parametrize("prompt", ["GO-TEXT", "GO-TOOLS", "GO-AGENT", "GO-PAIR", "GO-ERROR", "GO-CUT"])
 def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) -> None:
     """The same messages in every turn, offline, in another home, session and date."""
     assert CLAUDE_CODE is not None
@@ -45,7 +45,12 @@ def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) 
     Path("c.yaml").write_text(cassette.replace(f"date is {date}", "date is 2025-02-03"))
     replayed = cli("replay", "c.yaml", "--", *command, env=environments[1], input="")
     assert (recorded.returncode, replayed.returncode) == (0, 0), replayed.stderr
-    assert claude_code.turns(replayed.stdout, str(homes[1])) == claude_code.turns(recorded.stdout, str(homes[0]))
+    turns = [claude_code.turns(done.stdout, str(home)) for done, home in zip((recorded, replayed), homes, strict=True)]
+    if prompt == "GO-PAIR":
+        # What two agents have used up by the time of a result is a race within Claude Code.
+        results = [turn.pop("result") for turn in turns]
+        assert results[0].total() == results[1].total()
+    assert turns[1] == turns[0]
     assert "exchanges not played" not in replayed.stderr
     assert "(matched as claude-code)" in replayed.stderr
 

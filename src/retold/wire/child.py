@@ -32,7 +32,6 @@ class Child:
         except OSError as error:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             raise InputError(f"cannot run {command[0]}: {error.strerror or error}.") from error
-        self.stopped_by: int | None = None
 
     def __repr__(self) -> str:
         return f"<Child {self._process.pid} {'running' if self._process.returncode is None else self._process.returncode}>"

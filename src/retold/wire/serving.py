@@ -13,6 +13,7 @@ from ..recorder.http1 import Asked, Client, head_bytes, refusal
 from ..recorder.proxy import THREADED_BYTES, Relay, to_request
 from ..recorder.upstream import Upstream
 from ..replay.faults import Telling
+from ..replay.order import Order, order_of
 from ..replay.server import retell
 from ..used import UsedCassette
 from .gate import Gate
@@ -37,6 +38,11 @@ class Serving:
     gate: Gate = field(default_factory=Gate)
     note: Callable[[str], None] | None = None
     failures: list[RetoldError] = field(default_factory=list)
+    orders: dict[int, Order | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Whoever asks in parallel gets answers in any order, but for Claude Code, whose requests tell of each other.
+        self.orders = {id(use): order_of(use.exchanges) for use in self.uses.values() if use.profile == "claude-code"}
 
     def __str__(self) -> str:
         """`recording https://…`, or `serving a, b`, for a person."""
@@ -107,7 +113,7 @@ class _Connection:
                 return await self._probed(use, asked, client)
             match await self._decide(use, asked):
                 case Telling() as told:
-                    return await retell(*told, asked, client)
+                    return await retell(*told, asked, client, serving.orders.get(id(use)))
             return await self._relay.forward(asked, client, use.begin)
         except MissError as miss:
             serving.tell(f"retold: {miss}")

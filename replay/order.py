@@ -1,0 +1,104 @@
+"""The order of a recording whose exchanges overlapped, kept while it is retold, whatever the pace.
+
+Claude Code runs agents beside its own conversation, and who has heard of whose end stands in the next request. So a piece of
+one stream is told only after what was recorded before it, while that stream was open: the requests that came, and the answers
+that ended. What a client sends depends on nothing else, so its next request is again the recorded one.
+
+Sequential exchanges never wait. A client that asks otherwise than recorded is waited for no longer than the recording took
+and GRACE_S more; its next request then says by itself what differs.
+"""
+
+import asyncio
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import AsyncIterator, Iterable
+from typing import Literal
+
+from ..recorder.exchange import Exchange
+from .player import wait_until_async
+from .timing import Timeline
+
+GRACE_S = 2.0
+
+SETTLE_NS = 100_000_000
+"""How long, at most, after an event the next one on another connection waits: as long as it did when it was recorded. Two sockets
+that are ready at once are read in any order."""
+
+Happening = tuple[Literal["began", "ended"], int]
+
+
+class Order:
+    """What was recorded while what else was open, and when it has happened again. For one event loop."""
+
+    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+        found: list[tuple[int, Happening]] = []
+        for exchange in exchanges:
+            found.append((exchange.started_ns, ("began", _key(exchange))))
+            found.append((exchange.ended_ns, ("ended", _key(exchange))))
+        found.sort()
+        self._times = [at for at, _ in found]
+        self._events = [event for _, event in found]
+        self._happened: dict[Happening, int] = {}
+        self._missed: set[Happening] = set()
+        self._changed = asyncio.Condition()
+
+    def __repr__(self) -> str:
+        return f"<Order {len(self._happened)} of {len(self._events)} happened>"
+
+    async def begin(self, exchange: Exchange) -> None:
+        """The client asked for it."""
+        self._happened.pop(("ended", _key(exchange)), None)
+        await self._note(("began", _key(exchange)))
+
+    async def end(self, exchange: Exchange) -> None:
+        """Its answer is over, however."""
+        await self._note(("ended", _key(exchange)))
+
+    async def turn(self, exchange: Exchange, recorded_ns: int) -> None:
+        """Wait until everything has happened that was recorded before this time and after the beginning of `exchange`."""
+        start, stop = bisect_right(self._times, exchange.started_ns), bisect_left(self._times, recorded_ns)
+        before = [number for number in range(start, stop) if self._events[number][1] != _key(exchange)]
+        if not before:
+            return
+        events = [self._events[number] for number in before]
+        limit_s = (recorded_ns - exchange.started_ns) / 1e9 + GRACE_S
+        try:
+            async with asyncio.timeout(limit_s), self._changed:
+                while any(event not in self._happened and event not in self._missed for event in events):
+                    await self._changed.wait()
+        except TimeoutError:
+            self._missed.update(event for event in events if event not in self._happened)
+        if (last_ns := self._happened.get(events[-1])) is not None:
+            await wait_until_async(last_ns + min(recorded_ns - self._times[before[-1]], SETTLE_NS))
+
+    async def play(self, exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
+        """The body at its pace, each piece in its turn."""
+        for piece in () if exchange.response is None else exchange.response.pieces:
+            recorded_ns = exchange.started_ns + piece.offset_ns
+            await self.turn(exchange, recorded_ns)
+            await wait_until_async(began_ns + timeline.at(recorded_ns))
+            yield piece.data
+        await self.turn(exchange, exchange.ended_ns)
+        await wait_until_async(began_ns + timeline.at(exchange.ended_ns))
+
+    async def _note(self, event: Happening) -> None:
+        self._happened[event] = time.monotonic_ns()
+        self._missed.discard(event)
+        async with self._changed:
+            self._changed.notify_all()
+
+
+def _key(exchange: Exchange) -> int:
+    """The same for an exchange and what a fault has made of it."""
+    return id(exchange.request)
+
+
+def order_of(exchanges: Iterable[Exchange]) -> Order | None:
+    """The order of a recording in which something overlapped; None where one thing came after the other."""
+    recorded = sorted(exchanges, key=lambda exchange: exchange.started_ns)
+    until = -1
+    for exchange in recorded:
+        if exchange.started_ns < until:
+            return Order(recorded)
+        until = max(until, exchange.ended_ns)
+    return None

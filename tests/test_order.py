@@ -1,0 +1,80 @@
+"""Exchanges that overlapped are retold in the order they were recorded in, at any pace, and never waited for in vain."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from retold.recorder.exchange import Exchange, TimedPiece
+from retold.replay import order as order_module
+from retold.replay.order import Order, order_of
+from retold.replay.player import timeline_of
+from retold.replay.timing import INSTANT
+from tests.exchanges import answer, exchange
+
+MS = 1_000_000
+
+
+def recorded(name: str, began_ms: int, *pieces_ms: int, ended_ms: int) -> Exchange:
+    """An exchange whose frames say whose they are and when they came, in ms of the run."""
+    frames = tuple(TimedPiece((at - began_ms) * MS, f"{name}{at}".encode(), True) for at in pieces_ms)
+    told = exchange(answer(b"data: 1\n\n"), name.encode(), started_ns=began_ms * MS, ended_ns=ended_ms * MS)
+    assert told.response is not None
+    object.__setattr__(told.response, "pieces", frames)
+    return told
+
+
+# Two agents: the second one's end is told of after the conversation (c) has heard of the first.
+MAIN = recorded("m", 0, 5, ended_ms=10)
+FIRST = recorded("a", 20, 30, 40, ended_ms=50)
+SECOND = recorded("b", 21, 35, 90, ended_ms=100)
+HEARD = recorded("c", 60, 70, ended_ms=80)
+ALL = (MAIN, FIRST, SECOND, HEARD)
+
+
+def told(asked: Sequence[Exchange], later: dict[str, Exchange] | None = None) -> list[str]:
+    """What is told, in order, when these are asked for at once, and others when a piece has been seen."""
+    seen: list[str] = []
+    order = order_of(ALL)
+    assert order is not None
+
+    async def one(telling: Exchange, tasks: asyncio.TaskGroup) -> None:
+        await order.begin(telling)
+        async for piece in order.play(telling, timeline_of(telling, INSTANT), 0):
+            seen.append(piece.decode())
+            if (following := (later or {}).get(piece.decode())) is not None:
+                tasks.create_task(one(following, tasks))
+        await order.end(telling)
+
+    async def run() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for telling in asked:
+                tasks.create_task(one(telling, tasks))
+
+    asyncio.run(run())
+    return seen
+
+
+def test_streams_that_overlapped_keep_their_order() -> None:
+    """The conversation asks again when it has heard of the first agent; the second one's end waits for its answer."""
+    for asked in ((SECOND, FIRST), (FIRST, SECOND)):
+        seen = told(asked, {"a40": HEARD})
+        assert [piece for piece in seen if piece != "b35"] == ["a30", "a40", "c70", "b90"]
+
+
+def test_what_came_one_after_the_other_has_no_order() -> None:
+    """Whoever asks for it in another order, or for a part of it, waits for nothing."""
+    assert order_of([MAIN, FIRST]) is None
+    assert order_of([]) is None
+    assert isinstance(order_of(ALL), Order)
+
+
+def test_what_is_over_before_an_exchange_began_is_not_waited_for() -> None:
+    """Nobody asked for `m` here."""
+    assert told([HEARD]) == ["c70"]
+
+
+def test_what_nobody_asks_for_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that goes another way is told the rest, and says by its next request what differs."""
+    monkeypatch.setattr(order_module, "GRACE_S", 0.01)
+    assert told([FIRST, SECOND])[-1] == "b90"
