@@ -75,3 +75,25 @@ def test_what_others_put_into_the_file_breaks_nothing(log: EventLog) -> None:
         assert (command, done.returncode in (0, 1), "Traceback" in done.stderr) == (command, True, False)
     assert [(f.run, f.what) for f in verify(log).findings] == [("other", "unknown run")]
     assert rows("SELECT count(*) FROM notes, noted") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET payload = 'x' WHERE seq = 2",
+        "UPDATE events SET payload = 'x', digest = x'00' WHERE seq = 1",
+        "UPDATE events SET wall_ns = 0 WHERE seq = 1",
+        "DELETE FROM events WHERE seq = 1",
+        "DELETE FROM ledger",
+        "UPDATE ledger SET seq = 0",
+    ],
+)
+def test_only_what_is_being_erased_can_be_changed(log: EventLog, statement: str) -> None:
+    """The payload of an event that is named for it; never a header, digest or hash, never a single row, never the ledger."""
+    run = log.find("last").run
+    with contextlib.closing(sqlite3.connect(DB)) as connection:
+        connection.execute("INSERT INTO erasing VALUES (?, 1)", (run,))
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+        connection.execute("UPDATE events SET payload = 'x' WHERE run = ? AND seq = 1", (run,))
+    assert verify(log).findings == []  # nothing of it was committed
