@@ -46,7 +46,9 @@ class Serving:
 
     def __str__(self) -> str:
         """`recording https://…`, or `serving a, b`, for a person."""
-        names = ", ".join(self.uses)
+        names = ", ".join(
+            name if use.profile == "api" else f"{name} (matched as {use.profile})" for name, use in self.uses.items()
+        )
         modes = {use.record_mode for use in self.uses.values()}
         if modes == {"none"}:
             return f"serving {names}"
@@ -83,7 +85,7 @@ class Serving:
         """Answers /health: that the server is there, and what has become of its cassettes."""
         cassettes = {
             name: {
-                "mode": use.record_mode, "exchanges": len(use.exchanges), "played": use.play_count,
+                "mode": use.record_mode, "profile": use.profile, "exchanges": len(use.exchanges), "played": use.play_count,
                 "unplayed": len(use.unplayed), "recorded": use.recorded, "misses": len(use.misses),
             }
             for name, use in self.uses.items()
