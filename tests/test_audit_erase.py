@@ -124,6 +124,18 @@ def test_an_erasure_says_who_when_and_why(log: EventLog) -> None:
     assert log.find("last").run == run
 
 
+def test_a_reason_that_names_somebody_can_be_erased_too(log: EventLog) -> None:
+    """The record of an erasure is a run as others are; what verify goes by in it stays."""
+    record_everywhere("Quirkington")
+    with log:
+        audit.erase(log, audit.plan_text(log, "hello"), why="Quirkington asked for it")
+    assert bytes_with("quirkington") != []
+    erase_text(log, "Quirkington")
+    assert bytes_with("quirkington") == []
+    report = verify(log)
+    assert (report.findings, report.erased > 20) == ([], True)
+
+
 def test_an_edited_tombstone_is_found(log: EventLog) -> None:
     """What stands in the place of an erased payload is covered by the erasure's own event."""
     from tests.tamper import tamper

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..recorder.listing import Listing, RunInfo
 from ..recorder.log import EventLog
@@ -45,7 +45,7 @@ class Found:
     models: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     cost_usd: float | None = None
-    facts: bool = field(default=False)
+    facts: bool = False
 
 
 def chosen_runs(

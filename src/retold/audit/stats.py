@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from .accounts import SUMS, percentile
 from .index import from_json
@@ -30,8 +30,8 @@ class Line:
     unpriced: int = 0
     errors: int = 0
     retries: int = 0
-    first_token_ms: tuple[float | None, ...] = field(default=())
-    duration_ms: tuple[float | None, ...] = field(default=())
+    first_token_ms: tuple[float | None, ...] = ()
+    duration_ms: tuple[float | None, ...] = ()
 
 
 def stats(

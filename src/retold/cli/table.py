@@ -20,7 +20,9 @@ def print_table(rows: Sequence[Sequence[str]], *, cut: bool, right: Collection[i
 
 
 def dollars(cost_usd: float | None) -> str:
-    """`$0.0123`, `$12.30`; `?` where it is not known."""
+    """`$0.0123`, `$12.30`, `<$0.0001`; `?` where it is not known."""
     if cost_usd is None:
         return UNKNOWN
+    if 0 < cost_usd < 0.00005:
+        return "<$0.0001"
     return f"${cost_usd:.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
