@@ -36,13 +36,16 @@ def to_request(asked: Asked, upstream: Upstream) -> Request:
 
 def passed_on(asked: Asked, upstream: Upstream) -> Headers:
     """The headers as the API gets them: the client's, in its order and case, but for its own host."""
-    headers = []
+    headers, has_length = [], False
     for name, value in asked.headers:
         match name.lower():
             case "host":
                 headers.append((name, upstream.authority))
-            case "transfer-encoding":  # the body is whole by now
-                headers.append(("Content-Length", str(len(asked.body))))
+            case "transfer-encoding" | "content-length":
+                # The body is whole by now and has one length: two of them could be read in two ways (RFC 9112, 6.3).
+                if not has_length:
+                    headers.append((name if name.lower() == "content-length" else "Content-Length", str(len(asked.body))))
+                has_length = True
             case low if low not in _NOT_PASSED_ON and not low.startswith("x-retold-"):
                 headers.append((name, value))
     return tuple(headers)

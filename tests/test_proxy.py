@@ -78,6 +78,14 @@ def test_a_request_in_chunks_arrives_with_its_length() -> None:
     assert upstream.requests[0].endswith(b'\r\nContent-Length: 7\r\n\r\n{"a":1}')
 
 
+def test_a_request_has_one_length_whatever_it_claims() -> None:
+    """Chunks and a length at once are read in two ways by two servers: a way past a gate."""
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with RawUpstream(b"HTTP/1.1 204 \r\n\r\n") as upstream, wire(upstream.url) as running:
+        raw(running.url, head + chunked(b"{}") + b"0\r\n\r\n")
+    assert upstream.requests[0].partition(b"\r\nHost: ")[2].partition(b"\r\n")[2] == b"Content-Length: 2\r\n\r\n{}"
+
+
 def test_a_large_request_passes() -> None:
     """The largest seen in real recordings, 2.8 MB."""
     prompt = "x" * 2_800_000
