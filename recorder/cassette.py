@@ -25,7 +25,7 @@ import os
 import re
 import tempfile
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
@@ -252,8 +252,11 @@ def _has_astral(value: Any) -> bool:
     return isinstance(value, list) and any(map(_has_astral, value))
 
 
-def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) -> None:
-    """Write a cassette, all or nothing: a new file takes the old one's place only when it is whole. Raises CassetteError."""
+def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) -> int:
+    """Write a cassette, all or nothing: a new file takes the old one's place only when it is whole. Raises CassetteError.
+
+    Returns how many exchanges it holds.
+    """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,11 +264,12 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) 
         try:
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                 if path.suffix == ".json":
-                    data = _for_json({**_HEAD, "interactions": [_to_entry(exchange) for exchange in exchanges]})
-                    json.dump(data, file, ensure_ascii=False, indent=1)
+                    entries = [_to_entry(exchange) for exchange in exchanges]
+                    json.dump(_for_json({**_HEAD, "interactions": entries}), file, ensure_ascii=False, indent=1)
+                    count = len(entries)
                     file.write("\n")
                 else:
-                    to_yaml(exchanges, file)
+                    count = to_yaml(exchanges, file)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
@@ -275,6 +279,7 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Sequence[Exchange]) 
             raise
     except OSError as error:
         raise CassetteError(f"cannot write the cassette {path}: {error.strerror or error}.") from error
+    return count
 
 
 def _to_entry(exchange: Exchange) -> dict[str, Any]:

@@ -249,6 +249,10 @@ def test_the_export_command_knows_formats_by_name_and_by_ending() -> None:
         assert (name, in_this_process("export", "last", "-o", name, "--db", DB).returncode) == (name, 0)
         assert in_this_process("export", "last", "-o", name, "--db", DB).returncode == 2
     assert Path("x.md").read_bytes() == exported("markdown")
+    assert Path("x.yaml").read_bytes() == exported("cassette")
+    assert {name: Path(name).stat().st_mode & 0o777 for name in ("x.yaml", "x.json", "x.jsonl")} == {
+        "x.yaml": 0o644, "x.json": 0o644, "x.jsonl": 0o600,
+    }  # fmt: skip
     record(DB, turn(asked("x"), text("y")), name="a/b")
     assert in_this_process("export", "--all", "-o", "out", "--db", DB).returncode == 0
     assert sorted(path.name.rpartition("-")[0] for path in Path("out").iterdir()) == ["a_b", "talk"]

@@ -80,20 +80,18 @@ def _by_ending(output: Path | None) -> str:
 
 def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path, *, force: bool) -> None:
     """All or nothing: a new file takes the old one's place only when it is whole."""
+    from ..formats.cassette import check
     from ..handlers.text import plural
     from ..recorder.cassette import write_cassette
     from ..recorder.errors import InputError
-    from ..recorder.transfer import exchanges_of
+    from ..recorder.transfer import each_exchange
 
     if output.exists() and not force:
         raise InputError(f"{output} is there already; name another file, or replace it with --force.")
     try:
-        if output.suffix == ".json" and form.counts == "exchange":
-            exchanges = exchanges_of(log, runs[0].run)
-            if not exchanges:
-                raise InputError(f"run {runs[0].run} ({runs[0].name}) has no exchanges to export.")
-            write_cassette(output, exchanges)
-            count = len(exchanges)
+        if form.counts == "exchange":  # a file for git, readable as others there are
+            check(log, runs[0])
+            count = write_cassette(output, each_exchange(log, runs[0].run))
         else:
             output.parent.mkdir(parents=True, exist_ok=True)
             handle, part = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name[:80]}.", suffix=".part")

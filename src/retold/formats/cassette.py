@@ -14,11 +14,16 @@ from ..recorder.transfer import each_exchange
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     """Write the exchanges of one run as YAML. Raises InputError where it has none."""
     (run,) = runs
-    if next(log.events(run.run, kinds=("exchange.started",)), None) is None:
-        raise InputError(f"run {run.run} ({run.name}) has no exchanges to export.")
+    check(log, run)
     text = io.TextIOWrapper(out, encoding="utf-8", newline="")
     try:
         return to_yaml(each_exchange(log, run.run), text)
     finally:
         text.flush()
         text.detach()
+
+
+def check(log: EventLog, run: RunInfo) -> None:
+    """Raises InputError where a run has no exchanges."""
+    if next(log.events(run.run, kinds=("exchange.started",)), None) is None:
+        raise InputError(f"run {run.run} ({run.name}) has no exchanges to export.")
