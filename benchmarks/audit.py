@@ -1,7 +1,7 @@
 """Searching, accounting for and listing a log of a million messages, beside ripgrep and DuckDB on the same data.
 
 Writes a log of runs with conversations, indexes it, exports it, and asks all three the same questions in turn. Takes some
-minutes and about 3 GB; `make bench` asks for fewer messages (MESSAGES=100000), which the goals are not about. ripgrep reads the
+minutes and about 3 GB; `make bench` asks for fewer messages (MESSAGES=100000), which no goal is about. ripgrep reads the
 JSON lines that `retold export --all --format stream-json` writes, DuckDB a table of the same messages, in memory. A row says
 where either is not installed (`RG=/path/to/rg` names another ripgrep).
 
@@ -249,14 +249,14 @@ def _open(log: EventLog) -> None:
 
 
 _GOALS = {"a": 10.0, "stats": 100.0, "ls": 50.0, "catching": 10.0}
-"""Milliseconds at most, by the first word of what is measured."""
+"""Milliseconds at most for a million messages, by the first word of what is measured."""
 
 
 def _rows(found: dict[str, list[float]]) -> Iterator[Row]:
     for what, ours in found.items():
         if what.endswith((" rg", " duckdb")):
             continue
-        yield figure(what, ours, "ms", at_most=_GOALS[what.split()[0]])
+        yield figure(what, ours, "ms", at_most=_GOALS[what.split()[0]] if MESSAGES >= 1_000_000 else None)
         for peer in ("rg", "duckdb"):
             theirs = found.get(f"{what} {peer}")
             if theirs is not None:

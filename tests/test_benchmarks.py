@@ -4,9 +4,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from benchmarks.__main__ import NAMES
+from benchmarks.__main__ import NAMES, _summary
 from benchmarks.contestants import Read
-from benchmarks.measure import Row, absent, beside, cells, environment
+from benchmarks.measure import Row, absent, beside, cells, environment, figure, ratio
 from benchmarks.peers import SENT, _compared, _kept, _paced
 
 from tests.conftest import ROOT
@@ -60,4 +60,18 @@ def test_a_remark_stands_where_the_comparison_would() -> None:
         ("1.00 ms", "", "aimock", "not installed"),
         ("21 frames", "17 frames", "aimock", "fewer"),
         ("2.00 ms", "", "", ""),
+    ]
+
+
+def test_a_missed_goal_is_named_with_its_figures() -> None:
+    rows = [
+        figure("quick", [1.0], "ms", at_most=2),
+        figure("slow", [3.0], "ms", at_most=2),
+        ratio("slower", [3.0], "vcrpy", [1.0], "ms", at_most=2),
+        absent("alone", [3.0], "aimock", "ms"),
+    ]
+    assert _summary(rows).splitlines() == [
+        "1 of 3 goals met",
+        "- missed: slow: 3.00 ms; goal <= 2 ms",
+        "- missed: slower: 3.00 ms, vcrpy 1.00 ms: 3.00x; goal <= 2x",
     ]
