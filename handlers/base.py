@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TextIO
 
+from pydantic import BaseModel, ConfigDict
+
 from ..recorder.events import Event
 from ..recorder.log import EventLog
 from ..recorder.messages import Message
 from ..recorder.sse import frame_json
-from .options import Options
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
 """The kinds of events that make up a stream for a handler; one that shows partial messages reads frames as well."""
@@ -49,6 +50,12 @@ class StreamEnd:
     error: str | None = None
     usage: dict[str, int] = field(default_factory=dict)
     cost_usd: float | None = None
+
+
+class Options(BaseModel):
+    """A handler's options, strict: an unknown one is an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Handler(ABC):

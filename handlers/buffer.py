@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ..recorder.messages import Message
-from .base import Handler
+from .base import Handler, Options
 from .jsonl import as_json
-from .options import Options
 
 
 class BufferOptions(Options):

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from ..recorder.errors import HandlerError
 from ..recorder.messages import Message
-from .base import Handler
-from .options import Options, nearest, sentence
+from .base import Handler, Options
+from .options import nearest, sentence
 
 
 class CallbackOptions(Options):

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
-from .base import Handler, StreamEnd, StreamStart
-from .options import Options
+from .base import Handler, Options, StreamEnd, StreamStart
 from .simple import trouble_in
 from .text import clean, clock, cut, dollars, indent, plural, seconds
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..recorder.messages import Message, result_text, usage_of
-from .base import Handler, StreamEnd, StreamStart
-from .options import Options
+from .base import Handler, Options, StreamEnd, StreamStart
 from .text import clean, indent, plural, seconds
 
 _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_use_id"})

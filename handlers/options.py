@@ -1,23 +1,14 @@
-"""Options of handlers: strict, and every wrong one told at once with the nearest that would be right."""
+"""What is wrong with a handler's options: every one told at once, with the nearest that would be right."""
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ..recorder.errors import HandlerError
-
-if TYPE_CHECKING:
-    from .base import Handler
-
-
-class Options(BaseModel):
-    """A handler's options, strict: an unknown one is an error."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
+from .base import Handler, Options
 
 _SHOULD_BE = {
     "bool_type": "true or false",
@@ -30,7 +21,7 @@ _SHOULD_BE = {
 }
 
 
-def make_options(handler: "type[Handler]", values: dict[str, Any]) -> Options:
+def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
     """A handler's options from names and values. Raises HandlerError naming every one that is wrong."""
     try:
         return handler.Options.model_validate(values)
@@ -39,7 +30,7 @@ def make_options(handler: "type[Handler]", values: dict[str, Any]) -> Options:
         raise problems[0] if len(problems) == 1 else HandlerError(" ".join(map(str, problems))) from error
 
 
-def option_problems(handler: "type[Handler]", values: dict[str, Any]) -> list[HandlerError]:
+def option_problems(handler: type[Handler], values: dict[str, Any]) -> list[HandlerError]:
     """What is wrong with the options, each with the option's name where it is one option's fault."""
     try:
         handler.Options.model_validate(values)
@@ -48,7 +39,7 @@ def option_problems(handler: "type[Handler]", values: dict[str, Any]) -> list[Ha
     return []
 
 
-def _problem(handler: "type[Handler]", details: ErrorDetails) -> HandlerError:
+def _problem(handler: type[Handler], details: ErrorDetails) -> HandlerError:
     option = str(details["loc"][0]) if details["loc"] else None
     whose = f"handler {handler.name!r}"
     match details["type"]:

@@ -10,8 +10,7 @@
 from collections.abc import Iterator
 
 from ..recorder.messages import Message, result_text
-from .base import Handler, StreamEnd
-from .options import Options
+from .base import Handler, Options, StreamEnd
 from .text import clean, clock, cut, indent, plural, seconds
 
 RESULT_CHARS = 50

@@ -2,16 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 from .events import GENESIS, OWN_SEQ, SCHEMA, Entry, Event, encode, seal
 from .redact import Redactor
-
-if TYPE_CHECKING:
-    from .log import EventLog
 
 Mode = Literal["live", "mock", "import", "audit"]
 """`audit`: a run that says what was done to the log itself: erased, redacted, pruned."""
@@ -19,11 +16,24 @@ Mode = Literal["live", "mock", "import", "audit"]
 Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 
+class Log(Protocol):
+    """What a writer asks of the log it belongs to (`EventLog`); all of it may raise LogError."""
+
+    def append(self, writer: "RunWriter", entries: Sequence[Entry], /) -> list[Event]:
+        """Commit the entries as the next events of the writer's run."""
+
+    def end(self, writer: "RunWriter", status: Status, error: str | None, /) -> None:
+        """Write the last event of the writer's run."""
+
+    def defer(self, write: Callable[[], None], /) -> None:
+        """Have something written before the next event is."""
+
+
 class RunWriter:
     """The writer of one run; as a context manager it ends the run, as failed if an exception passes through."""
 
     def __init__(
-        self, log: "EventLog", run: str, name: str, redactor: Redactor | None = None, *, recorded_ns: int | None = None
+        self, log: Log, run: str, name: str, redactor: Redactor | None = None, *, recorded_ns: int | None = None
     ) -> None:
         self.log = log
         self.run = run
