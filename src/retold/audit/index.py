@@ -28,6 +28,9 @@ VERSION = 1
 BATCH = 4000
 """Events a transaction: long enough for FTS5 to write long segments, short enough to show progress."""
 
+MUCH = 100_000
+"""Events taken at once after which the segments of the words are merged into one: a phrase is found a fifth faster."""
+
 FACETS = ("run", "step", "type", "tool", "model")
 """Columns of `texts` beside the words, by which a search is narrowed inside the index."""
 
@@ -82,6 +85,8 @@ def _current(log: EventLog, path: Path, progress: Progress) -> sqlite3.Connectio
             filler = _Filler(connection, progress)
             while _transact(connection, filler.step):
                 pass
+            if filler.done >= MUCH:
+                connection.execute("INSERT INTO texts (texts) VALUES ('optimize')")
     except BaseException:
         connection.close()
         raise
