@@ -124,8 +124,17 @@ workflow:
 """
 
 
-def in_this_process(*args: str | Path) -> Done:
-    """`retold ARGS` through its own `main`, without the quarter of a second that a new interpreter takes."""
+def in_this_process(*args: str | Path, url: str | None = None) -> Done:
+    """`retold ARGS` through its own `main`, without the quarter of a second that a new interpreter takes, or the two seconds of
+    one that imports the SDK; `url` makes it live-capable."""
+    with pytest.MonkeyPatch.context() as patch:
+        if url is not None:
+            patch.setenv("ANTHROPIC_BASE_URL", url)
+            patch.setenv("ANTHROPIC_API_KEY", "test-key")
+        return _in_this_process(*args)
+
+
+def _in_this_process(*args: str | Path) -> Done:
     written, err = io.BytesIO(), io.StringIO()
     out = io.TextIOWrapper(written, encoding="utf-8", newline="", write_through=True)
     argv, on_sigterm = sys.argv, signal.getsignal(signal.SIGTERM)

@@ -26,10 +26,10 @@ def damaged(name: str, old: str, new: str) -> Path:
 # Cassettes in mock
 
 
-def test_mock_without_a_cassette_prints_the_record_command(cli: Cli) -> None:
+def test_mock_without_a_cassette_prints_the_record_command() -> None:
     """A workflow that was never recorded is told the command that records it."""
     write_workflow("flows/hello.yaml")
-    said = refused(cli("run", "flows/hello.yaml"))
+    said = refused(in_this_process("run", "flows/hello.yaml"))
     assert said == "retold: no recording at flows/cassettes/hello.yaml. Record it with: retold run flows/hello.yaml --live\n"
     assert tree() == ["flows/hello.yaml"]
 
@@ -63,12 +63,12 @@ def test_changed_model_is_a_miss_that_names_it() -> None:
     assert '\n  model: recorded "claude-sonnet-5-5", now "claude-opus-5-5"\n' in said
 
 
-def test_miss_is_a_failed_run_in_the_log(cli: Cli) -> None:
+def test_miss_is_a_failed_run_in_the_log() -> None:
     """A miss is a fact of the run: the log has it, and shows it again."""
     Path("w.yaml").write_text(NUMBERS.read_text().replace("sonnet", "opus"))
     with pytest.raises(retold.MissError):
         run_mock(Path("w.yaml"), cassette=CASSETTE)
-    done = cli("show", "last")
+    done = in_this_process("show", "last")
     assert done.stdout.startswith("\n✗ Stream error: no recorded exchange answers call 1, POST /v1/messages, in ")
     assert done.returncode == 0
 
@@ -127,10 +127,10 @@ def test_import_of_a_missing_file_is_refused() -> None:
     assert not Path(".retold").exists()
 
 
-def test_import_of_something_else_is_refused(cli: Cli) -> None:
+def test_import_of_something_else_is_refused() -> None:
     """A file that is no cassette is told what a cassette has."""
     write_workflow("w.yaml")
-    said = refused(cli("import", "w.yaml"))
+    said = refused(in_this_process("import", "w.yaml"))
     assert said.startswith("retold: w.yaml is not a cassette: it has no list `interactions`.")
     assert not Path(".retold").exists()
 
@@ -164,9 +164,9 @@ def test_export_does_not_replace_a_file_unless_told() -> None:
 
 
 @pytest.mark.trap(44)
-def test_play_of_a_missing_cassette_is_refused(cli: Cli) -> None:
+def test_play_of_a_missing_cassette_is_refused() -> None:
     """A cassette that is not there is named, and is not looked for in the log."""
-    assert refused(cli("play", "cassettes/nope.yaml")) == "retold: no cassette at cassettes/nope.yaml.\n"
+    assert refused(in_this_process("play", "cassettes/nope.yaml")) == "retold: no cassette at cassettes/nope.yaml.\n"
 
 
 @pytest.mark.trap(44)
@@ -196,25 +196,28 @@ def test_log_of_a_newer_version_is_refused_and_kept() -> None:
     assert Path("log.db").read_bytes() == before
 
 
-def test_file_that_is_no_database_is_refused_and_kept(cli: Cli) -> None:
+def test_file_that_is_no_database_is_refused_and_kept() -> None:
     """A file of another kind is not taken for a log, and not written to."""
     Path("notes.txt").write_text("my notes\n" * 100)
-    assert refused(cli("run", NUMBERS, "--db", "notes.txt")) == (
+    assert refused(in_this_process("run", NUMBERS, "--db", "notes.txt")) == (
         "retold: cannot write the log notes.txt: file is not a database. Name another one with --db FILE or RETOLD_DB.\n"
     )
-    assert refused(cli("ls", "--db", "notes.txt")).startswith("retold: cannot read the log notes.txt: file is not a database.")
+    assert refused(in_this_process("ls", "--db", "notes.txt")).startswith(
+        "retold: cannot read the log notes.txt: file is not a database."
+    )
     assert Path("notes.txt").read_text() == "my notes\n" * 100
 
 
-def test_database_of_somebody_else_is_refused_and_kept(cli: Cli) -> None:
+def test_database_of_somebody_else_is_refused_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """An SQLite file that is no log gets no tables of ours."""
     connection = sqlite3.connect("other.db")
     connection.execute("CREATE TABLE mine (a)")
     connection.close()
     before = Path("other.db").read_bytes()
     expected = "retold: other.db is an SQLite file, but not a retold log. Name another one with --db FILE.\n"
-    assert refused(cli("run", NUMBERS, env={"RETOLD_DB": "other.db"})) == expected
-    assert refused(cli("ls", "--db", "other.db")) == expected
+    assert refused(in_this_process("ls", "--db", "other.db")) == expected
+    monkeypatch.setenv("RETOLD_DB", "other.db")
+    assert refused(in_this_process("run", NUMBERS)) == expected
     assert Path("other.db").read_bytes() == before
 
 
@@ -245,10 +248,10 @@ def test_log_below_a_file_says_that_it_is_no_folder() -> None:
 # The API
 
 
-def test_live_without_a_key_says_how_to_get_one(cli: Cli) -> None:
+def test_live_without_a_key_says_how_to_get_one() -> None:
     """Live mode without credentials stops before anything is written, and names the variable and the way without."""
     write_workflow("hello.yaml")
-    assert refused(cli("run", "hello.yaml", "--live")) == (
+    assert refused(in_this_process("run", "hello.yaml", "--live")) == (
         "retold: live mode needs a key: set ANTHROPIC_API_KEY, or run without --live (and without TEST_MODE=live) to replay "
         "the recording.\n"
     )
@@ -256,22 +259,22 @@ def test_live_without_a_key_says_how_to_get_one(cli: Cli) -> None:
     assert not Path(".retold").exists()
 
 
-def failing(cli: Cli, url: str, retries: int = 0) -> tuple[str, str]:
+def failing(url: str, retries: int = 0) -> tuple[str, str]:
     """A live run of a streamed step against `url` that must fail with exit code 1 and leave the cassette as it was."""
     write_workflow("hello.yaml", step(claude_options={"async_streaming": True, "retry_config": {"max_retries": retries}}))
     Path("cassettes").mkdir()
     shutil.copy(CASSETTE, "cassettes/hello.yaml")
-    done = cli("run", "hello.yaml", "--live", url=url)
+    done = in_this_process("run", "hello.yaml", "--live", url=url)
     assert done.returncode == 1
     assert Path("cassettes/hello.yaml").read_bytes() == CASSETTE.read_bytes()
     return normalised(done.stdout), normalised(done.stderr)
 
 
-def test_refused_connection_is_a_failed_run(cli: Cli) -> None:
+def test_refused_connection_is_a_failed_run() -> None:
     """An API that cannot be reached fails the step and the run, in one line each, and keeps the old cassette."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        shown, said = failing(cli, f"http://127.0.0.1:{free.getsockname()[1]}")
+        shown, said = failing(f"http://127.0.0.1:{free.getsockname()[1]}")
     what = "no response from the API: All connection attempts failed (asked http://127.0.0.1:PORT)"
     assert shown == f"\n✗ Stream error: {what} after 2 messages\n"
     assert said == (
@@ -280,10 +283,10 @@ def test_refused_connection_is_a_failed_run(cli: Cli) -> None:
     )
 
 
-def test_wrong_key_is_a_failed_run(cli: Cli) -> None:
+def test_wrong_key_is_a_failed_run() -> None:
     """What the API says of a key is passed on; the key itself is not."""
     with MessagesServer([http_error(401, "authentication_error", "invalid x-api-key")]) as server:
-        shown, said = failing(cli, server.url, retries=3)
+        shown, said = failing(server.url, retries=3)
         assert len(server.requests) == 1
     what = "HTTP 401 authentication_error: invalid x-api-key (check ANTHROPIC_API_KEY)"
     assert shown == f"\n✗ Stream error: {what} after 2 messages\n"

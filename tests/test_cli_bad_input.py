@@ -7,7 +7,7 @@ from textwrap import dedent
 import pytest
 
 from tests.conftest import Cli
-from tests.e2e import STEP, refusal_of, refused
+from tests.e2e import STEP, in_this_process, refusal_of, refused
 
 # The file
 
@@ -17,24 +17,24 @@ def test_missing_workflow_file_is_named(cli: Cli) -> None:
     assert refused(cli("run", "examples/nope.yaml")) == "retold: no workflow file examples/nope.yaml.\n"
 
 
-def test_folder_in_place_of_a_workflow_is_refused(cli: Cli) -> None:
+def test_folder_in_place_of_a_workflow_is_refused() -> None:
     """A folder is no workflow file, and is not called a missing one."""
     Path("folder").mkdir()
-    assert refused(cli("run", "folder")) == "retold: cannot read the workflow folder: Is a directory.\n"
+    assert refused(in_this_process("run", "folder")) == "retold: cannot read the workflow folder: Is a directory.\n"
 
 
-def test_yaml_syntax_error_has_file_line_and_column(cli: Cli) -> None:
+def test_yaml_syntax_error_has_file_line_and_column() -> None:
     """What is not YAML is reported where the parser stopped."""
     Path("w.yaml").write_text("workflow:\n  name: [unclosed\n  steps: 1\n")
     expected = "retold: w.yaml:3:8: not valid YAML: while parsing a flow sequence, did not find expected ',' or ']'.\n"
-    assert refused(cli("run", "w.yaml")) == expected
+    assert refused(in_this_process("run", "w.yaml")) == expected
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n"])
-def test_empty_file_is_called_empty(cli: Cli, text: str) -> None:
+def test_empty_file_is_called_empty(text: str) -> None:
     """A file without content is called empty, not invalid."""
     Path("w.yaml").write_text(text)
-    assert refused(cli("run", "w.yaml")) == "retold: w.yaml: the workflow is empty.\n"
+    assert refused(in_this_process("run", "w.yaml")) == "retold: w.yaml: the workflow is empty.\n"
 
 
 LIST = "this is a list of steps; a workflow file has them below `workflow:` with a `name` and `steps:`."
@@ -42,28 +42,28 @@ NO_MAPPING = "a workflow file holds a key `workflow` with `name` and `steps`."
 
 
 @pytest.mark.parametrize(("text", "said"), [("hello\n", NO_MAPPING), ("- a\n- b\n", LIST)])
-def test_file_that_is_no_mapping_is_told_what_a_workflow_holds(cli: Cli, text: str, said: str) -> None:
+def test_file_that_is_no_mapping_is_told_what_a_workflow_holds(text: str, said: str) -> None:
     """A YAML file of another kind is told what a workflow file holds."""
     Path("w.yaml").write_text(text)
     expected = f"retold: w.yaml:1:1: {said}\n"
-    assert refused(cli("run", "w.yaml")) == expected
+    assert refused(in_this_process("run", "w.yaml")) == expected
 
 
-def test_binary_file_is_refused(cli: Cli) -> None:
+def test_binary_file_is_refused() -> None:
     """A file that is not UTF-8 text is refused in one line."""
     Path("w.yaml").write_bytes(b"\xff\xfe\x00")
-    assert refused(cli("run", "w.yaml")).startswith("retold: cannot read the workflow w.yaml: ")
+    assert refused(in_this_process("run", "w.yaml")).startswith("retold: cannot read the workflow w.yaml: ")
 
 
-def test_python_tag_is_refused(cli: Cli) -> None:
+def test_python_tag_is_refused() -> None:
     """A YAML tag that would make a Python object is an error with its place; nothing is made."""
-    said = refusal_of("workflow: !!python/object/apply:os.system ['touch pwned']\n", run=cli)
+    said = refusal_of("workflow: !!python/object/apply:os.system ['touch pwned']\n")
     assert said.startswith("retold: w.yaml:1:11: not valid YAML: could not determine a constructor")
 
 
-def test_alias_that_holds_itself_is_refused(cli: Cli) -> None:
+def test_alias_that_holds_itself_is_refused() -> None:
     """A YAML alias inside what it stands for is an error, not a traceback."""
-    assert refusal_of("workflow: &a\n  name: *a\n", run=cli).startswith("retold: w.yaml:")
+    assert refusal_of("workflow: &a\n  name: *a\n").startswith("retold: w.yaml:")
 
 
 def test_yaml_bomb_is_refused(cli: Cli) -> None:
@@ -87,9 +87,9 @@ def test_unknown_key_of_the_workflow_names_the_nearest() -> None:
     assert said == "retold: w.yaml:3:3: unknown key 'worksapce_dir'; did you mean 'workspace_dir'?\n"
 
 
-def test_unknown_key_of_a_step_names_the_nearest(cli: Cli) -> None:
+def test_unknown_key_of_a_step_names_the_nearest() -> None:
     """A misspelt key of a step is reported with its line and the key that was meant."""
-    said = refusal_of("prompt: x\noutput_file: x.txt\n", run=cli)
+    said = refusal_of("prompt: x\noutput_file: x.txt\n")
     assert said == "retold: w.yaml:7:7: unknown key 'output_file'; did you mean 'output_to_file'?\n"
 
 
@@ -209,7 +209,7 @@ def test_two_steps_of_one_name_are_refused() -> None:
     assert said == "retold: w.yaml:7:8: two steps have the name 'greet'.\n"
 
 
-def test_several_errors_are_all_reported_from_top_to_bottom(cli: Cli) -> None:
+def test_several_errors_are_all_reported_from_top_to_bottom() -> None:
     """Whoever made three mistakes reads of three, each with its line."""
     expected = """\
         retold: 3 errors in the workflow:
@@ -217,7 +217,7 @@ def test_several_errors_are_all_reported_from_top_to_bottom(cli: Cli) -> None:
         w.yaml:6:7: unknown key 'promt'; did you mean 'prompt'?
         w.yaml:8:9: unknown key 'modle'; did you mean 'model'?
         """
-    assert refusal_of("promt: x\nclaude_options:\n  modle: opus\n", run=cli) == dedent(expected)
+    assert refusal_of("promt: x\nclaude_options:\n  modle: opus\n") == dedent(expected)
 
 
 def test_wrong_keys_and_wrong_references_are_reported_together() -> None:

@@ -1,4 +1,4 @@
-"""Each of the seven step types through each of the six handlers, live and then in mock, by the command line as a user runs it.
+"""Each of the seven step types through each of the six handlers, live and then in mock, by the command line.
 
 What each handler makes of the workflow of `tests/matrix.py` stands in `tests/goldens/`. `GOLDENS=write` writes it anew, from the
 live run: read the difference before keeping it.
@@ -8,15 +8,18 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import ROOT, Cli
-from tests.e2e import Done, normalised
+from tests.e2e import Done, in_this_process, normalised
 from tests.matrix import STEP_TYPES, Answers, write_matrix
 from tests.messages_server import MessagesServer
+
+Run = Callable[..., Done]
 
 GOLDENS = ROOT / "tests" / "goldens"
 
@@ -38,7 +41,7 @@ def golden(name: str, said: str) -> str:
     return path.read_text()
 
 
-def in_both_modes(cli: Cli, handler: Any, *args: str, **options: Any) -> dict[str, tuple[Done, dict[str, str]]]:
+def in_both_modes(run: Run, handler: Any, *args: str, **options: Any) -> dict[str, tuple[Done, dict[str, str]]]:
     """The matrix live and then in mock: what the command said, and the files that it left."""
     workflow = write_matrix(Path(), handler, **options)
     ran = {}
@@ -46,7 +49,7 @@ def in_both_modes(cli: Cli, handler: Any, *args: str, **options: Any) -> dict[st
         for mode in ("live", "mock"):
             shutil.rmtree("out", ignore_errors=True)
             Path("out").mkdir()  # a callback writes there, and may be faster than the file handler that would make it
-            done = cli("run", workflow, f"--{mode}", *args, url=server.url if mode == "live" else None)
+            done = run("run", workflow, f"--{mode}", *args, url=server.url if mode == "live" else None)
             assert done.returncode == 0, done.stderr
             ran[mode] = done, {path.name: path.read_text() for path in sorted(Path("out").glob("*"))}
         assert server.calls == 11
@@ -58,9 +61,9 @@ def said_of_files(files: dict[str, str]) -> str:
 
 
 @pytest.mark.parametrize("handler", ["simple", "console", "debug"])
-def test_every_step_type_is_shown_the_same_live_and_in_mock(cli: Cli, handler: str) -> None:
+def test_every_step_type_is_shown_the_same_live_and_in_mock(handler: str) -> None:
     """What stands on stdout is the golden output to the letter, live and in mock, and nothing else is written."""
-    for mode, (done, files) in in_both_modes(cli, handler).items():
+    for mode, (done, files) in in_both_modes(in_this_process, handler).items():
         said = stable(done.stdout, mode)
         assert said == golden(handler, said)
         verb = "recorded to" if mode == "live" else "replayed from"
