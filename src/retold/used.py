@@ -86,6 +86,8 @@ class UsedCassette:
         self._lock = threading.Lock()
         self._open: list[Capture] = []
         self._verified: list[tuple[Exchange | None, Capture]] = []
+        if self._records_everything:
+            self._opened().open()  # now, and not while the first event is waited for
 
     def __repr__(self) -> str:
         return f"<UsedCassette {self.source} {self.record_mode} {self.play_count} of {len(self.exchanges)} played>"
@@ -137,6 +139,10 @@ class UsedCassette:
         """The log that the recording went to, where there was one."""
         return self._log
 
+    @property
+    def _records_everything(self) -> bool:
+        return self.record_mode in ("all", "rewrite", "verify") or (self.record_mode == "once" and not self._existed)
+
     # What becomes of a request
 
     def handle(self, request: Any, send: Send) -> Any:
@@ -174,7 +180,7 @@ class UsedCassette:
         if self._closed:
             uri = self._redactor.url(request.uri)
             raise for_sdk(MissError(f"{self.source} is no longer in use: {request.method} {uri} came after its block ended."))
-        if self.record_mode in ("all", "rewrite", "verify") or (self.record_mode == "once" and not self._existed):
+        if self._records_everything:
             return "record"
         if self.record_mode != "new_episodes":
             return self._take(asked)
@@ -268,13 +274,21 @@ class UsedCassette:
         last_call = max((capture.place.call for _, capture in self._calls), default=0)
         return Place(call=last_call + 1, stamped=self._settings.stamped)
 
-    def _run_writer(self, mode: Literal["live", "mock"]) -> RunWriter:
-        if self._writer is None:
+    def _opened(self) -> EventLog:
+        if self._log is None:
             log = self._settings.log or self._settings.recordings
             self._log = log if isinstance(log, EventLog) else EventLog(log)
-            data = {"cassette": None if self.path is None else str(self.path), "record_mode": self.record_mode}
+        return self._log
+
+    def _run_writer(self, mode: Literal["live", "mock"]) -> RunWriter:
+        if self._writer is None:
+            data = {
+                "cassette": None if self.path is None else str(self.path),
+                "record_mode": self.record_mode,
+                **self._settings.data,
+            }
             name = self._settings.name or ("recording" if self.path is None else self.path.stem)
-            self._writer = self._log.start(name=name, mode=mode, data={**data, **self._settings.data}, redactor=self._redactor)
+            self._writer = self._opened().start(name=name, mode=mode, data=data, redactor=self._redactor)
             self._session = Session()
             self.run = self._writer.run
         return self._writer
@@ -347,8 +361,8 @@ class UsedCassette:
                     new = [left for exchange in new if (left := self._settings.before_keep(exchange)) is not None]
                 write_cassette(self.path, self._to_keep(new))
                 self.written = self.path
-            if self._log is not self._settings.log and self._log is not self._settings.recordings:
-                self._log.close()
+        if self._log is not None and self._log is not self._settings.log and self._log is not self._settings.recordings:
+            self._log.close()
         if self.record_mode == "verify":
             self._report_drift()
 
