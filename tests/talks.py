@@ -54,5 +54,5 @@ def talk(
 
 def recorded(exchanges: Sequence[Exchange], name: str = "talk", folder: Path = Path()) -> tuple[EventLog, str]:
     """A log in the folder that holds the exchanges as a run; several may go into one."""
-    log = EventLog(folder / "talks.db")
-    return log, import_exchanges(log, exchanges, name=name, source="a test")
+    with EventLog(folder / "talks.db") as log:
+        return log, import_exchanges(log, exchanges, name=name, source="a test")

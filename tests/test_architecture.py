@@ -197,8 +197,9 @@ def test_package_folders_are_mapped() -> None:
     """Build and type checkers look into the same folders: `package-dir` and the links say the same."""
     mapped = PROJECT["tool"]["setuptools"]["package-dir"]
     assert {name: ROOT / folder for name, folder in mapped.items()} == HOMES
-    for name, home in HOMES.items():
-        assert (ROOT / "src" / Path(*name.split("."))).resolve() == home
+    if not (ROOT / "PKG-INFO").exists():  # a source distribution has no links
+        for name, home in HOMES.items():
+            assert (ROOT / "src" / Path(*name.split("."))).resolve() == home
 
 
 def test_package_data_is_there() -> None:
