@@ -73,7 +73,11 @@ class Suite:
         self._patch.setenv("SERVER_URL", NOWHERE if server is None else server.url)
         options = ("-p", "no:cacheprovider", "--color=no", *args)
         if subprocess:
-            return self.pytester.runpytest_subprocess(*options, timeout=60)
+            # Plugins that the tests need not have cost a process a third of a second.
+            without = [
+                part for plugin in ("asyncio", "recording", "hypothesispytest", "anyio") for part in ("-p", f"no:{plugin}")
+            ]
+            return self.pytester.runpytest_subprocess(*without, *options, timeout=60)
         # Its tests are none of pytest-asyncio's, which would warn of a setting that they do not have.
         options = ("-p", "no:asyncio", *options)
         # A module that was rewritten since the last session has the same name, size and second: nothing of it may stay.

@@ -98,13 +98,9 @@ def test_there_is_no_network_in_there() -> None:
 
 @pytest.mark.trap(36)
 def test_a_replay_needs_no_network_and_opens_no_socket() -> None:
-    """Sync and async clients, with the base URL that they have in production."""
-    record(Path("c.yaml"), "one", "two")
-    assert offline(SCRIPT + REPLAY) == ["You said one.", "You said two.", "[]"]
-
-
-def test_a_miss_without_a_network_is_a_miss() -> None:
-    """Nothing is tried: it is no connection error, and no socket was opened to find out."""
+    """Sync and async clients, with the base URL that they have in production; what is missing there is a miss and no connection
+    error: nothing is tried."""
     record(Path("c.yaml"), "one", "two")
     missed = "no recorded exchange answers call 1, POST /v1/messages, in c.yaml."
-    assert offline(SCRIPT + MISS) == [missed, missed, "2", "[]"]
+    replayed = ["You said one.", "You said two.", "[]"]
+    assert offline(SCRIPT + REPLAY + MISS) == [*replayed, missed, missed, "2", "[]"]

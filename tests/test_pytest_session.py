@@ -6,7 +6,7 @@ import pytest
 
 import retold
 from retold.workflow.pricing import price
-from tests.clients import serve
+from tests.clients import MODEL, serve
 from tests.messages_server import MessagesServer, Reply, text
 from tests.suites import Suite, summary
 
@@ -23,6 +23,21 @@ def test_two():
     ask("two")
     ask("more")
 """
+
+PLAIN = f"""
+import os
+import httpx2
+
+MODEL = {MODEL!r}
+HEADERS = dict([("anthropic-version", "2023-06-01")])
+
+def ask(prompt):
+    body = dict(model=MODEL, max_tokens=64, messages=[dict(role="user", content=prompt)], stream=True)
+    httpx2.post(os.environ["SERVER_URL"] + "/v1/messages", json=body, headers=HEADERS, verify=False).raise_for_status()
+
+client = client_async = None
+"""
+"""The same question without the SDK, which each worker would import for a second and a half."""
 
 
 @pytest.fixture
@@ -326,6 +341,7 @@ def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
     (recorded.folder / FOLDER / "old.yaml").touch()
     recorded.write(TWO.replace('    ask("more")\n', ""))
     alone = recorded.run("--retold-check-orphans")
+    recorded.write(PLAIN, "asking.py")
     shared = recorded.run("--retold-check-orphans", "-n2", subprocess=True)
     shared.assert_outcomes(passed=2)
     assert summary(shared) == summary(alone) != []
@@ -338,6 +354,7 @@ def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
 def test_workers_record_into_one_log(suite: Suite) -> None:
     """Each test its own run and its own cassette."""
     suite.write("@pytest.mark.retold\n@pytest.mark.parametrize('n', range(6))\ndef test_n(n):\n    ask(f'number {n}')\n")
+    suite.write(PLAIN, "asking.py")
     with serve() as server:
         result = suite.run("--retold-mode=once", "-n2", server=server, subprocess=True)
     assert summary(result)[0] == "0 replayed, 6 recorded, 0 missed, 0 recordings not played"

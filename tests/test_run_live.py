@@ -210,12 +210,12 @@ def test_used_up_turns_are_an_error_that_keeps_the_old_cassette(monkeypatch: pyt
     assert Path("cassettes/hello.yaml").read_text() == "version: 1\ninteractions: []\n"
 
 
-def test_exported_failed_run_keeps_the_last_tool_results(monkeypatch: pytest.MonkeyPatch, cli: Cli) -> None:
+def test_exported_failed_run_keeps_the_last_tool_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tool results that no later request holds stand in the cassette themselves, so the failed run can be retold."""
     workflow = write_workflow("hello.yaml", step(claude_options={"max_turns": 1, "allowed_tools": ["Bash"]}))
     with MessagesServer([asks(tool_use("Bash", {"command": "echo done"}))]) as server:
         live = run_live(monkeypatch, server, workflow)
-    assert cli("export", "last", "-o", "failed.yaml").returncode == 0
+    assert in_this_process("export", "last", "-o", "failed.yaml").returncode == 0
     mock = run_mock(workflow, cassette="failed.yaml")
     assert results_of(mock) == [("done", False)]
     assert comparable(mock.result.run) == comparable(live.result.run)
@@ -233,13 +233,13 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("reply", "what"), BROKEN, ids=["cut", "error event"])
-def test_broken_stream_is_a_failed_step(cli: Cli, reply: Reply, what: str) -> None:
+def test_broken_stream_is_a_failed_step(reply: Reply, what: str) -> None:
     """What came is shown and marked, the error is named, the exit code is 1 and the cassette stays as it was."""
     write_workflow("hello.yaml", step(claude_options={"async_streaming": True, "retry_config": {"max_retries": 0}}))
     Path("cassettes").mkdir()
     Path("cassettes/hello.yaml").write_text("version: 1\ninteractions: []\n")
     with MessagesServer([reply]) as server:
-        done = cli("run", "hello.yaml", "--live", url=server.url)
+        done = in_this_process("run", "hello.yaml", "--live", url=server.url)
         assert len(server.requests) == 1
     assert normalised(done.stdout) == (
         f"[HH:MM:SS] ASSISTANT: Half of it is he [incomplete]\n\n✗ Stream error: {what} after 3 messages\n"

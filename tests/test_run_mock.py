@@ -13,7 +13,7 @@ import pytest
 
 import retold
 from tests.conftest import ROOT, Cli
-from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, Ran, normalised, run_mock, tree
+from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, Ran, in_this_process, normalised, run_mock, tree
 
 COUNTED = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10"
 
@@ -86,9 +86,9 @@ def test_numbers_are_shown_by_the_console(cli: Cli) -> None:
     assert done.returncode == 0
 
 
-def test_file_operations_are_shown_in_true_order(cli: Cli) -> None:
+def test_file_operations_are_shown_in_true_order() -> None:
     """Texts, tool uses and tool results come in the order they happened; the footer counts all and says how many it showed."""
-    done = cli("run", FILE_OPERATIONS)
+    done = in_this_process("run", FILE_OPERATIONS)
     assert normalised(done.stdout) == SIMPLE_FILE_OPERATIONS
     assert done.returncode == 0
 
@@ -101,9 +101,9 @@ def test_no_tool_runs_in_mock() -> None:
     assert sorted(os.listdir()) == [".retold"]
 
 
-def test_handler_option_replaces_that_of_the_file(cli: Cli) -> None:
+def test_handler_option_replaces_that_of_the_file() -> None:
     """`--handler` shows the run through another handler than the workflow names."""
-    assert normalised(cli("run", NUMBERS, "--handler", "simple").stdout) == SIMPLE_NUMBERS
+    assert normalised(in_this_process("run", NUMBERS, "--handler", "simple").stdout) == SIMPLE_NUMBERS
 
 
 def test_several_handlers_each_show_everything() -> None:
@@ -160,20 +160,20 @@ def test_json_is_the_result_alone(cli: Cli) -> None:
     assert json.loads(normalised(done.stdout)) == expected
 
 
-def test_json_keeps_a_handler_off_stdout(cli: Cli) -> None:
+def test_json_keeps_a_handler_off_stdout() -> None:
     """A handler asked for beside `--json` writes to stderr, so that stdout stays JSON."""
-    done = cli("run", NUMBERS, "--json", "--handler", "simple")
+    done = in_this_process("run", NUMBERS, "--json", "--handler", "simple")
     assert json.loads(done.stdout)["steps"][0]["streamed"] is True
     assert normalised(done.stderr).startswith(SIMPLE_NUMBERS)
 
 
-def test_step_without_streaming_prints_its_text(cli: Cli) -> None:
+def test_step_without_streaming_prints_its_text() -> None:
     """A step that asks for no streaming is run as well, and its text is the output."""
     workflow = NUMBERS.read_text()
     for line in ("        async_streaming: true\n", '        stream_handler: "console"\n'):
         workflow = workflow.replace(line, "")
     Path("quiet.yaml").write_text(workflow)
-    assert cli("run", "quiet.yaml", "--cassette", CASSETTE).stdout == COUNTED + "\n"
+    assert in_this_process("run", "quiet.yaml", "--cassette", CASSETTE).stdout == COUNTED + "\n"
 
 
 def test_unplayed_exchanges_are_noted() -> None:
@@ -220,12 +220,12 @@ def test_twice_as_fast_takes_half_the_time() -> None:
     assert recorded_ms / 2 <= lasted_ms(run_mock(NUMBERS, timing="2x")) < recorded_ms
 
 
-def test_idle_limit_shortens_long_pauses_only(cli: Cli) -> None:
+def test_idle_limit_shortens_long_pauses_only() -> None:
     """With `--idle-limit 50ms` every pause above it lasts 50 ms and the others as long as recorded."""
     recorded = times_ms(CASSETTE)
     shortened_ms = sum(min(after - before, 50) for before, after in pairwise(recorded))
     assert shortened_ms < recorded[-1] - 200
-    cli("run", NUMBERS, "--timing", "original", "--idle-limit", "50ms")
+    in_this_process("run", NUMBERS, "--timing", "original", "--idle-limit", "50ms")
     run = retold.EventLog().find("last").run
     ended_ms = list(retold.EventLog().events(run, kinds=("exchange.ended",)))[-1].t_ns / 1e6
     assert shortened_ms <= ended_ms < recorded[-1]
@@ -241,10 +241,10 @@ def test_show_equals_what_the_run_showed(cli: Cli) -> None:
     assert cli("show", "last", "--handler", "debug").stdout == shown
 
 
-def test_show_json_is_a_line_a_message(cli: Cli) -> None:
+def test_show_json_is_a_line_a_message() -> None:
     """`show --json` prints each message as one JSON object with its place in the log."""
     run = run_mock(NUMBERS, handlers=[]).result.run
-    lines = [json.loads(line) for line in cli("show", run[:6], "--json").stdout.splitlines()]
+    lines = [json.loads(line) for line in in_this_process("show", run[:6], "--json").stdout.splitlines()]
     assert [list(line) for line in lines] == [["run", "seq", "time", "t_ms", "step", "task", "type", "subtype", "message"]] * 3
     assert [(line["run"], line["step"], line["type"], line["subtype"]) for line in lines] == [
         (run, "count", "system", "init"),
@@ -254,7 +254,7 @@ def test_show_json_is_a_line_a_message(cli: Cli) -> None:
     assert lines[1]["message"]["message"]["content"] == [{"type": "text", "text": COUNTED}]
 
 
-def test_ls_lists_the_runs_newest_first(cli: Cli) -> None:
+def test_ls_lists_the_runs_newest_first() -> None:
     """A listing has one line a run, with its counts."""
     run_mock(NUMBERS, handlers=[])
     run_mock(FILE_OPERATIONS, handlers=[])
@@ -263,13 +263,13 @@ RUN       STARTED         MODE  STATUS     TOOK  MSGS  NAME
 RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  16    streaming_file_operations
 RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  3     clean_streaming_numbers
 """
-    assert normalised(cli("ls").stdout) == expected
+    assert normalised(in_this_process("ls").stdout) == expected
 
 
-def test_ls_json_has_every_field(cli: Cli) -> None:
+def test_ls_json_has_every_field() -> None:
     """`ls --json` gives scripts what the listing says, with whole ids and ISO times."""
     run = run_mock(NUMBERS, handlers=[]).result.run
-    (listed,) = json.loads(cli("ls", "--json").stdout)
+    (listed,) = json.loads(in_this_process("ls", "--json").stdout)
     assert listed.pop("started").endswith("Z")
     assert listed.pop("ended").endswith("Z")
     assert listed == {
@@ -292,43 +292,43 @@ def untimed(result: retold.StepResult) -> retold.StepResult:
     return replace(result, duration_ms=0, time_to_first_message_ms=None)
 
 
-def test_exported_run_replays_the_same(cli: Cli) -> None:
+def test_exported_run_replays_the_same() -> None:
     """What a run exports is a cassette that gives the same run again."""
     first = run_mock(FILE_OPERATIONS)
-    assert cli("export", "last", "-o", "x.yaml").stdout == ""
+    assert in_this_process("export", "last", "-o", "x.yaml").stdout == ""
     second = run_mock(FILE_OPERATIONS, cassette="x.yaml")
     assert normalised(second.output) == normalised(first.output)
     assert [untimed(s) for s in second.result.steps] == [untimed(s) for s in first.result.steps]
 
 
-def test_export_without_a_file_goes_to_stdout(cli: Cli) -> None:
+def test_export_without_a_file_goes_to_stdout() -> None:
     """Without `-o` the cassette is the output, to the letter what the file would be."""
     run_mock(NUMBERS, handlers=[])
-    cli("export", "last", "-o", "x.yaml")
-    assert cli("export", "last").stdout == Path("x.yaml").read_text()
+    in_this_process("export", "last", "-o", "x.yaml")
+    assert in_this_process("export", "last").stdout == Path("x.yaml").read_text()
 
 
-def test_imported_cassette_is_shown_like_a_run(cli: Cli) -> None:
+def test_imported_cassette_is_shown_like_a_run() -> None:
     """A cassette in the log is a run: what was said and what the tools gave comes in true order."""
-    done = cli("import", ROOT / "cassettes" / FILE_OPERATIONS.name)
+    done = in_this_process("import", ROOT / "cassettes" / FILE_OPERATIONS.name)
     assert normalised(done.stdout) == "RUN  streaming_file_operations  5 exchanges\n"
-    body, _, footer = normalised(cli("show", "last").stdout).partition("\n\n")
+    body, _, footer = normalised(in_this_process("show", "last").stdout).partition("\n\n")
     assert body == SIMPLE_FILE_OPERATIONS.partition("\n\n")[0]
     assert footer == "✓ Stream completed: 14 messages (13 shown) in N.Ns\n"
 
 
-def test_play_shows_a_cassette_and_keeps_nothing(cli: Cli) -> None:
+def test_play_shows_a_cassette_and_keeps_nothing() -> None:
     """Watching a cassette makes no log."""
     shutil.copy(CASSETTE, "numbers.yaml")
-    done = cli("play", "numbers.yaml", "--timing", "instant")
+    done = in_this_process("play", "numbers.yaml", "--timing", "instant")
     assert normalised(done.stdout) == SIMPLE_NUMBERS.replace("3 messages", "1 message")
     assert (done.stderr, done.returncode) == ("", 0)
     assert sorted(os.listdir()) == ["numbers.yaml"]
 
 
-def test_statistics_of_an_imported_run_are_those_of_the_recording(cli: Cli) -> None:
+def test_statistics_of_an_imported_run_are_those_of_the_recording() -> None:
     """A run without a result message still has its tokens and its cost: the log knows them."""
-    done = cli("play", CASSETTE, "--timing", "instant", "--handler", "console")
+    done = in_this_process("play", CASSETTE, "--timing", "instant", "--handler", "console")
     assert "\nTokens                 28 in, 29 out\nCost                   $0.0003\n" in done.stdout
 
 
@@ -378,7 +378,7 @@ def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
 # More than one step
 
 
-def test_step_that_fails_ends_the_run_with_exit_code_1(cli: Cli) -> None:
+def test_step_that_fails_ends_the_run_with_exit_code_1() -> None:
     """What was recorded as a failure is replayed as one: the step is named, and later steps do not run."""
     text = CASSETTE.read_text().replace("ending: complete", "ending: cut")
     Path("cut.yaml").write_text(
@@ -386,7 +386,7 @@ def test_step_that_fails_ends_the_run_with_exit_code_1(cli: Cli) -> None:
     )
     workflow = NUMBERS.read_text() + "    - {name: then, type: claude, prompt: '{{steps.count.text}}'}\n"
     Path("w.yaml").write_text(workflow)
-    done = cli("run", "w.yaml", "--cassette", "cut.yaml", "--handler", "simple")
+    done = in_this_process("run", "w.yaml", "--cassette", "cut.yaml", "--handler", "simple")
     assert normalised(done.stdout).splitlines()[-1] == "✗ Stream error: the stream was cut after 3 messages"
     assert (
         normalised(done.stderr) == "retold: run RUN failed (mock; 1 step, 3 messages): step 'count' failed: the stream was cut\n"
