@@ -75,6 +75,8 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     except OSError as error:
         raise CassetteError(f"cannot read the cassette {path}: {error.strerror or error}.") from error
     document = _load(path, data)
+    if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
+        raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
     if not isinstance(document, dict) or not isinstance(document.get("interactions"), list):
         raise CassetteError(
             f"{path} is not a cassette: it has no list `interactions`. It was left as it is; restore it from version "

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from .errors import InputError, LogError
@@ -82,4 +83,8 @@ class Listing:
         if matches:
             ids = ", ".join(r.run for r in matches[:5])
             raise InputError(f"{ref!r} is the beginning of {len(matches)} runs: {ids}. Give more of the id.")
+        if Path(ref).is_file():
+            raise InputError(
+                f"{ref} is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log."
+            )
         raise InputError(f"no run {ref!r} in the log {self._path}. `retold ls` lists them; `last` is the newest.")

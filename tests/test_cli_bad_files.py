@@ -129,10 +129,35 @@ def test_import_of_a_missing_file_is_refused() -> None:
 
 def test_import_of_something_else_is_refused() -> None:
     """A file that is no cassette is told what a cassette has."""
-    write_workflow("w.yaml")
+    Path("w.yaml").write_text("other: things\n")
     said = refused(in_this_process("import", "w.yaml"))
     assert said.startswith("retold: w.yaml is not a cassette: it has no list `interactions`.")
     assert not Path(".retold").exists()
+
+
+@pytest.mark.parametrize("command", ["import", "play", "diff"])
+def test_a_workflow_is_no_cassette(command: str) -> None:
+    """Nobody is told to restore or delete a workflow that is as it should be."""
+    path = write_workflow("./w.yaml")
+    said = refused(in_this_process(command, path, *(["last"] if command == "diff" else [])))
+    assert said == "retold: w.yaml is a workflow, not a cassette. Its recording is beside it; retold run w.yaml plays it.\n"
+
+
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_a_cassette_is_no_workflow(command: str) -> None:
+    """One line, and the command that was meant."""
+    Path("c.yaml").write_text("version: 1\ninteractions: []\n")
+    said = refused(in_this_process(command, "c.yaml"))
+    assert said == "retold: c.yaml:1:1: this is a cassette, which `retold play` shows; a workflow file holds a key `workflow`.\n"
+
+
+@pytest.mark.parametrize("command", ["show", "tail", "export", "verify"])
+def test_a_file_is_no_run(command: str) -> None:
+    """A path where a run is asked for is told which commands take it."""
+    run_mock(NUMBERS, handlers=[])
+    Path("c.yaml").write_text("version: 1\ninteractions: []\n")
+    said = refused(in_this_process(command, "c.yaml"))
+    assert said == "retold: c.yaml is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log.\n"
 
 
 @pytest.mark.trap(44)

@@ -47,6 +47,8 @@ def load_workflow(path: str | os.PathLike[str]) -> Loaded:
         source = _as_steps(source)
     if not isinstance(source.data, dict):
         raise _error(source, [((), "a workflow file holds a key `workflow` with `name` and `steps`")])
+    if "interactions" in source.data and "workflow" not in source.data:
+        raise _error(source, [((), "this is a cassette, which `retold play` shows; a workflow file holds a key `workflow`")])
     workflow = None
     try:
         workflow = step_types.File.model_validate(source.data).workflow
