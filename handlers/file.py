@@ -22,7 +22,7 @@ from ..recorder.writable import why_not_writable
 from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
 from .simple import SimpleOptions, footer, lines_of
-from .text import clean, plural
+from .text import clean
 
 
 class FileOptions(SimpleOptions):
@@ -95,10 +95,6 @@ class File(Handler):
     def result(self) -> dict[str, Any]:
         """`{path, written}`: the file, and how many messages were written to it."""
         return {"path": str(self.path), "written": self._written}
-
-    @property
-    def summary(self) -> str:
-        return f"{plural(self._written, 'message')} written to {self.path}"
 
     def _open(self, *, truncate: bool) -> None:
         try:

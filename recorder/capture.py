@@ -242,9 +242,8 @@ class Capture:
             "cost_usd": self.cost_usd,
         }
 
-    def _entry(self, kind: str, payload: bytes | dict[str, Any]) -> Entry:
-        data = payload if isinstance(payload, bytes) else self._redactor.json(encode(payload))
-        return self._at(kind, data, self.exchange)
+    def _entry(self, kind: str, data: dict[str, Any]) -> Entry:
+        return self._at(kind, self._redactor.json(encode(data)), self.exchange)
 
     def _at(self, kind: str, data: bytes, exchange: int) -> Entry:
         t_ns = None if self._clock is None else self._clock()

@@ -4,7 +4,7 @@ The schedule is pure (`schedule`); `play` and `play_async` are its two rims, whi
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from ..recorder.exchange import Exchange
 from .alarm import sleep_until
@@ -12,8 +12,6 @@ from .timing import Timeline, Timing
 
 GROUP_BYTES = 64 * 1024
 """Pieces that are due at the same moment are handed on together, up to this size."""
-
-Clock = Callable[[], int]
 
 
 def times_of(exchange: Exchange) -> Iterator[int]:

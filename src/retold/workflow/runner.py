@@ -130,9 +130,7 @@ class Runner:
                 self.checkpoint.write(writer.run)
             result = RunResult(writer.run, workflow.name, self.mode, "running", [], str(self.log.path), str(self.cassette))
             context = Context(self.loaded, writer.run, datetime.now().astimezone().date().isoformat())
-            running = Running(
-                self.loaded, self.recording, self.cassette, self.log, writer, context, result, self.notify
-            )  # fmt: skip
+            running = Running(self.loaded, self.recording, self.cassette, self.log, writer, context, result, self.notify)
             for earlier in finished:
                 self._resume(running, earlier)
             for step in workflow.steps[len(finished) :]:
