@@ -33,11 +33,12 @@ class Recording(anthropic.Middleware):
         self._writer: RunWriter | None = None
         self._session = Session()
         self._redactor = Redactor()
-        self._calls: dict[str, int] = {}
+        self._calls = 0
+        self._failed_calls: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<Recording {self._name!r} into {self.log.path}, {len(self._calls)} calls>"
+        return f"<Recording {self._name!r} into {self.log.path}, {self._calls} calls>"
 
     def __enter__(self) -> "Recording":
         return self
@@ -90,13 +91,18 @@ class Recording(anthropic.Middleware):
                 self._writer = self.log.start(name=self._name, mode="live", data={"via": "middleware"})
         return self._writer, self._writer.now_ns()
 
-    def _capture(self, writer: RunWriter, request: Any, sent: Request, began_ns: int) -> Capture:
+    def _capture(self, writer: RunWriter, request: Any, sent: Request, began_ns: int, *, failed: bool) -> Capture:
         at = [began_ns]
         # The SDK repeats a call under the same idempotency key; a GET has none and is not told apart.
         key = request.options.idempotency_key or f"{request.method} {request.url}"
-        if request.retries_taken == 0 or key not in self._calls:
-            self._calls[key] = len(self._calls) + 1
-        place = Place(call=self._calls[key], attempt=request.retries_taken + 1)
+        with self._lock:
+            call = self._failed_calls.pop(key, None) if request.retries_taken else None
+            if call is None:
+                self._calls += 1
+                call = self._calls
+            if failed:  # it may come again; others need not be remembered
+                self._failed_calls[key] = call
+        place = Place(call=call, attempt=request.retries_taken + 1)
         capture = Capture(
             writer, sent, place=place, session=self._session, redactor=self._redactor, price=self._price,
             clock=lambda: at.pop() if at else writer.now_ns(),
@@ -108,11 +114,11 @@ class Recording(anthropic.Middleware):
         http = getattr(error, "request", None)
         asked = Request(request.method.upper(), request.url, (), encode(request.json))
         sent = asked if http is None else to_request(http)
-        self._capture(writer, request, sent, began_ns).end("no_response", error.__cause__ or error)
+        self._capture(writer, request, sent, began_ns, failed=True).end("no_response", error.__cause__ or error)
 
     def _answered(self, writer: RunWriter, request: Any, began_ns: int, http: Any) -> None:
         """Record the head; the body too where the SDK has read it already, else as the client reads it."""
-        capture = self._capture(writer, request, to_request(http.request), began_ns)
+        capture = self._capture(writer, request, to_request(http.request), began_ns, failed=http.status_code >= 400)
         if http.status_code >= 400 and not http.is_closed:
             http.read()
         if not http.is_stream_consumed and not http.is_closed:

@@ -245,10 +245,14 @@ class UsedCassette:
             )  # fmt: skip
             self._calls.append((key, capture))
             self._answering.append(capture)
-            self._open = [other for other in self._open if other.ending is None] + [capture]
+            self._keep_open(capture)
             if self.record_mode == "verify":
                 self._verified.append((self._matcher.take_if_any(filtered), capture))
         return capture
+
+    def _keep_open(self, capture: Capture) -> None:
+        """Remember a capture that `close` may have to end; those that ended are let go."""
+        self._open = [*(other for other in self._open if other.ending is None), capture]
 
     def _note_tool_results(self, writer: RunWriter, request: Request) -> None:
         """What a program answers its model's tools with is a message of the run; it comes with the program's next request."""
@@ -305,7 +309,8 @@ class UsedCassette:
                 cost_usd=exchange.cost_usd,
             )  # fmt: skip
             tee(response, capture)
-            self._open.append(capture)
+            with self._lock:
+                self._keep_open(capture)
         return response
 
     # Loading and saving
