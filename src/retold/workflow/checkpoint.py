@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 from ..recorder.errors import InputError
 from ..recorder.events import Event
+from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 from ..recorder.writable import why_not_writable
 from .load import Loaded
@@ -83,7 +85,7 @@ class Checkpoint:
             return []
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"cannot read the checkpoint {self.path}: {error}. Remove it to begin anew.") from error
-        info = next((info for info in log.runs() if info.run == run), None) if log.path.exists() else None
+        info = _run_of(log, run)
         if info is None or info.status in ("running", "completed") or cassette != self._cassette:
             return []
         found: list[Finished] = []
@@ -93,6 +95,14 @@ class Checkpoint:
                 break
             found.append(_finished(event, run))
         return found
+
+
+def _run_of(log: EventLog, run: str) -> RunInfo | None:
+    """The run of that id; None where the log is gone, or another one."""
+    if not log.path.exists():
+        return None
+    with closing(log.reader()) as connection:
+        return next(iter(log.listing(connection).select("run = ?", [run])), None)
 
 
 def fingerprint(step: Step, loaded: Loaded) -> str:
