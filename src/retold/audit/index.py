@@ -121,8 +121,12 @@ def _connect(log: EventLog, path: Path) -> sqlite3.Connection:
         if target == str(path):
             store.create_private(path)
         connection = sqlite3.connect(target, timeout=store.BUSY_TIMEOUT_S, isolation_level=None, uri=True)
-        connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("ATTACH ? AS log", (store.reading_uri(log.path),))
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("ATTACH ? AS log", (store.reading_uri(log.path),))
+        except BaseException:
+            connection.close()
+            raise
     connection.text_factory = lambda data: data.decode("utf-8", "replace")
     connection.execute("PRAGMA main.synchronous = NORMAL")
     connection.execute("PRAGMA main.secure_delete = ON")
