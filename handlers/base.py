@@ -75,7 +75,7 @@ class Handler(ABC):
         self.out = out
         self.folder = folder
 
-    def check(self) -> None:  # noqa: B027
+    def check(self) -> None:  # noqa: B027 - not every handler has something to do here
         """Raise HandlerError for what can be known to fail before anything is run."""
 
     @property
@@ -83,20 +83,20 @@ class Handler(ABC):
         """The kinds of events it reads."""
         return READ_KINDS
 
-    def start(self, start: StreamStart) -> None:  # noqa: B027 - not every handler has something to say here
+    def start(self, start: StreamStart) -> None:  # noqa: B027 - not every handler has something to do here
         """The stream begins."""
 
     @abstractmethod
     def message(self, message: Message) -> bool:
         """A complete message; the next one is given only when this returns. True if it was shown."""
 
-    def delta(self, event: Event, text: str) -> None:  # noqa: B027
+    def delta(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
         """A piece of a text that is not complete yet; only where `kinds` holds `frame`."""
 
-    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: B027
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: B027 - not every handler has something to do here
         """The stream is over after `count` messages, of which `shown` were shown."""
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:  # noqa: B027 - not every handler has something to do here
         """No stream will follow; also called after a failure."""
 
     def result(self) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Debug(Handler):
         self.write("\n".join(lines) + "\n")
         return True
 
-    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: ARG002
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: ARG002 - debug counts for itself
         if end.error is not None:
             self.write(f"!!! {clean(end.error)}\n")
         self.write(f"=== DEBUG STREAM END: {plural(count, 'message')} in {seconds(end.duration_ns)} ===\n")

@@ -203,14 +203,14 @@ def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
 class _Dumper(yaml.SafeDumper):
     """Strings of several lines as literal blocks, no anchors for values that happen to be shared."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML calls it so
         return True
 
 
-class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # known when it runs
     """The same in C. It cannot put characters beyond the BMP (emoji) into a literal block; `_Dumper`, ten times slower, can."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML calls it so
         return True
 
 

@@ -21,12 +21,12 @@ MAX_DEPTH = 200
 """Deeper nesting than any request has."""
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # known when it runs
     """Safe YAML, in C where PyYAML has it. Raises YAMLError for a document so deep that it would overflow the stack."""
 
     _depth = 0
 
-    def descend_resolver(self, parent: Any, index: Any) -> None:  # noqa: ARG002
+    def descend_resolver(self, parent: Any, index: Any) -> None:  # noqa: ARG002 - PyYAML calls it so
         """PyYAML calls this for each node on its way down (and has it for path resolvers, which cassettes do not use)."""
         self._depth += 1
         if self._depth > MAX_DEPTH:

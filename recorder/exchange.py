@@ -165,7 +165,7 @@ class _Brotli:
 class _Unreadable:
     """An encoding this Python has no decoder for: the bytes are kept, their content is not looked at."""
 
-    def decode(self, data: bytes) -> bytes:  # noqa: ARG002
+    def decode(self, data: bytes) -> bytes:  # noqa: ARG002 - as every decoder
         return b""
 
 
@@ -198,7 +198,7 @@ def _optional(encoding: str) -> Decoder:
         if encoding == "br":
             return _Foreign(lambda: _Brotli(package), package.error)  # noqa: B023 - returned at once
         if name == "zstandard":
-            return _Foreign(lambda: package.ZstdDecompressor().decompressobj(), package.ZstdError)  # noqa: B023
+            return _Foreign(lambda: package.ZstdDecompressor().decompressobj(), package.ZstdError)  # noqa: B023 - so is this
         return _Foreign(package.ZstdDecompressor, package.ZstdError)
     return _Unreadable()
 

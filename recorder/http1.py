@@ -108,7 +108,7 @@ class Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable.set()
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it so
         self._gone.set()
         self._writable.set()
         self._clients.discard(self)

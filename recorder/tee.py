@@ -107,7 +107,7 @@ def _patch_sync(kind: Any) -> None:
             return send(self, request)
         return interceptor.handle(request, functools.partial(send, self))
 
-    handle_request._retold = True  # type: ignore[attr-defined]
+    handle_request._retold = True  # type: ignore[attr-defined] # a mark of ours on somebody else's function
     kind.handle_request = handle_request
 
 

@@ -48,7 +48,7 @@ def changes(a: Any, b: Any, path: str = "", depth: int = 0) -> Iterator[Change]:
     elif isinstance(a, list) and isinstance(b, list):
         for i, j in _paired(a, b):
             if j is None:
-                yield Change(f"{path}[{i}]", "removed", a[i], None)  # type: ignore[index]
+                yield Change(f"{path}[{i}]", "removed", a[i], None)  # type: ignore[index] # one of a pair is a number
             elif i is None:
                 yield Change(f"{path}[{j}]", "added", None, b[j])
             else:

@@ -34,11 +34,11 @@ class Replayer:
         except MissError as miss:
             raise for_sdk(miss) from None
 
-    def handle(self, request: Any, send: Send | None = None) -> Any:  # noqa: ARG002
+    def handle(self, request: Any, send: Send | None = None) -> Any:  # noqa: ARG002 - as every interceptor
         request.read()
         return self.answer(request, self.take(request))
 
-    async def handle_async(self, request: Any, send: SendAsync | None = None) -> Any:  # noqa: ARG002
+    async def handle_async(self, request: Any, send: SendAsync | None = None) -> Any:  # noqa: ARG002 - as every interceptor
         await request.aread()
         return await self.answer_async(request, self.take(request))
 

@@ -2,9 +2,11 @@
 
 import ast
 import os
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,21 @@ def test_imports_of_ours_are_relative() -> None:
     assert [f"{name} imports {ours}" for name in MODULES for ours, relative in imports_of(name) if not relative] == []
 
 
+def test_no_modules_need_each_other() -> None:
+    """Imports make no circle, not by way of a third module or for type checkers either: each can be read before the next."""
+    needs: dict[str, set[str]] = {}
+    for name in MODULES:
+        found = {next(each for each in _outwards(imported) if each in MODULES) for imported, _ in imports_of(name)}
+        needs[name] = found - {name}
+    assert set(TopologicalSorter(needs).static_order()) == set(MODULES)
+
+
+def _outwards(name: str) -> Iterator[str]:
+    """A dotted name and those that it stands in: `a.b.c`, `a.b`, `a`."""
+    parts = name.split(".")
+    yield from (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+
+
 def test_modules_are_short() -> None:
     """No module is longer than a person reads at one go."""
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
@@ -185,6 +202,16 @@ def test_every_option_says_what_it_does(name: str) -> None:
 
 
 # Lists
+
+
+def test_the_architecture_names_modules_that_are_there() -> None:
+    """What ARCHITECTURE.md calls by a file's name is a file of the tree; every room is in it."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    files = {str(path.relative_to(ROOT)) for path in MODULES.values()}
+    named = set(re.findall(r"[\w/]+\.py\b", text))
+    assert [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)] == []
+    rooms = {path.parent.name for path in MODULES.values()} - {"retold"}
+    assert [room for room in rooms if f"{room}/" not in text] == []
 
 
 def test_packages_to_ship_are_those_of_the_tree() -> None:

@@ -19,10 +19,10 @@ class _Caught(Exception):
 
 
 class _Cage:
-    def handle(self, request: Any, send: Send) -> Any:  # noqa: ARG002
+    def handle(self, request: Any, send: Send) -> Any:  # noqa: ARG002 - as every interceptor
         raise _Caught
 
-    async def handle_async(self, request: Any, send: SendAsync) -> Any:  # noqa: ARG002
+    async def handle_async(self, request: Any, send: SendAsync) -> Any:  # noqa: ARG002 - as every interceptor
         raise _Caught
 
 

@@ -9,7 +9,7 @@ With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from fnmatch import fnmatch
 from hashlib import sha256
@@ -77,13 +77,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember that a test passed: an interrupt, an exit or a failure in setup leaves it without a report that says so."""
-    report: pytest.TestReport = yield  # type: ignore[assignment]
+    report = yield
     if report.when == "call":
         # What was expected to fail and did is as good as passed: its recording is what the test is about.
         item.stash[PASSED] = report.passed or (report.skipped and hasattr(report, "wasxfail"))
-    return report  # type: ignore[return-value]
+    return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -200,7 +200,7 @@ class RunAccount:
                 line.sums[name] += count if isinstance(count, int) else 0
             if known is not None:
                 line.sums["priced"] += 1
-                line.sums["cost_usd"] += known  # type: ignore[assignment]
+                line.sums["cost_usd"] += known  # type: ignore[assignment] # sums of tokens are whole, this one is not
             else:
                 line.sums["unpriced"] += not free
         return lines

@@ -38,6 +38,6 @@ def serve(log: EventLog, port: int, ready: Callable[[str], None]) -> None:
 class _Server(uvicorn.Server):
     """Being told to stop is how a viewer ends: Ctrl-C and SIGTERM are no failure."""
 
-    def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002
+    def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn calls it so
         self.force_exit = self.should_exit  # asked twice: at once
         self.should_exit = True
