@@ -153,6 +153,8 @@ class Reader:
     def _begin(self, event: Event) -> None:
         if self._began is not None:
             return
+        if not self._has_steps and self._run is not None:
+            event = self._run  # the first event read may come late: not every handler reads every kind
         self._began, self.count, self.shown, self._error = event, 0, 0, None
         self._usage: dict[str, int] = {}
         self._costs: list[float | None] = []

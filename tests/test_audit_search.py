@@ -99,6 +99,17 @@ def test_what_was_found_may_go_on_over_lines() -> None:
     assert [[line.number for line in group] for group in context(hit.lines, 0)] == [[2]]
 
 
+def test_the_oldest_hits_come_first_where_they_are_asked_for(talk: tuple[str, str]) -> None:
+    """What began something is the first line; which run that was, and what it cost, are two commands."""
+    done = in_this_process("search", "hosts", "--type", "tool_use", "--oldest", "-n", "1", "--db", DB)
+    assert (done.returncode, done.stdout.split("#")[0]) == (0, talk[0][:8])
+    asked_first = in_this_process("search", "hosts", "--oldest", "-n", "1", "--json", "--db", DB)
+    assert json.loads(asked_first.stdout)["type"] == ["prompt"]
+    assert asked_first.stderr == "retold: the oldest 1; more with -n 5\n"
+    listed = in_this_process("ls", "--cost", "--db", DB).stdout.splitlines()
+    assert [line.split()[-2:] for line in listed] == [["COST", "NAME"], ["?", "plain"], ["$0.7500", "tools"]]
+
+
 def test_a_search_is_narrowed(talk: tuple[str, str]) -> None:
     """By run, step, type, tool, model and time; a tool is its whole name, not words of it."""
     tools, plain = talk

@@ -11,8 +11,9 @@ from rich.cells import cell_len
 
 import retold
 from retold.handlers import make_handler, read_stream
-from retold.handlers.base import READ_KINDS
+from retold.handlers.base import READ_KINDS, Handler, StreamEnd
 from retold.handlers.typist import Typist
+from retold.recorder.messages import Message
 from retold.recorder.writer import RunWriter
 from tests.e2e import normalised
 
@@ -147,6 +148,23 @@ def test_footer_of_a_failed_stream_says_what_and_when() -> None:
     """A failed stream ends in its error and the number of messages before it, and not in a check mark."""
     said = written("simple", [text("Hi.")], error="overloaded_error: Overloaded")
     assert said == "[HH:MM:SS] ASSISTANT: Hi.\n\n✗ Stream error: overloaded_error: Overloaded after 1 message\n"
+
+
+def test_a_run_without_steps_takes_as_long_as_the_run() -> None:
+    """Not only from its first complete message on, which comes late: whoever watched it waited for that too."""
+
+    class Timed(Handler):
+        def message(self, message: Message) -> bool:
+            return message.type == "assistant"
+
+        def end(self, end: StreamEnd, count: int, shown: int) -> None:
+            self.told = (end.duration_ns, count, shown)
+
+    with retold.EventLog("log.db") as log, log.start(name="curl", mode="live") as writer:
+        writer.note("message", text("Hello"))
+    timed = Timed(None, io.StringIO())
+    read_stream(log.events(writer.run, kinds=READ_KINDS), timed)
+    assert timed.told == (list(log.events(writer.run))[-1].t_ns, 1, 1)
 
 
 def test_time_is_that_of_the_event() -> None:

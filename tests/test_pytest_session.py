@@ -83,6 +83,16 @@ def test_the_summary_says_what_was_replayed_and_what_that_saved(suite: Suite) ->
     ]
 
 
+def test_a_mode_that_no_test_heeds_is_said(suite: Suite) -> None:
+    """Who asks for a recording of tests without a mark would pay for each run and keep nothing."""
+    suite.write("def test_one():\n    ask('one')\n")
+    with serve() as server:
+        assert summary(suite.run("--retold-mode=once", server=server)) == [
+            "--retold-mode did nothing: no test that ran is marked, so each asked whom it always asks",
+            "Mark a test with @pytest.mark.retold, or a whole module with: pytestmark = pytest.mark.retold",
+        ]
+
+
 def test_the_summary_counts_misses_and_what_was_not_played(recorded: Suite) -> None:
     """With the file of each recording that nobody asked for."""
     recorded.write("""

@@ -23,6 +23,17 @@ def frames_of(run: str, path: str | None = None) -> list[bytes]:
     return [event.payload for event in retold.EventLog(path).events(run, kinds=("frame",))]
 
 
+def test_what_a_recorded_answer_cost_is_kept() -> None:
+    """In the cassette and in the log, by the price of the day: whoever asks later need not know it."""
+    answers = [Reply([text("yes")], model="claude-haiku-4-5")]
+    with MessagesServer(answers) as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
+        ask("hi", server.url)
+    (exchange,) = retold.read_cassette(CASSETTE).exchanges
+    (ended,) = retold.EventLog().events(cassette.run or "", kinds=("exchange.ended",))
+    assert exchange.cost_usd
+    assert ended.data["cost_usd"] == exchange.cost_usd
+
+
 # A block that fails
 
 

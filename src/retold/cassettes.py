@@ -28,6 +28,7 @@ from .replay.rules import DEFAULT_IGNORE, Predicate, Rules
 from .replay.timing import Timing, parse_duration_ns
 from .settings import BeforeRecord, OnExpired, Settings
 from .used import FaultWarning, UsedCassette
+from .workflow.pricing import price
 
 _AGE_DAYS = re.compile(r"(\d+)\s*(d|w)")
 
@@ -101,6 +102,7 @@ class use_cassette:
             name=name,
             before_keep=before_keep,
             faults=_several(faults),
+            price=price,
             is_overridden=bool(mode_override or os.environ.get(ENVIRONMENT)),
         )
         self._everywhere = everywhere

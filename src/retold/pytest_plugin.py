@@ -217,6 +217,11 @@ def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """What was replayed, recorded, missed, left over, and not spent."""
     stats = config.stash[STATS]
+    ran = any(terminalreporter.getreports(outcome) for outcome in ("passed", "failed"))
+    if config.getoption("--retold-mode") and ran and not stats.marked:
+        terminalreporter.section("retold")
+        terminalreporter.line("--retold-mode did nothing: no test that ran is marked, so each asked whom it always asks")
+        terminalreporter.line("Mark a test with @pytest.mark.retold, or a whole module with: pytestmark = pytest.mark.retold")
     if not (stats.replayed or stats.recorded or stats.misses or stats.orphans or any(stats.unplayed.values())):
         return
     terminalreporter.section("retold")

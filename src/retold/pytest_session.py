@@ -26,12 +26,14 @@ class Stats:
     usage: dict[str, dict[str, int]] = field(default_factory=dict)
     known_usd: float = 0.0
     orphans: list[str] = field(default_factory=list)
+    marked: int = 0
 
     def add(self, other: dict[str, Any]) -> None:
         """Add another worker's numbers, which come as plain data."""
         self.replayed += other["replayed"]
         self.recorded += other["recorded"]
         self.misses += other["misses"]
+        self.marked += other["marked"]
         for path, left in other["unplayed"].items():
             self.leave(path, left)
         self.drift += other["drift"]
@@ -55,6 +57,7 @@ def begin(item: pytest.Item, using: Any) -> "UsedCassette":
     """Enter a test's cassette. It is left by `finish`, when the whole of the test's teardown is known."""
     cassette: UsedCassette = using.__enter__()
     item.stash.setdefault(IN_USE, []).append((using, cassette))
+    item.config.stash[STATS].marked += 1
     return cassette
 
 

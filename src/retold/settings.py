@@ -44,3 +44,8 @@ class Settings:
     hint: str | None = None
     detect: bool = False
     faults: tuple[str, ...] = ()
+
+    def load_prices(self) -> None:
+        """Load the table of prices, where costs are computed: 150 ms, once in a process."""
+        if self.price is not None:
+            self.price("", {})

@@ -86,8 +86,9 @@ class UsedCassette:
         self._lock = threading.Lock()
         self._open: list[Capture] = []
         self._verified: list[tuple[Exchange | None, Capture]] = []
-        if self._records_everything:
-            self._opened().open()  # now, and not while the first event is waited for
+        if self._records_everything:  # now, and not while the first event is waited for
+            self._opened().open()
+            self._settings.load_prices()
 
     def __repr__(self) -> str:
         return f"<UsedCassette {self.source} {self.record_mode} {self.play_count} of {len(self.exchanges)} played>"
@@ -286,11 +287,10 @@ class UsedCassette:
 
     def _run_writer(self, mode: Literal["live", "mock"]) -> RunWriter:
         if self._writer is None:
-            data = {
-                "cassette": None if self.path is None else str(self.path),
-                "record_mode": self.record_mode,
-                **self._settings.data,
-            }
+            if mode == "live":
+                self._settings.load_prices()  # before the request is sent, and not in its stream
+            cassette = None if self.path is None else str(self.path)
+            data = {"cassette": cassette, "record_mode": self.record_mode, **self._settings.data}
             name = self._settings.name or ("recording" if self.path is None else self.path.stem)
             self._writer = self._opened().start(name=name, mode=mode, data=data, redactor=self._redactor)
             self._session = Session()

@@ -18,7 +18,7 @@ class Chosen:
     """Which runs are wanted; times are nanoseconds since the epoch, when the run began. None does not choose.
 
     `name` is a pattern where it has `*` or `?`, and otherwise looked for anywhere in the name. `failed`: a run or an exchange in
-    it that failed.
+    it that failed. `facts` chooses nothing: it asks for models, tools and cost of each.
     """
 
     since_ns: int | None = None
@@ -30,11 +30,12 @@ class Chosen:
     tool: str | None = None
     min_cost: float | None = None
     failed: bool = False
+    facts: bool = False
 
     @property
     def needs_index(self) -> bool:
         """Whether the listing alone cannot tell."""
-        return self.failed or any(each is not None for each in (self.model, self.tool, self.min_cost))
+        return self.failed or self.facts or any(each is not None for each in (self.model, self.tool, self.min_cost))
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,8 +59,10 @@ class Narrowed:
     before: int | None = None
 
 
-def search(index: sqlite3.Connection, query: str, narrowed: Narrowed = Narrowed(), *, limit: int = 20) -> Iterator[Hit]:
-    """The newest hits in an open index (index.opened), newest first. Raises InputError for a query that says nothing."""
+def search(
+    index: sqlite3.Connection, query: str, narrowed: Narrowed = Narrowed(), *, limit: int = 20, oldest: bool = False
+) -> Iterator[Hit]:
+    """Hits in an open index (index.opened), newest first or oldest first. Raises InputError for a query that says nothing."""
     match = f"{{text}} : ({to_fts(query)})"
     for column in ("run", "step", "type", "tool", "model"):
         value = getattr(narrowed, column)
@@ -72,7 +74,7 @@ def search(index: sqlite3.Connection, query: str, narrowed: Narrowed = Narrowed(
     statement = (
         "SELECT t.rowid, t.run, ifnull((SELECT name FROM log.runs r WHERE r.run = t.run), ''), t.seq, t.step, t.type, t.tool, "
         "t.model, highlight(texts, 0, ?, ?) FROM texts t "
-        "WHERE texts MATCH ? AND t.rowid >= ? AND t.rowid < ? ORDER BY t.rowid DESC"
+        f"WHERE texts MATCH ? AND t.rowid >= ? AND t.rowid < ? ORDER BY t.rowid {'ASC' if oldest else 'DESC'}"
     )
     try:
         rows = index.execute(statement, (*MARKS, match, low, high))

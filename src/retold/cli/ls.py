@@ -24,6 +24,7 @@ def ls(
     tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="Used this tool; * stands for anything.")] = None,
     min_cost: Annotated[float | None, typer.Option("--min-cost", metavar="USD", help="Cost at least this much.")] = None,
     error: Annotated[bool, typer.Option("--error", help="Failed, or an exchange in it did.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="Show what each cost.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -53,6 +54,7 @@ def ls(
         tool=tool,
         min_cost=min_cost,
         failed=error,
+        facts=cost,
     )
     log = EventLog(db)
     with progress("indexed", "events") as told:
@@ -80,7 +82,8 @@ def _as_json(found: "Found") -> dict[str, Any]:
     from ..recorder.exchange import timestamp
 
     r = found.info
-    facts = {"models": found.models, "tools": found.tools, "cost_usd": found.cost_usd} if found.facts else {}
+    cost = None if found.cost_usd is None else round(found.cost_usd, 10)
+    facts = {"models": found.models, "tools": found.tools, "cost_usd": cost} if found.facts else {}
     return {
         "run": r.run,
         "name": r.name,

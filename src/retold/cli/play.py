@@ -27,6 +27,8 @@ def play(
     """Watch a recording: a run from the log or a cassette, at its original pace unless --timing says otherwise.
 
     Example: retold play cassettes/clean_streaming_numbers.yaml --timing 2x
+
+    As it streamed, word by word: retold play last --handler console:partial=true
     """
     from ..handlers import make_handler, read_stream
     from ..recorder.cassette import read_cassette

@@ -27,7 +27,8 @@ def search(
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="2h or 7d (ago), today, a date, a time.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same, for the other end.")] = None,
     around: Annotated[int, typer.Option("--context", "-C", min=0, metavar="N", help="Lines around each line found.")] = 1,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 20,
+    oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first: when it began.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -59,10 +60,10 @@ def search(
     )
     count = 0
     with progress("indexed", "events") as told, opened(log, progress=told) as index:
-        for hit in find(index, text, narrowed, limit=limit + 1):
+        for hit in find(index, text, narrowed, limit=limit + 1, oldest=oldest):
             count += 1
             if count > limit:
-                note(f"retold: the newest {limit}; more with -n {limit * 5}")
+                note(f"retold: the {'oldest' if oldest else 'newest'} {limit}; more with -n {limit * 5}")
             elif json:
                 print_json_lines([_as_json(hit, around)])
             else:
