@@ -8,9 +8,9 @@ run of strangers was inserted, a number that nobody has was removed.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from ..recorder.events import GENESIS, seal
+from ..recorder.events import GENESIS, Event, seal
 
 What = Literal[
     "edited", "removed", "inserted", "reordered", "cut off", "missing run", "unknown run", "listing", "ledger", "damaged"
@@ -21,21 +21,10 @@ MOVED_WITHIN = 100_000
 """How far behind its place a moved row is looked for."""
 
 
-class Row(NamedTuple):
+class Row(Event):
     """An event as it stands in the table. `payload` is its sha256, so that rows stay small; text is UTF-8 or not."""
 
-    run: str
-    seq: int
-    t_ns: int
-    wall_ns: int
-    kind: str
-    step: str
-    task: str
-    exchange: int | None
-    payload: bytes
-    digest: bytes
-    hash: bytes
-    schema: int
+    __slots__ = ()
 
     def sealed(self, before: bytes, *, seq: int | None = None, run: str | None = None) -> bytes | None:
         """The hash that this row should have behind one with the hash `before`; None where its header is no text."""

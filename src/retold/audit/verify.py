@@ -17,10 +17,10 @@ from ..recorder.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.events import GENESIS
 from ..recorder.ledger import Entered, Head
 from ..recorder.log import EventLog
+from ..recorder.rows import COLUMNS
 from .chain import End, Finding, Row, check, payload_digest
 
 PAGE = 1000
-_ROW = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
 
 
 @dataclass
@@ -209,7 +209,7 @@ class _Verifier:
         return None
 
     def _rows(self, run: str, at: int) -> Iterator[Row]:
-        query = f"SELECT {_ROW} FROM events WHERE run = ? AND seq >= ? ORDER BY seq LIMIT {PAGE}"
+        query = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq >= ? ORDER BY seq LIMIT {PAGE}"
         while page := self.connection.execute(query, (run, at)).fetchall():
             for values in page:
                 yield Row._make((*values[:8], payload_digest(values[8]), *values[9:]))

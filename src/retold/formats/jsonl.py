@@ -22,7 +22,7 @@ from ..recorder.exchange import from_text, to_text
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 
-KEYS = ("run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", "payload", "digest", "hash", "schema")
+KEYS = Event._fields
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
