@@ -61,8 +61,7 @@ class Kept:
 
 def record(*steps: Iterable[Json], **keys: Any) -> tuple[retold.EventLog, str]:
     """A run whose steps said these messages."""
-    log = retold.EventLog("log.db")
-    with log.start(name="story", mode="mock") as writer:
+    with retold.EventLog("log.db") as log, log.start(name="story", mode="mock") as writer:
         for messages in steps:
             tell(writer, messages, **keys)
     return log, writer.run

@@ -253,8 +253,9 @@ def test_persistent_session_goes_on_over_runs(monkeypatch: pytest.MonkeyPatch) -
         run_mock(flow)
         run_live(monkeypatch, server, flow)
         assert history(server)[2] == ["And then?", "Morning.", "And then?", "Noon.", "And then?"]
-    for log in (retold.EventLog(), retold.EventLog("other.db")):
-        assert run_mock(flow, log=log).text == "Night."
+    for path in (None, "other.db"):
+        with retold.EventLog(path) as log:
+            assert run_mock(flow, log=log).text == "Night."
 
 
 @pytest.mark.parametrize("config", [{}, {"persist": True, "continue_on_restart": False}])
