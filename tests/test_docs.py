@@ -13,6 +13,7 @@ from typing import Any, get_args
 import pytest
 import typer.main
 import yaml
+from docs.reference import reference
 
 import retold
 from retold.cassettes import use_cassette
@@ -131,6 +132,12 @@ def test_commands_take_what_is_written(page: Path) -> None:
     for name, rest in re.findall(r"`retold ([a-z]+)([^`]*)`", prose_of(page)):
         known = {option for parameter in COMMANDS[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
         assert set(re.findall(r"(?<=[ \[])--?[a-z][a-z-]*", rest.partition(" -- ")[0])) <= known, name
+
+
+def test_reference_is_what_help_says() -> None:
+    """docs/cli.md is made by a script: after a change of a help text run `python docs/reference.py`."""
+    written = (DOCS / "cli.md").read_text("utf-8")
+    assert reference() == written, "docs/cli.md is old; write it anew with: .venv/bin/python docs/reference.py"
 
 
 # Tables
