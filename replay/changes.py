@@ -17,7 +17,10 @@ ChangeKind = Literal["changed", "added", "removed"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One place that differs. `path` is empty where the whole value does; `a` or `b` is None where the place is missing."""
+    """One place that differs. `path` is empty where the whole value does; `a` or `b` is None where the place is missing.
+
+    Elements of lists are numbered as in A, those that only B has as in B.
+    """
 
     path: str
     kind: ChangeKind
