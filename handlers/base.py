@@ -36,6 +36,7 @@ class StreamStart:
 
     @property
     def title(self) -> str:
+        """`workflow: step: task`, as far as there are such."""
         return ": ".join(filter(None, (self.name, self.step, self.task)))
 
 

@@ -49,11 +49,13 @@ class Response:
 
     @property
     def body(self) -> bytes:
+        """The wire bytes, whole."""
         # The pieces of a cassette know the whole that they will be cut from.
         whole: bytes | None = getattr(self.pieces, "body", None)
         return b"".join(piece.data for piece in self.pieces) if whole is None else whole
 
     def header(self, name: str) -> str | None:
+        """The value of the first header of that name, in any case; None where there is none."""
         return header(self.headers, name)
 
 
@@ -119,7 +121,8 @@ def content_encoding(headers: Iterable[tuple[str, str]]) -> str:
 class Decoder(Protocol):
     """Undoes a content encoding piece by piece."""
 
-    def decode(self, data: bytes) -> bytes: ...
+    def decode(self, data: bytes) -> bytes:
+        """What these bytes complete of the content; empty where that is nothing yet, or cannot be read."""
 
 
 class _Identity:

@@ -48,6 +48,7 @@ class Asked:
     arrived_ns: int = field(default_factory=time.monotonic_ns)
 
     def header(self, name: str) -> str | None:
+        """The value of the first header of that name, in any case; None where there is none."""
         return header(self.headers, name)
 
     @property
@@ -243,6 +244,7 @@ class Server:
 
     @property
     def url(self) -> str:
+        """Where clients on this machine reach it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
         return f"http://{host}:{self.port}"
 

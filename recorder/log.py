@@ -85,6 +85,7 @@ class EventLog:
             self._writable()
 
     def close(self) -> None:
+        """Close the connection for writing, after what was deferred; the log can be used again and opens another one."""
         self._do_deferred()
         with self._lock:
             if self._connection is not None:
@@ -233,15 +234,9 @@ class EventLog:
             self._deferred.popleft()()
 
     def _insert_end(
-        self,
-        connection: sqlite3.Connection,
-        event: Event,
-        status: str,
-        error: str | None,
-        counts: dict[str, int],
-        *,
+        self, connection: sqlite3.Connection, event: Event, status: str, error: str | None, counts: dict[str, int], *,
         ended_ns: int,
-    ) -> None:
+    ) -> None:  # fmt: skip
         connection.execute(INSERT, to_row(event))
         connection.execute(
             "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
@@ -312,14 +307,9 @@ class EventLog:
         return Listing(connection, self.path, self._alive.is_alive)
 
     def events(
-        self,
-        run: str,
-        *,
-        after: int = -1,
-        kinds: Sequence[str] | None = None,
-        exchange: int | None = None,
+        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, exchange: int | None = None,
         step: str | None = None,
-    ) -> Iterator[Event]:
+    ) -> Iterator[Event]:  # fmt: skip
         """The events of a run in order, from the one after `after`, page by page in flat memory."""
         connection, limit = self.reader(), FIRST_PAGE
         try:
@@ -335,12 +325,7 @@ class EventLog:
             yield Message.of(event)
 
     def follow(
-        self,
-        run: str,
-        *,
-        after: int = -1,
-        kinds: Sequence[str] | None = None,
-        until: Callable[[Event], bool] | None = None,
+        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, until: Callable[[Event], bool] | None = None
     ) -> Iterator[Event]:
         """Like `events`, but waits for more until the run ends, its writer dies, or `until` says so of an event.
 

@@ -26,14 +26,17 @@ class Message:
 
     @classmethod
     def of(cls, event: Event) -> "Message":
+        """The message that an event of the kind `message` holds."""
         return cls(event.run, event.seq, event.t_ns, event.wall_ns, event.step, event.task, event.data)
 
     @property
     def type(self) -> str:
+        """`system`, `assistant`, `user`, `result`, or what its source calls it; empty where it says none."""
         return str(self.data.get("type", ""))
 
     @property
     def subtype(self) -> str | None:
+        """`init`, `success` and so on, where it has one."""
         return self.data.get("subtype")
 
     @property
@@ -95,6 +98,7 @@ class Session:
         return self._finish({"type": "system", "subtype": subtype} | fields)
 
     def init(self, *, model: str, tools: list[str], cwd: str, permission_mode: str) -> dict[str, Any]:
+        """The message that opens a session."""
         return self._finish(
             {
                 "type": "system",
@@ -123,7 +127,9 @@ class Session:
         return self._finish(data)
 
     def tool_result(self, block: dict[str, Any]) -> dict[str, Any]:
+        """What a tool gave, as the user message that carries it."""
         return self._finish({"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None})
 
     def result(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The message that ends a conversation, with these fields."""
         return self._finish({"type": "result"} | fields)

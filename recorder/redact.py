@@ -117,6 +117,7 @@ class Redactor:
         return data if self._plain.search(data) is None else self._plain.sub(REDACTED.encode(), data)
 
     def text(self, text: str) -> str:
+        """Text without secrets."""
         return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -221,12 +221,14 @@ class Liveness:
         self._held[run] = handle
 
     def release(self, run: str) -> None:
+        """Say that `run` is over; one that was never claimed is no error."""
         handle = self._held.pop(run, None)
         if handle is not None:
             (self.folder / run).unlink(missing_ok=True)
             os.close(handle)
 
     def is_alive(self, run: str) -> bool:
+        """Whether somebody, in this process or another, is writing `run`."""
         if run in self._held:
             return True
         try:

@@ -43,9 +43,11 @@ _CHUNK_SIZE = re.compile(rb"\r\n(0{0,8}[1-9a-fA-F][0-9a-fA-F]{0,8})\r\n(?=.)", r
 class Interceptor(Protocol):
     """Decides what becomes of a request: record it, answer it from a recording, or just send it."""
 
-    def handle(self, request: Any, send: Send) -> Any: ...
+    def handle(self, request: Any, send: Send) -> Any:
+        """The response to a request of a sync client; `send` sends it."""
 
-    async def handle_async(self, request: Any, send: SendAsync) -> Any: ...
+    async def handle_async(self, request: Any, send: SendAsync) -> Any:
+        """The same for an async client."""
 
 
 _current: ContextVar[Interceptor | None] = ContextVar("retold_interceptor", default=None)

@@ -24,6 +24,7 @@ class Timing:
 
     @property
     def is_instant(self) -> bool:
+        """Whether nothing waits."""
         return self.speed is None
 
     @classmethod

@@ -1,6 +1,7 @@
 """The house holds: imports go down only, rooms stay small, everything public is documented, and the lists match the tree."""
 
 import ast
+import inspect
 import os
 import re
 import shlex
@@ -149,6 +150,21 @@ def test_every_public_function_and_class_is_documented() -> None:
         if isinstance(node, kinds) and not node.name.startswith(("_", "pytest_"))
     ]
     assert [name for name, said in public if not said] == []
+
+
+@pytest.mark.parametrize("name", [name for name in retold.__all__ if isinstance(getattr(retold, name), type)])
+def test_methods_of_public_classes_are_documented(name: str) -> None:
+    """What a public class of ours lets one do says what it does; a method that stands in for another may leave it to that one."""
+    kind = getattr(retold, name)
+    ours = {member for each in kind.__mro__ if each.__module__.startswith("retold") for member in vars(each)}
+    methods = [member for member in ours if not member.startswith("_") and _does(kind, member)]
+    assert [member for member in methods if not inspect.getdoc(getattr(kind, member))] == []
+
+
+def _does(kind: type, member: str) -> bool:
+    """Whether a member is a method or a property, and no field."""
+    value = inspect.getattr_static(kind, member)
+    return isinstance(value, property | classmethod | staticmethod) or inspect.isfunction(value)
 
 
 @pytest.mark.parametrize("name", retold.__all__)

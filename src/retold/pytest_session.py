@@ -48,6 +48,7 @@ class Stats:
         self.unplayed[path] = left if before is None else [number for number in left if number in before]
 
     def spend(self, model: str, usage: dict[str, int]) -> None:
+        """Add the tokens that a model's answers were recorded with."""
         total = self.usage.setdefault(model, {})
         for key, value in usage.items():
             total[key] = total.get(key, 0) + value

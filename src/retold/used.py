@@ -1,6 +1,5 @@
 """A cassette in use: decides what becomes of each request, and turns what was recorded into the new cassette."""
 
-import sys
 import threading
 import warnings
 from collections.abc import Sequence
@@ -147,6 +146,7 @@ class UsedCassette:
     # What becomes of a request
 
     def handle(self, request: Any, send: Send) -> Any:
+        """Play, record or pass on a request of a sync client. Raises MissError, BlockedError, LogError."""
         request.read()
         match self._decide(request):
             case "pass":
@@ -156,6 +156,7 @@ class UsedCassette:
         return self._recorder.handle(request, send)
 
     async def handle_async(self, request: Any, send: SendAsync) -> Any:
+        """The same for an async client."""
         await request.aread()
         match self._decide(request):
             case "pass":
@@ -387,13 +388,6 @@ class UsedCassette:
             warnings.warn(text, DriftWarning, stacklevel=4)
 
 
-def _blocked(request: Any) -> Exception:
-    error = BlockedError(
-        f"{request.method} {request.url.copy_with(query=None)} was refused: block_network is set and no recording covers it."
-    )
-    sdk = sys.modules.get("anthropic")
-    if sdk is None:
-        return error
-    both = type("BlockedError", (BlockedError, sdk.AnthropicError), {"__module__": "retold"})
-    blocked: Exception = both(str(error))
-    return blocked
+def _blocked(request: Any) -> BlockedError:
+    where = f"{request.method} {request.url.copy_with(query=None)}"
+    return for_sdk(BlockedError(f"{where} was refused: block_network is set and no recording covers it."))

@@ -47,6 +47,7 @@ class Plan:
 
     @property
     def count(self) -> int:
+        """How many events would be taken out."""
         return sum(map(len, self.events.values()))
 
 

@@ -27,6 +27,7 @@ class Recovered:
     saved: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
         return asdict(self)
 
 

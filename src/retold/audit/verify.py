@@ -38,9 +38,11 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing is wrong."""
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
+        """The same as JSON, with `ok`."""
         return {"ok": self.ok} | asdict(self)
 
 

@@ -31,10 +31,12 @@ class HasRun(Protocol):
     """Names a run and the log it is in: a RunResult, or a Recording."""
 
     @property
-    def run(self) -> str | None: ...
+    def run(self) -> str | None:
+        """The run's id; None where nothing was recorded yet."""
 
     @property
-    def log(self) -> EventLog | str: ...
+    def log(self) -> EventLog | str:
+        """The log it is in, or that log's path."""
 
 
 Source = str | os.PathLike[str] | HasRun | RunInfo | Cassette | Side | Iterable[Mapping[str, Any]]

@@ -30,6 +30,7 @@ class Imported:
     new: bool
 
     def as_dict(self) -> dict[str, Any]:
+        """The same as JSON."""
         return asdict(self)
 
 

@@ -51,17 +51,20 @@ class Reply:
 
     @property
     def text(self) -> str:
+        """What was said, the text blocks in one."""
         return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
 
     @property
     def tool_uses(self) -> list[dict[str, Any]]:
+        """The tools that it asks for."""
         return [block for block in self.content if block.get("type") == "tool_use"]
 
 
 class Api(Protocol):
     """Answers a request body of the Messages API, and records the exchange as part of a session. Raises MissError in replay."""
 
-    async def ask(self, body: dict[str, Any], session: Session) -> Reply: ...
+    async def ask(self, body: dict[str, Any], session: Session) -> Reply:
+        """The answer to one request, whatever became of it."""
 
     @property
     def unfinished(self) -> Reply | None:

@@ -24,6 +24,7 @@ class Loaded:
 
     @property
     def folder(self) -> Path:
+        """Where the file is: relative paths in it count from there."""
         return self.source.path.parent
 
     def cassette(self) -> Path:

@@ -34,6 +34,7 @@ class Context:
         self.sessions: dict[str, list[dict[str, Any]]] = {}
 
     def of_step(self, step: Step) -> dict[str, Any]:
+        """The variables that a step's templates may use."""
         return self.variables | {"step": {"name": step.name, "type": step.type}}
 
     def where(self, step: Step, task: str = "") -> str:

@@ -74,6 +74,7 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
+        """Whether every step and every handler did what it should."""
         return self.status == "completed" and not self.handler_errors
 
     def step(self, name: str) -> StepResult:
@@ -84,6 +85,7 @@ class RunResult:
         raise KeyError(name)
 
     def as_dict(self) -> dict[str, Any]:
+        """The same as JSON values: what `retold run --json` prints."""
         return asdict(self)
 
 

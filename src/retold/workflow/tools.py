@@ -103,7 +103,8 @@ class TimedOut(RunError):
 class Tools(Protocol):
     """Runs the tools that an answer asks for; one `tool_result` block for each `tool_use` block."""
 
-    async def run(self, use: dict[str, Any]) -> dict[str, Any]: ...
+    async def run(self, use: dict[str, Any]) -> dict[str, Any]:
+        """The `tool_result` block for a `tool_use` block."""
 
 
 class RecordedTools:
@@ -115,6 +116,7 @@ class RecordedTools:
         self._timeout_ms = timeout_ms
 
     async def run(self, use: dict[str, Any]) -> dict[str, Any]:
+        """The recorded result of a tool use. Raises MissError, TimedOut."""
         result = self._results.get(str(use.get("id")))
         if result is None and self._timeout_ms is not None:
             raise TimedOut(self._timeout_ms)
