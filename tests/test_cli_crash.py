@@ -16,7 +16,7 @@ import pytest
 import retold
 from tests.children import DEADLINE_S, Child, Folder, line_of, rest_of, wait_until
 from tests.conftest import Cli
-from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, normalised, run_mock, step, tree, write_workflow
+from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, normalised, run_live, run_mock, step, tree, write_workflow
 from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
 
 STREAMED = step(claude_options={"async_streaming": True, "allowed_tools": ["Glob"]})
@@ -85,21 +85,32 @@ def test_killed_run_has_lost_nothing_that_it_received(here: Folder) -> None:
     assert recorded == sent[: len(recorded)]
 
 
+@dataclass(frozen=True)
+class Killed:
+    """A folder whose run was killed in the middle of a stream, the bytes it had received, and what `tail` made of it."""
+
+    folder: Folder
+    sent: bytes
+    tailed: str
+
+
 @pytest.fixture(scope="module")
-def killed(make_folder: Callable[[str], Folder]) -> tuple[Folder, bytes]:
-    """A folder whose run was killed in the middle of a stream, and the bytes it had received."""
+def killed(make_folder: Callable[[str], Folder]) -> Killed:
+    """A run that another process followed when it was killed."""
     folder = make_folder("killed")
     with MessagesServer([HANGING]) as server:
         child = talk(folder, server.url)
         wait_until(lambda: folder.frames() == 12)
+        tail = folder.spawn("tail")
+        line_of(tail.stdout)
         child.kill()
         child.wait()
-        return folder, b"".join(sent_frames(server))
+        return Killed(folder, b"".join(sent_frames(server)), rest_of(tail)[0])
 
 
-def test_killed_run_is_listed_as_interrupted_and_shown(killed: tuple[Folder, bytes], cli: Cli) -> None:
+def test_killed_run_is_listed_as_interrupted_and_shown(killed: Killed, cli: Cli) -> None:
     """A run whose process died says so; its complete messages are shown, and what was incomplete is marked."""
-    folder, _ = killed
+    folder = killed.folder
     for _ in range(2):  # before and after a later run has closed it
         listed = normalised(cli("ls", cwd=folder.path).stdout).splitlines()[-1].split()
         assert listed[3:5] == ["live", "interrupted"]
@@ -109,19 +120,17 @@ def test_killed_run_is_listed_as_interrupted_and_shown(killed: tuple[Folder, byt
             run_mock(NUMBERS, handlers=[], log=log)
 
 
-def test_killed_run_can_be_exported(killed: tuple[Folder, bytes], cli: Cli) -> None:
+def test_killed_run_can_be_exported(killed: Killed, cli: Cli) -> None:
     """Half a stream is a record, not a loss: it becomes a cassette that ends in a cut."""
-    folder, sent = killed
-    assert cli("export", "talk", "-o", "half.yaml", "--db", folder.log.path).returncode == 0
+    assert cli("export", "talk", "-o", "half.yaml", "--db", killed.folder.log.path).returncode == 0
     (exchange,) = retold.read_cassette("half.yaml").exchanges
     assert exchange.response is not None
-    assert (exchange.ending, exchange.response.body) == ("cut", sent)
+    assert (exchange.ending, exchange.response.body) == ("cut", killed.sent)
 
 
-def test_console_marks_what_is_incomplete(killed: tuple[Folder, bytes], cli: Cli) -> None:
+def test_console_marks_what_is_incomplete(killed: Killed, cli: Cli) -> None:
     """Half a message is marked as such, whichever handler shows it."""
-    folder, _ = killed
-    shown = cli("show", "talk", "--handler", "console", "--db", folder.log.path).stdout
+    shown = cli("show", "talk", "--handler", "console", "--db", killed.folder.log.path).stdout
     assert "] Second part, whi [incomplete]\n" in shown
 
 
@@ -254,17 +263,9 @@ def test_tail_json_gives_each_message_when_it_comes(followed: Followed, cli: Cli
     assert len(seen.splitlines()) == 6
 
 
-def test_tail_ends_when_the_run_is_killed(here: Folder) -> None:
+def test_tail_ends_when_the_run_is_killed(killed: Killed) -> None:
     """Who follows a run whose process dies is told, and does not wait for ever."""
-    with MessagesServer([HANGING]) as server:
-        run = talk(here, server.url)
-        line_of(run.stdout)
-        tail = here.spawn("tail")
-        line_of(tail.stdout)
-        run.kill()
-        run.wait()
-        out, _ = rest_of(tail)
-    assert "✗ Stream error: interrupted: the recording process died after " in out
+    assert "✗ Stream error: interrupted: the recording process died after " in killed.tailed
 
 
 def test_tail_of_a_run_that_is_over_shows_it(cli: Cli) -> None:
@@ -275,17 +276,20 @@ def test_tail_of_a_run_that_is_over_shows_it(cli: Cli) -> None:
     assert (done.stderr, done.returncode) == ("", 0)
 
 
-def test_two_runs_write_one_log_at_once(here: Folder) -> None:
-    """Two live runs at the same time are two complete runs in one log, nothing lost or mixed."""
+def test_two_runs_write_one_log_at_once(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two live runs of two processes at the same time are two complete runs in one log, nothing lost or mixed."""
+    both = threading.Barrier(2)
     replies = {name: Reply([text(f"{name} " * 60, pieces=4)], gap_s=0.005) for name in ("north", "south")}
 
     def script(request: Request) -> Reply:
+        both.wait(DEADLINE_S)
         return replies[request.json["messages"][0]["content"]]
 
     with MessagesServer(script) as server:
-        flows = [write_workflow(f"{name}.yaml", step(prompt=name)) for name in replies]
-        children = [here.spawn("run", flow, "--live", url=server.url) for flow in flows]
-        assert [rest_of(child)[0] for child in children] == ["north " * 60 + "\n", "south " * 60 + "\n"]
+        north, south = (write_workflow(f"{name}.yaml", step(prompt=name)) for name in replies)
+        child = here.spawn("run", north, "--live", url=server.url)
+        assert run_live(monkeypatch, server, south).text == "south " * 60
+        assert rest_of(child)[0] == "north " * 60 + "\n"
     assert sorted((run.name, run.status) for run in here.log.runs()) == [("north", "completed"), ("south", "completed")]
     asked = [request.json["messages"][0]["content"] for request in server.requests]
     for call, name in enumerate(asked, 1):

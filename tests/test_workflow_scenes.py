@@ -14,7 +14,7 @@ from retold.handlers import HANDLERS, Handler
 from retold.recorder.messages import Message
 from tests.children import DEADLINE_S, Folder, line_of, rest_of, wait_until
 from tests.conftest import Cli
-from tests.e2e import NUMBERS, in_this_process, normalised, run_live, run_mock, step, write_workflow
+from tests.e2e import NUMBERS, Ran, in_this_process, normalised, run_live, run_mock, step, write_workflow
 from tests.messages_server import MessagesServer, Reply, Request, http_error, text, tool_use
 
 STREAMING = {"async_streaming": True, "stream_handler": "simple"}
@@ -194,7 +194,7 @@ def test_what_a_killed_run_has_shown_is_in_the_log(here: Folder) -> None:
     assert written == recorded[: len(written)]
 
 
-def test_console_tails_a_run_from_a_second_process(here: Folder) -> None:
+def test_console_tails_a_run_from_a_second_process(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """`retold tail --handler console` shows each message while the run waits for the next, and the statistics at its end."""
     go_on = threading.Event()
 
@@ -208,19 +208,22 @@ def test_console_tails_a_run_from_a_second_process(here: Folder) -> None:
         "talk.yaml", step(claude_options={"async_streaming": True, "stream_handler": "console", "allowed_tools": ["Glob"]})
     )
     with MessagesServer(script) as server:
-        run = here.spawn("run", flow, "--live", url=server.url)
-        first = [line_of(run.stdout) for _ in range(4)]
+        ran: list[Ran] = []
+        run = threading.Thread(target=lambda: ran.append(run_live(monkeypatch, server, flow)))
+        run.start()
+        wait_until(lambda: here.log.path.exists() and bool(here.log.runs()))
         tail = here.spawn("tail", "--handler", "console")
         seen = [line_of(tail.stdout) for _ in range(4)]
-        assert run.poll() is None
+        assert run.is_alive()
         go_on.set()
-        (rest, _), (seen_rest, _) = rest_of(run), rest_of(tail)
-    assert normalised("".join(first)) == (
+        rest, _ = rest_of(tail)
+        run.join(DEADLINE_S)
+    assert normalised("".join(seen)) == (
         '=== talk: say ===\nlive run RUN, HH:MM:SS\n[HH:MM:SS] Looking.\n[HH:MM:SS] TOOL USE: Glob {"pattern": "*.x"}\n'
     )
-    assert "".join(seen) + seen_rest == "".join(first) + rest
-    assert "Messages               6 (3 shown)\n" in seen_rest
-    assert (run.returncode, tail.returncode) == (0, 0)
+    assert "".join(seen) + rest == ran[0].output
+    assert "Messages               6 (3 shown)\n" in rest
+    assert tail.returncode == 0
 
 
 # Sessions over runs
