@@ -65,6 +65,11 @@ class Cassette(NamedTuple):
 # Reading
 
 
+def names_file(reference: str) -> bool:
+    """Whether what a person gave for RUN|CASSETTE means a file, there or not, rather than a run of the log."""
+    return reference.endswith((".yaml", ".yml", ".json")) or "/" in reference or Path(reference).is_file()
+
+
 def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     """Read a cassette, retold's or vcrpy's, YAML or JSON. Raises CassetteMissing or CassetteError (file, entry, line)."""
     path = Path(path)

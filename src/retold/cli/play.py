@@ -31,7 +31,7 @@ def play(
     As it streamed, word by word: retold play last --handler console:partial=true
     """
     from ..handlers import make_handler, read_stream
-    from ..recorder.cassette import read_cassette
+    from ..recorder.cassette import names_file, read_cassette
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
     from ..recorder.transfer import import_exchanges
@@ -39,7 +39,7 @@ def play(
 
     pace = Timing.parse(timing, idle_limit)
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
-    if _is_file(recording):
+    if names_file(recording):
         # Handlers read logs: a cassette is played through a log of its own that nobody keeps.
         with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
             found = read_cassette(recording)
@@ -53,10 +53,6 @@ def play(
     run = log.find(recording).run
     for each in handlers:
         read_stream(_paced(log, run, pace, each.kinds), each)
-
-
-def _is_file(recording: str) -> bool:
-    return recording.endswith((".yaml", ".yml", ".json")) or "/" in recording or Path(recording).is_file()
 
 
 def _paced(log: "EventLog", run: str, timing: "Timing", kinds: tuple[str, ...]) -> Iterator["Event"]:

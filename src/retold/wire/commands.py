@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..modes import RecordMode, check, resolve
+from ..recorder.cassette import names_file
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
 from ..recorder.exchange import Exchange
 from ..recorder.http1 import Server
@@ -67,7 +68,7 @@ def mode_of(asked: str) -> RecordMode:
 
 def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None]:
     """What RUN|CASSETTE names: its source, and the exchanges of a run (None for a cassette, which is read by its path)."""
-    if reference.endswith((".yaml", ".yml", ".json")) or "/" in reference or Path(reference).is_file():
+    if names_file(reference):
         if not Path(reference).exists():
             raise CassetteMissing(f"no cassette at {reference}. Record one: retold record -o {reference} -- COMMAND.")
         return reference, None
