@@ -1,6 +1,7 @@
 """Named conversations that continue: over the steps of a run, and, read back from the log, over runs."""
 
 import json
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ class SessionState:
     turns: int = 0
 
     def as_dict(self, name: str) -> dict[str, Any]:
-        """What the end of a step says of its session, so that `read_session` finds it."""
+        """What the end of a step says of its session, so that `session_in` finds it."""
         return {"name": name, "id": self.session.id, "made": self.session.made, "turns": self.turns}
 
 
@@ -46,10 +47,10 @@ def session_in(log: EventLog, run: str, name: str) -> SessionState | None:
 
 def said_in(log: EventLog, run: str, step: str) -> list[dict[str, Any]] | None:
     """What had been said when a step without tasks ended: its last request, and the answer to it. None if it was erased."""
-    requests = list(log.events(run, kinds=("exchange.started",), step=step))
+    requests = deque(log.events(run, kinds=("exchange.started",), step=step), maxlen=1)  # each repeats the one before it
     if not requests:
         return []
-    last = requests[-1]
+    last = requests[0]
     messages = list(log.events(run, kinds=("message",), exchange=last.seq))
     if any("erased_by" in event.data for event in (last, *messages)):
         return None
