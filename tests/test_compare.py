@@ -337,7 +337,7 @@ def test_golden_difference(case: str) -> None:
 # What counts
 
 
-def test_ignore_and_only() -> None:
+def test_ignore_leaves_out_and_only_leaves_nothing_else() -> None:
     b = talk(REPLIES[0], Reply([thinking("Hard."), text("The file says beta.")]), results=RESULTS, system="Other.")
     assert {what for _, what in words(compared(base(), b))} == {"request", "thinking", "text", "totals"}
     assert {what for _, what in words(compared(base(), b, ignore=["thinking", "request.system", "totals"]))} == {"text"}

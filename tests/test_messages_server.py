@@ -89,7 +89,7 @@ def test_streams_text_in_the_shape_of_the_real_api() -> None:
     assert len({len(spaces) for _, _, spaces in frames}) > 3
 
 
-def test_async_client() -> None:
+def test_an_async_client_reads_it_too() -> None:
     async def run(server: MessagesServer) -> Message:
         async with (
             AsyncAnthropic(base_url=server.url, api_key="test-key", max_retries=0) as client,
@@ -102,7 +102,7 @@ def test_async_client() -> None:
 
 
 @pytest.mark.parametrize("answer", [stream, create])
-def test_every_kind_of_block(answer: Any) -> None:
+def test_every_kind_of_block_reaches_the_client(answer: Any) -> None:
     search = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_01A", "content": []}
     call = tool_use("web_search", {"query": "x"}, "srvtoolu_01A", kind="server_tool_use")
     reply = Reply([*MIXED, call, raw(search)], stop_reason="tool_use", usage={"input_tokens": 7})
@@ -161,7 +161,7 @@ def test_error_event_ends_the_stream() -> None:
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
-def test_cut_stream(encoding: Any) -> None:
+def test_a_cut_stream_breaks_off_after_so_many_frames(encoding: Any) -> None:
     with MessagesServer([Reply([text(GREETING)], cut_after=5, encoding=encoding)]) as server:
         with pytest.raises(httpx2.RemoteProtocolError):
             stream(server)
@@ -229,7 +229,7 @@ def test_pacing_shows_in_the_stamps() -> None:
     assert listed[3] - listed[0] >= 75_000_000
 
 
-def test_raw_frames_and_keyed_script() -> None:
+def test_raw_frames_are_sent_as_they_are_and_a_script_may_be_a_function() -> None:
     def by_model(request: Request) -> Reply:
         return Reply(raw_frames=[request.json["model"].encode(), b"", b"\xff\n"], split=2)
 
@@ -241,7 +241,7 @@ def test_raw_frames_and_keyed_script() -> None:
     assert answer.headers["anthropic-ratelimit-requests-remaining"]
 
 
-def test_other_endpoints() -> None:
+def test_other_endpoints_answer_without_using_up_the_script() -> None:
     with MessagesServer([]) as server, connect(server) as client:
         assert client.models.list().data[0].id.startswith("claude-")
         assert client.messages.count_tokens(model="m", messages=HELLO).input_tokens > 0
@@ -299,7 +299,7 @@ LOADED = [
 
 
 @pytest.mark.parametrize("name", ["script.json", "script.yaml"])
-def test_load_script(tmp_path: Path, name: str) -> None:
+def test_a_script_is_read_from_a_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(json.dumps(SCRIPT))  # JSON is YAML too
     assert [plain(reply) for reply in load_script(tmp_path / name)] == [plain(reply) for reply in LOADED]
 
@@ -325,7 +325,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         assert process.returncode == 0
 
 
-def test_as_a_program(program: str) -> None:
+def test_as_a_program_it_says_its_address_and_ends_when_told(program: str) -> None:
     with Anthropic(base_url=program, api_key="test-key", max_retries=0) as client:
         message = client.messages.create(model="m", max_tokens=9, messages=HELLO)
     assert said(message) == "Hello from a file"
