@@ -185,6 +185,17 @@ def test_public_names_are_the_same_for_type_checkers() -> None:
     assert told == retold._HOME_OF
 
 
+def test_every_error_and_warning_can_be_named_by_users() -> None:
+    """Whoever catches one, or filters it, imports it from `retold`."""
+    kinds = [
+        f"{name}.{node.name}"
+        for name, tree in TREES.items()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Warning", "Missing")) and node.name[0] != "_"
+    ]
+    assert [kind for kind in kinds if kind.rpartition(".")[2] not in retold.__all__] == []
+
+
 def test_unknown_public_name_is_an_attribute_error() -> None:
     """A name that is not public fails like any other missing attribute."""
     with pytest.raises(AttributeError, match="module 'retold' has no attribute 'nope'"):

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from .recorder.errors import HandlerError as HandlerError
     from .recorder.errors import InputError as InputError
     from .recorder.errors import LogError as LogError
+    from .recorder.errors import LogFolderWarning as LogFolderWarning
     from .recorder.errors import LogVersionError as LogVersionError
     from .recorder.errors import MissError as MissError
+    from .recorder.errors import RecordingLostWarning as RecordingLostWarning
     from .recorder.errors import RetoldError as RetoldError
     from .recorder.errors import RunError as RunError
     from .recorder.errors import WorkflowError as WorkflowError
@@ -54,8 +56,10 @@ _HOMES = {
         "HandlerError",
         "InputError",
         "LogError",
+        "LogFolderWarning",
         "LogVersionError",
         "MissError",
+        "RecordingLostWarning",
         "RetoldError",
         "RunError",
         "WorkflowError",
