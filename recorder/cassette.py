@@ -46,6 +46,7 @@ from .cassette_forms import (
 from .errors import CassetteError, CassetteMissing
 from .events import ENDINGS, Ending
 from .exchange import Exchange, Failure, Headers, Request, Response, has_frames
+from .mistaken import near, unreadable
 
 FORMAT = 1
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
@@ -76,9 +77,9 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
-        raise CassetteMissing(f"no cassette at {path}.") from error
+        raise CassetteMissing(f"no cassette at {path}{near(path)}") from error
     except OSError as error:
-        raise CassetteError(f"cannot read the cassette {path}: {error.strerror or error}.") from error
+        raise CassetteError(f"cannot read the cassette {path}: {unreadable(error)}") from error
     document = _load(path, data)
     if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
         raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
@@ -110,7 +111,7 @@ def _load(path: Path, data: bytes) -> Any:
         try:
             data.decode()
         except UnicodeDecodeError as undecodable:
-            raise CassetteError(f"cannot read the cassette {path}: {undecodable}.") from error
+            raise CassetteError(f"cannot read the cassette {path}: {unreadable(undecodable)}") from error
         mark = getattr(error, "problem_mark", None)
         line = getattr(error, "lineno", 1) if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or str(error)

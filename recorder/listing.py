@@ -3,10 +3,10 @@
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from .errors import InputError, LogError
+from .mistaken import not_a_run
 
 COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
 """What a run's line counts: column and kind."""
@@ -67,7 +67,9 @@ class Listing:
         Runs that only say what was done to the log (mode `audit`) are nobody's last run: they are named by id or name.
         """
         if not self.select(limit=1):
-            raise InputError(f"the log {self._path} holds no runs yet. Record or replay one first: retold run WORKFLOW.")
+            raise InputError(
+                not_a_run(ref) or f"the log {self._path} holds no runs yet. Record or replay one first: retold run WORKFLOW."
+            )
         if ref == "last" or ref.startswith("last~"):
             (held,) = self._connection.execute("SELECT count(*) FROM runs WHERE mode <> 'audit'").fetchone()
             back = ref.removeprefix("last").removeprefix("~") or "0"
@@ -83,8 +85,6 @@ class Listing:
         if matches:
             ids = ", ".join(r.run for r in matches[:5])
             raise InputError(f"{ref!r} is the beginning of {len(matches)} runs: {ids}. Give more of the id.")
-        if Path(ref).is_file():
-            raise InputError(
-                f"{ref} is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log."
-            )
-        raise InputError(f"no run {ref!r} in the log {self._path}. `retold ls` lists them; `last` is the newest.")
+        raise InputError(
+            not_a_run(ref) or f"no run {ref!r} in the log {self._path}. `retold ls` lists them; `last` is the newest."
+        )

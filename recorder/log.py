@@ -299,7 +299,7 @@ class EventLog:
 
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
-        with closing(self.reader()) as connection:
+        with closing(store.open_for_reading(self.path, ref)) as connection:
             return self.listing(connection).find(ref)
 
     def listing(self, connection: sqlite3.Connection) -> Listing:

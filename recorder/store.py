@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import LogError, LogFolderWarning, LogVersionError
+from .mistaken import not_a_run
 
 VERSION = 2
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""
@@ -56,12 +57,13 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
         raise LogError(f"cannot write the log {path}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB.") from error
 
 
-def open_for_reading(path: Path) -> sqlite3.Connection:
-    """A read-only connection; raises LogError where there is no log, LogVersionError where it is newer."""
+def open_for_reading(path: Path, sought: str = "") -> sqlite3.Connection:
+    """A read-only connection, to look for a run. Raises LogError where there is no log, LogVersionError where it is newer."""
     if path.is_dir():
         raise LogError(f"{path} is a folder, not a log. Name the file with --db FILE.")
     if not path.is_file():
-        raise LogError(f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE.")
+        none = f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE."
+        raise LogError(not_a_run(sought) or none)
     connection = None
     try:
         connection = _connect(reading_uri(path), uri=True)
@@ -72,7 +74,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         if connection is not None:
             connection.close()
-        raise LogError(f"cannot read the log {path}: {_reason(error)}.") from error
+        raise LogError(f"cannot read the log {path}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB.") from error
     except LogError:
         if connection is not None:
             connection.close()

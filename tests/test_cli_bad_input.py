@@ -20,7 +20,10 @@ def test_missing_workflow_file_is_named(cli: Cli) -> None:
 def test_folder_in_place_of_a_workflow_is_refused() -> None:
     """A folder is no workflow file, and is not called a missing one."""
     Path("folder").mkdir()
-    assert refused(in_this_process("run", "folder")) == "retold: cannot read the workflow folder: Is a directory.\n"
+    assert (
+        refused(in_this_process("run", "folder"))
+        == "retold: cannot read the workflow folder: it is a folder; name a file in it.\n"
+    )
 
 
 def test_yaml_syntax_error_has_file_line_and_column() -> None:

@@ -258,11 +258,19 @@ def test_an_unknown_mode_is_refused(suite: Suite) -> None:
 
 
 def test_an_unknown_argument_of_a_mark_is_an_error(suite: Suite) -> None:
-    """Named, at the test that has it."""
-    suite.write("@pytest.mark.retold(recordmode='once')\ndef test_hi():\n    ask('hi')\n")
+    """Named, at the test that has it, with the nearest; so is a second path."""
+    suite.write(
+        "@pytest.mark.retold(recordmode='once')\ndef test_hi():\n    ask('hi')\n\n"
+        "@pytest.mark.retold('a.yaml', 'once')\ndef test_ho():\n    ask('ho')\n"
+    )
     result = suite.run()
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["E*unexpected keyword argument 'recordmode'*"])
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "E*unknown argument 'recordmode' of @pytest.mark.retold; did you mean 'record_mode'?",
+            "E*@pytest.mark.retold takes one path, and then arguments by name; it was given 'once' too.",
+        ]
+    )
 
 
 def test_the_timing_is_the_options_else_the_marks_else_the_inis(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:

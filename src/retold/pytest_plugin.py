@@ -8,6 +8,7 @@ replaces a good cassette. At the end a line says what was replayed, recorded, mi
 With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) run on retold (pytest_vcr.py).
 """
 
+import inspect
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
@@ -122,7 +123,7 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
         "block_network": config.getini("retold_block_network"),
         "log": None,
     }
-    options |= {} if marker is None else marker.kwargs
+    options |= {} if marker is None else _arguments(marker)
     if config.getoption("--retold-timing"):
         options["timing"] = config.getoption("--retold-timing")
     options.pop("path", None)
@@ -132,6 +133,21 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     )  # fmt: skip
     item.config.stash[_items].append(item)
     yield begin(item, using)
+
+
+def _arguments(marker: pytest.Mark) -> dict[str, Any]:
+    """The mark's arguments of `use_cassette`, but for a path in front. Raises InputError for one that it does not take."""
+    from .cassettes import use_cassette
+    from .handlers import nearest, sentence
+    from .recorder.errors import InputError
+
+    known = set(inspect.signature(use_cassette).parameters) - {"name", "recordings", "everywhere", "mode_override"}
+    for key in marker.kwargs:
+        if key not in known:
+            raise InputError(sentence(f"unknown argument {key!r} of @pytest.mark.retold{nearest(key, sorted(known))}"))
+    if len(marker.args) > 1:
+        raise InputError(f"@pytest.mark.retold takes one path, and then arguments by name; it was given {marker.args[1]!r} too.")
+    return dict(marker.kwargs)
 
 
 # Where cassettes are

@@ -47,10 +47,18 @@ COMMANDS = {
 """Each command by its name: its function, and what the list of commands says of it in one line of 80 columns."""
 
 
+class _Group(typer.core.TyperGroup):
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands and os.path.isfile(args[0]):
+            ctx.fail(f"No such command {args[0]!r}. To run a workflow: retold run {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
 def make_app(asked: str | None = None) -> typer.Typer:
     """The command line with every command, or with all but the one that was asked for known by name only."""
     app = typer.Typer(
         name="retold",
+        cls=_Group,
         help="Record every Claude message stream once; retell it anywhere.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,

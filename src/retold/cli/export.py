@@ -86,6 +86,8 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     from ..recorder.errors import InputError
     from ..recorder.transfer import each_exchange
 
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; name a file in it.")
     if output.exists() and not force:
         raise InputError(f"{output} is there already; name another file, or replace it with --force.")
     try:

@@ -1,5 +1,6 @@
 """retold record: any program, recorded by a proxy between it and the API."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,4 +50,6 @@ def record(
     nothing = not use.recorded and not use.play_count
     if nothing:
         note("retold: nothing was recorded: no request came. Does the program heed ANTHROPIC_BASE_URL?")
+        if not os.environ.keys() & {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"}:
+            note("retold: ANTHROPIC_API_KEY is not set, and without a key most programs ask nothing.")
     raise typer.Exit(child.code or int(nothing))

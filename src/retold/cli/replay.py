@@ -44,4 +44,6 @@ def replay(
     close(use, None, note)
     raise_for(serving)
     child.end_alike()
+    if not use.play_count:
+        note("retold: nothing was replayed: no request came. Does the program heed ANTHROPIC_BASE_URL?")
     raise typer.Exit(child.code or int(use.play_count == 0))

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..recorder.events import Event
+    from ..recorder.log import EventLog
 
 
 def show(
@@ -44,6 +45,8 @@ def show(
     log = EventLog(db)
     found = log.find(run)
 
+    _check(log, found.run, step, None if raw else type_)
+
     def chosen(events: "Iterable[Event]") -> "Iterator[Event]":
         for event in events:
             outside = event.seq < first or (last is not None and event.seq > last) or (step is not None and event.step != step)
@@ -60,6 +63,22 @@ def show(
     else:
         for each in handlers:
             read_stream(chosen(events_of(log, found.run, each.kinds)), each)
+
+
+def _check(log: "EventLog", run: str, step: str | None, type_: str | None) -> None:
+    """Raise InputError for a step or a type of message that the run does not have: an empty answer would hide the slip."""
+    from ..handlers import nearest, sentence
+    from ..recorder.errors import InputError
+
+    if step is not None:
+        told = log.events(run, kinds=("step.started", "exchange.started", "message"))
+        steps = list(dict.fromkeys(event.step for event in told if event.step))
+        if step not in steps:
+            raise InputError(sentence(f"no step {step!r} in the run{nearest(step, steps) if steps else ', which has none'}"))
+    if type_ is not None:
+        types = {str(event.data.get("type")): None for event in log.events(run, kinds=("message",))}
+        if type_.partition(":")[0] not in types:
+            raise InputError(sentence(f"no message of type {type_!r} in the run{nearest(type_, list(types))}"))
 
 
 def _is(event: "Event", wanted: str, *, raw: bool) -> bool:

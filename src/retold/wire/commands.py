@@ -1,6 +1,7 @@
 """What the commands record, replay, serve and proxy have in common: cassettes put to use, served, and closed with a word."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -99,6 +100,8 @@ def serve_until_stopped(serving: Serving, host: str, port: int, note: Note) -> N
     try:
         server = Server(serving.answerer, host=host, port=port)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(f"cannot listen on {host} port {port}: it is in use. --port 0 takes a free one.") from error
         raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from error
     asyncio.run(_served(server, serving))
     for use in serving.uses.values():

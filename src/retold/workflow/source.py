@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ..recorder.errors import Problem, WorkflowError
+from ..recorder.mistaken import near, unreadable
 
 MAX_VALUES = 100_000
 """More than any workflow needs; aliases of aliases reach billions in a few lines."""
@@ -41,9 +42,9 @@ def read_source(path: Path) -> Source:
     try:
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
-        raise WorkflowError(f"no workflow file {path}.") from error
+        raise WorkflowError(f"no workflow file {path}{near(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkflowError(f"cannot read the workflow {path}: {getattr(error, 'strerror', None) or error}.") from error
+        raise WorkflowError(f"cannot read the workflow {path}: {unreadable(error)}") from error
     loader = _Loader(text)
     positions: dict[YamlPath, tuple[int, int]] = {}
     try:

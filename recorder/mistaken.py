@@ -1,0 +1,36 @@
+"""What to say of a file that was named by mistake: one that is not there, is no text, or stands where a run is wanted."""
+
+import difflib
+import os
+from pathlib import Path
+
+
+def near(path: Path) -> str:
+    """`; did you mean cassettes/hello.yaml?` where the folder of a missing file holds one of nearly that name, else `.`."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return "."
+    for name in difflib.get_close_matches(path.name, names, n=1, cutoff=0.75):
+        return f"; did you mean {path.parent / name}?"
+    return f"; did you mean {path}.yaml?" if f"{path.name}.yaml" in names else "."
+
+
+def unreadable(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file cannot be read as text, with the way out where there is one."""
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder; name a file in it."
+    if isinstance(error, OSError):
+        return f"{error.strerror or error}."
+    if error.object.startswith(b"SQLite format 3\0"):
+        return "it is an SQLite file; name a log with --db."
+    return f"it is not text (byte {error.start + 1} is not UTF-8)."
+
+
+def not_a_run(ref: str) -> str | None:
+    """What to say of a file or a folder that was given for a run; None where there is no such file."""
+    if os.path.isdir(ref):
+        return f"{ref} is a folder, not a run. Name a run (`retold ls` lists them), or a file."
+    if os.path.isfile(ref):
+        return f"{ref} is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log."
+    return None
