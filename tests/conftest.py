@@ -3,9 +3,10 @@
 import contextlib
 import gc
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty home and working directory, no keys or settings of whoever runs the tests."""
+def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty home and working directory, no keys or settings of whoever runs the tests; no signal is left blocked, which
+    every child of a later test would inherit."""
     for name in list(os.environ):
         if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or "KEY" in name or "TOKEN" in name or "SECRET" in name:
             monkeypatch.delenv(name)
@@ -54,6 +56,8 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
+    yield
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -43,8 +43,8 @@ def record(
         data = {"command": command}
         use = put_to_use(output, record_mode, log=log, name=title, upstream=to, profile=profile, data=data)
         serving = Serving({title: use}, to)
-        child = run_command(command, serving)
-        close(use, failure_of(child), note)
+        with run_command(command, serving) as child:
+            close(use, failure_of(child), note)
     raise_for(serving)
     child.end_alike()
     nothing = not use.recorded and not use.play_count

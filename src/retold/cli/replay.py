@@ -40,8 +40,8 @@ def replay(
         hint=f"Record what is missing with: retold record --mode new_episodes -o {target} -- {command[0]} …",
     )  # fmt: skip
     serving = Serving({source: use}, to)
-    child = run_command(command, serving, key=True)
-    close(use, None, note)
+    with run_command(command, serving, key=True) as child:
+        close(use, None, note)
     raise_for(serving)
     child.end_alike()
     if not use.play_count:

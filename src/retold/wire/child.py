@@ -5,6 +5,7 @@ die without a word (SIGKILL) the kernel tells it (SIGTERM, Linux only), for noth
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Self
 
 from ..no_key import STAND_IN, has_key
 from ..recorder.errors import InputError
@@ -22,19 +24,36 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """A running command. Make it before any thread is started: between fork and exec code of ours runs."""
+    """A running command. Make it before any thread is started: between fork and exec code of ours runs.
+
+    A context manager: until it is left, signals are the command's. What is written when the command has ended is written in it,
+    so that a late Ctrl-C does not cut it short.
+    """
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         """Raises InputError where there is no such command."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+        self._before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+        self._passing: threading.Thread | None = None
         try:
-            self._process = subprocess.Popen(command, env=environ, preexec_fn=_preparing(before))
+            self._process = subprocess.Popen(command, env=environ, preexec_fn=_preparing(self._before))
         except OSError as error:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
             raise InputError(f"cannot run {command[0]}: {error.strerror or error}.") from error
 
     def __repr__(self) -> str:
         return f"<Child {self._process.pid} {'running' if self._process.returncode is None else self._process.returncode}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Signals are ours again: whoever else runs in this process, or is started by it, would never get them."""
+        thread = self._passing
+        if thread is not None and thread.ident is not None and thread.is_alive() and self._process.returncode is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pthread_kill(thread.ident, signal.SIGUSR2)  # it waits for a signal, and would take the next one of ours
+            thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     @property
     def code(self) -> int:
@@ -51,7 +70,8 @@ class Child:
             self._process.wait()
             loop.call_soon_threadsafe(ended.set)
 
-        threading.Thread(target=self._pass_signals_on, daemon=True).start()
+        self._passing = threading.Thread(target=self._pass_signals_on, daemon=True)
+        self._passing.start()
         threading.Thread(target=wait, daemon=True).start()
         await ended.wait()
 

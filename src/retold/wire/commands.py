@@ -84,14 +84,21 @@ def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchan
 
 
 def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) -> Child:
-    """Run a command against a server of its own, to its end; with `key`, a dummy key stands in for one it does not have."""
+    """Run a command against a server of its own, to its end; with `key`, a dummy key stands in for one it does not have.
+
+    Signals stay the command's until the child is left as a context manager.
+    """
     server = Server(serving.answerer)
     try:
         child = Child(command, environment(os.environ, server.url, key=key))
     except RetoldError:
         server.close()
         raise
-    asyncio.run(server.run(child.wait(), grace_s=GRACE_S))
+    try:
+        asyncio.run(server.run(child.wait(), grace_s=GRACE_S))
+    except BaseException:
+        with child:
+            raise
     return child
 
 
