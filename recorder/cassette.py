@@ -31,9 +31,10 @@ from typing import IO, Any, NamedTuple, cast
 
 import yaml
 
+from .bounded_yaml import Loader
 from .cassette_forms import (
-    Loader,
     Pieces,
+    address,
     body_of,
     headers_of,
     mapping,
@@ -41,11 +42,13 @@ from .cassette_forms import (
     plain_body,
     repaired,
     tool_results,
+    whole,
     word,
 )
 from .errors import CassetteError, CassetteMissing
 from .events import ENDINGS, Ending
 from .exchange import Exchange, Failure, Headers, Request, Response, has_frames
+from .files import read_regular
 from .mistaken import near, unreadable
 
 FORMAT = 1
@@ -75,7 +78,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     """Read a cassette, retold's or vcrpy's, YAML or JSON. Raises CassetteMissing or CassetteError (file, entry, line)."""
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError as error:
         raise CassetteMissing(f"no cassette at {path}{near(path)}") from error
     except OSError as error:
@@ -93,7 +96,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     for number, entry in enumerate(document["interactions"]):
         try:
             exchanges.append(_to_exchange(entry))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             what = f"missing key {error}" if isinstance(error, KeyError) else str(error)
             raise CassetteError(
                 f"{path}:{_line_of(data, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
@@ -143,7 +146,7 @@ def _line_of(data: bytes, number: int) -> int:
         root: Any = yaml.compose(data, Loader=Loader)
         entries = next(value for key, value in root.value if key.value == "interactions")
         return int(entries.value[number].start_mark.line) + 1
-    except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError):
+    except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError, ValueError):
         return 1
 
 
@@ -151,8 +154,8 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
     entry = mapping(entry, "an interaction")
     own = mapping(entry.get("retold") or {}, "retold")
     recorded = mapping(entry["request"], "request")
-    request = Request(word(recorded["method"]), word(recorded["uri"]), headers_of(recorded.get("headers")), body_of(recorded))
-    ending = own.get("ending", "complete")
+    request = Request(word(recorded["method"]), address(recorded["uri"]), headers_of(recorded.get("headers")), body_of(recorded))
+    ending = word(own.get("ending", "complete"))
     if ending not in ENDINGS:
         raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
     error = own.get("error")
@@ -172,8 +175,8 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
         response=response,
         ending=cast(Ending, ending),
         failure=None if error is None else Failure(word(error["type"]), word(error["message"])),
-        call=int(own.get("call", 0)),
-        attempt=int(own.get("attempt", 1)),
+        call=whole(own.get("call", 0), "call"),
+        attempt=whole(own.get("attempt", 1), "attempt"),
         step=word(own.get("step", "")),
         task=word(own.get("task", "")),
         recorded_at=word(own.get("recorded_at", "")),
@@ -188,11 +191,11 @@ def _to_exchange(entry: dict[str, Any]) -> Exchange:
 
 def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
     if "status_code" in recorded:  # vcrpy's httpx format before version 6
-        status, reason = int(recorded["status_code"]), ""
+        status, reason = whole(recorded["status_code"], "status_code"), ""
         body = plain_body(recorded["content"]) if "content" in recorded else body_of(recorded)
     else:
         state = mapping(recorded["status"], "status")
-        status, reason = int(state["code"]), word(state.get("message") or "")
+        status, reason = whole(state["code"], "the status code"), word(state.get("message") or "")
         body = body_of(recorded)
     headers = repaired(headers_of(recorded.get("headers")), body)
     first_ns = nanoseconds(own.get("first_ms"))

@@ -11,30 +11,10 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, overload
-
-import yaml
+from urllib.parse import urlsplit
 
 from .events import encode
 from .exchange import Headers, TimedPiece, content_encoding, has_frames, pieces_of
-
-MAX_DEPTH = 200
-"""Deeper nesting than any request has."""
-
-
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # known when it runs
-    """Safe YAML, in C where PyYAML has it. Raises YAMLError for a document so deep that it would overflow the stack."""
-
-    _depth = 0
-
-    def descend_resolver(self, parent: Any, index: Any) -> None:  # noqa: ARG002 - PyYAML calls it so
-        """PyYAML calls this for each node on its way down (and has it for path resolvers, which cassettes do not use)."""
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=parent.start_mark)
-
-    def ascend_resolver(self) -> None:
-        """And this on its way up."""
-        self._depth -= 1
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
@@ -59,11 +39,29 @@ def tool_results(value: Any) -> list[Any]:
     return found or []
 
 
+def whole(value: Any, what: str) -> int:
+    """A whole number that is not negative. Raises ValueError for anything else; `what` names the key."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 10**9:
+        raise ValueError(f"{what} should be a whole number, and is {str(value)[:60]!r}")
+    return value
+
+
 def word(value: Any) -> str:
-    """A plain value as text; a structure where one belongs is damage, and could be an alias that grows without end."""
+    """A plain value as text. Raises ValueError for a structure in its place."""
     if isinstance(value, dict | list | tuple | set):
         raise ValueError(f"a {type(value).__name__} stands where text should")
     return str(value)
+
+
+def address(value: Any) -> str:
+    """A URL as text. Raises ValueError for one that cannot be taken apart."""
+    text = word(value)
+    _ = urlsplit(text).port
+    return text
 
 
 def plain_body(value: Any) -> bytes:
@@ -86,7 +84,7 @@ def headers_of(value: Any) -> Headers:
     if value is None:
         return ()
     pairs = value.items() if isinstance(value, dict) else value
-    return tuple((str(name), str(item)) for name, items in pairs for item in (items if isinstance(items, list) else [items]))
+    return tuple((word(name), word(item)) for name, items in pairs for item in (items if isinstance(items, list) else [items]))
 
 
 def repaired(headers: Headers, body: bytes) -> Headers:

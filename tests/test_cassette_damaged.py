@@ -204,9 +204,14 @@ def bomb(levels: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_a_yaml_bomb_that_nothing_uses_costs_nothing(path: Path) -> None:
-    """Aliases are shared, not copied: ten billion words in unknown keys are read in no time."""
-    path.write_text(bomb(10) + GOOD)
+def test_a_yaml_bomb_is_refused_even_if_nothing_uses_it(path: Path) -> None:
+    """Aliases that stand for ten billion words are refused at the line of the first one beyond the bound."""
+    assert "aliases stand for too much" in refused(path, bomb(10) + GOOD)
+
+
+def test_aliases_within_the_bound_are_read(path: Path) -> None:
+    """A thousand words in an unknown key are no damage."""
+    path.write_text(bomb(3) + GOOD)
     assert len(read_cassette(path).exchanges) == 3
 
 

@@ -96,8 +96,10 @@ def _value(text: str) -> Any:
     """As YAML reads it: `true` is a truth value, `5` a number, `[a]` a list."""
     import yaml
 
+    from ..recorder.bounded_yaml import load
+
     try:
-        return yaml.safe_load(text)
+        return load(text)
     except yaml.YAMLError:
         return text
 

@@ -6,15 +6,18 @@ from typing import Any
 
 import yaml
 
+from ..recorder.bounded_yaml import Loader
 from ..recorder.errors import Problem, WorkflowError
+from ..recorder.files import read_text
 from ..recorder.mistaken import near, unreadable
-
-MAX_VALUES = 100_000
-"""More than any workflow needs; aliases of aliases reach billions in a few lines."""
 
 YamlPath = tuple[str | int, ...]
 
-_Loader: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+class _Loader(Loader):
+    """Workflows are small, and their positions are noted once for each use of an alias."""
+
+    max_growth = 1_600_000
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Source:
 def read_source(path: Path) -> Source:
     """Read a YAML file. Raises WorkflowError with file, line and column for what is not YAML."""
     try:
-        text = path.read_text("utf-8")
+        text = read_text(path)
     except FileNotFoundError as error:
         raise WorkflowError(f"no workflow file {path}{near(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -51,8 +54,6 @@ def read_source(path: Path) -> Source:
         node = loader.get_single_node()
         if node is None:
             raise WorkflowError(f"{path}: the workflow is empty.")
-        if _size(node, {}, path) > MAX_VALUES:
-            raise WorkflowError(f"{path}: the workflow grows beyond {MAX_VALUES} values through its YAML aliases.")
         _note(node, (), positions, path)
         return Source(path, loader.construct_document(node), positions)
     except yaml.YAMLError as error:
@@ -65,28 +66,13 @@ def read_source(path: Path) -> Source:
         loader.dispose()
 
 
-def _size(node: Any, known: dict[int, int], file: Path) -> int:
-    """How many values a node stands for when its aliases are written out. Raises WorkflowError for one inside itself."""
-    if id(node) in known:
-        if known[id(node)] == 0:
-            mark = node.start_mark
-            raise WorkflowError(f"{file}:{mark.line + 1}:{mark.column + 1}: a YAML alias stands inside what it stands for.")
-        return known[id(node)]
-    known[id(node)] = 0
-    inner: list[Any] = []
-    if isinstance(node, yaml.MappingNode):
-        inner = [value for pair in node.value for value in pair]
-    elif isinstance(node, yaml.SequenceNode):
-        inner = node.value
-    known[id(node)] = 1 + sum(_size(value, known, file) for value in inner)
-    return known[id(node)]
-
-
 def _note(node: Any, at: YamlPath, positions: dict[YamlPath, tuple[int, int]], file: Path) -> None:
     """Remember where each value stands; a key's own position stands for its value, as that is where people look."""
     positions.setdefault(at, (node.start_mark.line + 1, node.start_mark.column + 1))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key should be text", problem_mark=key.start_mark)
             inner = (*at, str(key.value))
             if inner in positions:
                 problem = Problem(key.start_mark.line + 1, key.start_mark.column + 1, f"the key {key.value!r} is there twice.")
