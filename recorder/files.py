@@ -7,6 +7,7 @@ file whose name comes from outside is opened here.
 import errno
 import os
 import stat
+from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,5 +53,6 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a regular file of UTF-8. Raises OSError and UnicodeDecodeError."""
-    return read_regular(path).decode()
+    """The text of a regular file of UTF-8; its lines end in LF, as `Path.read_text` has them. Raises OSError and UnicodeDecodeError."""
+    with open_regular(path) as file:
+        return TextIOWrapper(file, "utf-8").read()

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,6 +16,7 @@ from ..formats.stream_json import unwrapped
 from ..recorder.cassette import Cassette, read_cassette
 from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange
+from ..recorder.files import open_regular
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 from ..recorder.transfer import import_exchanges
@@ -81,7 +83,7 @@ def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
     if file and _is_log(Path(file)):
         return _read_run(EventLog(file), run or "last", progress, file)
     path = Path(name)
-    if name == "-":
+    if name == "-" or (name == "/dev/stdin" and not path.is_file()):
         return _read_stream_json(sys.stdin, "stdin", progress)
     if path.is_dir():
         raise InputError(f"{name} is a folder; name a cassette, a stream-json file or a log in it, or a run.")
@@ -94,7 +96,7 @@ def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
     if path.suffix not in (".jsonl", ".ndjson"):
         return _read_exchanges(_checked(read_cassette(path)), name, progress)
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as lines:
             if not _is_event(lines.readline()):
                 lines.seek(0)
                 return _read_stream_json(lines, name, progress)
@@ -114,7 +116,7 @@ def _is_event(line: str) -> bool:
 
 def _is_log(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(len(_SQLITE)) == _SQLITE
     except OSError:
         return False

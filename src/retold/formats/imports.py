@@ -11,6 +11,7 @@ from typing import Any
 from ..recorder.cassette import read_cassette
 from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange
+from ..recorder.files import open_regular
 from ..recorder.log import EventLog
 from ..recorder.transfer import import_exchanges
 from . import jsonl, stream_json
@@ -61,7 +62,7 @@ def _read(path: Path) -> _Source:
         if not found.exchanges:
             raise InputError(f"{path} holds no interactions; there is nothing to import.")
         return _Source(path, "cassette", _digest(path), exchanges=found.exchanges)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no file at {path}.")
     first = _first_line(path)
     if jsonl.is_ours(first):
@@ -74,7 +75,7 @@ def _read(path: Path) -> _Source:
 
 def _first_line(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for raw in file:
                 if raw.strip():
                     line = json.loads(raw)
@@ -87,7 +88,7 @@ def _first_line(path: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = sha256()
         while block := file.read(1 << 20):
             digest.update(block)

@@ -19,6 +19,7 @@ from ..recorder import erasure
 from ..recorder.errors import InputError
 from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
 from ..recorder.exchange import from_text, to_text
+from ..recorder.files import open_regular
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 
@@ -59,7 +60,7 @@ class Checked:
 
 def read(path: Path) -> Iterator[Event]:
     """The events of a file, line by line. Raises InputError with file and line."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from ..recorder.errors import InputError
 from ..recorder.events import Entry, encode
+from ..recorder.files import open_regular
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 
@@ -38,7 +39,7 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
 def read(path: Path) -> Iterator[Line]:
     """The lines of a file. Raises InputError with file and line."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             for number, raw in enumerate(file, 1):
                 if not raw.strip():
                     continue

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..recorder.errors import InputError
 from ..recorder.events import Event
+from ..recorder.files import read_regular, read_text
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 from ..recorder.writable import why_not_writable
@@ -70,7 +71,7 @@ class Checkpoint:
     def clear(self, run: str) -> None:
         """The run ended well. The file stays where another run has begun meanwhile: it names that one."""
         with contextlib.suppress(OSError, ValueError):
-            if json.loads(self.path.read_text("utf-8"))["run"] == run:
+            if json.loads(read_text(self.path))["run"] == run:
                 self.path.unlink()
 
     def finished(self, log: EventLog) -> list[Finished]:
@@ -79,7 +80,7 @@ class Checkpoint:
         Empty where nothing broke off. Raises InputError for a damaged file.
         """
         try:
-            said = json.loads(self.path.read_text("utf-8"))
+            said = json.loads(read_text(self.path))
             run, cassette = str(said["run"]), said["cassette"]
         except FileNotFoundError:
             return []
@@ -133,7 +134,7 @@ def _files(value: Any) -> Iterator[str]:
 
 def _digest(path: Path) -> str | None:
     try:
-        return sha256(path.read_bytes()).hexdigest()
+        return sha256(read_regular(path)).hexdigest()
     except OSError:
         return None  # the step itself says what is wrong with it
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..recorder.errors import RunError, WorkflowError
+from ..recorder.files import read_text
 from . import schema
 from .extraction import json_in
 from .results import StepResult
@@ -95,7 +96,7 @@ def _part(part: schema.Part, context: Context, variables: Mapping[str, Any], whe
 
 def _file(path: Path, where: str) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_text(path)
     except FileNotFoundError as error:
         raise WorkflowError(f"{where}: no file {path}; a relative path counts from the workflow's folder.") from error
     except (OSError, UnicodeDecodeError) as error:
