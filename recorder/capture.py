@@ -5,18 +5,19 @@ committed in one transaction before the chunk is handed on. An ending is written
 """
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from .encodings import MAX_DECODED_BYTES, decoder_for
 from .events import OWN_SEQ, Ending, Entry, encode
 from .exchange import (
     Failure,
     Headers,
     Request,
     content_encoding,
-    decoder_for,
     has_frames,
     header,
     is_event_stream,
@@ -38,6 +39,13 @@ PEEKED_BYTES = 1024
 
 WITHHELD = Failure("Withheld", "a secret stands in this compressed body; from there on it was not recorded")
 """Stands as the failure of an exchange whose compressed body could not be written without a secret."""
+
+TOO_LARGE = Failure(
+    "Withheld",
+    f"this compressed body holds more than {MAX_DECODED_BYTES >> 20} MB; from there on nobody can look for secrets in it, "
+    "and it was not recorded",
+)
+"""Stands as the failure of an exchange whose compressed body decompresses to more than the bound."""
 
 Price = Callable[[str, dict[str, Any]], float | None]
 """(model, usage) -> US dollars, or None where the model's price is not known."""
@@ -82,7 +90,8 @@ class Capture:
         self._headers: Headers = ()
         self._compressed = False
         self._seen = b""
-        self._withheld = False
+        self._withheld: Failure | None = None
+        self._contents: deque[bytes] = deque()  # of the compressed pieces that wait to be folded
         self._is_sse: bool | None = None
         self._json: list[bytes] = []
         self.fold = Fold(self._session)
@@ -116,7 +125,6 @@ class Capture:
         self._headers = headers
         self._compressed = bool(content_encoding(headers))
         self._decoder = decoder_for(headers)
-        self._peek = decoder_for(headers)
         self._write("response.started", {
             "status": status, "reason": reason, "headers": self._redactor.headers(headers),
         })  # fmt: skip
@@ -144,8 +152,8 @@ class Capture:
             ending = "complete"
         if self.status is not None and self.status >= 400 and ending != "cut":
             ending = "http_error"
-        if self._withheld and ending == "complete":
-            ending, failure = "cut", WITHHELD
+        if self._withheld is not None and ending == "complete":
+            ending, failure = "cut", self._withheld
         self.ending = ending
         self.failure = failure if error is None else failure_of(error, self._redactor)
         rest = [] if self._parser is None else self._parser.flush()
@@ -179,17 +187,22 @@ class Capture:
         return self._cost_usd
 
     def _scrubbed(self, pieces: list[Piece]) -> list[Piece]:
-        """Pieces as they may be written. Wire bytes of a compressed body are what they are: from the first one on in whose
-        content a secret shows, nothing more of the body is written, and the exchange counts as cut there."""
+        """Pieces as they may be written. Wire bytes of a compressed body cannot be changed: if the content of one shows a
+        secret, or is too large to be looked at, nothing more of the body is written and the exchange counts as cut there."""
         if not self._compressed:
             return [clean for piece in pieces for clean in self._scrub.feed(piece)]
         clean = []
         for piece in pieces:
-            seen = self._seen + self._peek.decode(piece.data)
+            content = self._decoder.decode(piece.data)
+            seen = self._seen + content
             self._seen = seen[-PEEKED_BYTES:]
-            self._withheld = self._withheld or self._redactor.search(seen) is not None
-            if not self._withheld:
+            if self._withheld is None and self._redactor.search(seen) is not None:
+                self._withheld = WITHHELD
+            if self._withheld is None and self._decoder.exceeded:
+                self._withheld = TOO_LARGE
+            if self._withheld is None:
                 clean.append(piece)
+                self._contents.append(content)
         return clean
 
     def _append(self, pieces: list[Piece]) -> None:
@@ -213,7 +226,7 @@ class Capture:
         """A piece of another body: a compressed stream is decoded and folded, JSON waits until it is whole."""
         if self._parser is not None:  # a broken-off or oversized frame
             return []
-        decoded = self._decoder.decode(data)
+        decoded = self._contents.popleft() if self._compressed else data
         if self._is_sse is None and decoded:
             self._is_sse = is_event_stream(self._headers, decoded)
         if self._is_sse:

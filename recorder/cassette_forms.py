@@ -136,6 +136,8 @@ class Pieces(Sequence[TimedPiece]):
             return
         start = 0
         for size in map(int, self._sizes.split()):
+            if size < 0:
+                raise ValueError(f"a piece of {size} bytes")
             if self.body[start : start + size]:
                 yield self.body[start : start + size], False
             start += size

@@ -4,13 +4,11 @@ What log, cassette, matcher and player hand to each other. Times are nanoseconds
 """
 
 import base64
-import importlib
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any
 
 from .events import Ending
 from .sse import FrameParser, Piece
@@ -116,94 +114,6 @@ def content_encoding(headers: Iterable[tuple[str, str]]) -> str:
     """The content encoding, lower case; empty for identity."""
     encoding = (header(headers, "content-encoding") or "").strip().lower()
     return "" if encoding == "identity" else encoding
-
-
-class Decoder(Protocol):
-    """Undoes a content encoding piece by piece."""
-
-    def decode(self, data: bytes) -> bytes:
-        """What these bytes complete of the content; empty where that is nothing yet, or cannot be read."""
-
-
-class _Identity:
-    def decode(self, data: bytes) -> bytes:
-        return data
-
-
-class _Foreign:
-    """A decompressor. Broken data yields nothing more: reading must not fail where the client may not care.
-
-    Where a compressed stream ends another may follow (gzip's members, zstd's frames), for which `make` makes the next.
-    """
-
-    def __init__(self, make: Callable[[], Any], error: type[Exception]) -> None:
-        self._make = make
-        self._error = error
-        self._one = make()
-        self._broken = False
-
-    def decode(self, data: bytes) -> bytes:
-        found = b""
-        while data and not self._broken:
-            try:
-                if self._one.eof:
-                    self._one = self._make()
-                found += self._one.decompress(data)
-            except self._error:
-                self._broken = True
-            data = self._one.unused_data if self._one.eof else b""
-        return found
-
-
-class _Brotli:
-    """Brotli's decompressor in the words of the others."""
-
-    eof = False
-    unused_data = b""
-
-    def __init__(self, package: Any) -> None:
-        self.decompress = package.Decompressor().process
-
-
-class _Unreadable:
-    """An encoding this Python has no decoder for: the bytes are kept, their content is not looked at."""
-
-    def decode(self, data: bytes) -> bytes:  # noqa: ARG002 - as every decoder
-        return b""
-
-
-def decoder_for(headers: Iterable[tuple[str, str]]) -> Decoder:
-    """A decoder for a response's body, so that a compressed stream can be folded while its wire bytes are kept."""
-    match content_encoding(headers):
-        case "":
-            return _Identity()
-        case "gzip" | "x-gzip":
-            return _Foreign(lambda: zlib.decompressobj(zlib.MAX_WBITS | 16), zlib.error)
-        case "deflate":
-            return _Foreign(zlib.decompressobj, zlib.error)
-        case "br" | "zstd" as encoding:
-            return _optional(encoding)
-        case _:
-            return _Unreadable()
-
-
-_OPTIONAL = {"br": ("brotli", "brotlicffi"), "zstd": ("compression.zstd", "backports.zstd", "zstandard")}
-"""Packages that undo an encoding, in the order in which httpx2 and httpx look for them."""
-
-
-def _optional(encoding: str) -> Decoder:
-    """br and zstd, with the packages that the HTTP clients use: where none is installed no client asks for the encoding."""
-    for name in _OPTIONAL[encoding]:
-        try:
-            package = importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-        if encoding == "br":
-            return _Foreign(lambda: _Brotli(package), package.error)  # noqa: B023 - returned at once
-        if name == "zstandard":
-            return _Foreign(lambda: package.ZstdDecompressor().decompressobj(), package.ZstdError)  # noqa: B023 - so is this
-        return _Foreign(package.ZstdDecompressor, package.ZstdError)
-    return _Unreadable()
 
 
 def pieces_of(body: bytes, headers: Headers) -> Iterator[Piece]:

@@ -53,6 +53,6 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a regular file of UTF-8; its lines end in LF, as `Path.read_text` has them. Raises OSError and UnicodeDecodeError."""
-    with open_regular(path) as file:
-        return TextIOWrapper(file, "utf-8").read()
+    """The text of a regular file of UTF-8, its lines ended by LF. Raises OSError and UnicodeDecodeError."""
+    with TextIOWrapper(open_regular(path), "utf-8") as file:
+        return file.read()

@@ -26,6 +26,7 @@ class Fold:
         self._session = session
         self._open: dict[int, dict[str, Any]] = {}
         self._grown: dict[int, dict[str, list[str]]] = {}
+        self._cited: dict[int, list[Any]] = {}
         self._completion: list[str] = []
 
     def feed(self, frame: bytes) -> list[dict[str, Any]]:
@@ -97,7 +98,7 @@ class Fold:
             if isinstance(value, str):
                 self._grown.setdefault(index, {}).setdefault(key, []).append(value)
             elif key == "citation":
-                block["citations"] = [*(block.get("citations") or []), value]
+                self._cited.setdefault(index, []).append(value)
             else:
                 block[key] = value
 
@@ -127,6 +128,9 @@ class Fold:
                 block["input"] = json.loads(text)
             except (ValueError, RecursionError):  # cut inside the input: keep what came, as text
                 block["input"] = text
+        if cited := self._cited.pop(index, None):
+            before = block.get("citations")
+            block["citations"] = [*(before if isinstance(before, list) else []), *cited]
         for key, value in grown.items():
             start = block.get(key)
             block[key] = start + value if isinstance(start, str) else value

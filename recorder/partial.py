@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from .encodings import decoder_for
 from .events import Event, encode
-from .exchange import decoder_for
 from .fold import Fold
 from .log import EventLog
 from .messages import Session

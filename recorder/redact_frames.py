@@ -11,16 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .redact import REDACTED, Redactor
-from .sse import PLAIN_DELTA, Piece
+from .sse import PLAIN_DELTA, Piece, text_of_delta
 
 _MIN_PREFIX = 4
 """A shorter beginning says too little: every `s` could begin a key."""
 
-_DELTA = re.compile(
-    rb'"delta"\s*:\s*\{[^}]*?"(?!type")\w+"\s*:\s*"((?:[^"\\]|\\.)*)"|"completion"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL
-)
 _INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
 _SHAPE_PREFIX = re.compile(rb"sk-a(?:n(?:t(?:-[A-Za-z0-9_\-]{0,7})?)?)?")
+_LONGEST_PREFIX = len(b"sk-ant-") + 7
 _SHAPE_REST = re.compile(rb"[A-Za-z0-9_\-]*")
 
 
@@ -75,9 +73,8 @@ class FrameRedactor:
         if not piece.is_frame:
             slot.text = piece.data
             self._text(self._blocks.setdefault(b"", _Block()), slot)
-        elif found := _DELTA.search(piece.data):
-            group = 1 if found[1] is not None else 2
-            slot.start, slot.text = found.start(group), found[group]
+        elif (found := text_of_delta(piece.data)) is not None:
+            slot.start, slot.text = found
             number = _INDEX.search(piece.data)
             self._text(self._blocks.setdefault(b"" if number is None else number[1], _Block()), slot)
         elif b"content_block_stop" in piece.data:
@@ -137,9 +134,11 @@ class FrameRedactor:
 
     def _in_doubt(self, text: bytes) -> bool:
         """Whether a secret may have begun that is not whole yet."""
-        for start in self._starts.finditer(text):
+        secrets = self._redactor.secrets
+        longest = max((len(secret) for secret in secrets), default=0)
+        for start in self._starts.finditer(text, max(0, len(text) - max(longest, _LONGEST_PREFIX))):
             rest = text[start.start() :]
-            if _SHAPE_PREFIX.fullmatch(rest) or any(s.startswith(rest) and s != rest for s in self._redactor.secrets):
+            if _SHAPE_PREFIX.fullmatch(rest) or any(s.startswith(rest) and s != rest for s in secrets):
                 return True
         return False
 
@@ -172,9 +171,8 @@ def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
         if not slot.piece.is_frame:
             slot.text = slot.piece.data
             blocks.setdefault(b"", []).append(slot)
-        elif found := _DELTA.search(slot.piece.data):
-            group = 1 if found[1] is not None else 2
-            slot.start, slot.text = found.start(group), found[group]
+        elif (found := text_of_delta(slot.piece.data)) is not None:
+            slot.start, slot.text = found
             number = _INDEX.search(slot.piece.data)
             blocks.setdefault(b"" if number is None else number[1], []).append(slot)
     for parts in blocks.values():

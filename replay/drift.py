@@ -3,7 +3,8 @@
 from typing import Any
 
 from ..recorder.capture import Capture
-from ..recorder.exchange import Exchange, decoder_for, is_event_stream
+from ..recorder.encodings import decoder_for
+from ..recorder.exchange import Exchange, is_event_stream
 from ..recorder.fold import Fold
 from ..recorder.messages import Session
 from ..recorder.sse import FrameParser

@@ -17,8 +17,9 @@ import threading
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
+from ..recorder.encodings import decoder_for
 from ..recorder.errors import InputError
-from ..recorder.exchange import Exchange, Failure, Response, TimedPiece, decoder_for, header, is_event_stream
+from ..recorder.exchange import Exchange, Failure, Response, TimedPiece, header, is_event_stream
 from ..recorder.sse import FrameParser
 from .drift import fold_of
 from .player import timeline_of

@@ -43,7 +43,7 @@ class Matcher:
         self._played: list[Exchange] = []
         self._again: set[int] = set()
         # An earlier answer may repeat a value of its own day, so every recorded value counts in every request.
-        self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items()}
+        self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items() if value}
         self._keys = {id(exchange): self.key(exchange.request) for exchange in self._exchanges}
         self._waiting: dict[str, deque[Exchange]] = {}
         for exchange in self._exchanges:

@@ -23,16 +23,13 @@ _AGENT = re.compile(r"agentId: (a[0-9a-f]{8,32})\b|<task-id>([\w-]{6,64})</task-
 _STAMPS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("Primary working directory: ", re.compile(r"(Primary working directory: )[^\n]+"), r"\1{{cwd}}"),
     (" - OS Version: ", re.compile(r"( - (?:Platform|Shell|OS Version): )[^\n]+"), r"\1{{machine}}"),
-    (
-        "This is the git status at the start",
-        re.compile(r"(This is the git status at the start).*?Recent commits:\n(?:[^\n]+\n)*", re.DOTALL),
-        r"\1{{git}}",
-    ),
     ("s date is ", re.compile(r"(Today.s date is )\d{4}-\d\d-\d\d"), r"\1{{date}}"),
     ("cc_version=", re.compile(r"(cc_version=\d+\.\d+\.\d+)\.\w+"), r"\1"),
     ("<duration_ms>", re.compile(r"(<duration_ms>)\d+(?=</duration_ms>)"), r"\1{{duration}}"),
 )
 _OUTPUT = re.compile(r"/claude-\d+/[^\s<>]{1,400}/tasks/[^\s<>/]{1,100}\.output")
+_GIT_STATUS, _COMMITS = "This is the git status at the start", "Recent commits:\n"
+_LINES = re.compile(r"(?:[^\n]++\n)*+")
 _BEFORE_A_PATH = frozenset(" \t\n<>\"'`(")
 
 
@@ -72,7 +69,7 @@ def normalised(body: Any) -> Any:
 
     def rewritten(value: Any) -> Any:
         if isinstance(value, str):
-            value = _without_outputs(value)
+            value = _without_git_status(_without_outputs(value))
             for beginning, stamp, name in _STAMPS:
                 if beginning in value:
                     value = stamp.sub(name, value)
@@ -97,6 +94,16 @@ def _without_outputs(text: str) -> str:
             start -= 1
         parts += [text[end:start], "{{output of a task}}"]
         end = match.end()
+    return "".join([*parts, text[end:]]) if parts else text
+
+
+def _without_git_status(text: str) -> str:
+    """A text without its reports of git, up to the last commit of each. One without a list of commits is none."""
+    parts, end = [], 0
+    while (start := text.find(_GIT_STATUS, end)) >= 0 and (commits := text.find(_COMMITS, start)) >= 0:
+        parts += [text[end:start], _GIT_STATUS, "{{git}}"]
+        lines = _LINES.match(text, commits + len(_COMMITS))
+        end = commits + len(_COMMITS) if lines is None else lines.end()
     return "".join([*parts, text[end:]]) if parts else text
 
 

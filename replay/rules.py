@@ -121,7 +121,7 @@ def _headers(headers: Headers) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, value in headers:
         if _CARRIERS.fullmatch(name) is None:
-            values = re.split(r"\s*,\s*", value) if name.lower() == "anthropic-beta" else [value]
+            values = [part.strip() for part in value.split(",")] if name.lower() == "anthropic-beta" else [value]
             found[name.lower()] = sorted([*found.get(name.lower(), []), *values])
     return found
 
@@ -133,7 +133,8 @@ def _number(text: str) -> float | int:
 
 
 def _tokens(ignored: str) -> list[str]:
-    return [match[1] or match[0] for match in _TOKEN.finditer(ignored)]
+    tokens = [match[1] or match[0] for match in _TOKEN.finditer(ignored)]
+    return [token for number, token in enumerate(tokens) if token != "**" or tokens[number - 1 : number] != ["**"]]
 
 
 def _remove(value: Any, tokens: list[str]) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..recorder.encodings import decoder_for
 from ..recorder.events import Event, encode
-from ..recorder.exchange import Request, decoder_for, from_text
+from ..recorder.exchange import Request, from_text
 from ..recorder.fold import Fold
 from ..recorder.log import EventLog
 from ..recorder.messages import Session

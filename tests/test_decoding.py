@@ -4,10 +4,11 @@ import importlib
 import sys
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
-from retold.recorder.exchange import decoder_for
+from retold.recorder.encodings import MAX_STREAMS, decoder_for
 
 TEXT = "data: Hello there, é 😀\n\n".encode() * 20
 
@@ -67,3 +68,44 @@ def test_what_is_not_compressed_yields_nothing_more_and_no_error(encoding: str) 
 def test_an_encoding_that_is_none_or_unknown(encoding: str) -> None:
     """The bytes themselves, or nothing."""
     assert decoded(encoding, b"a", b"b") == (b"" if encoding == "unheard-of" else b"ab")
+
+
+def bomb(encoding: str, mb: int) -> bytes:
+    """A few kilobytes that stand for `mb` megabytes of spaces."""
+    return PACK[encoding](b" " * (mb << 20))
+
+
+@pytest.mark.parametrize("encoding", PACK)
+def test_a_body_yields_no_more_than_the_bound(encoding: str) -> None:
+    """The decoder notes that there is more, and ends there; a body of exactly the bound is whole."""
+    packed = bomb(encoding, 3)
+    decoder = decoder_for([("content-encoding", encoding)], limit=1 << 20)
+    assert sum(len(decoder.decode(packed[at : at + 100])) for at in range(0, len(packed), 100)) == 1 << 20
+    assert decoder.exceeded
+    whole = decoder_for([("content-encoding", encoding)], limit=3 << 20)
+    assert (len(whole.decode(packed)), whole.exceeded) == (3 << 20, False)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_many_small_members_cost_their_length(encoding: str) -> None:
+    """The rest after each is not copied for each, and of more than the bound the first ones are read."""
+    assert decoded(encoding, PACK[encoding](b"x") * 9_000) == b"x" * 9_000
+    decoder = decoder_for([("content-encoding", encoding)])
+    assert len(decoder.decode(PACK[encoding](b"x") * 100_000)) == MAX_STREAMS
+    assert decoder.exceeded
+
+
+class Endless:
+    """A decompressor of an old package, which knows no limit of its output: every byte stands for 64 kB."""
+
+    def process(self, data: bytes) -> bytes:
+        return bytes(len(data) << 16)
+
+
+def test_a_decompressor_without_a_limit_is_fed_in_small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one piece of the input stands for is all that can come beyond the bound."""
+    package = SimpleNamespace(Decompressor=Endless, error=ValueError)
+    monkeypatch.setitem(sys.modules, "brotli", package)
+    decoder = decoder_for([("content-encoding", "br")], limit=1 << 20)
+    assert len(decoder.decode(bytes(10_000))) == 1 << 20
+    assert decoder.exceeded

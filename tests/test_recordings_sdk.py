@@ -13,7 +13,8 @@ from anthropic.types import Message
 from pydantic import BaseModel
 
 from retold.recorder.cassette import read_cassette
-from retold.recorder.exchange import Exchange, decoder_for
+from retold.recorder.encodings import decoder_for
+from retold.recorder.exchange import Exchange
 from retold.replay.matcher import Matcher
 from retold.replay.transport import ReplayTransport
 from tests.conftest import RECORDINGS

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..recorder.encodings import Decoder, decoder_for
 from ..recorder.events import Event
-from ..recorder.exchange import Decoder, content_encoding, decoder_for
+from ..recorder.exchange import content_encoding
 from ..recorder.log import EventLog
 
 _DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
@@ -27,7 +28,7 @@ MAX_NESTED = 6
 class Carrier:
     """Events that carry texts together: `texts` taken apart to the last string, `raw` as it stands (numbers are only there).
 
-    `unreadable`: a compressed body that nothing here can undo.
+    `unreadable`: a compressed body that nothing here can undo, or not to its end.
     """
 
     run: str
@@ -85,10 +86,11 @@ def _of_body(run: str, body: _Body) -> Carrier:
             number = _INDEX.search(frame)
             blocks.setdefault(b"" if number is None else number[1], []).append(delta[1])
     raw = data.decode("utf-8", "replace")
+    unreadable = bool(body.encoding and body.size and (not data or body.decoder.exceeded))
     texts = list(_texts(raw))
     for pieces in blocks.values():
         texts += _texts('"' + b"".join(pieces).decode("utf-8", "replace") + '"')
-    return Carrier(run, "body", body.seqs, texts, raw, unreadable=bool(body.encoding and body.size and not data))
+    return Carrier(run, "body", body.seqs, texts, raw, unreadable=unreadable)
 
 
 def _texts(text: str, depth: int = 0) -> Iterator[str]:
@@ -121,16 +123,31 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(item)
 
 
+_COMPOSED_AT_ONCE = 1000
+
+
+def _composed(text: str) -> str:
+    """Text in NFC, piece by piece: the standard library's cost grows with the square of a run of combining marks."""
+    pieces, start = [], 0
+    while start < len(text):
+        end = start + _COMPOSED_AT_ONCE
+        while end < min(len(text), start + 2 * _COMPOSED_AT_ONCE) and unicodedata.combining(text[end]):
+            end += 1  # a mark stays with its letter
+        pieces.append(unicodedata.normalize("NFC", text[start:end]))
+        start = end
+    return "".join(pieces)
+
+
 Matches = Callable[[str], bool]
 
 
 def contains(text: str) -> Matches:
     """Whether a string has `text` in it, whatever the case and however its accents are composed."""
-    wanted = unicodedata.normalize("NFC", text).casefold()
+    wanted = _composed(text).casefold()
     ascii_only = wanted.isascii()
 
     def matches(value: str) -> bool:
         folded = value.casefold()
-        return wanted in folded or (not ascii_only and not value.isascii() and wanted in unicodedata.normalize("NFC", folded))
+        return wanted in folded or (not ascii_only and not value.isascii() and wanted in _composed(folded))
 
     return matches

@@ -15,7 +15,7 @@ from .source import YamlPath
 _NOWHERE = io.StringIO()
 """Handlers that are made to be looked at write nothing."""
 
-_TEMPLATE = re.compile(r"{{.*?}}|{%.*?%}", re.DOTALL)
+_TEMPLATE = re.compile(r"{{(?:[^}]++|}(?!}))*+}}|{%(?:[^%]++|%(?!}))*+%}")
 
 Spec = tuple[str, dict[str, Any]]
 
