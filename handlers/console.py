@@ -4,10 +4,10 @@
 of it, and it takes 20 ms.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
 from .base import Handler, Options, StreamEnd, StreamStart
@@ -117,7 +117,7 @@ class Console(Handler):
                 else:
                     self._say(message, str(block.get("text") or "") + mark, "")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
-                given = cut(json.dumps(block.get("input"), ensure_ascii=False), INPUT_CHARS)
+                given = cut(strict_json.dumps(block.get("input")), INPUT_CHARS)
                 self._say(message, f"TOOL USE: {block.get('name')} {given}", "yellow")
             case "tool_result" if self.options.show_tool_results:
                 failed = bool(block.get("is_error"))

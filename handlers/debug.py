@@ -1,9 +1,9 @@
 """debug: every message of every type, unknown ones too, with its number in the log, its time and its main fields."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.messages import Message, result_text, usage_of
 from .base import Handler, Options, StreamEnd, StreamStart
 from .text import clean, indent, plural, seconds
@@ -56,7 +56,7 @@ class Debug(Handler):
             if key == "usage" and isinstance(value, dict):
                 yield "usage", _usage(message.data)
             elif key not in _SAID_ELSEWHERE and value not in (None, [], {}):
-                yield key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+                yield key, value if isinstance(value, str) else strict_json.dumps(value)
 
     def _block(self, block: dict[str, Any]) -> Iterator[tuple[str, str]]:
         match block.get("type"):
@@ -67,13 +67,13 @@ class Debug(Handler):
             case "tool_use" | "server_tool_use":
                 if self.options.show_tool_use:
                     yield "tool", f"{block.get('name')} ({block.get('id')})"
-                    yield "input", json.dumps(block.get("input"), ensure_ascii=False)
+                    yield "input", strict_json.dumps(block.get("input"))
             case "tool_result":
                 if self.options.show_tool_results:
                     name = "error" if block.get("is_error") else "result"
                     yield f"{name} ({block.get('tool_use_id')})", result_text(block.get("content"))
             case kind:
-                yield str(kind), json.dumps({k: v for k, v in block.items() if k != "type"}, ensure_ascii=False)
+                yield str(kind), strict_json.dumps({k: v for k, v in block.items() if k != "type"})
 
 
 def _usage(data: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """A message as one JSON object, for scripts: the message itself with its place in the log around it."""
 
-import json
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.exchange import timestamp
 from ..recorder.messages import Message
 
@@ -24,4 +24,4 @@ def as_json(message: Message) -> dict[str, Any]:
 
 def json_line(message: Message) -> str:
     """`as_json` as one line of text."""
-    return json.dumps(as_json(message), ensure_ascii=False) + "\n"
+    return strict_json.dumps(as_json(message)) + "\n"

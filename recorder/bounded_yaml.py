@@ -63,8 +63,8 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
         return root
 
 
-def _scalar(tag: str, construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A constructor of PyYAML that raises ConstructorError, with the position, for a text that does not fit its type."""
+def checked_scalar(tag: str, construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Return a constructor of PyYAML that raises ConstructorError, with the position, for a text that does not fit its type."""
 
     def checked(loader: Any, node: Any) -> Any:
         text = node.value
@@ -81,7 +81,7 @@ def _scalar(tag: str, construct: Callable[[Any, Any], Any]) -> Callable[[Any, An
 
 for _tag in ("null", "bool", "int", "float", "binary", "timestamp"):
     _name = f"tag:yaml.org,2002:{_tag}"
-    Loader.add_constructor(_name, _scalar(_tag, yaml.SafeLoader.yaml_constructors[_name]))
+    Loader.add_constructor(_name, checked_scalar(_tag, yaml.SafeLoader.yaml_constructors[_name]))
 
 
 def load(data: str | bytes) -> Any:

@@ -31,6 +31,7 @@ from typing import IO, Any, NamedTuple, cast
 
 import yaml
 
+from . import strict_json
 from .bounded_yaml import Loader
 from .cassette_forms import (
     Pieces,
@@ -276,7 +277,7 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) 
             with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
                 if path.suffix == ".json":
                     entries = [_to_entry(exchange) for exchange in exchanges]
-                    json.dump(_for_json({**_HEAD, "interactions": entries}), file, ensure_ascii=False, indent=1)
+                    file.write(strict_json.dumps(_for_json({**_HEAD, "interactions": entries}), indent=1))
                     count = len(entries)
                     file.write("\n")
                 else:
@@ -343,9 +344,9 @@ def _own(exchange: Exchange) -> dict[str, Any]:
 
 def _storable(results: list[dict[str, Any]]) -> list[dict[str, Any]] | str:
     try:
-        json.dumps(results, ensure_ascii=False).encode()
+        strict_json.dumps(results).encode()
     except UnicodeEncodeError:
-        return json.dumps(results)
+        return strict_json.dumps(results, ensure_ascii=True)
     return results
 
 

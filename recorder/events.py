@@ -18,6 +18,8 @@ import json
 from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
+from . import strict_json
+
 SCHEMA = 1
 """Version of the event format that this module writes."""
 
@@ -104,8 +106,8 @@ def seal(
 
 
 def encode(data: Any) -> bytes:
-    """JSON as UTF-8 bytes, compact; lone surrogates, which UTF-8 cannot hold, stay escaped."""
+    """JSON as UTF-8 bytes, compact; lone surrogates, which UTF-8 cannot hold, stay escaped, NaN is null."""
     try:
-        return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+        return strict_json.dumps(data, separators=(",", ":")).encode()
     except UnicodeEncodeError:
-        return json.dumps(data, separators=(",", ":")).encode()
+        return strict_json.dumps(data, separators=(",", ":"), ensure_ascii=True).encode()

@@ -5,6 +5,7 @@ types, block types, delta types, fields) passes through.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from .messages import Session
@@ -122,7 +123,7 @@ class Fold:
         return [self._session.assistant(self.message, block, self.request_id)]
 
     def _finished(self, index: int, block: dict[str, Any]) -> dict[str, Any]:
-        grown = {key: "".join(pieces) for key, pieces in self._grown.pop(index, {}).items()}
+        grown = {key: joined(pieces) for key, pieces in self._grown.pop(index, {}).items()}
         if text := grown.pop("partial_json", ""):
             try:
                 block["input"] = json.loads(text)
@@ -146,7 +147,7 @@ class Fold:
         self._completion.append(str(event.get("completion", "")))
         if event.get("stop_reason") is None:
             return []
-        text, self._completion = "".join(self._completion), []
+        text, self._completion = joined(self._completion), []
         block = {"type": "text", "text": text}
         self.message = {"id": event.get("id"), "type": "message", "role": "assistant", "model": event.get("model")}
         self.content.append(block)
@@ -158,6 +159,16 @@ class Fold:
     def text(self) -> str:
         """The text blocks of the answer, joined."""
         return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
+
+
+def joined(pieces: Sequence[str]) -> str:
+    """Join pieces of a text. Two halves of a character that JSON escaped in two pieces become that character."""
+    text = "".join(pieces)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text
 
 
 def _dict(value: Any) -> dict[str, Any]:

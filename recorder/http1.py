@@ -7,7 +7,6 @@ half of whose connection closes, cancels its answer at once.
 
 import asyncio
 import contextlib
-import json
 import socket
 import struct
 import time
@@ -18,6 +17,7 @@ from typing import Protocol, cast
 
 import h11
 
+from . import strict_json
 from .exchange import Headers, header
 
 MAX_HEAD_BYTES = 256 * 1024
@@ -211,7 +211,9 @@ class Client(asyncio.Protocol):
 
 def refusal(status: int, kind: str, message: str, *, closes: bool = False) -> bytes:
     """An answer of our own: Anthropic's error envelope, which clients show, and a mark that keeps SDKs from asking again."""
-    body = json.dumps({"type": "error", "error": {"type": kind, "message": f"retold: {message}"}}).encode()
+    body = strict_json.dumps(
+        {"type": "error", "error": {"type": kind, "message": f"retold: {message}"}}, ensure_ascii=True
+    ).encode()
     headers = [("content-type", "application/json"), ("x-should-retry", "false"), ("content-length", str(len(body)))]
     return head_bytes(status, phrase(status), [*headers, *([("connection", "close")] if closes else [])]) + body
 

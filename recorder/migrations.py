@@ -189,8 +189,8 @@ def m002_ledger(db: Database) -> None:
 def _script(db: Database, statements: str) -> None:
     """`executescript` commits what is open, so a script is fed statement by statement."""
     pending = ""
-    for line in statements.splitlines(keepends=True):
-        pending += line
+    for line in statements.split("\n"):
+        pending += line + "\n"
         if line.rstrip().endswith(";") and ("CREATE TRIGGER" not in pending or "END;" in pending):
             db.execute(pending)
             pending = ""

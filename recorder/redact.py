@@ -5,13 +5,13 @@ value of every secret that the environment holds (variables whose names say so).
 function, so what was recorded always matches itself.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlunsplit
 
+from . import strict_json
 from .exchange import Request
 
 REDACTED = "REDACTED"
@@ -57,8 +57,8 @@ def _escaped(value: str) -> set[bytes]:
     """A value as it stands inside JSON, and inside JSON that is itself a string of JSON (the input of a tool)."""
     forms = set()
     for ascii_only in (True, False):
-        once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
-        twice = json.dumps(once, ensure_ascii=ascii_only)[1:-1]
+        once = strict_json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        twice = strict_json.dumps(once, ensure_ascii=ascii_only)[1:-1]
         forms |= {text.encode("utf-8", "surrogatepass") for text in (once, twice)}
     return forms
 

@@ -35,7 +35,7 @@ def damage(path: Path) -> list[str]:
             rows = connection.execute("PRAGMA integrity_check(20)").fetchall()
     except sqlite3.DatabaseError as error:
         return [str(error)]
-    return [] if rows == [("ok",)] else [line for (text,) in rows for line in str(text).splitlines()][:20]
+    return [] if rows == [("ok",)] else [line for (text,) in rows for line in str(text).split("\n")][:20]
 
 
 def salvage(path: Path, to: Path, progress: Callable[[int], None] = lambda _: None) -> Salvaged:

@@ -11,12 +11,12 @@ A fault without `call` holds for every call; calls are counted as they are answe
 fault destroyed is there to be asked for again. Parsing and applying are pure; an exchange goes in, another comes out.
 """
 
-import json
 import re
 import threading
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
+from ..recorder import strict_json
 from ..recorder.encodings import decoder_for
 from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange, Failure, Response, TimedPiece, header, is_event_stream
@@ -134,7 +134,9 @@ class Fault:
         exchange, timing = telling
         status, reason, kind, message = _ERRORS[self.kind]
         given = None if exchange.response is None else header(exchange.response.headers, "request-id")
-        body = json.dumps({"type": "error", "error": {"type": kind, "message": message}, "request_id": given}).encode()
+        body = strict_json.dumps(
+            {"type": "error", "error": {"type": kind, "message": message}, "request_id": given}, ensure_ascii=True
+        ).encode()
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("x-should-retry", "true")]
         if given is not None:
             headers.append(("request-id", given))
@@ -220,7 +222,7 @@ def whole(exchange: Exchange) -> Exchange:
     """A stream as the same answer without streaming: what Claude Code asks for when an `error` event broke a stream off."""
     fold = fold_of(exchange)
     message = fold.message | {"content": fold.content, "stop_reason": fold.stop_reason, "usage": fold.usage}
-    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    body = strict_json.dumps(message, separators=(",", ":")).encode()
     headers = (("content-type", "application/json"), ("content-length", str(len(body))))
     at = exchange.ended_ns - exchange.started_ns
     return replace(exchange, response=Response(200, "OK", headers, (TimedPiece(at, body, False),), at))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from ..recorder import strict_json
 from ..recorder.messages import result_text
 
 KINDS = ("request", "prompt", "history", "text", "thinking", "tool_use", "tool_result", "answer", "init", "system", "result")
@@ -65,10 +66,10 @@ class Item:
                 return str(self.value.get(self.kind, ""))
             case "prompt" | "history" | "tool_result":
                 content = self.value.get("content")
-                return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+                return content if isinstance(content, str) else strict_json.dumps(content)
             case "tool_use":
-                return f"{self.value.get('name')} {json.dumps(self.value.get('input'), ensure_ascii=False)}"
-        return json.dumps(self.value, ensure_ascii=False)
+                return f"{self.value.get('name')} {strict_json.dumps(self.value.get('input'))}"
+        return strict_json.dumps(self.value)
 
 
 def key_of(kind: str, value: Any) -> str:

@@ -4,13 +4,13 @@ What counts is said by `Rules` (rules.py). What a workflow itself put into a pro
 name on both sides. Identical requests are consumed in recorded order and never collapsed.
 """
 
-import json
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..recorder import strict_json
 from ..recorder.errors import MissError
 from ..recorder.exchange import Exchange, Request
 from ..recorder.redact import Redactor
@@ -122,7 +122,7 @@ class Matcher:
 
     def key(self, request: Request, variables: Mapping[str, str] | None = None) -> str:
         """What requests that mean the same have in common."""
-        return json.dumps(self._meaning(request, variables or {}), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return strict_json.dumps(self._meaning(request, variables or {}), sort_keys=True, separators=(",", ":"))
 
     def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
         """Both sides are scrubbed: what is secret here may have been none where the recording was made."""
@@ -219,11 +219,11 @@ def _common(one: str, other: str) -> int:
 
 def _shown(value: Any, start: int = 0) -> str:
     """A value in one short line; of a long text the part around the first difference."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else strict_json.dumps(value)
     begin = max(0, start - 20)
     part = text[begin : begin + _SHOWN_CHARS]
     part = ("…" if begin else "") + part + ("…" if begin + _SHOWN_CHARS < len(text) else "")
-    return json.dumps(part, ensure_ascii=False) if isinstance(value, str) else part
+    return strict_json.dumps(part) if isinstance(value, str) else part
 
 
 def _times(number: int) -> str:

@@ -96,7 +96,7 @@ def _of_body(run: str, body: _Body) -> Carrier:
 def _texts(text: str, depth: int = 0) -> Iterator[str]:
     """The strings in a text that is JSON, or frames of JSON, and in those of them that are; any other text itself."""
     if depth == 0 and _FRAMES.match(text):
-        for line in text.splitlines():
+        for line in re.split(r"\r\n?|\n", text):
             yield from _texts(line.partition(":")[2].strip(), 1)
     elif depth < MAX_NESTED and text.lstrip()[:1] in ('"', "{", "["):
         try:

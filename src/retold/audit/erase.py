@@ -1,7 +1,6 @@
 """Erasing, redacting and pruning: what would be done, said first; then done, with an event that says who, when and why."""
 
 import getpass
-import json
 import mmap
 import re
 import socket
@@ -11,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from urllib.parse import quote, quote_plus
 
-from ..recorder import erasure
+from ..recorder import erasure, strict_json
 from ..recorder.errors import InputError, RetoldError
 from ..recorder.events import Event
 from ..recorder.listing import RunInfo
@@ -180,7 +179,7 @@ def left_behind(log: EventLog, text: str) -> list[str]:
     for ascii_only in (True, False):
         form = text
         for _ in range(4):
-            form = json.dumps(form, ensure_ascii=ascii_only)[1:-1]
+            form = strict_json.dumps(form, ensure_ascii=ascii_only)[1:-1]
             forms.add(form)
     pattern = re.compile(b"|".join(re.escape(form.encode("utf-8", "surrogatepass")) for form in sorted(forms)), re.IGNORECASE)
     found = []

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..recorder import store
+from ..recorder import store, strict_json
 from ..recorder.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.errors import LogError
 from ..recorder.log import EventLog
@@ -333,7 +333,7 @@ class _Run:
         keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool")}
         self.connection.execute(
             "INSERT OR REPLACE INTO run_facts VALUES (?, ?, ?, ?)",
-            (self.run, self.account.cost_usd, self.account.errors, json.dumps(keys)),
+            (self.run, self.account.cost_usd, self.account.errors, strict_json.dumps(keys)),
         )
 
 
@@ -358,7 +358,7 @@ def _book(connection: sqlite3.Connection, key: Key, mode: str, account: Account)
 
 def to_json(buckets: Counter[int]) -> str:
     """Counted buckets as they are stored."""
-    return json.dumps(buckets, separators=(",", ":"))
+    return strict_json.dumps(buckets, separators=(",", ":"))
 
 
 def from_json(stored: str) -> Counter[int]:

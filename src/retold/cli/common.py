@@ -1,6 +1,5 @@
 """Options and helpers that several commands share."""
 
-import json
 import os
 import re
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from ..recorder import strict_json
 
 Db = Annotated[
     Path | None,
@@ -50,13 +51,13 @@ RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique
 
 def print_json(value: Any) -> None:
     """One JSON value on stdout, for a person to read too."""
-    print(json.dumps(value, ensure_ascii=False, indent=2))
+    print(strict_json.dumps(value, indent=2))
 
 
 def print_json_lines(values: Iterable[Any]) -> None:
     """One JSON value a line, each flushed when it is there."""
     for value in values:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.write(strict_json.dumps(value) + "\n")
         sys.stdout.flush()
 
 
@@ -77,6 +78,7 @@ def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[
     """
     from ..handlers import make_handler
     from ..recorder.errors import HandlerError
+    from ..workflow.yaml12 import scalar
 
     specs: list[tuple[str, dict[str, Any]]] = []
     for text in named or ():
@@ -86,22 +88,10 @@ def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[
             option, equals, value = pair.partition("=")
             if not equals:
                 raise HandlerError(f"--handler {text}: {pair!r} is no OPTION=VALUE, as in file:file_path=run.log.")
-            options[option.strip()] = _value(value)
+            options[option.strip()] = scalar(value)
         make_handler(name, options, sys.stdout, folder).check()
         specs.append((name, options))
     return specs
-
-
-def _value(text: str) -> Any:
-    """As YAML reads it: `true` is a truth value, `5` a number, `[a]` a list."""
-    import yaml
-
-    from ..recorder.bounded_yaml import load
-
-    try:
-        return load(text)
-    except yaml.YAMLError:
-        return text
 
 
 def test_mode() -> Literal["mock", "live"]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..recorder import strict_json
 from ..recorder.errors import InputError
 from .common import Db
 
@@ -78,9 +79,7 @@ def diff(
 def _written(found: "Comparison", form: Format, limit: int | None, *, colour: bool) -> str:
     match form:
         case Format.json:
-            import json
-
-            return json.dumps(found.as_dict(), ensure_ascii=False, indent=2)
+            return strict_json.dumps(found.as_dict(), indent=2)
         case Format.markdown:
             from ..diff.markdown import as_markdown
 

@@ -4,13 +4,13 @@ What a model wrote is hostile input: control characters and marks that reorder t
 megabyte is cut.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from ..handlers.text import clean, cut, plural, seconds
+from ..recorder import strict_json
 from ..replay.changes import Change
 from ..replay.compare import TIMES, Comparison, Difference, Total
 from ..replay.items import Item
@@ -87,7 +87,7 @@ def _summary(item: Item) -> str:
     """What a person wants to read of an item: of a call its input, of an end what is not as usual."""
     match item.kind:
         case "tool_use":
-            return json.dumps(item.value.get("input"), ensure_ascii=False)
+            return strict_json.dumps(item.value.get("input"))
         case "answer":
             return ", ".join(f"{key} {shown(value)}" for key, value in item.value.items() if value is not None)
     return item.text
@@ -104,7 +104,7 @@ def _line(change: Change) -> Line:
 
 def shown(value: Any) -> str:
     """A JSON value in one line, not too long."""
-    return _short(json.dumps(value, ensure_ascii=False))
+    return _short(strict_json.dumps(value))
 
 
 def _short(text: str, limit: int = LONGEST) -> str:

@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..recorder import erasure
+from ..recorder import erasure, strict_json
 from ..recorder.errors import InputError
 from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
 from ..recorder.exchange import from_text, to_text
@@ -31,9 +31,7 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     count = 0
     for run in runs:
         for event in log.events(run.run):
-            out.write(
-                json.dumps(to_line(event), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
-            )
+            out.write(strict_json.dumps(to_line(event), separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n")
             count += 1
     return count
 

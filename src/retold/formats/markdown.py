@@ -1,11 +1,11 @@
 """A run as a transcript to read: what was asked, said, done and answered, in Markdown."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from ..handlers.text import clean, plural, seconds
+from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.exchange import timestamp
 from ..recorder.listing import RunInfo
@@ -69,7 +69,7 @@ def _block(block: dict[str, Any], type_: str, *, incomplete: bool) -> str:
     if kind == "thinking":
         return f"**Thinking**{mark}\n\n{_quote(str(block.get('thinking', '')))}"
     if str(kind).endswith("tool_use"):
-        shown = json.dumps(block.get("input"), ensure_ascii=False, indent=2)
+        shown = strict_json.dumps(block.get("input"), indent=2)
         return f"**Tool use** `{_inline(str(block.get('name', '')))}`{mark}\n\n{_fenced(shown, 'json')}"
     if str(kind).endswith("tool_result"):
         failed = " *(error)*" if block.get("is_error") else ""

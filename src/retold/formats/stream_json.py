@@ -31,7 +31,8 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     count = 0
     for run in runs:
         for event in log.events(run.run, kinds=("message",)):
-            out.write(event.payload + b"\n")
+            strict = b"NaN" not in event.payload and b"Infinity" not in event.payload  # version 0.1 kept them in messages
+            out.write((event.payload if strict else encode(event.data)) + b"\n")
             count += 1
     return count
 

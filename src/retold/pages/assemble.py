@@ -6,12 +6,13 @@ nothing else: no network, no other script, no form, no frame.
 """
 
 import base64
-import json
 import re
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
+
+from ..recorder import strict_json
 
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
@@ -45,7 +46,7 @@ def policy(style: str, script: str, live: bool) -> str:
 
 def embedded(data: Any) -> str:
     """JSON that can stand in a data block of HTML: it holds nothing that could end the block, or that UTF-8 cannot hold."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = strict_json.dumps(data, separators=(",", ":"))
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

@@ -1,10 +1,10 @@
 """The page of a comparison: two columns that are aligned, the words that changed marked, and the totals."""
 
-import json
 from typing import Any
 
 from ..diff.lines import amount, heading, noun, summary, total_name
 from ..diff.text import as_text
+from ..recorder import strict_json
 from ..replay.compare import Comparison, Row
 from ..replay.items import Item
 from ..replay.words import weave
@@ -77,4 +77,4 @@ def shown(item: Item) -> str:
 
 
 def _json(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    return value if isinstance(value, str) else strict_json.dumps(value, indent=2)

@@ -5,10 +5,10 @@ before), of which exchange, of what kind, of which block, and how many UTF-16 un
 player can type a text as it came without the page holding it twice.
 """
 
-import json
 from typing import Any
 
 from ..handlers.text import seconds
+from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.exchange import timestamp
 from ..recorder.listing import RunInfo
@@ -239,4 +239,4 @@ class RunFold:
 
 
 def _pretty(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+    return value if isinstance(value, str) else strict_json.dumps(value, indent=2)

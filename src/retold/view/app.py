@@ -6,7 +6,6 @@ was bound anew to 127.0.0.1 gets nothing; what is served may not be framed, cach
 """
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -24,6 +23,7 @@ from ..diff.sources import compare
 from ..pages.assemble import page
 from ..pages.diff_page import diff_page
 from ..pages.run_page import PAGE_KINDS, RunFold, render
+from ..recorder import strict_json
 from ..recorder.errors import RetoldError
 from ..recorder.exchange import timestamp
 from ..recorder.listing import RunInfo
@@ -146,7 +146,7 @@ class _View:
                 await asyncio.sleep(POLL_S)
                 continue
             idle = 0
-            yield f"id: {at}\ndata: {json.dumps(news)}\n\n"
+            yield f"id: {at}\ndata: {strict_json.dumps(news, ensure_ascii=True)}\n\n"
         yield "event: end\ndata: \n\n"
 
     def _read(self, fold: RunFold, run: str, after: int, until: int | None) -> int:

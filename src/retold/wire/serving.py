@@ -1,13 +1,13 @@
 """What a server does with each request: play the exchange that a cassette holds for it, or send it on and record it."""
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 from urllib.parse import unquote
 
+from ..recorder import strict_json
 from ..recorder.errors import MissError, RetoldError
 from ..recorder.http1 import Asked, Client, head_bytes, refusal
 from ..recorder.proxy import THREADED_BYTES, Relay, to_request
@@ -90,7 +90,7 @@ class Serving:
             }
             for name, use in self.uses.items()
         }  # fmt: skip
-        body = json.dumps({"status": "ok", "cassettes": cassettes}).encode()
+        body = strict_json.dumps({"status": "ok", "cassettes": cassettes}, ensure_ascii=True).encode()
         return head_bytes(200, "OK", [("content-type", "application/json"), ("content-length", str(len(body)))]) + body
 
 

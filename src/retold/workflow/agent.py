@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from ..recorder import strict_json
 from ..recorder.capture import Capture
 from ..recorder.events import Ending
 from ..recorder.messages import Session
@@ -144,13 +145,24 @@ async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcom
 
 
 def _sendable(body: dict[str, Any]) -> dict[str, Any]:
-    """The body as it is, or with `?` for halves of characters: an answer may hold them, and a request may not."""
+    """The body without what the API refuses and an answer may hold: blank text blocks, turns without content, and halves of
+    characters, which become `?`. The same turns may come back out of a session that was kept."""
+    body = body | {"messages": [sent for message in body["messages"] if (sent := _sendable_turn(message)) is not None]}
     try:
-        json.dumps(body, ensure_ascii=False).encode()
+        strict_json.dumps(body).encode()
     except UnicodeEncodeError:
-        made: dict[str, Any] = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+        made: dict[str, Any] = json.loads(strict_json.dumps(body).encode("utf-8", "replace"))
         return made
     return body
+
+
+def _sendable_turn(message: dict[str, Any]) -> dict[str, Any] | None:
+    """An assistant turn without its blank text blocks, None if nothing is left of it; any other turn itself."""
+    content = message["content"]
+    if message["role"] != "assistant" or isinstance(content, str):
+        return message
+    kept = [block for block in content if block.get("type") != "text" or str(block.get("text", "")).strip()]
+    return message | {"content": kept} if kept else None
 
 
 async def _ask(conversation: Conversation, api: Api, body: dict[str, Any]) -> Reply:

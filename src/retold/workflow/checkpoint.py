@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.events import Event
 from ..recorder.files import read_regular, read_text
@@ -60,7 +61,7 @@ class Checkpoint:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             beside = self.path.with_name(self.path.name + ".new")
-            beside.write_text(json.dumps({"run": run, "cassette": self._cassette}) + "\n", "utf-8")
+            beside.write_text(strict_json.dumps({"run": run, "cassette": self._cassette}, ensure_ascii=True) + "\n", "utf-8")
             os.replace(beside, self.path)
         except OSError as error:
             raise self._cannot_write(error.strerror or str(error)) from error
@@ -112,7 +113,7 @@ def fingerprint(step: Step, loaded: Loaded) -> str:
     files = [(name, _digest(loaded.folder / name)) for name in _files(own)]
     around = [_asking(workflow.defaults.model_dump(mode="json")), workflow.global_vars, workflow.workspace_dir]
     said = [own, files, *around, workflow.environment.mode, sorted(StepResult.__dataclass_fields__)]
-    return sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return sha256(strict_json.dumps(said, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
 
 
 def _asking(value: Any) -> Any:

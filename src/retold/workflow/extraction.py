@@ -1,9 +1,12 @@
 """claude_extract: an answer put into a form. Markdown is read by markdown-it."""
 
+import contextlib
 import json
 import re
+from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
+from ..recorder import strict_json
 from ..recorder.errors import RunError
 from .results import StepResult
 from .step_types import ExtractionConfig
@@ -11,7 +14,10 @@ from .step_types import ExtractionConfig
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL)
+_LINE_END = re.compile(r"\r\n?|\n")
+"""The line ends of Markdown. U+2028 and the like stay inside a line, so that lines are counted as the parser counts them."""
+
+_TAG = re.compile(r"<(/?)([A-Za-z][\w.:-]*)(?:\s[^<>]*)?>")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
@@ -29,27 +35,44 @@ def extract(text: str, config: ExtractionConfig, done: StepResult) -> str:
             text = summary_of(text, config.max_summary_length)
         case _:
             text = text.strip()
-    return (
-        text if metadata is None else "---\n" + "".join(f"{k}: {json.dumps(v)}\n" for k, v in metadata.items()) + f"---\n{text}"
-    )
+    if metadata is None:
+        return text
+    lines = (f"{key}: {strict_json.dumps(value, ensure_ascii=True)}\n" for key, value in metadata.items())
+    return f"---\n{''.join(lines)}---\n{text}"
 
 
 def json_in(text: str) -> Any:
-    """The JSON value of an answer: the whole of it, or what stands in its first code fence. Raises RunError."""
-    fence = _FENCE.search(text)
+    """Return the JSON value of an answer: the whole answer, else its first code fence marked json, else one without a mark.
+
+    Raises RunError if that is not JSON; NaN and Infinity are not.
+    """
+    with contextlib.suppress(ValueError, RecursionError):
+        return _strict_json(text)
+    fences = [token for token in _tokens(text) if token.type == "fence"]
+    marks = [" ".join(token.info.split()[:1]).lower() for token in fences]
+    found = next((fences[marks.index(mark)].content for mark in ("json", "") if mark in marks), text)
     try:
-        return json.loads(fence[1] if fence else text)
+        return _strict_json(found)
     except (ValueError, RecursionError) as error:
         raise RunError(f"the answer holds no JSON ({error}); ask for it in the prompt, or choose another format") from error
 
 
+def _strict_json(text: str) -> Any:
+    return json.loads(text, parse_constant=_not_json)
+
+
+def _not_json(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def structure_of(text: str) -> dict[str, Any]:
-    """`{sections: [{heading, level, text}], code_blocks: [{language, code}], lists: [[item, …]], links: [{text, url}]}`."""
+    """Return `{sections: [{heading, level, text}], code_blocks: [{language, code}], lists: [[item, …]], links: [{text, url}],
+    tables: [[[cell, …], …]]}`; the first row of a table is its header."""
     tokens = _tokens(text)
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)
     sections: list[dict[str, Any]] = []
     begins = [(t.map[0], t.map[1], int(t.tag[1]), tokens[n + 1].content) for n, t in enumerate(tokens)
-              if t.type == "heading_open" and t.map]  # fmt: skip
+              if t.type == "heading_open" and t.map and t.level == 0]  # fmt: skip
     first = begins[0][0] if begins else len(lines)
     if intro := "\n".join(lines[:first]).strip():
         sections.append({"heading": None, "level": 0, "text": intro})
@@ -57,12 +80,16 @@ def structure_of(text: str) -> dict[str, Any]:
         until = begins[number + 1][0] if number + 1 < len(begins) else len(lines)
         sections.append({"heading": heading, "level": level, "text": "\n".join(lines[after:until]).strip()})
     codes = [{"language": t.info.strip() or None, "code": t.content} for t in tokens if t.type in ("fence", "code_block")]
-    return {"sections": sections, "code_blocks": codes, "lists": _lists(tokens), "links": _links(tokens)}
+    return {
+        "sections": sections, "code_blocks": codes, "lists": _lists(tokens), "links": _links(tokens), "tables": _tables(tokens),
+    }  # fmt: skip
 
 
 def summary_of(text: str, limit: int) -> str:
     """Whole sentences from the beginning, in up to `limit` characters; of a longer first sentence its beginning."""
     words = " ".join(plain_text(text).split())
+    if len(words) <= limit:
+        return words
     kept = ""
     for sentence in _SENTENCE_END.split(words):
         longer = f"{kept} {sentence}".strip()
@@ -73,15 +100,42 @@ def summary_of(text: str, limit: int) -> str:
 
 
 def plain_text(text: str) -> str:
-    """The text without its Markdown marks."""
-    pieces = []
+    """Return the text without its Markdown marks and without HTML tags that come in pairs; the cells of a row are tabbed.
+
+    A tag that is never closed stays: it may be a type parameter, as in `Vec<T>`.
+    """
+    return _plain(text, {name.lower() for slash, name in _TAG.findall(text) if slash})
+
+
+def _plain(text: str, closed: Container[str]) -> str:
+    pieces: list[str] = []
+    in_row = False
     for token in _tokens(text):
         if token.type == "inline":
-            inner = [child.content if child.content else "\n" if "break" in child.type else "" for child in token.children or ()]
-            pieces.append("".join(inner))
+            piece = "".join(_plain_child(child, closed) for child in token.children or ())
+            if in_row:
+                pieces[-1] += f"{piece}\t"
+            else:
+                pieces.append(piece)
         elif token.type in ("fence", "code_block"):
             pieces.append(token.content.rstrip("\n"))
+        elif token.type == "html_block":
+            inner = _without_tags(token.content, closed)
+            pieces.append((_plain(inner, closed) if inner != token.content else inner).strip())
+        elif token.type in ("tr_open", "tr_close"):
+            in_row = token.type == "tr_open"
+            pieces[-1:] = [*pieces[-1:], ""] if in_row else [pieces[-1].rstrip("\t")]
     return "\n".join(pieces)
+
+
+def _plain_child(child: "Token", closed: Container[str]) -> str:
+    if child.type == "html_inline":
+        return _without_tags(child.content, closed)
+    return child.content or ("\n" if "break" in child.type else "")
+
+
+def _without_tags(html: str, closed: Container[str]) -> str:
+    return _TAG.sub(lambda tag: "" if tag[2].lower() in closed else tag[0], html)
 
 
 def _code_blocks(text: str) -> str:
@@ -102,7 +156,20 @@ _PROCESSES = {"code_blocks": _code_blocks, "links": _link_lines, "lists": _list_
 def _tokens(text: str) -> "list[Token]":
     from markdown_it import MarkdownIt
 
-    return MarkdownIt().parse(text)
+    return MarkdownIt().enable("table").parse(text)
+
+
+def _tables(tokens: "list[Token]") -> list[list[list[str]]]:
+    """The cells of each table, row by row."""
+    found: list[list[list[str]]] = []
+    for number, token in enumerate(tokens):
+        if token.type == "table_open":
+            found.append([])
+        elif token.type == "tr_open":
+            found[-1].append([])
+        elif token.type in ("th_open", "td_open"):
+            found[-1][-1].append(tokens[number + 1].content)
+    return found
 
 
 def _lists(tokens: "list[Token]") -> list[list[str]]:
@@ -142,4 +209,4 @@ def _metadata(done: StepResult) -> dict[str, Any]:
 
 def _as_json(value: Any, metadata: dict[str, Any] | None) -> str:
     whole = value if metadata is None else {"metadata": metadata, "data": value}
-    return json.dumps(whole, ensure_ascii=False, indent=2)
+    return strict_json.dumps(whole, indent=2)

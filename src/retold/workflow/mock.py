@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.capture import Capture, Place
 from ..recorder.exchange import Exchange, Request
 from ..recorder.messages import Session
@@ -63,7 +64,7 @@ class MockApi:
     async def ask(self, body: dict[str, Any], session: Session) -> Reply:
         """Play the recorded answer, failed attempts before it included. Raises MissError, and TimedOut where the recorded
         run gave up waiting."""
-        data = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+        data = strict_json.dumps(body, separators=(",", ":")).encode()
         place = (self._step, self._task)
         exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables, place)
         while True:

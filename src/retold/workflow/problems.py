@@ -11,7 +11,7 @@ from ..handlers import nearest
 from . import schema
 from .handler_specs import handler_problems
 from .source import YamlPath
-from .templates import Known, as_template, has_template, problem_in, unknown_step
+from .templates import Known, has_template, problem_in, problem_in_condition, unknown_step
 
 Problem = tuple[YamlPath, str]
 
@@ -29,8 +29,9 @@ class _Names:
     variables: Sequence[str]
     sessions: Sequence[str]
 
-    def problem(self, text: str, earlier: Sequence[str]) -> str | None:
-        return problem_in(text, Known(self.tasks, earlier, self.variables))
+    def problem(self, text: str, earlier: Sequence[str], *, condition: bool = False) -> str | None:
+        find = problem_in_condition if condition else problem_in
+        return find(text, Known(self.tasks, earlier, self.variables))
 
 
 def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
@@ -106,9 +107,9 @@ def _step_problems(
     for key in ("tasks", "parallel_tasks"):
         yield from _task_problems(step, key, (*at, key), number, names, [defaults, options], folder)
     condition = step.get("condition")
-    if isinstance(condition, str) and not has_template(condition) and (problem := names.problem(as_template(condition), earlier)):
+    if isinstance(condition, str) and (problem := names.problem(condition, earlier, condition=True)):
         yield (*at, "condition"), problem
-    for path, text in _strings(step, at):
+    for path, text in _strings({key: value for key, value in step.items() if key != "condition"}, at):
         inside = [part for part in path if isinstance(part, str)]
         if inside[-1] in AS_IT_STANDS and "stream_handler_opts" not in inside:
             if has_template(text) and inside[-1] != "description":

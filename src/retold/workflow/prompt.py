@@ -1,10 +1,10 @@
 """A step's prompt put together from its parts, with templates filled in."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..recorder import strict_json
 from ..recorder.errors import RunError, WorkflowError
 from ..recorder.files import read_text
 from . import schema
@@ -117,7 +117,7 @@ def _extract(text: str, dotted: str, where: str) -> str:
         else:
             there = f"; there are {', '.join(map(str, value))}" if isinstance(value, dict) and value else ""
             raise WorkflowError(f"{where}: nothing to extract at {dotted!r}: no {key!r}{there}.")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else strict_json.dumps(value)
 
 
 def _transcript(messages: list[dict[str, Any]], last: int | None) -> str:

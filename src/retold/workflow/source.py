@@ -6,18 +6,12 @@ from typing import Any
 
 import yaml
 
-from ..recorder.bounded_yaml import Loader
 from ..recorder.errors import Problem, WorkflowError
 from ..recorder.files import read_text
 from ..recorder.mistaken import near, unreadable
+from .yaml12 import Loader
 
 YamlPath = tuple[str | int, ...]
-
-
-class _Loader(Loader):
-    """Workflows are small, and their positions are noted once for each use of an alias."""
-
-    max_growth = 1_600_000
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ def read_source(path: Path) -> Source:
         raise WorkflowError(f"no workflow file {path}{near(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise WorkflowError(f"cannot read the workflow {path}: {unreadable(error)}") from error
-    loader = _Loader(text)
+    loader = Loader(text)
     positions: dict[YamlPath, tuple[int, int]] = {}
     try:
         node = loader.get_single_node()

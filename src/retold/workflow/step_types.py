@@ -1,11 +1,12 @@
 """The seven step types and the file around them. Every model is strict, as in `schema`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from .schema import ClaudeOptions, Model, Name, PresetName, Prompt, RetryConfig
+from .yaml12 import SpelledFloat, SpelledInt
 
 
 class BaseStep(Model):
@@ -179,20 +180,25 @@ class Defaults(Model):
     claude_options: ClaudeOptions = ClaudeOptions()
 
 
+def _spelled(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """Keep a number that prints as the file spells it; pydantic would make a plain one of it."""
+    return value if isinstance(value, SpelledInt | SpelledFloat) else check(value)
+
+
 class Workflow(Model):
     """A workflow: its steps, and what they share. With `checkpoint_enabled` a run that broke off is taken up by the next
     one, which does not repeat the steps that were finished."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")]
     description: str | None = None
-    version: str | float | int | None = None
+    version: Annotated[str | float | int | None, WrapValidator(_spelled)] = None
     workspace_dir: str | None = None
     checkpoint_enabled: bool = False
     checkpoint_dir: str = ".retold/checkpoints"
     cassette: str | None = None
     environment: Environment = Environment()
     defaults: Defaults = Defaults()
-    global_vars: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    global_vars: dict[str, Annotated[str | int | float | bool, WrapValidator(_spelled)]] = Field(default_factory=dict)
     steps: Annotated[list[Step], Field(min_length=1)]
 
 

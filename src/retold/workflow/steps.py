@@ -1,12 +1,12 @@
 """How each type of step runs: one conversation, several at once, or one again and again until it goes well."""
 
 import asyncio
-import json
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.errors import RunError
 from ..recorder.messages import Session
 from . import schema
@@ -135,7 +135,7 @@ def _settle_tasks(done: StepResult, *, consolidate: bool, allow_failures: bool) 
     if consolidate:
         done.text = "\n\n".join(f"## {task.id}\n\n{task.text}" for task in held)
     else:
-        done.text = json.dumps({task.id: task.text for task in held}, ensure_ascii=False, indent=2)
+        done.text = strict_json.dumps({task.id: task.text for task in held}, indent=2)
 
 
 # Again and again
@@ -206,11 +206,11 @@ def write_output(running: Running, unit: Unit, path: Path, done: StepResult | Ta
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:
             match unit.options.output_format:
                 case "json":
-                    file.write(json.dumps(result, ensure_ascii=False, indent=2) + "\n")
+                    file.write(strict_json.dumps(result, indent=2) + "\n")
                 case "stream_json":
                     for message in running.log.messages(running.writer.run, step=unit.step):
                         if message.task == unit.task or isinstance(done, StepResult):
-                            file.write(json.dumps(message.data, ensure_ascii=False) + "\n")
+                            file.write(strict_json.dumps(message.data) + "\n")
                 case _:
                     file.write(done.text)
     except OSError as error:

@@ -5,8 +5,11 @@ and `{{global_vars.NAME}}`. Unknown ones are found before anything runs (`proble
 has a template.
 """
 
+import contextlib
 import functools
-from collections.abc import Container, Mapping, Sequence
+import math
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +27,11 @@ FIELDS = {
 
 MANY = 12
 """So many names are still worth a list."""
+
+_BRACED = re.compile(r"\{\{[-+]?((?:(?!\{\{|\}\}).)*?)[-+]?\}\}", re.DOTALL)
+
+_NO_COMMENT = ("\x00{#", "#}\x00")
+"""Delimiters of comments that prompts do not hold, so that `{#` stays text, as in Svelte, and no part of a prompt is dropped."""
 
 VOLATILE = ("execution_id", "date")
 """Change with every run; recorded beside the request, so that replay can tell them from a changed prompt."""
@@ -118,12 +126,9 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     """The text with its templates filled in. Raises WorkflowError naming `where`."""
     if not has_template(text):
         return text
-    from jinja2 import TemplateError
-
-    try:
-        return str(_environment().from_string(text).render(variables))
-    except TemplateError as error:
-        raise WorkflowError(f"{where}: {_explained(text, variables, str(error.message))}.") from error
+    with _explaining(text, variables, where):
+        made = str(_environment().from_string(text).render(variables))
+    return made
 
 
 def rendered(value: Any, variables: Mapping[str, Any], where: str) -> Any:
@@ -135,15 +140,63 @@ def rendered(value: Any, variables: Mapping[str, Any], where: str) -> Any:
     return [rendered(item, variables, where) for item in value] if isinstance(value, list) else value
 
 
-def as_template(condition: str) -> str:
-    """A condition is an expression, or a template of one."""
-    return condition if has_template(condition) else "{{ " + condition + " }}"
+def problem_in_condition(condition: str, known: Known) -> str | None:
+    """Return the problem of a condition, found without evaluating it, or None."""
+    expression = _expression(condition)
+    text = "{{ " + expression + " }}"
+    if has_template(expression) and not _is_one_expression(text):
+        return AROUND
+    return problem_in(text, known) or (None if _is_one_expression(text) else AROUND)
 
 
 def holds(condition: str, variables: Mapping[str, Any], where: str) -> bool:
-    """Whether a condition is true: not empty, not false, no, none or 0. Raises WorkflowError."""
-    value = render(as_template(condition), variables, f"{where}, condition")
-    return value.strip().lower() not in ("", "false", "no", "none", "0", "0.0", "[]", "{}")
+    """Return whether a condition is true. An ordering comparison with a value that is not known is false.
+
+    A text counts as false if it is empty or one of false, no, none and 0. Raises WorkflowError.
+    """
+    where = f"{where}, condition"
+    expression = _expression(condition)
+    if not _is_one_expression("{{ " + expression + " }}"):
+        raise WorkflowError(f"{where}: {AROUND}.")
+    with _explaining("{{ " + expression + " }}", variables, where):
+        value = _environment().compile_expression(expression, undefined_to_none=False)(**variables)
+        true = value.strip().lower() not in ("", "false", "no", "none", "0", "0.0") if isinstance(value, str) else bool(value)
+    return true
+
+
+AROUND = "a condition is one expression, such as steps.check.text == 'yes', without text around it"
+
+
+def _expression(condition: str) -> str:
+    """The expression of a condition that is written bare or in one pair of braces."""
+    braced = _BRACED.fullmatch(condition.strip())
+    return (braced[1] if braced else condition).strip()
+
+
+def _is_one_expression(text: str) -> bool:
+    """Return whether a template consists of one expression. A syntax error elsewhere is reported by its own name."""
+    from jinja2 import TemplateSyntaxError, nodes
+
+    try:
+        body = _environment().parse(text).body
+    except TemplateSyntaxError:
+        return False
+    return (
+        len(body) == 1 and isinstance(body[0], nodes.Output) and [type(n) is nodes.TemplateData for n in body[0].nodes] == [False]
+    )
+
+
+@contextlib.contextmanager
+def _explaining(text: str, variables: Mapping[str, Any], where: str) -> Iterator[None]:
+    """Turn every error of a template into a WorkflowError that names `where`: filters raise errors of any type."""
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:
+        raise WorkflowError(f"{where}: {_explained(text, variables, str(error.message))}.") from error
+    except Exception as error:
+        raise WorkflowError(f"{where}: the template cannot be evaluated: {type(error).__name__}: {error}.") from error
 
 
 def _explained(text: str, variables: Mapping[str, Any], problem: str) -> str:
@@ -173,7 +226,7 @@ def volatile_in(text: str) -> set[str]:
 
 @functools.cache
 def _environment() -> Any:
-    from jinja2 import StrictUndefined
+    from jinja2 import StrictUndefined, nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Environment(ImmutableSandboxedEnvironment):
@@ -181,4 +234,22 @@ def _environment() -> Any:
             """A step named like a method of dictionaries (update, copy) is that step all the same."""
             return obj[attribute] if isinstance(obj, dict) and attribute in obj else super().getattr(obj, attribute)
 
-    return Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+        def _generate(self, source: Any, *args: Any, **options: Any) -> str:
+            """Make ordering comparisons with None false: a cost that is not known is neither above nor below a limit."""
+            for compare in list(source.find_all(nodes.Compare)):
+                if any(operand.op in ("lt", "lteq", "gt", "gteq") for operand in compare.ops):
+                    for each in (compare, *compare.ops):
+                        each.expr = nodes.Filter(each.expr, _ORDERED, [], [], None, None, lineno=compare.lineno)
+            source.set_environment(self)
+            return str(super()._generate(source, *args, **options))
+
+    environment = Environment(
+        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False,
+        comment_start_string=_NO_COMMENT[0], comment_end_string=_NO_COMMENT[1],
+    )  # fmt: skip
+    environment.filters[_ORDERED] = lambda value: math.nan if value is None else value
+    return environment
+
+
+_ORDERED = "_ordered"
+"""The filter around the sides of an ordering comparison."""

@@ -1,0 +1,37 @@
+"""JSON as RFC 8259 defines it. Python writes and reads NaN and Infinity, which other parsers refuse.
+
+A number that JSON cannot hold (NaN in an imported line, `1e999`) is written as null, as JSON.stringify writes it. Frames of the
+wire are never written through this module: they keep their bytes.
+"""
+
+import json
+import math
+from typing import Any
+
+
+def dumps(
+    value: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False,
+    ensure_ascii: bool = False, default: Any = None,
+) -> str:  # fmt: skip
+    """Return a value as JSON text. Raises TypeError and RecursionError as json.dumps does."""
+    options: dict[str, Any] = {
+        "indent": indent, "separators": separators, "sort_keys": sort_keys, "ensure_ascii": ensure_ascii, "default": default,
+    }  # fmt: skip
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(finite(value), allow_nan=False, **options)
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with None in place of every number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {finite_key(key): finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def finite_key(key: Any) -> Any:
+    """Return a key of a JSON object; a number that is not finite becomes its name, as every number does."""
+    return str(key) if isinstance(key, float) and not math.isfinite(key) else key

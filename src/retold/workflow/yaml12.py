@@ -1,0 +1,88 @@
+"""YAML as workflow files use it: plain scalars by the core schema of YAML 1.2, not by YAML 1.1, which PyYAML resolves.
+
+`12:30`, `NO`, `on`, `1_000` and `2026-11-22` are text. A number keeps its spelling: `version: 1.10` is a number that prints as
+1.10, not as 1.1. Cassettes are YAML 1.1, because vcrpy writes them so.
+"""
+
+import re
+from typing import Any, Self
+
+import yaml
+
+from ..recorder import bounded_yaml
+
+_RESOLVERS = (
+    ("null", r"~|null|Null|NULL|", "~nN"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "-+."),
+    ("merge", r"<<", "<"),
+)  # fmt: skip
+"""Tag, pattern and possible first characters of each kind of plain scalar; an empty scalar is null. The first match counts."""
+
+
+class SpelledInt(int):
+    """A whole number that prints as the file spells it: `0123`, `+5`, `0x1F`."""
+
+    spelling: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the number that a text of the core schema stands for. Raises ValueError."""
+        number = cls(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+        number.spelling = text
+        return number
+
+    def __str__(self) -> str:
+        return self.spelling
+
+
+class SpelledFloat(float):
+    """A number that prints as the file spells it: `1.10`, `1e3`."""
+
+    spelling: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the number that a text of the core schema stands for. Raises ValueError."""
+        number = cls(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        number.spelling = text
+        return number
+
+    def __str__(self) -> str:
+        return self.spelling
+
+
+class Loader(bounded_yaml.Loader):
+    """The bounded loader with the scalars of YAML 1.2. Workflows are small, and their positions are noted for each use of an
+    alias, so that aliases may add less than elsewhere."""
+
+    max_growth = 1_600_000
+    yaml_implicit_resolvers: dict[str | None, list[Any]] = {}  # noqa: RUF012 # read by PyYAML's resolver under this name
+
+
+def _int(loader: Any, node: Any) -> int:
+    number = SpelledInt.of(loader.construct_scalar(node))
+    return int(number) if int.__str__(number) == number.spelling else number
+
+
+def _float(loader: Any, node: Any) -> float:
+    number = SpelledFloat.of(loader.construct_scalar(node))
+    return float(number) if float.__repr__(number) == number.spelling else number
+
+
+for _tag, _pattern, _first in _RESOLVERS:
+    Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), [*_first, *([""] if _tag == "null" else [])]
+    )
+Loader.add_constructor("tag:yaml.org,2002:int", bounded_yaml.checked_scalar("int", _int))
+Loader.add_constructor("tag:yaml.org,2002:float", bounded_yaml.checked_scalar("float", _float))
+
+
+def scalar(text: str) -> Any:
+    """Return the value of a text on its own, such as an option on the command line; a text that is not YAML is itself."""
+    try:
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError:
+        return text
