@@ -14,7 +14,7 @@ RetoldError                 exit 1
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 
 class Problem(NamedTuple):
@@ -95,11 +95,20 @@ class RecordingLostWarning(UserWarning):
 
 
 def for_sdk(error: E) -> E:
-    """An error that the `anthropic` SDK passes on at once: it wraps and retries every error but its own kind."""
+    """Return an error in a form that the `anthropic` SDK passes on at once: it wraps and retries all but its own kind.
+
+    The error can be pickled, as all of retold's can: a child process raises it in its parent.
+    """
     sdk = sys.modules.get("anthropic")
     if sdk is None or isinstance(error, sdk.AnthropicError):
         return error
     kind = type(error)
-    both = type(kind.__name__, (kind, sdk.AnthropicError), {"__module__": "retold", "__doc__": kind.__doc__})
+    fields = {"__module__": "retold", "__doc__": kind.__doc__, "__reduce__": lambda error: (_again, (kind, *error.args))}
+    both = type(kind.__name__, (kind, sdk.AnthropicError), fields)
     made: E = both(str(error))
     return made
+
+
+def _again(kind: type[E], *arguments: Any) -> E:
+    """Return an unpickled error, in the form that the SDK of this process passes on."""
+    return for_sdk(kind(*arguments))

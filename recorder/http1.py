@@ -19,6 +19,7 @@ import h11
 
 from . import strict_json
 from .exchange import Headers, header
+from .recognition import REFUSED_HEADER
 
 MAX_HEAD_BYTES = 256 * 1024
 """The longest request line and headers taken."""
@@ -209,12 +210,16 @@ class Client(asyncio.Protocol):
             self._transport.close()
 
 
-def refusal(status: int, kind: str, message: str, *, closes: bool = False) -> bytes:
-    """An answer of our own: Anthropic's error envelope, which clients show, and a mark that keeps SDKs from asking again."""
+def refusal(status: int, kind: str, message: str, *, closes: bool = False, mark: str | None = None) -> bytes:
+    """Return an answer of retold's own: Anthropic's error envelope, and a header that keeps SDKs from asking again.
+
+    `mark` names the error for retold's own clients.
+    """
     body = strict_json.dumps(
         {"type": "error", "error": {"type": kind, "message": f"retold: {message}"}}, ensure_ascii=True
     ).encode()
     headers = [("content-type", "application/json"), ("x-should-retry", "false"), ("content-length", str(len(body)))]
+    headers += [(REFUSED_HEADER, mark)] if mark is not None else []
     return head_bytes(status, phrase(status), [*headers, *([("connection", "close")] if closes else [])]) + body
 
 

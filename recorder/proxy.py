@@ -62,7 +62,7 @@ class Relay:
         self._streams: Streams | None = None
         self._idle: asyncio.Task[None] | None = None
 
-    async def forward(self, asked: Asked, client: Client, begin: Callable[[Request], Capture]) -> bool:
+    async def forward(self, asked: Asked, client: Client, begin: Callable[[Request], "Capture | Unrecorded"]) -> bool:
         """Send a request on and its answer back, recorded by the Capture that `begin` makes; returns whether both
         connections go on. Raises LogError."""
         await self._wake()
@@ -124,10 +124,26 @@ class Relay:
             self._streams = None
 
 
+class Unrecorded:
+    """Stands for the Capture of an exchange that is passed on without being recorded."""
+
+    status: int | None = None
+    ending: Ending | None = None
+
+    def response(self, status: int, reason: str, headers: Headers) -> None:  # noqa: ARG002 - as a Capture
+        self.status = status
+
+    def data(self, *chunks: bytes) -> None:
+        """Record nothing."""
+
+    def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:  # noqa: ARG002
+        self.ending = ending
+
+
 class _Observer:
     """Reads an answer on the side: head, body and ending for the recording."""
 
-    def __init__(self, asked: Asked, capture: Capture) -> None:
+    def __init__(self, asked: Asked, capture: "Capture | Unrecorded") -> None:
         self._capture = capture
         self._reading = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         # h11 has to know what was asked: that decides whether an answer has a body and whether the connection goes on.

@@ -1,170 +1,34 @@
-"""The tee on httpx2 (and httpx, for older SDKs): what a client receives is recorded as it passes, sync and async.
+"""The tee on httpx2 (and httpx, for older SDKs): record the bytes of a response while the client reads them, sync and async.
 
-The classes `HTTPTransport` and `AsyncHTTPTransport` are patched once per process; what happens to a request is decided by
-the `Interceptor` of the current context, so that nothing changes for clients outside it. Patching the classes keeps
-environment proxies, which a transport of our own would turn off. A tee stamps a frame when the client pulls it, or one
-that came together with it.
+A tee stamps a frame when the client pulls it, or pulls one that arrived together with it. `patching.py` brings requests here.
 
-httpx2 is a fork of httpx with the same names; nothing here imports either before a client does, and which of the two a
-request belongs to is read off the request itself.
+httpx2 is a fork of httpx with the same names. Nothing here imports either before a client does; the type of a request shows
+which of the two it belongs to.
 """
 
 import contextlib
 import functools
-import importlib.util
 import itertools
 import re
 import sys
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 from .capture import Capture
 from .errors import LogError, for_sdk
 from .exchange import Request
-
-Send = Callable[[Any], Any]
-SendAsync = Callable[[Any], Awaitable[Any]]
+from .patching import LIBRARIES, Send, SendAsync
+from .patching import current as current
+from .patching import intercepted as intercepted
 
 __tracebackhide__ = True
 """An error that passes through is shown by pytest as it would be without us."""
-
-LIBRARIES = ("httpx2", "httpx")
 
 MAX_TOGETHER = 64
 """Chunks committed together: more of them would make the first one wait for the work on the others."""
 
 # The end of the chunk before, the size of the next one (not 0, which ends the body), and a byte of it.
 _CHUNK_SIZE = re.compile(rb"\r\n(0{0,8}[1-9a-fA-F][0-9a-fA-F]{0,8})\r\n(?=.)", re.DOTALL)
-
-
-class Interceptor(Protocol):
-    """Decides what becomes of a request: record it, answer it from a recording, or just send it."""
-
-    def handle(self, request: Any, send: Send) -> Any:
-        """The response to a request of a sync client; `send` sends it."""
-
-    async def handle_async(self, request: Any, send: SendAsync) -> Any:
-        """The same for an async client."""
-
-
-_current: ContextVar[Interceptor | None] = ContextVar("retold_interceptor", default=None)
-_everywhere: list[Interceptor] = []
-
-
-def current() -> Interceptor | None:
-    """The interceptor of this context; where it has none, the one that was set for every context, if any."""
-    return _current.get() or (_everywhere[-1] if _everywhere else None)
-
-
-@contextlib.contextmanager
-def intercepted(interceptor: Interceptor, *, everywhere: bool = False) -> Iterator[None]:
-    """Hand every request of this context to `interceptor`; tasks, threads and copied contexts inherit it.
-
-    With `everywhere`, contexts that were made before and have no interceptor of their own are included: test runners keep
-    event loops whose context is older than the test.
-    """
-    install()
-    token = _current.set(interceptor)
-    if everywhere:
-        _everywhere.append(interceptor)
-    try:
-        yield
-    finally:
-        if everywhere:
-            _everywhere.remove(interceptor)
-        # A generator or a fixture may be ended in another context than it began in, which has nothing to take back.
-        with contextlib.suppress(ValueError):
-            _current.reset(token)
-
-
-def install() -> None:
-    """Patch the transport classes of every library that is installed; a second call changes nothing."""
-    _patch_threads()
-    for name in LIBRARIES:
-        if name in sys.modules or importlib.util.find_spec(name) is not None:
-            _patch(importlib.import_module(name))
-
-
-def _patch(library: Any) -> None:
-    _patch_sync(library.HTTPTransport)
-    _patch_async(library.AsyncHTTPTransport)
-    # The SDK's client over aiohttp brings a transport of its own, under a private name.
-    for kind in library.AsyncBaseTransport.__subclasses__():
-        if "aiohttp" in kind.__module__ and "handle_async_request" in vars(kind):
-            _patch_async(kind)
-
-
-def _patch_sync(kind: Any) -> None:
-    send = kind.handle_request
-    if getattr(send, "_retold", False):
-        return
-
-    @functools.wraps(send)
-    def handle_request(self: Any, request: Any) -> Any:
-        interceptor = current()
-        if interceptor is None:
-            return send(self, request)
-        return interceptor.handle(request, functools.partial(send, self))
-
-    handle_request._retold = True  # type: ignore[attr-defined] # a mark of ours on somebody else's function
-    kind.handle_request = handle_request
-
-
-def _patch_async(kind: Any) -> None:
-    send = kind.handle_async_request
-    if getattr(send, "_retold", False):
-        return
-
-    @functools.wraps(send)
-    async def handle_async_request(self: Any, request: Any) -> Any:
-        interceptor = current()
-        if interceptor is None:
-            return await send(self, request)
-        return await interceptor.handle_async(request, functools.partial(send, self))
-
-    handle_async_request._retold = True  # type: ignore[attr-defined]
-    kind.handle_async_request = handle_async_request
-
-
-def _patch_threads() -> None:
-    """Let threads and executors inherit the interceptor of whoever starts them, as tasks and `to_thread` do by themselves.
-
-    A thread that outlives its test keeps that test's interceptor, and so never reaches another test's cassette.
-    """
-    if getattr(threading.Thread.start, "_retold", False):
-        return
-    start: Any = threading.Thread.start
-    submit: Any = ThreadPoolExecutor.submit
-
-    @functools.wraps(start)
-    def start_inheriting(self: threading.Thread) -> None:
-        if (interceptor := _current.get()) is not None:
-            self.run = _inheriting(interceptor, self.run)  # type: ignore[method-assign]
-        start(self)
-
-    @functools.wraps(submit)
-    def submit_inheriting(self: ThreadPoolExecutor, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        # The worker may have been started by somebody else, so it is told for each piece of work.
-        return submit(self, _inheriting(_current.get(), fn), *args, **kwargs)
-
-    start_inheriting._retold = True  # type: ignore[attr-defined]
-    threading.Thread.start = start_inheriting  # type: ignore[method-assign]
-    ThreadPoolExecutor.submit = submit_inheriting  # type: ignore[method-assign, assignment]
-
-
-def _inheriting(interceptor: Interceptor | None, work: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(work)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        token = _current.set(interceptor)
-        try:
-            return work(*args, **kwargs)
-        finally:
-            _current.reset(token)
-
-    return run
 
 
 class Recorder:

@@ -11,7 +11,8 @@ import httpx2
 
 from ..recorder.errors import MissError, for_sdk
 from ..recorder.exchange import Exchange
-from ..recorder.tee import Send, SendAsync, library_of, stream_class, to_request
+from ..recorder.patching import Send, SendAsync
+from ..recorder.tee import library_of, stream_class, to_request
 from .matcher import Matcher
 from .player import head_ns, play, play_async, timeline_of, wait_until, wait_until_async
 from .timing import INSTANT, Timeline, Timing

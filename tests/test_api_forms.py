@@ -279,9 +279,9 @@ def test_the_canary_says_when_the_sdk_sends_elsewhere(monkeypatch: pytest.Monkey
         raise anthropic.APIConnectionError(request=None)  # type: ignore[arg-type]
 
     monkeypatch.setattr(canary, "_checked", set())
-    monkeypatch.setattr(anthropic.resources.Models, "list", elsewhere)
+    monkeypatch.setattr(anthropic.Anthropic, "post", elsewhere)
     with (
-        pytest.raises(retold.RetoldError, match="does not send its requests through httpx2"),
+        pytest.raises(retold.RetoldError, match=r"anthropic .* does not send its requests as this retold expects"),
         retold.use_cassette(tmp_path / "c.yaml"),
     ):
         pass

@@ -205,22 +205,41 @@ def test_a_pool_serves_each_block_that_hands_it_work() -> None:
         assert pool.submit(ask, "last", server.url).result() == "You said last."
 
 
-@pytest.mark.parametrize("mode", ["none", "all"])
-def test_a_thread_from_before_the_block_is_left_alone(mode: str) -> None:
-    """What it asks is not recorded, and it is no miss: it belongs to somebody else."""
-    go, answers = threading.Event(), []
+def from_before(mode: str, url: str) -> tuple[list[str | Exception], retold.UsedCassette]:
+    """Ask in a thread that is older than the block."""
+    go, answers = threading.Event(), list[str | Exception]()
 
     def run() -> None:
         go.wait(20)
-        answers.append(ask("hi", server.url))
+        try:
+            answers.append(ask("hi", url))
+        except retold.RetoldError as error:
+            answers.append(error)
 
+    thread = threading.Thread(target=run)
+    thread.start()
+    with retold.use_cassette(CASSETTE, record_mode=mode) as cassette:
+        go.set()
+        thread.join()
+    return answers, cassette
+
+
+def test_a_thread_from_before_a_recording_block_is_left_alone() -> None:
+    """Its request is sent and not recorded: it belongs to other code."""
     with serve() as server:
-        thread = threading.Thread(target=run)
-        thread.start()
-        with retold.use_cassette(CASSETTE, record_mode=mode) as cassette:
-            go.set()
-            thread.join()
+        answers, cassette = from_before("all", server.url)
     assert (answers, cassette.recorded, cassette.misses, CASSETTE.exists()) == (["You said hi."], 0, [], False)
+
+
+def test_a_thread_from_before_a_block_that_only_replays_is_not_live() -> None:
+    """While the block is open nothing is sent: the cassette answers, and a request that it does not hold is a miss."""
+    with serve() as server:
+        answers, cassette = from_before("none", server.url)
+        assert (len(cassette.misses), server.calls) == (1, 0)
+    assert isinstance(answers[0], retold.MissError)
+    record(CASSETTE)
+    answers, cassette = from_before("none", NOWHERE)
+    assert (answers, cassette.play_count) == (["You said hi."], 1)
 
 
 def test_two_cassettes_in_two_tasks_do_not_mix() -> None:

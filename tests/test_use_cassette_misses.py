@@ -215,15 +215,14 @@ def leak_pool(go: threading.Event, work: Callable[[], Any]) -> Callable[[], Base
 
 @pytest.mark.trap(39)
 @pytest.mark.parametrize("mode", ["none", "all"])
-@pytest.mark.parametrize("leak", [leak_thread, leak_pool])
-def test_a_thread_that_outlives_its_block_never_reaches_the_next_cassette(leak: Any, mode: str, ask: Ask) -> None:
+def test_work_that_outlives_its_block_never_reaches_the_next_cassette(mode: str, ask: Ask) -> None:
     """Neither to read from it nor to write to it, nor the network: it gets a miss that names its own."""
     record(Path("a.yaml"))
     record(Path("b.yaml"))
     before = [Path(name).read_bytes() for name in ("a.yaml", "b.yaml")]
     with serve() as server:
         with retold.use_cassette("a.yaml", record_mode=mode):
-            finish = leak(threading.Event(), lambda: ask("hi", server.url))
+            finish = leak_pool(threading.Event(), lambda: ask("hi", server.url))
         with retold.use_cassette("b.yaml", record_mode=mode) as cassette:
             error = finish()
         assert server.calls == 0
@@ -231,6 +230,31 @@ def test_a_thread_that_outlives_its_block_never_reaches_the_next_cassette(leak: 
     assert re.fullmatch(TOO_LATE, str(error))
     assert (cassette.play_count, cassette.recorded, cassette.misses) == (0, 0, [])
     assert [Path(name).read_bytes() for name in ("a.yaml", "b.yaml")] == before
+
+
+@pytest.mark.trap(39)
+def test_a_thread_that_outlives_its_block_serves_the_next(ask: Ask) -> None:
+    """A worker thread is kept by an application for work of any block; its own, which is closed, never answers."""
+    record(Path("a.yaml"))
+    record(Path("b.yaml"))
+    with serve() as server:
+        with retold.use_cassette("a.yaml") as closed:
+            finish = leak_thread(threading.Event(), lambda: ask("hi", server.url))
+        with retold.use_cassette("b.yaml") as cassette:
+            assert finish() is None
+        assert (closed.play_count, cassette.play_count, server.calls) == (0, 1, 0)
+
+
+def test_a_thread_that_outlives_every_block_is_not_live(ask: Ask) -> None:
+    """With no block open its own refuses, by name."""
+    record(Path("a.yaml"))
+    with serve() as server:
+        with retold.use_cassette("a.yaml"):
+            finish = leak_thread(threading.Event(), lambda: ask("hi", server.url))
+        error = finish()
+        assert server.calls == 0
+    assert isinstance(error, retold.MissError)
+    assert re.fullmatch(TOO_LATE, str(error))
 
 
 def test_a_task_that_outlives_its_block_never_reaches_the_next_cassette() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import retold
 from retold.recorder.exchange import Request
-from tests.clients import ASKING, NOWHERE, Ask, ask, client, prompts_of, record, say, serve
+from tests.clients import ASKING, NOWHERE, Ask, ask, client, prompts_of, record, serve
 from tests.messages_server import MessagesServer
 
 CASSETTE = Path("c.yaml")
@@ -91,7 +91,7 @@ def test_a_blocked_request_of_the_sdk_fails_at_once() -> None:
     with serve() as server, client(server.url) as asking, retold.use_cassette(CASSETTE, block_network=True):
         began = time.monotonic()
         with pytest.raises(retold.BlockedError) as blocked:
-            say(asking, extra_headers={"anthropic-version": anthropic.omit})
+            asking.models.list(extra_headers={"anthropic-version": anthropic.omit, "user-agent": "another"})
         assert time.monotonic() - began < 1
     assert isinstance(blocked.value, anthropic.AnthropicError)
     assert server.requests == []

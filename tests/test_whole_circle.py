@@ -13,7 +13,8 @@ from retold.recorder.capture import Capture
 from retold.recorder.cassette import read_cassette, write_cassette
 from retold.recorder.exchange import Exchange, Response
 from retold.recorder.log import EventLog
-from retold.recorder.tee import Recorder, Send
+from retold.recorder.patching import Send
+from retold.recorder.tee import Recorder
 from retold.recorder.transfer import exchanges_of, import_exchanges
 from retold.replay.matcher import Matcher
 from retold.replay.transport import Replayer

@@ -1,34 +1,41 @@
 """`use_cassette`: record or replay every Anthropic client used inside it, sync or async, whatever its base URL.
 
-Requests are taken at the transport, in the current context only (contextvars; tasks, threads and executors inherit). What is
-recorded goes into the log first, as a run named after the cassette; the cassette is written from that run when the block
-ended well, so a failed test never replaces a good cassette.
+Requests are taken where a client hands them to its transport, in the current context (contextvars; tasks, threads and
+executors inherit). While a cassette only replays, requests of other contexts are not sent either. The recording goes into the
+log first, as a run named after the cassette. The cassette is written from that run if the block ended well, so a failed test
+never replaces a good cassette.
 """
 
 import contextlib
-import functools
-import inspect
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar, overload
 
-from .canary import check_sdk
+from .canary import check_clients
+from .children import pointed_at
+from .decorators import decorated
+from .door import Door
 from .modes import ENVIRONMENT, resolve
 from .no_key import stand_in
 from .recorder.errors import InputError
 from .recorder.exchange import Exchange
+from .recorder.guard import everything, guarded, model_apis
 from .recorder.log import EventLog
-from .recorder.tee import intercepted
+from .recorder.patching import Block
 from .replay.rules import DEFAULT_IGNORE, Predicate, Rules
 from .replay.timing import Timing, parse_duration_ns
 from .settings import BeforeRecord, OnExpired, Settings
 from .used import FaultWarning, UsedCassette
 from .workflow.pricing import price
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 _AGE_DAYS = re.compile(r"(\d+)\s*(d|w)")
 
@@ -107,47 +114,20 @@ class use_cassette:
         )
         self._everywhere = everywhere
         self._used: UsedCassette | None = None
+        self._block: Block | None = None
         self._stack = contextlib.ExitStack()
 
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """As a decorator: each call uses the cassette anew. Without a path it is named after the function.
+    @overload
+    def __call__(self, function: type[T]) -> type[T]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]: ...
+    def __call__(self, function: Any) -> Any:
+        """Decorate a function or a test class: each call uses the cassette anew. Without a path it is named after the function.
 
-        A coroutine function, a generator and an async generator are in the cassette for as long as they run.
+        A coroutine function, a generator, an async generator and a function that returns an awaitable keep their protocol, and
+        use the cassette while they run. In a class, each method whose name begins with `test` is decorated. Raises InputError.
         """
-        path = self._path
-        if path is None:
-            folder = Path(inspect.getfile(function)).parent / "cassettes"
-            path = folder / f"{function.__qualname__.replace('.<locals>', '')}.yaml"
-
-        @functools.wraps(function)
-        async def in_cassette_async(*args: Any, **kwargs: Any) -> Any:
-            with self._again(path):
-                return await function(*args, **kwargs)
-
-        @functools.wraps(function)
-        async def in_cassette_async_generator(*args: Any, **kwargs: Any) -> Any:
-            with self._again(path):
-                async for item in function(*args, **kwargs):
-                    yield item
-
-        @functools.wraps(function)
-        def in_cassette_generator(*args: Any, **kwargs: Any) -> Any:
-            with self._again(path):
-                return (yield from function(*args, **kwargs))
-
-        @functools.wraps(function)
-        def in_cassette(*args: Any, **kwargs: Any) -> Any:
-            with self._again(path):
-                return function(*args, **kwargs)
-
-        for is_kind, wrapper in (
-            (inspect.iscoroutinefunction, in_cassette_async),
-            (inspect.isasyncgenfunction, in_cassette_async_generator),
-            (inspect.isgeneratorfunction, in_cassette_generator),
-        ):
-            if is_kind(function):
-                return wrapper
-        return in_cassette
+        return decorated(function, self._path, self._again)
 
     def _again(self, path: Path) -> "use_cassette":
         """The same use of a cassette once more: a use is for one block."""
@@ -155,17 +135,45 @@ class use_cassette:
         again.__dict__ |= self.__dict__ | {"_path": path, "_used": None, "_stack": contextlib.ExitStack()}
         return again
 
+    @property
+    def block(self) -> Block:
+        """The block that is open, for decorators that leave and enter its context in between."""
+        assert self._block is not None
+        return self._block
+
     def __enter__(self) -> UsedCassette:
         if self._path is None:
             raise InputError("use_cassette() needs a path; only as a decorator it can be named after the function.")
         if self._used is not None:
             raise InputError(f"this use_cassette({str(self._path)!r}) is in use already; make another one.")
-        check_sdk()
+        check_clients()
         self._used = UsedCassette(self._path, self._mode, self._settings)
-        self._stack.enter_context(intercepted(self._used, everywhere=self._everywhere))
-        if self._used.only_replays:
-            self._stack.enter_context(stand_in())
+        self._stack.enter_context(self._in_front(self._used))
         return self._used
+
+    @contextlib.contextmanager
+    def _in_front(self, used: UsedCassette) -> Iterator[None]:
+        """The cassette decides about the requests of this context, of children, and of what nothing else decides about."""
+        door = Door(used)
+        self._block = block = Block(
+            used, only_replays=used.only_replays, everywhere=self._everywhere, covers=used.covers,
+            lead=lambda asked: used.way().lead(asked) if used.covers(asked) or self._settings.block_network else None,
+        )  # fmt: skip
+        used.way = lambda: door.lead
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(pointed_at(door, used))
+            if self._settings.block_network:
+                stack.enter_context(guarded(everything(used.source)))
+            if used.only_replays:
+                stack.enter_context(guarded(model_apis(used.source)))
+                stack.enter_context(stand_in())
+            block.open()
+            block.enter()
+            try:
+                yield
+            finally:
+                block.close()
+                block.leave()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         assert self._used is not None

@@ -42,3 +42,10 @@ def check(mode: str) -> RecordMode:
     from .handlers import nearest, sentence  # pydantic: a tenth of a second of every pytest session
 
     raise InputError(sentence(f"unknown record mode {mode!r}{nearest(mode, MODES)}"))
+
+
+def how_to_record(*, existed: bool) -> str:
+    """Return advice for the reader of a miss, whose cassette existed or not."""
+    ci = " CI=true allows no recording unless one of the two overrides says so." if in_ci() else ""
+    mode, what = ("new_episodes", "what is missing") if existed else ("once", "it")
+    return f'Record {what} with record_mode="{mode}" (pytest: --retold-mode={mode}, elsewhere: {ENVIRONMENT}={mode}).{ci}'

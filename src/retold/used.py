@@ -1,26 +1,30 @@
 """A cassette in use: decides what becomes of each request, and turns what was recorded into the new cassette."""
 
+import os
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from .modes import ENVIRONMENT, RecordMode, in_ci
+from .lead import Lead, blocked
+from .modes import RecordMode, how_to_record, in_ci
 from .recorder.capture import Capture, Place
 from .recorder.cassette import read_cassette, write_cassette
-from .recorder.errors import BlockedError, CassetteError, CassetteMissing, MissError, for_sdk
+from .recorder.errors import CassetteError, CassetteMissing, MissError, for_sdk
 from .recorder.events import Entry, encode
 from .recorder.exchange import Exchange, Request, header
 from .recorder.log import EventLog
 from .recorder.messages import Session
+from .recorder.patching import Send, SendAsync
+from .recorder.recognition import Outgoing, is_api
 from .recorder.redact import Redactor
-from .recorder.tee import Recorder, Send, SendAsync, tee, to_request
+from .recorder.tee import Recorder, tee, to_request
 from .recorder.transfer import exchanges_of, results_in
 from .recorder.writer import RunWriter
 from .replay.drift import drift_between
@@ -61,6 +65,8 @@ class UsedCassette:
         self._settings = settings
         self._redactor = Redactor(extra=settings.redact)
         self._closed = False
+        self._pid = os.getpid()
+        self.way: Callable[[], Lead] = partial(self.lead, "", "")
         self._existed, recorded = self._load()
         self.exchanges: tuple[Exchange, ...] = recorded
         self.profile: Profile = settings.rules.profile
@@ -147,6 +153,8 @@ class UsedCassette:
 
     def handle(self, request: Any, send: Send) -> Any:
         """Play, record or pass on a request of a sync client. Raises MissError, BlockedError, LogError."""
+        if self._pid != os.getpid():
+            return self.way().handle(request, send)
         request.read()
         match self._decide(request):
             case "pass":
@@ -157,6 +165,8 @@ class UsedCassette:
 
     async def handle_async(self, request: Any, send: SendAsync) -> Any:
         """The same for an async client."""
+        if self._pid != os.getpid():
+            return await self.way().handle_async(request, send)
         await request.aread()
         match self._decide(request):
             case "pass":
@@ -167,11 +177,20 @@ class UsedCassette:
 
     def _decide(self, request: Any) -> Telling | Literal["pass", "record"]:
         """Play, record, or pass through. Raises MissError, BlockedError."""
-        if not self._is_ours(request):
+        asked = Outgoing(request.method, str(request.url), request.headers, request.content)
+        if not self.covers(asked):
             if self._settings.block_network:
-                raise _blocked(request)
+                raise blocked(asked)
             return "pass"
         return self.decide(to_request(request))
+
+    def covers(self, asked: Outgoing) -> bool:
+        """Whether a request is one to record or play: of the Anthropic API, or to one of the further hosts."""
+        return is_api(asked) or any(fnmatch(asked.host, pattern) for pattern in self._settings.hosts)
+
+    def lead(self, url: str, token: str) -> Lead:
+        """The way to this cassette for other processes, by the door at `url`."""
+        return Lead(url, token, self.source, self._settings.hosts, self._settings.block_network, self.only_replays)
 
     def decide(self, request: Request) -> Telling | Literal["pass", "record"]:
         """What becomes of a request of the API: what answers it, or what to do with it. Raises MissError."""
@@ -201,7 +220,8 @@ class UsedCassette:
             if (struck := self._matcher.alike(asked, self._struck)) is not None:
                 self.play_count += 1
                 return Telling(whole(struck), self._settings.timing)
-            text = f"{miss}\n{self._hint()}" if self._existed else f"no cassette at {self.source}.\n{self._hint()}"
+            hint = self._settings.hint or how_to_record(existed=self._existed)
+            text = f"{miss}\n{hint}" if self._existed else f"no cassette at {self.source}.\n{hint}"
             self.misses.append(text)
             raise for_sdk(MissError(text)) from None
 
@@ -213,20 +233,6 @@ class UsedCassette:
             self._matcher.put_back(exchange)
             self._struck.append(exchange)
         return telling
-
-    def _hint(self) -> str:
-        """How to record, for whoever reads a miss."""
-        if self._settings.hint is not None:
-            return self._settings.hint
-        ci = " CI=true allows no recording unless one of the two overrides says so." if in_ci() else ""
-        mode, what = ("new_episodes", "what is missing") if self._existed else ("once", "it")
-        return f'Record {what} with record_mode="{mode}" (pytest: --retold-mode={mode}, elsewhere: {ENVIRONMENT}={mode}).{ci}'
-
-    def _is_ours(self, request: Any) -> bool:
-        """The Anthropic API, told by its host or by the version header that every client of it sends; or a further host."""
-        host = urlsplit(str(request.url)).hostname or ""
-        ours = host == "anthropic.com" or host.endswith(".anthropic.com") or "anthropic-version" in request.headers
-        return ours or any(fnmatch(host, pattern) for pattern in self._settings.hosts)
 
     def _filtered(self, request: Request) -> Request | None:
         return request if self._settings.before_record is None else self._settings.before_record(request)
@@ -351,8 +357,11 @@ class UsedCassette:
             warnings.warn(f'{what}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=5)
 
     def close(self, *, kept: bool, error: BaseException | None = None) -> None:
-        """End the use, as failed where there is an error; what was recorded becomes the cassette if it is to be kept."""
-        if self._closed:
+        """End the use, as failed where there is an error; what was recorded becomes the cassette if it is to be kept.
+
+        A forked child leaves the recording to the process that began it.
+        """
+        if self._closed or self._pid != os.getpid():
             return
         self._closed = True
         if self._writer is not None and self._log is not None:
@@ -388,8 +397,3 @@ class UsedCassette:
         if self.drift:
             text = f"{self.source}: the API answers otherwise than recorded:\n" + "\n".join(f"  {line}" for line in self.drift)
             warnings.warn(text, DriftWarning, stacklevel=4)
-
-
-def _blocked(request: Any) -> BlockedError:
-    where = f"{request.method} {request.url.copy_with(query=None)}"
-    return for_sdk(BlockedError(f"{where} was refused: block_network is set and no recording covers it."))

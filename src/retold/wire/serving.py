@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from ..recorder import strict_json
 from ..recorder.errors import MissError, RetoldError
 from ..recorder.http1 import Asked, Client, head_bytes, refusal
-from ..recorder.proxy import THREADED_BYTES, Relay, to_request
+from ..recorder.proxy import THREADED_BYTES, Relay, Unrecorded, to_request
 from ..recorder.upstream import Upstream
 from ..replay.faults import Telling
 from ..replay.order import Order, order_of
@@ -59,9 +59,9 @@ class Serving:
         if self.note is not None:
             self.note(text)
 
-    def answerer(self) -> "_Connection":
+    def answerer(self) -> "Connection":
         """Answers the requests of one connection."""
-        return _Connection(self)
+        return Connection(self)
 
     def use_of(self, asked: Asked) -> tuple[UsedCassette, Asked]:
         """The cassette that a request names, and the request without its name. Raises MissError."""
@@ -94,7 +94,7 @@ class Serving:
         return head_bytes(200, "OK", [("content-type", "application/json"), ("content-length", str(len(body)))]) + body
 
 
-class _Connection:
+class Connection:
     """Answers the requests of one client's connection."""
 
     def __init__(self, serving: Serving) -> None:
@@ -116,10 +116,12 @@ class _Connection:
             match await self._decide(use, asked):
                 case Telling() as told:
                     return await retell(*told, asked, client, serving.orders.get(id(use)))
+                case "pass":
+                    return await self._relay.forward(asked, client, lambda _: Unrecorded())
             return await self._relay.forward(asked, client, use.begin)
         except MissError as miss:
             serving.tell(f"retold: {miss}")
-            client.write(refusal(MISS_STATUS, "invalid_request_error", str(miss)))
+            client.write(refusal(MISS_STATUS, "invalid_request_error", str(miss), mark="miss"))
             return asked.keeps_alive
         except RetoldError as error:  # nothing reaches a client that is not in the log
             serving.tell(f"retold: {error}")

@@ -17,8 +17,9 @@ from ..recorder.capture import Capture, Place
 from ..recorder.errors import InputError
 from ..recorder.exchange import Request
 from ..recorder.messages import Session
+from ..recorder.patching import intercepted
 from ..recorder.redact import MIN_SECRET_CHARS, Redactor
-from ..recorder.tee import Recorder, intercepted
+from ..recorder.tee import Recorder
 from ..recorder.writer import RunWriter
 from .agent import Reply, reply_of
 from .pricing import price

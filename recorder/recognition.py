@@ -1,0 +1,79 @@
+"""Recognise a request of the Anthropic API by its host, headers, path or body.
+
+Clients reach the API through gateways, Bedrock and Vertex, so the host alone does not identify it. A request belongs to the
+API in any of these cases:
+
+1. The host is anthropic.com or a subdomain.
+2. A header `anthropic-version` or `anthropic-beta` is present, or the body is JSON with `anthropic_version`.
+3. The user agent is that of an Anthropic SDK (`Anthropic/Python …`, `AsyncAnthropicBedrock/Python …`).
+4. The path is `/v1/messages` or below, and a header of an SDK (`x-stainless-…`) or of the API (`x-api-key`) is present.
+5. The path is a Bedrock or Vertex path of a Claude model, as the SDK's clients build it.
+"""
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+MODEL_HOSTS = (
+    "anthropic.com", "*.anthropic.com", "bedrock-runtime*.amazonaws.com", "bedrock-runtime*.amazonaws.com.cn",
+    "*aiplatform.googleapis.com", "*.services.ai.azure.com",
+)  # fmt: skip
+"""Hosts that serve Claude models, as patterns. A client that retold does not patch must not reach them during a replay."""
+
+BASE_URL_VARIABLES = (
+    "ANTHROPIC_BASE_URL", "ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL", "ANTHROPIC_FOUNDRY_BASE_URL",
+    "ANTHROPIC_AWS_BASE_URL",
+)  # fmt: skip
+"""Environment variables from which SDK clients and Claude Code take the API's address."""
+
+REFUSED_HEADER = "x-retold-refused"
+"""The header that names the error in a refusal by one of retold's servers: `miss`."""
+
+_SDK_AGENT = re.compile(r"(Async)?Anthropic\w*/", re.ASCII)
+_MESSAGES_PATH = re.compile(r"/v1/(messages|complete)(/|$)")
+_BEDROCK_PATH = re.compile(r"/model/[^/]+/(invoke|converse)(-with-response-stream|-stream)?$")
+_VERTEX_PATH = re.compile(r"/publishers/anthropic/models/[^/]+:(raw|streamRaw)Predict$")
+
+
+class Outgoing(NamedTuple):
+    """A request before it is sent. `headers` finds names in any case; `body` is None if it is not in memory."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{self.method} {parts.scheme}://{host}{parts.path}"
+
+    @property
+    def host(self) -> str:
+        """The host, lower case, without its port."""
+        return urlsplit(self.url).hostname or ""
+
+
+def is_api(asked: Outgoing) -> bool:
+    """Return whether a request belongs to the Anthropic API, whatever host it goes to."""
+    headers = asked.headers
+    if "anthropic-version" in headers or "anthropic-beta" in headers:
+        return True
+    host = asked.host
+    if host == "anthropic.com" or host.endswith(".anthropic.com"):
+        return True
+    if _SDK_AGENT.match(headers.get("user-agent") or ""):
+        return True
+    path = unquote(urlsplit(asked.url).path)
+    if _MESSAGES_PATH.search(path):
+        return any(name in headers for name in ("x-stainless-lang", "x-api-key"))
+    if _VERTEX_PATH.search(path) or _BEDROCK_PATH.search(path):
+        return True
+    return asked.body is not None and b'"anthropic_version"' in asked.body[-65536:] + asked.body[:65536]
+
+
+def is_model_host(host: str) -> bool:
+    """Return whether a host is known to serve Claude models."""
+    return any(fnmatch(host.lower().rstrip("."), pattern) for pattern in MODEL_HOSTS)

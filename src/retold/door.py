@@ -1,0 +1,60 @@
+"""The door of a block: a server on this machine that answers from the cassette in use, for what cannot be answered in process.
+
+Children of the process are pointed at it, and so are sessions of aiohttp. It listens from the first such use until the block
+ends; only then is the server imported (`doorman.py`).
+"""
+
+import os
+import secrets
+import threading
+from typing import TYPE_CHECKING
+
+from .lead import Lead
+
+if TYPE_CHECKING:
+    from .doorman import Doorman
+    from .used import UsedCassette
+
+
+class Door:
+    """The door of a cassette in use. `url` opens it; the end of the `with` block closes it."""
+
+    def __init__(self, used: "UsedCassette") -> None:
+        self._used = used
+        self._token = secrets.token_hex(16)
+        self._lock = threading.Lock()
+        self._doorman: Doorman | None = None
+        self._pid = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"<Door of {self._used.source} {'closed' if self._doorman is None else self._doorman.url}>"
+
+    def __enter__(self) -> "Door":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            if self._doorman is not None and self._pid == os.getpid():
+                self._doorman.stop()
+            self._doorman = None
+
+    @property
+    def url(self) -> str:
+        """The door's address. Opens it if it is closed. Raises OSError."""
+        with self._lock:
+            if self._doorman is None:
+                from .doorman import Doorman
+
+                self._doorman = Doorman(self._used, self._token)
+            return self._doorman.url
+
+    @property
+    def lead(self) -> Lead:
+        """The way to this door. Opens it. Raises OSError."""
+        return self._used.lead(self.url, self._token)
+
+    def forget(self) -> None:
+        """In a forked child: let go of the parent's listening socket, and of a lock that another thread may have held."""
+        self._lock = threading.Lock()
+        if self._doorman is not None:
+            self._doorman.forget()
