@@ -1,16 +1,16 @@
 """What the events of a run add up to: runs, messages, tokens, costs, errors, times; by model, day, workflow, step and tool.
 
-An account is one line: a dimension (`model`), a key in it (`claude-…`), a day (UTC) and a mode of run. What adds up is kept as
+An account is one line: a dimension (`model`), a key in it (`claude-…`), a local day and a mode of run. What adds up is kept as
 sums; times are kept as counts of buckets, each 2 % wider than the one before, so that percentiles of any lines together are
 right within 1 %. A cost that is not known is not 0: such exchanges are counted as unpriced.
 """
 
-import functools
 import math
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any
 
 DIMENSIONS = ("model", "day", "workflow", "step", "tool")
@@ -30,6 +30,9 @@ _WIDTH = math.log(1.02)
 
 Key = tuple[str, str, str]
 """(dimension, key, day)"""
+
+Counted = Callable[[str], bool]
+"""Whether a message of this identity was counted in another run."""
 
 
 @dataclass(slots=True)
@@ -57,16 +60,27 @@ def percentile(buckets: Counter[int], share: float) -> float | None:
 
 
 def day_of(wall_ns: int) -> str:
-    """The day, in UTC, of nanoseconds since the epoch."""
-    return _day(wall_ns // _DAY_NS)
+    """Return the local day of nanoseconds since the epoch: days begin when they begin in `ls` and in `--since today`."""
+    return time.strftime("%Y-%m-%d", time.localtime(wall_ns // 1_000_000_000))
 
 
-_DAY_NS = 86_400_000_000_000
+def zone() -> str:
+    """Return a text that differs between time zones with different days: their names and their offsets over the years."""
+    offsets = [time.localtime(year * 31_556_952 + half * 15_778_476).tm_gmtoff for year in range(68) for half in (0, 1)]
+    return f"{'/'.join(time.tzname)} {sha256(str(offsets).encode()).hexdigest()[:16]}"
 
 
-@functools.lru_cache(maxsize=1000)
-def _day(days: int) -> str:
-    return datetime.fromtimestamp(days * 86_400, UTC).strftime("%Y-%m-%d")
+def identities(data: dict[str, Any]) -> list[str]:
+    """Return the names by which a message is known again in another file: those of its answer, and of its line.
+
+    A transcript is imported again when it has grown, and a session that goes on in another file begins with a copy of the
+    first. An answer has a message id and the id of its request; the id alone may be made up by a proxy.
+    """
+    inner = data.get("message")
+    ids = (inner.get("id") if isinstance(inner, dict) else None, data.get("requestId") or data.get("request_id"))
+    answer = [f"answer {ids[0]} {ids[1]}"] if all(isinstance(each, str) and each for each in ids) else []
+    line = data.get("uuid")
+    return answer + ([f"line {line}"] if isinstance(line, str) and line else [])
 
 
 def _measure(buckets: Counter[int], duration_ns: int) -> None:
@@ -82,6 +96,7 @@ class RunAccount:
     name: str
     started_ns: int
     first_ns: Callable[[int, int], int | None]
+    counted: Counted = lambda _: False
     booked: dict[Key, Account] = field(default_factory=dict)
     keys: dict[str, dict[str, None]] = field(default_factory=dict)
     cost_usd: float | None = None
@@ -122,7 +137,11 @@ class RunAccount:
         model = inner.get("model")
         if isinstance(model, str) and model:
             keys["model"] = model
-        for line in self._lines(keys, wall_ns):
+        lines = self._lines(keys, wall_ns)
+        counted = [self.counted(identity) for identity in identities(data)]
+        if exchange is None and any(counted):
+            return
+        for line in lines:
             line.sums["messages"] += 1
         if exchange is None and data.get("type") == "assistant" and isinstance(inner.get("usage"), dict) and model:
             self.turns[str(inner.get("id"))] = (str(model), step, wall_ns, inner["usage"])

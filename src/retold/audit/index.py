@@ -21,10 +21,10 @@ from ..recorder import store, strict_json
 from ..recorder.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.errors import LogError
 from ..recorder.log import EventLog
-from .accounts import SUMS, Account, Key, RunAccount
-from .texts import Text, text_of_message, text_of_request
+from .accounts import SUMS, Account, Key, RunAccount, zone
+from .texts import Text, storable, text_of_message, text_of_request
 
-VERSION = 1
+VERSION = 2
 BATCH = 4000
 """Events a transaction: long enough for FTS5 to write long segments, short enough to show progress."""
 
@@ -38,13 +38,14 @@ _SCHEMA = f"""
 CREATE TABLE state (name TEXT PRIMARY KEY, value);
 CREATE TABLE pending (id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL);
 CREATE VIRTUAL TABLE texts USING fts5(text, {", ".join(FACETS)}, seq UNINDEXED);
+CREATE TABLE counted (identity TEXT PRIMARY KEY, run TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE run_facts (run TEXT PRIMARY KEY, cost_usd REAL, errors INTEGER NOT NULL, keys TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE accounts (
     dimension TEXT, key TEXT, day TEXT, mode TEXT, {", ".join(f"{name} NOT NULL" for name in SUMS)}, first TEXT, took TEXT,
     PRIMARY KEY (dimension, day, key, mode)
 ) WITHOUT ROWID;
 """
-_TABLES = ("state", "pending", "texts", "run_facts", "accounts")
+_TABLES = ("state", "pending", "texts", "counted", "run_facts", "accounts")
 
 _IN = "'run.started', 'message', 'exchange.started', 'exchange.ended', 'run.ended'"
 
@@ -151,6 +152,8 @@ def _is_current(connection: sqlite3.Connection) -> bool:
         return False
     state = dict(connection.execute("SELECT name, value FROM state").fetchall())
     (chain,) = connection.execute("SELECT chain FROM log.ledger WHERE n = ?", (state["n"],)).fetchone() or (None,)
+    if state["zone"] != zone():  # days are local
+        return False
     return state["chain"] in (chain, b"" if state["n"] == 0 else None) and state["erasures"] == _erasures(connection)
 
 
@@ -187,7 +190,7 @@ def _create(connection: sqlite3.Connection, erasures: int | None) -> None:
         return
     for statement in filter(str.strip, _SCHEMA.split(";\n")):
         connection.execute(statement)
-    state = {"seen": 0, "n": 0, "chain": b"", "erasures": erasures}
+    state = {"seen": 0, "n": 0, "chain": b"", "erasures": erasures, "zone": zone()}
     connection.executemany("INSERT INTO state VALUES (?, ?)", state.items())
     connection.execute(f"PRAGMA main.user_version = {VERSION}")
 
@@ -257,7 +260,7 @@ class _Run:
         line = connection.execute("SELECT name, mode, started_ns FROM log.runs WHERE id = ? AND run = ?", (id_, run)).fetchone()
         self.gone = line is None
         name, self.mode, started_ns = line or ("", "", 0)
-        self.account = RunAccount(name, started_ns, self._first_ns)
+        self.account = RunAccount(name, started_ns, self._first_ns, self._counted)
         self.texts: list[tuple[int, Text, str, int]] = []
 
     @classmethod
@@ -303,6 +306,14 @@ class _Run:
         if text is not None:
             self.texts.append((wall_ns // 1000, text, step, seq))
 
+    def _counted(self, identity: str) -> bool:
+        """Whether a message was counted in another run; else it is counted in this one. A mock run has those that it retells."""
+        if self.mode not in ("live", "import"):
+            return False
+        self.connection.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (identity, self.run))
+        (run,) = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
+        return bool(run != self.run)
+
     def _first_ns(self, exchange: int, ended: int) -> int | None:
         """When the first piece with content came: a delta of a stream, the body of anything else."""
         query = (
@@ -318,7 +329,7 @@ class _Run:
         for wall_us, text, step, seq in self.texts:
             # Several events may share a microsecond: the next free number keeps their order.
             id_ = self.last_id + 1 if wall_us <= self.last_id < wall_us + 1_000_000 else wall_us
-            values = (_storable(text.text), self.run, step, text.type, text.tool, text.model, seq)
+            values = (storable(text.text), self.run, step, text.type, text.tool, text.model, seq)
             while True:
                 try:
                     self.connection.execute(insert, (id_, *values))
@@ -372,12 +383,3 @@ def _json(payload: str | bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _storable(text: str) -> str:
-    """Half a surrogate pair, which JSON can escape and UTF-8 cannot hold, as the mark for what is no character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text

@@ -1,21 +1,25 @@
 """Full-text search over everything that was said: newest first, page by page, narrowed by run, step, type, tool, model, time.
 
-The query language is that of FTS5 where it means something: words, "a phrase", beginn*, AND, OR, NOT, parentheses. Whatever
-else a person types (claude-3, a/path, it's) is looked for as it stands. Hits are never ranked: to rank a common word FTS5
-must look at every row that has it.
+The query language is that of FTS5 where it is one: words, "a phrase", beginn*, AND, OR, NOT, parentheses. Any other text
+(claude-3, a/path, it's, foo.bar() is looked for as it is typed; a search of signs alone (=>) reads every text. Hits are never
+ranked: to rank a common word FTS5 must look at every row that has it.
 """
 
 import re
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ..recorder.errors import InputError
+from .texts import readable, storable
 
 MARKS = "\x02", "\x03"
 """Stand around what was found, in the text that the index gives back."""
 
-_TOKEN = re.compile(r'"((?:[^"]|"")*)"(\s*\*)?|([()])|([^\s()"]+)')
+_TOKEN = re.compile(r'"((?:[^"]|"")*)"(\s*\*)?(?![^\s()])|([()])|([^\s()]+(?:\([^\s()]*\)?[^\s()]*)*)')
+"""A phrase with or without a star, a parenthesis, or a word, which may hold parentheses of its own: `foo.bar(baz)`."""
+
 _PLAIN = re.compile(r"[\w\u0080-\U0010ffff]+\*?")
 _OPERATORS = ("AND", "OR", "NOT")
 
@@ -63,62 +67,103 @@ def search(
     index: sqlite3.Connection, query: str, narrowed: Narrowed = Narrowed(), *, limit: int = 20, oldest: bool = False
 ) -> Iterator[Hit]:
     """Hits in an open index (index.opened), newest first or oldest first. Raises InputError for a query that says nothing."""
-    match = f"{{text}} : ({to_fts(query)})"
+    words = to_fts(query)
+    terms = [] if words is None else [f"{{text}} : ({words})"]
     for column in ("run", "step", "type", "tool", "model"):
         value = getattr(narrowed, column)
         if value is not None:
-            match += f" AND {column} : {_quoted(value)}"
+            terms.append(f"{column} : {_quoted(value)}")
     low = 0 if narrowed.since_ns is None else narrowed.since_ns // 1000
     high = 2**62 if narrowed.until_ns is None else narrowed.until_ns // 1000
     high = high if narrowed.before is None else min(high, narrowed.before)
+    conditions = ["t.rowid >= ?", "t.rowid < ?"]
+    values: list[Any] = [low, high]
+    if terms:
+        conditions.append("texts MATCH ?")
+        values.append(" AND ".join(terms))
+    if words is None:  # signs alone, which are no words of the index: every text is read
+        conditions.append("instr(t.text, ?)")
+        values.append(signs := storable(query.strip().strip('"')))
+    shown = "t.text" if words is None else "highlight(texts, 0, ?, ?)"
     statement = (
         "SELECT t.rowid, t.run, ifnull((SELECT name FROM log.runs r WHERE r.run = t.run), ''), t.seq, t.step, t.type, t.tool, "
-        "t.model, highlight(texts, 0, ?, ?) FROM texts t "
-        f"WHERE texts MATCH ? AND t.rowid >= ? AND t.rowid < ? ORDER BY t.rowid {'ASC' if oldest else 'DESC'}"
+        f"t.model, {shown} FROM texts t WHERE {' AND '.join(conditions)} ORDER BY t.rowid {'ASC' if oldest else 'DESC'}"
     )
-    try:
-        rows = index.execute(statement, (*MARKS, match, low, high))
-        for row in rows:
-            hit = _hit(row)
-            # The index compares words, so that `Read` also finds `mcp read`; the column says what it is.
-            if all(_fits(getattr(narrowed, column), getattr(hit, column)) for column in ("run", "step", "tool", "model")):
-                yield hit
-                limit -= 1
-                if limit == 0:
-                    return
-    except sqlite3.OperationalError as error:
-        if "fts5" not in str(error) and "unterminated" not in str(error):
-            raise
-        raise InputError(
-            f'cannot read the search {query!r}: an operator lacks a word, or a parenthesis its other one. Words, "a phrase", '
-            "beginn*, AND, OR, NOT (between words) and parentheses can be used; put an operator in quotes to look for it."
-        ) from error
+    for row in index.execute(statement, (*(() if words is None else MARKS), *values)):
+        marked = row[-1] if words is not None else row[-1].replace(signs, signs.join(MARKS))
+        hit = _hit((*row[:-1], marked))
+        # The index compares words, so that `Read` also finds `mcp read`; the column says what it is.
+        if all(_fits(getattr(narrowed, column), getattr(hit, column)) for column in ("run", "step", "tool", "model")):
+            yield hit
+            limit -= 1
+            if limit == 0:
+                return
 
 
-def to_fts(query: str) -> str:
-    """A person's search as FTS5 reads it. Raises InputError."""
-    parts: list[str] = []
-    rest = 0
-    for token in _TOKEN.finditer(query):
-        if query[rest : token.start()].strip():
-            break
-        rest = token.end()
-        phrase, star, parenthesis, word = token.groups()
-        if phrase is not None:
-            parts.append(f'"{phrase}"' + ("*" if star else ""))
-        elif parenthesis:
-            parts.append(parenthesis)
-        elif word in _OPERATORS or (_PLAIN.fullmatch(word) and word.rstrip("*") != "NEAR"):
-            parts.append(word)
-        else:
-            parts.append(_quoted(word.removesuffix("*")) + ("*" if word.endswith("*") else ""))
-    if query[rest:].strip():
-        raise InputError(
-            f'cannot read the search {query!r}: a quotation mark lacks its other one. A phrase is written "like this".'
-        )
-    if not any(re.search(r"\w", part) for part in parts if part not in _OPERATORS):
-        raise InputError(f"the search {query!r} has no word to look for.")
-    return " ".join(parts)
+def to_fts(query: str) -> str | None:
+    """Return a person's search as FTS5 reads it, or None if it holds no word, only signs. Raises InputError for a blank one.
+
+    A search that is no expression (an operator without a word, a parenthesis without its other one) is a list of words.
+    """
+    if not query.strip().strip('"').strip():
+        raise InputError(f"the search {query!r} is empty.")
+    parser = _Parser(list(_TOKEN.finditer(query)))
+    found = parser.expression()
+    if parser.rest:
+        words = [_word(each, each.removesuffix("*") != each) for each in query.replace('"', " ").split()]
+        found = " AND ".join(filter(None, words))
+    return found or None
+
+
+class _Parser:
+    """Reads `expression = group {(AND | OR | NOT) group}`, where a group is words side by side; `rest` is what is left."""
+
+    def __init__(self, tokens: list[re.Match[str]]) -> None:
+        self.rest = tokens
+        self._depth = 0
+
+    def expression(self) -> str:
+        """Return what could be read, in the language of FTS5; operators whose side holds no word are left out."""
+        found = self._group() if self._can_begin(0) else ""
+        while found and self.rest and (operator := self.rest[0][0]) in _OPERATORS and self._can_begin(1):
+            del self.rest[0]
+            other = self._group()
+            found = f"{found} {operator} {other}" if other else found
+        return found
+
+    def _can_begin(self, at: int) -> bool:
+        """Whether a group can begin with a token: it is neither an operator nor a closing parenthesis."""
+        return at < len(self.rest) and self.rest[at][0] not in (*_OPERATORS, ")")
+
+    def _group(self) -> str:
+        parts: list[str] = []
+        while self._can_begin(0):
+            token = self.rest[0]
+            phrase, star, parenthesis, word = token.groups()
+            if parenthesis:
+                before = self.rest
+                self.rest = before[1:]
+                inner = self.expression()
+                if not self.rest or self.rest[0][0] != ")":
+                    self.rest = before
+                    break
+                parts.append(f"({inner})" if inner else "")
+            else:
+                parts.append(
+                    _word(phrase.replace('""', '"'), bool(star)) if phrase is not None else _word(word, word.endswith("*"))
+                )
+            del self.rest[0]
+        words = list(filter(None, parts))
+        return words[0] if len(words) == 1 else f"({' AND '.join(words)})" if words else ""
+
+
+def _word(text: str, is_beginning: bool) -> str:
+    """A word or a phrase as FTS5 reads it, empty if the tokenizer would find nothing in it."""
+    text = storable(text.rstrip("*") if is_beginning else text)
+    if not any(character.isalnum() or "\ue000" <= character <= "\uf8ff" for character in text):
+        return ""
+    plain = _PLAIN.fullmatch(text) and text not in (*_OPERATORS, "NEAR")
+    return (text if plain else _quoted(text)) + ("*" if is_beginning else "")
 
 
 def _quoted(text: str) -> str:
@@ -146,7 +191,7 @@ def _lines(marked: str) -> Iterator[Line]:
                 found.append((max(start, 0), len(text)))
                 inside = False
             else:
-                text += piece
+                text += readable(piece)
         if inside:
             found.append((max(start, 0), len(text)))
         yield Line(number, text, tuple(found))

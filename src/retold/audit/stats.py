@@ -44,7 +44,7 @@ def stats(
 ) -> list[Line]:
     """Lines by one dimension of accounts.DIMENSIONS, or by one and `day`, in the order of their keys.
 
-    Mock runs retell what was counted when it was recorded: they are left out unless `modes` names them. Days are in UTC and
+    Mock runs retell what was counted when it was recorded: they are left out unless `modes` names them. Days are local and
     both ends belong to the span. A run counts once for each key, on the day it began.
     """
     dimension = next((each for each in by if each != "day"), "day")

@@ -5,6 +5,7 @@ stands beside them.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -114,3 +115,41 @@ def strings(value: Any) -> Iterator[str]:
             yield from strings(item)
     elif value is not None and not isinstance(value, bool):
         yield str(value)
+
+
+# How a text is stored in the index, and back
+
+_ESCAPE = "\x01"
+_BREAK = _ESCAPE + "\x08"
+"""Separates characters of scripts that write no spaces, so that the tokenizer makes a word of each."""
+
+_RESERVED = re.compile("[\x00-\x03]")
+_STORED = re.compile(f"{_ESCAPE}([\x04-\x08])")
+_WITHOUT_SPACES = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\uff66-\uffdc\U0001aff0-\U0001b16f\U00020000-\U0003ffff]+"
+)
+"""Thai, Lao, Burmese, Khmer, Hangul, kana and Chinese characters. Korean has spaces, but its particles join the word."""
+
+
+def storable(text: str) -> str:
+    """Return a text as the index stores it, `readable` being the inverse.
+
+    1. Between characters of scripts without spaces stands a separator, so that a word of them is found as a phrase.
+    2. NUL, at which FTS5 stops, and the characters that mark a hit are escaped.
+    3. Half a surrogate pair, which JSON can escape and UTF-8 cannot hold, becomes `?`.
+    """
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()
+    if _RESERVED.search(text):
+        text = _RESERVED.sub(lambda found: _ESCAPE + chr(ord(found[0]) + 4), text)
+    if not text.isascii():
+        text = _WITHOUT_SPACES.sub(lambda found: _BREAK + _BREAK.join(found[0]) + _BREAK, text)
+    return text
+
+
+def readable(stored: str) -> str:
+    """Return the text that `storable` was given."""
+    if _ESCAPE not in stored:
+        return stored
+    return _STORED.sub(lambda found: "" if found[0] == _BREAK else chr(ord(found[1]) - 4), stored)

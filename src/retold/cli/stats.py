@@ -15,9 +15,7 @@ def stats(
     by: Annotated[
         str, typer.Option("--by", help="model, day, workflow, step or tool; or one of them and day: model,day.")
     ] = "model",
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="From the (UTC) day of 7d (ago), today, a date.")
-    ] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="From the day of 7d (ago), today, a date.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="To the day of it, that day included.")] = None,
     mode: Annotated[
         str | None, typer.Option("--mode", help="Only runs of this mode: live, import or mock.", show_default="live and import")

@@ -1,12 +1,12 @@
 """What the validator found, in the words of a workflow: place, what is wrong, the nearest thing that would be right."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from pydantic_core import ErrorDetails
 
 from ..handlers import nearest
-from ..recorder import strict_json
 from . import schema, step_types
 from .source import Source, YamlPath
 
@@ -104,7 +104,7 @@ def _what(at: YamlPath) -> str:
 def _shown(value: Any) -> str:
     if value is None:
         return "empty"
-    text = repr(value) if isinstance(value, str) else strict_json.dumps(value, default=str)
+    text = repr(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + "…"
 
 
