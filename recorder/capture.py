@@ -4,13 +4,13 @@ The order of writing is the promise: everything that a chunk completes (frames, 
 committed in one transaction before the chunk is handed on. An ending is written once, whatever fires first.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from .clock import wall_ns
 from .encodings import MAX_DECODED_BYTES, decoder_for
 from .events import OWN_SEQ, Ending, Entry, encode
 from .exchange import (
@@ -108,7 +108,7 @@ class Capture:
             "attempt": place.attempt,
             "stamped": place.stamped,
             "variables": place.variables,
-            "recorded_at": recorded_at or timestamp(time.time_ns()),
+            "recorded_at": recorded_at or timestamp(wall_ns()),
         }, exchange=OWN_SEQ)  # fmt: skip
         self.exchange = started.seq
         self.started_ns = started.t_ns

@@ -20,10 +20,10 @@ there but damaged is an error and is never overwritten.
 """
 
 import base64
+import io
 import json
 import os
 import re
-import tempfile
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,6 +51,7 @@ from .events import ENDINGS, Ending
 from .exchange import Exchange, Failure, Headers, Request, Response, has_frames
 from .files import read_regular
 from .mistaken import near, unreadable
+from .writable import replacing
 
 FORMAT = 1
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
@@ -265,30 +266,23 @@ def _has_astral(value: Any) -> bool:
 
 
 def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) -> int:
-    """Write a cassette, all or nothing: a new file takes the old one's place only when it is whole. Raises CassetteError.
+    """Write a cassette, whole or not at all, and return how many exchanges it holds. Raises CassetteError.
 
-    Returns how many exchanges it holds.
+    A symbolic link stays one, and the file that it points to is replaced; a file that is there keeps its mode.
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                if path.suffix == ".json":
-                    entries = [_to_entry(exchange) for exchange in exchanges]
-                    file.write(strict_json.dumps(_for_json({**_HEAD, "interactions": entries}), indent=1))
-                    count = len(entries)
-                    file.write("\n")
-                else:
-                    count = to_yaml(exchanges, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with replacing(path) as data:
+            file = io.TextIOWrapper(data, encoding="utf-8", newline="")
+            if path.suffix == ".json":
+                entries = [_to_entry(exchange) for exchange in exchanges]
+                file.write(strict_json.dumps(_for_json({**_HEAD, "interactions": entries}), indent=1))
+                count = len(entries)
+                file.write("\n")
+            else:
+                count = to_yaml(exchanges, file)
+            file.flush()
+            file.detach()
     except OSError as error:
         raise CassetteError(f"cannot write the cassette {path}: {error.strerror or error}.") from error
     return count

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import socket
 import struct
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -17,7 +16,7 @@ from typing import Protocol, cast
 
 import h11
 
-from . import strict_json
+from . import clock, strict_json
 from .exchange import Headers, header
 from .recognition import REFUSED_HEADER
 
@@ -46,7 +45,7 @@ class Asked:
     headers: Headers
     body: bytes
     http_version: str = "1.1"
-    arrived_ns: int = field(default_factory=time.monotonic_ns)
+    arrived_ns: int = field(default_factory=clock.monotonic_ns)
 
     def header(self, name: str) -> str | None:
         """The value of the first header of that name, in any case; None where there is none."""

@@ -1,12 +1,12 @@
 """RunWriter: what one process knows about a run it writes, and how entries become the next events of it."""
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
+from . import clock
 from .events import GENESIS, OWN_SEQ, SCHEMA, Entry, Event, encode, seal
 from .redact import Redactor
 
@@ -39,7 +39,7 @@ class RunWriter:
         self.run = run
         self.name = name
         self.redactor = redactor or Redactor()
-        self.started_ns = time.monotonic_ns()
+        self.started_ns = clock.monotonic_ns()
         self.recorded_ns = recorded_ns
         self.seq = 0
         self.hash = GENESIS
@@ -53,7 +53,7 @@ class RunWriter:
 
     def now_ns(self) -> int:
         """Nanoseconds since the run began, on the monotonic clock that stamps its events."""
-        return time.monotonic_ns() - self.started_ns
+        return clock.monotonic_ns() - self.started_ns
 
     def append(self, *entries: Entry) -> list[Event]:
         """Append in one transaction; they are committed when this returns. Raises LogError."""
@@ -90,7 +90,7 @@ class RunWriter:
 def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
     """The entries as the next events of the writer's run: numbered, timed, chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
-    now_ns, wall_ns, recorded_ns = writer.now_ns(), time.time_ns(), writer.recorded_ns
+    now_ns, wall_ns, recorded_ns = writer.now_ns(), clock.wall_ns(), writer.recorded_ns
     events = []
     for kind, payload, step, task, exchange, at_ns in entries:
         t_ns = max(t_ns, now_ns if at_ns is None else at_ns)

@@ -1,24 +1,34 @@
-"""Waking an event loop at an exact moment. asyncio's own timers are a millisecond late: they round up to what epoll can wait.
+"""Wake a task of asyncio or trio at an exact moment of the real clock.
 
-On Linux every wait of a loop shares one timer of the kernel (timerfd, https://man7.org/linux/man-pages/man2/timerfd_create.2.html)
-that is set to the nearest deadline and read by the loop like a socket. It is there while somebody waits, so that there is
-nothing to close with the loop. Elsewhere, and on a loop that reads no files, asyncio's timers have to do.
+The timers of both loops follow clocks that tests freeze (a wait then never ends), and asyncio's are a millisecond late, because
+they round up to what epoll can wait. On Linux a timer of the kernel (timerfd,
+https://man7.org/linux/man-pages/man2/timerfd_create.2.html) is read like a socket instead. With asyncio all waits of a loop share
+one, set to the nearest deadline; it is open only while a task waits, so that nothing is left to close with the loop. Elsewhere,
+and on a loop that reads no files, a thread waits.
 """
 
 import asyncio
+import contextlib
 import functools
 import heapq
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from ..recorder import clock
+
 
 async def sleep_until(deadline_ns: int) -> None:
-    """Sleep until the monotonic clock shows `deadline_ns`."""
+    """Sleep until `clock.monotonic_ns` reaches `deadline_ns`; in a task of asyncio or of trio."""
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_task():  # first: in guest mode a loop of asyncio runs too
+        await _sleep_on_trio(trio, deadline_ns)
+        return
     loop = asyncio.get_running_loop()
     alarm = _alarms.get(loop)
     if alarm is None:
@@ -39,7 +49,7 @@ class _Alarm:
         self._waiting += 1
         try:
             if self._fd is None and not self._open(loop):
-                await asyncio.sleep(max(0, deadline_ns - time.monotonic_ns()) / 1e9)
+                await _sleep_in_thread(loop, deadline_ns)
                 return
             rung = loop.create_future()
             heapq.heappush(self._heap, (deadline_ns, next(self._order), rung))
@@ -78,12 +88,48 @@ class _Alarm:
 
     def _ring(self) -> None:
         """Wake those whose time has come, and set the timer for the next; setting it also takes back that it has gone off."""
-        now_ns = time.monotonic_ns()
+        now_ns = clock.monotonic_ns()
         while self._heap and (self._heap[0][0] <= now_ns or self._heap[0][2].done()):
             rung = heapq.heappop(self._heap)[2]
             if not rung.done():  # cancelled
                 rung.set_result(None)
         self._set(self._heap[0][0] if self._heap else 0)
+
+
+async def _sleep_on_trio(trio: Any, deadline_ns: int) -> None:
+    timer = _timer()
+    if timer is None:
+        seconds = max(0, deadline_ns - clock.monotonic_ns()) / 1e9
+        await trio.to_thread.run_sync(clock.sleep, seconds, abandon_on_cancel=True)
+        return
+    create, settime = timer
+    fd = create()
+    try:
+        settime(fd, deadline_ns)
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        os.close(fd)
+
+
+async def _sleep_in_thread(loop: asyncio.AbstractEventLoop, deadline_ns: int) -> None:
+    woken, left = loop.create_future(), threading.Event()
+
+    def wake() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    def wait() -> None:
+        while (rest_ns := deadline_ns - clock.monotonic_ns()) > 0:
+            if left.wait(rest_ns / 1e9):
+                return
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(wake)
+
+    threading.Thread(target=wait, daemon=True).start()
+    try:
+        await woken
+    finally:
+        left.set()
 
 
 _alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = WeakKeyDictionary()

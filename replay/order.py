@@ -9,11 +9,11 @@ and GRACE_S more; its next request then says by itself what differs.
 """
 
 import asyncio
-import time
 from bisect import bisect_left, bisect_right
 from collections.abc import AsyncIterator, Iterable
 from typing import Literal
 
+from ..recorder import clock
 from ..recorder.exchange import Exchange
 from .player import wait_until_async
 from .timing import Timeline
@@ -82,7 +82,7 @@ class Order:
         await wait_until_async(began_ns + timeline.at(exchange.ended_ns))
 
     async def _note(self, event: Happening) -> None:
-        self._happened[event] = time.monotonic_ns()
+        self._happened[event] = clock.monotonic_ns()
         self._missed.discard(event)
         async with self._changed:
             self._changed.notify_all()

@@ -3,9 +3,9 @@
 The schedule is pure (`schedule`); `play` and `play_async` are its two rims, which wait and hand on.
 """
 
-import time
 from collections.abc import AsyncIterator, Iterator
 
+from ..recorder import clock
 from ..recorder.exchange import Exchange
 from .alarm import sleep_until
 from .timing import Timeline, Timing
@@ -73,12 +73,12 @@ async def play_async(exchange: Exchange, timeline: Timeline, began_ns: int) -> A
 
 def wait_until(deadline_ns: int) -> None:
     """Sleep until the monotonic clock shows `deadline_ns`; not at all where that has passed."""
-    left_ns = deadline_ns - time.monotonic_ns()
+    left_ns = deadline_ns - clock.monotonic_ns()
     if left_ns > 0:
-        time.sleep(left_ns / 1e9)
+        clock.sleep(left_ns / 1e9)
 
 
 async def wait_until_async(deadline_ns: int) -> None:
     """`wait_until` for an event loop."""
-    if deadline_ns > time.monotonic_ns():
+    if deadline_ns > clock.monotonic_ns():
         await sleep_until(deadline_ns)

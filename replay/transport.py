@@ -3,12 +3,12 @@
 `Replayer` is an interceptor for the patched transports; `ReplayTransport` is a transport to give to a client explicitly.
 """
 
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx2
 
+from ..recorder import clock
 from ..recorder.errors import MissError, for_sdk
 from ..recorder.exchange import Exchange
 from ..recorder.patching import Send, SendAsync
@@ -45,7 +45,7 @@ class Replayer:
 
     def answer(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """The recorded response, when its head is due; `timing` where it has one of its own."""
-        began_ns = time.monotonic_ns()
+        began_ns = clock.monotonic_ns()
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         wait_until(began_ns + head_ns(exchange, timeline))
@@ -53,7 +53,7 @@ class Replayer:
 
     async def answer_async(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """`answer` for an event loop."""
-        began_ns = time.monotonic_ns()
+        began_ns = clock.monotonic_ns()
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))

@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import time
 from pathlib import Path
 
 import pytest
 
+from retold.recorder import clock
 from retold.replay import alarm
 from retold.replay.alarm import sleep_until
 
@@ -26,11 +26,11 @@ def test_a_sleeper_is_never_woken_early_and_each_in_its_turn() -> None:
 
     async def sleeper(deadline_ns: int, number: int) -> None:
         await sleep_until(deadline_ns)
-        assert time.monotonic_ns() >= deadline_ns
+        assert clock.monotonic_ns() >= deadline_ns
         woken.append(number)
 
     async def main() -> None:
-        now_ns = time.monotonic_ns()
+        now_ns = clock.monotonic_ns()
         await asyncio.gather(*(sleeper(now_ns + 5 * number * MS, number) for number in (3, 1, 4, 2, 0)))
 
     asyncio.run(main())
@@ -41,7 +41,7 @@ def test_a_cancelled_sleeper_takes_nobody_with_it() -> None:
     """The others are woken, be theirs the nearer deadline or the farther one."""
 
     async def main() -> list[object]:
-        now_ns = time.monotonic_ns()
+        now_ns = clock.monotonic_ns()
         tasks = [asyncio.create_task(sleep_until(now_ns + ms * MS)) for ms in (5, 10, 15)]
         await asyncio.sleep(0)
         for cancelled in cancel:
@@ -62,8 +62,8 @@ def test_nothing_is_open_when_nobody_sleeps() -> None:
 
     async def main() -> None:
         before = open_files()
-        await sleep_until(time.monotonic_ns() + MS)
-        task = asyncio.create_task(sleep_until(time.monotonic_ns() + 3600 * 1000 * MS))
+        await sleep_until(clock.monotonic_ns() + MS)
+        task = asyncio.create_task(sleep_until(clock.monotonic_ns() + 3600 * 1000 * MS))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -73,7 +73,7 @@ def test_nothing_is_open_when_nobody_sleeps() -> None:
     asyncio.run(main())
     before = open_files()
     loop = asyncio.new_event_loop()
-    sleeping = sleep_until(time.monotonic_ns() + 3600 * 1000 * MS)
+    sleeping = sleep_until(clock.monotonic_ns() + 3600 * 1000 * MS)
     loop.call_soon(sleeping.send, None)
     loop.call_soon(loop.stop)
     loop.run_forever()

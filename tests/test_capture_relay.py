@@ -25,21 +25,21 @@ MINUTE = 60 * S
 
 
 class Clock:
-    """Stands for the module `time` where events are stamped. The wall clock may be set, the monotonic one only goes on."""
+    """Replaces the module `clock` for events. The wall clock may be set, the monotonic one only goes on."""
 
     def __init__(self) -> None:
         self.now_ns = 1_000 * S
-        self.wall_ns = 1_800_000_000 * S
+        self.wall = 1_800_000_000 * S
 
     def pass_by(self, ns: int) -> None:
         self.now_ns += ns
-        self.wall_ns += ns
+        self.wall += ns
 
     def monotonic_ns(self) -> int:
         return self.now_ns
 
-    def time_ns(self) -> int:
-        return self.wall_ns
+    def wall_ns(self) -> int:
+        return self.wall
 
 
 class Chunks(httpx2.SyncByteStream, httpx2.AsyncByteStream):
@@ -110,8 +110,8 @@ def pulled(request: pytest.FixtureRequest) -> Pulled:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(writer_module, "time", clock)
-    monkeypatch.setattr(capture_module, "time", clock)
+    monkeypatch.setattr(writer_module, "clock", clock)
+    monkeypatch.setattr(capture_module, "wall_ns", clock.wall_ns)
     return clock
 
 
@@ -163,7 +163,7 @@ def test_a_wall_clock_that_is_set_back_changes_no_interval(pulled: Pulled, log: 
 
     def set_back() -> None:
         clock.pass_by(1 * S)
-        clock.wall_ns -= 3600 * S
+        clock.wall -= 3600 * S
 
     run, _ = pulled(log, [b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"], set_back, nothing)
     events = frames(log, run)

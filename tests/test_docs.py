@@ -191,7 +191,7 @@ def test_presets() -> None:
         assert timeout == (f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s")
 
 
-INTERNAL = {"self", "path", "also", "everywhere", "mode_override", "recordings"}
+INTERNAL = {"self", "path", "also", "since", "everywhere", "mode_override", "recordings"}
 """Parameters of use_cassette that the plugin needs."""
 
 

@@ -200,7 +200,7 @@ def test_an_exchange_without_a_response_has_no_schedule() -> None:
 
 
 class VirtualClock:
-    """Stands for the module `time`, and for the alarm, in the player; every sleep ends a little late, as real ones do."""
+    """Replaces the module `clock`, and the alarm, in the player; every sleep ends a little late, as real ones do."""
 
     def __init__(self, late_ns: int = 0) -> None:
         self.now_ns = 1_000 * S
@@ -226,7 +226,7 @@ def played(
     monkeypatch: pytest.MonkeyPatch, kind: str, recorded: Exchange, timing: Timing, clock: VirtualClock, work_ns: int = 0
 ) -> list[tuple[int, bytes]]:
     """(when, what) a consumer gets that needs `work_ns` for each piece; the last one is the end."""
-    monkeypatch.setattr(player, "time", clock)
+    monkeypatch.setattr(player, "clock", clock)
     monkeypatch.setattr(player, "sleep_until", getattr(clock, "sleep_until", None))
     began, timeline, got = clock.now_ns, timeline_of(recorded, timing), list[tuple[int, bytes]]()
 

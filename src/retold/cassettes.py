@@ -88,6 +88,7 @@ class use_cassette:
         before_keep: Callable[[Exchange], Exchange | None] | None = None,
         everywhere: bool = False,
         mode_override: str | None = None,
+        since: str | None = None,
     ) -> None:
         if on_expired not in ("warn", "fail", "rerecord"):
             raise InputError(f"unknown on_expired {on_expired!r}: give warn, fail or rerecord.")
@@ -110,6 +111,7 @@ class use_cassette:
             before_keep=before_keep,
             faults=_several(faults),
             price=price,
+            since=since,
             is_overridden=bool(mode_override or os.environ.get(ENVIRONMENT)),
         )
         self._everywhere = everywhere

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .modes import MODES
-from .pytest_session import PASSED, STATS, Stats, begin, finish, log_path, saved
+from .pytest_session import PASSED, SINCE, STATS, Stats, began, begin, finish, log_path, saved, tell_worker
 
 if TYPE_CHECKING:
     from .used import UsedCassette
@@ -61,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the mark known and begin to count."""
     config.addinivalue_line("markers", "retold(path=None, **options): record or replay with retold.use_cassette.")
     config.stash[STATS] = Stats()
+    config.stash[SINCE] = began(config)
     config.stash[_known] = {}
     config.stash[_items] = []
     config.stash[_foreign] = set()
@@ -129,7 +130,7 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     options.pop("path", None)
     using = use_cassette(
         _path_of(item, marker), **options, name=item.nodeid, everywhere=True,
-        mode_override=config.getoption("--retold-mode"), recordings=log_path(config),
+        mode_override=config.getoption("--retold-mode"), recordings=log_path(config), since=config.stash[SINCE],
     )  # fmt: skip
     item.config.stash[_items].append(item)
     yield begin(item, using)
@@ -141,7 +142,7 @@ def _arguments(marker: pytest.Mark) -> dict[str, Any]:
     from .handlers import nearest, sentence
     from .recorder.errors import InputError
 
-    known = set(inspect.signature(use_cassette).parameters) - {"name", "recordings", "everywhere", "mode_override"}
+    known = set(inspect.signature(use_cassette).parameters) - {"name", "recordings", "everywhere", "mode_override", "since"}
     for key in marker.kwargs:
         if key not in known:
             raise InputError(sentence(f"unknown argument {key!r} of @pytest.mark.retold{nearest(key, sorted(known))}"))
@@ -215,7 +216,11 @@ def _orphans(config: pytest.Config) -> list[str]:
 
 
 class _Controller:
-    """With xdist: gathers the numbers of its workers."""
+    """With xdist: tells its workers when the session began, and gathers their numbers."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        tell_worker(node)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:

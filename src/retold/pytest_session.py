@@ -6,12 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .recorder.clock import wall_ns
+from .recorder.exchange import timestamp
+
 if TYPE_CHECKING:
     from .used import UsedCassette
 
 PASSED = pytest.StashKey[bool]()
 IN_USE = pytest.StashKey["list[tuple[Any, UsedCassette]]"]()
 STATS = pytest.StashKey["Stats"]()
+SINCE = pytest.StashKey[str]()
+"""When the session began, as in `recorded_at`; the same in every worker of pytest-xdist."""
 
 
 @dataclass
@@ -52,6 +57,17 @@ class Stats:
         total = self.usage.setdefault(model, {})
         for key, value in usage.items():
             total[key] = total.get(key, 0) + value
+
+
+def began(config: pytest.Config) -> str:
+    """Return when the session began; a worker has it from the controller."""
+    since: str = getattr(config, "workerinput", {}).get("retold_since") or timestamp(wall_ns())
+    return since
+
+
+def tell_worker(node: Any) -> None:
+    """Tell a worker of pytest-xdist that is about to start when the session began."""
+    node.workerinput["retold_since"] = node.config.stash[SINCE]
 
 
 def begin(item: pytest.Item, using: Any) -> "UsedCassette":

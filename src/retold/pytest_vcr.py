@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from .modes import check
-from .pytest_session import begin, log_path
+from .pytest_session import SINCE, begin, log_path
 from .recorder.exchange import Exchange, Request, Response, TimedPiece, pieces_of
 from .replay.rules import Predicate
 
@@ -169,6 +169,7 @@ def vcr(
     using = use_cassette(
         path, **options, also=also, hosts=("*",), name=request.node.nodeid, everywhere=True,
         mode_override=check(str(getattr(mode, "value", mode))), recordings=log_path(request.config),
+        since=request.config.stash[SINCE],
     )  # fmt: skip
     yield begin(request.node, using)
 

@@ -36,6 +36,7 @@ class Settings:
     name: str | None = None
     before_keep: Callable[[Exchange], Exchange | None] | None = None
     is_overridden: bool = False
+    since: str | None = None
     # Of servers, whose exchanges may come from a run, and whose recordings may go to the log alone:
     recorded: Sequence[Exchange] | None = None
     stamped: str = "pull"

@@ -5,7 +5,6 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from fnmatch import fnmatch
 from functools import partial
 from hashlib import sha256
@@ -15,23 +14,24 @@ from typing import Any, Literal
 from .lead import Lead, blocked
 from .modes import RecordMode, how_to_record, in_ci
 from .recorder.capture import Capture, Place
-from .recorder.cassette import read_cassette, write_cassette
-from .recorder.errors import CassetteError, CassetteMissing, MissError, for_sdk
+from .recorder.cassette import read_cassette
+from .recorder.errors import CassetteError, MissError, for_sdk
 from .recorder.events import Entry, encode
 from .recorder.exchange import Exchange, Request, header
-from .recorder.log import EventLog
+from .recorder.log import EventLog, default_path
 from .recorder.messages import Session
 from .recorder.patching import Send, SendAsync
 from .recorder.recognition import Outgoing, is_api
 from .recorder.redact import Redactor
 from .recorder.tee import Recorder, tee, to_request
-from .recorder.transfer import exchanges_of, results_in
+from .recorder.transfer import results_in
 from .recorder.writer import RunWriter
 from .replay.drift import drift_between
 from .replay.faults import Faults, Telling, whole
 from .replay.matcher import Matcher
 from .replay.profiles import Profile, profile_of
 from .replay.transport import Replayer
+from .saving import CassetteFile, why_expired
 from .settings import Settings
 
 __tracebackhide__ = True
@@ -63,10 +63,13 @@ class UsedCassette:
         self.run: str | None = None
         self.written: Path | None = None
         self._settings = settings
+        log = settings.log or settings.recordings or default_path()
+        self._log_named = log if isinstance(log, EventLog) else os.path.abspath(log)
         self._redactor = Redactor(extra=settings.redact)
         self._closed = False
         self._pid = os.getpid()
         self.way: Callable[[], Lead] = partial(self.lead, "", "")
+        self._file: CassetteFile | None = None
         self._existed, recorded = self._load()
         self.exchanges: tuple[Exchange, ...] = recorded
         self.profile: Profile = settings.rules.profile
@@ -92,6 +95,7 @@ class UsedCassette:
         self._open: list[Capture] = []
         self._verified: list[tuple[Exchange | None, Capture]] = []
         if self._records_everything:  # now, and not while the first event is waited for
+            self._check_writable()
             self._opened().open()
             self._settings.load_prices()
 
@@ -290,13 +294,14 @@ class UsedCassette:
 
     def _opened(self) -> EventLog:
         if self._log is None:
-            log = self._settings.log or self._settings.recordings
+            log = self._log_named
             self._log = log if isinstance(log, EventLog) else EventLog(log)
         return self._log
 
     def _run_writer(self, mode: Literal["live", "mock"]) -> RunWriter:
         if self._writer is None:
             if mode == "live":
+                self._check_writable()
                 self._settings.load_prices()  # before the request is sent, and not in its stream
             cassette = None if self.path is None else str(self.path)
             data = {"cassette": cassette, "record_mode": self.record_mode, **self._settings.data}
@@ -329,25 +334,19 @@ class UsedCassette:
             return True, tuple(self._settings.recorded)
         if self.path is None:
             return False, ()
-        try:
-            exchanges = read_cassette(self.path).exchanges
-        except CassetteMissing:
-            return False, ()
-        self._check_age(exchanges)
-        if self.record_mode == "rewrite":
-            return True, ()
-        return True, exchanges
+        self._file = CassetteFile(self.path, since=self._settings.since)
+        self._check_age(self._file.loaded)
+        return self._file.existed, () if self.record_mode == "rewrite" else self._file.loaded
+
+    def _check_writable(self) -> None:
+        """Raise CassetteError before anything is paid for if the cassette cannot be written."""
+        if self._file is not None and self.record_mode != "verify" and (why := self._file.why_not_writable()) is not None:
+            raise for_sdk(CassetteError(f"cannot write the cassette {self.source}: {why}. Nothing was sent; name another file."))
 
     def _check_age(self, exchanges: Sequence[Exchange]) -> None:
-        """Loading never makes a recording younger: its age counts from when it was recorded."""
-        limit = self._settings.max_age
-        stamps = [exchange.recorded_at for exchange in exchanges if exchange.recorded_at]
-        if limit is None or not stamps:
+        what = why_expired(exchanges, self._settings.max_age, self.source)
+        if what is None:
             return
-        age = datetime.now(UTC) - datetime.fromisoformat(min(stamps))
-        if age <= limit:
-            return
-        what = f"{self.source} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
         if self._settings.on_expired == "fail":
             raise CassetteError(f'{what}. Record it again with record_mode="rewrite".')
         may_record = self.record_mode != "verify" and not self._settings.is_overridden and not in_ci()
@@ -372,24 +371,21 @@ class UsedCassette:
             else:
                 what = f"{type(error).__name__}: {error}"
                 self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
-            if kept and self.path is not None and self._calls and self.record_mode != "verify":
-                new = [exchange for exchange in exchanges_of(self._log, self._writer.run) if exchange.stamped != "replay"]
-                if self._settings.before_keep is not None:
-                    new = [left for exchange in new if (left := self._settings.before_keep(exchange)) is not None]
-                write_cassette(self.path, self._to_keep(new))
+        try:
+            if kept and self._calls and self._file is not None and self._writer is not None and self.record_mode != "verify":
+                self._file.save(self._opened(), self._writer.run, keep=self._settings.before_keep, drops=self._is_replaced)
                 self.written = self.path
-        if self._log is not None and self._log is not self._settings.log and self._log is not self._settings.recordings:
-            self._log.close()
+        finally:
+            if self._log is not None and self._log is not self._log_named:
+                self._log.close()
         if self.record_mode == "verify":
             self._report_drift()
 
-    def _to_keep(self, new: list[Exchange]) -> list[Exchange]:
-        """The new cassette. New calls are numbered after the kept ones, so that retries stay with their call."""
-        kept = list(self.exchanges)
+    def _is_replaced(self, old: Exchange, new: Sequence[Exchange]) -> bool:
+        """Whether an exchange that the file held before gives way to the new ones."""
         if self.record_mode == "all":
-            kept = [old for old in kept if not any(self._matcher.same(e.request, old.request) for e in new)]
-        last = max((exchange.call for exchange in kept), default=0)
-        return kept + [replace(exchange, call=exchange.call + last) for exchange in new]
+            return any(self._matcher.same(exchange.request, old.request) for exchange in new)
+        return self.record_mode == "rewrite"
 
     def _report_drift(self) -> None:
         for recorded, capture in self._verified:

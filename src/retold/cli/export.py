@@ -1,8 +1,6 @@
 """retold export: runs from the log as files."""
 
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,6 +83,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     from ..recorder.cassette import write_cassette
     from ..recorder.errors import InputError
     from ..recorder.transfer import each_exchange
+    from ..recorder.writable import replacing
 
     if output.is_dir():
         raise InputError(f"{output} is a folder; name a file in it.")
@@ -95,15 +94,8 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
             check(log, runs[0])
             count = write_cassette(output, each_exchange(log, runs[0].run))
         else:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            handle, part = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name[:80]}.", suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    count = form.write(log, runs, file)
-                os.replace(part, output)
-            except BaseException:
-                Path(part).unlink(missing_ok=True)
-                raise
+            with replacing(output, mode=0o600) as file:
+                count = form.write(log, runs, file)
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.strerror or error}.") from error
     whole = f"run {runs[0].run[:8]}" if len(runs) == 1 else plural(len(runs), "run")

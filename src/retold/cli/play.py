@@ -2,7 +2,6 @@
 
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,12 +56,13 @@ def play(
 
 def _paced(log: "EventLog", run: str, timing: "Timing", kinds: tuple[str, ...]) -> Iterator["Event"]:
     """The events of a run, each when it is due."""
+    from ..recorder import clock
     from ..recorder.partial import events_of
     from ..replay.player import wait_until
     from ..replay.timing import Timeline
 
     timeline = Timeline((event.t_ns for event in events_of(log, run, kinds)), timing)
-    began_ns = time.monotonic_ns()
+    began_ns = clock.monotonic_ns()
     for event in events_of(log, run, kinds):
         wait_until(began_ns + timeline.at(event.t_ns))
         yield event

@@ -138,11 +138,7 @@ def failure_of(child: Child) -> RunError | None:
 def close(use: UsedCassette, failure: RunError | None, note: Note) -> None:
     """End the use of a cassette and say what came of it. A failed command does not replace a cassette that is there."""
     kept = failure is None or use.path is None or not use.path.exists()
-    try:
-        use.close(kept=kept, error=failure)
-    except CassetteError as error:
-        run = (use.run or "last")[:8]
-        raise CassetteError(f"{error} The recording is in the log: retold export {run} -o CASSETTE.") from error
+    use.close(kept=kept, error=failure)
     if use.play_count or use.record_mode == "none":
         note(f"retold: {replayed_line(use)}")
     if use.recorded:

@@ -1,0 +1,33 @@
+"""The real clocks, also while a test has frozen or moved the others.
+
+freezegun replaces `time.time`, `time.monotonic` and their kin in every loaded module; time-machine changes CLOCK_REALTIME
+inside the interpreter. Neither changes `clock_gettime_ns(CLOCK_MONOTONIC)` or `sleep`. Both are bound here on import, so that
+a test that replaces an attribute of `time` does not change them either.
+"""
+
+import contextlib
+import sys
+from datetime import UTC, datetime
+from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime_ns, sleep
+
+__all__ = ("monotonic_ns", "now", "sleep", "wall_ns")
+
+
+def monotonic_ns() -> int:
+    """Return nanoseconds of a clock that never goes back; only differences mean anything."""
+    return clock_gettime_ns(CLOCK_MONOTONIC)
+
+
+def wall_ns() -> int:
+    """Return nanoseconds since the epoch."""
+    hatch = getattr(sys.modules.get("time_machine"), "escape_hatch", None)
+    if hatch is not None and hatch.is_travelling():
+        with contextlib.suppress(ValueError):  # another thread has ended the travel in between
+            real: int = hatch.time.clock_gettime_ns(CLOCK_REALTIME)
+            return real
+    return clock_gettime_ns(CLOCK_REALTIME)
+
+
+def now() -> datetime:
+    """Return the current time, in UTC."""
+    return datetime.fromtimestamp(wall_ns() / 1e9, UTC)
