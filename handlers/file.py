@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, Field, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from ..recorder.errors import HandlerError
 from ..recorder.messages import Message
@@ -23,6 +24,24 @@ from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
 from .simple import SimpleOptions, footer, lines_of
 from .text import clean
+
+
+def _number_or_text(value: object) -> object:
+    """Refuse other types, at which ByteSize of pydantic before 2.6 fails with a TypeError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise PydanticCustomError("byte_size", "a number of bytes")
+    return value
+
+
+# pydantic before 2.6 has no JSON schema of a ByteSize.
+_SIZE_SCHEMA = {
+    "anyOf": [
+        {"pattern": r"^\s*(\d*\.?\d+)\s*(\w+)?", "type": "string"},
+        {"minimum": 1, "type": "integer"},
+    ]
+}
+Size = Annotated[ByteSize, Field(ge=1), BeforeValidator(_number_or_text), WithJsonSchema(_SIZE_SCHEMA)]
+"""A number of bytes, or a text with a unit."""
 
 
 class FileOptions(SimpleOptions):
@@ -35,7 +54,7 @@ class FileOptions(SimpleOptions):
     file_path: Annotated[str, Field(min_length=1)]
     append: bool = True
     format: Literal["text", "jsonl", "json"] = "text"
-    max_file_size: Annotated[ByteSize, Field(ge=1)] | None = None
+    max_file_size: Size | None = None
     max_files: Annotated[int, Field(ge=2)] = 5
     compress: bool = False
 

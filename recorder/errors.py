@@ -12,9 +12,8 @@ RetoldError                 exit 1
 └── MissError               exit 3   a request that no recorded exchange answers
 """
 
-import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 
 class Problem(NamedTuple):
@@ -23,9 +22,6 @@ class Problem(NamedTuple):
     line: int
     column: int
     message: str
-
-
-E = TypeVar("E", bound="RetoldError")
 
 
 class RetoldError(Exception):
@@ -92,23 +88,3 @@ class LogFolderWarning(UserWarning):
 
 class RecordingLostWarning(UserWarning):
     """A run goes on that is not recorded any further, because its log cannot be written (`on_failure="go_on"`)."""
-
-
-def for_sdk(error: E) -> E:
-    """Return an error in a form that the `anthropic` SDK passes on at once: it wraps and retries all but its own kind.
-
-    The error can be pickled, as all of retold's can: a child process raises it in its parent.
-    """
-    sdk = sys.modules.get("anthropic")
-    if sdk is None or isinstance(error, sdk.AnthropicError):
-        return error
-    kind = type(error)
-    fields = {"__module__": "retold", "__doc__": kind.__doc__, "__reduce__": lambda error: (_again, (kind, *error.args))}
-    both = type(kind.__name__, (kind, sdk.AnthropicError), fields)
-    made: E = both(str(error))
-    return made
-
-
-def _again(kind: type[E], *arguments: Any) -> E:
-    """Return an unpickled error, in the form that the SDK of this process passes on."""
-    return for_sdk(kind(*arguments))

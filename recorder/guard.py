@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from .errors import BlockedError, for_sdk
+from .errors import BlockedError
 from .patching import is_sending
 from .recognition import BASE_URL_VARIABLES, is_model_host
+from .sdk_errors import for_sdk
 
 Refuses = Callable[[str, int | None], str | None]
 """Return the reason for refusing a host and port (None if it is unknown), or None to let the connection pass."""

@@ -6,11 +6,9 @@ read in one sweep. A migration sets `user_version` to its own number in the same
 log needs nothing but one PRAGMA.
 """
 
-from sqlite_utils import Database, Migrations
+import sqlite3
 
 from . import ledger
-
-migrations = Migrations("retold")
 
 EVENTS = """
 CREATE TABLE events (
@@ -162,44 +160,51 @@ WHERE json_extract(e.message, '$.type') = 'assistant' AND json_type(e.message, '
 """
 
 
-@migrations()
-def m001_log(db: Database) -> None:
-    """The first version of the log."""
+def _log(connection: sqlite3.Connection) -> None:
+    """Create the first version of the log."""
     for statements in (EVENTS, RUNS, VIEWS):
-        _script(db, statements)
-    db.execute("PRAGMA user_version = 1")
+        _script(connection, statements)
 
 
-@migrations()
-def m002_ledger(db: Database) -> None:
-    """Runs are chained to each other, payloads can be erased, tool uses have a view, views stand foreign rows."""
+def _ledger(connection: sqlite3.Connection) -> None:
+    """Chain runs to each other, allow erasing, add a view of tool uses, and let the views skip foreign rows."""
     for statements in (LEDGER, ERASING, AUDIT_RUNS, OVER_FOREIGN_ROWS, TOOL_USES):
-        _script(db, statements)
-    for (run,) in db.execute("SELECT run FROM runs ORDER BY id").fetchall():
+        _script(connection, statements)
+    for (run,) in connection.execute("SELECT run FROM runs ORDER BY id").fetchall():
         ends = "SELECT kind, seq, hash FROM events WHERE run = ? ORDER BY seq"
-        first = db.execute(f"{ends} LIMIT 1", (run,)).fetchone()
-        last = db.execute(f"{ends} DESC LIMIT 1", (run,)).fetchone()
+        first = connection.execute(f"{ends} LIMIT 1", (run,)).fetchone()
+        last = connection.execute(f"{ends} DESC LIMIT 1", (run,)).fetchone()
         if first is not None:
-            ledger.enter(db.conn, run, "started", first[1], first[2])
+            ledger.enter(connection, run, "started", first[1], first[2])
         if last is not None and last[0] == "run.ended":
-            ledger.enter(db.conn, run, "ended", last[1], last[2])
-    db.execute("PRAGMA user_version = 2")
+            ledger.enter(connection, run, "ended", last[1], last[2])
 
 
-def _script(db: Database, statements: str) -> None:
-    """`executescript` commits what is open, so a script is fed statement by statement."""
+MIGRATIONS = (_log, _ledger)
+"""Migration n brings a log from version n to n + 1; the log's version is SQLite's `user_version`."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the log up to this version; every migration commits in a transaction of its own, with its number.
+
+    The caller holds the lock of the log's folder. Raises sqlite3.Error; the log then has the version before.
+    """
+    for version in range(connection.execute("PRAGMA user_version").fetchone()[0], len(MIGRATIONS)):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            MIGRATIONS[version](connection)
+            connection.execute(f"PRAGMA user_version = {version + 1}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+
+
+def _script(connection: sqlite3.Connection, statements: str) -> None:
+    """Execute a script inside the open transaction; `executescript` would commit it first."""
     pending = ""
     for line in statements.split("\n"):
         pending += line + "\n"
-        if line.rstrip().endswith(";") and ("CREATE TRIGGER" not in pending or "END;" in pending):
-            db.execute(pending)
+        if sqlite3.complete_statement(pending):
+            connection.execute(pending)
             pending = ""
-
-
-def migrate(path: str) -> None:
-    """Bring the log at `path` up to this version; every migration is its own transaction."""
-    db = Database(path)
-    try:
-        migrations.apply(db)
-    finally:
-        db.close()

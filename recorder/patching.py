@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
-from .errors import BlockedError, MissError, for_sdk
+from .errors import BlockedError, MissError
 from .recognition import REFUSED_HEADER, Outgoing, is_api
+from .sdk_errors import for_sdk, prepare_sdk
 
 Send = Callable[[Any], Any]
 SendAsync = Callable[[Any], Awaitable[Any]]
@@ -298,7 +299,7 @@ def _body_of(options: dict[str, Any]) -> bytes | None:
     return data.encode() if isinstance(data, str) else data if isinstance(data, bytes) else None
 
 
-def miss_of(refusal: bytes) -> MissError:
+def miss_of(refusal: bytes) -> BaseException:
     """Return the miss that a door answered with, in a form that SDKs do not retry."""
     return for_sdk(MissError(json.loads(refusal)["error"]["message"].removeprefix("retold: ")))
 
@@ -347,6 +348,7 @@ def _inheriting(work: Callable[..., Any], *, lent: bool) -> Callable[..., Any]:
 def install(*, imports: bool = True) -> None:
     """Patch every HTTP library that is installed; with `imports` false only those imported already. Idempotent."""
     _patch_threads()
+    prepare_sdk(imports=imports)
     for name in LIBRARIES:
         if name in sys.modules or (imports and importlib.util.find_spec(name) is not None):
             library = importlib.import_module(name)

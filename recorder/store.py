@@ -121,10 +121,10 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     _check_version(connection, path)
     if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
         return
-    from .migrations import migrate  # sqlite-utils takes 80 ms to import: only where there is something to migrate
+    from .migrations import migrate
 
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    migrate(str(path))
+    migrate(connection)
 
 
 def _make_folder(folder: Path) -> None:

@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from .capture import Capture
-from .errors import LogError, for_sdk
+from .errors import LogError
 from .exchange import Request
 from .patching import LIBRARIES, Send, SendAsync
 from .patching import current as current
 from .patching import intercepted as intercepted
+from .sdk_errors import for_sdk
 
 __tracebackhide__ = True
 """An error that passes through is shown by pytest as it would be without us."""
@@ -217,6 +218,11 @@ async def read_ahead_async(stream: Any) -> Any:
     finally:
         await stream.aclose()
     return _of_library(ReadStream, stream)(chunks, failure)
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of connection errors of the libraries that are imported."""
+    return tuple(sys.modules[name].TransportError for name in LIBRARIES if name in sys.modules)
 
 
 def library_of(value: object) -> Any:

@@ -4,14 +4,13 @@
 """
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
-
-import httpx2
+from typing import TYPE_CHECKING, Any, Self
 
 from ..recorder import clock
-from ..recorder.errors import MissError, for_sdk
+from ..recorder.errors import MissError
 from ..recorder.exchange import Exchange
 from ..recorder.patching import Send, SendAsync
+from ..recorder.sdk_errors import for_sdk
 from ..recorder.tee import library_of, stream_class, to_request
 from .matcher import Matcher
 from .player import head_ns, play, play_async, timeline_of, wait_until, wait_until_async
@@ -60,16 +59,47 @@ class Replayer:
         return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
 
 
-class ReplayTransport(Replayer, httpx2.BaseTransport, httpx2.AsyncBaseTransport):
-    """The same as a transport: `anthropic.Anthropic(http_client=httpx2.Client(transport=ReplayTransport(matcher)))`."""
+if TYPE_CHECKING:
+    import httpx2
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        response: httpx2.Response = self.handle(request)
-        return response
+    class _Transport(httpx2.BaseTransport, httpx2.AsyncBaseTransport):
+        """The type that clients declare for their transports."""
+else:
+    _Transport = object
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response: httpx2.Response = await self.handle_async(request)
-        return response
+
+class ReplayTransport(Replayer, _Transport):
+    """Replay as a transport: `anthropic.Anthropic(http_client=httpx2.Client(transport=ReplayTransport(matcher)))`.
+
+    Clients of httpx2 and httpx, sync and async, accept it: they call these methods and do not check the class. So neither
+    library needs to be installed for the other's clients.
+    """
+
+    def handle_request(self, request: Any) -> Any:
+        """Return the recorded response for a request of a sync client. Raise MissError if no recording matches."""
+        return self.handle(request)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Return the recorded response for a request of an async client. Raise MissError if no recording matches."""
+        return await self.handle_async(request)
+
+    def close(self) -> None:
+        """Close nothing: no connection is open."""
+
+    async def aclose(self) -> None:
+        """Close nothing: no connection is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.aclose()
 
 
 class RecordedStream:

@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib.metadata
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 with contextlib.suppress(ModuleNotFoundError):
     import pytest_recording  # noqa: F401 - it asks pytest to rewrite a module of vcrpy's, so it must come before vcrpy does
@@ -39,6 +41,18 @@ def pytest_collection_finish() -> None:
     """Whatever the imports made stays for the session: a collection that need not look at it takes 1 ms instead of 140."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test if a package that it needs is missing or older; `make test` has them all."""
+    for text in [text for mark in item.iter_markers("needs") for text in mark.args]:
+        needed = Requirement(text)
+        try:
+            version = importlib.metadata.version(needed.name)
+        except importlib.metadata.PackageNotFoundError:
+            pytest.skip(f"needs {needed}")
+        if not needed.specifier.contains(version, prereleases=True):
+            pytest.skip(f"needs {needed}, has {version}")
 
 
 @pytest.fixture(autouse=True)

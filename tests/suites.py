@@ -25,7 +25,6 @@ for _late in (
     "retold.replay.drift",
     "retold.used",
     "retold.workflow.pricing",
-    "sqlite_utils",
     "truststore",
     "vcr.stubs.httpx_stubs",
 ):

@@ -340,6 +340,7 @@ A line that is
     any/space/in/it"""
 
 
+@pytest.mark.needs("rich>=13.7")
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_typed_text_is_wrapped_at_words_whatever_its_pieces(size: int) -> None:
     """In a terminal typed lines break between words, further ones stand under the first, and none goes over the edge."""

@@ -39,6 +39,7 @@ def test_the_questions_on_the_page_have_answers() -> None:
     assert [rows(statement) for statement in statements] == [[(day, "claude-test-1", 0.5, 0)], [("talk", "", "ls -la")], []]
 
 
+@pytest.mark.needs("sqlite-utils")
 def test_other_tools_read_the_log(log: EventLog) -> None:
     """sqlite-utils, as a process of its own, while a run is being written."""
     with log:

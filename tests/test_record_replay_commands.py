@@ -18,6 +18,7 @@ SCRIPT = [
 ]
 
 
+@pytest.mark.needs("genai-prices")
 @pytest.mark.trap(6, 13, 17)
 def test_a_recorded_command_replays_byte_for_byte(cli: Cli) -> None:
     """Status, reason, body, compression, a 529 and a cut are the same again, offline; so is the exit code."""

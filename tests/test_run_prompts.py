@@ -195,6 +195,7 @@ def test_temperature_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sent(monkeypatch, temperature=0.5) == {"model": "claude-sonnet-5-5", "max_tokens": 8192, "temperature": 0.5}
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_options_of_the_step_win_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Defaults hold for every step; what a step says itself replaces them, option by option."""
     defaults = {"model": "opus", "max_tokens": 100, "allowed_tools": ["Read", "Write"]}
@@ -203,12 +204,14 @@ def test_options_of_the_step_win_over_the_defaults(monkeypatch: pytest.MonkeyPat
     assert body == {"model": "claude-opus-5-5", "max_tokens": 200}
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_disallowed_tools_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is both allowed and disallowed is disallowed."""
     body = sent(monkeypatch, allowed_tools=["Read", "Write", "Bash"], disallowed_tools=["Bash"])
     assert [tool["name"] for tool in body["tools"]] == ["Read", "Write"]
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_plan_mode_offers_no_tool_that_changes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     """`permission_mode: plan` leaves out Write, Edit and Bash, and refuses them too."""
     tools = ["Read", "Write", "Edit", "Bash", "Glob", "Grep"]
@@ -221,6 +224,7 @@ def test_plan_mode_offers_no_tool_that_changes_anything(monkeypatch: pytest.Monk
     assert not Path("x.txt").exists()
 
 
+@pytest.mark.needs("genai-prices")
 def test_unknown_cost_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model without a known price has no cost; with `cost_tracking: false` no model has."""
     costs = []

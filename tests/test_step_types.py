@@ -55,6 +55,7 @@ def tools_of(body: Json) -> list[str]:
 # claude_smart
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_preset_gives_what_the_user_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's own options go before the preset's, one by one: a model of one's own leaves the preset's tools and prompt."""
     smart = step(type="claude_smart", preset="production", claude_options={"model": "haiku"})
@@ -63,6 +64,7 @@ def test_preset_gives_what_the_user_does_not_say(monkeypatch: pytest.MonkeyPatch
     assert body["system"].startswith("You work unattended")
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_preset_does_not_replace_the_tools_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever allows two tools under a preset with six gets these two; an empty list is none."""
     smart = [step(str(n), type="claude_smart", preset="development", claude_options={"allowed_tools": tools})
@@ -70,6 +72,7 @@ def test_preset_does_not_replace_the_tools_of_the_user(monkeypatch: pytest.Monke
     assert [tools_of(body) for body in Both(monkeypatch, says("x", "y"), *smart).bodies] == [["Write", "Glob"], []]
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_retries_of_a_preset_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pause of one's own leaves the preset's number of retries: four requests with `development`."""
     options = {"retry_config": {"base_delay_ms": 1}}
@@ -77,6 +80,7 @@ def test_retries_of_a_preset_are_merged_key_by_key(monkeypatch: pytest.MonkeyPat
     assert (ran.calls, ran.step().status) == (4, "failed")
 
 
+@pytest.mark.needs("anthropic>=0.103")
 @pytest.mark.parametrize(
     ("own", "defaults", "system"),
     [
@@ -228,6 +232,7 @@ def test_graceful_degradation_goes_on_with_what_text_there_is(monkeypatch: pytes
     assert ran.result.notes[0].startswith("step 'say' fell back (graceful_degradation) after: ")
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_simplified_prompt_asks_once_more_without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last attempt has no tools and one turn; what it says is a fallback, not a success."""
     config = {"max_retries": 1, "base_delay_ms": 1, "fallback_action": "simplified_prompt"}
@@ -240,6 +245,7 @@ def test_simplified_prompt_asks_once_more_without_tools(monkeypatch: pytest.Monk
 # Time, retries, turns
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_time_that_runs_out_in_a_tool_is_retold(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command that took too long leaves no result in the recording; in mock the conversation ends there as well."""
     slow = Reply([tool_use("Bash", {"command": "sleep 30"}, id="toolu_1")], stop_reason="tool_use")
@@ -256,6 +262,7 @@ def test_time_that_runs_out_in_a_tool_is_retold(monkeypatch: pytest.MonkeyPatch)
     assert [task.error for task in ran.step().tasks] == ["timed out after 1500 ms"]
 
 
+@pytest.mark.needs("anthropic>=0.103")
 def test_conversation_that_timed_out_has_cost_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns that were answered before the time ran out are counted, with their tokens."""
     first = Reply(

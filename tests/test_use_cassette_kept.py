@@ -23,6 +23,7 @@ def frames_of(run: str, path: str | None = None) -> list[bytes]:
     return [event.payload for event in retold.EventLog(path).events(run, kinds=("frame",))]
 
 
+@pytest.mark.needs("genai-prices")
 def test_what_a_recorded_answer_cost_is_kept() -> None:
     """In the cassette and in the log, by the price of the day: whoever asks later need not know it."""
     answers = [Reply([text("yes")], model="claude-haiku-4-5")]

@@ -10,10 +10,11 @@ from fnmatch import fnmatch
 from typing import Any
 from urllib.parse import urlsplit
 
-from .recorder.errors import BlockedError, MissError, for_sdk
+from .recorder.errors import BlockedError, MissError
 from .recorder.guard import guarded, model_apis
 from .recorder.patching import Block, Led, Send, SendAsync, miss_of
 from .recorder.recognition import REFUSED_HEADER, Outgoing, is_api
+from .recorder.sdk_errors import for_sdk
 from .recorder.tee import library_of
 
 ORIGIN_HEADER = "x-retold-origin"
@@ -78,7 +79,7 @@ class Lead:
             raise miss_of(await response.aread())
         return response
 
-    def _closed(self, request: Any) -> MissError:
+    def _closed(self, request: Any) -> BaseException:
         text = f"{self.source} is no longer in use: {request.method} {request.url} came after its block ended."
         return for_sdk(MissError(text))
 
@@ -115,6 +116,6 @@ def _join(lead: Lead) -> Joining:
     return Joining(lead)
 
 
-def blocked(asked: Outgoing) -> BlockedError:
+def blocked(asked: Outgoing) -> BaseException:
     """Return the error for a request that block_network refuses."""
     return for_sdk(BlockedError(f"{asked} was refused: block_network is set and no recording covers it."))

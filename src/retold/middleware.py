@@ -8,11 +8,12 @@ out only then); its beginning carries the time at which the request was handed t
 """
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anthropic
 
 from .recorder.capture import Capture, Place
+from .recorder.errors import InputError
 from .recorder.events import encode
 from .recorder.exchange import Request
 from .recorder.log import EventLog
@@ -22,8 +23,13 @@ from .recorder.tee import pairs, tee, to_request
 from .recorder.writer import RunWriter
 from .workflow.pricing import price
 
+if TYPE_CHECKING:
+    from anthropic import Middleware
+else:  # older SDKs have no middleware: `recording` then raises, and everything else works
+    Middleware = getattr(anthropic, "Middleware", object)
 
-class Recording(anthropic.Middleware):
+
+class Recording(Middleware):
     """Records what passes through one client into a run of its own; `close` ends the run, as leaving a `with` block does."""
 
     def __init__(self, log: EventLog, *, name: str = "recording", costs: bool = False) -> None:
@@ -132,5 +138,14 @@ class Recording(anthropic.Middleware):
 
 
 def recording(log: EventLog, *, name: str = "recording", costs: bool = False) -> Recording:
-    """SDK middleware that records a client into `log`, as a run called `name`; `costs` also computes prices (150 ms once)."""
+    """Return SDK middleware that records a client into `log`, as a run called `name`.
+
+    With `costs` the price of each call is recorded too; loading the table of prices takes 150 ms once. Raises InputError if
+    the installed SDK has no middleware.
+    """
+    if Middleware is object:
+        raise InputError(
+            f"anthropic {anthropic.__version__} has no middleware: retold.recording needs 0.108 or newer. "
+            "With this version, record with retold.use_cassette or retold record."
+        )
     return Recording(log, name=name, costs=costs)

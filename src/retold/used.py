@@ -15,7 +15,7 @@ from .lead import Lead, blocked
 from .modes import RecordMode, how_to_record, in_ci
 from .recorder.capture import Capture, Place
 from .recorder.cassette import read_cassette
-from .recorder.errors import CassetteError, MissError, for_sdk
+from .recorder.errors import CassetteError, MissError
 from .recorder.events import Entry, encode
 from .recorder.exchange import Exchange, Request, header
 from .recorder.log import EventLog, default_path
@@ -23,6 +23,7 @@ from .recorder.messages import Session
 from .recorder.patching import Send, SendAsync
 from .recorder.recognition import Outgoing, is_api
 from .recorder.redact import Redactor
+from .recorder.sdk_errors import for_sdk
 from .recorder.tee import Recorder, tee, to_request
 from .recorder.transfer import results_in
 from .recorder.writer import RunWriter

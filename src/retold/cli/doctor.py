@@ -14,13 +14,16 @@ from .common import Db, Json, print_json, test_mode
 PARTS = (
     "anthropic",
     "httpx2",
+    "httpx",
     "pydantic",
     "PyYAML",
-    "sqlite-utils",
     "jinja2",
     "rich",
     "typer",
     "genai-prices",
+    "starlette",
+    "uvicorn",
+    "pyarrow",
     "vcrpy",
     "pytest",
 )

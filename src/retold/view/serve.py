@@ -5,11 +5,17 @@ import secrets
 import socket
 from collections.abc import Callable
 
-import uvicorn
-
 from ..recorder.errors import InputError
 from ..recorder.log import EventLog
-from .app import application
+
+try:
+    import uvicorn
+
+    from .app import application
+except ModuleNotFoundError as error:
+    if error.name not in ("starlette", "uvicorn"):
+        raise
+    raise InputError(f"retold view needs {error.name}, which is not installed: pip install 'retold[view]'.") from error
 
 HOST = "127.0.0.1"
 

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import anthropic
-import httpx2
 
 from ..recorder.capture import Capture, Place
 from ..recorder.errors import InputError
@@ -19,7 +18,7 @@ from ..recorder.exchange import Request
 from ..recorder.messages import Session
 from ..recorder.patching import intercepted
 from ..recorder.redact import MIN_SECRET_CHARS, Redactor
-from ..recorder.tee import Recorder
+from ..recorder.tee import Recorder, transport_errors
 from ..recorder.writer import RunWriter
 from .agent import Reply, reply_of
 from .pricing import price
@@ -88,11 +87,16 @@ class LiveApi:
             return captures[-1]
 
         failure: Exception | None = None
+        failures: tuple[type[Exception], ...] = (anthropic.APIError, ValueError, *transport_errors())
         try:
             with intercepted(Recorder(begin)):
-                async for _ in await self._create(body):
-                    pass
-        except (anthropic.APIError, httpx2.TransportError, ValueError) as error:
+                stream = await self._create(body)
+                try:
+                    async for _ in stream:
+                        pass
+                finally:  # older SDKs leave a stream open that ends in an error event
+                    await stream.close()
+        except failures as error:
             failure = error  # ValueError: a frame whose data is not JSON
         except asyncio.CancelledError:
             if captures and captures[-1].ending is not None:
@@ -123,7 +127,8 @@ def check_credentials() -> None:
     """Raise InputError where the SDK will find nothing to authenticate with."""
     client = anthropic.Anthropic()
     try:
-        if client.api_key or client.auth_token or client.credentials is not None:
+        # `credentials` came with 0.110.
+        if client.api_key or client.auth_token or getattr(client, "credentials", None) is not None:
             return
     finally:
         client.close()

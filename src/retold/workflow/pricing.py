@@ -1,13 +1,29 @@
-"""What an exchange cost, by genai-prices. An unknown model has an unknown cost, never 0."""
+"""The cost of an exchange, by genai-prices. An unknown model has an unknown cost, never 0."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 
 def price(model: str, usage: dict[str, Any]) -> float | None:
-    """US dollars for a usage as the Messages API reports it, or None where the model's price is not known."""
-    from genai_prices import extract_usage  # 150 ms, and a mock run takes the recorded cost
+    """Return US dollars for a usage as the Messages API reports it.
 
+    Return None if genai-prices has no price for the model, or is not installed (`pip install 'retold[prices]'`).
+    """
+    extract_usage = _table()
+    if extract_usage is None:
+        return None
     try:
         return float(extract_usage({"model": model, "usage": usage}, provider_id="anthropic").calc_price().total_price)
     except (LookupError, ValueError):
         return None
+
+
+@functools.cache
+def _table() -> Callable[..., Any] | None:
+    """Import the table of prices on first use: it takes 150 ms, and a mock run uses the recorded cost."""
+    try:
+        from genai_prices import extract_usage
+    except ModuleNotFoundError:
+        return None
+    return extract_usage

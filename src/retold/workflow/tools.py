@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from ..recorder.errors import MissError, RunError
+from ..recorder.errors import InputError, MissError, RunError
 
 if TYPE_CHECKING:
-    from anthropic.lib.tools.agent_toolset import AgentToolContext, BashSession
+    from anthropic.lib.tools.agent_toolset import BashSession
 
 ToolName = Literal["Read", "Write", "Edit", "Bash", "Glob", "Grep"]
 
@@ -129,20 +129,11 @@ class LiveTools:
     """The SDK's own toolset in a folder, for the allowed tools only. An async context manager: leaving it ends the shell."""
 
     def __init__(self, workdir: Path, allowed: Iterable[str]) -> None:
-        from anthropic.lib.tools import agent_toolset  # 1.1 s: only a live run imports the SDK
-
-        self._context: AgentToolContext = agent_toolset.AgentToolContext(workdir=workdir)
-        made = {
-            "Read": agent_toolset.beta_read_tool,
-            "Write": agent_toolset.beta_write_tool,
-            "Edit": agent_toolset.beta_edit_tool,
-            "Glob": agent_toolset.beta_glob_tool,
-            "Grep": agent_toolset.beta_grep_tool,
-        }
+        self._workdir = workdir
         self._allowed = frozenset(allowed)
         self._shell: BashSession | None = None
         self._group = 0
-        self._tools = {name: made[name](self._context) for name in self._allowed & made.keys()}
+        self._tools = _toolset(workdir, self._allowed) if self._allowed else {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -197,7 +188,7 @@ class LiveTools:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ANTHROPIC_")}
         process = await anyio.open_process(
             ["/bin/bash", "--noprofile", "--norc"],
-            cwd=self._context.workdir,
+            cwd=self._workdir,
             env=environment | {"PS1": "", "PS2": "", "TERM": "dumb"},
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -212,6 +203,27 @@ class LiveTools:
             await shell.close()
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._group, signal.SIGKILL)
+
+
+def _toolset(workdir: Path, allowed: frozenset[str]) -> dict[str, Any]:
+    """Return the allowed tools by name, without Bash. Raise InputError if the installed SDK has none."""
+    import anthropic  # 1.1 s: only a live run with tools needs it here
+
+    try:
+        from anthropic.lib.tools import agent_toolset
+    except ImportError as error:
+        raise InputError(
+            f"anthropic {anthropic.__version__} has no agent tools: live steps with allowed_tools need 0.103 or newer."
+        ) from error
+    context = agent_toolset.AgentToolContext(workdir=workdir)
+    made = {
+        "Read": agent_toolset.beta_read_tool,
+        "Write": agent_toolset.beta_write_tool,
+        "Edit": agent_toolset.beta_edit_tool,
+        "Glob": agent_toolset.beta_glob_tool,
+        "Grep": agent_toolset.beta_grep_tool,
+    }
+    return {name: made[name](context) for name in allowed & made.keys()}
 
 
 class _Failed(Exception):
