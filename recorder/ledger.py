@@ -12,12 +12,12 @@ was changed, not even by someone who recomputed every hash.
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
-from .errors import InputError
+from .errors import InputError, LogError
 from .events import GENESIS
 
 What = Literal["started", "ended"]
@@ -35,6 +35,12 @@ class Entered:
     seq: int
     hash: bytes
     chain: bytes
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each value has the type that was written. SQLite stores any type in any column."""
+        types = (type(self.n), type(self.run), type(self.what), type(self.seq), type(self.hash), type(self.chain))
+        return types == (int, str, str, int, bytes, bytes) and self.run.isprintable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +88,22 @@ def entries(connection: sqlite3.Connection) -> Iterator[Entered]:
 
 
 def head(connection: sqlite3.Connection) -> Head:
-    """The head of the log at this moment."""
+    """The head of the log at this moment. Raises LogError if an entry of the ledger is not as it was written."""
     connection.execute("BEGIN")  # ledger and events of the same moment
     try:
         found = list(entries(connection))
-        ended = {entry.run for entry in found if entry.what == "ended"}
-        last = "SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
-        open_runs = [entry.run for entry in found if entry.run not in ended]
-        ends = [(run, *row) for run in open_runs if (row := connection.execute(last, (run,)).fetchone()) is not None]
+        if not all(entry.is_whole for entry in found):
+            raise LogError("the ledger of the log is not as it was written; `retold verify` names the entry.")
+        return head_of(connection, found)
     finally:
         connection.execute("COMMIT")
-    return Head(found[-1].n, found[-1].chain, tuple(ends)) if found else Head(0, GENESIS)
+
+
+def head_of(connection: sqlite3.Connection, found: Sequence[Entered]) -> Head:
+    """The head of a log with these entries, in the snapshot of the caller."""
+    ended = {entry.run for entry in found if entry.what == "ended"}
+    last = "SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
+    open_runs = [entry.run for entry in found if entry.run not in ended]
+    rows = [(run, *row) for run in open_runs if (row := connection.execute(last, (run,)).fetchone()) is not None]
+    ends = tuple((run, seq, own) for run, seq, own in rows if isinstance(seq, int) and isinstance(own, bytes))
+    return Head(found[-1].n, found[-1].chain, ends) if found else Head(0, GENESIS)

@@ -6,7 +6,9 @@ read in one sweep. A migration sets `user_version` to its own number in the same
 log needs nothing but one PRAGMA.
 """
 
+import functools
 import sqlite3
+from contextlib import closing
 
 from . import ledger
 
@@ -208,3 +210,11 @@ def _script(connection: sqlite3.Connection, statements: str) -> None:
         if sqlite3.complete_statement(pending):
             connection.execute(pending)
             pending = ""
+
+
+@functools.cache
+def schema() -> list[tuple[str, str, str, str | None]]:
+    """Return (type, name, table, SQL) of everything that a log of this version declares."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        migrate(connection)
+        return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()

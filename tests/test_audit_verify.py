@@ -15,6 +15,7 @@ from retold.recorder.errors import InputError
 from retold.recorder.events import Entry
 from retold.recorder.ledger import Head
 from retold.recorder.log import EventLog
+from retold.recorder.rows import to_column
 from tests.e2e import in_this_process
 from tests.raw_log import computed_chain, query, rows
 from tests.tamper import FIELDS, copied, findings, report, swap, tamper, write_log
@@ -119,7 +120,7 @@ def test_a_run_that_was_rewritten_with_right_hashes_is_named(path: Path, runs: l
     """Whoever recomputes a whole chain is found by the ledger."""
     stored = rows(path, runs[1])
     stored[100]["payload"] = b"forged"
-    forged = [(stored[seq]["payload"], digest, own, runs[1], seq) for seq, digest, own in computed_chain(stored)]
+    forged = [(to_column(stored[seq]["payload"]), digest, own, runs[1], seq) for seq, digest, own in computed_chain(stored)]
     tamper(path, "UPDATE events SET payload = ?, digest = ?, hash = ? WHERE run = ? AND seq = ?", each=forged)
     assert [(f.run, f.seq, f.what) for f in findings(path)] == [(runs[1], LAST, "edited")]
 
@@ -148,7 +149,7 @@ def test_a_head_proves_what_came_before_it_while_the_log_goes_on(path: Path) -> 
     assert findings(path, head) == []
     tamper(path, f"DELETE FROM events WHERE run = '{writer.run}' AND seq > 1",
            f"DELETE FROM ledger WHERE n > {head.n}", "DELETE FROM runs WHERE id > 5",
-           f"UPDATE runs SET status = 'running' WHERE run = '{writer.run}'")  # fmt: skip
+           f"UPDATE runs SET status = 'running', ended_ns = NULL, frames = 0 WHERE run = '{writer.run}'")  # fmt: skip
     assert [f.what for f in findings(path)] == ["unknown run"]
     assert ("cut off", writer.run, 2) in [(f.what, f.run, f.seq) for f in findings(path, head)]
 

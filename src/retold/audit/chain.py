@@ -8,14 +8,18 @@ run of strangers was inserted, a number that nobody has was removed.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from types import NoneType
 from typing import Literal
 
 from ..recorder.events import GENESIS, Event, seal
+from ..recorder.rows import to_column
 
 What = Literal[
-    "edited", "removed", "inserted", "reordered", "cut off", "missing run", "unknown run", "listing", "ledger", "damaged"
-]
-"""What is wrong. `listing`: the line in `runs` says otherwise than the events. `damaged`: the file itself cannot be read."""
+    "edited", "removed", "inserted", "reordered", "cut off", "missing run", "unknown run", "listing", "ledger", "schema",
+    "damaged",
+]  # fmt: skip
+"""The kind of a finding. `listing`: the line in `runs` differs from the events. `schema`: a table, index, view, trigger or
+setting is not as retold makes it. `damaged`: the file itself cannot be read, or its indexes do not fit its tables."""
 
 MOVED_WITHIN = 100_000
 """How far behind its place a moved row is looked for."""
@@ -27,7 +31,9 @@ class Row(Event):
     __slots__ = ()
 
     def sealed(self, before: bytes, *, seq: int | None = None, run: str | None = None) -> bytes | None:
-        """The hash that this row should have behind one with the hash `before`; None where its header is no text."""
+        """The hash that this row should have behind one with the hash `before`; None if its header cannot be sealed."""
+        if type(self.exchange) not in (int, NoneType):
+            return None  # empty text would be sealed as the absence of an exchange is
         try:
             return seal(
                 before, self.schema, run or self.run, self.seq if seq is None else seq, self.t_ns, self.wall_ns, self.kind,
@@ -55,19 +61,21 @@ class End:
     hash: bytes
 
 
-Rows = Callable[[int], Iterator[Row]]
-"""The rows of a run in order, from a number on."""
+Rows = Callable[[int | None], Iterator[Row]]
+"""The rows of a run in order: from a number on, or with None all of them, whatever stands in the place of their numbers."""
 
 Allowed = Callable[[int], bytes | None]
 """The sha256 of what an erasure put in the place of a payload, by the row's number."""
 
 
-def check(run: str, rows: Rows, end: End | None, allowed: Allowed, *, counted: Callable[[], None]) -> End | Finding:
+def check(run: str, rows: Rows, end: End | None, allowed: Allowed, *, counted: Callable[[Row], None]) -> End | Finding:
     """The last row of a run whose chain is right, or what is wrong first. `end` is where the ledger says that it ends."""
     last = End(-1, GENESIS)
-    for row in rows(0):
+    for row in rows(None):
         if end is not None and last.seq == end.seq:
             return Finding(run, row.seq, "inserted", f"the run ended with event {end.seq}")
+        if type(row.seq) is int and row.seq < 0:
+            return Finding(run, row.seq, "inserted", "the numbers of a run begin with 0")
         if row.seq != last.seq + 1 or row.sealed(last.hash) != row.hash:
             return _diagnosis(run, rows, last, end)
         if row.payload != row.digest and row.payload != allowed(row.seq):
@@ -75,7 +83,7 @@ def check(run: str, rows: Rows, end: End | None, allowed: Allowed, *, counted: C
         if end is not None and row.seq == end.seq and row.hash != end.hash:
             return Finding(run, row.seq, "edited", "the run was rewritten: it ends otherwise than the ledger says")
         last = End(row.seq, row.hash)
-        counted()
+        counted(row)
     if end is not None and last.seq < end.seq:
         return Finding(run, last.seq + 1, "cut off", f"{_span(last.seq + 1, end.seq)} missing at the end")
     return last
@@ -87,6 +95,10 @@ def _diagnosis(run: str, rows: Rows, last: End, end: End | None) -> Finding:
     rest = list(_first(rows(at), 4))
     first = rest[0]
     home = _home(rows(at), at, last.hash)
+    if home is not None and type(home.seq) is not int:
+        return Finding(run, at, "edited", "the number of this event is no longer one")
+    if type(first.seq) is not int:
+        return Finding(run, at, "edited", "the number of this event is no longer one, and the rest of it is another")
     if first.seq > at:
         if home is not None:
             return Finding(run, at, "reordered", f"what belongs here stands at {home.seq}")
@@ -118,7 +130,7 @@ def _home(rows: Iterable[Row], at: int, before: bytes) -> Row | None:
 
 def _renumbered(rest: list[Row], end: End | None, at: int) -> int:
     """How many rows were taken out before two that follow each other under later numbers than they have now."""
-    most = MOVED_WITHIN if end is None else end.seq - at
+    most = MOVED_WITHIN if end is None else min(end.seq - at, MOVED_WITHIN)
     return next((k for k in range(1, most + 1) if rest[1].sealed(rest[0].hash, seq=rest[1].seq + k) == rest[1].hash), 0)
 
 
@@ -133,10 +145,17 @@ def _span(first: int, last: int) -> str:
     return f"event {first} is" if first == last else f"events {first} to {last} are"
 
 
-def _printable(kind: str) -> str:
-    return kind if kind.isprintable() and kind.isascii() else "event"
+def _printable(kind: object) -> str:
+    return kind if isinstance(kind, str) and kind.isprintable() and kind.isascii() else "event"
 
 
-def payload_digest(payload: bytes | str) -> bytes:
-    """sha256 of a payload as its column holds it."""
-    return sha256(payload.encode("utf-8", "surrogateescape") if isinstance(payload, str) else payload).digest()
+def payload_digest(payload: object) -> bytes:
+    """sha256 of a payload as its column holds it; of no bytes if retold would not store it in this type.
+
+    Views and JSON functions read text alone: the same bytes as a blob are a hidden message.
+    """
+    if isinstance(payload, str):
+        return b"" if "\0" in payload else sha256(payload.encode("utf-8", "surrogateescape")).digest()
+    if isinstance(payload, bytes):
+        return b"" if isinstance(to_column(payload), str) else sha256(payload).digest()
+    return b""

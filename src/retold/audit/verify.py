@@ -1,16 +1,17 @@
-"""Checking a whole log: the chain of every run, the ledger that chains the runs, and what was erased with whose knowledge.
+"""Checking a whole log: its schema, the ledger that chains the runs, the chain of every run, the listing, and the erasures.
 
-Works while others write: it reads page by page and holds no snapshot, so that the WAL can be reset under it. What is added
-after it began is checked as far as it goes.
+Works while others write: it reads page by page and holds a snapshot only for short questions and for SQLite's own check. Rows
+that are added after it began are checked as far as it goes. The order matters: nothing is asked of a table before the schema
+has shown that it is one, and events are read along their primary key, which is the table itself, never through an index.
 """
 
 import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from ..recorder import ledger
 from ..recorder.erasure import ERASED, PRUNED, REDACTED
@@ -18,9 +19,15 @@ from ..recorder.events import GENESIS
 from ..recorder.ledger import Entered, Head
 from ..recorder.log import EventLog
 from ..recorder.rows import COLUMNS
+from ..recorder.writer import Status
 from .chain import End, Finding, Row, check, payload_digest
+from .file_check import check_integrity, check_schema, check_settings
+from .listing_check import Seen, check_line, check_order
 
 PAGE = 1000
+
+ENDED = get_args(Status)[1:]
+"""The statuses of a run that has an end."""
 
 
 @dataclass
@@ -74,49 +81,74 @@ class _Verifier:
 
     def report(self, run: str | None, against: Head | None) -> Report:
         try:
-            self.entries = list(ledger.entries(self.connection))
-            self.result.head = str(ledger.head(self.connection))
-            self._read_erasures()
-            self._check_ledger()
-            if against is not None:
-                self._check_head(against)
-            self._check_runs(run)
+            findings, readable = check_schema(self.connection)
+            self.result.findings += findings
+            if readable:
+                self._check_tables(run, against)
         except sqlite3.Error as error:
             self._found(Finding("", None, "damaged", f"the file cannot be read further: {error}; see `retold recover`"))
         return self.result
+
+    def _check_tables(self, run: str | None, against: Head | None) -> None:
+        self.result.findings += check_settings(self.connection)
+        with self._snapshot():
+            self.entries = list(ledger.entries(self.connection))
+            if self._check_ledger():
+                self.result.head = str(ledger.head_of(self.connection, self.entries))
+        self._read_erasures()
+        if against is not None:
+            self._check_head(against)
+        self._check_runs(run)
+        self.result.findings += check_integrity(self.connection)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[None]:
+        """Several questions about one moment."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.execute("COMMIT")
 
     def _found(self, finding: Finding) -> None:
         self.result.findings.append(finding)
 
     def _read_erasures(self) -> None:
-        """Which runs were touched by erasures, and where the events stand that say so."""
+        """Note which runs were touched by erasures, and which events record it."""
         self.erasures = defaultdict(list)
+        self.result.erased = self.result.redacted = self.result.pruned = 0
         query = (
             "SELECT e.run, e.seq, e.kind, e.payload FROM runs r JOIN events e ON e.run = r.run AND e.kind <> 'frame' "
             "WHERE r.mode = 'audit' ORDER BY r.id, e.seq"
         )
         for run, seq, kind, payload in self.connection.execute(query):
             data = _json(payload)
-            if kind in (ERASED, REDACTED):
+            if kind == ERASED:
                 self.erasures[str(data.get("run"))].append((run, seq))
-                count = len(data.get("payloads") or ())
-                if kind == ERASED:
-                    self.result.erased += count
-                else:
-                    self.result.redacted += count
+                self.result.erased += len(_replacements(data))
+            elif kind == REDACTED:
+                self.erasures[str(data.get("run"))].append((run, seq))
+                self.result.redacted += len(_replacements(data))
             elif kind == PRUNED:
                 self.pruned[str(data.get("run"))] = (data.get("seq", -1), _bytes(data.get("hash")))
                 self.result.pruned += 1
 
-    def _check_ledger(self) -> None:
+    def _check_ledger(self) -> bool:
+        """Check the entries, and keep those up to the first wrong one, which is found."""
         before = GENESIS
         for n, entry in enumerate(self.entries, 1):
             if entry.n != n:
-                return self._found(Finding("", None, "ledger", f"entry {n} is missing"))
-            if ledger.chained(before, n, entry.run, entry.what, entry.seq, entry.hash) != entry.chain:
-                return self._found(Finding(entry.run, entry.seq, "ledger", f"entry {n} is not as it was written"))
-            before = entry.chain
-        return None
+                detail = f"entry {n} is missing"
+            elif not entry.is_whole or ledger.chained(before, n, entry.run, entry.what, entry.seq, entry.hash) != entry.chain:
+                detail = f"entry {n} is not as it was written"
+            else:
+                before = entry.chain
+                continue
+            known = entry.is_whole and entry.n == n
+            self._found(Finding(entry.run if known else "", entry.seq if known else None, "ledger", detail))
+            self.entries = [entry for entry in self.entries if entry.is_whole]
+            return False
+        return True
 
     def _check_head(self, head: Head) -> None:
         """That everything the head covers is still there; that it is unchanged, the chains show."""
@@ -137,29 +169,30 @@ class _Verifier:
 
     def _check_runs(self, only: str | None) -> None:
         started = {entry.run: entry for entry in self.entries if entry.what == "started"}
-        ends = {entry.run: End(entry.seq, entry.hash) for entry in self.entries if entry.what == "ended"}
         beginnings = {entry.hash: entry.run for entry in started.values()}
+        ends = {entry.run: End(entry.seq, entry.hash) for entry in self.entries if entry.what == "ended"}
         for run, entry in started.items():
             if only in (None, run) and (finding := self._check_run(run, entry.hash, ends.get(run), beginnings)) is not None:
-                self._reread_erasures()
+                self._read_erasures()
                 if run not in self.pruned:  # else it was pruned while we were reading
                     self._found(finding)
-        begun = "SELECT 1 FROM ledger WHERE run = CAST(? AS TEXT)"  # asked again: it may have begun while we were reading
-        for run in self._runs_of_events() if only is None else ():
-            if run not in started and self.connection.execute(begun, (_raw(run),)).fetchone() is None:
-                name = _raw(run).decode("utf-8", "backslashreplace")
-                self._found(Finding(name, 0, "unknown run", "the ledger does not know that it began: it was inserted"))
         if only is None:
-            self._check_listing(list(started))
+            for name in self._unknown_runs():
+                self._found(Finding(name, 0, "unknown run", "the ledger does not know that it began: it was inserted"))
+            self._check_order()
 
-    def _runs_of_events(self) -> Iterator[str]:
-        """Every run that has events, by one look-up each."""
-        query, last = "SELECT min(run) FROM events WHERE run > CAST(? AS TEXT)", ""
-        while (found := self.connection.execute(query, (_raw(last),)).fetchone()[0]) is not None:
-            yield (last := found)
+    def _unknown_runs(self) -> list[str]:
+        """The runs that have events and no entry in the ledger, at one moment; each run is one look-up."""
+        query = (
+            "WITH RECURSIVE each(run) AS (SELECT min(run) FROM events UNION ALL "
+            "SELECT (SELECT min(run) FROM events WHERE run > each.run) FROM each WHERE each.run IS NOT NULL) "
+            "SELECT CAST(run AS BLOB) FROM each WHERE run IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM ledger WHERE what = 'started' AND ledger.run = each.run)"
+        )
+        return [name.decode("utf-8", "backslashreplace") for (name,) in self.connection.execute(query)]
 
     def _check_run(self, run: str, first: bytes, end: End | None, beginnings: dict[bytes, str]) -> Finding | None:
-        query = "SELECT seq, hash, payload FROM events WHERE run = ? ORDER BY seq LIMIT 1"
+        query = "SELECT seq, hash, payload FROM events NOT INDEXED WHERE run = ? ORDER BY seq LIMIT 1"
         found = self.connection.execute(query, (run,)).fetchone()
         if found is None:
             if run not in self.pruned:
@@ -171,53 +204,59 @@ class _Verifier:
         seq, own, payload = found
         if seq == 0 and own != first and own in beginnings:
             return Finding(run, 0, "reordered", f"these are the events of run {beginnings[own]}")
-        last = check(run, lambda at: self._rows(run, at), end, self._allowed(run), counted=self._count)
-        if isinstance(last, Finding):
-            return last
-        if own != first:
-            return Finding(run, 0, "edited", "the run was rewritten: it begins otherwise than the ledger says")
-        return self._check_line(run, _json(payload), last, end)
+        events = self.result.events
+        while True:
+            seen = Seen()
+            self.result.events = events
+            last = check(run, lambda at: self._rows(run, at), end, self._allowed(run), counted=lambda row: self._count(seen, row))  # noqa: B023
+            if isinstance(last, Finding):
+                return last
+            if own != first:
+                return Finding(run, 0, "edited", "the run was rewritten: it begins otherwise than the ledger says")
+            with self._snapshot():
+                now = self._end_of(run)
+                if now == end:
+                    return self._check_line(run, _json(payload), last, end, seen)
+            end = now  # it ended while we were reading: once more, up to its end
 
-    def _check_line(self, run: str, started: dict[str, Any], last: End, end: End | None) -> Finding | None:
-        """That the run's line in the listing says what its first and last event say, and that its end is there."""
-        line = self.connection.execute("SELECT name, mode, status FROM runs WHERE run = ?", (run,)).fetchone()
-        if line is None:
-            return Finding(run, None, "listing", "the listing has no line for it; `retold recover` makes it again")
-        name, mode, status = line
-        query = "SELECT kind, payload FROM events WHERE run = ? AND seq = ?"
+    def _end_of(self, run: str) -> End | None:
+        """The end of a run as the ledger has it now; an entry that is not as it was written is one that is found elsewhere."""
+        query = "SELECT seq, hash FROM ledger WHERE run = ? AND what = 'ended' ORDER BY n DESC LIMIT 1"
+        row = self.connection.execute(query, (run,)).fetchone()
+        return None if row is None or not isinstance(row[0], int) or not isinstance(row[1], bytes) else End(*row)
+
+    def _check_line(self, run: str, started: dict[str, Any], last: End, end: End | None, seen: Seen) -> Finding | None:
+        query = "SELECT kind, payload FROM events NOT INDEXED WHERE run = ? AND seq = ?"
         kind, payload = self.connection.execute(query, (run, last.seq)).fetchone()
-        ended = _json(payload).get("status") if kind == "run.ended" else None
-        if ended is None and status != "running":
-            query = "SELECT 1 FROM ledger WHERE run = ? AND what = 'ended'"
-            if end is None and self.connection.execute(query, (run,)).fetchone() is not None:
-                return None  # it ended while we were reading
-            return Finding(run, last.seq + 1, "cut off", f"the run is listed as {status}, but its end is missing")
+        ended = _json(payload) if kind == "run.ended" else None
+        if end is None and ended is None:
+            status = self.connection.execute("SELECT status FROM runs WHERE run = ?", (run,)).fetchone()
+            if status is not None and status[0] in ENDED:
+                return Finding(run, last.seq + 1, "cut off", f"the run is listed as {status[0]}, but its end is missing")
         self.result.open += ended is None
-        if (name, mode) != (started.get("name"), started.get("mode")) or (ended is not None and status != ended):
-            detail = "its line in the listing says otherwise than its events; `retold recover` makes it again"
-            return Finding(run, None, "listing", detail)
-        return None
+        return check_line(self.connection, run, started, ended, seen)
 
-    def _check_listing(self, started: list[str]) -> None:
-        """That `runs` has a line for each run, in the order in which they began."""
-        listed = [run for (run,) in self.connection.execute("SELECT run FROM runs ORDER BY id")]
-        known = set(started)
-        there = [run for run in listed if run in known]
-        expected = [run for run in started if run not in self.pruned]
-        for run, found in zip(expected, there + [""] * len(expected), strict=False):
-            if run != found:
-                detail = "the listing has no line, or another place, for it; `retold recover` makes it again"
-                return self._found(Finding(run, None, "listing", detail))
-        return None
+    def _check_order(self) -> None:
+        """The lines of the listing, in the order in which the runs began, at one moment."""
+        with self._snapshot():
+            self._read_erasures()
+            started = [entry.run for entry in ledger.entries(self.connection) if entry.is_whole and entry.what == "started"]
+            finding = check_order(self.connection, started, self.pruned)
+        if finding is not None and not any(each.run == finding.run for each in self.result.findings):
+            self._found(finding)
 
-    def _rows(self, run: str, at: int) -> Iterator[Row]:
-        query = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq >= ? ORDER BY seq LIMIT {PAGE}"
-        while page := self.connection.execute(query, (run, at)).fetchall():
+    def _rows(self, run: str, at: int | None) -> Iterator[Row]:
+        query = f"SELECT {COLUMNS} FROM events NOT INDEXED WHERE run = ? AND seq {{}} ? ORDER BY seq LIMIT {PAGE}"
+        least: tuple[str, Any] = (">=", -(2**63) if at is None else at)
+        while page := self.connection.execute(query.format(least[0]), (run, least[1])).fetchall():
             for values in page:
                 yield Row._make((*values[:8], payload_digest(values[8]), *values[9:]))
-            at = page[-1][1] + 1
+            if type(page[-1][1]) is not int:
+                return  # numbers come first, and whatever is none is found when its row is checked
+            least = (">", page[-1][1])
 
-    def _count(self) -> None:
+    def _count(self, seen: Seen, row: Row) -> None:
+        seen.note(row)
         self.result.events += 1
         if self.result.events % PAGE == 0:
             self.progress(self.result.events)
@@ -229,31 +268,36 @@ class _Verifier:
         def allowed(seq: int) -> bytes | None:
             nonlocal found
             if found is None or seq not in found:
-                self._reread_erasures()
+                self._read_erasures()  # an erasure may have been written since
                 found = self._replaced(run)
             return found.get(seq)
 
         return allowed
 
-    def _reread_erasures(self) -> None:
-        """An erasure may have been written since."""
-        self.result.erased = self.result.redacted = self.result.pruned = 0
-        self._read_erasures()
-
     def _replaced(self, run: str) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
         for audit, seq in self.erasures[run]:
             query = "SELECT payload FROM events WHERE run = ? AND seq = ?"
-            (payload,) = self.connection.execute(query, (audit, seq)).fetchone()
-            found |= {number: _bytes(digest) for number, digest in _json(payload).get("payloads", ())}
+            for (payload,) in self.connection.execute(query, (audit, seq)):
+                found |= _replacements(_json(payload))
         return found
 
 
-def _json(payload: str | bytes) -> dict[str, Any]:
-    """The payload of an audit event; one that was made unreadable says nothing, and is itself found by its digest."""
+def _replacements(data: dict[str, Any]) -> dict[int, bytes]:
+    """The digests that an erasure put in the place of others, by event; none from a record that is not as it was written."""
+    pairs = data.get("payloads")
+    found: dict[int, bytes] = {}
+    for pair in pairs if isinstance(pairs, list) else ():
+        if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int):
+            found[pair[0]] = _bytes(pair[1])
+    return found
+
+
+def _json(payload: Any) -> dict[str, Any]:
+    """The payload of an event; empty if it was made unreadable, which its digest shows."""
     try:
         data = json.loads(payload)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
 
@@ -263,8 +307,3 @@ def _bytes(text: Any) -> bytes:
         return bytes.fromhex(text)
     except (TypeError, ValueError):
         return b""
-
-
-def _raw(text: str) -> bytes:
-    """Text that may have been tampered with as the bytes it is."""
-    return text.encode("utf-8", "surrogateescape")
