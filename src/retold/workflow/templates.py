@@ -62,6 +62,8 @@ def problem_in(text: str, known: Known) -> str | None:
         tree = environment.parse(text)
     except TemplateSyntaxError as error:
         return f"template error: {str(error.message).rstrip('.')}"
+    if any(True for _ in tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends))):
+        return "a template cannot include other files; use a part of type file"
     for kind, there in ((nodes.Filter, environment.filters), (nodes.Test, environment.tests)):
         for node in tree.find_all(kind):
             if node.name not in there:
@@ -191,8 +193,11 @@ def _explaining(text: str, variables: Mapping[str, Any], where: str) -> Iterator
     """Turn every error of a template into a WorkflowError that names `where`: filters raise errors of any type."""
     from jinja2 import TemplateError
 
+    from .sandbox import budget
+
     try:
-        yield
+        with budget():
+            yield
     except TemplateError as error:
         raise WorkflowError(f"{where}: {_explained(text, variables, str(error.message))}.") from error
     except Exception as error:
@@ -201,9 +206,13 @@ def _explaining(text: str, variables: Mapping[str, Any], where: str) -> Iterator
 
 def _explained(text: str, variables: Mapping[str, Any], problem: str) -> str:
     """Why a template cannot be filled in, in terms of steps where it reads one that has nothing to read."""
-    from jinja2 import nodes
+    from jinja2 import TemplateSyntaxError, nodes
 
-    for node in _environment().parse(text).find_all((nodes.Getattr, nodes.Getitem)):
+    try:
+        tree = _environment().parse(text)
+    except TemplateSyntaxError:
+        return problem.rstrip(".")
+    for node in tree.find_all((nodes.Getattr, nodes.Getitem)):
         path, steps = _path_of(node), variables.get("steps", {})
         if path[:1] != ["steps"] or len(path) < 3 or path[1] not in steps:
             continue
@@ -226,10 +235,11 @@ def volatile_in(text: str) -> set[str]:
 
 @functools.cache
 def _environment() -> Any:
-    from jinja2 import StrictUndefined, nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2 import nodes
 
-    class Environment(ImmutableSandboxedEnvironment):
+    from .sandbox import BoundedEnvironment
+
+    class Environment(BoundedEnvironment):
         def getattr(self, obj: Any, attribute: str) -> Any:
             """A step named like a method of dictionaries (update, copy) is that step all the same."""
             return obj[attribute] if isinstance(obj, dict) and attribute in obj else super().getattr(obj, attribute)
@@ -243,10 +253,7 @@ def _environment() -> Any:
             source.set_environment(self)
             return str(super()._generate(source, *args, **options))
 
-    environment = Environment(
-        undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False,
-        comment_start_string=_NO_COMMENT[0], comment_end_string=_NO_COMMENT[1],
-    )  # fmt: skip
+    environment = Environment(comment_start_string=_NO_COMMENT[0], comment_end_string=_NO_COMMENT[1])
     environment.filters[_ORDERED] = lambda value: math.nan if value is None else value
     return environment
 
