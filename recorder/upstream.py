@@ -1,7 +1,14 @@
-"""The way to the API that a recording proxy forwards to: its URL, TLS, and the proxy of the environment where there is one."""
+"""The way to the API that a recording proxy forwards to: its URL, TLS, and the proxies and certificates of the environment.
+
+The recorded program reaches the API through the variables that its HTTP client reads. Its connection ends at retold, so retold
+reads the same variables: HTTPS_PROXY, ALL_PROXY and NO_PROXY, and every variable that names trusted certificates.
+"""
 
 import asyncio
 import base64
+import contextlib
+import functools
+import os
 import re
 import ssl
 from dataclasses import dataclass
@@ -11,6 +18,9 @@ from urllib.request import getproxies, proxy_bypass
 from .errors import InputError
 
 READ_BYTES = 256 * 1024
+
+CA_VARIABLES = ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables of Node, requests and curl that name certificates; SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's own."""
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -47,9 +57,9 @@ class Upstream:
         return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
 
     async def connect(self) -> Streams:
-        """A connection, through the environment's proxy where it names one for TLS. Raises OSError."""
+        """Connect, with TLS through the proxy of the environment if it names one for this host. Raises OSError."""
         context = _context() if self.is_tls else None
-        proxy = getproxies().get("https") if self.is_tls and not proxy_bypass(self.host) else None
+        proxy = _proxy_for(self.host, self.port) if self.is_tls else None
         if proxy is None:
             return await asyncio.open_connection(
                 self.host, self.port, ssl=context, server_hostname=self.host if self.is_tls else None, limit=READ_BYTES
@@ -85,7 +95,24 @@ class Upstream:
         return reader, writer
 
 
+def _proxy_for(host: str, port: int) -> str | None:
+    """The URL of the proxy for TLS, HTTPS_PROXY before ALL_PROXY; None if there is none or NO_PROXY excepts the host."""
+    proxies = getproxies()
+    proxy = proxies.get("https") or proxies.get("all")
+    return None if not proxy or proxy_bypass(f"{host}:{port}") else proxy
+
+
 def _context() -> ssl.SSLContext:
+    """What is trusted: the certificates of the system, and all that the environment names for any client."""
+    return _context_of(*(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", *CA_VARIABLES)))
+
+
+@functools.lru_cache(maxsize=4)
+def _context_of(_file: str, _folder: str, *bundles: str) -> ssl.SSLContext:
+    """Reading the certificates takes 20 ms, so it is done once. A bundle that cannot be read adds nothing, as with Node."""
     context = ssl.create_default_context()
+    for bundle in filter(None, bundles):
+        with contextlib.suppress(OSError):  # ssl.SSLError among them
+            context.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
     context.set_alpn_protocols(["http/1.1"])
     return context

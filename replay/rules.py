@@ -1,7 +1,8 @@
 """Which parts of two requests must agree for a recording to answer: by name, visible and configurable.
 
 By default method, path, query and body count. The host does not: a recording is replayed for whatever base URL the client
-has. A JSON body counts by meaning: whatever the order of its keys, and without what `ignore` names.
+has. A JSON body counts by meaning: whatever the order of its keys, and without what `ignore` names. The boundary of a multipart
+body does not count.
 """
 
 import json
@@ -29,6 +30,8 @@ _CARRIERS = re.compile(
     re.IGNORECASE,
 )
 """Headers that say who carries a request and how, not what it asks."""
+
+_BOUNDARY = re.compile(rb"--[^\r\n]{1,70}\r?\n")
 
 _TOKEN = re.compile(r"\*\*|\[(\*|\d+)\]|[^.\[\]]+")
 
@@ -90,7 +93,7 @@ class Rules:
         try:
             value = json.loads(body, parse_float=_number)
         except (ValueError, RecursionError):
-            return body.decode("utf-8", "backslashreplace")
+            return _unbounded(body).decode("utf-8", "backslashreplace")
         for ignored in self.ignore:
             _remove(value, _tokens(ignored))
         if self.profile == "claude-code":
@@ -106,6 +109,14 @@ def path(uri: str) -> str:
     """The path of a URL; what a base URL puts before `/v1/` does not count."""
     before, api, rest = urlsplit(uri).path.rpartition("/v1/")
     return (api or before) + rest
+
+
+def _unbounded(body: bytes) -> bytes:
+    """Return a multipart body (RFC 2046, 5.1) with one boundary for all: clients make a random one for every request."""
+    first = _BOUNDARY.match(body)
+    if first is None or body.rstrip().rpartition(b"\n")[2] != first[0].rstrip() + b"--":
+        return body
+    return re.sub(rb"(?m)^" + re.escape(first[0].rstrip()) + rb"(?=(?:--)?\s*$)", b"--boundary", body)
 
 
 def _says_yes(rule: Predicate, request: Request, recorded: Request) -> bool:

@@ -6,6 +6,7 @@ often lie, and pieces may be handed on together.
 
 from ..recorder.exchange import Exchange, Response
 from ..recorder.http1 import Asked, Client, head_bytes
+from .accepted import readable
 from .order import Order
 from .player import head_ns, play_async, timeline_of, wait_until_async
 from .timing import Timing
@@ -18,7 +19,10 @@ _RESETS = ("ConnectionResetError", "BrokenPipeError", "ReadError")
 
 
 async def retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None = None) -> bool:
-    """Answer a request with a recorded exchange, in its place in `order`; returns whether the connection goes on."""
+    """Answer a request with a recorded exchange, in its place in `order`; return whether the connection goes on.
+
+    Raises MissError before anything is written if the client cannot read the recorded body.
+    """
     if order is None:
         return await _retell(exchange, timing, asked, client, None)
     await order.begin(exchange)
@@ -30,6 +34,7 @@ async def retell(exchange: Exchange, timing: Timing, asked: Asked, client: Clien
 
 async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None) -> bool:
     began_ns = asked.arrived_ns  # not now: when many ask at once, the last one has waited for the others
+    exchange = readable(exchange, asked.headers)
     timeline = timeline_of(exchange, timing)
     response = exchange.response
     if response is None:

@@ -11,7 +11,8 @@ from ..recorder.errors import MissError
 from ..recorder.exchange import Exchange
 from ..recorder.patching import Send, SendAsync
 from ..recorder.sdk_errors import for_sdk
-from ..recorder.tee import library_of, stream_class, to_request
+from ..recorder.tee import library_of, pairs, stream_class, to_request
+from .accepted import readable
 from .matcher import Matcher
 from .player import head_ns, play, play_async, timeline_of, wait_until, wait_until_async
 from .timing import INSTANT, Timeline, Timing
@@ -43,8 +44,9 @@ class Replayer:
         return await self.answer_async(request, self.take(request))
 
     def answer(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
-        """The recorded response, when its head is due; `timing` where it has one of its own."""
+        """Return the recorded response when its head is due, paced by `timing` if that is given. Raises MissError."""
         began_ns = clock.monotonic_ns()
+        exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         wait_until(began_ns + head_ns(exchange, timeline))
@@ -53,6 +55,7 @@ class Replayer:
     async def answer_async(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """`answer` for an event loop."""
         began_ns = clock.monotonic_ns()
+        exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))
@@ -129,6 +132,13 @@ class RecordedStream:
     def _end(self) -> None:
         if self._exchange.ending in ("cut", "closed"):
             raise _error(self._exchange, self._request)
+
+
+def _readable(exchange: Exchange, request: Any) -> Exchange:
+    try:
+        return readable(exchange, pairs(request.headers))
+    except MissError as miss:
+        raise for_sdk(miss) from None
 
 
 def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: int, *, instant: bool) -> Any:

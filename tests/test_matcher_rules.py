@@ -160,3 +160,27 @@ def test_a_miss_names_the_function_that_disagreed() -> None:
         return False
 
     assert "never" in report(Matcher(recorded(BODY), rules=Rules(match_on=("body", never))), request())
+
+
+# Multipart bodies
+
+
+def uploaded(boundary: str, content: str = "hello", *, end: str = "\r\n") -> Request:
+    """An upload of two parts, one of which holds lines that look like boundaries."""
+    part = f"--{boundary}\r\nContent-Disposition: form-data; name=file\r\n\r\n{content}\r\n"
+    body = f"{part}{part}--{boundary}--{end}"
+    return Request("POST", URL, (("content-type", f"multipart/form-data; boundary={boundary}"),), body.encode())
+
+
+@pytest.mark.parametrize("end", ["", "\r\n"])
+@pytest.mark.parametrize("content", ["hello", "--x\r\n--a.b+c", "a --first b", "--first\xe9"])
+def test_the_boundary_of_a_multipart_body_does_not_count(content: str, end: str) -> None:
+    """Clients make a random one for each request; parts that differ still differ."""
+    exchanges = [Exchange(uploaded("first", content, end=end), None)]
+    assert Matcher(exchanges).matches(uploaded("a.b+(c", content, end=end))
+    assert not Matcher(exchanges).matches(uploaded("second", content + "!", end=end))
+
+
+def test_a_body_that_only_begins_like_a_multipart_one_is_compared_as_it_is() -> None:
+    exchanges = [Exchange(Request("POST", URL, (), b"--one\r\nrest"), None)]
+    assert not Matcher(exchanges).matches(Request("POST", URL, (), b"--two\r\nrest"))

@@ -1,5 +1,6 @@
 """A replay needs no key, although SDK clients send nothing without one; and it takes nobody's key away."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 import retold
 from retold.no_key import STAND_IN, stand_in
-from tests.clients import NOWHERE, ask, body, serve
+from tests.clients import NOWHERE, ask, body, say_async, serve
+from tests.clients import say as say_with
 
 CASSETTE = Path("c.yaml")
 
@@ -56,6 +58,23 @@ def test_a_key_that_is_there_stays(monkeypatch: pytest.MonkeyPatch, name: str) -
         with retold.use_cassette(CASSETTE):
             assert os.environ["ANTHROPIC_API_KEY"] == "set-in-the-block"
     assert os.environ["ANTHROPIC_API_KEY"] == "set-in-the-block"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_client_that_was_made_before_the_block_needs_no_key(kind: str) -> None:
+    """As applications make it, when a module is imported. Outside of replays the SDK refuses as it does without retold."""
+    sync, other = anthropic.Anthropic(base_url=NOWHERE), anthropic.AsyncAnthropic(base_url=NOWHERE)
+
+    def ask_again() -> str:
+        return say_with(sync, "hi") if kind == "sync" else asyncio.run(say_async(other, "hi"))
+
+    with retold.use_cassette(CASSETTE):
+        assert ask_again() == "You said hi."
+    for mode in ("new_episodes", "rewrite"):
+        with retold.use_cassette(CASSETTE, record_mode=mode), pytest.raises(TypeError, match="authentication"):
+            ask_again()
+    with pytest.raises(TypeError, match="authentication"):
+        ask_again()
 
 
 def test_the_last_of_several_users_takes_it_away() -> None:

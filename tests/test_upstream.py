@@ -114,6 +114,41 @@ def test_the_environments_proxy_is_used(certificate: Path, monkeypatch: pytest.M
     assert b"Authorization" not in api.requests[0]
 
 
+@pytest.mark.parametrize("name", ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_certificates_that_the_programs_client_trusts_are_trusted(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """They add to the system's; a file that is not there adds nothing and is no error, as with Node."""
+    for each in ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(each, "not/there.pem")
+    monkeypatch.setenv(name, f"{certificate}.crt")
+    with Listener(certificate) as api, wire(f"https://localhost:{api.port}") as running:
+        assert raw(running.url, request_bytes()) == ANSWER
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "ALL_PROXY", "all_proxy"])
+def test_every_variable_that_names_a_proxy_for_tls_is_used(certificate: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    monkeypatch.setenv("no_proxy", "example.com,localhost:1")
+    with Listener(certificate) as api, Listener(target=api.port) as proxy:
+        monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        with wire(f"https://localhost:{api.port}") as running:
+            assert raw(running.url, request_bytes()) == ANSWER
+    assert proxy.requests[0].startswith(f"CONNECT localhost:{api.port} HTTP/1.1\r\n".encode())
+
+
+def test_https_proxy_comes_before_all_proxy_and_no_proxy_before_both(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
+    monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
+    for excepted in ("", "localhost:{port}"):
+        with Listener(certificate) as api, Listener(target=api.port) as proxy:
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+            monkeypatch.setenv("no_proxy", excepted.format(port=api.port))
+            with wire(f"https://localhost:{api.port}") as running:
+                assert raw(running.url, request_bytes()) == ANSWER
+            assert len(proxy.requests) == (0 if excepted else 1)
+
+
 def test_a_proxy_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "")
     with Listener(refusal=b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:

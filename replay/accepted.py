@@ -1,0 +1,49 @@
+"""Recorded bodies for clients that do not accept their encoding (Accept-Encoding, RFC 9110, 12.5.3).
+
+A recording is replayed byte for byte, compressed as it came, to every client that accepts that encoding. A client that sends no
+Accept-Encoding, or names other encodings, gets the decoded body.
+"""
+
+from ..recorder.encodings import decoder_for
+from ..recorder.errors import MissError
+from ..recorder.exchange import Exchange, Headers, content_encoding
+from .faults import framed
+
+
+def accepts(headers: Headers, encoding: str) -> bool:
+    """Return whether request headers accept a content encoding. Without Accept-Encoding they accept none."""
+    weights: dict[str, float] = {}
+    for name, value in headers:
+        if name.lower() == "accept-encoding":
+            weights |= dict(map(_weighed, value.split(",")))
+    encoding = encoding.removeprefix("x-")
+    return weights.get(encoding, weights.get(f"x-{encoding}", weights.get("*", 0.0))) > 0
+
+
+def readable(exchange: Exchange, headers: Headers) -> Exchange:
+    """Return the exchange in an encoding that a client with these request headers accepts.
+
+    Raises MissError if the body has to be decoded and cannot be.
+    """
+    response = exchange.response
+    encoding = "" if response is None else content_encoding(response.headers)
+    if response is None or not encoding or not response.body or accepts(headers, encoding):
+        return exchange
+    decoder = decoder_for(response.headers)
+    if not decoder.decode(response.body) or decoder.exceeded:
+        package = {"br": ": pip install brotli", "zstd": ": pip install backports.zstd"}.get(encoding, "")
+        raise MissError(
+            f"the recorded answer is compressed with {encoding}, which this client does not accept (Accept-Encoding), and it "
+            f"cannot be decoded here{package}."
+        )
+    return framed(exchange)
+
+
+def _weighed(item: str) -> tuple[str, float]:
+    coding, _, parameter = item.partition(";")
+    name, _, value = parameter.partition("=")
+    try:
+        weight = float(value) if name.strip().lower() == "q" else 1.0
+    except ValueError:
+        weight = 0.0
+    return coding.strip().lower(), weight
