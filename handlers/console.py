@@ -12,7 +12,7 @@ from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
 from .base import Handler, Options, StreamEnd, StreamStart
 from .simple import trouble_in
-from .text import clean, clock, cut, dollars, indent, plural, seconds
+from .text import LABELS, clean, clock, cut, dollars, indent, one_line, plural, seconds, under
 
 if TYPE_CHECKING:
     from rich.console import Console as Screen
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 RESULT_CHARS = 200
 INPUT_CHARS = 60
+
+
+def told_apart(text: str) -> str:
+    """Return a model's text with `ASSISTANT: ` before it if it begins as a line of the console's own does."""
+    return f"ASSISTANT: {text}" if text.lstrip().startswith(LABELS) else text
 
 
 class ConsoleOptions(Options):
@@ -62,9 +67,10 @@ class Console(Handler):
         self._first_ns: int | None = None
         self._results: list[dict[str, Any]] = []
         self._typing = False
+        self._begun = ""
         self._typist: Typist | None = None
         if self.options.show_header:
-            self._box(clean(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
+            self._box(one_line(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
 
     def message(self, message: Message) -> bool:
         if self._first_ns is None and message.type not in ("system", "result"):
@@ -82,13 +88,19 @@ class Console(Handler):
         if event.task:
             return
         head = f"[{clock(event.wall_ns)}] " if self.options.show_timestamps else ""
+        text = clean(text)
+        if not self._typing:
+            self._begun += text
+            if any(label.startswith(self._begun) for label in LABELS):
+                return  # it may become a line like one of ours
+            text, self._begun = told_apart(self._begun), ""
         if self._rich is not None:
             from .typist import Typist
 
-            self._typist = self._typist or Typist(self._rich.width, len(head))
-            typed = self._typist.type(clean(text))
+            self._typist = self._typist or Typist(self._rich.width, len(head) or 2)
+            typed = self._typist.type(text)
         else:
-            typed = indent(clean(text), len(head))
+            typed = indent(text, len(head) or 2)
         self.write(typed if self._typing else head + typed)
         self._typing = True
 
@@ -101,7 +113,7 @@ class Console(Handler):
         if self._typing:
             self._end_typing()
         if end.error is not None:
-            self._line(f"✗ Stream error: {clean(end.error)} after {plural(count, 'message')}", "bold red")
+            self._line(f"✗ Stream error: {one_line(end.error)} after {plural(count, 'message')}", "bold red")
         elif count and not shown:
             self._line(f"0 of {count} shown; try stream_handler: debug", "yellow")
         if self.options.show_stats:
@@ -112,10 +124,12 @@ class Console(Handler):
         match block.get("type"):
             case "text" if message.type == "assistant":
                 mark = " [incomplete]" if message.data.get("incomplete") else ""
+                if not message.task:
+                    self._begun = ""  # too short to be typed yet; the whole text is here
                 if self._typing and not message.task:
                     self._end_typing(mark)
                 else:
-                    self._say(message, str(block.get("text") or "") + mark, "")
+                    self._say(message, told_apart(str(block.get("text") or "")) + mark, "")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
                 given = cut(strict_json.dumps(block.get("input")), INPUT_CHARS)
                 self._say(message, f"TOOL USE: {block.get('name')} {given}", "yellow")
@@ -147,10 +161,10 @@ class Console(Handler):
     def _say(self, message: Message, text: str, style: str) -> None:
         head = f"[{clock(message.wall_ns)}] " if self.options.show_timestamps else ""
         if message.task:
-            head += f"[{clean(message.task)}] "
+            head += f"[{one_line(message.task)}] "
         body = clean(text).rstrip("\n")
         if self._rich is None:
-            self.write(f"{head}{indent(body, len(head))}\n")
+            self.write(f"{head}{under(body, len(head))}\n")
             return
         from rich.table import Table
         from rich.text import Text
@@ -158,7 +172,7 @@ class Console(Handler):
         grid = Table.grid(padding=0)
         grid.add_column(no_wrap=True)
         grid.add_column(ratio=1)
-        grid.add_row(Text(head, "dim"), Text(body, style))
+        grid.add_row(Text(head, "dim"), Text(body if head else under(body, 0), style))
         self._rich.print(grid)
         self.out.flush()
 

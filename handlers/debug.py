@@ -6,7 +6,7 @@ from typing import Any
 from ..recorder import strict_json
 from ..recorder.messages import Message, result_text, usage_of
 from .base import Handler, Options, StreamEnd, StreamStart
-from .text import clean, indent, plural, seconds
+from .text import clean, indent, one_line, plural, seconds
 
 _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_use_id"})
 
@@ -28,20 +28,20 @@ class Debug(Handler):
 
     def start(self, start: StreamStart) -> None:
         self._t_ns = start.t_ns
-        self.write(f"=== DEBUG STREAM START: {clean(start.title)} (run {start.run[:8]}, {start.mode}) ===\n")
+        self.write(f"=== DEBUG STREAM START: {one_line(start.title)} (run {start.run[:8]}, {start.mode}) ===\n")
 
     def message(self, message: Message) -> bool:
-        kind = clean(message.type + (f":{message.subtype}" if message.subtype else ""))
+        kind = one_line(message.type + (f":{message.subtype}" if message.subtype else ""))
         offset = f" +{(message.t_ns - self._t_ns) / 1e9:.3f}s" if self.options.show_timestamps else ""
-        task = f" [{clean(message.task)}]" if message.task else ""
+        task = f" [{one_line(message.task)}]" if message.task else ""
         lines = [f"[{message.seq}]{task} {kind}{offset}"]
-        lines += [f"    {clean(name)}: {indent(clean(value), 6)}" for name, value in self._fields(message)]
+        lines += [f"    {one_line(name)}: {indent(clean(value), 6)}" for name, value in self._fields(message)]
         self.write("\n".join(lines) + "\n")
         return True
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: ARG002 - debug counts for itself
         if end.error is not None:
-            self.write(f"!!! {clean(end.error)}\n")
+            self.write(f"!!! {one_line(end.error)}\n")
         self.write(f"=== DEBUG STREAM END: {plural(count, 'message')} in {seconds(end.duration_ns)} ===\n")
 
     def _fields(self, message: Message) -> Iterator[tuple[str, str]]:

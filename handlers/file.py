@@ -23,7 +23,7 @@ from ..recorder.writable import why_not_writable
 from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
 from .simple import SimpleOptions, footer, lines_of
-from .text import clean
+from .text import one_line
 
 
 def _number_or_text(value: object) -> object:
@@ -89,7 +89,7 @@ class File(Handler):
         if self._fd is None:
             self._open(truncate=not self.options.append)
         if self.options.format == "text":
-            self._write(f"=== {clean(start.title)} (run {start.run}, {start.mode}) {_stamp(start.wall_ns)} ===\n")
+            self._write(f"=== {one_line(start.title)} (run {start.run}, {start.mode}) {_stamp(start.wall_ns)} ===\n")
 
     def message(self, message: Message) -> bool:
         if self.options.format == "text":

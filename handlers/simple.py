@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from ..recorder.messages import Message, result_text
 from .base import Handler, Options, StreamEnd
-from .text import clean, clock, cut, indent, plural, seconds
+from .text import clean, clock, cut, one_line, plural, seconds, under
 
 RESULT_CHARS = 50
 """A tool result is cut to this many characters."""
@@ -46,7 +46,7 @@ class Simple(Handler):
 def footer(end: StreamEnd, count: int, said: str) -> str:
     """The line under a stream."""
     if end.error is not None:
-        return f"✗ Stream error: {clean(end.error)} after {plural(count, 'message')}"
+        return f"✗ Stream error: {one_line(end.error)} after {plural(count, 'message')}"
     return f"✓ Stream completed: {plural(count, 'message')} ({said}) in {seconds(end.duration_ns)}"
 
 
@@ -54,8 +54,8 @@ def lines_of(message: Message, options: SimpleOptions, stamp: str) -> str:
     """The lines that show a message, each with its time and task before it; nothing for one that is not shown."""
     head = f"[{stamp}] " if stamp else ""
     if message.task:
-        head += f"[{clean(message.task)}] "
-    return "".join(f"{head}{indent(clean(text).rstrip(chr(10)), len(head))}\n" for text in _texts(message, options))
+        head += f"[{one_line(message.task)}] "
+    return "".join(f"{head}{under(clean(text).rstrip(chr(10)), len(head))}\n" for text in _texts(message, options))
 
 
 def trouble_in(message: Message) -> str | None:

@@ -1,22 +1,12 @@
-"""How handlers write text: times, lengths, and model output made harmless for a terminal."""
+"""How handlers write text: times, lengths, and text from outside made harmless for a terminal."""
 
 import math
 import re
 import time
 
-# Everything a terminal may act on: C0 and C1 controls but tab and newline, the marks that reorder text, and halves of
-# characters, which no terminal takes.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+from ..recorder.screen import clean, one_line
 
-
-def clean(text: str) -> str:
-    """Text whose control characters are shown instead of obeyed: a model's output is hostile input. CRLF becomes LF."""
-    return _CONTROL.sub(_visible, text.replace("\r\n", "\n"))
-
-
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+__all__ = ["LABELS", "clean", "clock", "cut", "dollars", "indent", "one_line", "plural", "seconds", "under"]
 
 
 def clock(wall_ns: int) -> str:
@@ -45,6 +35,21 @@ def cut(text: str, limit: int) -> str:
 def indent(text: str, width: int) -> str:
     """Further lines under the first."""
     return text.replace("\n", "\n" + " " * width)
+
+
+LABELS = (
+    "ASSISTANT:", "TOOL USE:", "TOOL RESULT:", "ERROR:", "RETRY:", "===", "✓ ", "✗ ", "0 of ", "Messages  ", "Tokens  ",
+    "Cost  ", "Duration  ", "Average per message  ", "Time to first message  ", "retold:",
+)  # fmt: skip
+"""How lines of retold's own begin, after their time."""
+
+_LIKE_OWN = re.compile(rf"\n(?=(?:\[\d\d:\d\d:\d\d\] )?(?:{'|'.join(map(re.escape, LABELS))}))")
+
+
+def under(text: str, width: int) -> str:
+    """Return text whose further lines cannot pass for lines of retold's own: all are indented under a head of `width`
+    characters; without a head, those that begin as retold's do are indented by 2."""
+    return indent(text, width) if width else _LIKE_OWN.sub("\n  ", text)
 
 
 def plural(count: int, noun: str) -> str:

@@ -15,6 +15,8 @@ RetoldError                 exit 1
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .screen import clean
+
 
 class Problem(NamedTuple):
     """One thing that is wrong in a file; lines and columns count from 1."""
@@ -25,9 +27,15 @@ class Problem(NamedTuple):
 
 
 class RetoldError(Exception):
-    """Root of every error retold raises on purpose; `exit_code` is what the CLI exits with."""
+    """Root of every error retold raises on purpose; `exit_code` is what the CLI exits with.
+
+    Its text is clean for a terminal, because a traceback shows it too and it may quote a model.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return clean(super().__str__())
 
 
 class RunError(RetoldError):

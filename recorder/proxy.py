@@ -14,7 +14,8 @@ import h11
 from .capture import Capture
 from .events import Ending
 from .exchange import Failure, Headers, Request
-from .http1 import MAX_HEAD_BYTES, STOPPED, Asked, Client
+from .http1 import MAX_HEAD_BYTES, STOPPED, Client
+from .http_messages import Asked
 from .upstream import READ_BYTES, Streams, Upstream
 
 _NOT_PASSED_ON = frozenset({"expect", "upgrade", "http2-settings", "proxy-connection", "proxy-authorization"})

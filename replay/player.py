@@ -13,6 +13,9 @@ from .timing import Timeline, Timing
 GROUP_BYTES = 64 * 1024
 """Pieces that are due at the same moment are handed on together, up to this size."""
 
+MAX_HOLD_S = 600.0
+"""The longest that an exchange is kept open for its client to close it."""
+
 
 def times_of(exchange: Exchange) -> Iterator[int]:
     """The recorded times of an exchange, in nanoseconds of its run: start, head, every piece, end."""
@@ -47,6 +50,15 @@ def schedule(exchange: Exchange, timeline: Timeline) -> Iterator[tuple[int, byte
         size += len(piece.data)
     if group:
         yield due, b"".join(group)
+
+
+def hold_ns(exchange: Exchange, grace_s: float) -> int:
+    """Return how long after its request an exchange is kept open whose client closed it when it was recorded, in nanoseconds.
+
+    The client needs at most as long as then, at any timing, because its own timeouts run in real time; `grace_s` is added for
+    a slower start, or a person. More than MAX_HOLD_S never.
+    """
+    return min(exchange.ended_ns - exchange.started_ns + int(grace_s * 1e9), int(MAX_HOLD_S * 1e9))
 
 
 def head_ns(exchange: Exchange, timeline: Timeline) -> int:

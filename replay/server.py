@@ -1,35 +1,55 @@
 """A recorded exchange told to a client over HTTP: the recorded bytes at their pace, and the recorded ending.
 
 What comes from the recording is status, reason phrase, headers and body. How the bytes are framed is told anew: stored lengths
-often lie, and pieces may be handed on together.
+often lie, and pieces may be handed on together. If the client itself closed the exchange when it was recorded, the connection
+stays open for the client to close it again: after as long as then and HOLD_S more, it is broken off.
 """
 
+from collections.abc import Callable
+
+from ..recorder import clock
 from ..recorder.exchange import Exchange, Response
-from ..recorder.http1 import Asked, Client, head_bytes
+from ..recorder.http1 import Client
+from ..recorder.http_messages import Asked, head_bytes
 from .accepted import readable
 from .order import Order
-from .player import head_ns, play_async, timeline_of, wait_until_async
+from .player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
 from .timing import Timing
 
 LINGER_S = 0.1
 """How long a cut waits after the last byte: Claude Code loses what it has not yet read when the connection breaks at once."""
 
+HOLD_S = 30.0
+"""How much longer than recorded a client may take to close an exchange that it closed when it was recorded."""
+
 _FRAMING = frozenset({"transfer-encoding", "content-length", "connection", "keep-alive"})
 _RESETS = ("ConnectionResetError", "BrokenPipeError", "ReadError")
 
 
-async def retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None = None) -> bool:
+async def retell(
+    exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None = None,
+    kept_open: Callable[[], None] = lambda: None,
+) -> bool:  # fmt: skip
     """Answer a request with a recorded exchange, in its place in `order`; return whether the connection goes on.
 
+    `kept_open` is called if the client does not close an exchange that it closed when it was recorded.
     Raises MissError before anything is written if the client cannot read the recorded body.
     """
-    if order is None:
-        return await _retell(exchange, timing, asked, client, None)
-    await order.begin(exchange)
+    if order is not None:
+        await order.begin(exchange)
     try:
-        return await _retell(exchange, timing, asked, client, order)
+        goes_on = await _retell(exchange, timing, asked, client, order)
+        if exchange.ending != "closed" and (exchange.response is None or exchange.ending == "cut"):
+            await _break_off(exchange, client)
     finally:
-        await order.end(exchange)
+        if order is not None:
+            await order.end(exchange)  # before a client closes: when it does may depend on other exchanges
+    if exchange.ending == "closed":
+        left_ns = asked.arrived_ns + hold_ns(exchange, HOLD_S) - clock.monotonic_ns()
+        if not await client.wait_gone(max(0, left_ns) / 1e9):
+            kept_open()
+        await _break_off(exchange, client)
+    return goes_on
 
 
 async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None) -> bool:
@@ -39,7 +59,7 @@ async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Clie
     response = exchange.response
     if response is None:
         await wait_until_async(began_ns + timeline.at(exchange.ended_ns))
-        return await _break_off(exchange, client)
+        return False
     if order is not None:
         await order.turn(exchange, exchange.started_ns + response.first_ns)
     await wait_until_async(began_ns + head_ns(exchange, timeline))
@@ -51,11 +71,9 @@ async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Clie
         if has_body:
             client.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
             await client.drain()
-    if exchange.ending in ("cut", "closed"):
-        return await _break_off(exchange, client)
-    if chunked and has_body:
+    if chunked and has_body and exchange.ending not in ("cut", "closed"):
         client.write(b"0\r\n\r\n")
-    return asked.keeps_alive
+    return asked.keeps_alive and exchange.ending not in ("cut", "closed")
 
 
 def _headers(
@@ -84,9 +102,8 @@ def _headers(
     return headers, chunked
 
 
-async def _break_off(exchange: Exchange, client: Client) -> bool:
-    """End as the recording does: without a word, or with a reset."""
+async def _break_off(exchange: Exchange, client: Client) -> None:
+    """End as the recording does: without a last chunk, or with a reset. The caller closes the connection."""
     await client.wait_gone(LINGER_S)
     if exchange.failure is not None and exchange.failure.type.rpartition(".")[2] in _RESETS:
         await client.reset()
-    return False

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +138,7 @@ def in_this_process(*args: str | Path, url: str | None = None) -> Done:
 def _in_this_process(*args: str | Path) -> Done:
     written, err = io.BytesIO(), io.StringIO()
     out = io.TextIOWrapper(written, encoding="utf-8", newline="", write_through=True)
-    argv, on_sigterm = sys.argv, signal.getsignal(signal.SIGTERM)
+    argv, on_sigterm, hooks = sys.argv, signal.getsignal(signal.SIGTERM), (sys.excepthook, threading.excepthook)
     sys.argv = ["retold", *map(str, args)]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -147,6 +148,7 @@ def _in_this_process(*args: str | Path) -> Done:
         code = end.code if isinstance(end.code, int) else 0
     finally:
         sys.argv = argv
+        sys.excepthook, threading.excepthook = hooks
         signal.signal(signal.SIGTERM, on_sigterm)
     return subprocess.CompletedProcess(list(args), code, written.getvalue().decode(), err.getvalue())
 

@@ -77,7 +77,6 @@ def test_a_connection_goes_on_after_a_miss_and_after_an_error() -> None:
 
 ENDINGS: dict[str, tuple[Exchange, type[OSError] | None, bytes | None]] = {
     "cut": (told(ending="cut"), None, b"".join(FRAMES)),
-    "closed": (told(ending="closed"), None, b"".join(FRAMES)),
     "reset": (told(ending="cut", failure=Failure("ConnectionResetError", "")), ConnectionResetError, None),
     "no response": (replace(told(), response=None, ending="no_response"), None, None),
     "refused": (

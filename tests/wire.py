@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from retold.recorder.exchange import Exchange
-from retold.recorder.http1 import Answerer, Server
+from retold.recorder.http1 import Answerer, Limits, Server
 from retold.recorder.log import EventLog
 from retold.recorder.upstream import Upstream
 from retold.replay.rules import DEFAULT_RULES
@@ -35,10 +35,12 @@ def asks(*prompts: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def running(make: Callable[[], Answerer]) -> Iterator[Server]:
-    """A server in a thread of its own."""
-    server = Server(make)
+def running(make: Callable[[], Answerer], limits: Limits | None = None) -> Iterator[Server]:
+    """A server in a thread of its own. An error that reaches its event loop fails the test."""
+    server = Server(make, limits=limits)
     loop = asyncio.new_event_loop()
+    errors: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: errors.append(context))
     stop = asyncio.Event()
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.run(stop.wait())))
     thread.start()
@@ -48,6 +50,7 @@ def running(make: Callable[[], Answerer]) -> Iterator[Server]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)
         loop.close()
+    assert errors == []
 
 
 @dataclass
@@ -67,7 +70,7 @@ class Wire:
 @contextlib.contextmanager
 def wire(
     upstream: str = NOWHERE, *, mode: Any = "rewrite", path: Path | None = None, recorded: list[Exchange] | None = None,
-    timing: Timing = INSTANT, faults: tuple[str, ...] = (), **settings: Any,
+    timing: Timing = INSTANT, faults: tuple[str, ...] = (), limits: Limits | None = None, **settings: Any,
 ) -> Iterator[Wire]:  # fmt: skip
     """Record what goes to `upstream`, or with mode none replay `recorded` or the cassette at `path`."""
     with EventLog("wire.db") as log:
@@ -76,7 +79,7 @@ def wire(
         )
         use = UsedCassette(path, mode, own)
         serving = Serving({"wire": use}, Upstream.parse(upstream), **settings)
-        with running(serving.answerer) as server:
+        with running(serving.answerer, limits) as server:
             yield Wire(server, use, serving, log)
         use.close(kept=True)
 

@@ -12,13 +12,16 @@ from dataclasses import replace
 
 from .lead import ORIGIN_HEADER, TOKEN_HEADER
 from .recorder.errors import InputError
-from .recorder.http1 import Asked, Client, Server, refusal
+from .recorder.http1 import Client, Server
+from .recorder.http_messages import Asked, Refusal
 from .recorder.patching import sending
 from .recorder.upstream import Upstream
 from .used import UsedCassette
+from .wire.gate import Gate
 from .wire.serving import Connection, Serving
 
 API = "https://api.anthropic.com"
+GATE = Gate()
 GRACE_S = 0.5
 """How long a child may stay connected after the block has ended: its end is seen a moment after it."""
 
@@ -54,13 +57,22 @@ class Doorman:
         """In a forked child: close its copy of the listening socket, on which connections would wait for ever."""
         self._server.close()
 
-    def serving(self, asked: Asked) -> tuple[Serving | None, Asked]:
-        """Return what answers a request, and the request without the door's headers; None if the token is wrong."""
+    def refuses(self, asked: Asked) -> Refusal | None:
+        """Return the refusal of a request that may not pass the door, None for others."""
+        if (refusal := GATE.refuses(asked)) is not None:
+            return refusal
         origin = asked.header(ORIGIN_HEADER)
-        if origin is None:
-            origin = self._default
-        elif not hmac.compare_digest((asked.header(TOKEN_HEADER) or "").encode(), self._token.encode()):
-            return None, asked
+        if origin is not None and not hmac.compare_digest((asked.header(TOKEN_HEADER) or "").encode(), self._token.encode()):
+            return Refusal(403, "permission_error", f"the header {TOKEN_HEADER} is missing or wrong")
+        try:
+            Upstream.parse(origin or self._default)
+        except InputError as error:
+            return Refusal(400, "invalid_request_error", str(error))
+        return None
+
+    def serving(self, asked: Asked) -> tuple[Serving, Asked]:
+        """Return what answers a request that may pass, and the request without the door's headers."""
+        origin = asked.header(ORIGIN_HEADER) or self._default
         if origin not in self._servings:
             self._servings[origin] = Serving({"cassette": self._used}, Upstream.parse(origin))
         own = (ORIGIN_HEADER, TOKEN_HEADER)
@@ -75,15 +87,14 @@ class _Answerer:
         self._doorman = doorman
         self._connections: dict[int, Connection] = {}
 
+    def refuses(self, asked: Asked) -> Refusal | None:
+        return self._doorman.refuses(asked)
+
+    def refused(self, refusal: Refusal) -> None:
+        """The client has read why; there is no summary to count it in."""
+
     async def answer(self, asked: Asked, client: Client) -> bool:
-        try:
-            serving, asked = self._doorman.serving(asked)
-        except InputError as error:
-            client.write(refusal(400, "invalid_request_error", str(error)))
-            return asked.keeps_alive
-        if serving is None:
-            client.write(refusal(403, "permission_error", f"the header {TOKEN_HEADER} is missing or wrong", closes=True))
-            return False
+        serving, asked = self._doorman.serving(asked)
         return await self._connections.setdefault(id(serving), serving.answerer()).answer(asked, client)
 
     def close(self) -> None:

@@ -11,13 +11,17 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, NoReturn
 
 import typer
 
-from ..recorder.errors import RetoldError
+from ..recorder.errors import RetoldError, RunError
+from ..recorder.screen import clean, one_line
+from .common import note
 
 COMMANDS = {
     "run": ("run.run", "Run a workflow, offline or live."),
@@ -114,12 +118,14 @@ def main() -> None:
     """The console script `retold`."""
     signal.signal(signal.SIGTERM, _terminated)
     warnings.showwarning = _warned
+    sys.excepthook = _crashed
+    threading.excepthook = lambda crash: _crashed(crash.exc_type, crash.exc_value, crash.exc_traceback)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal knows every character
     try:
         make_app(_asked(sys.argv[1:]))()
     except RetoldError as error:
-        print(f"retold: {error}", file=sys.stderr)
+        note(f"retold: {one_line(str(error)) if isinstance(error, RunError) else error}")  # an API's words are one line
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT)
@@ -150,7 +156,12 @@ def _leave(code: int) -> NoReturn:
 def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
     """A warning as any other remark to the person; where in our code it arose is none of theirs."""
     del category, filename, lineno
-    print(f"retold: {message}", file=sys.stderr)
+    note(f"retold: {message}")
+
+
+def _crashed(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Print a traceback, clean for a terminal: its last line may quote a model."""
+    print(clean("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _terminated(*_: object) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..recorder import strict_json
+from ..recorder.screen import clean, clean_json
 
 Db = Annotated[
     Path | None,
@@ -46,18 +47,31 @@ FaultOption = Annotated[
         "stall=30s@frame=4, slow=0.25x; may be repeated.",
     ),
 ]
+AllowOrigin = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-origin",
+        metavar="ORIGIN",
+        help="Answer a web page of this origin, such as http://localhost:5173; other pages are refused. May be repeated.",
+    ),
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique prefix of one, a name, last, or last~N.")]
 
 
+def say(text: str = "") -> None:
+    """Print text on stdout, clean for a terminal."""
+    print(clean(text), flush=True)
+
+
 def print_json(value: Any) -> None:
-    """One JSON value on stdout, for a person to read too."""
-    print(strict_json.dumps(value, indent=2))
+    """Print one JSON value on stdout, for a person to read too."""
+    print(clean_json(strict_json.dumps(value, indent=2)))
 
 
 def print_json_lines(values: Iterable[Any]) -> None:
     """One JSON value a line, each flushed when it is there."""
     for value in values:
-        sys.stdout.write(strict_json.dumps(value) + "\n")
+        sys.stdout.write(clean_json(strict_json.dumps(value)) + "\n")
         sys.stdout.flush()
 
 
@@ -67,8 +81,8 @@ def colours() -> bool:
 
 
 def note(text: str) -> None:
-    """Tell the person something that is not the result."""
-    print(text, file=sys.stderr, flush=True)
+    """Print text that is not the result on stderr, clean for a terminal."""
+    print(clean(text), file=sys.stderr, flush=True)
 
 
 def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[str, dict[str, Any]]]:

@@ -10,6 +10,7 @@ import typer
 
 from ..recorder import strict_json
 from ..recorder.errors import InputError
+from ..recorder.screen import clean_json
 from .common import Db
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def diff(
 def _written(found: "Comparison", form: Format, limit: int | None, *, colour: bool) -> str:
     match form:
         case Format.json:
-            return strict_json.dumps(found.as_dict(), indent=2)
+            return clean_json(strict_json.dumps(found.as_dict(), indent=2))
         case Format.markdown:
             from ..diff.markdown import as_markdown
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from .common import Db, Json, print_json, test_mode
+from .common import Db, Json, print_json, say, test_mode
 
 PARTS = (
     "anthropic",
@@ -132,8 +132,8 @@ def _show(found: dict[str, Any]) -> None:
         for c in found["cassettes"]
     ]
     live = found["live"]
-    print(f"Versions\n{versions}\n")
-    print(f"Log\n  {log['path']}: {runs}\n")
-    print("Cassettes\n" + ("\n".join(cassettes) or "  none below this folder") + "\n")
-    print(f"Live runs\n  key           {live['key']}\n  API           {live['base_url']}\n  TEST_MODE     {live['mode']}\n")
-    print("Problems\n" + ("\n".join(f"  {problem}" for problem in found["problems"]) or "  none"))
+    say(f"Versions\n{versions}\n")
+    say(f"Log\n  {log['path']}: {runs}\n")
+    say("Cassettes\n" + ("\n".join(cassettes) or "  none below this folder") + "\n")
+    say(f"Live runs\n  key           {live['key']}\n  API           {live['base_url']}\n  TEST_MODE     {live['mode']}\n")
+    say("Problems\n" + ("\n".join(f"  {problem}" for problem in found["problems"]) or "  none"))

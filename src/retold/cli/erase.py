@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Json, note, print_json
+from .common import Db, Json, note, print_json, say
 from .confirm import DryRun, Who, Why, Yes, confirm
 
 if TYPE_CHECKING:
@@ -86,16 +86,16 @@ def _planned(log: "EventLog", what: str | None, text: str | None) -> "tuple[Plan
 
 
 def _say(plan: "Plan", label: str) -> None:
-    from ..handlers.text import clean, plural
+    from ..handlers.text import plural
 
     if plan.count:
         kinds = [plural(count, _NAMES.get(kind, f"{kind} event")) for kind, count in plan.kinds.most_common() if count]
         runs = plural(len(plan.events), "run")
-        print(clean(f"{label}: {plural(plan.count, 'payload')} of {runs} to erase: {', '.join(kinds)}"))
+        say(f"{label}: {plural(plan.count, 'payload')} of {runs} to erase: {', '.join(kinds)}")
         for run, seqs in plan.events.items():
-            print(f"  {run}  {plural(len(seqs), 'payload')}")
+            say(f"  {run}  {plural(len(seqs), 'payload')}")
     else:
-        print(clean(f"{label}: nothing to erase"))
+        say(f"{label}: nothing to erase")
     if plan.unreadable:
         note(f"retold: {plural(plan.unreadable, 'compressed body')} could not be read; what they hold is not known")
     if plan.in_headers:

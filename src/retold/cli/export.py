@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
+from ..recorder.screen import clean
 from .common import Db, note
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def export(
     if output is None:
         if not form.text and sys.stdout.isatty():
             raise InputError(f"{name} is not for a terminal; name a file with -o FILE.")
-        form.write(log, runs, sys.stdout.buffer)
+        form.write(log, runs, cast(BinaryIO, _Screen()) if sys.stdout.isatty() else sys.stdout.buffer)
     else:
         _write(log, form, runs, output, force=force)
     if runs[0].mode == "mock" and name == "cassette":
@@ -116,3 +117,11 @@ def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", ou
             _write(log, form, [info], output / f"{stem}-{info.run[:8]}{form.suffixes[0]}", force=force)
         else:
             note(f"retold: run {info.run[:8]} ({info.name}) has no exchanges; no cassette of it")
+
+
+class _Screen:
+    """The terminal as a binary file: whole lines are shown clean."""
+
+    def write(self, data: bytes) -> int:
+        sys.stdout.write(clean(data.decode("utf-8", "backslashreplace")))
+        return len(data)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Json, print_json
+from .common import Db, Json, print_json, say
 
 
 def import_(
@@ -28,7 +28,7 @@ def import_(
     Example: retold import tests/cassettes/test_chat.yaml
     """
     from ..formats.imports import import_files
-    from ..handlers.text import clean, plural
+    from ..handlers.text import one_line, plural
     from ..recorder.log import EventLog
 
     with EventLog(db) as log:
@@ -37,6 +37,4 @@ def import_(
         print_json([{**each.as_dict(), f"{each.counts}s": each.count} for each in imported])
         return
     for each in imported:
-        print(
-            clean(f"{each.run}  {each.name}  {plural(each.count, each.counts) if each.new else 'is there already'}"), flush=True
-        )
+        say(one_line(f"{each.run}  {each.name}  {plural(each.count, each.counts) if each.new else 'is there already'}"))

@@ -100,7 +100,7 @@ def _as_json(found: "Found") -> dict[str, Any]:
 
 
 def _print(runs: "list[Found]") -> None:
-    from ..handlers.text import clean, seconds
+    from ..handlers.text import seconds
     from .table import dollars, print_table
 
     costs = any(found.facts for found in runs)
@@ -110,5 +110,5 @@ def _print(runs: "list[Found]") -> None:
         started = time.strftime("%m-%d %H:%M:%S", time.localtime(r.started_ns / 1e9))
         took = "" if r.ended_ns is None else seconds(r.ended_ns - r.started_ns)
         cost = (dollars(found.cost_usd),) if costs else ()
-        rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), *cost, clean(r.name)))
+        rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), *cost, r.name))
     print_table(rows, cut=sys.stdout.isatty())

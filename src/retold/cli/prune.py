@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Json, note, print_json
+from .common import Db, Json, note, print_json, say
 from .confirm import DryRun, Who, Why, Yes, confirm
 
 
@@ -27,7 +27,7 @@ def prune(
     """
     from ..audit import erase as audit
     from ..audit.when import age
-    from ..handlers.text import clean, plural
+    from ..handlers.text import one_line, plural
     from ..recorder.exchange import timestamp
     from ..recorder.log import EventLog
     from .progress import progress
@@ -37,8 +37,8 @@ def prune(
     runs = audit.plan_prune(log, before_ns, keep=keep)
     if not json:
         for info in runs:
-            print(clean(f"{info.run}  {timestamp(info.started_ns)[:19]}  {info.name}"))
-        print(f"{plural(len(runs), 'run')} to remove")
+            say(f"{info.run}  {timestamp(info.started_ns)[:19]}  {one_line(info.name)}")
+        say(f"{plural(len(runs), 'run')} to remove")
     run = None
     if runs and not dry_run:
         reason = confirm(yes, why)

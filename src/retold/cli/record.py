@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, ProfileOption, UpstreamOption, note
+from .common import AllowOrigin, Db, ProfileOption, UpstreamOption, note
 
 
 def record(
@@ -20,6 +20,7 @@ def record(
         str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes (record what it lacks) or all.")
     ] = "rewrite",
     profile: ProfileOption = "auto",
+    allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
     """Run a program and record what it asks the API: a proxy on this machine, ANTHROPIC_BASE_URL set for the program only.
@@ -31,10 +32,11 @@ def record(
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
-    from ..wire.commands import close, failure_of, mode_of, put_to_use, raise_for, run_command
+    from ..wire.commands import close, failure_of, mode_of, note_doors, put_to_use, raise_for, run_command
+    from ..wire.gate import Gate, origins_of
     from ..wire.serving import Serving
 
-    to = Upstream.parse(upstream)
+    to, gate = Upstream.parse(upstream), Gate(origins=origins_of(allow_origin or ()))
     record_mode = mode_of(mode)
     if output is None and record_mode != "rewrite":
         raise InputError(f"--mode {mode} needs a cassette to look into; name it with -o.")
@@ -42,9 +44,10 @@ def record(
     with EventLog(db) as log:
         data = {"command": command}
         use = put_to_use(output, record_mode, log=log, name=title, upstream=to, profile=profile, data=data)
-        serving = Serving({title: use}, to)
+        serving = Serving({title: use}, to, gate)
         with run_command(command, serving) as child:
             close(use, failure_of(child), note)
+            note_doors(serving, note)
     raise_for(serving)
     child.end_alike()
     nothing = not use.recorded and not use.play_count
@@ -52,4 +55,4 @@ def record(
         note("retold: nothing was recorded: no request came. Does the program heed ANTHROPIC_BASE_URL?")
         if not os.environ.keys() & {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"}:
             note("retold: ANTHROPIC_API_KEY is not set, and without a key most programs ask nothing.")
-    raise typer.Exit(child.code or int(nothing))
+    raise typer.Exit(child.code or int(nothing or serving.turned_away))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Json, note, print_json
+from .common import Db, Json, note, print_json, say
 
 
 def recover(
@@ -34,16 +34,16 @@ def recover(
         print_json(result.as_dict())
     else:
         for line in result.damage:
-            print(f"damaged: {line}")
+            say(f"damaged: {line}")
         for run, first, last in result.lost:
-            print(f"lost: run {run}, " + (f"event {first}" if first == last else f"events {first} to {last}"))
+            say(f"lost: run {run}, " + (f"event {first}" if first == last else f"events {first} to {last}"))
         for line in result.unread:
-            print(f"not read: {line}")
+            say(f"not read: {line}")
         for run in result.closed:
-            print(f"closed: run {run}, whose writer died")
+            say(f"closed: run {run}, whose writer died")
         if result.relisted:
-            print("made again: the listing, which said otherwise than the events")
-        print("made again: the full-text index")
+            say("made again: the listing, which said otherwise than the events")
+        say("made again: the full-text index")
     if result.saved is not None:
         note(f"retold: {plural(result.events, 'event')} saved in {result.saved}; {log.path} was left as it is")
     if result.damage:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Json, note, print_json
+from .common import Db, Json, note, print_json, say
 from .confirm import DryRun, Who, Why, Yes, confirm
 
 
@@ -42,7 +42,7 @@ def redact(
     with progress("read", "events") as told:
         plan, found = audit.plan_pattern(log, patterns, progress=told)
     if not json:
-        print(f"{plural(len(found), 'text')} found, in {plural(plan.count, 'payload')} of {plural(len(plan.events), 'run')}")
+        say(f"{plural(len(found), 'text')} found, in {plural(plan.count, 'payload')} of {plural(len(plan.events), 'run')}")
     run = None
     if plan.count and not dry_run:
         reason = confirm(yes, why)

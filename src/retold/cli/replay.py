@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, FaultOption, IdleLimit, ProfileOption, TimingOption, note
+from .common import AllowOrigin, Db, FaultOption, IdleLimit, ProfileOption, TimingOption, note
 
 
 def replay(
@@ -14,6 +14,7 @@ def replay(
     idle_limit: IdleLimit = None,
     profile: ProfileOption = "auto",
     fault: FaultOption = None,
+    allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
     """Run a program against a recording: offline, no key needed, the recorded bytes and the recorded endings.
@@ -27,10 +28,11 @@ def replay(
     from ..recorder.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import Timing
-    from ..wire.commands import close, put_to_use, raise_for, recording_named, run_command
+    from ..wire.commands import close, note_doors, put_to_use, raise_for, recording_named, run_command
+    from ..wire.gate import Gate, origins_of
     from ..wire.serving import Serving
 
-    log = EventLog(db)
+    log, gate = EventLog(db), Gate(origins=origins_of(allow_origin or ()))
     to = Upstream.parse("https://api.anthropic.com")
     source, exchanges = recording_named(recording, log)
     target = recording if exchanges is None else "CASSETTE"
@@ -39,11 +41,12 @@ def replay(
         timing=Timing.parse(timing, idle_limit), recorded=exchanges, faults=tuple(fault or ()),
         hint=f"Record what is missing with: retold record --mode new_episodes -o {target} -- {command[0]} …",
     )  # fmt: skip
-    serving = Serving({source: use}, to)
+    serving = Serving({source: use}, to, gate)
     with run_command(command, serving, key=True) as child:
         close(use, None, note)
+        note_doors(serving, note)
     raise_for(serving)
     child.end_alike()
     if not use.play_count:
         note("retold: nothing was replayed: no request came. Does the program heed ANTHROPIC_BASE_URL?")
-    raise typer.Exit(child.code or int(use.play_count == 0))
+    raise typer.Exit(child.code or int(use.play_count == 0 or serving.turned_away))

@@ -1,5 +1,6 @@
 """retold run: run a workflow, offline from its cassette or live."""
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,21 +88,24 @@ def _compared(golden: str, ignore: list[str], log: "EventLog") -> "Callable[[Run
 
 
 def _show_unstreamed(result: "RunResult") -> None:
+    from ..recorder.screen import clean
+
     for step in result.steps:
         if not step.streamed and step.error is None and step.status != "skipped":
-            print(step.text)
+            # A terminal obeys a model's escapes, and shows remarks among its lines; a file or a program gets the text unchanged.
+            print(re.sub("^retold:", "  retold:", clean(step.text), flags=re.M) if sys.stdout.isatty() else step.text)
     sys.stdout.flush()  # what follows is about it, also where both go to one file
 
 
 def _summarise(result: "RunResult") -> None:
-    from ..handlers.text import plural
+    from ..handlers.text import one_line, plural
 
     messages = sum(step.messages for step in result.steps)
     steps = f"{plural(len(result.steps), 'step')}, {plural(messages, 'message')}"
     verb = "replayed" if result.mode == "mock" else "recorded"
     where = f"{verb} {'from' if result.mode == 'mock' else 'to'} {result.cassette}"
     if result.error is not None:
-        note(f"retold: run {result.run[:8]} failed ({result.mode}; {steps}): {result.error}")
+        note(f"retold: run {result.run[:8]} failed ({result.mode}; {steps}): {one_line(result.error)}")
     else:
         note(f"retold: run {result.run[:8]} {result.status}: {steps}, {where}")
     wrote = [
@@ -111,4 +115,4 @@ def _summarise(result: "RunResult") -> None:
         if "written" in made
     ]
     for remark in (*wrote, *result.handler_errors, *result.notes):
-        note(f"retold: {remark}")
+        note(f"retold: {one_line(remark)}")

@@ -101,14 +101,14 @@ def _show(hit: "Hit", around: int, *, first: bool) -> None:
     import time
 
     from ..audit.search import context
-    from ..handlers.text import clean
+    from ..handlers.text import one_line
     from .common import colours
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     bold, off = ("\x1b[1m", "\x1b[0m") if colours() else ("", "")
     when = time.strftime("%m-%d %H:%M:%S", time.localtime(hit.wall_ns / 1e9))
     what = " ".join(filter(None, (hit.type, hit.tool)))
-    where = clean("  ".join(filter(None, (f"{hit.run[:8]}#{hit.seq}", when, what, hit.name, hit.step))))
+    where = one_line("  ".join(filter(None, (f"{hit.run[:8]}#{hit.seq}", when, what, hit.name, hit.step))))
     print(f"{'' if first else chr(10)}{bold}{where[:width]}{off}")
     for number, group in enumerate(context(hit.lines, around)):
         if number:

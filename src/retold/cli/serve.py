@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..recorder.errors import InputError
-from .common import Db, FaultOption, IdleLimit, ProfileOption, TimingOption, UpstreamOption, note
+from .common import AllowOrigin, Db, FaultOption, IdleLimit, ProfileOption, TimingOption, UpstreamOption, note
 
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. The URL is printed.")]
@@ -27,6 +27,7 @@ def serve(
     port: Port = 0,
     allow_remote: AllowRemote = False,
     token: Token = None,
+    allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
     """Answer any client from cassettes, until Ctrl-C or SIGTERM. /health tells what was played.
@@ -43,7 +44,7 @@ def serve(
     from ..wire.gate import Gate
     from ..wire.serving import Serving
 
-    gate = Gate.make(host, allow_remote=allow_remote, token=token)
+    gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     record_mode = mode_of(mode)
     to = Upstream.parse(upstream)
     pace = Timing.parse(timing, idle_limit)
@@ -72,6 +73,7 @@ def proxy(
     port: Port = 0,
     allow_remote: AllowRemote = False,
     token: Token = None,
+    allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
     """Record everything that clients ask the API through this proxy, until Ctrl-C or SIGTERM.
@@ -84,7 +86,7 @@ def proxy(
     from ..wire.gate import Gate
     from ..wire.serving import Serving
 
-    gate = Gate.make(host, allow_remote=allow_remote, token=token)
+    gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     to = Upstream.parse(upstream)
     with EventLog(db) as log:
         use = put_to_use(output, "rewrite", log=log, name=name, upstream=to)

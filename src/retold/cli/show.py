@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Handlers, Json, RunArgument, handler_specs, print_json_lines
+from .common import Db, Handlers, Json, RunArgument, handler_specs, print_json_lines, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -91,7 +91,7 @@ def _is(event: "Event", wanted: str, *, raw: bool) -> bool:
 def _print_raw(events: "Iterable[Event]", *, json: bool) -> None:
     """With --json one line an event, as `retold export --format jsonl` has it; else its header, and its payload indented."""
     from ..formats.jsonl import to_line
-    from ..handlers.text import clean, indent
+    from ..handlers.text import indent, one_line
 
     if json:
         print_json_lines(map(to_line, events))
@@ -99,5 +99,5 @@ def _print_raw(events: "Iterable[Event]", *, json: bool) -> None:
     for e in events:
         where = {"step": e.step, "task": e.task, "exchange": e.exchange}
         place = "".join(f"  {name}={value}" for name, value in where.items() if value not in ("", None))
-        print(clean(f"#{e.seq}  +{e.t_ns / 1e6:.3f}ms  {e.kind}{place}  {len(e.payload)} bytes"))
-        print("    " + indent(clean(e.payload.decode("utf-8", "backslashreplace").rstrip("\n")), 4))
+        say(one_line(f"#{e.seq}  +{e.t_ns / 1e6:.3f}ms  {e.kind}{place}  {len(e.payload)} bytes"))
+        say("    " + indent(e.payload.decode("utf-8", "backslashreplace").replace("\r\n", "\n").rstrip("\n"), 4))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Db, Json, note, print_json
+from .common import Db, Json, note, print_json, say
 
 if TYPE_CHECKING:
     from ..audit.stats import Line
@@ -85,22 +85,24 @@ def _rounded(ms: float | None) -> float | None:
 def _print_csv(keys: list[str], lines: "list[Line]") -> None:
     import csv
 
+    from ..recorder.screen import clean
+
     rows = [_as_dict(keys, line) for line in lines]
     if rows:
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: clean(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows)
 
 
 def _print(keys: list[str], lines: "list[Line]") -> None:
     """Two blocks, so that they fit 80 columns: what was used, and how it went."""
-    from ..handlers.text import clean, plural
+    from ..handlers.text import plural
     from .table import dollars, print_table
 
     if "tool" in keys:
         return _print_tools(keys, lines)
     cut = sys.stdout.isatty()
-    names = [tuple(clean(key) or "-" for key in line.keys) for line in lines]
+    names = [tuple(key or "-" for key in line.keys) for line in lines]
     head = tuple(key.upper() for key in keys)
     right = range(len(keys), 20)
     used = [(*head, "RUNS", "CALLS", "MSGS", "IN", "OUT", "CACHE+", "CACHE>", "COST")]
@@ -112,7 +114,7 @@ def _print(keys: list[str], lines: "list[Line]") -> None:
         times = map(_time, (*line.first_token_ms, *line.duration_ms))
         went.append((*name, str(line.errors), str(line.retries), *times))
     print_table(used, cut=cut, right=right)
-    print()
+    say()
     print_table(went, cut=cut, right=right)
     unpriced = sum(line.unpriced for line in lines)
     if unpriced:
@@ -121,13 +123,12 @@ def _print(keys: list[str], lines: "list[Line]") -> None:
 
 
 def _print_tools(keys: list[str], lines: "list[Line]") -> None:
-    from ..handlers.text import clean
     from .table import print_table
 
     rows = [(*(key.upper() for key in keys), "RUNS", "USES", "ERRORS", "TOOK50", "P95", "P99")]
     for line in lines:
         counts = map(str, (line.runs, line.messages, line.errors))
-        rows.append((*(clean(key) or "-" for key in line.keys), *counts, *map(_time, line.duration_ms)))
+        rows.append((*(key or "-" for key in line.keys), *counts, *map(_time, line.duration_ms)))
     print_table(rows, cut=sys.stdout.isatty(), right=range(len(keys), 20))
 
 

@@ -3,12 +3,15 @@
 import shutil
 from collections.abc import Collection, Sequence
 
+from ..recorder.screen import one_line
+
 UNKNOWN = "?"
 """Stands for a figure that is not known, which is not 0."""
 
 
 def print_table(rows: Sequence[Sequence[str]], *, cut: bool, right: Collection[int] = ()) -> None:
     """Print rows, the first one a header; `right` are the columns of figures."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     wide = shutil.get_terminal_size().columns if cut else None
     for row in rows:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Json, note, print_json
+from .common import Json, note, print_json, say
 
 if TYPE_CHECKING:
     from ..recorder.errors import WorkflowError
@@ -38,7 +38,7 @@ def validate(
         if said is not None:
             note(f"retold: {said}")
         elif not json:
-            print(f"{file}: ok")
+            say(f"{file}: ok")
     if any(found.values()):
         raise typer.Exit(2)
 

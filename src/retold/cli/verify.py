@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Json, print_json
+from ..recorder.screen import one_line
+from .common import Db, Json, print_json, say
 
 if TYPE_CHECKING:
     from ..audit.verify import Report
@@ -38,7 +39,6 @@ def verify(
     from contextlib import closing
 
     from ..audit.verify import verify as check
-    from ..handlers.text import clean
     from ..recorder import ledger
     from ..recorder.errors import InputError
     from ..recorder.ledger import Head
@@ -51,7 +51,7 @@ def verify(
             raise InputError("--head prints the head of the whole log; leave out RUN and --against.")
         with closing(log.reader()) as connection:
             now = ledger.head(connection)
-        print_json({"head": str(now)}) if json else print(now)
+        print_json({"head": str(now)}) if json else say(str(now))
         return
     kept = None if against is None else Head.parse(_text_of(against))
     only = None if run is None else log.find(run).run
@@ -63,8 +63,8 @@ def verify(
         for finding in report.findings:
             event = "" if finding.seq is None else f"event {finding.seq}"
             where = ", ".join(filter(None, (f"run {finding.run}" if finding.run else "the log", event)))
-            print(clean(f"{where}: {finding.what}: {finding.detail}"))
-        print(_summary(report, against is not None))
+            say(one_line(f"{where}: {finding.what}: {finding.detail}"))
+        say(_summary(report, against is not None))
     if not report.ok:
         raise typer.Exit(1)
 

@@ -2,7 +2,8 @@
 
 It reads the log and changes nothing. A log is its owner's alone, so every address begins with a secret that other users of
 the machine cannot guess. Only requests whose Host header names this machine are answered, so that a foreign page whose name
-was bound anew to 127.0.0.1 gets nothing; what is served may not be framed, cached or loaded by other pages.
+was bound anew to 127.0.0.1 gets nothing; a request of a foreign page is refused even if the page has the address, unless a
+person follows a link of it. The pages may not be framed, cached or loaded by other pages.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..audit.index import opened
 from ..audit.search import Hit, context, search
@@ -30,6 +32,7 @@ from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 from ..recorder.partial import events_of
 from ..replay.sides import read_run
+from ..wire.gate import foreign_page
 
 LISTED = 200
 """How many runs the list shows unless asked for more."""
@@ -63,13 +66,34 @@ def application(log: EventLog, home: str, stopping: Callable[[], bool]) -> Starl
             Route(f"{home}run/{{run}}/events", view.events),
             Route(f"{home}diff", view.diff),
         ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False),
+            Middleware(_NoForeignPages),
+        ],
         exception_handlers={RetoldError: _refused},
     )
 
 
 async def _refused(_: Request, error: Exception) -> Response:
     return PlainTextResponse(f"retold: {error}\n", 404, headers=_HEADERS)
+
+
+class _NoForeignPages:
+    """Refuses what web pages of other origins send; following a link to the whole page is the person's own doing."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            header = Request(scope).headers.get
+            follows_link = (
+                header("sec-fetch-mode") == "navigate" and header("sec-fetch-dest") == "document" and not header("origin")
+            )
+            if not follows_link and foreign_page(header) is not None:
+                await PlainTextResponse("retold: other web pages may not ask\n", 403, headers=_HEADERS)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class _View:

@@ -26,7 +26,7 @@ from ..used import UsedCassette
 from ..workflow.pricing import price
 from .child import Child, environment
 from .serving import Serving
-from .summary import recorded_line, replayed_line, trouble_lines
+from .summary import door_lines, recorded_line, replayed_line, trouble_lines
 
 GRACE_S = 0.5
 """How long connections may outlive the command: their end is seen a moment after its own."""
@@ -113,6 +113,7 @@ def serve_until_stopped(serving: Serving, host: str, port: int, note: Note) -> N
     asyncio.run(_served(server, serving))
     for use in serving.uses.values():
         close(use, None, note)
+    note_doors(serving, note)
     raise_for(serving)
 
 
@@ -148,6 +149,12 @@ def close(use: UsedCassette, failure: RunError | None, note: Note) -> None:
     if use.recorded and not kept:
         way = f"retold export {(use.run or '')[:8]} -f -o {use.path}"
         note(f"retold: {use.path} was left as it is, for the command failed; replace it with: {way}")
+
+
+def note_doors(serving: Serving, note: Note) -> None:
+    """Report the requests that a server refused, and the exchanges that clients did not close as they were recorded."""
+    for line in door_lines(serving.refusals, serving.kept_open):
+        note(f"retold: {line}")
 
 
 def raise_for(serving: Serving) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -9,7 +10,8 @@ from urllib.parse import unquote
 
 from ..recorder import strict_json
 from ..recorder.errors import MissError, RetoldError
-from ..recorder.http1 import Asked, Client, head_bytes, refusal
+from ..recorder.http1 import Client
+from ..recorder.http_messages import Asked, Refusal, head_bytes, refusal
 from ..recorder.proxy import THREADED_BYTES, Relay, Unrecorded, to_request
 from ..recorder.upstream import Upstream
 from ..replay.faults import Telling
@@ -17,6 +19,7 @@ from ..replay.order import Order, order_of
 from ..replay.server import retell
 from ..used import UsedCassette
 from .gate import Gate
+from .summary import OUTSIDE
 
 MISS_STATUS = 418
 """A status that the API never sends. Claude Code and the SDKs show its text and do not ask again; 404, 401 and 409 differ."""
@@ -38,6 +41,10 @@ class Serving:
     gate: Gate = field(default_factory=Gate)
     note: Callable[[str], None] | None = None
     failures: list[RetoldError] = field(default_factory=list)
+    refusals: Counter[int] = field(default_factory=Counter)
+    """How many requests were refused unread, by status."""
+    kept_open: Counter[str] = field(default_factory=Counter)
+    """Recorded as closed by the client, and not closed this time: how many exchanges of each cassette."""
     orders: dict[int, Order | None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -58,6 +65,17 @@ class Serving:
         """Tell the person who watches the server, if anybody does."""
         if self.note is not None:
             self.note(text)
+
+    @property
+    def turned_away(self) -> bool:
+        """Whether a request was refused for what it is, and not for where it came from."""
+        return any(status not in OUTSIDE for status in self.refusals)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Count a refused request; the first one of each status is reported at once."""
+        self.refusals[refusal.status] += 1
+        if self.refusals[refusal.status] == 1:
+            self.tell(f"retold: refused a request ({refusal.status}): {refusal.message}")
 
     def answerer(self) -> "Connection":
         """Answers the requests of one connection."""
@@ -101,38 +119,50 @@ class Connection:
         self._serving = serving
         self._relay = Relay(serving.upstream)
 
+    def refuses(self, asked: Asked) -> Refusal | None:
+        return self._serving.gate.refuses(asked)
+
+    def refused(self, refusal: Refusal) -> None:
+        self._serving.refused(refusal)
+
     async def answer(self, asked: Asked, client: Client) -> bool:
         serving = self._serving
-        if (refused := serving.gate.refuses(asked)) is not None:
-            client.write(refusal(refused[0], "permission_error", refused[1], closes=True))
-            return False
         if asked.target == "/health" and asked.method in ("GET", "HEAD"):
             client.write(serving.health() if asked.method == "GET" else serving.health().partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
             return asked.keeps_alive
         try:
             use, asked = serving.use_of(asked)
-            if asked.method == "HEAD" and use.record_mode == "none":
+            if asked.method in ("HEAD", "OPTIONS") and use.record_mode == "none":
                 return await self._probed(use, asked, client)
             match await self._decide(use, asked):
                 case Telling() as told:
-                    return await retell(*told, asked, client, serving.orders.get(id(use)))
+                    return await self._retell(use, told, asked, client)
                 case "pass":
                     return await self._relay.forward(asked, client, lambda _: Unrecorded())
             return await self._relay.forward(asked, client, use.begin)
         except MissError as miss:
             serving.tell(f"retold: {miss}")
-            client.write(refusal(MISS_STATUS, "invalid_request_error", str(miss), mark="miss"))
+            has_no_body = asked.method == "HEAD"
+            client.write(refusal(MISS_STATUS, "invalid_request_error", str(miss), mark="miss", head=has_no_body))
             return asked.keeps_alive
         except RetoldError as error:  # nothing reaches a client that is not in the log
             serving.tell(f"retold: {error}")
             serving.failures.append(error)
             return False
 
+    async def _retell(self, use: UsedCassette, told: Telling, asked: Asked, client: Client) -> bool:
+        def kept_open() -> None:
+            self._serving.kept_open[use.source] += 1
+
+        return await retell(*told, asked, client, self._serving.orders.get(id(use)), kept_open)
+
     async def _probed(self, use: UsedCassette, asked: Asked, client: Client) -> bool:
-        """HEAD asks whether the API is there (Claude Code does at times), not for anything that could be a miss."""
+        """Answer HEAD and OPTIONS, which are never misses: Claude Code asks at times whether the API is there, and a browser
+        whether an allowed page may send its request."""
         if (told := use.play_if_any(to_request(asked, self._serving.upstream))) is not None:
-            return await retell(*told, asked, client)
-        client.write(head_bytes(200, "OK", [("content-length", "0")]))
+            return await self._retell(use, told, asked, client)
+        headers = [*self._serving.gate.leave(asked), ("content-length", "0")]
+        client.write(head_bytes(200, "OK", headers))
         return asked.keeps_alive
 
     async def _decide(self, use: UsedCassette, asked: Asked) -> Telling | Literal["pass", "record"]:

@@ -1,10 +1,11 @@
 """What came of a recording or a replay, in one line."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..handlers.text import plural
 from ..recorder.capture import Capture
+from ..recorder.http_messages import phrase
 from ..replay.matcher import note_unplayed
 from ..used import UsedCassette
 
@@ -59,3 +60,21 @@ def replayed_line(use: UsedCassette) -> str:
     parts += [note_unplayed(left)] if left else []
     parts += [f"fault {spec} never happened" for spec in use.faults.unused]
     return "; ".join(parts)
+
+
+OUTSIDE = frozenset({403, 421})
+"""Statuses of refusals that say nothing about the recorded program: a web page or another machine tried the port."""
+
+
+def door_lines(refusals: Mapping[int, int], kept_open: Mapping[str, int]) -> list[str]:
+    """`refused 3 requests, neither forwarded nor recorded: 2 × 400 Bad Request, 1 × 421 Misdirected Request`, and
+    `1 exchange of FILE broken off: closed by the client when recorded, and not this time`."""
+    lines = []
+    if refusals:
+        named = ", ".join(f"{count} × {status} {phrase(status)}".rstrip() for status, count in sorted(refusals.items()))
+        lines.append(f"refused {plural(sum(refusals.values()), 'request')}, neither forwarded nor recorded: {named}")
+    lines += [
+        f"{plural(count, 'exchange')} of {source} broken off: closed by the client when recorded, and not this time"
+        for source, count in kept_open.items()
+    ]
+    return lines

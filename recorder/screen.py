@@ -1,0 +1,46 @@
+"""Text from outside made harmless for a screen: the one function that everything passes that retold shows.
+
+A model's output, a tool's name, a header or a file name may hold what a terminal obeys (escape sequences, a lone carriage
+return), reorders (bidirectional controls) or does not show (zero-width and tag characters). Such characters are shown by their
+number instead. Ordinary text stays as it is, CRLF becomes LF.
+"""
+
+import re
+
+_CONTROLS = (
+    "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls
+    "\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # not shown, or shown as a line's end
+    "\ud800-\udfff"  # halves of characters, which no terminal takes
+    "\U000e0000-\U000e0fff"  # tags and variation selectors for which no font exists
+)
+# Joiners stay inside of words and emoji; beside ASCII they join nothing and only hide.
+_HOSTILE = re.compile(f"[{_CONTROLS}]|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
+
+
+def clean(text: str) -> str:
+    r"""Return text whose hostile characters are shown by their number (`\x1b`, `\u202e`, `\U000e0041`)."""
+    return _HOSTILE.sub(_visible, text.replace("\r\n", "\n"))
+
+
+def one_line(text: str) -> str:
+    r"""Return clean text whose line ends are shown as `\n`: it cannot pass for a line of its own."""
+    return clean(text).replace("\n", "\\n")
+
+
+def clean_json(text: str) -> str:
+    """Return the same JSON with hostile characters written as escapes of JSON. The value does not change."""
+    return _HOSTILE.sub(_escaped, text)
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    high, low = divmod(code - 0x10000, 0x400)
+    return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
