@@ -13,20 +13,17 @@ import os
 from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from fnmatch import fnmatch
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from .modes import MODES
+from .pytest_paths import NAMES, folder_of, note, path_of
 from .pytest_session import PASSED, SINCE, STATS, Stats, began, begin, finish, log_path, saved, tell_worker
 
 if TYPE_CHECKING:
     from .used import UsedCassette
-
-MAX_NAME = 200
-_KEPT = frozenset("._-[] ,=+@")
 
 _known = pytest.StashKey[dict[Path, set[Path]]]()
 _foreign = pytest.StashKey[set[Path]]()
@@ -63,19 +60,28 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STATS] = Stats()
     config.stash[SINCE] = began(config)
     config.stash[_known] = {}
+    config.stash[NAMES] = {}
     config.stash[_items] = []
     config.stash[_foreign] = set()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector) -> Generator[None, object, object]:
+    """Note the names of tests, for those that a file system may confuse."""
+    made = yield
+    note(collector.config, made)
+    return made
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Note which cassettes belong to a test before -k and -m deselect any."""
     for item in items:
-        known = config.stash[_known].setdefault(_folder(item), set())
+        known = config.stash[_known].setdefault(folder_of(item), set())
         if item.get_closest_marker("vcr") is not None:
-            config.stash[_foreign].add(_folder(item))
+            config.stash[_foreign].add(folder_of(item))
         if (marker := item.get_closest_marker("retold")) is not None or "retold_cassette" in getattr(item, "fixturenames", ()):
-            known.add(Path(os.path.normpath(_path_of(item, marker))))
+            known.add(Path(os.path.normpath(path_of(item, marker))))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -129,7 +135,7 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
         options["timing"] = config.getoption("--retold-timing")
     options.pop("path", None)
     using = use_cassette(
-        _path_of(item, marker), **options, name=item.nodeid, everywhere=True,
+        path_of(item, marker), **options, name=item.nodeid, everywhere=True,
         mode_override=config.getoption("--retold-mode"), recordings=log_path(config), since=config.stash[SINCE],
     )  # fmt: skip
     item.config.stash[_items].append(item)
@@ -149,31 +155,6 @@ def _arguments(marker: pytest.Mark) -> dict[str, Any]:
     if len(marker.args) > 1:
         raise InputError(f"@pytest.mark.retold takes one path, and then arguments by name; it was given {marker.args[1]!r} too.")
     return dict(marker.kwargs)
-
-
-# Where cassettes are
-
-
-def _folder(item: pytest.Item) -> Path:
-    return Path(item.path).parent / "cassettes" / Path(item.path).stem
-
-
-def _path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
-    """`cassettes/<module>/<test>.yaml` beside the module, or what the mark says, counted from there."""
-    named = None if marker is None else marker.args[0] if marker.args else marker.kwargs.get("path")
-    if named is not None:
-        return _folder(item) / str(named)
-    owner = getattr(item, "cls", None)
-    name = item.name if owner is None else f"{owner.__qualname__}.{item.name}"
-    return _folder(item) / f"{safe_name(name)}.yaml"
-
-
-def safe_name(name: str) -> str:
-    """A test's name as a file name; one that had to be changed gets a digest, so that two tests never share a file."""
-    safe = "".join(char if char.isalnum() or char in _KEPT else "-" for char in name).lstrip(".")
-    if safe != name or len(safe.encode()) > MAX_NAME:
-        safe = f"{safe.encode()[:MAX_NAME].decode('utf-8', 'ignore')}-{sha256(name.encode()).hexdigest()[:8]}"
-    return safe
 
 
 # At the end
