@@ -10,6 +10,7 @@ import asyncio
 import importlib
 import importlib.machinery
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,10 +83,16 @@ class Callback(Handler):
         if self._function is None:
             self.check()
         assert self._function is not None
-        value = self._function(message)
-        if inspect.iscoroutine(value):
-            self._runner = self._runner or asyncio.Runner()
-            self._runner.run(value)
+        folder = os.getcwd()
+        try:
+            value = self._function(message)
+            if inspect.iscoroutine(value):
+                self._runner = self._runner or asyncio.Runner()
+                self._runner.run(value)
+        finally:
+            if os.getcwd() != folder:  # relative paths of the whole process would change under the run
+                os.chdir(folder)
+                raise OSError("it changed the working directory of the process, which was changed back")
 
     def _report(self, how: str) -> str:
         return f"{self.options.module}.{self.options.function} raised {how} {type(self._first).__name__}: {self._first}"

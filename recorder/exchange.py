@@ -140,6 +140,18 @@ def from_text(value: str | dict[str, str]) -> bytes:
     return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])
 
 
+def wall_ns_of(stamp: str) -> int | None:
+    """Return nanoseconds since the epoch of an ISO 8601 time with a zone, or None for any other text.
+
+    A time before 1970 or after 2261 is none: the zero times of other languages (`0001-01-01`), which no clock showed.
+    """
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return int(at.timestamp() * 1e6) * 1000 if at.tzinfo is not None and 1970 <= at.year <= 2261 else None
+
+
 def timestamp(wall_ns: int) -> str:
     """Nanoseconds since the epoch as ISO 8601, UTC, to the millisecond."""
     return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,13 +9,12 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from itertools import chain
 from typing import Any
 
 from .capture import Capture, Place
 from .events import Entry, Event, encode
-from .exchange import Exchange, Failure, Request, Response, TimedPiece, from_text
+from .exchange import Exchange, Failure, Request, Response, TimedPiece, from_text, wall_ns_of
 from .log import EventLog
 from .messages import Session
 from .redact import Redactor
@@ -180,11 +179,8 @@ def import_exchanges(
 
 def _recorded_ns(first: Exchange) -> int | None:
     """When the run of an exchange began, since the epoch, where the exchange says when it was recorded."""
-    try:
-        at = datetime.fromisoformat(first.recorded_at)
-    except ValueError:
-        return None
-    return None if at.tzinfo is None else int(at.timestamp() * 1e6) * 1000 - first.started_ns
+    at_ns = wall_ns_of(first.recorded_at)
+    return None if at_ns is None else at_ns - first.started_ns
 
 
 def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .workflow.results import StepResult as StepResult
     from .workflow.results import TaskResult as TaskResult
     from .workflow.runner import run_workflow as run_workflow
+    from .workflow.runner import run_workflow_async as run_workflow_async
 
 _HOMES = {
     "diff.assertion": ("assert_same_stream",),
@@ -73,7 +74,7 @@ _HOMES = {
     "cassettes": ("use_cassette",),
     "used": ("DriftWarning", "ExpiredWarning", "FaultWarning", "UsedCassette"),
     "workflow.results": ("RunResult", "StepResult", "TaskResult"),
-    "workflow.runner": ("run_workflow",),
+    "workflow.runner": ("run_workflow", "run_workflow_async"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -84,3 +85,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'retold' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, for tab completion."""
+    return [*globals(), *__all__]

@@ -91,6 +91,6 @@ def _is_moment(text: object) -> bool:
 def check_integrity(connection: sqlite3.Connection) -> Iterator[Finding]:
     """Run SQLite's own check, which reads every page and compares each index with its table."""
     rows = connection.execute(f"PRAGMA integrity_check({INTEGRITY_LINES})").fetchall()
-    lines = [line for (text,) in rows if text != "ok" for line in str(text).splitlines()]
+    lines = [line for (text,) in rows if text != "ok" for line in str(text).split("\n")]
     for line in lines[:INTEGRITY_LINES]:
         yield Finding("", None, "damaged", f"{line}: queries may skip rows or show wrong ones; see `retold recover`")

@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 
@@ -110,8 +110,22 @@ def _piped(function: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(128 + signal.SIGPIPE) from None
+        except OSError as error:
+            if not _is_lost(sys.stdout):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise RunError(f"cannot write to stdout: {error.strerror or error}.") from error
 
     return command
+
+
+def _is_lost(out: TextIO) -> bool:
+    """Whether text cannot be written: a full disk, a closed terminal. What could not be flushed is still in the buffer."""
+    try:
+        out.flush()
+    except OSError:
+        return True
+    return False
 
 
 def main() -> None:
@@ -120,6 +134,9 @@ def main() -> None:
     warnings.showwarning = _warned
     sys.excepthook = _crashed
     threading.excepthook = lambda crash: _crashed(crash.exc_type, crash.exc_value, crash.exc_traceback)
+    if sys.stdout is None:  # closed by the caller: `>&-`
+        note("retold: cannot write to stdout: it is closed.")
+        sys.exit(RunError.exit_code)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal knows every character
     try:

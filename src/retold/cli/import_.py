@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Json, print_json, say
+from .common import Db, Json, note, print_json, say
 
 
 def import_(
@@ -33,6 +33,9 @@ def import_(
 
     with EventLog(db) as log:
         imported = import_files(log, files, name=name, again=again)
+    for each in imported:
+        if each.cut_line is not None:
+            note(one_line(f"retold: {each.file}:{each.cut_line}: the last line is cut short and was left out"))
     if json:
         print_json([{**each.as_dict(), f"{each.counts}s": each.count} for each in imported])
         return

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ LINES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A run that an import made, or that an earlier one had made (`new` is False)."""
+    """A run that an import made, or that an earlier one had made (`new` is False). `cut_line` is the number of a last line that
+    was cut short and is not in it."""
 
     run: str
     name: str
@@ -29,6 +30,7 @@ class Imported:
     count: int
     counts: str
     new: bool
+    cut_line: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as JSON."""
@@ -44,6 +46,7 @@ class _Source:
     sha256: str
     exchanges: Sequence[Exchange] = ()
     checked: jsonl.Checked | None = None
+    cut: list[int] = field(default_factory=list)
 
 
 def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = None, again: bool = False) -> list[Imported]:
@@ -68,9 +71,10 @@ def _read(path: Path) -> _Source:
     if jsonl.is_ours(first):
         return _Source(path, "jsonl", _digest(path), checked=jsonl.check(path))
     # Read to the end: a damaged line further down is an error now, not half a run later.
-    if not sum(line["type"] in stream_json.MESSAGES for line in stream_json.read(path)):
+    cut: list[int] = []
+    if not sum(line["type"] in stream_json.MESSAGES for line in stream_json.read(path, cut.append)):
         raise InputError(f"{path} holds no messages; there is nothing to import.")
-    return _Source(path, "stream-json", _digest(path))
+    return _Source(path, "stream-json", _digest(path), cut=cut)
 
 
 def _first_line(path: Path) -> dict[str, Any]:
@@ -126,6 +130,6 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
         made = Imported(run, title, str(source.path), len(source.exchanges), "exchange", new=True)
     else:
         run, count = stream_json.append(log, source.path, name=title, data=data)
-        made = Imported(run, title, str(source.path), count, "message", new=True)
+        made = Imported(run, title, str(source.path), count, "message", new=True, cut_line=next(iter(source.cut), None))
     known[source.sha256] = run
     return [made]

@@ -6,13 +6,13 @@ with a message inside. Lines are kept as they are; what is no message becomes an
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..recorder.errors import InputError
 from ..recorder.events import Entry, encode
+from ..recorder.exchange import wall_ns_of
 from ..recorder.files import open_regular
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
@@ -37,8 +37,11 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     return count
 
 
-def read(path: Path) -> Iterator[Line]:
-    """The lines of a file. Raises InputError with file and line."""
+def read(path: Path, on_cut: Callable[[int], None] = lambda _: None) -> Iterator[Line]:
+    """Yield the lines of a file. A last line that is cut short is left out, and `on_cut` is called with its number.
+
+    A transcript is imported while it is being written, or after its writer died. Raises InputError with file and line.
+    """
     try:
         with open_regular(path) as file:
             for number, raw in enumerate(file, 1):
@@ -47,6 +50,9 @@ def read(path: Path) -> Iterator[Line]:
                 try:
                     line = json.loads(raw)
                 except (ValueError, RecursionError) as error:
+                    if number > 1 and not raw.endswith(b"\n"):
+                        on_cut(number)
+                        return
                     raise InputError(f"{path}:{number}: not a line of JSON: {error}.") from error
                 if (line := unwrapped(line)) is None:
                     continue
@@ -85,12 +91,6 @@ def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any]) -> tup
 
 
 def _wall_ns(line: Line) -> int | None:
-    """When a line was written, since the epoch, where it says so."""
+    """Return the time at which a line was written, since the epoch, or None if it has none."""
     stamp = line.get("timestamp")
-    if not isinstance(stamp, str):
-        return None
-    try:
-        at = datetime.fromisoformat(stamp)
-    except ValueError:
-        return None
-    return None if at.tzinfo is None else int(at.timestamp() * 1e6) * 1000
+    return wall_ns_of(stamp) if isinstance(stamp, str) else None

@@ -45,10 +45,10 @@ class Context:
         return f"{place}: step {step.name!r}{f', task {task!r}' if task else ''}"
 
     def output_path(self, name: str, step: Step, task: str = "") -> Path:
-        """Where `output_to_file` is, below `defaults.output_dir`. Raises WorkflowError."""
+        """Return where `output_to_file` is, below `defaults.output_dir`; `~` is the home folder. Raises WorkflowError."""
         variables, where = self.of_step(step), self.where(step, task)
         folder = self._loaded.workflow.defaults.output_dir or "."
-        return Path(render(folder, variables, where)) / render(name, variables, where)
+        return Path(render(folder, variables, where)).expanduser() / Path(render(name, variables, where)).expanduser()
 
     def finish(self, done: StepResult) -> None:
         """Make a step known to those after it. A skipped one, or a task that failed, has a status and nothing else."""

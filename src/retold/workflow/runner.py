@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, TypedDict, Unpack
 
 from ..handlers.text import plural
 from ..recorder.cassette import read_cassette, write_cassette
-from ..recorder.errors import CassetteError, CassetteMissing, MissError, RunError
+from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RunError
 from ..recorder.exchange import Exchange
 from ..recorder.log import EventLog
 from ..recorder.transfer import exchanges_of
@@ -37,6 +37,20 @@ from .unit import units_of
 Mode = Literal["mock", "live"]
 
 
+class RunOptions(TypedDict, total=False):
+    """The keyword arguments of `run_workflow` and `run_workflow_async`."""
+
+    mode: Mode
+    timing: Timing | str
+    idle_limit: str | None
+    handlers: HandlerSpecs | None
+    cassette: str | os.PathLike[str] | None
+    log: EventLog | None
+    out: TextIO | None
+    show: bool
+    notify: Callable[[str], None] | None
+
+
 def run_workflow(
     path: str | os.PathLike[str],
     *,
@@ -55,23 +69,42 @@ def run_workflow(
     `mode="mock"` retells the cassette offline; `mode="live"` calls the API and records. `handlers` replaces those named in the
     file ((name, options) pairs; an empty list shows nothing). Handlers write to `out` (stdout); with `show=False` only those run
     that write elsewhere (file, buffer, callback). `notify` is told of progress.
-    Raises WorkflowError, CassetteError, LogError, InputError for what is wrong before anything runs, and MissError.
+    Raises WorkflowError, CassetteError, LogError, InputError for what is wrong before anything runs, and MissError. Raises
+    InputError inside a running event loop: await `run_workflow_async` there.
     """
-    loaded = load_workflow(path)
-    timing = Timing.parse(timing, idle_limit) if isinstance(timing, str) else timing
-    own_log = log is None
-    log = EventLog() if log is None else log
-    runner = Runner(
-        loaded, mode, timing, handlers, Path(cassette) if cassette is not None else loaded.cassette(), log,
-        (out or sys.stdout) if show else None,
-        notify or (lambda _: None),
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise InputError("run_workflow cannot run inside an event loop (a notebook, an async test): await run_workflow_async(…).")
+    return asyncio.run(
+        run_workflow_async(
+            path, mode=mode, timing=timing, idle_limit=idle_limit, handlers=handlers, cassette=cassette, log=log, out=out,
+            show=show, notify=notify,
+        )
     )  # fmt: skip
+
+
+async def run_workflow_async(path: str | os.PathLike[str], **options: Unpack[RunOptions]) -> RunResult:
+    """Run a workflow as `run_workflow` does, with the same arguments and errors, in the running event loop."""
+    loaded = load_workflow(path)
+    timing = options.get("timing", INSTANT)
+    cassette, log, notify = options.get("cassette"), options.get("log"), options.get("notify")
+    own_log = EventLog() if log is None else None
+    runner = Runner(
+        loaded,
+        options.get("mode", "mock"),
+        Timing.parse(timing, options.get("idle_limit")) if isinstance(timing, str) else timing,
+        options.get("handlers"),
+        Path(cassette) if cassette is not None else loaded.cassette(),
+        log or own_log or EventLog(),
+        (options.get("out") or sys.stdout) if options.get("show", True) else None,
+        notify or (lambda _: None),
+    )
     try:
         runner.prepare()
-        return asyncio.run(runner.run())
+        return await runner.run()
     finally:
-        if own_log:
-            log.close()
+        if own_log is not None:
+            own_log.close()
 
 
 class Runner:
@@ -87,6 +120,7 @@ class Runner:
         self.timing = timing
         self.handlers = handlers
         self.cassette = cassette
+        self._cassette_at = cassette.absolute()  # the application may change its folder while the run goes on
         self.log = log
         self.out = out
         self.notify = notify
@@ -180,8 +214,8 @@ class Runner:
             elif failed and step.goes_on:
                 result.notes.append(f"step {step.name!r} went on although tasks failed: {', '.join(failed)}")
         if self.mode == "live" and good:
-            write_cassette(self.cassette, self._recorded(result.run, finished))
-        elif self.mode == "live" and self.cassette.exists():
+            write_cassette(self._cassette_at, self._recorded(result.run, finished))
+        elif self.mode == "live" and self._cassette_at.exists():
             result.notes.append(f"the cassette {self.cassette} was left as it was")
         if self.recording is not None and good:
             resumed = {earlier.result.name for earlier in finished}
