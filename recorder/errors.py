@@ -10,6 +10,7 @@ RetoldError                 exit 1
 │   └── LogError            exit 2   a log that cannot be opened, read or written
 │       └── LogVersionError exit 2   a log written by a newer retold
 └── MissError               exit 3   a request that no recorded exchange answers
+    └── RecordingEnded      exit 3   a stream read on where its client closed it when it was recorded
 """
 
 from collections.abc import Sequence
@@ -88,6 +89,10 @@ class MissError(RetoldError):
     """A request in replay that no recorded exchange answers. Never retried, never sent live."""
 
     exit_code = 3
+
+
+class RecordingEnded(MissError):
+    """A client reads on where it closed the stream itself when the stream was recorded: the recording holds no more."""
 
 
 class LogFolderWarning(UserWarning):

@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from ..recorder import clock
-from ..recorder.errors import MissError
+from ..recorder.errors import MissError, RecordingEnded
 from ..recorder.exchange import Exchange
 from ..recorder.patching import Send, SendAsync
 from ..recorder.sdk_errors import for_sdk
 from ..recorder.tee import library_of, pairs, stream_class, to_request
 from .accepted import readable
 from .matcher import Matcher
-from .player import head_ns, play, play_async, timeline_of, wait_until, wait_until_async
+from .player import head_ns, hold_ns, play, play_async, timeline_of, wait_until, wait_until_async
 from .timing import INSTANT, Timeline, Timing
+
+HOLD_S = 1.0
+"""How much longer than recorded an async client may take to close a stream that it closed when it was recorded. A sync client
+gets the error at once: nothing but the reader itself ends its read."""
 
 _KEPT_BY_TRANSPORT = frozenset({"transfer-encoding", "content-length", "connection"})
 """Headers that describe how the bytes travelled; the replayed bytes travel differently, and stored lengths often lie."""
@@ -59,6 +63,8 @@ class Replayer:
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))
+        if exchange.response is None and exchange.ending == "closed":
+            await wait_until_async(began_ns + hold_ns(exchange, HOLD_S))
         return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
 
 
@@ -121,6 +127,8 @@ class RecordedStream:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for data in play_async(self._exchange, self._timeline, self._began_ns):
             yield data
+        if self._exchange.ending == "closed":  # a timer or a task of the program may close it again
+            await wait_until_async(self._began_ns + hold_ns(self._exchange, HOLD_S))
         self._end()
 
     def close(self) -> None:
@@ -130,7 +138,9 @@ class RecordedStream:
         """Nothing is open."""
 
     def _end(self) -> None:
-        if self._exchange.ending in ("cut", "closed"):
+        if self._exchange.ending == "closed":
+            raise _ended(self._exchange)
+        if self._exchange.ending == "cut":
             raise _error(self._exchange, self._request)
 
 
@@ -156,16 +166,22 @@ def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: in
     return library.Response(response.status, headers=headers, stream=stream, extensions=extensions)
 
 
-def _error(exchange: Exchange, request: Any) -> Exception:
+def _error(exchange: Exchange, request: Any) -> BaseException:
     """The exception that ended the recorded exchange, of the same type where the client's library has it."""
     library, failure = library_of(request), exchange.failure
     if exchange.ending == "closed":
-        text = "the recording ends here: the client closed this stream when it was recorded"
-        closed: Exception = library.RemoteProtocolError(text, request=request)
-        return closed
+        return _ended(exchange)
     name = "RemoteProtocolError" if failure is None else failure.type.rpartition(".")[2]
     kind = getattr(library, name, None)
     if not (isinstance(kind, type) and issubclass(kind, library.TransportError)):
         kind = library.RemoteProtocolError if exchange.response is not None else library.ConnectError
     error: Exception = kind("" if failure is None else failure.message, request=request)
     return error
+
+
+def _ended(exchange: Exchange) -> BaseException:
+    call = f"call {exchange.call}" if exchange.call else "this call"
+    return for_sdk(RecordingEnded(
+        f"the recording of {call} ends here, because the client closed the stream when it was recorded. Read no further than "
+        "then, or record it again."
+    ))  # fmt: skip

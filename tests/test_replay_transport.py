@@ -164,7 +164,7 @@ def test_a_stream_that_the_client_closed_ends_in_an_error_where_the_recording_en
     exchanges = live(tmp_path, consume, Reply([HELLO], hang_after=5), stop_after=3)
     seen = replay(consume, exchanges)
     assert len(seen.events) >= 3
-    assert seen.error == "httpx2.RemoteProtocolError"
+    assert seen.error == "retold.RecordingEnded"
     assert replay(consume, exchanges, stop_after=3) == Seen(seen.events[:3], None)
 
 

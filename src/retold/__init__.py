@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .recorder.errors import LogFolderWarning as LogFolderWarning
     from .recorder.errors import LogVersionError as LogVersionError
     from .recorder.errors import MissError as MissError
+    from .recorder.errors import RecordingEnded as RecordingEnded
     from .recorder.errors import RecordingLostWarning as RecordingLostWarning
     from .recorder.errors import RetoldError as RetoldError
     from .recorder.errors import RunError as RunError
@@ -60,6 +61,7 @@ _HOMES = {
         "LogFolderWarning",
         "LogVersionError",
         "MissError",
+        "RecordingEnded",
         "RecordingLostWarning",
         "RetoldError",
         "RunError",

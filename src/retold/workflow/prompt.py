@@ -9,6 +9,7 @@ from ..recorder.errors import RunError, WorkflowError
 from ..recorder.files import read_text
 from . import schema
 from .extraction import json_in
+from .paths import render_path
 from .results import StepResult
 from .step_types import Step
 from .templates import render, volatile_in
@@ -47,8 +48,9 @@ class Context:
     def output_path(self, name: str, step: Step, task: str = "") -> Path:
         """Return where `output_to_file` is, below `defaults.output_dir`; `~` is the home folder. Raises WorkflowError."""
         variables, where = self.of_step(step), self.where(step, task)
-        folder = self._loaded.workflow.defaults.output_dir or "."
-        return Path(render(folder, variables, where)).expanduser() / Path(render(name, variables, where)).expanduser()
+        named = self._loaded.workflow.defaults.output_dir or "."
+        folder = Path(render_path(named, variables, where, Path())).expanduser()
+        return folder / Path(render_path(name, variables, where, folder)).expanduser()
 
     def finish(self, done: StepResult) -> None:
         """Make a step known to those after it. A skipped one, or a task that failed, has a status and nothing else."""
@@ -77,7 +79,7 @@ def _part(part: schema.Part, context: Context, variables: Mapping[str, Any], whe
         case schema.StaticPart():
             return render(part.content, variables, where)
         case schema.FilePart():
-            return _file(context.folder / render(part.path, variables, where), where)
+            return _file(context.folder / render_path(part.path, variables, where, context.folder), where)
         case schema.PreviousResponsePart():
             earlier = context.variables["steps"][part.step]
             if "text" not in earlier:

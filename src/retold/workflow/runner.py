@@ -23,6 +23,7 @@ from ..replay.timing import INSTANT, Timing
 from .checkpoint import Checkpoint, Finished, fingerprint
 from .load import Loaded, load_workflow
 from .mock import Recording
+from .paths import render_options
 from .presets import options_of
 from .prompt import Context
 from .results import RunResult, StepResult
@@ -31,7 +32,7 @@ from .sessions import said_in, session_in
 from .showing import HandlerSpecs, Showing
 from .step_types import Step
 from .steps import perform, write_output
-from .templates import holds, rendered
+from .templates import holds
 from .unit import units_of
 
 Mode = Literal["mock", "live"]
@@ -276,7 +277,7 @@ class Runner:
 
     def _options(self, step: Step, variables: dict[str, Any], where: str) -> Any:
         raw = options_of(step, self.workflow)
-        return type(raw).model_validate(rendered(raw.model_dump(exclude_unset=True), variables, where))
+        return render_options(raw, variables, where, Path(self.workflow.workspace_dir or "."))
 
     def _result_message(self, running: Running, step: Step) -> dict[str, Any]:
         """The last result message of a step, which is that of its last attempt."""

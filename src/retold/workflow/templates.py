@@ -133,15 +133,6 @@ def render(text: str, variables: Mapping[str, Any], where: str) -> str:
     return made
 
 
-def rendered(value: Any, variables: Mapping[str, Any], where: str) -> Any:
-    """A value with the templates in all its texts filled in. Raises WorkflowError."""
-    if isinstance(value, str):
-        return render(value, variables, where)
-    if isinstance(value, dict):
-        return {key: rendered(item, variables, where) for key, item in value.items()}
-    return [rendered(item, variables, where) for item in value] if isinstance(value, list) else value
-
-
 def problem_in_condition(condition: str, known: Known) -> str | None:
     """Return the problem of a condition, found without evaluating it, or None."""
     expression = _expression(condition)
@@ -222,6 +213,15 @@ def _explained(text: str, variables: Mapping[str, Any], problem: str) -> str:
         if task is not None and path[4] not in task:
             return f"the template reads task {path[3]!r} of step {path[1]!r}, which {task['status']}"
     return problem.rstrip(".")
+
+
+def reads_steps(text: str) -> bool:
+    """Return whether a template reads what came of a step, which a model may have written."""
+    if not has_template(text):
+        return False
+    from jinja2 import meta
+
+    return "steps" in meta.find_undeclared_variables(_environment().parse(text))
 
 
 def volatile_in(text: str) -> set[str]:

@@ -9,10 +9,11 @@ from ..recorder.messages import Session
 from ..recorder.writer import RunWriter
 from . import schema
 from .agent import Conversation
+from .paths import render_options
 from .presets import options_of
 from .prompt import Context, build_prompt, volatile_in_texts
 from .step_types import BatchStep, ParallelStep, SessionStep, Step, Workflow
-from .templates import render, rendered
+from .templates import render
 from .tools import CHANGING, DEFINITIONS
 
 
@@ -91,7 +92,8 @@ def _unit(
 ) -> Unit:  # fmt: skip
     raw = options_of(step, workflow, own)
     variables, where = context.of_step(step), context.where(step, task)
-    options = schema.ClaudeOptions.model_validate(rendered(raw.model_dump(exclude_unset=True), variables, where))
+    workspace = Path(workflow.workspace_dir or ".")
+    options = render_options(raw, variables, where, workspace)
     said = [prompt for prompt in prompts if prompt is not None]
     parts: list[schema.Part] = [part for prompt in said for part in _parts(prompt)]
     if file is not None:
@@ -102,7 +104,7 @@ def _unit(
         prompt=build_prompt(parts, variables, context, where),
         options=options,
         volatile=volatile_in_texts([raw.system_prompt, raw.append_system_prompt, *_texts(parts)], context),
-        workdir=(Path(workflow.workspace_dir or ".") / (options.cwd or ".")).resolve(),
+        workdir=(workspace / (options.cwd or ".")).resolve(),
         output_to=None if output is None else context.output_path(output, step, task),
         session_name=render(step.session_config.session_name, variables, where) if isinstance(step, SessionStep) else "",
         shows_itself=own is not None
