@@ -15,9 +15,14 @@ from ..recorder.errors import MissError
 from ..recorder.exchange import Exchange, Request
 from ..recorder.redact import Redactor
 from .rules import DEFAULT_RULES, Rules
+from .sketch import Identity, Sketch, distance, identity_of
 
 MAX_DIFFERENCES = 5
 """How many differences a miss report names; the rest are counted."""
+
+MAX_CANDIDATES = 4
+MAX_COMPARED_BYTES = 256 * 1024
+"""How many recorded requests a miss compares in depth, and how much of them beyond the first: a miss is told within 100 ms."""
 
 _SHOWN_CHARS = 60
 
@@ -44,7 +49,10 @@ class Matcher:
         self._again: set[int] = set()
         # An earlier answer may repeat a value of its own day, so every recorded value counts in every request.
         self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items() if value}
-        self._keys = {id(exchange): self.key(exchange.request) for exchange in self._exchanges}
+        self._keys: dict[int, str] = {}
+        self._sketches: dict[int, Sketch] = {}
+        for exchange in self._exchanges:
+            self._keys[id(exchange)], self._sketches[id(exchange)] = identity_of(self._meaning(exchange.request, {}))
         self._waiting: dict[str, deque[Exchange]] = {}
         for exchange in self._exchanges:
             self._waiting.setdefault(self._keys[id(exchange)], deque()).append(exchange)
@@ -70,17 +78,19 @@ class Matcher:
 
         Of several equal ones that of the same `place`, (step, task), goes first: tasks that ask the same keep their answers.
         """
+        meaning = self._meaning(request, variables or {})
+        asked = identity_of(meaning)
         with self._lock:
-            exchange = self._find(request, variables or {}, place)
+            exchange = self._find(request, asked.key, place)
             if exchange is None:
-                raise MissError(self._report(request, variables or {}))
+                raise MissError(self._report(request, meaning, asked))
             self._play(exchange)
         return exchange
 
     def take_if_any(self, request: Request) -> Exchange | None:
         """Like `take`, but None where nothing matches."""
         with self._lock:
-            exchange = self._find(request, {})
+            exchange = self._find(request, self.key(request))
             if exchange is not None:
                 self._play(exchange)
         return exchange
@@ -114,7 +124,7 @@ class Matcher:
     def matches(self, request: Request, variables: Mapping[str, str] | None = None) -> bool:
         """Whether `take` would find an exchange."""
         with self._lock:
-            return self._find(request, variables or {}) is not None
+            return self._find(request, self.key(request, variables)) is not None
 
     def same(self, one: Request, other: Request) -> bool:
         """Whether two requests would be answered by the same recording."""
@@ -122,15 +132,14 @@ class Matcher:
 
     def key(self, request: Request, variables: Mapping[str, str] | None = None) -> str:
         """What requests that mean the same have in common."""
-        return strict_json.dumps(self._meaning(request, variables or {}), sort_keys=True, separators=(",", ":"))
+        return identity_of(self._meaning(request, variables or {})).key
 
     def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
         """Both sides are scrubbed: what is secret here may have been none where the recording was made."""
         names = self._recorded | {value: name for name, value in variables.items() if value}
         return self.rules.meaning(self._redactor.request(request), names)
 
-    def _find(self, request: Request, variables: Mapping[str, str], place: tuple[str, str] | None = None) -> Exchange | None:
-        key = self.key(request, variables)
+    def _find(self, request: Request, key: str, place: tuple[str, str] | None = None) -> Exchange | None:
         candidates = list(self._waiting.get(key, ()))
         if place is not None:
             candidates.sort(key=lambda exchange: (exchange.step, exchange.task) != place)
@@ -149,34 +158,44 @@ class Matcher:
         else:
             self._played.append(exchange)
 
-    def _report(self, request: Request, variables: Mapping[str, str]) -> str:
+    def _report(self, request: Request, meaning: dict[str, Any], own: Identity) -> str:
         asked = f"{request.method} {urlsplit(request.uri).path}"
         head = f"no recorded exchange answers call {len(self._played) + 1}, {asked}, in {self.source}"
         if not self._exchanges:
             return f"{head}: it holds no exchanges."
-        key = self.key(request, variables)
-        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == key]
+        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == own.key]
         times = sum(1 for exchange in alike if self.rules.agree(request, exchange.request))
         if times:
             return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
         if alike:
             said_no = ", ".join(self.rules.disagreeing(request, alike[0].request))
             return f"{head}: a recording of it is there, but in match_on {said_no} refuses it."
-        number, differences = self._nearest(request, variables)
+        number, differences = self._nearest(meaning, own.sketch)
         lines = [f"{head}.", f"Nearest is recorded exchange {number}; it differs in:"]
         lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]
         if len(differences) > MAX_DIFFERENCES:
             lines.append(f"  … and {len(differences) - MAX_DIFFERENCES} more places")
         return "\n".join(lines)
 
-    def _nearest(self, request: Request, variables: Mapping[str, str]) -> tuple[int, list[str]]:
-        """The number of the recorded exchange with the fewest differences, those not yet played before the others."""
-        wanted = self._meaning(request, variables)
+    def _nearest(self, wanted: dict[str, Any], sketch: Sketch) -> tuple[int, list[str]]:
+        """The number of the recorded exchange with the fewest differences, those not yet played before the others.
+
+        The sketches choose the candidates. Of these the best one is compared in depth, and as many more as stay cheap.
+        """
         played = set(map(id, self._played))
+        ranks = [
+            (distance(self._sketches[id(exchange)], sketch), id(exchange) in played, number)
+            for number, exchange in enumerate(self._exchanges, 1)
+        ]
         best: tuple[int, bool, int, list[str]] | None = None
-        for number, exchange in enumerate(self._exchanges, 1):
-            found = differences(self._meaning(exchange.request, {}), wanted)
-            rank = (len(found), id(exchange) in played, number, found)
+        read = 0
+        for _, again, number in sorted(ranks)[:MAX_CANDIDATES]:
+            request = self._exchanges[number - 1].request
+            read += len(request.body)
+            if best is not None and read > MAX_COMPARED_BYTES:
+                break
+            found = differences(self._meaning(request, {}), wanted)
+            rank = (len(found), again, number, found)
             if best is None or rank[:3] < best[:3]:
                 best = rank
         assert best is not None
@@ -214,7 +233,12 @@ def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
 
 
 def _common(one: str, other: str) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    """The length of the common beginning, by halving: comparing slices is a hundred times as fast as comparing characters."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def _shown(value: Any, start: int = 0) -> str:

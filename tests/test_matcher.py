@@ -324,3 +324,23 @@ def test_a_report_holds_no_secret() -> None:
     assert 'system: recorded "Be brief.", now "REDACTED REDACTED"' in text
     assert KEY not in text
     assert SECRET not in text
+
+
+def test_a_miss_reads_few_recorded_requests_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a hundred growing requests a miss compares the nearest ones in depth, chosen by the digests of their parts."""
+    from retold.recorder.exchange import Exchange, Request
+    from retold.recorder.redact import Redactor
+    from retold.replay import matcher as module
+
+    def asked(*said: str) -> Request:
+        messages = [{"role": "user", "content": text} for text in said]
+        return Request("POST", "https://h/v1/messages", (), json.dumps({"model": "m", "messages": messages}).encode())
+
+    recorded = [Exchange(asked(*map(str, range(1, number + 2))), None) for number in range(100)]
+    found = module.Matcher(recorded)
+    read: list[Request] = []
+    redact = Redactor.request
+    monkeypatch.setattr(Redactor, "request", lambda self, request: read.append(request) or redact(self, request))  # type: ignore[func-returns-value]
+    with pytest.raises(MissError, match=r"Nearest is recorded exchange 60; it differs in:\n  messages\[0\]\.content"):
+        found.take(asked("other", *map(str, range(2, 61))))
+    assert len(read) <= 1 + module.MAX_CANDIDATES
