@@ -119,7 +119,7 @@ def _not_loaded(module: str, folder: Path, error: BaseException) -> str:
     missing = isinstance(error, ModuleNotFoundError) and error.name is not None and (module + ".").startswith(error.name + ".")
     if missing:
         return (
-            f"handler 'callback': no module {module!r}; put {module.replace('.', '/')}.py beside the workflow in "
+            f"handler 'callback': no module {module!r}; put {module.replace('.', '/')}.py into "
             f"{folder.absolute()}, or install it."
         )
     if not all(part.isidentifier() for part in module.split(".")):

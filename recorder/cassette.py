@@ -89,10 +89,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
         raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
     if not isinstance(document, dict) or not isinstance(document.get("interactions"), list):
-        raise CassetteError(
-            f"{path} is not a cassette: it has no list `interactions`. It was left as it is; restore it from version "
-            "control, or delete it and record again."
-        )
+        raise CassetteError(f"{path} is not a cassette: it has no list `interactions`. It was left as it is.{_way_out(data)}")
     _check_format(path, document, data)
     exchanges = []
     for number, entry in enumerate(document["interactions"]):
@@ -120,10 +117,20 @@ def _load(path: Path, data: bytes) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = getattr(error, "lineno", 1) if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or str(error)
-        raise CassetteError(
-            f"{path}:{line}: the cassette is damaged: {problem}. It was left as it is; restore it from version control, or "
-            "delete it and record again."
-        ) from error
+        what = "the cassette is damaged: " if _was_cassette(data) else "not a cassette, nor any other YAML or JSON: "
+        raise CassetteError(f"{path}:{line}: {what}{problem}. It was left as it is.{_way_out(data)}") from error
+
+
+def _was_cassette(data: bytes) -> bool:
+    """Return whether a file that cannot be read as a cassette was one, or is empty, and is not another program's."""
+    return b"interactions" in data or not data.strip()
+
+
+def _way_out(data: bytes) -> str:
+    """Return what to do about such a file: only a damaged cassette is to be deleted."""
+    if _was_cassette(data):
+        return " Restore it from version control, or delete it and record again."
+    return " Name a cassette, or another path to record to."
 
 
 def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
@@ -138,7 +145,7 @@ def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
         line = data.count(b"\n") + 1
         raise CassetteError(
             f"{path}:{line}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by a formatter). It "
-            "was left as it is; restore it from version control, or delete it and record again."
+            "was left as it is. Restore it from version control, or delete it and record again."
         )
 
 

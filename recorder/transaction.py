@@ -19,12 +19,28 @@ def default_on_failure() -> OnFailure:
     return cast(OnFailure, word)
 
 
+_WAYS_OUT = {
+    sqlite3.SQLITE_FULL: "free some space, or name another log with --db FILE",
+    sqlite3.SQLITE_IOERR: "the disk refused it: free some space if it is full or a limit is reached, or name another log with "
+    "--db FILE",
+    sqlite3.SQLITE_READONLY: "make the file and its folder writable, or name another log with --db FILE",
+    sqlite3.SQLITE_CANTOPEN: "make the file and its folder writable, or name another log with --db FILE",
+    sqlite3.SQLITE_BUSY: "another process holds it; do the same again when that has ended, or name another log with --db FILE",
+    sqlite3.SQLITE_CORRUPT: "`retold recover` saves what can be read of the damaged file; name another log with --db FILE",
+    sqlite3.SQLITE_NOTADB: "another program wrote to it; name another log with --db FILE",
+}
+"""The way out of each kind of failure, by SQLite's primary error code."""
+
+_UNHURT = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY)
+"""Failures that leave what is committed as it was."""
+
+
 def write_error(path: Path, error: sqlite3.Error) -> LogError:
-    """What a person can do about a log that cannot be written."""
-    return LogError(
-        f"cannot write the log {path}: {error}. What was written before is safe; free some space or name another log with "
-        "--db FILE."
-    )
+    """Return the error of a log that cannot be written, with the way out that is true for its cause."""
+    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    safe = "What was written before is safe; " if code in _UNHURT else ""
+    way_out = _WAYS_OUT.get(code, "name another log with --db FILE")
+    return LogError(f"cannot write the log {path}: {error}. {safe}{way_out if safe else way_out[:1].upper() + way_out[1:]}.")
 
 
 class Transaction:

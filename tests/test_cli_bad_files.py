@@ -313,7 +313,7 @@ def test_wrong_key_is_a_failed_run() -> None:
     with MessagesServer([http_error(401, "authentication_error", "invalid x-api-key")]) as server:
         shown, said = failing(server.url, retries=3)
         assert len(server.requests) == 1
-    what = "HTTP 401 authentication_error: invalid x-api-key (check ANTHROPIC_API_KEY)"
+    what = "HTTP 401 authentication_error: invalid x-api-key (check the key)"
     assert shown == f"\n✗ Stream error: {what} after 2 messages\n"
     assert said == (
         f"retold: run RUN failed (live; 1 step, 2 messages): step 'say' failed: {what}\n"

@@ -254,7 +254,7 @@ MODULES = {
 @pytest.mark.parametrize(
     ("options", "column", "said"),
     [
-        ("{module: nope.x, function: f}", 31, "no module 'nope.x'; put nope/x.py beside the workflow in {here}, or install it."),
+        ("{module: nope.x, function: f}", 31, "no module 'nope.x'; put nope/x.py into {here}, or install it."),
         (
             "{module: broken, function: f}",
             31,

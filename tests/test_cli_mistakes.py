@@ -15,7 +15,7 @@ A_CASSETTE = "hello.yaml:1:1: this is a cassette, which `retold play` shows; a w
 A_FILE = "hello.yaml is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log."
 A_FOLDER = "folder is a folder, not a run. Name a run (`retold ls` lists them), or a file."
 NO_CASSETTE = (
-    "it has no list `interactions`. It was left as it is; restore it from version control, or delete it and record again."
+    "it has no list `interactions`. It was left as it is. Restore it from version control, or delete it and record again."
 )
 NOT_TEXT = "it is not text (byte 1 is not UTF-8)."
 SQLITE = "it is an SQLite file; name a log with --db."

@@ -239,7 +239,10 @@ def test_a_full_disk_is_a_log_error_and_the_log_goes_on_when_there_is_room_again
         run, seq, message = child.line().split(" ", 2)
         assert child.finish() == (0, "", "")
     assert message.startswith(f"cannot write the log {path}: ")
-    assert message.endswith("What was written before is safe; free some space or name another log with --db FILE.")
+    assert message.endswith(
+        "What was written before is safe; the disk refused it: free some space if it is full or a limit is reached, or name "
+        "another log with --db FILE."
+    )
     stored = rows(path, run)
     assert int(seq) > 10
     assert [row["payload"] for row in stored[1:-1]] == [b"x" * 5000] * (int(seq) - 1) + [b"room again"]

@@ -181,7 +181,7 @@ def test_fallback_model_is_not_asked_after_a_refused_key(monkeypatch: pytest.Mon
     workflow = write_workflow("hello.yaml", step(claude_options={"fallback_model": "haiku"}))
     with MessagesServer([http_error(401, "authentication_error", "no")]) as server:
         live = run_live(monkeypatch, server, workflow)
-    assert (len(server.requests), live.error) == (1, "HTTP 401 authentication_error: no (check ANTHROPIC_API_KEY)")
+    assert (len(server.requests), live.error) == (1, "HTTP 401 authentication_error: no (check the key)")
 
 
 def test_timeout_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,9 +21,9 @@ FALLBACK_STATUSES = frozenset({404, 429, 500, 503, 529})
 """Answers after which another model may still answer."""
 
 WAYS_OUT = {
-    401: "check ANTHROPIC_API_KEY",
+    401: "check the key",
     403: "check what the key may do",
-    404: "check the model's name",
+    404: "check the model's name and the base URL",
     429: "try again later, or raise retry_config.max_retries",
     529: "try again later, raise retry_config.max_retries, or name a fallback_model",
 }

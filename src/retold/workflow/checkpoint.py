@@ -85,8 +85,10 @@ class Checkpoint:
             run, cassette = str(said["run"]), said["cassette"]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"cannot read the checkpoint {self.path}: {error}. Remove it to begin anew.") from error
+        except OSError as error:
+            raise InputError(f"cannot read the checkpoint {self.path}: {error.strerror or error}.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"the checkpoint {self.path} is damaged: {error}. Remove it to begin anew.") from error
         info = _run_of(log, run)
         if info is None or info.status in ("running", "completed") or cassette != self._cassette:
             return []
