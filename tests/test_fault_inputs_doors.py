@@ -1,0 +1,61 @@
+"""The inputs of ../shared/faults about doors and endings, run as their README says. Skipped in a clone without them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from retold.recorder.screen import clean
+from tests.conftest import ROOT, SHARED
+from tests.e2e import in_this_process
+from tests.messages_server import MessagesServer, Reply, text
+
+FAULTS = SHARED / "faults"
+pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not in this clone")
+
+
+def run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Stdout and stderr of a command that finds this retold first on its PATH."""
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(Path.cwd()), "LANG": "C.UTF-8"}
+    done = subprocess.run(list(map(str, command)), env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return done.stdout + done.stderr
+
+
+def test_a_cross_site_request_is_neither_answered_nor_forwarded() -> None:
+    said = run(sys.executable, FAULTS / "core/04_cross_site_request_is_answered.py")
+    assert "serve answers the page: b'HTTP/1.1 403 Forbidden'" in said
+    assert "HEAD is answered with a body on a connection that goes on: False" in said
+    assert "proxy forwarded it: False and recorded it: (0,)" in said
+
+
+def test_a_closed_stream_is_closed_by_the_client_again() -> None:
+    with MessagesServer([Reply([text("slow " * 8, pieces=2)], gap_s=0.2)]) as api:
+        said = run("sh", FAULTS / "wire/closed_is_replayed_as_cut.sh", api.url)
+    assert said.count("curl ends with 28") == 2
+
+
+@pytest.mark.parametrize("answer", ["../../escaped", "/etc/passwd"])
+def test_a_model_chooses_no_path(answer: str) -> None:
+    Path("w.yaml").write_text((FAULTS / "attack/13_model_chooses_path.yaml").read_text())
+    with MessagesServer(lambda _: Reply([text(answer)])) as api:
+        done = in_this_process("run", "w.yaml", "--live", url=api.url)
+        assert len(api.requests) == 1
+    assert (done.returncode, "leads out of" in done.stderr) == (2, True)
+
+
+def test_nothing_steers_a_terminal() -> None:
+    run(sys.executable, FAULTS / "attack/14_terminal.py")
+    in_this_process("import", "terminal.jsonl")
+    for way in (["stats", "--by", "tool", "--csv"], ["show", "last", "--json"], ["search", "zebra", "--json"], ["ls", "--json"]):
+        done = in_this_process(*way)
+        assert done.returncode == 0
+        assert clean(done.stdout) == done.stdout
+
+
+def test_what_the_model_writes_on_a_terminal_is_told_apart() -> None:
+    said = run(sys.executable, FAULTS / "logs/check.py", ROOT, "terminal_text", "forged_lines")
+    assert "clean" in said.split("## forged_lines")[0]
+    assert "\n  TOOL USE: Bash" in said
+    assert "\nTOOL USE: Bash" not in said
