@@ -1,0 +1,61 @@
+"""Damaged recordings and workflows end in one error of retold's: never in another exception."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from retold.formats import jsonl, stream_json
+from retold.recorder.cassette import read_cassette
+from retold.recorder.errors import RetoldError
+from retold.workflow.load import load_workflow
+
+ROOT = Path(__file__).parent.parent
+ODD = (
+    ".inf", ".nan", "-1", "1e400", "9" * 400, "null", "true", "[]", "{}", "[[1]]", "{a: {b: 1}}", "'\\ud800'", '"\\u0000"',
+    "!!binary x", "!!timestamp x", "2001-99-99", "*nobody", "&a [*a]", "'http://[::1/v1'", "{{ 1/0 }}", "0x" + "f" * 300,
+)  # fmt: skip
+
+
+def mutated(text: str, luck: random.Random) -> bytes:
+    """One change of a text: a value replaced, a line dropped, doubled or moved, a byte flipped, the end cut off, or nesting."""
+    lines = text.split("\n")
+    at = luck.randrange(len(lines))
+    match luck.randrange(7):
+        case 0 | 1 if ":" in lines[at]:
+            lines[at] = f"{lines[at].partition(':')[0]}: {luck.choice(ODD)}"
+        case 2:
+            del lines[at]
+        case 3:
+            lines.insert(at, luck.choice(lines))
+        case 4:
+            data = bytearray(text.encode())
+            data[luck.randrange(len(data))] ^= 1 << luck.randrange(8)
+            return bytes(data)
+        case 5:
+            return text.encode()[: luck.randrange(len(text))]
+        case _:
+            lines[at] += luck.choice(["[" * 300, " {{" * 50, "\n" + " " * luck.randrange(9) + "x: y", "\t", "\x00"])
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.stress) for seed in range(4, 60))])
+def test_a_mutated_file_is_read_or_refused(tmp_path: Path, seed: int) -> None:
+    """Cassettes, workflows and lines of JSON, sixty mutations of each a seed."""
+    luck = random.Random(seed)
+    cassettes = [p for p in sorted((ROOT / "cassettes").glob("*.yaml")) if p.stat().st_size < 20_000]
+    workflows = sorted((ROOT / "examples").glob("*.yaml"))
+    line = '{"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": "hi"}]}, "session_id": "s"}'
+    for number in range(60):
+        for kind, read in (("yaml", read_cassette), ("wf.yaml", load_workflow), ("jsonl", None)):
+            source = line if read is None else luck.choice(cassettes if read is read_cassette else workflows).read_text()
+            path = tmp_path / f"{number}.{kind}"
+            path.write_bytes(mutated(source, luck))
+            try:
+                if read is None:
+                    list(stream_json.read(path))
+                    list(jsonl.read(path))
+                else:
+                    read(path)
+            except RetoldError:
+                continue
