@@ -11,6 +11,7 @@ With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) 
 import inspect
 import os
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .modes import MODES
+from .pytest_outside import Outside, is_marked, lines
 from .pytest_paths import NAMES, folder_of, note, path_of
 from .pytest_session import PASSED, SINCE, STATS, Stats, began, begin, finish, log_path, saved, tell_worker
 
@@ -41,6 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("retold_max_age", "Age from which a cassette is expired, such as 90d.", default=None)
     parser.addini("retold_hosts", "Further hosts to record, as patterns.", type="linelist", default=[])
     parser.addini("retold_block_network", "Refuse requests to other hosts.", type="bool", default=False)
+    parser.addini("retold_outside", "count: let API requests outside of cassettes pass in mode none too.", default="refuse")
     parser.addini("retold_log", "The log that recordings go to (default: .retold/log.db in the root folder).", default=None)
     parser.addini("retold_vcr", "Run tests marked with vcr, as for pytest-recording, on retold.", type="bool", default=False)
 
@@ -63,6 +66,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[NAMES] = {}
     config.stash[_items] = []
     config.stash[_foreign] = set()
+    from .recorder.patching import watched
+
+    outside = Outside(config)
+    config.pluginmanager.register(outside, "retold-outside")
+    stack = ExitStack()
+    stack.enter_context(watched(outside.note))
+    config.add_cleanup(stack.close)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -80,8 +90,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         known = config.stash[_known].setdefault(folder_of(item), set())
         if item.get_closest_marker("vcr") is not None:
             config.stash[_foreign].add(folder_of(item))
-        if (marker := item.get_closest_marker("retold")) is not None or "retold_cassette" in getattr(item, "fixturenames", ()):
-            known.add(Path(os.path.normpath(path_of(item, marker))))
+        if is_marked(item):
+            known.add(Path(os.path.normpath(path_of(item, item.get_closest_marker("retold")))))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -224,7 +234,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.section("retold")
         terminalreporter.line("--retold-mode did nothing: no test that ran is marked, so each asked whom it always asks")
         terminalreporter.line("Mark a test with @pytest.mark.retold, or a whole module with: pytestmark = pytest.mark.retold")
-    if not (stats.replayed or stats.recorded or stats.misses or stats.orphans or any(stats.unplayed.values())):
+    outside = lines(stats.live, stats.refused)
+    if not (outside or stats.replayed or stats.recorded or stats.misses or stats.orphans or any(stats.unplayed.values())):
         return
     terminalreporter.section("retold")
     unplayed = sum(map(len, stats.unplayed.values()))
@@ -239,6 +250,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.line(f"  orphan: {_relative(path, config)} belongs to no test")
     if stats.replayed and stats.usage:
         terminalreporter.line(saved(stats))
+    for text in outside:
+        terminalreporter.line(text, yellow=True)
 
 
 def _relative(path: str, config: pytest.Config) -> str:

@@ -32,6 +32,8 @@ class Stats:
     known_usd: float = 0.0
     orphans: list[str] = field(default_factory=list)
     marked: int = 0
+    live: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: dict[str, Any]) -> None:
         """Add another worker's numbers, which come as plain data."""
@@ -46,6 +48,9 @@ class Stats:
         self.orphans = sorted({*self.orphans, *other["orphans"]})
         for model, usage in other["usage"].items():
             self.spend(model, usage)
+        for mine, theirs in ((self.live, other["live"]), (self.refused, other["refused"])):
+            for request, times in theirs.items():
+                mine[request] = mine.get(request, 0) + times
 
     def leave(self, path: str, left: list[int]) -> None:
         """Note which recordings of a cassette a test did not play; what any test plays of a shared one is played."""
