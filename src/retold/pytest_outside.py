@@ -67,9 +67,9 @@ class Outside:
             return
         where = f" while {self._item.nodeid} was running" if self._item is not None else ""
         text = (
-            f"{asked} was refused: it was made outside of every cassette{where}, and the record mode is none. A fixture of module or "
-            "session scope runs before the cassette of a test is in use: use `with retold.use_cassette(PATH):` in the fixture. To let "
-            "such requests pass, set retold_outside = count."
+            f"{asked} was refused: it was made outside of every cassette{where}, and the record mode is none. A fixture of "
+            "module or session scope runs before the cassette of a test is in use: enter retold.use_cassette(PATH) in the "
+            "fixture. To let such requests pass, set retold_outside = count."
         )
         raise for_sdk(BlockedError(text))
 

@@ -1,0 +1,46 @@
+"""No client reaches the API in a replay, in whatever way its code runs: the table of clients × ways × modes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.client_table import CLIENTS, UNKNOWN
+from tests.conftest import ROOT
+
+OTHERS = ROOT / ".clients" / "table" / "bin" / "python"
+"""An environment with clients of other projects (tests/client_table.txt); `.ci/run` makes it."""
+
+QUICK = ("anthropic", "anthropic aiohttp", "anthropic own transport", "aiohttp", "urllib")
+
+
+def check(python: str | Path, *names: str, environment: dict[str, str]) -> list[str]:
+    """Run rows of the table and check every cell; return the clients that were there."""
+    command = [str(python), "-W", "ignore", "-m", "tests.client_table", *names]
+    done = subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    table: dict[str, dict[str, tuple[str, int]]] = json.loads(done.stdout.splitlines()[-1])
+    for name, row in table.items():
+        is_known = name not in UNKNOWN
+        recorded, sent = row.pop("recorded")
+        assert (recorded, sent) == (str(int(is_known)), 1), name
+        assert {way: calls for way, (_, calls) in row.items() if calls} == {}, name
+        missed, _ = row.pop("a miss")
+        assert missed not in ("played", "another answer"), name
+        outcomes = {outcome for outcome, _ in row.values()}
+        assert outcomes == {"played"} if is_known else "played" not in outcomes, (name, row)
+    return list(table)
+
+
+def test_no_client_is_live_in_a_replay(environment: dict[str, str]) -> None:
+    """Direct, in threads, pools, loops and tasks that are older than the block, in raw threads, and in forked children."""
+    assert check(sys.executable, *QUICK, environment=environment) == list(QUICK)
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(not OTHERS.exists(), reason="the clients of other projects are not installed (.ci/run installs them)")
+def test_no_client_of_another_project_is_live_in_a_replay(environment: dict[str, str]) -> None:
+    """litellm, langchain, pydantic-ai, instructor, openai and google-genai pointed elsewhere, Bedrock, Vertex, greenlets."""
+    assert check(OTHERS, environment=environment) == list(CLIENTS)
