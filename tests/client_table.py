@@ -69,8 +69,8 @@ class Handler(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-URL = f"http://127.0.0.1:{server.server_address[1]}"
+URL = ""
+"""Where the scripted server listens, once `main` runs."""
 
 
 # Clients: each asks one question of a model
@@ -420,6 +420,9 @@ def _is_installed(module: str) -> bool:
 
 def main() -> None:
     """Print the table as JSON, in the last line."""
+    global URL
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    URL = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ |= {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_API_KEY": "test-key", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     os.environ |= {"ANTHROPIC_API_BASE": URL}

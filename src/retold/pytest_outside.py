@@ -56,8 +56,9 @@ class Outside:
 
     def note(self, asked: Any) -> None:
         """Count a request. Raises BlockedError if it is refused."""
-        from .recorder.errors import BlockedError, for_sdk
+        from .recorder.errors import BlockedError
         from .recorder.guard import is_loopback
+        from .recorder.sdk_errors import for_sdk
 
         is_refused = self._is_refused(leaves=not is_loopback(asked.host))
         stats = self._config.stash[STATS]
