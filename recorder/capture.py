@@ -4,14 +4,13 @@ The order of writing is the promise: everything that a chunk completes (frames, 
 committed in one transaction before the chunk is handed on. An ending is written once, whatever fires first.
 """
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
 
 from .clock import wall_ns
-from .encodings import MAX_DECODED_BYTES, decoder_for
+from .encodings import MAX_DECODED_BYTES
 from .events import OWN_SEQ, Ending, Entry, encode
 from .exchange import (
     Failure,
@@ -20,22 +19,18 @@ from .exchange import (
     content_encoding,
     has_frames,
     header,
-    is_event_stream,
     timestamp,
     to_text,
 )
 from .fold import Fold
 from .messages import Session
 from .redact import Redactor
-from .redact_frames import FrameRedactor
+from .redact_frames import FrameRedactor, PackedRedactor
 from .sse import FrameParser, Piece
 from .writer import RunWriter
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""
-
-PEEKED_BYTES = 1024
-"""How far back a secret that began in an earlier piece of a compressed body is looked for."""
 
 WITHHELD = Failure("Withheld", "a secret stands in this compressed body; from there on it was not recorded")
 """Stands as the failure of an exchange whose compressed body could not be written without a secret."""
@@ -86,13 +81,10 @@ class Capture:
         self._bytes = 0
         self._frames = 0
         self._parser: FrameParser | None = None
-        self._inner = FrameParser()
         self._headers: Headers = ()
-        self._compressed = False
-        self._seen = b""
+        self._packed: PackedRedactor | None = None
         self._withheld: Failure | None = None
-        self._contents: deque[bytes] = deque()  # of the compressed pieces that wait to be folded
-        self._is_sse: bool | None = None
+        self._contents: list[Piece] = []  # of a compressed body, still to be folded
         self._json: list[bytes] = []
         self.fold = Fold(self._session)
         self.status: int | None = None
@@ -123,8 +115,8 @@ class Capture:
         self.status = status
         self.fold.request_id = header(headers, "request-id")
         self._headers = headers
-        self._compressed = bool(content_encoding(headers))
-        self._decoder = decoder_for(headers)
+        if content_encoding(headers):
+            self._packed = PackedRedactor(self._redactor, headers)
         self._write("response.started", {
             "status": status, "reason": reason, "headers": self._redactor.headers(headers),
         })  # fmt: skip
@@ -143,9 +135,11 @@ class Capture:
         """The exchange is over; only the first call counts. A stream whose last event came is complete, however closed."""
         if self.ending is not None:
             return
+        self.ending = ending
         if self._run.ended:
-            self.ending = ending
             return
+        rest = [] if self._parser is None else self._parser.flush()
+        self._append([*self._scrubbed(rest), *self._flushed()])
         if ending in ("complete", "closed") and self.fold.error is not None:
             ending = "error_event"
         elif ending == "closed" and self.fold.stopped:
@@ -156,8 +150,6 @@ class Capture:
             ending, failure = "cut", self._withheld
         self.ending = ending
         self.failure = failure if error is None else failure_of(error, self._redactor)
-        rest = [] if self._parser is None else self._parser.flush()
-        self._append([*self._scrubbed(rest), *self._scrub.flush()])
         messages = self._folded_json() if self._json else []
         messages += self.fold.flush() if ending != "complete" else []
         last = self._run.append(*map(self._message, messages), self._entry("exchange.ended", self._summary()))[-1]
@@ -189,50 +181,50 @@ class Capture:
     def _scrubbed(self, pieces: list[Piece]) -> list[Piece]:
         """Pieces as they may be written. Wire bytes of a compressed body cannot be changed: if the content of one shows a
         secret, or is too large to be looked at, nothing more of the body is written and the exchange counts as cut there."""
-        if not self._compressed:
+        if self._packed is None:
             return [clean for piece in pieces for clean in self._scrub.feed(piece)]
-        clean = []
-        for piece in pieces:
-            content = self._decoder.decode(piece.data)
-            seen = self._seen + content
-            self._seen = seen[-PEEKED_BYTES:]
-            if self._withheld is None and self._redactor.search(seen) is not None:
-                self._withheld = WITHHELD
-            if self._withheld is None and self._decoder.exceeded:
-                self._withheld = TOO_LARGE
-            if self._withheld is None:
-                clean.append(piece)
-                self._contents.append(content)
-        return clean
+        return [clean for piece in pieces for clean in self._unless_withheld(self._packed.feed(piece.data))]
+
+    def _flushed(self) -> list[Piece]:
+        """The pieces that were held back: the body is over."""
+        return self._scrub.flush() if self._packed is None else self._unless_withheld(self._packed.flush())
+
+    def _unless_withheld(self, packed: tuple[list[bytes], list[Piece]]) -> list[Piece]:
+        assert self._packed is not None
+        wire, content = packed
+        self._contents += content
+        if self._withheld is None and self._packed.found:
+            self._withheld = WITHHELD
+        if self._withheld is None and self._packed.decoder.exceeded:
+            self._withheld = TOO_LARGE
+        return [] if self._withheld is not None else [Piece(data, False) for data in wire]
 
     def _append(self, pieces: list[Piece]) -> None:
-        if not pieces:
-            return
         step, task, exchange = self.place.step, self.place.task, self.exchange
         t_ns = None if self._clock is None else self._clock()
-        self._sha256.update(b"".join([piece.data for piece in pieces]))
         entries: list[Entry] = []
         for data, is_frame in pieces:
             self._frames += is_frame
             entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
-            messages = self.fold.feed(data) if is_frame else self._fold_chunk(data)
-            if messages:
+            if self._packed is None and (messages := self._folded(data, is_frame)):
                 entries += map(self._message, messages)
+        content, self._contents = self._contents, []
+        for data, is_frame in content:
+            entries += map(self._message, self._folded(data, is_frame))
+        if not entries:
+            return
+        self._sha256.update(b"".join([piece.data for piece in pieces]))
         events = self._run.append(*entries)
         if self.first_ns is None:
             self.first_ns = events[0].t_ns
 
-    def _fold_chunk(self, data: bytes) -> list[dict[str, Any]]:
-        """A piece of another body: a compressed stream is decoded and folded, JSON waits until it is whole."""
-        if self._parser is not None:  # a broken-off or oversized frame
-            return []
-        decoded = self._contents.popleft() if self._compressed else data
-        if self._is_sse is None and decoded:
-            self._is_sse = is_event_stream(self._headers, decoded)
-        if self._is_sse:
-            return [m for piece in self._inner.feed(decoded) if piece.is_frame for m in self.fold.feed(piece.data)]
-        if self._bytes <= MAX_JSON_BODY_BYTES:
-            self._json.append(decoded)
+    def _folded(self, data: bytes, is_frame: bool) -> list[dict[str, Any]]:
+        """The messages that a piece completes. JSON waits until it is whole; a broken-off or oversized frame has none."""
+        if is_frame:
+            return self.fold.feed(data)
+        is_json = self._parser is None and (self._packed is None or not self._packed.has_frames)
+        if is_json and self._bytes <= MAX_JSON_BODY_BYTES:
+            self._json.append(data)
         return []
 
     def _folded_json(self) -> list[dict[str, Any]]:
@@ -256,7 +248,7 @@ class Capture:
         }
 
     def _entry(self, kind: str, data: dict[str, Any]) -> Entry:
-        return self._at(kind, self._redactor.json(encode(data)), self.exchange)
+        return self._at(kind, self._redactor.data(encode(data)), self.exchange)
 
     def _at(self, kind: str, data: bytes, exchange: int) -> Entry:
         t_ns = None if self._clock is None else self._clock()

@@ -105,7 +105,7 @@ class EventLog:
         an imported run began, since the epoch: its events are stamped with the time at which they happened.
         """
         writer = RunWriter(self, secrets.token_hex(8), name, redactor, recorded_ns=recorded_ns)
-        first = Entry("run.started", encode({"name": name, "mode": mode, **(data or {})}), t_ns=0)
+        first = Entry("run.started", encode({"name": writer.name, "mode": mode, **(data or {})}), t_ns=0)
         events = seal_all(writer, [first])
         try:
             with self._lock:
@@ -115,7 +115,7 @@ class EventLog:
                     connection.executemany(INSERT, map(to_row, events))
                     connection.execute(
                         "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)",
-                        (writer.run, name, mode, events[0].wall_ns),
+                        (writer.run, events[0].data["name"], mode, events[0].wall_ns),
                     )
                     ledger.enter(connection, writer.run, "started", 0, events[0].hash)
         except LogError as error:
@@ -157,6 +157,7 @@ class EventLog:
         """Write the last event of a run and its line in the listing."""
         self._do_deferred()
         counts = {key: writer.counts[kind] for key, kind in COUNTED.items()}
+        error = None if error is None else writer.redactor.text(error)
         last = Entry("run.ended", encode({"status": status, "error": error, **counts}))
         with self._lock:
             events = seal_all(writer, [last])

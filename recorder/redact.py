@@ -1,20 +1,25 @@
-"""One scrubber for log, cassette, matcher and error text: what it removes is never written anywhere.
+"""One scrubber for log, cassette, matcher and error text: nothing that it removes is written anywhere.
 
-It removes, in this order of certainty: the values of credential headers, whatever is shaped like an Anthropic key, and the
-value of every secret that the environment holds (variables whose names say so). Recording and matching use the same
-function, so what was recorded always matches itself.
+It removes the values of credential headers and parameters, everything that has the shape of a key (shapes.py), and the secrets
+of the environment: values with the look of a secret, of variables whose names say so. Each is found in every spelling that JSON
+and URLs have for it (spellings.py). Recording and matching use the same function, so that a recording matches itself.
+
+The environment of another machine holds other secrets. An ordinary word is therefore never one, whatever its variable is called.
 """
 
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from urllib.parse import parse_qsl, quote, quote_plus, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from . import strict_json
-from .exchange import Request
+from . import shapes
+from .encodings import decoder_for
+from .exchange import Request, content_encoding
+from .spellings import Folded, ends_in_half_an_escape, fold
 
 REDACTED = "REDACTED"
+MARK = REDACTED.encode()
 
 SECRET_HEADERS = frozenset(
     {
@@ -29,43 +34,55 @@ SECRET_HEADERS = frozenset(
         "x-amz-security-token",
     }
 )
+"""Names known for sure; others are recognised by their words (`names_a_credential`)."""
 
-_KEY_SHAPES = rb"sk-ant-[A-Za-z0-9_\-]{8,}"
-_SECRET_NAMES = re.compile(r"(API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|PRIVATE_?KEY)", re.IGNORECASE)
-_SECRET_PARAMETER = re.compile(r"(?:.*[-_])?(?:api[-_]?key|key|token|secret|password|signature)", re.IGNORECASE)
 MIN_CREDENTIAL_CHARS = 16
 """A shorter one that a client sends (`test-key`, `dummy`) is none, and may well be a word of the text."""
 
 MIN_SECRET_CHARS = 8
 """A shorter value (`1`, `true`, `test`) would tear holes into ordinary text."""
 
+MAX_KEPT = 1000
+"""How many names, and heads of frames, are remembered."""
+
+Span = tuple[int, int]
+"""Where a secret begins and ends."""
+
+# An escape that may hide a character of a shape or of a value without quotes, backslashes, controls and non-ASCII.
+_SOME_BACKSLASHES = re.compile(rb"\\(?:u00[2-7]|/|x[2-7])")
+_ANY_BACKSLASH = re.compile(rb"\\")
+_SOME_PERCENT = re.compile(rb"%(?:25)*[2-7][0-9A-Fa-f]")
+_ANY_PERCENT = re.compile(rb"%")
+_SLASHES = re.compile(rb"\\*")
+_NEEDS_ANY = re.compile(r'[\x00-\x1f"\\\x7f-\U0010ffff]')
+_ID = re.compile(
+    rb'"(?:id|message_id|previous_message_id|request_id|tool_use_id|parent_tool_use_id)\\*"\s*:\s*\\*"[A-Za-z0-9_\-.]*\Z'
+    rb"|(?<![A-Za-z0-9_\-])(?:msg|toolu|srvtoolu|mcptoolu|req)_[A-Za-z0-9_\-]*\Z"
+)
+_ID_BYTES = 200
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]*@")
+_PARAMETER = re.compile(r"(?<=[?&;#])([A-Za-z0-9_.\-\[\]]{1,64})=([^&;#\s\"'<>,]*)")
+
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
-    """The values in an environment whose variable's name says that they are secret; the path of a key file is none."""
-    return sorted(
-        {
-            value
-            for name, value in environ.items()
-            if _SECRET_NAMES.search(name) and len(value) >= MIN_SECRET_CHARS and not _is_path(value)
-        },
-        key=len,
-        reverse=True,
-    )
+    """Return the secrets of an environment, longest first: values of variables named as secrets, and passwords in URLs."""
+    found = set()
+    for name, value in environ.items():
+        if "://" in value:
+            found |= _secrets_of_url(value)
+        elif shapes.names_a_secret_variable(name) and len(value) >= MIN_SECRET_CHARS and not _is_path(value):
+            found.add(value)
+    return sorted(filter(shapes.looks_secret, found), key=len, reverse=True)
 
 
-def _escaped(value: str) -> set[bytes]:
-    """A value as it stands inside JSON, and inside JSON that is itself a string of JSON (the input of a tool)."""
-    forms = set()
-    for ascii_only in (True, False):
-        once = strict_json.dumps(value, ensure_ascii=ascii_only)[1:-1]
-        twice = strict_json.dumps(once, ensure_ascii=ascii_only)[1:-1]
-        forms |= {text.encode("utf-8", "surrogatepass") for text in (once, twice)}
-    return forms
-
-
-def _quoted(value: str) -> set[bytes]:
-    """A value as it stands in a URL."""
-    return {quote(value, safe="", errors="surrogatepass").encode(), quote_plus(value, errors="surrogatepass").encode()}
+def _secrets_of_url(url: str) -> set[str]:
+    try:
+        parts = urlsplit(url)
+        password = unquote(parts.password or "")
+    except ValueError:
+        return set()
+    named = {value for name, value in parse_qsl(parts.query) if shapes.names_a_credential(name)}
+    return {value for value in {password, *named} if len(value) >= MIN_SECRET_CHARS}
 
 
 def _is_path(value: str) -> bool:
@@ -73,69 +90,183 @@ def _is_path(value: str) -> bool:
     return value.startswith(("/", "~")) and (len(value) < 40 or os.path.exists(value))
 
 
+def is_credential_header(name: str) -> bool:
+    """Return whether the value of a header of this name is a credential."""
+    return name.lower() in SECRET_HEADERS or shapes.names_a_credential(name)
+
+
 def credentials_of(request: Request) -> set[str]:
-    """The keys and tokens that a request carries in headers and parameters made for them."""
-    found = {value.split(" ")[-1] for name, value in request.headers if name.lower() in SECRET_HEADERS - {"cookie", "set-cookie"}}
-    found |= {value for name, value in parse_qsl(urlsplit(request.uri).query) if _SECRET_PARAMETER.fullmatch(name)}
-    return {value for value in found if len(value) >= MIN_CREDENTIAL_CHARS}
+    """Return the keys and tokens that a request carries in headers and parameters made for them."""
+    found = {
+        value.split(" ")[-1]
+        for name, value in request.headers
+        if is_credential_header(name) and name.lower() not in ("cookie", "set-cookie")
+    }
+    found |= {value for name, value in parse_qsl(urlsplit(request.uri).query) if shapes.names_a_credential(name)}
+    return {value for value in found if len(value) >= MIN_CREDENTIAL_CHARS and shapes.looks_secret(value)}
 
 
 class Redactor:
-    """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values."""
+    """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values, removed whatever they look like."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
         self._values: set[str] = set()
+        self._labels: dict[str, str] = {}
+        self._clean: set[bytes] = set()
         self._compile({*secrets_in(os.environ if environ is None else environ), *filter(None, extra)})
 
     def learn(self, request: Request) -> None:
-        """Know from now on what this request is authorised by, wherever else it stands."""
+        """Remove the credentials of this request from now on, wherever else they occur."""
         found = credentials_of(request)
         if not found <= self._values:
             self._compile(self._values | found)
 
     def _compile(self, values: set[str]) -> None:
         self._values = values
-        values = {value for value in values if value not in REDACTED}  # what is part of the mark cannot be told from it
-        # A secret in a body usually stands inside a JSON string, one in a URL is quoted: some characters are escaped.
-        forms = {form for value in values for form in _escaped(value) | _quoted(value)}
-        self.secrets: list[bytes] = sorted(forms, key=len, reverse=True)
-        # Outside JSON (headers, errors, command lines) a value stands as it is.
-        plain = {value.encode("utf-8", "surrogatepass") for value in values} | forms
-        self._plain = re.compile(b"|".join([*map(re.escape, sorted(plain, key=len, reverse=True)), _KEY_SHAPES]))
-        self._pattern = re.compile(b"|".join([*map(re.escape, self.secrets), b"(?P<shape>%b)" % _KEY_SHAPES]))
+        self._labels, self._clean = {}, set()
+        texts = {spaced for value in values for spaced in (value, value.replace(" ", "+"))}  # `+` is a space in a query
+        forms = {text.encode("utf-8", "surrogatepass") for text in texts}
+        folds = {fold(form).data for form in forms}
+        # A backslash before a value that begins with `n` or `t` reads like an escape, which eats the first letter.
+        self._eaten = {fold(b"\\" + form).data for form in forms} - folds
+        folds |= self._eaten
+        # Folding drops the backslash that ends a value; `find` takes it away, too.
+        self._backslashed = tuple(fold(value.encode("utf-8", "surrogatepass")).data for value in values if value.endswith("\\"))
+        # A part of the mark cannot be told from the mark.
+        self.secrets: list[bytes] = sorted((value for value in folds if value and value not in MARK), key=len, reverse=True)
+        self._pattern = re.compile(b"|".join([*map(re.escape, self.secrets), shapes.SHAPES]))
+        needs_any = any(map(_NEEDS_ANY.search, values))
+        self._backslash, self._percent = (_ANY_BACKSLASH, _ANY_PERCENT) if needs_any else (_SOME_BACKSLASHES, _SOME_PERCENT)
+        beginnings = {*shapes.BEGINNINGS, *(secret[: shapes.MIN_PREFIX] for secret in self.secrets)}
+        escapes = rb"[\\%]" if needs_any else rb"\\(?:u00|u0?\Z|\Z|[/x])|%"
+        self.beginning = re.compile(b"|".join([*map(re.escape, sorted(beginnings)), escapes]))
+        """Finds something in every text in which a secret, or an escape that may hide one, begins."""
 
-    def search(self, data: bytes, start: int = 0) -> re.Match[bytes] | None:
-        """The first secret in `data` from `start` on; its group `shape` is set where only its shape is known."""
-        return self._pattern.search(data, start)
+    def find(self, data: bytes) -> list[Span]:
+        """Return the places of all secrets, in order."""
+        found = list(self._spans(data)) if self._is_likely(data) else []
+        if not self._has_escapes(data):
+            return found
+        folded = fold(data)
+        if self._is_likely(folded.data):
+            found += [self._unfolded(data, folded, *span) for span in self._spans(folded.data)]
+        return _merged(found)
 
-    def json(self, data: bytes) -> bytes:
-        """JSON, or text with JSON in it, without secrets, and JSON still; the same object where there is nothing to remove."""
-        return data if self._pattern.search(data) is None else self._pattern.sub(REDACTED.encode(), data)
+    def _unfolded(self, data: bytes, folded: Folded, start: int, end: int) -> Span:
+        low, high = folded.original(start, end)
+        if self._eaten and folded.data[start:end] in self._eaten and (slashes := _SLASHES.match(data, low)) is not None:
+            low += len(slashes[0]) // 2 * 2  # the letter is the secret's, the backslashes are not
+        if self._backslashed and folded.data.endswith(self._backslashed, start, end) and data.startswith(b"\\\\", high):
+            high += 2
+        return low, high
+
+    def _has_escapes(self, data: bytes) -> bool:
+        """Whether a secret may be spelled otherwise than as it is."""
+        return self._backslash.search(data) is not None or self._percent.search(data) is not None
+
+    def _is_likely(self, data: bytes) -> bool:
+        return shapes.is_likely(data) or any(secret in data for secret in self.secrets)
+
+    def _spans(self, data: bytes) -> Iterable[Span]:
+        at = 0
+        while (match := self._pattern.search(data, at)) is not None:
+            kind = match.lastgroup
+            start, end = match.span("inner") if kind == "inner" else match.span()
+            at = end
+            if kind is not None and (_ID.search(data, max(0, start - _ID_BYTES), start) is not None):
+                continue
+            if kind == "look" and not shapes.looks_random(match[0]):
+                continue
+            yield start, end
+
+    def is_clean(self, head: bytes) -> bool:
+        """Return whether the head of a frame holds no secret. Heads repeat with every frame, so the answer is kept."""
+        if head in self._clean:
+            return True
+        if self.find(head):
+            return False
+        if len(self._clean) < MAX_KEPT:
+            self._clean.add(head)
+        return True
+
+    def search(self, data: bytes) -> Span | None:
+        """Return the place of the first secret."""
+        return next(iter(self.find(data)), None)
+
+    def is_open(self, data: bytes) -> bool:
+        """Return whether a secret may have begun at the end of `data` that further bytes would complete or continue."""
+        if ends_in_half_an_escape(data):
+            return True
+        text = fold(data).data if self._has_escapes(data) else data
+        if self._backslashed and text.endswith(self._backslashed):
+            return True
+        return shapes.is_open(text) or any(
+            text.endswith(secret[:size]) for secret in self.secrets for size in range(shapes.MIN_PREFIX, len(secret))
+        )
 
     def data(self, data: bytes) -> bytes:
-        """Bytes of any other kind without secrets; the same object where there is nothing to remove."""
-        return data if self._plain.search(data) is None else self._plain.sub(REDACTED.encode(), data)
+        """Return bytes without secrets, and JSON as JSON; the same object if there is nothing to remove."""
+        spans = self.find(data)
+        if not spans:
+            return data
+        parts: list[bytes] = []
+        at = 0
+        for start, end in spans:
+            parts += (data[at:start], MARK)
+            at = end
+        return b"".join([*parts, data[at:]])
+
+    json = data
 
     def text(self, text: str) -> str:
-        """Text without secrets."""
+        """Return text without secrets."""
         return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
+    def label(self, text: str) -> str:
+        """Return a name (of a run, a step, a task) without secrets. Names repeat with every event, so the answer is kept."""
+        if not text:
+            return text
+        clean = self._labels.get(text)
+        if clean is None:
+            clean = self.text(text)
+            if len(self._labels) < MAX_KEPT:
+                self._labels[text] = clean
+        return clean
+
     def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        """Header pairs with the values of credential headers replaced; names keep their case and order."""
-        return [(name, REDACTED if name.lower() in SECRET_HEADERS else self.text(value)) for name, value in headers]
+        """Return header pairs without credentials, also in values that are URLs; names keep their case and order."""
+        return [(name, REDACTED if is_credential_header(name) else self.url(value)) for name, value in headers]
 
     def url(self, url: str) -> str:
-        """A URL without user info and without the values of credential parameters."""
-        parts = urlsplit(url)
-        netloc = parts.netloc.rpartition("@")[2]
-        query = parts.query
-        pairs = parse_qsl(query, keep_blank_values=True)
-        if any(_SECRET_PARAMETER.fullmatch(name) for name, _ in pairs):
-            query = urlencode([(name, REDACTED if _SECRET_PARAMETER.fullmatch(name) else value) for name, value in pairs])
-        return self.text(urlunsplit(parts._replace(netloc=netloc, query=query)))
+        """Return a URL, or text with URLs in it, without user info and without the values of credential parameters."""
+        if "://" in url:
+            url = _USER_INFO.sub("", url)
+        if "=" in url:
+            url = _PARAMETER.sub(_without_credential, url)
+        return self.text(url)
 
     def request(self, request: Request) -> Request:
-        """A request without secrets, as it is recorded and as it is matched."""
-        headers = tuple(self.headers(request.headers))
-        scrub = self.json if request.body.lstrip()[:1] in (b"{", b"[") else self.data
-        return replace(request, uri=self.url(request.uri), headers=headers, body=scrub(request.body))
+        """Return a request without secrets, as it is recorded and as it is matched. A compressed body is unpacked."""
+        body, headers = request.body, request.headers
+        if body and content_encoding(headers):
+            decoder = decoder_for(headers)
+            content = decoder.decode(body)
+            if content and not decoder.exceeded:
+                body = content
+                headers = tuple(pair for pair in headers if pair[0].lower() not in ("content-encoding", "content-length"))
+        return replace(request, uri=self.url(request.uri), headers=tuple(self.headers(headers)), body=self.data(body))
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    """Spans in order, those that overlap as one."""
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _without_credential(match: re.Match[str]) -> str:
+    return f"{match[1]}={REDACTED}" if shapes.names_a_credential(match[1]) else match[0]

@@ -1,8 +1,8 @@
 """Secrets split over several pieces of a body: found across them, and removed before any of them is written.
 
-A piece whose text ends in what may be the beginning of a secret is held back from the log (never from the client) until the
-next ones tell; pieces behind it wait with it, so that their order stays. What turns out to be ordinary text is written as it
-came, byte for byte. Of a secret at most three characters can have been written before it was recognisable.
+If a piece ends with the possible beginning of a secret, its writing is delayed (never its way to the client) until later pieces
+settle the question. The pieces behind it wait too, so that their order stays. Ordinary text is written as it came, byte for byte.
+Of a secret at most three characters are written before it can be recognised.
 """
 
 import re
@@ -10,16 +10,17 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .redact import REDACTED, Redactor
-from .sse import PLAIN_DELTA, Piece, text_of_delta
+from .encodings import Decoder, decoder_for
+from .exchange import Headers, is_event_stream
+from .redact import MARK, Redactor
+from .shapes import MAX_OPEN_BYTES, MIN_PREFIX
+from .sse import PLAIN_DELTA, FrameParser, Piece, text_of_delta
 
-_MIN_PREFIX = 4
-"""A shorter beginning says too little: every `s` could begin a key."""
+_TAIL_BYTES = 48
+"""How much of the text before is kept: an edge, three characters of a secret, the name that stands before one."""
 
 _INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
-_SHAPE_PREFIX = re.compile(rb"sk-a(?:n(?:t(?:-[A-Za-z0-9_\-]{0,7})?)?)?")
-_LONGEST_PREFIX = len(b"sk-ant-") + 7
-_SHAPE_REST = re.compile(rb"[A-Za-z0-9_\-]*")
+_REST = re.compile(rb"[A-Za-z0-9_\-.+/=]*")
 
 
 @dataclass
@@ -44,116 +45,166 @@ class _Block:
     tail: bytes = b""
     open: list[_Slot] = field(default_factory=list)
     swallowing: bool = False
+    wary: bool = False
+    """Whether the tail holds the beginning of something, so that the next piece needs the whole rule."""
 
-    def settle(self, text: bytes) -> None:
-        self.tail = (self.tail + text)[-(_MIN_PREFIX - 1) :]
-        for slot in self.open:
-            slot.settled = True
-        self.open = []
+
+def _slot(piece: Piece) -> tuple[_Slot, bytes | None]:
+    """A piece with its text, and the number of the block that the text belongs to; None if it has no text."""
+    if not piece.is_frame:
+        return _Slot(piece, 0, piece.data), b""
+    if (found := text_of_delta(piece.data)) is None:
+        return _Slot(piece), None
+    number = _INDEX.search(piece.data)
+    return _Slot(piece, *found), b"" if number is None else number[1]
 
 
 class FrameRedactor:
-    """Takes the pieces of one uncompressed body in order and gives them back scrubbed, when nothing in them is in doubt."""
+    """Takes the pieces of one uncompressed body in order and returns them scrubbed as soon as nothing in them is in doubt."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        starts = {b"sk-a", *(secret[:_MIN_PREFIX] for secret in redactor.secrets)}
-        either = b"|".join(map(re.escape, starts))
-        self._start = re.compile(either)
-        # Looked for at every place: one beginning may hide inside another (escapes of escapes).
-        self._starts = re.compile(b"(?=" + either + b")")
+        self._beginning = redactor.beginning
+        self._max_open = max(MAX_OPEN_BYTES, *(8 * len(secret) for secret in redactor.secrets), 0)
         self._queue: deque[_Slot] = deque()
         self._blocks: dict[bytes, _Block] = {}
+        self.found = False
+        """Whether a secret was removed."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a piece is held back."""
+        return bool(self._queue)
 
     def feed(self, piece: Piece) -> list[Piece]:
-        """Take a piece; returns what may be written now: nothing, this piece, or those held before it too."""
+        """Take a piece; return the pieces that may be written now: none, this one, or those held before it too."""
         if piece.is_frame and not self._queue and self._is_ordinary(piece.data):
             return [piece]
-        slot = _Slot(piece)
-        if not piece.is_frame:
-            slot.text = piece.data
-            self._text(self._blocks.setdefault(b"", _Block()), slot)
-        elif (found := text_of_delta(piece.data)) is not None:
-            slot.start, slot.text = found
-            number = _INDEX.search(piece.data)
-            self._text(self._blocks.setdefault(b"" if number is None else number[1], _Block()), slot)
+        slot, number = _slot(piece)
+        if number is not None:
+            self._text(self._blocks.setdefault(number, _Block()), slot)
         elif b"content_block_stop" in piece.data:
-            number = _INDEX.search(piece.data)
-            self._end(self._blocks.pop(b"" if number is None else number[1], None))
+            index = _INDEX.search(piece.data)
+            if (block := self._blocks.pop(b"" if index is None else index[1], None)) is not None:
+                self._settle(block)
         self._queue.append(slot)
         return self._drained()
 
     def _is_ordinary(self, frame: bytes) -> bool:
-        """Whether a frame is a delta in which no secret begins or goes on: the rule, at the cost of three searches."""
-        if self._start.search(frame) is not None or (delta := PLAIN_DELTA.fullmatch(frame)) is None:
+        """Whether a frame is a delta in which no secret begins or goes on: the rule, at the cost of two searches."""
+        if (delta := PLAIN_DELTA.fullmatch(frame)) is None:
             return False
         index, _, text = delta.groups()
         block = self._blocks.get(index)
         if block is None:
             block = self._blocks[index] = _Block()
-        if block.swallowing or (block.tail and self._start.search(block.tail + text[: _MIN_PREFIX - 1]) is not None):
+        if block.wary or self._beginning.search(block.tail[1 - MIN_PREFIX :] + text) is not None:
             return False
-        block.tail = (block.tail + text)[-(_MIN_PREFIX - 1) :]
+        if not self._redactor.is_clean(frame[: delta.start(3)]):
+            return False
+        block.tail = (block.tail + text)[-_TAIL_BYTES:]
         return True
 
     def flush(self) -> list[Piece]:
-        """The body is over: what is still held is not a whole secret."""
+        """Return the pieces that are still held: the body is over."""
         for block in self._blocks.values():
-            self._end(block)
+            self._settle(block)
         return self._drained()
 
     def _drained(self) -> list[Piece]:
         pieces = []
         while self._queue and self._queue[0].settled:
             piece = self._queue.popleft().piece
-            pieces.append(Piece(self._redactor.json(piece.data), piece.is_frame))
+            data = self._redactor.data(piece.data)
+            self.found = self.found or data is not piece.data
+            pieces.append(Piece(data, piece.is_frame))
         return pieces
-
-    def _end(self, block: _Block | None) -> None:
-        if block is not None:
-            block.settle(b"")
 
     def _text(self, block: _Block, slot: _Slot) -> None:
         if block.swallowing:
-            _swallow(block, slot)
-        parts = [*block.open, slot]
-        combined = block.tail + b"".join(part.text for part in parts)
-        at = 0
-        while (match := self._redactor.search(combined, at)) is not None:
-            # What stands in the tail is written already; of a match there only the rest can still be removed.
-            low, high = match.start() - len(block.tail), match.end() - len(block.tail)
-            _remove(parts, max(low, 0), high)
-            block.swallowing = match["shape"] is not None and match.end() == len(combined)
-            combined = block.tail + b"".join(part.text for part in parts)
-            at = match.end() if high <= 0 else len(block.tail) + max(low, 0) + len(REDACTED)
-        if self._in_doubt(combined):
-            slot.settled = False
-            block.open = parts
-        else:
-            block.settle(b"".join(part.text for part in parts))
+            rest = _REST.match(slot.text)
+            assert rest is not None
+            block.swallowing = rest.end() == len(slot.text)
+            slot.put(slot.text[rest.end() :])
+        block.open.append(slot)
+        slot.settled = False
+        text = block.tail + b"".join([part.text for part in block.open])
+        if len(text) >= self._max_open or not self._redactor.is_open(text):
+            self._settle(block, text)
 
-    def _in_doubt(self, text: bytes) -> bool:
-        """Whether a secret may have begun that is not whole yet."""
-        secrets = self._redactor.secrets
-        longest = max((len(secret) for secret in secrets), default=0)
-        for start in self._starts.finditer(text, max(0, len(text) - max(longest, _LONGEST_PREFIX))):
-            rest = text[start.start() :]
-            if _SHAPE_PREFIX.fullmatch(rest) or any(s.startswith(rest) and s != rest for s in secrets):
-                return True
-        return False
+    def _settle(self, block: _Block, text: bytes | None = None) -> None:
+        """Nothing in the open pieces is in doubt any longer: remove the secrets in them."""
+        if text is None:
+            text = block.tail + b"".join([part.text for part in block.open])
+        written = len(block.tail)
+        spans = [(max(start - written, 0), end - written) for start, end in self._redactor.find(text) if end > written]
+        for start, end in reversed(spans):
+            _remove(block.open, start, end)
+            self.found = True
+        # A secret that is longer than can be held back goes on being removed.
+        block.swallowing = bool(spans) and len(text) >= self._max_open and spans[-1][1] + written == len(text)
+        block.tail = (block.tail + b"".join([part.text for part in block.open]))[-_TAIL_BYTES:]
+        block.wary = block.swallowing or self._beginning.search(block.tail) is not None
+        for part in block.open:
+            part.settled = True
+        block.open = []
 
 
-def _swallow(block: _Block, slot: _Slot) -> None:
-    """The rest of a key whose end no pattern knows: as long as it goes on, it goes on being removed."""
-    rest = _SHAPE_REST.match(slot.text)
-    assert rest is not None
-    block.swallowing = rest.end() == len(slot.text)
-    slot.put(slot.text[rest.end() :])
+class PackedRedactor:
+    """Takes the wire bytes of a compressed body and returns them as soon as nothing in their content is in doubt.
+
+    They cannot be changed. From the first secret on none are returned, and `found` is set; the content is, scrubbed.
+    """
+
+    def __init__(self, redactor: Redactor, headers: Headers) -> None:
+        self.decoder: Decoder = decoder_for(headers)
+        self._headers = headers
+        self._scrub = FrameRedactor(redactor)
+        self._parser: FrameParser | None = None
+        self._began = False
+        self._held: list[bytes] = []
+
+    @property
+    def found(self) -> bool:
+        """Whether the body holds a secret."""
+        return self._scrub.found
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the content is an event stream."""
+        return self._parser is not None
+
+    def feed(self, data: bytes) -> tuple[list[bytes], list[Piece]]:
+        """Take wire bytes; return the wire bytes, and the pieces of their content, that may be written now."""
+        content = self.decoder.decode(data)
+        self._held.append(data)
+        if content and not self._began:
+            self._began = True
+            self._parser = FrameParser() if is_event_stream(self._headers, content) else None
+        pieces = self._cut(content) if content else []
+        inside = self._parser is not None and self._parser.is_inside
+        return self._released(waiting=inside or self._scrub.waiting), pieces
+
+    def flush(self) -> tuple[list[bytes], list[Piece]]:
+        """Return the rest: the body is over."""
+        pieces = [] if self._parser is None else self._parser.flush()
+        clean = [clean for piece in pieces for clean in self._scrub.feed(piece)] + self._scrub.flush()
+        return self._released(waiting=False), clean
+
+    def _cut(self, content: bytes) -> list[Piece]:
+        pieces = [Piece(content, False)] if self._parser is None else self._parser.feed(content)
+        return [clean for piece in pieces for clean in self._scrub.feed(piece)]
+
+    def _released(self, *, waiting: bool) -> list[bytes]:
+        if waiting or self.found:
+            return []
+        held, self._held = self._held, []
+        return held
 
 
 def _remove(parts: list[_Slot], start: int, end: int) -> None:
-    """Take [start:end) of the joined text out of the pieces it stands in; the first of them says REDACTED."""
-    mark, at = REDACTED.encode(), 0
+    """Take [start:end) of the joined text out of the pieces it stands in; the first of them gets the mark."""
+    mark, at = MARK, 0
     for part in parts:
         size = len(part.text)
         low, high = max(start - at, 0), min(end - at, size)
@@ -164,20 +215,15 @@ def _remove(parts: list[_Slot], start: int, end: int) -> None:
 
 
 def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
-    """All pieces of a body that is whole, scrubbed: nothing waits here, so that not even a first character is left."""
-    slots = [_Slot(piece) for piece in pieces]
+    """Return all pieces of a whole body scrubbed. Nothing waits here, so that not even a first character is left."""
+    slots: list[_Slot] = []
     blocks: dict[bytes, list[_Slot]] = {}
-    for slot in slots:
-        if not slot.piece.is_frame:
-            slot.text = slot.piece.data
-            blocks.setdefault(b"", []).append(slot)
-        elif (found := text_of_delta(slot.piece.data)) is not None:
-            slot.start, slot.text = found
-            number = _INDEX.search(slot.piece.data)
-            blocks.setdefault(b"" if number is None else number[1], []).append(slot)
+    for piece in pieces:
+        slot, number = _slot(piece)
+        slots.append(slot)
+        if number is not None:
+            blocks.setdefault(number, []).append(slot)
     for parts in blocks.values():
-        at = 0
-        while (match := redactor.search(b"".join(part.text for part in parts), at)) is not None:
-            _remove(parts, match.start(), match.end())
-            at = match.start() + len(REDACTED)
-    return [Piece(redactor.json(slot.piece.data), slot.piece.is_frame) for slot in slots]
+        for start, end in reversed(redactor.find(b"".join([part.text for part in parts]))):
+            _remove(parts, start, end)
+    return [Piece(redactor.data(slot.piece.data), slot.piece.is_frame) for slot in slots]

@@ -61,6 +61,11 @@ class FrameParser:
         else:
             self._buffer += buffer[start:]
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether a frame has begun and is not over."""
+        return bool(self._buffer)
+
     def flush(self) -> list[Piece]:
         """What is left when the stream has ended: nothing, or a frame without its blank line."""
         rest, self._buffer = bytes(self._buffer), bytearray()

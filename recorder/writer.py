@@ -37,8 +37,8 @@ class RunWriter:
     ) -> None:
         self.log = log
         self.run = run
-        self.name = name
         self.redactor = redactor or Redactor()
+        self.name = self.redactor.label(name)
         self.started_ns = clock.monotonic_ns()
         self.recorded_ns = recorded_ns
         self.seq = 0
@@ -91,16 +91,17 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
     """The entries as the next events of the writer's run: numbered, timed, chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
     now_ns, wall_ns, recorded_ns = writer.now_ns(), clock.wall_ns(), writer.recorded_ns
-    events = []
+    redactor, events = writer.redactor, []
     for kind, payload, step, task, exchange, at_ns in entries:
         t_ns = max(t_ns, now_ns if at_ns is None else at_ns)
         if recorded_ns is not None:
             wall_ns = recorded_ns + t_ns
         if exchange == OWN_SEQ:
             exchange = seq
-        # Bodies were scrubbed frame by frame, across frames too (redact_frames.py); whatever else is written, here.
+        # Bodies were scrubbed frame by frame, across frames too (redact_frames.py). Everything else is scrubbed here.
         if kind not in ("frame", "chunk"):
-            payload = writer.redactor.json(payload)
+            payload = redactor.data(payload)
+        step, task = redactor.label(step), redactor.label(task)
         digest = sha256(payload).digest()
         before = seal(before, SCHEMA, run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
         events.append(Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before))

@@ -78,7 +78,7 @@ def test_values_that_are_no_secrets_are_left(value: str) -> None:
 
 def test_a_secret_that_contains_another_is_removed_whole() -> None:
     """The longer one first: nothing of it is left behind the shorter."""
-    assert Redactor({"A_TOKEN": "12345678", "B_TOKEN": "12345678abcdef"}).text("12345678abcdef 12345678") == "REDACTED REDACTED"
+    assert Redactor({"A_TOKEN": "1234567x", "B_TOKEN": "1234567xabcdef"}).text("1234567xabcdef 1234567x") == "REDACTED REDACTED"
 
 
 def test_further_secrets_can_be_named() -> None:
@@ -102,7 +102,7 @@ def test_a_secret_is_found_in_the_forms_that_json_gives_it(secret: str) -> None:
         ("https://user:password@h:8080/v1/messages?beta=true", "https://h:8080/v1/messages?beta=true"),
         ("https://token@h/", "https://h/"),
         ("https://h/v1?api_key=x&beta=true", "https://h/v1?api_key=REDACTED&beta=true"),
-        ("https://h/v1?Token=x&key=&a=%20", "https://h/v1?Token=REDACTED&key=REDACTED&a=+"),
+        ("https://h/v1?Token=x&key=&a=%20", "https://h/v1?Token=REDACTED&key=REDACTED&a=%20"),
         (f"https://h/v1?x={KEY}", "https://h/v1?x=REDACTED"),
         (f"https://h/{SECRET}/v1", "https://h/REDACTED/v1"),
         ("https://h/v1/messages?beta=true&x=%20#f", "https://h/v1/messages?beta=true&x=%20#f"),

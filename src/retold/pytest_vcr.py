@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from .modes import check
+from .pytest_plugin import without_secrets
 from .pytest_session import SINCE, begin, log_path
 from .recorder.exchange import Exchange, Request, Response, TimedPiece, pieces_of
 from .replay.rules import Predicate
@@ -106,6 +107,7 @@ def default_cassette_name(request: pytest.FixtureRequest) -> str:
     if marker is not None:
         return str(marker.args[0])
     name = request.node.name if request.cls is None else f"{request.cls.__name__}.{request.node.name}"
+    name = without_secrets(request.node, name)
     name = "".join("-" if char in _FORBIDDEN else char for char in name)
     if len(name.encode()) <= MAX_NAME:
         return name

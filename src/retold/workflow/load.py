@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from ..handlers import sentence
 from ..recorder.errors import Problem, WorkflowError
+from ..recorder.redact import Redactor
 from . import step_types
 from .explain import explain_all
 from .problems import problems_of
@@ -33,7 +34,7 @@ class Loaded:
             return self.folder / self.workflow.cassette
         beside = [self.folder / "cassettes", Path(os.path.normpath(self.folder.absolute().parent)) / "cassettes"]
         folder = next((folder for folder in beside if folder.is_dir()), beside[0])
-        return _short(folder / f"{self.workflow.name}.yaml")
+        return _short(folder / f"{Redactor().text(self.workflow.name)}.yaml")
 
 
 def load_workflow(path: str | os.PathLike[str]) -> Loaded:

@@ -281,7 +281,8 @@ class Runner:
 
     def _result_message(self, running: Running, step: Step) -> dict[str, Any]:
         """The last result message of a step, which is that of its last attempt."""
-        results = [m.data for m in running.log.messages(running.writer.run, step=step.name) if m.type == "result"]
+        label = running.writer.redactor.label(step.name)
+        results = [m.data for m in running.log.messages(running.writer.run, step=label) if m.type == "result"]
         return results[-1]
 
 

@@ -67,11 +67,13 @@ class Showing:
         if any(not handler.silent for handler in made):
             self._unseen -= {unit.task} if unit is not None else self._unseen if tasks is None else tasks
         loop = asyncio.get_running_loop()
+        label = self._running.writer.redactor.label  # the log holds names without secrets
+        tasks = tasks if unit is None else frozenset({unit.task})
         for handler in made:
             over = asyncio.Event()
             thread = HandlerThread(
-                self._running.log, self._running.writer.run, self._step, handler, after=self._after,
-                tasks=tasks if unit is None else frozenset({unit.task}), unit="step" if unit is None else "task",
+                self._running.log, self._running.writer.run, label(self._step), handler, after=self._after,
+                tasks=None if tasks is None else frozenset(map(label, tasks)), unit="step" if unit is None else "task",
                 over=functools.partial(_tell, loop, over),
             )  # fmt: skip
             self._threads.append((thread, over))

@@ -208,8 +208,9 @@ def write_output(running: Running, unit: Unit, path: Path, done: StepResult | Ta
                 case "json":
                     file.write(strict_json.dumps(result, indent=2) + "\n")
                 case "stream_json":
-                    for message in running.log.messages(running.writer.run, step=unit.step):
-                        if message.task == unit.task or isinstance(done, StepResult):
+                    label = running.writer.redactor.label
+                    for message in running.log.messages(running.writer.run, step=label(unit.step)):
+                        if message.task == label(unit.task) or isinstance(done, StepResult):
                             file.write(strict_json.dumps(message.data) + "\n")
                 case _:
                     file.write(done.text)
