@@ -124,7 +124,8 @@ class Redactor:
     def _compile(self, values: set[str]) -> None:
         self._values = values
         self._labels, self._clean = {}, set()
-        texts = {spaced for value in values for spaced in (value, value.replace(" ", "+"))}  # `+` is a space in a query
+        # `+` is a space in a query; a backslash that is escaped itself does not make its next letter an escape.
+        texts = {form for value in values for form in (value, value.replace(" ", "+"), value.replace("\\", ""))}
         forms = {text.encode("utf-8", "surrogatepass") for text in texts}
         folds = {fold(form).data for form in forms}
         # A backslash before a value that begins with `n` or `t` reads like an escape, which eats the first letter.

@@ -38,7 +38,7 @@ _CERTAIN = (
     _BASE64_EDGE + rb"ya29\.[A-Za-z0-9_\-.]{20,}",
     _BASE64_EDGE + rb"SG\.[A-Za-z0-9_\-]{20,24}\.[A-Za-z0-9_\-]{39,50}",  # SendGrid
     _BASE64_EDGE + rb"eyJ[A-Za-z0-9_\-]{8,}+\.eyJ[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-]{8,}",  # JWT
-    rb"-----BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)?-----(?:" + _PEM_BODY + rb"-----END [A-Z0-9 ]{1,40}-----"
+    rb"-----BEGIN[ +][A-Z0-9 +]{0,20}PRIVATE[ +]KEY(?:[ +]BLOCK)?-----(?:" + _PEM_BODY + rb"-----END[ +][A-Z0-9 +]{1,40}-----"
     rb"|(?:[A-Za-z0-9+/=]{40,}+(?:\\+[nr]|\s)*+)*+)",
 )  # fmt: skip
 _BY_LOOK = _EDGE + rb"sk-[A-Za-z0-9_\-]{20,}"  # OpenAI's old keys and those of gateways
@@ -97,8 +97,8 @@ _TOKEN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.+/="
 _OPEN = re.compile(rb"(?:" + _EDGE + rb"(?:" + rb"|".join(map(re.escape, STARTS)) + rb")|sk-ant-)")
 _PARTS = tuple({start[:size] for start in (*STARTS, b"sk-ant-", _PEM) for size in range(MIN_PREFIX, len(start))})
 _PEM_OPEN = re.compile(
-    rb"-----BEGIN(?:[A-Z0-9 ]{0,40}-{0,4}"
-    rb"|[A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)?-----" + _PEM_BODY + rb"(?:-{0,5}|-----END[A-Z0-9 ]{0,40}-{0,4}))\Z"
+    rb"-----BEGIN(?:[A-Z0-9 +]{0,40}-{0,4}"
+    rb"|[A-Z0-9 +]{0,20}PRIVATE[ +]KEY(?:[ +]BLOCK)?-----" + _PEM_BODY + rb"(?:-{0,5}|-----END[A-Z0-9 +]{0,40}-{0,4}))\Z"
 )  # fmt: skip
 _AWS_OPEN = re.compile(_AWS_NAME.replace(b"{1,20}", b"{0,20}") + rb"[A-Za-z0-9/+]{0,40}\Z")
 _AWS_OPEN_BYTES = 100
@@ -170,7 +170,7 @@ def names_a_secret_variable(name: str) -> bool:
     return any(_ENV_SECRET.search(word) for word in words) or "KEY" in words or words[-1:] == ["AUTH"]
 
 
-_PLAIN_WORD = r"(?:[A-Z]{1,19}|[A-Z]?[a-z]{1,19}|[A-Z]?[a-z]{2,15}(?:[A-Z][a-z]{2,15}){1,2})"
+_PLAIN_WORD = r"(?:[A-Z]{1,19}|[A-Z]?[a-z]{1,19}|[A-Z]?[a-z]{1,15}(?:[A-Z][a-z]{2,15}){1,2})"
 _ORDINARY = (
     re.compile(rf"{_PLAIN_WORD}(?:[-_. ]{_PLAIN_WORD}){{0,2}}"),
     re.compile(r"[-+]?[\d.,:_/ -]{1,15}"),  # numbers, dates, versions

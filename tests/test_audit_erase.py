@@ -9,13 +9,15 @@ import pytest
 
 from retold.audit import erase as audit
 from retold.audit.index import opened
+from retold.audit.leftovers import left_behind
 from retold.audit.search import search
 from retold.audit.verify import verify
 from retold.recorder import erasure, ledger
+from retold.recorder.cassette import write_cassette
 from retold.recorder.errors import InputError
 from retold.recorder.events import Entry, encode
 from retold.recorder.log import EventLog
-from retold.recorder.transfer import exchanges_of
+from retold.recorder.transfer import exchanges_of, import_exchanges
 from tests.e2e import in_this_process
 from tests.raw_log import query, rows
 from tests.talk import asked, packed, record, stream, text, tool_result, tool_use, turn, unstreamed
@@ -85,7 +87,7 @@ def test_an_erased_text_stands_nowhere(log: EventLog, name: str) -> None:
     assert bytes_with(word, json.dumps(word)[1:-1]) != []
     erase_text(log, name.swapcase())
     assert bytes_with(word, json.dumps(word)[1:-1]) == []
-    assert audit.left_behind(log, name) == []
+    assert left_behind(log, name) == []
     report = verify(log, against=head)
     assert report.findings == []
     assert report.erased > 20
@@ -302,3 +304,37 @@ def test_what_cannot_be_redacted_in_place_is_erased(log: EventLog) -> None:
     record_everywhere('say"nyx"')
     done = in_this_process("redact", "--pattern", 'say"nyx"', "--why", "policy", "--yes", "--db", DB)
     assert (done.returncode, bytes_with("nyx"), verify(log).findings) == (0, [], [])
+
+
+# Afterwards
+
+
+@pytest.mark.parametrize("verb", [("erase", "--text"), ("redact", "--pattern")])
+@pytest.mark.parametrize("beside", ["plain", "a\u2028b", "a\x85b", "a\x0bb"])
+def test_a_line_separator_beside_a_text_hides_nothing(log: EventLog, verb: tuple[str, str], beside: str) -> None:
+    """Python cuts lines at characters that JSON and event streams do not know as ends of a line."""
+    block = {"type": "web_search_tool_result", "tool_use_id": "t1", "content": [{"title": beside, "page_age": "Jos\u00e9 Quirk"}]}
+    record(DB, turn(asked("x"), {**block, "web_search_tool_result": ""}), name="search")
+    done = in_this_process(*verb, "José Quirk", "--why", "asked", "--yes", "--db", DB)
+    assert (done.returncode, bytes_with("Quirk")) == (0, [])
+    assert verify(log).ok
+
+
+def test_a_text_that_is_left_in_a_cassette_is_an_error_that_names_it(log: EventLog) -> None:
+    """Cassettes are the person's files: they are not changed, and not forgotten."""
+    made = turn(asked("x"), text("Hello Zoë Quirk."))
+    write_cassette(Path("hello.yaml"), [made])
+    with log:
+        import_exchanges(log, [made], name="hello", source="here", data={"cassette": "hello.yaml"})
+    done = in_this_process("erase", "--text", "zoe\u0308 quirk", "--why", "asked", "--yes", "--db", DB)
+    assert done.returncode == 1
+    assert "hello.yaml" in done.stderr
+    assert bytes_with("Quirk") == []
+
+
+@pytest.mark.parametrize("spelled", ["Zo\\u00EB Quirk", "Zo%C3%AB%20Quirk", "ZOE\u0308 QUIRK", "Zo\\\\u00eb Quirk"])
+def test_the_bytes_of_the_files_are_searched_in_every_spelling(log: EventLog, spelled: str) -> None:
+    """In any case, composed or not, escaped or quoted."""
+    record(DB, turn(asked("x"), text("y")), name="run")
+    Path(f"{DB}-copy").write_bytes(b"\0" * 2_000_000 + spelled.encode() + b"\0")
+    assert left_behind(log, "Zoë Quirk") == [f"{DB.name}-copy"]

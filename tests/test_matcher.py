@@ -344,3 +344,49 @@ def test_a_miss_reads_few_recorded_requests_again(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MissError, match=r"Nearest is recorded exchange 60; it differs in:\n  messages\[0\]\.content"):
         found.take(asked("other", *map(str, range(2, 61))))
     assert len(read) <= 1 + module.MAX_CANDIDATES
+
+
+# Redacted places
+
+
+def redacted(text: str) -> Json:
+    return BODY | {"messages": [{"role": "user", "content": text}]}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now"),
+    [
+        ("a REDACTED query", "a postgres query"), ("REDACTED", "any\ntext"), ("REDACTED at the start", "x at the start"),
+        ("at the end: REDACTED", "at the end: "), ("REDACTED and REDACTED.", "one and two and three."), ("a REDACTED query", "a REDACTED query"),
+    ],
+)  # fmt: skip
+def test_a_redacted_place_matches_any_text(recorded: str, now: str) -> None:
+    """The machine that recorded had a secret that this one does not have."""
+    matcher = Matcher([exchange(body=json.dumps(redacted(recorded)).encode())], redactor=Redactor({}))
+    assert matcher.matches(request(redacted(now)))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now"), [("a REDACTED query", "a postgres"), ("a REDACTED query", "one postgres query"), ("aREDACTEDa", "a")]
+)
+def test_the_text_around_a_redacted_place_counts(recorded: str, now: str) -> None:
+    """The rest of the request has to be the recorded one."""
+    matcher = Matcher([exchange(body=json.dumps(redacted(recorded)).encode())], redactor=Redactor({}))
+    assert not matcher.matches(request(redacted(now)))
+
+
+def test_an_exact_recording_goes_before_a_redacted_one() -> None:
+    """The first recorded may match both requests, the second only its own."""
+    exchanges = [exchange(body=json.dumps(redacted(text)).encode()) for text in ("a REDACTED b", "a word b")]
+    matcher = Matcher(exchanges, redactor=Redactor({}))
+    assert matcher.take(request(redacted("a word b"))) is exchanges[1]
+    assert matcher.take(request(redacted("a word b"))) is exchanges[0]
+
+
+def test_a_miss_does_not_name_a_redacted_place() -> None:
+    """It is no difference."""
+    matcher = Matcher([exchange(body=json.dumps(redacted("a REDACTED b")).encode())], redactor=Redactor({}))
+    with pytest.raises(MissError) as caught:
+        matcher.take(request(redacted("a word b") | {"max_tokens": 5}))
+    assert "max_tokens: recorded 100, now 5" in str(caught.value)
+    assert "REDACTED" not in str(caught.value)

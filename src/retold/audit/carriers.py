@@ -13,7 +13,7 @@ from typing import Any
 
 from ..recorder.encodings import Decoder, decoder_for
 from ..recorder.events import Event
-from ..recorder.exchange import content_encoding
+from ..recorder.exchange import Exchange, content_encoding
 from ..recorder.log import EventLog
 
 _DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
@@ -91,6 +91,18 @@ def _of_body(run: str, body: _Body) -> Carrier:
     for pieces in blocks.values():
         texts += _texts('"' + b"".join(pieces).decode("utf-8", "replace") + '"')
     return Carrier(run, "body", body.seqs, texts, raw, unreadable=unreadable)
+
+
+def texts_of_exchange(exchange: Exchange) -> Iterator[str]:
+    """Every string of a recorded exchange, taken apart as those of a log."""
+    request, response = exchange.request, exchange.response
+    yield from (request.uri, *(value for _, value in request.headers))
+    yield from _texts(request.body.decode("utf-8", "replace"))
+    for result in exchange.tool_results:
+        yield from _strings(result)
+    if response is not None:
+        yield from (value for _, value in response.headers)
+        yield from _of_body("", _Body(data=[decoder_for(response.headers).decode(response.body)])).texts
 
 
 def _texts(text: str, depth: int = 0) -> Iterator[str]:

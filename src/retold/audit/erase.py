@@ -1,16 +1,15 @@
 """Erasing, redacting and pruning: what would be done, said first; then done, with an event that says who, when and why."""
 
 import getpass
-import mmap
 import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from urllib.parse import quote, quote_plus
+from pathlib import Path
 
-from ..recorder import erasure, strict_json
+from ..recorder import erasure
 from ..recorder.errors import InputError, RetoldError
 from ..recorder.events import Event
 from ..recorder.listing import RunInfo
@@ -21,6 +20,7 @@ from ..recorder.sse import Piece
 from ..recorder.writer import RunWriter
 from . import index
 from .carriers import Matches, carriers_of, contains
+from .leftovers import any_of, check_files, plain
 
 WHOLE_CHARS = 16
 """A shorter text of an erased message is looked for elsewhere only as a whole string, and in its own run: `yes` is everywhere."""
@@ -173,24 +173,6 @@ def clean(log: EventLog) -> None:
     log.vacuum()
 
 
-def left_behind(log: EventLog, text: str) -> list[str]:
-    """The files of a log in whose bytes a text still stands, in any form in which JSON or a URL would hold it."""
-    forms = {text, quote(text, safe=""), quote_plus(text)}
-    for ascii_only in (True, False):
-        form = text
-        for _ in range(4):
-            form = strict_json.dumps(form, ensure_ascii=ascii_only)[1:-1]
-            forms.add(form)
-    pattern = re.compile(b"|".join(re.escape(form.encode("utf-8", "surrogatepass")) for form in sorted(forms)), re.IGNORECASE)
-    found = []
-    for path in sorted(log.path.parent.glob(log.path.name + "*")):
-        if path.is_file() and path.stat().st_size:
-            with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                if pattern.search(data):
-                    found.append(path.name)
-    return found
-
-
 # Redacting
 
 
@@ -239,7 +221,7 @@ def _redacted(
         if event.kind in ("frame", "chunk"):
             bodies.setdefault(event.exchange, []).append(event)
         else:
-            changed.append((event.seq, redactor.json(event.payload)))
+            changed.append((event.seq, redactor.data(event.payload)))
     for pieces in bodies.values():
         clean = redact_body([Piece(event.payload, event.kind == "frame") for event in pieces], redactor)
         if all(new.data == event.payload for event, new in zip(pieces, clean, strict=True)):
@@ -269,11 +251,25 @@ def prune(log: EventLog, runs: Sequence[RunInfo], *, why: str, by: str | None = 
     return writer.run
 
 
-def check_gone(log: EventLog, text: str) -> None:
-    """Raises RetoldError where a text can still be read in the bytes of the log's files."""
-    left = left_behind(log, text)
-    if left:
-        raise RetoldError(
-            f"the text still stands in {', '.join(left)}: in the name of a step or task, which the hash chain covers (prune "
-            "those runs), in a run that went on (erase it again), or, being short, by chance."
-        )
+def check_gone(log: EventLog, text: str, cassettes: Iterable[Path] = ()) -> None:
+    """Raises RetoldError if a text is still found in the log, in the bytes of its files, or in one of the cassettes."""
+    _check_tables(log, plan_text(log, text))
+    check_files(log, cassettes, contains(plain(text)), len(text))
+
+
+def check_redacted(
+    log: EventLog, patterns: Sequence[re.Pattern[str]], values: Iterable[str], cassettes: Iterable[Path] = ()
+) -> None:  # fmt: skip
+    """Raises RetoldError if the patterns still find something in the log, or its files or a cassette hold a value."""
+    _check_tables(log, plan_pattern(log, patterns)[0])
+    check_files(log, cassettes, *any_of(values))
+
+
+def _check_tables(log: EventLog, left: Plan) -> None:
+    places = []
+    for run, seqs in left.events.items():
+        kept = [event for event in _those(log, run, seqs) if not erasure.is_tombstone(event.kind, event.payload)]
+        places += [f"{run}#{event.seq} ({event.kind})" for event in kept]
+    if places:
+        more = f" and {len(places) - 5} more" if len(places) > 5 else ""
+        raise RetoldError(f"the text is still found in {', '.join(places[:5])}{more}: erase those events or prune their runs.")

@@ -40,6 +40,7 @@ def erase(
     """
     from ..audit import erase as audit
     from ..audit.carriers import contains
+    from ..audit.leftovers import cassettes_of, left_behind
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
 
@@ -48,6 +49,7 @@ def erase(
     if text is not None and any(contains(text)(each) for each in (why or "", who or "")):
         raise InputError("the reason holds the text that is to be erased, and would keep it in the log.")
     log = EventLog(db)
+    cassettes = [] if text is None else cassettes_of(log)
     plan, whole = _planned(log, what, text)
     label = what if what is not None else "the text"
     if not json:
@@ -57,7 +59,7 @@ def erase(
         reason = confirm(yes, why)
         with log:
             run = audit.erase(log, plan, why=reason, by=who, whole=None if whole is None else whole.run)
-    elif text is not None and not dry_run and audit.left_behind(log, text):
+    elif text is not None and not dry_run and left_behind(log, text):
         with log:
             audit.clean(log)  # an erasure that was broken off
     if json:
@@ -65,7 +67,7 @@ def erase(
     elif run is not None:
         note(f"retold: erased; run {run} says so")
     if text is not None and not dry_run:
-        audit.check_gone(log, text)
+        audit.check_gone(log, text, cassettes)
     if not plan.count:
         raise typer.Exit(1)
 

@@ -27,6 +27,7 @@ def redact(
     Example: retold redact --pattern '[\\w.]+@example\\.com' --dry-run
     """
     from ..audit import erase as audit
+    from ..audit.leftovers import cassettes_of
     from ..handlers.text import plural
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
@@ -39,6 +40,7 @@ def redact(
     if any(each.search("") for each in patterns):
         raise InputError("--pattern finds the empty text, that is everywhere; write one that finds something.")
     log = EventLog(db)
+    cassettes = cassettes_of(log)
     with progress("read", "events") as told:
         plan, found = audit.plan_pattern(log, patterns, progress=told)
     if not json:
@@ -54,5 +56,7 @@ def redact(
         print_json({"texts": len(found), "events": plan.count, "runs": sorted(plan.events), "redacted_by": run})
     elif run is not None:
         note(f"retold: redacted; run {run} says so")
+    if run is not None:
+        audit.check_redacted(log, patterns, found, cassettes)
     if not plan.count:
         raise typer.Exit(1)
