@@ -41,7 +41,7 @@ def path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
     if named is not None:
         return folder / str(named)
     owner = getattr(item, "cls", None)
-    name = item.name if owner is None else f"{owner.__qualname__}.{item.name}"
+    name = without_secrets(item, item.name if owner is None else f"{owner.__qualname__}.{item.name}")
     safe = safe_name(name)
     if safe == name and _has_twin(item):
         apart = folder / f"{_with_digest(safe, name)}{_SUFFIX}"
@@ -49,6 +49,18 @@ def path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
         if apart.exists() or f"{safe}{_SUFFIX}" not in _listed(folder):
             return apart
     return folder / f"{safe}{_SUFFIX}"
+
+
+def without_secrets(item: pytest.Item, name: str) -> str:
+    """A test's name without secrets in its parameters; their numbers tell the tests apart instead."""
+    from .recorder.redact import Redactor
+
+    clean = Redactor().text(name)
+    if clean == name:
+        return name
+    callspec = getattr(item, "callspec", None)
+    numbers = () if callspec is None else callspec.indices.values()
+    return "-".join([clean, *map(str, numbers)])
 
 
 def safe_name(name: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from .modes import check
-from .pytest_plugin import without_secrets
+from .pytest_paths import without_secrets
 from .pytest_session import SINCE, begin, log_path
 from .recorder.exchange import Exchange, Request, Response, TimedPiece, pieces_of
 from .replay.rules import Predicate
