@@ -357,7 +357,8 @@ def redacted(text: str) -> Json:
     ("recorded", "now"),
     [
         ("a REDACTED query", "a postgres query"), ("REDACTED", "any\ntext"), ("REDACTED at the start", "x at the start"),
-        ("at the end: REDACTED", "at the end: "), ("REDACTED and REDACTED.", "one and two and three."), ("a REDACTED query", "a REDACTED query"),
+        ("at the end: REDACTED", "at the end: "), ("REDACTED and REDACTED.", "one and two and three."),
+        ("a REDACTED query", "a REDACTED query"),
     ],
 )  # fmt: skip
 def test_a_redacted_place_matches_any_text(recorded: str, now: str) -> None:
