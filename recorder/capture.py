@@ -85,6 +85,7 @@ class Capture:
         self._packed: PackedRedactor | None = None
         self._withheld: Failure | None = None
         self._contents: list[Piece] = []  # of a compressed body, still to be folded
+        self._arrivals: list[int] = []  # of its chunks that are held back
         self._json: list[bytes] = []
         self.fold = Fold(self._session)
         self.status: int | None = None
@@ -183,6 +184,8 @@ class Capture:
         secret, or is too large to be looked at, nothing more of the body is written and the exchange counts as cut there."""
         if self._packed is None:
             return [clean for piece in pieces for clean in self._scrub.feed(piece)]
+        arrived_ns = self._run.now_ns() if self._clock is None else self._clock()
+        self._arrivals += [arrived_ns] * len(pieces)
         return [clean for piece in pieces for clean in self._unless_withheld(self._packed.feed(piece.data))]
 
     def _flushed(self) -> list[Piece]:
@@ -201,10 +204,11 @@ class Capture:
 
     def _append(self, pieces: list[Piece]) -> None:
         step, task, exchange = self.place.step, self.place.task, self.exchange
-        t_ns = None if self._clock is None else self._clock()
+        now_ns = None if self._clock is None else self._clock()
         entries: list[Entry] = []
         for data, is_frame in pieces:
             self._frames += is_frame
+            t_ns = now_ns if self._packed is None else self._arrivals.pop(0)
             entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
             if self._packed is None and (messages := self._folded(data, is_frame)):
                 entries += map(self._message, messages)
