@@ -169,7 +169,7 @@ class Reader:
             began, self._began = self._began, None
             error = event.data.get("error") or self._error
             if event.data.get("status") == "interrupted":
-                error = "interrupted: the recording process died"
+                error = f"interrupted: {event.data.get('error') or 'the recording process died'}"
             elif event.data.get("status") == "cancelled":
                 error = "cancelled"
             elif event.data.get("status") == "fallback":

@@ -1,7 +1,11 @@
 """file: messages into a file, each written and flushed before the next is looked at.
 
 `text` is simple's lines with date and zone, `jsonl` one JSON object a line, `json` one array that is valid JSON after every
-message. Relative paths count from the working directory.
+message. Relative paths count from the working directory at the start, `~` is the home folder.
+
+Several handlers, in threads or processes, may write one file. Each write locks the file and checks that it is still the one at
+the path; if another writer, or a tool such as logrotate, put it aside, the line goes into the new file. A file is put aside by
+the writer that holds its lock, and leaves the path as the last step, so no other writer can put aside the next one meanwhile.
 """
 
 import contextlib
@@ -47,8 +51,9 @@ Size = Annotated[ByteSize, Field(ge=1), BeforeValidator(_number_or_text), WithJs
 class FileOptions(SimpleOptions):
     """Where to, in which format, and when to begin a new file.
 
-    `max_file_size` in bytes or as "10MB": a file that would grow beyond it becomes `NAME.1` (the one before it `NAME.2`, …),
-    of which with the current one `max_files` are kept; `compress` gzips those put aside.
+    `append: false` begins the file anew with each run. `max_file_size` in bytes or as "10MB": a file that would grow beyond
+    it becomes `NAME.1` (the one before it `NAME.2`, …), of which with the current one `max_files` are kept; `compress` gzips
+    those put aside.
     """
 
     file_path: Annotated[str, Field(min_length=1)]
@@ -65,6 +70,10 @@ class FileOptions(SimpleOptions):
         return self
 
 
+_begun: dict[str, str] = {}
+"""The newest run for which a file was begun anew, by path: later streams of the run follow the first."""
+
+
 class File(Handler):
     """Writes messages to `file_path`; folders are made as needed."""
 
@@ -75,7 +84,8 @@ class File(Handler):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.path = Path(self.options.file_path)
+        self.path = Path(self.options.file_path).expanduser()
+        self._whole_path = self.path.absolute()
         self._fd: int | None = None
         self._written = 0
 
@@ -87,7 +97,10 @@ class File(Handler):
 
     def start(self, start: StreamStart) -> None:
         if self._fd is None:
-            self._open(truncate=not self.options.append)
+            begins = not self.options.append and _begun.get(str(self._whole_path)) != start.run
+            self._open(truncate=begins)
+            if begins:
+                _begun[str(self._whole_path)] = start.run
         if self.options.format == "text":
             self._write(f"=== {one_line(start.title)} (run {start.run}, {start.mode}) {_stamp(start.wall_ns)} ===\n")
 
@@ -115,53 +128,84 @@ class File(Handler):
         """`{path, written}`: the file, and how many messages were written to it."""
         return {"path": str(self.path), "written": self._written}
 
-    def _open(self, *, truncate: bool) -> None:
+    def _open(self, *, truncate: bool = False) -> None:
+        path = self._whole_path
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if truncate else 0)
-            # Lines of several writers (tasks, processes) must not overwrite each other; an array's end has to be overwritten.
+            # An array's end has to be overwritten; lines are appended.
             flags |= os.O_APPEND if self.options.format != "json" else 0
-            self._fd = os.open(self.path, flags, 0o600)
+            self._fd = os.open(path, flags, 0o600)
         except OSError as error:
             raise HandlerError(f"cannot write file_path {self.options.file_path!r}: {error.strerror}.") from error
         end = _ARRAY_END if self.options.format == "json" else b"\n"
         with _alone(self._fd):
             size = os.fstat(self._fd).st_size
             ends_well = not size or os.pread(self._fd, len(end), max(0, size - len(end))) == end
+            if not ends_well and self.options.format != "json":  # a line that another program left without its end
+                _write_whole(self._fd, b"\n")
         if not ends_well and self.options.format == "json":
             self.close()
             raise HandlerError(f"cannot append to {str(self.path)!r}: it does not end as an array of messages does.")
-        if not ends_well:  # a line that somebody else left without its end is not ours to go on with
-            _write_whole(self._fd, b"\n")
 
     def _write(self, line: str) -> None:
-        assert self._fd is not None
         data = line.encode("utf-8", "backslashreplace")
-        if self.options.max_file_size is not None:
-            size = os.fstat(self._fd).st_size
-            if size and size + len(data) > self.options.max_file_size:
-                self._rotate()
-        if self.options.format != "json":
-            _write_whole(self._fd, data)
-            return
-        with _alone(self._fd):
-            _add_to_array(self._fd, data)
+        while not self._is_written(data):
+            self.close()
+            self._open()
 
-    def _rotate(self) -> None:
-        self.close()
-        suffix = ".gz" if self.options.compress else ""
-        for number in range(self.options.max_files - 1, 1, -1):
-            older = Path(f"{self.path}.{number - 1}{suffix}")
-            if older.exists():
-                older.replace(f"{self.path}.{number}{suffix}")
+    def _is_written(self, data: bytes) -> bool:
+        """Write into the open file, unless it is, or has to be, put aside."""
+        assert self._fd is not None
+        with _alone(self._fd):
+            if not self._is_at_path():
+                return False
+            size, limit = os.fstat(self._fd).st_size, self.options.max_file_size
+            if limit is not None and size and size + len(data) > limit:
+                self._put_aside()
+                return False
+            if self.options.format == "json":
+                _add_to_array(self._fd, data)
+            else:
+                _write_whole(self._fd, data)
+            return True
+
+    def _is_at_path(self) -> bool:
+        assert self._fd is not None
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._whole_path))
+        except FileNotFoundError:
+            return False
+
+    def _put_aside(self) -> None:
+        """Make the file at the path `NAME.1`. The caller holds its lock."""
+        path, suffix = self._whole_path, ".gz" if self.options.compress else ""
         if self.options.compress:
-            with open(self.path, "rb") as whole, gzip.open(f"{self.path}.1.gz", "wb") as packed:
-                shutil.copyfileobj(whole, packed)
-            shutil.copymode(self.path, f"{self.path}.1.gz")
-            self.path.unlink()
+            _pack(path, Path(f"{path}.part"))
+        for number in range(self.options.max_files - 1, 1, -1):
+            older = Path(f"{path}.{number - 1}{suffix}")
+            if older.exists():
+                older.replace(f"{path}.{number}{suffix}")
+        if self.options.compress:
+            Path(f"{path}.part").replace(f"{path}.1.gz")
+            path.unlink()
         else:
-            self.path.replace(f"{self.path}.1")
-        self._open(truncate=True)
+            path.replace(f"{path}.1")
+
+
+def _pack(path: Path, to: Path) -> None:
+    """Write a compressed copy of a file, with its mode; nothing is left if that fails."""
+    try:
+        with (
+            open(path, "rb") as whole,
+            open(to, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as packed,
+            gzip.GzipFile(path.name, "wb", fileobj=packed) as stream,
+        ):
+            shutil.copyfileobj(whole, stream)
+        shutil.copymode(path, to)
+    except BaseException:
+        to.unlink(missing_ok=True)
+        raise
 
 
 _ARRAY_END = b"\n]\n"
@@ -169,7 +213,7 @@ _ARRAY_END = b"\n]\n"
 
 @contextlib.contextmanager
 def _alone(fd: int) -> Iterator[None]:
-    """Other writers of the file (tasks, processes) wait: the end of an array can be moved by one at a time."""
+    """Hold the lock of an open file; other writers of the file, in threads or processes, wait."""
     fcntl.flock(fd, fcntl.LOCK_EX)
     try:
         yield

@@ -4,6 +4,7 @@ The order of writing is the promise: everything that a chunk completes (frames, 
 committed in one transaction before the chunk is handed on. An ending is written once, whatever fires first.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
@@ -11,6 +12,7 @@ from typing import Any
 
 from .clock import wall_ns
 from .encodings import MAX_DECODED_BYTES
+from .errors import LogError
 from .events import OWN_SEQ, Ending, Entry, encode
 from .exchange import (
     Failure,
@@ -70,6 +72,9 @@ class Capture:
         clock: Callable[[], int] | None = None, recorded_at: str = "",
     ) -> None:  # fmt: skip
         self._run = run
+        self._lock = threading.RLock()
+        self._last: list[Entry] | None = None
+        self._is_unsure = False
         self.place = place
         self._redactor = redactor or run.redactor
         self._scrub = FrameRedactor(self._redactor)
@@ -104,6 +109,7 @@ class Capture:
             "recorded_at": recorded_at or timestamp(wall_ns()),
         }, exchange=OWN_SEQ)  # fmt: skip
         self.exchange = started.seq
+        run.open[started.seq] = self
         self.started_ns = started.t_ns
         self.first_ns: int | None = None
         self.ended_ns = started.t_ns
@@ -124,23 +130,44 @@ class Capture:
 
     def data(self, *chunks: bytes) -> None:
         """Wire bytes came. When this returns, what they complete is committed, all at once, and they may be handed on."""
-        if self.ending is not None or self._run.ended:
-            return  # whoever reads on after the recording is over is none of its business
-        if self._bytes == 0 and has_frames(self._headers, chunks[0]):
-            self._parser = FrameParser()
-        self._bytes += sum(map(len, chunks))
-        pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(b"".join(chunks))
-        self._append(self._scrubbed(pieces))
+        with self._lock:
+            if self._last is not None or self.ending is not None or self._run.ended:
+                return  # the client reads on after the recording is over
+            if self._bytes == 0 and has_frames(self._headers, chunks[0]):
+                self._parser = FrameParser()
+            self._bytes += sum(map(len, chunks))
+            pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(b"".join(chunks))
+            try:
+                self._append(self._scrubbed(pieces))
+            except LogError:
+                if not self._run.ended:
+                    raise
 
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
-        """The exchange is over; only the first call counts. A stream whose last event came is complete, however closed."""
-        if self.ending is not None:
-            return
-        self.ending = ending
-        if self._run.ended:
-            return
+        """The exchange is over. A stream whose last event came is complete, however closed.
+
+        The first call decides about the ending; if it could not be written, later calls, and the end of the run, write it.
+        """
+        with self._lock:
+            if self.ending is not None:
+                return
+            if self._last is None:
+                self._decide(ending, error, failure)
+            assert self._last is not None
+            if not self._run.ended and not (self._is_unsure and self._run.has(self.exchange, "exchange.ended")):
+                self._is_unsure = True  # an interrupt does not say whether the ending was written
+                try:
+                    self.ended_ns = self._run.append(*self._last)[-1].t_ns
+                except LogError:
+                    if not self._run.ended:
+                        raise
+            self._run.open.pop(self.exchange, None)
+            self.ending = self._decided
+
+    def _decide(self, ending: Ending, error: BaseException | None, failure: Failure | None) -> None:
+        """Settle how the exchange ended, and what is to be written of it."""
         rest = [] if self._parser is None else self._parser.flush()
-        self._append([*self._scrubbed(rest), *self._flushed()])
+        entries = self._entries([*self._scrubbed(rest), *self._flushed()])
         if ending in ("complete", "closed") and self.fold.error is not None:
             ending = "error_event"
         elif ending == "closed" and self.fold.stopped:
@@ -149,12 +176,11 @@ class Capture:
             ending = "http_error"
         if self._withheld is not None and ending == "complete":
             ending, failure = "cut", self._withheld
-        self.ending = ending
+        self._decided = ending
         self.failure = failure if error is None else failure_of(error, self._redactor)
         messages = self._folded_json() if self._json else []
         messages += self.fold.flush() if ending != "complete" else []
-        last = self._run.append(*map(self._message, messages), self._entry("exchange.ended", self._summary()))[-1]
-        self.ended_ns = last.t_ns
+        self._last = [*entries, *map(self._message, messages), self._entry("exchange.ended", self._summary())]
 
     def dropped(self) -> None:
         """The client let go of the stream without reading or closing it; may be called by the garbage collector."""
@@ -203,6 +229,15 @@ class Capture:
         return [] if self._withheld is not None else [Piece(data, False) for data in wire]
 
     def _append(self, pieces: list[Piece]) -> None:
+        entries = self._entries(pieces)
+        if not entries:
+            return
+        events = self._run.append(*entries)
+        if self.first_ns is None:
+            self.first_ns = events[0].t_ns
+
+    def _entries(self, pieces: list[Piece]) -> list[Entry]:
+        """Pieces of the body, and the messages that they complete, as entries of the log."""
         step, task, exchange = self.place.step, self.place.task, self.exchange
         now_ns = None if self._clock is None else self._clock()
         entries: list[Entry] = []
@@ -215,12 +250,8 @@ class Capture:
         content, self._contents = self._contents, []
         for data, is_frame in content:
             entries += map(self._message, self._folded(data, is_frame))
-        if not entries:
-            return
         self._sha256.update(b"".join([piece.data for piece in pieces]))
-        events = self._run.append(*entries)
-        if self.first_ns is None:
-            self.first_ns = events[0].t_ns
+        return entries
 
     def _folded(self, data: bytes, is_frame: bool) -> list[dict[str, Any]]:
         """The messages that a piece completes. JSON waits until it is whole; a broken-off or oversized frame has none."""
@@ -238,7 +269,7 @@ class Capture:
     def _summary(self) -> dict[str, Any]:
         fold = self.fold
         return {
-            "ending": self.ending,
+            "ending": self._decided,
             "error": None if self.failure is None else asdict(self.failure),
             "status": self.status,
             "frames": self._frames,

@@ -1,6 +1,7 @@
 """The runs of a log as a listing shows them, and how a person names one of them."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,19 +31,26 @@ class RunInfo:
     error: str | None
 
 
+def count_kinds(connection: sqlite3.Connection, run: str) -> Counter[str]:
+    """How many events of each kind a run holds now."""
+    return Counter(dict(connection.execute("SELECT kind, count(*) FROM events WHERE run = ? GROUP BY kind", (run,)).fetchall()))
+
+
 def count(connection: sqlite3.Connection, run: str) -> dict[str, int]:
     """How many messages, exchanges and frames a run holds now."""
-    kinds = dict(connection.execute("SELECT kind, count(*) FROM events WHERE run = ? GROUP BY kind", (run,)).fetchall())
-    return {key: kinds.get(kind, 0) for key, kind in COUNTED.items()}
+    kinds = count_kinds(connection, run)
+    return {key: kinds[kind] for key, kind in COUNTED.items()}
 
 
 class Listing:
-    """The `runs` table read through one connection; `is_alive` says whether a run still has a writer."""
+    """The `runs` table read through one connection; `status` gives status and error of a run without a last event."""
 
-    def __init__(self, connection: sqlite3.Connection, path: object, is_alive: Callable[[str], bool]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: object, status: Callable[[str], tuple[str, str | None]]
+    ) -> None:  # fmt: skip
         self._connection = connection
         self._path = path
-        self._is_alive = is_alive
+        self._status = status
 
     def select(
         self, where: str = "1", values: Sequence[object] = (), *, limit: int | None = None, skip: int = 0
@@ -59,7 +67,8 @@ class Listing:
         if info.status != "running":
             return info
         counts: dict[str, Any] = count(self._connection, info.run)
-        return replace(info, status="running" if self._is_alive(info.run) else "interrupted", **counts)
+        status, error = self._status(info.run)
+        return replace(info, status=status, error=error, **counts)
 
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`.

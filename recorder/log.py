@@ -1,8 +1,12 @@
 """EventLog: the one writer interface of retold, and the readers' way in.
 
 Everything that happens goes through `EventLog.append`; everything else reads. An event is committed when `append` returns, so
-whatever is shown or handed on after that survives `kill -9`. Each run has one writer, which keeps the run's next number and
-its last hash; several processes write one log, each its own runs.
+it survives `kill -9` before the application or a handler sees it. Each run has one writer, which keeps the run's next number
+and its last hash; several processes write one log, each its own runs.
+
+Two things can part a writer from its run: an interrupt in the middle of an append (a signal handler that raises), and another
+program that moves, replaces or cuts the log's file. Before the next append the writer is compared with the store: what was
+committed counts as appended, and if the run is not whole in the file at the log's path, the append raises LogError.
 """
 
 import os
@@ -10,32 +14,31 @@ import secrets
 import sqlite3
 import threading
 import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 from . import ledger, store
+from .clock import monotonic_ns
+from .endings import INSERT_RUN, Also, end_left_runs, ending, payload, restore_run
 from .errors import LogError, LogVersionError, RecordingLostWarning
 from .events import Entry, Event, encode
-from .listing import COUNTED, Listing, RunInfo, count
-from .messages import Message
+from .listing import COUNTED, count_kinds
+from .reading import LogReader, last_row
 from .redact import Redactor
 from .relisting import relist
-from .rows import COLUMNS, INSERT, to_event, to_row
-from .transaction import OnFailure, Transaction, default_on_failure, write_error
+from .rows import INSERT, to_row
+from .transaction import OnFailure, Transaction, default_on_failure, roll_back, write_error
+from .watch import Watch
 from .writer import Mode, RunWriter, Status, seal_all
 
 DEFAULT_PATH = Path(".retold") / "log.db"
-PAGE = 500
-"""Events read at once: memory stays flat and no reader holds a snapshot that keeps the WAL from being reset."""
 
-FIRST_PAGE = 20
-"""Events read at first: whoever wants the beginning of a run does not wait for a page of long ones."""
 
-POLL_S = 0.01
-"""How often a reader looks for what another process wrote; writes of its own process wake it at once."""
+class _WithinWrite(LogError):
+    """A write from within a write of the same thread."""
 
 
 def default_path() -> Path:
@@ -43,35 +46,33 @@ def default_path() -> Path:
     return Path(os.environ.get("RETOLD_DB") or DEFAULT_PATH)
 
 
-class EventLog:
+class EventLog(LogReader):
     """The append-only store of events, at `path` (default: `RETOLD_DB` or `.retold/log.db`).
 
     The file is opened, and made, by the first write; reading needs no write access. `durability="power"` syncs every commit to
-    the disk. Opening for writing marks runs whose writer died as interrupted. Raises LogError, LogVersionError.
+    the disk. Opening for writing ends runs whose writer died. Raises LogError, LogVersionError.
 
-    `on_failure` says what becomes of the application when the log cannot be written, its disk being full, say: `stop` raises
-    LogError in it (nothing is shown that is not recorded), `go_on` warns once and lets it run on unrecorded: the run ends in
-    the log where it stopped, as interrupted. The default is `RETOLD_ON_LOG_FAILURE`, or `stop`.
+    `on_failure` decides about the application if the log cannot be written, because its disk is full, for instance: `stop`
+    raises LogError in it (nothing is shown that is not recorded), `go_on` warns once and lets it run on unrecorded: the run
+    ends in the log where it stopped, as interrupted. The default is `RETOLD_ON_LOG_FAILURE`, or `stop`.
     """
 
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, durability: store.Durability = "process",
         on_failure: OnFailure | None = None,
     ) -> None:  # fmt: skip
-        self.path = Path(path) if path is not None else default_path()
+        super().__init__(Path(path) if path is not None else default_path())
         self.durability: store.Durability = durability
         self.on_failure = on_failure or default_on_failure()
         self._lock = threading.RLock()
+        self._is_writing = False
         self._deferred: deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition()
-        self._appends = 0
-        self._waiting = 0
+        self._unended: list[RunWriter] = []
         self._connection: sqlite3.Connection | None = None
-        self._alive = store.Liveness(self.path)
-        self._checkpoints = store.Checkpoints(self.path)
-
-    def __repr__(self) -> str:
-        return f"<EventLog {self.path}>"
+        self._opened = 0
+        self._is_suspect = False
+        self._watch = Watch(self._file, self._alive.folder, self._renew)
+        self._checkpoints = store.Checkpoints(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -85,13 +86,18 @@ class EventLog:
             self._writable()
 
     def close(self) -> None:
-        """Close the connection for writing, after what was deferred; the log can be used again and opens another one."""
+        """Close the connection for writing, after deferred writes; the next write opens another one."""
         self._do_deferred()
+        self._write_endings()
         with self._lock:
             if self._connection is not None:
                 self._checkpoints.wait()
-                self._connection.close()
+                if self._watch.look(own_checkpoint=True) == "moved":
+                    self._let_go()
+                else:
+                    self._connection.close()
                 self._connection = None
+                self._watch.let_go()
 
     # Writing
 
@@ -99,89 +105,87 @@ class EventLog:
         self, *, name: str, mode: Mode, data: dict[str, Any] | None = None, redactor: Redactor | None = None,
         recorded_ns: int | None = None,
     ) -> RunWriter:  # fmt: skip
-        """Begin a run and return its writer. `data` says what it is a run of; it is kept in the run's first event.
+        """Begin a run and return its writer. `data` is kept in the run's first event beside its name and mode.
 
-        `redactor` removes secrets from whatever is appended; by default those that the environment holds. `recorded_ns` is when
-        an imported run began, since the epoch: its events are stamped with the time at which they happened.
+        `redactor` removes secrets from whatever is appended; by default those that the environment holds. `recorded_ns` is
+        the time at which an imported run began, since the epoch: its events are stamped with the time at which they happened.
         """
+        self._do_deferred()
+        self._write_endings()
         writer = RunWriter(self, secrets.token_hex(8), name, redactor, recorded_ns=recorded_ns)
         first = Entry("run.started", encode({"name": writer.name, "mode": mode, **(data or {})}), t_ns=0)
-        events = seal_all(writer, [first])
+
+        def list_it(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+            connection.execute(INSERT_RUN, (writer.run, events[0].data["name"], mode, events[0].wall_ns))
+            ledger.enter(connection, writer.run, "started", 0, events[0].hash)
+
         try:
             with self._lock:
-                connection = self._writable()
+                self._writable()
                 self._alive.claim(writer.run)
-                with self._transaction(connection):
-                    connection.executemany(INSERT, map(to_row, events))
-                    connection.execute(
-                        "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)",
-                        (writer.run, events[0].data["name"], mode, events[0].wall_ns),
-                    )
-                    ledger.enter(connection, writer.run, "started", 0, events[0].hash)
+                self._commit(writer, [first], list_it)
         except LogError as error:
+            self._alive.release(writer.run)
             self._lose(writer, error)
-        writer.moved_past(events)
-        self._notify()
+            writer.moved_past(seal_all(writer, [first]))
+        except BaseException as error:
+            self._alive.note(writer.run, "cancelled", type(error).__name__)
+            self._alive.release(writer.run, keep_note=True)
+            raise
+        self._bell.ring()
         return writer
 
     def append(self, writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
         """Append to the writer's run, all or nothing, and commit. Raises LogError; then nothing was appended."""
-        self._do_deferred()
+        if self._deferred:
+            self._do_deferred()
         if not entries:
             return []
-        if writer.ended:
-            raise LogError(f"run {writer.run} has ended; nothing can be appended to it.")
-        with self._lock:
-            events = seal_all(writer, entries)
-            if writer.lost:
-                writer.moved_past(events)
-                return events
-            try:
-                connection = self._writable()
-                if len(events) == 1:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
-                    try:
-                        connection.execute(INSERT, to_row(events[0]))
-                    except sqlite3.Error as error:
-                        raise write_error(self.path, error) from error
-                else:
-                    with self._transaction(connection):
-                        connection.executemany(INSERT, map(to_row, events))
-            except LogError as error:
-                self._lose(writer, error)
-            writer.moved_past(events)
-            self._checkpoints.note(len(events))
-        self._notify()
+        try:
+            events = self._commit(writer, entries)
+        except LogError as error:
+            if writer.ended or isinstance(error, _WithinWrite):
+                raise
+            self._lose(writer, error)
+            return self.append(writer, entries)
+        self._bell.ring()
         return events
 
     def end(self, writer: RunWriter, status: Status, error: str | None) -> None:
-        """Write the last event of a run and its line in the listing."""
+        """Write the last event of a run and its line in the listing, once.
+
+        An ending that cannot be written is noted beside the log, and written when that is possible: by the next call, by
+        `start` or `close`, or by the process that opens the log next.
+        """
         self._do_deferred()
-        counts = {key: writer.counts[kind] for key, kind in COUNTED.items()}
         error = None if error is None else writer.redactor.text(error)
-        last = Entry("run.ended", encode({"status": status, "error": error, **counts}))
-        with self._lock:
-            events = seal_all(writer, [last])
-            try:
+        try:
+            for exchange in list(writer.open.values()):
+                exchange.end("closed")
+            with self._lock:
                 if not writer.lost:
-                    connection = self._writable()
-                    with self._transaction(connection):
-                        self._insert_end(connection, events[0], status, error, counts, ended_ns=events[0].wall_ns)
-            except LogError as failure:
+                    self._connected(writer, thorough=True)
+                if not writer.ended and not writer.lost:
+                    counts = {key: writer.counts[kind] for key, kind in COUNTED.items()}
+                    last = Entry("run.ended", payload(status, error, counts))
+                    self._commit(writer, [last], ending(status, error, counts))
+                writer.ended = True
+        except LogError as failure:
+            if not writer.ended:  # else an interrupted call had written it
+                self._alive.note(writer.run, status, error)
+                if writer not in self._unended:
+                    self._unended.append(writer)
                 self._lose(writer, failure)
-            writer.moved_past(events)
-            self._alive.release(writer.run)
-        self._notify()
+                writer.ended = True
+        if writer in self._unended:
+            self._unended.remove(writer)
+        self._alive.release(writer.run)
+        self._bell.ring()
 
     def amend(self, writer: RunWriter, entry: Entry, change: Callable[[sqlite3.Connection], None]) -> None:
-        """Append an event that says what is done to the log itself, and do it, in one transaction. Raises LogError."""
-        with self._lock:
-            connection = self._writable()
-            events = seal_all(writer, [entry])
-            with self._transaction(connection):
-                connection.execute(INSERT, to_row(events[0]))
-                change(connection)
-            writer.moved_past(events)
-        self._notify()
+        """Append an event about a change of the log itself, and make the change, in one transaction. Raises LogError."""
+        self._commit(writer, [entry], lambda connection, _: change(connection))
+        self._bell.ring()
 
     def restore(self, events: Iterable[Event], *, name: str, mode: str) -> int:
         """Write a run that another log exported, event by event as it was there, all or nothing; returns how many.
@@ -190,22 +194,10 @@ class EventLog:
         """
         with self._lock:
             connection = self._writable()
-            counts: Counter[str] = Counter()
             with self._transaction(connection):
-                for event in events:
-                    if event.seq == 0:
-                        insert = "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)"
-                        connection.execute(insert, (event.run, name, mode, event.wall_ns))
-                        ledger.enter(connection, event.run, "started", 0, event.hash)
-                    if event.kind == "run.ended":
-                        told = {key: counts[kind] for key, kind in COUNTED.items()}
-                        status, error = event.data["status"], event.data.get("error")
-                        self._insert_end(connection, event, status, error, told, ended_ns=event.wall_ns)
-                    else:
-                        connection.execute(INSERT, to_row(event))
-                    counts[event.kind] += 1
-        self._notify()
-        return counts.total()
+                restored = restore_run(connection, events, name, mode)
+        self._bell.ring()
+        return restored
 
     def relist(self) -> None:
         """Make the listing again from the events, and end the runs whose writer died. Raises LogError."""
@@ -213,7 +205,7 @@ class EventLog:
             connection = self._writable()
             with self._transaction(connection):
                 relist(connection)
-            self._end_interrupted(connection)
+            self._end_left_runs(connection)
 
     def vacuum(self) -> None:
         """Write the file anew, so that nothing that was taken out is left in it or in the WAL; others wait. Raises LogError."""
@@ -225,162 +217,184 @@ class EventLog:
                     f"what was taken out of {self.path} is gone from its tables, but its bytes may still stand in the file: "
                     f"{error}. Do the same again when that is mended."
                 ) from error
+            self._watch.adopt()
+
+    def make_room(self) -> None:
+        """Fold the WAL into the file and empty it, if that is possible: on a full disk this is the room that there is."""
+        with self._lock:
+            store.fold(self._writable())
+            self._watch.adopt()
 
     def defer(self, write: Callable[[], None]) -> None:
-        """Have something written before the next event is, for those who cannot write now (a garbage collector)."""
+        """Write something before the next event, for callers that cannot write now (a garbage collector)."""
         self._deferred.append(write)
 
     def _do_deferred(self) -> None:
         while self._deferred:
-            self._deferred.popleft()()
+            with suppress(LogError):  # an exchange that cannot be ended now is ended with its run
+                self._deferred.popleft()()
 
-    def _insert_end(
-        self, connection: sqlite3.Connection, event: Event, status: str, error: str | None, counts: dict[str, int], *,
-        ended_ns: int,
-    ) -> None:  # fmt: skip
-        connection.execute(INSERT, to_row(event))
-        connection.execute(
-            "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
-            (status, error, *(counts[key] for key in COUNTED), ended_ns, event.run),
-        )
-        ledger.enter(connection, event.run, "ended", event.seq, event.hash)
+    def _write_endings(self) -> None:
+        """Write the endings of runs that could not be written when they ended."""
+        for writer in list(self._unended):
+            with suppress(LogError):
+                writer.end()
+
+    def _commit(self, writer: RunWriter, entries: Sequence[Entry], also: Also | None = None) -> list[Event]:
+        """Seal entries as the next events of the writer's run and commit them, with whatever `also` writes. Raises LogError."""
+        with self._lock:
+            if self._is_writing:
+                raise _WithinWrite(
+                    f"run {writer.run} was written to from within a write to the log {self.path}, by a signal handler or a "
+                    "finalizer. Let it raise or set a flag, and write when it has returned."
+                )
+            try:
+                self._is_writing = True
+                if writer.lost:
+                    events = seal_all(writer, entries)
+                    writer.moved_past(events)
+                    return events
+                connection = self._connection
+                if connection is None or writer.opened != self._opened or writer.in_flight or not self._watch.is_quiet():
+                    connection = self._connected(writer)
+                if writer.ended:
+                    raise LogError(f"run {writer.run} has ended; nothing can be appended to it.")
+                writer.in_flight = events = seal_all(writer, entries)
+                try:
+                    self._insert(connection, events, also)
+                except LogError as error:
+                    # A full disk has room for more if the WAL can be folded: SQLite then writes it from its beginning.
+                    if not store.is_full(error.__cause__) or not store.fold(connection):
+                        raise
+                    self._watch.adopt()
+                    self._insert(connection, events, also)
+                writer.moved_past(events)
+                self._checkpoints.note(len(events))
+                return events
+            finally:
+                self._is_writing = False
+                if self._connection is not None and self._connection.in_transaction:
+                    roll_back(self._connection)
+
+    def _insert(self, connection: sqlite3.Connection, events: list[Event], also: Also | None) -> None:
+        if len(events) == 1 and also is None:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
+            try:
+                connection.execute(INSERT, to_row(events[0]))
+            except sqlite3.Error as error:
+                raise write_error(self.path, error) from error
+            return
+        with self._transaction(connection):
+            connection.executemany(INSERT, [to_row(event) for event in events])
+            if also is not None:
+                also(connection, events)
 
     def _transaction(self, connection: sqlite3.Connection) -> Transaction:
         return Transaction(connection, self.path)
 
+    def _end_left_runs(self, connection: sqlite3.Connection) -> None:
+        end_left_runs(connection, self, self._alive, lambda: self._transaction(connection))
+
     def _lose(self, writer: RunWriter, error: LogError) -> None:
-        """The log cannot be written: that is the application's end, or that of the recording of this run."""
+        """The log cannot be written: raise in the application, or stop recording this run."""
         if self.on_failure == "stop" or isinstance(error, LogVersionError):
             raise error
-        writer.lost = True
-        self._alive.release(writer.run)  # whoever follows the run need not wait for more of it
-        warnings.warn(f"run {writer.run} is not recorded any further: {error}", RecordingLostWarning, stacklevel=4)
+        if not writer.lost:
+            writer.lost = True
+            if writer not in self._unended:
+                self._alive.note(writer.run, "interrupted", f"the log could not be written: {error.__cause__ or error}")
+            self._alive.release(writer.run, keep_note=True)  # readers that follow the run need not wait for more of it
+            warnings.warn(f"run {writer.run} is not recorded any further: {error}", RecordingLostWarning, stacklevel=4)
 
-    def _writable(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self._connection = store.open_for_writing(self.path, self.durability)
-            self._end_interrupted(self._connection)
+    def has(self, run: str, exchange: int, kind: str) -> bool:
+        """Whether an exchange of a run has an event of that kind. Raises LogError."""
+        return next(self.events(run, exchange=exchange, kinds=(kind,)), None) is not None
+
+    # The file
+
+    def _renew(self) -> None:
+        if self._alive.renew():
+            self._opened += 1  # another process may have ended a run of ours: compare every writer
+
+    def _connected(self, writer: RunWriter, *, thorough: bool = False) -> sqlite3.Connection:
+        """The connection for writing, in which the writer's run is whole up to its last event. Raises LogError."""
+        connection = self._connection
+        if connection is None or self._watch.look(own_checkpoint=self._checkpoints.wrote(), thorough=thorough):
+            connection = self._writable(make=writer.seq == 0)
+        if writer.in_flight or writer.opened != self._opened:
+            self._compare(connection, writer)
+        return connection
+
+    def _writable(self, *, make: bool = True) -> sqlite3.Connection:
+        """The connection for writing, opened again if the file at the path is another one or was changed by others."""
+        began_ns = monotonic_ns()
+        if self._connection is not None:
+            change = self._watch.look(own_checkpoint=self._checkpoints.wrote())
+            if change is None:
+                roll_back(self._connection)
+                return self._connection
+            self._is_suspect = self._is_suspect or change == "shrunk"
+            self._let_go()
+        if not make and not self._file.exists():
+            raise LogError(
+                f"the log {self.path} is no longer there: it was deleted or moved while a run was recorded. If it was moved, "
+                "it holds the run up to here; move it back to go on with this run, or begin a new one."
+            )
+        self._connection = store.open_for_writing(self._file, self.durability, named=self.path)
+        self._opened += 1
+        self._watch.adopt(monotonic_ns() - began_ns)
+        if self._is_suspect and (damage := store.check_pages(self._connection)) is not None:
+            self._let_go()
+            raise LogError(
+                f"the log {self.path} was cut or overwritten while it was open, and is damaged: {damage}. `retold recover` "
+                "saves what can be read; record into another log with --db FILE."
+            )
+        self._is_suspect = False
+        self._alive.renew()
+        try:
+            self._end_left_runs(self._connection)
+        except LogError as error:  # on a full disk they are ended another time
+            if not store.is_full(error.__cause__):
+                raise
         return self._connection
 
-    def _end_interrupted(self, connection: sqlite3.Connection) -> None:
-        """Close the runs whose writer died, so that no run looks open for ever."""
-        query = "SELECT run FROM runs WHERE status = 'running'"
-        if all(self._alive.is_alive(run) for (run,) in connection.execute(query).fetchall()):
+    def _let_go(self) -> None:
+        """Let go of the connection, with what it wrote folded into the file that it has open, wherever that is now."""
+        assert self._connection is not None
+        connection, self._connection = self._connection, None
+        self._checkpoints.wait()
+        roll_back(connection)
+        moved = self._watch.is_elsewhere
+        folded = (moved or self._watch.is_empty) and store.fold(connection)
+        if not moved:
+            connection.close()
             return
-        with self._transaction(connection):
-            # Read again under the write lock: another process may be doing the same.
-            for (run,) in connection.execute(query).fetchall():
-                if not self._alive.is_alive(run):
-                    self._write_interrupted(connection, run)
+        store.abandon(connection)
+        if folded:
+            self._watch.remove_beside()
 
-    def _write_interrupted(self, connection: sqlite3.Connection, run: str) -> None:
-        last = self._row(connection, run)
-        if last is None:
-            return  # a line that another program wrote: there is no such run
-        writer = RunWriter(self, run, "")
-        writer.moved_past([last])
-        counts = count(connection, run)
-        entry = Entry("run.ended", encode({"status": "interrupted", "error": None, **counts}), t_ns=last.t_ns)
-        self._insert_end(connection, seal_all(writer, [entry])[0], "interrupted", None, counts, ended_ns=last.wall_ns)
-        self._alive.forget(run)
-
-    def _notify(self) -> None:
-        # Whoever begins to wait now looks at the counter first, so that the lock is taken for those alone who wait already.
-        self._appends += 1
-        if self._waiting:
-            with self._changed:
-                self._changed.notify_all()
-
-    # Reading
-
-    def runs(self, *, limit: int | None = None) -> list[RunInfo]:
-        """The runs, newest first. One whose writer died without ending it has the status `interrupted`."""
-        with closing(self.reader()) as connection:
-            return self.listing(connection).select(limit=limit)
-
-    def find(self, ref: str) -> RunInfo:
-        """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
-        with closing(store.open_for_reading(self.path, ref)) as connection:
-            return self.listing(connection).find(ref)
-
-    def listing(self, connection: sqlite3.Connection) -> Listing:
-        """The runs, read through a connection that somebody else opened."""
-        return Listing(connection, self.path, self._alive.is_alive)
-
-    def events(
-        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, exchange: int | None = None,
-        step: str | None = None,
-    ) -> Iterator[Event]:  # fmt: skip
-        """The events of a run in order, from the one after `after`, page by page in flat memory."""
-        connection, limit = self.reader(), FIRST_PAGE
+    def _compare(self, connection: sqlite3.Connection, writer: RunWriter) -> None:
+        """Compare a writer with its run in the store, after an interrupt or when the file was opened again. Raises LogError."""
         try:
-            while page := self._page(connection, run, after, kinds, exchange, step, limit):
-                yield from page
-                after, limit = page[-1].seq, PAGE
-        finally:
-            connection.close()
-
-    def messages(self, run: str, *, after: int = -1, step: str | None = None) -> Iterator[Message]:
-        """The complete messages of a run in order."""
-        for event in self.events(run, after=after, kinds=("message",), step=step):
-            yield Message.of(event)
-
-    def follow(
-        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, until: Callable[[Event], bool] | None = None
-    ) -> Iterator[Event]:
-        """Like `events`, but waits for more until the run ends, its writer dies, or `until` says so of an event.
-
-        With `kinds`, the events that `until` looks for must be among them; `run.ended` always is.
-        """
-        wanted = None if kinds is None else (*kinds, "run.ended")
-        connection = self.reader()
-        try:
-            while True:
-                seen, alive = self._appends, self._alive.is_alive(run)
-                page = self._page(connection, run, after, wanted, None, None)
-                for event in page:
-                    if event.kind != "run.ended" or kinds is None or "run.ended" in kinds:
-                        yield event
-                    if event.kind == "run.ended" or (until is not None and until(event)):
-                        return
-                    after = event.seq
-                if not page:
-                    if not alive:
-                        return
-                    with self._changed:
-                        self._waiting += 1
-                        if self._appends == seen:
-                            self._changed.wait(POLL_S)
-                        self._waiting -= 1
-        finally:
-            connection.close()
-
-    def reader(self) -> sqlite3.Connection:
-        """A read-only connection, for questions that have no method here; whoever asks closes it. Raises LogError."""
-        return store.open_for_reading(self.path)
-
-    def _page(
-        self, connection: sqlite3.Connection, run: str, after: int, kinds: Sequence[str] | None, exchange: int | None,
-        step: str | None, limit: int = PAGE,
-    ) -> list[Event]:  # fmt: skip
-        where, values = ["run = ?", "seq > ?"], [run, after]  # type: list[str], list[object]
-        if kinds is not None:
-            where.append(f"kind IN ({', '.join('?' * len(kinds))})")
-            values.extend(kinds)
-            if "frame" not in kinds:
-                where.append("kind <> 'frame'")  # said again in the index's words, so that it is used
-        if exchange is not None:
-            where.append("exchange = ?")
-            values.append(exchange)
-        if step is not None:
-            where.append("step = ?")
-            values.append(step)
-        query = f"SELECT {COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT {limit}"
-        try:
-            return [to_event(row) for row in connection.execute(query, values)]
+            last, kinds = last_row(connection, writer.run), count_kinds(connection, writer.run)
         except sqlite3.Error as error:
-            raise LogError(f"cannot read the log {self.path}: {error}.") from error
-
-    def _row(self, connection: sqlite3.Connection, run: str) -> Event | None:
-        row = connection.execute(f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", (run,)).fetchone()
-        return None if row is None else to_event(row)
+            raise write_error(self.path, error) from error
+        flying = writer.in_flight[-1] if writer.in_flight else None
+        if last is not None and kinds.total() == last.seq + 1:
+            landed = flying is not None and last.hash == flying.hash
+            if landed or (last.seq + 1 == writer.seq and last.hash == writer.hash):
+                writer.caught_up(last, kinds, self._opened)
+                return
+            if last.kind == "run.ended":
+                writer.ended = True
+                raise LogError(
+                    f"run {writer.run} was ended by another process: its lock in {self._alive.folder} was gone. The log holds "
+                    "what was recorded until then; begin a new run."
+                )
+        elif last is None and writer.seq == 0:
+            writer.in_flight, writer.opened = None, self._opened
+            return
+        there = "holds no such run" if last is None else f"holds {kinds.total()} of its {writer.seq} events"
+        raise LogError(
+            f"the log {self.path} was replaced or changed by another program while run {writer.run} was recorded: the file "
+            f"there {there}. Put the right file back to go on with this run, or begin a new one."
+        )

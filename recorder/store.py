@@ -1,10 +1,11 @@
-"""SQLite behind the log: opening it safely, its settings, and which runs still have a living writer.
+"""SQLite behind the log: opening it safely, its settings, its checkpoints, and what to do about its errors.
 
 WAL mode lets any number of readers read while one process at a time commits; several processes append in turn
 (`busy_timeout`). `synchronous=NORMAL` survives the death of the process, `FULL` that of the power.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -33,19 +34,25 @@ waiting longer folds more appends into one."""
 CHECKPOINT_AT_LAST_PAGES = 16_000
 """A stream without a pause lets no checkpoint catch up with it, and the WAL grows. Here (64 MB) the writer does it itself."""
 
+FOLD_TIMEOUT_MS = 1000
+
 Durability = Literal["process", "power"]
 
 
-def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
-    """A connection to the log at `path`, made or migrated where needed; raises LogError or LogVersionError."""
+def open_for_writing(path: Path, durability: Durability, *, named: Path | None = None) -> sqlite3.Connection:
+    """A connection to the log at `path`, made or migrated if needed; `named` is its name in errors.
+
+    Raises LogError, LogVersionError.
+    """
+    named = named or path
     try:
         _make_folder(path.parent)
-        _warn_of_folder(path)
+        _warn_of_folder(path, named)
         with locked(path.parent):
             create_private(path)
             connection = _connect(path)
             try:
-                _bring_up_to_date(connection, path)
+                _bring_up_to_date(connection, named)
                 connection.execute("PRAGMA journal_mode = WAL")
             except BaseException:
                 connection.close()
@@ -54,27 +61,34 @@ def open_for_writing(path: Path, durability: Durability) -> sqlite3.Connection:
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         return connection
     except (OSError, sqlite3.Error) as error:
-        raise LogError(f"cannot write the log {path}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB.") from error
+        raise LogError(
+            f"cannot write the log {named}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB."
+        ) from error
 
 
-def open_for_reading(path: Path, sought: str = "") -> sqlite3.Connection:
-    """A read-only connection, to look for a run. Raises LogError where there is no log, LogVersionError where it is newer."""
+def open_for_reading(path: Path, sought: str = "", *, named: Path | None = None) -> sqlite3.Connection:
+    """A read-only connection, to look for a run; `named` is the log's name in errors.
+
+    Raises LogError if there is no log, LogVersionError if it is newer.
+    """
+    named = named or path
     if path.is_dir():
-        raise LogError(f"{path} is a folder, not a log. Name the file with --db FILE.")
+        raise LogError(f"{named} is a folder, not a log. Name the file with --db FILE.")
     if not path.is_file():
-        none = f"no log at {path}. Record or replay something first (retold run …), or name a log with --db FILE."
+        none = f"no log at {named}. Record or replay something first (retold run …), or name a log with --db FILE."
         raise LogError(not_a_run(sought) or none)
     connection = None
     try:
         connection = _connect(reading_uri(path), uri=True)
-        _check_version(connection, path)
+        _check_version(connection, named)
         if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
             open_for_writing(path, "process").close()
         return connection
     except (OSError, sqlite3.Error) as error:
         if connection is not None:
             connection.close()
-        raise LogError(f"cannot read the log {path}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB.") from error
+        message = f"cannot read the log {named}: {_reason(error)}. Name another one with --db FILE or RETOLD_DB."
+        raise LogError(message) from error
     except LogError:
         if connection is not None:
             connection.close()
@@ -90,6 +104,47 @@ def vacuum(connection: sqlite3.Connection) -> None:
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise sqlite3.OperationalError("the WAL could not be emptied: another process keeps reading from it")
+
+
+def fold(connection: sqlite3.Connection) -> bool:
+    """Fold the whole WAL into the database and empty it, waiting a second for readers. Return whether that was possible."""
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {FOLD_TIMEOUT_MS}")
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        return not busy
+    except sqlite3.Error:
+        return False
+    finally:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+
+
+def abandon(connection: sqlite3.Connection) -> None:
+    """Let go of a connection whose file is no longer at its path, without closing it.
+
+    To close the last connection of a file, SQLite removes the WAL by its name, which may be another log's by now.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a write failed for want of room: the disk is full, or the file may not grow."""
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+
+
+def check_pages(connection: sqlite3.Connection) -> str | None:
+    """What SQLite finds wrong with the pages of the file, None if nothing is."""
+    try:
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        return str(error)
+    return None if found == "ok" else str(found).splitlines()[-1]
+
+
+def data_version(connection: sqlite3.Connection) -> int:
+    """A number that changes when another connection commits."""
+    (number,) = connection.execute("PRAGMA data_version").fetchone()
+    return int(number)
 
 
 def reading_uri(path: Path) -> str:
@@ -117,8 +172,8 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    _check_version(connection, path)
+def _bring_up_to_date(connection: sqlite3.Connection, named: Path) -> None:
+    _check_version(connection, named)
     if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
         return
     from .migrations import migrate
@@ -139,11 +194,11 @@ def _make_folder(folder: Path) -> None:
         (folder / ".gitignore").write_text("*\n")
 
 
-def _warn_of_folder(path: Path) -> None:
+def _warn_of_folder(path: Path, named: Path) -> None:
     """Of /tmp too: its sticky bit keeps others from replacing the log, not from putting a WAL beside it before it has one."""
     if path.parent.stat().st_mode & stat.S_IWOTH:
         warnings.warn(
-            f"the log {path} stands in a folder that everybody may write to; keep it in your own (chmod o-w {path.parent})",
+            f"the log {named} stands in a folder that everybody may write to; keep it in your own (chmod o-w {named.parent})",
             LogFolderWarning,
             stacklevel=2,
         )
@@ -179,15 +234,30 @@ class Checkpoints:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pages = 0
+        self._wrote = False
         self._thread: threading.Thread | None = None
 
     def note(self, events: int) -> None:
         """So many events were committed together: begin a checkpoint when it is time, unless one is under way."""
         self._pages += 1 + events // 8
-        if self._pages >= CHECKPOINT_PAGES and (self._thread is None or not self._thread.is_alive()):
+        if self._pages >= CHECKPOINT_PAGES and not self.is_running:
             self._pages = 0
+            self._wrote = True
             self._thread = threading.Thread(target=self._run, name="retold-checkpoint")
-            self._thread.start()
+            with contextlib.suppress(RuntimeError):  # the interpreter shuts down: closing the log folds the WAL
+                self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether one is under way."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wrote(self) -> bool:
+        """Whether a checkpoint may have written the database since the last call."""
+        if not self._wrote:
+            return False
+        self._wrote = self.is_running
+        return True
 
     def wait(self) -> None:
         """Return when none is under way any more."""
@@ -199,52 +269,3 @@ class Checkpoints:
         uri = f"{self._path.absolute().as_uri()}?mode=rw"  # makes no file where the log is gone
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(uri, uri=True)) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-
-class Liveness:
-    """Which runs still have a living writer.
-
-    A writer holds a lock on a file of its own while its run is open. The kernel drops the lock however the process ends,
-    `kill -9` included, also across containers; a process id could be reused, a heartbeat would cost writes.
-    """
-
-    def __init__(self, log: Path) -> None:
-        self.folder = log.with_name(log.name + ".live")
-        self._held: dict[str, int] = {}
-
-    def claim(self, run: str) -> None:
-        """Say that `run` is being written by this process, until `release` or the end of the process."""
-        try:
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            handle = os.open(self.folder / run, os.O_CREAT | os.O_RDWR, 0o600)
-        except OSError as error:
-            raise LogError(f"cannot write {self.folder}: {_reason(error)}. Name another log with --db FILE.") from error
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        self._held[run] = handle
-
-    def release(self, run: str) -> None:
-        """Say that `run` is over; one that was never claimed is no error."""
-        handle = self._held.pop(run, None)
-        if handle is not None:
-            (self.folder / run).unlink(missing_ok=True)
-            os.close(handle)
-
-    def is_alive(self, run: str) -> bool:
-        """Whether somebody, in this process or another, is writing `run`."""
-        if run in self._held:
-            return True
-        try:
-            handle = os.open(self.folder / run, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(handle)
-        return False
-
-    def forget(self, run: str) -> None:
-        """Remove what a dead writer left behind."""
-        (self.folder / run).unlink(missing_ok=True)

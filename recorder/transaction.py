@@ -31,7 +31,9 @@ _WAYS_OUT = {
 }
 """The way out of each kind of failure, by SQLite's primary error code."""
 
-_UNHURT = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY)
+_UNHURT = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT,
+)  # fmt: skip
 """Failures that leave what is committed as it was."""
 
 
@@ -62,7 +64,12 @@ class Transaction:
             self.connection.execute("COMMIT" if kind is None else "ROLLBACK")
         except sqlite3.Error as refused:
             failed = failed or refused
-            if self.connection.in_transaction:
-                self.connection.execute("ROLLBACK")
+            roll_back(self.connection)
         if isinstance(failed, sqlite3.Error):
             raise write_error(self.path, failed) from failed
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """End a transaction that an error or an interrupt left open."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

@@ -22,7 +22,10 @@ from .rows import COLUMNS, to_event
 from .writer import RunWriter
 
 INTERRUPTED = Failure("Interrupted", "the recording process died")
-"""Stands as the failure of an exchange whose end was never written."""
+"""The failure of an exchange whose end was never written, in a run whose writer died."""
+
+UNENDED = Failure("Interrupted", "the recording ended before the exchange did")
+"""The same in a run that its writer ended."""
 
 
 @dataclass
@@ -56,10 +59,11 @@ def exchanges_of(log: EventLog, run: str) -> list[Exchange]:
 def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
     """The same one by one, so that no more than one is held in memory."""
     outline = _Outline()
-    kinds = "kind <> 'frame' AND kind IN ('exchange.started', 'message', 'exchange.ended')"
+    kinds = "kind <> 'frame' AND kind IN ('exchange.started', 'message', 'exchange.ended', 'run.ended')"
     with closing(log.reader()) as connection:
         for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE run = ? AND {kinds} ORDER BY seq", (run,)):
             outline.note(to_event(row))
+    died = not outline.is_ended
     query = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
     with closing(log.reader()) as connection:
         for seq, end in outline.exchanges.items():
@@ -72,7 +76,7 @@ def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
                     part.take(event)
             if part is not None:
                 results = [_result(log, run, at, id_) for id_, at in outline.results_of(seq)]
-                yield replace(_to_exchange(part), tool_results=tuple(results))
+                yield replace(_to_exchange(part, died=died), tool_results=tuple(results))
 
 
 @dataclass
@@ -83,6 +87,7 @@ class _Outline:
     uses: dict[str, int] = field(default_factory=dict)
     results: list[tuple[str, int]] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
+    is_ended: bool = False
 
     def note(self, event: Event) -> None:
         if event.kind == "exchange.started":
@@ -90,6 +95,8 @@ class _Outline:
             self.held |= {id_ for id_ in self.uses.keys() - self.held if id_.encode() in event.payload}
         elif event.kind == "exchange.ended" and event.exchange in self.exchanges:
             self.exchanges[event.exchange] = event.seq
+        elif event.kind == "run.ended":
+            self.is_ended = event.data.get("status") != "interrupted"
         elif event.kind == "message":
             message = event.data
             for block in _blocks(message):
@@ -114,10 +121,10 @@ def _result(log: EventLog, run: str, seq: int, id_: str) -> dict[str, Any]:
     return next(block for block in _blocks(message) if str(block.get("tool_use_id")) == id_)
 
 
-def _to_exchange(part: _Open) -> Exchange:
+def _to_exchange(part: _Open, *, died: bool) -> Exchange:
     started, data = part.started, part.started.data
     ended: dict[str, Any] = {"ending": "cut", "error": None} if part.ended is None else part.ended.data
-    failure = INTERRUPTED if part.ended is None else None
+    failure = None if part.ended is not None else INTERRUPTED if died else UNENDED
     if ended.get("error"):
         failure = Failure(**ended["error"])
     last = part.ended or (part.pieces[-1] if part.pieces else part.head or started)

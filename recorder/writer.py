@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
 from . import clock
-from .events import GENESIS, OWN_SEQ, SCHEMA, Entry, Event, encode, seal
+from .events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, encode, seal
 from .redact import Redactor
 
 Mode = Literal["live", "mock", "import", "audit"]
@@ -19,6 +19,9 @@ Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 class Log(Protocol):
     """What a writer asks of the log it belongs to (`EventLog`); all of it may raise LogError."""
 
+    def has(self, run: str, exchange: int, kind: str, /) -> bool:
+        """Whether an exchange of a run has an event of that kind."""
+
     def append(self, writer: "RunWriter", entries: Sequence[Entry], /) -> list[Event]:
         """Commit the entries as the next events of the writer's run."""
 
@@ -27,6 +30,13 @@ class Log(Protocol):
 
     def defer(self, write: Callable[[], None], /) -> None:
         """Have something written before the next event is."""
+
+
+class Recorded(Protocol):
+    """An exchange that is being recorded."""
+
+    def end(self, ending: Ending, /) -> None:
+        """Write its last event, if that is not written yet."""
 
 
 class RunWriter:
@@ -45,8 +55,12 @@ class RunWriter:
         self.hash = GENESIS
         self.t_ns = 0
         self.counts: Counter[str] = Counter()
+        self.ending: tuple[Status, str | None] | None = None
         self.ended = False
         self.lost = False
+        self.open: dict[int, Recorded] = {}
+        self.in_flight: Sequence[Event] | None = None
+        self.opened = 0
 
     def __repr__(self) -> str:
         return f"<RunWriter {self.run} {self.name!r} {self.seq} events{' ended' if self.ended else ''}>"
@@ -63,17 +77,29 @@ class RunWriter:
         """Append one event with a JSON payload."""
         return self.append(Entry(kind, encode(data), step, task, exchange))[0]
 
+    def has(self, exchange: int, kind: str) -> bool:
+        """Whether an exchange of the run has an event of that kind. Raises LogError."""
+        return self.log.has(self.run, exchange, kind)
+
     def moved_past(self, events: Sequence[Event]) -> None:
-        """The log says so once `events` are committed; a failed append therefore leaves no gap."""
+        """Take committed events as the newest ones. A failed append is not told here, so it leaves no gap."""
         last = events[-1]
         self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
         self.counts.update([event.kind for event in events])
+        self.in_flight = None
+
+    def caught_up(self, last: Event, kinds: Counter[str], opened: int) -> None:
+        """Take the state of the run from the store: its last event, its events by kind, and the opening it was read in."""
+        self.seq, self.hash, self.t_ns, self.counts = last.seq + 1, last.hash, last.t_ns, kinds
+        self.ended, self.opened = last.kind == "run.ended", opened
+        self.in_flight = None
 
     def end(self, status: Status = "completed", *, error: str | None = None) -> None:
-        """Write the run's last event; a second call changes nothing: an ending is written once."""
+        """Write the run's last event; exchanges still open count as closed. The first call decides, later ones only write
+        what it could not. Raises LogError."""
+        self.ending = self.ending or (status, error)
         if not self.ended:
-            self.log.end(self, status, error)
-            self.ended = True
+            self.log.end(self, *self.ending)
 
     def __enter__(self) -> Self:
         return self

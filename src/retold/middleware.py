@@ -7,13 +7,19 @@ attempt is an exchange. An exchange is written when the head of its response cam
 out only then); its beginning carries the time at which the request was handed to the SDK.
 """
 
+import atexit
+import contextlib
+import functools
+import sys
 import threading
+import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import anthropic
 
 from .recorder.capture import Capture, Place
-from .recorder.errors import InputError
+from .recorder.errors import InputError, LogError
 from .recorder.events import encode
 from .recorder.exchange import Request
 from .recorder.log import EventLog
@@ -28,9 +34,16 @@ if TYPE_CHECKING:
 else:  # older SDKs have no middleware: `recording` then raises, and everything else works
     Middleware = getattr(anthropic, "Middleware", object)
 
+_open: set[RunWriter] = set()
+"""The writers of recordings that are not closed."""
+
 
 class Recording(Middleware):
-    """Records what passes through one client into a run of its own; `close` ends the run, as leaving a `with` block does."""
+    """Records what passes through one client into a run of its own.
+
+    `close` ends the run, as leaving a `with` block does; a recording that is never closed ends, completed, when the interpreter
+    exits. Streams that are still read then count as closed by the client.
+    """
 
     def __init__(self, log: EventLog, *, name: str = "recording", costs: bool = False) -> None:
         self.log = log
@@ -58,13 +71,18 @@ class Recording(Middleware):
         return None if self._writer is None else self._writer.run
 
     def close(self, error: BaseException | None = None) -> None:
-        """End the run; a later call of the client begins another one."""
-        if self._writer is not None:
-            self._writer.end(
+        """End the run; a later call of the client begins another one. Raises LogError; a later `close` writes the end then."""
+        with self._lock:
+            writer = self._writer
+        if writer is not None:
+            writer.end(
                 "completed" if error is None else "failed",
                 error=None if error is None else self._redactor.text(f"{type(error).__name__}: {error}"),
             )
-            self._writer = None
+            _open.discard(writer)
+            with self._lock:
+                if self._writer is writer:
+                    self._writer = None
 
     def handle(self, request: Any, call_next: Any) -> Any:
         """The SDK's hook of a sync client, once per attempt."""
@@ -93,12 +111,14 @@ class Recording(Middleware):
 
     def _begin(self) -> tuple[RunWriter, int]:
         with self._lock:
-            if self._writer is None:
+            if self._writer is None or self._writer.ended:
                 self._writer = self.log.start(name=self._name, mode="live", data={"via": "middleware"})
-        return self._writer, self._writer.now_ns()
+                _open.add(self._writer)
+                # A collector may run in the middle of a write, so the run of a dropped recording ends with the next one.
+                weakref.finalize(self, self.log.defer, functools.partial(_end, self._writer)).atexit = False
+            return self._writer, self._writer.now_ns()
 
     def _capture(self, writer: RunWriter, request: Any, sent: Request, began_ns: int, *, failed: bool) -> Capture:
-        at = [began_ns]
         # The SDK repeats a call under the same idempotency key; a GET has none and is not told apart.
         key = request.options.idempotency_key or f"{request.method} {request.url}"
         with self._lock:
@@ -109,11 +129,16 @@ class Recording(Middleware):
             if failed:  # it may come again; others need not be remembered
                 self._failed_calls[key] = call
         place = Place(call=call, attempt=request.retries_taken + 1)
-        capture = Capture(
-            writer, sent, place=place, session=self._session, redactor=self._redactor, price=self._price,
-            clock=lambda: at.pop() if at else writer.now_ns(),
-        )  # fmt: skip
-        return capture
+        while True:
+            clock = _clock(writer, began_ns)
+            try:
+                return Capture(
+                    writer, sent, place=place, session=self._session, redactor=self._redactor, price=self._price, clock=clock
+                )
+            except LogError:
+                if not writer.ended:
+                    raise
+                writer, began_ns = self._begin()  # the recording was closed during the call
 
     def _failed(self, writer: RunWriter, request: Any, began_ns: int, error: BaseException) -> None:
         """No answer came. Where the SDK does not say what it sent, what it was asked to send stands for it."""
@@ -135,6 +160,27 @@ class Recording(Middleware):
         capture.response(http.status_code, http.reason_phrase, headers)
         capture.data(http.content)
         capture.end("complete")
+
+
+def _clock(writer: RunWriter, began_ns: int) -> Callable[[], int]:
+    """The time of a call's beginning, then the time of the run."""
+    at = [began_ns]
+    return lambda: at.pop() if at else writer.now_ns()
+
+
+def _end(writer: RunWriter) -> None:
+    writer.end()
+    _open.discard(writer)
+
+
+@atexit.register
+def _close_all() -> None:
+    for writer in list(_open):
+        try:
+            writer.end()
+        except LogError as error:
+            with contextlib.suppress(OSError, AttributeError):  # stderr may be closed, or None
+                sys.stderr.write(f"retold: the end of the recording {writer.run} was not written: {error}\n")
 
 
 def recording(log: EventLog, *, name: str = "recording", costs: bool = False) -> Recording:

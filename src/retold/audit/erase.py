@@ -1,7 +1,9 @@
 """Erasing, redacting and pruning: what would be done, said first; then done, with an event that says who, when and why."""
 
+import contextlib
 import getpass
 import re
+import shutil
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +26,9 @@ from .leftovers import any_of, check_files, plain
 
 WHOLE_CHARS = 16
 """A shorter text of an erased message is looked for elsewhere only as a whole string, and in its own run: `yes` is everywhere."""
+
+ROOM_BYTES = 16 * 1024 * 1024
+"""On a disk with less room than this the index is removed before anything is erased."""
 
 Progress = Callable[[int], None]
 
@@ -158,6 +163,11 @@ def erase(log: EventLog, plan: Plan, *, why: str, by: str | None = None, whole: 
 
 
 def _audit(log: EventLog, action: str, why: str, by: str | None, whole: str | None = None) -> RunWriter:
+    # A full disk is a reason to prune: the WAL is room, and the index, which is made again when it is asked for.
+    with contextlib.suppress(OSError):  # a read-only disk is reported by the log
+        if shutil.disk_usage(log.path.parent).free < ROOM_BYTES:
+            index.discard_file(index.path_of(log))
+    log.make_room()
     data = {"who": by or who(), "why": why, **({} if whole is None else {"of": whole})}
     return log.start(name=action, mode="audit", data=data)
 

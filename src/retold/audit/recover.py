@@ -55,7 +55,7 @@ def recover(log: EventLog, *, output: Path | None = None, progress: Progress = l
 
 def _make_again(log: EventLog, result: Recovered, progress: Progress) -> None:
     before = _listing(log)
-    open_runs = {info.run for info in log.runs() if info.status == "interrupted" and info.ended_ns is None}
+    open_runs = {info.run for info in log.runs() if info.status != "running" and info.ended_ns is None}
     log.relist()
     after = _listing(log)
     result.relisted = [line for line in before if line[0] not in open_runs] != [

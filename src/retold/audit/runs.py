@@ -65,7 +65,7 @@ def _selected(listing: Listing, wanted: Chosen, limit: int | None) -> Iterator[R
     skip = found = 0
     while page := listing.select(where, values, limit=PAGE, skip=skip):
         for info in page:
-            # Whether an open run is running or was interrupted, only its writer's lock tells.
+            # The status of a run without a last event is in its lock file.
             if wanted.status is None or info.status == wanted.status:
                 yield info
                 found += 1
@@ -86,8 +86,7 @@ def _where(wanted: Chosen) -> tuple[str, list[object]]:
     if wanted.mode is not None:
         terms.append(("mode = ?", wanted.mode))
     if wanted.status is not None:
-        open_ = wanted.status in ("running", "interrupted")
-        terms.append(("status IN ('running', ?)" if open_ else "status = ?", wanted.status))
+        terms.append(("status IN ('running', ?)", wanted.status))
     facts = "EXISTS (SELECT 1 FROM run_facts f{} WHERE f.run = runs.run AND {})"
     for dimension in ("model", "tool"):
         value = getattr(wanted, dimension)

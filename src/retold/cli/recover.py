@@ -40,7 +40,7 @@ def recover(
         for line in result.unread:
             say(f"not read: {line}")
         for run in result.closed:
-            say(f"closed: run {run}, whose writer died")
+            say(f"closed: run {run}, which had no last event")
         if result.relisted:
             say("made again: the listing, which said otherwise than the events")
         say("made again: the full-text index")

@@ -1,0 +1,149 @@
+"""An interrupt at any moment of a recording: the run goes on, nothing that was handed on is lost, nothing is there twice."""
+
+import contextlib
+import random
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from retold.audit.verify import verify
+from retold.recorder.capture import Capture
+from retold.recorder.errors import LogError
+from retold.recorder.events import Entry
+from retold.recorder.exchange import Request
+from retold.recorder.log import EventLog
+from retold.recorder.writer import RunWriter
+from tests.faults import kill
+from tests.raw_log import computed_chain, rows, stored_chain
+
+
+class Interrupt(BaseException):
+    """Raised by the signal handler."""
+
+
+@pytest.fixture
+def interrupt_after() -> Iterator[Callable[[float], None]]:
+    """Raise `Interrupt` after so many seconds, wherever the main thread is then."""
+
+    def interrupt(_: int, frame: FrameType | None) -> None:
+        # One in a callback of the interpreter (a finalizer) would be printed and swallowed, not raised.
+        if frame is not None and frame.f_code.co_name in ("__del__", "remove"):
+            signal.setitimer(signal.ITIMER_REAL, 0.0005)
+            return
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)  # type: ignore[misc] # returns the old timer
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("interrupts", [15, pytest.param(300, marks=pytest.mark.stress)])
+def test_an_interrupted_append_loses_and_doubles_nothing(
+    interrupts: int, tmp_path: Path, interrupt_after: Callable[[float], None]
+) -> None:
+    """One writer, interrupted again and again, in single events and in batches: it goes on after each."""
+    pick = random.Random(7)
+    with EventLog(tmp_path / "log.db") as log:
+        writer = log.start(name="interrupted", mode="live")
+        handed_on: list[bytes] = []
+        number = 0
+        for _ in range(interrupts):
+            interrupt_after(0.0005 + pick.random() * 0.004)
+            try:
+                while True:
+                    batch = [b"%d" % (number + more) for more in range(pick.choice((1, 1, 3)))]
+                    number += len(batch)
+                    writer.append(*(Entry("frame", payload) for payload in batch))
+                    handed_on += batch
+            except Interrupt:
+                pass
+        writer.append(Entry("frame", b"last"))
+        writer.end()
+    stored = rows(tmp_path / "log.db", writer.run)
+    payloads = [row["payload"] for row in stored if row["kind"] == "frame"]
+    assert len(set(payloads)) == len(payloads)
+    assert set(handed_on) <= set(payloads)
+    assert payloads[-1] == b"last"
+    assert computed_chain(stored) == stored_chain(stored)
+    assert verify(EventLog(tmp_path / "log.db")).ok
+
+
+@pytest.mark.parametrize("interrupts", [8, pytest.param(100, marks=pytest.mark.stress)])
+def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, interrupt_after: Callable[[float], None]) -> None:
+    """Its ending is asked for until the call returns, as clients do that close a stream in several places."""
+    pick = random.Random(8)
+    with EventLog(tmp_path / "log.db") as log, log.start(name="interrupted", mode="live") as writer:
+        for _ in range(interrupts):
+            capture = Capture(writer, Request("POST", "https://h/v1/messages", (), b"{}"))
+            capture.response(200, "OK", (("content-type", "text/event-stream"),))
+            interrupt_after(0.0002 + pick.random() * 0.002)
+            try:
+                while True:
+                    capture.data(b"data: {}\n\n")
+            except Interrupt:
+                interrupt_after(0.00005 + pick.random() * 0.0005)
+            while capture.ending is None:
+                with contextlib.suppress(Interrupt):
+                    capture.end("closed")
+            with contextlib.suppress(Interrupt):
+                interrupt_after(0)  # no more of them
+    ended = [row["exchange"] for row in rows(tmp_path / "log.db", writer.run) if row["kind"] == "exchange.ended"]
+    assert len(ended) == len(set(ended)) == interrupts
+    assert verify(EventLog(tmp_path / "log.db")).ok
+
+
+def test_a_write_from_within_a_write_is_an_error_that_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that writes while its thread writes gets an error; the write that it broke into is whole."""
+    errors: list[str] = []
+    with EventLog(tmp_path / "log.db") as log:
+        writer = log.start(name="nested", mode="live")
+        insert = EventLog._insert
+
+        def insert_with_a_signal(self: EventLog, *args: object) -> None:
+            monkeypatch.undo()
+            try:
+                writer.append(Entry("frame", b"nested"))
+            except LogError as error:
+                errors.append(str(error))
+            insert(self, *args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(EventLog, "_insert", insert_with_a_signal)
+        writer.append(Entry("frame", b"1"), Entry("frame", b"2"))
+        writer.append(Entry("frame", b"3"))
+        writer.end()
+    assert [row["payload"] for row in rows(tmp_path / "log.db", writer.run)][1:-1] == [b"1", b"2", b"3"]
+    assert len(errors) == 1
+    assert "by a signal handler or a finalizer" in errors[0]
+
+
+def test_an_interrupted_start_leaves_no_run_that_looks_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run that nobody can write counts as cancelled, at once and for the next process."""
+    log = EventLog(tmp_path / "log.db")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    log.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunWriter, "moved_past", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            log.start(name="interrupted", mode="live")
+    assert [(info.status, info.error) for info in log.runs()] == [("cancelled", "KeyboardInterrupt")]
+    log.close()
+    with EventLog(tmp_path / "log.db") as again:
+        again.open()
+        assert [(info.status, info.error, info.ended_ns is None) for info in again.runs()] == [
+            ("cancelled", "KeyboardInterrupt", False)
+        ]
+
+
+@pytest.mark.stress
+def test_200_killed_recorders_lose_nothing() -> None:
+    """Processes killed at random moments under load: every event they acknowledged is in the log, every chain right."""
+    kill(100, 1, quiet=True)
