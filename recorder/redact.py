@@ -53,6 +53,7 @@ _SOME_BACKSLASHES = re.compile(rb"\\(?:u00[2-7]|/|x[2-7])")
 _ANY_BACKSLASH = re.compile(rb"\\")
 _SOME_PERCENT = re.compile(rb"%(?:25)*[2-7][0-9A-Fa-f]")
 _ANY_PERCENT = re.compile(rb"%")
+_SHAPES = re.compile(shapes.SHAPES)  # once: compiling it takes longer than a request
 _SLASHES = re.compile(rb"\\*")
 _NEEDS_ANY = re.compile(r'[\x00-\x1f"\\\x7f-\U0010ffff]')
 _ID = re.compile(
@@ -135,7 +136,7 @@ class Redactor:
         self._backslashed = tuple(fold(value.encode("utf-8", "surrogatepass")).data for value in values if value.endswith("\\"))
         # A part of the mark cannot be told from the mark.
         self.secrets: list[bytes] = sorted((value for value in folds if value and value not in MARK), key=len, reverse=True)
-        self._pattern = re.compile(b"|".join([*map(re.escape, self.secrets), shapes.SHAPES]))
+        self._pattern = re.compile(b"|".join(map(re.escape, self.secrets)))
         needs_any = any(map(_NEEDS_ANY.search, values))
         self._backslash, self._percent = (_ANY_BACKSLASH, _ANY_PERCENT) if needs_any else (_SOME_BACKSLASHES, _SOME_PERCENT)
         beginnings = {*shapes.BEGINNINGS, *(secret[: shapes.MIN_PREFIX] for secret in self.secrets)}
@@ -147,7 +148,7 @@ class Redactor:
         """Return the places of all secrets, in order."""
         found = list(self._spans(data)) if self._is_likely(data) else []
         if not self._has_escapes(data):
-            return found
+            return _merged(found)
         folded = fold(data)
         if self._is_likely(folded.data):
             found += [self._unfolded(data, folded, *span) for span in self._spans(folded.data)]
@@ -169,12 +170,14 @@ class Redactor:
         return shapes.is_likely(data) or any(secret in data for secret in self.secrets)
 
     def _spans(self, data: bytes) -> Iterable[Span]:
+        if self.secrets:
+            yield from (match.span() for match in self._pattern.finditer(data))
         at = 0
-        while (match := self._pattern.search(data, at)) is not None:
+        while (match := _SHAPES.search(data, at)) is not None:
             kind = match.lastgroup
             start, end = match.span("inner") if kind == "inner" else match.span()
             at = end
-            if kind is not None and (_ID.search(data, max(0, start - _ID_BYTES), start) is not None):
+            if _ID.search(data, max(0, start - _ID_BYTES), start) is not None:
                 continue
             if kind == "look" and not shapes.looks_random(match[0]):
                 continue
