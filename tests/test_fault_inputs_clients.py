@@ -1,0 +1,51 @@
+"""The inputs of ../shared/faults/clients_of_tests about live calls, each with the right values."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import SHARED
+
+FOLDER = SHARED / "faults" / "clients_of_tests"
+
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FOLDER.is_dir(), reason="the inputs are not beside this clone")]
+
+RIGHT = {
+    "02_older_context.py": (("played 1, LIVE 0", 5), ("LIVE 1", 0)),
+    "03_async_unittest_class.py": (("played 1 LIVE 0", 1),),
+    "06_vertex_bedrock.py": (("recorded 1 played 0 LIVE 1", 2), ("recorded 0 played 1 LIVE 0", 2)),
+    "07_processes.py": (("recorded 3 of 3", 2), ("played 1", 1), ("Can't pickle", 0), ("of a child's miss: MissError", 1)),
+    "08_generators.py": (("[(1, 1), (2, 2)]", 1), ("live: msg_", 1), ("[1, 1, 2, 2]", 1), ("overlapping blocks: fine", 1)),
+    "11_awaitable.py": (("LIVE 0", 1),),
+}
+SUITES = [
+    ("test_01_wide_fixture.py", "--retold-mode=once", ("1 passed", "2 API requests outside of every cassette sent", "API: 3")),
+    ("test_01_wide_fixture.py", "--retold-timing=instant", ("1 error", "outside of every cassette refused", "API: 0")),
+    ("test_10_class.py", "--retold-timing=instant", ("1 failed, 1 passed", "API: 0")),
+    ("test_23_kept_thread.py", "--retold-mode=once", ("2 passed", "2 recorded", "API: 2")),
+    ("test_23_kept_thread.py", "--retold-timing=instant", ("API: ",)),
+]
+
+
+def run(environment: dict[str, str], *command: str) -> str:
+    env = environment | {"PYTHONPATH": str(FOLDER), "ANTHROPIC_API_KEY": "sk-ant-dummy"}
+    done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=300, check=False)
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_script_gives_the_right_values(name: str, environment: dict[str, str]) -> None:
+    if name.startswith("06"):
+        pytest.importorskip("google.auth")
+        pytest.importorskip("boto3")
+    output = run(environment, str(FOLDER / name))
+    assert [(text, output.count(text)) for text, _ in RIGHT[name]] == list(RIGHT[name]), output
+
+
+@pytest.mark.parametrize(("name", "option", "wanted"), SUITES)
+def test_a_suite_gives_the_right_values(name: str, option: str, wanted: tuple[str, ...], environment: dict[str, str]) -> None:
+    with open(name, "w") as copied:
+        copied.write((FOLDER / name).read_text())
+    output = run(environment, str(FOLDER / "run_suite.py"), "-p", "no:asyncio", option, name)
+    assert [text for text in wanted if text not in output] == [], output
