@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import multiprocessing
 import pickle
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 import retold
 from retold.recorder.errors import InputError
 from retold.recorder.recognition import Outgoing, is_api
-from tests.clients import ask, record, serve
+from tests.clients import ask, client, record, say, serve
 from tests.suites import Suite
 
 A, B = Path("a.yaml"), Path("b.yaml")
@@ -145,6 +146,24 @@ def test_a_program_that_a_block_starts_uses_its_cassette(monkeypatch: pytest.Mon
                 done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
             assert (done.stdout, cassette.recorded + cassette.play_count) == ("200\n", 1), done.stderr
         assert server.calls == 1
+
+
+def test_a_forked_child_records_into_a_run_of_its_own() -> None:
+    """The explicit recording of one client: two processes cannot write one run."""
+    with (
+        serve() as server,
+        retold.EventLog("log.db") as log,
+        retold.recording(log) as recording,
+        client(server.url, middleware=[recording]) as asking,
+    ):
+        say(asking, "parent")
+        child = multiprocessing.get_context("fork").Process(target=say, args=(asking, "child"))
+        child.start()
+        child.join()
+        say(asking, "parent again")
+        assert child.exitcode == 0
+    assert sorted(run.exchanges for run in retold.EventLog("log.db").runs() if run.status == "completed") == [2]
+    assert len(retold.EventLog("log.db").runs()) == 2
 
 
 def test_a_miss_can_be_pickled() -> None:

@@ -10,6 +10,7 @@ out only then); its beginning carries the time at which the request was handed t
 import atexit
 import contextlib
 import functools
+import os
 import sys
 import threading
 import weakref
@@ -38,6 +39,9 @@ _open: set[RunWriter] = set()
 """The writers of recordings that are not closed."""
 
 
+os.register_at_fork(after_in_child=_open.clear)  # the parent ends its runs
+
+
 class Recording(Middleware):
     """Records what passes through one client into a run of its own.
 
@@ -55,6 +59,7 @@ class Recording(Middleware):
         self._calls = 0
         self._failed_calls: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._pid = os.getpid()
 
     def __repr__(self) -> str:
         return f"<Recording {self._name!r} into {self.log.path}, {self._calls} calls>"
@@ -110,6 +115,8 @@ class Recording(Middleware):
         return response
 
     def _begin(self) -> tuple[RunWriter, int]:
+        if self._pid != os.getpid():
+            self._become_the_childs()
         with self._lock:
             if self._writer is None or self._writer.ended:
                 self._writer = self.log.start(name=self._name, mode="live", data={"via": "middleware"})
@@ -117,6 +124,13 @@ class Recording(Middleware):
                 # A collector may run in the middle of a write, so the run of a dropped recording ends with the next one.
                 weakref.finalize(self, self.log.defer, functools.partial(_end, self._writer)).atexit = False
             return self._writer, self._writer.now_ns()
+
+    def _become_the_childs(self) -> None:
+        """In a forked child: record into a run of its own. Keep the parent's connection: only the parent closes it."""
+        self._parents = (self.log, self._writer)
+        self.log, self._writer = EventLog(self.log.path, durability=self.log.durability), None
+        self._lock, self._pid = threading.Lock(), os.getpid()
+        self._session, self._failed_calls = Session(), {}
 
     def _capture(self, writer: RunWriter, request: Any, sent: Request, began_ns: int, *, failed: bool) -> Capture:
         # The SDK repeats a call under the same idempotency key; a GET has none and is not told apart.
