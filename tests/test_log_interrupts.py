@@ -82,17 +82,15 @@ def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, inte
         for _ in range(interrupts):
             capture = Capture(writer, Request("POST", "https://h/v1/messages", (), b"{}"))
             capture.response(200, "OK", (("content-type", "text/event-stream"),))
-            interrupt_after(0.0002 + pick.random() * 0.002)
-            try:
+            with contextlib.suppress(Interrupt):
+                interrupt_after(0.0002 + pick.random() * 0.002)
                 while True:
                     capture.data(b"data: {}\n\n")
-            except Interrupt:
-                interrupt_after(0.00005 + pick.random() * 0.0005)
-            while capture.ending is None:
-                with contextlib.suppress(Interrupt):
-                    capture.end("closed")
             with contextlib.suppress(Interrupt):
-                interrupt_after(0)  # no more of them
+                interrupt_after(0.00005 + pick.random() * 0.0005)
+                capture.end("closed")
+                interrupt_after(0)
+            capture.end("closed")
     ended = [row["exchange"] for row in rows(tmp_path / "log.db", writer.run) if row["kind"] == "exchange.ended"]
     assert len(ended) == len(set(ended)) == interrupts
     assert verify(EventLog(tmp_path / "log.db")).ok
