@@ -2,15 +2,23 @@
 
 PYTHON ?= python3
 VENV := .venv
+comma := ,
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench cassettes clean
+.PHONY: demo test test-lowest installs check bench cassettes clean
 
 demo: $(VENV)/.demo
 	$(BIN)/retold run examples/clean_streaming_numbers.yaml
 
 test: $(VENV)/.test check
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal
+
+# The core of the suite on the lowest versions of every dependency, with three SDKs; and the wheel beside what others pin.
+test-lowest: | $(BIN)/python
+	$(BIN)/python tests/lowest.py
+
+installs: $(VENV)/.test
+	$(BIN)/python -m tests.installs
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -35,7 +43,7 @@ install = if command -v uv >/dev/null; \
 	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e $(1); fi
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	@$(call install,.)
+	@$(call install,".[prices$(comma)view]")
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python

@@ -94,7 +94,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     exchanges = []
     for number, entry in enumerate(document["interactions"]):
         try:
-            exchanges.append(_to_exchange(entry))
+            exchanges.append(to_exchange(entry))
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             what = f"missing key {error}" if isinstance(error, KeyError) else str(error)
             raise CassetteError(
@@ -159,7 +159,8 @@ def _line_of(data: bytes, number: int) -> int:
         return 1
 
 
-def _to_exchange(entry: dict[str, Any]) -> Exchange:
+def to_exchange(entry: dict[str, Any]) -> Exchange:
+    """Return the exchange of one interaction. Raise KeyError, TypeError, ValueError or AttributeError if it is damaged."""
     entry = mapping(entry, "an interaction")
     own = mapping(entry.get("retold") or {}, "retold")
     recorded = mapping(entry["request"], "request")

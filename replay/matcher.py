@@ -98,6 +98,11 @@ class Matcher:
                 self._play(exchange)
         return exchange
 
+    def mark_played(self, exchange: Exchange) -> None:
+        """Count an exchange as played that another player has given to a client."""
+        with self._lock:
+            self._play(exchange)
+
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
         """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
         with self._lock:

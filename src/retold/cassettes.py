@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -131,6 +132,11 @@ class use_cassette:
         """
         return decorated(function, self._path, self._again)
 
+    def set_up(self, **settings: Any) -> "use_cassette":
+        """Return itself, with settings that are not the user's to set (settings.py): plugins use it."""
+        self._settings = replace(self._settings, **settings)
+        return self
+
     def _again(self, path: Path) -> "use_cassette":
         """The same use of a cassette once more: a use is for one block."""
         again = object.__new__(use_cassette)
@@ -159,7 +165,9 @@ class use_cassette:
         door = Door(used)
         self._block = block = Block(
             used, only_replays=used.only_replays, everywhere=self._everywhere, covers=used.covers,
-            lead=lambda asked: used.way().lead(asked) if used.covers(asked) or self._settings.block_network else None,
+            lead=(lambda asked: used.way().lead(asked) if used.covers(asked) or self._settings.block_network else None)
+            if self._settings.leads
+            else None,
         )  # fmt: skip
         used.way = lambda: door.lead
         with contextlib.ExitStack() as stack:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,6 +27,9 @@ from .pytest_paths import without_secrets
 from .pytest_session import SINCE, begin, log_path
 from .recorder.exchange import Exchange, Request, Response, TimedPiece, pieces_of
 from .replay.rules import Predicate
+
+if TYPE_CHECKING:
+    from .vcr_tape import VcrUse
 
 MAX_NAME = 250
 """What a file system takes for a name, less the suffix."""
@@ -40,6 +43,11 @@ def take_over(config: pytest.Config, parser: pytest.Parser) -> None:
     if find_spec("vcr") is None:
         raise pytest.UsageError("retold_vcr = true uses vcrpy's matchers and filters, and vcrpy is not there: pip install vcrpy.")
     manager = config.pluginmanager
+    if manager.has_plugin("vcr"):
+        from . import pytest_vcr_classic
+
+        manager.register(pytest_vcr_classic, "retold-vcr")
+        return
     if manager.has_plugin("recording"):
         manager.unregister(name="recording")
     else:
@@ -159,31 +167,45 @@ def vcr(
     if disable_recording or not vcr_markers:
         yield None
         return
-    from .cassettes import use_cassette
-
     config = _merged(vcr_config, vcr_markers)
     mode = request.config.getoption("--record-mode") or config.get("record_mode") or record_mode
-    options = vcr_options(request.config, config)
-    folder = Path(config.get("cassette_library_dir") or vcr_cassette_dir)
-    suffix = f".{config.get('serializer', 'yaml')}"
-    path = folder / (default_cassette_name if default_cassette_name.endswith(suffix) else default_cassette_name + suffix)
-    also = [extra for mark in vcr_markers for name in mark.args if (extra := folder / name).exists()]
-    using = use_cassette(
-        path, **options, also=also, hosts=("*",), name=request.node.nodeid, everywhere=True,
-        mode_override=check(str(getattr(mode, "value", mode))), recordings=log_path(request.config),
-        since=request.config.stash[SINCE],
-    )  # fmt: skip
-    yield begin(request.node, using)
+    tape = taped(request.node, config, Path(vcr_cassette_dir), default_cassette_name, str(getattr(mode, "value", mode)))
+    begin(request.node, tape)
+    yield tape.joined
 
 
-def vcr_options(config: pytest.Config, vcr_config: dict[str, Any]) -> dict[str, Any]:
-    """What `vcr_config` means for `use_cassette`, by way of vcrpy's own matchers and filters."""
+def taped(item: pytest.Item, config: dict[str, Any], folder: Path, name: str, mode: str) -> "VcrUse":
+    """Return vcrpy's and retold's use of a test's cassette, as the suite has configured vcrpy."""
     from vcr import VCR
 
-    known = {key: value for key, value in vcr_config.items() if key not in ("allowed_hosts", "record_mode", "serializer")}
+    from .vcr_tape import use_both
+
+    serializer = config.get("serializer", "yaml")
+    folder = Path(config.get("cassette_library_dir") or folder)
+    path = folder / (name if name.endswith(f".{serializer}") else f"{name}.{serializer}")
+    also = [folder / extra for mark in item.iter_markers(name="vcr") for extra in mark.args]
     vcr = VCR()
-    config.hook.pytest_recording_configure(config=config, vcr=vcr)
-    merged = vcr.get_merged_config(**known)
+    own = vcr.persister
+    item.config.hook.pytest_recording_configure(config=item.config, vcr=vcr)
+    known = {key: value for key, value in config.items() if key not in ("allowed_hosts", "record_mode", "cassette_library_dir")}
+    return use_both(vcr, path, known, mode, make=in_test(item, path, also), also=also, is_taught=vcr.persister is not own)
+
+
+def in_test(item: pytest.Item, path: Path, also: Sequence[Path] = ()) -> Any:
+    """Return a function that makes retold's use of a test's cassette from vcrpy's configuration."""
+    from .cassettes import use_cassette
+
+    def make(merged: dict[str, Any], mode: str) -> use_cassette:
+        return use_cassette(
+            path, **vcr_options(merged), also=[extra for extra in also if extra.exists()], hosts=("*",), name=item.nodeid,
+            everywhere=True, mode_override=check(mode), recordings=log_path(item.config), since=item.config.stash[SINCE],
+        )  # fmt: skip
+
+    return make
+
+
+def vcr_options(merged: dict[str, Any]) -> dict[str, Any]:
+    """Return options of `use_cassette` for vcrpy's merged configuration, whose matchers and filters are used as they are."""
     return {
         "match_on": [_predicate(matcher) for matcher in merged["match_on"]],
         "ignore": (),
@@ -203,12 +225,9 @@ def _predicate(matcher: Any) -> Predicate:
 
 @lru_cache(maxsize=256)
 def _to_vcr(request: Request) -> Any:
-    from vcr.request import Request as VcrRequest
+    from .vcr_tape import to_vcr
 
-    headers: dict[str, str] = {}
-    for name, value in request.headers:
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return VcrRequest(request.method, request.uri, request.body, headers)
+    return to_vcr(request)
 
 
 def _filter(before_record: Any) -> Any:

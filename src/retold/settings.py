@@ -39,6 +39,9 @@ class Settings:
     since: str | None = None
     # Of servers, whose exchanges may come from a run, and whose recordings may go to the log alone:
     recorded: Sequence[Exchange] | None = None
+    # Of vcrpy's cassettes: who takes new exchanges instead of the file, and whether aiohttp is led to the block's door.
+    keep: Callable[[list[Exchange]], None] | None = None
+    leads: bool = True
     stamped: str = "pull"
     price: Price | None = None
     data: Mapping[str, Any] = field(default_factory=dict)

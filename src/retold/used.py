@@ -25,7 +25,7 @@ from .recorder.recognition import Outgoing, is_api
 from .recorder.redact import Redactor
 from .recorder.sdk_errors import for_sdk
 from .recorder.tee import Recorder, tee, to_request
-from .recorder.transfer import results_in
+from .recorder.transfer import exchanges_of, results_in
 from .recorder.writer import RunWriter
 from .replay.drift import drift_between
 from .replay.faults import Faults, Telling, whole
@@ -76,8 +76,10 @@ class UsedCassette:
         self.profile: Profile = settings.rules.profile
         if settings.detect:
             self.profile = profile_of(recorded)
+        self.replayable = [*recorded, *(exchange for other in settings.also for exchange in read_cassette(other).exchanges)]
+        """The recorded exchanges, those of further cassettes included."""
         self._matcher = Matcher(
-            [*recorded, *(exchange for other in settings.also for exchange in read_cassette(other).exchanges)],
+            self.replayable,
             source=self.source,
             redactor=self._redactor,
             rules=replace(settings.rules, profile=self.profile),
@@ -239,6 +241,15 @@ class UsedCassette:
             self._struck.append(exchange)
         return telling
 
+    def note_played(self, exchange: Exchange) -> None:
+        """Count an exchange as played that vcrpy has given to a client of its own."""
+        self._matcher.mark_played(exchange)
+        self.play_count += 1
+
+    def records(self, request: Request) -> bool:
+        """Return whether a request may be recorded, by `before_record`."""
+        return self._filtered(request) is not None
+
     def _filtered(self, request: Request) -> Request | None:
         return request if self._settings.before_record is None else self._settings.before_record(request)
 
@@ -333,7 +344,7 @@ class UsedCassette:
     def _load(self) -> tuple[bool, tuple[Exchange, ...]]:
         if self._settings.recorded is not None:
             return True, tuple(self._settings.recorded)
-        if self.path is None:
+        if self.path is None or self._settings.keep is not None:
             return False, ()
         self._file = CassetteFile(self.path, since=self._settings.since)
         self._check_age(self._file.loaded)
@@ -373,7 +384,9 @@ class UsedCassette:
                 what = f"{type(error).__name__}: {error}"
                 self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
         try:
-            if kept and self._calls and self._file is not None and self._writer is not None and self.record_mode != "verify":
+            if kept and self._calls and self._settings.keep is not None and self.run is not None:
+                self._settings.keep(exchanges_of(self._opened(), self.run))
+            elif kept and self._calls and self._file is not None and self._writer is not None and self.record_mode != "verify":
                 self._file.save(self._opened(), self._writer.run, keep=self._settings.before_keep, drops=self._is_replaced)
                 self.written = self.path
         finally:

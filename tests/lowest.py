@@ -1,0 +1,68 @@
+"""Run the core of the suite on the lowest versions that pyproject.toml allows, once per line of the SDK.
+
+    python -m tests.lowest [pytest options]     # `make test-lowest`
+
+uv resolves the direct dependencies to their floors (`--resolution lowest-direct`); the SDK is the floor, one of the 1.x
+line, and the newest. click is no dependency of retold, but typer at its floor needs the click of its time.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SDKS = ("anthropic==0.48.0", "anthropic==1.0.0", "anthropic")
+
+PINNED = ("click==8.1.7", "markdown-it-py==2.2.0")
+"""rich allows newer ones of these."""
+
+RUNNERS = ("pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "jsonschema", "pexpect", "packaging", "time-machine", "trio")
+
+CORE = (
+    "aiohttp", "audit_search", "audit_verify", "cassette_damaged", "cli_bad_files", "cli_bad_input", "cli_diff",
+    "cli_schema_doctor", "compare", "decoding", "examples", "fold_messages", "handler_callback", "handler_contract",
+    "handler_file", "handlers", "handlers_running", "log_append", "log_files", "log_reading", "matcher", "matcher_rules",
+    "middleware", "redact_frames", "run_live", "run_mock", "run_prompts", "serve", "sse", "step_types", "use_cassette",
+    "use_cassette_arguments", "use_cassette_endings", "use_cassette_kept", "use_cassette_misses", "use_cassette_options",
+    "view", "workflow_checkpoints", "workflow_scenes",
+)  # fmt: skip
+"""The files of the suite that use one SDK, the log, cassettes, workflows and the command line."""
+
+
+def main(options: list[str]) -> int:
+    """Make one environment per SDK and run the core in it; return 1 if a run failed, 2 if uv is missing."""
+    uv = shutil.which("uv")
+    if uv is None:
+        print("make test-lowest needs uv: pip install uv", file=sys.stderr)
+        return 2
+    failed = False
+    for sdk in SDKS:
+        with tempfile.TemporaryDirectory() as folder:
+            failed |= run(uv, sdk, Path(folder) / "venv", options) != 0
+    return int(failed)
+
+
+def run(uv: str, sdk: str, venv: Path, options: list[str]) -> int:
+    """Install the floors beside one SDK and return pytest's exit code."""
+    python = venv / "bin" / "python"
+    install = [uv, "pip", "install", "--quiet", "--python", str(python)]
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
+    subprocess.run([*install, "--resolution", "lowest-direct", "-e", f"{ROOT}[view]", *PINNED], check=True)
+    subprocess.run([*install, "--upgrade-package", "anthropic", sdk], check=True)
+    subprocess.run([*install, *RUNNERS], check=True)
+    version = "import importlib.metadata as m; print(m.version('anthropic'))"
+    print(f"== anthropic {subprocess.check_output([python, '-c', version], text=True).strip()}, floors elsewhere", flush=True)
+    files = [str(ROOT / "tests" / f"test_{name}.py") for name in CORE]
+    environment = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    # Old libraries warn on new Pythons; what retold itself does is an error in `make test`.
+    quiet = ["-q", "-W", "default", "-n", "2", "--dist=worksteal"]
+    command = [str(python), "-m", "pytest", *quiet, *options, *files]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
