@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from .pytest_session import begin
-from .pytest_vcr import in_test
 
 
 @pytest.fixture
@@ -18,6 +17,7 @@ def vcr_cassette(request: pytest.FixtureRequest, vcr: Any, vcr_cassette_name: st
     """The cassette of a marked test, in use by vcrpy and retold."""
     from pytest_vcr import _update_kwargs
 
+    from .vcr_config import in_test
     from .vcr_tape import use_both
 
     config: dict[str, Any] = {}
