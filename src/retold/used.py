@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
+from .calls import Calls
 from .lead import Lead, blocked
 from .modes import RecordMode, how_to_record, in_ci
 from .recorder.capture import Capture, Place
@@ -91,8 +92,7 @@ class UsedCassette:
         self._recorder = Recorder(self.begin)
         self._log: EventLog | None = None
         self._writer: RunWriter | None = None
-        self._calls: list[tuple[str, Capture]] = []
-        self._answering: list[Capture] = []
+        self.calls = Calls()
         self._tool_uses: set[str] = set()
         self._lock = threading.Lock()
         self._open: list[Capture] = []
@@ -135,12 +135,7 @@ class UsedCassette:
     @property
     def recorded(self) -> int:
         """How many exchanges were recorded."""
-        return len(self._calls)
-
-    @property
-    def captures(self) -> list[Capture]:
-        """What was recorded, in the order it was asked for."""
-        return [capture for _, capture in self._calls]
+        return self.calls.count
 
     @property
     def only_replays(self) -> bool:
@@ -267,9 +262,7 @@ class UsedCassette:
                 writer, filtered, place=self._place(filtered, key), session=self._session, redactor=self._redactor,
                 price=self._settings.price,
             )  # fmt: skip
-            self._calls.append((key, capture))
-            self._answering.append(capture)
-            self._keep_open(capture)
+            self.calls.add(key, capture)
             if self.record_mode == "verify":
                 self._verified.append((self._matcher.take_if_any(filtered), capture))
         return capture
@@ -280,29 +273,14 @@ class UsedCassette:
 
     def _note_tool_results(self, writer: RunWriter, request: Request) -> None:
         """What a program answers its model's tools with is a message of the run; it comes with the program's next request."""
-        for capture in [capture for capture in self._answering if capture.ending is not None]:
-            self._answering.remove(capture)
+        for capture in self.calls.settle():
             self._tool_uses |= {str(block.get("id")) for block in capture.fold.content if block.get("type") == "tool_use"}
-            if self.record_mode != "verify":
-                capture.fold.content = []  # it is in the log; a proxy that records for days must not hold every answer
         for result in results_in(request.body, self._tool_uses):
             writer.append(Entry("message", encode(self._session.tool_result(result))))
 
     def _place(self, request: Request, key: str) -> Place:
-        """Which call, and which attempt of it: the SDK counts its retries in a header.
-
-        Of several identical calls at once a retry belongs to the first that has failed as often as it says.
-        """
-        retry = header(request.headers, "x-stainless-retry-count") or "0"
-        attempts: dict[int, Capture] = {}
-        for other, capture in self._calls:
-            if other == key:
-                attempts[capture.place.call] = capture
-        for call, last in attempts.items():
-            if retry == str(last.place.attempt) and last.ending in ("http_error", "no_response"):
-                return Place(call=call, attempt=last.place.attempt + 1, stamped=self._settings.stamped)
-        last_call = max((capture.place.call for _, capture in self._calls), default=0)
-        return Place(call=last_call + 1, stamped=self._settings.stamped)
+        call, attempt = self.calls.place(key, header(request.headers, "x-stainless-retry-count") or "0")
+        return Place(call=call, attempt=attempt, stamped=self._settings.stamped)
 
     def _opened(self) -> EventLog:
         if self._log is None:
@@ -376,7 +354,7 @@ class UsedCassette:
             return
         self._closed = True
         if self._writer is not None and self._log is not None:
-            for capture in self._open:
+            for capture in [*self._open, *self.calls.open]:
                 capture.end("closed")  # whoever goes on reading a stream after the block is no longer recorded
             if kept and error is None:
                 self._writer.end("completed")
@@ -384,9 +362,11 @@ class UsedCassette:
                 what = f"{type(error).__name__}: {error}"
                 self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
         try:
-            if kept and self._calls and self._settings.keep is not None and self.run is not None:
+            if kept and self.calls.count and self._settings.keep is not None and self.run is not None:
                 self._settings.keep(exchanges_of(self._opened(), self.run))
-            elif kept and self._calls and self._file is not None and self._writer is not None and self.record_mode != "verify":
+            elif (
+                kept and self.calls.count and self._file is not None and self._writer is not None and self.record_mode != "verify"
+            ):
                 self._file.save(self._opened(), self._writer.run, keep=self._settings.before_keep, drops=self._is_replaced)
                 self.written = self.path
         finally:

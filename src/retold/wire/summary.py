@@ -1,10 +1,9 @@
 """What came of a recording or a replay, in one line."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from ..calls import Tally
 from ..handlers.text import plural
-from ..recorder.capture import Capture
 from ..recorder.http_messages import phrase
 from ..replay.matcher import note_unplayed
 from ..used import UsedCassette
@@ -17,37 +16,27 @@ _ENDINGS = {
 
 def recorded_line(use: UsedCassette) -> str:
     """`recorded 3 exchanges (2 complete, 1 cut), 198 frames, 75 in + 70 out tokens, $0.0012, run 1a2b3c4d in LOG and FILE`."""
-    captures = use.captures
-    endings = Counter(capture.ending or "cut" for capture in captures)
-    parts = [
-        f"{plural(len(captures), 'exchange')} ({', '.join(f'{n} {_ENDINGS[ending]}' for ending, n in endings.items())})",
-        plural(sum(capture.frames for capture in captures), "frame"),
-        *_spent(captures),
-    ]
+    tally = use.calls.tally
+    endings = ", ".join(f"{count} {_ENDINGS[ending]}" for ending, count in tally.endings.items())
+    parts = [f"{plural(use.calls.count, 'exchange')} ({endings})", plural(tally.frames, "frame"), *_spent(tally)]
     assert use.log is not None
     assert use.run is not None
     where = f"run {use.run[:8]} in {use.log.path}"
     return f"recorded {', '.join(parts)}: {where}{'' if use.written is None else f' and {use.written}'}"
 
 
-def _spent(captures: Sequence[Capture]) -> list[str]:
-    """Tokens and cost, as far as they are known."""
-    usages = [capture.fold.usage for capture in captures if capture.fold.usage]
-    if not usages:
+def _spent(tally: Tally) -> list[str]:
+    """Return tokens and cost, as far as they are known."""
+    if not tally.used:
         return []
-    counts = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-    asked = sum(usage.get(name) or 0 for usage in usages for name in counts)
-    said = sum(usage.get("output_tokens") or 0 for usage in usages)
-    costs = [capture.cost_usd for capture in captures if capture.fold.usage]
-    known = [cost for cost in costs if cost is not None]
-    money = "cost unknown" if not known else f"{'' if len(known) == len(costs) else 'more than '}${sum(known):.4f}"
-    return [f"{asked:,} in + {said:,} out tokens", money]
+    is_whole = tally.priced == tally.used
+    money = f"{'' if is_whole else 'more than '}${tally.cost_usd:.4f}" if tally.priced else "cost unknown"
+    return [f"{tally.input_tokens:,} in + {tally.output_tokens:,} out tokens", money]
 
 
 def trouble_lines(use: UsedCassette) -> list[str]:
-    """Why exchanges stayed without a response: each reason once."""
-    failures = [capture.failure for capture in use.captures if capture.ending == "no_response" and capture.failure is not None]
-    return [f"no response: {reason}" for reason in dict.fromkeys(f"{f.type}: {f.message}" for f in failures)]
+    """Return why exchanges stayed without a response: each reason once."""
+    return [f"no response: {reason}" for reason in use.calls.tally.reasons]
 
 
 def replayed_line(use: UsedCassette) -> str:

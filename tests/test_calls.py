@@ -1,0 +1,66 @@
+"""Calls of a recording that runs for days: numbered, told from retries, and let go of."""
+
+import gc
+import weakref
+
+from retold.calls import MAX_FAILED, Calls
+from retold.recorder.capture import Capture, Place
+from retold.recorder.exchange import Request
+from retold.recorder.log import EventLog
+
+REQUEST = Request("POST", "https://api.anthropic.com/v1/messages", (), b"{}")
+
+
+def begin(calls: Calls, log: EventLog, key: str, retry: str = "0") -> Capture:
+    calls.settle()
+    call, attempt = calls.place(key, retry)
+    capture = Capture(log.start(name="one", mode="live"), REQUEST, place=Place(call=call, attempt=attempt))
+    calls.add(key, capture)
+    return capture
+
+
+def fail(capture: Capture) -> None:
+    capture.response(529, "", ())
+    capture.end("complete")
+
+
+def test_a_retry_belongs_to_the_first_call_that_failed_as_often() -> None:
+    """Two identical calls fail; each retry is the next attempt of one of them, and a success ends the counting."""
+    with EventLog("log.db") as log:
+        calls = Calls()
+        one, two = begin(calls, log, "a"), begin(calls, log, "a")
+        fail(one)
+        fail(two)
+        again = [begin(calls, log, "a", "1"), begin(calls, log, "a", "1")]
+        assert [(c.place.call, c.place.attempt) for c in (one, two, *again)] == [(1, 1), (2, 1), (1, 2), (2, 2)]
+        again[0].end("complete")
+        assert begin(calls, log, "a", "2").place.call == 3
+
+
+def test_an_exchange_that_is_over_is_let_go_of() -> None:
+    """Nothing but numbers stays of it, so a proxy's memory does not grow with its calls."""
+    with EventLog("log.db") as log:
+        calls = Calls()
+        ended = []
+        for number in range(3):
+            capture = begin(calls, log, str(number))
+            capture.response(200, "OK", ())
+            capture.end("complete")
+            ended.append(weakref.ref(capture))
+            del capture
+        assert calls.tally.endings == {"complete": 3}
+        gc.collect()
+        assert [each() for each in ended] == [None, None, None]
+        assert (calls.count, calls.open) == (3, [])
+
+
+def test_failures_that_are_never_repeated_are_bounded() -> None:
+    """An SDK that gives up leaves its last attempt behind."""
+    with EventLog("log.db") as log:
+        calls = Calls()
+        capture = begin(calls, log, "a")
+        for number in range(MAX_FAILED + 5):
+            calls._failed[str(number)] = {number: 1}
+        fail(capture)
+        calls.settle()
+        assert len(calls._failed) == MAX_FAILED + 5
