@@ -63,4 +63,4 @@ def test_failures_that_are_never_repeated_are_bounded() -> None:
             calls._failed[str(number)] = {number: 1}
         fail(capture)
         calls.settle()
-        assert len(calls._failed) == MAX_FAILED + 5
+        assert len(calls._failed) == MAX_FAILED

@@ -113,7 +113,7 @@ def test_frames_are_stamped_when_they_arrive_not_when_they_are_read() -> None:
     with MessagesServer([Reply([text("one two three")])]) as server, wire(server.url) as running, connected(running.url) as sock:
         sock.sendall(request_bytes(stream=True))
         assert server.wait_idle()
-        wait_until(lambda: bool(running.use.captures) and running.use.captures[0].ending is not None)
+        wait_until(lambda: running.use.calls.count > 0 and all(each.ending is not None for each in running.use.calls.open))
         assert only(running).ending == "complete"
         assert only(running).stamped == "arrival"
         assert b"message_stop" in sock.recv(1 << 20, socket.MSG_WAITALL | socket.MSG_DONTWAIT)

@@ -362,18 +362,20 @@ class UsedCassette:
                 what = f"{type(error).__name__}: {error}"
                 self._writer.end("failed" if isinstance(error, Exception) else "cancelled", error=self._redactor.text(what))
         try:
-            if kept and self.calls.count and self._settings.keep is not None and self.run is not None:
-                self._settings.keep(exchanges_of(self._opened(), self.run))
-            elif (
-                kept and self.calls.count and self._file is not None and self._writer is not None and self.record_mode != "verify"
-            ):
-                self._file.save(self._opened(), self._writer.run, keep=self._settings.before_keep, drops=self._is_replaced)
-                self.written = self.path
+            if kept and self.calls.count and self.run is not None and self.record_mode != "verify":
+                self._save(self.run)
         finally:
             if self._log is not None and self._log is not self._log_named:
                 self._log.close()
         if self.record_mode == "verify":
             self._report_drift()
+
+    def _save(self, run: str) -> None:
+        if self._settings.keep is not None:
+            self._settings.keep(exchanges_of(self._opened(), run))
+        elif self._file is not None:
+            self._file.save(self._opened(), run, keep=self._settings.before_keep, drops=self._is_replaced)
+            self.written = self.path
 
     def _is_replaced(self, old: Exchange, new: Sequence[Exchange]) -> bool:
         """Whether an exchange that the file held before gives way to the new ones."""
