@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from . import ledger
+from .errors import LogError
 from .events import Entry, Event, encode
 from .listing import COUNTED, count
 from .liveness import Liveness
@@ -49,9 +50,12 @@ def end_left_runs(connection: sqlite3.Connection, log: Log, alive: Liveness, tra
         # Read again under the write lock: another process may be doing the same.
         for (run,) in connection.execute(query).fetchall():
             status, error = alive.status(run)
-            last = last_row(connection, run)
-            if status == "running" or last is None:  # None: a line that another program wrote, there is no such run
-                continue
+            try:
+                last = last_row(connection, run)
+            except LogError:
+                continue  # a row that was changed: `verify` names it, and no other run waits for it
+            if status == "running" or last is None or last.kind == "run.ended":
+                continue  # a line that another program wrote or changed: there is no such run, or it has its end
             writer = RunWriter(log, run, "")
             writer.moved_past([last])
             counts = count(connection, run)

@@ -99,5 +99,9 @@ class LogFolderWarning(UserWarning):
     """A log stands in a folder that everybody may write to: anybody can put another one in its place."""
 
 
+class LeftOutWarning(UserWarning):
+    """A part of a log or of a file cannot be read and is left out; the rest is used."""
+
+
 class RecordingLostWarning(UserWarning):
     """A run goes on that is not recorded any further, because its log cannot be written (`on_failure="go_on"`)."""

@@ -19,6 +19,8 @@ from hashlib import sha256
 from typing import Any, Literal, NamedTuple
 
 from . import strict_json
+from .errors import LogError
+from .event_shapes import fault_in_payload
 
 SCHEMA = 1
 """Version of the event format that this module writes."""
@@ -86,8 +88,17 @@ class Event(NamedTuple):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The payload as JSON; for `frame` and `chunk` read `payload` itself."""
-        value: dict[str, Any] = json.loads(self.payload)
+        """The payload as JSON; for `frame` and `chunk` read `payload` itself.
+
+        Raises LogError if it is not what its kind promises (event_shapes.py): the log was changed.
+        """
+        try:
+            value: dict[str, Any] = json.loads(self.payload)
+            fault = fault_in_payload(self.kind, value)
+        except (ValueError, RecursionError):
+            fault = "is not JSON"
+        if fault is not None:
+            raise LogError(f"run {self.run}, event {self.seq}: this {self.kind} {fault}; see `retold verify`.")
         return value
 
     def __repr__(self) -> str:

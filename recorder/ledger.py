@@ -95,6 +95,8 @@ def head(connection: sqlite3.Connection) -> Head:
         if not all(entry.is_whole for entry in found):
             raise LogError("the ledger of the log is not as it was written; `retold verify` names the entry.")
         return head_of(connection, found)
+    except sqlite3.Error as error:
+        raise LogError(f"the ledger of the log cannot be read: {error}; see `retold verify`.") from error
     finally:
         connection.execute("COMMIT")
 

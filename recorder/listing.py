@@ -1,12 +1,14 @@
 """The runs of a log as a listing shows them, and how a person names one of them."""
 
 import sqlite3
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
-from .errors import InputError, LogError
+from .errors import InputError, LeftOutWarning, LogError
 from .mistaken import not_a_run
 
 COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
@@ -42,6 +44,25 @@ def count(connection: sqlite3.Connection, run: str) -> dict[str, int]:
     return {key: kinds[kind] for key, kind in COUNTED.items()}
 
 
+_TYPES: tuple[tuple[type, ...], ...] = (
+    *[(str,)] * 4, (int,), (int, NoneType), (int,), (int,), (int,), (str, NoneType)
+)  # fmt: skip
+"""The types of `COLUMNS`."""
+
+
+def _readable(row: tuple[Any, ...]) -> RunInfo:
+    """A line of the listing. A value of a type that is never written is shown as best can be, with a warning."""
+    odd = [name for name, value, types in zip(COLUMNS.split(", "), row, _TYPES, strict=True) if type(value) not in types]
+    if odd:
+        message = f"run {row[0]}: its line in the listing has an unreadable {', '.join(odd)}; `retold recover` writes it again"
+        warnings.warn(message[:300], LeftOutWarning, stacklevel=2)
+        row = tuple(
+            value if type(value) in types else None if NoneType in types else str(value) if str in types else 0
+            for value, types in zip(row, _TYPES, strict=True)
+        )
+    return RunInfo(*row)
+
+
 class Listing:
     """The `runs` table read through one connection; `status` gives status and error of a run without a last event."""
 
@@ -49,6 +70,7 @@ class Listing:
         self, connection: sqlite3.Connection, path: object, status: Callable[[str], tuple[str, str | None]]
     ) -> None:  # fmt: skip
         self._connection = connection
+        connection.text_factory = lambda data: data.decode("utf-8", "backslashreplace")
         self._path = path
         self._status = status
 
@@ -59,7 +81,7 @@ class Listing:
         query = f"SELECT {COLUMNS} FROM runs WHERE {where} ORDER BY id DESC LIMIT ? OFFSET ?"
         try:
             rows = self._connection.execute(query, (*values, -1 if limit is None else limit, skip)).fetchall()
-            return [self._listed(RunInfo(*row)) for row in rows]
+            return [self._listed(_readable(row)) for row in rows]
         except sqlite3.Error as error:
             raise LogError(f"cannot read the log {self._path}: {error}. `retold recover` saves what can be read.") from error
 

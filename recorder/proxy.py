@@ -7,7 +7,9 @@ keep-alive, idle timeouts, cuts and resets reach the client as they would have w
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable
+from typing import NamedTuple
 
 import h11
 
@@ -146,34 +148,32 @@ class _Observer:
 
     def __init__(self, asked: Asked, capture: "Capture | Unrecorded") -> None:
         self._capture = capture
+        self._asked = asked
+        self._head = bytearray()
+        self._lenient: Head | None = None
+        self.is_over = False
+        self.goes_on = False
+        self._begin()
+
+    def _begin(self) -> None:
+        asked = self._asked
         self._reading = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         # h11 has to know what was asked: that decides whether an answer has a body and whether the connection goes on.
         closes = [("Connection", "close")] if not asked.keeps_alive else []
         self._reading.send(h11.Request(method=asked.method, target="/", headers=[("Host", "upstream"), *closes]))
         self._reading.send(h11.EndOfMessage())
-        self.is_over = False
-        self.goes_on = False
 
     def feed(self, data: bytes) -> None:
         """Bytes of the answer came, or its connection ended (empty). What they complete is recorded when this returns."""
         if self._capture.ending is not None:  # no HTTP since a while: the client reads on, and so does the recording not
             self.is_over = not data
             return
-        body, failure = [], None
-        try:
-            self._reading.receive_data(data)
-            while not isinstance(event := self._reading.next_event(), type(h11.NEED_DATA) | type(h11.PAUSED)):
-                if isinstance(event, h11.Response):
-                    headers = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers.raw_items())
-                    self._capture.response(event.status_code, event.reason.decode("latin-1"), headers)
-                elif isinstance(event, h11.Data):
-                    body.append(bytes(event.data))
-                elif isinstance(event, h11.EndOfMessage):
-                    self.is_over = True
-                elif isinstance(event, h11.ConnectionClosed):
-                    break
-        except h11.RemoteProtocolError as error:
-            failure = error
+        body, failure = self._parsed(data)
+        if failure is not None and self._capture.status is None and (head := lenient_head(bytes(self._head))) is not None:
+            # The client may take what h11 refuses: the answer is recorded all the same.
+            self._lenient = head
+            self._begin()
+            body, failure = self._parsed(head.framing + head.rest)
         if body:
             self._capture.data(*body)
         if self.is_over:
@@ -186,3 +186,78 @@ class _Observer:
             else:
                 self._capture.end(ending, failure)
             self.is_over = not data
+
+    def _parsed(self, data: bytes) -> tuple[list[bytes], h11.RemoteProtocolError | None]:
+        """The pieces of the body that these bytes complete, and the reason why they are no HTTP."""
+        body: list[bytes] = []
+        if self._capture.status is None and self._lenient is None:
+            self._head += data
+        try:
+            self._reading.receive_data(data)
+            while not isinstance(event := self._reading.next_event(), type(h11.NEED_DATA) | type(h11.PAUSED)):
+                if isinstance(event, h11.Response):
+                    self._respond(event)
+                elif isinstance(event, h11.Data):
+                    body.append(bytes(event.data))
+                elif isinstance(event, h11.EndOfMessage):
+                    self.is_over = True
+                elif isinstance(event, h11.ConnectionClosed):
+                    break
+        except h11.RemoteProtocolError as error:
+            return body, error
+        return body, None
+
+    def _respond(self, event: h11.Response) -> None:
+        if self._lenient is not None:
+            self._capture.response(self._lenient.status, self._lenient.reason, self._lenient.headers)
+            return
+        headers = tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in event.headers.raw_items())
+        self._capture.response(event.status_code, event.reason.decode("latin-1"), headers)
+
+
+class Head(NamedTuple):
+    """The head of an answer read leniently; `framing` is a head for h11 that frames the body in the same way."""
+
+    status: int
+    reason: str
+    headers: Headers
+    framing: bytes
+    rest: bytes
+
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\r\n]*))?")
+_HEAD_END = re.compile(rb"\r?\n\r?\n")
+
+
+def lenient_head(data: bytes) -> Head | None:
+    """The final head at the beginning of an answer, whatever its fields hold; None if it has no status line or no end."""
+    while (end := _HEAD_END.search(data)) is not None:
+        first, *lines = re.split(rb"\r?\n", data[: end.start()])
+        rest = data[end.end() :]
+        status_line = _STATUS_LINE.fullmatch(first)
+        if status_line is None:
+            return None
+        if status_line[2].startswith(b"1"):
+            data = rest
+            continue
+        pairs = [
+            (name.strip().decode("latin-1"), value.strip().decode("latin-1"))
+            for name, _, value in (line.partition(b":") for line in lines)
+        ]
+        headers = tuple((name, value) for name, value in pairs if name)
+        framing = [b"HTTP/1.%b %b " % (status_line[1], status_line[2]), *_framing(headers)]
+        reason = (status_line[3] or b"").decode("latin-1")
+        return Head(int(status_line[2]), reason, headers, b"\r\n".join(framing) + b"\r\n\r\n", rest)
+    return None
+
+
+def _framing(headers: Headers) -> list[bytes]:
+    """The header lines that frame a body, as h11 takes them: chunks go before a length (RFC 9112, 6.3)."""
+    values: dict[str, list[str]] = {}
+    for name, value in headers:
+        values.setdefault(name.lower(), []).append(value)
+    closes = [b"Connection: close"] if any("close" in value.lower() for value in values.get("connection", ())) else []
+    if any(value.lower().endswith("chunked") for value in values.get("transfer-encoding", ())):
+        return [b"Transfer-Encoding: chunked", *closes]
+    length = next((value for value in values.get("content-length", ()) if value.isdecimal() and value.isascii()), None)
+    return [*([] if length is None else [f"Content-Length: {length}".encode()]), *closes]

@@ -1,11 +1,24 @@
 """An event as a row of the table `events`, and back."""
 
+import sqlite3
+from collections.abc import Iterator, Sequence
+from types import NoneType
 from typing import Any
 
+from .errors import LogError
+from .event_shapes import fault_in_row
 from .events import Event
 
 COLUMNS = ", ".join(Event._fields)
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(Event._fields))})"
+
+
+_TYPES = {
+    (str, int, int, int, str, str, str, exchange, payload, bytes, bytes, int)
+    for exchange in (int, NoneType)
+    for payload in (str, bytes)
+}
+"""The types of the columns, in the order of `COLUMNS`."""
 
 
 def to_row(event: Event) -> tuple[Any, ...]:
@@ -24,7 +37,20 @@ def to_column(payload: bytes) -> bytes | str:
 
 
 def to_event(row: tuple[Any, ...]) -> Event:
-    """The inverse of `to_row`."""
+    """The inverse of `to_row`. Raises LogError if a value has a type that is never written: the log was changed."""
+    if tuple(map(type, row)) not in _TYPES:
+        column = fault_in_row(row)
+        where = f"run {row[0]}, event {row[1]}"
+        raise LogError(f"{where[:80]!r}: its {column} is not of a type that retold writes; see `retold verify`.")
     run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema = row
     payload = payload.encode() if isinstance(payload, str) else payload
     return Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema)
+
+
+def events_in(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> Iterator[Event]:
+    """Yield the events for which `where` holds. Raises LogError if they cannot be read."""
+    try:
+        for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where}", values):
+            yield to_event(row)
+    except sqlite3.Error as error:
+        raise LogError(f"cannot read the log: {error}; see `retold verify`.") from error

@@ -18,7 +18,7 @@ from .exchange import Exchange, Failure, Request, Response, TimedPiece, from_tex
 from .log import EventLog
 from .messages import Session
 from .redact import Redactor
-from .rows import COLUMNS, to_event
+from .rows import events_in
 from .writer import RunWriter
 
 INTERRUPTED = Failure("Interrupted", "the recording process died")
@@ -61,15 +61,14 @@ def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
     outline = _Outline()
     kinds = "kind <> 'frame' AND kind IN ('exchange.started', 'message', 'exchange.ended', 'run.ended')"
     with closing(log.reader()) as connection:
-        for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE run = ? AND {kinds} ORDER BY seq", (run,)):
-            outline.note(to_event(row))
+        for event in events_in(connection, f"run = ? AND {kinds} ORDER BY seq", (run,)):
+            outline.note(event)
     died = not outline.is_ended
-    query = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
+    query = "run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
     with closing(log.reader()) as connection:
         for seq, end in outline.exchanges.items():
             part: _Open | None = None
-            for row in connection.execute(query, (run, seq, end, seq)):
-                event = to_event(row)
+            for event in events_in(connection, query, (run, seq, end, seq)):
                 if event.kind == "exchange.started":
                     part = _Open(event)
                 elif part is not None:

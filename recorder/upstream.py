@@ -12,6 +12,7 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -61,9 +62,7 @@ class Upstream:
         context = _context() if self.is_tls else None
         proxy = _proxy_for(self.host, self.port) if self.is_tls else None
         if proxy is None:
-            return await asyncio.open_connection(
-                self.host, self.port, ssl=context, server_hostname=self.host if self.is_tls else None, limit=READ_BYTES
-            )
+            return await _open(self.host, self.port, ssl=context, server_hostname=self.host if self.is_tls else None)
         reader, writer = await self._tunnel(proxy)
         assert context is not None
         await writer.start_tls(context, server_hostname=self.host)
@@ -75,9 +74,7 @@ class Upstream:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConnectionError(f"the proxy of the environment, of scheme {parts.scheme!r}, is not one of HTTP")
         context = _context() if parts.scheme == "https" else None
-        reader, writer = await asyncio.open_connection(
-            parts.hostname, parts.port or (443 if context else 80), ssl=context, limit=READ_BYTES
-        )
+        reader, writer = await _open(parts.hostname, parts.port or (443 if context else 80), ssl=context)
         asks = [f"CONNECT {self.host}:{self.port} HTTP/1.1", f"Host: {self.host}:{self.port}"]
         if parts.username:
             user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
@@ -116,3 +113,33 @@ def _context_of(_file: str, _folder: str, *bundles: str) -> ssl.SSLContext:
             context.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+class _Reader(asyncio.StreamReader):
+    """Gives the bytes that arrived before the error that broke the connection.
+
+    An API may answer while the request is still being sent, and close: its answer arrived, and then writing fails.
+    """
+
+    _broken: Exception | None = None
+
+    def set_exception(self, exc: Exception) -> None:
+        """Keep the error until everything that came before it is read."""
+        self._broken = exc
+        self.feed_eof()
+
+    async def read(self, n: int = -1) -> bytes:
+        """Read on. Raises the error that broke the connection, behind the last bytes."""
+        data = await super().read(n)
+        if not data and self._broken is not None:
+            raise self._broken
+        return data
+
+
+async def _open(host: str, port: int, **options: Any) -> Streams:
+    """As asyncio.open_connection, with the patient reader."""
+    loop = asyncio.get_running_loop()
+    reader = _Reader(limit=READ_BYTES, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, **options)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)

@@ -74,7 +74,8 @@ def test_what_others_put_into_the_file_breaks_nothing(log: EventLog) -> None:
     for command in (["ls"], ["ls", "--error"], ["stats"], ["show", "mine"], ["search", "yes"]):
         done = in_this_process(*command, "--db", DB)
         assert (command, done.returncode in (0, 1), "Traceback" in done.stderr) == (command, True, False)
-    assert [(f.run, f.what) for f in verify(log).findings] == [("other", "unknown run")]
+    found = [(finding.run, finding.what) for finding in verify(log).findings]
+    assert found == [("", "schema")] * 4 + [("other", "unknown run"), ("theirs", "listing")]
     assert rows("SELECT count(*) FROM notes, noted") == [(0,)]
 
 

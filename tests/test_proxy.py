@@ -286,3 +286,52 @@ def test_new_episodes_sends_on_and_records_what_is_missing(tmp_path: Path) -> No
             assert asked(running, "a") == ["3"]
     with wire(mode="none", path=path) as running:
         assert asked(running, "c", "b", "a") == ["2", "1", "3"]
+
+
+LENIENT = {
+    "a field without a name": (b"HTTP/1.1 200 OK\r\n: odd\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+    "a space before the colon": (b"HTTP/1.1 200 OK\r\nX-Odd : 1\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+    "a control character": (b"HTTP/1.1 200 OK\r\nX-Odd: a\x01b\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", b"ok"),
+    "a coding beside chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"ok"),
+    "hints before it": (b"HTTP/1.1 103 Hints\r\nX : 1\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"ok"),
+}
+
+
+@pytest.mark.parametrize(("answer", "body"), LENIENT.values(), ids=LENIENT)
+def test_an_answer_that_a_client_may_read_is_recorded(answer: bytes, body: bytes) -> None:
+    """The parser of the recording is strict; where it refuses a head, the log holds status and body all the same."""
+    with RawUpstream(answer) as upstream, wire(upstream.url) as running:
+        assert raw(running.url, request_bytes()) == answer
+    exchange = only(running)
+    assert exchange.ending == "complete"
+    assert exchange.response is not None
+    assert (exchange.response.status, b"".join(piece.data for piece in exchange.response.pieces)) == (200, body)
+
+
+def test_an_answer_that_comes_before_the_request_is_sent_is_recorded() -> None:
+    """The API refuses a large request by its head and closes: the client gets the refusal, and so does the log."""
+    refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
+    with RawUpstream(refused) as upstream, wire(upstream.url) as running:
+        assert raw(running.url, request_bytes("x" * 3_000_000)) == refused
+    exchange = only(running)
+    assert exchange.ending == "http_error"
+    assert exchange.response is not None
+    assert exchange.response.status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"),
+        ("POST", b"HTTP/1.1 204 No Content\r\n\r\n"),
+        ("POST", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n"),
+        ("POST", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"),
+    ],
+)
+def test_an_answer_without_a_body_is_complete(method: str, answer: bytes) -> None:
+    """HEAD, 204 and 304 have none, whatever their length says; 100 comes before an answer."""
+    with RawUpstream(answer) as upstream, wire(upstream.url) as running, connected(running.url) as sock:
+        sock.sendall(request_bytes().replace(b"POST", method.encode(), 1))
+        assert sock.recv(999) == answer
+    assert only(running).ending == "complete"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .recorder.errors import CassetteMissing as CassetteMissing
     from .recorder.errors import HandlerError as HandlerError
     from .recorder.errors import InputError as InputError
+    from .recorder.errors import LeftOutWarning as LeftOutWarning
     from .recorder.errors import LogError as LogError
     from .recorder.errors import LogFolderWarning as LogFolderWarning
     from .recorder.errors import LogVersionError as LogVersionError
@@ -58,6 +59,7 @@ _HOMES = {
         "HandlerError",
         "InputError",
         "LogError",
+        "LeftOutWarning",
         "LogFolderWarning",
         "LogVersionError",
         "MissError",

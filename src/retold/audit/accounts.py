@@ -28,6 +28,9 @@ FAILED = ("http_error", "error_event", "cut", "no_response")
 
 _WIDTH = math.log(1.02)
 
+MOST = 10**15
+"""Larger counts and costs are no facts: an import may hold any number, and sums have 64 bits."""
+
 Key = tuple[str, str, str]
 """(dimension, key, day)"""
 
@@ -209,14 +212,14 @@ class RunAccount:
         free: bool = False,
     ) -> list[Account]:  # fmt: skip
         lines = self._lines({"model": model, "workflow": self.name, "step": step}, wall_ns)
-        known = float(cost) if isinstance(cost, int | float) else None
+        known = float(cost) if isinstance(cost, int | float) and 0 <= cost < MOST else None
         if known is not None:
             self.cost_usd = (self.cost_usd or 0.0) + known
         for line in lines:
             line.sums["exchanges"] += exchanges
             for name in TOKENS:
                 count = usage.get(name)
-                line.sums[name] += count if isinstance(count, int) else 0
+                line.sums[name] += count if isinstance(count, int) and 0 <= count <= MOST else 0
             if known is not None:
                 line.sums["priced"] += 1
                 line.sums["cost_usd"] += known  # type: ignore[assignment] # sums of tokens are whole, this one is not

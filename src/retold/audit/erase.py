@@ -5,6 +5,7 @@ import getpass
 import re
 import shutil
 import socket
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..recorder import erasure
-from ..recorder.errors import InputError, RetoldError
+from ..recorder.errors import InputError, LeftOutWarning, LogError, RetoldError
 from ..recorder.events import Event
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
@@ -21,7 +22,7 @@ from ..recorder.redact_frames import redact_body
 from ..recorder.sse import Piece
 from ..recorder.writer import RunWriter
 from . import index
-from .carriers import Matches, carriers_of, contains
+from .carriers import Carrier, Matches, carriers_of, contains
 from .leftovers import any_of, check_files, plain
 
 WHOLE_CHARS = 16
@@ -128,10 +129,18 @@ def _said(event: Event) -> Iterator[str]:
         yield from found.text.split("\n") if "\n" in found.text else ()
 
 
+def _readable(log: EventLog, run: str) -> Iterator[Carrier]:
+    """The carriers of a run up to one that cannot be read, which is named: it does not keep others from being erased."""
+    try:
+        yield from carriers_of(log, run)
+    except LogError as error:
+        warnings.warn(f"{error} The rest of this run is left out.", LeftOutWarning, stacklevel=2)
+
+
 def _plan_texts(log: EventLog, wanted: dict[str, Matches], progress: Progress, *, raw: bool = True) -> Plan:
     plan, done = Plan(), 0
     for run, matches in wanted.items():
-        for carrier in carriers_of(log, run):
+        for carrier in _readable(log, run):
             if carrier.kind in (erasure.ERASED, erasure.REDACTED, erasure.PRUNED):
                 continue  # numbers and digests: what verify goes by
             done += len(carrier.seqs)
@@ -140,8 +149,9 @@ def _plan_texts(log: EventLog, wanted: dict[str, Matches], progress: Progress, *
             if any(map(matches, carrier.texts)) or (raw and matches(carrier.raw)):
                 plan.add(run, carrier.kind, carrier.seqs)
     with closing(log.reader()) as connection:
+        connection.text_factory = lambda data: data.decode("utf-8", "replace")
         for (name,) in connection.execute("SELECT step FROM events GROUP BY step UNION SELECT task FROM events GROUP BY task"):
-            plan.in_headers += any(matches(name) for matches in wanted.values())
+            plan.in_headers += any(matches(str(name)) for matches in wanted.values())
     return plan
 
 
@@ -247,7 +257,7 @@ def _redacted(
 
 def plan_prune(log: EventLog, before_ns: int, *, keep: int = 0) -> list[RunInfo]:
     """The runs that began before and have ended, oldest first; the newest `keep` stay whatever their age."""
-    old = [info for info in _recorded(log)[keep:] if info.started_ns < before_ns and info.status != "running"]
+    old = [info for info in _recorded(log)[keep:] if 0 < info.started_ns < before_ns and info.status != "running"]
     return old[::-1]
 
 

@@ -11,6 +11,7 @@ FTS5 gives without ranking, and a time range is a range of rowids.
 import json
 import os
 import sqlite3
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -19,7 +20,8 @@ from typing import Any
 
 from ..recorder import store, strict_json
 from ..recorder.erasure import ERASED, PRUNED, REDACTED
-from ..recorder.errors import LogError
+from ..recorder.errors import LeftOutWarning, LogError
+from ..recorder.event_shapes import fault_in_payload, fault_in_row
 from ..recorder.log import EventLog
 from .accounts import SUMS, Account, Key, RunAccount, zone
 from .texts import Text, storable, text_of_message, text_of_request
@@ -259,7 +261,8 @@ class _Run:
         self.last_id = 0
         line = connection.execute("SELECT name, mode, started_ns FROM log.runs WHERE id = ? AND run = ?", (id_, run)).fetchone()
         self.gone = line is None
-        name, self.mode, started_ns = line or ("", "", 0)
+        name, self.mode, started_ns = ("", "", 0) if line is None else (str(line[0]), str(line[1]), line[2])
+        started_ns = started_ns if isinstance(started_ns, int) else 0
         self.account = RunAccount(name, started_ns, self._first_ns, self._counted)
         self.texts: list[tuple[int, Text, str, int]] = []
 
@@ -285,13 +288,31 @@ class _Run:
         )
         rows = self.connection.execute(query, (self.run, self.seq, 2**62 if upto is None else upto, most)).fetchall()
         for row in rows:
-            self._event(*row)
+            self._note(row)
         return len(rows)
 
-    def _event(self, seq: int, t_ns: int, wall_ns: int, kind: str, step: str, exchange: int | None, payload: str | bytes) -> None:
+    def _note(self, row: tuple[Any, ...]) -> None:
+        """Take an event. One that readers cannot rely on is named and left out, and the rest of the log is indexed."""
+        seq, t_ns, wall_ns, kind, step, exchange, payload = row
+        fault = fault_in_row((self.run, seq, t_ns, wall_ns, kind, step, "", exchange, payload, b"", b"", 0))
+        data: Any = None
+        if fault is None:
+            try:
+                data = json.loads(payload)
+                fault = fault_in_payload(kind, data)
+            except (ValueError, RecursionError):
+                fault = "is not JSON"
+        if fault is None:
+            return self._event(seq, t_ns, wall_ns, kind, step, exchange, data)
+        self.seq = seq if isinstance(seq, int) else 2**62
+        self.ended = self.ended or kind == "run.ended"
+        message = f"run {self.run}, event {seq}: not indexed ({fault}); see `retold verify`"
+        warnings.warn(message[:300], LeftOutWarning, stacklevel=2)
+        return None
+
+    def _event(self, seq: int, t_ns: int, wall_ns: int, kind: str, step: str, exchange: int | None, data: dict[str, Any]) -> None:
         self.seq = seq
         text = None
-        data = _json(payload)
         if kind == "message":
             text = text_of_message(data, self.tools)
             self.account.message(data, step, exchange, t_ns, wall_ns)
@@ -321,7 +342,7 @@ class _Run:
             "AND (kind = 'chunk' OR kind = 'frame' AND instr(payload, 'content_block_delta')) ORDER BY seq LIMIT 1"
         )
         row = self.connection.execute(query, (self.run, exchange, ended, exchange)).fetchone()
-        return None if row is None else int(row[0])
+        return row[0] if row is not None and isinstance(row[0], int) else None
 
     def save(self) -> None:
         """Write what was read since the last time."""
@@ -375,11 +396,3 @@ def to_json(buckets: Counter[int]) -> str:
 def from_json(stored: str) -> Counter[int]:
     """The inverse of `to_json`."""
     return Counter({int(number): count for number, count in json.loads(stored).items()})
-
-
-def _json(payload: str | bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from ..recorder import erasure, strict_json
 from ..recorder.errors import InputError
+from ..recorder.event_shapes import KNOWN, fault_in_payload, fault_in_row
 from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
 from ..recorder.exchange import from_text, to_text
 from ..recorder.files import open_regular
@@ -66,8 +67,14 @@ def read(path: Path) -> Iterator[Event]:
                 data = json.loads(line)
                 values = {key: data[key] for key in KEYS}
                 values |= {key: bytes.fromhex(data[key]) for key in ("digest", "hash")}
-                yield Event(**values | {"payload": from_text(data["payload"])})
-            except (ValueError, KeyError, TypeError) as error:
+                event = Event(**values | {"payload": from_text(data["payload"])})
+                if (column := fault_in_row(event)) is not None:
+                    where = f"event {event.seq} of run {event.run}: its {column} is not of a type that retold writes"
+                    raise ValueError(where)
+                if event.kind in KNOWN and (fault := fault_in_payload(event.kind, json.loads(event.payload))) is not None:
+                    raise ValueError(f"its payload {fault}")
+                yield event
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"{path}:{number}: not an event of retold: {error}.") from error
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..recorder.errors import InputError
+from ..recorder.event_shapes import fault_in_payload
 from ..recorder.events import Entry, encode
 from ..recorder.exchange import wall_ns_of
 from ..recorder.files import open_regular
@@ -58,6 +59,8 @@ def read(path: Path, on_cut: Callable[[int], None] = lambda _: None) -> Iterator
                     continue
                 if not isinstance(line, dict) or not isinstance(line.get("type"), str):
                     raise InputError(f"{path}:{number}: not a line of stream-json or of a session: it has no `type`.")
+                if line["type"] in MESSAGES and (fault := fault_in_payload("message", line)) is not None:
+                    raise InputError(f"{path}:{number}: this line {fault}.")
                 yield line
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from error

@@ -1,0 +1,133 @@
+"""Single cells of a log changed, any table, column and type: `verify` finds each, and no command ends in a traceback."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from retold.audit.verify import verify
+from retold.recorder.log import EventLog
+from tests.e2e import in_this_process
+from tests.mutations import Mutation, each_mutation, mutate, write_varied
+from tests.tamper import copied
+
+COMMANDS = [
+    ["ls", "--cost"], ["search", "needle"], ["stats", "--by", "model"], ["show", "last"], ["show", "last", "--raw"],
+    ["show", "said", "--json"], ["export", "last"], ["export", "said", "--format", "markdown"], ["diff", "first", "last"],
+    ["export", "--all", "--format", "jsonl", "--force", "-o", "all.jsonl"], ["play", "last"], ["verify"], ["verify", "--head"],
+    ["erase", "--text", "needle", "--why", "a test", "--dry-run"], ["prune", "--older-than", "0s", "--dry-run"],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("varied") / "log.db"
+    write_varied(path)
+    return path
+
+
+def _mutated(varied: Path, folder: Path, mutation: Mutation) -> Path | None:
+    for old in folder.glob("log.db*"):
+        old.unlink()
+    path = copied(varied, folder / "log.db")
+    return path if mutate(path, mutation) else None
+
+
+def _check_verify(varied: Path, folder: Path, count: int) -> None:
+    missed = []
+    for mutation in each_mutation(varied)[:count]:
+        path = _mutated(varied, folder, mutation)
+        if path is not None and verify(EventLog(path)).ok:
+            missed.append(str(mutation))
+    assert missed == []
+
+
+def _check_commands(varied: Path, folder: Path, count: int) -> None:
+    for number, mutation in enumerate(each_mutation(varied)[:count]):
+        path = _mutated(varied, folder, mutation)
+        if path is not None:
+            command = COMMANDS[number % len(COMMANDS)]
+            done = in_this_process(*command, "--db", path)
+            assert "Traceback" not in done.stderr, (str(mutation), command)
+            assert done.returncode in (0, 1, 2), (str(mutation), command)
+
+
+def test_the_log_that_is_mutated_is_in_order(varied: Path) -> None:
+    """No finding in a log with an erased run, an import and an audit run."""
+    assert verify(EventLog(varied)).findings == []
+
+
+def test_a_changed_cell_is_a_finding(varied: Path, tmp_path: Path) -> None:
+    """A sample of all tables, columns and types."""
+    _check_verify(varied, tmp_path, 60)
+
+
+@pytest.mark.filterwarnings("ignore::retold.LeftOutWarning")
+def test_no_command_ends_in_a_traceback_over_a_changed_cell(varied: Path, tmp_path: Path) -> None:
+    """A sample, each with one of the commands that read a log."""
+    _check_commands(varied, tmp_path, 60)
+
+
+@pytest.mark.stress
+@pytest.mark.filterwarnings("ignore::retold.LeftOutWarning")
+def test_every_changed_cell_is_a_finding_and_no_traceback(varied: Path, tmp_path: Path) -> None:
+    """All of them."""
+    _check_verify(varied, tmp_path, 20_000)
+    _check_commands(varied, tmp_path, 20_000)
+
+
+SCHEMA = {
+    "an index with a condition": [
+        "DROP INDEX events_but_frames",
+        "CREATE INDEX events_but_frames ON events (run, seq) WHERE kind <> 'frame' AND seq <> 2",
+    ],
+    "that index under its old text": [
+        "DROP INDEX events_but_frames",
+        "CREATE INDEX events_but_frames ON events (run, seq) WHERE kind <> 'frame' AND seq <> 2",
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = 'CREATE INDEX events_but_frames ON events (run, seq) WHERE kind <> ''frame''' "
+        "WHERE name = 'events_but_frames'",
+    ],
+    "a view": ["DROP VIEW usage", "CREATE VIEW usage AS SELECT 'forged' AS run"],
+    "a trigger less": ["DROP TRIGGER events_are_not_changed"],
+    "a trigger without effect": [
+        "DROP TRIGGER events_are_not_changed",
+        "CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events WHEN 0 BEGIN SELECT 1; END",
+    ],
+    "a table more": ["CREATE TABLE more (a)"],
+    "an index more": ["CREATE INDEX more ON events (kind)"],
+    "a collation": [
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = replace(sql, 'kind TEXT', 'kind TEXT COLLATE NOCASE') WHERE name = 'events'",
+    ],
+    "a view without an end in the place of a table": [
+        "ALTER TABLE runs RENAME TO other",
+        "CREATE VIEW runs AS WITH RECURSIVE x(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM x) SELECT id, 'a' AS run FROM x",
+    ],
+    "an erasure under way": ["INSERT INTO erasing VALUES ('a', 1)"],
+}
+
+
+@pytest.mark.parametrize("statements", SCHEMA.values(), ids=SCHEMA)
+def test_a_changed_schema_is_a_finding(varied: Path, tmp_path: Path, statements: list[str]) -> None:
+    """Hidden rows too: whatever an index or a view leaves out of a query."""
+    path = copied(varied, tmp_path / "log.db")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    assert {finding.what for finding in verify(EventLog(path)).findings} & {"schema", "damaged"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["name = 'forged'", "mode = 'mock'", "status = 'failed'", "started_ns = 0", "ended_ns = 1", "messages = 99",
+     "exchanges = 7", "frames = 0", "error = 'forged'", "id = 99"],
+)  # fmt: skip
+def test_a_changed_line_of_the_listing_is_a_finding(varied: Path, tmp_path: Path, change: str) -> None:
+    """Every column repeats the events, or the order in which the runs began."""
+    path = copied(varied, tmp_path / "log.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"UPDATE runs SET {change} WHERE name = 'first'")
+        connection.commit()
+    assert "listing" in [finding.what for finding in verify(EventLog(path)).findings]
