@@ -144,10 +144,10 @@ def test_a_cassette_that_was_damaged_during_the_block_is_left_as_it_is() -> None
     cassette = block.__enter__()
     with serve() as server:
         ask("new", server.url)
-    CASSETTE.write_text("{")
+    CASSETTE.write_text("interactions: [")
     with pytest.raises(retold.CassetteError, match=r"damaged.* The recording is in the log: retold export \w{8} -o CASSETTE\."):
         block.__exit__(None, None, None)
-    assert CASSETTE.read_text() == "{"
+    assert CASSETTE.read_text() == "interactions: ["
     assert retold.EventLog().find(cassette.run or "").exchanges == 1
 
 

@@ -40,7 +40,7 @@ class CassetteFile:
         self._since = since
         self._signature = self._sign()
         try:
-            self.loaded: tuple[Exchange, ...] = read_cassette(path).exchanges
+            self.loaded: tuple[Exchange, ...] = read_cassette(os.path.normpath(path)).exchanges
             self.existed = True
         except CassetteMissing:
             self.loaded, self.existed = (), False
