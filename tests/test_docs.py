@@ -219,11 +219,11 @@ def test_options_of_pytest() -> None:
 
 def test_keys_of_cassettes() -> None:
     """The format's page names every key that is written, and every ending."""
-    keys = set(first_column(section("cassettes.md", "What `retold` holds in each interaction")))
+    keys = set(first_column(section("cassettes.md", "Keys of `retold` in each interaction")))
     exchange = inspect.getsource(_own)
     written = {*re.findall(r'"(\w+)":', exchange), *re.findall(r'own\["(\w+)"\]', exchange)} - {"type", "message"}
     assert keys == written
-    text = section("cassettes.md", "What `retold` holds in each interaction")
+    text = section("cassettes.md", "Keys of `retold` in each interaction")
     assert [ending for ending in ENDINGS if f"`{ending}`" not in text] == []
     assert Exchange.__dataclass_fields__["variables"]
 

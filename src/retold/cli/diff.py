@@ -33,10 +33,10 @@ def diff(
     ignore: Annotated[
         list[str] | None,
         typer.Option(
-            "--ignore", metavar="WHAT", help="Leave out, e.g. thinking, tool_use.input.path, totals, order. Repeatable."
+            "--ignore", metavar="ITEM", help="Leave out, e.g. thinking, tool_use.input.path, totals, order. Repeatable."
         ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="WHAT", help="Compare nothing else. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="ITEM", help="Compare nothing else. Repeatable.")] = None,
     tolerance: Annotated[
         list[str] | None,
         typer.Option("--tolerance", metavar="TOTAL=N", help="How far a total may differ: duration=20%, cost=0.01. Repeatable."),
