@@ -20,13 +20,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from . import ledger, store
+from . import forks, ledger, store
+from .catching_up import catch_up
 from .clock import monotonic_ns
 from .endings import INSERT_RUN, Also, end_left_runs, ending, payload, restore_run
 from .errors import LogError, LogVersionError, RecordingLostWarning
 from .events import Entry, Event, encode
-from .listing import COUNTED, count_kinds
-from .reading import LogReader, last_row
+from .listing import COUNTED
+from .reading import LogReader
 from .redact import Redactor
 from .relisting import relist
 from .rows import INSERT, to_row
@@ -64,7 +65,7 @@ class EventLog(LogReader):
         super().__init__(Path(path) if path is not None else default_path())
         self.durability: store.Durability = durability
         self.on_failure = on_failure or default_on_failure()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._is_writing = False
         self._deferred: deque[Callable[[], None]] = deque()
         self._unended: list[RunWriter] = []
@@ -73,6 +74,7 @@ class EventLog(LogReader):
         self._is_suspect = False
         self._watch = Watch(self._file, self._alive.folder, self._renew)
         self._checkpoints = store.Checkpoints(self._file)
+        forks.shut_before(self)
 
     def __enter__(self) -> Self:
         return self
@@ -82,22 +84,31 @@ class EventLog(LogReader):
 
     def open(self) -> None:
         """Open the file for writing now, or make it, instead of at the first write. Raises LogError, LogVersionError."""
-        with self._lock:
+        with self.lock:
             self._writable()
 
     def close(self) -> None:
         """Close the connection for writing, after deferred writes; the next write opens another one."""
         self._do_deferred()
         self._write_endings()
-        with self._lock:
-            if self._connection is not None:
-                self._checkpoints.wait()
-                if self._watch.look(own_checkpoint=True) == "moved":
-                    self._let_go()
-                else:
-                    self._connection.close()
-                self._connection = None
-                self._watch.let_go()
+        with self.lock:
+            self.shut()
+
+    def shut(self) -> None:
+        """Close the connection, under the lock; within a write, leave it open."""
+        if self._connection is None or self._is_writing:
+            return
+        self._checkpoints.wait()
+        if self._watch.look(own_checkpoint=True) == "moved":
+            self._let_go()
+        else:
+            self._connection.close()
+        self._connection = None
+        self._watch.let_go()
+
+    def __del__(self) -> None:
+        if getattr(self, "_connection", None) is not None:
+            self.shut()  # Python's own connections are in a cycle, and stay open until the garbage collector runs
 
     # Writing
 
@@ -120,7 +131,7 @@ class EventLog(LogReader):
             ledger.enter(connection, writer.run, "started", 0, events[0].hash)
 
         try:
-            with self._lock:
+            with self.lock:
                 self._writable()
                 self._alive.claim(writer.run)
                 self._commit(writer, [first], list_it)
@@ -162,7 +173,7 @@ class EventLog(LogReader):
         try:
             for exchange in list(writer.open.values()):
                 exchange.end("closed")
-            with self._lock:
+            with self.lock:
                 if not writer.lost:
                     self._connected(writer, thorough=True)
                 if not writer.ended and not writer.lost:
@@ -192,7 +203,7 @@ class EventLog(LogReader):
 
         The caller has checked its chain. A run without an end is one whose writer died. Raises LogError.
         """
-        with self._lock:
+        with self.lock:
             connection = self._writable()
             with self._transaction(connection):
                 restored = restore_run(connection, events, name, mode)
@@ -201,7 +212,7 @@ class EventLog(LogReader):
 
     def relist(self) -> None:
         """Make the listing again from the events, and end the runs whose writer died. Raises LogError."""
-        with self._lock:
+        with self.lock:
             connection = self._writable()
             with self._transaction(connection):
                 relist(connection)
@@ -209,7 +220,7 @@ class EventLog(LogReader):
 
     def vacuum(self) -> None:
         """Write the file anew, so that nothing that was taken out is left in it or in the WAL; others wait. Raises LogError."""
-        with self._lock:
+        with self.lock:
             try:
                 store.vacuum(self._writable())
             except sqlite3.Error as error:
@@ -221,7 +232,7 @@ class EventLog(LogReader):
 
     def make_room(self) -> None:
         """Fold the WAL into the file and empty it, if that is possible: on a full disk this is the room that there is."""
-        with self._lock:
+        with self.lock:
             store.fold(self._writable())
             self._watch.adopt()
 
@@ -242,7 +253,7 @@ class EventLog(LogReader):
 
     def _commit(self, writer: RunWriter, entries: Sequence[Entry], also: Also | None = None) -> list[Event]:
         """Seal entries as the next events of the writer's run and commit them, with whatever `also` writes. Raises LogError."""
-        with self._lock:
+        with self.lock:
             if self._is_writing:
                 raise _WithinWrite(
                     f"run {writer.run} was written to from within a write to the log {self.path}, by a signal handler or a "
@@ -321,7 +332,7 @@ class EventLog(LogReader):
         if connection is None or self._watch.look(own_checkpoint=self._checkpoints.wrote(), thorough=thorough):
             connection = self._writable(make=writer.seq == 0)
         if writer.in_flight or writer.opened != self._opened:
-            self._compare(connection, writer)
+            catch_up(connection, writer, self._opened, self.path, self._alive.folder)
         return connection
 
     def _writable(self, *, make: bool = True) -> sqlite3.Connection:
@@ -371,30 +382,3 @@ class EventLog(LogReader):
         store.abandon(connection)
         if folded:
             self._watch.remove_beside()
-
-    def _compare(self, connection: sqlite3.Connection, writer: RunWriter) -> None:
-        """Compare a writer with its run in the store, after an interrupt or when the file was opened again. Raises LogError."""
-        try:
-            last, kinds = last_row(connection, writer.run), count_kinds(connection, writer.run)
-        except sqlite3.Error as error:
-            raise write_error(self.path, error) from error
-        flying = writer.in_flight[-1] if writer.in_flight else None
-        if last is not None and kinds.total() == last.seq + 1:
-            landed = flying is not None and last.hash == flying.hash
-            if landed or (last.seq + 1 == writer.seq and last.hash == writer.hash):
-                writer.caught_up(last, kinds, self._opened)
-                return
-            if last.kind == "run.ended":
-                writer.ended = True
-                raise LogError(
-                    f"run {writer.run} was ended by another process: its lock in {self._alive.folder} was gone. The log holds "
-                    "what was recorded until then; begin a new run."
-                )
-        elif last is None and writer.seq == 0:
-            writer.in_flight, writer.opened = None, self._opened
-            return
-        there = "holds no such run" if last is None else f"holds {kinds.total()} of its {writer.seq} events"
-        raise LogError(
-            f"the log {self.path} was replaced or changed by another program while run {writer.run} was recorded: the file "
-            f"there {there}. Put the right file back to go on with this run, or begin a new one."
-        )

@@ -260,8 +260,8 @@ class Checkpoints:
         return True
 
     def wait(self) -> None:
-        """Return when none is under way any more."""
-        if self._thread is not None:
+        """Return when none is under way any more; at once in the thread of one, where a collected log may be closed."""
+        if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:

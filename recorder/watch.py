@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+from weakref import WeakMethod
 
 from .clock import monotonic_ns, wall_ns
 
@@ -30,10 +31,10 @@ class Watch:
     """Watches the files of the log at an absolute path, from the moment at which they were opened."""
 
     def __init__(self, path: Path, locks: Path, renew: Callable[[], None]) -> None:
-        """`renew` is called when something happened to the folder or to the folder of locks in it."""
+        """Watch the log at `path`; the method `renew` is called after a change of the folder or of the folder of locks in it."""
         self._path = path
         self._locks = str(locks)
-        self._renew = renew
+        self._renew = WeakMethod(renew)  # no cycle: a log that is let go of closes its connection at once
         self._folder = self._wal = -1
 
     def __del__(self) -> None:
@@ -90,7 +91,8 @@ class Watch:
         stamps = self._current_stamps()
         if stamps != self._stamps:
             self._stamps = stamps
-            self._renew()
+            if (renew := self._renew()) is not None:
+                renew()
         self._ids = ids  # SQLite makes the files beside the log when it needs them
         if self._wal < 0:
             self._wal = _opened(self.beside[0])

@@ -471,4 +471,4 @@ def test_times_are_read_as_people_write_them() -> None:
 def test_what_is_typed_is_read_as_fts5_means_it() -> None:
     """Operators and prefixes stay, everything else is looked for as it stands."""
     assert to_fts('a AND "b c"* OR claude-3* NOT (x_y)') == 'a AND "b c"* OR "claude-3"* NOT (x_y)'
-    assert to_fts("and near NEAR") == 'and near "NEAR"'
+    assert to_fts("and near NEAR") == '(and AND near AND "NEAR")'

@@ -1,12 +1,16 @@
 """Several processes and one log: nothing lost, nothing doubled, the dead told from the living."""
 
+import fcntl
 import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from retold.audit.verify import verify
 from retold.recorder.events import Entry
 from retold.recorder.log import EventLog
 from tests.raw_log import Child, computed_chain, query, rows, stored_chain
@@ -283,3 +287,43 @@ def test_follow_of_some_kinds_still_ends_with_the_run(log: EventLog) -> None:
         writer.append(Entry("frame", b"1"), Entry("message", b"{}"), Entry("frame", b"2"))
     assert [event.kind for event in log.follow(writer.run, kinds=("message",))] == ["message"]
     assert [event.kind for event in log.follow(writer.run, after=1, kinds=("frame", "run.ended"))] == ["frame", "run.ended"]
+
+
+SHM_IN_USE = 128
+"""The byte of the WAL's index that each process with a connection locks; without, the next one to open the file truncates it."""
+
+
+def test_a_forked_child_has_connections_of_its_own(tmp_path: Path) -> None:
+    """Its locks are its own, and remain when the parent closes the log."""
+    path = tmp_path / "log.db"
+    log = EventLog(path)
+    parent = log.start(name="parent", mode="live")
+    ours, its = socket.socketpair()
+    if (child := os.fork()) == 0:
+        ours.close()
+        try:
+            with EventLog(path) as own, own.start(name="child", mode="live") as writer:
+                writer.append(Entry("frame", b"1"))
+                its.send(b".")
+                its.recv(1)
+                writer.append(Entry("frame", b"2"))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    with its, ours:
+        ours.recv(1)
+        parent.append(Entry("frame", b"3"))
+        parent.end()
+        log.close()
+        with open(f"{path}-shm", "r+b") as file, pytest.raises(BlockingIOError):
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, SHM_IN_USE)
+        ours.send(b".")
+        assert os.waitpid(child, 0)[1] == 0
+    assert verify(log).findings == []
+    assert {info.name: info.frames for info in log.runs()} == {"parent": 1, "child": 2}
+
+
+def test_a_log_that_is_let_go_of_closes_its_file(tmp_path: Path) -> None:
+    """At once, not when the garbage collector runs: a fork would take the connection along."""
+    EventLog(tmp_path / "log.db").start(name="a", mode="live").end()
+    assert not (tmp_path / "log.db-wal").exists()
