@@ -12,6 +12,7 @@ import os
 import threading
 from pathlib import Path
 
+from . import strict_json
 from .errors import LogError
 
 NOTE_BYTES = 512
@@ -57,7 +58,7 @@ class Liveness:
         """Note how the run ended, for the process that opens the log next. Does nothing if it is impossible."""
         handle = _held.get(self.folder / run)
         while handle is not None:
-            data = json.dumps({"status": status, "error": error}).encode()
+            data = strict_json.dumps({"status": status, "error": error}, ensure_ascii=True).encode()
             if len(data) <= NOTE_BYTES:
                 try:
                     os.pwrite(handle, data.ljust(NOTE_BYTES), 0)

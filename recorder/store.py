@@ -138,7 +138,7 @@ def check_pages(connection: sqlite3.Connection) -> str | None:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         return str(error)
-    return None if found == "ok" else str(found).splitlines()[-1]
+    return None if found == "ok" else str(found).rpartition("\n")[2]
 
 
 def data_version(connection: sqlite3.Connection) -> int:

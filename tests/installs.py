@@ -100,9 +100,9 @@ class Row:
 
 def main(names: list[str]) -> int:
     """Print one line per environment; return 1 if a version moved or a step failed."""
-    uv = shutil.which("uv")
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
-        print("tests.installs needs uv: pip install uv", file=sys.stderr)
+        print("tests.installs needs uv, which is among the packages of the extra `test`: make installs", file=sys.stderr)
         return 2
     is_right = True
     print("| beside | versions moved | packages added | works |\n|---|---|---|---|")

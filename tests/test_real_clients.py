@@ -86,7 +86,8 @@ def test_the_typescript_sdk_gets_the_same_bytes(cli: Cli) -> None:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_gets_the_same_bytes(cli: Cli) -> None:
     """Compressed or not, whole or broken off; and the exit code that says how a transfer ended."""
-    ask = "curl -s -o {}.%d -w '%%{http_code} %%{exitcode}\n' $ANTHROPIC_BASE_URL/v1/messages -d '{\"stream\":true,\"n\":%d}'"
+    ask = "curl -s -H 'accept-encoding: gzip' -o {}.%d -w '%%{http_code} %%{exitcode}\n'"
+    ask += ' $ANTHROPIC_BASE_URL/v1/messages -d \'{"stream":true,"n":%d}\''
     asks = "; ".join(ask % (n, n) for n in range(5))
     with MessagesServer(STREAMS) as server:
         command = ["sh", "-c", asks.replace("{}", "recorded")]
