@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from ..recorder.events import Event
 from ..recorder.log import EventLog
 from ..recorder.messages import Message
+from ..recorder.partial import DIED
 from ..recorder.sse import frame_json
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
@@ -122,6 +123,12 @@ class Reader:
         self._began: Event | None = None
         self._error: str | None = None
         self._has_steps = False
+        self._half: dict[int | None, str] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stream has begun and not ended."""
+        return self._began is not None
 
     def event(self, event: Event) -> None:
         """Take the next event. A stream spans a step, or a whole run that has no steps."""
@@ -145,10 +152,10 @@ class Reader:
                 self._begin(event)
                 self._end(event)
 
-    def broke_off(self) -> None:
-        """No more events will come although the stream did not end: its writer died."""
+    def broke_off(self, why: str) -> None:
+        """Take note that no more events come although the stream did not end. `why` gives the reason, as `why_unended` does."""
         if self._began is not None:
-            self.handler.end(StreamEnd(0, "interrupted: the recording process died"), self.count, self.shown)
+            self.handler.end(StreamEnd(0, why), self.count, self.shown)
             self._began = None
 
     def _begin(self, event: Event) -> None:
@@ -169,7 +176,7 @@ class Reader:
             began, self._began = self._began, None
             error = event.data.get("error") or self._error
             if event.data.get("status") == "interrupted":
-                error = f"interrupted: {event.data.get('error') or 'the recording process died'}"
+                error = f"interrupted: {event.data.get('error') or DIED}"
             elif event.data.get("status") == "cancelled":
                 error = "cancelled"
             elif event.data.get("status") == "fallback":
@@ -185,7 +192,11 @@ class Reader:
         delta = data.get("delta")
         if data.get("type") == "content_block_delta" and isinstance(delta, dict) and delta.get("type") == "text_delta":
             self._begin(event)
-            self.handler.delta(event, str(delta.get("text", "")))
+            text = self._half.pop(event.exchange, "") + str(delta.get("text", ""))
+            if "\ud800" <= text[-1:] <= "\udbff":  # the other half of the character comes with the next piece
+                text, self._half[event.exchange] = text[:-1], text[-1]
+            if text:
+                self.handler.delta(event, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
     def _note_ending(self, event: Event) -> None:
         """In a run without steps nobody else says that an exchange ended badly; a later good one (a retry) mends it."""
@@ -260,15 +271,16 @@ class HandlerThread:
             if event.step == self._step and (not event.task or self._tasks is None or event.task in self._tasks):
                 self.reader.event(event)
         if not over:
-            self.reader.broke_off()
+            self.reader.broke_off("the run ended before this stream did")
 
 
-def read_stream(events: Iterable[Event], handler: Handler) -> None:
-    """Tell a handler of all the streams in a run's events."""
+def read_stream(events: Iterable[Event], handler: Handler, why: Callable[[], str] = lambda: f"interrupted: {DIED}") -> None:
+    """Feed the streams in a run's events to a handler. `why` gives the reason if the events stop before the last stream ends."""
     reader = Reader(handler)
     try:
         for event in events:
             reader.event(event)
-        reader.broke_off()
+        if reader.is_open:
+            reader.broke_off(why())
     finally:
         handler.close()

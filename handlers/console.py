@@ -4,6 +4,8 @@
 of it, and it takes 20 ms.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -66,6 +68,7 @@ class Console(Handler):
         self._start = start
         self._first_ns: int | None = None
         self._results: list[dict[str, Any]] = []
+        self._answers: dict[object, dict[str, int]] = {}
         self._typing = False
         self._begun = ""
         self._typist: Typist | None = None
@@ -77,6 +80,8 @@ class Console(Handler):
             self._first_ns = message.t_ns
         if message.type == "result":
             self._results.append(message.data)
+        elif message.type == "assistant" and isinstance(answer := message.data.get("message"), dict):
+            self._answers[answer.get("id") or message.seq] = usage_of(answer)
         shown = (trouble := trouble_in(message)) is not None
         if trouble is not None:
             self._say(message, trouble, "red")
@@ -143,15 +148,15 @@ class Console(Handler):
 
     def _statistics(self, end: StreamEnd, count: int, shown: int) -> list[str]:
         first_ns = (self._first_ns or self._start.t_ns) - self._start.t_ns
-        # Result messages count for their stream; where there is none (an import, a test), the exchanges do.
-        usages = [usage_of(result) for result in self._results] or [end.usage]
+        # Result messages count for their stream; without any (a test), the exchanges do; without these (an import), each answer.
+        usages = [usage_of(result) for result in self._results] or [end.usage or _summed(self._answers.values())]
         tokens_in, tokens_out = (sum(u.get(key, 0) for u in usages) for key in ("input_tokens", "output_tokens"))
         costs = [_cost_of(result) for result in self._results if result.get("usage")]
         costs = costs if self._results else [end.cost_usd]
         cost = None if None in costs or not costs else sum(filter(None, costs))
         return [
             f"Messages               {count} ({shown} shown)",
-            f"Tokens                 {tokens_in} in, {tokens_out} out",
+            f"Tokens                 {f'{tokens_in} in, {tokens_out} out' if any(usages) else 'unknown'}",
             f"Cost                   {'unknown' if cost is None else dollars(cost)}",
             f"Duration               {seconds(end.duration_ns)}",
             f"Average per message    {end.duration_ns / max(count, 1) / 1e6:.0f} ms",
@@ -191,6 +196,10 @@ class Console(Handler):
 
         self._rich.print(Panel(Text("\n".join(lines)), title=Text(title, "bold"), title_align="left", border_style=style))
         self.out.flush()
+
+
+def _summed(usages: Iterable[dict[str, int]]) -> dict[str, int]:
+    return dict(sum(map(Counter, usages), Counter[str]()))
 
 
 def _cost_of(result: dict[str, Any]) -> float | None:

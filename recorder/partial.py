@@ -1,4 +1,4 @@
-"""What an interrupted run still has to say: the blocks that were being streamed when its writer died."""
+"""Runs without a last event: why they have none, and the blocks that were streamed when their writer died."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,16 @@ from .fold import Fold
 from .log import EventLog
 from .messages import Session
 from .sse import FrameParser
+
+DIED = "the recording process died"
+
+GOES_ON = "the run goes on"
+
+
+def why_unended(log: EventLog, run: str) -> str:
+    """Return the reason why a run has no last event: it goes on, its log could not be written, or its writer died."""
+    info = log.find(run)
+    return GOES_ON if info.status == "running" else f"{info.status}: {info.error or DIED}"
 
 
 def events_of(log: EventLog, run: str, kinds: tuple[str, ...]) -> Iterator[Event]:

@@ -74,7 +74,7 @@ class Relay:
         try:
             try:
                 reader, writer = self._streams = self._streams or await self._upstream.connect()
-                lines = [f"{asked.method} {self._upstream.path}{asked.target} HTTP/{asked.http_version}"]
+                lines = self._upstream.opening(asked.method, asked.target, asked.http_version)
                 lines += [f"{name}: {value}" for name, value in request.headers]
                 writer.write(("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + asked.body)
                 goes_on = await self._pass_back(reader, client, _Observer(asked, capture))

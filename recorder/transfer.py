@@ -17,15 +17,16 @@ from .events import Entry, Event, encode
 from .exchange import Exchange, Failure, Request, Response, TimedPiece, from_text, wall_ns_of
 from .log import EventLog
 from .messages import Session
+from .partial import DIED, why_unended
 from .redact import Redactor
 from .rows import events_in
 from .writer import RunWriter
 
-INTERRUPTED = Failure("Interrupted", "the recording process died")
+INTERRUPTED = Failure("Interrupted", DIED)
 """The failure of an exchange whose end was never written, in a run whose writer died."""
 
-UNENDED = Failure("Interrupted", "the recording ended before the exchange did")
-"""The same in a run that its writer ended."""
+UNENDED = "the recording ended before the exchange did"
+"""Why an exchange has no end, in a run that its writer ended."""
 
 
 @dataclass
@@ -63,7 +64,7 @@ def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
     with closing(log.reader()) as connection:
         for event in events_in(connection, f"run = ? AND {kinds} ORDER BY seq", (run,)):
             outline.note(event)
-    died = not outline.is_ended
+    unended = UNENDED if outline.is_ended else outline.error or why_unended(log, run).removeprefix("interrupted: ")
     query = "run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
     with closing(log.reader()) as connection:
         for seq, end in outline.exchanges.items():
@@ -75,7 +76,7 @@ def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
                     part.take(event)
             if part is not None:
                 results = [_result(log, run, at, id_) for id_, at in outline.results_of(seq)]
-                yield replace(_to_exchange(part, died=died), tool_results=tuple(results))
+                yield replace(_to_exchange(part, unended), tool_results=tuple(results))
 
 
 @dataclass
@@ -87,6 +88,7 @@ class _Outline:
     results: list[tuple[str, int]] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
     is_ended: bool = False
+    error: str | None = None
 
     def note(self, event: Event) -> None:
         if event.kind == "exchange.started":
@@ -96,6 +98,7 @@ class _Outline:
             self.exchanges[event.exchange] = event.seq
         elif event.kind == "run.ended":
             self.is_ended = event.data.get("status") != "interrupted"
+            self.error = event.data.get("error")
         elif event.kind == "message":
             message = event.data
             for block in _blocks(message):
@@ -120,10 +123,10 @@ def _result(log: EventLog, run: str, seq: int, id_: str) -> dict[str, Any]:
     return next(block for block in _blocks(message) if str(block.get("tool_use_id")) == id_)
 
 
-def _to_exchange(part: _Open, *, died: bool) -> Exchange:
+def _to_exchange(part: _Open, unended: str) -> Exchange:
     started, data = part.started, part.started.data
     ended: dict[str, Any] = {"ending": "cut", "error": None} if part.ended is None else part.ended.data
-    failure = None if part.ended is not None else INTERRUPTED if died else UNENDED
+    failure = None if part.ended is not None else Failure("Interrupted", unended)
     if ended.get("error"):
         failure = Failure(**ended["error"])
     last = part.ended or (part.pieces[-1] if part.pieces else part.head or started)

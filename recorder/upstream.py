@@ -12,8 +12,9 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .errors import InputError
@@ -58,27 +59,38 @@ class Upstream:
         return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
 
     async def connect(self) -> Streams:
-        """Connect, with TLS through the proxy of the environment if it names one for this host. Raises OSError."""
+        """Connect, through the proxy of the environment if it names one for this host. Raises OSError."""
         context = _context() if self.is_tls else None
-        proxy = _proxy_for(self.host, self.port) if self.is_tls else None
+        proxy = self._proxy()
         if proxy is None:
             return await _open(self.host, self.port, ssl=context, server_hostname=self.host if self.is_tls else None)
+        if context is None:
+            return await _to_proxy(proxy)
         reader, writer = await self._tunnel(proxy)
-        assert context is not None
         await writer.start_tls(context, server_hostname=self.host)
         return reader, writer
 
-    async def _tunnel(self, proxy: str) -> Streams:
+    def opening(self, method: str, target: str, version: str) -> list[str]:
+        """Return the first lines of a request: its request line, and a proxy's credentials if the proxy reads the request."""
+        proxy = None if self.is_tls else self._proxy()
+        if proxy is None:
+            return [f"{method} {self.path}{target} HTTP/{version}"]
+        return [f"{method} http://{self.authority}{self.path}{target} HTTP/{version}", *_credentials(proxy)]
+
+    def _proxy(self) -> SplitResult | None:
+        """Return the proxy for this host; None if there is none or NO_PROXY excepts the host."""
+        if not self.is_tls and _is_loopback(self.host):
+            return None  # to a proxy it would be another machine
+        proxies = getproxies()
+        proxy = proxies.get("https" if self.is_tls else "http") or proxies.get("all")
+        if not proxy or proxy_bypass(f"{self.host}:{self.port}"):
+            return None
+        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+    async def _tunnel(self, parts: SplitResult) -> Streams:
         """CONNECT through an HTTP proxy (RFC 9110, 9.3.6)."""
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConnectionError(f"the proxy of the environment, of scheme {parts.scheme!r}, is not one of HTTP")
-        context = _context() if parts.scheme == "https" else None
-        reader, writer = await _open(parts.hostname, parts.port or (443 if context else 80), ssl=context)
-        asks = [f"CONNECT {self.host}:{self.port} HTTP/1.1", f"Host: {self.host}:{self.port}"]
-        if parts.username:
-            user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-            asks.append(f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}")
+        reader, writer = await _to_proxy(parts)
+        asks = [f"CONNECT {self.host}:{self.port} HTTP/1.1", f"Host: {self.host}:{self.port}", *_credentials(parts)]
         writer.write(("\r\n".join(asks) + "\r\n\r\n").encode())
         try:
             head = await reader.readuntil(b"\r\n\r\n")
@@ -92,11 +104,27 @@ class Upstream:
         return reader, writer
 
 
-def _proxy_for(host: str, port: int) -> str | None:
-    """The URL of the proxy for TLS, HTTPS_PROXY before ALL_PROXY; None if there is none or NO_PROXY excepts the host."""
-    proxies = getproxies()
-    proxy = proxies.get("https") or proxies.get("all")
-    return None if not proxy or proxy_bypass(f"{host}:{port}") else proxy
+async def _to_proxy(proxy: SplitResult) -> Streams:
+    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+        raise ConnectionError(f"the proxy of the environment, of scheme {proxy.scheme!r}, is not one of HTTP")
+    context = _context() if proxy.scheme == "https" else None
+    return await _open(proxy.hostname, proxy.port or (443 if context else 80), ssl=context)
+
+
+def _credentials(proxy: SplitResult) -> list[str]:
+    if not proxy.username:
+        return []
+    user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return [f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}"]
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _context() -> ssl.SSLContext:

@@ -47,6 +47,18 @@ def test_two_replays_of_a_cassette_are_the_same(cli: Cli, two_runs: None) -> Non
         assert "\nno difference: " in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "begins"), [("d.html", "<!doctype html>"), ("d.md", "### "), ("d.json", "{"), ("d.txt", "A  "), ("d", "A  ")]
+)
+@pytest.mark.usefixtures("two_runs")
+def test_the_ending_of_the_file_chooses_the_format(name: str, begins: str) -> None:
+    """As in `retold export`; --format comes before it."""
+    in_this_process("diff", "last", "last", "-o", name)
+    assert Path(name).read_text().lower().lstrip().startswith(begins.lower())
+    in_this_process("diff", "last", "last", "-o", name, "--format", "text")
+    assert Path(name).read_text().startswith("A  ")
+
+
 def test_different_runs_exit_with_1_in_every_format() -> None:
     run_mock(NUMBERS)
     run_mock(FILE_OPERATIONS)

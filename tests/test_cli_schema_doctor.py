@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from retold.handlers import HANDLERS
+from retold.recorder.cassette import read_cassette, write_cassette
 from tests.conftest import ROOT, Cli
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, run_mock, step
 from tests.matrix import write_matrix
@@ -91,6 +92,10 @@ def test_doctor_says_what_is_there(cli: Cli) -> None:
     run_mock(NUMBERS, handlers=[])
     Path("cassettes").mkdir()
     Path("cassettes/numbers.yaml").write_bytes(CASSETTE.read_bytes())
+    for skipped in ("node_modules/a", ".hidden"):  # and a file that is no cassette
+        Path(skipped).mkdir(parents=True)
+        Path(skipped, "numbers.yaml").write_bytes(CASSETTE.read_bytes())
+    Path("settings.yaml").write_text("name: a\n")
     done = cli("doctor")
     assert (done.returncode, done.stderr) == (0, "")
     size = Path(".retold/log.db").stat().st_size / 1e6
@@ -123,6 +128,13 @@ def test_doctor_without_anything_makes_nothing() -> None:
     assert "  .retold/log.db: not there yet; the first run makes it\n" in done.stdout
     assert "Cassettes\n  none below this folder\n" in done.stdout
     assert not Path(".retold").exists()
+
+
+@pytest.mark.parametrize("path", ["c/numbers.yaml", "tests/deep/down/numbers.yml", "numbers.json"])
+def test_doctor_finds_cassettes_in_any_folder(path: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_cassette(path, read_cassette(CASSETTE).exchanges)
+    assert f"Cassettes\n  {path}: 1 exchange\n" in in_this_process("doctor").stdout
 
 
 def test_doctor_never_shows_a_key(cli: Cli) -> None:

@@ -13,7 +13,9 @@ import retold
 from retold.handlers import make_handler, read_stream
 from retold.handlers.base import READ_KINDS, Handler, StreamEnd
 from retold.handlers.typist import Typist
+from retold.recorder.events import Entry
 from retold.recorder.messages import Message
+from retold.recorder.partial import why_unended
 from retold.recorder.writer import RunWriter
 from tests.e2e import normalised
 
@@ -348,3 +350,55 @@ def test_typed_text_is_wrapped_at_words_whatever_its_pieces(size: int) -> None:
     written = "".join(typist.type(TYPED[i : i + size]) for i in range(0, len(TYPED), size)) + typist.end()
     assert [line.rstrip() for line in written.splitlines()] == TYPED_AT_24.splitlines()
     assert max(map(cell_len, written.splitlines())) <= 24
+
+
+# Tokens without a result message, and streams that have no end
+
+
+def test_console_counts_the_tokens_of_each_answer_once_or_calls_them_unknown() -> None:
+    """An import has no result message and no exchanges; an answer in several messages has one usage."""
+
+    def tokens(*messages: Json) -> str:
+        with retold.EventLog("log.db") as log, log.start(name="import", mode="live") as writer:
+            for message in messages:
+                writer.note("message", message)
+        out = io.StringIO()
+        read_stream(log.events(writer.run), make_handler("console", {}, out))
+        return next(line for line in out.getvalue().splitlines() if line.startswith("Tokens")).split(maxsplit=1)[1]
+
+    second = text("More.")
+    second["message"] |= {"id": "msg_2", "usage": {"input_tokens": 90, "output_tokens": 9}}
+    assert tokens(text("One."), text("One, too."), second) == "100 in, 10 out"
+    assert tokens({"type": "assistant", "message": {"content": []}}) == "unknown"
+    assert tokens(text("One."), RESULT) == "100 in, 20 out"
+
+
+def test_the_end_of_a_stream_names_the_true_reason() -> None:
+    """A run goes on, could not be written, or its process died: each is named for what it is, and nothing else."""
+    with retold.EventLog("log.db") as log:
+        writer = log.start(name="run", mode="live")
+        writer.note("message", text("Hi."))
+
+        def said() -> str:
+            out = io.StringIO()
+            read_stream(log.events(writer.run), make_handler("simple", {}, out), lambda: why_unended(log, writer.run))
+            return out.getvalue().splitlines()[-1]
+
+        assert said() == "✗ Stream error: the run goes on after 1 message"
+        log._alive.note(writer.run, "interrupted", "the log could not be written: no room")
+        log._alive.release(writer.run, keep_note=True)
+        assert said() == "✗ Stream error: interrupted: the log could not be written: no room after 1 message"
+        log._alive.forget(writer.run)
+        assert said() == "✗ Stream error: interrupted: the recording process died after 1 message"
+
+
+def test_halves_of_a_character_in_two_pieces_are_joined() -> None:
+    """Whatever else is typed in between; half a character that stays alone is shown as one that cannot be read."""
+    with retold.EventLog("log.db") as log, log.start(name="run", mode="live") as writer:
+        for piece in ("smile \\ud83d", "\\ude00 done \\ude00"):
+            delta = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"' + piece + '"}}'
+            writer.append(Entry("frame", f"data: {delta}\n\n".encode(), exchange=1))
+        writer.note("message", text("smile \U0001f600 done \ufffd"))
+    out = io.StringIO()
+    read_stream(log.events(writer.run), make_handler("console", {"partial": True, "show_timestamps": False}, out))
+    assert "smile \U0001f600 done \ufffd\n" in out.getvalue()

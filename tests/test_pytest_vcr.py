@@ -1,6 +1,7 @@
 """`retold_vcr = true`: a suite written for pytest-recording runs on retold unchanged, with its cassettes, marks and fixtures."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import vcr
 
 import retold
 import retold.pytest_vcr
+from retold.pytest_vcr import MAX_NAME, file_name
 from tests.clients import ask, serve
 from tests.messages_server import MessagesServer, Reply, text
 from tests.suites import VCR_CONFTEST, VcrSuite, asks, summary, with_config
@@ -241,3 +243,14 @@ def test_without_vcrpy_the_session_says_what_is_missing(suite: VcrSuite, monkeyp
         "ERROR: retold_vcr = true uses vcrpy's matchers and filters, and vcrpy is not there: pip install vcrpy."
         in result.errlines
     )
+
+
+@pytest.mark.parametrize("char", ["a", "\u00e9", "\u5929", "\U0001f600"])
+def test_long_name_of_a_cassette_fits_a_file_system_that_counts_bytes(char: str) -> None:
+    """Two names that differ behind the cut stay different."""
+    one, two = (file_name(f"test_it[{char * 300}{end}]") for end in ("x", "y"))
+    assert one != two
+    for name in (one, two):
+        assert len(name.encode()) <= MAX_NAME
+        Path(f"{name}.yaml").write_text("")
+    assert file_name(f"test_it[{char}]") == f"test_it[{char}]"

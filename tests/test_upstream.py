@@ -114,6 +114,32 @@ def test_the_environments_proxy_is_used(certificate: Path, monkeypatch: pytest.M
     assert b"Authorization" not in api.requests[0]
 
 
+@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
+def test_plain_http_to_another_machine_goes_through_the_proxy(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """In the absolute form that a proxy takes, with credentials for it that are not recorded."""
+    for each in ("no_proxy", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(each, raising=False)
+    with Listener() as proxy:
+        monkeypatch.setenv(name, f"http://ann:p%40ss@127.0.0.1:{proxy.port}")
+        with wire("http://api.example:8080/base") as running:
+            assert raw(running.url, request_bytes()) == ANSWER
+        assert running.use.run is not None
+        (recorded,) = exchanges_of(running.log, running.use.run)
+    assert proxy.requests[0].startswith(
+        b"POST http://api.example:8080/base/v1/messages HTTP/1.1\r\nProxy-Authorization: Basic YW5uOnBAc3M=\r\n"
+    )
+    assert recorded.request.uri == "http://api.example:8080/base/v1/messages"
+    assert "proxy-authorization" not in dict(recorded.request.headers)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_plain_http_to_this_machine_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Listener() as api, wire(f"http://{host}:{api.port}") as running:
+        assert raw(running.url, request_bytes()) == ANSWER
+
+
 @pytest.mark.parametrize("name", ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
 def test_certificates_that_the_programs_client_trusts_are_trusted(
     certificate: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from retold.recorder.exchange import Request as Asked
 from retold.recorder.log import EventLog
 from retold.recorder.transfer import import_exchanges
 from retold.view.app import application
+from retold.view.serve import Connection
 from tests.browser import CHROMIUM, Browser
 from tests.e2e import in_this_process, refused
 from tests.exchanges import JSON, SSE, URL
@@ -53,12 +54,17 @@ def get(url: str, **headers: str) -> Answer:
 
 
 @contextmanager
-def viewing(log: EventLog) -> Iterator[str]:
+def viewing(log: EventLog, **options: Any) -> Iterator[str]:
     """The application served by a thread of this process."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server: uvicorn.Server = uvicorn.Server(
             uvicorn.Config(
-                lambda: application(log, "/secret/", lambda: server.should_exit), factory=True, log_level="error", lifespan="off"
+                lambda: application(log, "/secret/", lambda: server.should_exit),
+                factory=True,
+                log_level="error",
+                lifespan="off",
+                http=Connection,
+                **options,
             )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
@@ -103,6 +109,49 @@ def test_only_this_machine_is_answered(log: EventLog) -> None:
         assert headers["content-security-policy"] == "frame-ancestors 'none'"
         assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "access-control-allow-origin" not in headers
+
+
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "script"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}, 200),
+        ({}, 200),
+    ],
+)
+def test_other_web_pages_may_link_to_a_page_and_nothing_else(log: EventLog, page: dict[str, str], status: int) -> None:
+    with viewing(log) as url:
+        assert get(f"{url}/", **page).status == status
+
+
+def test_a_client_that_does_not_finish_its_head_is_left(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that sends nothing, too; a client in time is answered."""
+    monkeypatch.setattr("retold.view.serve.HEAD_S", 0.2)
+    with viewing(log) as url:
+        port = int(url.removesuffix("/secret").rpartition(":")[2])
+        for sent in (b"", b"GET /secret/ HTTP/1.1\r\nHost: local"):
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+                sock.sendall(sent)
+                with suppress(ConnectionResetError):
+                    assert sock.recv(100) == b""
+        assert get(f"{url}/").status == 200
+
+
+def test_connections_beyond_the_bound_are_answered_503(log: EventLog) -> None:
+    with viewing(log, limit_concurrency=2) as url, ExitStack() as opened:
+        port = int(url.removesuffix("/secret").rpartition(":")[2])
+        for _ in range(2):
+            opened.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(b"GET ")
+        statuses = [get(f"{url}/").status for _ in range(2)]
+    assert statuses[-1] == 503
+    with viewing(log) as url:
+        assert get(f"{url}/").status == 200
 
 
 def test_nothing_is_answered_without_the_secret(log: EventLog) -> None:

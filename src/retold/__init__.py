@@ -86,6 +86,10 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("retold")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'retold' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
@@ -93,4 +97,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names, for tab completion."""
-    return [*globals(), *__all__]
+    return [*globals(), "__version__", *__all__]

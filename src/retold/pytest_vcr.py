@@ -101,6 +101,14 @@ def vcr_cassette_dir(request: pytest.FixtureRequest) -> str:
     return str(path.parent / "cassettes" / path.stem)
 
 
+def file_name(name: str) -> str:
+    """Return a name that a file system takes: one of more than `MAX_NAME` bytes is shortened and gets a digest."""
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return f"{name.encode()[: MAX_NAME - len(digest) - 3].decode('utf-8', 'ignore')}...{digest}"
+
+
 @pytest.fixture
 def default_cassette_name(request: pytest.FixtureRequest) -> str:
     """The file name of the test's cassette, without its suffix."""
@@ -109,11 +117,7 @@ def default_cassette_name(request: pytest.FixtureRequest) -> str:
         return str(marker.args[0])
     name = request.node.name if request.cls is None else f"{request.cls.__name__}.{request.node.name}"
     name = without_secrets(request.node, name)
-    name = "".join("-" if char in _FORBIDDEN else char for char in name)
-    if len(name.encode()) <= MAX_NAME:
-        return name
-    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
-    return f"{name[: MAX_NAME - len(digest) - 3]}...{digest}"
+    return file_name("".join("-" if char in _FORBIDDEN else char for char in name))
 
 
 @pytest.fixture

@@ -26,10 +26,15 @@ class Format(StrEnum):
     html = "html"
 
 
+_ENDINGS = {".json": Format.json, ".md": Format.markdown, ".markdown": Format.markdown, ".html": Format.html, ".htm": Format.html}
+
+
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The same; the one that is asked about.")],
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="How to write it.", show_default="by the file's ending, or text")
+    ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,7 +70,7 @@ def diff(
             a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=EventLog(db),
             progress=told,
         )  # fmt: skip
-    text = _written(found, Format.json if json else form, limit or None, colour=output is None)
+    text = _written(found, Format.json if json else form or _by_ending(output), limit or None, colour=output is None)
     if output is None:
         print(text)
     else:
@@ -75,6 +80,10 @@ def diff(
             raise InputError(f"cannot write {output}: {error.strerror}.") from error
     if not found.same:
         raise typer.Exit(1)
+
+
+def _by_ending(output: Path | None) -> Format:
+    return Format.text if output is None else _ENDINGS.get(output.suffix.lower(), Format.text)
 
 
 def _written(found: "Comparison", form: Format, limit: int | None, *, colour: bool) -> str:

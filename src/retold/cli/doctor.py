@@ -4,11 +4,14 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from ..recorder.files import open_regular
 from .common import Db, Json, print_json, say, test_mode
 
 PARTS = (
@@ -27,6 +30,9 @@ PARTS = (
     "vcrpy",
     "pytest",
 )
+
+_FIRST_KEYS = re.compile(rb"(?:\A|[\n{, \"])interactions\"?:")
+"""How a cassette begins, within 200 bytes: retold's or vcrpy's, YAML or JSON."""
 
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
@@ -88,18 +94,33 @@ def _log(db: Path | None, problems: list[str]) -> dict[str, Any]:
 
 
 def _cassettes(problems: list[str]) -> list[dict[str, Any]]:
-    """The cassettes below `cassettes/` and its neighbours in the working directory."""
+    """Return the cassettes below the working directory."""
     from ..recorder.cassette import read_cassette
     from ..recorder.errors import CassetteError
 
     found: list[dict[str, Any]] = []
-    for path in sorted([*Path().glob("cassettes/**/*.y*ml"), *Path().glob("*/cassettes/**/*.y*ml")]):
+    for path in sorted(_like_cassettes()):
         try:
             found.append({"path": str(path), "exchanges": len(read_cassette(path).exchanges)})
         except CassetteError as error:
             found.append({"path": str(path), "exchanges": None})
             problems.append(str(error))
     return found
+
+
+def _like_cassettes() -> Iterator[Path]:
+    """Yield the files that begin as cassettes do. Hidden folders, installed packages and links are not entered."""
+    for folder, folders, names in os.walk("."):
+        within = Path(folder)
+        folders[:] = [n for n in folders if n[0] != "." and n != "node_modules" and not (within / n / "pyvenv.cfg").exists()]
+        for path in (within / name for name in names if name.endswith((".yaml", ".yml", ".json"))):
+            try:
+                with open_regular(path) as file:
+                    is_one = _FIRST_KEYS.search(file.read(200)) is not None
+            except OSError:
+                is_one = False
+            if is_one:
+                yield path
 
 
 def _live(problems: list[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from .common import Db, Handlers, IdleLimit, TimingOption, handler_specs
 if TYPE_CHECKING:
     from ..recorder.events import Event
     from ..recorder.log import EventLog
+    from ..recorder.partial import why_unended
     from ..replay.timing import Timing
 
 
@@ -51,7 +52,7 @@ def play(
     log = EventLog(db)
     run = log.find(recording).run
     for each in handlers:
-        read_stream(_paced(log, run, pace, each.kinds), each)
+        read_stream(_paced(log, run, pace, each.kinds), each, lambda: why_unended(log, run))
 
 
 def _paced(log: "EventLog", run: str, timing: "Timing", kinds: tuple[str, ...]) -> Iterator["Event"]:

@@ -37,7 +37,7 @@ def show(
     from ..recorder.errors import InputError
     from ..recorder.log import EventLog
     from ..recorder.messages import Message
-    from ..recorder.partial import events_of
+    from ..recorder.partial import events_of, why_unended
 
     if raw and handler:
         raise InputError("--raw shows the events as they are; leave out --handler.")
@@ -62,7 +62,7 @@ def show(
         print_json_lines(as_json(Message.of(event)) for event in events if event.kind == "message")
     else:
         for each in handlers:
-            read_stream(chosen(events_of(log, found.run, each.kinds)), each)
+            read_stream(chosen(events_of(log, found.run, each.kinds)), each, lambda: why_unended(log, found.run))
 
 
 def _check(log: "EventLog", run: str, step: str | None, type_: str | None) -> None:

@@ -25,6 +25,7 @@ def tail(
     from ..handlers.jsonl import as_json
     from ..recorder.log import EventLog
     from ..recorder.messages import Message
+    from ..recorder.partial import why_unended
 
     readers = [Reader(make_handler(name, options, sys.stdout)) for name, options in handler_specs(handler or ["simple"])]
     log = EventLog(db)
@@ -41,8 +42,8 @@ def tail(
             for reader in readers:
                 if event.kind in reader.handler.kinds:
                     reader.event(event)
-        for reader in readers:
-            reader.broke_off()
+        for reader in filter(lambda reader: reader.is_open, readers):
+            reader.broke_off(why_unended(log, found.run))
     finally:
         for reader in readers:
             reader.handler.close()

@@ -14,7 +14,7 @@ from ..recorder.exchange import timestamp
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
 from ..recorder.messages import Message, result_text
-from ..recorder.partial import events_of
+from ..recorder.partial import DIED, events_of
 from ..recorder.sse import frame_json
 from ..replay.items import Item
 from ..replay.sides import Reader, error_of
@@ -100,9 +100,9 @@ class RunFold:
         """Whether the run is over."""
         return bool(self._end["status"] != "running")
 
-    def stopped(self, status: str) -> None:
-        """The run is over although its last event never came: its writer died."""
-        self._end = {"status": status, "error": "the recording process died"}
+    def stopped(self, info: RunInfo) -> None:
+        """Take note that the run is over although its last event never came."""
+        self._end = {"status": info.status, "error": info.error or DIED}
         self._news = True
 
     def data(self) -> dict[str, Any]:

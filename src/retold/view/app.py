@@ -163,9 +163,9 @@ class _View:
             if news is None:
                 idle += 1
                 if idle % IDLE_POLLS == 0:
-                    status = (await asyncio.to_thread(self._log.find, info.run)).status
-                    if status != "running":
-                        fold.stopped(status)
+                    found = await asyncio.to_thread(self._log.find, info.run)
+                    if found.status != "running":
+                        fold.stopped(found)
                         continue
                 await asyncio.sleep(POLL_S)
                 continue
