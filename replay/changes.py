@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..recorder.errors import InputError
 from .align import Op, align, script
 from .items import DEEPEST, KINDS, key_of
+from .places import matches
 from .sides import TOKENS, TOTALS
 from .timing import parse_duration_ns
 
@@ -165,9 +166,9 @@ class Focus:
     def counts(self, what: str, path: str = "") -> bool:
         """Whether a difference at this place counts."""
         place = f"{what}.{path}" if path else what
-        if any(_pattern(name).match(place) for name in self.ignore):
+        if any(matches(name, place) for name in self.ignore):
             return False
-        return not self.only or any(_pattern(name).match(place) for name in self.only)
+        return not self.only or any(matches(name, place) for name in self.only)
 
     @property
     def chooses(self) -> bool:
@@ -180,7 +181,7 @@ class Focus:
 
     def counts_moved(self, what: str) -> bool:
         """Whether it counts that an item of a kind stands elsewhere: neither kind nor order may be left out."""
-        left_out = any(_pattern(name).match(word) for name in self.ignore for word in ("order", what))
+        left_out = any(matches(name, word) for name in self.ignore for word in ("order", what))
         return not left_out and (not self.only or "order" in self.only or self.counts(what))
 
     def part(self, what: str, a: Any, b: Any) -> tuple[Change, ...]:
@@ -219,14 +220,3 @@ class Focus:
 
 
 EVERYTHING = Focus()
-
-_PATTERNS: dict[str, re.Pattern[str]] = {}
-
-
-def _pattern(name: str) -> re.Pattern[str]:
-    """`a.*.b` and `**.b` as a pattern of places, which matches the places below it too."""
-    if name not in _PATTERNS:
-        parts = re.split(r"(\*\*\.|\*\*|\*)", name)
-        wild = {"**.": r"(?:.*[.\]])?", "**": ".*", "*": r"[^.\[\]]*"}
-        _PATTERNS[name] = re.compile("".join(wild.get(part, re.escape(part)) for part in parts) + r"(?=[.\[]|$)", re.DOTALL)
-    return _PATTERNS[name]

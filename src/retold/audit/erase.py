@@ -17,6 +17,7 @@ from ..recorder.errors import InputError, LeftOutWarning, LogError, RetoldError
 from ..recorder.events import Event
 from ..recorder.listing import RunInfo
 from ..recorder.log import EventLog
+from ..recorder.patience import patience
 from ..recorder.redact import Redactor
 from ..recorder.redact_frames import redact_body
 from ..recorder.sse import Piece
@@ -199,11 +200,14 @@ def clean(log: EventLog) -> None:
 def plan_pattern(
     log: EventLog, patterns: Sequence[re.Pattern[str]], *, progress: Progress = lambda _: None
 ) -> tuple[Plan, set[str]]:
-    """Everything that carries what a pattern finds, and what it found."""
+    """The payloads in which a pattern finds something, and the texts found. Raises InputError for a pattern without an end."""
     found: set[str] = set()
 
     def matches(text: str) -> bool:
-        hits = {match[0] for pattern in patterns for match in pattern.finditer(text) if match[0].strip()}
+        hits = set[str]()
+        for pattern in patterns:
+            with patience(pattern.pattern):
+                hits |= {match[0] for match in pattern.finditer(text) if match[0].strip()}
         found.update(hits)
         return bool(hits)
 

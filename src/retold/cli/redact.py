@@ -48,7 +48,7 @@ def redact(
     run = None
     if plan.count and not dry_run:
         reason = confirm(yes, why)
-        if any(each.search(text) for each in patterns for text in (reason, who or "")):
+        if any(_finds(each, text) for each in patterns for text in (reason, who or "")):
             raise InputError("nothing was done: the reason holds what is to be redacted, and would keep it in the log.")
         with log:
             run = audit.redact(log, plan, found, patterns, why=reason, by=who)
@@ -60,3 +60,10 @@ def redact(
         audit.check_redacted(log, patterns, found, cassettes)
     if not plan.count:
         raise typer.Exit(1)
+
+
+def _finds(pattern: re.Pattern[str], text: str) -> bool:
+    from ..recorder.patience import patience
+
+    with patience(pattern.pattern):
+        return pattern.search(text) is not None

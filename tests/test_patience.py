@@ -1,0 +1,69 @@
+"""Patterns that a user gives: none takes longer than its limit, however it is nested."""
+
+import random
+import re
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from retold.pytest_vcr import blocked_sockets
+from retold.recorder.errors import InputError
+from retold.recorder.log import EventLog
+from retold.recorder.patience import patience
+from retold.replay.places import matches
+from tests.e2e import in_this_process, refused
+
+CATASTROPHIC = ["(a+)+$", "(a|a)*b", "(?:a?){40}a{40}$", r"(\w|a)*[!.]"]
+LONG = "a" * 40
+
+
+@pytest.mark.parametrize("pattern", CATASTROPHIC)
+def test_redacting_with_a_pattern_without_an_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    """One error that names the pattern; the log remains as it was."""
+    monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
+    with EventLog(tmp_path / "log.db") as log, log.start(name="a", mode="import") as writer:
+        writer.note("message", {"type": "user", "message": {"role": "user", "content": f"{LONG}?"}})
+    done = in_this_process("redact", "--pattern", pattern, "--why", "a test", "--yes", "--db", tmp_path / "log.db")
+    assert "0.2 s for one text" in refused(done)
+    assert len(EventLog(tmp_path / "log.db").runs()) == 1
+
+
+def test_an_allowed_host_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a connection is made."""
+    monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
+    with blocked_sockets(["(a+)+$"]), socket.socket() as client, pytest.raises(InputError, match="for one text"):
+        client.connect((f"{LONG}.example", 9))
+
+
+def test_a_search_leaves_no_timer_and_no_handler() -> None:
+    """The signal is the application's again, after an error too."""
+    before = signal.getsignal(signal.SIGVTALRM)
+    with pytest.raises(ZeroDivisionError), patience("a"):
+        raise ZeroDivisionError
+    assert signal.getsignal(signal.SIGVTALRM) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def _as_expression(name: str) -> re.Pattern[str]:
+    wild = {"**.": r"(?:.*[.\]])?", "**": ".*", "*": r"[^.\[\]]*"}
+    parts = re.split(r"(\*\*\.|\*\*|\*)", name)
+    return re.compile("".join(wild.get(part, re.escape(part)) for part in parts) + r"(?=[.\[]|\Z)", re.DOTALL)
+
+
+def test_wildcards_of_places_match_as_the_expression_that_they_stand_for() -> None:
+    """Fifteen hundred random names and places."""
+    luck = random.Random(7)
+    for _ in range(1500):
+        name = "".join(luck.choices(["a", "b", ".", "[0]", "*", "**", "**."], k=luck.randrange(1, 6)))
+        place = "".join(luck.choices(["a", "b", ".", "[0]", "\n"], k=luck.randrange(8)))
+        assert matches(name, place) == (_as_expression(name).match(place) is not None), (name, place)
+
+
+def test_many_wildcards_take_a_linear_time() -> None:
+    """The expression that they stand for has no end here."""
+    assert not matches("**.a" * 30 + ".z", "input" + ".a" * 500)
+    assert not matches("**a" * 30 + "z", "a" * 2000)
