@@ -75,6 +75,7 @@ class Capture:
         self._lock = threading.RLock()
         self._last: list[Entry] | None = None
         self._is_unsure = False
+        self._is_ending = False
         self.place = place
         self._redactor = redactor or run.redactor
         self._scrub = FrameRedactor(self._redactor)
@@ -149,20 +150,28 @@ class Capture:
         The first call decides about the ending; if it could not be written, later calls, and the end of the run, write it.
         """
         with self._lock:
-            if self.ending is not None:
+            # An append first writes what was deferred, which may be the ending of this exchange: a dropped stream.
+            if self.ending is not None or self._is_ending:
                 return
-            if self._last is None:
-                self._decide(ending, error, failure)
-            assert self._last is not None
-            if not self._run.ended and not (self._is_unsure and self._run.has(self.exchange, "exchange.ended")):
-                self._is_unsure = True  # an interrupt does not say whether the ending was written
-                try:
-                    self.ended_ns = self._run.append(*self._last)[-1].t_ns
-                except LogError:
-                    if not self._run.ended:
-                        raise
-            self._run.open.pop(self.exchange, None)
-            self.ending = self._decided
+            self._is_ending = True
+            try:
+                if self._last is None:
+                    self._decide(ending, error, failure)
+                self._write_ending()
+            finally:
+                self._is_ending = False
+
+    def _write_ending(self) -> None:
+        assert self._last is not None
+        if not self._run.ended and not (self._is_unsure and self._run.has(self.exchange, "exchange.ended")):
+            self._is_unsure = True  # an interrupt does not say whether the ending was written
+            try:
+                self.ended_ns = self._run.append(*self._last)[-1].t_ns
+            except LogError:
+                if not self._run.ended:
+                    raise
+        self._run.open.pop(self.exchange, None)
+        self.ending = self._decided
 
     def _decide(self, ending: Ending, error: BaseException | None, failure: Failure | None) -> None:
         """Settle how the exchange ended, and what is to be written of it."""

@@ -180,6 +180,7 @@ class Redactor:
             if _ID.search(data, max(0, start - _ID_BYTES), start) is not None:
                 continue
             if kind == "look" and not shapes.looks_random(match[0]):
+                at = start + 1  # a certain shape may begin inside: `sk-sk-ant-…`
                 continue
             yield start, end
 

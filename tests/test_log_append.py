@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retold.recorder.capture import Capture
 from retold.recorder.errors import LogError
 from retold.recorder.events import OWN_SEQ, SCHEMA, Entry
+from retold.recorder.exchange import Request
 from retold.recorder.log import EventLog
 from tests.raw_log import Child, computed_chain, query, rows, stored_chain
 
@@ -283,3 +285,14 @@ def test_nothing_stands_behind_the_last_event_of_a_run(log: EventLog, path: Path
     with contextlib.suppress(LogError):
         writer.append(Entry("frame", b"late"))
     assert [row["kind"] for row in rows(path, writer.run)] == ["run.started", "run.ended"]
+
+
+def test_an_ending_that_was_deferred_is_not_written_twice(log: EventLog) -> None:
+    """A stream is dropped, and then closed: the close first writes what was deferred, which is the same ending."""
+    with log.start(name="run", mode="live") as writer:
+        capture = Capture(writer, Request("POST", "https://api.anthropic.com/v1/messages", (), b"{}"))
+        capture.response(200, "OK", ())
+        capture.dropped()
+        capture.end("closed")
+    kinds = [event.kind for event in log.events(writer.run)]
+    assert kinds.count("exchange.ended") == 1

@@ -56,6 +56,8 @@ cuts = st.lists(st.integers(0, 70), max_size=12)
 @settings(deadline=None, max_examples=200)
 @given(cuts, st.sampled_from([KEY, SECRET]), st.text("ask- \n\"é", max_size=8), st.text(" .\n\"é", min_size=1, max_size=8),
        st.sampled_from(["text", "thinking", "partial_json"]), st.booleans())  # fmt: skip
+@example(places=[], secret=KEY, before="sk-", after="é", field="text", with_pings=False)
+@example(places=[5], secret=KEY, before="sk-sk-", after=" ", field="text", with_pings=True)
 def test_a_secret_split_over_any_deltas_is_removed(
     places: list[int], secret: str, before: str, after: str, field: str, with_pings: bool
 ) -> None:
