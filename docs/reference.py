@@ -1,4 +1,4 @@
-"""Makes docs/cli.md: what `--help` says of each command, 80 columns wide.
+"""Write docs/cli.md: the `--help` text of each command, 80 columns wide.
 
 python docs/reference.py
 """
@@ -14,17 +14,18 @@ PAGE = Path(__file__).resolve().parent / "cli.md"
 
 
 WIDTH = 78
-"""What a terminal of 80 columns leaves."""
+"""Columns of text in a terminal of 80 columns."""
 
 
 def reference() -> str:
-    """The page."""
+    """Return the page."""
     group: Any = typer.main.get_command(make_app())
     whole = group.context_class(group, info_name="retold", terminal_width=WIDTH, **group.context_settings)
-    parts = ["# Every command\n\nWhat `--help` says, written by `python docs/reference.py`.\n", _block(group.get_help(whole))]
+    intro = "This page holds the `--help` text of every command. `python docs/reference.py` writes it."
+    parts = [f"# Every command\n\n{intro}\n", _block(group.get_help(whole))]
     for name, command in group.commands.items():
-        said = command.get_help(command.context_class(command, info_name=name, parent=whole))
-        parts.append(f"## retold {name}\n\n{_block(said)}")
+        text = command.get_help(command.context_class(command, info_name=name, parent=whole))
+        parts.append(f"## retold {name}\n\n{_block(text)}")
     return "\n".join(parts)
 
 

@@ -1,7 +1,7 @@
-"""The command line: one module a command, errors in one line with their exit code, results on stdout and the rest on stderr.
+"""The command line: one module per command, one-line errors with exit codes, results on stdout and all notes on stderr.
 
-Only the command that was asked for is imported: typer looks at every parameter of every command it knows, which takes longer
-than most commands.
+Import only the requested command: typer inspects every parameter of every registered command, which takes longer than most
+commands.
 """
 
 import functools
@@ -25,30 +25,30 @@ from .common import note
 
 COMMANDS = {
     "run": ("run.run", "Run a workflow, offline or live."),
-    "record": ("record.record", "Run any program and record what it asks the API."),
+    "record": ("record.record", "Run any program and record its requests to the API."),
     "replay": ("replay.replay", "Run any program against a recording, offline."),
     "serve": ("serve.serve", "Answer any client from cassettes."),
-    "proxy": ("serve.proxy", "Record what clients ask the API, until stopped."),
+    "proxy": ("serve.proxy", "Record the requests of clients, until stopped."),
     "ls": ("ls.ls", "List the runs in the log."),
     "show": ("show.show", "Show the messages of a run."),
-    "play": ("play.play", "Watch a recording at its own pace."),
-    "tail": ("tail.tail", "Follow a run while it goes on."),
+    "play": ("play.play", "Watch a recording at its original pace."),
+    "tail": ("tail.tail", "Follow a run in progress."),
     "import": ("import_.import_", "Import recordings into the log."),
     "export": ("export.export", "Export a run."),
     "diff": ("diff.diff", "Compare two recordings by meaning."),
-    "view": ("view.view", "Look at runs in a browser."),
+    "view": ("view.view", "Show runs in a browser."),
     "search": ("search.search", "Search messages, prompts and tools of all runs."),
-    "stats": ("stats.stats", "Account for tokens, cost, errors and times."),
-    "verify": ("verify.verify", "Check that the log was not changed."),
-    "recover": ("recover.recover", "Mend what a crash left behind."),
-    "erase": ("erase.erase", "Erase a run, a message or a text for good."),
-    "redact": ("redact.redact", "Replace what a pattern finds in every run."),
-    "prune": ("prune.prune", "Remove runs that are old."),
-    "validate": ("validate.validate", "Check workflow files, every error at once."),
+    "stats": ("stats.stats", "Print tokens, cost, errors and times."),
+    "verify": ("verify.verify", "Check that the log is unchanged."),
+    "recover": ("recover.recover", "Repair the log after a crash."),
+    "erase": ("erase.erase", "Erase a run, a message or a text permanently."),
+    "redact": ("redact.redact", "Replace the matches of a pattern in every run."),
+    "prune": ("prune.prune", "Remove old runs."),
+    "validate": ("validate.validate", "Check workflow files and list all errors."),
     "schema": ("schema.schema", "Print the JSON Schema of workflow files."),
-    "doctor": ("doctor.doctor", "Say what is installed and what is in the way."),
+    "doctor": ("doctor.doctor", "Check the installation and list problems."),
 }
-"""Each command by its name: its function, and what the list of commands says of it in one line of 80 columns."""
+"""The function of each command, and its line in the list of commands, at most 80 columns wide."""
 
 
 class _Group(typer.core.TyperGroup):
@@ -59,7 +59,7 @@ class _Group(typer.core.TyperGroup):
 
 
 def make_app(asked: str | None = None) -> typer.Typer:
-    """The command line with every command, or with all but the one that was asked for known by name only."""
+    """Return the command line with every command. If one is asked for, the others are registered by name only."""
     app = typer.Typer(
         name="retold",
         cls=_Group,
@@ -71,8 +71,8 @@ def make_app(asked: str | None = None) -> typer.Typer:
         epilog="Exit codes: 0 ok, 1 failed or differs, 2 bad usage or input, 3 replay miss.",
     )
     app.callback()(_main)
-    for name, (where, says) in COMMANDS.items():
-        app.command(name, short_help=says)(_command(where) if asked in (None, name) else _unasked)
+    for name, (where, summary) in COMMANDS.items():
+        app.command(name, short_help=summary)(_command(where) if asked in (None, name) else _unasked)
     return app
 
 
@@ -82,7 +82,7 @@ def _command(where: str) -> Callable[..., None]:
 
 
 def _unasked() -> None:
-    """Stands for a command that was not asked for."""
+    """Take the place of a command that is not imported."""
 
 
 def _version(asked: bool) -> None:
@@ -100,7 +100,7 @@ def _main(
 
 
 def _piped(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose reader may go before it is done (`| head`): nothing to report, but an exit code that says so."""
+    """Wrap a command: if its reader closes the pipe early (`| head`), exit with 141 and print nothing."""
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> None:
@@ -120,7 +120,7 @@ def _piped(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _is_lost(out: TextIO) -> bool:
-    """Whether text cannot be written: a full disk, a closed terminal. What could not be flushed is still in the buffer."""
+    """Return whether text cannot be written: a full disk, a closed terminal. Unflushed text is still in the buffer."""
     try:
         out.flush()
     except OSError:
@@ -129,7 +129,7 @@ def _is_lost(out: TextIO) -> bool:
 
 
 def main() -> None:
-    """The console script `retold`."""
+    """Run the console script `retold`."""
     signal.signal(signal.SIGTERM, _terminated)
     warnings.showwarning = _warned
     sys.excepthook = _crashed
@@ -138,49 +138,49 @@ def main() -> None:
         note("retold: cannot write to stdout: it is closed.")
         sys.exit(RunError.exit_code)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: not every terminal knows every character
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: some terminals lack some characters
     try:
         make_app(_asked(sys.argv[1:]))()
     except RetoldError as error:
-        note(f"retold: {one_line(str(error)) if isinstance(error, RunError) else error}")  # an API's words are one line
+        note(f"retold: {one_line(str(error)) if isinstance(error, RunError) else error}")  # an API's text may have several lines
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         _leave(128 + signal.SIGINT)
     except SystemExit as end:
-        if end.code == 128 + signal.SIGINT:  # typer made it of a KeyboardInterrupt
+        if end.code == 128 + signal.SIGINT:  # typer converts a KeyboardInterrupt to this
             _leave(128 + signal.SIGINT)
         raise
     except BaseException as error:
-        if type(error).__name__ == "CancelledError":  # asyncio's, which is not imported for every command
+        if type(error).__name__ == "CancelledError":  # compare by name: not every command imports asyncio
             _leave(128 + signal.SIGTERM)
         raise
 
 
 def _asked(arguments: list[str]) -> str | None:
-    """The command in the arguments, or no command's name; None where a shell completes and may ask for any."""
+    """Return the command in the arguments, or "". Return None during shell completion, which may need any command."""
     if "_RETOLD_COMPLETE" in os.environ:
         return None
     return next((argument for argument in arguments if not argument.startswith("-")), "")
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit although a handler may hang, in an output that nobody reads: the interpreter would wait for it to let go of stdout."""
+    """Exit even if a handler blocks on an output without a reader: the interpreter would wait until it releases stdout."""
     if any(thread.name.startswith("retold-") for thread in threading.enumerate()):
         os._exit(code)
     sys.exit(code)
 
 
 def _warned(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """A warning as any other remark to the person; where in our code it arose is none of theirs."""
+    """Print a warning like any other note, without its place in the code."""
     del category, filename, lineno
     note(f"retold: {message}")
 
 
 def _crashed(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    """Print a traceback, clean for a terminal: its last line may quote a model."""
+    """Print a traceback, cleaned for a terminal because its last line may quote a model."""
     print(clean("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def _terminated(*_: object) -> None:
-    """SIGTERM unwinds like an exception: temporary files go, runs are closed."""
+    """Unwind on SIGTERM like on an exception, so that temporary files are removed and runs are closed."""
     sys.exit(128 + signal.SIGTERM)

@@ -22,7 +22,7 @@ Handlers = Annotated[
     typer.Option(
         "--handler",
         metavar="NAME[:OPTION=VALUE,…]",
-        help="How to show the messages: simple, console, debug, file, buffer or callback; may be repeated. "
+        help="The handler of the messages: simple, console, debug, file, buffer or callback; may be repeated. "
         "Options follow a colon: console:partial=true, file:file_path=run.log,format=jsonl.",
     ),
 ]
@@ -33,17 +33,18 @@ IdleLimit = Annotated[
     str | None, typer.Option("--idle-limit", metavar="DURATION", help="Shorten longer pauses to this, e.g. 2s.")
 ]
 UpstreamOption = Annotated[
-    str, typer.Option("--upstream", metavar="URL", help="The API that requests go to.", envvar="ANTHROPIC_BASE_URL")
+    str, typer.Option("--upstream", metavar="URL", help="The API that gets the requests.", envvar="ANTHROPIC_BASE_URL")
 ]
 ProfileOption = Annotated[
-    str, typer.Option("--profile", metavar="P", help="Whose habits matching knows: api, claude-code, or auto, by the recording.")
+    str,
+    typer.Option("--profile", metavar="P", help="The rules of matching: api, claude-code, or auto (chosen by the recording)."),
 ]
 FaultOption = Annotated[
     list[str] | None,
     typer.Option(
         "--fault",
         metavar="F",
-        help="Make it fail: overloaded@call=2, rate_limit@call=1,retry_after=2, cut@frame=5, error_event@frame=3, "
+        help="Simulate a failure: overloaded@call=2, rate_limit@call=1,retry_after=2, cut@frame=5, error_event@frame=3, "
         "stall=30s@frame=4, slow=0.25x; may be repeated.",
     ),
 ]
@@ -52,43 +53,43 @@ AllowOrigin = Annotated[
     typer.Option(
         "--allow-origin",
         metavar="ORIGIN",
-        help="Answer a web page of this origin, such as http://localhost:5173; other pages are refused. May be repeated.",
+        help="Answer a web page of this origin, e.g. http://localhost:5173; refuse other pages. May be repeated.",
     ),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique prefix of one, a name, last, or last~N.")]
 
 
 def say(text: str = "") -> None:
-    """Print text on stdout, clean for a terminal."""
+    """Print text on stdout, cleaned for a terminal."""
     print(clean(text), flush=True)
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON value on stdout, for a person to read too."""
+    """Print one JSON value on stdout, indented."""
     print(clean_json(strict_json.dumps(value, indent=2)))
 
 
 def print_json_lines(values: Iterable[Any]) -> None:
-    """One JSON value a line, each flushed when it is there."""
+    """Print one JSON value per line and flush each."""
     for value in values:
         sys.stdout.write(clean_json(strict_json.dumps(value)) + "\n")
         sys.stdout.flush()
 
 
 def colours() -> bool:
-    """Whether stdout is a terminal whose user has nothing against colours."""
+    """Return whether stdout is a terminal and its user allows colours."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def note(text: str) -> None:
-    """Print text that is not the result on stderr, clean for a terminal."""
+    """Print a note, cleaned for a terminal, on stderr."""
     print(clean(text), file=sys.stderr, flush=True)
 
 
 def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[str, dict[str, Any]]]:
-    """(name, options) of each `--handler`, modules being looked for in `folder`.
+    """Return (name, options) of each `--handler`. `folder` holds the modules of callbacks.
 
-    Raises HandlerError for what is no handler, no option, or cannot work.
+    Raise HandlerError for an unknown handler or option, or a value that does not work.
     """
     from ..handlers import make_handler
     from ..recorder.errors import HandlerError
@@ -98,7 +99,7 @@ def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[
     for text in named or ():
         name, _, given = text.partition(":")
         options: dict[str, Any] = {}
-        for pair in filter(None, re.split(r",(?![^\[]*\])", given)):  # not at the commas of a list
+        for pair in filter(None, re.split(r",(?![^\[]*\])", given)):  # do not split at the commas of a list
             option, equals, value = pair.partition("=")
             if not equals:
                 raise HandlerError(f"--handler {text}: {pair!r} is no OPTION=VALUE, as in file:file_path=run.log.")
@@ -109,7 +110,7 @@ def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[
 
 
 def test_mode() -> Literal["mock", "live"]:
-    """The mode that `TEST_MODE` asks for; mock where it is not set. Raises InputError for any other."""
+    """Return the mode in `TEST_MODE`, mock if it is not set. Raise InputError for any other value."""
     from ..recorder.errors import InputError
 
     mode = os.environ.get("TEST_MODE") or "mock"

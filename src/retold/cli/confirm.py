@@ -1,4 +1,4 @@
-"""Asking before something is taken out of the log: said first, done after a yes or with --yes."""
+"""Confirm a removal from the log: the command lists it first and does it after a yes or with --yes."""
 
 import sys
 from typing import Annotated
@@ -7,14 +7,14 @@ import typer
 
 from ..recorder.errors import InputError
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking; needed where there is no terminal.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask; required without a terminal.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the changes without making them.")]
 Why = Annotated[str | None, typer.Option("--why", metavar="TEXT", help="The reason, kept in the log.")]
-Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Who asks for it.", show_default="user@host")]
+Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="The person who requests it.", show_default="user@host")]
 
 
 def confirm(yes: bool, why: str | None) -> str:
-    """The reason, after a yes. Raises InputError where nobody can be asked, Exit(1) after a no."""
+    """Return the reason, after a yes. Raise InputError if there is no terminal, Exit(1) after a no."""
     if not sys.stdin.isatty() or not sys.stderr.isatty():
         if not yes:
             raise InputError("nothing was done: there is no terminal to ask on; say --yes, or --dry-run to only look.")

@@ -1,4 +1,4 @@
-"""retold diff: what differs between two recordings."""
+"""retold diff: the differences between two recordings."""
 
 import os
 import sys
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Format(StrEnum):
-    """How to write a comparison."""
+    """Format of a comparison."""
 
     text = "text"
     json = "json"
@@ -31,32 +31,33 @@ _ENDINGS = {".json": Format.json, ".md": Format.markdown, ".markdown": Format.ma
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The same; the one that is asked about.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The recording to compare with A, named in the same way.")],
     form: Annotated[
-        Format | None, typer.Option("--format", help="How to write it.", show_default="by the file's ending, or text")
+        Format | None,
+        typer.Option("--format", help="The format of the output.", show_default="by the file's ending, or text"),
     ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(
-            "--ignore", metavar="ITEM", help="Leave out, e.g. thinking, tool_use.input.path, totals, order. Repeatable."
+            "--ignore", metavar="ITEM", help="Leave out, e.g. thinking, tool_use.input.path, totals, order. May be repeated."
         ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="ITEM", help="Compare nothing else. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="ITEM", help="Compare only this. May be repeated.")] = None,
     tolerance: Annotated[
         list[str] | None,
-        typer.Option("--tolerance", metavar="TOTAL=N", help="How far a total may differ: duration=20%, cost=0.01. Repeatable."),
+        typer.Option("--tolerance", metavar="TOTAL=N", help="Allow a total to differ: duration=20%, cost=0.01. May be repeated."),
     ] = None,
     volatile: Annotated[bool, typer.Option("--volatile", help="List ids, times and signatures too; they never count.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Write out at most so many differences; 0 is all.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Print at most this many differences; 0 prints all.")] = 50,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="stdout")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default="stdout")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     db: Db = None,
 ) -> None:
     """Compare two recordings by meaning: exit code 0 if they are the same, 1 if they differ.
 
-    Ids, times, signatures and durations do not count. WHAT is one of request, prompt, text, thinking, tool_use, tool_result,
+    Ids, times, signatures and durations do not count. ITEM is one of request, prompt, text, thinking, tool_use, tool_result,
     answer, init, result, system, totals, order, or one with a path in it, such as request.system or tool_use.input.*.
 
     Example: retold diff last~1 last --ignore thinking

@@ -1,4 +1,4 @@
-"""retold doctor: what is installed, where things are, and what stands in the way."""
+"""retold doctor: installed packages, paths, and problems."""
 
 import importlib.metadata
 import importlib.util
@@ -38,9 +38,9 @@ KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 
 def doctor(json: Json = False, db: Db = None) -> None:
-    """Say what is installed, where log and cassettes are and whether they can be read, and whether a key is set.
+    """List the installed packages, the log and the cassettes, check that they are readable, and check for a key.
 
-    Keys are never shown. Exits with 1 if something stands in the way of a run.
+    Keys are never printed. Exit code 1 if a problem prevents a run.
 
     Example: retold doctor
     """

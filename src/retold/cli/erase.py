@@ -1,4 +1,4 @@
-"""retold erase: take a run, a message or a text out of the log, for good."""
+"""retold erase: erase a run, a message or a text from the log permanently."""
 
 import re
 from typing import TYPE_CHECKING, Annotated
@@ -20,10 +20,11 @@ _NAMES = {
 
 def erase(
     what: Annotated[
-        str | None, typer.Argument(metavar="[RUN|RUN#SEQ]", help="A run, or one message of it as `retold search` names it.")
+        str | None, typer.Argument(metavar="[RUN|RUN#SEQ]", help="A run, or one message as named by `retold search`.")
     ] = None,
     text: Annotated[
-        str | None, typer.Option("--text", metavar="TEXT", help="Everything in any run that carries this text, in any case.")
+        str | None,
+        typer.Option("--text", metavar="TEXT", help="Erase every payload of any run that holds this text, in any case."),
     ] = None,
     why: Why = None,
     who: Who = None,
@@ -32,9 +33,9 @@ def erase(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Erase a run, a message with all that repeats it, or all that carries a text: from the tables and from the file's bytes.
+    """Erase a run, a message and its repetitions, or every payload with a text, from the tables and from the file's bytes.
 
-    What stood where, when, and its digest stay, so that `retold verify` still holds. Cassettes outside the log are not touched.
+    The place, time and digest of each payload stay, so `retold verify` still succeeds. Cassettes are not changed.
 
     Example: retold erase --text "Jane Doe" --why "request 4711" --dry-run
     """
@@ -61,7 +62,7 @@ def erase(
             run = audit.erase(log, plan, why=reason, by=who, whole=None if whole is None else whole.run)
     elif text is not None and not dry_run and left_behind(log, text):
         with log:
-            audit.clean(log)  # an erasure that was broken off
+            audit.clean(log)  # an erasure was interrupted
     if json:
         print_json({"events": plan.count, "kinds": plan.kinds, "runs": sorted(plan.events), "erased_by": run})
     elif run is not None:

@@ -1,4 +1,4 @@
-"""retold export: runs from the log as files."""
+"""retold export: write runs of the log to files."""
 
 import sys
 from collections.abc import Sequence
@@ -21,7 +21,9 @@ def export(
         str | None,
         typer.Argument(metavar="[RUN]", help="An id, a unique prefix of one, a name, last, or last~N.", show_default=False),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every run, oldest first; cassettes go into a folder.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Export every run, oldest first; cassettes are written to a folder.")
+    ] = False,
     format_: Annotated[
         str | None,
         typer.Option(
@@ -32,14 +34,14 @@ def export(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Where to write it.", show_default="stdout")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default="stdout")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     db: Db = None,
 ) -> None:
-    """Export a run: as a cassette, which vcrpy replays too, as JSON lines, as a transcript, or for a data tool.
+    """Export a run as a cassette (which vcrpy can replay), as JSON lines, as a transcript, or for a data tool.
 
-    jsonl keeps every event to the byte; `retold import` reads it, stream-json and cassettes back.
+    jsonl keeps every event byte-exact. `retold import` reads jsonl, stream-json and cassettes.
 
     Example: retold export last -o cassettes/hello.yaml
     """
@@ -78,7 +80,7 @@ def _by_ending(output: Path | None) -> str:
 
 
 def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path, *, force: bool) -> None:
-    """All or nothing: a new file takes the old one's place only when it is whole."""
+    """Write the file completely or not at all: the new file replaces the old one only when it is complete."""
     from ..formats.cassette import check
     from ..handlers.text import plural
     from ..recorder.cassette import write_cassette
@@ -91,7 +93,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     if output.exists() and not force:
         raise InputError(f"{output} is there already; name another file, or replace it with --force.")
     try:
-        if form.counts == "exchange":  # a file for git, readable as others there are
+        if form.counts == "exchange":  # a file for git gets the mode of other files there
             check(log, runs[0])
             count = write_cassette(output, each_exchange(log, runs[0].run))
         else:
@@ -104,7 +106,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
 
 
 def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path | None, *, force: bool) -> None:
-    """A file a run, named after it."""
+    """Write one file per run, with its name."""
     import re
 
     from ..recorder.errors import InputError
@@ -120,7 +122,7 @@ def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", ou
 
 
 class _Screen:
-    """The terminal as a binary file: whole lines are shown clean."""
+    """The terminal as a binary file that cleans each line."""
 
     def write(self, data: bytes) -> int:
         sys.stdout.write(clean(data.decode("utf-8", "backslashreplace")))

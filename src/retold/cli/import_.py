@@ -1,4 +1,4 @@
-"""retold import: cassettes, stream-json, session transcripts and exported runs, into the log."""
+"""retold import: read cassettes, stream-json, session transcripts and exported runs into the log."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +16,14 @@ def import_(
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the file's")] = None,
-    again: Annotated[bool, typer.Option("--again", help="Import a file once more that is in the log already.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Import a file even if it is in the log already.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Import files into the log, each as a run of its own: cassettes of retold and vcrpy, what Claude Code prints with
-    --output-format stream-json, the session transcripts it keeps, and JSON lines that retold exported.
+    """Import files into the log, each as a separate run: cassettes of retold and vcrpy, the output of Claude Code with
+    --output-format stream-json, its session transcripts, and JSON lines that retold exported.
 
-    All are read before the first is written. A file that was imported before is left alone.
+    All files are read before the first is written. A file that was imported before is skipped.
 
     Example: retold import tests/cassettes/test_chat.yaml
     """

@@ -1,4 +1,4 @@
-"""retold ls: the runs in the log."""
+"""retold ls: list the runs in the log."""
 
 import sys
 import time
@@ -14,23 +14,25 @@ if TYPE_CHECKING:
 
 
 def ls(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 50,
-    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="2h or 7d (ago), today, a date, a time.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same, for the other end.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of runs, newest first.")] = 50,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="Began since: 2h or 7d (ago), today, a date, a time.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Began until: the same forms.")] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="TEXT", help="Part of the name, or a pattern with *.")] = None,
     mode: Annotated[str | None, typer.Option("--mode", help="live, mock, import or audit.")] = None,
     status: Annotated[str | None, typer.Option("--status", help="running, completed, failed, cancelled or interrupted.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Used this model; * stands for anything.")] = None,
-    tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="Used this tool; * stands for anything.")] = None,
-    min_cost: Annotated[float | None, typer.Option("--min-cost", metavar="USD", help="Cost at least this much.")] = None,
-    error: Annotated[bool, typer.Option("--error", help="Failed, or an exchange in it did.")] = False,
-    cost: Annotated[bool, typer.Option("--cost", help="Show what each cost.")] = False,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Used this model; * matches any text.")] = None,
+    tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="Used this tool; * matches any text.")] = None,
+    min_cost: Annotated[float | None, typer.Option("--min-cost", metavar="USD", help="Cost at least this amount.")] = None,
+    error: Annotated[bool, typer.Option("--error", help="The run or one of its exchanges failed.")] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="Show the cost of each run.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
     """List the runs in the log, newest first.
 
-    Exit code 1: there are none.
+    Exit code 1 if there are none.
 
     Example: retold ls --since 7d --model 'claude-opus*' --min-cost 0.50
     """

@@ -1,4 +1,4 @@
-"""retold play: watch a recording, at its own pace."""
+"""retold play: watch a recording at its original pace."""
 
 import sys
 import tempfile
@@ -24,11 +24,11 @@ def play(
     handler: Handlers = None,
     db: Db = None,
 ) -> None:
-    """Watch a recording: a run from the log or a cassette, at its original pace unless --timing says otherwise.
+    """Watch a run of the log or a cassette, at its original pace unless you set --timing.
 
     Example: retold play cassettes/clean_streaming_numbers.yaml --timing 2x
 
-    As it streamed, word by word: retold play last --handler console:partial=true
+    To see it word by word: retold play last --handler console:partial=true
     """
     from ..handlers import make_handler, read_stream
     from ..recorder.cassette import names_file, read_cassette
@@ -40,7 +40,7 @@ def play(
     pace = Timing.parse(timing, idle_limit)
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     if names_file(recording):
-        # Handlers read logs: a cassette is played through a log of its own that nobody keeps.
+        # Handlers read logs, so a cassette is imported into a temporary log first.
         with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
             found = read_cassette(recording)
             if not found.exchanges:
@@ -56,7 +56,7 @@ def play(
 
 
 def _paced(log: "EventLog", run: str, timing: "Timing", kinds: tuple[str, ...]) -> Iterator["Event"]:
-    """The events of a run, each when it is due."""
+    """Yield the events of a run, each at its due time."""
     from ..recorder import clock
     from ..recorder.partial import events_of
     from ..replay.player import wait_until

@@ -1,4 +1,4 @@
-"""Progress of anything that takes more than a second: one line on stderr that comes and goes, on a terminal only."""
+"""Progress of work that takes more than a second: one temporary line on stderr, on a terminal only."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ EVERY_S = 0.1
 
 @contextmanager
 def progress(verb: str, noun: str) -> Iterator[Callable[[int], None]]:
-    """Yields what is to be told of the count so far: shown as `checked 12,000 events`, wiped at the end."""
+    """Yield a function that takes the current count, prints `checked 12,000 events`, and clears the line at the end."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return

@@ -1,4 +1,4 @@
-"""retold prune: remove old runs, whole."""
+"""retold prune: remove whole old runs."""
 
 import time
 from typing import Annotated
@@ -10,8 +10,10 @@ from .confirm import DryRun, Who, Why, Yes, confirm
 
 
 def prune(
-    older_than: Annotated[str, typer.Option("--older-than", metavar="AGE", help="Runs that began longer ago: 90d, 12h, 4w.")],
-    keep: Annotated[int, typer.Option("--keep", min=0, metavar="N", help="Keep the newest N whatever their age.")] = 0,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="Remove runs that began longer ago: 90d, 12h, 4w.")
+    ],
+    keep: Annotated[int, typer.Option("--keep", min=0, metavar="N", help="Keep the newest N runs of any age.")] = 0,
     why: Why = "retention",
     who: Who = None,
     yes: Yes = False,
@@ -19,9 +21,9 @@ def prune(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Remove the runs that began longer ago than that and have ended, and give the space back.
+    """Remove ended runs that began before the given age, and free their space.
 
-    The log keeps that they were there and the hash they ended with, so that `retold verify` still holds.
+    The log keeps an entry and the last hash of each removed run, so `retold verify` still succeeds.
 
     Example: retold prune --older-than 90d --keep 100 --dry-run
     """

@@ -1,4 +1,4 @@
-"""retold record: any program, recorded by a proxy between it and the API."""
+"""retold record: record any program through a proxy between it and the API."""
 
 import os
 from pathlib import Path
@@ -12,20 +12,22 @@ from .common import AllowOrigin, Db, ProfileOption, UpstreamOption, note
 def record(
     command: Annotated[list[str], typer.Argument(metavar="CMD...", help="The program and its arguments, after --.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="CASSETTE", help="Write a cassette too.", show_default="the log only")
+        Path | None,
+        typer.Option("--output", "-o", metavar="CASSETTE", help="Also write a cassette.", show_default="the log only"),
     ] = None,
     upstream: UpstreamOption = "https://api.anthropic.com",
     name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the cassette's, or the program's")] = None,
     mode: Annotated[
-        str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes (record what it lacks) or all.")
+        str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes (record missing requests) or all.")
     ] = "rewrite",
     profile: ProfileOption = "auto",
     allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
-    """Run a program and record what it asks the API: a proxy on this machine, ANTHROPIC_BASE_URL set for the program only.
+    """Run a program and record its requests to the API through a proxy on this machine.
 
-    Its streams, signals and exit code are its own; what it gets is what the API sends, as it comes.
+    ANTHROPIC_BASE_URL is set for the program only. The program keeps its streams, signals and exit code, and gets every byte of
+    the API on arrival.
 
     Example: retold record -o cassettes/hello.yaml -- claude -p "Say hello"
     """

@@ -1,4 +1,4 @@
-"""retold recover: put a log in order after a crash, or save what can be read of a damaged one."""
+"""retold recover: repair a log after a crash, or save the readable events of a damaged one."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,14 +11,15 @@ from .common import Db, Json, note, print_json, say
 def recover(
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where to save what can be read.", show_default="LOG.recovered"),
+        typer.Option("--output", "-o", metavar="FILE", help="The file for the readable events.", show_default="LOG.recovered"),
     ] = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Close the runs that a crash left open, and make the listing and the full-text index again from the events.
+    """Close the runs that a crash left open, and rebuild the listing and the full-text index from the events.
 
-    A damaged file is left as it is: what can be read of it goes into a new one, and what is lost is named. Exit code 1 then.
+    A damaged file is not changed: its readable events are saved in a new file, and the lost ones are listed. The exit code is
+    then 1.
 
     Example: retold recover
     """

@@ -1,4 +1,4 @@
-"""retold redact: replace what a pattern finds in a log that is written already."""
+"""retold redact: replace the matches of a pattern in an existing log."""
 
 import re
 from typing import Annotated
@@ -20,9 +20,9 @@ def redact(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Replace what a pattern finds by REDACTED in every run, also where it is split over the deltas of a stream.
+    """Replace every match of a pattern in every run by REDACTED, also a match that is split over the deltas of a stream.
 
-    What it finds is replaced wherever it stands; what cannot be replaced in part (a compressed body) is erased whole.
+    A payload in which a part cannot be replaced (a compressed body) is erased completely.
 
     Example: retold redact --pattern '[\\w.]+@example\\.com' --dry-run
     """

@@ -1,4 +1,4 @@
-"""retold replay: the same program again, offline, answered from its recording."""
+"""retold replay: run a program offline against its recording."""
 
 from typing import Annotated
 
@@ -17,9 +17,9 @@ def replay(
     allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
-    """Run a program against a recording: offline, no key needed, the recorded bytes and the recorded endings.
+    """Run a program against a recording, offline and without a key. It gets the recorded bytes and the recorded endings.
 
-    A request that was not recorded is refused (the program shows why) and makes the exit code 3; else it is the program's own.
+    A request without a recording gets an error with the reason, and the exit code is 3. Otherwise it is the program's own.
 
     Example: retold replay cassettes/hello.yaml -- claude -p "Say hello"
     """

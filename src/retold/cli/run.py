@@ -27,20 +27,20 @@ def run(
     idle_limit: IdleLimit = None,
     handler: Handlers = None,
     cassette: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Replay from, or record to, this cassette instead of the workflow's own.")
+        Path | None, typer.Option(metavar="FILE", help="Use this cassette instead of the workflow's own.")
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option("--check", metavar="GOLDEN", help="Exit with 1 unless it says what this recording says; see retold diff."),
+        typer.Option("--check", metavar="GOLDEN", help="Exit with 1 if the run differs from this recording; see retold diff."),
     ] = None,
     check_ignore: Annotated[
         list[str] | None,
-        typer.Option("--check-ignore", metavar="WHAT", help="Leave out of the check, e.g. thinking, totals. Repeatable."),
+        typer.Option("--check-ignore", metavar="ITEM", help="Leave out of the check, e.g. thinking, totals. May be repeated."),
     ] = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Run a workflow: offline from its cassette (the default, no key needed), or live against the API, recording it.
+    """Run a workflow offline from its cassette (the default, without a key), or live against the API and record it.
 
     Example: retold run examples/clean_streaming_numbers.yaml
     """
@@ -78,7 +78,7 @@ def run(
 
 
 def _compared(golden: str, ignore: list[str], log: "EventLog") -> "Callable[[RunResult], Comparison]":
-    """What compares a run with the golden recording, which is read now: before the run costs anything, or replaces it."""
+    """Read the golden recording now, before the run can cost anything or replace it; return a function that compares a run."""
     from ..diff.sources import compare, read_side
     from ..replay.changes import Focus
 
@@ -92,9 +92,9 @@ def _show_unstreamed(result: "RunResult") -> None:
 
     for step in result.steps:
         if not step.streamed and step.error is None and step.status != "skipped":
-            # A terminal obeys a model's escapes, and shows remarks among its lines; a file or a program gets the text unchanged.
+            # A terminal executes a model's escapes and mixes its lines with notes. A file or a program gets the text unchanged.
             print(re.sub("^retold:", "  retold:", clean(step.text), flags=re.M) if sys.stdout.isatty() else step.text)
-    sys.stdout.flush()  # what follows is about it, also where both go to one file
+    sys.stdout.flush()  # notes follow the text even if both go to the same file
 
 
 def _summarise(result: "RunResult") -> None:

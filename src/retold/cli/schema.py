@@ -1,4 +1,4 @@
-"""retold schema: the JSON Schema of workflow files, for editors."""
+"""retold schema: print the JSON Schema of workflow files, for editors."""
 
 from .common import print_json
 
@@ -6,7 +6,7 @@ from .common import print_json
 def schema() -> None:
     """Print the JSON Schema of workflow files, for editors that complete and check YAML.
 
-    Keep it in a file, and name that file in the first line of a workflow:
+    Save it in a file, and name that file in the first line of your workflow:
 
     \b
         # yaml-language-server: $schema=workflow.schema.json

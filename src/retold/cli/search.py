@@ -1,4 +1,4 @@
-"""retold search: what was said, asked and done, newest first."""
+"""retold search: search prompts, answers and tools, newest first."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ..audit.search import Hit, Line
 
 WIDTH = 200
-"""How much of a long line is shown where no terminal says how wide it is."""
+"""Columns of a long line to print if the output is not a terminal."""
 
 
 def search(
@@ -23,18 +23,18 @@ def search(
         typer.Option("--type", metavar="TYPE", help="prompt, assistant, user, text, thinking, tool_use, tool_result or result."),
     ] = None,
     tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="Only inputs and results of this tool.")] = None,
-    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only what this model said or was asked.")] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only prompts and answers of this model.")] = None,
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="2h or 7d (ago), today, a date, a time.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The same, for the other end.")] = None,
-    around: Annotated[int, typer.Option("--context", "-C", min=0, metavar="N", help="Lines around each line found.")] = 1,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 20,
-    oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first: when it began.")] = False,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The end, in the same forms.")] = None,
+    around: Annotated[int, typer.Option("--context", "-C", min=0, metavar="N", help="Lines around each matching line.")] = 1,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of hits.")] = 20,
+    oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
     """Search the messages, prompts, tool inputs and tool results of all runs, newest first.
 
-    Exit code 1: nothing was found.
+    Exit code 1 if nothing was found.
 
     Example: retold search '"rate limit" AND retry*' --since 7d
     """
@@ -118,7 +118,7 @@ def _show(hit: "Hit", around: int, *, first: bool) -> None:
 
 
 def _shown(line: "Line", width: int) -> str:
-    """A line cut to the width around the first thing found in it, with what was found marked on a terminal."""
+    """Return a line, cut to the width around its first match. On a terminal the matches are marked."""
     from ..handlers.text import clean
     from .common import colours
 

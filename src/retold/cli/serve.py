@@ -9,20 +9,22 @@ from ..recorder.errors import InputError
 from .common import AllowOrigin, Db, FaultOption, IdleLimit, ProfileOption, TimingOption, UpstreamOption, note
 
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
-Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. The URL is printed.")]
-AllowRemote = Annotated[bool, typer.Option("--allow-remote", help="Let other machines ask; needs --token.")]
-Token = Annotated[str | None, typer.Option("--token", help="What requests must carry as x-retold-token.", envvar="RETOLD_TOKEN")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses a free one. The URL is printed.")]
+AllowRemote = Annotated[bool, typer.Option("--allow-remote", help="Answer other machines; requires --token.")]
+Token = Annotated[
+    str | None, typer.Option("--token", help="The token that requests must carry as x-retold-token.", envvar="RETOLD_TOKEN")
+]
 
 
 def serve(
-    cassettes: Annotated[list[Path], typer.Argument(metavar="CASSETTE...", help="What to answer from.")],
+    cassettes: Annotated[list[Path], typer.Argument(metavar="CASSETTE...", help="The cassettes to answer from.")],
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,
     profile: ProfileOption = "auto",
     fault: FaultOption = None,
     mode: Annotated[str, typer.Option("--mode", help="none, or to record: once, new_episodes, all, rewrite.")] = "none",
     upstream: UpstreamOption = "https://api.anthropic.com",
-    repeat: Annotated[bool, typer.Option("--repeat", help="Answer again what is asked more often than it was recorded.")] = False,
+    repeat: Annotated[bool, typer.Option("--repeat", help="Answer a request more often than it was recorded.")] = False,
     host: Host = "127.0.0.1",
     port: Port = 0,
     allow_remote: AllowRemote = False,
@@ -30,10 +32,10 @@ def serve(
     allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
-    """Answer any client from cassettes, until Ctrl-C or SIGTERM. /health tells what was played.
+    """Answer any client from cassettes, until Ctrl-C or SIGTERM. /health returns the numbers of played exchanges.
 
-    With several cassettes a client names one: by the base URL http://…/cassette/NAME, or in the header x-retold-cassette.
-    NAME is the file's, without its ending.
+    With several cassettes, a client selects one by the base URL http://…/cassette/NAME or by the header x-retold-cassette.
+    NAME is the name of the file without its ending.
 
     Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
     """
@@ -76,7 +78,7 @@ def proxy(
     allow_origin: AllowOrigin = None,
     db: Db = None,
 ) -> None:
-    """Record everything that clients ask the API through this proxy, until Ctrl-C or SIGTERM.
+    """Record every request that clients send to the API through this proxy, until Ctrl-C or SIGTERM.
 
     Example: retold proxy --upstream https://api.anthropic.com --port 8080
     """
@@ -94,7 +96,7 @@ def proxy(
 
 
 def _named(paths: list[Path]) -> dict[str, Path]:
-    """Cassettes by the names that requests give them."""
+    """Return the cassettes by the names that requests use. Raise InputError for two files of the same name."""
     files: dict[str, Path] = {}
     for path in paths:
         if path.stem in files:

@@ -1,4 +1,4 @@
-"""retold show: a run from the log, as its handler would have shown it, or its events as they are."""
+"""retold show: show a run of the log through a handler, or its raw events."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def show(
     run: RunArgument,
     handler: Handlers = None,
-    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only what belongs to this step.")] = None,
+    step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only messages and events of this step.")] = None,
     type_: Annotated[
         str | None,
         typer.Option("--type", metavar="TYPE", help="Only messages of this type: assistant, system:init; with --raw, this kind."),
     ] = None,
-    first: Annotated[int, typer.Option("--from", min=0, metavar="SEQ", help="From this event on.")] = 0,
-    last: Annotated[int | None, typer.Option("--to", min=0, metavar="SEQ", help="Up to this event, and with it.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Every event, header and payload, as it is in the log.")] = False,
+    first: Annotated[int, typer.Option("--from", min=0, metavar="SEQ", help="The first event.")] = 0,
+    last: Annotated[int | None, typer.Option("--to", min=0, metavar="SEQ", help="The last event.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Print every event with header and payload, unchanged.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -51,7 +51,7 @@ def show(
         for event in events:
             outside = event.seq < first or (last is not None and event.seq > last) or (step is not None and event.step != step)
             if event.kind in ("run.started", "run.ended") and not raw:
-                yield event  # what tells a handler that the stream begins and ends
+                yield event  # a handler needs the beginning and the end of the stream
             elif not outside and (type_ is None or _is(event, type_, raw=raw)):
                 yield event
 
@@ -66,7 +66,7 @@ def show(
 
 
 def _check(log: "EventLog", run: str, step: str | None, type_: str | None) -> None:
-    """Raise InputError for a step or a type of message that the run does not have: an empty answer would hide the slip."""
+    """Raise InputError if the run has no such step or type of message: an empty output would hide the mistake."""
     from ..handlers import nearest, sentence
     from ..recorder.errors import InputError
 
@@ -89,7 +89,7 @@ def _is(event: "Event", wanted: str, *, raw: bool) -> bool:
 
 
 def _print_raw(events: "Iterable[Event]", *, json: bool) -> None:
-    """With --json one line an event, as `retold export --format jsonl` has it; else its header, and its payload indented."""
+    """Print one line per event as `retold export --format jsonl` does, or its header and its indented payload."""
     from ..formats.jsonl import to_line
     from ..handlers.text import indent, one_line
 

@@ -1,4 +1,4 @@
-"""retold stats: what was used, what it cost, how long it took, what failed."""
+"""retold stats: usage, cost, times and errors of the runs."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,8 +15,8 @@ def stats(
     by: Annotated[
         str, typer.Option("--by", help="model, day, workflow, step or tool; or one of them and day: model,day.")
     ] = "model",
-    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="From the day of 7d (ago), today, a date.")] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="To the day of it, that day included.")] = None,
+    since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="The first day: 7d (ago), today, a date.")] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The last day: the same forms.")] = None,
     mode: Annotated[
         str | None, typer.Option("--mode", help="Only runs of this mode: live, import or mock.", show_default="live and import")
     ] = None,
@@ -24,9 +24,9 @@ def stats(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Account for the runs: messages, tokens, cost, errors, retries and times, by model, day, workflow, step or tool.
+    """Print messages, tokens, cost, errors, retries and times of the runs, by model, day, workflow, step or tool.
 
-    A cost that is not known is shown as ?, never as 0; replays are not counted again. Percentiles are right within 1 %.
+    An unknown cost is printed as ?, never as 0. Replays do not count. Percentiles are right within 1 %.
 
     Example: retold stats --by model,day --since 30d
     """
@@ -95,7 +95,7 @@ def _print_csv(keys: list[str], lines: "list[Line]") -> None:
 
 
 def _print(keys: list[str], lines: "list[Line]") -> None:
-    """Two blocks, so that they fit 80 columns: what was used, and how it went."""
+    """Print two blocks that fit into 80 columns: usage, then errors and times."""
     from ..handlers.text import plural
     from .table import dollars, print_table
 
@@ -140,7 +140,7 @@ def _short(count: int) -> str:
 
 
 def _time(ms: float | None) -> str:
-    """`35ms`, `1.2s`, `4m05s`; `-` where nothing was measured."""
+    """`35ms`, `1.2s`, `4m05s`; `-` for no value."""
     if ms is None:
         return "-"
     if ms < 999.5:

@@ -1,4 +1,4 @@
-"""Tables in plain text: columns as wide as what is in them, cut to the terminal's width."""
+"""Tables in plain text: columns as wide as their widest cell, cut to the terminal's width."""
 
 import shutil
 from collections.abc import Collection, Sequence
@@ -6,11 +6,11 @@ from collections.abc import Collection, Sequence
 from ..recorder.screen import one_line
 
 UNKNOWN = "?"
-"""Stands for a figure that is not known, which is not 0."""
+"""The cell of an unknown figure, which is not 0."""
 
 
 def print_table(rows: Sequence[Sequence[str]], *, cut: bool, right: Collection[int] = ()) -> None:
-    """Print rows, the first one a header; `right` are the columns of figures."""
+    """Print rows, of which the first is the header. The columns in `right` are aligned to the right."""
     rows = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     wide = shutil.get_terminal_size().columns if cut else None
@@ -23,7 +23,7 @@ def print_table(rows: Sequence[Sequence[str]], *, cut: bool, right: Collection[i
 
 
 def dollars(cost_usd: float | None) -> str:
-    """`$0.0123`, `$12.30`, `<$0.0001`; `?` where it is not known."""
+    """`$0.0123`, `$12.30`, `<$0.0001`; `?` for None."""
     if cost_usd is None:
         return UNKNOWN
     if 0 < cost_usd < 0.00005:

@@ -1,4 +1,4 @@
-"""retold tail: follow a run while it goes on."""
+"""retold tail: follow a run in progress."""
 
 import sys
 from typing import Annotated

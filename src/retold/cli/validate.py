@@ -1,4 +1,4 @@
-"""retold validate: whether workflow files may be run, every error at once."""
+"""retold validate: check workflow files and list all errors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,10 @@ def validate(
     workflows: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Workflow files (YAML).")],
     json: Json = False,
 ) -> None:
-    """Check workflow files without running them: every error with file, line and column. Exits with 2 if there is one.
+    """Check workflow files without running them, and list every error with file, line and column. Exit code 2 if there is one.
 
-    Callbacks are imported and file paths looked at, as a run would. --json prints a list of {file, valid, errors}, an error being
-    {line, column, message}; both numbers are null for a file that cannot be read at all.
+    Like a run, it imports callbacks and checks file paths. --json prints a list of {file, valid, errors}; an error is {line,
+    column, message}. If a file cannot be read, both numbers are null.
 
     Example: retold validate examples/*.yaml
     """

@@ -1,4 +1,4 @@
-"""retold verify: whether anything in the log was changed."""
+"""retold verify: check that the log is unchanged."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,15 +16,13 @@ def verify(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="An id, prefix, name, last, or last~N.", show_default="every run")
     ] = None,
-    head: Annotated[
-        bool, typer.Option("--head", help="Print the head of the log, to keep elsewhere, and check nothing.")
-    ] = False,
+    head: Annotated[bool, typer.Option("--head", help="Print the head of the log, to keep elsewhere, without a check.")] = False,
     against: Annotated[
         str | None,
         typer.Option(
             "--against",
             metavar="HEAD",
-            help="A head printed earlier, or a file that holds one: prove that nothing before it changed.",
+            help="An earlier head, or a file that holds one: prove that no event before it was changed.",
         ),
     ] = None,
     json: Json = False,
@@ -32,7 +30,7 @@ def verify(
 ) -> None:
     """Check the hash chain of every run and name the first row that was edited, removed, inserted, moved or cut off.
 
-    Exit code 0: nothing was changed. 1: something was.
+    Exit code 0 if the log is unchanged, 1 if it was changed.
 
     Example: retold verify --against head.txt
     """
@@ -70,7 +68,7 @@ def verify(
 
 
 def _text_of(head: str) -> str:
-    """A head is given as it was printed, or as a file that holds it."""
+    """Return a printed head, or the content of the file that holds it. Raise InputError if the file cannot be read."""
     try:
         return Path(head).read_text() if Path(head).is_file() else head
     except (OSError, UnicodeDecodeError) as error:

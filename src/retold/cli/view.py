@@ -1,4 +1,4 @@
-"""retold view: runs in a browser."""
+"""retold view: show runs in a browser."""
 
 from typing import Annotated
 
@@ -11,14 +11,16 @@ def view(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="An id, prefix, name, last, or last~N.", show_default="the list of runs")
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one. The URL is printed.")] = 0,
-    open_: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses a free one. The URL is printed.")
+    ] = 0,
+    open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     db: Db = None,
 ) -> None:
-    """Look at runs in a browser: timeline, conversation, a player, search, differences; a running one goes on by itself.
+    """Show runs in a browser: timeline, conversation, player, search, differences. A run in progress is updated live.
 
-    Serves on 127.0.0.1 only, under an address that others cannot guess, until Ctrl-C or SIGTERM. `retold export --format html`
-    makes a file of the same page.
+    The server listens on 127.0.0.1 only, at an address with a secret, until Ctrl-C or SIGTERM. To save the same page in a file,
+    run `retold export --format html`.
 
     Example: retold view last --open
     """
@@ -27,7 +29,7 @@ def view(
 
     log = EventLog(db)
     found = None if run is None else log.find(run)
-    log.runs(limit=1)  # a log that cannot be read is an error now, not a page later
+    log.runs(limit=1)  # report an unreadable log now instead of on a page
 
     def ready(url: str) -> None:
         address = url if found is None else f"{url}run/{found.run}"
