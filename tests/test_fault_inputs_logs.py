@@ -28,6 +28,13 @@ RIGHT = {
     "empty_turns": r"\(\[\{'role': 'user', 'content': 'one'\}, \{'role': 'user', 'content': 'two'\}\], \{'type': 'tool_use'.*",
     "surrogate_split": r"\('smile \U0001f600 done', 'smile \U0001f600 done'\)",
     "callback_chdir": r"\(1, .*2 calls paid.*cassettes/callback_chdir.yaml.*",
+    "console_tokens": r"\['Tokens +300 in, 30 out'\]",
+    "append_false": r"\['[^']* ASSISTANT: one', '[^']* ASSISTANT: two'\]",
+    "tilde": r"\[\]",
+    "redact_line_separator": r"\{'plain': \(0, \[\], .*'U\+2028': \(0, \[\], .*\}",
+    "rotation_compress": r"lines kept: 100 of 100",
+    "terminal_text": r"clean",
+    "forged_lines": r"ASSISTANT: Hello\n  TOOL USE: Bash\n.*",
     "lost_stdout": r"\{[^T]*\(1, False\)[^T]*\(1, False\)[^T]*\(1, False\)[^T]*\(1, False\)\}",
 }
 

@@ -1,0 +1,64 @@
+"""The inputs of ../shared/faults/newcomer and wire that no other table holds. Skipped in a clone without them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import claude_code
+from tests.conftest import ROOT, SHARED
+
+FAULTS = SHARED / "faults"
+pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not beside this clone")
+
+
+@pytest.fixture
+def env(environment: dict[str, str]) -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return environment | {"PATH": path, "PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}"}
+
+
+def run(env: dict[str, str], *command: str | Path) -> tuple[str, str]:
+    done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True, timeout=200, check=False)
+    return done.stdout, done.stderr
+
+
+def test_a_run_of_the_middleware_is_completed(env: dict[str, str]) -> None:
+    run(env, sys.executable, FAULTS / "newcomer/middleware_exit.py")
+    output, _ = run(env, "retold", "ls", "--db", "m.db", "--json")
+    assert '"status": "completed"' in output
+
+
+def test_a_running_loop_is_named_and_has_a_form_of_its_own(env: dict[str, str]) -> None:
+    source = (FAULTS / "newcomer/running_loop.py").read_text()
+    _, error = run(env | {"PYTHONPATH": str(FAULTS / "newcomer")}, sys.executable, FAULTS / "newcomer/running_loop.py")
+    assert error.rstrip().endswith("await run_workflow_async(…).")
+    Path("async.py").write_text(source.replace("retold.run_workflow(", "await retold.run_workflow_async("))
+    _, error = run(env | {"PYTHONPATH": str(FAULTS / "newcomer")}, sys.executable, "async.py")
+    assert "Error" not in error
+
+
+def test_small_ones(env: dict[str, str]) -> None:
+    """A folder `c` with a cassette, and a run of its name, as the other inputs of the folder leave them."""
+    Path("c").mkdir()
+    shutil.copy(ROOT / "cassettes/clean_streaming_numbers.yaml", "c/failing.yaml")
+    run(env, "retold", "import", "c/failing.yaml")
+    output, error = run(env, "bash", FAULTS / "newcomer/small_ones.sh")
+    names = output.splitlines()[0]
+    assert "use_cassette" in names
+    assert "<!doctype html>" in output.lower()
+    assert "c/failing.yaml: " in output
+    assert "it is a named pipe, not a file" in error
+    assert "delete" not in error
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(claude_code.find() is None, reason="Claude Code is not installed")
+def test_a_session_replayed_in_another_folder_writes_nothing_into_the_first(env: dict[str, str]) -> None:
+    output, _ = run(env, "sh", FAULTS / "wire/claude_code_absolute_paths.sh", str(claude_code.find()))
+    assert "replay ended with" not in output
+    assert re.search(r"/one:\n\n", output)
