@@ -102,7 +102,8 @@ def replace_payloads(log: EventLog, writer: RunWriter, run: str, payloads: Seque
 def prune_run(log: EventLog, writer: RunWriter, run: str) -> None:
     """Remove a run whole, with an event in the writer's (audit) run that says so."""
     with closing(log.reader()) as reading:
-        last, own = reading.execute("SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", (run,)).fetchone()
+        row = reading.execute("SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", (run,)).fetchone()
+    last, own = row or (-1, b"")  # a line of the listing without events
 
     def change(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO erasing (run, seq) VALUES (?, NULL)", (run,))

@@ -69,7 +69,7 @@ class Head:
 
 def chained(before: bytes, n: int, run: str, what: str, seq: int, own: bytes) -> bytes:
     """The chain of an entry: covers the entry before it and the event it stands for."""
-    return sha256(before + f"{n},{run},{what},{seq},".encode() + own).digest()
+    return sha256(before + f"{n},{run},{what},{seq},".encode("utf-8", "surrogateescape") + own).digest()
 
 
 def enter(connection: sqlite3.Connection, run: str, what: What, seq: int, own: bytes) -> None:

@@ -1,5 +1,6 @@
 """Single cells of a log changed, any table, column and type: `verify` finds each, and no command ends in a traceback."""
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,7 +17,10 @@ COMMANDS = [
     ["ls", "--cost"], ["search", "needle"], ["stats", "--by", "model"], ["show", "last"], ["show", "last", "--raw"],
     ["show", "said", "--json"], ["export", "last"], ["export", "said", "--format", "markdown"], ["diff", "first", "last"],
     ["export", "--all", "--format", "jsonl", "--force", "-o", "all.jsonl"], ["play", "last"], ["verify"], ["verify", "--head"],
-    ["erase", "--text", "needle", "--why", "a test", "--dry-run"], ["prune", "--older-than", "0s", "--dry-run"],
+    ["tail", "first"], ["tail", "last", "--json"], ["recover"],
+    ["prune", "--older-than", "0s", "--yes"], ["export", "first", "--format", "html"],
+    ["erase", "--text", "needle", "--why", "a test", "--dry-run"],
+    ["prune", "--older-than", "0s", "--dry-run"],
 ]  # fmt: skip
 
 
@@ -29,7 +33,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _mutated(varied: Path, folder: Path, mutation: Mutation) -> Path | None:
     for old in folder.glob("log.db*"):
-        old.unlink()
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     path = copied(varied, folder / "log.db")
     return path if mutate(path, mutation) else None
 
@@ -131,3 +135,36 @@ def test_a_changed_line_of_the_listing_is_a_finding(varied: Path, tmp_path: Path
         connection.execute(f"UPDATE runs SET {change} WHERE name = 'first'")
         connection.commit()
     assert "listing" in [finding.what for finding in verify(EventLog(path)).findings]
+
+
+@pytest.mark.parametrize("format_", ["jsonl", "markdown", "html", "cassette"])
+def test_an_export_of_all_runs_names_a_changed_one_and_writes_the_others(varied: Path, tmp_path: Path, format_: str) -> None:
+    """Exit code 1, because the export is not whole."""
+    path = copied(varied, tmp_path / "log.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TRIGGER events_are_not_changed")
+        changed = "kind IN ('exchange.started', 'message') AND run = (SELECT run FROM runs WHERE name = 'first')"
+        connection.execute(f"UPDATE events SET payload = x'00ff', t_ns = 'soon' WHERE {changed}")
+        connection.commit()
+    out = tmp_path / ("all.jsonl" if format_ == "jsonl" else "all")
+    done = in_this_process("export", "--all", "--format", format_, "-o", out, "--db", path)
+    assert (done.returncode, "(first) is left out: " in done.stderr) == (1, True), done.stderr
+    written = out.read_text() if out.is_file() else "".join(file.name for file in out.iterdir())
+    assert "last" in written
+    assert "first-" not in written
+
+
+def test_prune_removes_a_run_without_events(varied: Path, tmp_path: Path) -> None:
+    """A line of the listing that another program wrote, or whose events are gone."""
+    path = copied(varied, tmp_path / "log.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "INSERT INTO runs (run, name, mode, status, started_ns, ended_ns) "
+            "VALUES ('00ff00ff00ff00ff', 'gone', 'live', 'completed', 1, 2)"
+        )
+        connection.commit()
+    done = in_this_process("prune", "--older-than", "1d", "--yes", "--db", path)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "gone" not in [info.name for info in EventLog(path).runs()]
+    assert {finding.what for finding in verify(EventLog(path)).findings} == {"listing"}  # the line took a place in it

@@ -54,8 +54,8 @@ def test_an_interrupted_append_loses_and_doubles_nothing(
         handed_on: list[bytes] = []
         number = 0
         for _ in range(interrupts):
-            interrupt_after(0.0005 + pick.random() * 0.004)
             try:
+                interrupt_after(0.0005 + pick.random() * 0.004)  # on a busy machine it comes before this returns
                 while True:
                     batch = [b"%d" % (number + more) for more in range(pick.choice((1, 1, 3)))]
                     number += len(batch)

@@ -15,7 +15,7 @@ from retold.recorder.patience import patience
 from retold.replay.places import matches
 from tests.e2e import in_this_process, refused
 
-CATASTROPHIC = ["(a+)+$", "(a|a)*b", "(?:a?){40}a{40}$", r"(\w|a)*[!.]"]
+CATASTROPHIC = ["(a+)+$", "(a|a)*b", "(?:a?){40}a{40}$"]
 LONG = "a" * 40
 
 

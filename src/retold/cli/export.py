@@ -1,7 +1,8 @@
 """retold export: write runs of the log to files."""
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
@@ -59,17 +60,37 @@ def export(
     runs = log.runs()[::-1] if run is None else [log.find(run)]
     if not runs:
         raise InputError(f"the log {log.path} holds no runs yet; there is nothing to export.")
+    known = len(runs)
+    if everything:
+        runs = list(_readable(log, form, runs))
     if everything and not form.many:
-        return _write_folder(log, form, [info for info in runs if info.mode != "audit"], output, force=force)
-    if output is None:
+        _write_folder(log, form, [info for info in runs if info.mode != "audit"], output, force=force)
+    elif not runs:
+        raise InputError("no run can be read; nothing was written.")
+    elif output is None:
         if not form.text and sys.stdout.isatty():
             raise InputError(f"{name} is not for a terminal; name a file with -o FILE.")
         form.write(log, runs, cast(BinaryIO, _Screen()) if sys.stdout.isatty() else sys.stdout.buffer)
     else:
         _write(log, form, runs, output, force=force)
-    if runs[0].mode == "mock" and name == "cassette":
+    if not everything and runs[0].mode == "mock" and name == "cassette":
         note(f"retold: run {runs[0].run[:8]} is a replay; the cassette has the pace of the replay, not of what it replays")
-    return None
+    if len(runs) < known:
+        raise typer.Exit(1)
+
+
+def _readable(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]") -> "Iterator[RunInfo]":
+    """Yield the runs that can be written, and name the others: one changed run does not keep the rest in the log."""
+    from ..recorder.errors import RetoldError
+
+    with open(os.devnull, "wb") as nowhere:
+        for info in runs:
+            try:
+                if info.exchanges or form.counts != "exchange":
+                    form.write(log, [info], nowhere)
+                yield info
+            except RetoldError as error:
+                note(f"retold: run {info.run[:8]} ({info.name}) is left out: {error}")
 
 
 def _by_ending(output: Path | None) -> str:
