@@ -1,5 +1,6 @@
 """The advice at the end of an error is true for each of its causes, or it is not there."""
 
+import os
 import sqlite3
 from pathlib import Path
 
@@ -94,3 +95,9 @@ def test_checkpoint_that_cannot_be_opened_is_not_to_be_removed() -> None:
     checkpoint.path.write_text("{")
     with pytest.raises(InputError, match=r" is damaged: .* Remove it to begin anew\.$"):
         checkpoint.finished(EventLog())
+
+
+def test_pipe_named_as_a_cassette_is_named_and_not_to_be_deleted() -> None:
+    os.mkfifo("pipe.yaml")
+    with pytest.raises(CassetteError, match=r"^cannot read the cassette pipe\.yaml: it is a named pipe, not a file\.$"):
+        read_cassette("pipe.yaml")

@@ -117,3 +117,4 @@ def test_a_template_that_fails_or_does_not_end_is_named_by_file_line_and_column(
             done = in_this_process("run", "t.yaml", "--live", url=api.url)
             assert (done.returncode, api.requests) == (2, []), template
         assert re.match(r"retold: t\.yaml:4:\d+: ", done.stderr), template
+        assert ".." not in done.stderr

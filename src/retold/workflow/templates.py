@@ -192,7 +192,9 @@ def _explaining(text: str, variables: Mapping[str, Any], where: str) -> Iterator
     except TemplateError as error:
         raise WorkflowError(f"{where}: {_explained(text, variables, str(error.message))}.") from error
     except Exception as error:
-        raise WorkflowError(f"{where}: the template cannot be evaluated: {type(error).__name__}: {error}.") from error
+        raise WorkflowError(
+            f"{where}: the template cannot be evaluated: {type(error).__name__}: {str(error).rstrip('.')}."
+        ) from error
 
 
 def _explained(text: str, variables: Mapping[str, Any], problem: str) -> str:
