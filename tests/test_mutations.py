@@ -1,6 +1,7 @@
 """Damaged recordings and workflows end in one error of retold's: never in another exception."""
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from retold.formats import jsonl, stream_json
 from retold.recorder.cassette import read_cassette
 from retold.recorder.errors import RetoldError
 from retold.workflow.load import load_workflow
+from tests.e2e import in_this_process
 
 ROOT = Path(__file__).parent.parent
 ODD = (
@@ -59,3 +61,33 @@ def test_a_mutated_file_is_read_or_refused(tmp_path: Path, seed: int) -> None:
                     read(path)
             except RetoldError:
                 continue
+
+
+LINE = '{"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": "hi"}]}, "session_id": "s"}'
+COMMANDS = {
+    "yaml": [["play", "FILE"], ["diff", "FILE", "FILE"], ["import", "FILE"]],
+    "wf.yaml": [["validate", "FILE"]],
+    "jsonl": [["import", "FILE"], ["export", "last"], ["search", "hi"], ["stats"], ["ls"], ["show", "last"], ["verify"]],
+}
+MAX_CPU_S = 2.0
+
+
+@pytest.mark.parametrize(("seed", "rounds"), [(1, 15), *(pytest.param(n, 200, marks=pytest.mark.stress) for n in range(2, 6))])
+def test_a_command_reads_a_mutated_file_or_refuses_it(
+    seed: int, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a documented exit code, without a traceback, and within two seconds of CPU time."""
+    monkeypatch.chdir(tmp_path)
+    luck = random.Random(seed)
+    cassettes = [p for p in sorted((ROOT / "cassettes").glob("*.yaml")) if p.stat().st_size < 20_000]
+    sources = {"yaml": cassettes, "wf.yaml": sorted((ROOT / "examples").glob("*.yaml")), "jsonl": []}
+    for _ in range(rounds):
+        for kind, files in sources.items():
+            path = Path(f"m.{kind}")
+            path.write_bytes(mutated(luck.choice(files).read_text() if files else LINE, luck))
+            command = [str(path) if word == "FILE" else word for word in luck.choice(COMMANDS[kind])]
+            began = time.process_time()
+            done = in_this_process(*command)
+            assert "Traceback" not in done.stderr, command
+            assert done.returncode in (0, 1, 2, 3), command
+            assert time.process_time() - began < MAX_CPU_S, command  # CPU time: the machine's load is no matter
