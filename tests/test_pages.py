@@ -200,7 +200,8 @@ def _many(count: int) -> dict[str, Any]:
     for answer in range(count // 500):
         exchange = seq
         give("exchange.started", {
-            "method": "POST", "uri": "https://x/v1/messages", "call": answer, "attempt": 1, "variables": {},
+            "method": "POST", "uri": "https://x/v1/messages", "headers": [], "call": answer, "attempt": 1, "variables": {},
+            "stamped": "pull", "recorded_at": "",
             "body": json.dumps({"model": "m", "messages": [{"role": "user", "content": f"Question {answer}"}]}),
         })  # fmt: skip
         frame(type="content_block_start", index=0, content_block={"type": "text", "text": ""})
