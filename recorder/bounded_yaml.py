@@ -84,6 +84,22 @@ for _tag in ("null", "bool", "int", "float", "binary", "timestamp"):
     Loader.add_constructor(_name, checked_scalar(_tag, yaml.SafeLoader.yaml_constructors[_name]))
 
 
+def _plain_text(loader: Any, _suffix: str, node: Any) -> str:
+    """Return the text of a Python object that is a string (`multidict.istr`). Nothing is imported or called."""
+    if isinstance(node, yaml.MappingNode):
+        node = next((value for key, value in node.value if key.value == "args"), node)
+    if isinstance(node, yaml.SequenceNode) and len(node.value) == 1:
+        node = node.value[0]
+    return str(loader.construct_scalar(node))
+
+
+for _how in ("apply", "new"):
+    for _module in ("multidict", "multidict._multidict", "multidict._multidict_py"):
+        Loader.add_multi_constructor(f"tag:yaml.org,2002:python/object/{_how}:{_module}.istr", _plain_text)
+for _name in ("str", "unicode"):
+    Loader.add_multi_constructor(f"tag:yaml.org,2002:python/{_name}", _plain_text)
+
+
 def load(data: str | bytes) -> Any:
     """The value of a YAML document; None for an empty one. Raises YAMLError, also for a document beyond the bounds."""
     return yaml.load(data, Loader=Loader)

@@ -24,6 +24,7 @@ import io
 import json
 import os
 import re
+import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +40,7 @@ from .cassette_forms import (
     body_of,
     headers_of,
     mapping,
+    moment,
     nanoseconds,
     plain_body,
     repaired,
@@ -50,6 +52,7 @@ from .errors import CassetteError, CassetteMissing
 from .events import ENDINGS, Ending
 from .exchange import Exchange, Failure, Headers, Request, Response, has_frames
 from .files import read_regular
+from .foreign import named, named_text, was_cassette, way_out
 from .mistaken import near, unreadable
 from .writable import replacing
 
@@ -73,7 +76,7 @@ class Cassette(NamedTuple):
 
 def names_file(reference: str) -> bool:
     """Whether what a person gave for RUN|CASSETTE means a file, there or not, rather than a run of the log."""
-    return reference.endswith((".yaml", ".yml", ".json")) or "/" in reference or Path(reference).is_file()
+    return reference.endswith((".yaml", ".yml", ".json", ".toml")) or "/" in reference or Path(reference).is_file()
 
 
 def read_cassette(path: str | os.PathLike[str]) -> Cassette:
@@ -88,8 +91,12 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     document = _load(path, data)
     if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
         raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
+    if (kind := named(document)) is not None:
+        raise CassetteError(f"{path}: {kind}")
+    if isinstance(document, dict) and "interactions" not in document and {"request", "response"} <= document.keys():
+        document = {"interactions": [document]}  # a file for each exchange, as Datadog's test agent keeps them
     if not isinstance(document, dict) or not isinstance(document.get("interactions"), list):
-        raise CassetteError(f"{path} is not a cassette: it has no list `interactions`. It was left as it is.{_way_out(data)}")
+        raise CassetteError(f"{path} is not a cassette: it has no list `interactions`. It was left as it is.{way_out(data)}")
     _check_format(path, document, data)
     exchanges = []
     for number, entry in enumerate(document["interactions"]):
@@ -108,29 +115,21 @@ def _load(path: Path, data: bytes) -> Any:
     try:
         if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
             data.decode()
+        if path.suffix == ".toml":
+            return tomllib.loads(data.decode())
         return json.loads(data) if path.suffix == ".json" else yaml.load(data, Loader=Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         try:
             data.decode()
         except UnicodeDecodeError as undecodable:
             raise CassetteError(f"cannot read the cassette {path}: {unreadable(undecodable)}") from error
+        if (kind := named_text(data)) is not None:
+            raise CassetteError(f"{path}: {kind}") from error
         mark = getattr(error, "problem_mark", None)
         line = getattr(error, "lineno", 1) if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or str(error)
-        what = "the cassette is damaged: " if _was_cassette(data) else "not a cassette, nor any other YAML or JSON: "
-        raise CassetteError(f"{path}:{line}: {what}{problem}. It was left as it is.{_way_out(data)}") from error
-
-
-def _was_cassette(data: bytes) -> bool:
-    """Return whether a file that cannot be read as a cassette was one, or is empty, and is not another program's."""
-    return b"interactions" in data or not data.strip()
-
-
-def _way_out(data: bytes) -> str:
-    """Return what to do about such a file: only a damaged cassette is to be deleted."""
-    if _was_cassette(data):
-        return " Restore it from version control, or delete it and record again."
-    return " Name a cassette, or another path to record to."
+        what = "the cassette is damaged: " if was_cassette(data) else "not a cassette, nor any other YAML or JSON: "
+        raise CassetteError(f"{path}:{line}: {what}{problem}. It was left as it is.{way_out(data)}") from error
 
 
 def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
@@ -164,7 +163,12 @@ def to_exchange(entry: dict[str, Any]) -> Exchange:
     entry = mapping(entry, "an interaction")
     own = mapping(entry.get("retold") or {}, "retold")
     recorded = mapping(entry["request"], "request")
-    request = Request(word(recorded["method"]), address(recorded["uri"]), headers_of(recorded.get("headers")), body_of(recorded))
+    request = Request(
+        word(recorded["method"]),
+        address(recorded["url" if "url" in recorded and "uri" not in recorded else "uri"]),
+        headers_of(recorded.get("headers")),
+        body_of(recorded),
+    )
     ending = word(own.get("ending", "complete"))
     if ending not in ENDINGS:
         raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
@@ -189,7 +193,7 @@ def to_exchange(entry: dict[str, Any]) -> Exchange:
         attempt=whole(own.get("attempt", 1), "attempt"),
         step=word(own.get("step", "")),
         task=word(own.get("task", "")),
-        recorded_at=word(own.get("recorded_at", "")),
+        recorded_at=moment(own.get("recorded_at") or entry.get("recorded_at")),
         started_ns=started_ns,
         ended_ns=started_ns + ended_ns,
         stamped=word(own.get("stamped", "pull")),
@@ -204,7 +208,8 @@ def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
         status, reason = whole(recorded["status_code"], "status_code"), ""
         body = plain_body(recorded["content"]) if "content" in recorded else body_of(recorded)
     else:
-        state = mapping(recorded["status"], "status")
+        found = recorded["status"]  # a number in cassetter's files
+        state = {"code": found} if isinstance(found, int) else mapping(found, "status")
         status, reason = whole(state["code"], "the status code"), word(state.get("message") or "")
         body = body_of(recorded)
     headers = repaired(headers_of(recorded.get("headers")), body)
@@ -279,6 +284,8 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) 
     A symbolic link stays one, and the file that it points to is replaced; a file that is there keeps its mode.
     """
     path = Path(path)
+    if path.suffix == ".toml":
+        raise CassetteError(f"cannot write the cassette {path}: retold reads TOML and does not write it. Use .yaml or .json.")
     try:
         with replacing(path) as data:
             file = io.TextIOWrapper(data, encoding="utf-8", newline="")

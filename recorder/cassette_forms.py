@@ -8,12 +8,12 @@ import base64
 import json
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date
 from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, overload
 from urllib.parse import urlsplit
 
-from .events import encode
 from .exchange import Headers, TimedPiece, content_encoding, has_frames, pieces_of
 
 
@@ -25,10 +25,49 @@ def mapping(value: Any, what: str) -> dict[str, Any]:
 
 
 def body_of(recorded: dict[str, Any]) -> bytes:
-    """The body of a request or response; some recorders keep JSON already parsed, as `parsed_body`."""
+    """Return the body of a request or response. Some recorders keep JSON parsed, as `parsed_body`; cassetter's TOML splits it."""
+    if "body_type" in recorded:
+        content = recorded.get("body_content")
+        return _typed("text" if recorded["body_type"] == "json" else recorded["body_type"], content, recorded)
     if recorded.get("body") is None and recorded.get("parsed_body") is not None:
-        return encode(recorded["parsed_body"])
-    return plain_body(recorded.get("body"))
+        return _as_json(recorded["parsed_body"], recorded)
+    body = recorded.get("body")
+    if isinstance(body, list) or (isinstance(body, dict) and body and not {"string", "base64_string"} & body.keys()):
+        if isinstance(body, dict) and body.keys() <= {"type", "content"} and body.get("type") in _TYPES:
+            return _typed(body["type"], body.get("content"), recorded)
+        return _as_json(body, recorded)
+    return plain_body(body)
+
+
+_TYPES = ("json", "text", "binary", "none")
+"""The types of bodies in cassetter's files; binary ones are in hexadecimal."""
+
+
+def _typed(kind: str, content: Any, recorded: dict[str, Any]) -> bytes:
+    if kind == "json":
+        return _as_json(content, recorded)
+    return bytes.fromhex(word(content)) if kind == "binary" else plain_body(content)
+
+
+def _as_json(value: Any, recorded: dict[str, Any]) -> bytes:
+    """Return parsed JSON as bytes: in the spelling that has the recorded content-length, else in that of `json.dumps`."""
+    lengths = {item for name, item in headers_of(recorded.get("headers")) if name.lower() == "content-length"}
+    usual = json.dumps(value, default=_as_text).encode()
+    if not lengths or str(len(usual)) in lengths:
+        return usual
+    for separators in ((", ", ": "), (",", ":")):
+        for ascii_only in (False, True):
+            text = json.dumps(value, default=_as_text, ensure_ascii=ascii_only, separators=separators)
+            if str(len(data := text.encode("utf-8", "surrogatepass"))) in lengths:
+                return data
+    return usual
+
+
+def _as_text(value: Any) -> str:
+    """Return a date of YAML as the text that it was. Raise TypeError for another value that JSON does not have."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__} is no JSON")
 
 
 def tool_results(value: Any) -> list[Any]:
@@ -55,6 +94,11 @@ def word(value: Any) -> str:
     if isinstance(value, dict | list | tuple | set):
         raise ValueError(f"a {type(value).__name__} stands where text should")
     return str(value)
+
+
+def moment(value: Any) -> str:
+    """Return a time as ISO 8601 text; YAML reads one without quotes as a datetime. Raise ValueError for a structure."""
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, date) else "" if value is None else word(value)
 
 
 def address(value: Any) -> str:

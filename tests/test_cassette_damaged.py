@@ -79,7 +79,7 @@ def test_damaged_yaml_is_an_error_with_its_line(path: Path, damage: tuple[str, s
     message = refused(path, content)
     assert re.match(rf"{path}:(\d+): the cassette is damaged: ", message)
     assert abs(int(message.removeprefix(f"{path}:").partition(":")[0]) - line) <= 1
-    assert message.endswith("It was left as it is. Restore it from version control, or delete it and record again.")
+    assert message.endswith("It was left as it is. Restore it from version control.")
 
 
 def test_damaged_json_is_an_error_with_its_line(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def play(
     from ..recorder.log import EventLog
     from ..recorder.transfer import import_exchanges
     from ..replay.timing import Timing
+    from .others import others_in, tell_of
 
     pace = Timing.parse(timing, idle_limit)
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
@@ -46,12 +47,15 @@ def play(
             if not found.exchanges:
                 raise InputError(f"{recording} holds no interactions; there is nothing to play.")
             run = import_exchanges(log, found.exchanges, name=found.path.stem, source=recording)
-            for each in handlers:
+            others = others_in(log, run, "after retold import, retold show last --raw shows them")
+            for each in tell_of(others, handlers, empty=not log.find(run).messages):
                 read_stream(_paced(log, run, pace, each.kinds), each)
         return
     log = EventLog(db)
-    run = log.find(recording).run
-    for each in handlers:
+    info = log.find(recording)
+    run = info.run
+    others = others_in(log, run, f"retold show {run} --raw shows them")
+    for each in tell_of(others, handlers, empty=not info.messages):
         read_stream(_paced(log, run, pace, each.kinds), each, lambda: why_unended(log, run))
 
 

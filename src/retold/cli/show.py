@@ -38,6 +38,7 @@ def show(
     from ..recorder.log import EventLog
     from ..recorder.messages import Message
     from ..recorder.partial import events_of, why_unended
+    from .others import others_in, tell_of
 
     if raw and handler:
         raise InputError("--raw shows the events as they are; leave out --handler.")
@@ -61,7 +62,8 @@ def show(
         events = chosen(events_of(log, found.run, ("message", "run.ended")))
         print_json_lines(as_json(Message.of(event)) for event in events if event.kind == "message")
     else:
-        for each in handlers:
+        others = others_in(log, found.run, "--raw shows them") if step is None and type_ is None else []
+        for each in tell_of(others, handlers, empty=not found.messages):
             read_stream(chosen(events_of(log, found.run, each.kinds)), each, lambda: why_unended(log, found.run))
 
 

@@ -12,6 +12,7 @@ from ..recorder.cassette import read_cassette
 from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange
 from ..recorder.files import open_regular
+from ..recorder.foreign import named_line
 from ..recorder.log import EventLog
 from ..recorder.transfer import import_exchanges
 from . import jsonl, stream_json
@@ -68,6 +69,8 @@ def _read(path: Path) -> _Source:
     if not path.exists():
         raise InputError(f"no file at {path}.")
     first = _first_line(path)
+    if (kind := named_line(first)) is not None:
+        raise InputError(f"{path}: {kind}")
     if jsonl.is_ours(first):
         return _Source(path, "jsonl", _digest(path), checked=jsonl.check(path))
     # Read to the end: a damaged line further down is an error now, not half a run later.

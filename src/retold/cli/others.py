@@ -1,0 +1,40 @@
+"""The exchanges of a run with other hosts: they hold no Claude messages, and the reader of a run is told so."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from ..handlers.base import Handler
+    from ..recorder.log import EventLog
+
+
+def others_in(log: "EventLog", run: str, way: str) -> list[str]:
+    """Return a sentence for each host whose exchanges hold no Claude messages. `way` gives the command that shows them."""
+    from ..handlers.text import plural
+
+    with_messages = {event.exchange for event in log.events(run, kinds=("message",))}
+    hosts: Counter[str] = Counter()
+    for event in log.events(run, kinds=("exchange.started",)):
+        uri = urlsplit(str(event.data.get("uri", "")))
+        if event.seq not in with_messages and not _is_claude(uri.hostname or "", uri.path):
+            hosts[uri.netloc.rpartition("@")[2]] += 1
+    return [
+        f"{plural(n, 'exchange')} with {host} {'holds' if n == 1 else 'hold'} no Claude messages; {way}"
+        for host, n in hosts.items()
+    ]
+
+
+def _is_claude(host: str, path: str) -> bool:
+    """Return whether an exchange is one with the Messages API, which has no messages only because it failed or counted."""
+    return host.endswith("anthropic.com") or "/v1/messages" in path or path.endswith("/v1/complete") or "anthropic.claude" in path
+
+
+def tell_of(others: list[str], handlers: list["Handler"], *, empty: bool) -> list["Handler"]:
+    """Print the sentences, and return the handlers still to run: a run without messages has no stream to draw on a screen."""
+    from ..handlers.text import one_line
+    from .common import say
+
+    for sentence in others:
+        say(one_line(sentence))
+    return [each for each in handlers if not (others and empty and each.name in ("simple", "console"))]
