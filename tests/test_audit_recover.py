@@ -102,7 +102,7 @@ def test_the_rest_of_a_damaged_log_is_saved() -> None:
     assert [(f.run, f.seq, f.what) for f in verify(saved).findings] == [(run, first, "removed")]
     assert hits(saved, "still") == 1
     assert [info.name for info in saved.runs()] == ["talk", "run 3", "run 2", "run 1", "run 0"]
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists already"):
         recover(EventLog(DB))
 
 

@@ -182,7 +182,7 @@ def test_export_does_not_replace_a_file_unless_told() -> None:
     run_mock(NUMBERS, handlers=[])
     Path("x.yaml").write_text("mine\n")
     said = refused(in_this_process("export", "last", "-o", "x.yaml"))
-    assert said == "retold: x.yaml is there already; name another file, or replace it with --force.\n"
+    assert said == "retold: x.yaml exists already; name another file, or replace it with --force.\n"
     assert Path("x.yaml").read_text() == "mine\n"
     assert in_this_process("export", "last", "-o", "x.yaml", "--force").returncode == 0
     assert len(retold.read_cassette("x.yaml").exchanges) == 1

@@ -175,7 +175,7 @@ def test_every_mistake_is_told_from_top_to_bottom() -> None:
     expected = """\
         retold: 13 errors in the workflow:
         w.yaml:3:17: 'mode' cannot be 'prodution'; did you mean 'production'?
-        w.yaml:4:3: 'workspace_dir' is taken as it stands; templates work in steps and in defaults.
+        w.yaml:4:3: 'workspace_dir' is used literally; templates work in steps and in defaults.
         w.yaml:6:5: 'claude_preset' cannot be 'prod'; there are development, production, analysis, chat, test.
         w.yaml:10:7: 'preset' cannot be 'tests'; did you mean 'test'?
         w.yaml:11:7: step 'second' does not come before this one.
@@ -224,7 +224,7 @@ def test_name_cannot_hold_a_template(key: str) -> None:
     steps = {"name": '{name: "a{{date}}", type: claude, prompt: x}',
              "id": '{name: a, type: claude_batch, tasks: [{id: "a{{date}}", prompt: x}]}'}  # fmt: skip
     said = refusal_of(f"workflow:\n  name: w\n  steps: [{steps[key]}]\n")
-    assert said.partition(": ")[2].endswith(f"'{key}' is taken as it stands; it cannot hold a template.\n")
+    assert said.partition(": ")[2].endswith(f"'{key}' is used literally; it cannot hold a template.\n")
 
 
 @pytest.mark.parametrize(("session", "said"), [("tlak", "; did you mean 'talk'?"), ("nope", "; there are talk.")])

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, refused, run_mock, write_workflow
 
 NO_LOG = "no log at .retold/log.db. Record or replay something first (retold run …), or name a log with --db FILE."
-NO_REQUEST = "Does the program heed ANTHROPIC_BASE_URL?"
+NO_REQUEST = "Does the program read ANTHROPIC_BASE_URL?"
 A_WORKFLOW = "flow.yaml is a workflow, not a cassette. Its recording is beside it; retold run flow.yaml plays it."
 A_CASSETTE = "hello.yaml:1:1: this is a cassette, which `retold play` shows; a workflow file holds a key `workflow`."
 A_FILE = "hello.yaml is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log."
@@ -124,7 +124,7 @@ def test_a_program_that_asks_nothing_is_said(monkeypatch: pytest.MonkeyPatch) ->
     assert recorded.returncode == 1
     assert recorded.stderr == (
         f"retold: nothing was recorded: no request came. {NO_REQUEST}\n"
-        "retold: ANTHROPIC_API_KEY is not set, and without a key most programs ask nothing.\n"
+        "retold: ANTHROPIC_API_KEY is not set, and without a key most programs send no request.\n"
     )
     monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
     assert in_this_process("record", "--", "true").stderr.count("\n") == 1

@@ -69,7 +69,7 @@ def test_runs_that_differ_in_ids_and_times_only_are_the_same() -> None:
     shown = compared(a, b, volatile=True)
     assert shown.same
     assert ("volatile", "tool_use") in words(shown)
-    assert "turn 1, tool call Read, differs in what is volatile\n    id: [-toolu_" in as_text(shown)
+    assert "turn 1, tool call Read, differs in volatile values\n    id: [-toolu_" in as_text(shown)
 
 
 def test_one_changed_word() -> None:

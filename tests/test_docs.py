@@ -96,6 +96,16 @@ def test_every_page_is_reachable() -> None:
     assert [page for page in PAGES if page.parent == DOCS and name_of(page) not in linked] == []
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CHANGELOG.md"])
+def test_no_item_is_written_twice(page: str) -> None:
+    """Both files are merged by union, which keeps the old and the new form of an edited item."""
+    text = prose_of(ROOT / page)
+    items = [" ".join(item.split()) for item in re.split(r"\n\n|\n(?=- |\d+\. )", text)]
+    words = [(item, set(re.findall(r"[\w.`/-]+", item))) for item in items if len(item) > 60 and not item.startswith("#")]
+    pairs = [(one, other) for n, one in enumerate(words) for other in words[n + 1 :]]
+    assert [(a[0], b[0]) for a, b in pairs if len(a[1] & b[1]) > 0.6 * min(len(a[1]), len(b[1]))] == []
+
+
 # Code
 
 
@@ -261,7 +271,7 @@ def test_schema_of_the_log() -> None:
 
 def test_formats_of_exports() -> None:
     """The page on audit names every format of an export."""
-    assert set(FORMATS) <= set(first_column(section("audit.md", "Take out and bring in")))
+    assert set(FORMATS) <= set(first_column(section("audit.md", "Export and import")))
 
 
 # Messages

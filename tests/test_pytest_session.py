@@ -125,7 +125,7 @@ def test_a_miss_fails_its_test_with_the_whole_text(recorded: Suite) -> None:
         f"E  *retold.MissError: no recorded exchange answers call 1, POST /v1/messages, in *{FOLDER}/test_one.yaml.",
         "E  *Nearest is recorded exchange 1; it differs in:",
         'E  *  messages[[]0[]].content: recorded "one", now "on"',
-        'E  *Record what is missing with record_mode="new_episodes" (pytest: --retold-mode=new_episodes, elsewhere: *',
+        'E  *Record the missing requests with record_mode="new_episodes" (pytest: --retold-mode=new_episodes, elsewhere: *',
     ])  # fmt: skip
 
 

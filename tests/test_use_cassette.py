@@ -278,7 +278,7 @@ def test_a_block_without_requests_leaves_the_cassette_alone(mode: str) -> None:
 def test_ci_forces_none(mode: str, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing goes out, and the miss says why and what overrides it."""
     monkeypatch.setenv("CI", ci)
-    expected = "CI=true allows no recording unless one of the two overrides says so."
+    expected = "CI=true allows no recording unless one of the two overrides allows it."
     with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode), pytest.raises(retold.MissError, match=expected):
         ask("hi", server.url)
     assert (server.calls, CASSETTE.exists()) == (0, False)

@@ -74,7 +74,7 @@ def test_a_miss_names_the_nearest_recording_the_difference_and_the_way_out(ask: 
         "Nearest is recorded exchange 1; it differs in:\n"
         '  messages[0].content: recorded "hi", now "How old are you?"\n'
         '  system: not recorded, now "Be brief."\n'
-        'Record what is missing with record_mode="new_episodes" (pytest: --retold-mode=new_episodes, elsewhere: '
+        'Record the missing requests with record_mode="new_episodes" (pytest: --retold-mode=new_episodes, elsewhere: '
         "RETOLD_RECORD_MODE=new_episodes)."
     )
 

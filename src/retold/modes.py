@@ -46,6 +46,6 @@ def check(mode: str) -> RecordMode:
 
 def how_to_record(*, existed: bool) -> str:
     """Return advice for the reader of a miss, whose cassette existed or not."""
-    ci = " CI=true allows no recording unless one of the two overrides says so." if in_ci() else ""
-    mode, what = ("new_episodes", "what is missing") if existed else ("once", "it")
-    return f'Record {what} with record_mode="{mode}" (pytest: --retold-mode={mode}, elsewhere: {ENVIRONMENT}={mode}).{ci}'
+    ci = " CI=true allows no recording unless one of the two overrides allows it." if in_ci() else ""
+    mode, missing = ("new_episodes", "the missing requests") if existed else ("once", "it")
+    return f'Record {missing} with record_mode="{mode}" (pytest: --retold-mode={mode}, elsewhere: {ENVIRONMENT}={mode}).{ci}'

@@ -101,7 +101,7 @@ def _diagnosis(run: str, rows: Rows, last: End, end: End | None) -> Finding:
         return Finding(run, at, "edited", "the number of this event is no longer one, and the rest of it is another")
     if first.seq > at:
         if home is not None:
-            return Finding(run, at, "reordered", f"what belongs here stands at {home.seq}")
+            return Finding(run, at, "reordered", f"the event of this place is at {home.seq}")
         return Finding(run, at, "removed", f"{_span(at, first.seq - 1)} missing")
     if home is not None:
         behind = next((row for row in rows(at) if row.seq == home.seq + 1), None)
@@ -110,8 +110,8 @@ def _diagnosis(run: str, rows: Rows, last: End, end: End | None) -> Finding:
         else:
             moved = behind.sealed(home.hash, seq=at + 1) != behind.hash
         if moved:
-            return Finding(run, at, "reordered", f"what belongs here stands at {home.seq}")
-        return Finding(run, at, "inserted", f"{_span(at, home.seq - 1)} not of this run; what belongs here stands behind")
+            return Finding(run, at, "reordered", f"the event of this place is at {home.seq}")
+        return Finding(run, at, "inserted", f"{_span(at, home.seq - 1)} not of this run; the event of this place follows")
     should_be = first.sealed(last.hash) or first.hash
     if len(rest) > 1 and rest[1].hash not in (rest[1].sealed(first.hash), rest[1].sealed(should_be)):
         lost = _renumbered(rest, end, at)

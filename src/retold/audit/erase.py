@@ -76,7 +76,7 @@ def _recorded(log: EventLog) -> list[RunInfo]:
 def plan_run(log: EventLog, info: RunInfo) -> Plan:
     """Every payload of a run. Raises InputError where it goes on, or is itself the record of an erasure."""
     if info.mode == "audit":
-        raise InputError(f"run {info.run} says what was done to the log; it is not erased.")
+        raise InputError(f"run {info.run} records a change of the log and cannot be erased.")
     if info.status == "running":
         raise InputError(f"run {info.run} goes on; erase it when it has ended, or erase a message or a text of it.")
     plan = Plan()

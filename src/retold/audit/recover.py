@@ -44,7 +44,7 @@ def recover(log: EventLog, *, output: Path | None = None, progress: Progress = l
     to = output or log.path.with_name(log.path.name + ".recovered")
     if to.exists():
         raise InputError(
-            f"{log.path} is damaged, and {to} is there already; name another file for what can be read with -o FILE."
+            f"{log.path} is damaged, and {to} exists already; name another file for the readable events with -o FILE."
         )
     found = salvage(log.path, to, progress)
     result.events, result.lost, result.unread, result.saved = found.events, found.lost, found.unread, str(to)

@@ -17,13 +17,15 @@ def confirm(yes: bool, why: str | None) -> str:
     """Return the reason, after a yes. Raise InputError if there is no terminal, Exit(1) after a no."""
     if not sys.stdin.isatty() or not sys.stderr.isatty():
         if not yes:
-            raise InputError("nothing was done: there is no terminal to ask on; say --yes, or --dry-run to only look.")
+            raise InputError(
+                "nothing was done: there is no terminal to confirm on. Pass --yes, or --dry-run to list the changes."
+            )
         if not (why or "").strip():
-            raise InputError("nothing was done: say why with --why TEXT; it is kept in the log.")
+            raise InputError("nothing was done: give the reason with --why TEXT; the log keeps it.")
     reason = why or ""
     while not reason.strip():
         reason = typer.prompt("Why (kept in the log)", err=True)
-    if not yes and not typer.confirm("This cannot be undone. Go on?", err=True):
+    if not yes and not typer.confirm("This cannot be undone. Continue?", err=True):
         typer.echo("retold: nothing was done", err=True)
         raise typer.Exit(1)
     return reason

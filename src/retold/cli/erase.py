@@ -46,9 +46,9 @@ def erase(
     from ..recorder.log import EventLog
 
     if (what is None) == (text is None):
-        raise InputError("name what to erase: a run, a message (RUN#SEQ), or --text TEXT; one of them.")
+        raise InputError("name a run, a message (RUN#SEQ), or --text TEXT to erase: exactly one of them.")
     if text is not None and any(contains(text)(each) for each in (why or "", who or "")):
-        raise InputError("the reason holds the text that is to be erased, and would keep it in the log.")
+        raise InputError("the reason holds the text to erase, so the log would keep it.")
     log = EventLog(db)
     cassettes = [] if text is None else cassettes_of(log)
     plan, whole = _planned(log, what, text)
@@ -66,7 +66,7 @@ def erase(
     if json:
         print_json({"events": plan.count, "kinds": plan.kinds, "runs": sorted(plan.events), "erased_by": run})
     elif run is not None:
-        note(f"retold: erased; run {run} says so")
+        note(f"retold: erased; run {run} records it")
     if text is not None and not dry_run:
         audit.check_gone(log, text, cassettes)
     if not plan.count:
@@ -100,6 +100,6 @@ def _say(plan: "Plan", label: str) -> None:
     else:
         say(f"{label}: nothing to erase")
     if plan.unreadable:
-        note(f"retold: {plural(plan.unreadable, 'compressed body')} could not be read; what they hold is not known")
+        note(f"retold: {plural(plan.unreadable, 'compressed body')} could not be read; their content is unknown")
     if plan.in_headers:
         note("retold: the name of a step or task holds it too; names are covered by the hash chain: prune those runs")

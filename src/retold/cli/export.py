@@ -74,13 +74,13 @@ def export(
     else:
         _write(log, form, runs, output, force=force)
     if not everything and runs[0].mode == "mock" and name == "cassette":
-        note(f"retold: run {runs[0].run[:8]} is a replay; the cassette has the pace of the replay, not of what it replays")
+        note(f"retold: run {runs[0].run[:8]} is a replay; the cassette has the pace of the replay, not of its recording")
     if len(runs) < known:
         raise typer.Exit(1)
 
 
 def _readable(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]") -> "Iterator[RunInfo]":
-    """Yield the runs that can be written, and name the others: one changed run does not keep the rest in the log."""
+    """Yield the writable runs and name the others, so that one changed run does not block the export of the rest."""
     from ..recorder.errors import RetoldError
 
     with open(os.devnull, "wb") as nowhere:
@@ -112,7 +112,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     if output.is_dir():
         raise InputError(f"{output} is a folder; name a file in it.")
     if output.exists() and not force:
-        raise InputError(f"{output} is there already; name another file, or replace it with --force.")
+        raise InputError(f"{output} exists already; name another file, or replace it with --force.")
     try:
         if form.counts == "exchange":  # a file for git gets the mode of other files there
             check(log, runs[0])
@@ -133,7 +133,7 @@ def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", ou
     from ..recorder.errors import InputError
 
     if output is None or output.suffix:
-        raise InputError("such a file holds one run: name a folder for them with -o FOLDER, or choose --format jsonl.")
+        raise InputError("this format holds one run per file: name a folder with -o FOLDER, or choose --format jsonl.")
     for info in runs:
         if info.exchanges or form.counts != "exchange":
             stem = re.sub(r"[^\w.-]+", "_", info.name).strip("._")[:80] or "run"

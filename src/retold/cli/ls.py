@@ -66,7 +66,7 @@ def ls(
     elif runs:
         _print(runs)
     if not runs and log.runs(limit=1):
-        note("retold: no run is like that; `retold ls` lists them all.")
+        note("retold: no run matches; `retold ls` lists all runs.")
         raise typer.Exit(1)
     if not runs:
         note("retold: the log holds no runs yet. Record or replay one first: retold run WORKFLOW.")

@@ -49,4 +49,4 @@ def prune(
     if json:
         print_json({"runs": [info.run for info in runs], "pruned_by": run})
     elif run is not None:
-        note(f"retold: removed; run {run} says so")
+        note(f"retold: removed; run {run} records it")

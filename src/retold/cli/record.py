@@ -54,7 +54,7 @@ def record(
     child.end_alike()
     nothing = not use.recorded and not use.play_count
     if nothing:
-        note("retold: nothing was recorded: no request came. Does the program heed ANTHROPIC_BASE_URL?")
+        note("retold: nothing was recorded: no request came. Does the program read ANTHROPIC_BASE_URL?")
         if not os.environ.keys() & {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"}:
-            note("retold: ANTHROPIC_API_KEY is not set, and without a key most programs ask nothing.")
+            note("retold: ANTHROPIC_API_KEY is not set, and without a key most programs send no request.")
     raise typer.Exit(child.code or int(nothing or serving.turned_away))

@@ -41,11 +41,11 @@ def recover(
         for line in result.unread:
             say(f"not read: {line}")
         for run in result.closed:
-            say(f"closed: run {run}, which had no last event")
+            say(f"closed: run {run}, which lacked a last event")
         if result.relisted:
-            say("made again: the listing, which said otherwise than the events")
-        say("made again: the full-text index")
+            say("rebuilt: the listing, which differed from the events")
+        say("rebuilt: the full-text index")
     if result.saved is not None:
-        note(f"retold: {plural(result.events, 'event')} saved in {result.saved}; {log.path} was left as it is")
+        note(f"retold: {plural(result.events, 'event')} saved in {result.saved}; {log.path} was not changed")
     if result.damage:
         raise typer.Exit(1)

@@ -38,7 +38,7 @@ def redact(
     except re.error as error:
         raise InputError(f"--pattern: {error}.") from error
     if any(each.search("") for each in patterns):
-        raise InputError("--pattern finds the empty text, that is everywhere; write one that finds something.")
+        raise InputError("--pattern matches the empty text; write a pattern that matches only a text to redact.")
     log = EventLog(db)
     cassettes = cassettes_of(log)
     with progress("read", "events") as told:
@@ -49,13 +49,13 @@ def redact(
     if plan.count and not dry_run:
         reason = confirm(yes, why)
         if any(_finds(each, text) for each in patterns for text in (reason, who or "")):
-            raise InputError("nothing was done: the reason holds what is to be redacted, and would keep it in the log.")
+            raise InputError("nothing was done: the reason matches the pattern, so the log would keep the text.")
         with log:
             run = audit.redact(log, plan, found, patterns, why=reason, by=who)
     if json:
         print_json({"texts": len(found), "events": plan.count, "runs": sorted(plan.events), "redacted_by": run})
     elif run is not None:
-        note(f"retold: redacted; run {run} says so")
+        note(f"retold: redacted; run {run} records it")
     if run is not None:
         audit.check_redacted(log, patterns, found, cassettes)
     if not plan.count:

@@ -39,7 +39,7 @@ def replay(
     use = put_to_use(
         Path(recording) if exchanges is None else None, "none", log=log, name=source, upstream=to, profile=profile,
         timing=Timing.parse(timing, idle_limit), recorded=exchanges, faults=tuple(fault or ()),
-        hint=f"Record what is missing with: retold record --mode new_episodes -o {target} -- {command[0]} …",
+        hint=f"Record the missing requests with: retold record --mode new_episodes -o {target} -- {command[0]} …",
     )  # fmt: skip
     serving = Serving({source: use}, to, gate)
     with run_command(command, serving, key=True) as child:
@@ -48,5 +48,5 @@ def replay(
     raise_for(serving)
     child.end_alike()
     if not use.play_count:
-        note("retold: nothing was replayed: no request came. Does the program heed ANTHROPIC_BASE_URL?")
+        note("retold: nothing was replayed: no request came. Does the program read ANTHROPIC_BASE_URL?")
     raise typer.Exit(child.code or int(use.play_count == 0 or serving.turned_away))

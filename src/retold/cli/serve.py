@@ -53,12 +53,12 @@ def serve(
     files = _named(cassettes)
     for path in cassettes:
         if record_mode == "none" and not path.exists():
-            raise InputError(f"no cassette at {path}. Record it, or let it be recorded: --mode once.")
+            raise InputError(f"no cassette at {path}. Record it, for example with --mode once.")
     with EventLog(db) as log:
         uses = {
             name: put_to_use(
                 path, record_mode, log=log, name=name, upstream=to, profile=profile, timing=pace, repeats=repeat,
-                faults=tuple(fault or ()), hint=f"Record what is missing with: retold serve {path} --mode new_episodes",
+                faults=tuple(fault or ()), hint=f"Record the missing requests with: retold serve {path} --mode new_episodes",
             )
             for name, path in files.items()
         }  # fmt: skip

@@ -44,7 +44,7 @@ def stats(
     if mode not in (None, "live", "import", "mock"):
         raise InputError(f"--mode {mode!r}: one of live, import, mock.")
     if json and csv:
-        raise InputError("--json and --csv are two forms of one answer; choose one.")
+        raise InputError("--json and --csv exclude each other; choose one.")
     with progress("indexed", "events") as told, opened(EventLog(db), progress=told) as index:
         lines = account(
             index,
@@ -60,7 +60,7 @@ def stats(
     elif lines:
         _print(keys, lines)
     if not lines:
-        note("retold: nothing to account for; `retold ls` lists the runs, --mode mock counts replays.")
+        note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
         raise typer.Exit(1)
 
 

@@ -58,7 +58,7 @@ def heading(difference: Difference) -> str:
     parts.append(noun(difference.what, item))
     if difference.kind == "moved" and difference.b is not None and item is not None and difference.b.turn != item.turn:
         return f"{', '.join(parts)}, moved to turn {difference.b.turn}"
-    return f"{', '.join(parts)}, {'differs in what is volatile' if difference.kind == 'volatile' else difference.kind}"
+    return f"{', '.join(parts)}, {'differs in volatile values' if difference.kind == 'volatile' else difference.kind}"
 
 
 def noun(what: str, item: Item | None) -> str:

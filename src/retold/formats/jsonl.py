@@ -83,7 +83,7 @@ def check(path: Path) -> Checked:
     found = Checked()
     for run, events in groupby(read(path), key=lambda event: event.run):
         if run in found.runs:
-            raise InputError(f"{path}: the events of run {run} do not stand together.")
+            raise InputError(f"{path}: the events of run {run} are not adjacent.")
         before, seq = GENESIS, 0
         for event in events:
             _check_event(path, event, seq, before)

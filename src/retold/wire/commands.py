@@ -148,7 +148,7 @@ def close(use: UsedCassette, failure: RunError | None, note: Note) -> None:
             note(f"retold: {line}")
     if use.recorded and not kept:
         way = f"retold export {(use.run or '')[:8]} -f -o {use.path}"
-        note(f"retold: {use.path} was left as it is, for the command failed; replace it with: {way}")
+        note(f"retold: {use.path} was not replaced, because the command failed; replace it with: {way}")
 
 
 def note_doors(serving: Serving, note: Note) -> None:

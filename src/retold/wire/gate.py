@@ -26,7 +26,7 @@ class Gate:
     def make(cls, host: str, *, allow_remote: bool, token: str | None, origins: Sequence[str] = ()) -> "Gate":
         """Return the gate of a server that listens on `host`. Raises InputError for one that would be open to everybody."""
         if not (allow_remote or is_loopback(host)):
-            raise InputError(f"--host {host} is open to other machines; say so with --allow-remote, and give a --token.")
+            raise InputError(f"--host {host} is open to other machines: pass --allow-remote and --token.")
         if allow_remote and (not token or len(token) < 16):
             raise InputError("--allow-remote needs a --token of at least 16 characters; clients send it as x-retold-token.")
         if origins and token is not None:

@@ -57,7 +57,7 @@ def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
             yield path, problem
     for path, text in _strings({k: v for k, v in data.items() if k not in ("steps", "defaults", "description")}, ("workflow",)):
         if has_template(text):
-            yield path, f"{path[-1]!r} is taken as it stands; templates work in steps and in defaults"
+            yield path, f"{path[-1]!r} is used literally; templates work in steps and in defaults"
     writes = _may_write(defaults)
     for number, step in enumerate(steps):
         if isinstance(step, dict):
@@ -113,7 +113,7 @@ def _step_problems(
         inside = [part for part in path if isinstance(part, str)]
         if inside[-1] in AS_IT_STANDS and "stream_handler_opts" not in inside:
             if has_template(text) and inside[-1] != "description":
-                yield path, f"{inside[-1]!r} is taken as it stands; it cannot hold a template"
+                yield path, f"{inside[-1]!r} is used literally; it cannot hold a template"
         elif problem := names.problem(text, earlier):
             yield path, problem
 
