@@ -23,12 +23,9 @@ PINNED = ("click==8.1.7", "markdown-it-py==2.2.0")
 RUNNERS = ("pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "jsonschema", "pexpect", "packaging", "time-machine", "trio")
 
 CORE = (
-    "audit_search", "audit_verify", "cassette_damaged", "cli_bad_files", "cli_bad_input", "cli_diff",
-    "cli_schema_doctor", "compare", "examples", "fold_messages", "handler_callback", "handler_contract",
-    "handler_file", "handlers", "handlers_running", "log_append", "log_files", "log_reading", "matcher", "matcher_rules",
-    "redact_frames", "run_live", "run_mock", "run_prompts", "serve", "sse", "step_types", "use_cassette",
-    "use_cassette_arguments", "use_cassette_endings", "use_cassette_kept", "use_cassette_misses", "use_cassette_options",
-    "view", "workflow_checkpoints",
+    "cassette_damaged", "cli_bad_files", "cli_schema_doctor", "examples", "fold_messages", "handler_contract", "handler_file",
+    "log_append", "matcher_rules", "run_live", "run_mock", "run_prompts", "serve", "step_types", "use_cassette",
+    "use_cassette_endings", "use_cassette_kept", "use_cassette_misses", "use_cassette_options", "view", "workflow_checkpoints",
 )  # fmt: skip
 """The files of the suite that use one SDK, the log, cassettes, workflows and the command line."""
 
