@@ -36,8 +36,9 @@ def named(document: Any) -> str | None:
         return next(filter(None, map(_named_interaction, entries)), None)
     if "chunks" in document and isinstance(document["chunks"], list):
         return "this is a fixture of response chunks, as req_llm keeps them. retold does not read it; record the exchange again."
-    if document.get("type") == "message" and "content" in document:
-        return "this is one answer of the Messages API, without its request. No retold command reads it."
+    is_response = "request" not in document and {"status", "headers", "body"} <= document.keys()
+    if is_response or (document.get("type") == "message" and "content" in document):
+        return "this is one response without its request. No retold command reads it."
     for key in ("messages", "transcript", "entries", "events"):
         if isinstance(document.get(key), list) and _named_list(document[key]) is not None:
             return f"this is a transcript of a session, with its messages under `{key}`. {_LINES}"

@@ -14,6 +14,8 @@ _MAX_STEM_BYTES = 200
 
 def why_not_writable(path: Path) -> str | None:
     """Return why a file cannot be made or written at `path`; None if nothing is known to prevent it. Nothing is made."""
+    if path.suffix == ".toml":
+        return "retold reads TOML and does not write it; use .yaml or .json"
     path = Path(os.path.realpath(path))
     try:
         there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))

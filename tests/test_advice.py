@@ -67,8 +67,10 @@ def test_log_held_by_another_process_is_not_a_full_disk(monkeypatch: pytest.Monk
     ("content", "delete"),
     [
         ("", True),
-        ("interactions:\n- request: {method: [\n", True),
-        ("interactions: {}\nrequest: 1\n", True),
+        ("interactions:\n- request: {method: [\n", False),
+        ("retold: {format: 1}\ninteractions:\n- request: {method: [\n", True),
+        ("interactions: {}\nrequest: 1\n", False),
+        ("retold: {format: 1}\ninteractions: {}\n", True),
         ("name: ci\non: push\njobs: {}\n", False),
         ("- host: a\n  port: 1\n", False),
         ("key: [unclosed\n", False),

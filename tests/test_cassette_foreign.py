@@ -7,6 +7,7 @@ import pytest
 
 from retold.recorder.cassette import read_cassette, write_cassette
 from retold.recorder.errors import CassetteError
+from retold.recorder.writable import why_not_writable
 from tests.e2e import in_this_process, refused
 
 REQUEST = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "h\u00e9"}]}
@@ -121,6 +122,7 @@ def test_cassettes_of_cassetter_are_read(name: str, text: str) -> None:
 def test_toml_is_not_written() -> None:
     with pytest.raises(CassetteError, match="does not write it"):
         write_cassette("c.toml", [])
+    assert why_not_writable(Path("c.toml")) is not None
     assert not Path("c.toml").exists()
 
 
@@ -141,7 +143,8 @@ NAMED = [
     ("c.yaml", "version: 1\ninteractions: []\nws_interactions:\n- {uri: 'wss://h/x', frames: []}\n", "WebSocket"),
     ("c.yaml", "interactions:\n- request: {method: GET, uri: 'wss://h/x'}\n  response: {frames: []}\n", "WebSocket"),
     ("c.json", {"request": {"url": "https://h"}, "response": {"status": 200}, "chunks": [{"b64": "e30="}]}, "req_llm"),
-    ("c.json", {"type": "message", "role": "assistant", "content": []}, "one answer of the Messages API"),
+    ("c.json", {"type": "message", "role": "assistant", "content": []}, "one response without its request"),
+    ("c.json", {"status": 200, "headers": {}, "body": "{}"}, "one response without its request"),
     ("c.json", [{"type": "system", "subtype": "init"}, {"type": "result"}], "transcript of a session"),
     ("c.yaml", "messages:\n- {type: system}\n- {type: result}\n", "transcript of a session"),
     ("c.txt", EVENT, "response chunks"),
