@@ -1,7 +1,7 @@
-"""Runs a workflow from a program, and prints its messages and what it cost from the result.
+"""Run a workflow from a program and print the messages, the tokens and the answer of its result.
 
 python examples/buffer_messages.py         offline, from the cassette
-python examples/buffer_messages.py live    against the API, recording it
+python examples/buffer_messages.py live    against the API, with a recording
 """
 
 import sys
@@ -13,7 +13,7 @@ WORKFLOW = Path(__file__).with_name("buffer_messages.yaml")
 
 
 def main() -> None:
-    """Print one line a message, then the answer."""
+    """Print one line per message, then the answer."""
     result = retold.run_workflow(WORKFLOW, mode="live" if "live" in sys.argv[1:] else "mock")
     step = result.step("read")
     (buffer,) = step.handler_results

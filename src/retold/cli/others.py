@@ -1,4 +1,4 @@
-"""The exchanges of a run with other hosts: they hold no Claude messages, and the reader of a run is told so."""
+"""Notes on the exchanges of a run with other hosts, which hold no Claude messages."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def others_in(log: "EventLog", run: str, way: str) -> list[str]:
-    """Return a sentence for each host whose exchanges hold no Claude messages. `way` gives the command that shows them."""
+    """Return one sentence per host that has exchanges without Claude messages. `way` gives the command that shows them."""
     from ..handlers.text import plural
 
     with_messages = {event.exchange for event in log.events(run, kinds=("message",))}
