@@ -12,8 +12,8 @@ from pathlib import Path
 
 from benchmarks.measure import Row, folder, quantile, ratio, rounds, run
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
-from retold.recorder.store import Durability
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite.opening import Durability
 
 _FRAME = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%b"}}'
 PAYLOAD = _FRAME % (b"x" * (400 - len(_FRAME))) + b"\n\n"

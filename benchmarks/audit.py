@@ -28,7 +28,7 @@ from retold.audit.stats import stats
 from retold.audit.verify import verify
 from retold.formats import FORMATS
 from retold.recorder.events import OWN_SEQ, Entry, encode
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 
 MESSAGES = int(os.environ.get("MESSAGES", 1_000_000))
 RG = os.environ.get("RG") or found_command("rg")

@@ -18,7 +18,7 @@ from benchmarks.samples import HEADERS, arguments, frames
 from retold.recorder.capture import Capture
 from retold.recorder.exchange import Request
 from retold.recorder.fold import Fold
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
 from retold.recorder.sse import FrameParser
 

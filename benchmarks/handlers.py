@@ -38,7 +38,7 @@ def handlers_of(kinds: list[str], home: Path) -> list[Any]:
 def stream(home: Path, kinds: list[str], messages: int) -> dict[str, Any]:
     """Run a step of that many messages beside its handlers: seconds until the last is done, MB at the peak, their results."""
     from retold.handlers import HandlerThread
-    from retold.recorder.log import EventLog
+    from retold.recorder.log.log import EventLog
     from retold.recorder.messages import Session
 
     session = Session("00000000-0000-4000-8000-000000000000")

@@ -29,7 +29,7 @@ def capture(path: str, frames: int, block: int) -> None:
     from benchmarks import samples
     from retold.recorder.capture import Capture
     from retold.recorder.exchange import Request
-    from retold.recorder.log import EventLog
+    from retold.recorder.log.log import EventLog
 
     with EventLog(path) as log, log.start(name="memory", mode="live") as writer:
         taken = Capture(writer, Request("POST", "https://api.anthropic.com/v1/messages", (), b"{}"))
@@ -43,7 +43,7 @@ def show(path: str) -> None:
     """What `retold show` does, into nothing."""
     from retold.handlers import make_handler, read_stream
     from retold.handlers.base import READ_KINDS
-    from retold.recorder.log import EventLog
+    from retold.recorder.log.log import EventLog
     from retold.recorder.partial import events_of
 
     log = EventLog(path)
@@ -53,7 +53,7 @@ def show(path: str) -> None:
 
 def follow(path: str) -> None:
     """Every event of the run, as another process follows it."""
-    from retold.recorder.log import EventLog
+    from retold.recorder.log.log import EventLog
 
     log = EventLog(path)
     for _ in log.follow(log.find("last").run):
@@ -63,7 +63,7 @@ def follow(path: str) -> None:
 def export(path: str) -> None:
     """What `retold export` does, into nothing; it holds the exchanges of the run, as those who compare and replay do."""
     from retold.recorder.cassette import to_yaml
-    from retold.recorder.log import EventLog
+    from retold.recorder.log.log import EventLog
     from retold.recorder.transfer import exchanges_of
 
     class Nowhere(io.TextIOBase):

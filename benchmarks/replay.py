@@ -193,7 +193,7 @@ def _load(home: Path) -> list[Row]:
     from vcr.serializers import yamlserializer
 
     from retold.recorder.cassette import read_cassette, write_cassette
-    from retold.recorder.log import EventLog
+    from retold.recorder.log.log import EventLog
     from retold.recorder.transfer import import_exchanges
 
     one = exchange(CASSETTE_DELTAS)

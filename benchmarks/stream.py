@@ -21,10 +21,10 @@ from benchmarks.samples import arguments
 from benchmarks.server import Server, serving
 from retold.recorder.capture import Capture
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.run_writer import RunWriter
 from retold.recorder.redact import Redactor
 from retold.recorder.tee import Recorder, intercepted
-from retold.recorder.writer import RunWriter
 
 DELTAS = 2_000
 FLOODS = 9

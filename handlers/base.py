@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TextIO
 from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from ..recorder.messages import Message
 from ..recorder.partial import DIED
 from ..recorder.sse import frame_json

@@ -25,11 +25,11 @@ from .exchange import (
     to_text,
 )
 from .fold import Fold
+from .log.run_writer import RunWriter
 from .messages import Session
 from .redact import Redactor
 from .redact_frames import FrameRedactor, PackedRedactor
 from .sse import FrameParser, Piece
-from .writer import RunWriter
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from .encodings import decoder_for
 from .events import Event, encode
 from .fold import Fold
-from .log import EventLog
+from .log.log import EventLog
 from .messages import Session
 from .sse import FrameParser
 

@@ -15,12 +15,12 @@ from typing import Any
 from .capture import Capture, Place
 from .events import Entry, Event, encode
 from .exchange import Exchange, Failure, Request, Response, TimedPiece, from_text, wall_ns_of
-from .log import EventLog
+from .log.log import EventLog
+from .log.run_writer import RunWriter
+from .log.sqlite.rows import events_in
 from .messages import Session
 from .partial import DIED, why_unended
 from .redact import Redactor
-from .rows import events_in
-from .writer import RunWriter
 
 INTERRUPTED = Failure("Interrupted", DIED)
 """The failure of an exchange whose end was never written, in a run whose writer died."""

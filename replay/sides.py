@@ -14,7 +14,7 @@ from ..recorder.encodings import decoder_for
 from ..recorder.events import Event, encode
 from ..recorder.exchange import Request, from_text
 from ..recorder.fold import Fold
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from ..recorder.messages import Session
 from ..recorder.partial import events_of
 from ..recorder.sse import FrameParser

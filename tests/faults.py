@@ -24,7 +24,7 @@ from pathlib import Path
 
 from retold.audit.verify import Report, verify
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 
 FRESH_EVERY = 20
 """Rounds after which a new log is begun, so that checking does not take longer and longer."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from retold.audit import erase
 from retold.recorder.capture import Capture
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
-from retold.recorder.writer import RunWriter
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.run_writer import RunWriter
 
 TABLES = ("events", "runs", "ledger")
 

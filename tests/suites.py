@@ -21,7 +21,7 @@ for _late in (
     "retold.cassettes",
     "retold.pytest_plugin",
     "retold.pytest_vcr",
-    "retold.recorder.migrations",
+    "retold.recorder.log.sqlite.migrations",
     "retold.replay.drift",
     "retold.used",
     "retold.workflow.pricing",

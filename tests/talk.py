@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from retold.recorder.exchange import Exchange
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.transfer import import_exchanges
 from tests.exchanges import GZIP, JSON, SSE, answer, exchange, frames
 

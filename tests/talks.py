@@ -8,7 +8,7 @@ from typing import Any
 
 from retold.recorder.events import Ending
 from retold.recorder.exchange import Exchange, Request
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.transfer import import_exchanges
 from tests.exchanges import JSON, SSE, URL, answer
 from tests.messages_server import Reply

@@ -11,7 +11,7 @@ import anthropic
 
 from retold.recorder.capture import Capture, Place
 from retold.recorder.exchange import Exchange, Request, header
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.tee import Recorder, intercepted
 from retold.recorder.transfer import exchanges_of
 

@@ -9,8 +9,8 @@ import pytest
 from retold.recorder.cassette import read_cassette
 from retold.recorder.errors import CassetteError, InputError, LogError
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
-from retold.recorder.transaction import write_error
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite.transaction import write_error
 from retold.workflow.checkpoint import Checkpoint
 from retold.workflow.load import load_workflow
 from tests.e2e import write_workflow
@@ -50,7 +50,7 @@ def test_log_that_cannot_be_written_names_the_way_out_of_its_cause(code: int, sa
 
 def test_log_held_by_another_process_is_not_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The other process is named as the cause, and appending works when it has ended."""
-    monkeypatch.setattr("retold.recorder.store.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("retold.recorder.log.sqlite.opening.BUSY_TIMEOUT_S", 0)
     log = EventLog("log.db")
     with log.start(name="a", mode="live") as writer:
         other = sqlite3.connect("log.db", isolation_level=None)

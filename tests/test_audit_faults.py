@@ -12,7 +12,7 @@ import pytest
 from retold.audit.verify import verify
 from retold.recorder.errors import InputError, LogError, RecordingLostWarning
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from tests.conftest import ROOT
 from tests.e2e import in_this_process
 from tests.messages_server import MessagesServer, Reply, text

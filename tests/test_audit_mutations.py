@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retold.audit.verify import verify
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from tests.e2e import in_this_process
 from tests.mutations import Mutation, each_mutation, mutate, write_varied
 from tests.tamper import copied

@@ -14,8 +14,8 @@ from retold.audit.search import search
 from retold.audit.verify import verify
 from retold.recorder.errors import InputError, LogError, LogFolderWarning
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
-from retold.recorder.salvage import damage
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite.salvage import damage
 from tests.conftest import Cli
 from tests.e2e import in_this_process
 from tests.raw_log import Child, query

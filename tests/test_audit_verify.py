@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from retold.audit.verify import verify
-from retold.recorder import ledger
 from retold.recorder.errors import InputError
 from retold.recorder.events import Entry
-from retold.recorder.ledger import Head
-from retold.recorder.log import EventLog
-from retold.recorder.rows import to_column
+from retold.recorder.log import ledger
+from retold.recorder.log.ledger import Head
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite.rows import to_column
 from tests.e2e import in_this_process
 from tests.raw_log import computed_chain, query, rows
 from tests.tamper import FIELDS, copied, findings, report, swap, tamper, write_log

@@ -6,7 +6,7 @@ import weakref
 from retold.calls import MAX_FAILED, Calls
 from retold.recorder.capture import Capture, Place
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 
 REQUEST = Request("POST", "https://api.anthropic.com/v1/messages", (), b"{}")
 

@@ -9,10 +9,10 @@ import httpx2
 import pytest
 
 from retold.recorder import capture as capture_module
-from retold.recorder import writer as writer_module
 from retold.recorder.capture import Capture
 from retold.recorder.cassette import read_cassette, write_cassette
-from retold.recorder.log import EventLog
+from retold.recorder.log import run_writer as writer_module
+from retold.recorder.log.log import EventLog
 from retold.recorder.tee import Recorder
 from retold.recorder.transfer import exchanges_of
 from retold.replay.player import times_of

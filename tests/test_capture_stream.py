@@ -17,7 +17,7 @@ from retold.recorder import capture as capture_module
 from retold.recorder.capture import Capture, Place
 from retold.recorder.errors import LogError
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.sse import FrameParser
 from retold.recorder.tee import Recorder, intercepted
 from tests.exchanges import GZIP, JSON, SSE, URL

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import retold
-from retold.recorder.store import VERSION
+from retold.recorder.log.sqlite.opening import VERSION
 from tests.conftest import ROOT, Cli
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, normalised, refused, run_live, run_mock, step, tree, write_workflow
 from tests.messages_server import MessagesServer, Reply, http_error, text

@@ -22,9 +22,9 @@ from retold.formats import FORMATS
 from retold.handlers import HANDLERS
 from retold.modes import MODES
 from retold.recorder.cassette import _own
-from retold.recorder.erasure import ERASED, PRUNED, REDACTED
 from retold.recorder.events import ENDINGS, Kind
 from retold.recorder.exchange import Exchange
+from retold.recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
 from retold.recorder.redact import SECRET_HEADERS
 from retold.workflow.load import load_workflow
 from retold.workflow.presets import PRESETS

@@ -15,7 +15,7 @@ from retold.recorder.capture import Capture
 from retold.recorder.errors import LogError
 from retold.recorder.events import OWN_SEQ, SCHEMA, Entry
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from tests.raw_log import Child, computed_chain, query, rows, stored_chain
 
 

@@ -13,7 +13,7 @@ from retold.audit.index import opened
 from retold.audit.search import search
 from retold.audit.verify import verify
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from tests.conftest import ROOT
 from tests.e2e import in_this_process
 from tests.talk import asked, record, text, tool_use, turn

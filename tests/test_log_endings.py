@@ -13,10 +13,10 @@ from retold.recorder.capture import Capture
 from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
-from retold.recorder.reading import LogReader
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.reading import LogReader
+from retold.recorder.log.run_writer import RunWriter
 from retold.recorder.transfer import exchanges_of
-from retold.recorder.writer import RunWriter
 from tests.conftest import ROOT
 from tests.raw_log import Child, query
 from tests.test_log_append import refuse
@@ -183,7 +183,7 @@ def test_a_follower_in_the_process_of_the_writer_does_not_poll(path: Path, monke
         return page(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(LogReader, "_page", counted)
-    monkeypatch.setattr("retold.recorder.reading.WAIT_S", 60.0)
+    monkeypatch.setattr("retold.recorder.log.reading.WAIT_S", 60.0)
     with EventLog(path) as log, EventLog(path) as other:
         writer = log.start(name="run", mode="live")
         thread = threading.Thread(target=lambda: list(other.follow(writer.run)))

@@ -14,8 +14,8 @@ from retold.recorder.capture import Capture
 from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
-from retold.recorder.writer import RunWriter
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.run_writer import RunWriter
 from tests.faults import kill
 from tests.raw_log import computed_chain, rows, stored_chain
 

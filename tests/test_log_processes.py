@@ -12,7 +12,7 @@ import pytest
 
 from retold.audit.verify import verify
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from tests.raw_log import Child, computed_chain, query, rows, stored_chain
 
 PROCESSES, EVENTS = 4, 500

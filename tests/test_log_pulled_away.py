@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from retold.recorder import store
 from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
-from retold.recorder.writer import RunWriter
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.log.sqlite import opening as store
 from tests.raw_log import Child
 
 READER = """

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from retold.recorder import reading
 from retold.recorder.errors import InputError, LogError
 from retold.recorder.events import Entry
-from retold.recorder.log import EventLog
+from retold.recorder.log import reading
+from retold.recorder.log.log import EventLog
 
 
 @pytest.fixture

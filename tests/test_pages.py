@@ -14,8 +14,8 @@ from retold.pages.assemble import embedded
 from retold.pages.diff_page import diff_page
 from retold.pages.run_page import RunFold, render, run_page
 from retold.recorder.events import Event, encode
-from retold.recorder.listing import RunInfo
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.runs import RunInfo
 from tests.browser import CHROMIUM, Browser, Tab
 from tests.messages_server import Reply, http_error, text, thinking, tool_use
 from tests.talks import recorded, talk

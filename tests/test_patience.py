@@ -10,7 +10,7 @@ import pytest
 
 from retold.pytest_vcr import blocked_sockets
 from retold.recorder.errors import InputError
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.patience import patience
 from retold.replay.places import matches
 from tests.e2e import in_this_process, refused

@@ -16,7 +16,7 @@ from retold.recorder.capture import Capture
 from retold.recorder.cassette import write_cassette
 from retold.recorder.events import encode
 from retold.recorder.exchange import Failure, Request
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.redact import SECRET_HEADERS, Redactor, secrets_in
 from retold.recorder.tee import Recorder, intercepted
 from retold.recorder.transfer import exchanges_of, import_exchanges

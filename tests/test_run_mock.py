@@ -363,8 +363,8 @@ def test_mock_run_imports_nothing_heavy(environment: dict[str, str]) -> None:
 
 def test_second_mock_run_does_not_import_the_migrations(environment: dict[str, str]) -> None:
     """The module is imported to create a log, not to use one."""
-    assert "retold.recorder.migrations" in imported("run", NUMBERS, environment=environment)
-    assert "retold.recorder.migrations" not in imported("run", NUMBERS, environment=environment)
+    assert "retold.recorder.log.sqlite.migrations" in imported("run", NUMBERS, environment=environment)
+    assert "retold.recorder.log.sqlite.migrations" not in imported("run", NUMBERS, environment=environment)
 
 
 @pytest.mark.needs("typer>=0.29")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from retold.recorder.capture import Capture
 from retold.recorder.events import encode
 from retold.recorder.exchange import Request
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.redact import Redactor, is_credential_header, secrets_in
 from retold.recorder.redact_frames import FrameRedactor, PackedRedactor, redact_body
 from retold.recorder.sse import Piece

@@ -11,7 +11,7 @@ from retold.recorder import strict_json
 from retold.recorder.errors import RunError, WorkflowError
 from retold.recorder.events import encode
 from retold.recorder.fold import Fold
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
 from retold.workflow.extraction import json_in, plain_text, structure_of, summary_of
 from retold.workflow.load import load_workflow

@@ -16,7 +16,7 @@ from retold.recorder.capture import Capture
 from retold.recorder.cassette import read_cassette, write_cassette
 from retold.recorder.events import encode
 from retold.recorder.exchange import Exchange, Failure, Request, TimedPiece, has_frames
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
 from retold.recorder.partial import events_of
 from retold.recorder.transfer import INTERRUPTED, exchanges_of, import_exchanges

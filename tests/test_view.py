@@ -20,7 +20,7 @@ import uvicorn
 
 from retold.recorder.capture import Capture, Place
 from retold.recorder.exchange import Request as Asked
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.transfer import import_exchanges
 from retold.view.app import application
 from retold.view.serve import Connection

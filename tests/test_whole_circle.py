@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from retold.recorder.capture import Capture
 from retold.recorder.cassette import read_cassette, write_cassette
 from retold.recorder.exchange import Exchange, Response
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.patching import Send
 from retold.recorder.tee import Recorder
 from retold.recorder.transfer import exchanges_of, import_exchanges

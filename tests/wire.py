@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from retold.recorder.exchange import Exchange
 from retold.recorder.http1 import Answerer, Limits, Server
-from retold.recorder.log import EventLog
+from retold.recorder.log.log import EventLog
 from retold.recorder.upstream import Upstream
 from retold.replay.rules import DEFAULT_RULES
 from retold.replay.timing import INSTANT, Timing

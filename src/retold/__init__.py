@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from .recorder.errors import RunError as RunError
     from .recorder.errors import WorkflowError as WorkflowError
     from .recorder.events import Event as Event
-    from .recorder.listing import RunInfo as RunInfo
-    from .recorder.log import EventLog as EventLog
+    from .recorder.log.log import EventLog as EventLog
+    from .recorder.log.runs import RunInfo as RunInfo
     from .recorder.messages import Message as Message
     from .replay.compare import Comparison as Comparison
     from .replay.compare import Difference as Difference
@@ -70,8 +70,8 @@ _HOMES = {
         "WorkflowError",
     ),
     "recorder.events": ("Event",),
-    "recorder.listing": ("RunInfo",),
-    "recorder.log": ("EventLog",),
+    "recorder.log.runs": ("RunInfo",),
+    "recorder.log.log": ("EventLog",),
     "recorder.messages": ("Message",),
     "replay.compare": ("Comparison", "Difference"),
     "replay.timing": ("Timing",),

@@ -26,7 +26,7 @@ from .no_key import stand_in
 from .recorder.errors import InputError
 from .recorder.exchange import Exchange
 from .recorder.guard import everything, guarded, model_apis
-from .recorder.log import EventLog
+from .recorder.log.log import EventLog
 from .recorder.patching import Block
 from .replay.rules import DEFAULT_IGNORE, Predicate, Rules
 from .replay.timing import Timing, parse_duration_ns

@@ -23,11 +23,11 @@ from .recorder.capture import Capture, Place
 from .recorder.errors import InputError, LogError
 from .recorder.events import encode
 from .recorder.exchange import Request
-from .recorder.log import EventLog
+from .recorder.log.log import EventLog
+from .recorder.log.run_writer import RunWriter
 from .recorder.messages import Session
 from .recorder.redact import Redactor
 from .recorder.tee import pairs, tee, to_request
-from .recorder.writer import RunWriter
 from .workflow.pricing import price
 
 if TYPE_CHECKING:

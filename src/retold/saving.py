@@ -18,8 +18,8 @@ from .recorder import clock
 from .recorder.cassette import read_cassette, write_cassette
 from .recorder.errors import CassetteError, CassetteMissing
 from .recorder.exchange import Exchange
-from .recorder.log import EventLog
-from .recorder.store import locked
+from .recorder.log.log import EventLog
+from .recorder.log.sqlite.opening import locked
 from .recorder.transfer import exchanges_of
 from .recorder.writable import why_not_writable
 

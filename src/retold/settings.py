@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .recorder.capture import Price
 from .recorder.exchange import Exchange, Request
-from .recorder.log import EventLog
+from .recorder.log.log import EventLog
 from .replay.rules import Rules
 from .replay.timing import Timing
 

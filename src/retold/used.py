@@ -19,7 +19,8 @@ from .recorder.cassette import read_cassette
 from .recorder.errors import CassetteError, MissError
 from .recorder.events import Entry, encode
 from .recorder.exchange import Exchange, Request, header
-from .recorder.log import EventLog, default_path
+from .recorder.log.log import EventLog, default_path
+from .recorder.log.run_writer import RunWriter
 from .recorder.messages import Session
 from .recorder.patching import Send, SendAsync
 from .recorder.recognition import Outgoing, is_api
@@ -27,7 +28,6 @@ from .recorder.redact import Redactor
 from .recorder.sdk_errors import for_sdk
 from .recorder.tee import Recorder, tee, to_request
 from .recorder.transfer import exchanges_of, results_in
-from .recorder.writer import RunWriter
 from .replay.drift import drift_between
 from .replay.faults import Faults, Telling, whole
 from .replay.matcher import Matcher

@@ -15,7 +15,7 @@ from ..recorder.encodings import Decoder, decoder_for
 from ..recorder.errors import LogError
 from ..recorder.events import Event
 from ..recorder.exchange import Exchange, content_encoding
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 
 _DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
 _INDEX = re.compile(rb'"index"\s*:\s*(\d+)')

@@ -12,7 +12,7 @@ from types import NoneType
 from typing import Literal
 
 from ..recorder.events import GENESIS, Event, seal
-from ..recorder.rows import to_column
+from ..recorder.log.sqlite.rows import to_column
 
 What = Literal[
     "edited", "removed", "inserted", "reordered", "cut off", "missing run", "unknown run", "listing", "ledger", "schema",

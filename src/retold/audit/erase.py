@@ -12,16 +12,16 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..recorder import erasure
 from ..recorder.errors import InputError, LeftOutWarning, LogError, RetoldError
 from ..recorder.events import Event
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.runs import RunInfo
+from ..recorder.log.sqlite import erasure
 from ..recorder.patience import patience
 from ..recorder.redact import Redactor
 from ..recorder.redact_frames import redact_body
 from ..recorder.sse import Piece
-from ..recorder.writer import RunWriter
 from . import index
 from .carriers import Carrier, Matches, carriers_of, contains
 from .leftovers import any_of, check_files, plain

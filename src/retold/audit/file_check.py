@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 
-from ..recorder import store
+from ..recorder.log.sqlite import opening as store
 from .chain import Finding
 
 INTEGRITY_LINES = 5
@@ -26,7 +26,7 @@ def check_schema(connection: sqlite3.Connection) -> tuple[list[Finding], bool]:
 
     If a table is missing, replaced by a view or declared otherwise, a query on it proves nothing; one on a view may never end.
     """
-    from ..recorder import migrations
+    from ..recorder.log.sqlite import migrations
 
     expected, found = _by_name(migrations.schema()), _schema(connection)
     if ("table", _MIGRATIONS) in found:  # made by sqlite-utils, which early versions used and which wrote it in several ways

@@ -18,11 +18,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..recorder import store, strict_json
-from ..recorder.erasure import ERASED, PRUNED, REDACTED
+from ..recorder import strict_json
 from ..recorder.errors import LeftOutWarning, LogError
 from ..recorder.event_shapes import fault_in_payload, fault_in_row
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.sqlite import opening as store
+from ..recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
 from .accounts import SUMS, Account, Key, RunAccount, zone
 from .texts import Text, storable, text_of_message, text_of_request
 

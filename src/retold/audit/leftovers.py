@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..recorder.cassette import read_cassette
 from ..recorder.errors import RetoldError
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from ..recorder.spellings import fold
 from .carriers import Matches, contains, texts_of_exchange
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..recorder.listing import COLUMNS, COUNTED
+from ..recorder.log.runs import COLUMNS, COUNTED
 from ..recorder.redact import Redactor
 from .chain import Finding, Row
 

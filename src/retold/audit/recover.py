@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..recorder.errors import InputError
-from ..recorder.log import EventLog
-from ..recorder.salvage import damage, salvage
+from ..recorder.log.log import EventLog
+from ..recorder.log.sqlite.salvage import damage, salvage
 from . import index
 
 Progress = Callable[[int], None]

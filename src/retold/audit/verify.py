@@ -13,13 +13,13 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self, get_args
 
-from ..recorder import ledger
-from ..recorder.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.events import GENESIS
-from ..recorder.ledger import Entered, Head
-from ..recorder.log import EventLog
-from ..recorder.rows import COLUMNS
-from ..recorder.writer import Status
+from ..recorder.log import ledger
+from ..recorder.log.ledger import Entered, Head
+from ..recorder.log.log import EventLog
+from ..recorder.log.run_writer import Status
+from ..recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
+from ..recorder.log.sqlite.rows import COLUMNS
 from .chain import End, Finding, Row, check, payload_digest
 from .file_check import check_integrity, check_schema, check_settings
 from .listing_check import Seen, check_line, check_order

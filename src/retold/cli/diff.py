@@ -63,7 +63,7 @@ def diff(
     Example: retold diff last~1 last --ignore thinking
     """
     from ..diff.sources import compare
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from .progress import progress
 
     with progress("read", "events") as told:

@@ -78,7 +78,7 @@ def _versions() -> dict[str, str | None]:
 
 def _log(db: Path | None, problems: list[str]) -> dict[str, Any]:
     from ..recorder.errors import RetoldError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
 
     with EventLog(db) as log:
         found: dict[str, Any] = {"path": str(log.path), "there": log.path.exists(), "runs": 0, "bytes": 0}

@@ -10,8 +10,8 @@ from .confirm import DryRun, Who, Why, Yes, confirm
 
 if TYPE_CHECKING:
     from ..audit.erase import Plan
-    from ..recorder.listing import RunInfo
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
+    from ..recorder.log.runs import RunInfo
 
 _NAMES = {
     "message": "message", "body": "piece", "exchange.started": "request", "exchange.ended": "ending", "response.started": "head",
@@ -43,7 +43,7 @@ def erase(
     from ..audit.carriers import contains
     from ..audit.leftovers import cassettes_of, left_behind
     from ..recorder.errors import InputError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
 
     if (what is None) == (text is None):
         raise InputError("name a run, a message (RUN#SEQ), or --text TEXT to erase: exactly one of them.")

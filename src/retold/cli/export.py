@@ -13,8 +13,8 @@ from .common import Db, note
 
 if TYPE_CHECKING:
     from ..formats import Format
-    from ..recorder.listing import RunInfo
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
+    from ..recorder.log.runs import RunInfo
 
 
 def export(
@@ -48,7 +48,7 @@ def export(
     """
     from ..formats import FORMATS
     from ..recorder.errors import InputError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
 
     if (run is None) != everything:
         raise InputError("name the run to export, or --all; one of them.")

@@ -29,7 +29,7 @@ def import_(
     """
     from ..formats.imports import import_files
     from ..handlers.text import one_line, plural
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
 
     with EventLog(db) as log:
         imported = import_files(log, files, name=name, again=again)

@@ -40,8 +40,8 @@ def ls(
 
     from ..audit.runs import Chosen, chosen_runs
     from ..audit.when import moment
-    from ..recorder.log import EventLog
-    from ..recorder.writer import Mode, Status
+    from ..recorder.log.log import EventLog
+    from ..recorder.log.run_writer import Mode, Status
     from .progress import progress
 
     _one_of("--mode", mode, get_args(Mode))

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from ..handlers.base import Handler
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
 
 
 def others_in(log: "EventLog", run: str, way: str) -> list[str]:

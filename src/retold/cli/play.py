@@ -12,7 +12,7 @@ from .common import Db, Handlers, IdleLimit, TimingOption, handler_specs
 
 if TYPE_CHECKING:
     from ..recorder.events import Event
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.partial import why_unended
     from ..replay.timing import Timing
 
@@ -33,7 +33,7 @@ def play(
     from ..handlers import make_handler, read_stream
     from ..recorder.cassette import names_file, read_cassette
     from ..recorder.errors import InputError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.transfer import import_exchanges
     from ..replay.timing import Timing
     from .others import others_in, tell_of

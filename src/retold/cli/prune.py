@@ -31,7 +31,7 @@ def prune(
     from ..audit.when import age
     from ..handlers.text import one_line, plural
     from ..recorder.exchange import timestamp
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from .progress import progress
 
     before_ns = time.time_ns() - int(age(older_than, "--older-than").total_seconds() * 1e9)

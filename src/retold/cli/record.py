@@ -32,7 +32,7 @@ def record(
     Example: retold record -o cassettes/hello.yaml -- claude -p "Say hello"
     """
     from ..recorder.errors import InputError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.upstream import Upstream
     from ..wire.commands import close, failure_of, mode_of, note_doors, put_to_use, raise_for, run_command
     from ..wire.gate import Gate, origins_of

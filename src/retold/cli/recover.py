@@ -25,7 +25,7 @@ def recover(
     """
     from ..audit.recover import recover as put_in_order
     from ..handlers.text import plural
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from .progress import progress
 
     log = EventLog(db)

@@ -30,7 +30,7 @@ def redact(
     from ..audit.leftovers import cassettes_of
     from ..handlers.text import plural
     from ..recorder.errors import InputError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from .progress import progress
 
     try:

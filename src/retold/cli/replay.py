@@ -25,7 +25,7 @@ def replay(
     """
     from pathlib import Path
 
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import Timing
     from ..wire.commands import close, note_doors, put_to_use, raise_for, recording_named, run_command

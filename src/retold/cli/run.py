@@ -12,7 +12,7 @@ from .common import Db, Handlers, IdleLimit, Json, TimingOption, handler_specs, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..replay.compare import Comparison
     from ..workflow.results import RunResult
 
@@ -44,7 +44,7 @@ def run(
 
     Example: retold run examples/clean_streaming_numbers.yaml
     """
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..workflow.runner import run_workflow
 
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None

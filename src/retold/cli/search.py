@@ -43,7 +43,7 @@ def search(
     from ..audit.search import search as find
     from ..audit.when import moment
     from ..handlers.text import plural
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from .common import note
     from .progress import progress
 

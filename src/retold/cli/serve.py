@@ -39,7 +39,7 @@ def serve(
 
     Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
     """
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.upstream import Upstream
     from ..replay.timing import Timing
     from ..wire.commands import mode_of, put_to_use, serve_until_stopped
@@ -82,7 +82,7 @@ def proxy(
 
     Example: retold proxy --upstream https://api.anthropic.com --port 8080
     """
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.upstream import Upstream
     from ..wire.commands import put_to_use, serve_until_stopped
     from ..wire.gate import Gate

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..recorder.events import Event
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
 
 
 def show(
@@ -35,7 +35,7 @@ def show(
     from ..handlers import make_handler, read_stream
     from ..handlers.jsonl import as_json
     from ..recorder.errors import InputError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.messages import Message
     from ..recorder.partial import events_of, why_unended
     from .others import others_in, tell_of

@@ -35,7 +35,7 @@ def stats(
     from ..audit.stats import stats as account
     from ..audit.when import moment
     from ..recorder.errors import InputError
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from .progress import progress
 
     keys = [each.strip() for each in by.split(",")]

@@ -23,7 +23,7 @@ def tail(
     from ..handlers import Reader, make_handler
     from ..handlers.base import READ_KINDS
     from ..handlers.jsonl import as_json
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..recorder.messages import Message
     from ..recorder.partial import why_unended
 

@@ -37,10 +37,10 @@ def verify(
     from contextlib import closing
 
     from ..audit.verify import verify as check
-    from ..recorder import ledger
     from ..recorder.errors import InputError
-    from ..recorder.ledger import Head
-    from ..recorder.log import EventLog
+    from ..recorder.log import ledger
+    from ..recorder.log.ledger import Head
+    from ..recorder.log.log import EventLog
     from .progress import progress
 
     log = EventLog(db)

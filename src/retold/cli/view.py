@@ -24,7 +24,7 @@ def view(
 
     Example: retold view last --open
     """
-    from ..recorder.log import EventLog
+    from ..recorder.log.log import EventLog
     from ..view.serve import serve
 
     log = EventLog(db)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from .sources import Source, compare
 from .text import as_text
 

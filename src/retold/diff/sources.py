@@ -17,8 +17,8 @@ from ..recorder.cassette import Cassette, read_cassette
 from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange
 from ..recorder.files import open_regular
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
 from ..recorder.transfer import import_exchanges
 from ..replay.changes import Focus, parse_tolerances
 from ..replay.compare import Comparison, compare_sides

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
 
 Write = Callable[[EventLog, Sequence[RunInfo], BinaryIO], int]
 """Writes runs to an open file and returns how many things it wrote (events, messages, exchanges). Raises LogError."""

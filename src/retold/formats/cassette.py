@@ -6,8 +6,8 @@ from typing import BinaryIO
 
 from ..recorder.cassette import to_yaml
 from ..recorder.errors import InputError
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
 from ..recorder.transfer import each_exchange
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import BinaryIO
 
 from ..pages.run_page import run_page
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:

@@ -13,7 +13,7 @@ from ..recorder.errors import InputError
 from ..recorder.exchange import Exchange
 from ..recorder.files import open_regular
 from ..recorder.foreign import named_line
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from ..recorder.transfer import import_exchanges
 from . import jsonl, stream_json
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 from ..recorder.errors import InputError
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
-from ..recorder.rows import to_column
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
+from ..recorder.log.sqlite.rows import to_column
 
 GROUP = 10_000
 """Events a row group."""

@@ -15,8 +15,8 @@ from ..recorder.event_shapes import fault_in_payload
 from ..recorder.events import Entry, encode
 from ..recorder.exchange import wall_ns_of
 from ..recorder.files import open_regular
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
 
 MESSAGES = ("system", "assistant", "user", "result")
 """Types of lines that are messages; any other is kept as an event of the kind `stream.TYPE`."""

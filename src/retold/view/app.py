@@ -28,8 +28,8 @@ from ..pages.run_page import PAGE_KINDS, RunFold, render
 from ..recorder import strict_json
 from ..recorder.errors import RetoldError
 from ..recorder.exchange import timestamp
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
 from ..recorder.partial import events_of
 from ..replay.sides import read_run
 from ..wire.gate import foreign_page

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import h11
 
 from ..recorder.errors import InputError
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 
 try:
     import uvicorn

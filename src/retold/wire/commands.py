@@ -14,7 +14,7 @@ from ..recorder.cassette import names_file
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
 from ..recorder.exchange import Exchange
 from ..recorder.http1 import Server
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from ..recorder.transfer import exchanges_of
 from ..recorder.upstream import Upstream
 from ..recorder.writable import why_not_writable

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 from ..recorder import strict_json
 from ..recorder.capture import Capture
 from ..recorder.events import Ending
+from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session
-from ..recorder.writer import RunWriter
 from .tools import Tools
 
 FALLBACK_STATUSES = frozenset({404, 429, 500, 503, 529})

@@ -18,8 +18,8 @@ from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.events import Event
 from ..recorder.files import read_regular, read_text
-from ..recorder.listing import RunInfo
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
 from ..recorder.writable import why_not_writable
 from .load import Loaded
 from .results import StepResult, TaskResult

@@ -10,9 +10,9 @@ from typing import Any
 from ..recorder import strict_json
 from ..recorder.capture import Capture, Place
 from ..recorder.exchange import Exchange, Request
+from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session
 from ..recorder.redact import Redactor
-from ..recorder.writer import RunWriter
 from ..replay.matcher import Matcher
 from ..replay.player import head_ns, play_async, times_of, wait_until_async
 from ..replay.timing import Timeline, Timing

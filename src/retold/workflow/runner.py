@@ -15,7 +15,7 @@ from ..handlers.text import plural
 from ..recorder.cassette import read_cassette, write_cassette
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RunError
 from ..recorder.exchange import Exchange
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from ..recorder.transfer import exchanges_of
 from ..recorder.writable import why_not_writable
 from ..replay.matcher import note_unplayed

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..recorder.errors import RunError
-from ..recorder.log import EventLog
-from ..recorder.writer import RunWriter
+from ..recorder.log.log import EventLog
+from ..recorder.log.run_writer import RunWriter
 from . import schema
 from .agent import Api, Conversation, Outcome, converse
 from .load import Loaded

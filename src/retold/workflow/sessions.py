@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from ..recorder.log import EventLog
+from ..recorder.log.log import EventLog
 from ..recorder.messages import Session
 
 

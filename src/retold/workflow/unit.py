@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session
-from ..recorder.writer import RunWriter
 from . import schema
 from .agent import Conversation
 from .paths import render_options

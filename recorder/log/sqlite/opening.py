@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from .errors import LogError, LogFolderWarning, LogVersionError
-from .mistaken import not_a_run
+from ...errors import LogError, LogFolderWarning, LogVersionError
+from ...mistaken import not_a_run
 
 VERSION = 2
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from weakref import WeakMethod
 
-from .clock import monotonic_ns, wall_ns
+from ...clock import monotonic_ns, wall_ns
 
 Change = Literal["touched", "shrunk", "moved"]
 """touched: the log was written by another connection or program. shrunk: it, or its WAL, lost bytes. moved: another file, or

@@ -3,11 +3,11 @@
 import sqlite3
 from pathlib import Path
 
-from .errors import LogError
-from .listing import count_kinds
-from .reading import last_row
+from ...errors import LogError
+from ..reading import last_row
+from ..run_writer import RunWriter
+from ..runs import count_kinds
 from .transaction import write_error
-from .writer import RunWriter
 
 
 def catch_up(connection: sqlite3.Connection, writer: RunWriter, opened: int, path: Path, locks: Path) -> None:

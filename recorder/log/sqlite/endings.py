@@ -6,15 +6,15 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from . import ledger
-from .errors import LogError
-from .events import Entry, Event, encode
-from .listing import COUNTED, count
+from ...errors import LogError
+from ...events import Entry, Event, encode
+from .. import ledger
+from ..reading import last_row
+from ..run_writer import Log, RunWriter, seal_all
+from ..runs import COUNTED, count
 from .liveness import Liveness
-from .reading import last_row
 from .rows import INSERT, to_row
 from .transaction import Transaction
-from .writer import Log, RunWriter, seal_all
 
 INSERT_RUN = "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)"
 

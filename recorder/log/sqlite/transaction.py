@@ -5,7 +5,7 @@ import sqlite3
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from .errors import InputError, LogError
+from ...errors import InputError, LogError
 
 OnFailure = Literal["stop", "go_on"]
 """What becomes of an application whose log cannot be written: it is stopped by a LogError, or goes on unrecorded."""

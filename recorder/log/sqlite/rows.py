@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from types import NoneType
 from typing import Any
 
-from .errors import LogError
-from .event_shapes import fault_in_row
-from .events import Event
+from ...errors import LogError
+from ...event_shapes import fault_in_row
+from ...events import Event
 
 COLUMNS = ", ".join(Event._fields)
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(Event._fields))})"

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from types import NoneType
 from typing import Any
 
-from .errors import InputError, LeftOutWarning, LogError
-from .mistaken import not_a_run
+from ..errors import InputError, LeftOutWarning, LogError
+from ..mistaken import not_a_run
 
 COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
 """What a run's line counts: column and kind."""

@@ -15,11 +15,11 @@ from contextlib import closing
 from hashlib import sha256
 from typing import Any
 
-from .events import Entry, encode
-from .log import EventLog
-from .relisting import relist_run
+from ...events import Entry, encode
+from ..log import EventLog
+from ..run_writer import RunWriter
+from .rebuild import relist_run
 from .rows import to_column
-from .writer import RunWriter
 
 ERASED = "payloads.erased"
 REDACTED = "payloads.redacted"

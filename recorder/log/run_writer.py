@@ -6,9 +6,9 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
 
-from . import clock
-from .events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, encode, seal
-from .redact import Redactor
+from .. import clock
+from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, encode, seal
+from ..redact import Redactor
 
 Mode = Literal["live", "mock", "import", "audit"]
 """`audit`: a run that says what was done to the log itself: erased, redacted, pruned."""

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from . import store
+from ..errors import LogError
+from ..events import Event
+from ..messages import Message
 from .bell import Bell
-from .errors import LogError
-from .events import Event
-from .listing import Listing, RunInfo
-from .liveness import Liveness
-from .messages import Message
-from .rows import COLUMNS, to_event
+from .runs import Listing, RunInfo
+from .sqlite import opening as store
+from .sqlite.liveness import Liveness
+from .sqlite.rows import COLUMNS, to_event
 
 PAGE = 500
 """Events read at once: memory stays flat and no reader holds a snapshot that keeps the WAL from being reset."""

@@ -12,8 +12,8 @@ import os
 import threading
 from pathlib import Path
 
-from . import strict_json
-from .errors import LogError
+from ... import strict_json
+from ...errors import LogError
 
 NOTE_BYTES = 512
 RUNNING, INTERRUPTED = ("running", None), ("interrupted", None)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
-from .errors import InputError, LogError
-from .events import GENESIS
+from ..errors import InputError, LogError
+from ..events import GENESIS
 
 What = Literal["started", "ended"]
 

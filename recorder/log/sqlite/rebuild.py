@@ -4,8 +4,8 @@ import json
 import sqlite3
 from typing import Any
 
-from . import ledger
-from .listing import count
+from .. import ledger
+from ..runs import count
 
 
 def relist(connection: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import store
+from . import opening as store
 from .rows import COLUMNS, INSERT
 
 PAGE = 500

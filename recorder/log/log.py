@@ -20,20 +20,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from . import forks, ledger, store
-from .catching_up import catch_up
-from .clock import monotonic_ns
-from .endings import INSERT_RUN, Also, end_left_runs, ending, payload, restore_run
-from .errors import LogError, LogVersionError, RecordingLostWarning
-from .events import Entry, Event, encode
-from .listing import COUNTED
+from ..clock import monotonic_ns
+from ..errors import LogError, LogVersionError, RecordingLostWarning
+from ..events import Entry, Event, encode
+from ..redact import Redactor
+from . import ledger
 from .reading import LogReader
-from .redact import Redactor
-from .relisting import relist
-from .rows import INSERT, to_row
-from .transaction import OnFailure, Transaction, default_on_failure, roll_back, write_error
-from .watch import Watch
-from .writer import Mode, RunWriter, Status, seal_all
+from .run_writer import Mode, RunWriter, Status, seal_all
+from .runs import COUNTED
+from .sqlite import forks
+from .sqlite import opening as store
+from .sqlite.catching_up import catch_up
+from .sqlite.endings import INSERT_RUN, Also, end_left_runs, ending, payload, restore_run
+from .sqlite.rebuild import relist
+from .sqlite.rows import INSERT, to_row
+from .sqlite.transaction import OnFailure, Transaction, default_on_failure, roll_back, write_error
+from .sqlite.watch import Watch
 
 DEFAULT_PATH = Path(".retold") / "log.db"
 
