@@ -1,7 +1,7 @@
 """The cassette: a slice of the log as a reviewable text file that vcrpy can replay too.
 
 The format is vcrpy's YAML, version 1: `version`, `interactions[].request/response`. vcrpy ignores other keys, so retold adds
-two, both named `retold`. At the top: `{format: 1}`. In each interaction what vcrpy has no place for:
+two, both named `retold`. At the top: `{format: 2}`. In each interaction what vcrpy has no place for:
 
     recorded_at     when the request went out, ISO 8601, UTC
     started_ms      the same on the run's own clock, so that pauses between exchanges can be retold
@@ -12,10 +12,13 @@ two, both named `retold`. At the top: `{format: 1}`. In each interaction what vc
     ended_ms        when the exchange ended
     ending, error   how it ended
     call, attempt   retries of one call share its number
+    body_layout     how the request's bytes follow from its indented JSON (json_layout.py); `body_sha256` is their digest when
+                    it was recorded; a body that a person edited later is matched as edited
     step, task, variables, tool_results, cost_usd   what a workflow run needs to be retold offline
 
 A body is a literal block where YAML can hold it so, a quoted string where it cannot, `!!binary` where it is not UTF-8. `.json`
-files hold the same structure. Writing is atomic, and a YAML file ends in `...`, so that one cut short is told. A file that is
+files hold the same structure. Writing is atomic. A YAML file ends in the key `retold_end`, so that one cut
+short is recognised also after a formatter; format 1 ends in `...`. A file that is
 there but damaged is an error and is never overwritten.
 """
 
@@ -27,13 +30,13 @@ import re
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 import yaml
 
 from . import strict_json
-from .bounded_yaml import Loader
 from .cassette_forms import (
     Pieces,
     address,
@@ -48,20 +51,22 @@ from .cassette_forms import (
     whole,
     word,
 )
+from .cassette_yaml import CassetteLoader, dump
 from .errors import CassetteError, CassetteMissing
 from .events import ENDINGS, Ending
-from .exchange import Exchange, Failure, Headers, Request, Response, has_frames
+from .exchange import Exchange, Failure, Request, Response, has_frames
 from .files import read_regular
 from .foreign import named, named_text, was_cassette, way_out
+from .json_layout import lay_out, restore
 from .mistaken import near, unreadable
 from .writable import replacing
 
-FORMAT = 1
+FORMAT = 2
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
 
 
-# YAML normalises these inside a literal block, or cannot hold them there.
-_NOT_LITERAL = re.compile(r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n")
+_CONFLICT = re.compile(rb"^<{7}(?: |\r?$)", re.MULTILINE)
+_END_OF_1 = re.compile(rb"\n\.\.\.[ \t]*(?:#[^\n]*)?(?:\r?\n[ \t]*(?:#[^\n]*)?)*\Z")
 
 
 class Cassette(NamedTuple):
@@ -117,7 +122,7 @@ def _load(path: Path, data: bytes) -> Any:
             data.decode()
         if path.suffix == ".toml":
             return tomllib.loads(data.decode())
-        return json.loads(data) if path.suffix == ".json" else yaml.load(data, Loader=Loader)
+        return json.loads(data) if path.suffix == ".json" else yaml.load(data, Loader=CassetteLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         try:
             data.decode()
@@ -128,6 +133,8 @@ def _load(path: Path, data: bytes) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = getattr(error, "lineno", 1) if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or str(error)
+        if path.suffix != ".json" and (conflict := _CONFLICT.search(data)) is not None:
+            line, problem = data.count(b"\n", 0, conflict.start()) + 1, "an unresolved merge conflict (`<<<<<<<`)"
         what = "the cassette is damaged: " if was_cassette(data) else "not a cassette, nor any other YAML or JSON: "
         raise CassetteError(f"{path}:{line}: {what}{problem}. It was left as it is.{way_out(data)}") from error
 
@@ -140,18 +147,24 @@ def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
             f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
             "retold: pip install -U retold."
         )
-    if version is not None and path.suffix != ".json" and data[data.rfind(b"\n...") :].strip() != b"...":
+    if version is not None and path.suffix != ".json" and not _is_whole(document, data, version):
         line = data.count(b"\n") + 1
+        mark = "`...`" if version == 1 else "`retold_end: true`"
         raise CassetteError(
-            f"{path}:{line}: the cassette is cut short: its end mark `...` is missing (cut off, or removed by a formatter). It "
+            f"{path}:{line}: the cassette is cut short: its end mark {mark} is missing (cut off, or removed by a formatter). It "
             "was left as it is. Restore it from version control, or delete it and record again."
         )
+
+
+def _is_whole(document: dict[str, Any], data: bytes, version: Any) -> bool:
+    """Return whether a YAML cassette has its end mark. Comments may follow it; formatters keep the key of format 2."""
+    return document.get("retold_end") is True or (version == 1 and _END_OF_1.search(data) is not None)
 
 
 def _line_of(data: bytes, number: int) -> int:
     """The line on which an interaction begins; parsed only for an error's text."""
     try:
-        root: Any = yaml.compose(data, Loader=Loader)
+        root: Any = yaml.compose(data, Loader=CassetteLoader)
         entries = next(value for key, value in root.value if key.value == "interactions")
         return int(entries.value[number].start_mark.line) + 1
     except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError, ValueError):
@@ -167,7 +180,7 @@ def to_exchange(entry: dict[str, Any]) -> Exchange:
         word(recorded["method"]),
         address(recorded["url" if "url" in recorded and "uri" not in recorded else "uri"]),
         headers_of(recorded.get("headers")),
-        body_of(recorded),
+        _asked(recorded, own),
     )
     ending = word(own.get("ending", "complete"))
     if ending not in ENDINGS:
@@ -203,6 +216,12 @@ def to_exchange(entry: dict[str, Any]) -> Exchange:
     )
 
 
+def _asked(recorded: dict[str, Any], own: dict[str, Any]) -> bytes:
+    """Return the body of a request. One that was laid out has its exact bytes again; one that a person edited has its layout."""
+    layout = own.get("body_layout")
+    return body_of(recorded) if layout is None else restore(word(recorded.get("body")), word(layout))
+
+
 def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
     if "status_code" in recorded:  # vcrpy's httpx format before version 6
         status, reason = whole(recorded["status_code"], "status_code"), ""
@@ -224,58 +243,27 @@ def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
 # Writing
 
 
-class _Dumper(yaml.SafeDumper):
-    """Strings of several lines as literal blocks, no anchors for values that happen to be shared."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML calls it so
-        return True
-
-
-class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # known when it runs
-    """The same in C. It cannot put characters beyond the BMP (emoji) into a literal block; `_Dumper`, ten times slower, can."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML calls it so
-        return True
-
-
-def _represent_text(dumper: Any, text: str) -> Any:
-    if _NOT_LITERAL.search(text) is None and "\n" in text.rstrip("\n") and not text.startswith((" ", "\n", "\t")):
-        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
-    style = '"' if _NOT_LITERAL.search(text) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
-_FastDumper.add_representer(str, _represent_text)
-
-
 _HEAD = {"version": 1, "retold": {"format": FORMAT}}
+_END = {"retold_end": True}
+
+_UNREAD_HEADERS = re.compile(
+    r"host|connection|content-length|accept-encoding|x-stainless-(?!lang$|retry-count$).*", re.IGNORECASE
+)
+"""Request headers on which no rule matches and which no part of retold reads from a recording. The log keeps them."""
 
 
 def to_yaml(exchanges: Iterable[Exchange], file: IO[str]) -> int:
     """Write a cassette as YAML, one interaction at a time, so that memory stays flat; returns how many there were."""
-    _dump(_HEAD, file)
+    dump(_HEAD, file)
     count = 0
     for count, exchange in enumerate(exchanges, 1):
         if count == 1:
             file.write("interactions:\n")
-        _dump([_to_entry(exchange)], file)
-    file.write("...\n" if count else "interactions: []\n...\n")
+        dump([_to_entry(exchange)], file)
+    if count == 0:
+        file.write("interactions: []\n")
+    dump(_END, file)
     return count
-
-
-def _dump(data: Any, file: IO[str]) -> None:
-    dumper = _Dumper if _has_astral(data) else _FastDumper
-    text: str = yaml.dump(data, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1)
-    file.write(text.removesuffix("...\n"))  # what ends in a literal block is ended so; here more may follow
-
-
-def _has_astral(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.isascii() and max(value) > "\uffff"
-    if isinstance(value, dict):
-        return any(map(_has_astral, value.values()))
-    return isinstance(value, list) and any(map(_has_astral, value))
 
 
 def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) -> int:
@@ -291,7 +279,7 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) 
             file = io.TextIOWrapper(data, encoding="utf-8", newline="")
             if path.suffix == ".json":
                 entries = [_to_entry(exchange) for exchange in exchanges]
-                file.write(strict_json.dumps(_for_json({**_HEAD, "interactions": entries}), indent=1))
+                file.write(strict_json.dumps(_for_json({**_HEAD, "interactions": entries, **_END}), indent=1))
                 count = len(entries)
                 file.write("\n")
             else:
@@ -305,12 +293,14 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) 
 
 def _to_entry(exchange: Exchange) -> dict[str, Any]:
     request, response = exchange.request, exchange.response
+    laid_out = lay_out(request.body)
+    layout = {} if laid_out is None else {"body_layout": laid_out[1], "body_sha256": sha256(request.body).hexdigest()}
     return {
         "request": {
             "method": request.method,
             "uri": request.uri,
-            "headers": _grouped(request.headers),
-            "body": _text(request.body),
+            "headers": _grouped(pair for pair in request.headers if _UNREAD_HEADERS.fullmatch(pair[0]) is None),
+            "body": _text(request.body) if laid_out is None else laid_out[0],
         },
         # vcrpy needs a response; one that never came is told apart by its ending.
         "response": {
@@ -321,7 +311,7 @@ def _to_entry(exchange: Exchange) -> dict[str, Any]:
             "headers": {} if response is None else _grouped(response.headers),
             "body": {"string": "" if response is None else _text(response.body)},
         },
-        "retold": {key: value for key, value in _own(exchange).items() if value not in (None, "", (), [], {})},
+        "retold": {key: value for key, value in (_own(exchange) | layout).items() if value not in (None, "", (), [], {})},
     }
 
 
@@ -359,7 +349,7 @@ def _storable(results: list[dict[str, Any]]) -> list[dict[str, Any]] | str:
     return results
 
 
-def _grouped(headers: Headers) -> dict[str, list[str]]:
+def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     grouped: dict[str, list[str]] = {}
     for name, value in headers:
         grouped.setdefault(name, []).append(value)

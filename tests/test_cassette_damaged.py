@@ -158,8 +158,8 @@ def test_a_value_of_the_wrong_kind_is_damage(path: Path, own: str) -> None:
 @pytest.mark.trap(45)
 def test_a_newer_format_is_refused(path: Path) -> None:
     """The error names both versions and the way out."""
-    assert refused(path, GOOD + "retold: {format: 2}\n") == (
-        f"{path} was written by a newer retold (cassette format 2, this one reads up to 1). Update retold: pip install -U retold."
+    assert refused(path, GOOD + "retold: {format: 3}\n") == (
+        f"{path} was written by a newer retold (cassette format 3, this one reads up to 2). Update retold: pip install -U retold."
     )
 
 

@@ -89,7 +89,8 @@ def test_the_file_is_vcrpys_version_1_with_one_more_key(tmp_path: Path) -> None:
     write_cassette(tmp_path / "c.yaml", [exchange(response, call=1, step="ask", recorded_at="2026-11-22T14:29:35.123Z")])
     assert yaml.safe_load((tmp_path / "c.yaml").read_text()) == {
         "version": 1,
-        "retold": {"format": 1},
+        "retold": {"format": 2},
+        "retold_end": True,
         "interactions": [
             {
                 "request": {

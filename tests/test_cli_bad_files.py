@@ -76,11 +76,11 @@ def test_miss_is_a_failed_run_in_the_log() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "place", "what"),
     [
-        ("      code: 200", "      code: [200", ":51", "did not find expected ',' or ']'"),
+        ("      code: 200", "      code: [200", ":38", "did not find expected ',' or ']'"),
         ("code: 200", "code: abc", ":5", "interaction 1 is damaged: invalid literal for int() with base 10: 'abc'"),
         ("method: POST", "mehtod: POST", ":5", "interaction 1 is damaged: missing key 'method'"),
         ("ending: complete", "ending: compleet", ":5", "interaction 1 is damaged: unknown ending 'compleet'"),
-        ("  format: 1", "  format: 2", "", "was written by a newer retold (cassette format 2, this one reads up to 1)"),
+        ("  format: 2", "  format: 3", "", "was written by a newer retold (cassette format 3, this one reads up to 2)"),
     ],
 )
 def test_damaged_cassette_names_file_and_line(old: str, new: str, place: str, what: str) -> None:

@@ -105,3 +105,16 @@ def test_a_recording_goes_through_the_proxy_and_trusts_what_the_program_trusts(r
     outcomes = dict(line.split(": ", 1) for line in lines)
     for name in ("ALL_PROXY, curl", "HTTPS_PROXY, curl", "NODE_EXTRA_CA_CERTS, node"):
         assert outcomes[f"{name}, retold record"] == outcomes[f"{name}, alone"]
+
+
+def test_yaml_values_are_read_as_written(run: object) -> None:
+    said = printed(run, "21_yaml_values.py")
+    for pair in ("('x-flag', 'no')", "('x-time', '12:30:45')", "('x-code', '0123')", "('x-version', '1.10')", "('on', 'yes')"):
+        assert pair in said
+    assert '"max_tokens"' in said
+
+
+def test_comments_and_formatters_behind_the_end_change_nothing(run: object) -> None:
+    said = printed(run, "22_end_mark.py").splitlines()
+    assert [line.split()[0] for line in said[-3:-1]] == ["comment.yaml", "formatted.yaml"]
+    assert "an unresolved merge conflict" in said[-1]
