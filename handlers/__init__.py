@@ -1,4 +1,4 @@
-"""SHOWS: readers of the log that show, store or pass on messages. Imports `retold.recorder` only."""
+"""Readers of the log that show, store or pass on messages. This package imports `retold.recorder` only."""
 
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,18 +14,21 @@ from .options import make_options, nearest, option_problems, sentence
 from .simple import Simple
 
 HANDLERS: dict[str, type[Handler]] = {handler.name: handler for handler in (Simple, Console, Debug, File, Buffer, Callback)}
-"""Every handler by its name."""
+"""All handlers by name."""
 
 
 def handler_class(name: str) -> type[Handler]:
-    """The handler of that name. Raises HandlerError naming the nearest."""
+    """Return the handler class of that name. Raise HandlerError with the nearest name if there is none."""
     if name not in HANDLERS:
         raise HandlerError(sentence(f"unknown handler {name!r}{nearest(name, list(HANDLERS))}"))
     return HANDLERS[name]
 
 
 def make_handler(name: str, options: dict[str, Any], out: TextIO, folder: Path = Path()) -> Handler:
-    """A handler writing to `out`, naming modules from `folder`. Raises HandlerError for an unknown name or option."""
+    """Return a handler that writes to `out` and finds user modules in `folder`.
+
+    Raise HandlerError for an unknown name or option.
+    """
     handler = handler_class(name)
     return handler(make_options(handler, options), out, folder)
 

@@ -1,7 +1,8 @@
-"""What a handler is: a reader of the log that is told of one stream of messages, from its beginning to its end.
+"""Handlers: readers of the log that receive one stream of messages at a time, from its beginning to its end.
 
-A stream is what a step, a task of it, or a run without steps said. `read_stream` feeds events to a handler; `HandlerThread`
-does so in a thread with a cursor of its own, so that a slow or crashing handler neither delays nor breaks the recording.
+A stream is the messages of a step, of one task of a step, or of a run without steps. `read_stream` feeds recorded events to a
+handler. `HandlerThread` feeds it from a running run, in a thread with its own cursor, so that a slow or crashing handler
+neither delays nor breaks the recording.
 """
 
 import threading
@@ -20,12 +21,14 @@ from ..recorder.partial import DIED
 from ..recorder.sse import frame_json
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
-"""The kinds of events that make up a stream for a handler; one that shows partial messages reads frames as well."""
+"""The kinds of events from which a handler's streams are built. A handler that shows partial messages reads frames as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStart:
-    """A stream begins. `wall_ns` since the epoch, `t_ns` since its run began; `step` is empty in a run without steps."""
+    """The beginning of a stream. `wall_ns` counts from the epoch and `t_ns` from the beginning of the run, both in nanoseconds.
+    `step` is empty in a run without steps.
+    """
 
     run: str
     name: str
@@ -37,15 +40,15 @@ class StreamStart:
 
     @property
     def title(self) -> str:
-        """`workflow: step: task`, as far as there are such."""
+        """`workflow: step: task`, without the parts that are empty."""
         return ": ".join(filter(None, (self.name, self.step, self.task)))
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """A stream is over; `error` says why it failed, None where it did not. `duration_ns` counts from its start.
+    """The end of a stream. `error` is the reason if it failed, else None. `duration_ns` counts from its start.
 
-    `usage` and `cost_usd` are those of its exchanges added up; None is a cost that is not known.
+    `usage` and `cost_usd` are the sums of its exchanges. A cost of None is unknown.
     """
 
     duration_ns: int
@@ -55,22 +58,23 @@ class StreamEnd:
 
 
 class Options(BaseModel):
-    """A handler's options, strict: an unknown one is an error."""
+    """The options of a handler. An unknown option is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Handler(ABC):
-    """Shows, stores or passes on the messages of a stream. `message` returns whether it showed the message.
+    """Base class of handlers, which show, store or pass on the messages of streams.
 
-    `out` is where it shows them, `folder` what it names modules from (a workflow's folder). It is told of streams, of one
-    message at a time, each in order and from one thread, and then closed.
+    `out` is the output of handlers that show something. `folder` is the folder in which user modules are found (that of the
+    workflow). All methods are called in order, from one thread: `start`, then `message` and `delta`, then `end`, for each
+    stream; finally `close`.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
     silent: ClassVar[bool] = False
-    """Whether it writes to another place than `out`, so that nothing on the screen is no surprise."""
+    """Whether the handler writes elsewhere than `out`, so that an empty screen is expected."""
 
     def __init__(self, options: Any, out: TextIO, folder: Path = Path()) -> None:
         self.options = options
@@ -78,41 +82,41 @@ class Handler(ABC):
         self.folder = folder
 
     def check(self) -> None:  # noqa: B027 - not every handler has something to do here
-        """Raise HandlerError for what can be known to fail before anything is run."""
+        """Raise HandlerError if the handler is certain to fail. Called before anything runs."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of events it reads."""
+        """The kinds of events that the handler reads."""
         return READ_KINDS
 
     def start(self, start: StreamStart) -> None:  # noqa: B027 - not every handler has something to do here
-        """The stream begins."""
+        """Handle the beginning of a stream."""
 
     @abstractmethod
     def message(self, message: Message) -> bool:
-        """A complete message; the next one is given only when this returns. True if it was shown."""
+        """Handle a complete message and return True if it was shown. The next message follows after the return."""
 
     def delta(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
-        """A piece of a text that is not complete yet; only where `kinds` holds `frame`."""
+        """Handle a piece of an incomplete text. Called only if `kinds` contains `frame`."""
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: B027 - not every handler has something to do here
-        """The stream is over after `count` messages, of which `shown` were shown."""
+        """Handle the end of a stream of `count` messages, of which `shown` were shown."""
 
     def close(self) -> None:  # noqa: B027 - not every handler has something to do here
-        """No stream will follow; also called after a failure."""
+        """Release all resources. No further stream follows. Called after a failure too."""
 
     def result(self) -> dict[str, Any]:
-        """What the handler has to say for the run's result: JSON values by name."""
+        """Return the handler's part of the run's result: JSON values by name."""
         return {}
 
     def write(self, text: str) -> None:
-        """Write whole lines and flush: what is shown is shown now."""
+        """Write whole lines and flush, so that they appear at once."""
         self.out.write(text)
         self.out.flush()
 
 
 class Reader:
-    """Feeds one handler from events: counts what it was told and what it showed. `unit` is what a stream spans."""
+    """Feeds one handler from events and counts messages. `unit` is the extent of a stream: a step or a task."""
 
     def __init__(self, handler: Handler, unit: Literal["step", "task"] = "step") -> None:
         self.handler = handler
@@ -131,7 +135,7 @@ class Reader:
         return self._began is not None
 
     def event(self, event: Event) -> None:
-        """Take the next event. A stream spans a step, or a whole run that has no steps."""
+        """Process the next event. A stream spans a step, or a whole run that has no steps."""
         match event.kind:
             case "run.started":
                 self._run = event
@@ -153,7 +157,7 @@ class Reader:
                 self._end(event)
 
     def broke_off(self, why: str) -> None:
-        """Take note that no more events come although the stream did not end. `why` gives the reason, as `why_unended` does."""
+        """End the stream as failed, because no more events will come. `why` is the reason, as returned by `why_unended`."""
         if self._began is not None:
             self.handler.end(StreamEnd(0, why), self.count, self.shown)
             self._began = None
@@ -162,7 +166,7 @@ class Reader:
         if self._began is not None:
             return
         if not self._has_steps and self._run is not None:
-            event = self._run  # the first event read may come late: not every handler reads every kind
+            event = self._run  # the stream began with the run; its first event in `kinds` may come later
         self._began, self.count, self.shown, self._error = event, 0, 0, None
         self._usage: dict[str, int] = {}
         self._costs: list[float | None] = []
@@ -181,7 +185,7 @@ class Reader:
                 error = "cancelled"
             elif event.data.get("status") == "fallback":
                 error = f"fell back after: {error}"
-            # A miss explains itself over several lines; here its first will do.
+            # The report of a miss has several lines; show only the first.
             what = None if error is None else str(error).partition("\n")[0].rstrip(".")
             known = [cost for cost in self._costs if cost is not None]
             cost = sum(known) if known and len(known) == len(self._costs) else None
@@ -193,13 +197,16 @@ class Reader:
         if data.get("type") == "content_block_delta" and isinstance(delta, dict) and delta.get("type") == "text_delta":
             self._begin(event)
             text = self._half.pop(event.exchange, "") + str(delta.get("text", ""))
-            if "\ud800" <= text[-1:] <= "\udbff":  # the other half of the character comes with the next piece
+            if "\ud800" <= text[-1:] <= "\udbff":  # half a surrogate pair: the next piece brings the other half
                 text, self._half[event.exchange] = text[:-1], text[-1]
             if text:
                 self.handler.delta(event, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
     def _note_ending(self, event: Event) -> None:
-        """In a run without steps nobody else says that an exchange ended badly; a later good one (a retry) mends it."""
+        """Add the usage of an exchange, and note its failure if the run has no steps.
+
+        In a run without steps no other event reports a failure. A later success (a retry) clears it.
+        """
         data = event.data
         self._begin(event)
         if data.get("usage"):
@@ -215,10 +222,10 @@ class Reader:
 
 
 class HandlerThread:
-    """Reads one step of a running run for one handler, in a thread, until the step ends.
+    """Feeds one step of a running run to one handler, in a thread, until the step ends.
 
-    `tasks` are the tasks it is told of (None: whatever belongs to the step); `unit="task"` makes the one task a stream of
-    its own, which ends when the task does. `over` is called, in the thread, when the handler is done.
+    `tasks` are the tasks that the handler receives (None: all of the step). With `unit="task"` the one task is a stream of its
+    own, which ends with the task. `over` is called in the thread when the handler is done.
     """
 
     def __init__(
@@ -239,7 +246,7 @@ class HandlerThread:
         self._thread.start()
 
     def result(self) -> dict[str, Any]:
-        """What the handler was told and what came of it: `{handler, messages, shown, error, …}`."""
+        """Return the counts and the outcome of the handler: `{handler, messages, shown, error, …}`."""
         error = None if self.error is None else f"{type(self.error).__name__}: {self.error}"
         counted = {"handler": self.handler.name, "messages": self.reader.count, "shown": self.reader.shown}
         return counted | {"error": error} | self.handler.result()
@@ -250,7 +257,7 @@ class HandlerThread:
                 self._follow()
             finally:
                 self.handler.close()
-        except BaseException as error:  # sys.exit too: it is kept for the end of the run, reported there and in the exit code
+        except BaseException as error:  # sys.exit too: the end of the run reports it, and so does the exit code
             self.error = error
         finally:
             self._over()
@@ -275,7 +282,7 @@ class HandlerThread:
 
 
 def read_stream(events: Iterable[Event], handler: Handler, why: Callable[[], str] = lambda: f"interrupted: {DIED}") -> None:
-    """Feed the streams in a run's events to a handler. `why` gives the reason if the events stop before the last stream ends."""
+    """Feed the streams in a run's events to a handler. `why` returns the reason if the last stream does not end."""
     reader = Reader(handler)
     try:
         for event in events:

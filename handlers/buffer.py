@@ -1,4 +1,4 @@
-"""buffer: messages in memory, for the program that runs the workflow; they are in the run's result."""
+"""buffer: keep messages in memory for the program that runs the workflow. They are in the run's result."""
 
 from collections import deque
 from typing import Annotated, Any, Literal
@@ -11,14 +11,14 @@ from .jsonl import as_json
 
 
 class BufferOptions(Options):
-    """How many messages are kept, and which go when there are more."""
+    """The number of messages to keep, and which ones to drop beyond it."""
 
     max_size: Annotated[int, Field(ge=1)] = 1000
     drop: Literal["oldest", "newest"] = "oldest"
 
 
 class Buffer(Handler):
-    """Keeps up to `max_size` messages; what does not fit is counted."""
+    """Keeps up to `max_size` messages and counts the dropped ones."""
 
     name = "buffer"
     Options = BufferOptions
@@ -42,5 +42,5 @@ class Buffer(Handler):
         return True
 
     def result(self) -> dict[str, Any]:
-        """`{buffered: [message, …], dropped: n}`; messages as in `handlers/jsonl.py`."""
+        """Return `{buffered: [message, …], dropped: n}`, with messages in the form of `handlers/jsonl.py`."""
         return {"buffered": [as_json(message) for message in self.messages], "dropped": self.dropped}

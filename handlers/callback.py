@@ -1,9 +1,9 @@
-"""callback: each message goes to a function of the user's, named by module and function.
+"""callback: pass each message to a function of yours, named by module and function.
 
     stream_handler: callback
     stream_handler_opts: {module: my_app.stream_handler, function: process_message, types: [assistant]}
 
-The function takes one argument, a `retold.Message`; an `async def` is run to its end before the next message.
+The function takes one argument, a `retold.Message`. An `async def` runs to its end before the next message.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from .options import nearest, sentence
 
 
 class CallbackOptions(Options):
-    """Which function, for which messages (all types where none is named), and what to do when it raises."""
+    """The function, the message types it receives (all if none is named), and the reaction to an exception."""
 
     module: str
     function: str
@@ -33,12 +33,15 @@ class CallbackOptions(Options):
 
 
 class CallbackFailed(Exception):
-    """The user's function raised; the cause is what it raised."""
+    """The user's function raised an exception, which is the cause of this one."""
 
 
 class Callback(Handler):
-    """Calls the function once a message. What it raises is counted and reported at the end (`report`), or ends its calls
-    (`stop`); in both cases the run goes on and the failure shows in its exit code."""
+    """Calls the function once for each message.
+
+    With `on_error: report` exceptions are counted and reported at the end; with `stop` the first one ends the calls. In both
+    cases the run continues and its exit code shows the failure.
+    """
 
     name = "callback"
     Options = CallbackOptions
@@ -76,7 +79,7 @@ class Callback(Handler):
             raise CallbackFailed(self._report(f"{self._failed} times, first" if self._failed > 1 else "once:")) from self._first
 
     def result(self) -> dict[str, Any]:
-        """`{called, failed}`: how often the function was called, and how often it raised."""
+        """Return `{called, failed}`: the number of calls, and of calls that raised."""
         return {"called": self._called, "failed": self._failed}
 
     def _call(self, message: Message) -> None:
@@ -90,7 +93,7 @@ class Callback(Handler):
                 self._runner = self._runner or asyncio.Runner()
                 self._runner.run(value)
         finally:
-            if os.getcwd() != folder:  # relative paths of the whole process would change under the run
+            if os.getcwd() != folder:  # the run resolves relative paths of the whole process
                 os.chdir(folder)
                 raise OSError("it changed the working directory of the process, which was changed back")
 
@@ -99,7 +102,7 @@ class Callback(Handler):
 
 
 def load_function(module: str, function: str, folder: Path) -> Callable[[Message], Any]:
-    """A function by its dotted module, from `folder` or the environment. Raises HandlerError."""
+    """Return a function by its dotted module, from `folder` or the environment. Raise HandlerError."""
     try:
         loaded = _load_module(module, folder)
     except (Exception, SystemExit) as error:
@@ -112,7 +115,7 @@ def load_function(module: str, function: str, folder: Path) -> Callable[[Message
     if not callable(found):
         what = f"{function!r} in module {module!r} is not callable; it is {found!r}"
         raise HandlerError(f"handler 'callback': {what}.", "function")
-    return found  # type: ignore[no-any-return]  # what a user's function returns is not looked at
+    return found  # type: ignore[no-any-return]  # the return value of a user's function is ignored
 
 
 def _not_loaded(module: str, folder: Path, error: BaseException) -> str:
@@ -128,7 +131,10 @@ def _not_loaded(module: str, folder: Path, error: BaseException) -> str:
 
 
 def _load_module(module: str, folder: Path) -> ModuleType:
-    """The folder's own module goes before one of the same name that somebody else has imported, and does not replace it."""
+    """Import a module, preferring one in `folder`.
+
+    If an installed module of the same name is already imported, it stays in `sys.modules` for the rest of the program.
+    """
     if not module or not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(module)
     top = module.partition(".")[0]

@@ -1,7 +1,7 @@
-"""console: a header box, the content, a box with statistics. Plain text where the output is not a terminal.
+"""console: a header box, the content, and a box with statistics. Plain text if the output is not a terminal.
 
-`NO_COLOR` and `TERM=dumb` are respected, as is the terminal's width. Rich is imported only for a terminal: a pipe needs none
-of it, and it takes 20 ms.
+It respects `NO_COLOR`, `TERM=dumb` and the width of the terminal. Rich takes 20 ms to import, so it is imported only for a
+terminal.
 """
 
 from collections import Counter
@@ -26,12 +26,12 @@ INPUT_CHARS = 60
 
 
 def told_apart(text: str) -> str:
-    """Return a model's text with `ASSISTANT: ` before it if it begins as a line of the console's own does."""
+    """Return a model's text, prefixed with `ASSISTANT: ` if it begins like a line of the console's own."""
     return f"ASSISTANT: {text}" if text.lstrip().startswith(LABELS) else text
 
 
 class ConsoleOptions(Options):
-    """What console shows."""
+    """The parts of a stream that console shows."""
 
     show_header: bool = True
     show_stats: bool = True
@@ -42,10 +42,10 @@ class ConsoleOptions(Options):
 
 
 class Console(Handler):
-    """Styled output for a person; the same words without boxes and colours for a pipe.
+    """Styled output for a person, and the same words without boxes and colours for a pipe.
 
-    `partial` types a text as its frames arrive. Tasks that run side by side are shown by whole messages all the same: their
-    pieces would stand in each other's lines.
+    With `partial` a text appears as its frames arrive. Concurrent tasks are still shown by whole messages, because their pieces
+    would mix within a line.
     """
 
     name = "console"
@@ -97,7 +97,7 @@ class Console(Handler):
         if not self._typing:
             self._begun += text
             if any(label.startswith(self._begun) for label in LABELS):
-                return  # it may become a line like one of ours
+                return  # it may still become a line like one of ours
             text, self._begun = told_apart(self._begun), ""
         if self._rich is not None:
             from .typist import Typist
@@ -110,7 +110,7 @@ class Console(Handler):
         self._typing = True
 
     def _end_typing(self, mark: str = "") -> None:
-        """The text that was typed is over."""
+        """End the text that is being typed."""
         self.write((mark if self._typist is None else self._typist.type(mark) + self._typist.end()) + "\n")
         self._typing, self._typist = False, None
 
@@ -130,7 +130,7 @@ class Console(Handler):
             case "text" if message.type == "assistant":
                 mark = " [incomplete]" if message.data.get("incomplete") else ""
                 if not message.task:
-                    self._begun = ""  # too short to be typed yet; the whole text is here
+                    self._begun = ""  # held back until now; the block holds the whole text
                 if self._typing and not message.task:
                     self._end_typing(mark)
                 else:
@@ -148,7 +148,7 @@ class Console(Handler):
 
     def _statistics(self, end: StreamEnd, count: int, shown: int) -> list[str]:
         first_ns = (self._first_ns or self._start.t_ns) - self._start.t_ns
-        # Result messages count for their stream; without any (a test), the exchanges do; without these (an import), each answer.
+        # Sum the result messages; if there are none (a test), the exchanges; if none either (an import), the answers.
         usages = [usage_of(result) for result in self._results] or [end.usage or _summed(self._answers.values())]
         tokens_in, tokens_out = (sum(u.get(key, 0) for u in usages) for key in ("input_tokens", "output_tokens"))
         costs = [_cost_of(result) for result in self._results if result.get("usage")]

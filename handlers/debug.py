@@ -1,4 +1,4 @@
-"""debug: every message of every type, unknown ones too, with its number in the log, its time and its main fields."""
+"""debug: all messages of all types, unknown ones too, with their number in the log, time and main fields."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +12,7 @@ _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_
 
 
 class DebugOptions(Options):
-    """What debug shows."""
+    """The parts of a message that debug shows."""
 
     show_timestamps: bool = True
     show_tool_use: bool = True
@@ -20,7 +20,7 @@ class DebugOptions(Options):
 
 
 class Debug(Handler):
-    """Blocks of lines between `=== DEBUG STREAM START` and `=== DEBUG STREAM END`."""
+    """Writes blocks of lines between `=== DEBUG STREAM START` and `=== DEBUG STREAM END`."""
 
     name = "debug"
     Options = DebugOptions
@@ -39,7 +39,7 @@ class Debug(Handler):
         self.write("\n".join(lines) + "\n")
         return True
 
-    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: ARG002 - debug counts for itself
+    def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: ARG002 - debug shows every message
         if end.error is not None:
             self.write(f"!!! {one_line(end.error)}\n")
         self.write(f"=== DEBUG STREAM END: {plural(count, 'message')} in {seconds(end.duration_ns)} ===\n")

@@ -1,11 +1,12 @@
-"""file: messages into a file, each written and flushed before the next is looked at.
+"""file: write messages to a file, and flush each before the next one.
 
-`text` is simple's lines with date and zone, `jsonl` one JSON object a line, `json` one array that is valid JSON after every
-message. Relative paths count from the working directory at the start, `~` is the home folder.
+`text` is the lines of simple with date and zone; `jsonl` is one JSON object a line; `json` is one array that is valid JSON
+after every message. Relative paths count from the working directory at the start; `~` is the home folder.
 
-Several handlers, in threads or processes, may write one file. Each write locks the file and checks that it is still the one at
-the path; if another writer, or a tool such as logrotate, put it aside, the line goes into the new file. A file is put aside by
-the writer that holds its lock, and leaves the path as the last step, so no other writer can put aside the next one meanwhile.
+Several handlers, in threads or processes, may write the same file. Each write locks the file and checks that it is still the
+file at the path. If another writer, or a tool such as logrotate, has renamed it, the line goes into the new file. Only the
+writer that holds the lock rotates the file, and renaming it is its last step, so no other writer can rotate the next file
+meanwhile.
 """
 
 import contextlib
@@ -31,13 +32,13 @@ from .text import one_line
 
 
 def _number_or_text(value: object) -> object:
-    """Refuse other types, at which ByteSize of pydantic before 2.6 fails with a TypeError."""
+    """Reject other types, because ByteSize of pydantic before 2.6 raises TypeError for them."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise PydanticCustomError("byte_size", "a number of bytes")
     return value
 
 
-# pydantic before 2.6 has no JSON schema of a ByteSize.
+# pydantic before 2.6 has no JSON schema for ByteSize.
 _SIZE_SCHEMA = {
     "anyOf": [
         {"pattern": r"^\s*(\d*\.?\d+)\s*(\w+)?", "type": "string"},
@@ -49,11 +50,11 @@ Size = Annotated[ByteSize, Field(ge=1), BeforeValidator(_number_or_text), WithJs
 
 
 class FileOptions(SimpleOptions):
-    """Where to, in which format, and when to begin a new file.
+    """The path, the format, and the rotation of the file.
 
-    `append: false` begins the file anew with each run. `max_file_size` in bytes or as "10MB": a file that would grow beyond
-    it becomes `NAME.1` (the one before it `NAME.2`, …), of which with the current one `max_files` are kept; `compress` gzips
-    those put aside.
+    `append: false` truncates the file at the beginning of each run. `max_file_size` is in bytes, or a text such as "10MB". A
+    file that would exceed it becomes `NAME.1` (the previous `NAME.1` becomes `NAME.2`, …). `max_files` includes the current
+    file; `compress` gzips rotated files.
     """
 
     file_path: Annotated[str, Field(min_length=1)]
@@ -71,11 +72,11 @@ class FileOptions(SimpleOptions):
 
 
 _begun: dict[str, str] = {}
-"""The newest run for which a file was begun anew, by path: later streams of the run follow the first."""
+"""The newest run that truncated a file, by path. Later streams of that run append."""
 
 
 class File(Handler):
-    """Writes messages to `file_path`; folders are made as needed."""
+    """Writes messages to `file_path` and creates missing folders."""
 
     name = "file"
     Options = FileOptions
@@ -90,7 +91,7 @@ class File(Handler):
         self._written = 0
 
     def check(self) -> None:
-        """Raises HandlerError where the file cannot be made or written, without making it."""
+        """Raise HandlerError if the file cannot be created or written. Does not create it."""
         problem = why_not_writable(self.path)
         if problem is not None:
             raise HandlerError(f"handler 'file': cannot write file_path {self.options.file_path!r}: {problem}.", "file_path")
@@ -125,7 +126,7 @@ class File(Handler):
             self._fd = None
 
     def result(self) -> dict[str, Any]:
-        """`{path, written}`: the file, and how many messages were written to it."""
+        """Return `{path, written}`: the file, and the number of messages written to it."""
         return {"path": str(self.path), "written": self._written}
 
     def _open(self, *, truncate: bool = False) -> None:
@@ -133,7 +134,7 @@ class File(Handler):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if truncate else 0)
-            # An array's end has to be overwritten; lines are appended.
+            # The end of an array must be overwritten; lines are appended.
             flags |= os.O_APPEND if self.options.format != "json" else 0
             self._fd = os.open(path, flags, 0o600)
         except OSError as error:
@@ -142,7 +143,7 @@ class File(Handler):
         with _alone(self._fd):
             size = os.fstat(self._fd).st_size
             ends_well = not size or os.pread(self._fd, len(end), max(0, size - len(end))) == end
-            if not ends_well and self.options.format != "json":  # a line that another program left without its end
+            if not ends_well and self.options.format != "json":  # another program left an unfinished line
                 _write_whole(self._fd, b"\n")
         if not ends_well and self.options.format == "json":
             self.close()
@@ -155,7 +156,7 @@ class File(Handler):
             self._open()
 
     def _is_written(self, data: bytes) -> bool:
-        """Write into the open file, unless it is, or has to be, put aside."""
+        """Write to the open file and return True. Return False if the file was rotated, or had to be."""
         assert self._fd is not None
         with _alone(self._fd):
             if not self._is_at_path():
@@ -178,7 +179,7 @@ class File(Handler):
             return False
 
     def _put_aside(self) -> None:
-        """Make the file at the path `NAME.1`. The caller holds its lock."""
+        """Rename the file at the path to `NAME.1`. The caller holds its lock."""
         path, suffix = self._whole_path, ".gz" if self.options.compress else ""
         if self.options.compress:
             _pack(path, Path(f"{path}.part"))
@@ -194,7 +195,7 @@ class File(Handler):
 
 
 def _pack(path: Path, to: Path) -> None:
-    """Write a compressed copy of a file, with its mode; nothing is left if that fails."""
+    """Write a compressed copy of a file, with its mode. Remove the copy if that fails."""
     try:
         with (
             open(path, "rb") as whole,
@@ -213,7 +214,7 @@ _ARRAY_END = b"\n]\n"
 
 @contextlib.contextmanager
 def _alone(fd: int) -> Iterator[None]:
-    """Hold the lock of an open file; other writers of the file, in threads or processes, wait."""
+    """Hold the lock of an open file. Other writers, in threads or processes, wait."""
     fcntl.flock(fd, fcntl.LOCK_EX)
     try:
         yield
@@ -222,7 +223,7 @@ def _alone(fd: int) -> Iterator[None]:
 
 
 def _add_to_array(fd: int, line: bytes) -> None:
-    """One write turns the array's end into the next element and the end: the file is JSON before and after it."""
+    """Replace the end of the array by the next element and the end. One write, so the file is JSON before and after it."""
     size = os.fstat(fd).st_size
     start = b",\n" if size else b"[\n"
     os.lseek(fd, max(0, size - len(_ARRAY_END)), os.SEEK_SET)
@@ -230,7 +231,10 @@ def _add_to_array(fd: int, line: bytes) -> None:
 
 
 def _write_whole(fd: int, data: bytes, restore: bytes = b"") -> None:
-    """All of it, or (disk full) nothing: half a line is worse than none. `restore` is what stood where it was written."""
+    """Write all of the data, or nothing if that fails (disk full), because half a line is worse than none.
+
+    After a failure the file is truncated to where the write began, and `restore` is written there.
+    """
     written = os.write(fd, data)
     try:
         while written < len(data):
@@ -243,5 +247,5 @@ def _write_whole(fd: int, data: bytes, restore: bytes = b"") -> None:
 
 
 def _stamp(wall_ns: int) -> str:
-    """Local date and time with its zone, to the second: `2026-11-22 12:34:56+0100`."""
+    """Return local date and time with its zone, to the second: `2026-11-22 12:34:56+0100`."""
     return time.strftime("%Y-%m-%d %H:%M:%S%z", time.localtime(wall_ns / 1e9))

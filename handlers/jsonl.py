@@ -1,4 +1,4 @@
-"""A message as one JSON object, for scripts: the message itself with its place in the log around it."""
+"""A message as one JSON object for scripts: the message itself and its place in the log."""
 
 from typing import Any
 
@@ -8,7 +8,10 @@ from ..recorder.messages import Message
 
 
 def as_json(message: Message) -> dict[str, Any]:
-    """`{run, seq, time, t_ms, step, task, type, subtype, message}`; time is ISO 8601 in UTC, t_ms since the run began."""
+    """Return `{run, seq, time, t_ms, step, task, type, subtype, message}`.
+
+    `time` is ISO 8601 in UTC; `t_ms` is in milliseconds since the run began.
+    """
     return {
         "run": message.run,
         "seq": message.seq,
@@ -23,5 +26,5 @@ def as_json(message: Message) -> dict[str, Any]:
 
 
 def json_line(message: Message) -> str:
-    """`as_json` as one line of text."""
+    """Return `as_json` as one line of text."""
     return strict_json.dumps(as_json(message)) + "\n"

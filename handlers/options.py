@@ -1,4 +1,4 @@
-"""What is wrong with a handler's options: every one told at once, with the nearest that would be right."""
+"""Validate a handler's options and report all problems at once, each with the nearest valid name."""
 
 import difflib
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _SHOULD_BE = {
 
 
 def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
-    """A handler's options from names and values. Raises HandlerError naming every one that is wrong."""
+    """Return a handler's options from names and values. Raise HandlerError that lists all problems."""
     try:
         return handler.Options.model_validate(values)
     except ValidationError as error:
@@ -31,7 +31,7 @@ def make_options(handler: type[Handler], values: dict[str, Any]) -> Options:
 
 
 def option_problems(handler: type[Handler], values: dict[str, Any]) -> list[HandlerError]:
-    """What is wrong with the options, each with the option's name where it is one option's fault."""
+    """Return the problems of the options, each with the name of its option if it has one."""
     try:
         handler.Options.model_validate(values)
     except ValidationError as error:
@@ -60,7 +60,7 @@ def _problem(handler: type[Handler], details: ErrorDetails) -> HandlerError:
 
 
 def nearest(word: str, words: Sequence[str]) -> str:
-    """`; did you mean 'simple'?`, or the list of what there is."""
+    """Return `; did you mean 'simple'?`, or the list of valid names."""
     by_lower = {each.lower(): each for each in reversed(words)}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
     if close:
@@ -69,5 +69,5 @@ def nearest(word: str, words: Sequence[str]) -> str:
 
 
 def sentence(text: str) -> str:
-    """Text that ends in one mark."""
+    """Return the text with a full stop, unless it ends in a question mark."""
     return text if text.endswith("?") else f"{text}."

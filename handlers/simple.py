@@ -18,7 +18,7 @@ RESULT_CHARS = 50
 
 
 class SimpleOptions(Options):
-    """What simple shows."""
+    """The parts of a stream that simple shows."""
 
     show_timestamps: bool = True
     show_tool_use: bool = True
@@ -26,7 +26,7 @@ class SimpleOptions(Options):
 
 
 class Simple(Handler):
-    """Lines as in the module's docstring; the time is the event's own, local."""
+    """Writes lines as in the module's docstring. The time is that of the event, in local time."""
 
     name = "simple"
     Options = SimpleOptions
@@ -44,14 +44,14 @@ class Simple(Handler):
 
 
 def footer(end: StreamEnd, count: int, said: str) -> str:
-    """The line under a stream."""
+    """Return the line under a stream."""
     if end.error is not None:
         return f"✗ Stream error: {one_line(end.error)} after {plural(count, 'message')}"
     return f"✓ Stream completed: {plural(count, 'message')} ({said}) in {seconds(end.duration_ns)}"
 
 
 def lines_of(message: Message, options: SimpleOptions, stamp: str) -> str:
-    """The lines that show a message, each with its time and task before it; nothing for one that is not shown."""
+    """Return the lines that show a message, each with its time and task, or an empty text if the message is not shown."""
     head = f"[{stamp}] " if stamp else ""
     if message.task:
         head += f"[{one_line(message.task)}] "
@@ -59,9 +59,9 @@ def lines_of(message: Message, options: SimpleOptions, stamp: str) -> str:
 
 
 def trouble_in(message: Message) -> str | None:
-    """What a message says went wrong while its stream goes on: a task that failed, an attempt that will be repeated.
+    """Return the failure that a message reports while its stream continues: a failed task, or an attempt to be repeated.
 
-    Of a stream that failed as a whole the footer says so.
+    The footer reports the failure of a whole stream.
     """
     data = message.data
     if message.type == "result" and message.task and data.get("is_error"):

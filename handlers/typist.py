@@ -1,4 +1,4 @@
-"""How text is typed into a terminal while it is still coming: words are wrapped at the edge, further lines are indented."""
+"""Type incomplete text into a terminal: wrap words at the edge and indent further lines."""
 
 import re
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from rich.cells import cell_len, chop_cells
 
 LONG_WORD = 24
-"""A word of more cells is not waited for; it may be a line of a script that has no spaces."""
+"""A longer word, in cells, is written at once, because it may belong to a script without spaces."""
 
 _PIECES = re.compile(r"\n|[^\S\n]+|\S+")
 
 
 class Typist:
-    """Takes pieces of a text and gives what to write now; a word that may still grow waits for the next piece, as do spaces
-    and empty lines that nothing may follow.
+    """Takes pieces of a text and returns the characters to write now.
 
-    `width` is that of the terminal, `indent` that of what stands before the text, both in cells.
+    The last word waits for the next piece, because it may grow. Spaces and empty lines wait too, because they are dropped at
+    the end of the text. `width` is the width of the terminal and `indent` that of the text before, both in cells.
     """
 
     def __init__(self, width: int, indent: int) -> None:
@@ -25,7 +25,7 @@ class Typist:
         self._waiting = ""
 
     def type(self, text: str) -> str:
-        """What to write now that these characters have come."""
+        """Add characters and return the text to write now."""
         text = self._waiting + text
         spaces = len(text)
         while spaces and not text[spaces - 1].isspace():
@@ -35,7 +35,7 @@ class Typist:
         return self._placed(text[:sure])
 
     def end(self) -> str:
-        """What was still waiting; the text is over."""
+        """Return the text that was still waiting. Call it once, at the end."""
         last, self._waiting = self._waiting.rstrip(), ""
         return self._placed(last)
 

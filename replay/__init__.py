@@ -1,1 +1,1 @@
-"""RETELLS: recorded streams become live again. Imports `retold.recorder` only."""
+"""Retell recorded streams as live ones. This package imports `retold.recorder` only."""

@@ -1,7 +1,7 @@
 """Recorded bodies for clients that do not accept their encoding (Accept-Encoding, RFC 9110, 12.5.3).
 
-A recording is replayed byte for byte, compressed as it came, to every client that accepts that encoding. A client that sends no
-Accept-Encoding, or names other encodings, gets the decoded body.
+A client that accepts the recorded encoding gets the recorded bytes, still compressed. A client that sends no Accept-Encoding,
+or names other encodings, gets the decoded body.
 """
 
 from ..recorder.encodings import decoder_for
@@ -11,11 +11,12 @@ from .faults import framed
 
 
 def accepts(headers: Headers, encoding: str) -> bool:
-    """Return whether request headers accept a content encoding. Without Accept-Encoding they accept none."""
+    """Return True if request headers accept a content encoding. Without Accept-Encoding they accept none."""
     weights: dict[str, float] = {}
     for name, value in headers:
         if name.lower() == "accept-encoding":
             weights |= dict(map(_weighed, value.split(",")))
+    # RFC 9110, 8.4.1: x-gzip and x-compress are old names of gzip and compress.
     encoding = encoding.removeprefix("x-")
     return weights.get(encoding, weights.get(f"x-{encoding}", weights.get("*", 0.0))) > 0
 
@@ -23,7 +24,7 @@ def accepts(headers: Headers, encoding: str) -> bool:
 def readable(exchange: Exchange, headers: Headers) -> Exchange:
     """Return the exchange in an encoding that a client with these request headers accepts.
 
-    Raises MissError if the body has to be decoded and cannot be.
+    Raise MissError if the body has to be decoded and cannot be.
     """
     response = exchange.response
     encoding = "" if response is None else content_encoding(response.headers)
@@ -45,5 +46,6 @@ def _weighed(item: str) -> tuple[str, float]:
     try:
         weight = float(value) if name.strip().lower() == "q" else 1.0
     except ValueError:
+        # A malformed weight counts as a refusal, so the client gets the decoded body.
         weight = 0.0
     return coding.strip().lower(), weight

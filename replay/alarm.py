@@ -1,10 +1,10 @@
 """Wake a task of asyncio or trio at an exact moment of the real clock.
 
-The timers of both loops follow clocks that tests freeze (a wait then never ends), and asyncio's are a millisecond late, because
-they round up to what epoll can wait. On Linux a timer of the kernel (timerfd,
-https://man7.org/linux/man-pages/man2/timerfd_create.2.html) is read like a socket instead. With asyncio all waits of a loop share
-one, set to the nearest deadline; it is open only while a task waits, so that nothing is left to close with the loop. Elsewhere,
-and on a loop that reads no files, a thread waits.
+The timers of both event loops have two faults: tests can freeze the clocks that they follow, so that a wait never ends; and
+asyncio's timers fire up to a millisecond late, because asyncio rounds up to the resolution of epoll. On Linux this module uses
+a kernel timer instead (timerfd, https://man7.org/linux/man-pages/man2/timerfd_create.2.html), which an event loop reads like a
+socket. All waits of one asyncio loop share a single timer, set to the nearest deadline. The timer is open only while a task
+waits, so closing the loop leaks nothing. On other systems, and on a loop that cannot watch files, a thread waits.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from ..recorder import clock
 
 
 async def sleep_until(deadline_ns: int) -> None:
-    """Sleep until `clock.monotonic_ns` reaches `deadline_ns`; in a task of asyncio or of trio."""
+    """Sleep until `clock.monotonic_ns` reaches `deadline_ns`, in a task of asyncio or of trio."""
     trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():  # first: in guest mode a loop of asyncio runs too
+    if trio is not None and trio.lowlevel.in_trio_task():  # before asyncio: in guest mode an asyncio loop runs too
         await _sleep_on_trio(trio, deadline_ns)
         return
     loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ async def sleep_until(deadline_ns: int) -> None:
 
 
 class _Alarm:
-    """The waits of one loop. It keeps no reference to its loop, which may go before it."""
+    """The waits of one loop. It keeps no reference to the loop, because the loop may be collected first."""
 
     def __init__(self) -> None:
         self._fd: int | None = None
@@ -53,6 +53,7 @@ class _Alarm:
                 return
             rung = loop.create_future()
             heapq.heappush(self._heap, (deadline_ns, next(self._order), rung))
+            # Only a new nearest deadline moves the timer; the others wait in the heap.
             if self._heap[0][2] is rung:
                 self._set(deadline_ns)
             await rung
@@ -69,6 +70,7 @@ class _Alarm:
         fd = create()
         try:
             loop.add_reader(fd, self._ring)
+        # A Proactor loop, and some loops of other libraries, cannot watch a file descriptor.
         except NotImplementedError:
             os.close(fd)
             return False
@@ -76,6 +78,7 @@ class _Alarm:
         return True
 
     def _close(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Cancelled waits stay in the heap until they are due; after the last wait ends, no live one is left.
         self._heap.clear()
         if self._fd is not None:
             loop.remove_reader(self._fd)
@@ -87,7 +90,7 @@ class _Alarm:
         self._settime(self._fd, deadline_ns)
 
     def _ring(self) -> None:
-        """Wake those whose time has come, and set the timer for the next; setting it also takes back that it has gone off."""
+        """Wake the waits that are due and set the timer for the next one. Setting it also clears its expiry."""
         now_ns = clock.monotonic_ns()
         while self._heap and (self._heap[0][0] <= now_ns or self._heap[0][2].done()):
             rung = heapq.heappop(self._heap)[2]
@@ -119,10 +122,11 @@ async def _sleep_in_thread(loop: asyncio.AbstractEventLoop, deadline_ns: int) ->
             woken.set_result(None)
 
     def wait() -> None:
+        # The thread may wake early, so it checks the clock again.
         while (rest_ns := deadline_ns - clock.monotonic_ns()) > 0:
             if left.wait(rest_ns / 1e9):
                 return
-        with contextlib.suppress(RuntimeError):  # the loop is closed
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(wake)
 
     threading.Thread(target=wait, daemon=True).start()
@@ -135,7 +139,9 @@ async def _sleep_in_thread(loop: asyncio.AbstractEventLoop, deadline_ns: int) ->
 _alarms: WeakKeyDictionary[asyncio.AbstractEventLoop, _Alarm] = WeakKeyDictionary()
 
 Timer = tuple[Callable[[], int], Callable[[int, int], Any]]
-"""Makes a timer, as a file descriptor; sets it to a moment of the monotonic clock, in nanoseconds (0: to none)."""
+"""A function that creates a timer and returns its file descriptor, and a function that sets it to a moment of the monotonic
+clock in nanoseconds (0 disarms it).
+"""
 
 
 @functools.cache
@@ -152,11 +158,11 @@ def _timer() -> Timer | None:
 
 
 def _timer_of_libc() -> Timer | None:
-    """The same before Python 3.13."""
+    """Return the timer functions of libc, for Python before 3.13. Return None if libc has none."""
     import ctypes
 
     class Spec(ctypes.Structure):
-        """struct itimerspec: interval and first moment, each in seconds and nanoseconds."""
+        """struct itimerspec: the interval and the first moment, each in seconds and nanoseconds."""
 
         _fields_ = [(name, ctypes.c_long) for name in ("every_s", "every_ns", "at_s", "at_ns")]
 

@@ -1,13 +1,14 @@
-"""The aligner: which messages of one stream are those of another. Pure, on keys that are equal where messages mean the same.
+"""Align two streams: find the messages that they have in common. Pure functions over keys; equal keys mean equal messages.
 
-Two nearly equal streams are walked: what is equal is skipped, and after an edit the streams are in step again where a long
-enough run of keys is equal. This costs little more than comparing them. From where no step is found nearby, keys that stand
-exactly once on either side anchor the rest (patience: the longest chain of them that keeps its order), and each gap between
-anchors is treated in the same way. Where every key of a gap repeats, short runs of keys are taken together
-until some are unique. What is left is small as a rule, and Myers' algorithm finds its shortest script; where it is not (two
-unlike streams of few keys) a budget bounds time and memory, and the script is good instead of the shortest.
+1. Walk both streams. Skip equal keys. After an edit, look nearby for a run of IN_STEP equal keys and go on from there. For two
+   nearly equal streams this costs little more than comparing them.
+2. If the walk cannot resynchronise, align the remainder with patience diff: keys unique on both sides are anchors, and the
+   longest chain of anchors that keeps its order splits the remainder into gaps. Each gap is split in the same way.
+3. If every key of a gap repeats, combine 2, 4, 8, … consecutive keys into one until some of the combined keys are unique.
+4. Give what remains, usually a few keys, to Myers' algorithm, which finds a shortest script. A budget bounds its time and
+   memory: for two unlike streams with few distinct keys, the script is good but not always the shortest.
 
-`align(b, a)` is `align(a, b)` mirrored: both look at the pair in the same order.
+`align(b, a)` is `align(a, b)` mirrored, because both calls process the pair in the same order.
 """
 
 from collections import Counter
@@ -16,31 +17,31 @@ from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 IN_STEP = 8
-"""So many equal keys after an edit say that two streams are in step again."""
+"""The walk resumes after an edit if this many keys are equal."""
 
 NEAR = 80
-"""How many keys of both sides together an edit may span for that."""
+"""The largest edit that the walk skips, in keys of both sides together."""
 
 SMALL = 64
-"""A gap of at most this many keys goes to Myers at once."""
+"""The largest gap, in keys of both sides together, that goes to Myers at once."""
 
 LONGEST_RUN = 64
-"""How many keys are at most taken together as one anchor."""
+"""The largest number of consecutive keys that are combined into one anchor."""
 
 MAX_SCRIPT = 512
-"""How far Myers looks before it settles for the best way so far; its memory is the square of this."""
+"""The largest number of edits that one search of Myers tries; its memory grows with the square."""
 
 BUDGET = 1_000_000
-"""How many steps Myers may take in one alignment before the rest of a gap counts as rewritten."""
+"""The number of steps that Myers may take in one alignment. After that, the rest of a gap counts as rewritten."""
 
 MAX_SCORES = 50_000
-"""How many pairs of a changed region are scored at most; of a larger one only those near its diagonal."""
+"""The largest number of pairs of a changed region that are scored. In a larger region, only pairs near the diagonal are."""
 
 Tag = Literal["equal", "replace", "delete", "insert"]
 
 
 class Block(NamedTuple):
-    """`size` keys from `a` on in one stream equal those from `b` on in the other."""
+    """A run of equal keys: `size` keys from `a` in one stream and from `b` in the other."""
 
     a: int
     b: int
@@ -48,7 +49,7 @@ class Block(NamedTuple):
 
 
 class Op(NamedTuple):
-    """A step of the script that turns one stream into the other: `a_from:a_to` becomes `b_from:b_to`."""
+    """One step of the script that turns one stream into the other: `a_from:a_to` becomes `b_from:b_to`."""
 
     tag: Tag
     a_from: int
@@ -58,7 +59,7 @@ class Op(NamedTuple):
 
 
 class _Region(NamedTuple):
-    """A stretch of both streams still to be aligned."""
+    """A range of both streams that is not aligned yet."""
 
     a_from: int
     a_to: int
@@ -67,20 +68,25 @@ class _Region(NamedTuple):
 
 
 def align(a: Sequence[Any], b: Sequence[Any]) -> list[Block]:
-    """The blocks two sequences of keys have in common, in order. Keys are hashable and ordered (digests, words)."""
+    """Return the blocks that two sequences of keys have in common, in order. Keys are hashable and ordered (digests, words)."""
     a, b = list(a), list(b)
+    # Mirrored calls process the same pair, so they return mirrored blocks.
     if (len(b), b) < (len(a), a):
         return [Block(one, other, size) for other, one, size in _align(b, a)]
     return _align(a, b)
 
 
 def script(a: Sequence[Any], b: Sequence[Any]) -> list[Op]:
-    """What turns `a` into `b`: every key of both is in exactly one step."""
+    """Return the steps that turn `a` into `b`. Every key of both sequences is in exactly one step."""
     steps: list[Op] = []
     at_a = at_b = 0
     for block in [*align(a, b), Block(len(a), len(b), 0)]:
         if at_a < block.a or at_b < block.b:
-            tag: Tag = "delete" if at_b == block.b else "insert" if at_a == block.a else "replace"
+            tag: Tag = "replace"
+            if at_b == block.b:
+                tag = "delete"
+            elif at_a == block.a:
+                tag = "insert"
             steps.append(Op(tag, at_a, block.a, at_b, block.b))
         at_a, at_b = block.a + block.size, block.b + block.size
         if block.size:
@@ -92,7 +98,7 @@ def _align(a: list[Any], b: list[Any]) -> list[Block]:
     found: list[Block] = []
     myers = _Myers(BUDGET)
     todo = _walked(a, b)[::-1]
-    while todo:  # popped from the left end of what is left, so that blocks are found in order
+    while todo:  # a stack whose top is the leftmost part, so that blocks are found in order
         item = todo.pop()
         if isinstance(item, Block):
             _add(found, item)
@@ -102,7 +108,7 @@ def _align(a: list[Any], b: list[Any]) -> list[Block]:
 
 
 def _walked(a: list[Any], b: list[Any]) -> list[_Region | Block]:
-    """Blocks and the edits between them, as far as the streams come into step again; then one region with the rest."""
+    """Walk both streams and return the equal blocks with the edits between them, then one region with the unaligned rest."""
     parts: list[_Region | Block] = []
     i = j = 0
     while i < len(a) and j < len(b) and len(a) + len(b) > SMALL:
@@ -110,6 +116,7 @@ def _walked(a: list[Any], b: list[Any]) -> list[_Region | Block]:
         parts.append(Block(i, j, size))
         i, j = i + size, j + size
         step = _next_step(a, i, b, j)
+        # A large edit: the anchors of _inside handle the rest.
         if step is None:
             break
         parts.append(_Region(i, step[0], j, step[1]))
@@ -118,7 +125,7 @@ def _walked(a: list[Any], b: list[Any]) -> list[_Region | Block]:
 
 
 def _equal_from(a: list[Any], i: int, b: list[Any], j: int) -> int:
-    """How many keys from there on are equal; whole slices are compared, for that is fast."""
+    """Return how many keys are equal from `a[i]` and `b[j]` on. It compares whole slices, because that is fast."""
     start, size = i, 64
     while True:
         part_a, part_b = a[i : i + size], b[j : j + size]
@@ -133,8 +140,9 @@ def _equal_from(a: list[Any], i: int, b: list[Any], j: int) -> int:
 
 
 def _next_step(a: list[Any], i: int, b: list[Any], j: int) -> tuple[int, int] | None:
-    """The nearest place from which on the streams are equal for a while, or None."""
+    """Return the nearest place where the streams are equal for IN_STEP keys again, or None."""
     for span in range(1, NEAR + 1):
+        # All places at this distance: x - i keys removed and y - j added, span in sum.
         for x, y in zip(range(i, i + span + 1), range(j + span, j - 1, -1), strict=True):
             if x < len(a) and y < len(b) and a[x] == b[y]:
                 run = a[x : x + IN_STEP]
@@ -145,13 +153,14 @@ def _next_step(a: list[Any], i: int, b: list[Any], j: int) -> tuple[int, int] | 
 
 def _add(found: list[Block], block: Block) -> None:
     if found and (found[-1].a + found[-1].size, found[-1].b + found[-1].size) == (block.a, block.b):
+        # It touches the last block, so the two become one.
         block = Block(found[-1].a, found[-1].b, found.pop().size + block.size)
     if block.size:
         found.append(block)
 
 
 def _split(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list[_Region | Block]:
-    """A region as blocks and smaller regions, in order."""
+    """Return a region as blocks and smaller regions, in order. Equal keys at both ends become blocks."""
     a_from, a_to, b_from, b_to = region
     while a_from < a_to and b_from < b_to and a[a_from] == b[b_from]:
         a_from, b_from = a_from + 1, b_from + 1
@@ -166,12 +175,12 @@ def _split(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list
 
 
 def _inside(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list[_Region | Block]:
-    """A region whose ends differ."""
+    """Return the blocks and regions of a region whose first keys differ and whose last keys differ."""
     a_from, a_to, b_from, b_to = region
     in_a, in_b = a[a_from:a_to], b[b_from:b_to]
     if len(in_a) + len(in_b) > SMALL and (anchors := _anchors(in_a, in_b)):
         return _between(a, b, [(a_from + i, b_from + j) for i, j in anchors], region)
-    # Only what stands on both sides can be aligned; without the rest, runs of keys are longer.
+    # Only keys of both sides can be aligned. Dropping the others makes the runs of shared keys longer.
     both = set(in_a) & set(in_b)
     a_places = [i for i, key in enumerate(in_a) if key in both]
     b_places = [j for j, key in enumerate(in_b) if key in both]
@@ -184,7 +193,7 @@ def _inside(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> lis
 
 
 def _between(a: list[Any], b: list[Any], anchors: list[tuple[int, int]], region: _Region) -> list[_Region | Block]:
-    """Anchors as blocks, each grown over the equal keys that follow it, and what is between the blocks as regions."""
+    """Return the anchors as blocks, with the ranges between them as regions. Each anchor grows over the equal keys after it."""
     parts: list[_Region | Block] = []
     start_a, start_b = at_a, at_b = region.a_from, region.b_from
     for i, j in [*anchors, (region.a_to, region.b_to)]:
@@ -201,7 +210,7 @@ def _between(a: list[Any], b: list[Any], anchors: list[tuple[int, int]], region:
 
 
 def _anchors(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """Places of keys that stand once in each, as far as they keep their order."""
+    """Return the places of keys that are unique on both sides: the longest chain that rises on both."""
     times_a, times_b = Counter(a), Counter(b)
     place = dict(zip(b, range(len(b)), strict=True))
     unique = [(i, place[key]) for i, key in enumerate(a) if times_a[key] == 1 and times_b.get(key) == 1]
@@ -209,10 +218,11 @@ def _anchors(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, in
 
 
 def _run_anchors(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int, int]]:
-    """The same for runs of 2, 4, 8, … keys. A run is a number: that of the pair of its halves."""
+    """Return anchors made of 2, 4, 8, … consecutive keys, or an empty list."""
     numbers: dict[Any, int] = {}
     length = 1
     while length < LONGEST_RUN and length * 2 <= min(len(a), len(b)):
+        # A run is a number: the number of its pair of halves. So each round compares numbers, not runs.
         a, b = ([numbers.setdefault(pair, len(numbers)) for pair in zip(x, x[length:], strict=False)] for x in (a, b))
         length *= 2
         if set(a).isdisjoint(b):
@@ -224,7 +234,7 @@ def _run_anchors(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int
 
 
 def _longest_rising(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The longest chain of pairs whose second number rises as the first does (patience sorting)."""
+    """Return the longest chain of pairs whose second number rises with the first (patience sorting)."""
     if all(one[1] < other[1] for one, other in pairwise(pairs)):
         return pairs
     from bisect import bisect_left
@@ -255,7 +265,10 @@ class _Myers:
         self.budget = budget
 
     def pairs(self, a: list[Any], b: list[Any]) -> list[tuple[int, int]]:
-        """Places of equal keys, in order, by a shortest script, or by stretches of one where that is too long."""
+        """Return the places of equal keys, in order.
+
+        They follow a shortest script. If that script has more than MAX_SCRIPT edits, they follow several partial ones.
+        """
         found: list[tuple[int, int]] = []
         at_a = at_b = 0
         while at_a < len(a) and at_b < len(b) and self.budget > 0:
@@ -268,6 +281,7 @@ class _Myers:
         reach = {1: 0}
         history: list[dict[int, int]] = []
         n, m = len(a), len(b)
+        # reach[k] is the largest x reached on diagonal k = x - y with this many edits.
         for edits in range(min(MAX_SCRIPT, n + m) + 1):
             history.append(reach.copy())
             self.budget -= edits + 1
@@ -279,13 +293,15 @@ class _Myers:
                 reach[k] = x
                 if x >= n and x - k >= m:
                     return _Stretch(_path(history, n, k), n, m)
+        # No complete path within MAX_SCRIPT edits: keep the path that consumed the most keys, and let `pairs` go on from its
+        # end.
         k = max(reach, key=lambda k: (min(reach[k], n) + min(reach[k] - k, m), -abs(k)))
         x = min(reach[k], n)
         return _Stretch(_path(history, reach[k], k), x, min(max(reach[k] - k, 0), m))
 
 
 class _Stretch(NamedTuple):
-    """The pairs found, and how far into each side they reach."""
+    """The pairs that one search found, and the number of keys of each side that it consumed."""
 
     pairs: list[tuple[int, int]]
     a: int
@@ -293,9 +309,10 @@ class _Stretch(NamedTuple):
 
 
 def _path(history: list[dict[int, int]], x: int, k: int) -> list[tuple[int, int]]:
-    """The diagonal steps of the way to (x, x - k), found backwards."""
+    """Return the diagonal steps of the path to (x, x - k), traced backwards and then reversed."""
     pairs: list[tuple[int, int]] = []
     for edits in range(len(history) - 1, -1, -1):
+        # Repeat the choice of the forward search, then undo the diagonal steps that followed it.
         reach = history[edits]
         down = k == -edits or (k != edits and reach[k - 1] < reach[k + 1])
         start = reach[k + 1] if down else reach[k - 1] + 1
@@ -307,17 +324,18 @@ def _path(history: list[dict[int, int]], x: int, k: int) -> list[tuple[int, int]
 
 
 def pair_up(count_a: int, count_b: int, score: Callable[[int, int], float]) -> list[tuple[int, int]]:
-    """Pairs (i, j), both rising, with the greatest sum of scores; a score of 0 is no pair.
+    """Return pairs (i, j), both rising, with the greatest sum of scores. Things with a score of 0 are never paired.
 
-    For a changed region: nothing in it is equal, and the score says how alike two things are. `score(i, j)` is asked for at
-    most about MAX_SCORES pairs (or five for each thing), in a large region those near the diagonal.
+    Use it for a changed region, in which no two things are equal: `score(i, j)` returns how similar two of them are. It is
+    called at most about MAX_SCORES times (or five times a thing); in a large region, only for pairs near the diagonal.
     """
     if count_a > count_b:
         return [(i, j) for j, i in pair_up(count_b, count_a, lambda j, i: score(i, j))]
     if not count_a:
         return []
+    # A band of this half-width around the diagonal keeps the number of scores bounded.
     width = count_b if count_a * count_b <= MAX_SCORES else max(2, MAX_SCORES // count_a // 2)
-    # best[i][j - bands[i].start] is the greatest sum for the first i and j things; left of a band it is 0, right of it the last.
+    # best[i][j - bands[i].start] is the greatest sum for the first i things of one side and the first j of the other.
     bands = [range(1)]
     best = [[0.0]]
     scores: list[dict[int, float]] = []
@@ -332,6 +350,7 @@ def pair_up(count_a: int, count_b: int, score: Callable[[int, int], float]) -> l
             row.append(max(_sum_at(bands[i], best[i], j), row[-1] if row else 0.0, reached))
         bands.append(band)
         best.append(row)
+    # Trace the choices back from the last cell.
     pairs = []
     i, j = count_a, count_b
     while i and j:
@@ -347,4 +366,5 @@ def pair_up(count_a: int, count_b: int, score: Callable[[int, int], float]) -> l
 
 
 def _sum_at(band: range, row: list[float], j: int) -> float:
+    """Return the sum at column `j` of a row of `best`: 0 left of its band, the last sum right of it."""
     return 0.0 if j < band.start else row[min(j - band.start, len(row) - 1)]

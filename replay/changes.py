@@ -1,4 +1,4 @@
-"""Where two JSON values differ, by path; and which of it counts, as a person chose it."""
+"""Find where two JSON values differ, by path, and filter the differences by the user's `ignore`, `only` and `tolerance`."""
 
 import difflib
 import re
@@ -18,9 +18,9 @@ ChangeKind = Literal["changed", "added", "removed"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One place that differs. `path` is empty where the whole value does; `a` or `b` is None where the place is missing.
+    """One difference. `path` is empty if the whole value differs; `a` or `b` is None if that side lacks the place.
 
-    Elements of lists are numbered as in A, those that only B has as in B.
+    Elements of lists have the index they have in A; elements that only B has, the index in B.
     """
 
     path: str
@@ -29,14 +29,17 @@ class Change:
     b: Any
 
     def as_dict(self) -> dict[str, Any]:
-        """The change as JSON: what is missing on a side has no key."""
+        """Return the change as JSON. A side that lacks the place has no key."""
         sides = {"a": self.a, "b": self.b}
         missing = {"added": "a", "removed": "b"}.get(self.kind)
         return {"path": self.path, "kind": self.kind} | {side: value for side, value in sides.items() if side != missing}
 
 
 def changes(a: Any, b: Any, path: str = "", depth: int = 0) -> Iterator[Change]:
-    """Where two JSON values differ: `input.files[2].name`. What is nested very deep differs as a whole."""
+    """Yield the differences of two JSON values, with paths such as `input.files[2].name`.
+
+    Values nested deeper than DEEPEST levels are compared as a whole.
+    """
     if depth == DEEPEST:
         if key_of("", a) != key_of("", b):
             yield Change(path, "changed", a, b)
@@ -52,25 +55,27 @@ def changes(a: Any, b: Any, path: str = "", depth: int = 0) -> Iterator[Change]:
     elif isinstance(a, list) and isinstance(b, list):
         for i, j in _paired(a, b):
             if j is None:
-                yield Change(f"{path}[{i}]", "removed", a[i], None)  # type: ignore[index] # one of a pair is a number
+                yield Change(f"{path}[{i}]", "removed", a[i], None)  # type: ignore[index] # at least one of a pair is an index
             elif i is None:
                 yield Change(f"{path}[{j}]", "added", None, b[j])
             else:
                 yield from changes(a[i], b[j], f"{path}[{i}]", depth + 1)
+    # In Python True == 1, in JSON it does not.
     elif a != b or isinstance(a, bool) != isinstance(b, bool):
         yield Change(path, "changed", a, b)
 
 
 def _paired(a: list[Any], b: list[Any]) -> Iterator[tuple[int | None, int | None]]:
-    """Which elements of two lists belong together: equal ones, then those of one name, then those at one place.
+    """Yield pairs of indexes that belong together: equal elements, then those of one name, then those at the same place.
 
-    So that a tool more at the beginning is one tool more, and not every tool another one.
+    So one tool added at the beginning is one difference, and does not change every tool after it.
     """
     for tag, a_from, a_to, b_from, b_to in _steps(a, b):
         if tag == "equal":
             continue
         at_a, at_b = a_from, b_from
         same = [(a_from + i, b_from + j) for i, j in _of_one_name(a[a_from:a_to], b[b_from:b_to])]
+        # Between two elements of one name, pair by place; surplus elements have no partner.
         for i, j in [*same, (a_to, b_to)]:
             rest = min(i - at_a, j - at_b)
             yield from ((at_a + n, at_b + n) for n in range(rest))
@@ -92,23 +97,23 @@ def _of_one_name(a: list[Any], b: list[Any]) -> list[tuple[int, int]]:
 
 
 WORDS = (*KINDS, "totals", "order")
-"""What `ignore` and `only` can name; `order` is what only moved."""
+"""The names that `ignore` and `only` accept. `order` selects items that only moved."""
 
 _OTHER_BLOCK = re.compile(r"\w+_tool_(use|result)|\w+_tool_result_error|image|document|container_upload|compaction")
-"""Further block types of the API are kinds too; new ones are named as these are."""
+"""Further block types of the API, which are kinds too. New types follow the same naming pattern."""
 
 _AMOUNT = re.compile(r"(\d+(?:\.\d+)?)\s*(%|ms|s|m)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a total may differ: by a share of the greater value, or by an amount in the total's own unit."""
+    """How far a total may differ: by a share of the greater value, or by an amount in the unit of the total."""
 
     share: float = 0.0
     amount: float = 0.0
 
     def allows(self, a: float, b: float) -> bool:
-        """Whether two values are near enough."""
+        """Return True if two values are near enough."""
         return abs(a - b) <= max(self.amount, self.share * max(abs(a), abs(b)))
 
     def __str__(self) -> str:
@@ -121,7 +126,7 @@ _TOTAL_NAMES = {"duration": ("duration_ms",), "ttft": ("ttft_ms",), "cost": ("co
 
 
 def parse_tolerances(texts: Iterable[str]) -> dict[str, Tolerance]:
-    """`duration=20%`, `ttft=200ms`, `cost=0.01`, `tokens=5%` by the names of totals. Raises InputError."""
+    """Parse `duration=20%`, `ttft=200ms`, `cost=0.01`, `tokens=5%` into tolerances by the name of the total. Raise InputError."""
     found: dict[str, Tolerance] = {}
     for text in texts:
         name, _, amount = text.partition("=")
@@ -144,12 +149,14 @@ def _nearest(word: str, words: list[str]) -> str:
 
 @dataclass(frozen=True)
 class Focus:
-    """What of a comparison counts. `ignore` and `only` name kinds of items or places in them.
+    """Which differences of a comparison count. `ignore` and `only` name kinds of items or places in them.
 
     A name is a word (`text`, `tool_use`, `request`, `totals`, `order` …), a word with a path (`request.tools[0]`,
-    `tool_use.input.path`), or a path with wildcards (`**.timestamp`; `*` stands for one name or index). A path names what is
-    below it too. `tolerance` says how far totals may differ; it makes duration and time to first token count at all.
-    `volatile` lists ids, times and signatures too; they never count.
+    `tool_use.input.path`), or a path with wildcards (`**.timestamp`; `*` matches one name or index). A path includes the places
+    below it. `tolerance` sets how far totals may differ; duration and time to first token count only if it names them.
+    `volatile` also lists ids, times and signatures, which never count.
+
+    Raise InputError for a name that no kind of item has.
     """
 
     ignore: tuple[str, ...] = ()
@@ -164,7 +171,7 @@ class Focus:
                 raise InputError(f"nothing is called {name!r}{_nearest(word, list(WORDS))}.")
 
     def counts(self, what: str, path: str = "") -> bool:
-        """Whether a difference at this place counts."""
+        """Return True if a difference at this place counts."""
         place = f"{what}.{path}" if path else what
         if any(matches(name, place) for name in self.ignore):
             return False
@@ -172,24 +179,24 @@ class Focus:
 
     @property
     def chooses(self) -> bool:
-        """Whether it leaves anything out."""
+        """Whether some differences are excluded."""
         return bool(self.ignore or self.only)
 
     def counts_whole(self, what: str, value: Any) -> bool:
-        """Whether anything of an item counts that only one side has."""
+        """Return True if an item that only one side has counts, at least in part."""
         return bool(self.part(what, {}, value)) if value else self.counts(what)
 
     def counts_moved(self, what: str) -> bool:
-        """Whether it counts that an item of a kind stands elsewhere: neither kind nor order may be left out."""
+        """Return True if a changed position counts for this kind: neither the kind nor `order` is excluded."""
         left_out = any(matches(name, word) for name in self.ignore for word in ("order", what))
         return not left_out and (not self.only or "order" in self.only or self.counts(what))
 
     def part(self, what: str, a: Any, b: Any) -> tuple[Change, ...]:
-        """The changes between two values of a kind that count."""
+        """Return the changes between two values of a kind that count."""
         return tuple(change for found in changes(a, b) for change in self._narrowed(what, found))
 
     def _narrowed(self, what: str, change: Change, depth: int = 0) -> Iterator[Change]:
-        """A change of a whole object counts as far as its parts do."""
+        """Yield the parts of a change that count. A change of a whole object counts as far as its parts do."""
         if not self.chooses:
             yield change
             return
@@ -205,12 +212,12 @@ class Focus:
             yield change
 
     def _looks_below(self, what: str, path: str) -> bool:
-        """Whether some name may choose among the parts of this place."""
+        """Return True if some name may select a part of this place."""
         place = f"{what}.{path}"
         return any("*" in name or name.startswith((f"{place}.", f"{place}[")) for name in (*self.ignore, *self.only))
 
     def key(self, what: str, value: Any) -> str:
-        """A digest of the parts of a value that count."""
+        """Return a digest of the parts of a value that count."""
         leaves = [(change.path, change.b) for change in self._narrowed_leaves(what, value)]
         return key_of(what, leaves)
 

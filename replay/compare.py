@@ -1,9 +1,9 @@
-"""Two recordings compared: their streams aligned by meaning, and what differs between them.
+"""Compare two recordings: align their streams by meaning and list the differences.
 
-Which streams belong together is said by their labels (step, task, subagent) and, among those of one label, by how they began;
-what is left is paired in order. Two streams are aligned on what counts of their items (align.py). Inside a changed region,
-and only there, items that are alike become one changed item instead of one removed and one added; what only changed its place
-has moved. Kinds of items that one recording cannot know (stream-json has no requests) are not compared.
+Streams are paired by their labels (step, task, subagent); if several share a label, by their first message, then in order. Two
+streams are aligned by the parts of their items that count (align.py). Inside a changed region, and only there, similar items
+become one changed item instead of one removed and one added. An item with another position and the same content has moved. If
+one form of recording cannot hold a kind of item (stream-json has no requests), that kind is not compared.
 """
 
 from collections import Counter, defaultdict, deque
@@ -20,19 +20,19 @@ from .words import likeness, words_of
 DifferenceKind = Literal["added", "removed", "changed", "moved", "volatile"]
 
 ALIKE = 0.35
-"""How alike two items must be (0 to 1) to count as one that changed; the share of words they have in common."""
+"""The share of common words (0 to 1) from which two items count as one changed item."""
 
 STRUCTURE = frozenset({"request", "answer", "init", "result"})
-"""Kinds of which a turn has one: two of them are one that changed, however little they are alike."""
+"""Kinds that occur once a turn. Two such items count as one changed item, even if they have little in common."""
 
 TIMES = frozenset({"duration_ms", "ttft_ms"})
-"""Totals that differ with every run: compared only where a tolerance says how."""
+"""Totals that differ in every run. They are compared only if a tolerance names them."""
 
 
 class Row(NamedTuple):
-    """A line of the alignment: two items that are one and the same, or changed, or an item that only one side has.
+    """One line of the alignment: two equal or changed items, or an item that only one side has.
 
-    `counts` is False where all of it was chosen not to.
+    `counts` is False if the user excluded all of it.
     """
 
     a: Item | None
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
     @property
     def kind(self) -> Literal["equal", "changed", "added", "removed", "moved"]:
-        """What the row says."""
+        """How the two sides of the row relate."""
         if self.moved:
             return "moved"
         if self.a is None:
@@ -54,7 +54,7 @@ class Row(NamedTuple):
 
     @property
     def item(self) -> Item:
-        """The item of either side, A's where both are there."""
+        """The item of A, or of B if A has none."""
         item = self.a or self.b
         assert item is not None
         return item
@@ -62,9 +62,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One thing that differs: what kind of item (`totals` for totals), in which stream, and where it differs.
+    """One difference: the kind of item (`totals` for totals), its stream, and the places that differ.
 
-    `changes` are the places of a changed item; of an added, removed or moved one there is `a` or `b` whole.
+    `changes` lists the places of a changed item. For an added, removed or moved item, `a` or `b` is the whole item.
     """
 
     kind: DifferenceKind
@@ -80,7 +80,7 @@ class Difference:
         return f"<Difference{turn} {self.what} {self.kind} {', '.join(change.path for change in self.changes[:3])}".rstrip() + ">"
 
     def as_dict(self) -> dict[str, Any]:
-        """The difference as JSON."""
+        """Return the difference as JSON."""
         found: dict[str, Any] = {"kind": self.kind, "what": self.what, "stream": self.stream}
         for side, item in (("a", self.a), ("b", self.b)):
             if item is not None:
@@ -92,7 +92,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """A total of both sides. `counts` is False where it is not compared; `differs` where it is and is not near enough."""
+    """One total of both sides. `counts` is False if it is not compared; `differs` is True if it counts and exceeds its
+    tolerance.
+    """
 
     name: str
     a: float | None
@@ -101,27 +103,27 @@ class Total:
     differs: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """The total as JSON."""
+        """Return the total as JSON."""
         return {"name": self.name, "a": self.a, "b": self.b, "counts": self.counts, "differs": self.differs}
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two streams and their alignment, every item of both in exactly one row, but a moved one in two."""
+    """Two aligned streams. Every item of both is in exactly one row; a moved item is in two."""
 
     label: str
     rows: tuple[Row, ...]
 
     @property
     def counted(self) -> dict[str, int]:
-        """How many rows say what; `ignored` are those that were chosen not to count."""
+        """The number of rows of each kind; `ignored` counts the rows that the user excluded."""
         found = Counter(row.kind if row.counts else "ignored" for row in self.rows)
         return {kind: found[kind] for kind in ("equal", "changed", "added", "removed", "moved", "ignored")}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found. True where nothing that counts differs: `assert retold.compare(run, golden).same`."""
+    """The result of `compare`. Test it with `assert retold.compare(run, golden).same`."""
 
     a: Side
     b: Side
@@ -138,16 +140,16 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether nothing that counts differs; volatile differences do not count."""
+        """Whether the recordings agree in everything that counts. Volatile differences do not count."""
         return self.first is None
 
     @property
     def first(self) -> Difference | None:
-        """The first divergence: in the order of the streams and of what they say, totals last."""
+        """The first difference that counts, in the order of streams and items; totals come last. None if there is none."""
         return next((difference for difference in self.differences if difference.kind != "volatile"), None)
 
     def as_dict(self) -> dict[str, Any]:
-        """The comparison as JSON: `same`, `first`, `differences`, `streams` (rows counted), `totals`, `not_compared`."""
+        """Return the comparison as JSON: `same`, `first`, `differences`, `streams` (counts of rows), `totals`, `not_compared`."""
         return {
             "same": self.same,
             "a": {"title": self.a.title, "source": self.a.source},
@@ -178,8 +180,10 @@ def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
 
 
 def _unknown(a: Side, b: Side) -> frozenset[str]:
-    """Kinds that only one side's form of recording has (stream-json has no requests, a cassette no result): nothing is said of
-    them."""
+    """Return the kinds that only one side's form of recording can hold. They are not compared.
+
+    Stream-json, for example, has no requests, and a cassette has no result.
+    """
     if not a.streams or not b.streams:
         return frozenset()
     found = {kind for kind in ("init", "result", "system") if (kind in a.kinds) != (kind in b.kinds)}
@@ -196,7 +200,7 @@ def _known(stream: Stream | None, unknown: frozenset[str]) -> Sequence[Item]:
 
 
 def _paired(a: Sequence[Stream], b: Sequence[Stream]) -> list[tuple[str, Stream | None, Stream | None]]:
-    """The streams in pairs, in the order of A, those that only B has last."""
+    """Return the streams in pairs, in the order of A; streams that only B has come last."""
     partner: dict[int, int] = {}
     left = dict(enumerate(b))
 
@@ -209,6 +213,8 @@ def _paired(a: Sequence[Stream], b: Sequence[Stream]) -> list[tuple[str, Stream 
                 partner[number] = waiting[same(stream)].popleft()
                 del left[partner[number]]
 
+    # From the strictest rule to the loosest: equal streams, equal beginnings, equal labels, then the streams whose labels have
+    # no counterpart, in order.
     match(lambda stream: (stream.label, stream.root, tuple(item.key for item in stream.items)))
     match(lambda stream: (stream.label, stream.root))
     match(lambda stream: stream.label)
@@ -224,7 +230,7 @@ def _paired(a: Sequence[Stream], b: Sequence[Stream]) -> list[tuple[str, Stream 
 
 
 def _labels(streams: Sequence[Stream]) -> list[str]:
-    """What the streams are called; those of one label are numbered."""
+    """Return the names of the streams. Streams of one label are numbered."""
     times = Counter(stream.label for stream in streams)
     seen: Counter[Label] = Counter()
     found = []
@@ -246,11 +252,15 @@ def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[Row]:
             rows += [Row(one, other) for one, other in both]
         else:
             rows += _changed_region(a[op.a_from : op.a_to], b[op.b_from : op.b_to], focus)
+    # An item that is removed in one place and added in another, with the same key, has moved.
     moved = Counter(row.a.key for row in rows if row.a and not row.b) & Counter(row.b.key for row in rows if row.b and not row.a)
     left = {"a": Counter(moved), "b": Counter(moved)}
     for row in rows:
-        side = "a" if row.b is None else "b" if row.a is None else ""
-        if side and left[side][row.item.key] > 0:
+        if row.a is not None and row.b is not None:
+            yield row
+            continue
+        side = "b" if row.a is None else "a"
+        if left[side][row.item.key] > 0:
             left[side][row.item.key] -= 1
             yield Row(row.a, row.b, moved=True, counts=focus.counts_moved(row.item.kind))
         else:
@@ -258,7 +268,7 @@ def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[Row]:
 
 
 def _changed_region(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
-    """Items of which none is equal to one of the other side: what is alike is paired, the rest stands alone."""
+    """Return the rows of a region in which no item of one side equals one of the other. Similar items are paired."""
     rows: list[Row] = []
     at_a = at_b = 0
     for i, j in [*_alike(a, b), (len(a), len(b))]:
@@ -272,7 +282,7 @@ def _changed_region(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[
 def _alike(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
     if not a or not b:
         return []
-    if (len(b), [item.key for item in b]) < (len(a), [item.key for item in a]):  # so that a mirrored pair gives mirrored rows
+    if (len(b), [item.key for item in b]) < (len(a), [item.key for item in a]):  # a mirrored call returns mirrored rows
         return [(i, j) for j, i in _alike(b, a)]
     alone = Counter(item.kind for item in a), Counter(item.kind for item in b)
     words_a, words_b = [words_of(item.text) for item in a], [words_of(item.text) for item in b]
@@ -282,6 +292,7 @@ def _alike(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
         if kind != b[j].kind:
             return 0.0
         found = likeness(words_a[i], words_b[j])
+        # The only items of their kind in the region are one changed item, however different.
         if kind in STRUCTURE or alone[0][kind] == alone[1][kind] == 1:
             return max(found, ALIKE)
         return found if found >= ALIKE else 0.0
@@ -290,7 +301,7 @@ def _alike(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
 
 
 def _unpaired(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
-    """Items without a partner; those that are equal but for what is ignored have found one after all."""
+    """Return the rows of items without a partner. Two of them still form a pair if they differ only in ignored parts."""
     if not focus.chooses:
         return [*(Row(item, None) for item in a), *(Row(None, item) for item in b)]
     rows: list[Row] = []
@@ -316,8 +327,9 @@ def _differences(pair: Pair, focus: Focus) -> Iterator[Difference]:
     for row in pair.rows:
         what = row.item.kind
         if row.moved:
+            # A tool result moves with its tool use, which is reported already.
             follows = what == "tool_result" and row.item.volatile.get("tool_use_id") in moved_uses
-            if row.b is None and row.counts and not follows:  # said once, where it was
+            if row.b is None and row.counts and not follows:  # reported once, at the old position
                 yield Difference("moved", what, pair.label, row.a, places[row.item.key].popleft())
         elif row.a is None or row.b is None:
             if row.counts:

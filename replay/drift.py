@@ -1,4 +1,4 @@
-"""Does the API still answer as it was recorded? By meaning: ids, times, signatures and token counts do not count."""
+"""Compare the API's answers of today with the recorded ones, by meaning: ids, times, signatures and token counts do not count."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _VOLATILE = frozenset({"id", "signature", "tool_use_id", "encrypted_content", "e
 
 
 def fold_of(exchange: Exchange) -> Fold:
-    """A recorded exchange's answer, folded."""
+    """Return the recorded answer of an exchange, folded."""
     fold = Fold(Session("recorded"))
     response = exchange.response
     if response is None:
@@ -30,7 +30,7 @@ def fold_of(exchange: Exchange) -> Fold:
 
 
 def drift_between(recorded: Exchange | None, capture: Capture) -> list[str]:
-    """What differs between a recorded answer and one that just came, a line a place; a request not recorded is one line."""
+    """Return the differences between a recorded answer and a fresh one, one line a place. An unrecorded request is one line."""
     what = f"call {capture.place.call}"
     if recorded is None:
         return [f"{what}: not recorded"]

@@ -1,14 +1,15 @@
-"""Failures on demand, on any recorded stream: what nobody can summon from the real API, the same each time.
+"""Inject failures into a recorded stream: failures that the real API cannot produce on demand, the same each time.
 
-    overloaded@call=2              the second call is answered 529, its repetition as recorded
-    rate_limit@call=1,retry_after=2    429 with `retry-after: 2`
-    cut@frame=5                    frames 1 to 4 come, then the connection breaks
-    error_event@frame=3            frames 1 and 2 come, then an `error` event
-    stall=30s@frame=4              30 s of silence before frame 4
-    slow=0.25x                     at a quarter of the pace (of the recorded one, where the timing is instant)
+    overloaded@call=2              answer the second call with 529; its repetition gets the recorded answer
+    rate_limit@call=1,retry_after=2    answer 429 with `retry-after: 2`
+    cut@frame=5                    send frames 1 to 4, then break the connection
+    error_event@frame=3            send frames 1 and 2, then an `error` event
+    stall=30s@frame=4              wait 30 s before frame 4
+    slow=0.25x                     play at a quarter of the pace (of the recorded pace if the timing is instant)
 
-A fault without `call` holds for every call; calls are counted as they are answered, from 1. A recorded exchange whose answer a
-fault destroyed is there to be asked for again. Parsing and applying are pure; an exchange goes in, another comes out.
+A fault without `call` applies to every call; calls count from 1, in the order they are answered. If a fault replaces a recorded
+answer, the client can ask for that answer again. Parsing and applying are pure functions: each takes an exchange and returns
+another.
 """
 
 import re
@@ -48,11 +49,11 @@ _ERROR_FRAME = (
     b"event: error\n"
     b'data: {"type":"error","error":{"details":null,"type":"overloaded_error","message":"Overloaded"}              }\n\n'
 )
-"""As the API sends it, down to the spaces."""
+"""The error event exactly as the API sends it, including the padding."""
 
 
 class Telling(NamedTuple):
-    """What is told to a client, and how fast."""
+    """The exchange to replay for a client, and its pace."""
 
     exchange: Exchange
     timing: Timing
@@ -60,7 +61,7 @@ class Telling(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One failure: `spec` as it was written, and what it says."""
+    """One failure: `spec` as the user wrote it, and its parsed values. `stall_ns` is in nanoseconds, `retry_after` in seconds."""
 
     spec: str
     kind: Kind
@@ -72,7 +73,7 @@ class Fault:
 
     @classmethod
     def parse(cls, spec: str) -> "Fault":
-        """Raises InputError that says what is wrong with the words."""
+        """Parse one specification. Raise InputError naming the part that is wrong."""
         match = _SPEC.fullmatch(spec.strip())
         kind = next((known for known in get_args(Kind) if match is not None and match["kind"] == known), None)
         if match is None or kind is None:
@@ -100,11 +101,11 @@ class Fault:
 
     @property
     def destroys(self) -> bool:
-        """Whether the recorded answer is lost, so that a client may ask for it again."""
+        """Whether the client loses the recorded answer, so that it may ask for it again."""
         return self.kind not in ("stall", "slow")
 
     def on(self, telling: Telling) -> Telling | None:
-        """The telling with this failure; None where it has no place: a stream with fewer frames, or no stream at all."""
+        """Return the telling with this failure. Return None if the failure does not apply: no stream, or too few frames."""
         exchange, timing = telling
         if self.kind == "slow":
             return Telling(exchange, replace(timing, speed=self.factor * (timing.speed or 1.0)))
@@ -112,6 +113,7 @@ class Fault:
             return self._refused(telling)
         exchange = framed(exchange)
         response = exchange.response
+        # A refused call has no frames to count.
         if response is None or response.status >= 400 or exchange.ending == "http_error":
             return None
         frames = [number for number, piece in enumerate(response.pieces) if piece.is_frame]
@@ -120,6 +122,7 @@ class Fault:
         at = frames[self.frame - 1]
         before, struck = response.pieces[:at], response.pieces[at]
         if self.kind == "stall":
+            # The stall is real time: first apply the pace, then add the silence, and play the result unchanged.
             return Telling(_stalled(retimed(exchange, timing), at, self.stall_ns), ORIGINAL)
         ended_ns = exchange.started_ns + struck.offset_ns
         if self.kind == "cut":
@@ -130,7 +133,7 @@ class Fault:
         return Telling(replace(exchange, response=failed, ending="error_event", failure=None, ended_ns=ended_ns), timing)
 
     def _refused(self, telling: Telling) -> Telling:
-        """The call is refused at once, in the API's error envelope."""
+        """Return the telling of a call that is refused at once, in the API's error envelope."""
         exchange, timing = telling
         status, reason, kind, message = _ERRORS[self.kind]
         given = None if exchange.response is None else header(exchange.response.headers, "request-id")
@@ -151,7 +154,7 @@ class Fault:
 
 
 def _stalled(exchange: Exchange, at: int, stall_ns: int) -> Exchange:
-    """The exchange with silence before the piece at this place."""
+    """Return the exchange with silence of `stall_ns` before the piece at index `at`."""
     assert exchange.response is not None
     pieces = exchange.response.pieces
     later = (replace(piece, offset_ns=piece.offset_ns + stall_ns) for piece in pieces[at:])
@@ -160,10 +163,10 @@ def _stalled(exchange: Exchange, at: int, stall_ns: int) -> Exchange:
 
 
 class Faults:
-    """The failures of a replay, and how many calls it has answered."""
+    """The failures of a replay, and the number of calls that it has answered."""
 
     def __init__(self, specs: tuple[str, ...] = ()) -> None:
-        """Raises InputError."""
+        """Parse the specifications. Raise InputError."""
         self._faults = tuple(map(Fault.parse, specs))
         self._happened: set[str] = set()
         self._calls = 0
@@ -173,12 +176,13 @@ class Faults:
         return f"<Faults {', '.join(fault.spec for fault in self._faults) or 'none'}>"
 
     def on(self, exchange: Exchange, timing: Timing) -> tuple[Telling, bool]:
-        """The next call's answer with its failures, and whether one of them destroyed it."""
+        """Return the answer of the next call with its failures applied, and whether one of them destroyed it."""
         with self._lock:
             self._calls += 1
             call = self._calls
         telling, destroyed = Telling(exchange, timing), False
         for fault in self._faults:
+            # At most one fault replaces the answer; later ones would have no frames to act on.
             if not destroyed and fault.call in (None, call) and (struck := fault.on(telling)) is not None:
                 telling, destroyed = struck, fault.destroys
                 self._happened.add(fault.spec)
@@ -186,12 +190,12 @@ class Faults:
 
     @property
     def unused(self) -> list[str]:
-        """The faults that never happened: no such call came, or no stream had so many frames."""
+        """The specifications of faults that were never applied: no such call came, or no stream had that many frames."""
         return [fault.spec for fault in self._faults if fault.spec not in self._happened]
 
 
 def framed(exchange: Exchange) -> Exchange:
-    """The exchange with its body in frames, decompressed where it was compressed; an answer without a stream is one frame."""
+    """Return the exchange with its body decompressed and split into frames. An answer without a stream is one frame."""
     response = exchange.response
     if response is None or not response.pieces or any(piece.is_frame for piece in response.pieces):
         return exchange
@@ -204,12 +208,13 @@ def framed(exchange: Exchange) -> Exchange:
         pieces += [TimedPiece(last, piece.data, piece.is_frame) for piece in parser.flush()]
     else:
         pieces = [TimedPiece(last, body, True)]
+    # Both headers describe the compressed body, which is gone.
     headers = tuple(pair for pair in response.headers if pair[0].lower() not in ("content-encoding", "content-length"))
     return replace(exchange, response=replace(response, headers=headers, pieces=tuple(pieces)))
 
 
 def retimed(exchange: Exchange, timing: Timing) -> Exchange:
-    """The exchange as if it had been recorded at the pace that `timing` retells it at."""
+    """Return the exchange with the times of a recording made at the pace of `timing`."""
     timeline, started = timeline_of(exchange, timing), exchange.started_ns
     response = exchange.response
     if response is not None:
@@ -219,7 +224,9 @@ def retimed(exchange: Exchange, timing: Timing) -> Exchange:
 
 
 def whole(exchange: Exchange) -> Exchange:
-    """A stream as the same answer without streaming: what Claude Code asks for when an `error` event broke a stream off."""
+    """Return a streamed answer as the same answer without streaming. Claude Code asks for it after an `error` event ended a
+    stream.
+    """
     fold = fold_of(exchange)
     message = fold.message | {"content": fold.content, "stop_reason": fold.stop_reason, "usage": fold.usage}
     body = strict_json.dumps(message, separators=(",", ":")).encode()

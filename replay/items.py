@@ -1,12 +1,12 @@
-"""Streams of items: what a recording says, conversation by conversation, in an order that does not depend on arrival.
+"""Streams of items: the content of a recording, one stream a conversation, in an order that does not depend on arrival.
 
-An item is the unit that is compared: a prompt, one content block of an answer, a tool's result, what was asked of the API
-beside the messages (`request`), how an answer ended (`answer`), a message of the session (`init`, `result`, `system`). What
-counts of it stands in `value`; ids, times and signatures, which change with every run, stand in `volatile`.
+An item is the unit of comparison: a prompt, one content block of an answer, a tool result, the options of a request
+(`request`), the ending of an answer (`answer`), or a message of the session (`init`, `result`, `system`). `value` holds the
+parts that count. `volatile` holds ids, times and signatures, which change in every run.
 
-A stream is one conversation. Requests that go on where an earlier one stopped belong to its conversation, so parallel calls
-are several streams, however their answers were interleaved. Inside a turn come the request, the blocks of the answer, how it
-ended, and then the tools' results in the order in which the tools were called: tools may run while the answer still streams.
+A stream is one conversation. A request that continues an earlier one belongs to its conversation, so parallel calls are
+separate streams even if their answers were interleaved. Inside a turn the order is: the request, the blocks of the answer, its
+ending, and the tool results in the order of the calls, because tools may run while the answer still streams.
 """
 
 import json
@@ -19,7 +19,7 @@ from ..recorder import strict_json
 from ..recorder.messages import result_text
 
 KINDS = ("request", "prompt", "history", "text", "thinking", "tool_use", "tool_result", "answer", "init", "system", "result")
-"""Kinds of items; any other block type of the API is a kind of its own. `history` are answers that a request brings along."""
+"""Kinds of items. Any other block type of the API is a kind of its own. `history` items are answers that a request contains."""
 
 VOLATILE = frozenset(
     {
@@ -29,18 +29,23 @@ VOLATILE = frozenset(
         *("sessionId", "parentUuid", "logicalParentUuid", "leafUuid", "requestId", "agentId", "toolUseID", "gitBranch"),
     }
 )
-"""Fields that change with every run, wherever they stand but in a tool's input; so do those that end in `_ms` or `_ids`."""
+"""Fields that change in every run, at any depth except inside a tool's input. Fields that end in `_ms` or `_ids` are volatile
+too.
+"""
 
 DEEPEST = 100
-"""So many levels of a value are looked into: a model may nest as deep as Python can count."""
+"""The number of nested levels that are examined. A model may nest deeper than Python's recursion limit."""
 
 _TOTALS = frozenset({"usage", "modelUsage", "model_usage_since_last_result", "total_cost_usd", "num_turns", "result"})
-"""Fields of a result that are compared elsewhere: as totals, and as the text they repeat."""
+"""Fields of a result that are compared elsewhere: as totals, or as the text that they repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that was said. `turn` counts from 1, `seq` is its event's number in the log, `t_ns` since the run began."""
+    """One comparable part of a conversation.
+
+    `turn` counts from 1. `seq` is the number of its event in the log. `t_ns` is in nanoseconds since the run began.
+    """
 
     kind: str
     value: dict[str, Any]
@@ -52,15 +57,15 @@ class Item:
 
     @classmethod
     def of(cls, kind: str, value: dict[str, Any], turn: int, *, seq: int | None = None, t_ns: int | None = None) -> "Item":
-        """An item of a JSON object as recorded."""
+        """Return an item for a JSON object as recorded, with its volatile fields separated."""
         volatile: dict[str, Any] = {}
-        # What is volatile in a request, the rules of matching have taken out; a tool's schema may well have a field `id`.
+        # The matching rules have already removed the volatile parts of a request, and a tool's schema may have a field `id`.
         counts = value if kind == "request" else _counting(value, "", volatile)
         return cls(kind, counts, volatile, turn, seq, t_ns, key_of(kind, counts))
 
     @property
     def text(self) -> str:
-        """What a person reads of it, in one text."""
+        """The readable content of the item, as one text."""
         match self.kind:
             case "text" | "thinking":
                 return str(self.value.get(self.kind, ""))
@@ -73,15 +78,20 @@ class Item:
 
 
 def key_of(kind: str, value: Any) -> str:
-    """A digest that items which mean the same have in common."""
+    """Return a digest that items of equal meaning share."""
     return sha256(_canonical([kind, value]).encode()).hexdigest()[:32]
 
 
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # made once: json.dumps makes one a call
+_canonical = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":")
+).encode  # made once, because json.dumps makes an encoder for each call
 
 
 def _counting(value: Any, path: str, volatile: dict[str, Any], depth: int = 0) -> Any:
-    """What counts of a JSON value; what is volatile goes to `volatile`, by path. What is nested very deep counts whole."""
+    """Return the parts of a JSON value that count, and add the volatile ones to `volatile` by path.
+
+    Values nested deeper than DEEPEST levels count as a whole.
+    """
     if depth == DEEPEST:
         return value
     if isinstance(value, dict):
@@ -100,7 +110,7 @@ def _counting(value: Any, path: str, volatile: dict[str, Any], depth: int = 0) -
 
 
 class Label(NamedTuple):
-    """Which stream of a recording: its step, its task, and the subagent, numbered from 1, or 0."""
+    """The origin of a stream: its step, its task and its subagent, numbered from 1 (0 is the main conversation)."""
 
     step: str = ""
     task: str = ""
@@ -113,7 +123,7 @@ class Label(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One conversation. `root` is equal where conversations began alike."""
+    """One conversation. Conversations that began with the same message have the same `root`."""
 
     label: Label
     root: str
@@ -122,7 +132,7 @@ class Stream:
 
 @dataclass(slots=True)
 class _Turn:
-    """A turn being gathered; its parts in the order they are compared in."""
+    """A turn under construction, its parts in the order of comparison."""
 
     before: list[Item] = field(default_factory=list)
     blocks: list[Item] = field(default_factory=list)
@@ -140,7 +150,7 @@ class _Turn:
 
 
 class Conversation:
-    """One conversation being gathered: requests, blocks, endings and other messages, as they come."""
+    """A conversation under construction, from requests, blocks, endings and other messages as they arrive."""
 
     def __init__(self, label: Label) -> None:
         self.label = label
@@ -153,24 +163,24 @@ class Conversation:
 
     @property
     def turn(self) -> int:
-        """The number of the turn it is at."""
+        """The number of the current turn."""
         return len(self._turns) - 1
 
     def uses(self, tool_use_id: object) -> bool:
-        """Whether the tool use stands in this conversation."""
+        """Return True if the tool use belongs to this conversation."""
         return tool_use_id in self._use_turn
 
     def next_turn(self) -> int:
-        """A new turn begins; returns a handle for what comes of it."""
+        """Begin a turn and return its number."""
         self._turns.append(_Turn())
         return self.turn
 
     def request(
         self, options: dict[str, Any], new: list[dict[str, Any]], count: int, *, seq: int | None, t_ns: int | None
     ) -> list[Item]:
-        """A request: its options, which are an item where they are new, and of its `count` messages those that are new.
+        """Add a request: its options if they changed, and its new messages. `count` is the number of all its messages.
 
-        Returns the items it adds, tools' results aside.
+        Return the items that it adds, without tool results.
         """
         turn = self._turns[-1]
         before = len(turn.before)
@@ -178,7 +188,7 @@ class Conversation:
             turn.before.append(Item.of("request", options, self.turn, seq=seq, t_ns=t_ns))
             self.options = options
         if self.asked and new and new[0].get("role") == "assistant":
-            new = new[1:]  # the answer before, recorded as such
+            new = new[1:]  # the previous answer, which has its own items
         self.asked = count
         for message in new:
             self._asked(turn, message, seq, t_ns)
@@ -199,7 +209,7 @@ class Conversation:
             turn.before.append(Item.of(kind, {"content": said}, self.turn, seq=seq, t_ns=t_ns))
 
     def block(self, turn: int, block: Mapping[str, Any], *, incomplete: bool, seq: int | None, t_ns: int | None) -> None:
-        """A content block of an answer."""
+        """Add a content block of an answer."""
         kind = str(block.get("type"))
         value = {key: item for key, item in block.items() if key != "type"} | ({"incomplete": True} if incomplete else {})
         place = self._turns[turn]
@@ -209,7 +219,7 @@ class Conversation:
             self._use_turn[str(block.get("id"))] = turn
 
     def tool_result(self, block: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
-        """A tool's result; what a later request repeats of it is the same one."""
+        """Add a tool result. Later requests repeat it; the repetitions are ignored."""
         use = str(block.get("tool_use_id"))
         if use in self._answered:
             return
@@ -225,11 +235,11 @@ class Conversation:
         self._turns[turn].results.append(Item.of("tool_result", value, turn, seq=seq, t_ns=t_ns))
 
     def answer(self, turn: int, value: dict[str, Any], *, seq: int | None, t_ns: int | None) -> None:
-        """How an answer ended."""
+        """Add the ending of an answer."""
         self._turns[turn].answer.append(Item.of("answer", value, turn, seq=seq, t_ns=t_ns))
 
     def other(self, message: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
-        """A message that is neither prompt nor answer."""
+        """Add a message that is neither a prompt nor an answer."""
         kind = str(message.get("type"))
         if kind == "system" and message.get("subtype") == "init":
             kind = "init"
@@ -237,7 +247,7 @@ class Conversation:
         self._turns[-1].after.append(Item.of(kind, value, self.turn, seq=seq, t_ns=t_ns))
 
     def stream(self) -> Stream:
-        """What was gathered."""
+        """Return the finished stream."""
         return Stream(self.label, self.root, tuple(item for turn in self._turns for item in turn.items()))
 
 

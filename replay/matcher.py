@@ -1,7 +1,7 @@
-"""The matcher: which recorded exchange answers a request, and what to say when none does.
+"""Find the recorded exchange that answers a request, and report a miss if there is none.
 
-What counts is said by `Rules` (rules.py). What a workflow itself put into a prompt and changes every run is replaced by its
-name on both sides. Identical requests are consumed in recorded order and never collapsed.
+`Rules` (rules.py) define which parts of a request count. Volatile values that a workflow puts into its prompts are replaced by
+their names on both sides. Identical requests are consumed in recorded order and never merged.
 """
 
 import json
@@ -20,17 +20,18 @@ from .rules import DEFAULT_RULES, Rules
 from .sketch import Identity, Sketch, distance, identity_of
 
 MAX_DIFFERENCES = 5
-"""How many differences a miss report names; the rest are counted."""
+"""The number of differences that a miss report lists; the rest are counted."""
 
 MAX_CANDIDATES = 4
+"""The number of recorded requests that a miss compares in depth."""
 MAX_COMPARED_BYTES = 256 * 1024
-"""How many recorded requests a miss compares in depth, and how much of them beyond the first: a miss is told within 100 ms."""
+"""The size of the requests compared after the first one. Both limits keep a miss within 100 ms."""
 
 _SHOWN_CHARS = 60
 
 
 class Matcher:
-    """The exchanges of a recording that are still to be played. `source` names the recording in a miss report."""
+    """The exchanges of a recording that are still to be played. Miss reports contain `source` as its name."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class Matcher:
         self._exchanges = list(exchanges)
         self._played: list[Exchange] = []
         self._again: set[int] = set()
-        # An earlier answer may repeat a value of its own day, so every recorded value counts in every request.
+        # A request may repeat an earlier answer with another day's value, so all requests replace all recorded values.
         self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items() if value}
         self._keys: dict[int, str] = {}
         self._sketches: dict[int, Sketch] = {}
@@ -58,6 +59,7 @@ class Matcher:
         self._waiting: dict[str, deque[Exchange]] = {}
         for exchange in self._exchanges:
             self._waiting.setdefault(self._keys[id(exchange)], deque()).append(exchange)
+        # Only these keys need the slower comparison that treats a redacted place as a wildcard.
         self._redacted = [key for key in self._waiting if REDACTED in key]
 
     def __repr__(self) -> str:
@@ -65,21 +67,22 @@ class Matcher:
 
     @property
     def played(self) -> list[Exchange]:
-        """What was played, in the order it was asked for."""
+        """The played exchanges, in the order of the requests."""
         return list(self._played)
 
     @property
     def unplayed(self) -> list[Exchange]:
-        """What no request has asked for yet, in recorded order."""
+        """The exchanges that no request has asked for yet, in recorded order."""
         played = set(map(id, self._played))
         return [exchange for exchange in self._exchanges if id(exchange) not in played]
 
     def take(
         self, request: Request, variables: Mapping[str, str] | None = None, place: tuple[str, str] | None = None
     ) -> Exchange:
-        """The next recorded exchange for this request; `variables` are its volatile values. Raises MissError.
+        """Return the next recorded exchange for this request. `variables` are its volatile values by name. Raise MissError.
 
-        Of several equal ones that of the same `place`, (step, task), goes first: tasks that ask the same keep their answers.
+        If several exchanges match, one with the same `place`, (step, task), is preferred, so that tasks with equal prompts keep
+        their own answers.
         """
         meaning = self._meaning(request, variables or {})
         asked = identity_of(meaning)
@@ -91,7 +94,7 @@ class Matcher:
         return exchange
 
     def take_if_any(self, request: Request) -> Exchange | None:
-        """Like `take`, but None where nothing matches."""
+        """Return the exchange that `take` would return, or None if nothing matches."""
         with self._lock:
             exchange = self._find(request, self.key(request))
             if exchange is not None:
@@ -104,7 +107,7 @@ class Matcher:
             self._play(exchange)
 
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
-        """The recorded retry of the same call that follows `exchange`, taken; None where it was the last attempt."""
+        """Take the recorded retry of the same call that follows `exchange`. Return None if it was the last attempt."""
         with self._lock:
             wanted = (exchange.step, exchange.task, exchange.call, exchange.attempt + 1)
             for following in self._waiting[self._keys[id(exchange)]]:
@@ -114,14 +117,14 @@ class Matcher:
         return None
 
     def put_back(self, exchange: Exchange) -> None:
-        """Give an exchange again to whoever asks next; it counts as played."""
+        """Make an exchange available for the next matching request. It still counts as played."""
         with self._lock:
             self._waiting[self._keys[id(exchange)]].appendleft(exchange)
             self._played = [played for played in self._played if played is not exchange] + [exchange]
             self._again.add(id(exchange))
 
     def alike(self, request: Request, exchanges: Iterable[Exchange]) -> Exchange | None:
-        """The one of these that was asked the same as a stream, where the request asks for a whole answer."""
+        """Return the exchange whose streaming request equals this one, if the request asks for a whole answer. Otherwise None."""
         wanted = self._meaning(request, {})
         for exchange in exchanges:
             found = differences(self._meaning(exchange.request, {}), wanted)
@@ -130,20 +133,24 @@ class Matcher:
         return None
 
     def matches(self, request: Request, variables: Mapping[str, str] | None = None) -> bool:
-        """Whether `take` would find an exchange."""
+        """Return True if `take` would find an exchange."""
         with self._lock:
             return self._find(request, self.key(request, variables)) is not None
 
     def same(self, one: Request, other: Request) -> bool:
-        """Whether two requests would be answered by the same recording."""
+        """Return True if the same recording would answer both requests."""
         return self.key(one) == self.key(other) and self.rules.agree(one, other)
 
     def key(self, request: Request, variables: Mapping[str, str] | None = None) -> str:
-        """What requests that mean the same have in common."""
+        """Return the text that requests of equal meaning share."""
         return identity_of(self._meaning(request, variables or {})).key
 
     def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
-        """Both sides are scrubbed: what is secret here may have been none where the recording was made."""
+        """Return the parts of a request that count, scrubbed.
+
+        Both sides are scrubbed here, because a value that is secret on this machine may not have been secret on the recording
+        machine.
+        """
         names = self._recorded | {value: name for name, value in variables.items() if value}
         return self.rules.meaning(self._redactor.request(request), names)
 
@@ -151,7 +158,8 @@ class Matcher:
         found = self._candidate(key, request, place)
         if found is not None:
             return found
-        # A place that was redacted on the recording machine holds its text on a machine with another environment.
+        # A text that was redacted on the recording machine is plain here if this machine's environment differs.
+        # may_agree is a cheap test on the text, so most keys are never parsed.
         likes = [like for like in self._redacted if like != key and may_agree(like, key)]
         wanted = json.loads(key) if likes else None
         for like in likes:
@@ -162,7 +170,9 @@ class Matcher:
     def _candidate(self, key: str, request: Request, place: tuple[str, str] | None) -> Exchange | None:
         candidates = list(self._waiting.get(key, ()))
         if place is not None:
+            # The sort is stable: equal places stay in recorded order.
             candidates.sort(key=lambda exchange: (exchange.step, exchange.task) != place)
+        # A repeat gets the latest answer that was played.
         if self._repeats:
             candidates += [exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key]
         return next((exchange for exchange in candidates if self.rules.agree(request, exchange.request)), None)
@@ -170,9 +180,10 @@ class Matcher:
     def _play(self, exchange: Exchange) -> None:
         waiting = self._waiting[self._keys[id(exchange)]]
         for number, other in enumerate(waiting):
-            if other is exchange:  # a repeat is no longer there
+            if other is exchange:  # a repeated exchange is no longer in the queue
                 del waiting[number]
                 break
+        # put_back has already counted it as played.
         if id(exchange) in self._again:
             self._again.discard(id(exchange))
         else:
@@ -198,9 +209,9 @@ class Matcher:
         return "\n".join(lines)
 
     def _nearest(self, wanted: dict[str, Any], sketch: Sketch) -> tuple[int, list[str]]:
-        """The number of the recorded exchange with the fewest differences, those not yet played before the others.
+        """Return the number and the differences of the most similar recorded exchange. Unplayed exchanges win a tie.
 
-        The sketches choose the candidates. Of these the best one is compared in depth, and as many more as stay cheap.
+        The sketches choose the candidates. The best one is always compared in depth, the others only while that is cheap.
         """
         played = set(map(id, self._played))
         ranks = [
@@ -212,6 +223,7 @@ class Matcher:
         for _, again, number in sorted(ranks)[:MAX_CANDIDATES]:
             request = self._exchanges[number - 1].request
             read += len(request.body)
+            # A large request takes milliseconds to compare; further candidates would break the limit of 100 ms.
             if best is not None and read > MAX_COMPARED_BYTES:
                 break
             found = differences(self._meaning(request, {}), wanted)
@@ -223,7 +235,7 @@ class Matcher:
 
 
 def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
-    """Where two JSON values differ, a line a place: `messages[0].content: recorded "…", now "…"`."""
+    """Return where two JSON values differ, one line a place: `messages[0].content: recorded "…", now "…"`."""
     if isinstance(recorded, dict) and isinstance(wanted, dict):
         found = []
         for key in [*recorded, *(key for key in wanted if key not in recorded)]:
@@ -255,7 +267,9 @@ def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
 
 
 def _common(one: str, other: str) -> int:
-    """The length of the common beginning, by halving: comparing slices is a hundred times as fast as comparing characters."""
+    """Return the length of the common prefix, by bisection: comparing slices is a hundred times as fast as comparing
+    characters.
+    """
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2
@@ -264,7 +278,7 @@ def _common(one: str, other: str) -> int:
 
 
 def _shown(value: Any, start: int = 0) -> str:
-    """A value in one short line; of a long text the part around the first difference."""
+    """Return a value as one short line. Of a long text it shows the part around the first difference."""
     text = value if isinstance(value, str) else strict_json.dumps(value)
     begin = max(0, start - 20)
     part = text[begin : begin + _SHOWN_CHARS]
@@ -277,7 +291,7 @@ def _times(number: int) -> str:
 
 
 def note_unplayed(exchanges: Sequence[Exchange]) -> str:
-    """A line that says which recorded exchanges nobody asked for."""
+    """Return a line that counts the recorded exchanges that were never requested, with their steps."""
     steps = sorted({exchange.step for exchange in exchanges if exchange.step})
     where = f" (of step {', '.join(steps)})" if steps else ""
     return f"{len(exchanges)} recorded exchange{'s' if len(exchanges) != 1 else ''} not played{where}"

@@ -1,11 +1,11 @@
-"""The order of a recording whose exchanges overlapped, kept while it is retold, whatever the pace.
+"""Keep the recorded order of overlapping exchanges while they are replayed, at any pace.
 
-Claude Code runs agents beside its own conversation, and who has heard of whose end stands in the next request. So a piece of
-one stream is told only after what was recorded before it, while that stream was open: the requests that came, and the answers
-that ended. What a client sends depends on nothing else, so its next request is again the recorded one.
+Claude Code runs agents beside its main conversation, and its next request depends on which of them have finished. Therefore a
+piece of one stream is sent only after the events that were recorded before it while that stream was open: requests that came
+and answers that ended. A client's requests depend on nothing else, so its next request equals the recorded one.
 
-Sequential exchanges never wait. A client that asks otherwise than recorded is waited for no longer than the recording took
-and GRACE_S more; its next request then says by itself what differs.
+Sequential exchanges never wait. If a client departs from the recording, a wait ends after the recorded time plus GRACE_S; the
+client's next request then misses and reports the difference.
 """
 
 import asyncio
@@ -21,14 +21,17 @@ from .timing import Timeline
 GRACE_S = 2.0
 
 SETTLE_NS = 100_000_000
-"""How long, at most, after an event the next one on another connection waits: as long as it did when it was recorded. Two sockets
-that are ready at once are read in any order."""
+"""The longest pause between an event and the next one on another connection, in nanoseconds.
+
+The pause is as long as the recorded one, up to this limit. Without it, two sockets become ready at once and a client reads them
+in any order.
+"""
 
 Happening = tuple[Literal["began", "ended"], int]
 
 
 class Order:
-    """What was recorded while what else was open, and when it has happened again. For one event loop."""
+    """The recorded events (requests and endings) and the times at which they happened again. For one event loop."""
 
     def __init__(self, exchanges: Iterable[Exchange]) -> None:
         found: list[tuple[int, Happening]] = []
@@ -46,16 +49,17 @@ class Order:
         return f"<Order {len(self._happened)} of {len(self._events)} happened>"
 
     async def begin(self, exchange: Exchange) -> None:
-        """The client asked for it."""
+        """Note that the client asked for the exchange."""
+        # A put-back exchange begins a second time.
         self._happened.pop(("ended", _key(exchange)), None)
         await self._note(("began", _key(exchange)))
 
     async def end(self, exchange: Exchange) -> None:
-        """Its answer is over, however."""
+        """Note that the answer of the exchange is over, with any ending."""
         await self._note(("ended", _key(exchange)))
 
     async def turn(self, exchange: Exchange, recorded_ns: int) -> None:
-        """Wait until everything has happened that was recorded before this time and after the beginning of `exchange`."""
+        """Wait for all events recorded before `recorded_ns` and after the beginning of `exchange`."""
         start, stop = bisect_right(self._times, exchange.started_ns), bisect_left(self._times, recorded_ns)
         before = [number for number in range(start, stop) if self._events[number][1] != _key(exchange)]
         if not before:
@@ -67,12 +71,13 @@ class Order:
                 while any(event not in self._happened and event not in self._missed for event in events):
                     await self._changed.wait()
         except TimeoutError:
+            # Wait for a missing event only once: the client left the recorded course.
             self._missed.update(event for event in events if event not in self._happened)
         if (last_ns := self._happened.get(events[-1])) is not None:
             await wait_until_async(last_ns + min(recorded_ns - self._times[before[-1]], SETTLE_NS))
 
     async def play(self, exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
-        """The body at its pace, each piece in its turn."""
+        """Yield the body at its pace, each piece in its recorded order."""
         for piece in () if exchange.response is None else exchange.response.pieces:
             recorded_ns = exchange.started_ns + piece.offset_ns
             await self.turn(exchange, recorded_ns)
@@ -89,12 +94,12 @@ class Order:
 
 
 def _key(exchange: Exchange) -> int:
-    """The same for an exchange and what a fault has made of it."""
+    """Return a number that an exchange and the copies that faults make of it share."""
     return id(exchange.request)
 
 
 def order_of(exchanges: Iterable[Exchange]) -> Order | None:
-    """The order of a recording in which something overlapped; None where one thing came after the other."""
+    """Return the order of a recording with overlapping exchanges, or None if no exchanges overlap."""
     recorded = sorted(exchanges, key=lambda exchange: exchange.started_ns)
     until = -1
     for exchange in recorded:

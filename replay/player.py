@@ -1,6 +1,6 @@
-"""The player: a recorded exchange becomes a live stream again, on a schedule, and ends as it ended when it was recorded.
+"""Play a recorded exchange on a schedule, up to the recorded ending.
 
-The schedule is pure (`schedule`); `play` and `play_async` are its two rims, which wait and hand on.
+`schedule` is pure. `play` and `play_async` are its two rims: they wait and yield.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -11,14 +11,14 @@ from .alarm import sleep_until
 from .timing import Timeline, Timing
 
 GROUP_BYTES = 64 * 1024
-"""Pieces that are due at the same moment are handed on together, up to this size."""
+"""Pieces that are due at the same moment are joined, up to this size."""
 
 MAX_HOLD_S = 600.0
-"""The longest that an exchange is kept open for its client to close it."""
+"""The longest time that an exchange is kept open for its client to close it."""
 
 
 def times_of(exchange: Exchange) -> Iterator[int]:
-    """The recorded times of an exchange, in nanoseconds of its run: start, head, every piece, end."""
+    """Yield the recorded times of an exchange, in nanoseconds since its run began: start, head, every piece, end."""
     yield exchange.started_ns
     if exchange.response is not None:
         yield exchange.started_ns + exchange.response.first_ns
@@ -28,14 +28,14 @@ def times_of(exchange: Exchange) -> Iterator[int]:
 
 
 def timeline_of(exchange: Exchange, timing: Timing) -> Timeline:
-    """The timeline of one exchange alone: it begins when its request is made."""
+    """Return the timeline of one exchange alone. It begins with the request."""
     return Timeline(times_of(exchange), timing)
 
 
 def schedule(exchange: Exchange, timeline: Timeline) -> Iterator[tuple[int, bytes]]:
-    """(deadline_ns, bytes) of the body, in order; what is due at the same moment comes together."""
+    """Yield (deadline_ns, bytes) of the body, in order. Pieces that are due at the same moment are joined."""
     response = exchange.response
-    if timeline.is_instant and response is not None:  # all of it: there is no need to look at its pieces
+    if timeline.is_instant and response is not None:  # the whole body, without visiting its pieces
         body = response.body
         yield from ((0, body[at : at + GROUP_BYTES]) for at in range(0, len(body), GROUP_BYTES))
         return
@@ -53,22 +53,22 @@ def schedule(exchange: Exchange, timeline: Timeline) -> Iterator[tuple[int, byte
 
 
 def hold_ns(exchange: Exchange, grace_s: float) -> int:
-    """Return how long after its request an exchange is kept open whose client closed it when it was recorded, in nanoseconds.
+    """Return how long an exchange that the recorded client closed is kept open after its request, in nanoseconds.
 
-    The client needs at most as long as then, at any timing, because its own timeouts run in real time; `grace_s` is added for
-    a slower start, or a person. More than MAX_HOLD_S never.
+    The client needs at most the recorded time, at any timing, because its own timeouts run in real time. `grace_s` is added for
+    a slower start, or for a person. MAX_HOLD_S is the limit.
     """
     return min(exchange.ended_ns - exchange.started_ns + int(grace_s * 1e9), int(MAX_HOLD_S * 1e9))
 
 
 def head_ns(exchange: Exchange, timeline: Timeline) -> int:
-    """When the head of the response is due."""
+    """Return when the head of the response is due, in nanoseconds after the request."""
     first_ns = 0 if exchange.response is None else exchange.response.first_ns
     return timeline.at(exchange.started_ns + first_ns)
 
 
 def play(exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[bytes]:
-    """The body at its pace; deadlines count from `began_ns` of the monotonic clock. The ending is the caller's to give."""
+    """Yield the body at its pace. Deadlines count from `began_ns` of the monotonic clock. The caller produces the ending."""
     for deadline, data in schedule(exchange, timeline):
         wait_until(began_ns + deadline)
         yield data
@@ -76,7 +76,7 @@ def play(exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[byte
 
 
 async def play_async(exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
-    """`play` for an event loop."""
+    """Like `play`, for an event loop."""
     for deadline, data in schedule(exchange, timeline):
         await wait_until_async(began_ns + deadline)
         yield data
@@ -84,13 +84,13 @@ async def play_async(exchange: Exchange, timeline: Timeline, began_ns: int) -> A
 
 
 def wait_until(deadline_ns: int) -> None:
-    """Sleep until the monotonic clock shows `deadline_ns`; not at all where that has passed."""
+    """Sleep until the monotonic clock reaches `deadline_ns`. Return at once if it already has."""
     left_ns = deadline_ns - clock.monotonic_ns()
     if left_ns > 0:
         clock.sleep(left_ns / 1e9)
 
 
 async def wait_until_async(deadline_ns: int) -> None:
-    """`wait_until` for an event loop."""
+    """Like `wait_until`, for an event loop."""
     if deadline_ns > clock.monotonic_ns():
         await sleep_until(deadline_ns)

@@ -1,7 +1,7 @@
-"""Profiles: what of a request changes from run to run of one program, though the same is asked. Named, and told to the user.
+"""Profiles: named rules for the parts of a request that change from run to run of one program although it asks the same.
 
-`api` changes nothing: what any client sends counts as it stands. `claude-code` knows Claude Code's own prompts (measured with
-2.1.330): its working directory, home, git status, date and version stamp, the ids of its agents, and where it keeps their output.
+`api` changes nothing: a request counts as the client sent it. `claude-code` normalises Claude Code's own prompts (measured with
+2.1.330): its working directory, home, git status, date and version stamp, the ids of its agents, and the paths of their output.
 """
 
 import re
@@ -19,7 +19,7 @@ _MEMORY = re.compile(r"`(/[^`\n]*)/\.claude/projects/([^/`\n]+)/memory/?`")
 
 _AGENT = re.compile(r"agentId: (a[0-9a-f]{8,32})\b|<task-id>([\w-]{6,64})</task-id>")
 
-# What to look for first (a request may hold megabytes of files), the pattern that begins with it, and what stands for it.
+# A literal to search first (a request may hold megabytes of files), the pattern that begins with it, and its replacement.
 _STAMPS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("Primary working directory: ", re.compile(r"(Primary working directory: )[^\n]+"), r"\1{{cwd}}"),
     (" - OS Version: ", re.compile(r"( - (?:Platform|Shell|OS Version): )[^\n]+"), r"\1{{machine}}"),
@@ -34,7 +34,7 @@ _BEFORE_A_PATH = frozenset(" \t\n<>\"'`(")
 
 
 def check_profile(name: str) -> Profile:
-    """Raises InputError for an unknown profile."""
+    """Return the profile of that name. Raise InputError if there is none."""
     for known in PROFILES:
         if name == known:
             return known
@@ -42,17 +42,17 @@ def check_profile(name: str) -> Profile:
 
 
 def profile_of(exchanges: Iterable[Exchange]) -> Profile:
-    """The profile for a recording, by who made it."""
+    """Return the profile for a recording, by the program that made it."""
     return "claude-code" if any(map(is_claude_code, (exchange.request for exchange in exchanges))) else "api"
 
 
 def is_claude_code(request: Request) -> bool:
-    """Whether Claude Code sent this."""
+    """Return True if Claude Code sent the request."""
     return header(request.headers, "x-claude-code-session-id") is not None
 
 
 def normalised(body: Any) -> Any:
-    """A JSON body of Claude Code, with what changes from run to run replaced by names, and content in one form."""
+    """Return a JSON body of Claude Code with its changing parts replaced by names, and content in one form."""
     if not isinstance(body, dict):
         return body
     places: dict[str, str] = {}
@@ -63,7 +63,7 @@ def normalised(body: Any) -> Any:
             places |= {match[1]: "{{home}}", match[2]: "{{project}}"}
         if "agentId: " in text or "<task-id>" in text:
             places |= {match[1] or match[2]: "{{agent}}" for match in _AGENT.finditer(text)}
-    # The longest first: the working directory may be in the home. One letter (`/`) names no place.
+    # The longest first, because the working directory may be inside the home. A path of one letter (`/`) is too common.
     names = [place for place in sorted(places, key=len, reverse=True) if len(place) > 1]
     pattern = re.compile(rf"(?:{'|'.join(map(re.escape, names))})(?![\w-])") if names else None
 
@@ -86,7 +86,7 @@ def normalised(body: Any) -> Any:
 
 
 def _without_outputs(text: str) -> str:
-    """A text without the paths of files in which Claude Code keeps what its tasks put out, wherever temporary files are."""
+    """Return a text without the paths of files that hold the output of Claude Code's tasks, in any temporary folder."""
     parts, end = [], 0
     for match in _OUTPUT.finditer(text):
         start = match.start()
@@ -98,7 +98,7 @@ def _without_outputs(text: str) -> str:
 
 
 def _without_git_status(text: str) -> str:
-    """A text without its reports of git, up to the last commit of each. One without a list of commits is none."""
+    """Return a text without its git reports, up to the last commit of each. A report without a list of commits is kept."""
     parts, end = [], 0
     while (start := text.find(_GIT_STATUS, end)) >= 0 and (commits := text.find(_COMMITS, start)) >= 0:
         parts += [text[end:start], _GIT_STATUS, "{{git}}"]
@@ -108,7 +108,7 @@ def _without_git_status(text: str) -> str:
 
 
 def _blocks(content: Any) -> Any:
-    """Text stands for one block of text: which of the two is sent depends on where the cache mark is."""
+    """Return content as a list of blocks. Claude Code sends a string or one block of text, depending on its cache marks."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 

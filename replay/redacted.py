@@ -1,16 +1,16 @@
-"""Redacted places of a recording: REDACTED stands for any text there.
+"""Redacted places of a recording: REDACTED matches any text there.
 
-What a secret is depends on the machine: its environment names them. A request that was recorded on a machine which took
-something out is the same request on a machine that takes nothing out, or something else.
+Which texts are secret depends on the machine, because its environment defines them. A request recorded on a machine that
+redacted a part of it equals the same request on a machine that redacts nothing, or another part.
 """
 
 from ..recorder.redact import REDACTED
 
 
 def fits(recorded: str, wanted: str) -> bool:
-    """Return whether a text is the recorded one but for its redacted places. The cost is linear in practice.
+    """Return True if a text equals the recorded one except at its redacted places. The cost is linear in practice.
 
-    The leftmost place of each part between two marks is as good as any later one: it leaves the most for the parts behind it.
+    Each part between two marks takes its leftmost place, because that leaves the most text for the parts after it.
     """
     first, *parts = recorded.split(REDACTED)
     if not parts or not wanted.startswith(first):
@@ -25,7 +25,7 @@ def fits(recorded: str, wanted: str) -> bool:
 
 
 def agree(recorded: object, wanted: object) -> bool:
-    """Return whether two JSON values are equal but for the redacted places of the recorded one."""
+    """Return True if two JSON values are equal except at the redacted places of the recorded one."""
     if isinstance(recorded, str) and isinstance(wanted, str):
         return fits(recorded, wanted)
     if isinstance(recorded, dict) and isinstance(wanted, dict):
@@ -36,6 +36,6 @@ def agree(recorded: object, wanted: object) -> bool:
 
 
 def may_agree(recorded: str, wanted: str) -> bool:
-    """Return False if two values, written as JSON, cannot agree: a cheap look before both are parsed."""
+    """Return False if two values, as JSON text, cannot agree. This cheap test comes before both are parsed."""
     first, last = recorded.index(REDACTED), recorded.rindex(REDACTED) + len(REDACTED)
     return wanted.startswith(recorded[:first]) and wanted.endswith(recorded[last:])

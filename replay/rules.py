@@ -1,8 +1,8 @@
-"""Which parts of two requests must agree for a recording to answer: by name, visible and configurable.
+"""Rules of matching: the parts of two requests that must agree, selected by name.
 
-By default method, path, query and body count. The host does not: a recording is replayed for whatever base URL the client
-has. A JSON body counts by meaning: whatever the order of its keys, and without what `ignore` names. The boundary of a multipart
-body does not count.
+By default method, path, query and body count. The host does not, because a recording is replayed for any base URL. A JSON body
+counts by meaning: the order of its keys does not matter, and the parts that `ignore` names are removed. The boundary of a
+multipart body does not count.
 """
 
 import json
@@ -17,19 +17,21 @@ from ..recorder.exchange import Headers, Request
 from .profiles import Profile, normalised
 
 Predicate = Callable[[Request, Request], object]
-"""(request, recorded) -> whether they agree; None counts as yes, AssertionError as no, as in vcrpy."""
+"""A function of (request, recorded) that returns whether they agree. As in vcrpy, None means yes and an AssertionError means
+no.
+"""
 
 NAMES = ("method", "scheme", "host", "port", "path", "query", "uri", "headers", "body", "raw_body")
 
 DEFAULT_IGNORE = ("metadata.user_id", "**.cache_control")
-"""Who the end user is, and which parts are cached, does not change what is asked."""
+"""The id of the end user and the cache marks do not change the question."""
 
 _CARRIERS = re.compile(
     r"x-stainless-.*|user-agent|authorization|x-api-key|cookie|content-length|content-type|host|connection|accept|accept-encoding"
     r"|idempotency-key|traceparent|tracestate|baggage",
     re.IGNORECASE,
 )
-"""Headers that say who carries a request and how, not what it asks."""
+"""Headers about the client and the transport, not about the question."""
 
 _BOUNDARY = re.compile(rb"--[^\r\n]{1,70}\r?\n")
 
@@ -38,8 +40,12 @@ _TOKEN = re.compile(r"\*\*|\[(\*|\d+)\]|[^.\[\]]+")
 
 @dataclass(frozen=True)
 class Rules:
-    """`match_on`: names of NAMES or predicates; `ignore`: paths of JSON bodies (`a.b`, `a[*].b`, `a[0]`, `**.b` anywhere);
-    `profile`: whose habits are known (profiles.py)."""
+    """Which parts of a request count, by name.
+
+    `match_on`: names of NAMES, or predicates. `ignore`: paths in a JSON body (`a.b`, `a[*].b`, `a[0]`, `**.b` anywhere).
+    `profile`: the program whose changing parts are normalised (profiles.py). Raise InputError for an unknown name or a
+    malformed path.
+    """
 
     match_on: tuple[str | Predicate, ...] = ("method", "path", "query", "body")
     ignore: tuple[str, ...] = DEFAULT_IGNORE
@@ -54,15 +60,15 @@ class Rules:
                 raise InputError(f"{path!r} in ignore is no path of a JSON body; write a.b, a[*].b, a[0] or **.b.")
 
     def meaning(self, request: Request, names: Mapping[str, str]) -> dict[str, Any]:
-        """Everything of a request that counts; `names` are volatile texts and what they are called."""
+        """Return the parts of a request that count. `names` maps volatile texts to the names that replace them."""
         return {rule: self._part(rule, request, names) for rule in self.match_on if isinstance(rule, str)}
 
     def agree(self, request: Request, recorded: Request) -> bool:
-        """Whether every predicate says that they agree."""
+        """Return True if every predicate accepts the pair."""
         return not self.disagreeing(request, recorded)
 
     def disagreeing(self, request: Request, recorded: Request) -> list[str]:
-        """The names of the predicates that say no."""
+        """Return the names of the predicates that reject the pair."""
         predicates = [rule for rule in self.match_on if not isinstance(rule, str)]
         return [getattr(rule, "__name__", repr(rule)) for rule in predicates if not _says_yes(rule, request, recorded)]
 
@@ -106,13 +112,13 @@ DEFAULT_RULES = Rules()
 
 
 def path(uri: str) -> str:
-    """The path of a URL; what a base URL puts before `/v1/` does not count."""
+    """Return the path of a URL without the prefix that a base URL puts before `/v1/`."""
     before, api, rest = urlsplit(uri).path.rpartition("/v1/")
     return (api or before) + rest
 
 
 def _unbounded(body: bytes) -> bytes:
-    """Return a multipart body (RFC 2046, 5.1) with one boundary for all: clients make a random one for every request."""
+    """Return a multipart body (RFC 2046, 5.1) with a fixed boundary, because clients generate a random one for every request."""
     first = _BOUNDARY.match(body)
     if first is None or body.rstrip().rpartition(b"\n")[2] != first[0].rstrip() + b"--":
         return body
@@ -128,7 +134,7 @@ def _says_yes(rule: Predicate, request: Request, recorded: Request) -> bool:
 
 
 def _headers(headers: Headers) -> dict[str, list[str]]:
-    """Headers that say what is asked, by lower-case name; betas count as a set."""
+    """Return the headers that belong to the question, by lower-case name. Betas are compared as a set."""
     found: dict[str, list[str]] = {}
     for name, value in headers:
         if _CARRIERS.fullmatch(name) is None:
@@ -138,18 +144,19 @@ def _headers(headers: Headers) -> dict[str, list[str]]:
 
 
 def _number(text: str) -> float | int:
-    """1.0 is worth what 1 is worth."""
+    """Return 1.0 as 1, because the two are equal in JSON."""
     value = float(text)
     return int(value) if value.is_integer() else value
 
 
 def _tokens(ignored: str) -> list[str]:
+    # `**.**` means the same as `**`.
     tokens = [match[1] or match[0] for match in _TOKEN.finditer(ignored)]
     return [token for number, token in enumerate(tokens) if token != "**" or tokens[number - 1 : number] != ["**"]]
 
 
 def _remove(value: Any, tokens: list[str]) -> None:
-    """Remove what a path names; an object that is empty afterwards goes too, as if it had never been sent."""
+    """Remove the places that a path names. An object that becomes empty is removed too, as if it had never been sent."""
     head, rest = tokens[0], tokens[1:]
     if head == "**":
         _remove(value, rest)
@@ -159,6 +166,7 @@ def _remove(value: Any, tokens: list[str]) -> None:
         return
     if isinstance(value, list):
         chosen = [number for number in range(len(value)) if head in ("*", str(number))]
+        # From the end, so that a deletion does not shift the indexes that follow.
         for number in reversed(chosen):
             if rest:
                 _remove(value[number], rest)
@@ -172,7 +180,7 @@ def _remove(value: Any, tokens: list[str]) -> None:
 
 
 def named(value: Any, pattern: re.Pattern[str], names: Mapping[str, str]) -> Any:
-    """The value with each volatile text replaced by the name of its variable."""
+    """Return the value with each volatile text replaced by the name of its variable."""
     if isinstance(value, str):
         return pattern.sub(lambda match: "{{" + names[match[0]] + "}}", value)
     if isinstance(value, dict):

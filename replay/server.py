@@ -1,8 +1,8 @@
-"""A recorded exchange told to a client over HTTP: the recorded bytes at their pace, and the recorded ending.
+"""Answer an HTTP client with a recorded exchange: the recorded bytes at their pace, then the recorded ending.
 
-What comes from the recording is status, reason phrase, headers and body. How the bytes are framed is told anew: stored lengths
-often lie, and pieces may be handed on together. If the client itself closed the exchange when it was recorded, the connection
-stays open for the client to close it again: after as long as then and HOLD_S more, it is broken off.
+Status, reason phrase, headers and body come from the recording. The framing of the body is new, because stored lengths are
+often wrong and pieces may be joined. If the recorded client closed the exchange itself, the connection stays open for this
+client to close it; after the recorded time plus HOLD_S the server breaks it off.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from .player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
 from .timing import Timing
 
 LINGER_S = 0.1
-"""How long a cut waits after the last byte: Claude Code loses what it has not yet read when the connection breaks at once."""
+"""How long a cut waits after the last byte. Claude Code loses unread bytes if the connection breaks at once."""
 
 HOLD_S = 30.0
-"""How much longer than recorded a client may take to close an exchange that it closed when it was recorded."""
+"""How much longer than recorded a client may take to close an exchange that the recorded client closed."""
 
 _FRAMING = frozenset({"transfer-encoding", "content-length", "connection", "keep-alive"})
 _RESETS = ("ConnectionResetError", "BrokenPipeError", "ReadError")
@@ -30,10 +30,10 @@ async def retell(
     exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None = None,
     kept_open: Callable[[], None] = lambda: None,
 ) -> bool:  # fmt: skip
-    """Answer a request with a recorded exchange, in its place in `order`; return whether the connection goes on.
+    """Answer a request with a recorded exchange, in its place in `order`. Return True if the connection stays open.
 
-    `kept_open` is called if the client does not close an exchange that it closed when it was recorded.
-    Raises MissError before anything is written if the client cannot read the recorded body.
+    Call `kept_open` if the client does not close an exchange that the recorded client closed. Raise MissError before anything
+    is written if the client cannot read the recorded body.
     """
     if order is not None:
         await order.begin(exchange)
@@ -43,7 +43,7 @@ async def retell(
             await _break_off(exchange, client)
     finally:
         if order is not None:
-            await order.end(exchange)  # before a client closes: when it does may depend on other exchanges
+            await order.end(exchange)  # before the client closes, because that may depend on other exchanges
     if exchange.ending == "closed":
         left_ns = asked.arrived_ns + hold_ns(exchange, HOLD_S) - clock.monotonic_ns()
         if not await client.wait_gone(max(0, left_ns) / 1e9):
@@ -53,7 +53,7 @@ async def retell(
 
 
 async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None) -> bool:
-    began_ns = asked.arrived_ns  # not now: when many ask at once, the last one has waited for the others
+    began_ns = asked.arrived_ns  # not the current time: if many ask at once, the last one has waited for the others
     exchange = readable(exchange, asked.headers)
     timeline = timeline_of(exchange, timing)
     response = exchange.response
@@ -79,13 +79,18 @@ async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Clie
 def _headers(
     exchange: Exchange, response: Response, asked: Asked, *, has_body: bool, instant: bool
 ) -> tuple[list[tuple[str, str]], bool]:
-    """The recorded headers with framing that fits what is sent, and whether that is in chunks."""
+    """Return the recorded headers with framing that fits the body to be sent, and whether the body is chunked."""
     stored = response.header("content-length")
     whole = exchange.ending not in ("cut", "closed")
     length = str(len(response.body)) if whole and has_body else stored
     is_counted = stored is not None and (whole or (stored.isdecimal() and int(stored) > len(response.body)))
     chunked = has_body and not is_counted and asked.http_version == "1.1"
-    headers, framing = [], ("transfer-encoding", "chunked") if chunked else ("content-length", length) if is_counted else None
+    headers: list[tuple[str, str]] = []
+    framing: tuple[str, str | None] | None = None
+    if chunked:
+        framing = ("transfer-encoding", "chunked")
+    elif is_counted:
+        framing = ("content-length", length)
     for name, value in response.headers:
         if name.lower() not in _FRAMING:
             headers.append((name, value))
@@ -97,7 +102,7 @@ def _headers(
     if not asked.keeps_alive:
         headers.append(("Connection", "close"))
     if instant and (response.status in (408, 409, 429) or response.status >= 500):
-        # SDKs wait half a second and more before they repeat a call; there is nobody to be spared here.
+        # SDKs wait half a second and more before they repeat a call. A replay has no server to protect from load.
         headers = [*(pair for pair in headers if pair[0].lower() != "retry-after-ms"), ("retry-after-ms", "1")]
     return headers, chunked
 

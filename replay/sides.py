@@ -1,7 +1,7 @@
-"""One side of a comparison: the streams and totals of a run in the log, or of messages from elsewhere.
+"""One side of a comparison: the streams and totals of a run in the log, or of messages from another source.
 
-Read from the log are the events that say what happened, not the frames it came in, so that a run of 100,000 frames costs what
-its messages cost. What a workflow itself put into its prompts (`variables` of an exchange) stands as its name on both sides.
+Only events about messages are read from the log, not frames, so a run of 100,000 frames costs as much as its messages. Volatile
+values that a workflow put into its prompts (`variables` of an exchange) are replaced by their names on both sides.
 """
 
 import json
@@ -28,7 +28,7 @@ SAID = frozenset({"system", "assistant", "user", "result"})
 
 TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
-"""What is added up over a recording. `ttft_ms` is the time to the first token of the first answer."""
+"""The totals of a recording. `ttft_ms` is the time to the first token of the first answer."""
 
 
 Progress = Callable[[int], None]
@@ -36,7 +36,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What was read. A total that the recording does not say is None."""
+    """A recording that was read. A total is None if the recording lacks it."""
 
     title: str
     streams: tuple[Stream, ...]
@@ -50,7 +50,7 @@ class Side:
 
 
 def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = lambda _: None) -> Side:
-    """A run as a side of a comparison; `progress` is told how many events were read. Raises LogError."""
+    """Read a run as a side of a comparison. `progress` is called with the number of events read. Raise LogError."""
     reader = Reader(_names(log, run))
     for count, event in enumerate(events_of(log, run, READ_KINDS), 1):
         reader.event(event, log)
@@ -65,7 +65,7 @@ def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = l
 def read_messages(
     messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None
 ) -> Side:
-    """Messages in the shapes of stream-json as a side of a comparison."""
+    """Return messages in the shapes of stream-json as a side of a comparison."""
     reader = Reader({})
     for count, message in enumerate(messages, 1):
         reader.message(message, None, None, None, "", "")
@@ -83,7 +83,7 @@ def _names(log: EventLog, run: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class _Sums:
-    """Totals being added up: of exchanges, and of the results of sessions, which know less but are always there."""
+    """Totals under construction: of exchanges, and of session results, which have fewer fields but exist in every recording."""
 
     exchanges: dict[str, float] = field(default_factory=dict)
     results: dict[str, float] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class _Sums:
 
 
 class Reader:
-    """Conversations put together from events in the order of the log."""
+    """Builds conversations from events in the order of the log."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self.first_exchange: Event | None = None
@@ -114,7 +114,7 @@ class Reader:
         self._span_ns = [0, 0]
 
     def event(self, event: Event, log: EventLog) -> list[Item]:
-        """Take the next event of a run; returns what a request asks that no earlier one has asked."""
+        """Add the next event of a run. Return the items of a request that no earlier request contained."""
         match event.kind:
             case "exchange.started":
                 return self._exchange(event)
@@ -137,7 +137,7 @@ class Reader:
         conversation = self._going_on(event, where, messages, data["attempt"])
         turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
         self._of_exchange[event.seq] = conversation, turn, event
-        # A long conversation brings all of itself along each time: only what is new of it is looked at.
+        # Each request of a long conversation contains all earlier messages; only the new ones are examined.
         new = encode(body | {"messages": messages[conversation.asked :]})
         asked = DEFAULT_RULES.meaning(Request(data["method"], data["uri"], (), new), self._names)["body"]
         options = {key: value for key, value in asked.items() if key not in ("messages", "stream")}
@@ -146,7 +146,7 @@ class Reader:
         return conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
 
     def _going_on(self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int) -> Conversation:
-        """The conversation that a request goes on with, or a new one."""
+        """Return the conversation that a request continues, or a new one."""
         count = len(messages)
         first = messages[:1] if self._pattern is None else named(messages[:1], self._pattern, self._names)
         root = Item.of(where, {"first": first}, 0).key
@@ -154,10 +154,11 @@ class Reader:
         for conversation in reversed(self._conversations):
             if conversation.label != label:
                 continue
+            # A retry, or a repetition after a failure, has as many messages as the request before it.
             again = count == conversation.asked and (attempt > 1 or conversation in self._failed)
             if conversation.root == root and (count > conversation.asked or again):
                 return conversation
-            if not conversation.root:  # only messages so far: its init
+            if not conversation.root:  # it holds only messages so far, such as init
                 conversation.root = root
                 return conversation
         return self._new(label, root)
@@ -171,11 +172,11 @@ class Reader:
     def message(
         self, data: Mapping[str, Any], seq: int | None, t_ns: int | None, exchange: int | None, step: str, task: str
     ) -> None:
-        """Take the next message."""
+        """Add the next message."""
         kind = data.get("type")
-        if kind == "stream_event":  # partial text of a message that comes whole later
+        if kind == "stream_event":  # part of a message that follows complete
             return
-        if "sessionId" in data and kind not in SAID:  # what else Claude Code keeps in a session's file
+        if "sessionId" in data and kind not in SAID:  # other lines that Claude Code writes into a session's file
             return
         if self._pattern is not None:
             data = named(data, self._pattern, self._names)
@@ -198,7 +199,10 @@ class Reader:
         return 0 if parent is None else self._agents.setdefault(str(parent), len(self._agents) + 1)
 
     def _place(self, data: Mapping[str, Any], label: Label) -> Conversation:
-        """Where a message belongs that no exchange brought: a result to its tool use, anything else to the latest of its step."""
+        """Return the conversation of a message that no exchange brought.
+
+        A tool result belongs to the conversation of its tool use, any other message to the latest conversation of its step.
+        """
         uses = {block.get("tool_use_id") for block in _content(data)} if data.get("type") == "user" else set()
         own = [conversation for conversation in reversed(self._conversations) if conversation.label == label]
         for conversation in own:
@@ -207,7 +211,7 @@ class Reader:
         return own[0] if own else self._new(label)
 
     def _turn_of(self, conversation: Conversation, data: Mapping[str, Any]) -> int:
-        """Lines of one answer share its message's id."""
+        """Return the turn of an answer. Lines of one answer share the id of its message."""
         known = str((data.get("message") or {}).get("id"))
         if (conversation, known) not in self._of_message:
             self._of_message[conversation, known] = conversation.next_turn()
@@ -235,11 +239,12 @@ class Reader:
             value["error"] = error_of(log, event)
         if (data.get("status") or 200) >= 400:
             value["status"] = data["status"]
-        if data["ending"] == "complete" and data.get("model") is None:  # no message: count_tokens, a list of models
+        if data["ending"] == "complete" and data.get("model") is None:  # not a message: count_tokens, a list of models
             value["body_sha256"] = data.get("sha256")
         volatile = {"message_id": data.get("message_id"), "duration_ms": (event.t_ns - started.t_ns) / 1e6}
         conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
         (self._failed.discard if data["ending"] == "complete" else self._failed.add)(conversation)
+        # An exchange without an answer is no turn.
         self._sums.exchanges["turns"] = self._sums.exchanges.get("turns", 0) + (
             data["ending"] not in ("http_error", "no_response")
         )
@@ -262,9 +267,10 @@ class Reader:
             self.ttft_ms = data["ttft_ms"]
 
     def totals(self) -> dict[str, float | None]:
-        """What was added up; of what exchanges do not say, the results' word."""
+        """Return the totals. If the exchanges lack one, the session results provide it."""
         sums = self._sums
         found: dict[str, float | None] = dict.fromkeys(TOTALS)
+        # Exchanges take precedence over session results.
         found |= sums.results | sums.exchanges
         if sums.costs:
             known = [cost for cost in sums.costs if cost is not None]
@@ -274,14 +280,14 @@ class Reader:
         return found | {"ttft_ms": self.ttft_ms}
 
     def streams(self) -> tuple[Stream, ...]:
-        """The conversations, in the order in which they began."""
+        """Return the conversations, in the order in which they began."""
         for seq in list(self._of_exchange):
             self._interrupted(seq)
         return tuple(conversation.stream() for conversation in self._conversations)
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request; any other body stands in one as text."""
+    """Return the JSON object of a request. Any other body is returned as text in an object."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -298,9 +304,10 @@ def _content(data: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:
-    """What an answer that ended in an error said of it; only these few are folded again."""
+    """Return the error of an answer that ended in one. Only such answers are folded a second time."""
     fold, parser, decoder = Fold(Session("read")), FrameParser(), decoder_for(())
     rest = []
+    # The error is in the frames of a stream, or in the plain body of a refused call.
     for event in log.events(ended.run, exchange=ended.exchange, kinds=("response.started", "frame", "chunk")):
         if event.kind == "response.started":
             decoder = decoder_for([(name, value) for name, value in event.data["headers"]])

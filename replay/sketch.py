@@ -1,7 +1,8 @@
-"""Sketches of requests: one digest for each part, so that a miss finds the nearest recorded request without reading it again.
+"""Sketches of requests: one digest for each part, so that a miss finds the nearest recorded request without reading all of
+them.
 
-A request's parts are its method, path and query, the keys of its JSON body, and each element of a list under such a key
-(messages, tools, system). A sketch costs 8 bytes a part; comparing two of them costs about as much as comparing two lists of
+The parts of a request are its method, path and query, the keys of its JSON body, and each element of a list under such a key
+(messages, tools, system). A sketch takes 8 bytes a part; comparing two sketches costs about as much as comparing two lists of
 numbers. Only the best candidates are then compared in depth.
 """
 
@@ -16,14 +17,14 @@ Sketch = dict[str, "array[int]"]
 
 
 class Identity(NamedTuple):
-    """The text that requests of one meaning have in common, and the digests of its parts."""
+    """The text that requests of equal meaning share, and the digests of its parts."""
 
     key: str
     sketch: Sketch
 
 
 def identity_of(meaning: Mapping[str, Any]) -> Identity:
-    """Write down the meaning of a request, and its parts as digests."""
+    """Return the meaning of a request as text, with the digests of its parts."""
     sketch: Sketch = {}
     for rule, part in meaning.items():
         inner = (
@@ -35,20 +36,22 @@ def identity_of(meaning: Mapping[str, Any]) -> Identity:
 
 
 def _digest(value: Any) -> int:
-    """A number for a JSON value, whatever the order of its keys. 1, 1.0 and true share one, which only makes a tie."""
+    """Return a number for a JSON value, independent of the order of keys. 1, 1.0 and true share one; at worst that causes a
+    tie.
+    """
     if isinstance(value, dict):
         return hash(frozenset([(key, _digest(item)) for key, item in value.items()]))
     return hash(tuple(map(_digest, value))) if isinstance(value, list) else hash(value)
 
 
 def distance(one: Sketch, other: Sketch) -> int:
-    """How many parts of two requests differ; a part that only one of them has counts once, a list by its elements."""
+    """Return how many parts of two requests differ. A part that only one of them has counts once, a list by its elements."""
     differing = len(one.keys() ^ other.keys())
     for place in one.keys() & other.keys():
         a, b = one[place], other[place]
         shared = min(len(a), len(b))
         differing += max(len(a), len(b)) - shared
-        for start in range(0, shared, _CHUNK):  # most of a growing conversation is equal, and compared at once
+        for start in range(0, shared, _CHUNK):  # most chunks of a growing conversation are equal, and one comparison skips them
             left, right = a[start : min(start + _CHUNK, shared)], b[start : min(start + _CHUNK, shared)]
             if left != right:
                 differing += sum(map(ne, left, right))

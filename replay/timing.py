@@ -1,6 +1,6 @@
-"""Timing: recorded times become a schedule of absolute deadlines, without clocks and without sleeping.
+"""Timing: map recorded times to a schedule of absolute deadlines, without clocks and without sleeping.
 
-Deadlines are absolute, so that waits do not add up: sleeping gap by gap drifts by 9 % where 10,000 frames end together.
+Deadlines are absolute so that errors do not add up: sleeping gap by gap drifts by 9 % if 10,000 frames come close together.
 """
 
 import re
@@ -17,19 +17,21 @@ _UNIT_NS = {"ms": 1_000_000, "s": 1_000_000_000, "m": 60_000_000_000, None: 1_00
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How fast to retell: `speed` 2.0 is twice as fast, None is at once; `idle_limit_ns` caps longer gaps."""
+    """How fast to replay: `speed` 2.0 is twice as fast and None is instant; `idle_limit_ns` shortens longer gaps to that
+    length.
+    """
 
     speed: float | None = None
     idle_limit_ns: int | None = None
 
     @property
     def is_instant(self) -> bool:
-        """Whether nothing waits."""
+        """Whether the replay never waits."""
         return self.speed is None
 
     @classmethod
     def parse(cls, text: str, idle_limit: str | None = None) -> "Timing":
-        """`instant`, `original` or a factor as `2x`, `0.5x`; `idle_limit` as `2s`, `500ms`. Raises InputError."""
+        """Parse `instant`, `original` or a factor such as `2x`, and `idle_limit` such as `2s` or `500ms`. Raise InputError."""
         limit_ns = None if idle_limit is None else parse_duration_ns(idle_limit)
         if text == "instant":
             return cls(None, limit_ns)
@@ -41,7 +43,9 @@ class Timing:
         return cls(float(match[1]), limit_ns)
 
     def __str__(self) -> str:
-        return "instant" if self.speed is None else "original" if self.speed == 1 else f"{self.speed:g}x"
+        if self.speed is None:
+            return "instant"
+        return "original" if self.speed == 1 else f"{self.speed:g}x"
 
 
 INSTANT = Timing()
@@ -49,7 +53,7 @@ ORIGINAL = Timing(1.0)
 
 
 def parse_duration_ns(text: str) -> int:
-    """`2s`, `500ms`, `1.5m`, or seconds without a unit, as nanoseconds. Raises InputError."""
+    """Return `2s`, `500ms`, `1.5m`, or seconds without a unit, in nanoseconds. Raise InputError."""
     match = _SECONDS.fullmatch(text.strip())
     if match is None:
         raise InputError(f"unknown duration {text!r}: give for example 2s, 500ms or 1.5m.")
@@ -57,10 +61,10 @@ def parse_duration_ns(text: str) -> int:
 
 
 class Timeline:
-    """Recorded times mapped to times of retelling, both in nanoseconds from the first recorded time.
+    """Maps recorded times to times of replay, both in nanoseconds from the first recorded time.
 
-    `times_ns` are all the recorded times of what will be retold, in any order; gaps above the idle limit are shortened to it
-    and everything is divided by the speed. With instant timing every time is 0.
+    `times_ns` are all recorded times of the replay, in any order. Gaps longer than the idle limit are shortened to it, then
+    everything is divided by the speed. With instant timing every time is 0.
     """
 
     def __init__(self, times_ns: Iterable[int], timing: Timing) -> None:
@@ -68,22 +72,24 @@ class Timeline:
         self._limit_ns = timing.idle_limit_ns
         self.is_instant = timing.is_instant
         self._recorded = [0] if self.is_instant else sorted(set(times_ns)) or [0]
+        # _saved[i] is the time that the idle limit removes before recorded time i.
         self._saved = [0]
         for before, after in zip(self._recorded, self._recorded[1:], strict=False):
             over = 0 if timing.idle_limit_ns is None else max(0, after - before - timing.idle_limit_ns)
             self._saved.append(self._saved[-1] + over)
 
     def at(self, recorded_ns: int) -> int:
-        """When to retell what was recorded at `recorded_ns`; a time before the first one is 0."""
+        """Return when to replay an event recorded at `recorded_ns`. A time before the first one is 0."""
         if self._speed is None:
             return 0
         index = max(0, bisect_right(self._recorded, recorded_ns) - 1)
         since_ns = recorded_ns - self._recorded[index]
+        # A time between two recorded ones can itself lie in a shortened gap.
         if self._limit_ns is not None:
             since_ns = min(since_ns, self._limit_ns)
         return max(0, round((self._recorded[index] - self._recorded[0] - self._saved[index] + since_ns) / self._speed))
 
     @property
     def length_ns(self) -> int:
-        """How long the retelling takes."""
+        """The duration of the replay."""
         return self.at(self._recorded[-1])

@@ -1,6 +1,6 @@
-"""Answers of httpx2 (and httpx) from a recording: no network, the recorded bytes, the recorded ending.
+"""Answer httpx2 and httpx clients from a recording: no network, the recorded bytes, the recorded ending.
 
-`Replayer` is an interceptor for the patched transports; `ReplayTransport` is a transport to give to a client explicitly.
+`Replayer` is an interceptor for the patched transports. `ReplayTransport` is a transport that you pass to a client yourself.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -18,22 +18,24 @@ from .player import head_ns, hold_ns, play, play_async, timeline_of, wait_until,
 from .timing import INSTANT, Timeline, Timing
 
 HOLD_S = 1.0
-"""How much longer than recorded an async client may take to close a stream that it closed when it was recorded. A sync client
-gets the error at once: nothing but the reader itself ends its read."""
+"""How much longer than recorded an async client may take to close a stream that the recorded client closed.
+
+A sync client gets the error at once, because only the reader itself could end its read.
+"""
 
 _KEPT_BY_TRANSPORT = frozenset({"transfer-encoding", "content-length", "connection"})
-"""Headers that describe how the bytes travelled; the replayed bytes travel differently, and stored lengths often lie."""
+"""Headers about the transport of the bytes. The replayed bytes travel differently, and stored lengths are often wrong."""
 
 
 class Replayer:
-    """Answers requests from a matcher's recording. Raises MissError where nothing matches."""
+    """Answers requests from the recording of a matcher. Raise MissError if nothing matches."""
 
     def __init__(self, matcher: Matcher, timing: Timing = INSTANT) -> None:
         self._matcher = matcher
         self._timing = timing
 
     def take(self, request: Any) -> Exchange:
-        """The recorded exchange for a client's request. Raises MissError, in a form that SDKs do not retry."""
+        """Return the recorded exchange for a client's request. Raise MissError, in a form that SDKs do not retry."""
         try:
             return self._matcher.take(to_request(request))
         except MissError as miss:
@@ -48,7 +50,7 @@ class Replayer:
         return await self.answer_async(request, self.take(request))
 
     def answer(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
-        """Return the recorded response when its head is due, paced by `timing` if that is given. Raises MissError."""
+        """Return the recorded response when its head is due, paced by `timing` if given. Raise MissError."""
         began_ns = clock.monotonic_ns()
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
@@ -57,7 +59,7 @@ class Replayer:
         return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
 
     async def answer_async(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
-        """`answer` for an event loop."""
+        """Like `answer`, for an event loop."""
         began_ns = clock.monotonic_ns()
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
@@ -80,8 +82,8 @@ else:
 class ReplayTransport(Replayer, _Transport):
     """Replay as a transport: `anthropic.Anthropic(http_client=httpx2.Client(transport=ReplayTransport(matcher)))`.
 
-    Clients of httpx2 and httpx, sync and async, accept it: they call these methods and do not check the class. So neither
-    library needs to be installed for the other's clients.
+    Clients of httpx2 and httpx, sync and async, accept it, because they call these methods without checking the class. So you
+    need only the library of your client.
     """
 
     def handle_request(self, request: Any) -> Any:
@@ -127,15 +129,15 @@ class RecordedStream:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for data in play_async(self._exchange, self._timeline, self._began_ns):
             yield data
-        if self._exchange.ending == "closed":  # a timer or a task of the program may close it again
+        if self._exchange.ending == "closed":  # a timer or a task of the program may close it, as in the recording
             await wait_until_async(self._began_ns + hold_ns(self._exchange, HOLD_S))
         self._end()
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close nothing: no connection is open."""
 
     async def aclose(self) -> None:
-        """Nothing is open."""
+        """Close nothing: no connection is open."""
 
     def _end(self) -> None:
         if self._exchange.ending == "closed":
@@ -158,16 +160,16 @@ def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: in
     library = library_of(request)
     headers = [(name, value) for name, value in response.headers if name.lower() not in _KEPT_BY_TRANSPORT]
     if instant and (response.status in (408, 409, 429) or response.status >= 500):
-        # The SDK waits half a second and more before it repeats a call; there is nobody to be spared here.
+        # The SDK waits half a second and more before it repeats a call. A replay has no server to protect from load.
         headers = [*((name, value) for name, value in headers if name.lower() != "retry-after-ms"), ("retry-after-ms", "1")]
-    # An empty reason phrase is recorded as such: the API sends 529 without one.
+    # Keep an empty reason phrase empty: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}
     stream = stream_class(RecordedStream, library)(request, exchange, timeline, began_ns)
     return library.Response(response.status, headers=headers, stream=stream, extensions=extensions)
 
 
 def _error(exchange: Exchange, request: Any) -> BaseException:
-    """The exception that ended the recorded exchange, of the same type where the client's library has it."""
+    """Return the exception that ended the recorded exchange, of the same type if the client's library has it."""
     library, failure = library_of(request), exchange.failure
     if exchange.ending == "closed":
         return _ended(exchange)

@@ -1,4 +1,4 @@
-"""Texts by their words: how alike two are, and which words one has that the other has not."""
+"""Compare texts by their words: how similar they are, and which words only one of them has."""
 
 import re
 from typing import Literal, NamedTuple
@@ -10,10 +10,10 @@ _WORD = re.compile(rf"[{_IDEOGRAPH}]|[^\W{_IDEOGRAPH}]+|\s+|[^\w\s]")
 _SAID = re.compile(rf"[{_IDEOGRAPH}]|[^\W{_IDEOGRAPH}]+")
 
 MAX_LOOKED_AT_CHARS = 4_000
-"""How much of a text is looked at to tell whether two are alike."""
+"""The number of characters that are examined to find how similar two texts are."""
 
 UNLIKE = 0.25
-"""Texts with a smaller share of words in common are shown one after the other, not woven into each other."""
+"""Texts with a smaller share of common words are shown one after the other, not word by word."""
 
 
 class Stretch(NamedTuple):
@@ -24,18 +24,18 @@ class Stretch(NamedTuple):
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words that occur in a text."""
+    """Return the words that occur in the first MAX_LOOKED_AT_CHARS characters of a text."""
     return frozenset(_SAID.findall(text[:MAX_LOOKED_AT_CHARS]))
 
 
 def likeness(a: frozenset[str], b: frozenset[str]) -> float:
-    """The share of words two texts have in common, 0 to 1."""
+    """Return the share of words that two texts have in common, 0 to 1."""
     size = len(a) + len(b)
     return 2 * len(a & b) / size if size else 1.0
 
 
 def weave(a: str, b: str) -> list[Stretch]:
-    """The words of two texts in one sequence; without those removed it is `b`, without those added `a`."""
+    """Return the words of two texts in one sequence. Without the removed ones it is `b`, without the added ones `a`."""
     words_a, words_b = _WORD.findall(a), _WORD.findall(b)
     steps = script(words_a, words_b)
     shared = sum(len("".join(words_a[op.a_from : op.a_to]).strip()) for op in steps if op.tag == "equal")
@@ -53,7 +53,7 @@ def weave(a: str, b: str) -> list[Stretch]:
 
 
 def _extend(found: list[Stretch], removed: str, added: str) -> None:
-    """Add to the change that `found` ends with, or begin one: what was removed stands before what was added."""
+    """Add to the last change in `found`, or begin one. Removed text comes before added text."""
     parts: dict[Literal["equal", "removed", "added"], str] = {"removed": "", "added": ""}
     while found and found[-1].tag != "equal":
         last = found.pop()

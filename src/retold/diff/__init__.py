@@ -1,1 +1,1 @@
-"""Differences between recordings for people and scripts: what to compare, and how to show it."""
+"""Show the differences between recordings to people and scripts."""

@@ -1,4 +1,4 @@
-"""`assert_same_stream`: a recording compared in a test, which fails with what `retold diff` would say."""
+"""`assert_same_stream`: compare a recording in a test. The failure shows the output of `retold diff`."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ def assert_same_stream(
     run: Source, golden: Source, *, ignore: Sequence[str] = (), only: Sequence[str] = (), tolerance: Sequence[str] = (),
     log: EventLog | None = None,
 ) -> None:  # fmt: skip
-    """Fail with an AssertionError that shows the difference unless a run says what the golden recording says.
+    """Raise AssertionError with the differences unless a run equals the golden recording.
 
         result = retold.run_workflow("count.yaml", mode="live")
         retold.assert_same_stream(result, "cassettes/count.yaml", ignore=["thinking", "totals"])
 
-    Both are whatever `compare` takes, and so are the options. Raises InputError for what cannot be read.
+    Sources and options are those of `compare`. Raise InputError for a source that cannot be read.
     """
     __tracebackhide__ = True  # pytest ends its traceback at the caller's line
     found = compare(golden, run, ignore=ignore, only=only, tolerance=tolerance, log=log)

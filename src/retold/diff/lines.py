@@ -1,6 +1,6 @@
-"""A difference in a few lines, for text and Markdown alike: what differs, shortened to where it differs.
+"""Describe a difference in a few lines, for text and Markdown alike, shortened to the parts that differ.
 
-What a model wrote is hostile input: control characters and marks that reorder text are shown, not obeyed, and one word of a
+Text from a model is hostile input: control characters and marks that reorder text are made visible, and a single word of a
 megabyte is cut.
 """
 
@@ -17,16 +17,16 @@ from ..replay.items import Item
 from ..replay.words import Stretch, weave
 
 CONTEXT = 40
-"""How many characters of what is equal are shown on either side of a change."""
+"""The number of equal characters shown on either side of a change."""
 
 LONGEST = 300
-"""How many characters of one change are shown."""
+"""The number of characters shown of one change."""
 
 MOST_PLACES = 20
-"""How many places of one item are shown."""
+"""The number of places shown of one item."""
 
 MOST_STRETCHES = 24
-"""How many stretches of one text are shown."""
+"""The number of stretches shown of one text."""
 
 NOUN = {
     "tool_use": "tool call",
@@ -36,19 +36,19 @@ NOUN = {
     "history": "earlier answer",
     "system": "system message",
 }
-"""How kinds of items are called where they are not called by their name."""
+"""Names of kinds of items, if they differ from the kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a difference: the place, and the stretches of what stood and stands there."""
+    """One line of a difference: the place, and the stretches of its old and new text."""
 
     path: str
     stretches: tuple[Stretch, ...]
 
 
 def heading(difference: Difference) -> str:
-    """`turn 2, tool call Read, changed`, with the stream before it."""
+    """Return `turn 2, tool call Read, changed`, preceded by the stream."""
     if difference.what == "totals":
         return f"total {_name(difference.changes[0].path)}, changed"
     item = difference.a or difference.b
@@ -62,13 +62,13 @@ def heading(difference: Difference) -> str:
 
 
 def noun(what: str, item: Item | None) -> str:
-    """What an item is called: `tool call Read`."""
+    """Return the name of an item, such as `tool call Read`."""
     name = item.value.get("name") if item is not None and what == "tool_use" else None
     return f"{NOUN.get(what, clean(what))}{' ' + cut(clean(str(name)), 60) if name else ''}"
 
 
 def lines_of(difference: Difference) -> Iterator[Line]:
-    """What differs, a line a place; of an item that only one side has, the item."""
+    """Yield one line for each place that differs. An item that only one side has is one line."""
     if difference.kind in ("changed", "volatile"):
         for change in difference.changes[:MOST_PLACES]:
             yield _line(change)
@@ -84,7 +84,7 @@ def lines_of(difference: Difference) -> Iterator[Line]:
 
 
 def _summary(item: Item) -> str:
-    """What a person wants to read of an item: of a call its input, of an end what is not as usual."""
+    """Return the part of an item that a person needs: the input of a call, the non-empty fields of an ending."""
     match item.kind:
         case "tool_use":
             return strict_json.dumps(item.value.get("input"))
@@ -103,7 +103,7 @@ def _line(change: Change) -> Line:
 
 
 def shown(value: Any) -> str:
-    """A JSON value in one line, not too long."""
+    """Return a JSON value as one line of limited length."""
     return _short(strict_json.dumps(value))
 
 
@@ -114,7 +114,7 @@ def _short(text: str, limit: int = LONGEST) -> str:
 
 
 def shortened(stretches: list[Stretch]) -> Iterator[Stretch]:
-    """Stretches of a text with little more than the changes: of what is equal the beginning and the end."""
+    """Yield the stretches of a text, with equal stretches cut to CONTEXT characters next to a change."""
     last = len(stretches) - 1
     for number, (tag, text) in enumerate(stretches):
         if number >= MOST_STRETCHES:
@@ -131,7 +131,7 @@ def shortened(stretches: list[Stretch]) -> Iterator[Stretch]:
 
 
 def total_rows(comparison: Comparison) -> list[tuple[Total, str, str, str]]:
-    """The totals that either side says: (total, a, b, how they compare)."""
+    """Return the totals that at least one side has: (total, a, b, how they compare)."""
     return [
         (total, amount(total.name, total.a), amount(total.name, total.b), _compared(total))
         for total in comparison.totals
@@ -140,7 +140,7 @@ def total_rows(comparison: Comparison) -> list[tuple[Total, str, str, str]]:
 
 
 def amount(name: str, value: float | None) -> str:
-    """A total in its own unit."""
+    """Return a total in its own unit."""
     if value is None:
         return "unknown"
     if name == "cost_usd":
@@ -151,7 +151,7 @@ def amount(name: str, value: float | None) -> str:
 
 
 def total_name(total: Total) -> str:
-    """What a total is called where its unit stands beside its value, and in a tolerance."""
+    """Return the name of a total without its unit, as a tolerance uses it."""
     return _name(total.name)
 
 
@@ -167,7 +167,7 @@ def _compared(total: Total) -> str:
 
 
 def summary(comparison: Comparison) -> str:
-    """`3 differences: 2 changed, 1 added; 297 items are equal`."""
+    """Return `3 differences: 2 changed, 1 added; 297 items the same`."""
     kinds = Counter(difference.kind for difference in comparison.differences if difference.kind != "volatile")
     equal = plural(sum(pair.counted["equal"] for pair in comparison.pairs), "item") + " the same"
     if not kinds:
@@ -177,7 +177,7 @@ def summary(comparison: Comparison) -> str:
 
 
 def repeated(differences: list[Difference]) -> Iterator[tuple[Difference, int]]:
-    """Each difference with the number of further ones that say the same of later turns."""
+    """Yield each difference with the number of later turns in which the same change occurs."""
     times: dict[object, int] = {}
     firsts: dict[object, Difference] = {}
     for number, difference in enumerate(differences):

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, for a comment under a change: what was recorded stands in fenced blocks and nowhere else."""
+"""A comparison as Markdown, for a comment on a change. Recorded text appears only inside fenced blocks."""
 
 import re
 
@@ -11,7 +11,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&:-])")
 
 
 def as_markdown(comparison: Comparison, *, limit: int | None = LIMIT) -> str:
-    """The comparison as GitHub-flavoured Markdown. `limit` None writes out every difference."""
+    """Return the comparison as GitHub-flavoured Markdown. With `limit` None it contains all differences."""
     parts = [f"### {_plain(summary(comparison))}", f"A: {_plain(comparison.a.title)}  \nB: {_plain(comparison.b.title)}"]
     if comparison.first is not None:
         parts.append(f"First divergence: {_plain(heading(comparison.first))}")
@@ -36,7 +36,7 @@ def _totals(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def _diff_lines(line: Line) -> list[str]:
-    """A line as a diff block has it: as it was after `-`, as it is after `+`."""
+    """Return a line in the form of a diff block: the old text after `-`, the new text after `+`."""
     before = "".join(text for tag, text in line.stretches if tag != "added")
     after = "".join(text for tag, text in line.stretches if tag != "removed")
     head = f"{line.path}: " if line.path else ""
@@ -54,12 +54,12 @@ def _signed(sign: str, text: str) -> list[str]:
 
 
 def _fenced(lines: list[str]) -> str:
-    """A block whose fence is longer than any in it, so that nothing in it is Markdown."""
+    """Return a block with a fence longer than any in it, so that none of its content is Markdown."""
     longest = max((len(ticks) for line in lines for ticks in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
     return "\n".join([f"{fence}diff", *lines, fence])
 
 
 def _plain(text: str) -> str:
-    """Text that means nothing in Markdown."""
+    """Return text with the special characters of Markdown escaped."""
     return _SPECIAL.sub(r"\\\1", clean(text).replace("\n", " "))

@@ -1,4 +1,4 @@
-"""What can be compared, and `compare`: runs, cassettes, log files and stream-json, by name, by path or as values."""
+"""`compare`, and the sources that it reads: runs, cassettes, log files and stream-json, by name, by path or as values."""
 
 import json
 import os
@@ -30,39 +30,43 @@ _FILE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".db")
 
 @runtime_checkable
 class HasRun(Protocol):
-    """Names a run and the log it is in: a RunResult, or a Recording."""
+    """An object that has a run and its log, such as a RunResult or a Recording."""
 
     @property
     def run(self) -> str | None:
-        """The run's id; None where nothing was recorded yet."""
+        """The id of the run, or None if nothing has been recorded yet."""
 
     @property
     def log(self) -> EventLog | str:
-        """The log it is in, or that log's path."""
+        """The log of the run, or its path."""
 
 
 Source = str | os.PathLike[str] | HasRun | RunInfo | Cassette | Side | Iterable[Mapping[str, Any]]
-"""What `compare` takes: a run's name, id, `last`, `last~1`; the path of a cassette, of a stream-json file, of a log
-(`FILE.db`, its newest run, or `FILE.db:RUN`); `-` for stream-json on stdin; a RunResult or RunInfo; a Cassette; messages."""
+"""The sources that `compare` accepts: the name or id of a run, `last`, `last~1`; the path of a cassette, of a stream-json file,
+or of a log (`FILE.db` is its newest run, `FILE.db:RUN` another one); `-` for stream-json on stdin; a RunResult or RunInfo; a
+Cassette; messages.
+"""
 
 
 def compare(
     a: Source, b: Source, *, ignore: Sequence[str] = (), only: Sequence[str] = (), tolerance: Sequence[str] = (),
     volatile: bool = False, log: EventLog | None = None, progress: Progress = lambda _: None,
 ) -> Comparison:  # fmt: skip
-    """What differs between two recordings, by meaning: `compare("last~1", "last").same`.
+    """Compare two recordings by meaning and return the differences: `compare("last~1", "last").same`.
 
-    Ids, times, signatures and durations do not count; `volatile=True` lists them too. `ignore` and `only` name what to leave
-    out or to look at (`thinking`, `tool_use.input.path`, `request.system`, `totals`, `order`), `tolerance` how far totals may
-    differ (`duration=20%`, `cost=0.01`). Names of runs are looked up in `log`, by default `RETOLD_DB` or `.retold/log.db`.
-    `progress` is told how many events were read. Raises InputError and its kinds for what cannot be read.
+    Ids, times, signatures and durations do not count; `volatile=True` lists them too. `ignore` and `only` exclude or select
+    parts (`thinking`, `tool_use.input.path`, `request.system`, `totals`, `order`). `tolerance` limits how far totals may differ
+    (`duration=20%`, `cost=0.01`). Runs are looked up in `log`, by default `RETOLD_DB` or `.retold/log.db`. `progress` is called
+    with the number of events read.
+
+    Raise InputError, or a subclass of it, for a source that cannot be read.
     """
     focus = Focus(tuple(ignore), tuple(only), parse_tolerances(tolerance), volatile)
     return compare_sides(read_side(a, log, progress), read_side(b, log, progress), focus)
 
 
 def read_side(source: Source, log: EventLog | None = None, progress: Progress = lambda _: None) -> Side:
-    """Read one side of a comparison. Raises InputError, CassetteError, LogError."""
+    """Read one side of a comparison. Raise InputError, CassetteError or LogError."""
     if isinstance(source, Side):
         return source
     if isinstance(source, Cassette):
@@ -106,7 +110,7 @@ def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
 
 
 def _is_event(line: str) -> bool:
-    """Whether a line is one of our own export's, which holds events."""
+    """Return True if the line comes from `retold export`, which writes events."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -138,14 +142,14 @@ def _checked(cassette: Cassette) -> Sequence[Exchange]:
 
 
 def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progress) -> Side:
-    """By way of a log of its own that nobody keeps: an import is read as any run is."""
+    """Import the exchanges into a temporary log and read them as a run."""
     with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
         run = import_exchanges(log, exchanges, name="import", source=title)
         return replace(read_run(log, run, title=title, progress=progress), source=title)
 
 
 def _read_imported(path: Path, progress: Progress) -> Side:
-    """Events that `retold export` wrote: the newest run among them."""
+    """Read the newest run among the events that `retold export` wrote."""
     with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
         import_files(log, [path])
         return replace(_read_run(log, "last", progress, str(path)), source=str(path))
@@ -159,7 +163,7 @@ def _read_stream_json(lines: Iterable[str], name: str, progress: Progress) -> Si
 
 
 def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:
-    """The messages of stream-json, as Claude Code and the Agent SDK write it, or as `retold show --json` does."""
+    """Yield the messages of stream-json, as written by Claude Code, the Agent SDK or `retold show --json`."""
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

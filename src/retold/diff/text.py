@@ -1,4 +1,4 @@
-"""A comparison as text for a terminal: what was removed in [-…-], what was added in {+…+}, in colour where there is one."""
+"""A comparison as text for a terminal: removed text in [-…-], added text in {+…+}, in colour if the terminal has it."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ from ..replay.words import Stretch
 from .lines import Line, heading, lines_of, repeated, summary, total_name, total_rows
 
 LIMIT = 50
-"""How many differences are written out unless asked otherwise."""
+"""The number of differences written by default."""
 
 _COLOURS = {"removed": "\x1b[31m", "added": "\x1b[32m"}
 _MARKS = {"removed": ("[-", "-]"), "added": ("{+", "+}"), "equal": ("", "")}
 
 
 def as_text(comparison: Comparison, *, colour: bool = False, limit: int | None = LIMIT) -> str:
-    """The comparison for a person. `limit` None writes out every difference."""
+    """Return the comparison for a person. With `limit` None it contains all differences."""
     lines = [f"A  {clean(comparison.a.title)}", f"B  {clean(comparison.b.title)}"]
     lines += _differences(comparison, colour, limit)
     if not comparison.same or any(difference.kind == "volatile" for difference in comparison.differences):

@@ -1,1 +1,1 @@
-"""Pages to look at: one self-contained HTML file for a run or a difference, and the same for `retold view`."""
+"""HTML pages: one self-contained file for a run or a difference, also served by `retold view`."""

@@ -1,8 +1,8 @@
-"""A page put together: template, style, scripts and data in one file that loads nothing from anywhere.
+"""Assemble a page from its template, style, scripts and data, as one file that loads nothing.
 
-What a model wrote is hostile input. It enters a page in one place, as JSON in a data block in which no `<` is left; scripts put
-it on the screen as text, never as markup. The policy of the page allows its own style and scripts, by their digests, and
-nothing else: no network, no other script, no form, no frame.
+Text from a model is hostile input. It enters a page in one place, as JSON in a data block that contains no `<`. Scripts insert
+it as text, never as markup. The content security policy allows the page's own style and scripts, by their digests, and nothing
+else: no network, no other script, no form, no frame.
 """
 
 import base64
@@ -18,9 +18,10 @@ _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
 def page(name: str, *, title: str, data: dict[str, Any], plain: str = "", live: bool = False) -> str:
-    """The page `name` (run, diff, runs) as HTML. `plain` is what it says without scripts; `live` allows it to ask its server.
+    """Return the page `name` (run, diff, runs) as HTML.
 
-    `data` is what its script shows, as JSON.
+    `data` is the JSON that its script shows. `plain` is the content without scripts. `live` lets the page send requests to its
+    server.
     """
     style, script = _static("base.css") + _static(f"{name}.css"), _static("common.js") + _static(f"{name}.js")
     allowed = policy(style, script, live)
@@ -30,7 +31,7 @@ def page(name: str, *, title: str, data: dict[str, Any], plain: str = "", live: 
 
 
 def policy(style: str, script: str, live: bool) -> str:
-    """The content security policy of a page."""
+    """Return the content security policy of a page."""
     server = "'self'" if live else "'none'"
     return "; ".join(
         [
@@ -45,7 +46,7 @@ def policy(style: str, script: str, live: bool) -> str:
 
 
 def embedded(data: Any) -> str:
-    """JSON that can stand in a data block of HTML: it holds nothing that could end the block, or that UTF-8 cannot hold."""
+    """Return JSON for a data block of HTML, without characters that could end the block or that UTF-8 cannot encode."""
     text = strict_json.dumps(data, separators=(",", ":"))
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 

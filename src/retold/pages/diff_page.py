@@ -1,4 +1,4 @@
-"""The page of a comparison: two columns that are aligned, the words that changed marked, and the totals."""
+"""The page of a comparison: two aligned columns with the changed words marked, and the totals."""
 
 from typing import Any
 
@@ -11,20 +11,20 @@ from ..replay.words import weave
 from .assemble import page
 
 WHOLE = frozenset({"text", "thinking", "prompt", "history", "tool_result"})
-"""Kinds whose text is woven as a whole; of the others the places that differ are shown."""
+"""Kinds whose whole text is compared word by word. Of other kinds the page shows the places that differ."""
 
 MAX_WOVEN_CHARS = 2_000_000
-"""Of two longer texts no words are compared."""
+"""Two texts that are longer together are not compared word by word."""
 
 
 def diff_page(comparison: Comparison, *, home: str | None = None) -> str:
-    """A comparison as one HTML file that needs nothing else; `home` is where a server lists its runs."""
+    """Return a comparison as one self-contained HTML file. `home` is the address of the server's list of runs."""
     data = diff_data(comparison) | ({} if home is None else {"home": home})
     return page("diff", title="A difference · retold", data=data, plain=as_text(comparison))
 
 
 def diff_data(comparison: Comparison) -> dict[str, Any]:
-    """What the page shows: each row of the alignment, of equal ones the text once."""
+    """Return the data of the page: all rows of the alignment. An equal row contains its text once."""
     first = comparison.first
     return {
         "same": comparison.same,
@@ -44,7 +44,7 @@ def diff_data(comparison: Comparison) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    """A row: what it is, the turn on either side, and what stood and stands there."""
+    """Return a row: its kind, the turn on either side, and the old and new text."""
     found: dict[str, Any] = {"k": row.kind, "of": row.item.kind, "name": noun(row.item.kind, row.item)}
     found |= {"a": row.a.turn} if row.a is not None else {}
     found |= {"b": row.b.turn} if row.b is not None else {}
@@ -68,7 +68,7 @@ def _woven(a: Any, b: Any, kind: str) -> list[list[str]]:
 
 
 def shown(item: Item) -> str:
-    """All that a person may want to read of an item."""
+    """Return the readable content of an item."""
     if item.kind in WHOLE:
         return item.text
     if item.kind == "answer":

@@ -1,8 +1,8 @@
-"""The page of a run: its events folded into what the page shows, at once for a file, or bit by bit while the run goes on.
+"""The page of a run: events folded into page data, at once for a file, or step by step while the run is in progress.
 
-Times are microseconds since the run began. Frames, of which there may be 100,000, are columns of numbers: when (after the one
-before), of which exchange, of what kind, of which block, and how many UTF-16 units of the block's text they bring, so that the
-player can type a text as it came without the page holding it twice.
+Times are microseconds since the run began. A run may have 100,000 frames, so frames are columns of numbers: the time since the
+previous frame, the exchange, the kind, the block, and the number of UTF-16 units that the frame adds to the text of the block.
+From these the player types a text as it arrived, and the page stores the text only once.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ PAGE_KINDS = (
 
 
 def run_page(log: EventLog, info: RunInfo) -> str:
-    """A run as one HTML file that needs nothing else. Raises LogError."""
+    """Return a run as one self-contained HTML file. Raise LogError."""
     fold = RunFold(log, info)
     for event in events_of(log, info.run, PAGE_KINDS):
         fold.event(event)
@@ -42,14 +42,14 @@ def run_page(log: EventLog, info: RunInfo) -> str:
 
 
 def render(data: dict[str, Any], info: RunInfo, *, live: bool = False) -> str:
-    """The page of what a fold holds."""
+    """Return the page for the data of a fold."""
     took = "" if info.ended_ns is None else f", {seconds(info.ended_ns - info.started_ns)}"
     plain = f"{info.name}: {info.mode}, {info.status}{took}, {info.messages} messages, {info.exchanges} exchanges"
     return page("run", title=f"{info.name} · retold", data=data, plain=plain, live=live)
 
 
 class RunFold:
-    """A run being folded. `data` is all of it, `news` what came since `news` was asked last."""
+    """A run being folded. `data` returns all of it; `news` returns the additions since the last call."""
 
     def __init__(self, log: EventLog, info: RunInfo) -> None:
         self._log = log
@@ -70,7 +70,7 @@ class RunFold:
         self._end: dict[str, Any] = {"status": info.status, "error": info.error}
 
     def event(self, event: Event) -> None:
-        """Take the next event of the run."""
+        """Add the next event of the run."""
         at = event.t_ns // 1000
         self._last_us = max(self._last_us, at)
         if event.kind == "frame":
@@ -101,12 +101,12 @@ class RunFold:
         return bool(self._end["status"] != "running")
 
     def stopped(self, info: RunInfo) -> None:
-        """Take note that the run is over although its last event never came."""
+        """Mark the run as over although its last event never came."""
         self._end = {"status": info.status, "error": info.error or DIED}
         self._news = True
 
     def data(self) -> dict[str, Any]:
-        """Everything, for the page."""
+        """Return all data of the page."""
         self._mark_told()
         info = self._info
         run = {"run": info.run, "name": info.name, "mode": info.mode, "started": timestamp(info.started_ns), **self._end}
@@ -120,7 +120,7 @@ class RunFold:
         }
 
     def news(self) -> dict[str, Any] | None:
-        """What is new: exchanges whole, the messages and frames that came since; None if nothing did."""
+        """Return the additions since the last call: whole exchanges, new messages and frames. Return None if there are none."""
         messages, frames = self._told
         if not self._news and not self._touched and self._told == (len(self._messages), len(self._frames)):
             return None
@@ -214,11 +214,11 @@ class RunFold:
             self._say(kind, text, at, message.seq, *place, number, **fields)
 
     def _block(self, number: int | None, incomplete: bool) -> tuple[int, dict[str, Any]] | None:
-        """The streamed block that a message completes, or that its stream broke off in."""
+        """Return the streamed block that a message completes, or the block in which its stream broke off."""
         if number is None:
             return None
         if incomplete and (left := self._open.get(number)):
-            block = min([number for number in left if left[number]["size"]] or left)  # an empty one says nothing
+            block = min([number for number in left if left[number]["size"]] or left)  # prefer a block that has text
             return block, left.pop(block)
         closed = self._closed.get(number)
         return closed.pop(0) if closed else None

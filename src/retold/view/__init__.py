@@ -1,1 +1,1 @@
-"""`retold view`: the pages of runs and differences, served to a browser on this machine."""
+"""`retold view`: serve the pages of runs and differences to a browser on this machine."""

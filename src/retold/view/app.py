@@ -1,9 +1,9 @@
-"""The application behind `retold view`: a list of runs, full-text search, the page of a run, and of a difference of two.
+"""The application of `retold view`: a list of runs, full-text search, the page of a run, and the difference of two runs.
 
-It reads the log and changes nothing. A log is its owner's alone, so every address begins with a secret that other users of
-the machine cannot guess. Only requests whose Host header names this machine are answered, so that a foreign page whose name
-was bound anew to 127.0.0.1 gets nothing; a request of a foreign page is refused even if the page has the address, unless a
-person follows a link of it. The pages may not be framed, cached or loaded by other pages.
+It reads the log and changes nothing. Only the owner of a log may read it, so every address begins with a secret that other
+users of the machine cannot guess. The application answers only requests whose Host header names this machine; this stops a
+foreign page whose name was rebound to 127.0.0.1. It refuses a request of a foreign page even with the right address, except if
+the user follows a link. Other pages may not frame, cache or load its pages.
 """
 
 import asyncio
@@ -35,16 +35,16 @@ from ..replay.sides import read_run
 from ..wire.gate import foreign_page
 
 LISTED = 200
-"""How many runs the list shows unless asked for more."""
+"""The number of runs in the list by default."""
 
 HITS = 100
-"""How many hits a search shows."""
+"""The number of hits that a search shows."""
 
 POLL_S = 0.1
-"""How often a run that goes on is looked at; a browser draws no faster to any use."""
+"""The interval in seconds at which a running run is read. A browser gains nothing from a shorter one."""
 
 IDLE_POLLS = 10
-"""After so many looks without anything new it is asked whether the run's writer is still alive."""
+"""After this many intervals without news, check whether the writer of the run is still alive."""
 
 _HEADERS = {
     "cache-control": "no-store",
@@ -57,7 +57,7 @@ _HEADERS = {
 
 
 def application(log: EventLog, home: str, stopping: Callable[[], bool]) -> Starlette:
-    """The application over a log, under `home`, such as `/SECRET/`; `stopping` says that streams should end."""
+    """Return the application for a log, under `home`, such as `/SECRET/`. Streams end when `stopping` returns True."""
     view = _View(log, home, stopping)
     return Starlette(
         routes=[
@@ -79,7 +79,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 class _NoForeignPages:
-    """Refuses what web pages of other origins send; following a link to the whole page is the person's own doing."""
+    """Refuses requests of pages of other origins. A link that the user follows is allowed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -103,7 +103,7 @@ class _View:
         self._stopping = stopping
 
     def runs(self, request: Request) -> Response:
-        """The newest runs, and what a search found."""
+        """Return the newest runs and the hits of a search."""
         query = request.query_params.get("q", "").strip()
         wanted = request.query_params.get("n", "")
         limit = int(wanted) if re.fullmatch(r"\d{1,6}", wanted) else LISTED
@@ -126,7 +126,7 @@ class _View:
         return HTMLResponse(page("runs", title="retold", data=data, live=True), headers=_HEADERS)
 
     def run(self, request: Request) -> Response:
-        """The page of a run; that of a running one goes on by itself."""
+        """Return the page of a run. The page of a running run updates itself."""
         info = self._log.find(request.path_params["run"])
         fold = RunFold(self._log, info)
         last = -1
@@ -139,13 +139,15 @@ class _View:
         return HTMLResponse(render(data, info, live=True), headers=_HEADERS)
 
     def diff(self, request: Request) -> Response:
-        """The page of two runs of this log compared; files are for the command line."""
+        """Return the page that compares two runs of this log. (`retold diff` also compares files.)"""
         infos = [self._log.find(request.query_params.get(side, "")) for side in ("a", "b")]
         a, b = (read_run(self._log, info.run, title=f"{info.name} ({info.run[:8]}, {info.mode})") for info in infos)
         return HTMLResponse(diff_page(compare(a, b), home=self._home), headers=_HEADERS)
 
     async def events(self, request: Request) -> Response:
-        """What comes of a running run, as server-sent events; a browser that connects again goes on where it was."""
+        """Stream the additions of a running run as server-sent events. A browser that reconnects continues after its last
+        event.
+        """
         info = await asyncio.to_thread(self._log.find, request.path_params["run"])
         said = request.headers.get("last-event-id") or request.query_params.get("after", "")
         after = int(said) if re.fullmatch(r"\d{1,15}", said) else -1
@@ -174,7 +176,7 @@ class _View:
         yield "event: end\ndata: \n\n"
 
     def _read(self, fold: RunFold, run: str, after: int, until: int | None) -> int:
-        """Fold the events after one, up to another or to the last; returns the number of the last."""
+        """Fold the events after one, up to another or to the last, and return the number of the last."""
         for event in self._log.events(run, after=after, kinds=PAGE_KINDS):
             if until is not None and event.seq > until:
                 break
@@ -198,7 +200,7 @@ def _listed(info: RunInfo) -> dict[str, Any]:
 
 
 def _hit(hit: Hit) -> dict[str, Any]:
-    """A hit with the lines around what was found, which is marked."""
+    """Return a hit with the lines around the matches, which are marked."""
     lines = [line for group in context(hit.lines, 1) for line in group][:8]
     parts: list[list[Any]] = []
     for line in lines:

@@ -1,4 +1,4 @@
-"""The server of `retold view`, until Ctrl-C or SIGTERM."""
+"""The server of `retold view`. It runs until Ctrl-C or SIGTERM."""
 
 import asyncio
 import os
@@ -24,16 +24,16 @@ except ModuleNotFoundError as error:
 HOST = "127.0.0.1"
 
 CLIENTS = 256
-"""Connections at once; further ones are answered 503."""
+"""The number of concurrent connections. Further ones are answered 503."""
 
 HEAD_S = 30.0
-"""How long a client may take for the head of a request."""
+"""How long a client may take to send the head of a request, in seconds."""
 
 
 def serve(log: EventLog, port: int, ready: Callable[[str], None]) -> None:
-    """Serve the pages of a log on this machine; `ready` is told the address, secret included, once it listens.
+    """Serve the pages of a log on this machine. Call `ready` with the address, secret included, once the server listens.
 
-    Raises InputError.
+    Raise InputError if the server cannot listen on the port.
     """
     home = f"/{secrets.token_urlsafe(12)}/"
     try:
@@ -52,15 +52,15 @@ def serve(log: EventLog, port: int, ready: Callable[[str], None]) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Being told to stop is how a viewer ends: Ctrl-C and SIGTERM are no failure."""
+    """A server that a signal ends without a failure, because Ctrl-C and SIGTERM are the way to end a viewer."""
 
     def handle_exit(self, sig: int, frame: object) -> None:  # noqa: ARG002 - uvicorn calls it so
-        self.force_exit = self.should_exit  # asked twice: at once
+        self.force_exit = self.should_exit  # a second signal stops at once
         self.should_exit = True
 
 
 class Connection(H11Protocol):
-    """A connection that is closed if the head of a request takes longer than HEAD_S, which uvicorn allows."""
+    """A connection that is closed if the head of a request takes longer than HEAD_S. uvicorn has no such limit."""
 
     _due: asyncio.TimerHandle | None = None
 
