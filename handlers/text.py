@@ -47,7 +47,7 @@ _LIKE_OWN = re.compile(rf"\n(?=(?:\[\d\d:\d\d:\d\d\] )?(?:{'|'.join(map(re.escap
 
 
 def under(text: str, width: int) -> str:
-    """Return text whose further lines cannot be mistaken for retold's own lines.
+    """Return text with further lines that cannot be mistaken for retold's own.
 
     Under a head of `width` characters all further lines are indented by `width`. Without a head, only lines that begin like
     retold's own are indented, by 2.

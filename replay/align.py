@@ -175,7 +175,7 @@ def _split(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list
 
 
 def _inside(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list[_Region | Block]:
-    """Return the blocks and regions of a region whose first keys differ and whose last keys differ."""
+    """Return the blocks and regions of a region that begins and ends with a difference."""
     a_from, a_to, b_from, b_to = region
     in_a, in_b = a[a_from:a_to], b[b_from:b_to]
     if len(in_a) + len(in_b) > SMALL and (anchors := _anchors(in_a, in_b)):
@@ -234,7 +234,7 @@ def _run_anchors(a: Sequence[Hashable], b: Sequence[Hashable]) -> list[tuple[int
 
 
 def _longest_rising(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the longest chain of pairs whose second number rises with the first (patience sorting)."""
+    """Return the longest chain of pairs in which both numbers rise (patience sorting)."""
     if all(one[1] < other[1] for one, other in pairwise(pairs)):
         return pairs
     from bisect import bisect_left

@@ -124,7 +124,7 @@ class Matcher:
             self._again.add(id(exchange))
 
     def alike(self, request: Request, exchanges: Iterable[Exchange]) -> Exchange | None:
-        """Return the exchange whose streaming request equals this one, if the request asks for a whole answer. Otherwise None."""
+        """Return the recorded exchange that streams the answer to this request for a whole answer, or None."""
         wanted = self._meaning(request, {})
         for exchange in exchanges:
             found = differences(self._meaning(exchange.request, {}), wanted)

@@ -76,7 +76,7 @@ def play(exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[byte
 
 
 async def play_async(exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
-    """Like `play`, for an event loop."""
+    """`play` in an event loop."""
     for deadline, data in schedule(exchange, timeline):
         await wait_until_async(began_ns + deadline)
         yield data
@@ -91,6 +91,6 @@ def wait_until(deadline_ns: int) -> None:
 
 
 async def wait_until_async(deadline_ns: int) -> None:
-    """Like `wait_until`, for an event loop."""
+    """`wait_until` in an event loop."""
     if deadline_ns > clock.monotonic_ns():
         await sleep_until(deadline_ns)

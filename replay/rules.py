@@ -7,7 +7,7 @@ multipart body does not count.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -43,8 +43,8 @@ class Rules:
     """Which parts of a request count, by name.
 
     `match_on`: names of NAMES, or predicates. `ignore`: paths in a JSON body (`a.b`, `a[*].b`, `a[0]`, `**.b` anywhere).
-    `profile`: the program whose changing parts are normalised (profiles.py). Raise InputError for an unknown name or a
-    malformed path.
+    `profile`: the program that makes the requests; the parts that it changes in every run are normalised (profiles.py). Raise
+    InputError for an unknown name or a malformed path.
     """
 
     match_on: tuple[str | Predicate, ...] = ("method", "path", "query", "body")
@@ -160,7 +160,12 @@ def _remove(value: Any, tokens: list[str]) -> None:
     head, rest = tokens[0], tokens[1:]
     if head == "**":
         _remove(value, rest)
-        for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        items: Iterable[Any] = ()
+        if isinstance(value, dict):
+            items = value.values()
+        elif isinstance(value, list):
+            items = value
+        for item in items:
             if isinstance(item, dict | list):
                 _remove(item, tokens)
         return

@@ -59,7 +59,7 @@ class Replayer:
         return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
 
     async def answer_async(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
-        """Like `answer`, for an event loop."""
+        """`answer` in an event loop."""
         began_ns = clock.monotonic_ns()
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, for a comment on a change. Recorded text appears only inside fenced blocks."""
+"""A comparison as Markdown, made for comments on a change. Recorded text appears only inside fenced blocks."""
 
 import re
 

@@ -1,9 +1,9 @@
 """The application of `retold view`: a list of runs, full-text search, the page of a run, and the difference of two runs.
 
 It reads the log and changes nothing. Only the owner of a log may read it, so every address begins with a secret that other
-users of the machine cannot guess. The application answers only requests whose Host header names this machine; this stops a
-foreign page whose name was rebound to 127.0.0.1. It refuses a request of a foreign page even with the right address, except if
-the user follows a link. Other pages may not frame, cache or load its pages.
+users of the machine cannot guess. The application answers only requests that name this machine in their Host header, because
+an attacker can rebind the name of a foreign page to 127.0.0.1. It refuses a request of a foreign page even with the right
+address, except if the user follows a link. Other pages may not frame, cache or load its pages.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""Workflows: YAML files whose steps talk to Claude, live or retold from a cassette."""
+"""Workflows: YAML files with steps that talk to Claude, live or replayed from a cassette."""

@@ -1,8 +1,8 @@
-"""The agent loop: one conversation of requests, answers and tools, written into the log as messages.
+"""The agent loop: one conversation of requests, answers and tools, appended to the log as messages.
 
-The loop knows neither network nor tools: it asks an `Api` and hands tool uses to `Tools`. A live run and a mock run differ
-in these two alone, so both write the same messages. Times in the result are the recording's own (a mock run at instant
-timing reports the durations of the run it retells), in whole microseconds, as a cassette keeps them.
+The loop uses neither the network nor the tools directly: it sends requests to an `Api` and passes tool uses to `Tools`. A live
+run and a mock run differ only in these two, so both write the same messages. Times in the result are those of the recording,
+in whole microseconds, the precision of a cassette; a mock run at instant timing reports the durations of the recorded run.
 """
 
 import json
@@ -18,7 +18,7 @@ from ..recorder.messages import Session
 from .tools import Tools
 
 FALLBACK_STATUSES = frozenset({404, 429, 500, 503, 529})
-"""Answers after which another model may still answer."""
+"""HTTP statuses after which another model may still answer."""
 
 WAYS_OUT = {
     401: "check the key",
@@ -27,15 +27,17 @@ WAYS_OUT = {
     429: "try again later, or raise retry_config.max_retries",
     529: "try again later, raise retry_config.max_retries, or name a fallback_model",
 }
-"""What a person can do about an answer of the API."""
+"""Advice for HTTP statuses of the API."""
 
 Cause = Literal["rate_limit", "overloaded", "server_error", "connection", "cut", "timeout", "max_turns", "other"]
-"""Why a conversation failed, in the words of `retry_conditions`."""
+"""The cause of a failed conversation, in the terms of `retry_conditions`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer as the loop needs it, a broken one with what came of it; times are microseconds of the recorded run."""
+    """The parts of an answer that the loop needs. A broken answer holds the parts that arrived. Times are microseconds of the
+    recorded run.
+    """
 
     content: list[dict[str, Any]]
     stop_reason: str | None
@@ -52,29 +54,29 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """What was said, the text blocks in one."""
+        """The text blocks, joined."""
         return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
 
     @property
     def tool_uses(self) -> list[dict[str, Any]]:
-        """The tools that it asks for."""
+        """The `tool_use` blocks."""
         return [block for block in self.content if block.get("type") == "tool_use"]
 
 
 class Api(Protocol):
-    """Answers a request body of the Messages API, and records the exchange as part of a session. Raises MissError in replay."""
+    """Answers request bodies of the Messages API and records each exchange as part of a session."""
 
     async def ask(self, body: dict[str, Any], session: Session) -> Reply:
-        """The answer to one request, whatever became of it."""
+        """Return the answer to one request, whether it succeeded or failed. Raise MissError in replay."""
 
     @property
     def unfinished(self) -> Reply | None:
-        """The answer that was still coming when the time ran out."""
+        """The incomplete answer at the time limit, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a conversation ended. `error` is None for one that ended well; `messages` is what was said, for a next one."""
+    """How a conversation ended. `error` is None if it ended well. A later conversation can continue from `messages`."""
 
     text: str
     turns: int
@@ -91,7 +93,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What to ask, and where its messages go."""
+    """The first request of a conversation, and the place of its messages in the log."""
 
     body: dict[str, Any]
     max_turns: int
@@ -109,7 +111,7 @@ class Conversation:
         self.writer.note("message", message, step=self.step, task=self.task)
 
     def failed(self, error: str, failure: Cause, unfinished: Reply | None = None) -> Outcome:
-        """The outcome of a conversation that broke off outside of a whole answer; its result message is appended."""
+        """Return the outcome of a conversation that ended outside of a complete answer, and append its result message."""
         replies = [*self.replies, *([] if unfinished is None else [unfinished])]
         if replies:
             return replace(_outcome(self, replies, [], "error_during_execution", error), failure=failure)
@@ -119,7 +121,7 @@ class Conversation:
 
 
 async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcome:
-    """Hold a conversation until the model is done, the turns are used up, or it fails. Raises MissError in replay."""
+    """Hold a conversation until the model ends it, the turns are used up, or it fails. Raise MissError in replay."""
     body = dict(conversation.body)
     messages = list(body["messages"])
     replies = conversation.replies
@@ -145,8 +147,11 @@ async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcom
 
 
 def _sendable(body: dict[str, Any]) -> dict[str, Any]:
-    """The body without what the API refuses and an answer may hold: blank text blocks, turns without content, and halves of
-    characters, which become `?`. The same turns may come back out of a session that was kept."""
+    """Return the body without parts that an answer may contain and the API rejects.
+
+    These are blank text blocks, turns without content, and halves of surrogate pairs, which become `?`. They can also come
+    from a kept session.
+    """
     body = body | {"messages": [sent for message in body["messages"] if (sent := _sendable_turn(message)) is not None]}
     try:
         strict_json.dumps(body).encode()
@@ -157,7 +162,7 @@ def _sendable(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sendable_turn(message: dict[str, Any]) -> dict[str, Any] | None:
-    """An assistant turn without its blank text blocks, None if nothing is left of it; any other turn itself."""
+    """Return an assistant turn without its blank text blocks, or None if it has no others. Return any other turn unchanged."""
     content = message["content"]
     if message["role"] != "assistant" or isinstance(content, str):
         return message
@@ -166,7 +171,7 @@ def _sendable_turn(message: dict[str, Any]) -> dict[str, Any] | None:
 
 
 async def _ask(conversation: Conversation, api: Api, body: dict[str, Any]) -> Reply:
-    """Ask; where the model cannot answer and a fallback model is named, ask that one and stay with it."""
+    """Send a request. If the model fails and a fallback model is configured, ask that model, and use it from then on."""
     reply = replace(await api.ask(body, conversation.session), model=body["model"])
     fallback = conversation.fallback_model
     if reply.ending == "http_error" and reply.status in FALLBACK_STATUSES and fallback not in (None, body["model"]):
@@ -187,7 +192,7 @@ async def _use_tools(conversation: Conversation, tools: Tools, reply: Reply) -> 
 def _outcome(
     conversation: Conversation, replies: list[Reply], messages: list[dict[str, Any]], subtype: str | None, error: str | None
 ) -> Outcome:
-    """The result of a conversation, and its message, which is appended as the last one."""
+    """Return the result of a conversation and append its result message."""
     first, last = replies[0], replies[-1]
     usage = sum_usage([reply.usage for reply in replies])
     costs = [reply.cost_usd for reply in replies if reply.usage]
@@ -215,7 +220,7 @@ def _outcome(
 
 
 def sum_usage(usages: list[dict[str, Any]]) -> dict[str, int]:
-    """Token counts added up; counts that nobody reported are left out."""
+    """Return the sums of token counts. Counts that no answer reported are omitted."""
     total: dict[str, int] = {}
     for usage in usages:
         for key, value in usage.items():
@@ -225,7 +230,7 @@ def sum_usage(usages: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def reply_of(capture: Capture, *, started_ns: int, first_ns: int | None, ended_ns: int) -> Reply:
-    """The reply that a finished capture holds; `first_ns` and `ended_ns` count from `started_ns`."""
+    """Return the reply of a finished capture. `first_ns` and `ended_ns` count from `started_ns`."""
     fold = capture.fold
     started_us = round(started_ns / 1000)
     return Reply(
@@ -245,7 +250,7 @@ def reply_of(capture: Capture, *, started_ns: int, first_ns: int | None, ended_n
 
 
 def _error(capture: Capture) -> str | None:
-    """What went wrong, in one line, or None. An answer counts as whole only when its last event came."""
+    """Return the error of an answer as one line, or None. An answer is complete only if its last event arrived."""
     said = capture.fold.error or {}
     what = ": ".join(str(said[key]) for key in ("type", "message") if said.get(key))
     match capture.ending:
@@ -280,5 +285,5 @@ def _cause(capture: Capture) -> Cause | None:
         return "rate_limit"
     if capture.status == 529 or said == "overloaded_error":
         return "overloaded"
-    # An error event has the status 200 of its stream.
+    # The stream of an error event has the status 200.
     return "server_error" if (capture.status or 0) >= 500 or said == "api_error" else "other"

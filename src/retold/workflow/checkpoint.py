@@ -1,13 +1,13 @@
-"""Checkpoints: which run broke off, and what its finished steps said.
+"""Checkpoints: the run that broke off, and the results of its finished steps.
 
-The log holds everything; the file in `checkpoint_dir` only names the run that is under way. It is there from the beginning
-of a run to its good end, so that a finished run leaves nothing behind that would make the next one skip a step.
+The log holds all data; the file in `checkpoint_dir` only names the run in progress. It exists from the beginning of a run to
+its successful end, so a finished run leaves no file that would make the next run skip a step.
 """
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,7 +33,7 @@ _SHOWING = {"description", "async_streaming", "stream_handler", "stream_handler_
 
 @dataclass(frozen=True)
 class Finished:
-    """A step that an earlier run finished, and the run that did."""
+    """A step that an earlier run finished, and that run."""
 
     result: StepResult
     run: str
@@ -41,9 +41,9 @@ class Finished:
 
 
 class Checkpoint:
-    """The file that names the run of a workflow which is under way, one for each mode.
+    """The file that names the run in progress of a workflow, one for each mode.
 
-    `retold` is the cassette that a mock run retells: from another one nothing is taken over.
+    `retold` is the cassette that a mock run replays. Results from another cassette are not reused.
     """
 
     def __init__(self, loaded: Loaded, mode: str, *, retold: Path | None) -> None:
@@ -52,12 +52,12 @@ class Checkpoint:
         self._cassette = None if retold is None else _digest(retold)
 
     def check(self) -> None:
-        """Raise InputError where the file cannot be written, before anything is run."""
+        """Raise InputError if the file cannot be written. Called before anything runs."""
         if (problem := why_not_writable(self.path)) is not None:
             raise self._cannot_write(problem)
 
     def write(self, run: str) -> None:
-        """Name the run that begins. Raises InputError where the file cannot be written."""
+        """Name the run that begins. Raise InputError if the file cannot be written."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             beside = self.path.with_name(self.path.name + ".new")
@@ -70,15 +70,15 @@ class Checkpoint:
         return InputError(f"cannot write the checkpoint {self.path}: {problem}; name another checkpoint_dir.")
 
     def clear(self, run: str) -> None:
-        """The run ended well. The file stays where another run has begun meanwhile: it names that one."""
+        """Remove the file after a successful run, unless it names another run that began meanwhile."""
         with contextlib.suppress(OSError, ValueError):
             if json.loads(read_text(self.path))["run"] == run:
                 self.path.unlink()
 
     def finished(self, log: EventLog) -> list[Finished]:
-        """The steps that the run which broke off had finished, as far as they are still the workflow's first ones.
+        """Return the finished steps of the run that broke off, as long as they equal the first steps of the workflow.
 
-        Empty where nothing broke off. Raises InputError for a damaged file.
+        Return an empty list if no run broke off. Raise InputError for a damaged file.
         """
         try:
             said = json.loads(read_text(self.path))
@@ -90,6 +90,7 @@ class Checkpoint:
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"the checkpoint {self.path} is damaged: {error}. Remove it to begin anew.") from error
         info = _run_of(log, run)
+        # A completed run leaves nothing to continue, and a running one is not over.
         if info is None or info.status in ("running", "completed") or cassette != self._cassette:
             return []
         found: list[Finished] = []
@@ -102,7 +103,7 @@ class Checkpoint:
 
 
 def _run_of(log: EventLog, run: str) -> RunInfo | None:
-    """The run of that id; None where the log is gone, or another one."""
+    """Return the run of that id, or None if the log is missing or does not contain it."""
     if not log.path.exists():
         return None
     with closing(log.reader()) as connection:
@@ -110,7 +111,7 @@ def _run_of(log: EventLog, run: str) -> RunInfo | None:
 
 
 def fingerprint(step: Step, loaded: Loaded) -> str:
-    """What a step is, with everything that may change what it says, files included; a changed step is run again."""
+    """Return a digest of everything that may change the answer of a step, files included. A changed step runs again."""
     workflow, own = loaded.workflow, _asking(step.model_dump(mode="json"))
     files = [(name, _digest(loaded.folder / name)) for name in _files(own)]
     around = [_asking(workflow.defaults.model_dump(mode="json")), workflow.global_vars, workflow.workspace_dir]
@@ -119,19 +120,24 @@ def fingerprint(step: Step, loaded: Loaded) -> str:
 
 
 def _asking(value: Any) -> Any:
-    """Without what only says how a step is shown: whoever looks closer after a crash does not want to pay again."""
+    """Return the value without options that only change how a step is shown, so that changing them costs no second request."""
     if isinstance(value, dict):
         return {key: _asking(item) for key, item in value.items() if key not in _SHOWING}
     return [_asking(item) for item in value] if isinstance(value, list) else value
 
 
 def _files(value: Any) -> Iterator[str]:
-    """The files that the prompts of a step name; of one whose name is a template the name has to do."""
+    """Yield the files that the prompts of a step name. A name with a template is not resolved."""
     if isinstance(value, dict):
         named = value.get("path") if value.get("type") == "file" else value.get("file")
         if isinstance(named, str) and not has_template(named):
             yield named
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+    items: Iterable[Any] = ()
+    if isinstance(value, dict):
+        items = value.values()
+    elif isinstance(value, list):
+        items = value
+    for item in items:
         yield from _files(item)
 
 
@@ -139,7 +145,7 @@ def _digest(path: Path) -> str | None:
     try:
         return sha256(read_regular(path)).hexdigest()
     except OSError:
-        return None  # the step itself says what is wrong with it
+        return None  # the step reports the problem when it runs
 
 
 def _finished(event: Event, run: str) -> Finished:

@@ -1,4 +1,4 @@
-"""What the validator found, in the words of a workflow: place, what is wrong, the nearest thing that would be right."""
+"""Turn validation errors into messages in the terms of a workflow: the place, the problem, and the nearest valid value."""
 
 import json
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ DEAD_OPTIONS = {
 }
 
 SHOWN_CHARS = 60
-"""Of a wrong value this much is shown."""
+"""The number of characters shown of a wrong value."""
 
 _SHOULD_BE = {
     "string_type": "text",
@@ -32,7 +32,7 @@ _SHOULD_BE = {
 
 
 def explain_all(source: Source, errors: Iterable[ErrorDetails]) -> list[tuple[YamlPath, str]]:
-    """The errors of the models: where, and what. A value that may be of several types, and is of none, is one error."""
+    """Return the place and the message of each error. A value that fits no type of a union is one error."""
     found: list[tuple[YamlPath, str]] = []
     wanted: dict[YamlPath, list[ErrorDetails]] = {}
     for details in errors:
@@ -49,7 +49,7 @@ def explain_all(source: Source, errors: Iterable[ErrorDetails]) -> list[tuple[Ya
 
 
 def explain(source: Source, details: ErrorDetails) -> tuple[YamlPath, str]:
-    """One error of the models: where, and what."""
+    """Return the place and the message of one error."""
     at = yaml_path(source, details["loc"])
     key = next((str(part) for part in reversed(at) if isinstance(part, str)), "workflow")
     given = details["input"]
@@ -86,7 +86,7 @@ def explain(source: Source, details: ErrorDetails) -> tuple[YamlPath, str]:
 
 
 def yaml_path(source: Source, loc: tuple[str | int, ...]) -> YamlPath:
-    """Pydantic's location without what it adds of its own (names of union members)."""
+    """Return pydantic's location without the names of union members that pydantic adds."""
     path: YamlPath = ()
     for part in loc:
         if (*path, part) in source.positions:
@@ -95,7 +95,7 @@ def yaml_path(source: Source, loc: tuple[str | int, ...]) -> YamlPath:
 
 
 def _what(at: YamlPath) -> str:
-    """What stands at a path: a key's value, or one item of a list."""
+    """Return the kind of value at a path: the value of a key, or one item of a list."""
     key = next((part for part in reversed(at) if isinstance(part, str)), "workflow")
     items = {"steps": "a step", "tasks": "a task", "parallel_tasks": "a task", "prompt": "a prompt part"}
     return items.get(key, f"an item of {key!r}") if at and isinstance(at[-1], int) else repr(key)
@@ -121,7 +121,7 @@ def _in_prompt(at: YamlPath) -> bool:
 
 
 def _step(source: Source, at: YamlPath) -> str:
-    """`step 'analysis': ` for a place inside a step that has a name."""
+    """Return `step 'analysis': ` for a place inside a named step."""
     value = source.data
     for depth, part in enumerate(at[:3]):
         value = value[part]
@@ -131,7 +131,7 @@ def _step(source: Source, at: YamlPath) -> str:
 
 
 _INNER = ("claude_options", "session_config", "batch_config", "extraction_config", "retry_config")
-"""What a step says in a mapping of its own."""
+"""Keys of a step whose value is a mapping of options."""
 
 _MODELS: dict[str | int, type[schema.Model]] = {
     **step_types.STEPS,
@@ -153,7 +153,7 @@ _MODELS: dict[str | int, type[schema.Model]] = {
 
 
 def _where_it_belongs(key: str, loc: tuple[str | int, ...]) -> str:
-    """`; did you mean 'prompt'?`, or under which key of the same step an unknown one would be right."""
+    """Return `; did you mean 'prompt'?`, or the key of the same step under which an unknown key is valid."""
     model = _model_at(loc)
     if model is step_types.File and key in step_types.Workflow.model_fields:
         return "; it belongs under 'workflow'"
@@ -169,7 +169,7 @@ def _where_it_belongs(key: str, loc: tuple[str | int, ...]) -> str:
 
 
 def _model_at(loc: tuple[str | int, ...]) -> type[schema.Model]:
-    """The innermost model on the way to a key."""
+    """Return the innermost model on the way to a key."""
     if loc[-2:-1] == ("retry_config",) and "claude_robust" in loc and "claude_options" not in loc:
         return step_types.RobustConfig
     return next((_MODELS[part] for part in reversed(loc[:-1]) if part in _MODELS), step_types.File)

@@ -1,4 +1,4 @@
-"""claude_extract: an answer put into a form. Markdown is read by markdown-it."""
+"""claude_extract: convert an answer to a given form. markdown-it parses the Markdown."""
 
 import contextlib
 import json
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _LINE_END = re.compile(r"\r\n?|\n")
-"""The line ends of Markdown. U+2028 and the like stay inside a line, so that lines are counted as the parser counts them."""
+"""The line ends of Markdown. U+2028 and the like are not line ends, so that lines are counted as the parser counts them."""
 
 _TAG = re.compile(r"<(/?)([A-Za-z][\w.:-]*)(?:\s[^<>]*)?>")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def extract(text: str, config: ExtractionConfig, done: StepResult) -> str:
-    """The step's text in the form that the config asks for. Raises RunError where the answer is not what it should be."""
+    """Return the text of a step in the configured form. Raise RunError if the answer does not allow it."""
     for process in config.post_processing:
         text = _PROCESSES[process](text)
     metadata = _metadata(done) if config.include_metadata else None
@@ -42,9 +42,10 @@ def extract(text: str, config: ExtractionConfig, done: StepResult) -> str:
 
 
 def json_in(text: str) -> Any:
-    """Return the JSON value of an answer: the whole answer, else its first code fence marked json, else one without a mark.
+    """Return the JSON value of an answer.
 
-    Raises RunError if that is not JSON; NaN and Infinity are not.
+    It is the whole answer, or its first code fence marked json, or its first code fence without a mark. Raise RunError if that
+    is not JSON; NaN and Infinity are not.
     """
     with contextlib.suppress(ValueError, RecursionError):
         return _strict_json(text)
@@ -66,8 +67,11 @@ def _not_json(constant: str) -> None:
 
 
 def structure_of(text: str) -> dict[str, Any]:
-    """Return `{sections: [{heading, level, text}], code_blocks: [{language, code}], lists: [[item, …]], links: [{text, url}],
-    tables: [[[cell, …], …]]}`; the first row of a table is its header."""
+    """Return the structure of a Markdown text.
+
+    It is `{sections: [{heading, level, text}], code_blocks: [{language, code}], lists: [[item, …]], links: [{text, url}],
+    tables: [[[cell, …], …]]}`. The first row of a table is its header.
+    """
     tokens = _tokens(text)
     lines = _LINE_END.split(text)
     sections: list[dict[str, Any]] = []
@@ -86,7 +90,9 @@ def structure_of(text: str) -> dict[str, Any]:
 
 
 def summary_of(text: str, limit: int) -> str:
-    """Whole sentences from the beginning, in up to `limit` characters; of a longer first sentence its beginning."""
+    """Return whole sentences from the beginning, up to `limit` characters. If the first sentence is longer, return its
+    beginning.
+    """
     words = " ".join(plain_text(text).split())
     if len(words) <= limit:
         return words
@@ -100,9 +106,10 @@ def summary_of(text: str, limit: int) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Return the text without its Markdown marks and without HTML tags that come in pairs; the cells of a row are tabbed.
+    """Return the text without Markdown marks and without HTML tags that come in pairs. Cells of a table row are separated by
+    tabs.
 
-    A tag that is never closed stays: it may be a type parameter, as in `Vec<T>`.
+    An unclosed tag is kept, because it may be a type parameter, as in `Vec<T>`.
     """
     return _plain(text, {name.lower() for slash, name in _TAG.findall(text) if slash})
 
@@ -160,7 +167,7 @@ def _tokens(text: str) -> "list[Token]":
 
 
 def _tables(tokens: "list[Token]") -> list[list[list[str]]]:
-    """The cells of each table, row by row."""
+    """Return the cells of each table, row by row."""
     found: list[list[list[str]]] = []
     for number, token in enumerate(tokens):
         if token.type == "table_open":
@@ -173,7 +180,7 @@ def _tables(tokens: "list[Token]") -> list[list[list[str]]]:
 
 
 def _lists(tokens: "list[Token]") -> list[list[str]]:
-    """The items of each list, those of an inner list as a list of their own."""
+    """Return the items of each list. A nested list is a list of its own."""
     found: list[list[str]] = []
     open_lists: list[list[str]] = []
     for token in tokens:

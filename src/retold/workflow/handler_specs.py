@@ -1,4 +1,4 @@
-"""Which handlers a conversation's options ask for, with which options of theirs, and what is wrong with them."""
+"""Find the handlers and their options in a conversation's options, and the problems in them."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from .presets import merged
 from .source import YamlPath
 
 _NOWHERE = io.StringIO()
-"""Handlers that are made to be looked at write nothing."""
+"""The output of handlers that are created only for validation."""
 
 _TEMPLATE = re.compile(r"{{(?:[^}]++|}(?!}))*+}}|{%(?:[^%]++|%(?!}))*+%}")
 
@@ -21,14 +21,14 @@ Spec = tuple[str, dict[str, Any]]
 
 
 def handler_specs(handler: Any, options: dict[str, Any] | None) -> list[Spec]:
-    """(name, options) of each handler that `stream_handler` and `stream_handler_opts` ask for; simple when none is named."""
+    """Return (name, options) of each handler in `stream_handler` and `stream_handler_opts`. The default is simple."""
     return [spec for spec, _ in _placed_specs(handler, options)]
 
 
 def handler_problems(
     layers: Sequence[schema.ClaudeOptions], at: YamlPath, folder: Path, *, is_default: bool = False
 ) -> Iterator[tuple[YamlPath, str]]:
-    """Problems of the handlers that the last of the layers names; earlier layers are reported where they stand."""
+    """Yield the problems of the handlers in the last layer. Earlier layers are reported at their own places."""
     own, together = layers[-1], merged(layers)
     if own.stream_handler is None and own.stream_handler_opts is None:
         return
@@ -48,8 +48,11 @@ def handler_problems(
 
 
 def _placed_specs(handler: Any, options: dict[str, Any] | None) -> list[tuple[Spec, YamlPath]]:
-    """Each handler with the place of its name. `stream_handler_opts` are for all of them: of a list each takes those that
-    it has, and the first those that none has."""
+    """Return each handler with the place of its name.
+
+    With several handlers, each uses the options of `stream_handler_opts` that it knows. Options that no handler knows go to
+    the first one, which reports them.
+    """
     at: YamlPath = ("stream_handler",)
     specs = [((*at, number), spec) for number, spec in enumerate(handler)] if isinstance(handler, list) else [(at, handler)]
     found: list[tuple[Spec, YamlPath]] = []
@@ -79,7 +82,7 @@ def _problems(name: str, values: dict[str, Any], folder: Path) -> list[HandlerEr
 
 
 def _filled(value: Any) -> Any:
-    """Options with a letter for each template, which is filled in only when the step runs."""
+    """Return options with a letter in place of each template, because templates are filled in only when the step runs."""
     if isinstance(value, dict):
         return {key: _filled(item) for key, item in value.items()}
     return _TEMPLATE.sub("x", value) if isinstance(value, str) else value

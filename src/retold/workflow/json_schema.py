@@ -1,4 +1,4 @@
-"""The JSON Schema of workflow files, made from the models that check them."""
+"""The JSON Schema of workflow files, generated from the models that check them."""
 
 from typing import Any
 
@@ -9,9 +9,10 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, Any]:
-    """A JSON Schema (draft 2020-12) that accepts what `retold validate` accepts, references and templates aside.
+    """Return a JSON Schema (draft 2020-12) that accepts the same files as `retold validate`, except for references and
+    templates.
 
-    `stream_handler_opts` takes the options of any handler; which of them belong to which handler only `validate` can say.
+    `stream_handler_opts` accepts the options of all handlers; only `validate` checks which handler has which option.
     """
     schema = File.model_json_schema()
     handlers: dict[str, Any] = {}
@@ -19,7 +20,7 @@ def json_schema() -> dict[str, Any]:
     for name, handler in HANDLERS.items():
         made = handler.Options.model_json_schema()
         schema["$defs"] |= made.get("$defs", {})
-        # What an option requires may stand in stream_handler_opts or in the defaults, so nothing is required here.
+        # A required option may be in stream_handler_opts or in the defaults, so nothing is required here.
         own = {
             option: {key: value for key, value in said.items() if key not in ("default", "title")}
             for option, said in made["properties"].items()
@@ -42,5 +43,5 @@ def json_schema() -> dict[str, Any]:
 
 
 def _mapping(properties: dict[str, Any]) -> dict[str, Any]:
-    """A mapping, or nothing, of these keys alone."""
+    """Return the schema of a mapping with only these keys, or null."""
     return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}

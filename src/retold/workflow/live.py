@@ -1,6 +1,6 @@
-"""The API of a live run: the `anthropic` SDK against the real endpoint, recorded by the tee as it streams.
+"""The API of a live run: the `anthropic` SDK against the real endpoint, recorded by the tee while it streams.
 
-Imported by live runs only: the SDK takes over a second to import.
+Only live runs import this module, because the SDK takes over a second to import.
 """
 
 import asyncio
@@ -27,9 +27,9 @@ from .schema import RetryConfig
 
 
 class LiveApi:
-    """Answers the requests of one conversation through the SDK. An async context manager: leaving it closes the connections.
+    """Answers the requests of one conversation through the SDK. Leaving the async context closes the connections.
 
-    Requests that fail are repeated as `retries` says; broken streams too, which the SDK itself does not repeat.
+    It repeats failed requests according to `retries`, including broken streams, which the SDK does not repeat.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class LiveApi:
         self._variables = dict(variables)
         self._retries = retries
         self._notify = notify
-        # A key that came from a profile stands in no environment variable; what tools print is scrubbed of it too.
+        # A key from a profile is in no environment variable. Name it here, so that the output of tools is scrubbed of it too.
         keys = (self._client.api_key, self._client.auth_token)
         writer.redactor = Redactor(extra=[key for key in keys if key and len(key) >= MIN_SECRET_CHARS])
         self._price = price if cost_tracking else None
@@ -57,7 +57,7 @@ class LiveApi:
         await self._client.close()
 
     async def ask(self, body: dict[str, Any], session: Session) -> Reply:
-        """Send and read to the end. What goes wrong is in the reply, as it is in the recording."""
+        """Send a request and read the answer to its end. The reply holds any failure, as the recording does."""
         self._calls += 1
         for attempt in range(1, self._retries.max_retries + 2):
             capture, reply = await self._attempt(body, session, attempt)
@@ -69,7 +69,7 @@ class LiveApi:
         return reply
 
     def _wait_s(self, capture: Capture, reply: Reply, attempt: int) -> float | None:
-        """The pause before the next attempt, or None where there is none."""
+        """Return the pause before the next attempt in seconds, or None if there is none."""
         headers = {name.lower(): value for name, value in capture.headers}
         said = headers.get("x-should-retry")
         repeated = said == "true" or (said != "false" and (reply.failure in REPEATED or capture.status in (408, 409)))
@@ -118,16 +118,18 @@ class LiveApi:
         return reply
 
     async def _create(self, body: dict[str, Any]) -> Any:
-        """Send the body as it is: what the SDK's method has no parameter for (temperature, since 2.12) goes beside them."""
+        """Send the body unchanged. Keys that are no parameters of the SDK's method (temperature, since 2.12) go into
+        `extra_body`.
+        """
         direct = {key: body[key] for key in ("model", "max_tokens", "messages", "stream")}
         return await self._client.messages.create(**direct, extra_body={k: v for k, v in body.items() if k not in direct})
 
 
 def check_credentials() -> None:
-    """Raise InputError where the SDK will find nothing to authenticate with."""
+    """Raise InputError if the SDK has no credentials."""
     client = anthropic.Anthropic()
     try:
-        # `credentials` came with 0.110.
+        # `credentials` exists since 0.110.
         if client.api_key or client.auth_token or getattr(client, "credentials", None) is not None:
             return
     finally:

@@ -1,4 +1,4 @@
-"""A workflow file, read and checked: every error at once, each with its line, before anything runs."""
+"""Read and check a workflow file. All errors are reported at once, each with its line, before anything runs."""
 
 import os
 from collections.abc import Iterable
@@ -18,18 +18,18 @@ from .source import Source, YamlPath, read_source
 
 @dataclass(frozen=True)
 class Loaded:
-    """A workflow that may run, and the file it came from."""
+    """A valid workflow and its file."""
 
     source: Source
     workflow: step_types.Workflow
 
     @property
     def folder(self) -> Path:
-        """Where the file is: relative paths in it count from there."""
+        """The folder of the file. Relative paths in the file count from there."""
         return self.source.path.parent
 
     def cassette(self) -> Path:
-        """Where its recording is: `workflow.cassette`, or `cassettes/<name>.yaml` in its folder or beside it."""
+        """Return the path of the recording: `workflow.cassette`, or `cassettes/<name>.yaml` in the folder or beside it."""
         if self.workflow.cassette is not None:
             return self.folder / self.workflow.cassette
         beside = [self.folder / "cassettes", Path(os.path.normpath(self.folder.absolute().parent)) / "cassettes"]
@@ -38,7 +38,7 @@ class Loaded:
 
 
 def load_workflow(path: str | os.PathLike[str]) -> Loaded:
-    """Read and check a workflow file. Raises WorkflowError naming every error with file, line and column."""
+    """Read and check a workflow file. Raise WorkflowError with the file, line and column of all errors."""
     source = read_source(Path(path))
     found: list[tuple[YamlPath, str]] = []
     if isinstance(source.data, list):
@@ -56,7 +56,7 @@ def load_workflow(path: str | os.PathLike[str]) -> Loaded:
         workflow = step_types.File.model_validate(source.data).workflow
     except ValidationError as error:
         found += explain_all(source, error.errors())
-    # What the models cannot see is looked for in whatever part of the file is sound.
+    # Check references, templates and handlers in all parts of the file that the models accept.
     found += problems_of(source.data.get("workflow"), source.path.parent)
     if found or workflow is None:
         raise _error(source, found)
@@ -64,20 +64,20 @@ def load_workflow(path: str | os.PathLike[str]) -> Loaded:
 
 
 def _as_steps(source: Source) -> Source:
-    """A list of steps in the place where they would be right, so that what is missing in each is told as well."""
+    """Return a top-level list of steps under the right key, so that errors in the steps are reported as well."""
     top, inside = source.positions[()], ("workflow", "steps")
     positions = {(*inside, *at): place for at, place in source.positions.items()}
     return Source(source.path, {"workflow": {"name": "steps", "steps": source.data}}, {(): top, inside[:1]: top, **positions})
 
 
 def _short(path: Path) -> Path:
-    """Relative to the working directory where it lies below it."""
+    """Return the path relative to the working directory if it is below it."""
     path = path.absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _error(source: Source, found: Iterable[tuple[YamlPath, str]]) -> WorkflowError:
-    """The errors from top to bottom; each ends in one mark."""
+    """Return the errors from top to bottom, each as one sentence."""
     problems = sorted((Problem(*source.position(at), sentence(what)) for at, what in found), key=lambda problem: problem[:2])
     lines = [f"{source.path}:{problem.line}:{problem.column}: {problem.message}" for problem in problems]
     said = lines[0] if len(lines) == 1 else f"{len(lines)} errors in the workflow:\n" + "\n".join(lines)

@@ -1,6 +1,6 @@
 """The API of a mock run: answers come from a cassette, at the recorded pace or at once, and are appended to the log.
 
-Neither the SDK nor the network takes part; no tool runs. What the recording cannot answer is a miss.
+It uses neither the SDK nor the network, and runs no tools. A request without a recorded answer is a miss.
 """
 
 import json
@@ -21,7 +21,7 @@ from .tools import TimedOut
 
 
 class Recording:
-    """The exchanges that a mock run retells: what is still to be played, and when, counted from the run's beginning."""
+    """The exchanges that a mock run replays, those still to be played, and their timeline from the beginning of the run."""
 
     def __init__(self, exchanges: Iterable[Exchange], source: str, timing: Timing) -> None:
         self.exchanges = tuple(exchanges)
@@ -30,7 +30,7 @@ class Recording:
         self.timeline = Timeline([0, *(ns for exchange in self.exchanges for ns in times_of(exchange))], timing)
 
     def history(self, step: str, task: str) -> list[dict[str, Any]]:
-        """What had been said before the recorded step began: the messages of its first request but the last one."""
+        """Return the conversation before the recorded step: the messages of its first request, without the last one."""
         first = next((e for e in self.exchanges if (e.step, e.task) == (step, task)), None)
         if first is None:
             return []
@@ -38,7 +38,9 @@ class Recording:
         return messages[:-1]
 
     def tool_results(self) -> dict[str, dict[str, Any]]:
-        """Every recorded tool result by the id of its tool use: from the requests that carried them, or kept beside."""
+        """Return all recorded tool results by the id of their tool use. They come from later requests, or were recorded
+        separately.
+        """
         found: dict[str, dict[str, Any]] = {}
         for exchange in self.exchanges:
             for block in (*_tool_results(exchange.request.body), *exchange.tool_results):
@@ -62,14 +64,16 @@ class MockApi:
         self.unfinished: Reply | None = None
 
     async def ask(self, body: dict[str, Any], session: Session) -> Reply:
-        """Play the recorded answer, failed attempts before it included. Raises MissError, and TimedOut where the recorded
-        run gave up waiting."""
+        """Play the recorded answer, preceded by its failed attempts. Raise MissError, or TimedOut if the recorded run timed
+        out.
+        """
         data = strict_json.dumps(body, separators=(",", ":")).encode()
         place = (self._step, self._task)
         exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables, place)
         while True:
             reply = await self._play(exchange, data, session)
             if exchange.ending == "closed" and self._timeout_ms is not None:
+                # The recorded run closed the stream at its time limit, so this one times out too.
                 self.unfinished = reply
                 raise TimedOut(self._timeout_ms)
             following = self._recording.matcher.next_attempt(exchange)

@@ -1,4 +1,6 @@
-"""Paths in workflow files: the author chooses them; a model's answer only names a file within the folder of the author."""
+"""Paths in workflow files. The author chooses them; a model's answer can only name a file inside the folder that the author
+wrote.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +17,8 @@ _CODE = frozenset({"module", "function", "stream_handler"})
 def render_path(text: str, variables: Mapping[str, Any], where: str, base: Path) -> str:
     """Return a path, relative to `base`, with its templates filled in.
 
-    A template that reads the answer of a step stays within the folder written before it (`out/` in `out/{{steps.a.text}}.txt`,
-    else `base`): absolute paths, `..` and symbolic links that lead out are refused. Raises WorkflowError.
+    A template that reads the answer of a step is confined to the folder before it (`out/` in `out/{{steps.a.text}}.txt`, else
+    `base`): absolute paths, `..` and symbolic links that leave the folder are refused. Raise WorkflowError.
     """
     made = render(text, variables, where)
     if not reads_steps(text):
@@ -39,8 +41,10 @@ def render_path(text: str, variables: Mapping[str, Any], where: str, base: Path)
 
 
 def render_options(raw: ClaudeOptions, variables: Mapping[str, Any], where: str, workspace: Path) -> ClaudeOptions:
-    """Return a step's options with the templates in all their texts filled in. Raises WorkflowError, also for a path or the name
-    of code that a model's answer would choose."""
+    """Return a step's options with the templates in all their texts filled in.
+
+    Raise WorkflowError, also if a model's answer would choose a path outside its folder or the code that runs.
+    """
 
     def filled(value: Any, key: str) -> Any:
         match value:

@@ -1,4 +1,4 @@
-"""Presets, and how a step's options come together: preset, then the workflow's defaults, then the step, then its task."""
+"""Presets, and the order in which options apply: preset, then the workflow's defaults, then the step, then its task."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -51,7 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset_of(step: Step, workflow: Workflow) -> str | None:
-    """The preset under a step's options: its own, that of the environment, or the default."""
+    """Return the preset of a step: its own, that of the environment, or the default."""
     if isinstance(step, SmartStep):
         if step.preset is not None:
             return step.preset
@@ -61,15 +61,18 @@ def preset_of(step: Step, workflow: Workflow) -> str | None:
 
 
 def options_of(step: Step, workflow: Workflow, task: ClaudeOptions | None = None) -> ClaudeOptions:
-    """A step's options (or those of one task of it), templates not yet filled in: preset, defaults, step, task."""
+    """Return the options of a step, or of one of its tasks, before templates are filled in: preset, defaults, step, task."""
     preset = preset_of(step, workflow)
     under = ClaudeOptions.model_validate(PRESETS[preset] if preset is not None else {})
     return merged([under, workflow.defaults.claude_options, step.claude_options, task or ClaudeOptions()])
 
 
 def merged(layers: Iterable[ClaudeOptions]) -> ClaudeOptions:
-    """Options over options: whoever says something later goes first. `retry_config` and `stream_handler_opts` are merged key
-    by key; but a handler named anew does not inherit another one's options."""
+    """Merge layers of options. Later layers take precedence.
+
+    `retry_config` and `stream_handler_opts` are merged key by key, but a layer that names a handler does not inherit the
+    options of another one.
+    """
     together: dict[str, Any] = {}
     for layer in layers:
         own = layer.model_dump(exclude_unset=True)

@@ -1,4 +1,4 @@
-"""The cost of an exchange, by genai-prices. An unknown model has an unknown cost, never 0."""
+"""The cost of an exchange, by genai-prices. The cost of an unknown model is None, never 0."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def price(model: str, usage: dict[str, Any]) -> float | None:
-    """Return US dollars for a usage as the Messages API reports it.
+    """Return the cost in US dollars of a usage as the Messages API reports it.
 
     Return None if genai-prices has no price for the model, or is not installed (`pip install 'retold[prices]'`).
     """

@@ -1,4 +1,4 @@
-"""What the models of a workflow file cannot see: names, references, templates, handlers, tasks with nothing to do."""
+"""Problems that the models of a workflow file cannot find: names, references, templates, handlers, tasks without a prompt."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ Problem = tuple[YamlPath, str]
 
 
 AS_IT_STANDS = ("name", "id", "type", "description")
-"""Keys whose text is no template; in the first two one would be a name that changes."""
+"""Keys whose text is not a template. The first two are names, which must not change."""
 
 
 @dataclass(frozen=True)
 class _Names:
-    """The steps by name with the ids of their tasks, in order, the global variables, and the sessions that steps hold."""
+    """Steps by name with the ids of their tasks, in order; the global variables; and the sessions of the steps."""
 
     steps: Sequence[str]
     tasks: Mapping[str, Sequence[str]]
@@ -35,9 +35,9 @@ class _Names:
 
 
 def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
-    """Everything wrong with what stands under `workflow`, as far as it is sound enough to be looked at.
+    """Yield all problems under `workflow`, in the parts that the models accept.
 
-    Handlers are made, not run: a callback's module is imported, a file handler's path looked at.
+    Handlers are created but not run: the module of a callback is imported, and the path of a file handler is checked.
     """
     data = data if isinstance(data, dict) else {}
     steps = _list(data.get("steps"))
@@ -67,7 +67,7 @@ def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
 
 
 def _may_write(said: dict[str, Any]) -> bool:
-    """Whether a step (or one with these defaults) may leave files that a later one reads: by its output or by tools."""
+    """Return True if a step, or one with these defaults, may create files that a later step reads: by its output or by tools."""
     keys = {part for path, _ in _strings(said, ()) for part in path}
     return (
         not keys.isdisjoint({"output_to_file", "allowed_tools", "preset", "claude_preset"}) or said.get("type") == "claude_smart"
@@ -75,7 +75,7 @@ def _may_write(said: dict[str, Any]) -> bool:
 
 
 def _missing_files(step: dict[str, Any], at: YamlPath, folder: Path) -> Iterator[Problem]:
-    """Files that prompts and tasks are made of, and that nobody could make before they are read."""
+    """Yield the files of prompts and tasks that do not exist and that no earlier step could create."""
     for path, text in _strings(step, at):
         is_part = path[-1] == "path" and "prompt" in path
         is_task = path[-1] == "file" and path[-3:-2] == ("tasks",)
@@ -89,7 +89,7 @@ def _task_ids(step: dict[str, Any]) -> list[str]:
 
 
 def _session(step: dict[str, Any], defaults: schema.ClaudeOptions) -> str:
-    """The name under which `session_context` finds what a step said; empty for one that has none."""
+    """Return the name under which `session_context` finds the conversation of a step, or an empty text."""
     named = _dict(step.get("session_config")).get("session_name") or _dict(step.get("claude_options")).get("session_id")
     return str(named or defaults.session_id or "")
 
@@ -152,7 +152,7 @@ def _task_problems(
 
 
 def _sound(values: Any) -> schema.ClaudeOptions:
-    """The options that are valid one by one; the others are reported by the models."""
+    """Return the options that are valid one by one. The models report the others."""
     sound = schema.ClaudeOptions()
     for key, value in _dict(values).items():
         try:

@@ -1,4 +1,4 @@
-"""A step's prompt put together from its parts, with templates filled in."""
+"""Build a step's prompt from its parts, with templates filled in."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """What prompts and templates of a run may refer to; grows with each finished step."""
+    """The values to which prompts and templates of a run may refer. It grows with each finished step."""
 
     def __init__(self, loaded: "Loaded", run: str, date: str) -> None:
         workflow = loaded.workflow
@@ -36,24 +36,24 @@ class Context:
         self.sessions: dict[str, list[dict[str, Any]]] = {}
 
     def of_step(self, step: Step) -> dict[str, Any]:
-        """The variables that a step's templates may use."""
+        """Return the variables for the templates of a step."""
         return self.variables | {"step": {"name": step.name, "type": step.type}}
 
     def where(self, step: Step, task: str = "") -> str:
-        """`file:line:column: step 'name'`, for errors that show only when a step runs."""
+        """Return `file:line:column: step 'name'`, for errors that occur only when a step runs."""
         number = self._loaded.workflow.steps.index(step)
         place = self._loaded.source.place(("workflow", "steps", number))
         return f"{place}: step {step.name!r}{f', task {task!r}' if task else ''}"
 
     def output_path(self, name: str, step: Step, task: str = "") -> Path:
-        """Return where `output_to_file` is, below `defaults.output_dir`; `~` is the home folder. Raises WorkflowError."""
+        """Return the path of `output_to_file`, below `defaults.output_dir`; `~` is the home folder. Raise WorkflowError."""
         variables, where = self.of_step(step), self.where(step, task)
         named = self._loaded.workflow.defaults.output_dir or "."
         folder = Path(render_path(named, variables, where, Path())).expanduser()
         return folder / Path(render_path(name, variables, where, folder)).expanduser()
 
     def finish(self, done: StepResult) -> None:
-        """Make a step known to those after it. A skipped one, or a task that failed, has a status and nothing else."""
+        """Add a finished step, so that later steps can refer to it. A skipped step or a failed task has only a status."""
         known: dict[str, Any] = {"status": done.status}
         if done.status != "skipped":
             known |= {"text": done.text, "cost_usd": done.cost_usd, "turns": done.turns}
@@ -64,12 +64,12 @@ class Context:
 
 
 def build_prompt(parts: Sequence[schema.Part], variables: Mapping[str, Any], context: Context, where: str) -> str:
-    """The text of a prompt; parts are separated by a blank line. Raises WorkflowError."""
+    """Return the text of a prompt. Parts are separated by a blank line. Raise WorkflowError."""
     return "\n\n".join(_part(part, context, variables, f"{where}, prompt") for part in parts)
 
 
 def volatile_in_texts(texts: Iterable[str | None], context: Context) -> dict[str, str]:
-    """The volatile variables that a request made of these templates may hold, with their values in this run."""
+    """Return the volatile variables that a request with these templates may contain, with their values in this run."""
     used: set[str] = set().union(*(volatile_in(text) for text in texts if text))
     return {name: str(context.variables[name]) for name in sorted(used)}
 
@@ -106,7 +106,7 @@ def _file(path: Path, where: str) -> str:
 
 
 def _extract(text: str, dotted: str, where: str) -> str:
-    """A field of a JSON answer, bare or in a code fence; text stays text, anything else becomes JSON."""
+    """Return a field of a JSON answer, bare or in a code fence. Text is returned unchanged, any other value as JSON."""
     try:
         value = json_in(text)
     except RunError as error:

@@ -1,4 +1,6 @@
-"""What comes of a run, as data. Times are milliseconds of the recorded run, costs US dollars; an unknown cost is None."""
+"""The results of a run, as data. Times are milliseconds of the recorded run; costs are US dollars, and an unknown cost is
+None.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -9,7 +11,7 @@ from .agent import Outcome, sum_usage
 
 @dataclass
 class TaskResult:
-    """What came of one task of a step. `status` is completed, failed or cancelled; `error` is None unless it failed."""
+    """The result of one task of a step. `status` is completed, failed or cancelled. `error` is None unless the task failed."""
 
     id: str
     status: str = "cancelled"
@@ -27,9 +29,12 @@ class TaskResult:
 
 @dataclass
 class StepResult:
-    """What came of a step. `status` is completed, failed, cancelled, skipped or fallback (it failed, and `fallback` says what
-    was done instead); `streamed` is whether handlers showed all of it; `handler_results` are those of its handlers, `tasks`
-    those of its tasks."""
+    """The result of a step.
+
+    `status` is completed, failed, cancelled, skipped or fallback (the step failed, and `fallback` names the action taken
+    instead). `streamed` is True if handlers showed all of it. `handler_results` and `tasks` are the results of its handlers
+    and tasks.
+    """
 
     name: str
     type: str
@@ -59,7 +64,7 @@ class StepResult:
 
 @dataclass
 class RunResult:
-    """What came of a run. `notes` are remarks for a person: unplayed recordings, fallbacks, failed tasks."""
+    """The result of a run. `notes` are remarks for a person: unplayed recordings, fallbacks, failed tasks."""
 
     run: str
     name: str
@@ -74,23 +79,23 @@ class RunResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every step and every handler did what it should."""
+        """Whether all steps and handlers succeeded."""
         return self.status == "completed" and not self.handler_errors
 
     def step(self, name: str) -> StepResult:
-        """The result of the step of that name. Raises KeyError."""
+        """Return the result of the step of that name. Raise KeyError if there is none."""
         for step in self.steps:
             if step.name == name:
                 return step
         raise KeyError(name)
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON values: what `retold run --json` prints."""
+        """Return the result as JSON values, as `retold run --json` prints it."""
         return asdict(self)
 
 
 def fill(done: TaskResult | StepResult, outcome: Outcome, *, cost_tracking: bool) -> None:
-    """Take over what came of a conversation."""
+    """Copy the outcome of a conversation into a result."""
     done.status = "completed" if outcome.error is None else "failed"
     done.error = outcome.error
     done.text = outcome.text
@@ -104,14 +109,16 @@ def fill(done: TaskResult | StepResult, outcome: Outcome, *, cost_tracking: bool
 
 
 def add_up(done: StepResult, outcomes: Iterable[Outcome], *, cost_tracking: bool) -> None:
-    """Take over what several conversations cost and how long they took together, from the first beginning to the last end."""
+    """Add the costs of several conversations, and the time from the first beginning to the last end."""
     held = [outcome for outcome in outcomes if outcome.turns]
-    costs = [outcome.cost_usd for outcome in held if outcome.usage]  # one that was refused costs nothing
+    costs = [outcome.cost_usd for outcome in held if outcome.usage]  # a refused request costs nothing
     done.turns = sum(outcome.turns for outcome in held)
     done.usage = sum_usage([outcome.usage for outcome in held])
     done.cost_usd = None
     if cost_tracking and costs and None not in costs:
-        done.cost_usd = round(sum(cost for cost in costs if cost is not None), 10)  # tasks end in any order
+        done.cost_usd = round(
+            sum(cost for cost in costs if cost is not None), 10
+        )  # tasks end in any order, and float sums depend on it
     if held:
         began_us = min(outcome.started_us for outcome in held)
         done.duration_ms = round((max(outcome.ended_us for outcome in held) - began_us) / 1000)

@@ -1,4 +1,4 @@
-"""Runs a workflow, live or mock: steps become events, handlers read them from the log, a good live run becomes a cassette."""
+"""Run a workflow, live or mock. Steps write events, handlers read them from the log, and a good live run becomes a cassette."""
 
 import asyncio
 import contextlib
@@ -65,13 +65,14 @@ def run_workflow(
     show: bool = True,
     notify: Callable[[str], None] | None = None,
 ) -> RunResult:
-    """Run a workflow file and return what came of it; a step that failed is in the result, not an exception.
+    """Run a workflow file and return its result. A failed step is part of the result, not an exception.
 
-    `mode="mock"` retells the cassette offline; `mode="live"` calls the API and records. `handlers` replaces those named in the
-    file ((name, options) pairs; an empty list shows nothing). Handlers write to `out` (stdout); with `show=False` only those run
-    that write elsewhere (file, buffer, callback). `notify` is told of progress.
-    Raises WorkflowError, CassetteError, LogError, InputError for what is wrong before anything runs, and MissError. Raises
-    InputError inside a running event loop: await `run_workflow_async` there.
+    `mode="mock"` replays the cassette offline; `mode="live"` calls the API and records. `handlers` replaces the handlers of
+    the file ((name, options) pairs; an empty list shows nothing). Handlers write to `out` (default stdout); with `show=False`
+    only those run that write elsewhere (file, buffer, callback). `notify` is called with lines of progress.
+
+    Raise WorkflowError, CassetteError, LogError or InputError before anything runs, and MissError. Raise InputError inside a
+    running event loop: await `run_workflow_async` there.
     """
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
@@ -121,7 +122,7 @@ class Runner:
         self.timing = timing
         self.handlers = handlers
         self.cassette = cassette
-        self._cassette_at = cassette.absolute()  # the application may change its folder while the run goes on
+        self._cassette_at = cassette.absolute()  # the application may change the working directory during the run
         self.log = log
         self.out = out
         self.notify = notify
@@ -130,7 +131,7 @@ class Runner:
         self.checkpoint = Checkpoint(self.loaded, mode, retold=retold) if self.workflow.checkpoint_enabled else None
 
     def prepare(self) -> None:
-        """Everything that can fail before anything is run or written."""
+        """Do everything that can fail, before anything runs or is written."""
         if self.checkpoint is not None:
             self.checkpoint.check()
         if self.mode == "mock":
@@ -140,7 +141,7 @@ class Runner:
 
         check_credentials()
         with contextlib.suppress(CassetteMissing):
-            read_cassette(self.cassette)  # a damaged one is an error now, not a loss later
+            read_cassette(self.cassette)  # report a damaged cassette now, before the run costs money
         if (problem := why_not_writable(self.cassette)) is not None:
             raise CassetteError(f"cannot write the cassette {self.cassette}: {problem}.")
 
@@ -156,7 +157,7 @@ class Runner:
         return f"retold run {self.loaded.source.path} --live{'' if own else f' --cassette {self.cassette}'}"
 
     async def run(self) -> RunResult:
-        """Run the steps in order; the first that fails ends the run."""
+        """Run the steps in order. The first failed step ends the run."""
         workflow = self.workflow
         finished = self.checkpoint.finished(self.log) if self.checkpoint is not None else []
         data = {"workflow": str(self.loaded.source.path), "environment": workflow.environment.mode, "timing": str(self.timing)}
@@ -181,7 +182,7 @@ class Runner:
         return result
 
     def _resume(self, running: Running, earlier: Finished) -> None:
-        """Take over a step that the run which broke off had finished."""
+        """Reuse a step that the broken-off run had finished."""
         done = replace(earlier.result, resumed=True)
         step = next(step for step in self.workflow.steps if step.name == done.name)
         said = self._said_of(done, step, earlier.session) | {"from": earlier.run}
@@ -191,6 +192,7 @@ class Runner:
         if done.status != "completed" or done.tasks:
             return
         running.context.sessions[done.session_id] = said_in(self.log, earlier.run, done.name) or []
+        # A session step also restores its session, which later steps continue.
         if earlier.session is not None:
             name = earlier.session["name"]
             if (state := session_in(self.log, earlier.run, name)) is not None:
@@ -198,7 +200,7 @@ class Runner:
                 running.context.sessions[name] = state.messages
 
     def _finish(self, result: RunResult, finished: list[Finished]) -> None:
-        """A live run that ended well becomes the cassette; one that did not leaves the old cassette alone."""
+        """Write the cassette of a successful live run. A failed run leaves the old cassette unchanged."""
         good = result.status == "completed"
         if self.checkpoint is not None and good:
             self.checkpoint.clear(result.run)
@@ -228,7 +230,7 @@ class Runner:
         return next(step.condition for step in self.workflow.steps if step.name == name)
 
     def _recorded(self, run: str, finished: list[Finished]) -> list[Exchange]:
-        """The exchanges of a run, those of the runs before it whose finished steps it took over at the front."""
+        """Return the exchanges of a run. Those of finished steps that it reused from earlier runs come first."""
         exchanges: list[Exchange] = []
         for earlier in dict.fromkeys(each.run for each in finished):
             steps = {each.result.name for each in finished if each.run == earlier}
@@ -236,7 +238,7 @@ class Runner:
         return exchanges + _later(exchanges_of(self.log, run), exchanges)
 
     async def _step(self, running: Running, step: Step) -> StepResult:
-        """Run one step between its events; handlers are started before it and joined after it."""
+        """Run one step between its events. Handlers are started before it and joined after it."""
         context, writer = running.context, running.writer
         variables, where = context.of_step(step), context.where(step)
         done = StepResult(step.name, step.type)
@@ -271,7 +273,7 @@ class Runner:
         return done
 
     def _said_of(self, done: StepResult, step: Step, session: dict[str, Any] | None) -> dict[str, Any]:
-        """What the end of a step says: its result, so that a checkpoint finds it, and which step that was."""
+        """Return the data of the end of a step: its result, which a checkpoint reads, and the fingerprint of the step."""
         own = {"name": done.name, "status": done.status, "error": done.error, "fallback": done.fallback}
         return own | {"fingerprint": fingerprint(step, self.loaded), "session": session, "result": asdict(done)}
 
@@ -280,14 +282,15 @@ class Runner:
         return render_options(raw, variables, where, Path(self.workflow.workspace_dir or "."))
 
     def _result_message(self, running: Running, step: Step) -> dict[str, Any]:
-        """The last result message of a step, which is that of its last attempt."""
+        """Return the last result message of a step, that of its last attempt."""
+        # The log holds redacted names.
         label = running.writer.redactor.label(step.name)
         results = [m.data for m in running.log.messages(running.writer.run, step=label) if m.type == "result"]
         return results[-1]
 
 
 def _later(exchanges: list[Exchange], before: list[Exchange]) -> list[Exchange]:
-    """Exchanges of another run moved behind those before them."""
+    """Return exchanges of another run with their times shifted behind those of the runs before."""
     shift_ns = max((exchange.ended_ns for exchange in before), default=0)
     return [
         replace(exchange, started_ns=exchange.started_ns + shift_ns, ended_ns=exchange.ended_ns + shift_ns)
@@ -297,12 +300,12 @@ def _later(exchanges: list[Exchange], before: list[Exchange]) -> list[Exchange]:
 
 @contextlib.contextmanager
 def _sigterm_cancels() -> Any:
-    """A run that is told to stop ends as a cancelled run, not as one whose writer died."""
+    """Let SIGTERM cancel the run, so that it ends as cancelled and not as a run without an end."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
     try:
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    except (ValueError, RuntimeError):  # not in the main thread: signals are somebody else's
+    except (ValueError, RuntimeError):  # not in the main thread, where signals arrive
         yield
         return
     try:

@@ -1,4 +1,4 @@
-"""What the steps of a run share: the log, the mode, what is known so far, and who answers."""
+"""The state that the steps of a run share: the log, the mode, earlier results, and the source of answers."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from .unit import Unit, allowed_tools
 
 @dataclass
 class Running:
-    """One run of a workflow. `recording` is what a mock run retells, None in a live one."""
+    """One run of a workflow. `recording` is the recording that a mock run replays; it is None in a live run."""
 
     loaded: Loaded
     recording: Recording | None
@@ -36,7 +36,7 @@ class Running:
 
     @contextlib.asynccontextmanager
     async def answers(self, unit: Unit, timeout_ms: int | None) -> AsyncIterator[tuple[Api, Tools]]:
-        """Who answers the conversations of a unit, and runs its tools. Raises RunError for a folder that cannot be made."""
+        """Yield the API and the tools for the conversations of a unit. Raise RunError if its folder cannot be made."""
         if self.recording is not None:
             mock = MockApi(
                 self.recording, self.writer, step=unit.step, task=unit.task, variables=unit.volatile, timeout_ms=timeout_ms
@@ -59,13 +59,13 @@ class Running:
             yield live, tools
 
     def notify_of(self, task: str) -> Callable[[str], None]:
-        """Progress of one task among several says whose it is."""
+        """Return a function that reports progress with the name of the task."""
         return (lambda text: self.notify(f"[{task}] {text}")) if task else self.notify
 
     async def hold(self, conversation: Conversation, api: Api, tools: Tools, timeout_ms: int | None) -> Outcome:
-        """Hold a conversation to its end; what goes wrong in it is in the outcome. Raises MissError in replay.
+        """Hold a conversation to its end and return its outcome, which includes failures. Raise MissError in replay.
 
-        A recording says itself where time ran out, whatever the pace it is retold at.
+        A replay times out where the recording did, at any pace.
         """
         limit_s = None if timeout_ms is None or self.recording is not None else timeout_ms / 1000
         try:

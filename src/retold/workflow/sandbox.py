@@ -1,15 +1,15 @@
-"""Jinja2's sandbox with bounds on work and size. A workflow file may come from anyone: `{{ 'a' * 10**10 }}` fails, and fast.
+"""Jinja2's sandbox with bounds on work and size. A workflow file may be hostile: `{{ 'a' * 10**10 }}` must fail, and fast.
 
-Jinja2's own sandbox keeps templates away from Python's internals, but not from memory and time. This one adds:
+Jinja2's own sandbox blocks Python's internals, but does not limit memory and time. This one adds:
 
-1. A budget for each rendering (`budget`): loops, calls, filters, operators and output take from it. What an operation will
-   produce is estimated from its arguments before it runs.
-2. Limits on widths, repetitions and powers, because the size of their result is a number in the template.
-3. Nothing is evaluated before rendering: Jinja2 folds constants while it compiles, filters included, so filters and operators
-   with a bound are marked as depending on the context. Checking a template runs none of them.
+1. A budget for each rendering (`budget`): loops, calls, filters, operators and output take from it. The size of a result is
+   estimated from the arguments before the operation runs.
+2. Limits on widths, repetitions and powers, because a number in the template determines the size of their results.
+3. No evaluation before rendering. Jinja2 folds constants, including filters, while it compiles; therefore bounded filters and
+   operators are marked as depending on the context. Checking a template runs none of them.
 4. Limits on nesting, so that parsing and compiling cannot exhaust the stack.
 
-Imported only if a workflow has a template: jinja2 is slow to import.
+Imported only if a workflow has a template, because jinja2 is slow to import.
 """
 
 import functools
@@ -25,8 +25,9 @@ from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
 BUDGET = 20_000_000
-"""What one rendering may cost: one for each character that is read or made, `VALUE` for each value, `STEP` for each step of a
-loop. All of it takes about a second."""
+"""The budget of one rendering: 1 for each character that is read or made, `VALUE` for each value, `STEP` for each step of a
+loop. Spending all of it takes about a second.
+"""
 
 VALUE = 25
 STEP = 100
@@ -34,11 +35,11 @@ MAX_WIDTH = 10_000
 """The largest width, indentation and number of columns."""
 
 MAX_BITS = 4096
-"""The largest whole number, in bits: Python refuses to print much larger ones."""
+"""The largest whole number, in bits. Python refuses to print much larger ones."""
 
 MAX_BRACKETS = 20
 MAX_LEVELS = 80
-"""How deep brackets and the parsed template may nest. Jinja2's parser takes a dozen calls for each bracket."""
+"""How deep brackets and the parsed template may nest. Jinja2's parser needs a dozen calls for each bracket."""
 
 _left: ContextVar[list[int] | None] = ContextVar("left", default=None)
 
@@ -63,7 +64,7 @@ def budget() -> Iterator[None]:
 
 
 def spend(cost: int) -> None:
-    """Take from the budget of the rendering that goes on. Raises TooMuch."""
+    """Take from the budget of the current rendering. Raise TooMuch if it is exhausted."""
     left = _left.get()
     if left is not None:
         left[0] -= cost
@@ -72,7 +73,7 @@ def spend(cost: int) -> None:
 
 
 def read(*values: Any) -> int:
-    """Take the size of values from the budget, what stands in containers included, and return it. Raises TooMuch."""
+    """Take the size of values, including the contents of containers, from the budget and return it. Raise TooMuch."""
     whole, waiting = 0, [*values]
     left = _left.get() or [BUDGET]
     while waiting and whole <= left[0]:
@@ -94,14 +95,14 @@ def read(*values: Any) -> int:
 
 
 def _bounded(number: Any, limit: int = MAX_WIDTH) -> int:
-    """A width or a repetition that an operation is asked for. Raises TooMuch for one beyond the limit."""
+    """Return a requested width or repetition. Raise TooMuch if it exceeds the limit."""
     if isinstance(number, int) and number > limit:
         raise TooMuch(f"the number {number if number < 10**18 else 'given'} is too large here; at most {limit}")
     return number if isinstance(number, int) else 0
 
 
 def _of_text(text: str, name: str, args: Sequence[Any]) -> None:
-    """Take what a method of a text, or a filter of the same name, will make. Raises TooMuch."""
+    """Take the size of the result of a text method, or of a filter of the same name. Raise TooMuch."""
     numbers = [number for number in args if isinstance(number, int)]
     if name in ("center", "ljust", "rjust", "zfill", "expandtabs"):
         width = max(map(_bounded, numbers), default=8)
@@ -113,6 +114,7 @@ def _of_text(text: str, name: str, args: Sequence[Any]) -> None:
     elif name == "join":
         spend(len(text) * (len(args[0]) if args and hasattr(args[0], "__len__") else 1))
     elif name in ("format", "format_map"):
+        # A nested field (`{:{width}}`) takes its width from an argument.
         if _WIDTH.search(text) or re.search(r"\{[^{}]*+\{", text.replace("{{", "")):
             raise TooMuch(f"a format width is too large, or is not written in the format; at most {MAX_WIDTH - 1}")
         spend(text.count("{") * (MAX_WIDTH + _largest(args)))
@@ -125,14 +127,15 @@ def _largest(values: Iterable[Any]) -> int:
 
 
 def _percent(text: str, values: Any) -> None:
-    """Take what `text % values` will make. Raises TooMuch."""
+    """Take the size of `text % values`. Raise TooMuch."""
+    # A width from an argument (`%*d`), or one of five digits or more.
     if any("*" in each or _WIDTH.search(each) for each in _PERCENT.findall(text)):
         raise TooMuch(f"a format width is too large, or is not written in the format; at most {MAX_WIDTH - 1}")
     spend(text.count("%") * (MAX_WIDTH + read(values)))
 
 
 def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A filter within bounds. Marked as depending on the context, so that Jinja2 does not run it while compiling."""
+    """Return a filter with bounds. It is marked as depending on the context, so that Jinja2 does not run it while compiling."""
     needs = getattr(getattr(function, "jinja_pass_arg", None), "name", None)
 
     @functools.wraps(function)
@@ -160,7 +163,7 @@ def _filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Bounds(NodeTransformer):
-    """Charge each step of a loop and each call of a macro, and let `~` be counted."""
+    """Rewrites a template: each step of a loop, each call of a macro, and each `~` takes from the budget."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:
         self.generic_visit(node)
@@ -178,12 +181,12 @@ class _Bounds(NodeTransformer):
 
 
 def _own(name: str, args: list[Any], lineno: int) -> nodes.Call:
-    """A call of one of the environment's own methods."""
+    """Return a call of one of the environment's own methods."""
     return nodes.Call(nodes.EnvironmentAttribute(name, lineno=lineno), args, [], None, None, lineno=lineno)
 
 
 class _Steps:
-    """A loop's values, each paid for when it is taken. Its length is known if the values' is."""
+    """The values of a loop. Taking one costs STEP. It has a length if the values have one."""
 
     def __init__(self, values: Iterable[Any]) -> None:
         self._values = values
@@ -204,25 +207,26 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
     def __init__(self, **options: Any) -> None:
         super().__init__(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False, finalize=_shown, **options)
         self.filters = {name: _filter(name, function) for name, function in self.filters.items()}
+        # It generates text of any length.
         del self.globals["lipsum"]
 
-    # What the rewritten template calls
+    # Called by the rewritten template
 
     def each(self, values: Iterable[Any]) -> Any:
-        """The values of a loop. One that is undefined or no iterable raises its own error."""
+        """Return the values of a loop. An undefined value is returned unchanged, so that it raises its own error."""
         return _Steps(values) if not isinstance(values, StrictUndefined) else values
 
     def step(self) -> str:
-        """One step of work."""
+        """Take one step of work."""
         spend(STEP)
         return ""
 
     def joined(self, *parts: Any) -> str:
-        """`a ~ b`."""
+        """Return `a ~ b`."""
         read(*parts)
         return "".join(map(str, parts))
 
-    # What Jinja2 calls
+    # Called by Jinja2
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         try:
@@ -250,7 +254,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return super()._generate(tree, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """An operator whose result may be much larger than its sides."""
+        """Run an operator that may produce a result much larger than its operands."""
         if operator == "%" and isinstance(left, str):
             _percent(left, right)
         elif operator == "**":
@@ -265,9 +269,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return made
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        """A call of a method, a macro or a global."""
+        """Call a method, a macro or a global."""
+        # The environment's own methods (`each`, `step`, `joined`) take from the budget themselves.
         if getattr(__obj, "__self__", None) is __self:
             return __obj(*args)
+        # For a bound method of a text, `__self__` is the text. Jinja2 wraps str.format.
         text = getattr(getattr(__obj, "__wrapped__", __obj), "__self__", None)
         read(*args, *kwargs.values())
         if isinstance(text, str):
@@ -279,7 +285,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 @pass_context
 def _shown(_: Any, value: Any) -> Any:
-    """A value on its way into the text."""
+    """Take the size of a value that goes into the output."""
     read(value)
     return value
 
@@ -289,7 +295,7 @@ def _bits(value: Any) -> int:
 
 
 def _levels(tree: nodes.Node) -> int:
-    """How deep a parsed template nests."""
+    """Return how deep a parsed template nests."""
     deepest, waiting = 0, [(tree, 1)]
     while waiting:
         node, level = waiting.pop()

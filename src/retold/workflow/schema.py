@@ -1,4 +1,4 @@
-"""What a workflow file may say. Every model is strict: an unknown key is an error."""
+"""The models of a workflow file. All are strict: an unknown key is an error."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ MAX_TOKENS = 8192
 MAX_TURNS = 10
 
 MODELS = {"sonnet": "claude-sonnet-5-5", "opus": "claude-opus-5-5", "haiku": "claude-haiku-5-5"}
-"""Aliases and the ids they stand for; any other name is passed through to the API."""
+"""Aliases and their model ids. Any other name is passed to the API unchanged."""
 
 DEFAULT_MODEL = "sonnet"
 
@@ -27,21 +27,21 @@ PresetName = Literal["development", "production", "analysis", "chat", "test"]
 
 
 class StaticPart(Model):
-    """Text as it stands."""
+    """Literal text."""
 
     type: Literal["static"]
     content: str
 
 
 class FilePart(Model):
-    """The text of a file; a relative path counts from the workflow's folder."""
+    """The text of a file. A relative path counts from the workflow's folder."""
 
     type: Literal["file"]
     path: str
 
 
 class PreviousResponsePart(Model):
-    """What an earlier step answered, or one field of it where it answered with JSON (`extract: a.b`)."""
+    """The answer of an earlier step, or one field of it if the answer is JSON (`extract: a.b`)."""
 
     type: Literal["previous_response"]
     step: str
@@ -60,7 +60,7 @@ Part = Annotated[StaticPart | FilePart | PreviousResponsePart | SessionContextPa
 
 
 def _kind(value: Any) -> str:
-    """Which branch of a union a value is checked against, so that only that one reports what is wrong."""
+    """Return the branch of a union for a value, so that only that branch reports errors."""
     kinds = {str: "text", list: "list", dict: "mapping"}
     return next((name for kind, name in kinds.items() if isinstance(value, kind)), "")
 
@@ -88,9 +88,9 @@ Strategy = Literal["exponential", "linear", "constant"]
 
 
 class RetryConfig(Model):
-    """How often a request is repeated that failed (refused, overloaded, rate limited, cut), and how long between.
+    """How often a failed request (refused, overloaded, rate limited, cut) is repeated, and the pauses between.
 
-    `exponential` doubles `base_delay_ms` each time, `linear` adds it; an answer's own retry-after goes before it.
+    `exponential` doubles `base_delay_ms` each time, `linear` adds it. A retry-after of the answer takes precedence.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=20)] = 2
@@ -99,7 +99,7 @@ class RetryConfig(Model):
 
 
 class ClaudeOptions(Model):
-    """How a conversation is held and shown; None is what nobody said."""
+    """How a conversation is held and shown. None is an option that is not set."""
 
     model: str | None = None
     fallback_model: str | None = None

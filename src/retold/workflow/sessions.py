@@ -1,4 +1,4 @@
-"""Named conversations that continue: over the steps of a run, and, read back from the log, over runs."""
+"""Named conversations that continue over the steps of a run and, read back from the log, over runs."""
 
 import json
 from collections import deque
@@ -11,19 +11,19 @@ from ..recorder.messages import Session
 
 @dataclass
 class SessionState:
-    """A conversation so far: its session, what was said, and how many turns it took."""
+    """The current state of a conversation: its session, its messages, and its number of turns."""
 
     session: Session
     messages: list[dict[str, Any]]
     turns: int = 0
 
     def as_dict(self, name: str) -> dict[str, Any]:
-        """What the end of a step says of its session, so that `session_in` finds it."""
+        """Return the session's part of the end of a step, which `session_in` reads."""
         return {"name": name, "id": self.session.id, "made": self.session.made, "turns": self.turns}
 
 
 def last_session(log: EventLog, workflow: str, name: str) -> SessionState | None:
-    """The conversation of that name as the newest live run of the workflow left it, or None."""
+    """Return the conversation of that name from the newest live run of the workflow, or None."""
     if not log.path.exists():
         return None
     for info in log.runs():
@@ -33,7 +33,7 @@ def last_session(log: EventLog, workflow: str, name: str) -> SessionState | None
 
 
 def session_in(log: EventLog, run: str, name: str) -> SessionState | None:
-    """The conversation of that name as a run left it, or None where no step of the run held it and ended well."""
+    """Return the conversation of that name at the end of a run, or None if no successful step of the run held it."""
     found: dict[str, Any] | None = None
     step = ""
     for event in log.events(run, kinds=("step.ended",)):
@@ -46,8 +46,8 @@ def session_in(log: EventLog, run: str, name: str) -> SessionState | None:
 
 
 def said_in(log: EventLog, run: str, step: str) -> list[dict[str, Any]] | None:
-    """What had been said when a step without tasks ended: its last request, and the answer to it. None if it was erased."""
-    requests = deque(log.events(run, kinds=("exchange.started",), step=step), maxlen=1)  # each repeats the one before it
+    """Return the messages at the end of a step without tasks: its last request and the answer. Return None if it was erased."""
+    requests = deque(log.events(run, kinds=("exchange.started",), step=step), maxlen=1)  # each repeats the previous one
     if not requests:
         return []
     last = requests[0]

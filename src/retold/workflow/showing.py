@@ -1,4 +1,4 @@
-"""The handlers of a step: started before it, told of it through the log, joined after it."""
+"""The handlers of a step: started before it, fed from the log while it runs, joined after it."""
 
 import asyncio
 import contextlib
@@ -18,9 +18,9 @@ HandlerSpecs = Sequence[tuple[str, dict[str, Any]]]
 
 
 class Showing:
-    """Whoever shows one step. `instead` replaces the handlers that the workflow names; an empty list shows nothing.
+    """The handlers of one step. `instead` replaces the handlers that the workflow names; an empty list shows nothing.
 
-    Without an `out` only handlers run that write elsewhere.
+    Without an `out`, only handlers that write elsewhere run.
     """
 
     def __init__(self, running: Running, step: str, instead: HandlerSpecs | None, out: TextIO | None, *, after: int) -> None:
@@ -33,7 +33,7 @@ class Showing:
         self._unseen: set[str] = set()
 
     def start(self, options: ClaudeOptions, units: Sequence[Unit]) -> None:
-        """Start the step's handlers, and those of tasks that name their own: such a task is shown by them alone."""
+        """Start the handlers of the step. A task that names its own handlers is shown only by them."""
         self._unseen = {unit.task for unit in units}
         if self._instead is not None:
             self._start(self._instead, None)
@@ -46,14 +46,14 @@ class Showing:
             self._start(_specs(options), None, tasks=others if alone else None)
 
     async def join(self, done: StepResult) -> None:
-        """Wait for the handlers; what came of them is in the step's result, their failures in the run's.
+        """Wait for the handlers. Their results go into the result of the step, their failures into that of the run.
 
-        Whoever does not want to wait for a slow one cancels (Ctrl-C); the run is recorded all the same.
+        The user can cancel the wait for a slow handler (Ctrl-C); the run is recorded all the same.
         """
         for thread, over in self._threads:
             await over.wait()
             if isinstance(thread.error, BrokenPipeError):
-                continue  # whoever read our output has gone; the CLI says so in its exit code
+                continue  # the reader of our output has gone; the exit code of the CLI reports it
             done.handler_results.append(thread.result())
             if thread.error is not None:
                 what = f"handler {thread.handler.name!r} failed in step {self._step!r}: "
@@ -65,9 +65,12 @@ class Showing:
         made: list[Handler] = [make_handler(name, values, self._out or sys.stdout, folder) for name, values in specs]
         made = [handler for handler in made if handler.silent or self._out is not None]
         if any(not handler.silent for handler in made):
-            self._unseen -= {unit.task} if unit is not None else self._unseen if tasks is None else tasks
+            if unit is not None:
+                self._unseen -= {unit.task}
+            else:
+                self._unseen -= self._unseen if tasks is None else tasks
         loop = asyncio.get_running_loop()
-        label = self._running.writer.redactor.label  # the log holds names without secrets
+        label = self._running.writer.redactor.label  # the log holds redacted names
         tasks = tasks if unit is None else frozenset({unit.task})
         for handler in made:
             over = asyncio.Event()
@@ -80,7 +83,7 @@ class Showing:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, over: asyncio.Event) -> None:
-    """From another thread; a run that nobody waited for has no loop any more."""
+    """Set the event from another thread. The loop may be closed, if the run ended without waiting."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(over.set)
 

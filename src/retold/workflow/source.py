@@ -1,4 +1,4 @@
-"""A YAML file with its positions: values as plain data, and for every path the line and column where it stands."""
+"""A YAML file with positions: its values as plain data, and the line and column of each path."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,26 +16,26 @@ YamlPath = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Source:
-    """What a file holds, and where. Positions count from 1."""
+    """The values of a file and their positions, which count from 1."""
 
     path: Path
     data: Any
     positions: dict[YamlPath, tuple[int, int]] = field(repr=False)
 
     def place(self, path: YamlPath) -> str:
-        """`file:line:column` of a path, or of the nearest place above it that exists."""
+        """Return `file:line:column` of a path, or of the nearest existing place above it."""
         line, column = self.position(path)
         return f"{self.path}:{line}:{column}"
 
     def position(self, path: YamlPath) -> tuple[int, int]:
-        """(line, column) of a path, or of the nearest place above it that exists."""
+        """Return (line, column) of a path, or of the nearest existing place above it."""
         while path and path not in self.positions:
             path = path[:-1]
         return self.positions.get(path, (1, 1))
 
 
 def read_source(path: Path) -> Source:
-    """Read a YAML file. Raises WorkflowError with file, line and column for what is not YAML."""
+    """Read a YAML file. Raise WorkflowError with file, line and column if it cannot be read or is not YAML."""
     try:
         text = read_text(path)
     except FileNotFoundError as error:
@@ -61,7 +61,7 @@ def read_source(path: Path) -> Source:
 
 
 def _note(node: Any, at: YamlPath, positions: dict[YamlPath, tuple[int, int]], file: Path) -> None:
-    """Remember where each value stands; a key's own position stands for its value, as that is where people look."""
+    """Store the position of each value. The value of a key gets the position of the key, because users look there."""
     positions.setdefault(at, (node.start_mark.line + 1, node.start_mark.column + 1))
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:

@@ -1,4 +1,4 @@
-"""The seven step types and the file around them. Every model is strict, as in `schema`."""
+"""The seven step types and the file around them. All models are strict, as in `schema`."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -10,8 +10,10 @@ from .yaml12 import SpelledFloat, SpelledInt
 
 
 class BaseStep(Model):
-    """What every step may say. `condition` is an expression, such as `steps.check.text != ""`; a step whose condition does
-    not hold is skipped."""
+    """The keys of every step.
+
+    `condition` is an expression, such as `steps.check.text != ""`. A step is skipped if its condition is false.
+    """
 
     name: Name
     description: str | None = None
@@ -28,8 +30,10 @@ class ClaudeStep(BaseStep):
 
 
 class SmartStep(BaseStep):
-    """A conversation with the options of a preset under its own. Where it names none, the one called like `environment.mode`
-    is taken, unless `environment_aware` is false."""
+    """A conversation with a preset under its own options.
+
+    Without a `preset`, the preset with the name of `environment.mode` applies, unless `environment_aware` is false.
+    """
 
     type: Literal["claude_smart"]
     preset: PresetName | None = None
@@ -38,8 +42,11 @@ class SmartStep(BaseStep):
 
 
 class SessionConfig(Model):
-    """A named conversation. `persist` lets later runs continue it, unless they say `continue_on_restart: false`;
-    `max_turns` is how many turns it may have in all."""
+    """A named conversation.
+
+    `persist` lets later runs continue it, unless they set `continue_on_restart: false`. `max_turns` limits the turns of the
+    whole session.
+    """
 
     session_name: Name
     persist: bool = False
@@ -48,7 +55,7 @@ class SessionConfig(Model):
 
 
 class SessionStep(BaseStep):
-    """A conversation that goes on where the last step of the same session ended."""
+    """A conversation that continues after the last step of the same session."""
 
     type: Literal["claude_session"]
     session_config: SessionConfig
@@ -56,7 +63,7 @@ class SessionStep(BaseStep):
 
 
 class Task(Model):
-    """One task of a batch: a prompt, the text of a file, or both. `id` is `task-N` where none is given."""
+    """One task of a batch: a prompt, the text of a file, or both. The default of `id` is `task-N`."""
 
     id: Name | None = None
     prompt: Prompt | None = None
@@ -64,8 +71,10 @@ class Task(Model):
 
 
 class BatchConfig(Model):
-    """At most `max_parallel` tasks at once; `timeout_per_task` is in milliseconds. The step's text is what the tasks said
-    under a heading each, or with `consolidate_results: false` JSON by task id."""
+    """At most `max_parallel` tasks at once, each for at most `timeout_per_task` milliseconds.
+
+    The step's text is the answers of the tasks, each under a heading, or with `consolidate_results: false` JSON by task id.
+    """
 
     max_parallel: Annotated[int, Field(ge=1)] = 3
     timeout_per_task: Annotated[int, Field(ge=1)] | None = None
@@ -74,7 +83,7 @@ class BatchConfig(Model):
 
 
 class BatchStep(BaseStep):
-    """Tasks that share their options; a `prompt` of the step stands before that of each task."""
+    """Tasks that share their options. A `prompt` of the step precedes that of each task."""
 
     type: Literal["claude_batch"]
     batch_config: BatchConfig = BatchConfig()
@@ -86,8 +95,11 @@ Processing = Literal["code_blocks", "links", "lists", "plain_text"]
 
 
 class ExtractionConfig(Model):
-    """What is made of the answer: `post_processing` in order, then the format. `summary` keeps whole sentences of up to
-    `max_summary_length` characters; `include_metadata` adds model, tokens, cost and times."""
+    """How the answer is converted: `post_processing` in order, then the format.
+
+    `summary` keeps whole sentences of up to `max_summary_length` characters. `include_metadata` adds model, tokens, cost and
+    times.
+    """
 
     format: Literal["text", "json", "structured", "summary", "markdown"] = "text"
     post_processing: list[Processing] = Field(default_factory=list)
@@ -96,7 +108,7 @@ class ExtractionConfig(Model):
 
 
 class ExtractStep(BaseStep):
-    """A conversation whose answer is put into a form."""
+    """A conversation with an answer that is converted to a given form."""
 
     type: Literal["claude_extract"]
     extraction_config: ExtractionConfig = ExtractionConfig()
@@ -111,10 +123,10 @@ def _any() -> list[Condition]:
 
 
 class RobustConfig(RetryConfig):
-    """How often the whole step is tried again, after which failures, and what is done when none of it helped. Its single
-    requests are repeated besides only where `claude_options.retry_config` says so.
+    """How often the whole step is repeated, after which failures, and the action if all attempts fail.
 
-    `graceful_degradation` goes on with what text there is; `simplified_prompt` asks once more without tools, in one turn.
+    Single requests are repeated only if `claude_options.retry_config` is set. `graceful_degradation` continues with the text
+    received so far. `simplified_prompt` asks once more without tools, in one turn.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
@@ -124,7 +136,7 @@ class RobustConfig(RetryConfig):
 
 
 class RobustStep(BaseStep):
-    """A conversation that is tried again as a whole when it fails. A fallback is marked as one, never as success."""
+    """A conversation that is repeated as a whole if it fails. A fallback is marked as one, never as success."""
 
     type: Literal["claude_robust"]
     retry_config: RobustConfig = RobustConfig()
@@ -132,7 +144,7 @@ class RobustStep(BaseStep):
 
 
 class ParallelTask(Model):
-    """One of several conversations at once; its options go over the step's."""
+    """One of several concurrent conversations. Its options take precedence over the step's."""
 
     id: Name
     prompt: Prompt
@@ -141,7 +153,7 @@ class ParallelTask(Model):
 
 
 class ParallelStep(BaseStep):
-    """Several conversations at once; the step fails if one of them does, unless `allow_failures`."""
+    """Several concurrent conversations. The step fails if one of them fails, unless `allow_failures` is set."""
 
     type: Literal["parallel_claude"]
     parallel_tasks: Annotated[list[ParallelTask], Field(min_length=1)]
@@ -167,13 +179,13 @@ STEP_TYPES: Sequence[str] = tuple(map(str, STEPS))
 
 
 class Environment(Model):
-    """Where a workflow runs."""
+    """The environment in which a workflow runs."""
 
     mode: Literal["development", "production", "test"] | None = None
 
 
 class Defaults(Model):
-    """What holds for every step that does not say otherwise; files that steps write are below `output_dir`."""
+    """Defaults for all steps. Files that steps write are below `output_dir`."""
 
     output_dir: str | None = None
     claude_preset: PresetName | None = None
@@ -181,13 +193,15 @@ class Defaults(Model):
 
 
 def _spelled(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
-    """Keep a number that prints as the file spells it; pydantic would make a plain one of it."""
+    """Keep a number that prints as the file spells it, because pydantic would convert it to a plain number."""
     return value if isinstance(value, SpelledInt | SpelledFloat) else check(value)
 
 
 class Workflow(Model):
-    """A workflow: its steps, and what they share. With `checkpoint_enabled` a run that broke off is taken up by the next
-    one, which does not repeat the steps that were finished."""
+    """A workflow: its steps, and their common settings.
+
+    With `checkpoint_enabled`, the next run continues a run that broke off, without repeating its finished steps.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")]
     description: str | None = None
@@ -203,6 +217,6 @@ class Workflow(Model):
 
 
 class File(Model):
-    """A workflow file: everything stands under the key `workflow`."""
+    """A workflow file. All of it is under the key `workflow`."""
 
     workflow: Workflow

@@ -1,4 +1,4 @@
-"""How each type of step runs: one conversation, several at once, or one again and again until it goes well."""
+"""Run each type of step: one conversation, several at once, or one that is repeated until it succeeds."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
@@ -22,7 +22,9 @@ from .unit import Unit
 
 
 async def perform(running: Running, step: Step, units: Sequence[Unit], done: StepResult) -> None:
-    """Run a step and write what came of it into `done`. Raises MissError in replay, RunError for what no result holds."""
+    """Run a step and write its result into `done`. Raise MissError in replay, and RunError for a failure that no conversation
+    holds.
+    """
     match step:
         case BatchStep():
             config = step.batch_config
@@ -43,7 +45,7 @@ async def perform(running: Running, step: Step, units: Sequence[Unit], done: Ste
 
 
 async def _converse(running: Running, unit: Unit, session: Session, timeout_ms: int | None = None) -> Outcome:
-    """One conversation of a unit."""
+    """Hold one conversation of a unit and return its outcome."""
     limit_ms = _shorter(unit.options.timeout_ms, timeout_ms)
     conversation = unit.conversation(running.writer, session, running.notify_of(unit.task))
     try:
@@ -65,11 +67,13 @@ async def _session(running: Running, step: SessionStep, unit: Unit, done: StepRe
     config, name = step.session_config, unit.session_name
     state = running.sessions.get(name) or _continued(running, step, name)
     left = None if config.max_turns is None else config.max_turns - state.turns
+    # max_turns counts over all steps, and runs, of the session.
     if left is not None and left < 1:
         raise RunError(f"session {name!r} has used the {config.max_turns} turns of its max_turns")
     options = unit.options.model_copy(update={"max_turns": _shorter(unit.options.max_turns or schema.MAX_TURNS, left)})
     outcome = await _converse(running, replace(unit, history=state.messages, options=options), state.session)
     _keep(running, unit, outcome, done)
+    # A failed step leaves the session unchanged, so that the next one continues from its last good state.
     if outcome.error is None:
         state.messages, state.turns = outcome.messages, state.turns + outcome.turns
         running.sessions[name] = state
@@ -77,7 +81,7 @@ async def _session(running: Running, step: SessionStep, unit: Unit, done: StepRe
 
 
 def _continued(running: Running, step: SessionStep, name: str) -> SessionState:
-    """The session as an earlier run left it. A mock run retells what its recording continued, whatever the log holds now."""
+    """Return the session as an earlier run left it. A mock run uses the history in its recording, not the current log."""
     config = step.session_config
     if running.recording is not None:
         return SessionState(Session(), running.recording.history(step.name, ""))
@@ -91,7 +95,7 @@ def _continued(running: Running, step: SessionStep, name: str) -> SessionState:
 
 
 async def _tasks(running: Running, units: Sequence[Unit], done: StepResult, *, at_once: int, timeout_ms: int | None) -> None:
-    """Every unit as a task, at most `at_once` at a time, begun in order."""
+    """Run each unit as a task, at most `at_once` at a time, started in order."""
     done.tasks = [TaskResult(unit.task) for unit in units]
     slots = asyncio.Semaphore(at_once)
     outcomes: list[Outcome] = []
@@ -116,12 +120,13 @@ async def _tasks(running: Running, units: Sequence[Unit], done: StepResult, *, a
 
 
 async def _all(tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Run them together; the first exception cancels the others and is raised itself."""
+    """Run the tasks together. The first exception cancels the others and is raised."""
     try:
         async with asyncio.TaskGroup() as group:
             for each in tasks:
                 group.create_task(each)
     except BaseExceptionGroup as several:
+        # Callers expect the plain exception, not a group.
         raise several.exceptions[0] from None
 
 
@@ -142,10 +147,10 @@ def _settle_tasks(done: StepResult, *, consolidate: bool, allow_failures: bool) 
 
 
 async def _robust(running: Running, unit: Unit, config: RobustConfig, done: StepResult) -> None:
-    """Attempts until one goes well, each a session of its own in the log; then, where none did, the fallback."""
+    """Repeat until an attempt succeeds, each in its own session in the log. If none does, apply the fallback."""
     limit_ms = unit.options.timeout_ms
     outcomes: list[Outcome] = []
-    if unit.options.retry_config is None:  # two kinds of retries would multiply
+    if unit.options.retry_config is None:  # retries of requests would multiply with those of the step
         unit = replace(unit, options=unit.options.model_copy(update={"retry_config": schema.RetryConfig(max_retries=0)}))
     async with running.answers(unit, limit_ms) as (api, tools):
         while True:
@@ -171,11 +176,11 @@ async def _attempt(running: Running, unit: Unit, api: Api, tools: Tools, limit_m
 async def _pause(
     running: Running, unit: Unit, conversation: Conversation, config: RobustConfig, outcome: Outcome, attempt: int
 ) -> None:
-    """Say that there will be another attempt, and wait; a recording has the pauses in its own times."""
+    """Announce another attempt and wait. A replay does not wait, because the recorded times contain the pauses."""
     wait_s = delay_s(config, attempt)
     said = {"attempt": attempt, "max_retries": config.max_retries, "retry_delay_ms": round(wait_s * 1000), "error": outcome.error}
     conversation.say(conversation.session.system("step_retry", said))
-    if not unit.options.async_streaming:  # else its handler says so
+    if not unit.options.async_streaming:  # otherwise its handler shows it
         running.notify(f"attempt {attempt} of {config.max_retries + 1} failed: {outcome.error}; again in {wait_s:.1f} s")
     if running.recording is None:
         await asyncio.sleep(wait_s)
@@ -186,11 +191,12 @@ def _settle_attempts(running: Running, unit: Unit, config: RobustConfig, outcome
     _keep(running, unit, last, done)
     add_up(done, outcomes, cost_tracking=unit.options.cost_tracking is not False)
     failed = last if last.error is not None else None
-    if len(outcomes) > done.attempts:  # the simplified prompt was asked
+    if len(outcomes) > done.attempts:  # the last outcome is that of the simplified prompt
         failed = outcomes[-2]
         done.status, done.fallback = ("fallback" if last.error is None else "failed"), config.fallback_action
     elif failed is not None and config.fallback_action == "graceful_degradation":
         done.status, done.fallback = "fallback", config.fallback_action
+        # Keep the longest text that any attempt produced.
         done.text = max((outcome.text for outcome in outcomes), key=len)
     if failed is not None and done.status == "fallback":
         done.error = failed.error
@@ -200,7 +206,7 @@ def _settle_attempts(running: Running, unit: Unit, config: RobustConfig, outcome
 
 
 def write_output(running: Running, unit: Unit, path: Path, done: StepResult | TaskResult, result: Any) -> None:
-    """Write `output_to_file` of a step or of one task; a file that cannot be written fails it."""
+    """Write `output_to_file` of a step or of one task. A file that cannot be written fails the step or task."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", encoding="utf-8", errors="backslashreplace") as file:

@@ -1,8 +1,8 @@
-"""Templates in a workflow's strings: Jinja2, sandboxed, with every unknown variable an error.
+"""Templates in a workflow's strings: Jinja2, sandboxed. An unknown variable is an error.
 
-There are `{{execution_id}}`, `{{date}}`, `{{workflow.name}}`, `{{environment.mode}}`, `{{step.name}}`, `{{steps.NAME.text}}`
-and `{{global_vars.NAME}}`. Unknown ones are found before anything runs (`problem_in`); jinja2 is imported only where a string
-has a template.
+The variables are `{{execution_id}}`, `{{date}}`, `{{workflow.name}}`, `{{environment.mode}}`, `{{step.name}}`,
+`{{steps.NAME.text}}` and `{{global_vars.NAME}}`. `problem_in` finds unknown ones before anything runs. jinja2 is imported only
+if a string has a template.
 """
 
 import contextlib
@@ -26,25 +26,27 @@ FIELDS = {
 }
 
 MANY = 12
-"""So many names are still worth a list."""
+"""The largest number of names that an error message lists."""
 
 _BRACED = re.compile(r"\{\{[-+]?((?:(?!\{\{|\}\}).)*?)[-+]?\}\}", re.DOTALL)
 
 _NO_COMMENT = ("\x00{#", "#}\x00")
-"""Delimiters of comments that prompts do not hold, so that `{#` stays text, as in Svelte, and no part of a prompt is dropped."""
+"""Comment delimiters that no prompt contains. So `{#` is text, as in Svelte, and no part of a prompt is dropped."""
 
 VOLATILE = ("execution_id", "date")
-"""Change with every run; recorded beside the request, so that replay can tell them from a changed prompt."""
+"""Variables that change in every run. Their values are recorded with the request, so that replay can ignore them."""
 
 
 def has_template(text: str) -> bool:
-    """Whether a text has anything to fill in."""
+    """Return True if a text contains a template."""
     return "{{" in text or "{%" in text
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a template may refer to: all steps in order with the ids of their tasks, those `earlier`, and the variables."""
+    """The names that a template may use: all steps in order with the ids of their tasks, the `earlier` steps, and the
+    variables.
+    """
 
     steps: Mapping[str, Sequence[str]]
     earlier: Sequence[str]
@@ -52,7 +54,7 @@ class Known:
 
 
 def problem_in(text: str, known: Known) -> str | None:
-    """What is wrong with a template, found without running it; None where nothing is."""
+    """Return the problem of a template, found without running it, or None."""
     if not has_template(text):
         return None
     from jinja2 import TemplateSyntaxError, meta, nodes
@@ -76,7 +78,7 @@ def problem_in(text: str, known: Known) -> str | None:
 
 
 def _path_of(node: Any) -> list[str]:
-    """`steps.a.text` and `steps['a'].text` as names, empty for anything else."""
+    """Return `steps.a.text` and `steps['a'].text` as a list of names, and an empty list for any other expression."""
     from jinja2 import nodes
 
     if isinstance(node, nodes.Name):
@@ -91,7 +93,7 @@ def _path_of(node: Any) -> list[str]:
 
 
 def _problem_of(path: Sequence[str], known: Known) -> str | None:
-    """What is wrong with the last name of a path; those before it have been looked at on their own."""
+    """Return the problem of the last name of a path, or None. The names before it are checked separately."""
     match path:
         case ["global_vars", name] if name not in known.variables:
             return f"unknown template variable 'global_vars.{name}'{nearest(name, known.variables)}"
@@ -109,23 +111,23 @@ def _problem_of(path: Sequence[str], known: Known) -> str | None:
 
 
 def _near(word: str, words: Sequence[str]) -> str:
-    """The nearest word, if there is one: the list of all would say nothing."""
+    """Return the nearest word, else the whole list if it is short enough to help, else an empty text."""
     hint = nearest(word, words)
     return hint if hint.endswith("?") or len(words) <= MANY else ""
 
 
 def unknown_step(name: str, earlier: Sequence[str], all_steps: Container[str]) -> str:
-    """Says of a step that cannot be referred to whether it comes later or does not exist."""
+    """Return the reason why a step cannot be referred to: it comes later, or does not exist."""
     if name in all_steps:
         return f"step {name!r} does not come before this one"
     dashed = next((step for step in earlier if step.partition("-")[0] == name), None)
-    if dashed is not None:  # Jinja reads `steps.my-step` as a difference
+    if dashed is not None:  # Jinja parses `steps.my-step` as a subtraction
         return f"unknown step {name!r}; write steps[{dashed!r}] for a name that holds a dash"
     return f"unknown step {name!r}{nearest(name, list(earlier)) if earlier else ': no step comes before this one'}"
 
 
 def render(text: str, variables: Mapping[str, Any], where: str) -> str:
-    """The text with its templates filled in. Raises WorkflowError naming `where`."""
+    """Return the text with its templates filled in. Raise WorkflowError at the place `where`."""
     if not has_template(text):
         return text
     with _explaining(text, variables, where):
@@ -143,9 +145,9 @@ def problem_in_condition(condition: str, known: Known) -> str | None:
 
 
 def holds(condition: str, variables: Mapping[str, Any], where: str) -> bool:
-    """Return whether a condition is true. An ordering comparison with a value that is not known is false.
+    """Return whether a condition is true. An ordering comparison with an unknown value is false.
 
-    A text counts as false if it is empty or one of false, no, none and 0. Raises WorkflowError.
+    A text is false if it is empty or one of false, no, none and 0. Raise WorkflowError.
     """
     where = f"{where}, condition"
     expression = _expression(condition)
@@ -161,13 +163,13 @@ AROUND = "a condition is one expression, such as steps.check.text == 'yes', with
 
 
 def _expression(condition: str) -> str:
-    """The expression of a condition that is written bare or in one pair of braces."""
+    """Return the expression of a condition, which may be bare or in one pair of braces."""
     braced = _BRACED.fullmatch(condition.strip())
     return (braced[1] if braced else condition).strip()
 
 
 def _is_one_expression(text: str) -> bool:
-    """Return whether a template consists of one expression. A syntax error elsewhere is reported by its own name."""
+    """Return True if a template is a single expression. A syntax error is reported elsewhere."""
     from jinja2 import TemplateSyntaxError, nodes
 
     try:
@@ -181,7 +183,7 @@ def _is_one_expression(text: str) -> bool:
 
 @contextlib.contextmanager
 def _explaining(text: str, variables: Mapping[str, Any], where: str) -> Iterator[None]:
-    """Turn every error of a template into a WorkflowError that names `where`: filters raise errors of any type."""
+    """Convert all errors of a template to a WorkflowError at the place `where`, because filters raise errors of any type."""
     from jinja2 import TemplateError
 
     from .sandbox import budget
@@ -198,7 +200,7 @@ def _explaining(text: str, variables: Mapping[str, Any], where: str) -> Iterator
 
 
 def _explained(text: str, variables: Mapping[str, Any], problem: str) -> str:
-    """Why a template cannot be filled in, in terms of steps where it reads one that has nothing to read."""
+    """Return the reason why a template cannot be filled in, in terms of the steps that it reads."""
     from jinja2 import TemplateSyntaxError, nodes
 
     try:
@@ -218,7 +220,7 @@ def _explained(text: str, variables: Mapping[str, Any], problem: str) -> str:
 
 
 def reads_steps(text: str) -> bool:
-    """Return whether a template reads what came of a step, which a model may have written."""
+    """Return True if a template reads the result of a step, which a model may have written."""
     if not has_template(text):
         return False
     from jinja2 import meta
@@ -227,7 +229,7 @@ def reads_steps(text: str) -> bool:
 
 
 def volatile_in(text: str) -> set[str]:
-    """The names of the volatile variables that a text uses."""
+    """Return the names of the volatile variables that a text uses."""
     if not has_template(text):
         return set()
     from jinja2 import meta
@@ -261,4 +263,4 @@ def _environment() -> Any:
 
 
 _ORDERED = "_ordered"
-"""The filter around the sides of an ordering comparison."""
+"""The filter around both sides of an ordering comparison."""

@@ -1,9 +1,9 @@
-"""The tools a workflow may allow, by their Claude Code names, and what runs them.
+"""The tools that a workflow may allow, by their Claude Code names, and the code that runs them.
 
-The definitions are what a request says of them; they stand here, and not in the SDK, because a mock run must build the same
-request without importing it, and because a new SDK must not turn every cassette into a miss. A test holds their parameters
-to the SDK's own toolset, which runs them live, confined to the workspace. In a mock run nothing runs: results come from the
-recording.
+The tool definitions of requests are here and not taken from the SDK, for two reasons: a mock run must build the same request
+without importing the SDK, and a new SDK must not turn every cassette into a miss. A test compares their parameters with the
+SDK's own toolset, which runs the tools in a live run, confined to the workspace. A mock run executes no tools: the results
+come from the recording.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ToolName = Literal["Read", "Write", "Edit", "Bash", "Glob", "Grep"]
 
 CHANGING: frozenset[str] = frozenset({"Write", "Edit", "Bash"})
-"""Tools that may change something; `permission_mode: plan` leaves them out."""
+"""Tools that may change something. `permission_mode: plan` removes them."""
 
 
 def _definition(name: str, description: str, required: Sequence[str], **properties: Any) -> dict[str, Any]:
@@ -94,21 +94,21 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
 
 
 class TimedOut(RunError):
-    """A conversation took longer than it may."""
+    """A conversation exceeded its time limit."""
 
     def __init__(self, timeout_ms: int) -> None:
         super().__init__(f"timed out after {timeout_ms} ms")
 
 
 class Tools(Protocol):
-    """Runs the tools that an answer asks for; one `tool_result` block for each `tool_use` block."""
+    """Runs the tools of an answer and returns one `tool_result` block for each `tool_use` block."""
 
     async def run(self, use: dict[str, Any]) -> dict[str, Any]:
-        """The `tool_result` block for a `tool_use` block."""
+        """Return the `tool_result` block for a `tool_use` block."""
 
 
 class RecordedTools:
-    """Results from a recording. Raises MissError for a tool use that has none, or TimedOut where the time could run out."""
+    """Tool results from a recording."""
 
     def __init__(self, results: Mapping[str, dict[str, Any]], source: str, timeout_ms: int | None = None) -> None:
         self._results = results
@@ -116,7 +116,7 @@ class RecordedTools:
         self._timeout_ms = timeout_ms
 
     async def run(self, use: dict[str, Any]) -> dict[str, Any]:
-        """The recorded result of a tool use. Raises MissError, TimedOut."""
+        """Return the recorded result of a tool use. If there is none, raise TimedOut under a time limit, else MissError."""
         result = self._results.get(str(use.get("id")))
         if result is None and self._timeout_ms is not None:
             raise TimedOut(self._timeout_ms)
@@ -126,7 +126,7 @@ class RecordedTools:
 
 
 class LiveTools:
-    """The SDK's own toolset in a folder, for the allowed tools only. An async context manager: leaving it ends the shell."""
+    """The SDK's own toolset in a folder, limited to the allowed tools. Leaving the async context ends the shell."""
 
     def __init__(self, workdir: Path, allowed: Iterable[str]) -> None:
         self._workdir = workdir
@@ -142,7 +142,7 @@ class LiveTools:
         await self._end_shell()
 
     async def run(self, use: dict[str, Any]) -> dict[str, Any]:
-        """Run one tool. What goes wrong inside it is a result too: the model is told and may try something else."""
+        """Run one tool. A failure inside it is returned as a result, so that the model can react to it."""
         result: dict[str, Any] = {"type": "tool_result", "tool_use_id": use.get("id")}
         try:
             result["content"] = await self._call(str(use.get("name")), use.get("input") or {})
@@ -161,7 +161,7 @@ class LiveTools:
         return await self._tools[name].call(given)
 
     async def _bash(self, command: str | None = None, restart: bool = False, timeout_ms: int | None = None) -> str:
-        """Through the toolset's own session rather than its tool, whose shell only a private function would end."""
+        """Run a command in the toolset's session, because only a private function could end the shell of its tool."""
         if restart:
             await self._end_shell()
             return "bash session restarted"
@@ -172,7 +172,7 @@ class LiveTools:
         assert self._shell is not None
         try:
             output, code = await self._shell.exec(command, **({"timeout": timeout_ms / 1000} if timeout_ms else {}))
-        except BaseException:  # timed out or cancelled: what the command started must not run on
+        except BaseException:  # timed out or cancelled: the command's processes must not continue
             await self._end_shell()
             raise
         if code != 0:
@@ -180,7 +180,7 @@ class LiveTools:
         return output
 
     async def _start_shell(self) -> None:
-        """As the toolset starts it (no credentials of ours in its environment), but as the leader of a group of its own."""
+        """Start the shell as the toolset does (without our credentials in its environment), but in a process group of its own."""
         import anyio
         from anthropic.lib.tools.agent_toolset import BashSession
 
@@ -196,9 +196,9 @@ class LiveTools:
         self._group, self._shell = process.pid, BashSession(process)
 
     async def _end_shell(self) -> None:
-        """End the shell and everything it started, background jobs included."""
+        """End the shell and all processes that it started, background jobs included."""
         if self._shell is not None:
-            # First the shell, by whoever waits for it: killed behind asyncio's back it would be reported as lost.
+            # First end the shell through asyncio: if another call killed it, asyncio would report a lost child.
             shell, self._shell = self._shell, None
             await shell.close()
             with contextlib.suppress(ProcessLookupError):
@@ -227,7 +227,7 @@ def _toolset(workdir: Path, allowed: frozenset[str]) -> dict[str, Any]:
 
 
 class _Failed(Exception):
-    """A command that exited with an error; its output is the result."""
+    """A command exited with an error. Its output is the result."""
 
     @property
     def content(self) -> str:

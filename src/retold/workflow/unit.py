@@ -1,4 +1,4 @@
-"""A unit of work: one conversation that a step, or a task of it, asks for, with templates filled in."""
+"""A unit of work: one conversation of a step or of a task, with templates filled in."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +19,9 @@ from .tools import CHANGING, DEFINITIONS
 
 @dataclass(frozen=True)
 class Unit:
-    """What to ask, of whom, with what. `history` is what the conversation continues, `task` empty for a step without tasks."""
+    """The request of one conversation, with its options and tools. `history` is the conversation to continue. `task` is empty
+    for a step without tasks.
+    """
 
     step: str
     task: str
@@ -31,10 +33,10 @@ class Unit:
     output_to: Path | None = None
     session_name: str = ""
     shows_itself: bool = False
-    """Whether it names a handler of its own, which then shows it alone."""
+    """Whether it names its own handler, which then shows it alone."""
 
     def body(self) -> dict[str, Any]:
-        """The request as it begins."""
+        """Return the body of the first request."""
         options = self.options
         system = "\n\n".join(filter(None, (options.system_prompt, options.append_system_prompt)))
         body: dict[str, Any] = {
@@ -52,7 +54,7 @@ class Unit:
         return body
 
     def conversation(self, writer: RunWriter, session: Session, notify: Callable[[str], None]) -> Conversation:
-        """The conversation, its opening message appended."""
+        """Return the conversation, with its first message appended to the log."""
         options = self.options
         conversation = Conversation(
             body=self.body(),
@@ -72,7 +74,7 @@ class Unit:
 
 
 def units_of(step: Step, workflow: Workflow, context: Context) -> list[Unit]:
-    """The conversations of a step. Raises WorkflowError for a template or a file that is not there."""
+    """Return the conversations of a step. Raise WorkflowError for a bad template or a missing file."""
     if isinstance(step, BatchStep):
         return [
             _unit(step, workflow, context, task.id or f"task-{number}", [step.prompt, task.prompt], file=task.file)
@@ -121,11 +123,13 @@ def _texts(parts: list[schema.Part]) -> list[str]:
 
 
 def model_id(name: str) -> str:
-    """The model that an alias stands for; any other name is passed through."""
+    """Return the model id of an alias, or any other name unchanged."""
     return schema.MODELS.get(name, name)
 
 
 def allowed_tools(options: schema.ClaudeOptions) -> list[str]:
-    """The tools of a unit, in the order of the definitions: those allowed, less those disallowed or changing in plan mode."""
+    """Return the tools of a unit, in the order of the definitions: the allowed ones, without those disallowed or changing in
+    plan mode.
+    """
     without = set(options.disallowed_tools or ()) | (CHANGING if options.permission_mode == "plan" else set())
     return [name for name in DEFINITIONS if name in (options.allowed_tools or ()) and name not in without]

@@ -1,4 +1,4 @@
-"""YAML as workflow files use it: plain scalars by the core schema of YAML 1.2, not by YAML 1.1, which PyYAML resolves.
+"""YAML as workflow files use it: plain scalars follow the core schema of YAML 1.2, not YAML 1.1, which PyYAML implements.
 
 `12:30`, `NO`, `on`, `1_000` and `2026-11-22` are text. A number keeps its spelling: `version: 1.10` is a number that prints as
 1.10, not as 1.1. Cassettes are YAML 1.1, because vcrpy writes them so.
@@ -29,7 +29,7 @@ class SpelledInt(int):
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Return the number that a text of the core schema stands for. Raises ValueError."""
+        """Return the number that a text of the core schema denotes. Raise ValueError."""
         number = cls(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
         number.spelling = text
         return number
@@ -45,7 +45,7 @@ class SpelledFloat(float):
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Return the number that a text of the core schema stands for. Raises ValueError."""
+        """Return the number that a text of the core schema denotes. Raise ValueError."""
         number = cls(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         number.spelling = text
         return number
@@ -55,8 +55,10 @@ class SpelledFloat(float):
 
 
 class Loader(bounded_yaml.Loader):
-    """The bounded loader with the scalars of YAML 1.2. Workflows are small, and their positions are noted for each use of an
-    alias, so that aliases may add less than elsewhere."""
+    """The bounded loader with the scalars of YAML 1.2.
+
+    Its limit for aliases is lower than elsewhere, because workflows are small and each use of an alias stores positions.
+    """
 
     max_growth = 1_600_000
     yaml_implicit_resolvers: dict[str | None, list[Any]] = {}  # noqa: RUF012 # read by PyYAML's resolver under this name
@@ -81,7 +83,9 @@ Loader.add_constructor("tag:yaml.org,2002:float", bounded_yaml.checked_scalar("f
 
 
 def scalar(text: str) -> Any:
-    """Return the value of a text on its own, such as an option on the command line; a text that is not YAML is itself."""
+    """Return the value of a text on its own, such as an option on the command line. A text that is not YAML is returned
+    unchanged.
+    """
     try:
         return yaml.load(text, Loader=Loader)
     except yaml.YAMLError:
