@@ -1,4 +1,8 @@
-"""Wildcards of places in JSON: `a.*.b`, `**.b`. Matching takes time linear in the place, however many wildcards there are."""
+"""Match places in JSON against names with wildcards, such as `a.*.b` or `**.b`.
+
+Matching takes time linear in the place, with any number of wildcards: the name is a state machine, and a state is an index
+into its parts.
+"""
 
 import re
 from functools import lru_cache
@@ -12,10 +16,16 @@ _Parts = tuple[str, ...]
 
 @lru_cache(maxsize=1024)
 def _parts(name: str) -> _Parts:
-    """The characters of a name, with each wildcard as one part. `**.` stands for nothing too: an empty part is its entry."""
+    """Return the characters of a name, with each wildcard as one part.
+
+    `**.` may match no text, so it is preceded by an empty part from which `_entered` can skip it.
+    """
     parts: list[str] = []
     for number, part in enumerate(_SPLIT.split(name)):
-        parts += part if number % 2 == 0 else ["", _BELOW] if part == _BELOW else [part]
+        if number % 2 == 0:  # text between wildcards: one part for each character
+            parts += part
+        else:
+            parts += ["", _BELOW] if part == _BELOW else [part]
     return tuple(parts)
 
 
@@ -25,7 +35,11 @@ def _entered(parts: _Parts, states: set[int]) -> set[int]:
     while todo:
         state = todo.pop()
         part = parts[state] if state < len(parts) else "."
-        reached = {state + 1, state + 2} if part == "" else {state + 1} if part in (_LOOP, _STAR) else set()
+        reached: set[int] = set()
+        if part == "":
+            reached = {state + 1, state + 2}
+        elif part in (_LOOP, _STAR):
+            reached = {state + 1}
         todo += reached - states
         states |= reached
     return states
@@ -33,9 +47,9 @@ def _entered(parts: _Parts, states: set[int]) -> set[int]:
 
 @lru_cache(maxsize=16_384)
 def matches(name: str, place: str) -> bool:
-    """Return whether a name with wildcards names the place or one above it.
+    """Return True if a name with wildcards matches the place or one above it.
 
-    `*` stands for one key or index, `**` for any text, `**.` for nothing or for everything up to a dot or bracket.
+    `*` matches one key or index, `**` any text, `**.` no text or everything up to a dot or bracket.
     """
     if "*" not in name:
         return place == name or place.startswith((f"{name}.", f"{name}["))
@@ -43,6 +57,7 @@ def matches(name: str, place: str) -> bool:
     end = len(parts)
     states = _entered(parts, {0})
     for char in place:
+        # The name matched a place above this one.
         if end in states and char in _ENDS:
             return True
         following = set()
