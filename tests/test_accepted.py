@@ -1,4 +1,4 @@
-"""A client gets a recorded body in an encoding that it accepts, byte for byte where that is the recorded one."""
+"""A client gets a recorded body in an encoding that it accepts: the recorded bytes if it accepts the recorded encoding."""
 
 import http.client
 import json
@@ -43,7 +43,7 @@ def test_accepted_encodings_are_those_of_the_header(value: str | None, accepted:
 
 
 def packed(encoding: str, data: bytes = TEXT) -> Exchange:
-    """A recorded event stream, compressed, that came in two pieces."""
+    """Return a recorded event stream that came compressed, in two pieces."""
     wire_bytes = PACK[encoding](data)
     headers = (("content-type", "text/event-stream"), ("content-encoding", encoding), ("content-length", str(len(wire_bytes))))
     pieces = (TimedPiece(5, wire_bytes[:10], False), TimedPiece(9, wire_bytes[10:], False))
@@ -52,7 +52,7 @@ def packed(encoding: str, data: bytes = TEXT) -> Exchange:
 
 @pytest.mark.parametrize("encoding", PACK)
 def test_a_client_that_does_not_accept_the_encoding_gets_the_decoded_body(encoding: str) -> None:
-    """Head, times and ending stay; a client that accepts it gets the recorded exchange itself."""
+    """Head, times and ending stay the same. A client that accepts the encoding gets the recorded exchange itself."""
     recorded = packed(encoding)
     assert readable(recorded, (("accept-encoding", f"identity, {encoding}"),)) is recorded
     for headers in ((), (("accept-encoding", "identity"),), (("accept-encoding", "compress"),)):
@@ -63,7 +63,7 @@ def test_a_client_that_does_not_accept_the_encoding_gets_the_decoded_body(encodi
 
 
 def test_a_body_that_cannot_be_decoded_here_is_a_miss_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client could not read it either."""
+    """The client could not decode it either."""
     monkeypatch.setattr(encodings, "_OPTIONAL", {"br": (), "zstd": ()})
     with pytest.raises(MissError, match=r"compressed with br, which this client does not accept .* pip install brotli\."):
         readable(packed("br"), ())
@@ -71,7 +71,7 @@ def test_a_body_that_cannot_be_decoded_here_is_a_miss_that_names_the_package(mon
 
 @pytest.fixture
 def compressed() -> bytes:
-    """A recorded answer of JSON, compressed with gzip; what it holds."""
+    """Return a recorded JSON answer compressed with gzip, and its content."""
     (recorded,) = retold.read_cassette(record(CASSETTE)).exchanges
     answer = json.dumps({"type": "message", "content": [{"type": "text", "text": "é"}]}, ensure_ascii=False).encode()
     headers = (("content-type", "application/json"), ("content-encoding", "gzip"))
@@ -80,7 +80,7 @@ def compressed() -> bytes:
     return answer
 
 
-def test_a_client_in_the_block_reads_the_answer_whatever_it_accepts(compressed: bytes) -> None:
+def test_a_client_in_the_block_reads_the_answer_with_any_accept_encoding(compressed: bytes) -> None:
     url, asked = f"{NOWHERE}/v1/messages", body("hi", stream=True)
     headers = {"anthropic-version": "2023-06-01"}
     for accepted in ("gzip", "identity", "br"):
@@ -92,8 +92,8 @@ def test_a_client_in_the_block_reads_the_answer_whatever_it_accepts(compressed: 
         )
 
 
-def test_a_client_of_the_server_reads_the_answer_whatever_it_accepts(compressed: bytes) -> None:
-    """http.client sends identity by itself; bytes are the recorded ones where gzip is accepted."""
+def test_a_client_of_the_server_reads_the_answer_with_any_accept_encoding(compressed: bytes) -> None:
+    """http.client asks for identity by default. A client that accepts gzip gets the recorded bytes."""
     asked = json.dumps(body("hi", stream=True)).encode()
     for accepted, expected in ((None, compressed), ("gzip", PACK["gzip"](compressed))):
         with wire(path=CASSETTE, mode="none") as running:

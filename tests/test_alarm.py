@@ -1,4 +1,4 @@
-"""An event loop is woken at exact moments: never before them, in their order, and nothing is left open behind."""
+"""An alarm wakes the tasks of an event loop at exact moments, never early, in their order, and leaves nothing open."""
 
 import asyncio
 import os
@@ -15,13 +15,13 @@ MS = 1_000_000
 
 @pytest.fixture(params=["kernel timer", "asyncio"], autouse=True)
 def timer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where there is no such timer, with asyncio's."""
+    """Select the kernel timer, or asyncio's timer as on a system without one."""
     if request.param == "asyncio":
         monkeypatch.setattr(alarm, "_timer", lambda: None)
 
 
 def test_a_sleeper_is_never_woken_early_and_each_in_its_turn() -> None:
-    """Whoever set its alarm first: the nearest deadline comes first."""
+    """The nearest deadline comes first, in any order of the calls."""
     woken: list[int] = []
 
     async def sleeper(deadline_ns: int, number: int) -> None:
@@ -37,8 +37,8 @@ def test_a_sleeper_is_never_woken_early_and_each_in_its_turn() -> None:
     assert woken == [0, 1, 2, 3, 4]
 
 
-def test_a_cancelled_sleeper_takes_nobody_with_it() -> None:
-    """The others are woken, be theirs the nearer deadline or the farther one."""
+def test_a_cancelled_sleeper_does_not_affect_others() -> None:
+    """The other tasks wake, with nearer and with farther deadlines."""
 
     async def main() -> list[object]:
         now_ns = clock.monotonic_ns()
@@ -54,8 +54,8 @@ def test_a_cancelled_sleeper_takes_nobody_with_it() -> None:
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are listed in /proc")
-def test_nothing_is_open_when_nobody_sleeps() -> None:
-    """After the last one is woken, or cancelled, and when a loop is closed over one that sleeps."""
+def test_nothing_stays_open_without_sleepers() -> None:
+    """No file descriptor stays open after the last task wakes or is cancelled, or if a loop is closed while a task sleeps."""
 
     def open_files() -> int:
         return len(list(Path("/proc/self/fd").iterdir()))

@@ -1,4 +1,4 @@
-"""The aligner: its script is right for any two sequences, and near-equal ones, unlike ones and repeats cost little."""
+"""The aligner returns a correct script for any two sequences, at a low cost for similar, unlike and repetitive ones."""
 
 import hashlib
 import random
@@ -22,7 +22,7 @@ def _edited(base: list[str], other: list[str], chance: random.Random) -> list[st
 
 
 def applied(steps: list[Op], a: list[Any], b: list[Any]) -> list[Any]:
-    """What the script makes of `a`, taking from `b` only what it says is new."""
+    """Return the result of applying the script to `a`. Only inserted keys come from `b`."""
     made: list[Any] = []
     for tag, a_from, a_to, b_from, b_to in steps:
         made += a[a_from:a_to] if tag == "equal" else b[b_from:b_to]
@@ -38,7 +38,7 @@ def longest_common(a: list[Any], b: list[Any]) -> int:
 
 
 def stream(number: int, edits: float, kinds: int) -> tuple[list[str], list[str]]:
-    """Two long streams of which the second has edits; half of the keys repeat."""
+    """Return two long streams, of which the second has edits. Half of the keys repeat."""
     chance = random.Random(number)
     a = [f"often {chance.randrange(kinds)}" if chance.random() < 0.5 else f"once {i}" for i in range(number)]
     b = []
@@ -50,8 +50,8 @@ def stream(number: int, edits: float, kinds: int) -> tuple[list[str], list[str]]
 
 @given(pairs)
 @settings(deadline=None, max_examples=60)
-def test_the_script_makes_b_of_a(both: tuple[list[str], list[str]]) -> None:
-    """Every key of both stands in exactly one step, and following the steps from A yields B."""
+def test_the_script_turns_a_into_b(both: tuple[list[str], list[str]]) -> None:
+    """Every key of both is in exactly one step, and applying the steps to A yields B."""
     a, b = both
     steps = script(a, b)
     assert applied(steps, a, b) == b
@@ -75,17 +75,17 @@ def test_a_stream_is_equal_to_itself(a: list[str]) -> None:
 @given(pairs)
 @settings(deadline=None, max_examples=60)
 def test_a_small_script_is_the_shortest(both: tuple[list[str], list[str]]) -> None:
-    """Where the budget suffices as much as possible is kept."""
+    """Within the budget, as many keys as possible are kept."""
     a, b = both
     assert sum(block.size for block in align(a, b)) == longest_common(a, b)
 
 
 @pytest.mark.parametrize(("small", "longest", "budget"), [(0, 512, 10**6), (0, 2, 30), (64, 1, 10**6), (4, 512, 1)])
 @pytest.mark.parametrize("in_step", [2, 100])
-def test_the_script_is_right_whatever_the_limits(
+def test_the_script_is_right_with_any_limits(
     small: int, longest: int, budget: int, in_step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Walking, anchors, runs, stretches of a script and a used-up budget all leave a script that makes B of A."""
+    """The walk, anchors, combined keys, partial scripts and an exhausted budget all leave a script that turns A into B."""
     monkeypatch.setattr(aligner, "IN_STEP", in_step)
     monkeypatch.setattr(aligner, "SMALL", small)
     monkeypatch.setattr(aligner, "MAX_SCRIPT", longest)
@@ -99,15 +99,17 @@ def test_the_script_is_right_whatever_the_limits(
         assert align(b, a) == [Block(block.b, block.a, block.size) for block in align(a, b)]
 
 
-def test_one_percent_of_edits_is_found_whatever_repeats() -> None:
-    """Half of the keys repeat thousands of times, and yet nothing but the edits is taken for one."""
+def test_one_percent_of_edits_is_found_among_repeats() -> None:
+    """Half of the keys repeat thousands of times, but only the edits are reported."""
     a, b = stream(20_000, 0.01, 10)
     kept = sum(1 for key in b if not key.startswith("new"))
     assert kept - sum(block.size for block in align(a, b)) <= 2
 
 
 def test_a_few_keys_in_any_order_stay_within_the_budget() -> None:
-    """Two unlike streams of four keys are Myers' worst case: memory and steps are bounded, and the script is still right."""
+    """Two unlike streams of four keys are the worst case of Myers: memory and steps are bounded, and the script is still
+    correct.
+    """
     chance = random.Random(2)
     a, b = chance.choices("abcd", k=8_000), chance.choices("abcd", k=8_000)
     assert applied(script(a, b), a, b) == b
@@ -121,14 +123,14 @@ def test_unlike_streams_have_nothing_in_common() -> None:
 
 
 def test_pairs_rise_and_have_the_greatest_score() -> None:
-    """Items of a changed region are paired where they are most alike, and never crosswise."""
+    """Items of a changed region are paired by similarity, and pairs never cross."""
     scores = {(0, 1): 0.9, (1, 0): 0.8, (1, 2): 0.5, (2, 2): 0.6}
     assert pair_up(3, 3, lambda i, j: scores.get((i, j), 0.0)) == [(0, 1), (2, 2)]
     assert pair_up(3, 0, lambda i, j: 1.0) == []  # noqa: ARG005
 
 
 def test_a_large_rewrite_is_not_scored_pair_by_pair() -> None:
-    """Of a region of 3,000 by 3,000 items, a few thousand pairs are looked at, not nine million."""
+    """In a region of 3,000 by 3,000 items, a few thousand pairs are scored, not nine million."""
     asked = 0
 
     def score(i: int, j: int) -> float:
@@ -143,7 +145,7 @@ def test_a_large_rewrite_is_not_scored_pair_by_pair() -> None:
 @given(st.text(st.sampled_from("ab .\n"), max_size=40), st.text(st.sampled_from("ab .\n"), max_size=40))
 @settings(deadline=None, max_examples=60)
 def test_woven_words_are_both_texts(a: str, b: str) -> None:
-    """Without what was added it is the one text, without what was removed the other."""
+    """Without the added words the result is the first text, without the removed words the second."""
     found = weave(a, b)
     assert "".join(text for tag, text in found if tag != "added") == a
     assert "".join(text for tag, text in found if tag != "removed") == b

@@ -1,4 +1,4 @@
-"""Two recordings compared: what counts, what does not, and what a difference says."""
+"""Comparing two recordings: the differences that count, those that do not, and how they are shown."""
 
 import json
 import random
@@ -47,7 +47,7 @@ def base(**options: Any) -> list[Exchange]:
 
 
 def told(comparison: Comparison) -> str:
-    """The text of a comparison from its first divergence to its totals."""
+    """Return the text of a comparison from its first divergence to its totals."""
     said = as_text(comparison).partition("\n\n")[2]
     return said.partition("\n\ntotals ")[0]
 
@@ -60,7 +60,7 @@ def words(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def test_runs_that_differ_in_ids_and_times_only_are_the_same() -> None:
-    """Ids of messages and tools, signatures, and how long it took do not count; they are listed if asked for."""
+    """Ids of messages and tools, signatures and durations do not count; they are listed on request."""
     a, b = base(), base(seed=1, step_ns=9_000_000)
     found = compared(a, b)
     assert found.same
@@ -73,7 +73,7 @@ def test_runs_that_differ_in_ids_and_times_only_are_the_same() -> None:
 
 
 def test_one_changed_word() -> None:
-    """A changed word is shown between its neighbours; everything else is the same."""
+    """The changed word is shown between its neighbours. All other items are equal."""
     b = talk(REPLIES[0], Reply([thinking("Simple."), text("The file says alpha, and it snows in Paris today.")]), results=RESULTS)
     found = compared(base(), b)
     assert told(found) == (
@@ -107,7 +107,7 @@ def test_one_changed_word() -> None:
     )
 
 
-def test_an_extra_tool_call() -> None:
+def test_an_extra_tool_call_is_added() -> None:
     extra = Reply([*TOOLS, tool_use("Bash", {"command": "ls"})], "tool_use")
     found = compared(base(), talk(extra, REPLIES[1], results=[*RESULTS, "a.txt"]), ignore=["totals"])
     assert told(found).partition("\n\n")[2] == (
@@ -117,7 +117,7 @@ def test_an_extra_tool_call() -> None:
 
 
 def test_a_swapped_order_of_parallel_tools() -> None:
-    """What only changed its place has moved; its result follows it and is not said again."""
+    """A tool call at another position has moved. Its result follows it and is not reported again."""
     swapped = Reply([TOOLS[0], WEATHER, READ], "tool_use")
     found = compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]))
     assert words(found) == [("moved", "tool_use")]
@@ -130,7 +130,7 @@ def test_a_swapped_order_of_parallel_tools() -> None:
 
 
 def test_results_that_arrive_in_another_order_are_the_same() -> None:
-    """Tools run in parallel, and may begin while the answer still streams: results are compared in the order of the calls."""
+    """Tools run in parallel, and may begin while the answer streams, so results are compared in the order of the calls."""
 
     def call(number: int) -> dict[str, Any]:
         block = {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {"path": f"{number}.txt"}}
@@ -146,8 +146,8 @@ def test_results_that_arrive_in_another_order_are_the_same() -> None:
     assert words(retold.compare(one, other)) == [("changed", "tool_result")]
 
 
-def test_a_different_model_is_said_once() -> None:
-    """The request and the first answer say it; a later answer says only the same."""
+def test_a_different_model_is_reported_once() -> None:
+    """The request and the first answer contain it; later answers only repeat the difference."""
     found = compared(base(), base(model="claude-other"))
     assert told(found) == (
         "first divergence: turn 1, request, changed\n\n"
@@ -182,7 +182,7 @@ def test_an_error_instead_of_an_end() -> None:
 
 
 def test_a_failed_attempt_more() -> None:
-    """A retry is a difference: the answer before it ended in an error."""
+    """A retry is a difference, because the answer before it ended in an error."""
     overloaded = talk(http_error(529))
     again = [replace(exchange, call=1, attempt=2, started_ns=10**9, ended_ns=2 * 10**9) for exchange in talk(REPLIES[1])]
     found = compared(talk(REPLIES[1]), overloaded + again, ignore=["totals"])
@@ -215,7 +215,7 @@ def test_a_tool_input_is_compared_by_path() -> None:
 
 
 def test_an_element_more_in_a_list_is_one_change() -> None:
-    """Lists are aligned: by what is equal, then by name, then by place."""
+    """Elements of lists are paired by equality, then by name, then by place."""
     tools = [{"name": name, "description": f"The tool {name}"} for name in ("Bash", "Edit", "Read", "Write")]
     other = [{"name": "Ask", "description": "Asks"}, tools[0], {**tools[1], "description": "Edits"}, tools[2]]
     assert [(change.path, change.kind) for change in changes({"tools": tools}, {"tools": other})] == [
@@ -230,7 +230,7 @@ def test_an_element_more_in_a_list_is_one_change() -> None:
 
 
 def lines(count: int, edits: float = 0.0, seed: int = 0) -> list[dict[str, Any]]:
-    """Messages of stream-json: texts of which a share says something else; all ids change with the seed."""
+    """Return messages of stream-json. A share of the texts differs, and all ids depend on the seed."""
     chance = random.Random(7)
     found = []
     for number in range(count):
@@ -243,7 +243,7 @@ def lines(count: int, edits: float = 0.0, seed: int = 0) -> list[dict[str, Any]]
 
 
 def test_a_thousand_messages_with_one_percent_of_edits() -> None:
-    """Each edit is one changed word, and nothing else is."""
+    """Each edit is one changed word, and there are no other differences."""
     found = retold.compare(lines(1_000), lines(1_000, 0.01, seed=1))
     changed = [difference for difference in found.differences if difference.kind == "changed"]
     assert len(changed) == len(found.differences) == 12
@@ -256,8 +256,8 @@ def test_a_thousand_messages_with_one_percent_of_edits() -> None:
     assert [row["k"] for row in rows if row["k"] != "equal"] == ["changed"] * 12
 
 
-def test_the_files_of_a_session_are_compared_by_what_was_said() -> None:
-    """Claude Code keeps more than messages in them; a subagent's messages are a stream of their own."""
+def test_the_files_of_a_session_are_compared_by_their_messages() -> None:
+    """Claude Code's files hold other lines besides messages. The messages of a subagent are a stream of their own."""
 
     def session(name: str) -> list[dict[str, Any]]:
         common = {"sessionId": name, "uuid": name, "timestamp": name, "gitBranch": name}
@@ -276,7 +276,7 @@ def test_the_files_of_a_session_are_compared_by_what_was_said() -> None:
 
 
 def test_a_total_rewrite_is_removed_and_added() -> None:
-    """Texts that have nothing in common are not called changed."""
+    """Texts with nothing in common are not one changed text."""
     a, b = lines(40), [{"type": "assistant", "message": {"id": f"m{i}", "content": f"Nothing alike {i * i}"}} for i in range(30)]
     found = retold.compare(a, b)
     assert {difference.kind for difference in found.differences} == {"removed", "added"}
@@ -284,7 +284,7 @@ def test_a_total_rewrite_is_removed_and_added() -> None:
 
 
 def test_parallel_conversations_are_compared_each_with_its_own() -> None:
-    """The answers of six parallel calls may come in any order: streams are paired by what was asked."""
+    """The answers of six parallel calls may come in any order; streams are paired by their questions."""
 
     def all_six(order: list[int], seed: int) -> list[Exchange]:
         talks = {i: talk(Reply([text(f"Answer {i}")]), prompt=f"Question {i}", seed=seed + i) for i in range(6)}
@@ -321,7 +321,7 @@ GOLDENS = ROOT / "tests" / "goldens" / "diff"
 
 
 def in_every_format(case: str) -> str:
-    """What is printed, what a script reads, and the rows that a page shows; without the random ids of the two runs."""
+    """Return the text, the JSON and the rows of the page, without the random ids of the two runs."""
     found = compared(*GOLDEN[case])
     rows = [row for stream in diff_data(found)["streams"] for row in stream["rows"] if row["k"] != "equal"]
     parts = [as_text(found), json.dumps(found.as_dict(), indent=1), json.dumps(rows, indent=1)]
@@ -330,7 +330,7 @@ def in_every_format(case: str) -> str:
 
 @pytest.mark.parametrize("case", GOLDEN)
 def test_golden_difference(case: str) -> None:
-    """The files are written by `python -m tests.test_compare`, for a person to look at what changed."""
+    """`python -m tests.test_compare` writes the golden files; review their changes."""
     assert in_every_format(case) == (GOLDENS / f"{case}.txt").read_text("utf-8")
 
 
@@ -364,14 +364,14 @@ def test_a_tolerance_makes_times_count() -> None:
         ({"tolerance": ["duration"]}, "cannot read the tolerance 'duration'"),
     ],
 )
-def test_a_wrong_name_is_an_error_that_says_what_there_is(options: dict[str, Any], said: str) -> None:
+def test_a_wrong_name_is_an_error_with_the_valid_names(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError) as refused:
         retold.compare(lines(1), lines(1), **options)
     assert said in str(refused.value)
 
 
-def test_what_is_nested_very_deep_differs_as_a_whole() -> None:
-    """A model may nest its input as deep as Python can count."""
+def test_a_deeply_nested_value_differs_as_a_whole() -> None:
+    """A model may nest its input deeper than Python's recursion limit."""
 
     def nested(leaf: str) -> list[Exchange]:
         value: Any = leaf
@@ -407,7 +407,7 @@ names = st.lists(
 
 
 def said(comparison: Comparison) -> list[Any]:
-    """Each single thing that differs, in an order of its own."""
+    """Return all single differences in a canonical order."""
     found = []
     for difference in comparison.differences:
         ends = tuple(None if item is None else item.key for item in (difference.a, difference.b))
@@ -423,7 +423,7 @@ def test_a_side_does_not_differ_from_itself(one: Side) -> None:
 
 
 def listed(value: list[Any]) -> Side:
-    """A side with one tool call of this input."""
+    """Return a side with one tool call that has this input."""
     return Side("s", (Stream(Label("0"), "", (Item.of("tool_use", {"input": value, "name": "t"}, 1),)),), {"turns": 1})
 
 
@@ -438,7 +438,7 @@ MIRRORED = {"added": "removed", "removed": "added", "changed": "changed", "moved
 @settings(deadline=None, max_examples=60)
 @example(listed([None, [None], None]), listed([[None], []]))
 def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> None:
-    """What was added is what was removed, and every change goes the other way; elements are numbered as in the first one."""
+    """Added becomes removed, and every change is reversed. Elements have the indexes of the first side."""
     there = [(k, s, ends, (unnumbered(p), o, q)) for k, s, ends, (p, o, q) in said(compare_sides(a, b))]
     back = [(MIRRORED[k], s, (y, x), (unnumbered(p), q, o)) for k, s, (x, y), (p, o, q) in said(compare_sides(b, a))]
     assert sorted(back, key=repr) == sorted(there, key=repr)
@@ -447,7 +447,7 @@ def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> No
 @given(sides, sides)
 @settings(deadline=None, max_examples=60)
 def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> None:
-    """Applied to A, the alignment gives B: nothing is lost and nothing changes its place unsaid."""
+    """Applying the alignment to A yields B: no item is lost, and every change of position is reported."""
     for pair, one, other in zip(compare_sides(a, b).pairs, a.streams, b.streams, strict=False):
         assert tuple(row.a for row in pair.rows if row.a) == one.items
         assert tuple(row.b for row in pair.rows if row.b) == other.items
@@ -456,7 +456,7 @@ def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> No
 @given(sides, sides, names, names)
 @settings(deadline=None, max_examples=60)
 def test_ignoring_never_adds_a_difference(a: Side, b: Side, some: list[str], more: list[str]) -> None:
-    """Whatever is ignored besides, no difference appears that was not there before."""
+    """Ignoring more parts never creates a difference."""
     few = compare_sides(a, b, Focus(ignore=(*some, *more)))
     many = compare_sides(a, b, Focus(ignore=tuple(some)))
     assert len(few.differences) <= len(many.differences)

@@ -1,4 +1,4 @@
-"""Faults on demand: the failures nobody can summon from the real API, on any recorded stream, in the library and over HTTP."""
+"""Faults inject failures that the real API cannot produce on demand, into any recorded stream, in the library and over HTTP."""
 
 import gzip
 import json
@@ -30,7 +30,7 @@ def frames(count: int) -> list[bytes]:
 
 
 def stream(count: int = 6) -> Exchange:
-    """A stream whose frames came a millisecond apart."""
+    """Return a stream with frames that came a millisecond apart."""
     return exchange(answer(*frames(count)))
 
 
@@ -61,8 +61,10 @@ def test_an_error_event_takes_the_place_of_its_frame() -> None:
     assert (len(pieces(told)), told.ending) == (3, "error_event")
 
 
-def test_a_stall_is_silence_of_its_own_length_whatever_the_timing() -> None:
-    """Before its frame, in real time: at four times the pace 30 s are 30 s still, and an idle limit does not shorten them."""
+def test_a_stall_has_its_own_length_at_any_timing() -> None:
+    """The silence before its frame is real time: at four times the pace 30 s remain 30 s, and an idle limit does not shorten
+    them.
+    """
     for timing, gap in ((INSTANT, 0), (ORIGINAL, 1), (Timing(4.0, 10 * MS), 0.25)):
         told, pace = struck("stall=30s@frame=4", stream(), timing)
         assert pace == ORIGINAL
@@ -103,7 +105,7 @@ def test_an_answer_without_a_stream_is_one_frame() -> None:
 
 
 def test_a_fault_without_its_place_does_not_happen_and_is_named() -> None:
-    """A stream with fewer frames, or an answer that is an error already; whoever asked for the fault is told."""
+    """A stream has too few frames, or the answer is an error already. The report names the unused fault."""
     faults = Faults(("cut@frame=7", "overloaded@call=9"))
     refused = exchange(answer(b"{}", headers=JSON, status=400), ending="http_error")
     for recorded in (stream(), refused):
@@ -137,7 +139,7 @@ def test_calls_are_counted_as_they_are_answered() -> None:
         ("overloaded@frame=1", "overloaded takes call"),
     ],
 )
-def test_a_fault_nobody_can_mean_is_refused(spec: str, said: str) -> None:
+def test_a_malformed_fault_is_refused(spec: str, said: str) -> None:
     with pytest.raises(InputError) as refusal:
         Fault.parse(spec)
     assert said in str(refusal.value)
@@ -178,7 +180,7 @@ def test_a_fault_that_never_happened_is_warned_about(tmp_path: Path) -> None:
         ask("a")
 
 
-def test_a_rate_limit_says_how_long_to_wait(tmp_path: Path) -> None:
+def test_a_rate_limit_has_a_retry_after(tmp_path: Path) -> None:
     path = record(tmp_path / "c.yaml", "a")
     with (
         retold.use_cassette(path, faults=["rate_limit@call=1,retry_after=2"]),
@@ -194,7 +196,7 @@ def test_a_rate_limit_says_how_long_to_wait(tmp_path: Path) -> None:
 
 
 def recorded(**fields: Any) -> list[Exchange]:
-    """A stream as it is recorded, for the request that `post` sends."""
+    """Return a recorded stream for the request that `post` sends."""
     reply = Reply([text("Hello there, you.")])
     message = reply.message({}, 1)
     asked = json.dumps(body("hi", **fields)).encode()
@@ -211,7 +213,7 @@ def test_the_server_fails_as_the_library_does() -> None:
 
 
 def test_after_an_error_event_the_whole_answer_can_be_had_without_streaming() -> None:
-    """Claude Code asks so; the recording holds the stream alone."""
+    """Claude Code asks without streaming then, and the recording holds only the stream."""
     with wire(mode="none", recorded=recorded(stream=True), faults=("error_event@call=1,frame=3",)) as running:
         post(running.url, stream=True)
         whole = json.loads(post(running.url, stream=False, max_tokens=32).body)

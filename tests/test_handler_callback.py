@@ -96,7 +96,7 @@ def see(message):
         ("stop", ["system"], "mine.see raised stopped after ZeroDivisionError: no"),
     ],
 )
-def test_callback_that_raises_is_told_and_does_not_stop_the_run(on_error: str, seen: list[str], said: str) -> None:
+def test_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: str, seen: list[str], said: str) -> None:
     """`report` goes on and tells how often it raised, `stop` calls it no more; the run is whole, the exit code is 1."""
     ran = run_with(RAISES.format("ZeroDivisionError('no')"), on_error=on_error)
     assert lines() == seen
@@ -111,7 +111,7 @@ def test_callback_that_exits_is_a_failure_and_not_an_exit() -> None:
     assert "SystemExit" in ran.result.handler_errors[0]
 
 
-def test_module_beside_the_workflow_goes_before_one_that_is_imported() -> None:
+def test_module_beside_the_workflow_takes_precedence() -> None:
     """Whoever names a module `json` beside the workflow means that one; the program keeps its own."""
     theirs = sys.modules["json"]
     run_with(SEE, module="json")
@@ -183,7 +183,7 @@ def test_partial_text_is_written_as_its_frames_arrive() -> None:
     assert len(writes) == 8
 
 
-def test_partial_text_stands_beside_tools() -> None:
+def test_partial_text_is_separate_from_tools() -> None:
     """A tool use after a typed text begins a line of its own, and each text is shown once."""
     log, run = record([INIT, text("<0>"), tool_use("Read"), text("<1>"), RESULT])
     console = make_handler("console", {"partial": True}, out := io.StringIO())

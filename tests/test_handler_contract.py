@@ -71,7 +71,7 @@ STORY = [INIT, *(text(f"<{number}>") for number in range(20)), RESULT]
 
 
 @every_handler
-def test_handler_is_told_of_each_message_once_and_in_order(name: str, callback: list[Message]) -> None:
+def test_handler_receives_each_message_once_and_in_order(name: str, callback: list[Message]) -> None:
     """Whatever it does with messages, it does so once for each, in the order in which they were recorded."""
     kept = Kept(name, callback)
     log, run = record(STORY)
@@ -80,7 +80,7 @@ def test_handler_is_told_of_each_message_once_and_in_order(name: str, callback: 
 
 
 @every_handler
-def test_handler_is_told_of_every_stream_of_a_run(name: str, callback: list[Message], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handler_receives_every_stream_of_a_run(name: str, callback: list[Message], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps are two streams: each begins, ends and is counted on its own."""
     kept = Kept(name, callback)
     told: list[Any] = []
@@ -103,7 +103,7 @@ def test_handler_is_told_of_every_stream_of_a_run(name: str, callback: list[Mess
 
 
 @every_handler
-def test_handler_says_in_its_result_what_it_was_told(name: str, callback: list[Message]) -> None:
+def test_handler_reports_its_messages_in_its_result(name: str, callback: list[Message]) -> None:
     """In a run each handler has a result, by the same names, as JSON."""
     log, run = record(STORY)
     over = threading.Event()
@@ -134,7 +134,7 @@ STRANGE: list[Json] = [
 
 
 @every_handler
-def test_handler_takes_whatever_a_message_is(name: str, callback: list[Message]) -> None:
+def test_handler_accepts_messages_of_any_shape(name: str, callback: list[Message]) -> None:
     """Unknown types, unknown blocks, and messages of a shape that nobody promised: no handler fails on them."""
     kept = Kept(name, callback)
     log, run = record([*STRANGE, text("<0>")])
@@ -163,7 +163,7 @@ def test_handler_names_the_error_of_a_failed_stream(name: str, callback: list[Me
 
 
 @every_handler
-def test_handler_is_told_that_a_stream_broke_off(name: str, callback: list[Message]) -> None:
+def test_handler_receives_the_end_of_a_broken_stream(name: str, callback: list[Message]) -> None:
     """The stream of a process that died has an end too, and is closed."""
     kept = Kept(name, callback)
     log, run = record([text("<0>")])
@@ -186,7 +186,7 @@ def test_handler_option_is_taken_as_it_is_meant_or_not_at_all(name: str) -> None
 
 @writing
 @pytest.mark.parametrize(("option", "word"), [("show_tool_use", "Read"), ("show_tool_results", "salt and bread")])
-def test_handler_shows_tools_as_its_options_say(name: str, option: str, word: str, callback: list[Message]) -> None:
+def test_handler_shows_tools_according_to_its_options(name: str, option: str, word: str, callback: list[Message]) -> None:
     """`show_tool_use` and `show_tool_results` mean the same in the four handlers that write."""
     log, run = record([text("<0>"), tool_use("Read"), tool_result("salt and bread")])
     for wanted in (True, False):

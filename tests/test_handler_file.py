@@ -71,7 +71,7 @@ def test_text_is_there_after_every_message() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl", "json"])
-def test_append_keeps_what_was_there(form: str) -> None:
+def test_append_keeps_earlier_content(form: str) -> None:
     """A second stream follows the first, and a file of JSON is still valid."""
     first, second = write([text("<0>"), text("<1>")], format=form), write([text("<2>")], format=form)
     if form == "text":
@@ -90,7 +90,7 @@ def test_without_append_the_file_begins_anew(form: str) -> None:
     assert ("<0>" in whole, "<1>" in whole, whole.count("<2>")) == (False, False, 1)
 
 
-def test_torn_line_of_somebody_else_is_not_gone_on_with() -> None:
+def test_unfinished_line_of_another_program_is_not_continued() -> None:
     """What stands in the last line without its end stays a line of its own."""
     PATH.parent.mkdir()
     PATH.write_text('{"torn": ')
@@ -100,7 +100,7 @@ def test_torn_line_of_somebody_else_is_not_gone_on_with() -> None:
 
 
 @pytest.mark.parametrize("there", ["[\n{}", "hello\n", "{}"])
-def test_file_that_is_no_array_is_not_appended_to(there: str) -> None:
+def test_file_that_is_not_an_array_is_not_appended_to(there: str) -> None:
     """`format: json` adds to an array of messages or to nothing; a file of another kind is left as it is."""
     PATH.parent.mkdir()
     PATH.write_text(there)
@@ -204,14 +204,14 @@ def test_several_handlers_may_write_one_file(form: str) -> None:
     assert len(messages_in(PATH, form)) == 120
 
 
-def test_file_that_cannot_be_opened_is_told_and_harms_nothing_else() -> None:
+def test_file_that_cannot_be_opened_is_reported_and_harms_nothing_else() -> None:
     """A folder that went missing or a file that became one is the handler's failure, by name."""
     PATH.mkdir(parents=True)
     with pytest.raises(HandlerError, match=r"^cannot write file_path 'logs/out.log': Is a directory\.$"):
         write([text("<0>")])
 
 
-def test_result_says_where_and_how_much() -> None:
+def test_result_holds_the_path_and_the_number_of_messages() -> None:
     """The file and how many messages were written to it are in the run's result."""
     log, run = record(STORY)
     handler = make_handler("file", {"file_path": str(PATH)}, io.StringIO())

@@ -111,7 +111,7 @@ def test_simple_shows_texts_tools_and_results() -> None:
         ("show_tool_results", SIMPLE[SIMPLE.index("[HH:MM:SS] TOOL RESULT") : SIMPLE.index("[HH:MM:SS] ASSISTANT: Done")], 3),
     ],
 )
-def test_simple_leaves_out_what_an_option_says(option: str, gone: str, shown: int) -> None:
+def test_simple_leaves_out_lines_by_option(option: str, gone: str, shown: int) -> None:
     """Each option takes its own lines away and nothing else; the footer counts what is left."""
     expected = SIMPLE.replace(gone, "").replace("5 shown", f"{shown} shown")
     options: Json = {option: False}
@@ -135,7 +135,7 @@ def test_line_of_a_task_carries_its_id(handler: str) -> None:
     assert re.search(r"(?m)^\[HH:MM:SS\] \[task-2\] (ASSISTANT: )?Done\.$", written(handler, [text("Done.")], task="task-2"))
 
 
-def test_footer_says_why_nothing_was_shown() -> None:
+def test_footer_names_the_handler_that_shows_hidden_messages() -> None:
     """Where every message was hidden the footer names the handler that shows them."""
     expected = "\n✓ Stream completed: 2 messages (0 of 2 shown; try stream_handler: debug) in N.Ns\n"
     assert written("simple", [INIT, RESULT]) == expected
@@ -146,7 +146,7 @@ def test_footer_of_one_message_is_singular() -> None:
     assert written("simple", [text("Hi.")]).endswith("\n✓ Stream completed: 1 message (1 shown) in N.Ns\n")
 
 
-def test_footer_of_a_failed_stream_says_what_and_when() -> None:
+def test_footer_of_a_failed_stream_holds_error_and_count() -> None:
     """A failed stream ends in its error and the number of messages before it, and not in a check mark."""
     said = written("simple", [text("Hi.")], error="overloaded_error: Overloaded")
     assert said == "[HH:MM:SS] ASSISTANT: Hi.\n\n✗ Stream error: overloaded_error: Overloaded after 1 message\n"
@@ -344,7 +344,7 @@ A line that is
 
 @pytest.mark.needs("rich>=13.7")
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
-def test_typed_text_is_wrapped_at_words_whatever_its_pieces(size: int) -> None:
+def test_typed_text_is_wrapped_at_words_with_any_pieces(size: int) -> None:
     """In a terminal typed lines break between words, further ones stand under the first, and none goes over the edge."""
     typist = Typist(24, 4)
     written = "".join(typist.type(TYPED[i : i + size]) for i in range(0, len(TYPED), size)) + typist.end()

@@ -58,7 +58,7 @@ def test_handler_that_raises_does_not_stop_the_run(fake: type[Fake], monkeypatch
     assert re.search(r"10\n\n✓ Stream completed: 3 messages \(1 shown\) in \d\.\ds\n\Z", ran.output)
 
 
-def test_handler_that_raises_is_told_by_the_exit_code(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handler_that_raises_changes_the_exit_code(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line names the handler on stderr and exits with 1."""
     monkeypatch.setattr(fake, "message", lambda _self, _message: 1 / 0)
     done = in_this_process("run", NUMBERS, "--handler", "fake")
@@ -123,7 +123,7 @@ FOOTER = "\n\n✓ Stream completed: 3 messages (1 shown) in N.Ns\n"
     ],
     ids=["default", "none", "options", "options in place"],
 )
-def test_handler_is_what_the_workflow_says(options: str, shown: str) -> None:
+def test_handler_is_the_one_of_the_workflow(options: str, shown: str) -> None:
     """simple where only streaming is asked for; a named handler with its options; nothing without streaming."""
     assert normalised(run_mock(numbers_with(options), cassette=CASSETTE).output) == shown
 

@@ -1,4 +1,4 @@
-"""Which recorded exchange answers a request: by meaning, in order, never twice; and a miss that says what differs."""
+"""The matcher finds the recorded exchange for a request, by meaning, in order, never twice; a miss reports the differences."""
 
 import json
 import random
@@ -44,7 +44,7 @@ def recorded(*bodies: Any, **fields: Any) -> list[Exchange]:
 
 
 def edited(path: str, value: Any) -> Json:
-    """BODY with one value replaced; the path as a miss names it."""
+    """Return BODY with one value replaced, and the path under which a miss names it."""
     body: Any = json.loads(json.dumps(BODY))
     *parents, last = path.replace("[", ".").replace("]", "").split(".")
     inner = body
@@ -74,7 +74,7 @@ def test_identical_requests_are_answered_in_recorded_order() -> None:
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 2), max_size=12), st.randoms(use_true_random=False))
 def test_any_order_of_calls_gets_every_recording_once(asked: list[int], shuffle: random.Random) -> None:
-    """Each request its own answers, first in first out, whatever comes between; nothing is left or played twice."""
+    """Each request gets its own answers, first in first out, in any order of calls. None is left over or played twice."""
     exchanges = [exchange(body=b"%d" % number) for number in asked]
     matcher = Matcher(exchanges)
     order = list(asked)
@@ -88,7 +88,7 @@ def test_any_order_of_calls_gets_every_recording_once(asked: list[int], shuffle:
 
 
 def test_identical_requests_of_two_threads_get_two_answers() -> None:
-    """Two threads ask for the same at the same moment: neither gets the other's answer."""
+    """Two threads send the same request at the same moment. Neither gets the other's answer."""
     both_look = threading.Barrier(2)
 
     def slow(_: Request, __: Request) -> bool:
@@ -108,7 +108,7 @@ def test_identical_requests_of_two_threads_get_two_answers() -> None:
 
 @pytest.mark.trap(30)
 def test_turns_that_share_their_last_message_are_two_records() -> None:
-    """The whole history counts, not only what was said last."""
+    """The whole history counts, not only the last message."""
     turn = {"role": "user", "content": "go on"}
     first, second = {"messages": [turn]}, {"messages": [turn, {"role": "assistant", "content": "x"}, turn]}
     exchanges = recorded(first, second)
@@ -118,7 +118,7 @@ def test_turns_that_share_their_last_message_are_two_records() -> None:
 
 
 def test_the_next_attempt_of_a_call_is_its_recorded_retry() -> None:
-    """529 then 200 of one call; the same request of the next call is none of it."""
+    """One call is answered 529, then 200. The same request of the next call is not a retry of it."""
     exchanges = [exchange(body=request().body, call=call, attempt=attempt) for call, attempt in ((1, 1), (1, 2), (2, 1))]
     matcher = Matcher(exchanges)
     first = matcher.take(request())
@@ -129,8 +129,8 @@ def test_the_next_attempt_of_a_call_is_its_recorded_retry() -> None:
     assert matcher.unplayed == [exchanges[2]]
 
 
-def test_what_was_not_played_is_known() -> None:
-    """In recorded order, with the steps it belongs to."""
+def test_unplayed_exchanges_are_listed() -> None:
+    """Unplayed exchanges are listed in recorded order, with their steps."""
     exchanges = [exchange(body=b"%d" % number, step=step) for number, step in enumerate(["b", "a", "", "b"])]
     matcher = Matcher(exchanges, source="c.yaml")
     matcher.take(request(b"1"))
@@ -180,7 +180,7 @@ def reordered(value: Any) -> Any:
     ],
 )
 def test_a_request_that_means_the_same_is_answered(asked: Request) -> None:
-    """Key order, white space, who the user is, what is cached, and where it is sent to do not change what is asked."""
+    """Key order, white space, the user's id, cache marks and the host do not change the question."""
     (only,) = exchanges = recorded(BODY)
     assert Matcher(exchanges).take(asked) is only
 
@@ -205,7 +205,7 @@ def test_a_request_that_means_the_same_is_answered(asked: Request) -> None:
     ],
 )
 def test_a_request_that_asks_something_else_is_a_miss_that_names_the_place(path: str, value: Any, line: str) -> None:
-    """Prompt, model, limits, system prompt, tool schemas, new fields: with the path and both values."""
+    """Prompt, model, limits, system prompt, tool schemas, new fields: the miss contains the path and both values."""
     place = "metadata" if path == "metadata.other" else path
     assert report(Matcher(recorded(BODY), source="c.yaml"), request(edited(path, value))) == (
         "no recorded exchange answers call 1, POST /v1/messages, in c.yaml.\n"
@@ -229,32 +229,32 @@ def test_a_request_that_asks_something_else_is_a_miss_that_names_the_place(path:
     ],
 )
 def test_method_path_query_and_missing_parts_count(asked: Request, line: str) -> None:
-    """And are named like any other place."""
+    """The miss names them like any other place."""
     assert f"\n  {line}" in report(Matcher(recorded(BODY)), asked)
 
 
 def test_the_order_of_query_parameters_does_not_count() -> None:
-    """Their values do, empty ones too."""
+    """Their values count, including empty ones."""
     exchanges = [exchange(uri=f"{URL}?a=1&b=&c=x%20y")]
     assert Matcher(exchanges).take(request({"model": "m"}, uri=f"{URL}?c=x+y&a=1&b=")) is exchanges[0]
     assert "query" in report(Matcher(exchanges), request({"model": "m"}, uri=f"{URL}?a=1&c=x%20y"))
 
 
-def test_bodies_that_are_no_json_match_as_they_are() -> None:
-    """Text and bytes, also such as UTF-8 cannot hold."""
+def test_bodies_that_are_not_json_match_as_bytes() -> None:
+    """Text and bytes match, even if they are not valid UTF-8."""
     exchanges = recorded(b"\xff\x00", b"plain", b"")
     matcher = Matcher(exchanges)
     assert [matcher.take(request(body)) for body in (b"", b"\xff\x00", b"plain")] == [exchanges[2], exchanges[0], exchanges[1]]
 
 
-def test_a_number_is_what_it_is_worth() -> None:
-    """`temperature: 1` and `temperature: 1.0` ask the same."""
+def test_equal_numbers_match() -> None:
+    """`temperature: 1` equals `temperature: 1.0`."""
     (only,) = exchanges = recorded({"temperature": 1})
     assert Matcher(exchanges).take(request({"temperature": 1.0})) is only
 
 
 def test_a_body_nested_too_deeply_matches_as_text() -> None:
-    """Replay answers whatever was recorded."""
+    """Any recorded body can be replayed."""
     (only,) = exchanges = recorded(b"[" * 100_000)
     assert Matcher(exchanges).take(request(b"[" * 100_000)) is only
 
@@ -262,8 +262,8 @@ def test_a_body_nested_too_deeply_matches_as_text() -> None:
 # Misses
 
 
-def test_a_request_that_was_played_out_says_how_often() -> None:
-    """Recorded once and played once is another mistake than never recorded."""
+def test_a_miss_of_a_played_request_counts_its_recordings() -> None:
+    """A request that was recorded once and played once is a different mistake from one that was never recorded."""
     matcher = Matcher(recorded(BODY), source="c.yaml")
     matcher.take(request())
     assert report(matcher, request()) == (
@@ -277,14 +277,14 @@ def test_a_request_that_was_played_out_says_how_often() -> None:
 
 
 def test_repeats_are_played_again_where_they_are_allowed() -> None:
-    """The last answer again, only when every recorded one was played."""
+    """The last answer repeats, but only after every recorded one was played."""
     exchanges = recorded(BODY, BODY)
     matcher = Matcher(exchanges, repeats=True)
     assert [matcher.take(request()) for _ in range(4)] == [exchanges[0], exchanges[1], exchanges[1], exchanges[1]]
 
 
 def test_the_nearest_recording_is_the_one_with_the_fewest_differences() -> None:
-    """Among equals one that was not played yet, then the first."""
+    """Of several equally near ones, unplayed recordings come first, then the earliest."""
     matcher = Matcher(recorded({"a": 9, "b": 9}, {"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 4}))
     matcher.take(request({"a": 1, "b": 1}))
     assert report(matcher, request({"a": 1, "b": 3})).endswith(
@@ -292,15 +292,15 @@ def test_the_nearest_recording_is_the_one_with_the_fewest_differences() -> None:
     )
 
 
-def test_an_empty_recording_says_so() -> None:
-    """There is nothing near."""
+def test_a_miss_reports_an_empty_recording() -> None:
+    """It has no nearest exchange."""
     assert report(Matcher([], source="c.yaml"), request()) == (
         "no recorded exchange answers call 1, POST /v1/messages, in c.yaml: it holds no exchanges."
     )
 
 
 def test_a_report_names_only_the_first_differences() -> None:
-    """And counts the rest."""
+    """The rest are counted."""
     matcher = Matcher(recorded({f"k{number}": 0 for number in range(9)}))
     lines = report(matcher, request({f"k{number}": 1 for number in range(9)})).splitlines()
     assert len(lines) == 2 + MAX_DIFFERENCES + 1
@@ -308,7 +308,7 @@ def test_a_report_names_only_the_first_differences() -> None:
 
 
 def test_long_texts_are_shown_around_their_first_difference() -> None:
-    """A prompt of pages differs in one word: that word is in the report, the pages are not."""
+    """If a prompt of pages differs in one word, the report contains that word and not the pages."""
     old, new = "x" * 500 + " old " + "y" * 500, "x" * 500 + " new " + "y" * 500
     line = report(Matcher(recorded({"system": old})), request({"system": new})).splitlines()[2]
     assert " old yyy" in line
@@ -317,7 +317,7 @@ def test_long_texts_are_shown_around_their_first_difference() -> None:
 
 
 def test_a_report_holds_no_secret() -> None:
-    """Neither does the error's traceback text: what is asked is scrubbed before it is compared."""
+    """Nor does the traceback, because requests are scrubbed before they are compared."""
     with pytest.raises(MissError) as caught:
         Matcher(recorded(BODY), redactor=Redactor({"MY_TOKEN": SECRET})).take(request(edited("system", f"{KEY} {SECRET}")))
     text = "".join(traceback.format_exception(caught.value))
@@ -327,7 +327,7 @@ def test_a_report_holds_no_secret() -> None:
 
 
 def test_a_miss_reads_few_recorded_requests_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a hundred growing requests a miss compares the nearest ones in depth, chosen by the digests of their parts."""
+    """Of a hundred growing requests, a miss compares only the nearest in depth. The digests of their parts select them."""
     from retold.recorder.exchange import Exchange, Request
     from retold.recorder.redact import Redactor
     from retold.replay import matcher as module
@@ -362,7 +362,7 @@ def redacted(text: str) -> Json:
     ],
 )  # fmt: skip
 def test_a_redacted_place_matches_any_text(recorded: str, now: str) -> None:
-    """The machine that recorded had a secret that this one does not have."""
+    """The recording machine had a secret that this one lacks."""
     matcher = Matcher([exchange(body=json.dumps(redacted(recorded)).encode())], redactor=Redactor({}))
     assert matcher.matches(request(redacted(now)))
 
@@ -371,13 +371,13 @@ def test_a_redacted_place_matches_any_text(recorded: str, now: str) -> None:
     ("recorded", "now"), [("a REDACTED query", "a postgres"), ("a REDACTED query", "one postgres query"), ("aREDACTEDa", "a")]
 )
 def test_the_text_around_a_redacted_place_counts(recorded: str, now: str) -> None:
-    """The rest of the request has to be the recorded one."""
+    """The rest of the request must equal the recorded one."""
     matcher = Matcher([exchange(body=json.dumps(redacted(recorded)).encode())], redactor=Redactor({}))
     assert not matcher.matches(request(redacted(now)))
 
 
-def test_an_exact_recording_goes_before_a_redacted_one() -> None:
-    """The first recorded may match both requests, the second only its own."""
+def test_an_exact_recording_takes_precedence_over_a_redacted_one() -> None:
+    """The first recording could match both requests, the second only its own."""
     exchanges = [exchange(body=json.dumps(redacted(text)).encode()) for text in ("a REDACTED b", "a word b")]
     matcher = Matcher(exchanges, redactor=Redactor({}))
     assert matcher.take(request(redacted("a word b"))) is exchanges[1]
@@ -385,7 +385,7 @@ def test_an_exact_recording_goes_before_a_redacted_one() -> None:
 
 
 def test_a_miss_does_not_name_a_redacted_place() -> None:
-    """It is no difference."""
+    """A redacted place is not a difference."""
     matcher = Matcher([exchange(body=json.dumps(redacted("a REDACTED b")).encode())], redactor=Redactor({}))
     with pytest.raises(MissError) as caught:
         matcher.take(request(redacted("a word b") | {"max_tokens": 5}))

@@ -1,4 +1,4 @@
-"""What matching leaves aside: what changes every run, what is secret, and what the rules say."""
+"""Matching ignores values that change in every run, secrets, and the parts that the rules exclude."""
 
 import json
 from typing import Any
@@ -22,15 +22,15 @@ def greeting(date: str, id: str) -> Json:
     return {"messages": [{"role": "user", "content": f"Today is {date}. Run {id}."}], "system": [f"{id}"]}
 
 
-def test_what_changes_every_run_is_named_on_both_sides() -> None:
-    """A workflow put the date and its own id into the prompt: today's run finds yesterday's recording."""
+def test_volatile_values_are_named_on_both_sides() -> None:
+    """A workflow put the date and its own id into the prompt. Today's run finds yesterday's recording."""
     (only,) = exchanges = recorded(greeting("2026-11-22", "run_1"), variables={"date": "2026-11-22", "execution_id": "run_1"})
     asked = request(greeting("2027-01-01", "run_2"))
     assert Matcher(exchanges).take(asked, {"date": "2027-01-01", "execution_id": "run_2"}) is only
     assert '{{date}}. Run {{execution_id}}."' in report(Matcher(exchanges), asked)
 
 
-def test_a_variable_is_no_excuse_for_another_prompt() -> None:
+def test_a_variable_does_not_hide_another_prompt() -> None:
     """Only the value itself is replaced; variables without a value replace nothing."""
     exchanges = recorded(greeting("2026-11-22", "run_1"), variables={"date": "2026-11-22", "empty": ""})
     with pytest.raises(MissError):
@@ -38,7 +38,7 @@ def test_a_variable_is_no_excuse_for_another_prompt() -> None:
 
 
 def test_a_value_of_the_recordings_own_day_may_come_back() -> None:
-    """A recorded answer holds yesterday's date; the next request, built today, repeats it."""
+    """A recorded answer contains yesterday's date, and the next request of today repeats it."""
     exchanges = recorded({"a": "2026-11-22"}, {"a": "2026-11-22", "b": "2026-11-22"}, variables={"date": "2026-11-22"})
     matcher = Matcher(exchanges)
     assert matcher.take(request({"a": "2027-01-01"}), {"date": "2027-01-01"}) is exchanges[0]
@@ -46,7 +46,7 @@ def test_a_value_of_the_recordings_own_day_may_come_back() -> None:
 
 
 def test_the_longest_value_is_replaced_first() -> None:
-    """One variable's value may be the beginning of another's."""
+    """The value of one variable may be the beginning of another's."""
     (only,) = exchanges = recorded({"a": "run_12 run_1"}, variables={"short": "run_1", "long": "run_12"})
     assert Matcher(exchanges).take(request({"a": "x2y x2"}), {"short": "x2", "long": "x2y"}) is only
 
@@ -76,8 +76,8 @@ json_values = st.recursive(
     st.booleans(),
     st.sampled_from([URL, f"https://u:p@h/v1/messages?api_key=x&a={KEY}", f"https://h/{SECRET}/v1/x?token="]),
 )
-def test_what_was_recorded_always_matches_itself(value: Any, ascii_only: bool, uri: str) -> None:
-    """Redaction and matching are one: whatever a request holds, its recording answers it."""
+def test_a_recorded_request_always_matches_itself(value: Any, ascii_only: bool, uri: str) -> None:
+    """Redaction and matching agree: a recording answers its own request, with any content."""
     redactor = Redactor({"MY_TOKEN": SECRET})
     asked = Request(
         "POST", uri, (("x-api-key", KEY),), json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
@@ -88,7 +88,9 @@ def test_what_was_recorded_always_matches_itself(value: Any, ascii_only: bool, u
 
 
 def test_a_recording_matches_where_the_environment_has_other_secrets() -> None:
-    """A value that is secret here was none where the cassette was made (or another tool made it): both sides are scrubbed."""
+    """A value that is secret here was not secret on the recording machine, or another tool recorded it. Both sides are
+    scrubbed.
+    """
     (only,) = exchanges = recorded({"system": f"The word is {SECRET}."})
     assert Matcher(exchanges, redactor=Redactor({"MY_TOKEN": SECRET})).take(request({"system": f"The word is {SECRET}."})) is only
 
@@ -112,8 +114,8 @@ def test_a_recording_matches_where_the_environment_has_other_secrets() -> None:
         (("headers",), Request("GET", URL, (("anthropic-version", "2"),)), False),
     ],
 )
-def test_rules_say_what_counts(match_on: tuple[str, ...], asked: Request, is_same: bool) -> None:
-    """By name, as in vcrpy."""
+def test_rules_select_the_parts_that_count(match_on: tuple[str, ...], asked: Request, is_same: bool) -> None:
+    """Rules are names, as in vcrpy."""
     assert Matcher(recorded(BODY), rules=Rules(match_on=match_on)).matches(asked) is is_same
 
 
@@ -128,21 +130,21 @@ def test_rules_say_what_counts(match_on: tuple[str, ...], asked: Request, is_sam
         ("tools[0]", "tools[0]"),
     ],
 )
-def test_what_is_ignored_may_differ(ignore: str, path: str) -> None:
-    """Paths of the body: a key, an index, any index, anywhere."""
+def test_ignored_parts_may_differ(ignore: str, path: str) -> None:
+    """A path of the body may contain a key, an index, any index, or match anywhere."""
     (only,) = exchanges = recorded(BODY)
     assert Matcher(exchanges, rules=Rules(ignore=(ignore, "metadata.user_id"))).take(request(edited(path, "else"))) is only
 
 
 @pytest.mark.parametrize("rules", [{"match_on": ("methud",)}, {"ignore": ("",)}])
-def test_rules_that_mean_nothing_are_an_error(rules: Any) -> None:
-    """When they are made, with what there is."""
+def test_invalid_rules_are_an_error(rules: Any) -> None:
+    """The constructor raises it, with the valid names."""
     with pytest.raises(InputError):
         Rules(**rules)
 
 
 def test_a_rule_may_be_a_function() -> None:
-    """(request, recorded) -> whether they agree; None is yes, AssertionError no, as in vcrpy."""
+    """It takes (request, recorded). As in vcrpy, None means that they agree, and AssertionError that they do not."""
 
     def shorter(asked: Request, recorded: Request) -> None:
         assert len(asked.body) < len(recorded.body)
@@ -154,7 +156,7 @@ def test_a_rule_may_be_a_function() -> None:
 
 
 def test_a_miss_names_the_function_that_disagreed() -> None:
-    """Where no value differs, the report says whose rule it was."""
+    """If no value differs, the report names the rule."""
 
     def never(_: Request, __: Request) -> bool:
         return False
@@ -166,7 +168,7 @@ def test_a_miss_names_the_function_that_disagreed() -> None:
 
 
 def uploaded(boundary: str, content: str = "hello", *, end: str = "\r\n") -> Request:
-    """An upload of two parts, one of which holds lines that look like boundaries."""
+    """Return an upload of two parts, one of which contains lines that look like boundaries."""
     part = f"--{boundary}\r\nContent-Disposition: form-data; name=file\r\n\r\n{content}\r\n"
     body = f"{part}{part}--{boundary}--{end}"
     return Request("POST", URL, (("content-type", f"multipart/form-data; boundary={boundary}"),), body.encode())
@@ -175,7 +177,7 @@ def uploaded(boundary: str, content: str = "hello", *, end: str = "\r\n") -> Req
 @pytest.mark.parametrize("end", ["", "\r\n"])
 @pytest.mark.parametrize("content", ["hello", "--x\r\n--a.b+c", "a --first b", "--first\xe9"])
 def test_the_boundary_of_a_multipart_body_does_not_count(content: str, end: str) -> None:
-    """Clients make a random one for each request; parts that differ still differ."""
+    """Clients generate a random boundary for each request. Parts that differ still differ."""
     exchanges = [Exchange(uploaded("first", content, end=end), None)]
     assert Matcher(exchanges).matches(uploaded("a.b+(c", content, end=end))
     assert not Matcher(exchanges).matches(uploaded("second", content + "!", end=end))

@@ -1,4 +1,4 @@
-"""Exchanges that overlapped are retold in the order they were recorded in, at any pace, and never waited for in vain."""
+"""Overlapping exchanges are replayed in their recorded order, at any pace, and never wait for longer than the limit."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ MS = 1_000_000
 
 
 def recorded(name: str, began_ms: int, *pieces_ms: int, ended_ms: int) -> Exchange:
-    """An exchange whose frames say whose they are and when they came, in ms of the run."""
+    """Return an exchange with frames that contain its name and their times, in ms of the run."""
     frames = tuple(TimedPiece((at - began_ms) * MS, f"{name}{at}".encode(), True) for at in pieces_ms)
     told = exchange(answer(b"data: 1\n\n"), name.encode(), started_ns=began_ms * MS, ended_ns=ended_ms * MS)
     assert told.response is not None
@@ -33,7 +33,7 @@ ALL = (MAIN, FIRST, SECOND, HEARD)
 
 
 def told(asked: Sequence[Exchange], later: dict[str, Exchange] | None = None) -> list[str]:
-    """What is told, in order, when these are asked for at once, and others when a piece has been seen."""
+    """Return the pieces in the order they are sent, if these requests come at once and others after a given piece."""
     seen: list[str] = []
     order = order_of(ALL)
     assert order is not None
@@ -56,25 +56,25 @@ def told(asked: Sequence[Exchange], later: dict[str, Exchange] | None = None) ->
 
 
 def test_streams_that_overlapped_keep_their_order() -> None:
-    """The conversation asks again when it has heard of the first agent; the second one's end waits for its answer."""
+    """The conversation asks again after the first agent's end; the end of the second agent waits for the answer."""
     for asked in ((SECOND, FIRST), (FIRST, SECOND)):
         seen = told(asked, {"a40": HEARD})
         assert [piece for piece in seen if piece != "b35"] == ["a30", "a40", "c70", "b90"]
 
 
-def test_what_came_one_after_the_other_has_no_order() -> None:
-    """Whoever asks for it in another order, or for a part of it, waits for nothing."""
+def test_sequential_exchanges_have_no_order() -> None:
+    """A client that asks in another order, or for a part, never waits."""
     assert order_of([MAIN, FIRST]) is None
     assert order_of([]) is None
     assert isinstance(order_of(ALL), Order)
 
 
-def test_what_is_over_before_an_exchange_began_is_not_waited_for() -> None:
-    """Nobody asked for `m` here."""
+def test_events_before_an_exchange_began_are_not_waited_for() -> None:
+    """No client asked for `m` here."""
     assert told([HEARD]) == ["c70"]
 
 
-def test_what_nobody_asks_for_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client that goes another way is told the rest, and says by its next request what differs."""
+def test_a_missing_request_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that departs from the recording gets the rest, and its next request reports the difference."""
     monkeypatch.setattr(order_module, "GRACE_S", 0.01)
     assert told([FIRST, SECOND])[-1] == "b90"

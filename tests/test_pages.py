@@ -116,7 +116,7 @@ def test_search_goes_from_match_to_match(browser: Browser) -> None:
 
 
 @needs_browser
-def test_the_timeline_tells_requests_retries_errors_and_tools(browser: Browser) -> None:
+def test_the_timeline_shows_requests_retries_errors_and_tools(browser: Browser) -> None:
     """Each lane says in words what its bar shows."""
     replies = [
         Reply([thinking("Hm."), tool_use("Read", {"path": "a"})], "tool_use", model="m"),
@@ -223,7 +223,7 @@ def lines(word: str) -> list[dict[str, Any]]:
 
 
 @needs_browser
-def test_the_page_of_a_difference_marks_words_and_folds_what_is_equal(browser: Browser) -> None:
+def test_the_page_of_a_difference_marks_words_and_folds_equal_items(browser: Browser) -> None:
     """`n` goes from difference to difference; what is equal is one button until it is asked for."""
     tab = opened(browser, diff_page(retold.compare(lines("this"), lines("that"))))
     assert tab.run("document.querySelector('h1').textContent") == "2 differences: 2 changed; 98 items the same"

@@ -1,4 +1,4 @@
-"""The profile claude-code: what changes from run to run of Claude Code is no difference, and everything else is one."""
+"""The profile claude-code ignores the parts of Claude Code's requests that change from run to run, and nothing else."""
 
 import json
 from typing import Any
@@ -24,7 +24,7 @@ def asked(
     machine: str = "Linux 6.18.44", prompt: str = "Say hello",
     **fields: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """A request of Claude Code 2.1.330 after an agent of its own has reported, cut down to what changes."""
+    """Return a request of Claude Code 2.1.330 after its agent has reported, reduced to the changing parts."""
     project = cwd.replace("/", "-")
     output = f"/tmp/claude-1000/{project}/b52be4d0-baf5-4f01-8320-d8aba2844866/tasks/{agent}.output"
     report = (
@@ -84,14 +84,14 @@ CHANGES = {
 
 @pytest.mark.trap(34)
 @pytest.mark.parametrize("body", CHANGES.values(), ids=CHANGES)
-def test_what_changes_from_run_to_run_is_no_difference(body: dict[str, Any]) -> None:
-    """It is one without the profile, but for the user."""
+def test_parts_that_change_every_run_are_not_a_difference(body: dict[str, Any]) -> None:
+    """Without the profile these parts are differences, except for the user's id."""
     assert matches(body)
     assert matches(body, Rules()) is ("metadata" in body)
 
 
 def test_text_and_a_block_of_text_are_the_same() -> None:
-    """Which of them is sent depends on where the cache mark has moved to."""
+    """The client sends one or the other, depending on the position of the cache mark."""
     body = asked()
     marked = {"type": "text", "text": body["messages"][1]["content"], "cache_control": {"type": "ephemeral"}}
     body["messages"][1]["content"] = [marked]
@@ -113,13 +113,13 @@ def test_everything_else_is_a_difference(body: dict[str, Any]) -> None:
 
 
 def test_a_directory_is_replaced_as_a_whole_name_only() -> None:
-    """/home/ann is no part of /home/annabel."""
+    """/home/ann is not part of /home/annabel."""
     body = asked()
     body["messages"][3]["content"][0]["content"] = "/home/annabel/src"
     assert not matches(body)
 
 
-def test_a_recording_says_itself_whose_it_is() -> None:
+def test_the_profile_of_a_recording_is_found() -> None:
     plain = exchange(answer(b"data: 1\n\n"))
     assert profile_of([plain]) == "api"
     made_by_claude_code = exchange(answer(b"data: 1\n\n"))

@@ -1,4 +1,4 @@
-"""A recording played through the real SDK: the same bytes, the same events, the same errors, and no network."""
+"""A recording is replayed through the real SDK: the same bytes, the same events, the same errors, and no network."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ BLOCKS = [thinking("Hm."), HELLO, tool_use("t", {"a": "b"})]
 
 
 class Case(NamedTuple):
-    """What a server did while it was recorded, and how the client took it."""
+    """The behaviour of a server during the recording, and of the client."""
 
     script: list[Reply]
     options: dict[str, Any] = {}  # noqa: RUF012 - read only
@@ -70,7 +70,7 @@ class Recorded(NamedTuple):
 
 @pytest.fixture(scope="module", params=[(name, client) for name in CASES for client in BOTH], ids=lambda pair: ", ".join(pair))
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """A case as it was live, recorded into a log and read back from a cassette."""
+    """Record a case live into a log, and return it read back from a cassette."""
     case, consume = CASES[request.param[0]], BOTH[request.param[1]]
     folder = tmp_path_factory.mktemp("replay")
     with recording(folder) as tape, MessagesServer(case.script) as server:
@@ -92,21 +92,21 @@ def replay(consume: Consume, exchanges: list[Exchange], **options: Any) -> Seen:
 
 
 @pytest.mark.trap(13, 14)
-def test_a_replay_is_what_the_client_saw_live(recorded: Recorded) -> None:
-    """The same events and the same exception, every recorded attempt played."""
+def test_a_replay_equals_the_live_stream(recorded: Recorded) -> None:
+    """The events and the exception are the same, and all recorded attempts are played."""
     client, matcher = client_for(recorded.consume, recorded.exchanges)
     assert recorded.consume("http://nowhere.test", http_client=client, **recorded.case.options) == recorded.seen
     assert matcher.unplayed == []
 
 
 def test_a_patched_client_is_answered_from_the_recording_too(recorded: Recorded) -> None:
-    """The interceptor of `use_cassette`: any client, and nobody listens at the URL."""
+    """The interceptor of `use_cassette` works with any client, and no server listens at the URL."""
     with intercepted(Replayer(Matcher(recorded.exchanges))):
         assert recorded.consume("http://127.0.0.1:9", **recorded.case.options) == recorded.seen
 
 
 def raw_sync(played: Exchange) -> tuple[bytes, httpx2.Response, str | None]:
-    """The bytes on the wire before any decoding, the response, and the error that ended it."""
+    """Return the bytes on the wire before any decoding, the response, and the error that ended it."""
     got = b""
     with httpx2.Client(transport=ReplayTransport(Matcher([played]))) as client:
         request = client.build_request(played.request.method, URL, content=played.request.body)
@@ -120,7 +120,7 @@ def raw_sync(played: Exchange) -> tuple[bytes, httpx2.Response, str | None]:
 
 
 def raw_async(played: Exchange) -> tuple[bytes, httpx2.Response, str | None]:
-    """The same with an async client."""
+    """Like `raw_sync`, with an async client."""
 
     async def read() -> tuple[bytes, httpx2.Response, str | None]:
         got = b""
@@ -138,7 +138,7 @@ def raw_async(played: Exchange) -> tuple[bytes, httpx2.Response, str | None]:
 
 
 def test_the_replayed_bytes_are_the_recorded_bytes(recorded: Recorded) -> None:
-    """Status, reason and body of every attempt, byte for byte, up to where it ends and as it ends."""
+    """Status, reason and body of every attempt are the same, byte for byte, and so is the ending."""
     read = raw_sync if recorded.consume is BOTH["sync"] else raw_async
     for played, body in zip(recorded.exchanges, recorded.bodies, strict=True):
         got, response, error = read(played)
@@ -160,7 +160,7 @@ def live(tmp_path: Path, consume: Consume, *script: Reply, **options: Any) -> li
 
 
 def test_a_stream_that_the_client_closed_ends_in_an_error_where_the_recording_ends(tmp_path: Path, consume: Consume) -> None:
-    """A client that reads on now learns that there is no more, instead of taking a half answer for a whole one."""
+    """A client that reads further gets an error, so that it cannot mistake a partial answer for a complete one."""
     exchanges = live(tmp_path, consume, Reply([HELLO], hang_after=5), stop_after=3)
     seen = replay(consume, exchanges)
     assert len(seen.events) >= 3
@@ -169,7 +169,7 @@ def test_a_stream_that_the_client_closed_ends_in_an_error_where_the_recording_en
 
 
 def test_a_lost_connection_is_lost_again(consume: Consume) -> None:
-    """No response was recorded: the SDK sees its own connection error."""
+    """No response was recorded, so the SDK raises its own connection error."""
     body = json.dumps({**ASK, "stream": True}).encode()
     lost = replace(exchange(body=body), response=None, ending="no_response", failure=Failure("httpx2.ConnectError", "refused"))
     assert replay(consume, [lost]) == Seen([], "anthropic.APIConnectionError")
@@ -187,8 +187,8 @@ def test_a_lost_connection_is_lost_again(consume: Consume) -> None:
         (None, httpx2.RemoteProtocolError),
     ],
 )
-def test_a_failure_is_raised_as_what_it_was(failure: Failure | None, kind: type[Exception]) -> None:
-    """The type where httpx2 has it, with its text; of the nearest type where not."""
+def test_a_failure_is_raised_with_its_recorded_type(failure: Failure | None, kind: type[Exception]) -> None:
+    """It has the recorded type if httpx2 has it, otherwise the nearest one, and the recorded text."""
     lost = replace(exchange(), response=None, ending="no_response", failure=failure)
     with httpx2.Client(transport=ReplayTransport(Matcher([lost]))) as client, pytest.raises(kind) as caught:
         client.post(URL, content=lost.request.body)
@@ -198,7 +198,7 @@ def test_a_failure_is_raised_as_what_it_was(failure: Failure | None, kind: type[
 
 @pytest.mark.parametrize("read", [raw_sync, raw_async])
 def test_a_cut_without_a_known_cause_is_a_protocol_error(read: Any) -> None:
-    """After the recorded bytes, as a broken connection looks to a client."""
+    """After the recorded bytes the client sees a broken connection."""
     cut = exchange(answer(b"data: 1\n\n"), ending="cut", failure=Failure("Interrupted", "the recording process died"))
     got, _, error = read(cut)
     assert (got, error) == (b"data: 1\n\n", "RemoteProtocolError: the recording process died")
@@ -206,7 +206,7 @@ def test_a_cut_without_a_known_cause_is_a_protocol_error(read: Any) -> None:
 
 @pytest.mark.trap(25)
 def test_stored_lengths_do_not_count() -> None:
-    """A content-length that lies, as in hundreds of published cassettes, neither cuts nor hangs the replay."""
+    """A wrong content-length, as in hundreds of published cassettes, neither cuts nor blocks the replay."""
     headers = (*JSON, ("content-length", "3"), ("transfer-encoding", "chunked"), ("x-a", "1"), ("x-a", "2"))
     lying = exchange(answer(b'{"a": 1}', headers=headers))
     with httpx2.Client(transport=ReplayTransport(Matcher([lying]))) as client:
@@ -216,7 +216,7 @@ def test_stored_lengths_do_not_count() -> None:
 
 
 def test_a_retry_is_not_waited_for_when_replay_is_instant() -> None:
-    """The SDK would sleep half a second for each 529; there is nobody to be spared."""
+    """The SDK would sleep half a second for each 529, and a replay has no server to protect."""
     refused = exchange(answer(b"{}", headers=JSON, status=529, reason=""), ending="http_error")
     for timing, header in ((Timing(), "1"), (Timing(1000.0), None)):
         with httpx2.Client(transport=ReplayTransport(Matcher([refused]), timing)) as client:
@@ -224,7 +224,7 @@ def test_a_retry_is_not_waited_for_when_replay_is_instant() -> None:
 
 
 def test_a_recorded_retry_after_ms_is_replaced_when_replay_is_instant() -> None:
-    """The SDK cannot read two of them and falls back to its own half second."""
+    """The SDK cannot parse two of these headers and would use its own half second."""
     headers = (*JSON, ("Retry-After-Ms", "2000"), ("retry-after", "2"))
     refused = exchange(answer(b"{}", headers=headers, status=529, reason=""), ending="http_error")
     _, response, _ = raw_sync(refused)
@@ -234,8 +234,8 @@ def test_a_recorded_retry_after_ms_is_replaced_when_replay_is_instant() -> None:
 # Misses
 
 
-def test_a_miss_reaches_the_sdks_caller_as_it_is_and_is_not_retried(consume: Consume) -> None:
-    """A typed error with its report, at the first attempt, though the client would retry errors of the connection."""
+def test_a_miss_reaches_the_caller_of_the_sdk_and_is_not_retried(consume: Consume) -> None:
+    """The first attempt raises a typed error with its report, although the client retries connection errors."""
     matcher = Matcher([exchange()])
     asked: list[Any] = []
     take = matcher.take
@@ -247,7 +247,7 @@ def test_a_miss_reaches_the_sdks_caller_as_it_is_and_is_not_retried(consume: Con
 
 
 def test_a_miss_is_both_kinds_of_error() -> None:
-    """Whoever catches retold's MissError or the SDK's own root catches it, with the whole report."""
+    """`except` clauses for retold's MissError and for the SDK's root error both catch it, with the whole report."""
     transport = ReplayTransport(Matcher([], source="c.yaml"))
     report = r"no recorded exchange answers call 1, POST /v1/messages, in c\.yaml"
     with (
@@ -280,7 +280,7 @@ def said(message: Any) -> str:
 
 @pytest.fixture
 def six(tmp_path: Path) -> Iterator[list[Exchange]]:
-    """Six different calls, recorded in order; the answer repeats the question."""
+    """Return six different calls, recorded in order. Each answer repeats its question."""
 
     def echo(request: Any) -> Reply:
         return Reply([text(request.json["messages"][0]["content"])])
@@ -294,7 +294,7 @@ def six(tmp_path: Path) -> Iterator[list[Exchange]]:
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 1, 5, 0, 4, 2]])
 def test_parallel_calls_get_their_own_answers_in_any_order(six: list[Exchange], order: list[int]) -> None:
-    """Six different requests at once, asked in another order than they were recorded in."""
+    """Six different requests come at once, in another order than the recorded one."""
 
     async def ask_all() -> list[str]:
         http = httpx2.AsyncClient(transport=ReplayTransport(Matcher(six)))
@@ -306,7 +306,7 @@ def test_parallel_calls_get_their_own_answers_in_any_order(six: list[Exchange], 
 
 
 def test_threads_get_their_own_answers(six: list[Exchange]) -> None:
-    """The same from six threads with one client."""
+    """Six threads share one client."""
     answers: dict[int, str] = {}
     with anthropic.Anthropic(api_key="x", http_client=httpx2.Client(transport=ReplayTransport(Matcher(six)))) as client:
 
@@ -322,7 +322,7 @@ def test_threads_get_their_own_answers(six: list[Exchange]) -> None:
 
 
 def test_playing_with_original_timing_gives_every_frame_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The transport hands on each piece when it is due, not the body when it is whole."""
+    """The transport yields each piece when it is due, not the whole body at the end."""
     waits: list[int] = []
     monkeypatch.setattr(player, "wait_until", waits.append)
     stream = exchange(answer(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"))

@@ -113,7 +113,7 @@ def test_mock_run_writes_the_messages_of_the_live_run(monkeypatch: pytest.Monkey
     assert mock.result.steps == live.result.steps
 
 
-def test_recorded_body_is_what_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_body_equals_the_sent_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding, pings and odd cuts included: the cassette holds the bytes of the wire."""
     with MessagesServer([Reply([text("Hëllo ☃")], split=7)]) as server:
         run_live(monkeypatch, server, write_workflow("hello.yaml"))
@@ -343,7 +343,7 @@ def test_shell_keeps_its_state_between_calls(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_failing_tool_is_told_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_of_a_tool_is_sent_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error inside a tool is its result; the conversation goes on."""
     workflow = write_workflow("hello.yaml", step(claude_options={"allowed_tools": ["Bash", "Read"]}))
     first = asks(tool_use("Bash", {"command": "echo no; exit 3"}), tool_use("Read", {"file_path": "nope.txt"}))

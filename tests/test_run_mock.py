@@ -234,7 +234,7 @@ def test_idle_limit_shortens_long_pauses_only() -> None:
 # What the log has of it
 
 
-def test_show_equals_what_the_run_showed(cli: Cli) -> None:
+def test_show_equals_the_output_of_the_run(cli: Cli) -> None:
     """A handler on a past run prints to the letter what it printed while the run went on."""
     shown = cli("run", FILE_OPERATIONS, "--handler", "debug").stdout
     assert shown.startswith("=== DEBUG STREAM START: streaming_file_operations: file_operations (run ")

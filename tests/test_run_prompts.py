@@ -83,7 +83,7 @@ def test_extract_takes_a_field_of_a_json_answer(monkeypatch: pytest.MonkeyPatch,
         (PERSON, "nothing to extract at 'nom': no 'nom'; there are name, born, tags."),
     ],
 )
-def test_extract_of_what_is_not_there_fails_the_run(monkeypatch: pytest.MonkeyPatch, answer: str, what: str) -> None:
+def test_extract_of_a_missing_field_fails_the_run(monkeypatch: pytest.MonkeyPatch, answer: str, what: str) -> None:
     """An answer that lacks the field names step, field and what there is."""
     parts = [{"type": "previous_response", "step": "first", "extract": "nom"}]
     workflow = write_workflow("x.yaml", step("first"), step("second", parts))
@@ -293,7 +293,7 @@ def test_output_that_cannot_be_written_fails_the_step(monkeypatch: pytest.Monkey
     assert ran.text == "Hello."
 
 
-def test_step_whose_output_failed_is_a_failed_step_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_with_a_failed_output_is_a_failed_step_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """The log and the footer say of a step what the result says of it."""
     Path("file.txt").write_text("mine")
     options = {"async_streaming": True}

@@ -1,4 +1,4 @@
-"""`retold serve` and the replay server: any client is answered from cassettes, byte for byte, with the recorded ending."""
+"""`retold serve` and the replay server answer any client from cassettes, byte for byte, with the recorded ending."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ FRAMES = (b"event: ping\ndata: 1\n\n", b": comment\r\ndata:2\r\n\r\n", "event: Ã
 
 
 def told(response: Response | None = None, prompt: str = "hi", **fields: object) -> Exchange:
-    """A recorded exchange for the request that `post` and `request_bytes` send."""
+    """Return a recorded exchange for the request that `post` and `request_bytes` send."""
     recorded = exchange(answer(*FRAMES) if response is None else response, json.dumps(body(prompt)).encode())
     return replace(recorded, **fields)  # type: ignore[arg-type]
 
@@ -39,7 +39,7 @@ def parts(received: bytes) -> tuple[bytes, bytes]:
 
 
 def test_status_line_and_headers_are_those_of_the_recording() -> None:
-    """A phrase of its own, the case of names, repeated headers; framing is told anew in the place it had."""
+    """Its own phrase, the case of names, repeated headers. New framing headers take the place of the recorded ones."""
     headers = (*SSE, ("X-Odd", "1"), ("Transfer-Encoding", "chunked"), ("x-odd", "2"))
     recorded = told(replace(answer(*FRAMES, reason="As You Like It"), headers=headers))
     with wire(mode="none", recorded=[recorded]) as running:
@@ -52,7 +52,7 @@ def test_status_line_and_headers_are_those_of_the_recording() -> None:
 
 @pytest.mark.trap(25)
 def test_a_wrong_length_of_a_recording_is_not_repeated() -> None:
-    """Many published cassettes hold one; a client would wait for the rest for ever."""
+    """Many published cassettes contain one, and a client would wait forever for the rest."""
     response = Response(200, "OK", (*JSON, ("content-length", "999")), (TimedPiece(0, b'{"a": 1}', False),), 0)
     with wire(mode="none", recorded=[told(response)]) as running:
         answered = post(running.url)
@@ -67,7 +67,7 @@ def test_an_old_client_gets_no_chunks(version: str) -> None:
     assert (received == b"".join(FRAMES)) is (version == "1.0")
 
 
-def test_a_connection_goes_on_after_a_miss_and_after_an_error() -> None:
+def test_a_connection_stays_open_after_a_miss_and_after_an_error() -> None:
     overloaded = told(replace(answer(b"{}", headers=JSON), status=529, reason=""), ending="http_error")
     with wire(mode="none", recorded=[overloaded, told()]) as running, connected(running.url) as sock:
         sock.sendall(request_bytes("other") + request_bytes() + request_bytes(head="Connection: close\r\n"))
@@ -88,8 +88,8 @@ ENDINGS: dict[str, tuple[Exchange, type[OSError] | None, bytes | None]] = {
 
 
 @pytest.mark.parametrize(("recorded", "error", "received"), ENDINGS.values(), ids=ENDINGS)
-def test_an_ending_is_told_as_it_was(recorded: Exchange, error: type[OSError] | None, received: bytes | None) -> None:
-    """A cut stream lacks its last chunk and keeps every byte before it; a reset is one; no answer is none."""
+def test_the_recorded_ending_is_replayed(recorded: Exchange, error: type[OSError] | None, received: bytes | None) -> None:
+    """A cut stream lacks its last chunk and keeps all bytes before it; a reset is a reset; a missing answer stays missing."""
     with wire(mode="none", recorded=[recorded]) as running, connected(running.url) as sock:
         sock.sendall(request_bytes())
         if error is not None:
@@ -101,7 +101,7 @@ def test_an_ending_is_told_as_it_was(recorded: Exchange, error: type[OSError] | 
 
 
 def test_head_is_a_probe() -> None:
-    """Claude Code sends one at times; it is answered from the recording or with an empty 200, and is no miss."""
+    """Claude Code sends HEAD at times. The recording answers it, or an empty 200; it is not a miss."""
     probe = replace(told(replace(answer(headers=JSON), status=204, reason="No Content")), request=Request("HEAD", URL + "/hello"))
     request = b"HEAD /v1/messages/%b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with wire(mode="none", recorded=[probe]) as running:
@@ -119,7 +119,7 @@ def test_the_query_counts() -> None:
 
 @pytest.mark.trap(28)
 def test_a_hundred_streams_at_once_get_each_their_own() -> None:
-    """Asked for in any order, over as many connections."""
+    """They come in any order, over as many connections."""
     prompts = [f"prompt {number}" for number in range(100)]
     recorded = [told(answer(f"event: ping\ndata: {prompt}\n\n".encode(), *FRAMES), prompt) for prompt in prompts]
     together = threading.Barrier(len(prompts))
@@ -136,8 +136,8 @@ def test_a_hundred_streams_at_once_get_each_their_own() -> None:
 # The commands
 
 
-def test_a_server_says_where_it_is_and_ends_on_sigterm(tmp_path: Path) -> None:
-    """The first line is the URL; from then on it can be stopped, and leaves neither process nor port behind."""
+def test_a_server_prints_its_address_and_ends_on_sigterm(tmp_path: Path) -> None:
+    """The first line is the URL. After it a signal stops the server, which leaves neither a process nor a port behind."""
     folder = Folder(tmp_path)
     record(tmp_path / "hello.yaml", "a")
     record(tmp_path / "bye.yaml", "b")
@@ -196,7 +196,7 @@ def test_an_address_for_others_needs_to_be_meant(cli: Cli) -> None:
 
 
 def test_a_token_is_asked_of_every_request() -> None:
-    """With one the host does not matter: other machines have other names for this one. It is not passed on."""
+    """With a token the Host header does not matter, because other machines use other names. The token is not passed on."""
     token = "a-token-of-some-length"
     with wire(mode="none", recorded=[told(), told()], gate=Gate(token)) as running:
         for given in ({}, {"x-retold-token": "another-token-of-that"}, {"Authorization": f"Bearer {token}"}):
@@ -205,7 +205,7 @@ def test_a_token_is_asked_of_every_request() -> None:
     assert running.use.play_count == 1
 
 
-def test_cassettes_of_one_name_are_told_apart(cli: Cli, tmp_path: Path) -> None:
+def test_cassettes_of_one_name_are_distinguished(cli: Cli, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         record(tmp_path / folder / "c.yaml", "hi")
     refused = cli("serve", tmp_path / "a" / "c.yaml", tmp_path / "b" / "c.yaml")
@@ -222,7 +222,7 @@ def test_a_taken_port_is_one_line(cli: Cli, tmp_path: Path) -> None:
 
 
 @pytest.mark.trap(46)
-def test_a_server_can_be_stopped_as_soon_as_it_says_where_it_is(tmp_path: Path) -> None:
+def test_a_server_can_be_stopped_as_soon_as_it_prints_its_address(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     try:
         child = folder.spawn("proxy")

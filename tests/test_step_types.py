@@ -56,7 +56,7 @@ def tools_of(body: Json) -> list[str]:
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_preset_gives_what_the_user_does_not_say(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preset_applies_to_options_that_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's own options go before the preset's, one by one: a model of one's own leaves the preset's tools and prompt."""
     smart = step(type="claude_smart", preset="production", claude_options={"model": "haiku"})
     (body,) = Both(monkeypatch, says("x"), smart).bodies
@@ -209,7 +209,7 @@ def test_task_writes_its_own_file_in_its_own_format(monkeypatch: pytest.MonkeyPa
     ],
     ids=["429", "529", "500", "cut", "error event", "timeout", "another condition", "any", "used up"],
 )
-def test_step_is_tried_again_after_what_it_says(
+def test_step_is_repeated_after_its_retry_conditions(
     monkeypatch: pytest.MonkeyPatch, replies: list[Reply], conditions: list[str], calls: int, status: str
 ) -> None:
     """Each attempt is one request: `retry_conditions` say after which failures there is another, `max_retries` how many."""
@@ -220,7 +220,7 @@ def test_step_is_tried_again_after_what_it_says(
 
 
 @pytest.mark.parametrize("how", ["cut", "timeout"])
-def test_graceful_degradation_goes_on_with_what_text_there_is(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_graceful_degradation_continues_with_partial_text(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """The half answer of a broken stream is the step's text; the step is marked as a fallback, and the next one runs."""
     half = Reply([text("Half an answer", pieces=4)], **{"cut": {"cut_after": 5}, "timeout": {"hang_after": 5}}[how])  # type: ignore[arg-type]
     config = {"max_retries": 0, "fallback_action": "graceful_degradation"}
@@ -263,7 +263,7 @@ def test_time_that_runs_out_in_a_tool_is_retold(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_conversation_that_timed_out_has_cost_what_it_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conversation_that_timed_out_has_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns that were answered before the time ran out are counted, with their tokens."""
     first = Reply(
         [text("Looking."), tool_use("Glob", {"pattern": "*"}, id="toolu_1")], stop_reason="tool_use", usage={"output_tokens": 7}
@@ -288,7 +288,7 @@ def test_conversation_that_timed_out_has_cost_what_it_cost(monkeypatch: pytest.M
         ("environment.mode == 'test' and steps.say.status == 'completed'", "completed"),
     ],
 )
-def test_condition_says_whether_a_step_runs(monkeypatch: pytest.MonkeyPatch, condition: str, status: str) -> None:
+def test_condition_decides_if_a_step_runs(monkeypatch: pytest.MonkeyPatch, condition: str, status: str) -> None:
     """An expression, or a template of one; a step that is skipped is no failure."""
     steps = [step(), step("next", condition=condition)]
     ran = Both(monkeypatch, says("yes", "x"), *steps, global_vars={"on": False}, environment={"mode": "test"})
@@ -347,7 +347,7 @@ def test_live_run_asks_for_no_key_but_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert ran.step().text == "Hello."
 
 
-def test_task_that_nobody_showed_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_without_a_handler_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where one task of two is streamed, the step's text is still printed at the end: nothing that was said is lost."""
     tasks = [{"id": "left", "prompt": "l", "claude_options": {"async_streaming": True}}, {"id": "right", "prompt": "r"}]
     parallel = {"name": "p", "type": "parallel_claude", "max_parallel": 1, "parallel_tasks": tasks}

@@ -1,4 +1,4 @@
-"""Recorded times become deadlines: a pure schedule, kept to on a virtual clock, without a real sleep."""
+"""Recorded times become deadlines in a pure schedule, tested on a virtual clock, without a real sleep."""
 
 import asyncio
 import itertools
@@ -43,8 +43,8 @@ def test_a_timing_is_read_as_people_write_it(text: str, idle_limit: str | None, 
 @pytest.mark.parametrize(
     "text", ["", "fast", "2", "x", "x2", "-1x", "0x", "0.0x", "1.x", ".5x", "2x ", "2X", "1e3x", "infx", "nanx", "ORIGINAL"]
 )
-def test_an_unknown_timing_is_an_error_that_says_what_there_is(text: str) -> None:
-    """A speed of zero, or a word that means nothing, is bad input."""
+def test_an_unknown_timing_is_an_error_with_the_valid_ones(text: str) -> None:
+    """A speed of zero, or an unknown word, is bad input."""
     with pytest.raises(InputError) as caught:
         Timing.parse(text)
     assert (
@@ -57,13 +57,13 @@ def test_an_unknown_timing_is_an_error_that_says_what_there_is(text: str) -> Non
     [("2s", 2 * S), ("500ms", 500 * MS), ("1.5m", 90 * S), ("3", 3 * S), (" 2s ", 2 * S), ("0", 0), ("0.001ms", 1000)],
 )
 def test_a_duration_is_read_as_people_write_it(text: str, ns: int) -> None:
-    """Milliseconds, seconds, minutes; without a unit, seconds."""
+    """Milliseconds, seconds, minutes; seconds are the default unit."""
     assert parse_duration_ns(text) == ns
 
 
 @pytest.mark.parametrize("text", ["", "s", "-1s", "1h", "2 s", "1e3", "two", "1,5s"])
 def test_an_unknown_duration_is_an_error_that_gives_an_example(text: str) -> None:
-    """Also as the idle limit of a timing."""
+    """The idle limit of a timing raises it too."""
     for read in (lambda: parse_duration_ns(text), lambda: Timing.parse("original", text)):
         with pytest.raises(InputError, match=r"unknown duration .*: give for example 2s, 500ms or 1\.5m\."):
             read()
@@ -72,8 +72,8 @@ def test_an_unknown_duration_is_an_error_that_gives_an_example(text: str) -> Non
 @pytest.mark.parametrize(
     ("timing", "text"), [(INSTANT, "instant"), (ORIGINAL, "original"), (Timing(2.0), "2x"), (Timing(0.5), "0.5x")]
 )
-def test_a_timing_says_what_it_is(timing: Timing, text: str) -> None:
-    """In the words in which it is given."""
+def test_a_timing_prints_as_it_is_written(timing: Timing, text: str) -> None:
+    """Its text is the text that it is parsed from."""
     assert str(timing) == text
     assert Timing.parse(text) == timing
 
@@ -84,7 +84,7 @@ def test_a_timing_says_what_it_is(timing: Timing, text: str) -> None:
 @settings(deadline=None, max_examples=150)
 @given(times, st.none() | speeds, st.none() | st.integers(0, 10**12))
 def test_the_order_of_events_never_changes(recorded: list[int], speed: float | None, limit: int | None) -> None:
-    """Whatever the timing: what was recorded later is never retold earlier, and nothing before 0."""
+    """At any timing, an event recorded later is never replayed earlier, and no event before 0."""
     timeline = Timeline(recorded, Timing(speed, limit))
     retold = [timeline.at(at) for at in sorted(recorded)]
     assert sorted(retold) == retold
@@ -94,7 +94,7 @@ def test_the_order_of_events_never_changes(recorded: list[int], speed: float | N
 @settings(deadline=None, max_examples=50)
 @given(times, st.none() | st.integers(0, 10**12))
 def test_instant_is_at_once(recorded: list[int], limit: int | None) -> None:
-    """Every time is 0, the length too."""
+    """All times are 0, and so is the length."""
     timeline = Timeline(recorded, Timing(None, limit))
     assert {timeline.at(at) for at in recorded} | {timeline.length_ns} == {0}
 
@@ -102,7 +102,7 @@ def test_instant_is_at_once(recorded: list[int], limit: int | None) -> None:
 @settings(deadline=None, max_examples=100)
 @given(times)
 def test_original_is_as_it_was(recorded: list[int]) -> None:
-    """To the nanosecond, counted from the first recorded time."""
+    """Times equal the recorded ones to the nanosecond, counted from the first."""
     timeline = Timeline(recorded, ORIGINAL)
     assert [timeline.at(at) for at in recorded] == [at - min(recorded) for at in recorded]
     assert timeline.length_ns == max(recorded) - min(recorded)
@@ -134,7 +134,7 @@ def test_the_idle_limit_counts_in_recorded_time() -> None:
 
 
 def test_a_time_before_the_first_is_0_and_no_times_are_no_length() -> None:
-    """Nothing is due before the retelling begins."""
+    """No event is due before the replay begins."""
     assert Timeline([5, 6], ORIGINAL).at(3) == 0
     assert Timeline([], ORIGINAL).length_ns == 0
 
@@ -143,7 +143,7 @@ def test_a_time_before_the_first_is_0_and_no_times_are_no_length() -> None:
 
 
 def recorded_at(*pieces: tuple[int, bytes], first_ns: int = 0, ended_ns: int | None = None, started_ns: int = 0) -> Exchange:
-    """An exchange whose pieces came at these offsets."""
+    """Return an exchange with pieces at these offsets."""
     response = replace(answer(headers=SSE), pieces=tuple(TimedPiece(at, data, True) for at, data in pieces), first_ns=first_ns)
     last_ns = pieces[-1][0] if ended_ns is None and pieces else ended_ns or first_ns
     return exchange(response, started_ns=started_ns, ended_ns=started_ns + last_ns)
@@ -154,7 +154,7 @@ def plan(recorded: Exchange, timing: Timing) -> list[tuple[int, bytes]]:
 
 
 def test_every_piece_has_its_own_deadline() -> None:
-    """Counted from when the request was made, not from when the run began."""
+    """Deadlines count from the request, not from the beginning of the run."""
     recorded = recorded_at((2 * S, b"a"), (3 * S, b"b"), (5 * S, b"c"), first_ns=1 * S, started_ns=100 * S)
     assert list(times_of(recorded)) == [100 * S, 101 * S, 102 * S, 103 * S, 105 * S, 105 * S]
     assert plan(recorded, ORIGINAL) == [(2 * S, b"a"), (3 * S, b"b"), (5 * S, b"c")]
@@ -163,7 +163,7 @@ def test_every_piece_has_its_own_deadline() -> None:
 
 
 def test_pieces_that_are_due_together_come_together() -> None:
-    """As they did when one read of the socket held them all; instantly, everything does."""
+    """Pieces of one read of the socket are joined. At instant timing all pieces are."""
     recorded = recorded_at((1, b"a"), (1, b"b"), (2, b"c"))
     assert plan(recorded, ORIGINAL) == [(1, b"ab"), (2, b"c")]
     assert plan(recorded, INSTANT) == [(0, b"abc")]
@@ -171,7 +171,7 @@ def test_pieces_that_are_due_together_come_together() -> None:
 
 @pytest.mark.trap(12)
 def test_groups_are_bounded() -> None:
-    """However long an instant stream is, one piece of it is not."""
+    """A joined piece has a size limit, even if the instant stream is long."""
     recorded = recorded_at(*[(1, b"x" * 1000)] * 1000)
     groups = [data for _, data in plan(recorded, INSTANT)]
     assert sum(map(len, groups)) == 1_000_000
@@ -181,7 +181,7 @@ def test_groups_are_bounded() -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 100), st.binary(max_size=5)), max_size=12), st.none() | speeds)
 def test_a_schedule_keeps_every_byte_in_order(pieces: list[tuple[int, bytes]], speed: float | None) -> None:
-    """Grouped or not."""
+    """With joined pieces and with single ones."""
     recorded = recorded_at(*sorted(pieces, key=lambda piece: piece[0]))
     planned = plan(recorded, Timing(speed))
     assert recorded.response is not None
@@ -200,7 +200,7 @@ def test_an_exchange_without_a_response_has_no_schedule() -> None:
 
 
 class VirtualClock:
-    """Replaces the module `clock`, and the alarm, in the player; every sleep ends a little late, as real ones do."""
+    """Replaces the module `clock` and the alarm in the player. Each sleep ends a little late, like a real one."""
 
     def __init__(self, late_ns: int = 0) -> None:
         self.now_ns = 1_000 * S
@@ -225,7 +225,7 @@ class AsyncVirtualClock(VirtualClock):
 def played(
     monkeypatch: pytest.MonkeyPatch, kind: str, recorded: Exchange, timing: Timing, clock: VirtualClock, work_ns: int = 0
 ) -> list[tuple[int, bytes]]:
-    """(when, what) a consumer gets that needs `work_ns` for each piece; the last one is the end."""
+    """Return the (time, piece) pairs of a consumer that needs `work_ns` for each piece. The last pair is the end."""
     monkeypatch.setattr(player, "clock", clock)
     monkeypatch.setattr(player, "sleep_until", getattr(clock, "sleep_until", None))
     began, timeline, got = clock.now_ns, timeline_of(recorded, timing), list[tuple[int, bytes]]()
@@ -255,7 +255,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_stream_is_played_at_its_deadlines(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Each piece when it is due, and the end when it was recorded."""
+    """Each piece comes when it is due, and the end at its recorded time."""
     recorded = recorded_at((2 * S, b"a"), (3 * S, b"b"), ended_ns=7 * S)
     assert played(monkeypatch, kind, recorded, Timing(2.0), CLOCKS[kind]()) == [
         (1 * S, b"a"),
@@ -266,7 +266,7 @@ def test_a_stream_is_played_at_its_deadlines(monkeypatch: pytest.MonkeyPatch, ki
 
 @pytest.mark.trap(11)
 def test_instant_never_sleeps(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Not even for nothing."""
+    """Not even for a duration of 0."""
     clock = CLOCKS[kind]()
     recorded = recorded_at((2 * S, b"a"), (3 * S, b"b"), ended_ns=7 * S)
     assert played(monkeypatch, kind, recorded, INSTANT, clock) == [(0, b"ab"), (0, b"end")]
@@ -275,7 +275,7 @@ def test_instant_never_sleeps(monkeypatch: pytest.MonkeyPatch, kind: str) -> Non
 
 @pytest.mark.trap(11)
 def test_late_sleeps_do_not_add_up(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """10,000 frames, each sleep a millisecond late of ten: the end comes within 1 % of the recorded total."""
+    """10,000 frames, each sleep of 10 ms one millisecond late: the end comes within 1 % of the recorded total."""
     recorded = recorded_at(*((number * 10 * MS, b"x") for number in range(10_000)))
     end_ns = played(monkeypatch, kind, recorded, ORIGINAL, CLOCKS[kind](late_ns=1 * MS))[-1][0]
     assert recorded.ended_ns <= end_ns <= recorded.ended_ns * 1.01
@@ -283,7 +283,7 @@ def test_late_sleeps_do_not_add_up(monkeypatch: pytest.MonkeyPatch, kind: str) -
 
 @pytest.mark.trap(12)
 def test_a_slow_consumer_does_not_shift_the_timeline(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """What it misses comes at once when it asks again; what is due later is still on time."""
+    """It gets overdue pieces at once when it asks again; later pieces are still on time."""
     recorded = recorded_at((1 * S, b"a"), (2 * S, b"b"), (3 * S, b"c"), (10 * S, b"d"))
     got = played(monkeypatch, kind, recorded, ORIGINAL, CLOCKS[kind](), work_ns=3 * S)
     assert got == [(1 * S, b"a"), (4 * S, b"b"), (7 * S, b"c"), (10 * S, b"d"), (13 * S, b"end")]

@@ -161,7 +161,7 @@ def test_nothing_is_answered_without_the_secret(log: EventLog) -> None:
             assert get(url.removesuffix("/secret") + path).status == 404
 
 
-def test_what_is_not_there_is_not_found(log: EventLog) -> None:
+def test_missing_runs_are_not_found(log: EventLog) -> None:
     """Runs of this log only: a path names no file, not in a difference either."""
     Path("secret.jsonl").write_text('{"type": "system"}\n')
     with viewing(log) as url:
@@ -200,7 +200,7 @@ def test_a_running_run_is_followed_from_where_the_page_ends(log: EventLog) -> No
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_the_browser_shows_a_run_while_it_goes_on(log: EventLog) -> None:
+def test_the_browser_shows_a_run_in_progress(log: EventLog) -> None:
     """Messages appear as they are recorded, lanes grow, and the status turns when the run ends; two runs can be compared."""
     reply = Reply([text("Hello there.")])
     sent = reply.frames(reply.message({}, 1))
@@ -228,7 +228,7 @@ def test_the_browser_shows_a_run_while_it_goes_on(log: EventLog) -> None:
         assert [tab.run(f"document.querySelector('{tag}').textContent") for tag in ("del", "ins")] == ["rains", "snows"]
 
 
-def test_the_command_prints_its_address_and_ends_when_told(log: EventLog, environment: dict[str, str]) -> None:
+def test_the_command_prints_its_address_and_ends_on_a_signal(log: EventLog, environment: dict[str, str]) -> None:
     """Ctrl-C and SIGTERM are how a viewer ends, also while a page follows a run."""
     writer = log.start(name="live", mode="live")
     for told in (signal.SIGINT, signal.SIGTERM):
@@ -246,7 +246,7 @@ def test_the_command_prints_its_address_and_ends_when_told(log: EventLog, enviro
     writer.end()
 
 
-def test_what_cannot_be_shown_is_told_before_serving(log: EventLog) -> None:
+def test_missing_runs_are_reported_before_serving(log: EventLog) -> None:
     assert "no run 'nope'" in refused(in_this_process("view", "nope"))
     assert "no log at nope.db" in refused(in_this_process("view", "--db", "nope.db"))
     with socket.create_server(("127.0.0.1", 0)) as taken:

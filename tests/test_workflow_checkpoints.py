@@ -84,7 +84,7 @@ def test_changed_step_and_those_after_it_are_run_again(monkeypatch: pytest.Monke
     assert script.asked[5:] == ["uno", "two, again", "three"]
 
 
-def test_step_whose_file_changed_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_with_a_changed_file_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step is what it asks, and the text of a file is part of that; its name is not enough."""
     Path("about.txt").write_text("cats")
     parts = [{"type": "static", "content": "one"}, {"type": "file", "path": "about.txt"}]
@@ -97,7 +97,7 @@ def test_step_whose_file_changed_is_run_again(monkeypatch: pytest.MonkeyPatch) -
     assert script.asked == ["one\n\ncats", "two", "two", "one\n\ndogs", "two"]
 
 
-def test_resumed_session_knows_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_session_continues_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of one session that were finished by two runs are the history of the third."""
     steps = [
         {"name": name, "type": "claude_session", "prompt": name, "session_config": {"session_name": "s"}}
@@ -150,7 +150,7 @@ def test_resumed_run_that_breaks_off_again_is_taken_up_too(monkeypatch: pytest.M
     assert run_mock(flow).result.notes == []
 
 
-def test_another_way_of_showing_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_handler_is_not_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever adds a handler to see what went wrong does not pay again for the steps that went well."""
     flow, script = three_steps(), Counting(two=FAILING)
     with MessagesServer(script) as server:

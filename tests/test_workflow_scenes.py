@@ -75,7 +75,7 @@ def in_reverse(request: Request) -> Reply:
     return Reply([text(f"{name} found nothing.")])
 
 
-def test_tasks_answered_in_reverse_order_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_answered_in_reverse_order_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every line names its task, a task's own lines are in their order, and results stand in the order of the workflow."""
     flow = write_workflow("w.yaml", batch(*NAMES, claude_options=STREAMING | {"allowed_tools": ["Glob"]}))
     with MessagesServer(in_reverse) as server:
@@ -175,7 +175,7 @@ def test_ctrl_c_leaves_a_closed_run_and_whole_lines(here: Folder) -> None:
     assert Path("w.log").read_text().endswith(f"✗ Stream error: cancelled after {len(recorded)} messages\n\n")
 
 
-def test_what_a_killed_run_has_shown_is_in_the_log(here: Folder) -> None:
+def test_output_of_a_killed_run_is_in_the_log(here: Folder) -> None:
     """After `kill -9` every line on the screen and in a file is in the log, and the file's last line is whole."""
     options = {"async_streaming": True, "stream_handler": ["simple", {"file": {"file_path": "w.jsonl", "format": "jsonl"}}]}
     flow = write_workflow("w.yaml", step(claude_options=options))
@@ -244,7 +244,7 @@ def history(server: MessagesServer) -> list[list[str]]:
     return found
 
 
-def test_persistent_session_goes_on_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_persistent_session_continues_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later live run continues it from the log; a mock run retells what its recording continued, whatever log it has."""
     flow = talk_on(persist=True)
     with MessagesServer([Reply([text(answer)]) for answer in ("Morning.", "Noon.", "Night.")]) as server:
@@ -346,7 +346,7 @@ def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_output_that_nobody_reads_does_not_keep_a_signal_waiting(here: Folder, number: signal.Signals) -> None:
+def test_unread_output_does_not_delay_a_signal(here: Folder, number: signal.Signals) -> None:
     """A pager that is not scrolled lets a handler hang in the middle of a line; the run ends all the same when it is told to."""
     Path("filling.py").write_text("def go(message):\n    print('stuck' * 100_000, flush=True)\n")
     child = here.spawn("run", NUMBERS, "--handler", "callback:module=filling,function=go", PYTHONPATH=str(here.path))
@@ -372,7 +372,7 @@ def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytes
 # Characters
 
 
-def test_half_of_a_character_goes_through_files_and_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_a_character_survives_files_and_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model may answer with half of an emoji: it is recorded as it came, written as an escape, and asked on without it."""
     plain = Reply([text("XX")])
     frames = [frame.replace(b"XX", b"half \\ud83d") for frame in plain.frames(plain.message({}, 1))]
@@ -388,14 +388,14 @@ def test_half_of_a_character_goes_through_files_and_prompts(monkeypatch: pytest.
     assert json.loads(Path("w.jsonl").read_text().splitlines()[1])["message"]["message"]["content"][0]["text"] == "half \ud83d"
 
 
-def test_terminal_that_knows_no_marks_gets_escapes(cli: Cli) -> None:
+def test_terminal_without_unicode_gets_escapes(cli: Cli) -> None:
     """Output that is not UTF-8 is no reason for a run to fail."""
     done = cli("run", NUMBERS, "--handler", "simple", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert "\n\\u2713 Stream completed: 3 messages (1 shown)" in done.stdout
 
 
-def test_progress_of_a_task_says_whose_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_of_a_task_names_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where several tasks are under way, what is told of one names it; a step's own progress names nobody."""
     options = {"verbose": True, "retry_config": {"base_delay_ms": 0}}
     flow = write_workflow("w.yaml", batch("one", claude_options=options), step("alone", claude_options=options))
