@@ -23,28 +23,32 @@ HABITS = {
 READER = re.compile(r"\byour?\b", re.IGNORECASE)
 EXAMPLE = re.compile(r"\b(?:example|examples)\b|\be\.g\.", re.IGNORECASE)
 
-LIMIT = {"what": 2.0, "speaking programs": 1.0, "unnamed actors": 0.5}
-"""The highest rate of each habit, for every text that has no entry in DOCSTRINGS."""
+LIMIT = (2, 1, 0.5)
+"""The highest rate of each habit in documentation, in the order of HABITS."""
 
 DOCSTRINGS: dict[str, tuple[float, float, float]] = {
     "retold": (8, 4, 4),
-    "retold.audit": (17, 10, 4),
+    "retold.audit": (16, 10, 4),
+    "retold.cli": LIMIT,
+    "retold.diff": LIMIT,
     "retold.formats": (17, 5, 0.5),
+    "retold.handlers": LIMIT,
+    "retold.pages": LIMIT,
     "retold.recorder": (7, 4, 3),
+    "retold.replay": LIMIT,
+    "retold.view": LIMIT,
     "retold.wire": (12, 4, 5),
+    "retold.workflow": LIMIT,
 }
-"""Packages above LIMIT, with the rates that they must not exceed, in the order of HABITS. Lower them; never raise them."""
+"""The same for the docstrings below each package that has no closer entry. Lower them to LIMIT; never raise them."""
 
 FOLDERS = [ROOT / folder / "README.md" for folder in ("benchmarks", "cassettes", "tests")]
 GUIDES = [page for page in PAGES if page.name != "cli.md"]
 
 
 def package_of(module: str) -> str:
-    """Return the package that a module belongs to; a package belongs to itself."""
-    return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
-
-
-PACKAGES = sorted({package_of(name) for name in MODULES})
+    """Return the closest package of a module that has an entry in DOCSTRINGS."""
+    return max((name for name in DOCSTRINGS if f"{module}.".startswith(f"{name}.")), key=len)
 
 
 def words_in(texts: Iterable[str]) -> int:
@@ -70,7 +74,7 @@ def check(texts: list[str], limits: Iterable[float]) -> None:
 
 
 def docstrings_of(package: str) -> list[str]:
-    """Return the docstrings of the modules directly in a package, of their classes and functions, without command lines."""
+    """Return the docstrings of the modules of a package, of their classes and functions, without command lines."""
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     modules = [tree for name, tree in TREES.items() if package_of(name) == package]
     nodes = [node for tree in modules for node in ast.walk(tree) if isinstance(node, documented)]
@@ -79,18 +83,18 @@ def docstrings_of(package: str) -> list[str]:
 
 def test_documentation_keeps_to_the_limits() -> None:
     """Every page, the streaming guide and the README files of the folders, without their code."""
-    check([prose_of(page) for page in (*GUIDES, *FOLDERS)], LIMIT.values())
+    check([prose_of(page) for page in (*GUIDES, *FOLDERS)], LIMIT)
 
 
 def test_help_keeps_to_the_limits() -> None:
     """The help texts of all commands."""
-    check([block.text for block in blocks_of(ROOT / "docs" / "cli.md")], LIMIT.values())
+    check([block.text for block in blocks_of(ROOT / "docs" / "cli.md")], LIMIT)
 
 
 def test_comments_of_examples_keep_to_the_limits() -> None:
     """Readers copy the examples, with their comments."""
     comments = [re.findall(r"#(.*)", path.read_text("utf-8")) for path in (ROOT / "examples").glob("*.yaml")]
-    check([line for lines in comments for line in lines], LIMIT.values())
+    check([line for lines in comments for line in lines], LIMIT)
 
 
 def test_documentation_addresses_its_reader() -> None:
@@ -103,16 +107,15 @@ def test_documentation_gives_examples() -> None:
     assert rate(EXAMPLE, [prose_of(page) for page in GUIDES]) >= 1.6
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", DOCSTRINGS)
 def test_docstrings_keep_to_the_limits(package: str) -> None:
-    """A package without an entry in DOCSTRINGS keeps to LIMIT."""
-    check(docstrings_of(package), DOCSTRINGS.get(package, LIMIT.values()))
+    """Every docstring of a package, public or not."""
+    check(docstrings_of(package), DOCSTRINGS[package])
 
 
-def test_packages_with_a_limit_of_their_own_exist() -> None:
-    """An entry is removed with its package, and when the package keeps to LIMIT."""
-    assert [package for package in DOCSTRINGS if package not in PACKAGES] == []
-    assert [package for package, own in DOCSTRINGS.items() if all(a <= b for a, b in zip(own, LIMIT.values(), strict=True))] == []
+def test_packages_with_limits_exist() -> None:
+    """An entry is removed with its package."""
+    assert [package for package in DOCSTRINGS if package not in MODULES] == []
 
 
 def test_a_habit_is_counted_in_every_form() -> None:
