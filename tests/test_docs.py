@@ -21,6 +21,7 @@ from retold.cli import make_app
 from retold.formats import FORMATS
 from retold.handlers import HANDLERS
 from retold.modes import MODES
+from retold.recorder import cassette
 from retold.recorder.cassette import _own
 from retold.recorder.events import ENDINGS, Kind
 from retold.recorder.exchange import Exchange
@@ -232,6 +233,7 @@ def test_keys_of_cassettes() -> None:
     keys = set(first_column(section("cassettes.md", "Keys of `retold` in each interaction")))
     exchange = inspect.getsource(_own)
     written = {*re.findall(r'"(\w+)":', exchange), *re.findall(r'own\["(\w+)"\]', exchange)} - {"type", "message"}
+    written |= set(re.findall(r'"(body_\w+)":', inspect.getsource(cassette)))  # the layout of the request's body
     assert keys == written
     text = section("cassettes.md", "Keys of `retold` in each interaction")
     assert [ending for ending in ENDINGS if f"`{ending}`" not in text] == []
