@@ -1,4 +1,4 @@
-"""callback, buffer, and console's partial text: what a program or a person gets of a stream while it goes on."""
+"""callback, buffer, and the partial text of console: handlers for a program or a person during a stream."""
 
 import io
 import re
@@ -21,7 +21,7 @@ Json = dict[str, Any]
 
 
 def run_with(source: str, *, module: str = "mine", **options: Any) -> Ran:
-    """The numbers through a callback `see` whose module stands beside the workflow."""
+    """Run the numbers through a callback `see` in a module beside the workflow."""
     path = Path(*module.split(".")).with_suffix(".py")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source)
@@ -56,7 +56,7 @@ def test_callback_of_a_module_in_a_package(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_callback_of_some_types_only() -> None:
-    """`types` are the types of messages that it is called for; the others are not shown."""
+    """The callback receives only messages of its `types`; the others are not shown."""
     ran = run_with(SEE, types="[assistant, result]")
     assert lines() == ["assistant None count", "result success count"]
     (result,) = ran.result.steps[0].handler_results
@@ -97,7 +97,9 @@ def see(message):
     ],
 )
 def test_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: str, seen: list[str], said: str) -> None:
-    """`report` goes on and tells how often it raised, `stop` calls it no more; the run is whole, the exit code is 1."""
+    """With `report` the calls continue and failures are counted, with `stop` they end. The run is complete; the exit code is
+    1.
+    """
     ran = run_with(RAISES.format("ZeroDivisionError('no')"), on_error=on_error)
     assert lines() == seen
     assert (ran.result.status, ran.result.ok, ran.text) == ("completed", False, BODY)
@@ -105,14 +107,14 @@ def test_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: st
 
 
 def test_callback_that_exits_is_a_failure_and_not_an_exit() -> None:
-    """`sys.exit()` in a callback ends neither the run nor, unseen, the handler."""
+    """`sys.exit()` in a callback does not end the run, and the failure is reported."""
     ran = run_with(RAISES.format("SystemExit(0)"), module="exits_late")
     assert (ran.result.status, ran.result.ok) == ("completed", False)
     assert "SystemExit" in ran.result.handler_errors[0]
 
 
 def test_module_beside_the_workflow_takes_precedence() -> None:
-    """Whoever names a module `json` beside the workflow means that one; the program keeps its own."""
+    """A module `json` beside the workflow is the one that is called; the program keeps its own."""
     theirs = sys.modules["json"]
     run_with(SEE, module="json")
     assert lines()[0] == "system init count"
@@ -120,7 +122,7 @@ def test_module_beside_the_workflow_takes_precedence() -> None:
 
 
 def test_callback_on_the_command_line_is_looked_for_beside_the_workflow(cli: Cli) -> None:
-    """`--handler callback:…` means the same module as the workflow would."""
+    """`--handler callback:…` finds the same module as the workflow does."""
     Path("sub").mkdir()
     Path("sub/w.yaml").write_text(NUMBERS.read_text())
     Path("sub/beside.py").write_text(SEE)
@@ -135,7 +137,7 @@ def test_callback_on_the_command_line_is_looked_for_beside_the_workflow(cli: Cli
 
 @pytest.mark.parametrize(("drop", "kept"), [("oldest", ["<3>", "<4>"]), ("newest", ["<0>", "<1>"])])
 def test_full_buffer_drops_and_counts(drop: str, kept: list[str]) -> None:
-    """A buffer holds `max_size` messages; `drop` says which go when there are more, and what went is counted."""
+    """A buffer holds `max_size` messages. `drop` selects the ones to drop, which are counted."""
     log, run = record([text(f"<{number}>") for number in range(5)])
     buffer = make_handler("buffer", {"max_size": 2, "drop": drop}, io.StringIO())
     read_stream(log.events(run), buffer)
@@ -145,7 +147,7 @@ def test_full_buffer_drops_and_counts(drop: str, kept: list[str]) -> None:
 
 
 def test_buffer_is_read_from_the_result_of_the_run() -> None:
-    """A program that runs a workflow finds the messages in the step's result, as they are in the log."""
+    """The step's result contains the messages as they are in the log."""
     workflow = numbers_with("async_streaming: true\nstream_handler: buffer\nstream_handler_opts: {max_size: 1000}")
     ran = run_mock(workflow, cassette=CASSETTE)
     (result,) = ran.result.steps[0].handler_results
@@ -157,17 +159,17 @@ def test_buffer_is_read_from_the_result_of_the_run() -> None:
 
 
 def recorded(*handler: str) -> str:
-    """What a mock run of the numbers shows through a handler of the command line."""
+    """Return the output of a mock run of the numbers with a handler from the command line."""
     return normalised(in_this_process("run", NUMBERS, "--handler", *handler).stdout)
 
 
 def test_partial_text_ends_as_the_whole_message_would() -> None:
-    """Typed piece by piece, the text is the same in the end; the statistics too."""
+    """Text that is typed piece by piece ends up the same, and so do the statistics."""
     assert recorded("console:partial=true") == recorded("console")
 
 
 def test_partial_text_is_written_as_its_frames_arrive() -> None:
-    """Each delta is a write of its own, flushed, not one at the end."""
+    """Each delta is a flushed write of its own."""
     writes: list[str] = []
 
     class Screen(io.StringIO):
@@ -184,7 +186,7 @@ def test_partial_text_is_written_as_its_frames_arrive() -> None:
 
 
 def test_partial_text_is_separate_from_tools() -> None:
-    """A tool use after a typed text begins a line of its own, and each text is shown once."""
+    """A tool use after typed text begins a new line, and each text is shown once."""
     log, run = record([INIT, text("<0>"), tool_use("Read"), text("<1>"), RESULT])
     console = make_handler("console", {"partial": True}, out := io.StringIO())
     read_stream(log.events(run), console)
@@ -192,7 +194,7 @@ def test_partial_text_is_separate_from_tools() -> None:
 
 
 def test_partial_text_in_a_terminal(environment: dict[str, str]) -> None:
-    """On a terminal the boxes stand around the typed text, and no escape code is cut by it."""
+    """On a terminal the boxes surround the typed text, and it cuts no escape code."""
     command = ["-m", "retold", "run", str(NUMBERS), "--handler", "console:partial=true"]
     env: Any = environment | {"TERM": "xterm-256color", "NO_COLOR": "1"}
     child = pexpect.spawn(sys.executable, command, env=env, dimensions=(40, 80), encoding="utf-8", timeout=30)

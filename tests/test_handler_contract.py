@@ -1,4 +1,4 @@
-"""What holds for every handler: one contract, six handlers. What each of them prints is in `test_handlers.py`."""
+"""The contract of all six handlers. Their output is tested in `test_handlers.py`."""
 
 import io
 import json
@@ -35,7 +35,7 @@ writing = pytest.mark.parametrize("name", ["simple", "console", "debug", "file"]
 
 @pytest.fixture(autouse=True)
 def callback(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """A module `seen` whose function keeps what it is called with."""
+    """Return a module `seen` with a function that stores its arguments."""
     called: list[Message] = []
     module = types.ModuleType("seen")
     module.__dict__["see"] = called.append
@@ -44,7 +44,7 @@ def callback(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
 
 
 class Kept:
-    """A handler, and a way to see what it made of what it was told."""
+    """A handler, and access to its output."""
 
     def __init__(self, name: str, called: list[Message], **options: Any) -> None:
         self.out = io.StringIO()
@@ -53,14 +53,14 @@ class Kept:
 
     @property
     def text(self) -> str:
-        """Everything it wrote, kept or passed on."""
+        """All text that it wrote, stored or passed on."""
         path = Path("out.log")
         messages = [m["message"] for m in self.handler.result().get("buffered", [])] + [m.data for m in self._called]
         return self.out.getvalue() + (path.read_text() if path.exists() else "") + json.dumps(messages)
 
 
 def record(*steps: Iterable[Json], **keys: Any) -> tuple[retold.EventLog, str]:
-    """A run whose steps said these messages."""
+    """Record a run with steps that contain these messages."""
     with retold.EventLog("log.db") as log, log.start(name="story", mode="mock") as writer:
         for messages in steps:
             tell(writer, messages, **keys)
@@ -72,7 +72,7 @@ STORY = [INIT, *(text(f"<{number}>") for number in range(20)), RESULT]
 
 @every_handler
 def test_handler_receives_each_message_once_and_in_order(name: str, callback: list[Message]) -> None:
-    """Whatever it does with messages, it does so once for each, in the order in which they were recorded."""
+    """A handler processes each message once, in recorded order."""
     kept = Kept(name, callback)
     log, run = record(STORY)
     read_stream(log.events(run), kept.handler)
@@ -104,7 +104,7 @@ def test_handler_receives_every_stream_of_a_run(name: str, callback: list[Messag
 
 @every_handler
 def test_handler_reports_its_messages_in_its_result(name: str, callback: list[Message]) -> None:
-    """In a run each handler has a result, by the same names, as JSON."""
+    """In a run each handler has a result, with the same keys, as JSON."""
     log, run = record(STORY)
     over = threading.Event()
     thread = HandlerThread(log, run, "one", Kept(name, callback).handler, after=0, over=over.set)
@@ -135,7 +135,7 @@ STRANGE: list[Json] = [
 
 @every_handler
 def test_handler_accepts_messages_of_any_shape(name: str, callback: list[Message]) -> None:
-    """Unknown types, unknown blocks, and messages of a shape that nobody promised: no handler fails on them."""
+    """No handler fails on unknown types, unknown blocks, or messages of unexpected shape."""
     kept = Kept(name, callback)
     log, run = record([*STRANGE, text("<0>")])
     read_stream(log.events(run), kept.handler)
@@ -145,7 +145,7 @@ def test_handler_accepts_messages_of_any_shape(name: str, callback: list[Message
 @every_handler
 @pytest.mark.parametrize("messages", [[], [INIT]], ids=["no message", "no text"])
 def test_handler_takes_a_stream_without_a_word(name: str, messages: list[Json], callback: list[Message]) -> None:
-    """A stream that says nothing begins and ends all the same."""
+    """An empty stream begins and ends like any other."""
     kept = Kept(name, callback)
     log, run = record(messages)
     read_stream(log.events(run), kept.handler)
@@ -154,7 +154,7 @@ def test_handler_takes_a_stream_without_a_word(name: str, messages: list[Json], 
 
 @writing
 def test_handler_names_the_error_of_a_failed_stream(name: str, callback: list[Message]) -> None:
-    """Whoever writes for a person says that the stream failed, and why."""
+    """Handlers for a person show that the stream failed, and the reason."""
     kept = Kept(name, callback)
     log, run = record([text("<0>")], error="overloaded_error: Overloaded")
     read_stream(log.events(run), kept.handler)
@@ -164,7 +164,7 @@ def test_handler_names_the_error_of_a_failed_stream(name: str, callback: list[Me
 
 @every_handler
 def test_handler_receives_the_end_of_a_broken_stream(name: str, callback: list[Message]) -> None:
-    """The stream of a process that died has an end too, and is closed."""
+    """If the recording process died, the stream still ends and the handler is closed."""
     kept = Kept(name, callback)
     log, run = record([text("<0>")])
     read_stream([event for event in log.events(run) if not event.kind.endswith(".ended")], kept.handler)
@@ -174,7 +174,7 @@ def test_handler_receives_the_end_of_a_broken_stream(name: str, callback: list[M
 
 @every_handler
 def test_handler_option_is_taken_as_it_is_meant_or_not_at_all(name: str) -> None:
-    """Options are strict: an unknown one and one of the wrong type are errors, with what would be right."""
+    """Options are strict: an unknown name and a wrong type are errors, with the valid ones."""
     handler = HANDLERS[name]
     for option, field in handler.Options.model_fields.items():
         with pytest.raises(HandlerError, match=f"^handler '{name}' has no option '{option}s'; did you mean '{option}'\\?$"):
@@ -208,7 +208,7 @@ def test_handler_passes_no_control_characters_on(name: str, callback: list[Messa
 
 @every_handler
 def test_handler_takes_its_options_from_a_list_of_handlers(name: str) -> None:
-    """`stream_handler: [{name: options}]` in a workflow; a shared option reaches those that have it."""
+    """With `stream_handler: [{name: options}]` a shared option applies to the handlers that know it."""
     handlers = [{name: OPTIONS[name] or None}, "buffer"]
     shown = {"async_streaming": True, "stream_handler": handlers, "stream_handler_opts": {"max_size": 2}}
     prompt = "Count from 1 to 10, one number per line, and nothing else."

@@ -1,4 +1,4 @@
-"""The file handler: what is in the file after every single message, and what becomes of it when it is full or cannot grow."""
+"""The file handler: the content of the file after each message, and its rotation, full disks and failures."""
 
 import gzip
 import io
@@ -26,14 +26,14 @@ PATH = Path("logs/out.log")
 
 
 def write(messages: Iterable[Json], **options: Any) -> list[Json]:
-    """A stream through a file handler; what each of its messages is in a line of jsonl."""
+    """Write a stream through a file handler and return the jsonl line of each message."""
     log, run = record(messages)
     read_stream(log.events(run), make_handler("file", {"file_path": str(PATH)} | options, io.StringIO()))
     return [message.data for message in log.messages(run)]
 
 
 def messages_in(path: Path, form: str) -> list[Json]:
-    """The messages that a file of jsonl or json holds; fails where it is not valid to its end."""
+    """Return the messages of a jsonl or json file. Fail if it is not valid to its end."""
     whole = path.read_text()
     items = json.loads(whole) if form == "json" else [json.loads(line) for line in whole.split("\n")[:-1]]
     assert whole.endswith("\n")
@@ -41,7 +41,7 @@ def messages_in(path: Path, form: str) -> list[Json]:
 
 
 def one_by_one(messages: Iterable[Json], **options: Any) -> Iterator[list[Json]]:
-    """Each message told to the handler alone, and those that were told so far."""
+    """Yield each message after the handler has received it, with those before."""
     log, run = record(messages)
     handler = make_handler("file", {"file_path": str(PATH)} | options, io.StringIO())
     handler.start(StreamStart(run, "story", "one", "mock", 0, 0))
@@ -59,20 +59,20 @@ STORY = [INIT, text("one\ntwo"), text("é 漢 👩‍👩‍👧 \ud800"), RESUL
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])
 def test_file_is_valid_after_every_message(form: str) -> None:
-    """Each message is written and flushed when it is told: whoever reads the file then reads it whole."""
+    """Each message is written and flushed at once, so a reader always sees a valid file."""
     for told in one_by_one(STORY, format=form):
         assert messages_in(PATH, form) == told
 
 
 def test_text_is_there_after_every_message() -> None:
-    """A line stands in the file when its message was told, not when the file is closed."""
+    """A line is in the file as soon as its message was handled, not when the file is closed."""
     for number, _ in enumerate(one_by_one([text("<0>"), text("<1>"), text("<2>")])):
         assert f"ASSISTANT: <{number}>\n" in PATH.read_text()
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl", "json"])
 def test_append_keeps_earlier_content(form: str) -> None:
-    """A second stream follows the first, and a file of JSON is still valid."""
+    """A second stream follows the first, and a JSON file is still valid."""
     first, second = write([text("<0>"), text("<1>")], format=form), write([text("<2>")], format=form)
     if form == "text":
         whole = PATH.read_text()
@@ -91,7 +91,7 @@ def test_without_append_the_file_begins_anew(form: str) -> None:
 
 
 def test_unfinished_line_of_another_program_is_not_continued() -> None:
-    """What stands in the last line without its end stays a line of its own."""
+    """An unfinished last line remains a line of its own."""
     PATH.parent.mkdir()
     PATH.write_text('{"torn": ')
     said = write([text("<0>")], format="jsonl")
@@ -101,7 +101,7 @@ def test_unfinished_line_of_another_program_is_not_continued() -> None:
 
 @pytest.mark.parametrize("there", ["[\n{}", "hello\n", "{}"])
 def test_file_that_is_not_an_array_is_not_appended_to(there: str) -> None:
-    """`format: json` adds to an array of messages or to nothing; a file of another kind is left as it is."""
+    """`format: json` appends to an array of messages or an empty file. Another file is left unchanged."""
     PATH.parent.mkdir()
     PATH.write_text(there)
     with pytest.raises(HandlerError, match=r"^cannot append to 'logs/out.log': it does not end as an array of messages does\.$"):
@@ -110,7 +110,7 @@ def test_file_that_is_not_an_array_is_not_appended_to(there: str) -> None:
 
 
 def test_jsonl_line_has_its_place_in_the_log() -> None:
-    """Run, number, ISO time, step, type and subtype stand beside the message."""
+    """The message is accompanied by run, number, ISO time, step, type and subtype."""
     (said,) = write([RESULT], format="jsonl")
     line = json.loads(PATH.read_text())
     (message,) = retold.EventLog("log.db").messages(line["run"])
@@ -129,7 +129,9 @@ def rotated() -> list[str]:
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])
 def test_file_that_would_grow_too_large_is_put_aside(form: str) -> None:
-    """Every file is valid and at most `max_file_size`; those kept hold the newest messages in order, the oldest highest."""
+    """Every file is valid and at most `max_file_size`. The kept files hold the newest messages in order; a higher number is
+    older.
+    """
     said = write([text(f"<{number}>") for number in range(20)], format=form, max_file_size=900, max_files=4)
     assert rotated() == ["out.log", "out.log.1", "out.log.2", "out.log.3"]
     kept = [message for name in reversed(rotated()) for message in messages_in(PATH.parent / name, form)]
@@ -139,7 +141,7 @@ def test_file_that_would_grow_too_large_is_put_aside(form: str) -> None:
 
 
 def test_files_put_aside_are_compressed() -> None:
-    """`compress` gzips what is put aside; nothing is lost on the way."""
+    """`compress` gzips rotated files without losing messages."""
     said = write([text(f"<{number}>") for number in range(10)], format="jsonl", max_file_size="900B", max_files=9, compress=True)
     names = rotated()
     assert names[0] == "out.log"
@@ -149,7 +151,7 @@ def test_files_put_aside_are_compressed() -> None:
 
 
 def test_message_larger_than_the_limit_has_a_file_of_its_own() -> None:
-    """A limit cuts between messages, never in one, and makes no empty file."""
+    """Files are cut between messages, never inside one, and are never empty."""
     said = write([text("x" * 1000), text("y" * 1000)], format="jsonl", max_file_size=100)
     assert rotated() == ["out.log", "out.log.1"]
     assert messages_in(Path("logs/out.log.1"), "jsonl") + messages_in(PATH, "jsonl") == said
@@ -175,7 +177,7 @@ except OSError as error:
 
 @pytest.mark.parametrize("form", ["text", "jsonl", "json"])
 def test_full_disk_leaves_no_torn_line(form: str, environment: dict[str, str]) -> None:
-    """A message that does not fit whole is not there at all; what was written before it is valid, and the failure is told."""
+    """A message that does not fit is not written at all, earlier ones stay valid, and the failure is reported."""
     log, run = record([text(f"<{number}> {'x' * 70}") for number in range(50)])
     log.close()
     command = [sys.executable, "-c", FULL, form, run]
@@ -192,7 +194,7 @@ def test_full_disk_leaves_no_torn_line(form: str, environment: dict[str, str]) -
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])
 def test_several_handlers_may_write_one_file(form: str) -> None:
-    """Tasks that name the same file write into it at once: every message is there, and the file is valid."""
+    """Tasks write to the same file at once: all messages are in it, and it is valid."""
     log, run = record([text(f"<{number}>") for number in range(30)])
     options = {"file_path": str(PATH), "format": form}
     over = [threading.Event() for _ in range(4)]
@@ -205,7 +207,7 @@ def test_several_handlers_may_write_one_file(form: str) -> None:
 
 
 def test_file_that_cannot_be_opened_is_reported_and_harms_nothing_else() -> None:
-    """A folder that went missing or a file that became one is the handler's failure, by name."""
+    """A missing folder, or a folder in place of the file, is a failure of this handler only."""
     PATH.mkdir(parents=True)
     with pytest.raises(HandlerError, match=r"^cannot write file_path 'logs/out.log': Is a directory\.$"):
         write([text("<0>")])

@@ -1,4 +1,4 @@
-"""Handlers on a run made by hand: what each of them prints, to the letter; and what a bad one may not do."""
+"""The exact output of each handler for a run made by hand, and the limits of a misbehaving one."""
 
 import io
 import re
@@ -68,7 +68,7 @@ STORY = [
 def written(
     handler: str, messages: Iterable[Json], *, error: str | None = None, task: str = "", name: str = "story", **options: Any
 ) -> str:
-    """What a handler prints of a run with one step that said these messages."""
+    """Return a handler's output for a run with one step that contains these messages."""
     with retold.EventLog("log.db") as log, log.start(name=name, mode="mock") as writer:
         tell(writer, messages, error=error, task=task)
     out = io.StringIO()
@@ -112,14 +112,14 @@ def test_simple_shows_texts_tools_and_results() -> None:
     ],
 )
 def test_simple_leaves_out_lines_by_option(option: str, gone: str, shown: int) -> None:
-    """Each option takes its own lines away and nothing else; the footer counts what is left."""
+    """Each option removes its own lines and no others; the footer counts the rest."""
     expected = SIMPLE.replace(gone, "").replace("5 shown", f"{shown} shown")
     options: Json = {option: False}
     assert written("simple", STORY, **options) == expected
 
 
 def test_simple_without_times_begins_with_who_speaks() -> None:
-    """Without timestamps further lines stand at the margin."""
+    """Without timestamps further lines are not indented."""
     said = written("simple", STORY, show_timestamps=False)
     assert said == SIMPLE.replace("[HH:MM:SS] ", "").replace("\n           ", "\n")
 
@@ -131,12 +131,12 @@ def test_result_of_50_characters_is_whole() -> None:
 
 @pytest.mark.parametrize("handler", ["simple", "console"])
 def test_line_of_a_task_carries_its_id(handler: str) -> None:
-    """In a batch a line says which task it belongs to."""
+    """In a batch each line begins with its task."""
     assert re.search(r"(?m)^\[HH:MM:SS\] \[task-2\] (ASSISTANT: )?Done\.$", written(handler, [text("Done.")], task="task-2"))
 
 
 def test_footer_names_the_handler_that_shows_hidden_messages() -> None:
-    """Where every message was hidden the footer names the handler that shows them."""
+    """It does so if all messages were hidden."""
     expected = "\n✓ Stream completed: 2 messages (0 of 2 shown; try stream_handler: debug) in N.Ns\n"
     assert written("simple", [INIT, RESULT]) == expected
 
@@ -147,13 +147,13 @@ def test_footer_of_one_message_is_singular() -> None:
 
 
 def test_footer_of_a_failed_stream_holds_error_and_count() -> None:
-    """A failed stream ends in its error and the number of messages before it, and not in a check mark."""
+    """It contains the error and the number of messages before it, and no check mark."""
     said = written("simple", [text("Hi.")], error="overloaded_error: Overloaded")
     assert said == "[HH:MM:SS] ASSISTANT: Hi.\n\n✗ Stream error: overloaded_error: Overloaded after 1 message\n"
 
 
 def test_a_run_without_steps_takes_as_long_as_the_run() -> None:
-    """Not only from its first complete message on, which comes late: whoever watched it waited for that too."""
+    """The duration includes the time before the first complete message, which comes late."""
 
     class Timed(Handler):
         def message(self, message: Message) -> bool:
@@ -170,7 +170,7 @@ def test_a_run_without_steps_takes_as_long_as_the_run() -> None:
 
 
 def test_time_is_that_of_the_event() -> None:
-    """A line carries the time at which its message was recorded, whenever it is shown."""
+    """A line carries the time of recording, not of display."""
     with retold.EventLog("log.db") as log, log.start(name="story", mode="mock") as writer:
         tell(writer, [text("Hi.")])
     (message,) = log.messages(writer.run)
@@ -200,12 +200,12 @@ Time to first message  N ms
 
 
 def test_console_in_a_pipe_is_plain_text() -> None:
-    """Header, content and statistics without boxes and colours; tool results only where asked for."""
+    """Header, content and statistics without boxes and colours; tool results only on request."""
     assert written("console", STORY) == CONSOLE
 
 
 def test_console_options_take_header_statistics_and_times_away() -> None:
-    """What is left without them is the content alone."""
+    """Only the content remains."""
     said = written("console", STORY, show_header=False, show_stats=False, show_timestamps=False, show_tool_use=False)
     assert said == "I'll look.\nAnd then:\nDone.\n"
 
@@ -217,7 +217,7 @@ def test_console_shows_results_where_asked_for() -> None:
 
 
 def test_console_of_a_failed_stream() -> None:
-    """The error stands above the statistics, which say that the stream failed."""
+    """The error comes before the statistics, which mark the stream as failed."""
     said = written("console", [INIT], error="the stream was cut", show_header=False)
     assert said.startswith("✗ Stream error: the stream was cut after 1 message\n=== Stream failed ===\nMessages  ")
     assert "\nCost                   unknown\n" in said
@@ -284,7 +284,7 @@ def test_debug_shows_every_message_of_every_type() -> None:
 
 
 def test_debug_of_a_failed_stream_names_the_error() -> None:
-    """The error stands before the end."""
+    """The error comes before the end."""
     said = written("debug", [INIT], error="the stream was cut")
     assert said.endswith("!!! the stream was cut\n=== DEBUG STREAM END: 1 message in N.Ns ===\n")
 
@@ -311,7 +311,7 @@ def test_no_handler_passes_control_characters_on(handler: str) -> None:
 
 @pytest.mark.parametrize("handler", ["simple", "console", "debug"])
 def test_no_handler_passes_control_characters_in_names_on(handler: str) -> None:
-    """Task ids, message types, unknown fields and tool ids come from outside as well."""
+    """Task ids, message types, unknown fields and tool ids are hostile input as well."""
     block = {"type": "tool_result", "tool_use_id": EVIL, "content": "x"}
     strange = {"type": EVIL, "subtype": EVIL, EVIL: "x"}
     messages = [text("x"), {"type": "user", "message": {"content": [block]}}, strange]
@@ -319,7 +319,7 @@ def test_no_handler_passes_control_characters_in_names_on(handler: str) -> None:
 
 
 def test_half_of_a_character_is_shown_as_such() -> None:
-    """A model may answer with half of an emoji, which no terminal and no file takes."""
+    """A model may answer with half of an emoji, which terminals and files reject."""
     assert "ASSISTANT: half \\ud83d\n" in written("simple", [INIT, text("half \ud83d"), RESULT])
 
 
@@ -345,7 +345,7 @@ A line that is
 @pytest.mark.needs("rich>=13.7")
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_typed_text_is_wrapped_at_words_with_any_pieces(size: int) -> None:
-    """In a terminal typed lines break between words, further ones stand under the first, and none goes over the edge."""
+    """On a terminal typed lines break between words, further lines are indented, and none exceeds the width."""
     typist = Typist(24, 4)
     written = "".join(typist.type(TYPED[i : i + size]) for i in range(0, len(TYPED), size)) + typist.end()
     assert [line.rstrip() for line in written.splitlines()] == TYPED_AT_24.splitlines()
@@ -374,7 +374,7 @@ def test_console_counts_the_tokens_of_each_answer_once_or_calls_them_unknown() -
 
 
 def test_the_end_of_a_stream_names_the_true_reason() -> None:
-    """A run goes on, could not be written, or its process died: each is named for what it is, and nothing else."""
+    """The run is still in progress, could not be written, or its process died: each has its own message."""
     with retold.EventLog("log.db") as log:
         writer = log.start(name="run", mode="live")
         writer.note("message", text("Hi."))
@@ -393,7 +393,7 @@ def test_the_end_of_a_stream_names_the_true_reason() -> None:
 
 
 def test_halves_of_a_character_in_two_pieces_are_joined() -> None:
-    """Whatever else is typed in between; half a character that stays alone is shown as one that cannot be read."""
+    """Other text may be typed in between. A half that remains alone is shown as unreadable."""
     with retold.EventLog("log.db") as log, log.start(name="run", mode="live") as writer:
         for piece in ("smile \\ud83d", "\\ude00 done \\ude00"):
             delta = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"' + piece + '"}}'

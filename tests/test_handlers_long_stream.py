@@ -1,4 +1,4 @@
-"""Streams of many messages: nothing is lost, memory does not grow with them, a buffer keeps to its size."""
+"""Streams of many messages lose nothing, use constant memory, and keep a buffer within its size."""
 
 import json
 import os
@@ -19,7 +19,7 @@ MANY = 1_200
 
 
 def test_long_live_stream_reaches_every_handler_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line on the screen and in the file for each message, in order; of a buffer the last 1,000, and how many went."""
+    """Screen and file have one line for each message, in order. The buffer holds the last 1,000, and counts the others."""
     options = {
         "async_streaming": True,
         "stream_handler": ["simple", {"file": {"file_path": "w.jsonl", "format": "jsonl"}}, "buffer"],
@@ -37,7 +37,7 @@ def test_long_live_stream_reaches_every_handler_whole(monkeypatch: pytest.Monkey
 
 
 def recorded(messages: int) -> tuple[retold.EventLog, str]:
-    """A log, and a run in it of one step that said so many messages."""
+    """Return a log and its run: one step with this many messages."""
     session = Session("00000000-0000-4000-8000-000000000000")
     with retold.EventLog(f"{messages}.db") as log, log.start(name="long", mode="live") as writer:
         writer.note("step.started", {"name": "talk"}, step="talk")
@@ -49,7 +49,7 @@ def recorded(messages: int) -> tuple[retold.EventLog, str]:
 
 
 def peak(log: retold.EventLog, run: str, name: str, options: dict[str, Any]) -> int:
-    """Bytes in use at most while a handler is told of a run."""
+    """Return the highest number of bytes in use while a handler reads a run."""
     with open(os.devnull, "w") as out:
         handler = make_handler(name, options, out)
         tracemalloc.start()
@@ -60,7 +60,7 @@ def peak(log: retold.EventLog, run: str, name: str, options: dict[str, Any]) -> 
 
 
 def test_memory_does_not_grow_with_the_stream() -> None:
-    """A stream four times as long takes no more memory, whichever handler reads it (`benchmarks/handlers.py` goes further)."""
+    """A stream four times as long takes no more memory, with any handler (`benchmarks/handlers.py` goes further)."""
     short, long = recorded(1_000), recorded(4_000)
     handlers: dict[str, dict[str, Any]] = {"simple": {}, "file": {"file_path": "f.log"}, "debug": {}, "buffer": {"max_size": 100}}
     grown = {name: peak(*long, name, options) / peak(*short, name, options) for name, options in handlers.items()}

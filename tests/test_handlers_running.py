@@ -1,4 +1,4 @@
-"""Handlers beside a run: bad ones do no harm to it, and in a terminal a good one stays within its width."""
+"""Handlers beside a run: a bad one does not harm the run, and a good one keeps within the width of the terminal."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ from tests.test_handlers import INIT, RESULT, tell, text, tool_use
 
 
 class Fake(Handler):
-    """A handler for tests: what it does with a message is set on the class."""
+    """A handler for tests with a configurable reaction to messages."""
 
     name = "fake"
     seen: list[str]
@@ -33,20 +33,20 @@ class Fake(Handler):
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
-    """`fake` among the handlers."""
+    """Register the handler `fake`."""
     monkeypatch.setitem(HANDLERS, "fake", Fake)
     monkeypatch.setattr(Fake, "seen", [], raising=False)
     return Fake
 
 
 def test_handler_sees_every_message_once(fake: type[Fake]) -> None:
-    """A handler is told of each message of the stream, in order."""
+    """A handler receives each message of the stream, in order."""
     run_mock(NUMBERS, handlers=[("fake", {})])
     assert fake.seen == ["system", "assistant", "result"]
 
 
 def test_handler_that_raises_does_not_stop_the_run(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash in a handler is named in the result; run, log and the other handlers go on."""
+    """The result names the crash; the run, the log and the other handlers continue."""
 
     def crash(_self: Fake, message: Message) -> bool:
         raise ZeroDivisionError(f"at {message.type}")
@@ -67,7 +67,7 @@ def test_handler_that_raises_changes_the_exit_code(fake: type[Fake], monkeypatch
 
 
 def test_slow_handler_does_not_delay_the_recording(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a handler is stuck in its first message the whole stream is recorded; then it sees all of it."""
+    """While a handler blocks in its first message, the whole stream is recorded. Afterwards it receives all of it."""
     go_on, stuck = threading.Event(), threading.Event()
     told = fake.message
 
@@ -95,7 +95,7 @@ def test_slow_handler_does_not_delay_the_recording(fake: type[Fake], monkeypatch
 
 
 def numbers_with(options: str) -> Path:
-    """The workflow of the numbers with other streaming options."""
+    """Return the workflow of the numbers with other streaming options."""
     old = '        async_streaming: true\n        stream_handler: "console"\n'
     whole = NUMBERS.read_text()
     assert old in whole
@@ -124,12 +124,12 @@ FOOTER = "\n\n✓ Stream completed: 3 messages (1 shown) in N.Ns\n"
     ids=["default", "none", "options", "options in place"],
 )
 def test_handler_is_the_one_of_the_workflow(options: str, shown: str) -> None:
-    """simple where only streaming is asked for; a named handler with its options; nothing without streaming."""
+    """simple by default with streaming; a named handler with its options; none without streaming."""
     assert normalised(run_mock(numbers_with(options), cassette=CASSETTE).output) == shown
 
 
 def test_list_of_handlers_takes_options_each(fake: type[Fake]) -> None:
-    """A list names several handlers, some with options of their own; each is told of everything."""
+    """A list names several handlers, some with their own options. Each receives all messages."""
     workflow = numbers_with("async_streaming: true\nstream_handler: [fake, {simple: {show_timestamps: false}}]")
     ran = run_mock(workflow, cassette=CASSETTE)
     assert normalised(ran.output) == f"ASSISTANT: {BODY}" + FOOTER
@@ -149,7 +149,7 @@ WIDE = [
 
 
 def in_a_terminal(environment: dict[str, str], handler: str, **extra: str) -> str:
-    """What `retold show last` writes to a terminal of 80 columns."""
+    """Return the output of `retold show last` in a terminal of 80 columns."""
     with retold.EventLog() as log, log.start(name="story", mode="mock") as writer:
         tell(writer, WIDE)
     env: Any = environment | {"TERM": "xterm-256color"} | extra
@@ -179,7 +179,7 @@ def test_no_color_gives_no_colour_codes(environment: dict[str, str]) -> None:
 
 
 def test_dumb_terminal_gets_no_escape_codes(environment: dict[str, str]) -> None:
-    """A terminal that understands nothing gets text."""
+    """`TERM=dumb` gets plain text."""
     assert "\x1b" not in in_a_terminal(environment, "console", TERM="dumb")
 
 

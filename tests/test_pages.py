@@ -46,7 +46,7 @@ def page_of(*replies: Reply, **options: Any) -> str:
 
 
 def said(tab: Tab) -> list[str]:
-    """The texts of the conversation that are in view of a reader."""
+    """Return the visible texts of the conversation."""
     found: list[str] = tab.run("[...document.querySelectorAll('article:not([hidden]) .said')].map(e => e.textContent)")
     return found
 
@@ -56,7 +56,7 @@ def said(tab: Tab) -> list[str]:
 
 @needs_browser
 def test_the_player_retells_the_text_as_it_came(browser: Browser) -> None:
-    """Home shows the beginning, each frame adds its piece, End shows the whole; a tool's input comes as raw JSON."""
+    """Home shows the beginning, each frame adds its piece, End shows all of it. The input of a tool appears as raw JSON."""
     replies = [
         Reply([text("one two three four"), tool_use("Read", {"path": "a.txt"}, pieces=6)], "tool_use"),
         Reply([text("Done.")]),
@@ -79,7 +79,7 @@ def test_the_player_retells_the_text_as_it_came(browser: Browser) -> None:
 
 @needs_browser
 def test_play_goes_from_the_beginning_to_the_end(browser: Browser) -> None:
-    """At 10x a recording of two seconds is over after a fifth of one, by a clock of the test's; Space stops it where it is."""
+    """At 10x a recording of two seconds takes a fifth of one, on a fake clock. Space pauses."""
     tab = opened(browser, page_of(Reply([text("word " * 100, pieces=10)]), step_ns=40_000_000))
     tab.run("window.clock = 0, performance.now = () => window.clock, null")
     moment = "document.querySelector('#now').textContent"
@@ -117,7 +117,7 @@ def test_search_goes_from_match_to_match(browser: Browser) -> None:
 
 @needs_browser
 def test_the_timeline_shows_requests_retries_errors_and_tools(browser: Browser) -> None:
-    """Each lane says in words what its bar shows."""
+    """Each lane has a text for its bar."""
     replies = [
         Reply([thinking("Hm."), tool_use("Read", {"path": "a"})], "tool_use", model="m"),
         Reply([text("Half of it")], error_event_after=4, model="m"),
@@ -136,7 +136,7 @@ def test_the_timeline_shows_requests_retries_errors_and_tools(browser: Browser) 
 @needs_browser
 @pytest.mark.parametrize("kind", ["run", "diff"])
 def test_hostile_text_does_no_harm_in_a_page(browser: Browser, kind: str) -> None:
-    """No script runs, nothing is loaded, marks that reorder text are shown, and a word of a megabyte is folded and wrapped."""
+    """No script runs, nothing is loaded, marks that reorder text are visible, and a word of a megabyte is folded and wrapped."""
     one = talk(
         Reply([text(HOSTILE), tool_use(HOSTILE, {HOSTILE: HOSTILE})], "tool_use"),
         Reply([text(WORD, pieces=10**6)]),
@@ -164,7 +164,7 @@ def test_hostile_text_does_no_harm_in_a_page(browser: Browser, kind: str) -> Non
 
 @needs_browser
 def test_a_page_holds_100_000_frames(browser: Browser) -> None:
-    """Only what is in view is in the document; every frame can be reached, and the scrubber moves through all."""
+    """Only the visible part is in the document; every frame can be reached, and the scrubber moves through all."""
     html = render(_many(100_000), _info())
     assert len(html) < 4_000_000
     tab = opened(browser, html)
@@ -184,7 +184,7 @@ def _info() -> RunInfo:
 
 
 def _many(count: int) -> dict[str, Any]:
-    """What a page shows of a run of so many frames, 500 to an answer, without a log to hold it."""
+    """Return the data of a page for a run of this many frames, 500 to an answer, without a log."""
     fold = RunFold(EventLog("unused.db"), _info())
     seq = exchange = 0
 
@@ -224,7 +224,7 @@ def lines(word: str) -> list[dict[str, Any]]:
 
 @needs_browser
 def test_the_page_of_a_difference_marks_words_and_folds_equal_items(browser: Browser) -> None:
-    """`n` goes from difference to difference; what is equal is one button until it is asked for."""
+    """`n` moves to the next difference. Equal items are one button until it is pressed."""
     tab = opened(browser, diff_page(retold.compare(lines("this"), lines("that"))))
     assert tab.run("document.querySelector('h1').textContent") == "2 differences: 2 changed; 98 items the same"
     assert tab.run("[...document.querySelectorAll('.fold')].map(e => e.textContent)") == [
@@ -250,7 +250,7 @@ def test_the_page_of_a_difference_marks_words_and_folds_equal_items(browser: Bro
 
 @needs_browser
 def test_everything_that_can_be_used_has_a_name(browser: Browser) -> None:
-    """What a screen reader is told: every control by name, the regions, and the status of a search."""
+    """A screen reader finds the name of every control, the regions, and the status of a search."""
     log, run = recorded(talk(Reply([text("Hello"), tool_use("Read", {"a": 1})], "tool_use"), Reply([text("Done")])))
     with log:
         pages = run_page(log, log.find(run)), diff_page(retold.compare(run, lines("x"), log=log))
@@ -266,7 +266,7 @@ def test_everything_that_can_be_used_has_a_name(browser: Browser) -> None:
 
 
 def test_data_in_a_page_cannot_end_its_block() -> None:
-    """Whatever is embedded comes back as it was, and holds no `<`, nor anything that UTF-8 cannot."""
+    """Embedded data round-trips, and contains no `<` and no character that UTF-8 cannot encode."""
     chance = random.Random(3)
     letters = [*"<>&/!-\\\"'sctyle\n", "\u2028", "\u202e", "\ud800", "😀", "\0"]
     for _ in range(200):
@@ -278,7 +278,7 @@ def test_data_in_a_page_cannot_end_its_block() -> None:
 
 
 def test_a_page_loads_nothing_and_allows_nothing_else() -> None:
-    """One file: its policy names its own style and script by their digests, and it holds no address to load from."""
+    """The policy of the one file allows its own style and script by their digests, and it contains no address to load from."""
     html = page_of(Reply([text("Hello")]))
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
     assert "default-src &#39;none&#39;" in policy

@@ -1,4 +1,4 @@
-"""A workflow live against a scripted API: what it records, what its tools do, how it fails; and the mock run after it."""
+"""A live workflow against a scripted API: its recording, its tools, its failures, and the mock run after it."""
 
 import json
 import os
@@ -33,17 +33,17 @@ RETRY_AT_ONCE = http_error(529, headers={"retry-after-ms": "1"})
 
 
 def quick(replies: list[Reply]) -> list[Reply]:
-    """The same replies without their pauses."""
+    """Return the same replies without their pauses."""
     return [Reply(reply.blocks, reply.stop_reason, usage=reply.usage) for reply in replies]
 
 
 def asks(*tools: Any) -> Reply:
-    """An answer that uses tools."""
+    """Return an answer that uses tools."""
     return Reply(list(tools), stop_reason="tool_use")
 
 
 def comparable(run: str) -> list[dict[str, Any]]:
-    """The messages of a run without what names or times this very run."""
+    """Return the messages of a run without the ids and times of that run."""
     kept = []
     for message in retold.EventLog().messages(run):
         data = {key: value for key, value in message.data.items() if key not in ("session_id", "uuid")}
@@ -52,13 +52,13 @@ def comparable(run: str) -> list[dict[str, Any]]:
 
 
 def results_of(ran: Ran) -> list[tuple[Any, bool]]:
-    """(content, is_error) of each tool result of a run."""
+    """Return (content, is_error) of each tool result of a run."""
     blocks = [b for m in retold.EventLog().messages(ran.result.run) if m.type == "user" for b in m.blocks]
     return [(block["content"], block.get("is_error", False)) for block in blocks]
 
 
 def endings_of(ran: Ran) -> list[tuple[int, int, str]]:
-    """(call, attempt, ending) of each exchange of a run."""
+    """Return (call, attempt, ending) of each exchange of a run."""
     log = retold.EventLog()
     started = [event.data for event in log.events(ran.result.run, kinds=("exchange.started",))]
     ended = [event.data for event in log.events(ran.result.run, kinds=("exchange.ended",))]
@@ -82,7 +82,7 @@ def test_live_run_shows_and_records_and_mock_shows_the_same(cli: Cli) -> None:
 
 @pytest.mark.parametrize(("mode", "flag", "calls"), [("live", "", 1), ("live", "--mock", 0), ("mock", "--live", 1), ("", "", 0)])
 def test_mode_is_that_of_the_flag_or_of_test_mode(monkeypatch: pytest.MonkeyPatch, mode: str, flag: str, calls: int) -> None:
-    """`TEST_MODE=live` makes a run live, and a flag on the command line wins over it."""
+    """`TEST_MODE=live` makes a run live, and a flag on the command line takes precedence."""
     with MessagesServer(quick(example_replies.NUMBERS)) as server:
         monkeypatch.setenv("TEST_MODE", mode)
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
@@ -95,7 +95,7 @@ def test_mode_is_that_of_the_flag_or_of_test_mode(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_tools_run_for_real_in_the_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Live, Write, Edit and Bash do what they say, inside `workspace_dir` and nowhere else."""
+    """In a live run Write, Edit and Bash run inside `workspace_dir` and nowhere else."""
     with MessagesServer(quick(example_replies.FILE_OPERATIONS)) as server:
         ran = run_live(monkeypatch, server, FILE_OPERATIONS, cassette="x.yaml")
     assert normalised(ran.output) == SIMPLE_FILE_OPERATIONS
@@ -105,7 +105,7 @@ def test_tools_run_for_real_in_the_workspace(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_mock_run_writes_the_messages_of_the_live_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Live and mock differ in nothing but ids and times: every message is equal, results and durations included."""
+    """Live and mock differ only in ids and times: all messages are equal, results and durations included."""
     with MessagesServer(quick(example_replies.FILE_OPERATIONS)) as server:
         live = run_live(monkeypatch, server, FILE_OPERATIONS, cassette="x.yaml")
     mock = run_mock(FILE_OPERATIONS, cassette="x.yaml")
@@ -114,7 +114,7 @@ def test_mock_run_writes_the_messages_of_the_live_run(monkeypatch: pytest.Monkey
 
 
 def test_recorded_body_equals_the_sent_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Padding, pings and odd cuts included: the cassette holds the bytes of the wire."""
+    """The cassette holds the bytes of the wire, including padding, pings and odd chunk borders."""
     with MessagesServer([Reply([text("Hëllo ☃")], split=7)]) as server:
         run_live(monkeypatch, server, write_workflow("hello.yaml"))
     (exchange,) = retold.read_cassette("cassettes/hello.yaml").exchanges
@@ -123,7 +123,7 @@ def test_recorded_body_equals_the_sent_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_compressed_stream_is_recorded_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A gzip stream is kept as its wire bytes, and read as messages all the same."""
+    """A gzip stream is stored as its wire bytes and still decoded to messages."""
     workflow = write_workflow("hello.yaml")
     with MessagesServer([Reply([text("Hello there.")], encoding="gzip")]) as server:
         live = run_live(monkeypatch, server, workflow)
@@ -136,7 +136,7 @@ def test_compressed_stream_is_recorded_and_replayed(monkeypatch: pytest.MonkeyPa
 
 
 def test_key_is_nowhere_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even a key that the answer repeats reaches the log or the cassette."""
+    """Even a key that the answer repeats reaches neither the log nor the cassette."""
     with MessagesServer([Reply([text("Your key is test-key.", pieces=100)]), http_error(401, message="bad test-key")]) as server:
         for _ in range(2):
             run_live(monkeypatch, server, write_workflow("hello.yaml"))
@@ -165,7 +165,7 @@ def test_retry_is_a_second_attempt_and_replayed(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_fallback_model_answers_after_an_overload(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the model cannot answer the fallback is asked, in mock as live, and stays for the turns after."""
+    """If the model fails, live or in mock, the fallback model answers this turn and the later ones."""
     options = {"model": "opus", "fallback_model": "haiku", "retry_config": {"max_retries": 0}, "allowed_tools": ["Glob"]}
     workflow = write_workflow("hello.yaml", step(claude_options=options))
     with MessagesServer([http_error(529), asks(tool_use("Glob", {"pattern": "*"})), HELLO]) as server:
@@ -177,7 +177,7 @@ def test_fallback_model_answers_after_an_overload(monkeypatch: pytest.MonkeyPatc
 
 
 def test_fallback_model_is_not_asked_after_a_refused_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that another model would give as well is the step's error."""
+    """An error that another model would return as well fails the step."""
     workflow = write_workflow("hello.yaml", step(claude_options={"fallback_model": "haiku"}))
     with MessagesServer([http_error(401, "authentication_error", "no")]) as server:
         live = run_live(monkeypatch, server, workflow)
@@ -185,7 +185,7 @@ def test_fallback_model_is_not_asked_after_a_refused_key(monkeypatch: pytest.Mon
 
 
 def test_timeout_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that takes longer than `timeout_ms` fails, and its exchange was closed by us."""
+    """A step that takes longer than `timeout_ms` fails, and its exchange ends as closed by the client."""
     workflow = write_workflow("hello.yaml", step(claude_options={"timeout_ms": 300, "async_streaming": True}))
     with MessagesServer([Reply([text("Hello there.")], hang_after=4)]) as server:
         ran = run_live(monkeypatch, server, workflow)
@@ -199,7 +199,7 @@ def test_timeout_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_used_up_turns_are_an_error_that_keeps_the_old_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversation stopped by `max_turns` fails; its last tools did run and are in the log; the cassette stays."""
+    """A conversation stopped by `max_turns` fails. Its last tools ran and are in the log; the cassette is unchanged."""
     workflow = write_workflow("hello.yaml", step(claude_options={"max_turns": 2, "allowed_tools": ["Bash"]}))
     calls = [asks(tool_use("Bash", {"command": f"echo turn {n}"})) for n in (1, 2)]
     Path("cassettes").mkdir()
@@ -219,7 +219,7 @@ def test_used_up_turns_are_an_error_that_keeps_the_old_cassette(monkeypatch: pyt
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_exported_failed_run_keeps_the_last_tool_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tool results that no later request holds stand in the cassette themselves, so the failed run can be retold."""
+    """The cassette contains tool results that no later request holds, so that the failed run can be replayed."""
     workflow = write_workflow("hello.yaml", step(claude_options={"max_turns": 1, "allowed_tools": ["Bash"]}))
     with MessagesServer([asks(tool_use("Bash", {"command": "echo done"}))]) as server:
         live = run_live(monkeypatch, server, workflow)
@@ -242,7 +242,7 @@ BROKEN = [
 
 @pytest.mark.parametrize(("reply", "what"), BROKEN, ids=["cut", "error event"])
 def test_broken_stream_is_a_failed_step(reply: Reply, what: str) -> None:
-    """What came is shown and marked, the error is named, the exit code is 1 and the cassette stays as it was."""
+    """The partial answer is shown and marked, the error is named, the exit code is 1 and the cassette is unchanged."""
     write_workflow("hello.yaml", step(claude_options={"async_streaming": True, "retry_config": {"max_retries": 0}}))
     Path("cassettes").mkdir()
     Path("cassettes/hello.yaml").write_text("version: 1\ninteractions: []\n")
@@ -261,7 +261,7 @@ def test_broken_stream_is_a_failed_step(reply: Reply, what: str) -> None:
 
 
 def test_stream_that_ends_without_its_last_event_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer counts as whole only when its last event came."""
+    """An answer is complete only if its last event arrived."""
     frames = Reply([text("Hello")]).frames(Reply([text("Hello")]).message({}, 1))[:-1]
     once = step(claude_options={"retry_config": {"max_retries": 0}})
     with MessagesServer([Reply(raw_frames=frames)]) as server:
@@ -270,7 +270,7 @@ def test_stream_that_ends_without_its_last_event_is_not_whole(monkeypatch: pytes
 
 
 def test_frame_that_is_not_json_is_named_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the SDK could not read is the step's error."""
+    """A frame that the SDK cannot read is the step's error."""
     with MessagesServer([Reply(raw_frames=[b"event: message_start\ndata: {oops\n\n"])]) as server:
         ran = run_live(monkeypatch, server, write_workflow("hello.yaml"))
     assert ran.error is not None
@@ -281,7 +281,7 @@ def test_frame_that_is_not_json_is_named_as_the_cause(monkeypatch: pytest.Monkey
 
 
 def shell_pids(ran: Ran) -> list[int]:
-    """The process ids that the tools of a run printed."""
+    """Return the process ids that the tools of a run printed."""
     return [int(content) for content, _ in results_of(ran)]
 
 
@@ -298,7 +298,7 @@ def test_shell_ends_with_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_background_job_of_a_shell_ends_with_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command left running in the background ends with the step."""
+    """A background process of a command ends with the step."""
     workflow = write_workflow("hello.yaml", step(claude_options={"allowed_tools": ["Bash"]}))
     with MessagesServer([asks(tool_use("Bash", {"command": "sleep 60 & echo $!"})), HELLO]) as server:
         (child,) = shell_pids(run_live(monkeypatch, server, workflow))
@@ -317,7 +317,7 @@ def test_command_ends_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def ended_by_force(pid: int) -> bool:
-    """Whether a process was still running; it is not any more."""
+    """Return True if a process was still running, and kill it."""
     running = is_running(pid)
     if running:
         os.kill(pid, signal.SIGKILL)
@@ -325,7 +325,7 @@ def ended_by_force(pid: int) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and is not a zombie."""
+    """Return True if a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -334,7 +334,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_shell_keeps_its_state_between_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one Bash call sets, the next one sees; the shell starts in the working directory."""
+    """A Bash call sees the state of the previous one. The shell starts in the working directory."""
     workflow = write_workflow("hello.yaml", step(claude_options={"allowed_tools": ["Bash"], "cwd": "deep"}), workspace_dir="ws")
     calls = [asks(tool_use("Bash", {"command": command})) for command in ("word=kept; pwd", "echo $word")]
     with MessagesServer([*calls, HELLO]) as server:
@@ -344,7 +344,7 @@ def test_shell_keeps_its_state_between_calls(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_failure_of_a_tool_is_sent_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error inside a tool is its result; the conversation goes on."""
+    """An error inside a tool is its result, and the conversation continues."""
     workflow = write_workflow("hello.yaml", step(claude_options={"allowed_tools": ["Bash", "Read"]}))
     first = asks(tool_use("Bash", {"command": "echo no; exit 3"}), tool_use("Read", {"file_path": "nope.txt"}))
     with MessagesServer([first, HELLO]) as server:
@@ -359,7 +359,7 @@ def test_failure_of_a_tool_is_sent_to_the_model(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_tool_that_is_not_allowed_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the model asks for, only `allowed_tools` run."""
+    """Only `allowed_tools` run, even if the model asks for others."""
     workflow = write_workflow("hello.yaml", step(claude_options={"allowed_tools": ["Read"]}))
     with MessagesServer([asks(tool_use("Bash", {"command": "touch pwned"})), HELLO]) as server:
         ran = run_live(monkeypatch, server, workflow)
@@ -370,7 +370,7 @@ def test_tool_that_is_not_allowed_does_not_run(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.needs("anthropic>=0.103")
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/hostname", "link/secret.txt"])
 def test_path_outside_the_workspace_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """File tools stay inside `workspace_dir`, whatever way the path takes out of it."""
+    """File tools stay inside `workspace_dir`; every way out of it is refused."""
     Path("secret.txt").write_text("secret\n")
     Path("ws").mkdir()
     os.symlink("..", "ws/link")

@@ -1,4 +1,4 @@
-"""`retold run` offline, as a user sees it: what it prints, what it leaves, what it does not touch."""
+"""`retold run` offline, as a user sees it: its output, the files it leaves, and the things it does not touch."""
 
 import json
 import os
@@ -87,14 +87,14 @@ def test_numbers_are_shown_by_the_console(cli: Cli) -> None:
 
 
 def test_file_operations_are_shown_in_true_order() -> None:
-    """Texts, tool uses and tool results come in the order they happened; the footer counts all and says how many it showed."""
+    """Texts, tool uses and tool results come in the order they happened. The footer counts all messages and the shown ones."""
     done = in_this_process("run", FILE_OPERATIONS)
     assert normalised(done.stdout) == SIMPLE_FILE_OPERATIONS
     assert done.returncode == 0
 
 
 def test_no_tool_runs_in_mock() -> None:
-    """The recorded Write, Edit and Bash make no file: the working directory stays empty but for the log."""
+    """The recorded Write, Edit and Bash create no file: the working directory contains only the log."""
     ran = run_mock(FILE_OPERATIONS)
     assert ran.result.ok
     assert tree() == []
@@ -114,7 +114,7 @@ def test_several_handlers_each_show_everything() -> None:
 
 
 def test_json_is_the_result_alone(cli: Cli) -> None:
-    """`--json` prints the run's result, and nothing else, on stdout."""
+    """`--json` prints only the run's result on stdout."""
     done = cli("run", NUMBERS, "--json")
     (recorded,) = retold.read_cassette(CASSETTE).exchanges
     assert recorded.response is not None
@@ -161,14 +161,14 @@ def test_json_is_the_result_alone(cli: Cli) -> None:
 
 
 def test_json_keeps_a_handler_off_stdout() -> None:
-    """A handler asked for beside `--json` writes to stderr, so that stdout stays JSON."""
+    """With `--json` a handler writes to stderr, so that stdout remains JSON."""
     done = in_this_process("run", NUMBERS, "--json", "--handler", "simple")
     assert json.loads(done.stdout)["steps"][0]["streamed"] is True
     assert normalised(done.stderr).startswith(SIMPLE_NUMBERS)
 
 
 def test_step_without_streaming_prints_its_text() -> None:
-    """A step that asks for no streaming is run as well, and its text is the output."""
+    """A step without streaming prints its text at the end."""
     workflow = NUMBERS.read_text()
     for line in ("        async_streaming: true\n", '        stream_handler: "console"\n'):
         workflow = workflow.replace(line, "")
@@ -177,7 +177,7 @@ def test_step_without_streaming_prints_its_text() -> None:
 
 
 def test_unplayed_exchanges_are_noted() -> None:
-    """A recording that holds more than the workflow asks for is replayed, and says what was left over."""
+    """A recording with more exchanges than the workflow requests is replayed, and a note counts the rest."""
     text = CASSETTE.read_text()
     entry = text[text.index("- request:") : text.index("\n...")]
     Path("two.yaml").write_text(text.replace(entry, f"{entry}\n{entry.replace('step: count', 'step: old')}"))
@@ -190,13 +190,13 @@ def test_unplayed_exchanges_are_noted() -> None:
 
 
 def lasted_ms(ran: Ran) -> float:
-    """When the last exchange of a run ended, on the run's own clock."""
+    """Return the end of the last exchange of a run, in ms of the run."""
     events = list(retold.EventLog().events(ran.result.run, kinds=("exchange.ended",)))
     return events[-1].t_ns / 1e6
 
 
 def times_ms(cassette: Path) -> list[float]:
-    """Every recorded time of a cassette, from the beginning of its run."""
+    """Return all recorded times of a cassette, in ms from the beginning of its run."""
     times = [0.0]
     for exchange in retold.read_cassette(cassette).exchanges:
         assert exchange.response is not None
@@ -235,7 +235,7 @@ def test_idle_limit_shortens_long_pauses_only() -> None:
 
 
 def test_show_equals_the_output_of_the_run(cli: Cli) -> None:
-    """A handler on a past run prints to the letter what it printed while the run went on."""
+    """A handler prints the same for a past run as it did during the run."""
     shown = cli("run", FILE_OPERATIONS, "--handler", "debug").stdout
     assert shown.startswith("=== DEBUG STREAM START: streaming_file_operations: file_operations (run ")
     assert cli("show", "last", "--handler", "debug").stdout == shown
@@ -267,7 +267,7 @@ RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  3     clean_streaming_numbers
 
 
 def test_ls_json_has_every_field() -> None:
-    """`ls --json` gives scripts what the listing says, with whole ids and ISO times."""
+    """`ls --json` prints the fields of the listing with whole ids and ISO times."""
     run = run_mock(NUMBERS, handlers=[]).result.run
     (listed,) = json.loads(in_this_process("ls", "--json").stdout)
     assert listed.pop("started").endswith("Z")
@@ -288,12 +288,12 @@ def test_ls_json_has_every_field() -> None:
 
 
 def untimed(result: retold.StepResult) -> retold.StepResult:
-    """A step's result without durations: an instant run that is exported was an instant run."""
+    """Return a step's result without durations, because an instant run is exported as an instant run."""
     return replace(result, duration_ms=0, time_to_first_message_ms=None)
 
 
 def test_exported_run_replays_the_same() -> None:
-    """What a run exports is a cassette that gives the same run again."""
+    """A cassette exported from a run replays that run."""
     first = run_mock(FILE_OPERATIONS)
     assert in_this_process("export", "last", "-o", "x.yaml").stdout == ""
     second = run_mock(FILE_OPERATIONS, cassette="x.yaml")
@@ -302,14 +302,14 @@ def test_exported_run_replays_the_same() -> None:
 
 
 def test_export_without_a_file_goes_to_stdout() -> None:
-    """Without `-o` the cassette is the output, to the letter what the file would be."""
+    """Without `-o` stdout is exactly the content of the file."""
     run_mock(NUMBERS, handlers=[])
     in_this_process("export", "last", "-o", "x.yaml")
     assert in_this_process("export", "last").stdout == Path("x.yaml").read_text()
 
 
 def test_imported_cassette_is_shown_like_a_run() -> None:
-    """A cassette in the log is a run: what was said and what the tools gave comes in true order."""
+    """An imported cassette is a run: its messages and tool results come in true order."""
     done = in_this_process("import", ROOT / "cassettes" / FILE_OPERATIONS.name)
     assert normalised(done.stdout) == "RUN  streaming_file_operations  5 exchanges\n"
     body, _, footer = normalised(in_this_process("show", "last").stdout).partition("\n\n")
@@ -318,7 +318,7 @@ def test_imported_cassette_is_shown_like_a_run() -> None:
 
 
 def test_play_shows_a_cassette_and_keeps_nothing() -> None:
-    """Watching a cassette makes no log."""
+    """Playing a cassette creates no log."""
     shutil.copy(CASSETTE, "numbers.yaml")
     done = in_this_process("play", "numbers.yaml", "--timing", "instant")
     assert normalised(done.stdout) == SIMPLE_NUMBERS.replace("3 messages", "1 message")
@@ -327,7 +327,7 @@ def test_play_shows_a_cassette_and_keeps_nothing() -> None:
 
 
 def test_statistics_of_an_imported_run_are_those_of_the_recording() -> None:
-    """A run without a result message still has its tokens and its cost: the log knows them."""
+    """A run without a result message still has its tokens and its cost, from the log."""
     done = in_this_process("play", CASSETTE, "--timing", "instant", "--handler", "console")
     assert "\nTokens                 28 in, 29 out\nCost                   $0.0003\n" in done.stdout
 
@@ -336,7 +336,7 @@ def test_statistics_of_an_imported_run_are_those_of_the_recording() -> None:
 
 
 def imported(*args: str | Path, environment: dict[str, str]) -> set[str]:
-    """The modules that a command of the CLI imports."""
+    """Return the modules that a command of the CLI imports."""
     command = [sys.executable, "-X", "importtime", "-m", "retold", *map(str, args)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
@@ -362,14 +362,14 @@ def test_mock_run_imports_nothing_heavy(environment: dict[str, str]) -> None:
 
 
 def test_second_mock_run_does_not_import_the_migrations(environment: dict[str, str]) -> None:
-    """The module is imported to create a log, not to use one."""
+    """Their module is imported to create a log, not to use one."""
     assert "retold.recorder.log.sqlite.migrations" in imported("run", NUMBERS, environment=environment)
     assert "retold.recorder.log.sqlite.migrations" not in imported("run", NUMBERS, environment=environment)
 
 
 @pytest.mark.needs("typer>=0.29")
 def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
-    """`--help` stays at typer's own floor."""
+    """`--help` imports no more than typer itself needs."""
     modules = imported("--help", environment=environment)
     heavy = {"anthropic", "vcr", "httpx2", "httpx", "jinja2", "sqlite3", "yaml", "pydantic", "asyncio", "rich"}
     ours = {name for name in modules if name.startswith("retold.") and not name.startswith("retold.cli")}
@@ -382,7 +382,7 @@ def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
 
 
 def test_step_that_fails_ends_the_run_with_exit_code_1() -> None:
-    """What was recorded as a failure is replayed as one: the step is named, and later steps do not run."""
+    """A recorded failure is replayed as one: the step is named, and later steps do not run."""
     text = CASSETTE.read_text().replace("ending: complete", "ending: cut")
     Path("cut.yaml").write_text(
         text.replace(text[text.index("        event: message_delta") : text.index("  retold:\n    rec")], "")

@@ -1,4 +1,4 @@
-"""What a workflow asks: prompts put together from parts and templates, options merged, answers written to files."""
+"""The requests of a workflow: prompts made of parts and templates, merged options, and answers written to files."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def said(*answers: str) -> list[Reply]:
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, Any], answers: tuple[str, ...] = (), **keys: Any) -> list[Any]:
-    """The prompts that a workflow of these steps sends, its cassette having replayed the same."""
+    """Return the prompts that a workflow of these steps sends, after its cassette has replayed the same ones."""
     workflow = write_workflow("asked.yaml", *steps, **keys)
     with MessagesServer(said(*answers, *["ok"] * len(steps))) as server:
         live = run_live(monkeypatch, server, workflow)
@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, Any], answers: tupl
 
 
 def sent(monkeypatch: pytest.MonkeyPatch, *, defaults: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-    """The request body of one step with these options, without what every request has."""
+    """Return the request body of one step with these options, without the fields that all requests have."""
     keys = {} if defaults is None else {"defaults": {"claude_options": defaults}}
     workflow = write_workflow("sent.yaml", step(claude_options=options), **keys)
     with MessagesServer(said("ok")) as server:
@@ -57,7 +57,7 @@ def test_parts_are_joined_by_blank_lines(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_previous_response_is_the_text_of_that_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later step can ask about what an earlier one said; nobody is asked twice."""
+    """A later step can quote the answer of an earlier one, without asking again."""
     steps = [
         step("first"),
         step("second", [{"type": "previous_response", "step": "first"}, {"type": "static", "content": "Shorter."}]),
@@ -71,7 +71,7 @@ def test_previous_response_is_the_text_of_that_step(monkeypatch: pytest.MonkeyPa
 )
 @pytest.mark.parametrize("answer", [PERSON, f"Here it is:\n```json\n{PERSON}\n```\nAnything else?"], ids=["bare", "fenced"])
 def test_extract_takes_a_field_of_a_json_answer(monkeypatch: pytest.MonkeyPatch, extract: str, value: str, answer: str) -> None:
-    """A dotted path picks one value out of an answer that is JSON, bare or in a fence."""
+    """A dotted path selects one value of a JSON answer, bare or in a fence."""
     parts = [{"type": "previous_response", "step": "first", "extract": extract}]
     assert asked(monkeypatch, step("first"), step("second", parts), answers=(answer,))[1] == value
 
@@ -84,7 +84,7 @@ def test_extract_takes_a_field_of_a_json_answer(monkeypatch: pytest.MonkeyPatch,
     ],
 )
 def test_extract_of_a_missing_field_fails_the_run(monkeypatch: pytest.MonkeyPatch, answer: str, what: str) -> None:
-    """An answer that lacks the field names step, field and what there is."""
+    """The error names the step, the field and the existing fields."""
     parts = [{"type": "previous_response", "step": "first", "extract": "nom"}]
     workflow = write_workflow("x.yaml", step("first"), step("second", parts))
     with MessagesServer(said(answer)) as server, pytest.raises(retold.WorkflowError) as raised:
@@ -110,7 +110,7 @@ def test_session_context_is_the_conversation_so_far(monkeypatch: pytest.MonkeyPa
 
 
 def test_templates_know_workflow_step_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names of workflow and step, global variables and what earlier steps said stand in prompts."""
+    """Prompts can contain the names of workflow and step, global variables and earlier answers."""
     prompts = asked(
         monkeypatch,
         step("first", "{{workflow.name}} {{workflow.version}}: {{step.name}} in {{global_vars.city}}"),
@@ -123,7 +123,7 @@ def test_templates_know_workflow_step_and_variables(monkeypatch: pytest.MonkeyPa
 
 
 def test_execution_id_is_the_run_and_date_is_today(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`{{execution_id}}` is the id under which the log has the run; `{{date}}` is an ISO date."""
+    """`{{execution_id}}` is the id of the run in the log; `{{date}}` is an ISO date."""
     workflow = write_workflow("ids.yaml", step(prompt="{{execution_id}} {{date}}"))
     with MessagesServer(said("ok")) as server:
         run = run_live(monkeypatch, server, workflow).result.run
@@ -132,7 +132,7 @@ def test_execution_id_is_the_run_and_date_is_today(monkeypatch: pytest.MonkeyPat
 
 
 def test_volatile_variables_do_not_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another run on another day matches its recording, also where the answer repeated the old day."""
+    """A run on another day matches its recording, even if the answer repeated the old date."""
     steps = [step("first", "Run {{execution_id}} of {{date}}."), step("second", "You said: {{steps.first.text}}")]
     workflow = write_workflow("ids.yaml", *steps)
 
@@ -151,7 +151,7 @@ def test_volatile_variables_do_not_miss(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_variable_in_a_system_prompt_is_volatile_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A date in the system prompt, inherited from the defaults, is no miss on another day."""
+    """A date in the system prompt, inherited from the defaults, causes no miss on another day."""
     workflow = write_workflow("ids.yaml", defaults={"claude_options": {"system_prompt": "Today is {{date}}."}})
     with MessagesServer(said("ok")) as server:
         run_live(monkeypatch, server, workflow)
@@ -163,7 +163,7 @@ def test_variable_in_a_system_prompt_is_volatile_too(monkeypatch: pytest.MonkeyP
 
 
 def test_templates_in_options_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Templates work in every string of a step: options and output file among them."""
+    """Templates work in every string of a step, including options and the output file."""
     options = {"system_prompt": "You are {{global_vars.who}}.", "model": "{{global_vars.model}}"}
     workflow = write_workflow(
         "t.yaml",
@@ -197,7 +197,7 @@ def test_temperature_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_options_of_the_step_win_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defaults hold for every step; what a step says itself replaces them, option by option."""
+    """Defaults apply to every step. A step's own options replace them one by one."""
     defaults = {"model": "opus", "max_tokens": 100, "allowed_tools": ["Read", "Write"]}
     body = sent(monkeypatch, defaults=defaults, max_tokens=200, allowed_tools=["Grep"])
     assert [tool["name"] for tool in body.pop("tools")] == ["Grep"]
@@ -206,14 +206,14 @@ def test_options_of_the_step_win_over_the_defaults(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_disallowed_tools_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is both allowed and disallowed is disallowed."""
+    """A tool that is both allowed and disallowed is disallowed."""
     body = sent(monkeypatch, allowed_tools=["Read", "Write", "Bash"], disallowed_tools=["Bash"])
     assert [tool["name"] for tool in body["tools"]] == ["Read", "Write"]
 
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_plan_mode_offers_no_tool_that_changes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`permission_mode: plan` leaves out Write, Edit and Bash, and refuses them too."""
+    """`permission_mode: plan` removes Write, Edit and Bash, and refuses them too."""
     tools = ["Read", "Write", "Edit", "Bash", "Glob", "Grep"]
     options: dict[str, Any] = {"allowed_tools": tools, "permission_mode": "plan"}
     body = sent(monkeypatch, **options)
@@ -226,7 +226,7 @@ def test_plan_mode_offers_no_tool_that_changes_anything(monkeypatch: pytest.Monk
 
 @pytest.mark.needs("genai-prices")
 def test_unknown_cost_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model without a known price has no cost; with `cost_tracking: false` no model has."""
+    """A model without a known price has no cost. With `cost_tracking: false` no model has one."""
     costs = []
     for options in ({"model": "sonnet"}, {"model": "claude-next-9"}, {"model": "sonnet", "cost_tracking": False}):
         workflow = write_workflow("cost.yaml", step(claude_options=options))
@@ -239,7 +239,7 @@ def test_unknown_cost_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cost_of_a_failed_call_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing is known of the usage, nothing is known of the cost."""
+    """Without a known usage there is no known cost."""
     with MessagesServer([Reply([text("x")], cut_after=0)]) as server:
         ran = run_live(monkeypatch, server, write_workflow("cost.yaml"))
     assert ran.result.steps[0].cost_usd is None
@@ -249,7 +249,7 @@ def test_cost_of_a_failed_call_is_unknown(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def written(monkeypatch: pytest.MonkeyPatch, output_format: str) -> tuple[str, Ran]:
-    """What a step writes to its file in this format, its mock run having written the same."""
+    """Return the file that a step writes in this format, after its mock run has written the same."""
     options = {"output_format": output_format, "session_id": "fixed"}
     workflow = write_workflow(
         "out.yaml", step(claude_options=options, output_to_file="deep/out.txt"), defaults={"output_dir": "o"}
@@ -264,7 +264,7 @@ def written(monkeypatch: pytest.MonkeyPatch, output_format: str) -> tuple[str, R
 
 
 def test_output_as_text_is_the_answer_to_the_letter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`output_format: text` writes what was said, below `defaults.output_dir`, folders made."""
+    """`output_format: text` writes the exact answer below `defaults.output_dir` and creates folders."""
     assert written(monkeypatch, "text")[0] == "Hello.\n"
 
 
@@ -283,7 +283,7 @@ def test_output_as_stream_json_is_every_message(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_output_that_cannot_be_written_fails_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that finds no file is a failed step, told with the reason; the answer itself is in the log."""
+    """The step fails with the reason; the answer is still in the log."""
     Path("file.txt").write_text("mine")
     workflow = write_workflow("out.yaml", step(output_to_file="file.txt/out.txt"))
     with MessagesServer(said("Hello.")) as server:
@@ -294,7 +294,7 @@ def test_output_that_cannot_be_written_fails_the_step(monkeypatch: pytest.Monkey
 
 
 def test_step_with_a_failed_output_is_a_failed_step_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log and the footer say of a step what the result says of it."""
+    """The log and the footer agree with the result about a step."""
     Path("file.txt").write_text("mine")
     options = {"async_streaming": True}
     workflow = write_workflow("out.yaml", step(output_to_file="file.txt/out.txt", claude_options=options))

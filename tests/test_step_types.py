@@ -1,4 +1,4 @@
-"""What the step types and the keys of a step do, live against a scripted API and then in mock, which must say the same."""
+"""The step types and their keys, live against a scripted API and then in mock, with equal results."""
 
 import json
 from collections.abc import Callable
@@ -19,7 +19,7 @@ HANGS = Reply([text("Half an answer")], hang_after=5)
 
 
 class Both:
-    """A workflow run live and, where that ended well, in mock with the same result."""
+    """A workflow that runs live and, if that succeeds, in mock with the same result."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, script: Script, *steps: Json, **keys: Any) -> None:
         workflow = write_workflow("w.yaml", *steps, **keys)
@@ -57,7 +57,7 @@ def tools_of(body: Json) -> list[str]:
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_preset_applies_to_options_that_are_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's own options go before the preset's, one by one: a model of one's own leaves the preset's tools and prompt."""
+    """The user's options take precedence one by one: a different model keeps the preset's tools and prompt."""
     smart = step(type="claude_smart", preset="production", claude_options={"model": "haiku"})
     (body,) = Both(monkeypatch, says("x"), smart).bodies
     assert (body["model"], tools_of(body)) == ("claude-haiku-5-5", ["Read"])
@@ -66,7 +66,7 @@ def test_preset_applies_to_options_that_are_not_set(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_preset_does_not_replace_the_tools_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever allows two tools under a preset with six gets these two; an empty list is none."""
+    """A step with two allowed tools under a preset with six has two; with an empty list it has none."""
     smart = [step(str(n), type="claude_smart", preset="development", claude_options={"allowed_tools": tools})
              for n, tools in enumerate((["Glob", "Write"], []))]  # fmt: skip
     assert [tools_of(body) for body in Both(monkeypatch, says("x", "y"), *smart).bodies] == [["Write", "Glob"], []]
@@ -74,7 +74,7 @@ def test_preset_does_not_replace_the_tools_of_the_user(monkeypatch: pytest.Monke
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_retries_of_a_preset_are_merged_key_by_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pause of one's own leaves the preset's number of retries: four requests with `development`."""
+    """A custom pause keeps the preset's number of retries: four requests with `development`."""
     options = {"retry_config": {"base_delay_ms": 1}}
     ran = Both(monkeypatch, lambda _: http_error(529), step(type="claude_smart", preset="development", claude_options=options))
     assert (ran.calls, ran.step().status) == (4, "failed")
@@ -93,7 +93,7 @@ def test_retries_of_a_preset_are_merged_key_by_key(monkeypatch: pytest.MonkeyPat
 def test_preset_is_the_steps_own_then_that_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, own: Json, defaults: Json, system: str | None
 ) -> None:
-    """`preset`, or the one called like `environment.mode` unless `environment_aware` is false, or the default."""
+    """`preset`, else the one named like `environment.mode` unless `environment_aware` is false, else the default."""
     ran = Both(monkeypatch, says("x"), step(type="claude_smart", **own), environment={"mode": "test"}, defaults=defaults)
     assert (ran.bodies[0].get("system") or "").startswith(system or "")
     assert ("system" in ran.bodies[0]) == (system is not None)
@@ -114,7 +114,7 @@ def test_batch_asks_the_steps_prompt_before_that_of_each_task(monkeypatch: pytes
 
 
 def test_failed_task_fails_the_batch_unless_failures_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others go on; the error names each failed task; with `allow_failures` the step goes on with what there is."""
+    """The other tasks continue. The error names each failed task; with `allow_failures` the step continues with the rest."""
 
     def script(request: Request) -> Reply:
         bad = request.json["messages"][0]["content"] == "bad"
@@ -133,7 +133,7 @@ def test_failed_task_fails_the_batch_unless_failures_are_allowed(monkeypatch: py
 
 
 def test_task_that_failed_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A template that reads a task which failed is told so with its place; its status can be read."""
+    """A template that reads a failed task is an error with its place; the status of the task can be read."""
 
     def script(request: Request) -> Reply:
         bad = request.json["messages"][0]["content"] == "bad"
@@ -156,7 +156,7 @@ def test_task_that_failed_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_task_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`timeout_per_task` ends the slow one alone, and the mock run retells it without waiting."""
+    """`timeout_per_task` ends only the slow task, and the mock run replays that without waiting."""
     tasks = [{"id": "slow", "prompt": "slow"}, {"id": "quick", "prompt": "quick"}]
     config = {"timeout_per_task": 1000, "allow_failures": True}
     batch = {"name": "b", "type": "claude_batch", "batch_config": config, "tasks": tasks}
@@ -167,7 +167,7 @@ def test_task_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json", "stream_json"])
 def test_task_writes_its_own_file_in_its_own_format(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    """`output_to_file` of a task is below `output_dir`, with templates in both; the format is the task's."""
+    """`output_to_file` of a task is below `output_dir`, with templates in both, in the task's format."""
     task = {
         "id": "left",
         "prompt": "left",
@@ -212,7 +212,9 @@ def test_task_writes_its_own_file_in_its_own_format(monkeypatch: pytest.MonkeyPa
 def test_step_is_repeated_after_its_retry_conditions(
     monkeypatch: pytest.MonkeyPatch, replies: list[Reply], conditions: list[str], calls: int, status: str
 ) -> None:
-    """Each attempt is one request: `retry_conditions` say after which failures there is another, `max_retries` how many."""
+    """Each attempt is one request. `retry_conditions` select the failures that are repeated, `max_retries` limits their
+    number.
+    """
     config = {"max_retries": 2, "base_delay_ms": 1, "retry_conditions": conditions}
     options = {"timeout_ms": 1000} if HANGS in replies else {}
     ran = Both(monkeypatch, replies, step(type="claude_robust", retry_config=config, claude_options=options))
@@ -221,7 +223,7 @@ def test_step_is_repeated_after_its_retry_conditions(
 
 @pytest.mark.parametrize("how", ["cut", "timeout"])
 def test_graceful_degradation_continues_with_partial_text(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """The half answer of a broken stream is the step's text; the step is marked as a fallback, and the next one runs."""
+    """The partial answer of a broken stream is the step's text; the step is marked as a fallback, and the next one runs."""
     half = Reply([text("Half an answer", pieces=4)], **{"cut": {"cut_after": 5}, "timeout": {"hang_after": 5}}[how])  # type: ignore[arg-type]
     config = {"max_retries": 0, "fallback_action": "graceful_degradation"}
     robust = step(type="claude_robust", retry_config=config, claude_options={"timeout_ms": 1000})
@@ -234,7 +236,7 @@ def test_graceful_degradation_continues_with_partial_text(monkeypatch: pytest.Mo
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_simplified_prompt_asks_once_more_without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last attempt has no tools and one turn; what it says is a fallback, not a success."""
+    """The last attempt has no tools and one turn; its answer is a fallback, not a success."""
     config = {"max_retries": 1, "base_delay_ms": 1, "fallback_action": "simplified_prompt"}
     robust = step(type="claude_robust", retry_config=config, claude_options={"allowed_tools": ["Read"]})
     ran = Both(monkeypatch, [BUSY, BUSY, *says("Simple.")], robust)
@@ -247,7 +249,7 @@ def test_simplified_prompt_asks_once_more_without_tools(monkeypatch: pytest.Monk
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_time_that_runs_out_in_a_tool_is_retold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that took too long leaves no result in the recording; in mock the conversation ends there as well."""
+    """A command that took too long has no recorded result; in mock the conversation ends at the same place."""
     slow = Reply([tool_use("Bash", {"command": "sleep 30"}, id="toolu_1")], stop_reason="tool_use")
     tasks = [{"id": "slow", "prompt": "slow"}]
     options = {"allowed_tools": ["Bash"], "timeout_ms": 1500}
@@ -264,7 +266,7 @@ def test_time_that_runs_out_in_a_tool_is_retold(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_conversation_that_timed_out_has_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Turns that were answered before the time ran out are counted, with their tokens."""
+    """Answered turns count before a timeout, with their tokens."""
     first = Reply(
         [text("Looking."), tool_use("Glob", {"pattern": "*"}, id="toolu_1")], stop_reason="tool_use", usage={"output_tokens": 7}
     )
@@ -289,14 +291,14 @@ def test_conversation_that_timed_out_has_its_cost(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_condition_decides_if_a_step_runs(monkeypatch: pytest.MonkeyPatch, condition: str, status: str) -> None:
-    """An expression, or a template of one; a step that is skipped is no failure."""
+    """A condition is an expression, or a template of one. A skipped step is not a failure."""
     steps = [step(), step("next", condition=condition)]
     ran = Both(monkeypatch, says("yes", "x"), *steps, global_vars={"on": False}, environment={"mode": "test"})
     assert ran.step().status == status
 
 
 def test_skipped_step_has_a_status_and_nothing_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its status can be asked in a condition; its text is an error that says why there is none."""
+    """A condition can read its status. Reading its text is an error with the reason."""
     steps = [step(), step("never", condition="false"), step("next", condition="steps.never.status == 'skipped'")]
     assert [s.status for s in Both(monkeypatch, says("x", "y"), *steps).result.steps] == ["completed", "skipped", "completed"]
     for prompt in ("{{steps.never.text}}", "{{steps['never'].text}}"):
@@ -307,7 +309,7 @@ def test_skipped_step_has_a_status_and_nothing_to_read(monkeypatch: pytest.Monke
 
 
 def test_step_may_be_named_like_anything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step named like a method of Python's dictionaries, or with a dash, can be read all the same."""
+    """Steps with a dash, or named like a method of Python's dictionaries, can be read."""
     steps = [step("update"), step("my-step"), step("next", "{{steps.update.text}} {{steps['my-step'].text}}")]
     assert prompts_of(Both(monkeypatch, says("a", "b", "c"), *steps).server)[2] == "a b"
 
@@ -316,7 +318,7 @@ def test_step_may_be_named_like_anything(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_handler_options_are_merged_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that changes one option keeps the others; one that names another handler gets none of them; templates work."""
+    """A step that sets one option keeps the others; a step with another handler inherits none; templates work."""
     shown = {"async_streaming": True, "stream_handler": "file"}
     options = {"file_path": "logs/{{execution_id}}-{{step.name}}.jsonl", "format": "jsonl"}
     defaults = {"claude_options": shown | {"stream_handler_opts": options}}
@@ -332,7 +334,7 @@ def test_handler_options_are_merged_over_the_defaults(monkeypatch: pytest.Monkey
 
 
 def test_streamed_step_is_asked_once_however_often_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A streamed step has its real text, and neither its handlers nor those who refer to it ask again."""
+    """A streamed step has its real text. Handlers and later references send no second request."""
     first = step("first", claude_options={"async_streaming": True, "stream_handler": ["simple", "debug", "buffer"]})
     parts = [{"type": "previous_response", "step": "first"}, {"type": "static", "content": "{{steps.first.text}}"}]
     ran = Both(monkeypatch, says("Real.", "b"), first, step("second", parts))
@@ -340,7 +342,7 @@ def test_streamed_step_is_asked_once_however_often_it_is_read(monkeypatch: pytes
 
 
 def test_live_run_asks_for_no_key_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ANTHROPIC_API_KEY alone a run is live; no other vendor's is looked for."""
+    """ANTHROPIC_API_KEY alone makes a run possible; no other vendor's key is read."""
     for name in ("OPENAI_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     ran = Both(monkeypatch, says("Hello."), step())
@@ -348,7 +350,7 @@ def test_live_run_asks_for_no_key_but_its_own(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_task_without_a_handler_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one task of two is streamed, the step's text is still printed at the end: nothing that was said is lost."""
+    """If one of two tasks is streamed, the step's text is still printed at the end."""
     tasks = [{"id": "left", "prompt": "l", "claude_options": {"async_streaming": True}}, {"id": "right", "prompt": "r"}]
     parallel = {"name": "p", "type": "parallel_claude", "max_parallel": 1, "parallel_tasks": tasks}
     ran = Both(monkeypatch, says("Left.", "Right."), parallel)

@@ -1,4 +1,4 @@
-"""`retold view`: runs, search, differences and the live page, served to this machine and nobody else."""
+"""`retold view` serves runs, search, differences and the live page to this machine only."""
 
 import json
 import re
@@ -41,7 +41,7 @@ class Answer:
 
     @property
     def data(self) -> Any:
-        """What the page shows."""
+        """The data that the page shows."""
         return json.loads(self.text.partition('id="data">')[2].partition("</script>")[0])
 
 
@@ -55,7 +55,7 @@ def get(url: str, **headers: str) -> Answer:
 
 @contextmanager
 def viewing(log: EventLog, **options: Any) -> Iterator[str]:
-    """The application served by a thread of this process."""
+    """Serve the application in a thread of this process."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server: uvicorn.Server = uvicorn.Server(
             uvicorn.Config(
@@ -85,7 +85,7 @@ def log() -> Iterator[EventLog]:
 
 
 def test_runs_search_and_differences_are_served(log: EventLog) -> None:
-    """The list has the newest run first, the search finds what was said, and two runs compared are the page of `diff`."""
+    """The list begins with the newest run, the search finds messages, and comparing two runs gives the page of `diff`."""
     with viewing(log) as url:
         listed = get(f"{url}/").data
         assert [(run["name"], run["status"]) for run in listed["runs"]] == [("snow <b>", "completed"), ("rain", "completed")]
@@ -100,7 +100,7 @@ def test_runs_search_and_differences_are_served(log: EventLog) -> None:
 
 
 def test_only_this_machine_is_answered(log: EventLog) -> None:
-    """A foreign name that was bound to 127.0.0.1 is refused; no other page may frame, load or keep what is served."""
+    """A foreign name that was rebound to 127.0.0.1 is refused, and no other page may frame, load or cache the pages."""
     with viewing(log) as url:
         assert get(f"{url}/", Host="evil.example").status == 400
         assert get(f"{url}/", Host="localhost:80").status == 200
@@ -131,7 +131,7 @@ def test_other_web_pages_may_link_to_a_page_and_nothing_else(log: EventLog, page
 
 
 def test_a_client_that_does_not_finish_its_head_is_left(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that sends nothing, too; a client in time is answered."""
+    """Nor does one that sends nothing keep its connection. A client in time is answered."""
     monkeypatch.setattr("retold.view.serve.HEAD_S", 0.2)
     with viewing(log) as url:
         port = int(url.removesuffix("/secret").rpartition(":")[2])
@@ -155,14 +155,14 @@ def test_connections_beyond_the_bound_are_answered_503(log: EventLog) -> None:
 
 
 def test_nothing_is_answered_without_the_secret(log: EventLog) -> None:
-    """The log is readable by its owner alone, and so are its pages: other users can reach the port, not guess the address."""
+    """Only the owner may read the log, and its pages: other users can reach the port but cannot guess the address."""
     with viewing(log) as url:
         for path in ("/", "/run/last", "/diff?a=last&b=rain", "/secre/", "/secret/../run/last"):
             assert get(url.removesuffix("/secret") + path).status == 404
 
 
 def test_missing_runs_are_not_found(log: EventLog) -> None:
-    """Runs of this log only: a path names no file, not in a difference either."""
+    """Only runs of this log exist: a path never names a file, not even in a difference."""
     Path("secret.jsonl").write_text('{"type": "system"}\n')
     with viewing(log) as url:
         for path in ("/run/nope", "/run/nope/events", "/diff?a=last", "/diff?a=secret.jsonl&b=last", "/static/run.js"):
@@ -171,7 +171,7 @@ def test_missing_runs_are_not_found(log: EventLog) -> None:
 
 
 def events_of(body: str) -> list[tuple[int, Any]]:
-    """The news in a stream of server-sent events, each with its id."""
+    """Return the events of a stream of server-sent events, each with its id."""
     found = []
     for part in body.split("\n\n"):
         fields = dict(line.partition(": ")[::2] for line in part.splitlines())
@@ -181,7 +181,7 @@ def events_of(body: str) -> list[tuple[int, Any]]:
 
 
 def test_a_running_run_is_followed_from_where_the_page_ends(log: EventLog) -> None:
-    """What comes after the page comes as events; a browser that connects again is told nothing twice."""
+    """Later additions come as events, and a browser that reconnects gets none twice."""
     with viewing(log) as url, log.start(name="live", mode="live") as writer:
         writer.note("message", {"type": "system", "subtype": "status", "status": "one"})
         page = get(f"{url}/run/live").data
@@ -201,7 +201,7 @@ def test_a_running_run_is_followed_from_where_the_page_ends(log: EventLog) -> No
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_the_browser_shows_a_run_in_progress(log: EventLog) -> None:
-    """Messages appear as they are recorded, lanes grow, and the status turns when the run ends; two runs can be compared."""
+    """Messages appear as they are recorded, lanes grow, and the status changes at the end. Two runs can be compared."""
     reply = Reply([text("Hello there.")])
     sent = reply.frames(reply.message({}, 1))
     with viewing(log) as url, Browser() as browser:
@@ -229,7 +229,7 @@ def test_the_browser_shows_a_run_in_progress(log: EventLog) -> None:
 
 
 def test_the_command_prints_its_address_and_ends_on_a_signal(log: EventLog, environment: dict[str, str]) -> None:
-    """Ctrl-C and SIGTERM are how a viewer ends, also while a page follows a run."""
+    """Ctrl-C and SIGTERM end a viewer, also while a page follows a run."""
     writer = log.start(name="live", mode="live")
     for told in (signal.SIGINT, signal.SIGTERM):
         command = [sys.executable, "-m", "retold", "view", "live"]

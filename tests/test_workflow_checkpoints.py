@@ -1,4 +1,4 @@
-"""Runs that broke off are taken up where they stopped, and nothing else is: not what changed, not what ended well."""
+"""A run that broke off is continued. Changed steps and finished runs are not."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,20 +14,20 @@ from tests.messages_server import MessagesServer, Reply, Request, text
 
 @pytest.fixture
 def here() -> Iterator[Folder]:
-    """The test's own working directory."""
+    """Change to the test's own working directory."""
     folder = Folder(Path.cwd())
     yield folder
     folder.close()
 
 
 def three_steps(**keys: Any) -> Path:
-    """A workflow of three steps, each of which knows the one before, that is taken up again where it broke off."""
+    """Return a workflow with checkpoints and three steps, each of which quotes the one before."""
     steps = [step("first", "one"), step("second", "two: {{steps.first.text}}"), step("third", "three: {{steps.second.text}}")]
     return write_workflow("w.yaml", *steps, checkpoint_enabled=True, **keys)
 
 
 class Counting:
-    """A server's script that answers `<prompt>!` and can be told to hang or to fail at a prompt."""
+    """A server script that answers `<prompt>!` and can hang or fail at a given prompt."""
 
     def __init__(self, **bad: Reply) -> None:
         self.bad = bad
@@ -47,7 +47,7 @@ def checkpoints() -> list[str]:
 
 
 def test_killed_run_is_taken_up_by_the_next(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `kill -9` in step 2 of 3 the next run asks for steps 2 and 3 only, and its cassette replays all three."""
+    """After `kill -9` in step 2 of 3 the next run requests only steps 2 and 3, and its cassette replays all three."""
     flow, script = three_steps(), Counting(two=Reply([text("tw")], hang_after=4))
     with MessagesServer(script) as server:
         child = here.spawn("run", flow, "--live", url=server.url)
@@ -71,7 +71,7 @@ def test_killed_run_is_taken_up_by_the_next(here: Folder, monkeypatch: pytest.Mo
 
 
 def test_changed_step_and_those_after_it_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps are taken over up to the first one that was changed since."""
+    """Steps are reused up to the first changed one."""
     flow, script = three_steps(), Counting(three=FAILING)
     with MessagesServer(script) as server:
         assert run_live(monkeypatch, server, flow).result.status == "failed"
@@ -85,7 +85,7 @@ def test_changed_step_and_those_after_it_are_run_again(monkeypatch: pytest.Monke
 
 
 def test_step_with_a_changed_file_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step is what it asks, and the text of a file is part of that; its name is not enough."""
+    """The text of a file is part of a step's identity; the name of the file is not enough."""
     Path("about.txt").write_text("cats")
     parts = [{"type": "static", "content": "one"}, {"type": "file", "path": "about.txt"}]
     flow = write_workflow("w.yaml", step("first", parts), step("second", "two"), checkpoint_enabled=True)
@@ -98,7 +98,7 @@ def test_step_with_a_changed_file_runs_again(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_resumed_session_continues_its_messages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps of one session that were finished by two runs are the history of the third."""
+    """The third run continues steps of one session that two earlier runs finished."""
     steps = [
         {"name": name, "type": "claude_session", "prompt": name, "session_config": {"session_name": "s"}}
         for name in ("one", "two", "three")
@@ -126,7 +126,7 @@ def test_resumed_session_continues_its_messages(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_finished_run_makes_no_later_run_skip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that ended well leaves no checkpoint; nor does a mock run, which has one of its own while it runs."""
+    """A successful run leaves no checkpoint. A mock run has its own checkpoint while it runs."""
     flow, script = three_steps(checkpoint_dir="points"), Counting()
     with MessagesServer(script) as server:
         for _ in range(2):
@@ -137,7 +137,7 @@ def test_finished_run_makes_no_later_run_skip(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_resumed_run_that_breaks_off_again_is_taken_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was taken over once is taken over again, and the cassette holds each step once."""
+    """Reused steps are reused again, and the cassette holds each step once."""
     flow, script = three_steps(), Counting(two=FAILING)
     with MessagesServer(script) as server:
         run_live(monkeypatch, server, flow)
@@ -151,7 +151,7 @@ def test_resumed_run_that_breaks_off_again_is_taken_up_too(monkeypatch: pytest.M
 
 
 def test_another_handler_is_not_a_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever adds a handler to see what went wrong does not pay again for the steps that went well."""
+    """Adding a handler to find a problem does not repeat, and bill, the finished steps."""
     flow, script = three_steps(), Counting(two=FAILING)
     with MessagesServer(script) as server:
         run_live(monkeypatch, server, flow)
@@ -162,7 +162,7 @@ def test_another_handler_is_not_a_change(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_mock_run_takes_nothing_over_from_another_recording(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A replay that broke off is not taken up with what an older cassette said."""
+    """A replay that broke off does not reuse answers of an older cassette."""
     flow, answer = three_steps(), "old"
 
     def script(request: Request) -> Reply:
@@ -181,7 +181,7 @@ def test_mock_run_takes_nothing_over_from_another_recording(monkeypatch: pytest.
 
 
 def test_run_that_ends_leaves_the_checkpoint_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two runs at once the first to end does not forget the other one, which may still break off."""
+    """The first of two concurrent runs to end keeps the checkpoint of the other, which may still break off."""
     flow = three_steps()
     path = Path(".retold/checkpoints/w.live.json")
     other = '{"run": "another", "cassette": null}'

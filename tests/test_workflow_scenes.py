@@ -1,4 +1,4 @@
-"""Workflows as they go in practice: tasks that overlap, runs that are stopped, killed and watched, handlers that misbehave."""
+"""Workflows in practice: overlapping tasks, runs that are stopped, killed and watched, and misbehaving handlers."""
 
 import json
 import signal
@@ -22,14 +22,14 @@ STREAMING = {"async_streaming": True, "stream_handler": "simple"}
 
 @pytest.fixture
 def here() -> Iterator[Folder]:
-    """The test's own working directory."""
+    """Change to the test's own working directory."""
     folder = Folder(Path.cwd())
     yield folder
     folder.close()
 
 
 def batch(*names: str, **keys: Any) -> dict[str, Any]:
-    """A batch step whose tasks ask for their own names."""
+    """Return a batch step with tasks that ask for their own names."""
     return {"name": "tasks", "type": "claude_batch", "tasks": [{"id": name, "prompt": name} for name in names], **keys}
 
 
@@ -56,14 +56,14 @@ REVERSED = """\
 
 
 def said(name: str, turn: int) -> bool:
-    """Whether the newest run has the answer (turn 2) of a task, or the result of its tool (turn 1)."""
+    """Return True if the newest run has the answer (turn 2) of a task, or the result of its tool (turn 1)."""
     log = retold.EventLog()
     wanted = "result" if turn == 2 else "user"
     return any(message.task == name and message.type == wanted for message in log.messages(log.find("last").run))
 
 
 def in_reverse(request: Request) -> Reply:
-    """Each task looks and then answers; the last task is served first, in both turns."""
+    """Each task looks and then answers; both turns serve the last task first."""
     messages = request.json["messages"]
     name, turn = messages[0]["content"], 1 if len(messages) == 1 else 2
     if name != NAMES[-1]:
@@ -76,7 +76,7 @@ def in_reverse(request: Request) -> Reply:
 
 
 def test_tasks_answered_in_reverse_order_are_distinguished(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every line names its task, a task's own lines are in their order, and results stand in the order of the workflow."""
+    """Every line names its task, lines of one task are in order, and results are in the order of the workflow."""
     flow = write_workflow("w.yaml", batch(*NAMES, claude_options=STREAMING | {"allowed_tools": ["Glob"]}))
     with MessagesServer(in_reverse) as server:
         live = run_live(monkeypatch, server, flow)
@@ -93,7 +93,7 @@ def test_tasks_answered_in_reverse_order_are_distinguished(monkeypatch: pytest.M
 
 
 def test_no_more_tasks_at_once_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each answer but the last waits until a second one is asked for, and a third one never is."""
+    """Each answer but the last waits for a second request, and a third one never comes."""
     pairs, busy = threading.Barrier(2), []
 
     def script(request: Request) -> Reply:
@@ -118,7 +118,7 @@ FAILURES = {
 
 
 def test_tasks_that_fail_are_shown_and_retold_as_they_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused, cut, broken and timed out tasks each say so on a line; the mock run, timeouts included, has the same results."""
+    """Refused, cut, broken and timed out tasks each have an error line. The mock run has the same results, timeouts included."""
     options = STREAMING | {"retry_config": {"max_retries": 0}}
     config = {"allow_failures": True, "timeout_per_task": 1_000, "max_parallel": 5}
     flow = write_workflow("w.yaml", batch(*FAILURES, claude_options=options, batch_config=config))
@@ -142,7 +142,7 @@ SHOWN = "\n".join(f"[HH:MM:SS] [{name}] ASSISTANT: {name} begins." for name in (
 
 
 def test_ctrl_c_leaves_a_closed_run_and_whole_lines(here: Folder) -> None:
-    """A batch stopped in the middle of two answers is cancelled and readable; a file holds whole lines, as the log has them."""
+    """A batch stopped in the middle of two answers is cancelled and readable; a file holds whole lines, equal to the log."""
     files = [
         {"file": {"file_path": "w.log"}},
         {"file": {"file_path": "w.jsonl", "format": "jsonl"}},
@@ -176,7 +176,7 @@ def test_ctrl_c_leaves_a_closed_run_and_whole_lines(here: Folder) -> None:
 
 
 def test_output_of_a_killed_run_is_in_the_log(here: Folder) -> None:
-    """After `kill -9` every line on the screen and in a file is in the log, and the file's last line is whole."""
+    """After `kill -9` every line on the screen and in a file is in the log, and the file's last line is complete."""
     options = {"async_streaming": True, "stream_handler": ["simple", {"file": {"file_path": "w.jsonl", "format": "jsonl"}}]}
     flow = write_workflow("w.yaml", step(claude_options=options))
     blocks = [text(f"Block {number:03}.", pieces=20) for number in range(400)]
@@ -230,13 +230,13 @@ def test_console_tails_a_run_from_a_second_process(here: Folder, monkeypatch: py
 
 
 def talk_on(**config: Any) -> Path:
-    """A workflow whose only step continues a session."""
+    """Return a workflow with one step that continues a session."""
     one = {"name": "say", "type": "claude_session", "prompt": "And then?", "session_config": {"session_name": "s", **config}}
     return write_workflow("w.yaml", one)
 
 
 def history(server: MessagesServer) -> list[list[str]]:
-    """What each request had been told before: the texts of its messages."""
+    """Return the texts of the earlier messages in each request."""
     found = []
     for request in server.requests:
         contents = [message["content"] for message in request.json["messages"]]
@@ -245,7 +245,7 @@ def history(server: MessagesServer) -> list[list[str]]:
 
 
 def test_persistent_session_continues_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A later live run continues it from the log; a mock run retells what its recording continued, whatever log it has."""
+    """A later live run continues it from the log. A mock run uses the history in its recording, with any log."""
     flow = talk_on(persist=True)
     with MessagesServer([Reply([text(answer)]) for answer in ("Morning.", "Noon.", "Night.")]) as server:
         first = run_live(monkeypatch, server, flow)
@@ -263,7 +263,7 @@ def test_persistent_session_continues_over_runs(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("config", [{}, {"persist": True, "continue_on_restart": False}])
 def test_session_that_is_not_continued_begins_anew(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
-    """Without `persist`, or with `continue_on_restart: false`, a run knows nothing of the one before."""
+    """Without `persist`, or with `continue_on_restart: false`, a run sends no earlier messages."""
     flow = talk_on(**config)
     with MessagesServer([Reply([text("Morning.")]), Reply([text("Noon.")])]) as server:
         for _ in range(2):
@@ -272,7 +272,7 @@ def test_session_that_is_not_continued_begins_anew(monkeypatch: pytest.MonkeyPat
 
 
 def test_turns_of_a_session_count_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`max_turns` is how many turns the conversation has in all, whichever run they were in."""
+    """`max_turns` limits the turns of the whole conversation over all runs."""
     flow = talk_on(persist=True, max_turns=2)
     with MessagesServer([Reply([text("Morning.")]), Reply([text("Noon.")])]) as server:
         results = [run_live(monkeypatch, server, flow).error for _ in range(3)]
@@ -280,7 +280,7 @@ def test_turns_of_a_session_count_over_runs(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_session_that_was_erased_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was taken out of the log is not sent again, nor half of it."""
+    """Erased messages are not sent again, nor is the rest of their session."""
     flow = talk_on(persist=True)
     with MessagesServer([Reply([text("Jane Doe called.")]), Reply([text("Noon.")])]) as server:
         run_live(monkeypatch, server, flow)
@@ -293,7 +293,7 @@ def test_session_that_was_erased_begins_anew(monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Bad(Handler):
-    """Waits in its first message until it may go on, then fails."""
+    """Waits in its first message until it may continue, then fails."""
 
     name = "bad"
     go_on: threading.Event
@@ -304,7 +304,7 @@ class Bad(Handler):
 
 
 def test_bad_handlers_neither_delay_nor_break_a_live_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a handler hangs in its first message both turns are asked and recorded; its crash costs only the exit code."""
+    """While a handler hangs in its first message both turns are requested and recorded; its crash only changes the exit code."""
     monkeypatch.setitem(HANDLERS, "bad", Bad)
     monkeypatch.setattr(Bad, "go_on", threading.Event(), raising=False)
     recorded: list[int] = []
@@ -333,7 +333,7 @@ def test_bad_handlers_neither_delay_nor_break_a_live_run(monkeypatch: pytest.Mon
 
 
 def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> None:
-    """Whoever does not want to wait for a slow handler leaves; what was said is recorded whole."""
+    """Ctrl-C ends the wait for a slow handler; the recording is complete."""
     Path("slow.py").write_text(
         "import threading\n\ndef go(message):\n    print('stuck', flush=True)\n    threading.Event().wait()\n"
     )
@@ -347,7 +347,7 @@ def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_unread_output_does_not_delay_a_signal(here: Folder, number: signal.Signals) -> None:
-    """A pager that is not scrolled lets a handler hang in the middle of a line; the run ends all the same when it is told to."""
+    """A pager that is not scrolled blocks a handler in the middle of a line; a signal still ends the run."""
     Path("filling.py").write_text("def go(message):\n    print('stuck' * 100_000, flush=True)\n")
     child = here.spawn("run", NUMBERS, "--handler", "callback:module=filling,function=go", PYTHONPATH=str(here.path))
     assert child.stdout is not None
@@ -359,7 +359,7 @@ def test_unread_output_does_not_delay_a_signal(here: Folder, number: signal.Sign
 
 
 def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sys.exit` in a callback does not end the run, and is named like any other failure."""
+    """`sys.exit` in a callback does not end the run, and is reported like any other failure."""
     Path("leaving.py").write_text("import sys\n\ndef go(message):\n    sys.exit('enough')\n")
     monkeypatch.syspath_prepend(str(Path.cwd()))
     ran = run_mock(NUMBERS, handlers=[("callback", {"module": "leaving", "function": "go"})])
@@ -373,7 +373,9 @@ def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytes
 
 
 def test_half_of_a_character_survives_files_and_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model may answer with half of an emoji: it is recorded as it came, written as an escape, and asked on without it."""
+    """A model may answer with half of an emoji: it is recorded unchanged, written as an escape, and replaced in the next
+    request.
+    """
     plain = Reply([text("XX")])
     frames = [frame.replace(b"XX", b"half \\ud83d") for frame in plain.frames(plain.message({}, 1))]
     files = {"stream_handler": {"file": {"file_path": "w.jsonl", "format": "jsonl"}}, "async_streaming": True}
@@ -389,14 +391,14 @@ def test_half_of_a_character_survives_files_and_prompts(monkeypatch: pytest.Monk
 
 
 def test_terminal_without_unicode_gets_escapes(cli: Cli) -> None:
-    """Output that is not UTF-8 is no reason for a run to fail."""
+    """A run does not fail because its output is not UTF-8."""
     done = cli("run", NUMBERS, "--handler", "simple", env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0
     assert "\n\\u2713 Stream completed: 3 messages (1 shown)" in done.stdout
 
 
 def test_progress_of_a_task_names_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where several tasks are under way, what is told of one names it; a step's own progress names nobody."""
+    """Progress of several concurrent tasks names them; progress of a step without tasks does not."""
     options = {"verbose": True, "retry_config": {"base_delay_ms": 0}}
     flow = write_workflow("w.yaml", batch("one", claude_options=options), step("alone", claude_options=options))
     told: list[str] = []
