@@ -126,7 +126,7 @@ def _not_loaded(module: str, folder: Path, error: BaseException) -> str:
             f"{folder.absolute()}, or install it."
         )
     if not all(part.isidentifier() for part in module.split(".")):
-        return f"handler 'callback': {module!r} is no dotted module name, such as my_app.stream_handler."
+        return f"handler 'callback': {module!r} is not a dotted module name, such as my_app.stream_handler."
     return f"handler 'callback': module {module!r} does not import: {type(error).__name__}: {error}."
 
 
@@ -142,6 +142,7 @@ def _load_module(module: str, folder: Path) -> ModuleType:
     spec = importlib.machinery.PathFinder.find_spec(top, [inside])
     if spec is None:
         return importlib.import_module(module)
+    # Hide modules of the same name from elsewhere during the import, and restore them afterwards.
     others = {
         name: loaded
         for name, loaded in sys.modules.items()

@@ -28,6 +28,7 @@ class Typist:
         """Add characters and return the text to write now."""
         text = self._waiting + text
         spaces = len(text)
+        # All text up to the last space is complete; the word after it may still grow.
         while spaces and not text[spaces - 1].isspace():
             spaces -= 1
         sure = len(text[:spaces].rstrip()) if cell_len(text[spaces:]) <= LONG_WORD else len(text)
@@ -57,6 +58,7 @@ class Typist:
             yield self._next_line() + piece
             self._column += cells
         else:
+            # A word wider than a line is cut at the edge.
             for part in chop_cells(piece, self._width - self._indent):
                 if self._column > self._indent:
                     yield self._next_line()

@@ -168,7 +168,7 @@ class Focus:
         for name in (*self.ignore, *self.only):
             word = re.split(r"[.\[]", name, maxsplit=1)[0]
             if word not in WORDS and "*" not in word and not _OTHER_BLOCK.fullmatch(word):
-                raise InputError(f"nothing is called {name!r}{_nearest(word, list(WORDS))}.")
+                raise InputError(f"unknown item or place {name!r}{_nearest(word, list(WORDS))}.")
 
     def counts(self, what: str, path: str = "") -> bool:
         """Return True if a difference at this place counts."""

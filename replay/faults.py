@@ -85,7 +85,7 @@ class Fault:
                 raise InputError(f"{part!r} in fault {spec!r}: {kind} takes {' and '.join(sorted(_TAKES[kind]))}, from 1.")
             where[name] = int(number)
         if "frame" in _TAKES[kind] and "frame" not in where:
-            raise InputError(f"fault {spec!r} does not say where: {kind}{'=30s' if kind == 'stall' else ''}@frame=5.")
+            raise InputError(f"fault {spec!r} needs a place: {kind}{'=30s' if kind == 'stall' else ''}@frame=5.")
         if (match["value"] is None) == (kind in ("stall", "slow")):
             wanted = {"stall": "needs a duration: stall=30s@frame=4", "slow": "needs a pace: slow=0.25x"}
             raise InputError(f"fault {spec!r} {wanted.get(kind, 'takes no value')}.")

@@ -187,6 +187,7 @@ class Conversation:
         if options != self.options:
             turn.before.append(Item.of("request", options, self.turn, seq=seq, t_ns=t_ns))
             self.options = options
+        # Each request repeats the whole conversation, beginning with the answer just recorded.
         if self.asked and new and new[0].get("role") == "assistant":
             new = new[1:]  # the previous answer, which has its own items
         self.asked = count

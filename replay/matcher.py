@@ -199,8 +199,8 @@ class Matcher:
         if times:
             return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
         if alike:
-            said_no = ", ".join(self.rules.disagreeing(request, alike[0].request))
-            return f"{head}: a recording of it is there, but in match_on {said_no} refuses it."
+            rejecting = ", ".join(self.rules.disagreeing(request, alike[0].request))
+            return f"{head}: it was recorded, but {rejecting} in match_on rejects it."
         number, differences = self._nearest(meaning, own.sketch)
         lines = [f"{head}.", f"Nearest is recorded exchange {number}; it differs in:"]
         lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]

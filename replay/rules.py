@@ -57,7 +57,7 @@ class Rules:
                 raise InputError(f"unknown rule {name!r} in match_on; there are {', '.join(NAMES)}, or give a function.")
         for path in self.ignore:
             if not path or "".join(match[0] for match in _TOKEN.finditer(path)) != path.replace(".", ""):
-                raise InputError(f"{path!r} in ignore is no path of a JSON body; write a.b, a[*].b, a[0] or **.b.")
+                raise InputError(f"{path!r} in ignore is not a path of a JSON body; write a.b, a[*].b, a[0] or **.b.")
 
     def meaning(self, request: Request, names: Mapping[str, str]) -> dict[str, Any]:
         """Return the parts of a request that count. `names` maps volatile texts to the names that replace them."""

@@ -268,7 +268,7 @@ MODULES = {
         ("{module: exits, function: f}", 31, "module 'exits' does not import: SystemExit: 0."),
         ("{module: fine, function: value}", 45, "'value' in module 'fine' is not callable; it is 3."),
         ("{module: fine, function: proces}", 45, "module 'fine' has no function 'proces'; did you mean 'process'?"),
-        ("{module: MyApp/Stream, function: f}", 31, "'MyApp/Stream' is no dotted module name, such as my_app.stream_handler."),
+        ("{module: MyApp/Stream, function: f}", 31, "'MyApp/Stream' is not a dotted module name, such as my_app.stream_handler."),
     ],
 )
 def test_callback_that_cannot_be_called_is_refused(options: str, column: int, said: str) -> None:

@@ -87,7 +87,7 @@ def test_different_runs_exit_with_1_in_every_format() -> None:
         (["empty.yaml", "last"], "empty.yaml holds no interactions"),
         (["other.yaml", "last"], "other.yaml is not a cassette"),
         ([".retold/log.db:nope", "last"], "no run 'nope' in the log .retold/log.db"),
-        (["last", "last", "--ignore", "nope"], "nothing is called 'nope'; there are"),
+        (["last", "last", "--ignore", "nope"], "unknown item or place 'nope'; there are"),
         (["last", "last", "--tolerance", "duration"], "cannot read the tolerance 'duration'"),
     ],
 )
@@ -147,7 +147,9 @@ def test_run_check_fails_where_the_run_says_something_else() -> None:
 
 def test_a_golden_recording_that_cannot_be_read_is_told_before_the_run() -> None:
     assert "no file nope.yaml" in refused(in_this_process("run", NUMBERS, "--check", "nope.yaml"))
-    assert "nothing is called 'nope'" in refused(in_this_process("run", NUMBERS, "--check", CASSETTE, "--check-ignore", "nope"))
+    assert "unknown item or place 'nope'" in refused(
+        in_this_process("run", NUMBERS, "--check", CASSETTE, "--check-ignore", "nope")
+    )
     assert not Path(".retold").exists()
 
 

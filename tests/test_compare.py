@@ -357,8 +357,8 @@ def test_a_tolerance_makes_times_count() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"ignore": ["thinkin"]}, "nothing is called 'thinkin'; did you mean 'thinking'?"),
-        ({"only": ["request.", "nope.x"]}, "nothing is called 'nope.x'; there are"),
+        ({"ignore": ["thinkin"]}, "unknown item or place 'thinkin'; did you mean 'thinking'?"),
+        ({"only": ["request.", "nope.x"]}, "unknown item or place 'nope.x'; there are"),
         ({"tolerance": ["time=5%"]}, "unknown total 'time' in the tolerance 'time=5%'"),
         ({"tolerance": ["cost=5s"]}, "cannot read the tolerance 'cost=5s': give for example duration=20%"),
         ({"tolerance": ["duration"]}, "cannot read the tolerance 'duration'"),

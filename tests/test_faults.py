@@ -127,8 +127,8 @@ def test_calls_are_counted_as_they_are_answered() -> None:
     [
         ("", "unknown fault ''"),
         ("boom@call=1", "unknown fault 'boom@call=1'"),
-        ("cut", "does not say where: cut@frame=5"),
-        ("stall=3s", "does not say where: stall=30s@frame=5"),
+        ("cut", "needs a place: cut@frame=5"),
+        ("stall=3s", "needs a place: stall=30s@frame=5"),
         ("stall@frame=3", "needs a duration"),
         ("stall=soon@frame=3", "unknown duration 'soon'"),
         ("slow", "needs a pace"),

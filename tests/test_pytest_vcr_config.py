@@ -173,4 +173,4 @@ def test_a_miss_names_the_matcher_that_refused(suite: VcrSuite) -> None:
     with serve() as server:
         suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)
     suite.write_vcr(asks("b"))
-    assert "in match_on body refuses it." in suite.run_vcr().stdout.str()
+    assert "body in match_on rejects it." in suite.run_vcr().stdout.str()

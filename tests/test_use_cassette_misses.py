@@ -105,8 +105,8 @@ def test_a_miss_by_a_predicate_names_the_predicate(ask: Ask) -> None:
         with pytest.raises(retold.MissError) as miss:
             ask("z")
     assert str(miss.value).splitlines()[0] == (
-        "no recorded exchange answers call 2, POST /v1/messages, in c.yaml: a recording of it is there, but in match_on "
-        "same_body refuses it."
+        "no recorded exchange answers call 2, POST /v1/messages, in c.yaml: it was recorded, but "
+        "same_body in match_on rejects it."
     )
 
 

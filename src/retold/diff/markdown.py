@@ -27,7 +27,7 @@ def as_markdown(comparison: Comparison, *, limit: int | None = LIMIT) -> str:
         rows = [f"| {name} | {a} | {b} | {how} |" for name, a, b, how in _totals(comparison)]
         parts.append("\n".join(["| totals | A | B | |", "|---|--:|--:|---|", *rows]))
     if comparison.not_compared:
-        parts.append(f"Not compared, as only one side says it: {', '.join(comparison.not_compared)}.")
+        parts.append(f"Not compared, because only one side has it: {', '.join(comparison.not_compared)}.")
     return "\n\n".join(parts)
 
 

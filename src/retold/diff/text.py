@@ -21,7 +21,7 @@ def as_text(comparison: Comparison, *, colour: bool = False, limit: int | None =
     if not comparison.same or any(difference.kind == "volatile" for difference in comparison.differences):
         lines += _totals(comparison)
     if comparison.not_compared:
-        lines += ["", f"not compared, as only one side says it: {', '.join(comparison.not_compared)}"]
+        lines += ["", f"not compared, because only one side has it: {', '.join(comparison.not_compared)}"]
     return "\n".join([*lines, "", summary(comparison)])
 
 

@@ -92,6 +92,7 @@ class RunFold:
                 self._news = True
         if number is not None:
             self._touched.add(number)
+            # A body without frames: its first chunk is the first sign of an answer.
             if event.kind == "chunk" and self._exchanges[number]["first"] is None:
                 self._exchanges[number]["first"] = at
 
@@ -167,6 +168,7 @@ class RunFold:
         elif kind == "content_block_delta" and block in open_blocks:
             delta = value.get("delta") or {}
             piece = next((delta[key] for key in ("text", "thinking", "partial_json") if isinstance(delta.get(key), str)), "")
+            # The player counts as JavaScript does: two units for a character outside the BMP.
             size = len(piece.encode("utf-16-le", "surrogatepass")) // 2
             open_blocks[block]["size"] += size
             if "partial_json" in delta:

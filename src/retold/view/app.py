@@ -91,7 +91,9 @@ class _NoForeignPages:
                 header("sec-fetch-mode") == "navigate" and header("sec-fetch-dest") == "document" and not header("origin")
             )
             if not follows_link and foreign_page(header) is not None:
-                await PlainTextResponse("retold: other web pages may not ask\n", 403, headers=_HEADERS)(scope, receive, send)
+                await PlainTextResponse("retold: requests of other web pages are refused\n", 403, headers=_HEADERS)(
+                    scope, receive, send
+                )
                 return
         await self._app(scope, receive, send)
 

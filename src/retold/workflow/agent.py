@@ -137,6 +137,7 @@ async def converse(conversation: Conversation, api: Api, tools: Tools) -> Outcom
         messages = [*messages, {"role": "assistant", "content": reply.content}]
         if reply.stop_reason == "tool_use":
             messages.append({"role": "user", "content": await _use_tools(conversation, tools, reply)})
+        # pause_turn: the API interrupted a long turn; sending it back unchanged continues it.
         elif reply.stop_reason != "pause_turn":
             break
         if len(replies) >= conversation.max_turns:

@@ -81,6 +81,7 @@ def _path_of(node: Any) -> list[str]:
     """Return `steps.a.text` and `steps['a'].text` as a list of names, and an empty list for any other expression."""
     from jinja2 import nodes
 
+    # Only constant names can be checked before the run; `steps[name]` cannot.
     if isinstance(node, nodes.Name):
         return [node.name]
     if isinstance(node, nodes.Getattr):
@@ -154,6 +155,7 @@ def holds(condition: str, variables: Mapping[str, Any], where: str) -> bool:
     if not _is_one_expression("{{ " + expression + " }}"):
         raise WorkflowError(f"{where}: {AROUND}.")
     with _explaining("{{ " + expression + " }}", variables, where):
+        # A text is compared as YAML users write booleans: a step that answered "no" is false.
         value = _environment().compile_expression(expression, undefined_to_none=False)(**variables)
         true = value.strip().lower() not in ("", "false", "no", "none", "0", "0.0") if isinstance(value, str) else bool(value)
     return true
