@@ -125,8 +125,8 @@ def _any() -> list[Condition]:
 class RobustConfig(RetryConfig):
     """How often the whole step is repeated, after which failures, and the action if all attempts fail.
 
-    Single requests are repeated only if `claude_options.retry_config` is set. `graceful_degradation` continues with the text
-    received so far. `simplified_prompt` asks once more without tools, in one turn.
+    Single requests are repeated only if `claude_options.retry_config` is set. `graceful_degradation` continues with the longest
+    text of any attempt. `simplified_prompt` asks once more without tools, in one turn.
     """
 
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
