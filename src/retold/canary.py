@@ -40,7 +40,7 @@ class _Cage:
 
 
 def check_clients() -> None:
-    """Raise RetoldError if a client library or the `anthropic` SDK, if imported, passes requests around the patches."""
+    """Raise RetoldError if an imported client library or the `anthropic` SDK bypasses the patches."""
     install()
     flights = {"httpx2": _flies_by_httpx, "httpx": _flies_by_httpx, "aiohttp": _flies_by_aiohttp, "anthropic": _flies_by_sdk}
     for name, flies in flights.items():
@@ -60,7 +60,7 @@ def check_clients() -> None:
 def _flies_by_sdk(sdk: Any) -> bool:
     client = sdk.Anthropic(api_key="canary", base_url=NOWHERE, max_retries=0)
     try:
-        # `post` is what every method of every version calls; old versions have no `models`.
+        # Every method of every version calls `post`; old versions have no `models`.
         return _is_caught(lambda: client.post("/v1/messages", cast_to=object, body={}))
     finally:
         client.close()
@@ -68,7 +68,7 @@ def _flies_by_sdk(sdk: Any) -> bool:
 
 def _flies_by_httpx(library: Any) -> bool:
     class Transport(library.BaseTransport, library.AsyncBaseTransport):  # type: ignore[misc] # either library's
-        """A transport that no client library knows."""
+        """A transport of a class that no client library defines."""
 
     request = library.Request("POST", NOWHERE)
     with library.Client(transport=Transport()) as client:
@@ -79,7 +79,7 @@ def _flies_by_httpx(library: Any) -> bool:
 
 def _flies_by_aiohttp(library: Any) -> bool:
     class Session:
-        """As much of a session as a request needs before it is sent: a real one needs an event loop."""
+        """The part of a session that a request uses before it is sent; a real session needs an event loop."""
 
         _request = library.ClientSession._request
         _build_url = staticmethod(str)
@@ -89,7 +89,7 @@ def _flies_by_aiohttp(library: Any) -> bool:
 
 
 def _step(coroutine: Any) -> None:
-    """Run a coroutine up to where it waits, without an event loop: a request that is caught waits for nothing."""
+    """Run a coroutine to its first suspension, without an event loop. A caught request never suspends."""
     try:
         coroutine.send(None)
     finally:

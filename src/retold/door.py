@@ -1,7 +1,7 @@
-"""The door of a block: a server on this machine that answers from the cassette in use, for what cannot be answered in process.
+"""The door of a block: a loopback server that answers from the cassette in use, for clients outside the patched libraries.
 
-Children of the process are pointed at it, and so are sessions of aiohttp. It listens from the first such use until the block
-ends; only then is the server imported (`doorman.py`).
+Child processes and aiohttp sessions send their requests to it. It listens from the first such use until the block ends. The
+server (`doorman.py`) is imported at that first use.
 """
 
 import os
@@ -40,7 +40,7 @@ class Door:
 
     @property
     def url(self) -> str:
-        """The door's address. Opens it if it is closed. Raises OSError."""
+        """Return the door's address; open the door if it is closed. Raise OSError if it cannot listen."""
         with self._lock:
             if self._doorman is None:
                 from .doorman import Doorman
@@ -50,11 +50,11 @@ class Door:
 
     @property
     def lead(self) -> Lead:
-        """The way to this door. Opens it. Raises OSError."""
+        """Return the lead to this door; open the door if it is closed. Raise OSError if it cannot listen."""
         return self._used.lead(self.url, self._token)
 
     def forget(self) -> None:
-        """In a forked child: let go of the parent's listening socket, and of a lock that another thread may have held."""
+        """In a forked child, drop the parent's listening socket, and a lock that another thread may have held at the fork."""
         self._lock = threading.Lock()
         if self._doorman is not None:
             self._doorman.forget()

@@ -1,9 +1,9 @@
-"""Record modes, as vcrpy and pytest-recording have them, and who decides which one holds.
+"""Record modes, named as in vcrpy and pytest-recording, and the rule that chooses one.
 
-none           replay; what is not recorded is a miss
-once           record a cassette that is not there; replay one that is
-new_episodes   replay what is recorded, record the rest
-all            record everything; of what is asked again the old recording goes, the rest stays
+none           replay; a request without a recording is a miss
+once           record if the cassette does not exist; otherwise replay
+new_episodes   replay recorded requests, record the others
+all            record everything; replace recordings of repeated requests, keep the others
 rewrite        record everything into an empty cassette
 verify         send everything, compare with the recording, change nothing
 """
@@ -17,11 +17,14 @@ RecordMode = Literal["none", "once", "new_episodes", "all", "rewrite", "verify"]
 MODES: tuple[RecordMode, ...] = get_args(RecordMode)
 
 ENVIRONMENT = "RETOLD_RECORD_MODE"
-"""Overrides what the code says, also under CI."""
+"""The environment variable that overrides the mode given in code, also under CI."""
 
 
 def resolve(asked: str | None, *, override: str | None = None) -> RecordMode:
-    """The mode that holds: the override (option or environment), else none under `CI`, else what was asked, else none."""
+    """Return the record mode. Raise InputError if it is unknown.
+
+    The override (option, then environment) comes first. Without one, the mode is `none` under CI, else `asked`, else `none`.
+    """
     override = override or os.environ.get(ENVIRONMENT)
     if override:
         return check(override)
@@ -30,12 +33,12 @@ def resolve(asked: str | None, *, override: str | None = None) -> RecordMode:
 
 
 def in_ci() -> bool:
-    """Whether this is continuous integration, which never records by itself."""
+    """Return whether the process runs under continuous integration, which records only with an override."""
     return os.environ.get("CI", "").lower() not in ("", "0", "false")
 
 
 def check(mode: str) -> RecordMode:
-    """Raises InputError for an unknown mode, naming the nearest."""
+    """Return the mode. Raise InputError, with the nearest known name, if it is unknown."""
     for known in MODES:
         if mode == known:
             return known
@@ -45,7 +48,7 @@ def check(mode: str) -> RecordMode:
 
 
 def how_to_record(*, existed: bool) -> str:
-    """Return advice for the reader of a miss, whose cassette existed or not."""
+    """Return the advice on recording that a miss prints. `existed`: the cassette file existed."""
     ci = " CI=true allows no recording unless one of the two overrides allows it." if in_ci() else ""
     mode, missing = ("new_episodes", "the missing requests") if existed else ("once", "it")
     return f'Record {missing} with record_mode="{mode}" (pytest: --retold-mode={mode}, elsewhere: {ENVIRONMENT}={mode}).{ci}'

@@ -1,7 +1,7 @@
-"""The key that a replay does not need, although SDK clients send nothing without one.
+"""Replay without an API key, although SDK clients refuse to send without one.
 
-While a block only replays, the environment holds a stand-in, which clients made in the block find. A client that was made
-earlier, as in a module, found none: its check of the request's headers is lifted meanwhile.
+While a block only replays, the environment holds a placeholder key, which clients made in the block use. A client made
+earlier, for example at import, has no key; its check of the request headers is lifted until the block ends.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ _users = 0
 
 
 def has_key(environ: Mapping[str, str]) -> bool:
-    """Whether a client will find something to authenticate with in this environment."""
+    """Return whether the environment holds an API key or an auth token."""
     return bool(environ.get("ANTHROPIC_API_KEY") or environ.get("ANTHROPIC_AUTH_TOKEN"))
 
 
 @contextlib.contextmanager
 def stand_in() -> Iterator[None]:
-    """Let clients of the anthropic SDK be used without a key in the block. If there is a key, nothing is changed.
+    """Allow clients of the anthropic SDK without a key in the block. An existing key is left unchanged.
 
-    Blocks may overlap: the first one puts the stand-in there, the last one takes it away.
+    Blocks may overlap: the first sets the placeholder, the last removes it.
     """
     global _users
     _lift_checks()
@@ -47,9 +47,9 @@ def stand_in() -> Iterator[None]:
 
 
 def _lift_checks() -> None:
-    """Patch the check that makes a client refuse to send without a key; outside of replays it refuses as before.
+    """Patch the check that makes a client refuse to send without a key. Outside replays it still refuses.
 
-    The method is private to the SDK. If a version has none of that name, only clients made in the block need no key.
+    The method is private to the SDK. If an SDK version lacks it, only clients made in the block work without a key.
     """
     sdk: Any = sys.modules.get("anthropic")
     for kind in () if sdk is None else (sdk.Anthropic, sdk.AsyncAnthropic):

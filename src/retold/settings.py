@@ -1,4 +1,4 @@
-"""How a cassette is used: what `use_cassette`, the pytest plugin and the servers have in common."""
+"""The settings of a cassette in use, shared by `use_cassette`, the pytest plugin and the servers."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ BeforeRecord = Callable[[Request], Request | None]
 
 @dataclass(frozen=True)
 class Settings:
-    """How a cassette is used; what each means stands at `use_cassette`."""
+    """The settings of a cassette in use. `use_cassette` documents each of them."""
 
     timing: Timing
     rules: Rules
@@ -37,9 +37,9 @@ class Settings:
     before_keep: Callable[[Exchange], Exchange | None] | None = None
     is_overridden: bool = False
     since: str | None = None
-    # Of servers, whose exchanges may come from a run, and whose recordings may go to the log alone:
+    # For servers: exchanges may come from a run, and recordings may go to the log alone.
     recorded: Sequence[Exchange] | None = None
-    # Of vcrpy's cassettes: who takes new exchanges instead of the file, and whether aiohttp is led to the block's door.
+    # For vcrpy cassettes: a callback that takes new exchanges instead of the file, and whether aiohttp is led to the door.
     keep: Callable[[list[Exchange]], None] | None = None
     leads: bool = True
     stamped: str = "pull"
@@ -50,6 +50,6 @@ class Settings:
     faults: tuple[str, ...] = ()
 
     def load_prices(self) -> None:
-        """Load the table of prices, where costs are computed: 150 ms, once in a process."""
+        """Load the price table if costs are computed. Loading takes 150 ms, once per process."""
         if self.price is not None:
             self.price("", {})

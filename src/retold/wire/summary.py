@@ -1,4 +1,4 @@
-"""What came of a recording or a replay, in one line."""
+"""One-line summaries of a recording or a replay."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ def recorded_line(use: UsedCassette) -> str:
 
 
 def _spent(tally: Tally) -> list[str]:
-    """Return tokens and cost, as far as they are known."""
+    """Return token counts and cost (USD), as far as they are known."""
     if not tally.used:
         return []
     is_whole = tally.priced == tally.used
@@ -35,7 +35,7 @@ def _spent(tally: Tally) -> list[str]:
 
 
 def trouble_lines(use: UsedCassette) -> list[str]:
-    """Return why exchanges stayed without a response: each reason once."""
+    """Return the reasons for exchanges without a response, each once."""
     return [f"no response: {reason}" for reason in use.calls.tally.reasons]
 
 
@@ -52,7 +52,7 @@ def replayed_line(use: UsedCassette) -> str:
 
 
 OUTSIDE = frozenset({403, 421})
-"""Statuses of refusals that say nothing about the recorded program: a web page or another machine tried the port."""
+"""Refusal statuses unrelated to the recorded program: a web page or another machine tried the port."""
 
 
 def door_lines(refusals: Mapping[int, int], kept_open: Mapping[str, int]) -> list[str]:
