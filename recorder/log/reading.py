@@ -9,7 +9,7 @@ from ..errors import LogError
 from ..events import Event
 from ..messages import Message
 from .bell import Bell
-from .runs import Listing, RunInfo
+from .runs import Listing, RunInfo, find_run
 from .sqlite import opening as store
 from .sqlite.liveness import Liveness
 from .sqlite.rows import COLUMNS, to_event
@@ -50,7 +50,7 @@ class LogReader:
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
         with closing(store.open_for_reading(self._file, ref, named=self.path)) as connection:
-            return self.listing(connection).find(ref)
+            return find_run(self.listing(connection).runs, self.path, ref)
 
     def listing(self, connection: sqlite3.Connection) -> Listing:
         """The runs, read through a connection of the caller."""

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import NoneType
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import InputError, LeftOutWarning, LogError
 from ..mistaken import not_a_run
 
 COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
 """What a run's line counts: column and kind."""
+
+MAX_SKIP = 2**62
+"""Runs that `last~N` may go back at most: SQLite takes no larger number."""
 
 COLUMNS = "run, name, mode, status, started_ns, ended_ns, messages, exchanges, frames, error"
 
@@ -92,30 +95,69 @@ class Listing:
         status, error = self._status(info.run)
         return replace(info, status=status, error=error, **counts)
 
-    def find(self, ref: str) -> RunInfo:
-        """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`.
+    def runs(self, query: "RunQuery", *, limit: int | None = None, skip: int = 0) -> list[RunInfo]:
+        """Return the runs that fit the query, newest first."""
+        terms = {
+            "run = ?": query.run,
+            "name = ?": query.name,
+            "mode = ?": query.mode,
+            "mode <> ?": query.without_mode,
+        }
+        wanted: list[tuple[str, list[object]]] = [(term, [value]) for term, value in terms.items() if value is not None]
+        if query.prefix is not None:
+            wanted.append(("substr(run, 1, ?) = ?", [len(query.prefix), query.prefix]))
+        where = " AND ".join(term for term, _ in wanted) or "1"
+        return self.select(where, [value for _, values in wanted for value in values], limit=limit, skip=skip)
 
-        Runs that only say what was done to the log (mode `audit`) are nobody's last run: they are named by id or name.
-        """
-        if not self.select(limit=1):
-            raise InputError(
-                not_a_run(ref) or f"the log {self._path} holds no runs yet. Record or replay one first: retold run WORKFLOW."
-            )
-        if ref == "last" or ref.startswith("last~"):
-            (held,) = self._connection.execute("SELECT count(*) FROM runs WHERE mode <> 'audit'").fetchone()
-            back = ref.removeprefix("last").removeprefix("~") or "0"
-            if back.isdecimal() and back.isascii() and int(back) < held:
-                return self.select("mode <> 'audit'", limit=1, skip=int(back))[0]
-            raise InputError(f"no run {ref!r}: the log {self._path} holds {held} run{'' if held == 1 else 's'}.")
-        for matches in (self.select("run = ?", [ref]), self.select("name = ?", [ref], limit=1)):
-            if matches:
-                return matches[0]
-        matches = self.select("substr(run, 1, ?) = ?", [len(ref), ref]) if ref else []
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            ids = ", ".join(r.run for r in matches[:5])
-            raise InputError(f"{ref!r} is the beginning of {len(matches)} runs: {ids}. Give more of the id.")
-        raise InputError(
-            not_a_run(ref) or f"no run {ref!r} in the log {self._path}. `retold ls` lists them; `last` is the newest."
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs are asked for; None does not choose. `prefix` is the beginning of an id."""
+
+    run: str | None = None
+    prefix: str | None = None
+    name: str | None = None
+    mode: str | None = None
+    without_mode: str | None = None
+
+    def fits(self, info: RunInfo) -> bool:
+        """Return whether a run is one of those asked for."""
+        return (
+            self.run in (None, info.run)
+            and info.run.startswith(self.prefix or "")
+            and self.name in (None, info.name)
+            and self.mode in (None, info.mode)
+            and self.without_mode != info.mode
         )
+
+
+class Runs(Protocol):
+    """The method of a store or a listing that returns the runs of a query, newest first."""
+
+    def __call__(self, query: RunQuery, /, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]: ...
+
+
+def find_run(runs: Runs, path: object, ref: str) -> RunInfo:
+    """Return the run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`.
+
+    `last` leaves out runs of mode `audit`, which record a change of the log itself. Raises InputError if no run has that name.
+    """
+    if not runs(RunQuery(), limit=1):
+        raise InputError(not_a_run(ref) or f"the log {path} holds no runs yet. Record or replay one first: retold run WORKFLOW.")
+    if ref == "last" or ref.startswith("last~"):
+        shown = RunQuery(without_mode="audit")
+        back = ref.removeprefix("last").removeprefix("~") or "0"
+        if back.isdecimal() and back.isascii() and int(back) < MAX_SKIP and (found := runs(shown, limit=1, skip=int(back))):
+            return found[0]
+        held = len(runs(shown))
+        raise InputError(f"no run {ref!r}: the log {path} holds {held} run{'' if held == 1 else 's'}.")
+    for matches in (runs(RunQuery(run=ref)), runs(RunQuery(name=ref), limit=1)):
+        if matches:
+            return matches[0]
+    matches = runs(RunQuery(prefix=ref)) if ref else []
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        ids = ", ".join(r.run for r in matches[:5])
+        raise InputError(f"{ref!r} is the beginning of {len(matches)} runs: {ids}. Give more of the id.")
+    raise InputError(not_a_run(ref) or f"no run {ref!r} in the log {path}. `retold ls` lists them; `last` is the newest.")

@@ -1,9 +1,7 @@
 """retold play: watch a recording at its original pace."""
 
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +32,7 @@ def play(
     from ..recorder.cassette import names_file, read_cassette
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
+    from ..recorder.log.store_log import StoreLog
     from ..recorder.transfer import import_exchanges
     from ..replay.timing import Timing
     from .others import others_in, tell_of
@@ -41,15 +40,15 @@ def play(
     pace = Timing.parse(timing, idle_limit)
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     if names_file(recording):
-        # Handlers read logs, so a cassette is imported into a temporary log first.
-        with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
+        # Handlers read logs, so a cassette is imported into a log in memory first.
+        with StoreLog() as copy:
             found = read_cassette(recording)
             if not found.exchanges:
                 raise InputError(f"{recording} holds no interactions; there is nothing to play.")
-            run = import_exchanges(log, found.exchanges, name=found.path.stem, source=recording)
-            others = others_in(log, run, "after retold import, retold show last --raw shows them")
-            for each in tell_of(others, handlers, empty=not log.find(run).messages):
-                read_stream(_paced(log, run, pace, each.kinds), each)
+            run = import_exchanges(copy, found.exchanges, name=found.path.stem, source=recording)
+            others = others_in(copy, run, "after retold import, retold show last --raw shows them")
+            for each in tell_of(others, handlers, empty=not copy.find(run).messages):
+                read_stream(_paced(copy, run, pace, each.kinds), each)
         return
     log = EventLog(db)
     info = log.find(recording)

@@ -19,6 +19,7 @@ from ..recorder.exchange import Exchange
 from ..recorder.files import open_regular
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
+from ..recorder.log.store_log import StoreLog
 from ..recorder.transfer import import_exchanges
 from ..replay.changes import Focus, parse_tolerances
 from ..replay.compare import Comparison, compare_sides
@@ -142,8 +143,8 @@ def _checked(cassette: Cassette) -> Sequence[Exchange]:
 
 
 def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progress) -> Side:
-    """Import the exchanges into a temporary log and read them as a run."""
-    with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
+    """Import the exchanges into a log in memory and read them as a run."""
+    with StoreLog() as log:
         run = import_exchanges(log, exchanges, name="import", source=title)
         return replace(read_run(log, run, title=title, progress=progress), source=title)
 

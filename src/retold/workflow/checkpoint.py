@@ -19,7 +19,7 @@ from ..recorder.errors import InputError
 from ..recorder.events import Event
 from ..recorder.files import read_regular, read_text
 from ..recorder.log.log import EventLog
-from ..recorder.log.runs import RunInfo
+from ..recorder.log.runs import RunInfo, RunQuery
 from ..recorder.writable import why_not_writable
 from .load import Loaded
 from .results import StepResult, TaskResult
@@ -107,7 +107,7 @@ def _run_of(log: EventLog, run: str) -> RunInfo | None:
     if not log.path.exists():
         return None
     with closing(log.reader()) as connection:
-        return next(iter(log.listing(connection).select("run = ?", [run])), None)
+        return next(iter(log.listing(connection).runs(RunQuery(run=run))), None)
 
 
 def fingerprint(step: Step, loaded: Loaded) -> str:

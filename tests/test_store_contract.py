@@ -1,0 +1,60 @@
+"""The stores of this project pass the tests of a store, and a log over one behaves as a log in a file."""
+
+from pathlib import Path
+
+import pytest
+
+from retold.recorder.errors import InputError, LogError
+from retold.recorder.events import Entry
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.memory import MemoryStore
+from retold.recorder.log.store_log import StoreLog
+from tests.contracts.store import StoreContract
+
+
+class TestMemoryStore(StoreContract):
+    """The store in memory."""
+
+    @pytest.fixture
+    def store(self) -> MemoryStore:
+        """A new store."""
+        return MemoryStore()
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_a_log_answers_alike_over_every_store(kind: str, tmp_path: Path) -> None:
+    """Runs, names, events, messages and what follows the end of a run."""
+    with StoreLog() if kind == "memory" else EventLog(tmp_path / "log.db") as log:
+        log.open()
+        with pytest.raises(InputError, match="holds no runs yet"):
+            log.find("last")
+        with log.start(name="one", mode="live") as writer:
+            writer.note("message", {"type": "user"}, exchange=1)
+            writer.append(Entry("frame", b"data: {}\n\n"), Entry("message", b'{"type":"result"}'))
+            assert log.find("last").status == "running"
+        with pytest.raises(LogError, match="has ended"):
+            writer.note("message", {})
+        assert [message.data["type"] for message in log.messages(writer.run)] == ["user", "result"]
+        kinds = ["run.started", "message", "frame", "message", "run.ended"]
+        assert [event.kind for event in log.events(writer.run)] == kinds
+        assert [event.kind for event in log.follow(writer.run)] == kinds
+        assert [event.kind for event in log.follow(writer.run, kinds=("frame",))] == ["frame"]
+        info = log.find("one")
+        assert (info.run, info.status, info.messages, info.frames) == (writer.run, "completed", 2, 1)
+        assert [log.find(ref) for ref in ("last", "last~0", writer.run[:9])] == [info] * 3
+        assert log.runs() == [info]
+        for wrong, message in (("last~1", "holds 1 run"), ("last~" + "9" * 30, "holds 1 run"), ("nope", "no run 'nope'")):
+            with pytest.raises(InputError, match=message):
+                log.find(wrong)
+
+
+def test_a_log_in_memory_touches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written, and a question for the file is an error."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with StoreLog() as log, log.start(name="one", mode="live"):
+        for ask in (log.reader, log.vacuum, log.make_room, log.relist):
+            with pytest.raises(LogError, match="not kept in a file"):
+                ask()
+    assert list(folder.iterdir()) == []
