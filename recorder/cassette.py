@@ -294,7 +294,6 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) 
 def _to_entry(exchange: Exchange) -> dict[str, Any]:
     request, response = exchange.request, exchange.response
     laid_out = lay_out(request.body)
-    layout = {} if laid_out is None else {"body_layout": laid_out[1], "body_sha256": sha256(request.body).hexdigest()}
     return {
         "request": {
             "method": request.method,
@@ -311,11 +310,11 @@ def _to_entry(exchange: Exchange) -> dict[str, Any]:
             "headers": {} if response is None else _grouped(response.headers),
             "body": {"string": "" if response is None else _text(response.body)},
         },
-        "retold": {key: value for key, value in (_own(exchange) | layout).items() if value not in (None, "", (), [], {})},
+        "retold": {key: value for key, value in _own(exchange, laid_out).items() if value not in (None, "", (), [], {})},
     }
 
 
-def _own(exchange: Exchange) -> dict[str, Any]:
+def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]:
     response, failure = exchange.response, exchange.failure
     own: dict[str, Any] = {
         "recorded_at": exchange.recorded_at,
@@ -338,6 +337,8 @@ def _own(exchange: Exchange) -> dict[str, Any]:
         "cost_usd": exchange.cost_usd,
         "variables": exchange.variables,
         "tool_results": _storable(list(exchange.tool_results)),
+        "body_layout": None if laid_out is None else laid_out[1],
+        "body_sha256": None if laid_out is None else sha256(exchange.request.body).hexdigest(),
     }
 
 
