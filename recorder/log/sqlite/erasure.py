@@ -17,6 +17,7 @@ from typing import Any
 
 from ...events import Entry, encode
 from ..log import EventLog
+from ..reading import last_row
 from ..run_writer import RunWriter
 from .rebuild import relist_run
 from .rows import to_column
@@ -102,8 +103,8 @@ def replace_payloads(log: EventLog, writer: RunWriter, run: str, payloads: Seque
 def prune_run(log: EventLog, writer: RunWriter, run: str) -> None:
     """Remove a run whole, with an event in the writer's (audit) run that says so."""
     with closing(log.reader()) as reading:
-        row = reading.execute("SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", (run,)).fetchone()
-    last, own = row or (-1, b"")  # a line of the listing without events
+        row = last_row(reading, run)  # raises LogError if a cell was changed
+    last, own = (-1, b"") if row is None else (row.seq, row.hash)  # a line of the listing without events
 
     def change(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO erasing (run, seq) VALUES (?, NULL)", (run,))
