@@ -29,7 +29,7 @@ from .log.run_writer import RunWriter
 from .messages import Session
 from .redact import Redactor
 from .redact_frames import FrameRedactor, PackedRedactor
-from .sse import FrameParser, Piece
+from .sse import Classified, FrameParser, Piece
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""
@@ -250,25 +250,28 @@ class Capture:
         step, task, exchange = self.place.step, self.place.task, self.exchange
         now_ns = None if self._clock is None else self._clock()
         entries: list[Entry] = []
-        for data, is_frame in pieces:
+        for piece in pieces:
+            data, is_frame = piece
             self._frames += is_frame
             t_ns = now_ns if self._packed is None else self._arrivals.pop(0)
             entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
-            if self._packed is None and (messages := self._folded(data, is_frame)):
+            if self._packed is None and (messages := self._folded(piece)):
                 entries += map(self._message, messages)
         content, self._contents = self._contents, []
-        for data, is_frame in content:
-            entries += map(self._message, self._folded(data, is_frame))
+        for piece in content:
+            entries += map(self._message, self._folded(piece))
         self._sha256.update(b"".join([piece.data for piece in pieces]))
         return entries
 
-    def _folded(self, data: bytes, is_frame: bool) -> list[dict[str, Any]]:
+    def _folded(self, piece: Piece) -> list[dict[str, Any]]:
         """The messages that a piece completes. JSON waits until it is whole; a broken-off or oversized frame has none."""
-        if is_frame:
-            return self.fold.feed(data)
+        if isinstance(piece, Classified):
+            return self.fold.feed_event(piece.data) if piece.delta is None else self.fold.feed_delta(*piece.delta)
+        if piece.is_frame:
+            return self.fold.feed(piece.data)
         is_json = self._parser is None and (self._packed is None or not self._packed.has_frames)
         if is_json and self._bytes <= MAX_JSON_BODY_BYTES:
-            self._json.append(data)
+            self._json.append(piece.data)
         return []
 
     def _folded_json(self) -> list[dict[str, Any]]:

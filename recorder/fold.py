@@ -32,9 +32,11 @@ class Fold:
 
     def feed(self, frame: bytes) -> list[dict[str, Any]]:
         """Take one frame; returns the assistant messages it completes (at most one from a well-formed stream)."""
-        if (delta := PLAIN_DELTA.fullmatch(frame)) is not None:
-            self._plain_delta(*delta.groups())
-            return []
+        delta = PLAIN_DELTA.fullmatch(frame)
+        return self.feed_event(frame) if delta is None else self.feed_delta(*delta.groups())
+
+    def feed_event(self, frame: bytes) -> list[dict[str, Any]]:
+        """Take one frame that is not a plain delta; return the assistant messages that it completes."""
         event = frame_json(frame)
         if event is None:
             return []
@@ -103,8 +105,8 @@ class Fold:
             else:
                 block[key] = value
 
-    def _plain_delta(self, number: bytes, key: bytes, text: bytes) -> None:
-        """`_delta` of one string, for a delta in its usual form; without escapes its text needs no JSON parser."""
+    def feed_delta(self, number: bytes, key: bytes, text: bytes) -> list[dict[str, Any]]:
+        """Take a plain delta, as `PLAIN_DELTA` cuts it. It completes no message; without escapes it needs no JSON parser."""
         value = text.decode("utf-8", "replace")
         if b"\\" in text:
             value = json.loads(f'"{value}"')
@@ -113,6 +115,7 @@ class Fold:
             self._grown[index][name].append(value)
         except KeyError:
             self._delta(index, {name: value})
+        return []
 
     def _close(self, index: int) -> list[dict[str, Any]]:
         block = self._open.pop(index, None)

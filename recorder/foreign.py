@@ -6,7 +6,6 @@ A name is told by the keys of the file alone. Such a file is not damaged, so no 
 import json
 import re
 from typing import Any
-from urllib.parse import urlsplit
 
 _EVENTS = (
     "message_start",
@@ -87,7 +86,7 @@ def _named_interaction(entry: Any) -> str | None:
         return None
     uri = request.get("uri", entry.get("uri", ""))
     headers = request.get("headers") or {}
-    scheme = urlsplit(uri).scheme if isinstance(uri, str) and "://" in uri[:12] else ""
+    scheme = uri.partition("://")[0].lower() if isinstance(uri, str) and "://" in uri[:12] else ""
     if scheme in ("ws", "wss"):
         return _protocol("WebSocket")
     grpc_call = "uri" not in request and "url" not in request and str(request.get("method", "")).startswith("/")

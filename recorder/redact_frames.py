@@ -9,12 +9,13 @@ import re
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .encodings import Decoder, decoder_for
 from .exchange import Headers, is_event_stream
 from .redact import MARK, Redactor
 from .shapes import MAX_OPEN_BYTES, MIN_PREFIX
-from .sse import PLAIN_DELTA, FrameParser, Piece, text_of_delta
+from .sse import PLAIN_DELTA, Classified, FrameParser, Piece, text_of_delta
 
 _TAIL_BYTES = 48
 """How much of the text before is kept: an edge, three characters of a secret, the name that stands before one."""
@@ -28,11 +29,14 @@ class _Slot:
     """A piece on its way to the log, and where in it the text of a block stands, as JSON has it escaped."""
 
     piece: Piece
+    delta: tuple[bytes | Any, ...] | None = None
     start: int = 0
     text: bytes = b""
     settled: bool = True
+    is_changed: bool = False
 
     def put(self, text: bytes) -> None:
+        self.is_changed = True
         data = self.piece.data
         self.piece = Piece(data[: self.start] + text + data[self.start + len(self.text) :], self.piece.is_frame)
         self.text = text
@@ -50,13 +54,20 @@ class _Block:
 
 
 def _slot(piece: Piece) -> tuple[_Slot, bytes | None]:
-    """A piece with its text, and the number of the block that the text belongs to; None if it has no text."""
+    """Return a piece with its text, and the number of the block that the text belongs to; None if it has no text."""
     if not piece.is_frame:
-        return _Slot(piece, 0, piece.data), b""
+        return _Slot(piece, text=piece.data), b""
     if (found := text_of_delta(piece.data)) is None:
         return _Slot(piece), None
     number = _INDEX.search(piece.data)
-    return _Slot(piece, *found), b"" if number is None else number[1]
+    start, text = found
+    return _Slot(piece, start=start, text=text), b"" if number is None else number[1]
+
+
+def _classified(data: bytes, delta: tuple[bytes | Any, ...] | None) -> Classified:
+    piece = Classified(data, True)
+    piece.delta = delta
+    return piece
 
 
 class FrameRedactor:
@@ -78,9 +89,11 @@ class FrameRedactor:
 
     def feed(self, piece: Piece) -> list[Piece]:
         """Take a piece; return the pieces that may be written now: none, this one, or those held before it too."""
-        if piece.is_frame and not self._queue and self._is_ordinary(piece.data):
-            return [piece]
+        delta = PLAIN_DELTA.fullmatch(piece.data) if piece.is_frame else None
+        if delta is not None and not self._queue and self._is_ordinary(piece.data, delta):
+            return [_classified(piece.data, delta.groups())]
         slot, number = _slot(piece)
+        slot.delta = None if delta is None else delta.groups()
         if number is not None:
             self._text(self._blocks.setdefault(number, _Block()), slot)
         elif b"content_block_stop" in piece.data:
@@ -90,10 +103,8 @@ class FrameRedactor:
         self._queue.append(slot)
         return self._drained()
 
-    def _is_ordinary(self, frame: bytes) -> bool:
-        """Whether a frame is a delta in which no secret begins or goes on: the rule, at the cost of two searches."""
-        if (delta := PLAIN_DELTA.fullmatch(frame)) is None:
-            return False
+    def _is_ordinary(self, frame: bytes, delta: re.Match[bytes]) -> bool:
+        """Return whether no secret begins or goes on in a plain delta: the rule, at the cost of two searches."""
         index, _, text = delta.groups()
         block = self._blocks.get(index)
         if block is None:
@@ -114,10 +125,13 @@ class FrameRedactor:
     def _drained(self) -> list[Piece]:
         pieces = []
         while self._queue and self._queue[0].settled:
-            piece = self._queue.popleft().piece
-            data = self._redactor.data(piece.data)
-            self.found = self.found or data is not piece.data
-            pieces.append(Piece(data, piece.is_frame))
+            slot = self._queue.popleft()
+            data = self._redactor.data(slot.piece.data)
+            is_changed = data is not slot.piece.data
+            self.found = self.found or is_changed
+            # A frame that lost a secret is matched again when it is folded: its text is another one.
+            is_same = slot.piece.is_frame and not is_changed and not slot.is_changed
+            pieces.append(_classified(data, slot.delta) if is_same else Piece(data, slot.piece.is_frame))
         return pieces
 
     def _text(self, block: _Block, slot: _Slot) -> None:

@@ -24,6 +24,13 @@ class Piece(NamedTuple):
     is_frame: bool
 
 
+class Classified(Piece):
+    """A frame that was matched with `PLAIN_DELTA` once: redaction does it, and folding uses the result."""
+
+    delta: tuple[bytes | Any, ...] | None
+    """Index, key and escaped text of a plain delta; None for every other frame."""
+
+
 class FrameParser:
     """Cuts an event stream into frames. Memory is bounded by `max_frame_bytes` and one fed chunk."""
 

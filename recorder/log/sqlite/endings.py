@@ -43,7 +43,8 @@ def ending(status: str, error: str | None, counts: dict[str, int]) -> Also:
 
 def end_left_runs(connection: sqlite3.Connection, log: Log, alive: Liveness, transaction: Callable[[], Transaction]) -> None:
     """End the runs that no living writer will end, so that no run stays open for ever. Raises LogError."""
-    query = "SELECT run FROM runs WHERE status = 'running'"
+    # A run's lock file has its id for a name; an id of another shape is a changed cell, which `verify` names.
+    query = "SELECT run FROM runs WHERE status = 'running' AND typeof(run) = 'text' AND run NOT GLOB '*[^0-9A-Za-z_-]*'"
     if all(alive.is_alive(run) for (run,) in connection.execute(query).fetchall()):
         return
     with transaction():

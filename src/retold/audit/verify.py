@@ -122,6 +122,8 @@ class _Verifier:
             "WHERE r.mode = 'audit' ORDER BY r.id, e.seq"
         )
         for run, seq, kind, payload in self.connection.execute(query):
+            if not isinstance(run, str) or not isinstance(seq, int) or not _is_utf8(run):
+                continue  # a changed cell is found when its row is checked
             data = _json(payload)
             if kind == ERASED:
                 self.erasures[str(data.get("run"))].append((run, seq))
@@ -291,6 +293,11 @@ def _replacements(data: dict[str, Any]) -> dict[int, bytes]:
         if isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], int):
             found[pair[0]] = _bytes(pair[1])
     return found
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether a text that was read with surrogateescape is UTF-8, so that SQLite takes it as a parameter."""
+    return not any("\udc80" <= char <= "\udcff" for char in text)
 
 
 def _json(payload: Any) -> dict[str, Any]:
