@@ -1,4 +1,4 @@
-"""The door of a block: a loopback server that answers from the cassette in use, for clients outside the patched libraries.
+"""The door of a block: a loopback server that answers from the cassette in use, if a client cannot be answered in process.
 
 Child processes and aiohttp sessions send their requests to it. It listens from the first such use until the block ends. The
 server (`doorman.py`) is imported at that first use.
