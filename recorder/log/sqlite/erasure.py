@@ -15,6 +15,7 @@ from contextlib import closing
 from hashlib import sha256
 from typing import Any
 
+from ...errors import LogError
 from ...events import Entry, encode
 from ..log import EventLog
 from ..reading import last_row
@@ -101,7 +102,12 @@ def replace_payloads(log: EventLog, writer: RunWriter, run: str, payloads: Seque
 
 
 def prune_run(log: EventLog, writer: RunWriter, run: str) -> None:
-    """Remove a run whole, with an event in the writer's (audit) run that says so."""
+    """Remove a run whole, with an event in the writer's (audit) run that records it.
+
+    Raises LogError, also if the listing was changed and holds something else in the place of a run's id.
+    """
+    if not isinstance(run, str):
+        raise LogError(f"the listing of {log.path} holds {type(run).__name__} in the place of a run's id; see `retold verify`.")
     with closing(log.reader()) as reading:
         row = last_row(reading, run)  # raises LogError if a cell was changed
     last, own = (-1, b"") if row is None else (row.seq, row.hash)  # a line of the listing without events
