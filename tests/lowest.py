@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 SDKS = ("anthropic==0.48.0", "anthropic==1.0.0", "anthropic")
+"""The floor, one of the 1.x line, and the newest."""
 
 PINNED = ("click==8.1.7", "markdown-it-py==2.2.0")
 """rich allows newer ones of these."""
