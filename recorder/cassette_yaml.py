@@ -25,27 +25,26 @@ class CassetteLoader(Loader):
                 for message in (*_values(entry, "request"), *_values(entry, "response")):
                     for headers in _values(message, "headers"):
                         if not isinstance(headers, yaml.ScalarNode):
-                            _as_text(headers)
+                            self._as_text(headers)
         return root
+
+    def _as_text(self, node: Any) -> None:
+        """Make text of the scalars in a header mapping: names, values, and lists of values. A tag that is written stays."""
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in _TYPES and node.tag == self.resolve(yaml.ScalarNode, node.value, (True, False)):
+                node.tag = "tag:yaml.org,2002:str"
+        elif isinstance(node, yaml.SequenceNode):
+            for inner in node.value:
+                if not isinstance(inner, yaml.MappingNode):
+                    self._as_text(inner)
+        else:
+            for key, value in node.value:
+                self._as_text(key)
+                self._as_text(value)
 
 
 def _values(node: Any, name: str) -> list[Any]:
     return [value for key, value in node.value if key.value == name] if isinstance(node, yaml.MappingNode) else []
-
-
-def _as_text(node: Any) -> None:
-    """Make text of the scalars in a header mapping: names, values, and lists of values."""
-    if isinstance(node, yaml.ScalarNode):
-        if node.tag in _TYPES:
-            node.tag = "tag:yaml.org,2002:str"
-    elif isinstance(node, yaml.SequenceNode):
-        for inner in node.value:
-            if not isinstance(inner, yaml.MappingNode):
-                _as_text(inner)
-    else:
-        for key, value in node.value:
-            _as_text(key)
-            _as_text(value)
 
 
 # YAML normalises these inside a literal block, or cannot hold them there.

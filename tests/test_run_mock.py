@@ -179,7 +179,7 @@ def test_step_without_streaming_prints_its_text() -> None:
 def test_unplayed_exchanges_are_noted() -> None:
     """A recording with more exchanges than the workflow requests is replayed, and a note counts the rest."""
     text = CASSETTE.read_text()
-    entry = text[text.index("- request:") : text.index("\n...")]
+    entry = text[text.index("- request:") : text.index("\nretold_end:")]
     Path("two.yaml").write_text(text.replace(entry, f"{entry}\n{entry.replace('step: count', 'step: old')}"))
     ran = run_mock(NUMBERS, cassette="two.yaml")
     assert ran.result.notes == ["1 recorded exchange not played (of step old) in two.yaml"]
