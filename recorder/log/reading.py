@@ -138,6 +138,10 @@ class LogReader:
 
 
 def last_row(connection: sqlite3.Connection, run: str) -> Event | None:
-    """The last event of a run."""
-    row = connection.execute(f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1", (run,)).fetchone()
+    """Return the last event of a run, or None if it has none. Raise LogError if a cell of its row was changed."""
+    query = f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
+    try:
+        row = connection.execute(query, (run,)).fetchone()
+    except sqlite3.OperationalError as error:  # text that is not UTF-8
+        raise LogError(f"cannot read the last event of run {run}: {error}; see `retold verify`.") from error
     return None if row is None else to_event(row)
