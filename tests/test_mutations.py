@@ -1,6 +1,9 @@
 """Damaged recordings and workflows end in one error of retold's: never in another exception."""
 
+import os
 import random
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -91,3 +94,20 @@ def test_a_command_reads_a_mutated_file_or_refuses_it(
             assert "Traceback" not in done.stderr, command
             assert done.returncode in (0, 1, 2, 3), command
             assert time.process_time() - began < MAX_CPU_S, command  # CPU time: the machine's load is no matter
+
+
+@pytest.mark.stress
+def test_mutated_files_are_read_in_little_memory() -> None:
+    """A process of its own, seeds of both tests above: its memory at the highest stays under 500 MB."""
+    names = ("a_mutated_file_is_read_or_refused[17]", "a_command_reads_a_mutated_file_or_refuses_it[3-200]")
+    chosen = [f"tests/test_mutations.py::test_{name}" for name in names]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-m", "stress", *chosen]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    output = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stdout.close()
+    assert process.returncode == 0, output
+    assert "2 passed" in output, output
+    assert used.ru_maxrss < 500 * 1024  # kilobytes, as Linux counts them
