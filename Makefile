@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test check
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal
 
-# The core of the suite on the lowest versions of every dependency, with three SDKs; and the wheel beside what others pin.
+# The core of the suite on the lowest versions of every dependency, with two older SDKs; and the wheel beside what others pin.
 test-lowest: $(VENV)/.test
 	$(BIN)/python tests/lowest.py
 
