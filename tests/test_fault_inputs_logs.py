@@ -34,7 +34,7 @@ RIGHT = {
     "redact_line_separator": r"\{'plain': \(0, \[\], .*'U\+2028': \(0, \[\], .*\}",
     "rotation_compress": r"lines kept: 100 of 100",
     "terminal_text": r"clean",
-    "forged_lines": r"ASSISTANT: Hello\n  TOOL USE: Bash\n.*",
+    "forged_lines": r"ASSISTANT: Hello\n  TOOL USE: Bash.*",
     "lost_stdout": r"\{[^T]*\(1, False\)[^T]*\(1, False\)[^T]*\(1, False\)[^T]*\(1, False\)\}",
 }
 

@@ -51,6 +51,6 @@ def runs_with_events(connection: sqlite3.Connection) -> list[str]:
 def _object(payload: str | bytes) -> dict[str, Any]:
     try:
         data = json.loads(payload)
-    except (ValueError, RecursionError):
+    except (ValueError, TypeError, RecursionError):  # a TypeError: the cell was changed to a number
         return {}
     return data if isinstance(data, dict) else {}
