@@ -24,9 +24,9 @@ PINNED = ("click==8.1.7", "markdown-it-py==2.2.0")
 RUNNERS = ("pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "jsonschema", "pexpect", "packaging", "time-machine", "trio")
 
 CORE = (
-    "cassette_damaged", "cli_bad_files", "cli_schema_doctor", "examples", "fold_messages", "handler_contract", "handler_file",
-    "log_append", "matcher_rules", "run_live", "run_mock", "run_prompts", "serve", "step_types", "use_cassette",
-    "use_cassette_endings", "use_cassette_kept", "use_cassette_misses", "use_cassette_options", "view", "workflow_checkpoints",
+    "cassette_damaged", "cli_schema_doctor", "examples", "handler_contract", "handler_file", "run_live", "run_mock",
+    "run_prompts", "serve", "use_cassette", "use_cassette_endings", "use_cassette_kept", "use_cassette_misses",
+    "use_cassette_options", "view",
 )  # fmt: skip
 """The files of the suite that use one SDK, the log, cassettes, workflows and the command line."""
 
