@@ -73,7 +73,7 @@ def everything(source: str) -> Refuses:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine."""
+    """Return whether a connection to this host ends at this machine."""
     name = host.partition("%")[0].lower()
     if name in ("", "localhost", "0.0.0.0", "::") or name.endswith(".localhost"):
         return True

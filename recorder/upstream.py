@@ -12,12 +12,12 @@ import os
 import re
 import ssl
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from .errors import InputError
+from .guard import is_loopback
 
 READ_BYTES = 256 * 1024
 
@@ -79,7 +79,7 @@ class Upstream:
 
     def _proxy(self) -> SplitResult | None:
         """Return the proxy for this host; None if there is none or NO_PROXY excepts the host."""
-        if not self.is_tls and _is_loopback(self.host):
+        if not self.is_tls and is_loopback(self.host):
             return None  # to a proxy it would be another machine
         proxies = getproxies()
         proxy = proxies.get("https" if self.is_tls else "http") or proxies.get("all")
@@ -116,15 +116,6 @@ def _credentials(proxy: SplitResult) -> list[str]:
         return []
     user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
     return [f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}"]
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _context() -> ssl.SSLContext:
