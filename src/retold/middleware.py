@@ -155,7 +155,7 @@ class Recording(Middleware):
                 writer, began_ns = self._begin()  # the recording was closed during the call
 
     def _failed(self, writer: RunWriter, request: Any, began_ns: int, error: BaseException) -> None:
-        """No answer came. Where the SDK does not say what it sent, what it was asked to send stands for it."""
+        """Record a call without an answer: the request of the SDK's error, or if it has none, the one the SDK was given."""
         http = getattr(error, "request", None)
         asked = Request(request.method.upper(), request.url, (), encode(request.json))
         sent = asked if http is None else to_request(http)

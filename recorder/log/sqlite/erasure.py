@@ -1,11 +1,11 @@
-"""Taking something out of a log while its chains stay valid: payloads replaced, runs removed, each with an event that says so.
+"""Taking something out of a log while its chains stay valid: payloads replaced, runs removed, each with an event of it.
 
-Of an erased event everything but the payload stays: its place, times, kind, digest and hash. The digest covers what was
-recorded, so the chain of the run holds; the event that says what was erased names the sha256 of what stands there now, so
-that `verify` can tell an erasure from an edit. A pruned run goes whole; its last number and hash stay in the event that says so.
+Of an erased event everything but the payload stays: its place, times, kind, digest and hash. The digest is of the recorded
+payload, so the chain of the run holds. The event of the erasure keeps the sha256 of the replacement, so that `verify` can
+tell an erasure from an edit. A pruned run goes whole; the event of the removal keeps its last number and hash.
 
-What stands in the place of a payload has the form that readers of its kind expect, with nothing in it that somebody said or
-sent. What a run cost stays: model, usage and cost of an exchange are the account's, not a person's.
+The replacement of a payload has the form that readers of its kind expect and none of the recorded text. The cost of a run
+stays: model, usage and cost of an exchange are the account's, not a person's.
 """
 
 import json

@@ -1,1 +1,1 @@
-"""Answering for a log later: what was said, what it cost, whether it was changed, and removing what must go."""
+"""Answering for a log later: its messages, their cost, whether it was changed, and removing parts of it."""

@@ -228,7 +228,7 @@ class RunAccount:
         return lines
 
     def ended(self) -> None:
-        """A session that says nothing of what it used: each answer says it of itself, but not what it cost."""
+        """End a session without a total: each answer has its own usage, but no cost."""
         for model, step, wall_ns, usage in self.turns.values():
             self._spend(model, step, wall_ns, usage, None)
         self.turns.clear()
