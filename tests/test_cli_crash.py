@@ -120,6 +120,13 @@ def test_killed_run_is_listed_as_interrupted_and_shown(killed: Killed, cli: Cli)
             run_mock(NUMBERS, handlers=[], log=log)
 
 
+def test_killed_run_is_played_with_its_ending(killed: Killed, cli: Cli) -> None:
+    """`retold play` marks the incomplete message of an interrupted run and says why the stream has no end."""
+    played = cli("play", "talk", "--timing", "instant", "--db", killed.folder.log.path)
+    assert (played.returncode, played.stderr) == (0, "")
+    assert normalised(played.stdout).endswith("\n✗ Stream error: interrupted: the recording process died after 3 messages\n")
+
+
 def test_killed_run_can_be_exported(killed: Killed, cli: Cli) -> None:
     """Half a stream is a record, not a loss: it becomes a cassette that ends in a cut."""
     assert cli("export", "talk", "-o", "half.yaml", "--db", killed.folder.log.path).returncode == 0

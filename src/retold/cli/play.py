@@ -11,7 +11,6 @@ from .common import Db, Handlers, IdleLimit, TimingOption, handler_specs
 if TYPE_CHECKING:
     from ..recorder.events import Event
     from ..recorder.log.log import EventLog
-    from ..recorder.partial import why_unended
     from ..replay.timing import Timing
 
 
@@ -33,6 +32,7 @@ def play(
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
     from ..recorder.log.store_log import StoreLog
+    from ..recorder.partial import why_unended
     from ..recorder.transfer import import_exchanges
     from ..replay.timing import Timing
     from .others import others_in, tell_of
