@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Row, absent, figure, folder, found_command, ratio, rounds, run
-from retold.diff.sources import compare
-from retold.replay.align import align
+from retold.comparing.align import align
+from retold.comparing.sources import compare
 
 MESSAGES = 100_000
 ROUNDS = 7

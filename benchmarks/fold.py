@@ -15,12 +15,12 @@ from anthropic._streaming import SSEDecoder  # private, and the very thing to me
 
 from benchmarks.measure import Row, folder, ratio, rounds, run
 from benchmarks.samples import HEADERS, arguments, frames
-from retold.recorder.capture import Capture
-from retold.recorder.exchange import Request
-from retold.recorder.fold import Fold
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Request
+from retold.recorder.http.fold import Fold
+from retold.recorder.http.sse import FrameParser
 from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
-from retold.recorder.sse import FrameParser
 
 DELTAS = 2_000
 ROUNDS = 15

@@ -27,8 +27,8 @@ BLOCKS = {"blocks of 100": 100, "one block": 1_000_000}
 def capture(path: str, frames: int, block: int) -> None:
     """Record a stream, a frame a chunk, as it comes off a live connection."""
     from benchmarks import samples
-    from retold.recorder.capture import Capture
-    from retold.recorder.exchange import Request
+    from retold.recorder.http.capture import Capture
+    from retold.recorder.http.exchange import Request
     from retold.recorder.log.log import EventLog
 
     with EventLog(path) as log, log.start(name="memory", mode="live") as writer:
@@ -43,8 +43,8 @@ def show(path: str) -> None:
     """What `retold show` does, into nothing."""
     from retold.handlers import make_handler, read_stream
     from retold.handlers.base import READ_KINDS
+    from retold.recorder.interrupted import events_of
     from retold.recorder.log.log import EventLog
-    from retold.recorder.partial import events_of
 
     log = EventLog(path)
     with open(os.devnull, "w") as out:
@@ -62,9 +62,9 @@ def follow(path: str) -> None:
 
 def export(path: str) -> None:
     """What `retold export` does, into nothing; it holds the exchanges of the run, as those who compare and replay do."""
-    from retold.recorder.cassette import to_yaml
+    from retold.recorder.cassette.format import to_yaml
+    from retold.recorder.cassette.transfer import exchanges_of
     from retold.recorder.log.log import EventLog
-    from retold.recorder.transfer import exchanges_of
 
     class Nowhere(io.TextIOBase):
         def write(self, text: str) -> int:

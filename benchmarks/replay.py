@@ -19,9 +19,9 @@ from typing import Any
 
 from benchmarks.measure import ROOT, Row, environment, figure, folder, quantile, ratio, rounds, run
 from benchmarks.samples import AROUND_DELTAS, HEADERS, arguments, exchange
-from retold.recorder.exchange import Exchange
-from retold.replay.player import play, play_async, timeline_of
-from retold.replay.timing import ORIGINAL, Timeline
+from retold.recorder.http.exchange import Exchange
+from retold.replay.timing.player import play, play_async, timeline_of
+from retold.replay.timing.timing import ORIGINAL, Timeline
 
 DELTAS = 2_000
 INSTANTS = 25
@@ -42,7 +42,7 @@ def _instant() -> list[Row]:
     import anthropic
     import httpx2
 
-    from retold.replay.matcher import Matcher
+    from retold.replay.matching.matcher import Matcher
     from retold.replay.transport import ReplayTransport
 
     recorded = exchange(DELTAS)
@@ -192,9 +192,9 @@ def _load(home: Path) -> list[Row]:
     from vcr.persisters.filesystem import FilesystemPersister
     from vcr.serializers import yamlserializer
 
-    from retold.recorder.cassette import read_cassette, write_cassette
+    from retold.recorder.cassette.format import read_cassette, write_cassette
+    from retold.recorder.cassette.transfer import import_exchanges
     from retold.recorder.log.log import EventLog
-    from retold.recorder.transfer import import_exchanges
 
     one = exchange(CASSETTE_DELTAS)
     assert one.response is not None

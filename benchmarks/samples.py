@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from retold.recorder.exchange import Exchange, Request, Response, TimedPiece
+from retold.recorder.http.exchange import Exchange, Request, Response, TimedPiece
 
 MODEL = "claude-sonnet-5-5"
 AROUND_DELTAS = 5

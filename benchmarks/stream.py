@@ -19,12 +19,12 @@ from tests.messages_server import Reply, text
 from benchmarks.measure import Row, added, figure, folder, quantile, ratio, rounds, run
 from benchmarks.samples import arguments
 from benchmarks.server import Server, serving
-from retold.recorder.capture import Capture
-from retold.recorder.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Request
+from retold.recorder.http.tee import Recorder, intercepted
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.run_writer import RunWriter
-from retold.recorder.redact import Redactor
-from retold.recorder.tee import Recorder, intercepted
+from retold.recorder.secrets.redactor import Redactor
 
 DELTAS = 2_000
 FLOODS = 9

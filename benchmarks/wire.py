@@ -24,8 +24,8 @@ from tests.messages_server import Reply
 from benchmarks.measure import Row, added, figure, folder, quantile, rounds, run
 from benchmarks.samples import AROUND_DELTAS, MODEL, exchange
 from benchmarks.server import serving
-from retold.recorder.cassette import write_cassette
-from retold.recorder.exchange import Exchange
+from retold.recorder.cassette.format import write_cassette
+from retold.recorder.http.exchange import Exchange
 
 FRAMES = 66
 STREAMS = 100

@@ -15,10 +15,10 @@ from typing import Any, ClassVar, Literal, TextIO
 from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
+from ..recorder.http.sse import frame_json
+from ..recorder.interrupted import DIED
 from ..recorder.log.log import EventLog
 from ..recorder.messages import Message
-from ..recorder.partial import DIED
-from ..recorder.sse import frame_json
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
 """The kinds of events from which a handler's streams are built. A handler that shows partial messages reads frames as well."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..recorder import strict_json
-from ..recorder.exchange import timestamp
+from ..recorder.http.exchange import timestamp
 from ..recorder.messages import Message
 
 

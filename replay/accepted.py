@@ -4,9 +4,9 @@ A client that accepts the recorded encoding gets the recorded bytes, still compr
 or names other encodings, gets the decoded body.
 """
 
-from ..recorder.encodings import decoder_for
 from ..recorder.errors import MissError
-from ..recorder.exchange import Exchange, Headers, content_encoding
+from ..recorder.http.encodings import decoder_for
+from ..recorder.http.exchange import Exchange, Headers, content_encoding
 from .faults import framed
 
 

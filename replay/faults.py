@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 from ..recorder import strict_json
-from ..recorder.encodings import decoder_for
 from ..recorder.errors import InputError
-from ..recorder.exchange import Exchange, Failure, Response, TimedPiece, header, is_event_stream
-from ..recorder.sse import FrameParser
-from .drift import fold_of
-from .player import timeline_of
-from .timing import ORIGINAL, Timing, parse_duration_ns
+from ..recorder.http.encodings import decoder_for
+from ..recorder.http.exchange import Exchange, Failure, Response, TimedPiece, header, is_event_stream
+from ..recorder.http.refold import refold_exchange
+from ..recorder.http.sse import FrameParser
+from .timing.player import timeline_of
+from .timing.timing import ORIGINAL, Timing, parse_duration_ns
 
 Kind = Literal["overloaded", "rate_limit", "cut", "error_event", "stall", "slow"]
 
@@ -227,7 +227,7 @@ def whole(exchange: Exchange) -> Exchange:
     """Return a streamed answer as the same answer without streaming. Claude Code asks for it after an `error` event ended a
     stream.
     """
-    fold = fold_of(exchange)
+    fold = refold_exchange(exchange)
     message = fold.message | {"content": fold.content, "stop_reason": fold.stop_reason, "usage": fold.usage}
     body = strict_json.dumps(message, separators=(",", ":")).encode()
     headers = (("content-type", "application/json"), ("content-length", str(len(body))))

@@ -8,13 +8,13 @@ client to close it; after the recorded time plus HOLD_S the server breaks it off
 from collections.abc import Callable
 
 from ..recorder import clock
-from ..recorder.exchange import Exchange, Response
-from ..recorder.http1 import Client
-from ..recorder.http_messages import Asked, head_bytes
+from ..recorder.http.exchange import Exchange, Response
+from ..recorder.proxy.http1 import Client
+from ..recorder.proxy.http_messages import Asked, head_bytes
 from .accepted import readable
-from .order import Order
-from .player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
-from .timing import Timing
+from .timing.player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
+from .timing.recorded_order import Order
+from .timing.timing import Timing
 
 LINGER_S = 0.1
 """How long a cut waits after the last byte. Claude Code loses unread bytes if the connection breaks at once."""

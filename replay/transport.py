@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..recorder import clock
 from ..recorder.errors import MissError, RecordingEnded
-from ..recorder.exchange import Exchange
-from ..recorder.patching import Send, SendAsync
-from ..recorder.sdk_errors import for_sdk
-from ..recorder.tee import library_of, pairs, stream_class, to_request
+from ..recorder.http.exchange import Exchange
+from ..recorder.http.patching import Send, SendAsync
+from ..recorder.http.sdk_errors import for_sdk
+from ..recorder.http.tee import library_of, pairs, stream_class, to_request
 from .accepted import readable
-from .matcher import Matcher
-from .player import head_ns, hold_ns, play, play_async, timeline_of, wait_until, wait_until_async
-from .timing import INSTANT, Timeline, Timing
+from .matching.matcher import Matcher
+from .timing.player import head_ns, hold_ns, play, play_async, timeline_of, wait_until, wait_until_async
+from .timing.timing import INSTANT, Timeline, Timing
 
 HOLD_S = 1.0
 """How much longer than recorded an async client may take to close a stream that the recorded client closed.

@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from retold.recorder.exchange import Exchange, Failure, Headers, Request, Response, TimedPiece
-from retold.recorder.sse import FrameParser
+from retold.recorder.http.exchange import Exchange, Failure, Headers, Request, Response, TimedPiece
+from retold.recorder.http.sse import FrameParser
 
 URL = "https://api.anthropic.com/v1/messages"
 SSE: Headers = (("content-type", "text/event-stream; charset=utf-8"),)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retold.audit import erase
-from retold.recorder.capture import Capture
-from retold.recorder.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.run_writer import RunWriter
 

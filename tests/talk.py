@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from retold.recorder.exchange import Exchange
+from retold.recorder.cassette.transfer import import_exchanges
+from retold.recorder.http.exchange import Exchange
 from retold.recorder.log.log import EventLog
-from retold.recorder.transfer import import_exchanges
 from tests.exchanges import GZIP, JSON, SSE, answer, exchange, frames
 
 MODEL = "claude-test-1"

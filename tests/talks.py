@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from retold.recorder.cassette.transfer import import_exchanges
 from retold.recorder.events import Ending
-from retold.recorder.exchange import Exchange, Request
+from retold.recorder.http.exchange import Exchange, Request
 from retold.recorder.log.log import EventLog
-from retold.recorder.transfer import import_exchanges
 from tests.exchanges import JSON, SSE, URL, answer
 from tests.messages_server import Reply
 

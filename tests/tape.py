@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import anthropic
 
-from retold.recorder.capture import Capture, Place
-from retold.recorder.exchange import Exchange, Request, header
+from retold.recorder.cassette.transfer import exchanges_of
+from retold.recorder.http.capture import Capture, Place
+from retold.recorder.http.exchange import Exchange, Request, header
+from retold.recorder.http.tee import Recorder, intercepted
 from retold.recorder.log.log import EventLog
-from retold.recorder.tee import Recorder, intercepted
-from retold.recorder.transfer import exchanges_of
 
 ASK: Any = {"model": "claude-test", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 

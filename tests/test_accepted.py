@@ -9,9 +9,9 @@ import httpx2
 import pytest
 
 import retold
-from retold.recorder import encodings
 from retold.recorder.errors import MissError
-from retold.recorder.exchange import Exchange, Response, TimedPiece
+from retold.recorder.http import encodings
+from retold.recorder.http.exchange import Exchange, Response, TimedPiece
 from retold.replay.accepted import accepts, readable
 from tests.clients import NOWHERE, body, record
 from tests.exchanges import exchange

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from retold.recorder.cassette import read_cassette
+from retold.recorder.cassette.format import read_cassette
 from retold.recorder.errors import CassetteError, InputError, LogError
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog

@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 import retold
-from retold.recorder.transfer import exchanges_of
+from retold.recorder.cassette.transfer import exchanges_of
 from tests.clients import body, client_async, say_async, serve
 from tests.messages_server import MessagesServer, Reply, http_error, text
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from retold.recorder import clock
-from retold.replay import alarm
-from retold.replay.alarm import sleep_until
+from retold.replay.timing import precise_sleep as alarm
+from retold.replay.timing.precise_sleep import sleep_until
 
 MS = 1_000_000
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retold.replay import align as aligner
-from retold.replay.align import Block, Op, align, pair_up, script
-from retold.replay.words import weave
+from retold.comparing import align as aligner
+from retold.comparing.align import Block, Op, align, pair_up, script
+from retold.comparing.word_diff import weave
 
 keys = st.lists(st.sampled_from("abcdefgh"), max_size=30)
 edited = st.tuples(keys, keys, st.randoms(use_true_random=False)).map(lambda t: (t[0], _edited(t[0], t[1], t[2])))

@@ -273,7 +273,7 @@ async def _collect(options: dict[str, Any], seen: list[str]) -> None:
 @pytest.mark.trap(36)
 def test_the_canary_says_when_the_sdk_sends_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An SDK whose requests no longer pass the patched transport is an error at once, not a silent pass-through."""
-    from retold import canary
+    from retold.testing import canary
 
     def elsewhere(*_: Any, **__: Any) -> Any:
         raise anthropic.APIConnectionError(request=None)  # type: ignore[arg-type]

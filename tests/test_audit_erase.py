@@ -12,13 +12,13 @@ from retold.audit.index import opened
 from retold.audit.leftovers import left_behind
 from retold.audit.search import search
 from retold.audit.verify import verify
-from retold.recorder.cassette import write_cassette
+from retold.recorder.cassette.format import write_cassette
+from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from retold.recorder.errors import InputError
 from retold.recorder.events import Entry, encode
 from retold.recorder.log import ledger
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.sqlite import erasure
-from retold.recorder.transfer import exchanges_of, import_exchanges
 from tests.e2e import in_this_process
 from tests.raw_log import query, rows
 from tests.talk import asked, packed, record, stream, text, tool_result, tool_use, turn, unstreamed

@@ -19,7 +19,7 @@ from retold.audit.texts import readable, storable
 from retold.audit.when import moment
 from retold.recorder.errors import InputError
 from retold.recorder.events import Entry, encode
-from retold.recorder.exchange import Failure
+from retold.recorder.http.exchange import Failure
 from retold.recorder.log.log import EventLog
 from tests.e2e import in_this_process
 from tests.talk import asked, record, text, tool_result, tool_use, turn, unstreamed

@@ -3,10 +3,10 @@
 import gc
 import weakref
 
-from retold.calls import MAX_FAILED, Calls
-from retold.recorder.capture import Capture, Place
-from retold.recorder.exchange import Request
+from retold.recorder.http.capture import Capture, Place
+from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
+from retold.testing.calls import MAX_FAILED, Calls
 
 REQUEST = Request("POST", "https://api.anthropic.com/v1/messages", (), b"{}")
 

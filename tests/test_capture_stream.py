@@ -13,13 +13,13 @@ import anthropic
 import httpx2
 import pytest
 
-from retold.recorder import capture as capture_module
-from retold.recorder.capture import Capture, Place
 from retold.recorder.errors import LogError
-from retold.recorder.exchange import Request
+from retold.recorder.http import capture as capture_module
+from retold.recorder.http.capture import Capture, Place
+from retold.recorder.http.exchange import Request
+from retold.recorder.http.sse import FrameParser
+from retold.recorder.http.tee import Recorder, intercepted
 from retold.recorder.log.log import EventLog
-from retold.recorder.sse import FrameParser
-from retold.recorder.tee import Recorder, intercepted
 from tests.exchanges import GZIP, JSON, SSE, URL
 from tests.messages_server import MessagesServer, Reply, text
 from tests.raw_log import query

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retold.recorder.tee import MAX_TOGETHER, chunks_in
+from retold.recorder.http.tee import MAX_TOGETHER, chunks_in
 from tests.raw_log import query
 from tests.tape import Tape, recording
 

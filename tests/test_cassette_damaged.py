@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.errors import CassetteError, CassetteMissing
 from tests.exchanges import answer, exchange
 
@@ -223,7 +223,7 @@ def test_a_yaml_bomb_in_a_field_is_refused(path: Path) -> None:
 
 DEEP = """
 import sys
-from retold.recorder.cassette import read_cassette
+from retold.recorder.cassette.format import read_cassette
 from retold.recorder.errors import CassetteError
 
 try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.errors import CassetteError
 from retold.recorder.writable import why_not_writable
 from tests.e2e import in_this_process, refused

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
+from retold.recorder.cassette.json_layout import LAYOUTS, lay_out, restore
 from retold.recorder.errors import CassetteError
-from retold.recorder.exchange import Exchange, Request
-from retold.recorder.json_layout import LAYOUTS, lay_out, restore
+from retold.recorder.http.exchange import Exchange, Request
 from tests.conftest import SHARED
 from tests.exchanges import JSON, answer, exchange, texts
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.errors import CassetteError
-from retold.recorder.exchange import Exchange, Failure, Request
+from retold.recorder.http.exchange import Exchange, Failure, Request
 from tests.exchanges import GZIP, JSON, SSE, answer, exchange, exchanges
 
 SUFFIXES = (".yaml", ".json")

@@ -11,8 +11,8 @@ import vcr
 import yaml
 from hypothesis import given, settings
 
-from retold.recorder.cassette import read_cassette, write_cassette
-from retold.recorder.exchange import Exchange, Headers
+from retold.recorder.cassette.format import read_cassette, write_cassette
+from retold.recorder.http.exchange import Exchange, Headers
 from tests.conftest import ROOT
 from tests.exchanges import GZIP, JSON, SSE, URL, answer, exchange, exchanges
 from tests.messages_server import MessagesServer, Reply, text

@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from retold.wire.child import environment
+from retold.servers.child import environment
 from tests.children import Folder, line_of, rest_of, wait_until
 from tests.conftest import Cli
 from tests.messages_server import MessagesServer, Reply, text

@@ -9,7 +9,7 @@ import pytest
 
 import retold
 from retold.cli.diff import Format
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
 from tests.conftest import Cli
 from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, in_this_process, refused, run_mock
 from tests.messages_server import Reply, text

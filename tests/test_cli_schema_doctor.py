@@ -12,7 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from retold.handlers import HANDLERS
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
 from tests.conftest import ROOT, Cli
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, run_mock, step
 from tests.matrix import write_matrix

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from retold.recorder.encodings import MAX_STREAMS, decoder_for
+from retold.recorder.http.encodings import MAX_STREAMS, decoder_for
 
 TEXT = "data: Hello there, é 😀\n\n".encode() * 20
 

@@ -16,17 +16,17 @@ import yaml
 from docs.reference import reference
 
 import retold
-from retold.cassettes import use_cassette
 from retold.cli import make_app
 from retold.formats import FORMATS
 from retold.handlers import HANDLERS
-from retold.modes import MODES
-from retold.recorder import cassette
-from retold.recorder.cassette import _own
+from retold.recorder.cassette import format as cassette
+from retold.recorder.cassette.format import _own
 from retold.recorder.events import ENDINGS, Kind
-from retold.recorder.exchange import Exchange
+from retold.recorder.http.exchange import Exchange
 from retold.recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
-from retold.recorder.redact import SECRET_HEADERS
+from retold.recorder.secrets.redactor import SECRET_HEADERS
+from retold.testing.record_modes import MODES
+from retold.testing.use_cassette import use_cassette
 from retold.workflow.load import load_workflow
 from retold.workflow.presets import PRESETS
 from retold.workflow.schema import ClaudeOptions
@@ -220,7 +220,7 @@ def test_record_modes() -> None:
 
 def test_options_of_pytest() -> None:
     """Every option and setting that a page names is the plugin's, and all of them stand in the table."""
-    plugin = (ROOT / "src" / "retold" / "pytest_plugin.py").read_text("utf-8")
+    plugin = (ROOT / "src" / "retold" / "testing" / "pytest_plugin.py").read_text("utf-8")
     own = set(re.findall(r'"(--retold-[a-z-]+|retold_[a-z_]+)"', plugin)) - {"retold_cassette"}
     table = section("testing.md", "With pytest")
     assert {name for name in own if name not in table} == set()

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from retold.recorder.errors import InputError
-from retold.recorder.exchange import Exchange
-from retold.recorder.http1 import Limits
+from retold.recorder.http.exchange import Exchange
+from retold.recorder.proxy.http1 import Limits
 from retold.replay import server as replay_server
-from retold.wire.gate import Gate
-from retold.wire.summary import door_lines
+from retold.servers.gate import Gate
+from retold.servers.summary import door_lines
 from tests.children import Folder, line_of, rest_of, wait_until
 from tests.clients import record
 from tests.conftest import Cli

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import SHARED
 from tests.e2e import in_this_process
+from tests.fault_folder import copy_of
 from tests.messages_server import MessagesServer, Reply, text
 
 FOLDER = SHARED / "faults" / "attack"
@@ -24,11 +25,11 @@ def run(environment: dict[str, str], *command: str | Path) -> tuple[str, str]:
 
 @pytest.mark.stress
 def test_an_interrupted_append_leaves_the_run_writable(environment: dict[str, str]) -> None:
-    assert run(environment, sys.executable, FOLDER / "01_interrupt.py")[0] == "{'goes on': 100}\n"
+    assert run(environment, sys.executable, copy_of("attack") / "01_interrupt.py")[0] == "{'goes on': 100}\n"
 
 
 def test_a_log_that_was_deleted_under_its_recorder_is_an_error(environment: dict[str, str]) -> None:
-    output, error = run(environment, sys.executable, FOLDER / "02_log_deleted.py")
+    output, error = run(environment, sys.executable, copy_of("attack") / "02_log_deleted.py")
     assert "no error" not in output
     assert re.search(r"LogError: the log .* is no longer there: it was deleted or moved", error)
 
@@ -52,12 +53,12 @@ def test_an_ordinary_word_that_is_a_setting_replays_elsewhere(environment: dict[
 
 def test_a_bomb_of_gzip_costs_little(environment: dict[str, str]) -> None:
     # Through a shell: on Linux a process inherits the peak of the one that starts it, here a worker of pytest.
-    output, _ = run(environment, "sh", "-c", '"$@"; exit $?', "sh", sys.executable, FOLDER / "09_gzip_bomb.py")
+    output, _ = run(environment, "sh", "-c", '"$@"; exit $?', "sh", sys.executable, copy_of("attack") / "09_gzip_bomb.py")
     assert int(output.rsplit(maxsplit=1)[1]) < 500  # megabytes at the peak
 
 
 def test_no_search_in_a_frame_is_quadratic(environment: dict[str, str]) -> None:
-    output, _ = run(environment, sys.executable, FOLDER / "11_delta_regex.py")
+    output, _ = run(environment, sys.executable, copy_of("attack") / "11_delta_regex.py")
     assert max(float(line.split()[2]) for line in output.splitlines()) < 2
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from retold.recorder.cassette import read_cassette
+from retold.recorder.cassette.format import read_cassette
 from tests.conftest import ROOT, SHARED
 
 FAULTS = SHARED / "faults" / "clients_of_tests"

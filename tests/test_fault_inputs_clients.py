@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from tests.conftest import SHARED
+from tests.fault_folder import copy_of
 
 FOLDER = SHARED / "faults" / "clients_of_tests"
 
@@ -29,7 +30,7 @@ SUITES = [
 
 
 def run(environment: dict[str, str], *command: str) -> str:
-    env = environment | {"PYTHONPATH": str(FOLDER), "ANTHROPIC_API_KEY": "sk-ant-dummy"}
+    env = environment | {"PYTHONPATH": str(copy_of("clients_of_tests")), "ANTHROPIC_API_KEY": "sk-ant-dummy"}
     done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=300, check=False)
     return done.stdout + done.stderr
 
@@ -39,13 +40,13 @@ def test_a_script_gives_the_right_values(name: str, environment: dict[str, str])
     if name.startswith("06"):
         pytest.importorskip("google.auth")
         pytest.importorskip("boto3")
-    output = run(environment, str(FOLDER / name))
+    output = run(environment, str(copy_of("clients_of_tests") / name))
     assert [(text, output.count(text)) for text, _ in RIGHT[name]] == list(RIGHT[name]), output
 
 
 @pytest.mark.parametrize(("name", "option", "wanted"), SUITES)
 def test_a_suite_gives_the_right_values(name: str, option: str, wanted: tuple[str, ...], environment: dict[str, str]) -> None:
     with open(name, "w") as copied:
-        copied.write((FOLDER / name).read_text())
-    output = run(environment, str(FOLDER / "run_suite.py"), "-p", "no:asyncio", option, name)
+        copied.write((copy_of("clients_of_tests") / name).read_text())
+    output = run(environment, str(copy_of("clients_of_tests") / "run_suite.py"), "-p", "no:asyncio", option, name)
     assert [text for text in wanted if text not in output] == [], output

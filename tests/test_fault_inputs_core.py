@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import SHARED
+from tests.fault_folder import copy_of
 
 FOLDER = SHARED / "faults" / "core"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the inputs are not beside this clone")
@@ -36,9 +37,9 @@ RIGHT = {
 }
 MOVED = {
     "from retold.recorder.errors import for_sdk, MissError": (
-        "from retold.recorder.errors import MissError\nfrom retold.recorder.sdk_errors import for_sdk"
+        "from retold.recorder.errors import MissError\nfrom retold.recorder.http.sdk_errors import for_sdk"
     ),
-    "exg._Foreign": "__import__('retold.recorder.encodings', fromlist=['_'])._Bounded",
+    "exg._Foreign": "__import__('retold.recorder.http.encodings', fromlist=['_'])._Bounded",
 }
 """Names that these inputs take from inside, and where they are now."""
 
@@ -46,7 +47,7 @@ SLOW = {"02_events_behind_the_end.py", "05_slow_miss.py", "06_recorder_for_days.
 
 
 def run(name: str, environment: dict[str, str], *arguments: str) -> str:
-    source = (FOLDER / name).read_text()
+    source = (copy_of("core") / name).read_text()
     for old, new in MOVED.items():
         source = source.replace(old, new)
     Path(name).write_text(source)

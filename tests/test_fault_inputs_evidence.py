@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import in_this_process
+from tests.fault_folder import copy_of
 
 FOLDER = Path(__file__).parents[2] / "shared" / "faults"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder of inputs is not beside this copy")
@@ -16,9 +17,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder of input
 
 def _ran(name: str, tmp_path: Path) -> str:
     """The output of a script of the folder `attack`, run from a copy."""
-    copy = shutil.copytree(FOLDER / "attack", tmp_path / "attack")
-    source = (copy / name).read_text().replace("retold.recorder.ledger", "retold.recorder.log.ledger")
-    (copy / name).write_text(source)
+    copy = shutil.copytree(copy_of("attack"), tmp_path / "attack")
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, name], cwd=copy, env=env, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout

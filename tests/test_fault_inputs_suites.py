@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from retold.recorder.cassette import read_cassette
+from retold.recorder.cassette.format import read_cassette
 from tests.conftest import SHARED
 from tests.e2e import in_this_process
 

@@ -14,9 +14,9 @@ import pytest
 
 import retold
 from retold.recorder.errors import InputError
-from retold.recorder.exchange import Exchange, Response, TimedPiece
+from retold.recorder.http.exchange import Exchange, Response, TimedPiece
 from retold.replay.faults import Fault, Faults, Telling, framed
-from retold.replay.timing import INSTANT, ORIGINAL, Timing
+from retold.replay.timing.timing import INSTANT, ORIGINAL, Timing
 from tests.clients import ask, body, client, record
 from tests.exchanges import GZIP, JSON, answer, exchange
 from tests.messages_server import Reply, text

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.events import encode
-from retold.recorder.fold import Fold
+from retold.recorder.http.fold import Fold
 from retold.recorder.messages import Session
 from tests.messages_server import Block, Reply, raw, redacted_thinking, text, thinking, tool_use
 

@@ -18,8 +18,8 @@ import trio
 
 import retold
 from retold.recorder import clock
-from retold.recorder.exchange import Exchange
-from retold.replay import alarm
+from retold.recorder.http.exchange import Exchange
+from retold.replay.timing import precise_sleep as alarm
 from tests.clients import ASKING, NOWHERE, Ask, client_async, record, say_async, serve
 
 CASSETTE = Path("c.yaml")

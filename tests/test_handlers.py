@@ -14,9 +14,9 @@ from retold.handlers import make_handler, read_stream
 from retold.handlers.base import READ_KINDS, Handler, StreamEnd
 from retold.handlers.typist import Typist
 from retold.recorder.events import Entry
+from retold.recorder.interrupted import why_unended
 from retold.recorder.log.run_writer import RunWriter
 from retold.recorder.messages import Message
-from retold.recorder.partial import why_unended
 from tests.e2e import normalised
 
 Json = dict[str, Any]

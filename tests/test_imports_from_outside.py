@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import retold
-from retold.recorder.exchange import wall_ns_of
+from retold.recorder.http.exchange import wall_ns_of
 from retold.recorder.log.log import EventLog
 from tests.e2e import in_this_process, refused, run_live, run_mock, step, write_workflow
 from tests.messages_server import MessagesServer, Reply, text

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.capture import Capture
 from retold.recorder.errors import LogError
 from retold.recorder.events import OWN_SEQ, SCHEMA, Entry
-from retold.recorder.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
 from tests.raw_log import Child, computed_chain, query, rows, stored_chain
 

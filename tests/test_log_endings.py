@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from retold.recorder.capture import Capture
+from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
-from retold.recorder.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.reading import LogReader
 from retold.recorder.log.run_writer import RunWriter
-from retold.recorder.transfer import exchanges_of
 from tests.conftest import ROOT
 from tests.raw_log import Child, query
 from tests.test_log_append import refuse

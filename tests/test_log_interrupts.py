@@ -10,10 +10,10 @@ from types import FrameType
 import pytest
 
 from retold.audit.verify import verify
-from retold.recorder.capture import Capture
 from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
-from retold.recorder.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.run_writer import RunWriter
 from tests.faults import kill

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.errors import MissError
-from retold.recorder.exchange import Exchange, Request
-from retold.recorder.redact import Redactor
-from retold.replay.matcher import MAX_DIFFERENCES, Matcher, note_unplayed
-from retold.replay.rules import Rules
+from retold.recorder.http.exchange import Exchange, Request
+from retold.recorder.secrets.redactor import Redactor
+from retold.replay.matching.matcher import MAX_DIFFERENCES, Matcher, note_unplayed
+from retold.replay.matching.rules import Rules
 from tests.exchanges import JSON, URL, exchange
 
 Json = dict[str, Any]
@@ -328,9 +328,9 @@ def test_a_report_holds_no_secret() -> None:
 
 def test_a_miss_reads_few_recorded_requests_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a hundred growing requests, a miss compares only the nearest in depth. The digests of their parts select them."""
-    from retold.recorder.exchange import Exchange, Request
-    from retold.recorder.redact import Redactor
-    from retold.replay import matcher as module
+    from retold.recorder.http.exchange import Exchange, Request
+    from retold.recorder.secrets.redactor import Redactor
+    from retold.replay.matching import matcher as module
 
     def asked(*said: str) -> Request:
         messages = [{"role": "user", "content": text} for text in said]

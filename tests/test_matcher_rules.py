@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.errors import InputError, MissError
-from retold.recorder.exchange import Exchange, Request
-from retold.recorder.redact import Redactor
-from retold.replay.matcher import Matcher
-from retold.replay.rules import Rules
+from retold.recorder.http.exchange import Exchange, Request
+from retold.recorder.secrets.redactor import Redactor
+from retold.replay.matching.matcher import Matcher
+from retold.replay.matching.rules import Rules
 from tests.exchanges import URL
 from tests.test_matcher import BODY, KEY, SECRET, Json, edited, recorded, reordered, report, request
 

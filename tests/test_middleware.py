@@ -17,9 +17,9 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
 import retold
-from retold.recorder.exchange import Exchange
-from retold.recorder.tee import current
-from retold.recorder.transfer import exchanges_of
+from retold.recorder.cassette.transfer import exchanges_of
+from retold.recorder.http.exchange import Exchange
+from retold.recorder.http.tee import current
 from tests.clients import NOWHERE, MeetingLog, body, client, client_async, say, say_async, serve, threaded
 from tests.messages_server import MessagesServer, Reply, http_error, text
 from tests.test_api_forms import ASYNC, BINARY, SYNC, alike

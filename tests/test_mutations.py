@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retold.formats import jsonl, stream_json
-from retold.recorder.cassette import read_cassette
+from retold.recorder.cassette.format import read_cassette
 from retold.recorder.errors import RetoldError
 from retold.workflow.load import load_workflow
 from tests.e2e import in_this_process

@@ -17,7 +17,7 @@ import pytest
 
 import retold
 from retold.recorder.errors import InputError
-from retold.recorder.recognition import Outgoing, is_api
+from retold.recorder.http.recognition import Outgoing, is_api
 from tests.clients import ask, client, record, say, serve
 from tests.suites import Suite
 

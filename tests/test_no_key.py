@@ -8,7 +8,7 @@ import anthropic
 import pytest
 
 import retold
-from retold.no_key import STAND_IN, stand_in
+from retold.testing.placeholder_key import STAND_IN, stand_in
 from tests.clients import NOWHERE, ask, body, say_async, serve
 from tests.clients import say as say_with
 

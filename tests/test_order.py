@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from retold.recorder.exchange import Exchange, TimedPiece
-from retold.replay import order as order_module
-from retold.replay.order import Order, order_of
-from retold.replay.player import timeline_of
-from retold.replay.timing import INSTANT
+from retold.recorder.http.exchange import Exchange, TimedPiece
+from retold.replay.timing import recorded_order as order_module
+from retold.replay.timing.player import timeline_of
+from retold.replay.timing.recorded_order import Order, order_of
+from retold.replay.timing.timing import INSTANT
 from tests.exchanges import answer, exchange
 
 MS = 1_000_000

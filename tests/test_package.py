@@ -44,7 +44,7 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert str(metadata.get_payload()).strip() == (ROOT / "README.md").read_text("utf-8").strip()
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
     entries = wheel.read(f"{info}/entry_points.txt").decode().split("\n")
-    assert {"retold = retold.cli:main", "retold = retold.pytest_plugin"} <= set(entries)
+    assert {"retold = retold.cli:main", "retold = retold.testing.pytest_plugin"} <= set(entries)
     # No test or tool of ours is asked of a user.
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert [line for line in needed if line.startswith(("pytest", "vcrpy", "mypy", "ruff"))] == []

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from retold.pytest_vcr import blocked_sockets
 from retold.recorder.errors import InputError
 from retold.recorder.log.log import EventLog
 from retold.recorder.patience import patience
-from retold.replay.places import matches
+from retold.replay.matching.places import matches
+from retold.testing.pytest_vcr import blocked_sockets
 from tests.e2e import in_this_process, refused
 
 CATASTROPHIC = ["(a+)+$", "(a|a)*b", "(?:a?){40}a{40}$"]

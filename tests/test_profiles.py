@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from retold.recorder.errors import InputError
-from retold.recorder.exchange import Headers, Request
-from retold.replay.matcher import Matcher
-from retold.replay.profiles import check_profile, profile_of
-from retold.replay.rules import Rules
+from retold.recorder.http.exchange import Headers, Request
+from retold.replay.matching.matcher import Matcher
+from retold.replay.matching.profiles import check_profile, profile_of
+from retold.replay.matching.rules import Rules
 from tests.exchanges import URL, answer, exchange
 
 CLAUDE_CODE: Headers = (

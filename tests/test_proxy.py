@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from retold.recorder.exchange import Exchange
-from retold.recorder.transfer import exchanges_of
+from retold.recorder.cassette.transfer import exchanges_of
+from retold.recorder.http.exchange import Exchange
 from tests.children import wait_until
 from tests.clients import NOWHERE
 from tests.messages_server import MessagesServer, Reply, text

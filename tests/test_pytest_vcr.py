@@ -8,8 +8,8 @@ import pytest
 import vcr
 
 import retold
-import retold.pytest_vcr
-from retold.pytest_vcr import MAX_NAME, file_name
+import retold.testing.pytest_vcr
+from retold.testing.pytest_vcr import MAX_NAME, file_name
 from tests.clients import ask, serve
 from tests.messages_server import MessagesServer, Reply, text
 from tests.suites import VCR_CONFTEST, VcrSuite, asks, summary, with_config
@@ -235,7 +235,7 @@ def test_streams_are_recorded_as_they_come(suite: VcrSuite) -> None:
 
 def test_without_vcrpy_the_session_says_what_is_missing(suite: VcrSuite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its matchers and filters are used: one line instead of an ImportError for each test."""
-    monkeypatch.setattr(retold.pytest_vcr, "find_spec", lambda _: None)
+    monkeypatch.setattr(retold.testing.pytest_vcr, "find_spec", lambda _: None)
     suite.write_vcr(asks("a"))
     result = suite.run_vcr()
     assert result.ret == pytest.ExitCode.USAGE_ERROR

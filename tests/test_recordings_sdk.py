@@ -12,10 +12,10 @@ from anthropic import Anthropic, APIError, APIStatusError, AsyncAnthropic
 from anthropic.types import Message
 from pydantic import BaseModel
 
-from retold.recorder.cassette import read_cassette
-from retold.recorder.encodings import decoder_for
-from retold.recorder.exchange import Exchange
-from retold.replay.matcher import Matcher
+from retold.recorder.cassette.format import read_cassette
+from retold.recorder.http.encodings import decoder_for
+from retold.recorder.http.exchange import Exchange
+from retold.replay.matching.matcher import Matcher
 from retold.replay.transport import ReplayTransport
 from tests.conftest import RECORDINGS
 

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.capture import Capture
-from retold.recorder.cassette import write_cassette
+from retold.recorder.cassette.format import write_cassette
+from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from retold.recorder.events import encode
-from retold.recorder.exchange import Failure, Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Failure, Request
+from retold.recorder.http.tee import Recorder, intercepted
 from retold.recorder.log.log import EventLog
-from retold.recorder.redact import SECRET_HEADERS, Redactor, secrets_in
-from retold.recorder.tee import Recorder, intercepted
-from retold.recorder.transfer import exchanges_of, import_exchanges
+from retold.recorder.secrets.redactor import SECRET_HEADERS, Redactor, secrets_in
 from tests.exchanges import GZIP, JSON, SSE, URL, answer, exchange
 from tests.messages_server import MessagesServer, Reply, http_error, text
 from tests.test_redact_frames import KEY, SECRET, cut, frame

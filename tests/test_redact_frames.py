@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.events import encode
-from retold.recorder.redact import Redactor
-from retold.recorder.redact_frames import FrameRedactor
-from retold.recorder.sse import Piece
+from retold.recorder.http.sse import Piece
+from retold.recorder.secrets.redactor import Redactor
+from retold.recorder.secrets.streams import FrameRedactor
 
 KEY = "sk-ant-api03-Ab_9-Cd8efGhIjKlMnOpQrSt"
 SECRET = "hunter2-correct-horse"

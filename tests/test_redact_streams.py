@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import retold
-from retold.recorder.redact import Redactor
-from retold.recorder.redact_frames import FrameRedactor
-from retold.recorder.sse import Piece
+from retold.recorder.http.sse import Piece
+from retold.recorder.secrets.redactor import Redactor
+from retold.recorder.secrets.streams import FrameRedactor
 from tests.clients import ASKING, ask
 from tests.messages_server import MessagesServer, Reply, text, thinking, tool_use
 

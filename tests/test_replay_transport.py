@@ -13,13 +13,13 @@ import anthropic
 import httpx2
 import pytest
 
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.errors import MissError
-from retold.recorder.exchange import Exchange, Failure
-from retold.recorder.tee import intercepted
-from retold.replay import player
-from retold.replay.matcher import Matcher
-from retold.replay.timing import Timing
+from retold.recorder.http.exchange import Exchange, Failure
+from retold.recorder.http.tee import intercepted
+from retold.replay.matching.matcher import Matcher
+from retold.replay.timing import player
+from retold.replay.timing.timing import Timing
 from retold.replay.transport import Replayer, ReplayTransport
 from tests.exchanges import JSON, URL, answer, exchange
 from tests.messages_server import MessagesServer, Reply, http_error, text, thinking, tool_use

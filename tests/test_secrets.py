@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.capture import Capture
 from retold.recorder.events import encode
-from retold.recorder.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Request
+from retold.recorder.http.sse import Piece
 from retold.recorder.log.log import EventLog
-from retold.recorder.redact import Redactor, is_credential_header, secrets_in
-from retold.recorder.redact_frames import FrameRedactor, PackedRedactor, redact_body
-from retold.recorder.sse import Piece
+from retold.recorder.secrets.redactor import Redactor, is_credential_header, secrets_in
+from retold.recorder.secrets.streams import FrameRedactor, PackedRedactor, redact_body
 
 LETTERS = "AbCd0123eFgH4567iJkL89mNoPqRsTuVwXyZ"
 DIGITS = "0123456789abcdef" * 4

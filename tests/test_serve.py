@@ -13,8 +13,8 @@ import pytest
 
 import retold
 from retold.recorder.errors import InputError
-from retold.recorder.exchange import Exchange, Failure, Request, Response, TimedPiece
-from retold.wire.gate import Gate
+from retold.recorder.http.exchange import Exchange, Failure, Request, Response, TimedPiece
+from retold.servers.gate import Gate
 from tests.children import Folder, line_of, rest_of
 from tests.clients import ask, body, record
 from tests.conftest import Cli

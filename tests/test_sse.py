@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.sse import FrameParser, Piece, frame_json, parse_frame
+from retold.recorder.http.sse import FrameParser, Piece, frame_json, parse_frame
 
 LINES = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 

@@ -10,7 +10,7 @@ import pytest
 from retold.recorder import strict_json
 from retold.recorder.errors import RunError, WorkflowError
 from retold.recorder.events import encode
-from retold.recorder.fold import Fold
+from retold.recorder.http.fold import Fold
 from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
 from retold.workflow.extraction import json_in, plain_text, structure_of, summary_of
@@ -47,7 +47,7 @@ def test_only_one_module_writes_json() -> None:
     """Python's own writer makes NaN and Infinity, which other parsers refuse."""
     wrong = {"json.dumps", "json.dump"}
     in_an_error = "explain.py"  # shows a value to a person
-    byte_exact = {"cassette_forms.py", "json_layout.py"}  # restore a recorded body, whatever it holds
+    byte_exact = {"forms.py", "json_layout.py"}  # restore a recorded body, whatever it holds
     assert {path.name for path in SOURCES if wrong & calls_in(path)} == {in_an_error, *byte_exact, "strict_json.py"}
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.errors import InputError
-from retold.recorder.exchange import Exchange, TimedPiece
-from retold.replay import player
-from retold.replay.player import GROUP_BYTES, head_ns, play, play_async, schedule, timeline_of, times_of
-from retold.replay.timing import INSTANT, ORIGINAL, Timeline, Timing, parse_duration_ns
+from retold.recorder.http.exchange import Exchange, TimedPiece
+from retold.replay.timing import player
+from retold.replay.timing.player import GROUP_BYTES, head_ns, play, play_async, schedule, timeline_of, times_of
+from retold.replay.timing.timing import INSTANT, ORIGINAL, Timeline, Timing, parse_duration_ns
 from tests.exchanges import SSE, answer, exchange
 
 MS = 1_000_000

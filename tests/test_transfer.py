@@ -12,14 +12,14 @@ from hypothesis import given, settings
 
 from retold.handlers import make_handler, read_stream
 from retold.handlers.base import READ_KINDS
-from retold.recorder.capture import Capture
-from retold.recorder.cassette import read_cassette, write_cassette
+from retold.recorder.cassette.format import read_cassette, write_cassette
+from retold.recorder.cassette.transfer import INTERRUPTED, exchanges_of, import_exchanges
 from retold.recorder.events import encode
-from retold.recorder.exchange import Exchange, Failure, Request, TimedPiece, has_frames
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Exchange, Failure, Request, TimedPiece, has_frames
+from retold.recorder.interrupted import events_of
 from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
-from retold.recorder.partial import events_of
-from retold.recorder.transfer import INTERRUPTED, exchanges_of, import_exchanges
 from tests.conftest import RECORDINGS, ROOT
 from tests.exchanges import JSON, SSE, URL, answer, exchange, exchanges
 from tests.raw_log import Child
@@ -255,9 +255,9 @@ def test_exchanges_that_overlap_keep_their_own_events(log: EventLog) -> None:
 
 DIES = """
 import sys
-from retold.recorder.capture import Capture
+from retold.recorder.http.capture import Capture
 from retold.recorder.events import encode
-from retold.recorder.exchange import Request
+from retold.recorder.http.exchange import Request
 from retold.recorder.log import EventLog
 from retold.recorder.messages import Session
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.errors import InputError
-from retold.recorder.transfer import exchanges_of
-from retold.recorder.upstream import Upstream
+from retold.recorder.proxy.upstream import Upstream
 from tests.wire import Wire, raw, request_bytes, wire
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"

@@ -13,8 +13,8 @@ import anthropic
 import pytest
 
 import retold
-from retold.recorder.exchange import Request
-from retold.replay.matcher import Matcher
+from retold.recorder.http.exchange import Request
+from retold.replay.matching.matcher import Matcher
 from tests.clients import (
     ASKING,
     NOWHERE,

@@ -7,6 +7,7 @@ import anthropic
 import pytest
 
 import retold
+from retold.recorder.http.exchange import Request
 from tests.clients import ASKING, NOWHERE, Ask, ask, body, client, prompts_of, record, serve
 from tests.messages_server import MessagesServer, Reply, text
 
@@ -163,7 +164,7 @@ def test_a_log_that_was_given_stays_open() -> None:
 def test_what_before_record_removes_is_not_in_the_log_of_a_replay() -> None:
     """The same function for recording, matching and the log."""
 
-    def without_name(request: retold.recorder.exchange.Request) -> retold.recorder.exchange.Request:
+    def without_name(request: Request) -> Request:
         return type(request)(request.method, request.uri, request.headers, request.body.replace(b"Alice", b"NAME"))
 
     record(CASSETTE, "I am Alice", before_record=without_name)
@@ -246,7 +247,7 @@ def test_replays_and_recordings_are_the_same_exchange() -> None:
     record(CASSETTE, "a")
     with retold.use_cassette(CASSETTE, log="replays.db"):
         ask("a")
-    from retold.recorder.transfer import exchanges_of
+    from retold.recorder.cassette.transfer import exchanges_of
 
     (again,) = exchanges_of(retold.EventLog("replays.db"), newest("replays.db").run)
     (before,) = retold.read_cassette(CASSETTE).exchanges

@@ -13,7 +13,7 @@ import anthropic
 import pytest
 
 import retold
-from retold.recorder.exchange import Request
+from retold.recorder.http.exchange import Request
 from tests.clients import ASKING, NOWHERE, Ask, ask, body, client, client_async, record, say_async, serve
 
 CASSETTE = Path("c.yaml")

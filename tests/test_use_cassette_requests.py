@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 import retold
-from retold.recorder.exchange import Request
+from retold.recorder.http.exchange import Request
 from tests.clients import ASKING, NOWHERE, Ask, ask, client, prompts_of, record, serve
 from tests.messages_server import MessagesServer
 

@@ -18,10 +18,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 import uvicorn
 
-from retold.recorder.capture import Capture, Place
-from retold.recorder.exchange import Request as Asked
+from retold.recorder.cassette.transfer import import_exchanges
+from retold.recorder.http.capture import Capture, Place
+from retold.recorder.http.exchange import Request as Asked
 from retold.recorder.log.log import EventLog
-from retold.recorder.transfer import import_exchanges
 from retold.view.app import application
 from retold.view.serve import Connection
 from tests.browser import CHROMIUM, Browser

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.capture import Capture
-from retold.recorder.cassette import read_cassette, write_cassette
-from retold.recorder.exchange import Exchange, Response
+from retold.recorder.cassette.format import read_cassette, write_cassette
+from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Exchange, Response
+from retold.recorder.http.patching import Send
+from retold.recorder.http.tee import Recorder
 from retold.recorder.log.log import EventLog
-from retold.recorder.patching import Send
-from retold.recorder.tee import Recorder
-from retold.recorder.transfer import exchanges_of, import_exchanges
-from retold.replay.matcher import Matcher
+from retold.replay.matching.matcher import Matcher
 from retold.replay.transport import Replayer
 from tests.exchanges import URL, exchanges
 

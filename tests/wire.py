@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from retold.recorder.exchange import Exchange
-from retold.recorder.http1 import Answerer, Limits, Server
+from retold.recorder.http.exchange import Exchange
 from retold.recorder.log.log import EventLog
-from retold.recorder.upstream import Upstream
-from retold.replay.rules import DEFAULT_RULES
-from retold.replay.timing import INSTANT, Timing
+from retold.recorder.proxy.http1 import Answerer, Limits, Server
+from retold.recorder.proxy.upstream import Upstream
+from retold.replay.matching.rules import DEFAULT_RULES
+from retold.replay.timing.timing import INSTANT, Timing
+from retold.servers.serving import Serving
 from retold.settings import Settings
-from retold.used import UsedCassette
-from retold.wire.serving import Serving
+from retold.testing.session import UsedCassette
 from tests.clients import NOWHERE, body
 
 CHILD = Path(__file__).parent / "wire_child.py"

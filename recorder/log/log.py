@@ -23,7 +23,7 @@ from typing import Any, Self
 from ..clock import monotonic_ns
 from ..errors import LogError, LogVersionError, RecordingLostWarning
 from ..events import Entry, Event, encode
-from ..redact import Redactor
+from ..secrets.redactor import Redactor
 from . import ledger
 from .reading import LogReader
 from .run_writer import Mode, RunWriter, Status, seal_all

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, Self
 
 from .. import clock
 from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, encode, seal
-from ..redact import Redactor
+from ..secrets.redactor import Redactor
 
 Mode = Literal["live", "mock", "import", "audit"]
 """`audit`: a run that says what was done to the log itself: erased, redacted, pruned."""
@@ -124,7 +124,7 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
             wall_ns = recorded_ns + t_ns
         if exchange == OWN_SEQ:
             exchange = seq
-        # Bodies were scrubbed frame by frame, across frames too (redact_frames.py). Everything else is scrubbed here.
+        # Bodies were scrubbed frame by frame, across frames too (secrets/streams.py). Everything else is scrubbed here.
         if kind not in ("frame", "chunk"):
             payload = redactor.data(payload)
         step, task = redactor.label(step), redactor.label(task)

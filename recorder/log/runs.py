@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, Protocol
 
 from ..errors import InputError, LeftOutWarning, LogError
-from ..mistaken import not_a_run
+from ..hints import not_a_run
 
 COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
 """What a run's line counts: column and kind."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import LogError
 from ..events import Entry, Event, encode
-from ..redact import Redactor
+from ..secrets.redactor import Redactor
 from .log import EventLog
 from .memory import MemoryStore
 from .run_writer import Mode, RunWriter, Status, seal_all

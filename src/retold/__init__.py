@@ -7,14 +7,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cassettes import use_cassette as use_cassette
-    from .diff.assertion import assert_same_stream as assert_same_stream
-    from .diff.sources import compare as compare
+    from .comparing.assertion import assert_same_stream as assert_same_stream
+    from .comparing.compare import Comparison as Comparison
+    from .comparing.compare import Difference as Difference
+    from .comparing.sources import compare as compare
     from .middleware import Recording as Recording
     from .middleware import recording as recording
-    from .recorder.cassette import Cassette as Cassette
-    from .recorder.cassette import read_cassette as read_cassette
-    from .recorder.cassette import write_cassette as write_cassette
+    from .recorder.cassette.format import Cassette as Cassette
+    from .recorder.cassette.format import read_cassette as read_cassette
+    from .recorder.cassette.format import write_cassette as write_cassette
     from .recorder.errors import BlockedError as BlockedError
     from .recorder.errors import CassetteError as CassetteError
     from .recorder.errors import CassetteMissing as CassetteMissing
@@ -34,13 +35,12 @@ if TYPE_CHECKING:
     from .recorder.log.log import EventLog as EventLog
     from .recorder.log.runs import RunInfo as RunInfo
     from .recorder.messages import Message as Message
-    from .replay.compare import Comparison as Comparison
-    from .replay.compare import Difference as Difference
-    from .replay.timing import Timing as Timing
-    from .used import DriftWarning as DriftWarning
-    from .used import ExpiredWarning as ExpiredWarning
-    from .used import FaultWarning as FaultWarning
-    from .used import UsedCassette as UsedCassette
+    from .replay.timing.timing import Timing as Timing
+    from .testing.session import DriftWarning as DriftWarning
+    from .testing.session import ExpiredWarning as ExpiredWarning
+    from .testing.session import FaultWarning as FaultWarning
+    from .testing.session import UsedCassette as UsedCassette
+    from .testing.use_cassette import use_cassette as use_cassette
     from .workflow.results import RunResult as RunResult
     from .workflow.results import StepResult as StepResult
     from .workflow.results import TaskResult as TaskResult
@@ -48,10 +48,10 @@ if TYPE_CHECKING:
     from .workflow.runner import run_workflow_async as run_workflow_async
 
 _HOMES = {
-    "diff.assertion": ("assert_same_stream",),
-    "diff.sources": ("compare",),
+    "comparing.assertion": ("assert_same_stream",),
+    "comparing.sources": ("compare",),
     "middleware": ("Recording", "recording"),
-    "recorder.cassette": ("Cassette", "read_cassette", "write_cassette"),
+    "recorder.cassette.format": ("Cassette", "read_cassette", "write_cassette"),
     "recorder.errors": (
         "BlockedError",
         "CassetteError",
@@ -73,10 +73,10 @@ _HOMES = {
     "recorder.log.runs": ("RunInfo",),
     "recorder.log.log": ("EventLog",),
     "recorder.messages": ("Message",),
-    "replay.compare": ("Comparison", "Difference"),
-    "replay.timing": ("Timing",),
-    "cassettes": ("use_cassette",),
-    "used": ("DriftWarning", "ExpiredWarning", "FaultWarning", "UsedCassette"),
+    "comparing.compare": ("Comparison", "Difference"),
+    "replay.timing.timing": ("Timing",),
+    "testing.use_cassette": ("use_cassette",),
+    "testing.session": ("DriftWarning", "ExpiredWarning", "FaultWarning", "UsedCassette"),
     "workflow.results": ("RunResult", "StepResult", "TaskResult"),
     "workflow.runner": ("run_workflow", "run_workflow_async"),
 }

@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import anthropic
 
-from .recorder.capture import Capture, Place
 from .recorder.errors import InputError, LogError
 from .recorder.events import encode
-from .recorder.exchange import Request
+from .recorder.http.capture import Capture, Place
+from .recorder.http.exchange import Request
+from .recorder.http.tee import pairs, tee, to_request
 from .recorder.log.log import EventLog
 from .recorder.log.run_writer import RunWriter
 from .recorder.messages import Session
-from .recorder.redact import Redactor
-from .recorder.tee import pairs, tee, to_request
+from .recorder.secrets.redactor import Redactor
 from .workflow.pricing import price
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-from .recorder.capture import Price
-from .recorder.exchange import Exchange, Request
+from .recorder.http.capture import Price
+from .recorder.http.exchange import Exchange, Request
 from .recorder.log.log import EventLog
-from .replay.rules import Rules
-from .replay.timing import Timing
+from .replay.matching.rules import Rules
+from .replay.timing.timing import Timing
 
 OnExpired = Literal["warn", "fail", "rerecord"]
 BeforeRecord = Callable[[Request], Request | None]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...errors import LogError, LogFolderWarning, LogVersionError
-from ...mistaken import not_a_run
+from ...hints import not_a_run
 
 VERSION = 2
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from ..recorder.errors import InputError, LeftOutWarning, LogError, RetoldError
 from ..recorder.events import Event
+from ..recorder.http.sse import Piece
 from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.log.runs import RunInfo
 from ..recorder.log.sqlite import erasure
 from ..recorder.patience import patience
-from ..recorder.redact import Redactor
-from ..recorder.redact_frames import redact_body
-from ..recorder.sse import Piece
+from ..recorder.secrets.redactor import Redactor
+from ..recorder.secrets.streams import redact_body
 from . import index
-from .carriers import Carrier, Matches, carriers_of, contains
 from .leftovers import any_of, check_files, plain
+from .occurrences import Carrier, Matches, carriers_of, contains
 
 WHOLE_CHARS = 16
 """A shorter text of an erased message is looked for elsewhere only as a whole string, and in its own run: `yes` is everywhere."""

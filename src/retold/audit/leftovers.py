@@ -7,11 +7,11 @@ is, in every spelling: escapes undone, in any case, however accents are composed
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..recorder.cassette import read_cassette
+from ..recorder.cassette.format import read_cassette
 from ..recorder.errors import RetoldError
 from ..recorder.log.log import EventLog
-from ..recorder.spellings import fold
-from .carriers import Matches, contains, texts_of_exchange
+from ..recorder.secrets.spellings import fold
+from .occurrences import Matches, contains, texts_of_exchange
 
 WINDOW_BYTES = 1 << 20
 _ESCAPED_BYTES = 16

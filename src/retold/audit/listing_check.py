@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..recorder.log.runs import COLUMNS, COUNTED
-from ..recorder.redact import Redactor
+from ..recorder.secrets.redactor import Redactor
 from .chain import Finding, Row
 
 AGAIN = "`retold recover` writes it again"

@@ -14,7 +14,7 @@ from ..recorder.screen import clean_json
 from .common import Db
 
 if TYPE_CHECKING:
-    from ..replay.compare import Comparison
+    from ..comparing.compare import Comparison
 
 
 class Format(StrEnum):
@@ -62,7 +62,7 @@ def diff(
 
     Example: retold diff last~1 last --ignore thinking
     """
-    from ..diff.sources import compare
+    from ..comparing.sources import compare
     from ..recorder.log.log import EventLog
     from .progress import progress
 
@@ -92,13 +92,13 @@ def _written(found: "Comparison", form: Format, limit: int | None, *, colour: bo
         case Format.json:
             return clean_json(strict_json.dumps(found.as_dict(), indent=2))
         case Format.markdown:
-            from ..diff.markdown import as_markdown
+            from ..comparing.markdown import as_markdown
 
             return as_markdown(found, limit=limit)
         case Format.html:
             from ..pages.diff_page import diff_page
 
             return diff_page(found)
-    from ..diff.text import as_text
+    from ..comparing.text import as_text
 
     return as_text(found, colour=colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR"), limit=limit)

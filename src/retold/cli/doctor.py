@@ -95,7 +95,7 @@ def _log(db: Path | None, problems: list[str]) -> dict[str, Any]:
 
 def _cassettes(problems: list[str]) -> list[dict[str, Any]]:
     """Return the cassettes below the working directory."""
-    from ..recorder.cassette import read_cassette
+    from ..recorder.cassette.format import read_cassette
     from ..recorder.errors import CassetteError
 
     found: list[dict[str, Any]] = []
@@ -125,7 +125,7 @@ def _like_cassettes() -> Iterator[Path]:
 
 def _live(problems: list[str]) -> dict[str, Any]:
     from ..recorder.errors import InputError
-    from ..recorder.redact import Redactor
+    from ..recorder.secrets.redactor import Redactor
 
     try:
         mode: str = test_mode()

@@ -40,8 +40,8 @@ def erase(
     Example: retold erase --text "Jane Doe" --why "request 4711" --dry-run
     """
     from ..audit import erase as audit
-    from ..audit.carriers import contains
     from ..audit.leftovers import cassettes_of, left_behind
+    from ..audit.occurrences import contains
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
 

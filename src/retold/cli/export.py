@@ -104,9 +104,9 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     """Write the file completely or not at all: the new file replaces the old one only when it is complete."""
     from ..formats.cassette import check
     from ..handlers.text import plural
-    from ..recorder.cassette import write_cassette
+    from ..recorder.cassette.format import write_cassette
+    from ..recorder.cassette.transfer import each_exchange
     from ..recorder.errors import InputError
-    from ..recorder.transfer import each_exchange
     from ..recorder.writable import replacing
 
     if output.is_dir():

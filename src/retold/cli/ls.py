@@ -81,7 +81,7 @@ def _one_of(option: str, value: str | None, values: Sequence[str]) -> None:
 
 
 def _as_json(found: "Found") -> dict[str, Any]:
-    from ..recorder.exchange import timestamp
+    from ..recorder.http.exchange import timestamp
 
     r = found.info
     cost = None if found.cost_usd is None else round(found.cost_usd, 10)

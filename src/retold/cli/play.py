@@ -11,7 +11,7 @@ from .common import Db, Handlers, IdleLimit, TimingOption, handler_specs
 if TYPE_CHECKING:
     from ..recorder.events import Event
     from ..recorder.log.log import EventLog
-    from ..replay.timing import Timing
+    from ..replay.timing.timing import Timing
 
 
 def play(
@@ -28,13 +28,13 @@ def play(
     To see it word by word: retold play last --handler console:partial=true
     """
     from ..handlers import make_handler, read_stream
-    from ..recorder.cassette import names_file, read_cassette
+    from ..recorder.cassette.format import names_file, read_cassette
+    from ..recorder.cassette.transfer import import_exchanges
     from ..recorder.errors import InputError
+    from ..recorder.interrupted import why_unended
     from ..recorder.log.log import EventLog
     from ..recorder.log.store_log import StoreLog
-    from ..recorder.partial import why_unended
-    from ..recorder.transfer import import_exchanges
-    from ..replay.timing import Timing
+    from ..replay.timing.timing import Timing
     from .others import others_in, tell_of
 
     pace = Timing.parse(timing, idle_limit)
@@ -61,9 +61,9 @@ def play(
 def _paced(log: "EventLog", run: str, timing: "Timing", kinds: tuple[str, ...]) -> Iterator["Event"]:
     """Yield the events of a run, each at its due time."""
     from ..recorder import clock
-    from ..recorder.partial import events_of
-    from ..replay.player import wait_until
-    from ..replay.timing import Timeline
+    from ..recorder.interrupted import events_of
+    from ..replay.timing.player import wait_until
+    from ..replay.timing.timing import Timeline
 
     timeline = Timeline((event.t_ns for event in events_of(log, run, kinds)), timing)
     began_ns = clock.monotonic_ns()

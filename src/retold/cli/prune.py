@@ -30,7 +30,7 @@ def prune(
     from ..audit import erase as audit
     from ..audit.when import age
     from ..handlers.text import one_line, plural
-    from ..recorder.exchange import timestamp
+    from ..recorder.http.exchange import timestamp
     from ..recorder.log.log import EventLog
     from .progress import progress
 

@@ -33,10 +33,10 @@ def record(
     """
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
-    from ..recorder.upstream import Upstream
-    from ..wire.commands import close, failure_of, mode_of, note_doors, put_to_use, raise_for, run_command
-    from ..wire.gate import Gate, origins_of
-    from ..wire.serving import Serving
+    from ..recorder.proxy.upstream import Upstream
+    from ..servers.commands import close, failure_of, mode_of, note_doors, put_to_use, raise_for, run_command
+    from ..servers.gate import Gate, origins_of
+    from ..servers.serving import Serving
 
     to, gate = Upstream.parse(upstream), Gate(origins=origins_of(allow_origin or ()))
     record_mode = mode_of(mode)

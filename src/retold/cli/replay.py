@@ -26,11 +26,11 @@ def replay(
     from pathlib import Path
 
     from ..recorder.log.log import EventLog
-    from ..recorder.upstream import Upstream
-    from ..replay.timing import Timing
-    from ..wire.commands import close, note_doors, put_to_use, raise_for, recording_named, run_command
-    from ..wire.gate import Gate, origins_of
-    from ..wire.serving import Serving
+    from ..recorder.proxy.upstream import Upstream
+    from ..replay.timing.timing import Timing
+    from ..servers.commands import close, note_doors, put_to_use, raise_for, recording_named, run_command
+    from ..servers.gate import Gate, origins_of
+    from ..servers.serving import Serving
 
     log, gate = EventLog(db), Gate(origins=origins_of(allow_origin or ()))
     to = Upstream.parse("https://api.anthropic.com")

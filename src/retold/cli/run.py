@@ -12,8 +12,8 @@ from .common import Db, Handlers, IdleLimit, Json, TimingOption, handler_specs, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..comparing.compare import Comparison
     from ..recorder.log.log import EventLog
-    from ..replay.compare import Comparison
     from ..workflow.results import RunResult
 
 
@@ -70,7 +70,7 @@ def run(
         _show_unstreamed(result)
     _summarise(result)
     if found is not None:
-        from ..diff.text import as_text
+        from ..comparing.text import as_text
 
         note(f"retold: compared with {check}\n{as_text(found)}")
     if not result.ok or (found is not None and not found.same):
@@ -79,8 +79,8 @@ def run(
 
 def _compared(golden: str, ignore: list[str], log: "EventLog") -> "Callable[[RunResult], Comparison]":
     """Read the golden recording now, before the run can cost anything or replace it; return a function that compares a run."""
-    from ..diff.sources import compare, read_side
-    from ..replay.changes import Focus
+    from ..comparing.json_diff import Focus
+    from ..comparing.sources import compare, read_side
 
     Focus(ignore=tuple(ignore))
     side = read_side(golden, log)

@@ -77,7 +77,7 @@ def search(
 
 def _as_json(hit: "Hit", around: int) -> dict[str, object]:
     from ..audit.search import context
-    from ..recorder.exchange import timestamp
+    from ..recorder.http.exchange import timestamp
 
     return {
         "run": hit.run,

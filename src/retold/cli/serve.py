@@ -40,11 +40,11 @@ def serve(
     Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
     """
     from ..recorder.log.log import EventLog
-    from ..recorder.upstream import Upstream
-    from ..replay.timing import Timing
-    from ..wire.commands import mode_of, put_to_use, serve_until_stopped
-    from ..wire.gate import Gate
-    from ..wire.serving import Serving
+    from ..recorder.proxy.upstream import Upstream
+    from ..replay.timing.timing import Timing
+    from ..servers.commands import mode_of, put_to_use, serve_until_stopped
+    from ..servers.gate import Gate
+    from ..servers.serving import Serving
 
     gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     record_mode = mode_of(mode)
@@ -83,10 +83,10 @@ def proxy(
     Example: retold proxy --upstream https://api.anthropic.com --port 8080
     """
     from ..recorder.log.log import EventLog
-    from ..recorder.upstream import Upstream
-    from ..wire.commands import put_to_use, serve_until_stopped
-    from ..wire.gate import Gate
-    from ..wire.serving import Serving
+    from ..recorder.proxy.upstream import Upstream
+    from ..servers.commands import put_to_use, serve_until_stopped
+    from ..servers.gate import Gate
+    from ..servers.serving import Serving
 
     gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     to = Upstream.parse(upstream)

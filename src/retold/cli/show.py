@@ -35,9 +35,9 @@ def show(
     from ..handlers import make_handler, read_stream
     from ..handlers.jsonl import as_json
     from ..recorder.errors import InputError
+    from ..recorder.interrupted import events_of, why_unended
     from ..recorder.log.log import EventLog
     from ..recorder.messages import Message
-    from ..recorder.partial import events_of, why_unended
     from .others import others_in, tell_of
 
     if raw and handler:

@@ -23,9 +23,9 @@ def tail(
     from ..handlers import Reader, make_handler
     from ..handlers.base import READ_KINDS
     from ..handlers.jsonl import as_json
+    from ..recorder.interrupted import why_unended
     from ..recorder.log.log import EventLog
     from ..recorder.messages import Message
-    from ..recorder.partial import why_unended
 
     readers = [Reader(make_handler(name, options, sys.stdout)) for name, options in handler_specs(handler or ["simple"])]
     log = EventLog(db)

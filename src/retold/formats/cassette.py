@@ -4,11 +4,11 @@ import io
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from ..recorder.cassette import to_yaml
+from ..recorder.cassette.format import to_yaml
+from ..recorder.cassette.transfer import each_exchange
 from ..recorder.errors import InputError
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
-from ..recorder.transfer import each_exchange
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:

@@ -8,13 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..recorder.cassette import read_cassette
+from ..recorder.cassette.foreign import named_line
+from ..recorder.cassette.format import read_cassette
+from ..recorder.cassette.transfer import import_exchanges
 from ..recorder.errors import InputError
-from ..recorder.exchange import Exchange
 from ..recorder.files import open_regular
-from ..recorder.foreign import named_line
+from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
-from ..recorder.transfer import import_exchanges
 from . import jsonl, stream_json
 
 LINES = (".jsonl", ".ndjson")

@@ -19,8 +19,8 @@ from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.event_shapes import KNOWN, fault_in_payload, fault_in_row
 from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
-from ..recorder.exchange import from_text, to_text
 from ..recorder.files import open_regular
+from ..recorder.http.exchange import from_text, to_text
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.log.sqlite import erasure

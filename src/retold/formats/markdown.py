@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 from ..handlers.text import clean, plural, seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
-from ..recorder.exchange import timestamp
+from ..recorder.http.exchange import timestamp
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.messages import Message, result_text

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 from ..recorder.errors import InputError
 from ..recorder.event_shapes import fault_in_payload
 from ..recorder.events import Entry, encode
-from ..recorder.exchange import wall_ns_of
 from ..recorder.files import open_regular
+from ..recorder.http.exchange import wall_ns_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 

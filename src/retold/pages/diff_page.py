@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from ..diff.lines import amount, heading, noun, summary, total_name
-from ..diff.text import as_text
+from ..comparing.compare import Comparison, Row
+from ..comparing.conversations import Item
+from ..comparing.lines import amount, heading, noun, summary, total_name
+from ..comparing.text import as_text
+from ..comparing.word_diff import weave
 from ..recorder import strict_json
-from ..replay.compare import Comparison, Row
-from ..replay.items import Item
-from ..replay.words import weave
 from .assemble import page
 
 WHOLE = frozenset({"text", "thinking", "prompt", "history", "tool_result"})

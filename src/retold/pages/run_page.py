@@ -7,17 +7,17 @@ From these the player types a text as it arrived, and the page stores the text o
 
 from typing import Any
 
+from ..comparing.conversations import Item
+from ..comparing.reading import Reader, error_of
 from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
-from ..recorder.exchange import timestamp
+from ..recorder.http.exchange import timestamp
+from ..recorder.http.sse import frame_json
+from ..recorder.interrupted import DIED, events_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.messages import Message, result_text
-from ..recorder.partial import DIED, events_of
-from ..recorder.sse import frame_json
-from ..replay.items import Item
-from ..replay.sides import Reader, error_of
 from .assemble import page
 
 PAGE_KINDS = (

@@ -21,18 +21,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..audit.index import opened
 from ..audit.search import Hit, context, search
-from ..diff.sources import compare
+from ..comparing.reading import read_run
+from ..comparing.sources import compare
 from ..pages.assemble import page
 from ..pages.diff_page import diff_page
 from ..pages.run_page import PAGE_KINDS, RunFold, render
 from ..recorder import strict_json
 from ..recorder.errors import RetoldError
-from ..recorder.exchange import timestamp
+from ..recorder.http.exchange import timestamp
+from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
-from ..recorder.partial import events_of
-from ..replay.sides import read_run
-from ..wire.gate import foreign_page
+from ..servers.gate import foreign_page
 
 LISTED = 200
 """The number of runs in the list by default."""

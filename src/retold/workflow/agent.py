@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from ..recorder import strict_json
-from ..recorder.capture import Capture
 from ..recorder.events import Ending
+from ..recorder.http.capture import Capture
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session
 from .tools import Tools

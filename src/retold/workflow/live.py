@@ -12,14 +12,14 @@ from typing import Any, Self
 
 import anthropic
 
-from ..recorder.capture import Capture, Place
 from ..recorder.errors import InputError
-from ..recorder.exchange import Request
+from ..recorder.http.capture import Capture, Place
+from ..recorder.http.exchange import Request
+from ..recorder.http.patching import intercepted
+from ..recorder.http.tee import Recorder, transport_errors
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session
-from ..recorder.patching import intercepted
-from ..recorder.redact import MIN_SECRET_CHARS, Redactor
-from ..recorder.tee import Recorder, transport_errors
+from ..recorder.secrets.redactor import MIN_SECRET_CHARS, Redactor
 from .agent import Reply, reply_of
 from .pricing import price
 from .retry import REPEATED, asked_delay_s, delay_s

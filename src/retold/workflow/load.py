@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ..handlers import sentence
 from ..recorder.errors import Problem, WorkflowError
-from ..recorder.redact import Redactor
+from ..recorder.secrets.redactor import Redactor
 from . import step_types
 from .explain import explain_all
 from .problems import problems_of

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..recorder import strict_json
-from ..recorder.capture import Capture, Place
-from ..recorder.exchange import Exchange, Request
+from ..recorder.http.capture import Capture, Place
+from ..recorder.http.exchange import Exchange, Request
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session
-from ..recorder.redact import Redactor
-from ..replay.matcher import Matcher
-from ..replay.player import head_ns, play_async, times_of, wait_until_async
-from ..replay.timing import Timeline, Timing
+from ..recorder.secrets.redactor import Redactor
+from ..replay.matching.matcher import Matcher
+from ..replay.timing.player import head_ns, play_async, times_of, wait_until_async
+from ..replay.timing.timing import Timeline, Timing
 from .agent import Reply, reply_of
 from .tools import TimedOut
 

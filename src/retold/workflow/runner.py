@@ -12,28 +12,28 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypedDict, Unpack
 
 from ..handlers.text import plural
-from ..recorder.cassette import read_cassette, write_cassette
+from ..recorder.cassette.format import read_cassette, write_cassette
+from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RunError
-from ..recorder.exchange import Exchange
+from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
-from ..recorder.transfer import exchanges_of
 from ..recorder.writable import why_not_writable
-from ..replay.matcher import note_unplayed
-from ..replay.timing import INSTANT, Timing
+from ..replay.matching.matcher import note_unplayed
+from ..replay.timing.timing import INSTANT, Timing
 from .checkpoint import Checkpoint, Finished, fingerprint
 from .load import Loaded, load_workflow
 from .mock import Recording
 from .paths import render_options
 from .presets import options_of
 from .prompt import Context
+from .prompt_job import units_of
 from .results import RunResult, StepResult
-from .running import Running
+from .run_context import Running
 from .sessions import said_in, session_in
-from .showing import HandlerSpecs, Showing
+from .step_handlers import HandlerSpecs, Showing
 from .step_types import Step
 from .steps import perform, write_output
 from .templates import holds
-from .unit import units_of
 
 Mode = Literal["mock", "live"]
 

@@ -8,7 +8,7 @@ import yaml
 
 from ..recorder.errors import Problem, WorkflowError
 from ..recorder.files import read_text
-from ..recorder.mistaken import near, unreadable
+from ..recorder.hints import near, unreadable
 from .yaml12 import Loader
 
 YamlPath = tuple[str | int, ...]

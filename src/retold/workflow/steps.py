@@ -12,13 +12,13 @@ from ..recorder.messages import Session
 from . import schema
 from .agent import Api, Conversation, Outcome
 from .extraction import extract
+from .prompt_job import Unit
 from .results import StepResult, TaskResult, add_up, fill
 from .retry import delay_s
-from .running import Running
+from .run_context import Running
 from .sessions import SessionState, last_session
 from .step_types import BatchStep, ExtractStep, ParallelStep, RobustConfig, RobustStep, SessionStep, Step
 from .tools import Tools
-from .unit import Unit
 
 
 async def perform(running: Running, step: Step, units: Sequence[Unit], done: StepResult) -> None:

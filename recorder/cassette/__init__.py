@@ -1,0 +1,1 @@
+"""Cassettes: their format, the forms of other tools, and the way between cassette and log."""

@@ -1,0 +1,384 @@
+"""The cassette: a slice of the log as a reviewable text file that vcrpy can replay too.
+
+The format is vcrpy's YAML, version 1: `version`, `interactions[].request/response`. vcrpy ignores other keys, so retold adds
+two, both named `retold`. At the top: `{format: 2}`. In each interaction what vcrpy has no place for:
+
+    recorded_at     when the request went out, ISO 8601, UTC
+    started_ms      the same on the run's own clock, so that pauses between exchanges can be retold
+    first_ms        when the response's head came, after the request
+    offsets_ms      when each piece of the body came, after the request; one string of numbers, because a list of 100,000
+                    numbers costs a YAML parser half a second
+    sizes           the pieces' sizes in bytes, where they are not the frames of an event stream (JSON, compressed bodies)
+    ended_ms        when the exchange ended
+    ending, error   how it ended
+    call, attempt   retries of one call share its number
+    body_layout     how the request's bytes follow from its indented JSON (json_layout.py); `body_sha256` is their digest when
+                    it was recorded; a body that a person edited later is matched as edited
+    step, task, variables, tool_results, cost_usd   what a workflow run needs to be retold offline
+
+A body is a literal block where YAML can hold it so, a quoted string where it cannot, `!!binary` where it is not UTF-8. `.json`
+files hold the same structure. Writing is atomic. A YAML file ends in the key `retold_end`, so that one cut
+short is recognised also after a formatter; format 1 ends in `...`. A file that is
+there but damaged is an error and is never overwritten.
+"""
+
+import base64
+import io
+import json
+import os
+import re
+import tomllib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+import yaml
+
+from .. import strict_json
+from ..errors import CassetteError, CassetteMissing
+from ..events import ENDINGS, Ending
+from ..files import read_regular
+from ..hints import near, unreadable
+from ..http.exchange import Exchange, Failure, Request, Response, has_frames
+from ..writable import replacing
+from .foreign import named, named_text, was_cassette, way_out
+from .forms import (
+    Pieces,
+    address,
+    body_of,
+    headers_of,
+    mapping,
+    moment,
+    nanoseconds,
+    plain_body,
+    repaired,
+    tool_results,
+    whole,
+    word,
+)
+from .json_layout import lay_out, restore
+from .writing import CassetteLoader, dump
+
+FORMAT = 2
+"""Version of the `retold:` keys that this module writes; a newer one is refused."""
+
+
+_CONFLICT = re.compile(rb"^<{7}(?: |\r?$)", re.MULTILINE)
+_END_OF_1 = re.compile(rb"\n\.\.\.[ \t]*(?:#[^\n]*)?(?:\r?\n[ \t]*(?:#[^\n]*)?)*\Z")
+
+
+class Cassette(NamedTuple):
+    """A cassette's exchanges in recorded order, and the file they came from."""
+
+    path: Path
+    exchanges: tuple[Exchange, ...]
+
+
+# Reading
+
+
+def names_file(reference: str) -> bool:
+    """Whether what a person gave for RUN|CASSETTE means a file, there or not, rather than a run of the log."""
+    return reference.endswith((".yaml", ".yml", ".json", ".toml")) or "/" in reference or Path(reference).is_file()
+
+
+def read_cassette(path: str | os.PathLike[str]) -> Cassette:
+    """Read a cassette, retold's or vcrpy's, YAML or JSON. Raises CassetteMissing or CassetteError (file, entry, line)."""
+    path = Path(path)
+    try:
+        data = read_regular(path)
+    except FileNotFoundError as error:
+        raise CassetteMissing(f"no cassette at {path}{near(path)}") from error
+    except OSError as error:
+        raise CassetteError(f"cannot read the cassette {path}: {unreadable(error)}") from error
+    document = _load(path, data)
+    if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
+        raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
+    if (kind := named(document)) is not None:
+        raise CassetteError(f"{path}: {kind}")
+    if isinstance(document, dict) and "interactions" not in document and {"request", "response"} <= document.keys():
+        document = {"interactions": [document]}  # a file for each exchange, as Datadog's test agent keeps them
+    if not isinstance(document, dict) or not isinstance(document.get("interactions"), list):
+        raise CassetteError(f"{path} is not a cassette: it has no list `interactions`. It was left as it is.{way_out(data)}")
+    _check_format(path, document, data)
+    exchanges = []
+    for number, entry in enumerate(document["interactions"]):
+        try:
+            exchanges.append(to_exchange(entry))
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            what = f"missing key {error}" if isinstance(error, KeyError) else str(error)
+            raise CassetteError(
+                f"{path}:{_line_of(data, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
+            ) from error
+    return Cassette(path, tuple(exchanges))
+
+
+def _load(path: Path, data: bytes) -> Any:
+    """The document in a file of UTF-8. libyaml and json take its bytes as they are (and UTF-16, which nothing else here does)."""
+    try:
+        if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            data.decode()
+        if path.suffix == ".toml":
+            return tomllib.loads(data.decode())
+        return json.loads(data) if path.suffix == ".json" else yaml.load(data, Loader=CassetteLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        try:
+            data.decode()
+        except UnicodeDecodeError as undecodable:
+            raise CassetteError(f"cannot read the cassette {path}: {unreadable(undecodable)}") from error
+        if (kind := named_text(data)) is not None:
+            raise CassetteError(f"{path}: {kind}") from error
+        mark = getattr(error, "problem_mark", None)
+        line = getattr(error, "lineno", 1) if mark is None else mark.line + 1
+        problem = getattr(error, "problem", None) or str(error)
+        if path.suffix != ".json" and (conflict := _CONFLICT.search(data)) is not None:
+            line, problem = data.count(b"\n", 0, conflict.start()) + 1, "an unresolved merge conflict (`<<<<<<<`)"
+        what = "the cassette is damaged: " if was_cassette(data) else "not a cassette, nor any other YAML or JSON: "
+        raise CassetteError(f"{path}:{line}: {what}{problem}. It was left as it is.{way_out(data)}") from error
+
+
+def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
+    own = document.get("retold")
+    version = own.get("format") if isinstance(own, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise CassetteError(
+            f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
+            "retold: pip install -U retold."
+        )
+    if version is not None and path.suffix != ".json" and not _is_whole(document, data, version):
+        line = data.count(b"\n") + 1
+        mark = "`...`" if version == 1 else "`retold_end: true`"
+        raise CassetteError(
+            f"{path}:{line}: the cassette is cut short: its end mark {mark} is missing (cut off, or removed by a formatter). It "
+            "was left as it is. Restore it from version control, or delete it and record again."
+        )
+
+
+def _is_whole(document: dict[str, Any], data: bytes, version: Any) -> bool:
+    """Return whether a YAML cassette has its end mark. Comments may follow it; formatters keep the key of format 2."""
+    return document.get("retold_end") is True or (version == 1 and _END_OF_1.search(data) is not None)
+
+
+def _line_of(data: bytes, number: int) -> int:
+    """The line on which an interaction begins; parsed only for an error's text."""
+    try:
+        root: Any = yaml.compose(data, Loader=CassetteLoader)
+        entries = next(value for key, value in root.value if key.value == "interactions")
+        return int(entries.value[number].start_mark.line) + 1
+    except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError, ValueError):
+        return 1
+
+
+def to_exchange(entry: dict[str, Any]) -> Exchange:
+    """Return the exchange of one interaction. Raise KeyError, TypeError, ValueError or AttributeError if it is damaged."""
+    entry = mapping(entry, "an interaction")
+    own = mapping(entry.get("retold") or {}, "retold")
+    recorded = mapping(entry["request"], "request")
+    request = Request(
+        word(recorded["method"]),
+        address(recorded["url" if "url" in recorded and "uri" not in recorded else "uri"]),
+        headers_of(recorded.get("headers")),
+        _asked(recorded, own),
+    )
+    ending = word(own.get("ending", "complete"))
+    if ending not in ENDINGS:
+        raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
+    error = own.get("error")
+    response = (
+        None
+        if entry.get("response") is None or ending == "no_response"
+        else _to_response(mapping(entry["response"], "response"), own)
+    )
+    if "ending" not in own and response is not None and response.status >= 400:
+        ending = "http_error"
+    ended_ns = nanoseconds(own.get("ended_ms"))
+    if ended_ns == 0 and own.get("offsets_ms") and response is not None and response.pieces:
+        ended_ns = response.pieces[-1].offset_ns
+    started_ns = nanoseconds(own.get("started_ms"))
+    return Exchange(
+        request=request,
+        response=response,
+        ending=cast(Ending, ending),
+        failure=None if error is None else Failure(word(error["type"]), word(error["message"])),
+        call=whole(own.get("call", 0), "call"),
+        attempt=whole(own.get("attempt", 1), "attempt"),
+        step=word(own.get("step", "")),
+        task=word(own.get("task", "")),
+        recorded_at=moment(own.get("recorded_at") or entry.get("recorded_at")),
+        started_ns=started_ns,
+        ended_ns=started_ns + ended_ns,
+        stamped=word(own.get("stamped", "pull")),
+        cost_usd=None if own.get("cost_usd") is None else float(own["cost_usd"]),
+        variables={word(k): word(v) for k, v in mapping(own.get("variables") or {}, "variables").items()},
+        tool_results=tuple(mapping(result, "a tool result") for result in tool_results(own.get("tool_results"))),
+    )
+
+
+def _asked(recorded: dict[str, Any], own: dict[str, Any]) -> bytes:
+    """Return the body of a request. One that was laid out has its exact bytes again; one that a person edited has its layout."""
+    layout = own.get("body_layout")
+    return body_of(recorded) if layout is None else restore(word(recorded.get("body")), word(layout))
+
+
+def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
+    if "status_code" in recorded:  # vcrpy's httpx format before version 6
+        status, reason = whole(recorded["status_code"], "status_code"), ""
+        body = plain_body(recorded["content"]) if "content" in recorded else body_of(recorded)
+    else:
+        found = recorded["status"]  # a number in cassetter's files
+        state = {"code": found} if isinstance(found, int) else mapping(found, "status")
+        status, reason = whole(state["code"], "the status code"), word(state.get("message") or "")
+        body = body_of(recorded)
+    headers = repaired(headers_of(recorded.get("headers")), body)
+    first_ns = nanoseconds(own.get("first_ms"))
+    sizes = own.get("sizes")
+    pieces = Pieces(
+        body, headers, offsets_ms=word(own.get("offsets_ms", "")), sizes=None if sizes is None else word(sizes), first_ns=first_ns
+    )
+    return Response(status, reason, headers, pieces, first_ns)
+
+
+# Writing
+
+
+_HEAD = {"version": 1, "retold": {"format": FORMAT}}
+_END = {"retold_end": True}
+
+_UNREAD_HEADERS = re.compile(
+    r"host|connection|content-length|accept-encoding|x-stainless-(?!lang$|retry-count$).*", re.IGNORECASE
+)
+"""Request headers on which no rule matches and which no part of retold reads from a recording. The log keeps them."""
+
+
+def to_yaml(exchanges: Iterable[Exchange], file: IO[str]) -> int:
+    """Write a cassette as YAML, one interaction at a time, so that memory stays flat; returns how many there were."""
+    dump(_HEAD, file)
+    count = 0
+    for count, exchange in enumerate(exchanges, 1):
+        if count == 1:
+            file.write("interactions:\n")
+        dump([_to_entry(exchange)], file)
+    if count == 0:
+        file.write("interactions: []\n")
+    dump(_END, file)
+    return count
+
+
+def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) -> int:
+    """Write a cassette, whole or not at all, and return how many exchanges it holds. Raises CassetteError.
+
+    A symbolic link stays one, and the file that it points to is replaced; a file that is there keeps its mode.
+    """
+    path = Path(path)
+    if path.suffix == ".toml":
+        raise CassetteError(f"cannot write the cassette {path}: retold reads TOML and does not write it. Use .yaml or .json.")
+    try:
+        with replacing(path) as data:
+            file = io.TextIOWrapper(data, encoding="utf-8", newline="")
+            if path.suffix == ".json":
+                entries = [_to_entry(exchange) for exchange in exchanges]
+                file.write(strict_json.dumps(_for_json({**_HEAD, "interactions": entries, **_END}), indent=1))
+                count = len(entries)
+                file.write("\n")
+            else:
+                count = to_yaml(exchanges, file)
+            file.flush()
+            file.detach()
+    except OSError as error:
+        raise CassetteError(f"cannot write the cassette {path}: {error.strerror or error}.") from error
+    return count
+
+
+def _to_entry(exchange: Exchange) -> dict[str, Any]:
+    request, response = exchange.request, exchange.response
+    laid_out = lay_out(request.body)
+    return {
+        "request": {
+            "method": request.method,
+            "uri": request.uri,
+            "headers": _grouped(pair for pair in request.headers if _UNREAD_HEADERS.fullmatch(pair[0]) is None),
+            "body": _text(request.body) if laid_out is None else laid_out[0],
+        },
+        # vcrpy needs a response; one that never came is told apart by its ending.
+        "response": {
+            "status": {
+                "code": 0 if response is None else response.status,
+                "message": "" if response is None else response.reason,
+            },
+            "headers": {} if response is None else _grouped(response.headers),
+            "body": {"string": "" if response is None else _text(response.body)},
+        },
+        "retold": {key: value for key, value in _own(exchange, laid_out).items() if value not in (None, "", (), [], {})},
+    }
+
+
+def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]:
+    response, failure = exchange.response, exchange.failure
+    own: dict[str, Any] = {
+        "recorded_at": exchange.recorded_at,
+        "step": exchange.step,
+        "task": exchange.task,
+        "call": exchange.call,
+        "attempt": exchange.attempt,
+        "stamped": exchange.stamped,
+        "ending": exchange.ending,
+        "error": None if failure is None else {"type": failure.type, "message": failure.message},
+        "started_ms": _ms(exchange.started_ns),
+    }
+    if response is not None:
+        own["first_ms"] = _ms(response.first_ns)
+        own["offsets_ms"] = " ".join(_number(piece.offset_ns) for piece in response.pieces)
+        if len(response.pieces) > 1 and not has_frames(response.headers, response.pieces[0].data):
+            own["sizes"] = " ".join(str(len(piece.data)) for piece in response.pieces)
+    return own | {
+        "ended_ms": _ms(exchange.ended_ns - exchange.started_ns),
+        "cost_usd": exchange.cost_usd,
+        "variables": exchange.variables,
+        "tool_results": _storable(list(exchange.tool_results)),
+        "body_layout": None if laid_out is None else laid_out[1],
+        "body_sha256": None if laid_out is None else sha256(exchange.request.body).hexdigest(),
+    }
+
+
+def _storable(results: list[dict[str, Any]]) -> list[dict[str, Any]] | str:
+    try:
+        strict_json.dumps(results).encode()
+    except UnicodeEncodeError:
+        return strict_json.dumps(results, ensure_ascii=True)
+    return results
+
+
+def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name, value in headers:
+        grouped.setdefault(name, []).append(value)
+    return grouped
+
+
+def _text(data: bytes) -> str | bytes:
+    """Text where UTF-8 holds it; bytes, written as `!!binary`, where it does not."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        if isinstance(value.get("string"), bytes):
+            return {"base64_string": base64.b64encode(value["string"]).decode()}
+        return {key: _for_json(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return {"base64_string": base64.b64encode(value).decode()}
+    return [_for_json(item) for item in value] if isinstance(value, list) else value
+
+
+def _ms(ns: int) -> float:
+    """Nanoseconds as milliseconds, to the microsecond: what a stamp is worth, and short in the file."""
+    return round(ns / 1_000_000, 3)
+
+
+def _number(ns: int) -> str:
+    return f"{ns / 1_000_000:.3f}".rstrip("0").rstrip(".")

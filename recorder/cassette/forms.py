@@ -1,0 +1,218 @@
+"""The forms in which values stand in cassettes, our own and those found in the wild, checked as they are read.
+
+Bodies are text, bytes, `{string: …}`, `{base64_string: …}`, already parsed JSON or nothing; headers are mappings of lists, of
+values, or lists of pairs; stored headers lie about encodings. What fits no form raises ValueError, with the reason.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import date
+from functools import cached_property
+from itertools import chain, repeat
+from typing import Any, overload
+from urllib.parse import urlsplit
+
+from ..http.exchange import Headers, TimedPiece, content_encoding, has_frames, pieces_of
+
+
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    """A value that must be a mapping. Raises ValueError naming `what` it is not."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} should be a mapping, and is {str(value)[:60]!r}")
+    return value
+
+
+def body_of(recorded: dict[str, Any]) -> bytes:
+    """Return the body of a request or response. Some recorders keep JSON parsed, as `parsed_body`; cassetter's TOML splits it."""
+    if "body_type" in recorded:
+        content = recorded.get("body_content")
+        return _typed("text" if recorded["body_type"] == "json" else recorded["body_type"], content, recorded)
+    if recorded.get("body") is None and recorded.get("parsed_body") is not None:
+        return _as_json(recorded["parsed_body"], recorded)
+    body = recorded.get("body")
+    if isinstance(body, list) or (isinstance(body, dict) and body and not {"string", "base64_string"} & body.keys()):
+        if isinstance(body, dict) and body.keys() <= {"type", "content"} and body.get("type") in _TYPES:
+            return _typed(body["type"], body.get("content"), recorded)
+        return _as_json(body, recorded)
+    return plain_body(body)
+
+
+_TYPES = ("json", "text", "binary", "none")
+"""The types of bodies in cassetter's files; binary ones are in hexadecimal."""
+
+
+def _typed(kind: str, content: Any, recorded: dict[str, Any]) -> bytes:
+    if kind == "json":
+        return _as_json(content, recorded)
+    return bytes.fromhex(word(content)) if kind == "binary" else plain_body(content)
+
+
+def _as_json(value: Any, recorded: dict[str, Any]) -> bytes:
+    """Return parsed JSON as bytes: in the spelling that has the recorded content-length, else in that of `json.dumps`."""
+    lengths = {item for name, item in headers_of(recorded.get("headers")) if name.lower() == "content-length"}
+    usual = json.dumps(value, default=_as_text).encode()
+    if not lengths or str(len(usual)) in lengths:
+        return usual
+    for separators in ((", ", ": "), (",", ":")):
+        for ascii_only in (False, True):
+            text = json.dumps(value, default=_as_text, ensure_ascii=ascii_only, separators=separators)
+            if str(len(data := text.encode("utf-8", "surrogatepass"))) in lengths:
+                return data
+    return usual
+
+
+def _as_text(value: Any) -> str:
+    """Return a date of YAML as the text that it was. Raise TypeError for another value that JSON does not have."""
+    if isinstance(value, date):
+        return value.isoformat()
+    raise TypeError(f"a {type(value).__name__} is no JSON")
+
+
+def tool_results(value: Any) -> list[Any]:
+    """Tool results; as JSON text where they hold what YAML cannot (half a surrogate pair)."""
+    found = json.loads(value) if isinstance(value, str) else value
+    if found is not None and not isinstance(found, list):
+        raise ValueError("tool_results should be a list")
+    return found or []
+
+
+def whole(value: Any, what: str) -> int:
+    """A whole number that is not negative. Raises ValueError for anything else; `what` names the key."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 10**9:
+        raise ValueError(f"{what} should be a whole number, and is {str(value)[:60]!r}")
+    return value
+
+
+def word(value: Any) -> str:
+    """A plain value as text. Raises ValueError for a structure in its place."""
+    if isinstance(value, dict | list | tuple | set):
+        raise ValueError(f"a {type(value).__name__} stands where text should")
+    return str(value)
+
+
+def moment(value: Any) -> str:
+    """Return a time as ISO 8601 text; YAML reads one without quotes as a datetime. Raise ValueError for a structure."""
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, date) else "" if value is None else word(value)
+
+
+def address(value: Any) -> str:
+    """A URL as text. Raises ValueError for one that cannot be taken apart."""
+    text = word(value)
+    _ = urlsplit(text).port
+    return text
+
+
+def plain_body(value: Any) -> bytes:
+    """A body in any form found in the wild: text, bytes, `{string: …}`, `{base64_string: …}`, nothing."""
+    if isinstance(value, dict):
+        if "base64_string" in value:
+            return base64.b64decode(value["base64_string"])
+        value = value.get("string")
+    if value is None:
+        return b""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    raise ValueError(f"a body of type {type(value).__name__}")
+
+
+def headers_of(value: Any) -> Headers:
+    """Header pairs from `{name: [values]}`, `{name: value}` or a list of pairs."""
+    if value is None:
+        return ()
+    pairs = value.items() if isinstance(value, dict) else value
+    return tuple((word(name), word(item)) for name, items in pairs for item in (items if isinstance(items, list) else [items]))
+
+
+def repaired(headers: Headers, body: bytes) -> Headers:
+    """Without a content-encoding that the body does not have: many recorders store decoded bodies under old headers."""
+    if content_encoding(headers) in ("gzip", "x-gzip") and not body.startswith(b"\x1f\x8b"):
+        return tuple((name, value) for name, value in headers if name.lower() != "content-encoding")
+    return headers
+
+
+def nanoseconds(ms: Any) -> int:
+    """Milliseconds of the file as nanoseconds. Raises ValueError for what is no time."""
+    if ms is None:
+        return 0
+    value = float(ms)
+    if not 0 <= value < 1e12:
+        raise ValueError(f"a time should be a number of milliseconds, and is {value}")
+    return round(value * 1_000_000)
+
+
+class Pieces(Sequence[TimedPiece]):
+    """A recorded body in its pieces: by the recorded `sizes`, or cut as recording would have cut it.
+
+    They are cut when they are first asked for: of a long cassette a test often plays one answer. `offsets_ms` and `sizes` are
+    checked at once, so that damage is found when the file is read. Raises ValueError.
+    """
+
+    def __init__(self, body: bytes, headers: Headers, *, offsets_ms: str, sizes: str | None, first_ns: int) -> None:
+        self.body = body
+        self._headers = headers
+        self._offsets_ms = offsets_ms
+        self._sizes = None if sizes is None or has_frames(headers, body) else sizes
+        self._first_ns = first_ns
+        if _TIMES.fullmatch(offsets_ms) is None or (self._sizes is not None and _SIZES.fullmatch(self._sizes) is None):
+            self._all = tuple(self._timed())
+
+    @cached_property
+    def _all(self) -> tuple[TimedPiece, ...]:
+        return tuple(self._timed())
+
+    def _timed(self) -> Iterator[TimedPiece]:
+        offsets = [nanoseconds(number) for number in self._offsets_ms.split()] or [self._first_ns]
+        # A body edited by hand may have more pieces than times: the last time holds for the rest.
+        times = chain(offsets, repeat(offsets[-1]))
+        return (TimedPiece(next(times), data, is_frame) for data, is_frame in self._cut())
+
+    def _cut(self) -> Iterator[tuple[bytes, bool]]:
+        if self._sizes is None:
+            yield from pieces_of(self.body, self._headers)
+            return
+        start = 0
+        for size in map(int, self._sizes.split()):
+            if size < 0:
+                raise ValueError(f"a piece of {size} bytes")
+            if self.body[start : start + size]:
+                yield self.body[start : start + size], False
+            start += size
+        if self.body[start:]:
+            yield self.body[start:], False
+
+    @overload
+    def __getitem__(self, index: int) -> TimedPiece: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[TimedPiece, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> TimedPiece | tuple[TimedPiece, ...]:
+        return self._all[index]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[TimedPiece]:
+        return iter(self._all)
+
+    def __eq__(self, other: object) -> bool:
+        return self._all == (other._all if isinstance(other, Pieces) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._all)
+
+    def __repr__(self) -> str:
+        return repr(self._all)
+
+
+# What needs no second look: plain numbers, the times below the limit of `nanoseconds`.
+_TIMES = re.compile(r"(?:[0-9]{1,12}+(?:\.[0-9]{1,9}+)?+(?: |$))*+")
+_SIZES = re.compile(r"(?:[0-9]{1,12}+(?: |$))*+")

@@ -1,0 +1,258 @@
+"""Between log and cassette: exchanges read out of a run's events, and exchanges appended as the events of a run.
+
+An import goes through the same capture as a live recording, so that its messages are folded in the same way; its events
+carry the recorded times.
+"""
+
+import heapq
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+from ..events import Entry, Event, encode
+from ..http.capture import Capture, Place
+from ..http.exchange import Exchange, Failure, Request, Response, TimedPiece, from_text, wall_ns_of
+from ..interrupted import DIED, why_unended
+from ..log.log import EventLog
+from ..log.run_writer import RunWriter
+from ..log.sqlite.rows import events_in
+from ..messages import Session
+from ..secrets.redactor import Redactor
+
+INTERRUPTED = Failure("Interrupted", DIED)
+"""The failure of an exchange whose end was never written, in a run whose writer died."""
+
+UNENDED = "the recording ended before the exchange did"
+"""Why an exchange has no end, in a run that its writer ended."""
+
+
+@dataclass
+class _Open:
+    """An exchange being put together from its events."""
+
+    started: Event
+    head: Event | None = None
+    pieces: list[Event] = field(default_factory=list)
+    ended: Event | None = None
+
+    def take(self, event: Event) -> None:
+        match event.kind:
+            case "response.started":
+                self.head = event
+            case "frame" | "chunk":
+                self.pieces.append(event)
+            case "exchange.ended":
+                self.ended = event
+
+
+MAX_SEQ = 2**62
+"""Stands for the end of an exchange that has none."""
+
+
+def exchanges_of(log: EventLog, run: str) -> list[Exchange]:
+    """The exchanges of a run in the order they were started, as a cassette holds them."""
+    return list(each_exchange(log, run))
+
+
+def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
+    """The same one by one, so that no more than one is held in memory."""
+    outline = _Outline()
+    kinds = "kind <> 'frame' AND kind IN ('exchange.started', 'message', 'exchange.ended', 'run.ended')"
+    with closing(log.reader()) as connection:
+        for event in events_in(connection, f"run = ? AND {kinds} ORDER BY seq", (run,)):
+            outline.note(event)
+    unended = UNENDED if outline.is_ended else outline.error or why_unended(log, run).removeprefix("interrupted: ")
+    query = "run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
+    with closing(log.reader()) as connection:
+        for seq, end in outline.exchanges.items():
+            part: _Open | None = None
+            for event in events_in(connection, query, (run, seq, end, seq)):
+                if event.kind == "exchange.started":
+                    part = _Open(event)
+                elif part is not None:
+                    part.take(event)
+            if part is not None:
+                results = [_result(log, run, at, id_) for id_, at in outline.results_of(seq)]
+                yield replace(_to_exchange(part, unended), tool_results=tuple(results))
+
+
+@dataclass
+class _Outline:
+    """Where the exchanges of a run begin and end, and which tools they use: all that has to be known before the first."""
+
+    exchanges: dict[int, int] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+    results: list[tuple[str, int]] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    is_ended: bool = False
+    error: str | None = None
+
+    def note(self, event: Event) -> None:
+        if event.kind == "exchange.started":
+            self.exchanges[event.seq] = MAX_SEQ
+            self.held |= {id_ for id_ in self.uses.keys() - self.held if id_.encode() in event.payload}
+        elif event.kind == "exchange.ended" and event.exchange in self.exchanges:
+            self.exchanges[event.exchange] = event.seq
+        elif event.kind == "run.ended":
+            self.is_ended = event.data.get("status") != "interrupted"
+            self.error = event.data.get("error")
+        elif event.kind == "message":
+            message = event.data
+            for block in _blocks(message):
+                if block.get("type") == "tool_use" and event.exchange is not None:
+                    self.uses[str(block.get("id"))] = event.exchange
+                elif block.get("type") == "tool_result" and message.get("type") == "user":
+                    self.results.append((str(block.get("tool_use_id")), event.seq))
+
+    def results_of(self, exchange: int) -> list[tuple[str, int]]:
+        """The results of its tools that no later request holds (the run stopped at its last turn): id and event."""
+        return [(id_, at) for id_, at in self.results if self.uses.get(id_) == exchange and id_ not in self.held]
+
+
+def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
+    inner = message.get("message")
+    content = inner.get("content") if isinstance(inner, dict) else None
+    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+
+
+def _result(log: EventLog, run: str, seq: int, id_: str) -> dict[str, Any]:
+    message = next(log.events(run, after=seq - 1)).data
+    return next(block for block in _blocks(message) if str(block.get("tool_use_id")) == id_)
+
+
+def _to_exchange(part: _Open, unended: str) -> Exchange:
+    started, data = part.started, part.started.data
+    ended: dict[str, Any] = {"ending": "cut", "error": None} if part.ended is None else part.ended.data
+    failure = None if part.ended is not None else Failure("Interrupted", unended)
+    if ended.get("error"):
+        failure = Failure(**ended["error"])
+    last = part.ended or (part.pieces[-1] if part.pieces else part.head or started)
+    return Exchange(
+        request=Request(data["method"], data["uri"], _pairs(data["headers"]), from_text(data["body"])),
+        response=None if part.head is None else _to_response(part.head, part.pieces, started.t_ns),
+        ending=ended["ending"] if part.head is not None else "no_response",
+        failure=failure,
+        call=data["call"],
+        attempt=data["attempt"],
+        step=started.step,
+        task=started.task,
+        recorded_at=data["recorded_at"],
+        started_ns=started.t_ns,
+        ended_ns=last.t_ns,
+        stamped=data["stamped"],
+        cost_usd=ended.get("cost_usd"),
+        variables=data["variables"],
+    )
+
+
+def _to_response(head: Event, pieces: list[Event], started_ns: int) -> Response:
+    data = head.data
+    timed = tuple(TimedPiece(event.t_ns - started_ns, event.payload, event.kind == "frame") for event in pieces)
+    return Response(data["status"], data["reason"], _pairs(data["headers"]), timed, head.t_ns - started_ns)
+
+
+def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in headers)
+
+
+def import_exchanges(
+    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
+) -> str:  # fmt: skip
+    """Append exchanges as a new run of mode `import`, with the times they were recorded at; returns the run's id.
+
+    `data` is kept beside `source` in the run's first event. Those that overlap are written interleaved, as they were when they
+    were recorded: the times of a run never go back.
+    """
+    coming = iter(exchanges)
+    first = next(coming, None)
+    recorded_ns = None if first is None else _recorded_ns(first)
+    with log.start(name=name, mode="import", data={"source": source, **(data or {})}, recorded_ns=recorded_ns) as writer:
+        session, redactor, open_uses = Session(), Redactor(), set[str]()
+        running: list[tuple[int, int, Iterator[int]]] = []
+        shift_ns, before_ns = 0, -1
+        for number, exchange in enumerate(chain([] if first is None else [first], coming)):
+            if exchange.started_ns <= before_ns:  # of another recording than the one before it, or nobody knows when
+                _advance(running)
+                shift_ns = writer.t_ns - exchange.started_ns
+            before_ns = exchange.started_ns
+            began_ns = exchange.started_ns + shift_ns
+            _advance(running, began_ns)
+            steps = _appending(writer, exchange, began_ns, session, redactor, open_uses)
+            heapq.heappush(running, (next(steps), number, steps))
+        _advance(running)
+    return writer.run
+
+
+def _recorded_ns(first: Exchange) -> int | None:
+    """When the run of an exchange began, since the epoch, where the exchange says when it was recorded."""
+    at_ns = wall_ns_of(first.recorded_at)
+    return None if at_ns is None else at_ns - first.started_ns
+
+
+def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:
+    """Take the steps of exchanges that are due until then, or all there are, in the order in which they are due."""
+    while running and (until_ns is None or running[0][0] <= until_ns):
+        _, number, steps = running[0]
+        due_ns = next(steps, None)
+        if due_ns is None:
+            heapq.heappop(running)
+        else:
+            heapq.heapreplace(running, (due_ns, number, steps))
+
+
+def _appending(
+    writer: RunWriter, exchange: Exchange, began_ns: int, session: Session, redactor: Redactor, open_uses: set[str]
+) -> Iterator[int]:
+    """Append a recorded exchange, and the messages folded from it, step by step; yields when the next step is due.
+
+    `open_uses` are the ids of the tools that were asked for and whose results are not recorded yet.
+    """
+    for result in results_in(exchange.request.body, open_uses):
+        writer.append(Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=began_ns))
+    at = began_ns
+    capture = Capture(
+        writer,
+        exchange.request,
+        place=Place(exchange.step, exchange.task, exchange.call, exchange.attempt, exchange.stamped, exchange.variables),
+        session=session,
+        redactor=redactor,
+        cost_usd=exchange.cost_usd,
+        clock=lambda: at,
+        recorded_at=exchange.recorded_at,
+    )
+    if exchange.response is not None:
+        at = began_ns + exchange.response.first_ns
+        yield at
+        capture.response(exchange.response.status, exchange.response.reason, exchange.response.headers)
+        for piece in exchange.response.pieces:
+            at = began_ns + piece.offset_ns
+            yield at
+            capture.data(piece.data)
+    at = began_ns + exchange.ended_ns - exchange.started_ns
+    yield at
+    capture.end(exchange.ending, failure=exchange.failure)
+    for result in exchange.tool_results:
+        writer.append(Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=at))
+    answered = {result.get("tool_use_id") for result in exchange.tool_results}
+    open_uses |= {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
+
+
+def results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:
+    """The tool results in a request that answer tools of earlier exchanges; each is taken once."""
+    if not open_uses or b"tool_result" not in body:
+        return []
+    try:
+        messages = json.loads(body).get("messages", [])
+    except (ValueError, AttributeError):
+        return []
+    found = []
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        for block in content if isinstance(content, list) else ():
+            if isinstance(block, dict) and block.get("type") == "tool_result" and block.get("tool_use_id") in open_uses:
+                open_uses.discard(block["tool_use_id"])
+                found.append(block)
+    return found

@@ -1,0 +1,315 @@
+"""Capture: one exchange becoming events, without I/O of its own. Live tees and the player of mock runs both feed it.
+
+The order of writing is the promise: everything that a chunk completes (frames, and the messages folded from them) is
+committed in one transaction before the chunk is handed on. An ending is written once, whatever fires first.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from ..clock import wall_ns
+from ..errors import LogError
+from ..events import OWN_SEQ, Ending, Entry, encode
+from ..log.run_writer import RunWriter
+from ..messages import Session
+from ..secrets.redactor import Redactor
+from ..secrets.streams import FrameRedactor, PackedRedactor
+from .encodings import MAX_DECODED_BYTES
+from .exchange import (
+    Failure,
+    Headers,
+    Request,
+    content_encoding,
+    has_frames,
+    header,
+    timestamp,
+    to_text,
+)
+from .fold import Fold
+from .sse import Classified, FrameParser, Piece
+
+MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
+"""A larger body without streaming is recorded, but not folded into messages."""
+
+WITHHELD = Failure("Withheld", "a secret stands in this compressed body; from there on it was not recorded")
+"""Stands as the failure of an exchange whose compressed body could not be written without a secret."""
+
+TOO_LARGE = Failure(
+    "Withheld",
+    f"this compressed body holds more than {MAX_DECODED_BYTES >> 20} MB; from there on nobody can look for secrets in it, "
+    "and it was not recorded",
+)
+"""Stands as the failure of an exchange whose compressed body decompresses to more than the bound."""
+
+Price = Callable[[str, dict[str, Any]], float | None]
+"""(model, usage) -> US dollars, or None where the model's price is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a run an exchange belongs, and what its recording should say beside the request."""
+
+    step: str = ""
+    task: str = ""
+    call: int = 0
+    attempt: int = 1
+    stamped: str = "pull"
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+class Capture:
+    """One exchange being recorded: `response`, then `data` for each chunk, then `end`. Raises LogError.
+
+    `clock` gives the nanoseconds since the run began; without one the log stamps events as they are appended.
+    """
+
+    def __init__(
+        self, run: RunWriter, request: Request, *, place: Place = Place(), session: Session | None = None,
+        redactor: Redactor | None = None, price: Price | None = None, cost_usd: float | None = None,
+        clock: Callable[[], int] | None = None, recorded_at: str = "",
+    ) -> None:  # fmt: skip
+        self._run = run
+        self._lock = threading.RLock()
+        self._last: list[Entry] | None = None
+        self._is_unsure = False
+        self._is_ending = False
+        self.place = place
+        self._redactor = redactor or run.redactor
+        self._scrub = FrameRedactor(self._redactor)
+        self._session = session or Session(run.run)
+        self._price = price
+        self._clock = clock
+        self._cost_usd = cost_usd
+        self._sha256 = sha256()
+        self._bytes = 0
+        self._frames = 0
+        self._parser: FrameParser | None = None
+        self._headers: Headers = ()
+        self._packed: PackedRedactor | None = None
+        self._withheld: Failure | None = None
+        self._contents: list[Piece] = []  # of a compressed body, still to be folded
+        self._arrivals: list[int] = []  # of its chunks that are held back
+        self._json: list[bytes] = []
+        self.fold = Fold(self._session)
+        self.status: int | None = None
+        self.ending: Ending | None = None
+        self.failure: Failure | None = None
+        request = self._redactor.request(request)
+        started = self._write("exchange.started", {
+            "method": request.method,
+            "uri": request.uri,
+            "headers": request.headers,
+            "body": to_text(request.body),
+            "call": place.call,
+            "attempt": place.attempt,
+            "stamped": place.stamped,
+            "variables": place.variables,
+            "recorded_at": recorded_at or timestamp(wall_ns()),
+        }, exchange=OWN_SEQ)  # fmt: skip
+        self.exchange = started.seq
+        run.open[started.seq] = self
+        self.started_ns = started.t_ns
+        self.first_ns: int | None = None
+        self.ended_ns = started.t_ns
+
+    def __repr__(self) -> str:
+        return f"<Capture {self._run.run[:6]}#{self.exchange} {self._frames} frames {self.ending or 'open'}>"
+
+    def response(self, status: int, reason: str, headers: Headers) -> None:
+        """The head of the response came."""
+        self.status = status
+        self.fold.request_id = header(headers, "request-id")
+        self._headers = headers
+        if content_encoding(headers):
+            self._packed = PackedRedactor(self._redactor, headers)
+        self._write("response.started", {
+            "status": status, "reason": reason, "headers": self._redactor.headers(headers),
+        })  # fmt: skip
+
+    def data(self, *chunks: bytes) -> None:
+        """Wire bytes came. When this returns, what they complete is committed, all at once, and they may be handed on."""
+        with self._lock:
+            if self._last is not None or self.ending is not None or self._run.ended:
+                return  # the client reads on after the recording is over
+            if self._bytes == 0 and has_frames(self._headers, chunks[0]):
+                self._parser = FrameParser()
+            self._bytes += sum(map(len, chunks))
+            pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(b"".join(chunks))
+            try:
+                self._append(self._scrubbed(pieces))
+            except LogError:
+                if not self._run.ended:
+                    raise
+
+    def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
+        """The exchange is over. A stream whose last event came is complete, however closed.
+
+        The first call decides about the ending; if it could not be written, later calls, and the end of the run, write it.
+        """
+        with self._lock:
+            # An append first writes what was deferred, which may be the ending of this exchange: a dropped stream.
+            if self.ending is not None or self._is_ending:
+                return
+            self._is_ending = True
+            try:
+                if self._last is None:
+                    self._decide(ending, error, failure)
+                self._write_ending()
+            finally:
+                self._is_ending = False
+
+    def _write_ending(self) -> None:
+        assert self._last is not None
+        if not self._run.ended and not (self._is_unsure and self._run.has(self.exchange, "exchange.ended")):
+            self._is_unsure = True  # an interrupt does not say whether the ending was written
+            try:
+                self.ended_ns = self._run.append(*self._last)[-1].t_ns
+            except LogError:
+                if not self._run.ended:
+                    raise
+        self._run.open.pop(self.exchange, None)
+        self.ending = self._decided
+
+    def _decide(self, ending: Ending, error: BaseException | None, failure: Failure | None) -> None:
+        """Settle how the exchange ended, and what is to be written of it."""
+        rest = [] if self._parser is None else self._parser.flush()
+        entries = self._entries([*self._scrubbed(rest), *self._flushed()])
+        if ending in ("complete", "closed") and self.fold.error is not None:
+            ending = "error_event"
+        elif ending == "closed" and self.fold.stopped:
+            ending = "complete"
+        if self.status is not None and self.status >= 400 and ending != "cut":
+            ending = "http_error"
+        if self._withheld is not None and ending == "complete":
+            ending, failure = "cut", self._withheld
+        self._decided = ending
+        self.failure = failure if error is None else failure_of(error, self._redactor)
+        messages = self._folded_json() if self._json else []
+        messages += self.fold.flush() if ending != "complete" else []
+        self._last = [*entries, *map(self._message, messages), self._entry("exchange.ended", self._summary())]
+
+    def dropped(self) -> None:
+        """The client let go of the stream without reading or closing it; may be called by the garbage collector."""
+        if self.ending is None and not self._run.ended:
+            self._run.log.defer(lambda: self.end("closed"))
+
+    @property
+    def frames(self) -> int:
+        """How many frames were recorded."""
+        return self._frames
+
+    @property
+    def headers(self) -> Headers:
+        """The headers of the response, empty before it came."""
+        return self._headers
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the exchange cost: as recorded, or by today's price; None where it is not known."""
+        model = self.fold.message.get("model")
+        if self._cost_usd is None and self._price is not None and self.fold.usage and isinstance(model, str):
+            self._cost_usd = self._price(model, self.fold.usage)
+        return self._cost_usd
+
+    def _scrubbed(self, pieces: list[Piece]) -> list[Piece]:
+        """Pieces as they may be written. Wire bytes of a compressed body cannot be changed: if the content of one shows a
+        secret, or is too large to be looked at, nothing more of the body is written and the exchange counts as cut there."""
+        if self._packed is None:
+            return [clean for piece in pieces for clean in self._scrub.feed(piece)]
+        arrived_ns = self._run.now_ns() if self._clock is None else self._clock()
+        self._arrivals += [arrived_ns] * len(pieces)
+        return [clean for piece in pieces for clean in self._unless_withheld(self._packed.feed(piece.data))]
+
+    def _flushed(self) -> list[Piece]:
+        """The pieces that were held back: the body is over."""
+        return self._scrub.flush() if self._packed is None else self._unless_withheld(self._packed.flush())
+
+    def _unless_withheld(self, packed: tuple[list[bytes], list[Piece]]) -> list[Piece]:
+        assert self._packed is not None
+        wire, content = packed
+        self._contents += content
+        if self._withheld is None and self._packed.found:
+            self._withheld = WITHHELD
+        if self._withheld is None and self._packed.decoder.exceeded:
+            self._withheld = TOO_LARGE
+        return [] if self._withheld is not None else [Piece(data, False) for data in wire]
+
+    def _append(self, pieces: list[Piece]) -> None:
+        entries = self._entries(pieces)
+        if not entries:
+            return
+        events = self._run.append(*entries)
+        if self.first_ns is None:
+            self.first_ns = events[0].t_ns
+
+    def _entries(self, pieces: list[Piece]) -> list[Entry]:
+        """Pieces of the body, and the messages that they complete, as entries of the log."""
+        step, task, exchange = self.place.step, self.place.task, self.exchange
+        now_ns = None if self._clock is None else self._clock()
+        entries: list[Entry] = []
+        for piece in pieces:
+            data, is_frame = piece
+            self._frames += is_frame
+            t_ns = now_ns if self._packed is None else self._arrivals.pop(0)
+            entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
+            if self._packed is None and (messages := self._folded(piece)):
+                entries += map(self._message, messages)
+        content, self._contents = self._contents, []
+        for piece in content:
+            entries += map(self._message, self._folded(piece))
+        self._sha256.update(b"".join([piece.data for piece in pieces]))
+        return entries
+
+    def _folded(self, piece: Piece) -> list[dict[str, Any]]:
+        """The messages that a piece completes. JSON waits until it is whole; a broken-off or oversized frame has none."""
+        if isinstance(piece, Classified):
+            return self.fold.feed_event(piece.data) if piece.delta is None else self.fold.feed_delta(*piece.delta)
+        if piece.is_frame:
+            return self.fold.feed(piece.data)
+        is_json = self._parser is None and (self._packed is None or not self._packed.has_frames)
+        if is_json and self._bytes <= MAX_JSON_BODY_BYTES:
+            self._json.append(piece.data)
+        return []
+
+    def _folded_json(self) -> list[dict[str, Any]]:
+        body, self._json = b"".join(self._json), []
+        return self.fold.feed_json(body) if self._bytes <= MAX_JSON_BODY_BYTES else []
+
+    def _summary(self) -> dict[str, Any]:
+        fold = self.fold
+        return {
+            "ending": self._decided,
+            "error": None if self.failure is None else asdict(self.failure),
+            "status": self.status,
+            "frames": self._frames,
+            "bytes": self._bytes,
+            "sha256": self._sha256.hexdigest(),
+            "message_id": fold.message.get("id"),
+            "model": fold.message.get("model"),
+            "stop_reason": fold.stop_reason,
+            "usage": fold.usage or None,
+            "cost_usd": self.cost_usd,
+        }
+
+    def _entry(self, kind: str, data: dict[str, Any]) -> Entry:
+        return self._at(kind, self._redactor.data(encode(data)), self.exchange)
+
+    def _at(self, kind: str, data: bytes, exchange: int) -> Entry:
+        t_ns = None if self._clock is None else self._clock()
+        return Entry(kind, data, self.place.step, self.place.task, exchange, t_ns)
+
+    def _message(self, message: dict[str, Any]) -> Entry:
+        return self._entry("message", message)
+
+    def _write(self, kind: str, data: dict[str, Any], exchange: int | None = None) -> Any:
+        return self._run.append(self._at(kind, encode(data), self.exchange if exchange is None else exchange))[0]
+
+
+def failure_of(error: BaseException, redactor: Redactor) -> Failure:
+    """An exception as it is recorded: type with its module, text without secrets."""
+    kind = type(error)
+    module = kind.__module__.partition(".")[0]
+    return Failure(kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}", redactor.text(str(error)))

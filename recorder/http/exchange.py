@@ -1,0 +1,157 @@
+"""Values of one HTTP exchange, as recorded: the request, the response in pieces, and how it ended.
+
+What log, cassette, matcher and player hand to each other. Times are nanoseconds; offsets count from the exchange's start.
+"""
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import Any
+
+from ..events import Ending
+from .sse import FrameParser, Piece
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as it went out, already redacted."""
+
+    method: str
+    uri: str
+    headers: Headers = ()
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedPiece:
+    """A piece of a response body and when it came, `offset_ns` after the request was sent."""
+
+    offset_ns: int
+    data: bytes
+    is_frame: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response as it came: wire bytes in pieces. `first_ns` is when its head came, after the request was sent."""
+
+    status: int
+    reason: str = ""
+    headers: Headers = ()
+    pieces: Sequence[TimedPiece] = ()
+    first_ns: int = 0
+
+    @property
+    def body(self) -> bytes:
+        """The wire bytes, whole."""
+        # The pieces of a cassette know the whole that they will be cut from.
+        whole: bytes | None = getattr(self.pieces, "body", None)
+        return b"".join(piece.data for piece in self.pieces) if whole is None else whole
+
+    def header(self, name: str) -> str | None:
+        """The value of the first header of that name, in any case; None where there is none."""
+        return header(self.headers, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The exception that ended an exchange: its type's full name and its text."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its response in a run. Retries of one call are attempts 1, 2, … with the same `call`."""
+
+    request: Request
+    response: Response | None
+    ending: Ending = "complete"
+    failure: Failure | None = None
+    call: int = 0
+    attempt: int = 1
+    step: str = ""
+    task: str = ""
+    recorded_at: str = ""
+    started_ns: int = 0
+    ended_ns: int = 0
+    stamped: str = "pull"
+    cost_usd: float | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    tool_results: tuple[dict[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        status = "no response" if self.response is None else self.response.status
+        size = 0 if self.response is None else len(self.response.body)
+        digest = sha256(b"" if self.response is None else self.response.body).hexdigest()[:8]
+        return f"<Exchange {self.request.method} {self.request.uri} {status} {size} bytes {digest} {self.ending}>"
+
+
+def header(headers: Iterable[tuple[str, str]], name: str) -> str | None:
+    """The first value of a header, whatever the case of its name."""
+    return next((value for key, value in headers if key.lower() == name), None)
+
+
+def is_event_stream(headers: Iterable[tuple[str, str]], beginning: bytes) -> bool:
+    """Whether a decoded body is server-sent events: by its type, or, where headers were stripped, by how it begins."""
+    kind = header(headers, "content-type")
+    if kind is None:
+        return beginning.startswith((b"event:", b"data:"))
+    return kind.lower().startswith("text/event-stream")
+
+
+def has_frames(headers: Headers, beginning: bytes) -> bool:
+    """Whether the wire bytes themselves are frames: an event stream that is not compressed."""
+    return content_encoding(headers) == "" and is_event_stream(headers, beginning)
+
+
+def content_encoding(headers: Iterable[tuple[str, str]]) -> str:
+    """The content encoding, lower case; empty for identity."""
+    encoding = (header(headers, "content-encoding") or "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def pieces_of(body: bytes, headers: Headers) -> Iterator[Piece]:
+    """A whole body cut as recording would have cut it: frames of an event stream, one piece of anything else."""
+    if not has_frames(headers, body):
+        if body:
+            yield Piece(body, False)
+        return
+    parser = FrameParser()
+    yield from parser.feed(body)
+    yield from parser.flush()
+
+
+def to_text(data: bytes) -> str | dict[str, str]:
+    """Bytes as JSON can hold them: text where it is UTF-8, else base64."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+
+
+def from_text(value: str | dict[str, str]) -> bytes:
+    """The inverse of `to_text`."""
+    return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])
+
+
+def wall_ns_of(stamp: str) -> int | None:
+    """Return nanoseconds since the epoch of an ISO 8601 time with a zone, or None for any other text.
+
+    A time before 1970 or after 2261 is none: the zero times of other languages (`0001-01-01`), which no clock showed.
+    """
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError:
+        return None
+    return int(at.timestamp() * 1e6) * 1000 if at.tzinfo is not None and 1970 <= at.year <= 2261 else None
+
+
+def timestamp(wall_ns: int) -> str:
+    """Nanoseconds since the epoch as ISO 8601, UTC, to the millisecond."""
+    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,183 @@
+"""Folds the frames of one response into complete messages, without I/O and without the SDK.
+
+The same fold serves live recording, mock runs and imports, so all three yield equal messages. What it does not know (event
+types, block types, delta types, fields) passes through.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from ..messages import Session
+from .sse import PLAIN_DELTA, frame_json
+
+
+class Fold:
+    """One response being folded. `feed` and `feed_json` return the messages completed by what they were given."""
+
+    def __init__(self, session: Session, request_id: str | None = None) -> None:
+        self.request_id = request_id
+        self.message: dict[str, Any] = {}
+        self.content: list[dict[str, Any]] = []
+        self.incomplete: list[dict[str, Any]] = []
+        self.stop_reason: str | None = None
+        self.stopped = False
+        self.usage: dict[str, Any] = {}
+        self.error: dict[str, Any] | None = None
+        self._session = session
+        self._open: dict[int, dict[str, Any]] = {}
+        self._grown: dict[int, dict[str, list[str]]] = {}
+        self._cited: dict[int, list[Any]] = {}
+        self._completion: list[str] = []
+
+    def feed(self, frame: bytes) -> list[dict[str, Any]]:
+        """Take one frame; returns the assistant messages it completes (at most one from a well-formed stream)."""
+        delta = PLAIN_DELTA.fullmatch(frame)
+        return self.feed_event(frame) if delta is None else self.feed_delta(*delta.groups())
+
+    def feed_event(self, frame: bytes) -> list[dict[str, Any]]:
+        """Take one frame that is not a plain delta; return the assistant messages that it completes."""
+        event = frame_json(frame)
+        if event is None:
+            return []
+        match event.get("type"):
+            case "message_start":
+                self.message = _dict(event.get("message"))
+                self.usage = dict(_dict(self.message.get("usage")))
+            case "content_block_start":
+                self._open[_index(event)] = dict(_dict(event.get("content_block")))
+            case "content_block_delta":
+                self._delta(_index(event), _dict(event.get("delta")))
+            case "content_block_stop":
+                return self._close(_index(event))
+            case "message_delta":
+                self._message_delta(event)
+            case "message_stop":
+                self.stopped = True
+            case "error":
+                self.error = _dict(event.get("error"))
+            case "completion":
+                return self._legacy_completion(event)
+        return []
+
+    def feed_json(self, body: bytes) -> list[dict[str, Any]]:
+        """Take a whole JSON body: an answer without streaming, or an error envelope."""
+        try:
+            answer = _dict(json.loads(body))
+        except (ValueError, RecursionError):
+            return []
+        if answer.get("type") == "error":
+            self.error = _dict(answer.get("error"))
+        if answer.get("type") == "completion":
+            return self._legacy_completion(answer | {"stop_reason": answer.get("stop_reason") or "stop_sequence"})
+        if answer.get("type") != "message":
+            return []
+        self.message = {**answer, "content": [], "stop_reason": None, "stop_sequence": None}
+        self.stop_reason, self.stopped = answer.get("stop_reason"), True
+        self.usage = dict(_dict(answer.get("usage")))
+        content = answer.get("content")
+        self.content = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+        return [self._session.assistant(self.message, block, self.request_id) for block in self.content]
+
+    def flush(self) -> list[dict[str, Any]]:
+        """The blocks still open when the stream broke off, as incomplete messages; empty blocks say nothing."""
+        messages = []
+        for index in sorted(self._open):
+            block = self._finished(index, self._open[index])
+            if block.get("text") or block.get("thinking") or block.get("type") not in ("text", "thinking"):
+                messages.append(self._session.assistant(self.message, block, self.request_id, incomplete=True))
+                self.incomplete.append(block)
+        self._open.clear()
+        if self._completion:
+            messages += self._legacy_completion({"completion": "", "stop_reason": "incomplete"}, incomplete=True)
+        return messages
+
+    def _delta(self, index: int, delta: dict[str, Any]) -> None:
+        """Strings grow (as lists of pieces: adding to a long text each time would cost its square), citations gather."""
+        block = self._open.setdefault(index, {})
+        for key, value in delta.items():
+            if key == "type":
+                continue
+            if isinstance(value, str):
+                self._grown.setdefault(index, {}).setdefault(key, []).append(value)
+            elif key == "citation":
+                self._cited.setdefault(index, []).append(value)
+            else:
+                block[key] = value
+
+    def feed_delta(self, number: bytes, key: bytes, text: bytes) -> list[dict[str, Any]]:
+        """Take a plain delta, as `PLAIN_DELTA` cuts it. It completes no message; without escapes it needs no JSON parser."""
+        value = text.decode("utf-8", "replace")
+        if b"\\" in text:
+            value = json.loads(f'"{value}"')
+        index, name = int(number), key.decode()
+        try:
+            self._grown[index][name].append(value)
+        except KeyError:
+            self._delta(index, {name: value})
+        return []
+
+    def _close(self, index: int) -> list[dict[str, Any]]:
+        block = self._open.pop(index, None)
+        if block is None:
+            return []
+        block = self._finished(index, block)
+        self.content.append(block)
+        return [self._session.assistant(self.message, block, self.request_id)]
+
+    def _finished(self, index: int, block: dict[str, Any]) -> dict[str, Any]:
+        grown = {key: joined(pieces) for key, pieces in self._grown.pop(index, {}).items()}
+        if text := grown.pop("partial_json", ""):
+            try:
+                block["input"] = json.loads(text)
+            except (ValueError, RecursionError):  # cut inside the input: keep what came, as text
+                block["input"] = text
+        if cited := self._cited.pop(index, None):
+            before = block.get("citations")
+            block["citations"] = [*(before if isinstance(before, list) else []), *cited]
+        for key, value in grown.items():
+            start = block.get(key)
+            block[key] = start + value if isinstance(start, str) else value
+        return block
+
+    def _message_delta(self, event: dict[str, Any]) -> None:
+        delta = _dict(event.get("delta"))
+        self.stop_reason = delta.get("stop_reason", self.stop_reason)
+        self.usage |= {key: value for key, value in _dict(event.get("usage")).items() if value is not None}
+
+    def _legacy_completion(self, event: dict[str, Any], *, incomplete: bool = False) -> list[dict[str, Any]]:
+        """/v1/complete, the old API: bare text pieces, the last one with a stop reason."""
+        self._completion.append(str(event.get("completion", "")))
+        if event.get("stop_reason") is None:
+            return []
+        text, self._completion = joined(self._completion), []
+        block = {"type": "text", "text": text}
+        self.message = {"id": event.get("id"), "type": "message", "role": "assistant", "model": event.get("model")}
+        self.content.append(block)
+        if not incomplete:
+            self.stop_reason, self.stopped = event["stop_reason"], True
+        return [self._session.assistant(self.message, block, self.request_id, incomplete=incomplete)]
+
+    @property
+    def text(self) -> str:
+        """The text blocks of the answer, joined."""
+        return "".join(str(block.get("text", "")) for block in self.content if block.get("type") == "text")
+
+
+def joined(pieces: Sequence[str]) -> str:
+    """Join pieces of a text. Two halves of a character that JSON escaped in two pieces become that character."""
+    text = "".join(pieces)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return text
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _index(event: dict[str, Any]) -> int:
+    index = event.get("index")
+    return index if isinstance(index, int) else -1

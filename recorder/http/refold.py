@@ -1,0 +1,54 @@
+"""Fold a recorded response again, from an exchange or from its events in the log.
+
+Live recording folds while it captures (capture.py). These functions give the same fold for a response that is already recorded.
+"""
+
+from collections.abc import Iterable
+
+from ..events import Event
+from ..messages import Session
+from .encodings import decoder_for
+from .exchange import Exchange, Headers, is_event_stream
+from .fold import Fold
+from .sse import FrameParser
+
+REFOLDED = ("response.started", "frame", "chunk")
+"""The kinds of events that `refold_events` needs."""
+
+
+def refold_exchange(exchange: Exchange) -> Fold:
+    """Return the fold of the recorded response; an exchange without a response gives an empty fold."""
+    response = exchange.response
+    if response is None:
+        return Fold(Session("refolded"))
+    body = decoder_for(response.headers).decode(response.body)
+    streamed = any(piece.is_frame for piece in response.pieces) or is_event_stream(response.headers, body)
+    return _refold(body, Session("refolded"), streamed=streamed)
+
+
+def refold_events(events: Iterable[Event], session: Session | None = None) -> Fold:
+    """Return the fold of one exchange's events (of the kinds `REFOLDED`). Its messages belong to the session, if one is given."""
+    headers: Headers = ()
+    decoder, pieces, streamed = decoder_for(()), [], False
+    for event in events:
+        if event.kind == "response.started":
+            headers = tuple((name, value) for name, value in event.data["headers"])
+            decoder = decoder_for(headers)
+        elif event.kind == "frame":  # cut from a body without an encoding; only chunks can be compressed
+            pieces.append(event.payload)
+            streamed = True
+        else:
+            pieces.append(decoder.decode(event.payload))
+    body = b"".join(pieces)
+    return _refold(body, session or Session("refolded"), streamed=streamed or is_event_stream(headers, body))
+
+
+def _refold(body: bytes, session: Session, *, streamed: bool) -> Fold:
+    fold = Fold(session)
+    if streamed:
+        parser = FrameParser()
+        for piece in (*parser.feed(body), *parser.flush()):
+            fold.feed(piece.data)
+    else:
+        fold.feed_json(body)
+    return fold

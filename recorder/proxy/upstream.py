@@ -1,0 +1,164 @@
+"""The way to the API that a recording proxy forwards to: its URL, TLS, and the proxies and certificates of the environment.
+
+The recorded program reaches the API through the variables that its HTTP client reads. Its connection ends at retold, so retold
+reads the same variables: HTTPS_PROXY, ALL_PROXY and NO_PROXY, and every variable that names trusted certificates.
+"""
+
+import asyncio
+import base64
+import contextlib
+import functools
+import os
+import re
+import ssl
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from ..errors import InputError
+from ..http.guard import is_loopback
+
+READ_BYTES = 256 * 1024
+
+CA_VARIABLES = ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+"""Variables of Node, requests and curl that name certificates; SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's own."""
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """The API at `url`: scheme, host, port, and a path that stands before every request's own."""
+
+    url: str
+    is_tls: bool
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> "Upstream":
+        """Raises InputError for what is no http or https URL of a host."""
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.username:
+            shown = re.sub(r"//[^/]*@", "//", url)
+            raise InputError(f"{shown!r} is no upstream: give the API's base URL, such as https://api.anthropic.com.")
+        is_tls = parts.scheme == "https"
+        path = parts.path.rstrip("/")
+        return cls(f"{parts.scheme}://{parts.netloc}{path}", is_tls, parts.hostname, port or (443 if is_tls else 80), path)
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
+
+    async def connect(self) -> Streams:
+        """Connect, through the proxy of the environment if it names one for this host. Raises OSError."""
+        context = _context() if self.is_tls else None
+        proxy = self._proxy()
+        if proxy is None:
+            return await _open(self.host, self.port, ssl=context, server_hostname=self.host if self.is_tls else None)
+        if context is None:
+            return await _to_proxy(proxy)
+        reader, writer = await self._tunnel(proxy)
+        await writer.start_tls(context, server_hostname=self.host)
+        return reader, writer
+
+    def opening(self, method: str, target: str, version: str) -> list[str]:
+        """Return the first lines of a request: its request line, and a proxy's credentials if the proxy reads the request."""
+        proxy = None if self.is_tls else self._proxy()
+        if proxy is None:
+            return [f"{method} {self.path}{target} HTTP/{version}"]
+        return [f"{method} http://{self.authority}{self.path}{target} HTTP/{version}", *_credentials(proxy)]
+
+    def _proxy(self) -> SplitResult | None:
+        """Return the proxy for this host; None if there is none or NO_PROXY excepts the host."""
+        if not self.is_tls and is_loopback(self.host):
+            return None  # to a proxy it would be another machine
+        proxies = getproxies()
+        proxy = proxies.get("https" if self.is_tls else "http") or proxies.get("all")
+        if not proxy or proxy_bypass(f"{self.host}:{self.port}"):
+            return None
+        return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+
+    async def _tunnel(self, parts: SplitResult) -> Streams:
+        """CONNECT through an HTTP proxy (RFC 9110, 9.3.6)."""
+        reader, writer = await _to_proxy(parts)
+        asks = [f"CONNECT {self.host}:{self.port} HTTP/1.1", f"Host: {self.host}:{self.port}", *_credentials(parts)]
+        writer.write(("\r\n".join(asks) + "\r\n\r\n").encode())
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
+            writer.close()
+            raise ConnectionError(f"the proxy {parts.hostname} did not answer CONNECT") from error
+        status = head.split(b"\r\n", 1)[0].decode("latin-1")
+        if status.split(" ")[1:2] != ["200"]:
+            writer.close()
+            raise ConnectionError(f"the proxy {parts.hostname} refused CONNECT: {status}")
+        return reader, writer
+
+
+async def _to_proxy(proxy: SplitResult) -> Streams:
+    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+        raise ConnectionError(f"the proxy of the environment, of scheme {proxy.scheme!r}, is not one of HTTP")
+    context = _context() if proxy.scheme == "https" else None
+    return await _open(proxy.hostname, proxy.port or (443 if context else 80), ssl=context)
+
+
+def _credentials(proxy: SplitResult) -> list[str]:
+    if not proxy.username:
+        return []
+    user = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return [f"Proxy-Authorization: Basic {base64.b64encode(user).decode()}"]
+
+
+def _context() -> ssl.SSLContext:
+    """What is trusted: the certificates of the system, and all that the environment names for any client."""
+    return _context_of(*(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", *CA_VARIABLES)))
+
+
+@functools.lru_cache(maxsize=4)
+def _context_of(_file: str, _folder: str, *bundles: str) -> ssl.SSLContext:
+    """Reading the certificates takes 20 ms, so it is done once. A bundle that cannot be read adds nothing, as with Node."""
+    context = ssl.create_default_context()
+    for bundle in filter(None, bundles):
+        with contextlib.suppress(OSError):  # ssl.SSLError among them
+            context.load_verify_locations(**{"capath" if os.path.isdir(bundle) else "cafile": bundle})
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class _Reader(asyncio.StreamReader):
+    """Gives the bytes that arrived before the error that broke the connection.
+
+    An API may answer while the request is still being sent, and close: its answer arrived, and then writing fails.
+    """
+
+    _broken: Exception | None = None
+
+    def set_exception(self, exc: Exception) -> None:
+        """Keep the error until everything that came before it is read."""
+        self._broken = exc
+        self.feed_eof()
+
+    async def read(self, n: int = -1) -> bytes:
+        """Read on. Raises the error that broke the connection, behind the last bytes."""
+        data = await super().read(n)
+        if not data and self._broken is not None:
+            raise self._broken
+        return data
+
+
+async def _open(host: str, port: int, **options: Any) -> Streams:
+    """As asyncio.open_connection, with the patient reader."""
+    loop = asyncio.get_running_loop()
+    reader = _Reader(limit=READ_BYTES, loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, **options)
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)

@@ -1,0 +1,277 @@
+"""One scrubber for log, cassette, matcher and error text: nothing that it removes is written anywhere.
+
+It removes the values of credential headers and parameters, everything that has the shape of a key (shapes.py), and the secrets
+of the environment: values with the look of a secret, of variables whose names say so. Each is found in every spelling that JSON
+and URLs have for it (spellings.py). Recording and matching use the same function, so that a recording matches itself.
+
+The environment of another machine holds other secrets. An ordinary word is therefore never one, whatever its variable is called.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from ..http.encodings import decoder_for
+from ..http.exchange import Request, content_encoding
+from . import shapes
+from .spellings import Folded, ends_in_half_an_escape, fold
+
+REDACTED = "REDACTED"
+MARK = REDACTED.encode()
+
+SECRET_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "x-api-key",
+        "api-key",
+        "cookie",
+        "set-cookie",
+        "anthropic-organization-id",
+        "x-goog-api-key",
+        "x-amz-security-token",
+    }
+)
+"""Names known for sure; others are recognised by their words (`names_a_credential`)."""
+
+MIN_CREDENTIAL_CHARS = 16
+"""A shorter one that a client sends (`test-key`, `dummy`) is none, and may well be a word of the text."""
+
+MIN_SECRET_CHARS = 8
+"""A shorter value (`1`, `true`, `test`) would tear holes into ordinary text."""
+
+MAX_KEPT = 1000
+"""How many names, and heads of frames, are remembered."""
+
+Span = tuple[int, int]
+"""Where a secret begins and ends."""
+
+# An escape that may hide a character of a shape or of a value without quotes, backslashes, controls and non-ASCII.
+_SOME_BACKSLASHES = re.compile(rb"\\(?:u00[2-7]|/|x[2-7])")
+_ANY_BACKSLASH = re.compile(rb"\\")
+_SOME_PERCENT = re.compile(rb"%(?:25)*[2-7][0-9A-Fa-f]")
+_ANY_PERCENT = re.compile(rb"%")
+_SHAPES = re.compile(shapes.SHAPES)  # once: compiling it takes longer than a request
+_SLASHES = re.compile(rb"\\*")
+_NEEDS_ANY = re.compile(r'[\x00-\x1f"\\\x7f-\U0010ffff]')
+_ID = re.compile(
+    rb'"(?:id|message_id|previous_message_id|request_id|tool_use_id|parent_tool_use_id)\\*"\s*:\s*\\*"[A-Za-z0-9_\-.]*\Z'
+    rb"|(?<![A-Za-z0-9_\-])(?:msg|toolu|srvtoolu|mcptoolu|req)_[A-Za-z0-9_\-]*\Z"
+)
+_ID_BYTES = 200
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]*@")
+_PARAMETER = re.compile(r"(?<=[?&;#])([A-Za-z0-9_.\-\[\]]{1,64})=([^&;#\s\"'<>,]*)")
+
+
+def secrets_in(environ: Mapping[str, str]) -> list[str]:
+    """Return the secrets of an environment, longest first: values of variables named as secrets, and passwords in URLs."""
+    found = set()
+    for name, value in environ.items():
+        if "://" in value:
+            found |= _secrets_of_url(value)
+        elif shapes.names_a_secret_variable(name) and len(value) >= MIN_SECRET_CHARS and not _is_path(value):
+            found.add(value)
+    return sorted(filter(shapes.looks_secret, found), key=len, reverse=True)
+
+
+def _secrets_of_url(url: str) -> set[str]:
+    try:
+        parts = urlsplit(url)
+        password = unquote(parts.password or "")
+    except ValueError:
+        return set()
+    named = {value for name, value in parse_qsl(parts.query) if shapes.names_a_credential(name)}
+    return {value for value in {password, *named} if len(value) >= MIN_SECRET_CHARS}
+
+
+def _is_path(value: str) -> bool:
+    """A key's file is no secret. A key may begin like a path too (AWS, 40 characters), so a long one must be there."""
+    return value.startswith(("/", "~")) and (len(value) < 40 or os.path.exists(value))
+
+
+def is_credential_header(name: str) -> bool:
+    """Return whether the value of a header of this name is a credential."""
+    return name.lower() in SECRET_HEADERS or shapes.names_a_credential(name)
+
+
+def credentials_of(request: Request) -> set[str]:
+    """Return the keys and tokens that a request carries in headers and parameters made for them."""
+    found = {
+        value.split(" ")[-1]
+        for name, value in request.headers
+        if is_credential_header(name) and name.lower() not in ("cookie", "set-cookie")
+    }
+    found |= {value for name, value in parse_qsl(urlsplit(request.uri).query) if shapes.names_a_credential(name)}
+    return {value for value in found if len(value) >= MIN_CREDENTIAL_CHARS and shapes.looks_secret(value)}
+
+
+class Redactor:
+    """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values, removed whatever they look like."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
+        self._values: set[str] = set()
+        self._labels: dict[str, str] = {}
+        self._clean: set[bytes] = set()
+        self._compile({*secrets_in(os.environ if environ is None else environ), *filter(None, extra)})
+
+    def learn(self, request: Request) -> None:
+        """Remove the credentials of this request from now on, wherever else they occur."""
+        found = credentials_of(request)
+        if not found <= self._values:
+            self._compile(self._values | found)
+
+    def _compile(self, values: set[str]) -> None:
+        self._values = values
+        self._labels, self._clean = {}, set()
+        # `+` is a space in a query; a backslash that is escaped itself does not make its next letter an escape.
+        texts = {form for value in values for form in (value, value.replace(" ", "+"), value.replace("\\", ""))}
+        forms = {text.encode("utf-8", "surrogatepass") for text in texts}
+        folds = {fold(form).data for form in forms}
+        # A backslash before a value that begins with `n` or `t` reads like an escape, which eats the first letter.
+        self._eaten = {fold(b"\\" + form).data for form in forms} - folds
+        folds |= self._eaten
+        # Folding drops the backslash that ends a value; `find` takes it away, too.
+        self._backslashed = tuple(fold(value.encode("utf-8", "surrogatepass")).data for value in values if value.endswith("\\"))
+        # A part of the mark cannot be told from the mark.
+        self.secrets: list[bytes] = sorted((value for value in folds if value and value not in MARK), key=len, reverse=True)
+        self._pattern = re.compile(b"|".join(map(re.escape, self.secrets)))
+        needs_any = any(map(_NEEDS_ANY.search, values))
+        self._backslash, self._percent = (_ANY_BACKSLASH, _ANY_PERCENT) if needs_any else (_SOME_BACKSLASHES, _SOME_PERCENT)
+        beginnings = {*shapes.BEGINNINGS, *(secret[: shapes.MIN_PREFIX] for secret in self.secrets)}
+        escapes = rb"[\\%]" if needs_any else rb"\\(?:u00|u0?\Z|\Z|[/x])|%"
+        self.beginning = re.compile(b"|".join([*map(re.escape, sorted(beginnings)), escapes]))
+        """Finds something in every text in which a secret, or an escape that may hide one, begins."""
+
+    def find(self, data: bytes) -> list[Span]:
+        """Return the places of all secrets, in order."""
+        found = list(self._spans(data)) if self._is_likely(data) else []
+        if not self._has_escapes(data):
+            return _merged(found)
+        folded = fold(data)
+        if self._is_likely(folded.data):
+            found += [self._unfolded(data, folded, *span) for span in self._spans(folded.data)]
+        return _merged(found)
+
+    def _unfolded(self, data: bytes, folded: Folded, start: int, end: int) -> Span:
+        low, high = folded.original(start, end)
+        if self._eaten and folded.data[start:end] in self._eaten and (slashes := _SLASHES.match(data, low)) is not None:
+            low += len(slashes[0]) // 2 * 2  # the letter is the secret's, the backslashes are not
+        if self._backslashed and folded.data.endswith(self._backslashed, start, end) and data.startswith(b"\\\\", high):
+            high += 2
+        return low, high
+
+    def _has_escapes(self, data: bytes) -> bool:
+        """Whether a secret may be spelled otherwise than as it is."""
+        return self._backslash.search(data) is not None or self._percent.search(data) is not None
+
+    def _is_likely(self, data: bytes) -> bool:
+        return shapes.is_likely(data) or any(secret in data for secret in self.secrets)
+
+    def _spans(self, data: bytes) -> Iterable[Span]:
+        if self.secrets:
+            yield from (match.span() for match in self._pattern.finditer(data))
+        at = 0
+        while (match := _SHAPES.search(data, at)) is not None:
+            kind = match.lastgroup
+            start, end = match.span("inner") if kind == "inner" else match.span()
+            at = end
+            if _ID.search(data, max(0, start - _ID_BYTES), start) is not None:
+                continue
+            if kind == "look" and not shapes.looks_random(match[0]):
+                at = start + 1  # a certain shape may begin inside: `sk-sk-ant-…`
+                continue
+            yield start, end
+
+    def is_clean(self, head: bytes) -> bool:
+        """Return whether the head of a frame holds no secret. Heads repeat with every frame, so the answer is kept."""
+        if head in self._clean:
+            return True
+        if self.find(head):
+            return False
+        if len(self._clean) < MAX_KEPT:
+            self._clean.add(head)
+        return True
+
+    def search(self, data: bytes) -> Span | None:
+        """Return the place of the first secret."""
+        return next(iter(self.find(data)), None)
+
+    def is_open(self, data: bytes) -> bool:
+        """Return whether a secret may have begun at the end of `data` that further bytes would complete or continue."""
+        if ends_in_half_an_escape(data):
+            return True
+        text = fold(data).data if self._has_escapes(data) else data
+        if self._backslashed and text.endswith(self._backslashed):
+            return True
+        return shapes.is_open(text) or any(
+            text.endswith(secret[:size]) for secret in self.secrets for size in range(shapes.MIN_PREFIX, len(secret))
+        )
+
+    def data(self, data: bytes) -> bytes:
+        """Return bytes without secrets, and JSON as JSON; the same object if there is nothing to remove."""
+        spans = self.find(data)
+        if not spans:
+            return data
+        parts: list[bytes] = []
+        at = 0
+        for start, end in spans:
+            parts += (data[at:start], MARK)
+            at = end
+        return b"".join([*parts, data[at:]])
+
+    json = data
+
+    def text(self, text: str) -> str:
+        """Return text without secrets."""
+        return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
+
+    def label(self, text: str) -> str:
+        """Return a name (of a run, a step, a task) without secrets. Names repeat with every event, so the answer is kept."""
+        if not text:
+            return text
+        clean = self._labels.get(text)
+        if clean is None:
+            clean = self.text(text)
+            if len(self._labels) < MAX_KEPT:
+                self._labels[text] = clean
+        return clean
+
+    def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return header pairs without credentials, also in values that are URLs; names keep their case and order."""
+        return [(name, REDACTED if is_credential_header(name) else self.url(value)) for name, value in headers]
+
+    def url(self, url: str) -> str:
+        """Return a URL, or text with URLs in it, without user info and without the values of credential parameters."""
+        if "://" in url:
+            url = _USER_INFO.sub("", url)
+        if "=" in url:
+            url = _PARAMETER.sub(_without_credential, url)
+        return self.text(url)
+
+    def request(self, request: Request) -> Request:
+        """Return a request without secrets, as it is recorded and as it is matched. A compressed body is unpacked."""
+        body, headers = request.body, request.headers
+        if body and content_encoding(headers):
+            decoder = decoder_for(headers)
+            content = decoder.decode(body)
+            if content and not decoder.exceeded:
+                body = content
+                headers = tuple(pair for pair in headers if pair[0].lower() not in ("content-encoding", "content-length"))
+        return replace(request, uri=self.url(request.uri), headers=tuple(self.headers(headers)), body=self.data(body))
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    """Spans in order, those that overlap as one."""
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _without_credential(match: re.Match[str]) -> str:
+    return f"{match[1]}={REDACTED}" if shapes.names_a_credential(match[1]) else match[0]

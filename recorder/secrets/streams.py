@@ -1,0 +1,243 @@
+"""Secrets split over several pieces of a body: found across them, and removed before any of them is written.
+
+If a piece ends with the possible beginning of a secret, its writing is delayed (never its way to the client) until later pieces
+settle the question. The pieces behind it wait too, so that their order stays. Ordinary text is written as it came, byte for byte.
+Of a secret at most three characters are written before it can be recognised.
+"""
+
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..http.encodings import Decoder, decoder_for
+from ..http.exchange import Headers, is_event_stream
+from ..http.sse import PLAIN_DELTA, Classified, FrameParser, Piece, text_of_delta
+from .redactor import MARK, Redactor
+from .shapes import MAX_OPEN_BYTES, MIN_PREFIX
+
+_TAIL_BYTES = 48
+"""How much of the text before is kept: an edge, three characters of a secret, the name that stands before one."""
+
+_INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
+_REST = re.compile(rb"[A-Za-z0-9_\-.+/=]*")
+
+
+@dataclass
+class _Slot:
+    """A piece on its way to the log, and where in it the text of a block stands, as JSON has it escaped."""
+
+    piece: Piece
+    delta: tuple[bytes | Any, ...] | None = None
+    start: int = 0
+    text: bytes = b""
+    settled: bool = True
+    is_changed: bool = False
+
+    def put(self, text: bytes) -> None:
+        self.is_changed = True
+        data = self.piece.data
+        self.piece = Piece(data[: self.start] + text + data[self.start + len(self.text) :], self.piece.is_frame)
+        self.text = text
+
+
+@dataclass
+class _Block:
+    """A text that goes on over several pieces: the end of what is settled, and the pieces that are not."""
+
+    tail: bytes = b""
+    open: list[_Slot] = field(default_factory=list)
+    swallowing: bool = False
+    wary: bool = False
+    """Whether the tail holds the beginning of something, so that the next piece needs the whole rule."""
+
+
+def _slot(piece: Piece) -> tuple[_Slot, bytes | None]:
+    """Return a piece with its text, and the number of the block that the text belongs to; None if it has no text."""
+    if not piece.is_frame:
+        return _Slot(piece, text=piece.data), b""
+    if (found := text_of_delta(piece.data)) is None:
+        return _Slot(piece), None
+    number = _INDEX.search(piece.data)
+    start, text = found
+    return _Slot(piece, start=start, text=text), b"" if number is None else number[1]
+
+
+def _classified(data: bytes, delta: tuple[bytes | Any, ...] | None) -> Classified:
+    piece = Classified(data, True)
+    piece.delta = delta
+    return piece
+
+
+class FrameRedactor:
+    """Takes the pieces of one uncompressed body in order and returns them scrubbed as soon as nothing in them is in doubt."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._beginning = redactor.beginning
+        self._max_open = max(MAX_OPEN_BYTES, *(8 * len(secret) for secret in redactor.secrets), 0)
+        self._queue: deque[_Slot] = deque()
+        self._blocks: dict[bytes, _Block] = {}
+        self.found = False
+        """Whether a secret was removed."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a piece is held back."""
+        return bool(self._queue)
+
+    def feed(self, piece: Piece) -> list[Piece]:
+        """Take a piece; return the pieces that may be written now: none, this one, or those held before it too."""
+        delta = PLAIN_DELTA.fullmatch(piece.data) if piece.is_frame else None
+        if delta is not None and not self._queue and self._is_ordinary(piece.data, delta):
+            return [_classified(piece.data, delta.groups())]
+        slot, number = _slot(piece)
+        slot.delta = None if delta is None else delta.groups()
+        if number is not None:
+            self._text(self._blocks.setdefault(number, _Block()), slot)
+        elif b"content_block_stop" in piece.data:
+            index = _INDEX.search(piece.data)
+            if (block := self._blocks.pop(b"" if index is None else index[1], None)) is not None:
+                self._settle(block)
+        self._queue.append(slot)
+        return self._drained()
+
+    def _is_ordinary(self, frame: bytes, delta: re.Match[bytes]) -> bool:
+        """Return whether no secret begins or goes on in a plain delta: the rule, at the cost of two searches."""
+        index, _, text = delta.groups()
+        block = self._blocks.get(index)
+        if block is None:
+            block = self._blocks[index] = _Block()
+        if block.wary or self._beginning.search(block.tail[1 - MIN_PREFIX :] + text) is not None:
+            return False
+        if not self._redactor.is_clean(frame[: delta.start(3)]):
+            return False
+        block.tail = (block.tail + text)[-_TAIL_BYTES:]
+        return True
+
+    def flush(self) -> list[Piece]:
+        """Return the pieces that are still held: the body is over."""
+        for block in self._blocks.values():
+            self._settle(block)
+        return self._drained()
+
+    def _drained(self) -> list[Piece]:
+        pieces = []
+        while self._queue and self._queue[0].settled:
+            slot = self._queue.popleft()
+            data = self._redactor.data(slot.piece.data)
+            is_changed = data is not slot.piece.data
+            self.found = self.found or is_changed
+            # A frame that lost a secret is matched again when it is folded: its text is another one.
+            is_same = slot.piece.is_frame and not is_changed and not slot.is_changed
+            pieces.append(_classified(data, slot.delta) if is_same else Piece(data, slot.piece.is_frame))
+        return pieces
+
+    def _text(self, block: _Block, slot: _Slot) -> None:
+        if block.swallowing:
+            rest = _REST.match(slot.text)
+            assert rest is not None
+            block.swallowing = rest.end() == len(slot.text)
+            slot.put(slot.text[rest.end() :])
+        block.open.append(slot)
+        slot.settled = False
+        text = block.tail + b"".join([part.text for part in block.open])
+        if len(text) >= self._max_open or not self._redactor.is_open(text):
+            self._settle(block, text)
+
+    def _settle(self, block: _Block, text: bytes | None = None) -> None:
+        """Nothing in the open pieces is in doubt any longer: remove the secrets in them."""
+        if text is None:
+            text = block.tail + b"".join([part.text for part in block.open])
+        written = len(block.tail)
+        spans = [(max(start - written, 0), end - written) for start, end in self._redactor.find(text) if end > written]
+        for start, end in reversed(spans):
+            _remove(block.open, start, end)
+            self.found = True
+        # A secret that is longer than can be held back goes on being removed.
+        block.swallowing = bool(spans) and len(text) >= self._max_open and spans[-1][1] + written == len(text)
+        block.tail = (block.tail + b"".join([part.text for part in block.open]))[-_TAIL_BYTES:]
+        block.wary = block.swallowing or self._beginning.search(block.tail) is not None
+        for part in block.open:
+            part.settled = True
+        block.open = []
+
+
+class PackedRedactor:
+    """Takes the wire bytes of a compressed body and returns them as soon as nothing in their content is in doubt.
+
+    They cannot be changed. From the first secret on none are returned, and `found` is set; the content is, scrubbed.
+    """
+
+    def __init__(self, redactor: Redactor, headers: Headers) -> None:
+        self.decoder: Decoder = decoder_for(headers)
+        self._headers = headers
+        self._scrub = FrameRedactor(redactor)
+        self._parser: FrameParser | None = None
+        self._began = False
+        self._held: list[bytes] = []
+
+    @property
+    def found(self) -> bool:
+        """Whether the body holds a secret."""
+        return self._scrub.found
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether the content is an event stream."""
+        return self._parser is not None
+
+    def feed(self, data: bytes) -> tuple[list[bytes], list[Piece]]:
+        """Take wire bytes; return the wire bytes, and the pieces of their content, that may be written now."""
+        content = self.decoder.decode(data)
+        self._held.append(data)
+        if content and not self._began:
+            self._began = True
+            self._parser = FrameParser() if is_event_stream(self._headers, content) else None
+        pieces = self._cut(content) if content else []
+        inside = self._parser is not None and self._parser.is_inside
+        return self._released(waiting=inside or self._scrub.waiting), pieces
+
+    def flush(self) -> tuple[list[bytes], list[Piece]]:
+        """Return the rest: the body is over."""
+        pieces = [] if self._parser is None else self._parser.flush()
+        clean = [clean for piece in pieces for clean in self._scrub.feed(piece)] + self._scrub.flush()
+        return self._released(waiting=False), clean
+
+    def _cut(self, content: bytes) -> list[Piece]:
+        pieces = [Piece(content, False)] if self._parser is None else self._parser.feed(content)
+        return [clean for piece in pieces for clean in self._scrub.feed(piece)]
+
+    def _released(self, *, waiting: bool) -> list[bytes]:
+        if waiting or self.found:
+            return []
+        held, self._held = self._held, []
+        return held
+
+
+def _remove(parts: list[_Slot], start: int, end: int) -> None:
+    """Take [start:end) of the joined text out of the pieces it stands in; the first of them gets the mark."""
+    mark, at = MARK, 0
+    for part in parts:
+        size = len(part.text)
+        low, high = max(start - at, 0), min(end - at, size)
+        if low < high:
+            part.put(part.text[:low] + mark + part.text[high:])
+            mark = b""
+        at += size
+
+
+def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
+    """Return all pieces of a whole body scrubbed. Nothing waits here, so that not even a first character is left."""
+    slots: list[_Slot] = []
+    blocks: dict[bytes, list[_Slot]] = {}
+    for piece in pieces:
+        slot, number = _slot(piece)
+        slots.append(slot)
+        if number is not None:
+            blocks.setdefault(number, []).append(slot)
+    for parts in blocks.values():
+        for start, end in reversed(redactor.find(b"".join([part.text for part in parts]))):
+            _remove(parts, start, end)
+    return [Piece(redactor.data(slot.piece.data), slot.piece.is_frame) for slot in slots]

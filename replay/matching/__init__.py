@@ -1,0 +1,1 @@
+"""Matching: find the recorded exchange that answers a request."""

@@ -1,0 +1,297 @@
+"""Find the recorded exchange that answers a request, and report a miss if there is none.
+
+`Rules` (rules.py) define which parts of a request count. Volatile values that a workflow puts into its prompts are replaced by
+their names on both sides. Identical requests are consumed in recorded order and never merged.
+"""
+
+import json
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from ...recorder import strict_json
+from ...recorder.errors import MissError
+from ...recorder.http.exchange import Exchange, Request
+from ...recorder.secrets.redactor import REDACTED, Redactor
+from .redacted import agree, fits, may_agree
+from .rules import DEFAULT_RULES, Rules
+from .sketch import Identity, Sketch, distance, identity_of
+
+MAX_DIFFERENCES = 5
+"""The number of differences that a miss report lists; the rest are counted."""
+
+MAX_CANDIDATES = 4
+"""The number of recorded requests that a miss compares in depth."""
+MAX_COMPARED_BYTES = 256 * 1024
+"""The size of the requests compared after the first one. Both limits keep a miss within 100 ms."""
+
+_SHOWN_CHARS = 60
+
+
+class Matcher:
+    """The exchanges of a recording that are still to be played. Miss reports contain `source` as its name."""
+
+    def __init__(
+        self,
+        exchanges: Iterable[Exchange],
+        *,
+        source: str = "the recording",
+        redactor: Redactor | None = None,
+        rules: Rules = DEFAULT_RULES,
+        repeats: bool = False,
+    ) -> None:
+        self.source = source
+        self.rules = rules
+        self._redactor = redactor or Redactor()
+        self._repeats = repeats
+        self._lock = threading.Lock()
+        self._exchanges = list(exchanges)
+        self._played: list[Exchange] = []
+        self._again: set[int] = set()
+        # A request may repeat an earlier answer with another day's value, so all requests replace all recorded values.
+        self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items() if value}
+        self._keys: dict[int, str] = {}
+        self._sketches: dict[int, Sketch] = {}
+        for exchange in self._exchanges:
+            self._keys[id(exchange)], self._sketches[id(exchange)] = identity_of(self._meaning(exchange.request, {}))
+        self._waiting: dict[str, deque[Exchange]] = {}
+        for exchange in self._exchanges:
+            self._waiting.setdefault(self._keys[id(exchange)], deque()).append(exchange)
+        # Only these keys need the slower comparison that treats a redacted place as a wildcard.
+        self._redacted = [key for key in self._waiting if REDACTED in key]
+
+    def __repr__(self) -> str:
+        return f"<Matcher {self.source} {len(self._played)} of {len(self._exchanges)} played>"
+
+    @property
+    def played(self) -> list[Exchange]:
+        """The played exchanges, in the order of the requests."""
+        return list(self._played)
+
+    @property
+    def unplayed(self) -> list[Exchange]:
+        """The exchanges that no request has asked for yet, in recorded order."""
+        played = set(map(id, self._played))
+        return [exchange for exchange in self._exchanges if id(exchange) not in played]
+
+    def take(
+        self, request: Request, variables: Mapping[str, str] | None = None, place: tuple[str, str] | None = None
+    ) -> Exchange:
+        """Return the next recorded exchange for this request. `variables` are its volatile values by name. Raise MissError.
+
+        If several exchanges match, one with the same `place`, (step, task), is preferred, so that tasks with equal prompts keep
+        their own answers.
+        """
+        meaning = self._meaning(request, variables or {})
+        asked = identity_of(meaning)
+        with self._lock:
+            exchange = self._find(request, asked.key, place)
+            if exchange is None:
+                raise MissError(self._report(request, meaning, asked))
+            self._play(exchange)
+        return exchange
+
+    def take_if_any(self, request: Request) -> Exchange | None:
+        """Return the exchange that `take` would return, or None if nothing matches."""
+        with self._lock:
+            exchange = self._find(request, self.key(request))
+            if exchange is not None:
+                self._play(exchange)
+        return exchange
+
+    def mark_played(self, exchange: Exchange) -> None:
+        """Count an exchange as played that another player has given to a client."""
+        with self._lock:
+            self._play(exchange)
+
+    def next_attempt(self, exchange: Exchange) -> Exchange | None:
+        """Take the recorded retry of the same call that follows `exchange`. Return None if it was the last attempt."""
+        with self._lock:
+            wanted = (exchange.step, exchange.task, exchange.call, exchange.attempt + 1)
+            for following in self._waiting[self._keys[id(exchange)]]:
+                if (following.step, following.task, following.call, following.attempt) == wanted:
+                    self._play(following)
+                    return following
+        return None
+
+    def put_back(self, exchange: Exchange) -> None:
+        """Make an exchange available for the next matching request. It still counts as played."""
+        with self._lock:
+            self._waiting[self._keys[id(exchange)]].appendleft(exchange)
+            self._played = [played for played in self._played if played is not exchange] + [exchange]
+            self._again.add(id(exchange))
+
+    def alike(self, request: Request, exchanges: Iterable[Exchange]) -> Exchange | None:
+        """Return the recorded exchange that streams the answer to this request for a whole answer, or None."""
+        wanted = self._meaning(request, {})
+        for exchange in exchanges:
+            found = differences(self._meaning(exchange.request, {}), wanted)
+            if found and all(line.startswith(("stream: ", "max_tokens: ")) for line in found):
+                return exchange
+        return None
+
+    def matches(self, request: Request, variables: Mapping[str, str] | None = None) -> bool:
+        """Return True if `take` would find an exchange."""
+        with self._lock:
+            return self._find(request, self.key(request, variables)) is not None
+
+    def same(self, one: Request, other: Request) -> bool:
+        """Return True if the same recording would answer both requests."""
+        return self.key(one) == self.key(other) and self.rules.agree(one, other)
+
+    def key(self, request: Request, variables: Mapping[str, str] | None = None) -> str:
+        """Return the text that requests of equal meaning share."""
+        return identity_of(self._meaning(request, variables or {})).key
+
+    def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
+        """Return the parts of a request that count, scrubbed.
+
+        Both sides are scrubbed here, because a value that is secret on this machine may not have been secret on the recording
+        machine.
+        """
+        names = self._recorded | {value: name for name, value in variables.items() if value}
+        return self.rules.meaning(self._redactor.request(request), names)
+
+    def _find(self, request: Request, key: str, place: tuple[str, str] | None = None) -> Exchange | None:
+        found = self._candidate(key, request, place)
+        if found is not None:
+            return found
+        # A text that was redacted on the recording machine is plain here if this machine's environment differs.
+        # may_agree is a cheap test on the text, so most keys are never parsed.
+        likes = [like for like in self._redacted if like != key and may_agree(like, key)]
+        wanted = json.loads(key) if likes else None
+        for like in likes:
+            if agree(json.loads(like), wanted) and (found := self._candidate(like, request, place)) is not None:
+                return found
+        return None
+
+    def _candidate(self, key: str, request: Request, place: tuple[str, str] | None) -> Exchange | None:
+        candidates = list(self._waiting.get(key, ()))
+        if place is not None:
+            # The sort is stable: equal places stay in recorded order.
+            candidates.sort(key=lambda exchange: (exchange.step, exchange.task) != place)
+        # A repeat gets the latest answer that was played.
+        if self._repeats:
+            candidates += [exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key]
+        return next((exchange for exchange in candidates if self.rules.agree(request, exchange.request)), None)
+
+    def _play(self, exchange: Exchange) -> None:
+        waiting = self._waiting[self._keys[id(exchange)]]
+        for number, other in enumerate(waiting):
+            if other is exchange:  # a repeated exchange is no longer in the queue
+                del waiting[number]
+                break
+        # put_back has already counted it as played.
+        if id(exchange) in self._again:
+            self._again.discard(id(exchange))
+        else:
+            self._played.append(exchange)
+
+    def _report(self, request: Request, meaning: dict[str, Any], own: Identity) -> str:
+        asked = f"{request.method} {urlsplit(request.uri).path}"
+        head = f"no recorded exchange answers call {len(self._played) + 1}, {asked}, in {self.source}"
+        if not self._exchanges:
+            return f"{head}: it holds no exchanges."
+        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == own.key]
+        times = sum(1 for exchange in alike if self.rules.agree(request, exchange.request))
+        if times:
+            return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
+        if alike:
+            rejecting = ", ".join(self.rules.disagreeing(request, alike[0].request))
+            return f"{head}: it was recorded, but {rejecting} in match_on rejects it."
+        number, differences = self._nearest(meaning, own.sketch)
+        lines = [f"{head}.", f"Nearest is recorded exchange {number}; it differs in:"]
+        lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]
+        if len(differences) > MAX_DIFFERENCES:
+            lines.append(f"  … and {len(differences) - MAX_DIFFERENCES} more places")
+        return "\n".join(lines)
+
+    def _nearest(self, wanted: dict[str, Any], sketch: Sketch) -> tuple[int, list[str]]:
+        """Return the number and the differences of the most similar recorded exchange. Unplayed exchanges win a tie.
+
+        The sketches choose the candidates. The best one is always compared in depth, the others only while that is cheap.
+        """
+        played = set(map(id, self._played))
+        ranks = [
+            (distance(self._sketches[id(exchange)], sketch), id(exchange) in played, number)
+            for number, exchange in enumerate(self._exchanges, 1)
+        ]
+        best: tuple[int, bool, int, list[str]] | None = None
+        read = 0
+        for _, again, number in sorted(ranks)[:MAX_CANDIDATES]:
+            request = self._exchanges[number - 1].request
+            read += len(request.body)
+            # A large request takes milliseconds to compare; further candidates would break the limit of 100 ms.
+            if best is not None and read > MAX_COMPARED_BYTES:
+                break
+            found = differences(self._meaning(request, {}), wanted)
+            rank = (len(found), again, number, found)
+            if best is None or rank[:3] < best[:3]:
+                best = rank
+        assert best is not None
+        return best[2], best[3]
+
+
+def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
+    """Return where two JSON values differ, one line a place: `messages[0].content: recorded "…", now "…"`."""
+    if isinstance(recorded, dict) and isinstance(wanted, dict):
+        found = []
+        for key in [*recorded, *(key for key in wanted if key not in recorded)]:
+            inner = key if path in ("", "body") else f"{path}.{key}"
+            if key not in wanted:
+                found.append(f"{inner}: recorded {_shown(recorded[key])}, now missing")
+            elif key not in recorded:
+                found.append(f"{inner}: not recorded, now {_shown(wanted[key])}")
+            else:
+                found += differences(recorded[key], wanted[key], inner)
+        return found
+    if isinstance(recorded, list) and isinstance(wanted, list):
+        found = []
+        for number, (one, other) in enumerate(zip(recorded, wanted, strict=False)):
+            found += differences(one, other, f"{path}[{number}]")
+        for number in range(len(wanted), len(recorded)):
+            found.append(f"{path}[{number}]: recorded {_shown(recorded[number])}, now missing")
+        for number in range(len(recorded), len(wanted)):
+            found.append(f"{path}[{number}]: not recorded, now {_shown(wanted[number])}")
+        return found
+    if recorded == wanted and isinstance(recorded, bool) == isinstance(wanted, bool):
+        return []
+    if isinstance(recorded, str) and isinstance(wanted, str):
+        if fits(recorded, wanted):
+            return []
+        start = _common(recorded, wanted)
+        return [f"{path}: recorded {_shown(recorded, start)}, now {_shown(wanted, start)}"]
+    return [f"{path}: recorded {_shown(recorded)}, now {_shown(wanted)}"]
+
+
+def _common(one: str, other: str) -> int:
+    """Return the length of the common prefix, by bisection: comparing slices is a hundred times as fast as comparing
+    characters.
+    """
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
+
+
+def _shown(value: Any, start: int = 0) -> str:
+    """Return a value as one short line. Of a long text it shows the part around the first difference."""
+    text = value if isinstance(value, str) else strict_json.dumps(value)
+    begin = max(0, start - 20)
+    part = text[begin : begin + _SHOWN_CHARS]
+    part = ("…" if begin else "") + part + ("…" if begin + _SHOWN_CHARS < len(text) else "")
+    return strict_json.dumps(part) if isinstance(value, str) else part
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def note_unplayed(exchanges: Sequence[Exchange]) -> str:
+    """Return a line that counts the recorded exchanges that were never requested, with their steps."""
+    steps = sorted({exchange.step for exchange in exchanges if exchange.step})
+    where = f" (of step {', '.join(steps)})" if steps else ""
+    return f"{len(exchanges)} recorded exchange{'s' if len(exchanges) != 1 else ''} not played{where}"

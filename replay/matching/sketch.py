@@ -1,0 +1,61 @@
+"""Sketches of requests: one digest for each part, so that a miss finds the nearest recorded request without reading all of
+them.
+
+The parts of a request are its method, path and query, the keys of its JSON body, and each element of a list under such a key
+(messages, tools, system). A sketch takes 8 bytes a part; comparing two sketches costs about as much as comparing two lists of
+numbers. Only the best candidates are then compared in depth.
+"""
+
+from array import array
+from collections.abc import Mapping
+from operator import ne
+from typing import Any, NamedTuple
+
+from ...recorder import strict_json
+
+Sketch = dict[str, "array[int]"]
+
+
+class Identity(NamedTuple):
+    """The text that requests of equal meaning share, and the digests of its parts."""
+
+    key: str
+    sketch: Sketch
+
+
+def identity_of(meaning: Mapping[str, Any]) -> Identity:
+    """Return the meaning of a request as text, with the digests of its parts."""
+    sketch: Sketch = {}
+    for rule, part in meaning.items():
+        inner = (
+            {f"body.{key}": value for key, value in part.items()} if rule == "body" and isinstance(part, dict) else {rule: part}
+        )
+        for place, value in inner.items():
+            sketch[place] = array("q", map(_digest, value if isinstance(value, list) else [value]))
+    return Identity(strict_json.dumps(meaning, sort_keys=True, separators=(",", ":")), sketch)
+
+
+def _digest(value: Any) -> int:
+    """Return a number for a JSON value, independent of the order of keys. 1, 1.0 and true share one; at worst that causes a
+    tie.
+    """
+    if isinstance(value, dict):
+        return hash(frozenset([(key, _digest(item)) for key, item in value.items()]))
+    return hash(tuple(map(_digest, value))) if isinstance(value, list) else hash(value)
+
+
+def distance(one: Sketch, other: Sketch) -> int:
+    """Return how many parts of two requests differ. A part that only one of them has counts once, a list by its elements."""
+    differing = len(one.keys() ^ other.keys())
+    for place in one.keys() & other.keys():
+        a, b = one[place], other[place]
+        shared = min(len(a), len(b))
+        differing += max(len(a), len(b)) - shared
+        for start in range(0, shared, _CHUNK):  # most chunks of a growing conversation are equal, and one comparison skips them
+            left, right = a[start : min(start + _CHUNK, shared)], b[start : min(start + _CHUNK, shared)]
+            if left != right:
+                differing += sum(map(ne, left, right))
+    return differing
+
+
+_CHUNK = 64

@@ -1,0 +1,1 @@
+"""Timing: play recorded exchanges at their pace."""

@@ -1,0 +1,166 @@
+"""Where in a run a text stands, also where it is split over the frames of a stream, compressed, or JSON inside JSON.
+
+A carrier is what must be erased together: one event, or all pieces of a response body. Its texts are the strings in it as
+somebody would read them: escapes undone, tool inputs and request bodies taken apart, deltas of a block joined.
+"""
+
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..recorder.errors import LogError
+from ..recorder.events import Event
+from ..recorder.http.encodings import Decoder, decoder_for
+from ..recorder.http.exchange import Exchange, content_encoding
+from ..recorder.log.log import EventLog
+
+_DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
+_INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
+_FRAMES = re.compile(r"(?:event|data|id|retry)?:")
+
+MAX_NESTED = 6
+"""JSON inside JSON inside …: a request body in an event, the input of a tool in it, JSON that the tool writes."""
+
+
+@dataclass(slots=True)
+class Carrier:
+    """Events that carry texts together: `texts` taken apart to the last string, `raw` as it stands (numbers are only there).
+
+    `unreadable`: a compressed body that nothing here can undo, or not to its end.
+    """
+
+    run: str
+    kind: str
+    seqs: list[int]
+    texts: list[str]
+    raw: str
+    unreadable: bool = False
+
+
+@dataclass(slots=True)
+class _Body:
+    """The body of a response while its pieces are read."""
+
+    decoder: Decoder = field(default_factory=lambda: decoder_for(()))
+    encoding: str = ""
+    seqs: list[int] = field(default_factory=list)
+    data: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+
+def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
+    """All carriers of a run, an exchange's body when it is whole."""
+    bodies: dict[int, _Body] = {}
+    for event in log.events(run):
+        if event.kind in ("frame", "chunk"):
+            body = bodies.setdefault(-1 if event.exchange is None else event.exchange, _Body())
+            body.seqs.append(event.seq)
+            body.data.append(body.decoder.decode(event.payload))
+            body.size += len(event.payload)
+            continue
+        if event.kind == "response.started" and event.exchange is not None:
+            headers = [(str(name), str(value)) for name, value in _pairs(event)]
+            bodies[event.exchange] = _Body(decoder_for(headers), content_encoding(headers))
+        raw = event.payload.decode("utf-8", "replace")
+        yield Carrier(run, event.kind, [event.seq], list(_texts(raw)), raw)
+        if event.kind == "exchange.ended" and event.exchange in bodies:
+            yield _of_body(run, bodies.pop(event.exchange))
+    for body in bodies.values():
+        yield _of_body(run, body)
+
+
+def _pairs(event: Event) -> list[list[str]]:
+    try:
+        return list(event.data["headers"])
+    except LogError:  # erased or changed; the texts in it are found all the same
+        return []
+
+
+def _of_body(run: str, body: _Body) -> Carrier:
+    data = b"".join(body.data)
+    blocks: dict[bytes, list[bytes]] = {}
+    for frame in data.split(b"\n\n") if b"\n\n" in data else data.split(b"\r\n\r\n"):
+        if (delta := _DELTA.search(frame)) is not None:
+            number = _INDEX.search(frame)
+            blocks.setdefault(b"" if number is None else number[1], []).append(delta[1])
+    raw = data.decode("utf-8", "replace")
+    unreadable = bool(body.encoding and body.size and (not data or body.decoder.exceeded))
+    texts = list(_texts(raw))
+    for pieces in blocks.values():
+        texts += _texts('"' + b"".join(pieces).decode("utf-8", "replace") + '"')
+    return Carrier(run, "body", body.seqs, texts, raw, unreadable=unreadable)
+
+
+def texts_of_exchange(exchange: Exchange) -> Iterator[str]:
+    """Every string of a recorded exchange, taken apart as those of a log."""
+    request, response = exchange.request, exchange.response
+    yield from (request.uri, *(value for _, value in request.headers))
+    yield from _texts(request.body.decode("utf-8", "replace"))
+    for result in exchange.tool_results:
+        yield from _strings(result)
+    if response is not None:
+        yield from (value for _, value in response.headers)
+        yield from _of_body("", _Body(data=[decoder_for(response.headers).decode(response.body)])).texts
+
+
+def _texts(text: str, depth: int = 0) -> Iterator[str]:
+    """The strings in a text that is JSON, or frames of JSON, and in those of them that are; any other text itself."""
+    if depth == 0 and _FRAMES.match(text):
+        for line in re.split(r"\r\n?|\n", text):
+            yield from _texts(line.partition(":")[2].strip(), 1)
+    elif depth < MAX_NESTED and text.lstrip()[:1] in ('"', "{", "["):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            yield text
+            return
+        for inner in _strings(value):
+            yield from _texts(inner, depth + 1)
+    else:
+        yield text
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield key
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+_COMPOSED_AT_ONCE = 1000
+
+
+def _composed(text: str) -> str:
+    """Text in NFC, piece by piece: the standard library's cost grows with the square of a run of combining marks."""
+    pieces, start = [], 0
+    while start < len(text):
+        end = start + _COMPOSED_AT_ONCE
+        while end < min(len(text), start + 2 * _COMPOSED_AT_ONCE) and unicodedata.combining(text[end]):
+            end += 1  # a mark stays with its letter
+        pieces.append(unicodedata.normalize("NFC", text[start:end]))
+        start = end
+    return "".join(pieces)
+
+
+Matches = Callable[[str], bool]
+
+
+def contains(text: str) -> Matches:
+    """Whether a string has `text` in it, whatever the case and however its accents are composed."""
+    wanted = _composed(text).casefold()
+    ascii_only = wanted.isascii()
+
+    def matches(value: str) -> bool:
+        folded = value.casefold()
+        return wanted in folded or (not ascii_only and not value.isascii() and wanted in _composed(folded))
+
+    return matches

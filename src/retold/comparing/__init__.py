@@ -1,0 +1,1 @@
+"""Compare two recordings, and write the differences as text, Markdown or JSON."""

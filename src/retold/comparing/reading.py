@@ -1,0 +1,307 @@
+"""One side of a comparison: the streams and totals of a run in the log, or of messages from another source.
+
+Only events about messages are read from the log, not frames, so a run of 100,000 frames costs as much as its messages. Volatile
+values that a workflow put into its prompts (`variables` of an exchange) are replaced by their names on both sides.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..recorder.events import Event, encode
+from ..recorder.http.exchange import Request, from_text
+from ..recorder.http.refold import REFOLDED, refold_events
+from ..recorder.interrupted import events_of
+from ..recorder.log.log import EventLog
+from ..replay.matching.rules import DEFAULT_RULES, named, path
+from .conversations import Conversation, Item, Label, Stream
+
+READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
+
+SAID = frozenset({"system", "assistant", "user", "result"})
+"""Types of lines of a session's file that are messages."""
+
+TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
+"""The totals of a recording. `ttft_ms` is the time to the first token of the first answer."""
+
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A recording that was read. A total is None if the recording lacks it."""
+
+    title: str
+    streams: tuple[Stream, ...]
+    totals: dict[str, float | None]
+    source: str = ""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of items that occur."""
+        return frozenset(item.kind for stream in self.streams for item in stream.items)
+
+
+def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = lambda _: None) -> Side:
+    """Read a run as a side of a comparison. `progress` is called with the number of events read. Raise LogError."""
+    reader = Reader(_names(log, run))
+    for count, event in enumerate(events_of(log, run, READ_KINDS), 1):
+        reader.event(event, log)
+        progress(count)
+    first = reader.first_exchange
+    if first is not None and reader.ttft_ms is None:
+        frame = next(log.events(run, exchange=first.seq, kinds=("frame", "chunk")), None)
+        reader.ttft_ms = None if frame is None else (frame.t_ns - first.t_ns) / 1e6
+    return Side(title or run, reader.streams(), reader.totals(), f"{log.path}:{run}")
+
+
+def read_messages(
+    messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None
+) -> Side:
+    """Return messages in the shapes of stream-json as a side of a comparison."""
+    reader = Reader({})
+    for count, message in enumerate(messages, 1):
+        reader.message(message, None, None, None, "", "")
+        progress(count)
+    return Side(title, reader.streams(), reader.totals(), source)
+
+
+def _names(log: EventLog, run: str) -> dict[str, str]:
+    names: dict[str, str] = {}
+    for event in log.events(run, kinds=("exchange.started",)):
+        if b'"variables":{}' not in event.payload:
+            names |= {value: name for name, value in event.data["variables"].items() if value}
+    return names
+
+
+@dataclass(slots=True)
+class _Sums:
+    """Totals under construction: of exchanges, and of session results, which have fewer fields but exist in every recording."""
+
+    exchanges: dict[str, float] = field(default_factory=dict)
+    results: dict[str, float] = field(default_factory=dict)
+    costs: list[float | None] = field(default_factory=list)
+
+    def usage(self, usage: Any, into: dict[str, float]) -> None:
+        for key in TOKENS:
+            value = usage.get(key) if isinstance(usage, Mapping) else None
+            if isinstance(value, int):
+                into[key] = into.get(key, 0) + value
+
+
+class Reader:
+    """Builds conversations from events in the order of the log."""
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self.first_exchange: Event | None = None
+        self.ttft_ms: float | None = None
+        self._names = names
+        pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
+        self._pattern = re.compile(pattern) if pattern else None
+        self._conversations: list[Conversation] = []
+        self._of_exchange: dict[int, tuple[Conversation, int, Event]] = {}
+        self._of_message: dict[tuple[Conversation, str], int] = {}
+        self._agents: dict[str, int] = {}
+        self._failed: set[Conversation] = set()
+        self._sums = _Sums()
+        self._span_ns = [0, 0]
+
+    def event(self, event: Event, log: EventLog) -> list[Item]:
+        """Add the next event of a run. Return the items of a request that no earlier request contained."""
+        match event.kind:
+            case "exchange.started":
+                return self._exchange(event)
+            case "message":
+                self.message(event.data, event.seq, event.t_ns, event.exchange, event.step, event.task)
+            case "exchange.ended" if event.exchange in self._of_exchange:
+                self._ended(event, log)
+            case "run.ended":
+                for seq in list(self._of_exchange):
+                    self._interrupted(seq)
+        return []
+
+    def _exchange(self, event: Event) -> list[Item]:
+        data = event.data
+        if self.first_exchange is None:
+            self.first_exchange, self._span_ns[0] = event, event.t_ns
+        where = f"{data['method'].upper()} {path(data['uri'])}"
+        body = _object(from_text(data["body"]))
+        messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
+        conversation = self._going_on(event, where, messages, data["attempt"])
+        turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
+        self._of_exchange[event.seq] = conversation, turn, event
+        # Each request of a long conversation contains all earlier messages; only the new ones are examined.
+        new = encode(body | {"messages": messages[conversation.asked :]})
+        asked = DEFAULT_RULES.meaning(Request(data["method"], data["uri"], (), new), self._names)["body"]
+        options = {key: value for key, value in asked.items() if key not in ("messages", "stream")}
+        if where != "POST /v1/messages":
+            options = {"request": where} | options
+        return conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
+
+    def _going_on(self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int) -> Conversation:
+        """Return the conversation that a request continues, or a new one."""
+        count = len(messages)
+        first = messages[:1] if self._pattern is None else named(messages[:1], self._pattern, self._names)
+        root = Item.of(where, {"first": first}, 0).key
+        label = Label(event.step, event.task)
+        for conversation in reversed(self._conversations):
+            if conversation.label != label:
+                continue
+            # A retry, or a repetition after a failure, has as many messages as the request before it.
+            again = count == conversation.asked and (attempt > 1 or conversation in self._failed)
+            if conversation.root == root and (count > conversation.asked or again):
+                return conversation
+            if not conversation.root:  # it holds only messages so far, such as init
+                conversation.root = root
+                return conversation
+        return self._new(label, root)
+
+    def _new(self, label: Label, root: str = "") -> Conversation:
+        conversation = Conversation(label)
+        conversation.root = root
+        self._conversations.append(conversation)
+        return conversation
+
+    def message(
+        self, data: Mapping[str, Any], seq: int | None, t_ns: int | None, exchange: int | None, step: str, task: str
+    ) -> None:
+        """Add the next message."""
+        kind = data.get("type")
+        if kind == "stream_event":  # part of a message that follows complete
+            return
+        if "sessionId" in data and kind not in SAID:  # other lines that Claude Code writes into a session's file
+            return
+        if self._pattern is not None:
+            data = named(data, self._pattern, self._names)
+        if exchange in self._of_exchange and kind == "assistant":
+            conversation, turn, _ = self._of_exchange[exchange]
+            self._blocks(conversation, turn, data, seq, t_ns)
+            return
+        conversation = self._place(data, Label(step, task, self._agent(data)))
+        if kind == "assistant":
+            self._blocks(conversation, self._turn_of(conversation, data), data, seq, t_ns)
+        elif kind == "user":
+            self._user(conversation, data, seq, t_ns)
+        else:
+            if kind == "result":
+                self._result(data)
+            conversation.other(data, seq=seq, t_ns=t_ns)
+
+    def _agent(self, data: Mapping[str, Any]) -> int:
+        parent = data.get("parent_tool_use_id") or (data.get("agentId") if data.get("isSidechain") else None)
+        return 0 if parent is None else self._agents.setdefault(str(parent), len(self._agents) + 1)
+
+    def _place(self, data: Mapping[str, Any], label: Label) -> Conversation:
+        """Return the conversation of a message that no exchange brought.
+
+        A tool result belongs to the conversation of its tool use, any other message to the latest conversation of its step.
+        """
+        uses = {block.get("tool_use_id") for block in _content(data)} if data.get("type") == "user" else set()
+        own = [conversation for conversation in reversed(self._conversations) if conversation.label == label]
+        for conversation in own:
+            if any(conversation.uses(use) for use in uses):
+                return conversation
+        return own[0] if own else self._new(label)
+
+    def _turn_of(self, conversation: Conversation, data: Mapping[str, Any]) -> int:
+        """Return the turn of an answer. Lines of one answer share the id of its message."""
+        known = str((data.get("message") or {}).get("id"))
+        if (conversation, known) not in self._of_message:
+            self._of_message[conversation, known] = conversation.next_turn()
+        return self._of_message[conversation, known]
+
+    def _blocks(
+        self, conversation: Conversation, turn: int, data: Mapping[str, Any], seq: int | None, t_ns: int | None
+    ) -> None:  # fmt: skip
+        for block in _content(data):
+            conversation.block(turn, block, incomplete=bool(data.get("incomplete")), seq=seq, t_ns=t_ns)
+
+    def _user(self, conversation: Conversation, data: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
+        for block in _content(data):
+            if block.get("type") == "tool_result":
+                conversation.tool_result(block, seq=seq, t_ns=t_ns)
+            else:
+                conversation.other({"type": "prompt", "content": [block]}, seq=seq, t_ns=t_ns)
+
+    def _ended(self, event: Event, log: EventLog) -> None:
+        conversation, turn, started = self._of_exchange.pop(event.exchange or 0)
+        data = event.data
+        self._span_ns[1] = max(self._span_ns[1], event.t_ns)
+        value = {key: data.get(key) for key in ("model", "stop_reason", "ending")}
+        if data["ending"] in ("error_event", "http_error"):
+            value["error"] = error_of(log, event)
+        if (data.get("status") or 200) >= 400:
+            value["status"] = data["status"]
+        if data["ending"] == "complete" and data.get("model") is None:  # not a message: count_tokens, a list of models
+            value["body_sha256"] = data.get("sha256")
+        volatile = {"message_id": data.get("message_id"), "duration_ms": (event.t_ns - started.t_ns) / 1e6}
+        conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
+        (self._failed.discard if data["ending"] == "complete" else self._failed.add)(conversation)
+        # An exchange without an answer is no turn.
+        self._sums.exchanges["turns"] = self._sums.exchanges.get("turns", 0) + (
+            data["ending"] not in ("http_error", "no_response")
+        )
+        if data.get("usage"):
+            self._sums.usage(data["usage"], self._sums.exchanges)
+            self._sums.costs.append(data.get("cost_usd"))
+
+    def _interrupted(self, seq: int) -> None:
+        conversation, turn, started = self._of_exchange.pop(seq)
+        value = {"model": None, "stop_reason": None, "ending": "interrupted"}
+        conversation.answer(turn, value, seq=started.seq, t_ns=started.t_ns)
+
+    def _result(self, data: Mapping[str, Any]) -> None:
+        sums = self._sums.results
+        self._sums.usage(data.get("usage"), sums)
+        for key, name in (("total_cost_usd", "cost_usd"), ("num_turns", "turns"), ("duration_ms", "duration_ms")):
+            if isinstance(data.get(key), int | float):
+                sums[name] = sums.get(name, 0) + data[key]
+        if self.ttft_ms is None and isinstance(data.get("ttft_ms"), int | float):
+            self.ttft_ms = data["ttft_ms"]
+
+    def totals(self) -> dict[str, float | None]:
+        """Return the totals. If the exchanges lack one, the session results provide it."""
+        sums = self._sums
+        found: dict[str, float | None] = dict.fromkeys(TOTALS)
+        # Exchanges take precedence over session results.
+        found |= sums.results | sums.exchanges
+        if sums.costs:
+            known = [cost for cost in sums.costs if cost is not None]
+            found["cost_usd"] = round(sum(known), 10) if len(known) == len(sums.costs) else None
+        if found["duration_ms"] is None and self.first_exchange is not None:
+            found["duration_ms"] = (self._span_ns[1] - self._span_ns[0]) / 1e6
+        return found | {"ttft_ms": self.ttft_ms}
+
+    def streams(self) -> tuple[Stream, ...]:
+        """Return the conversations, in the order in which they began."""
+        for seq in list(self._of_exchange):
+            self._interrupted(seq)
+        return tuple(conversation.stream() for conversation in self._conversations)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a request. Any other body is returned as text in an object."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"body": body.decode("utf-8", "backslashreplace")}
+
+
+def _content(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    message = data.get("message")
+    content = message.get("content") if isinstance(message, dict) else None
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+
+
+def error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:
+    """Return the error of an answer that ended in one. Only such answers are folded a second time."""
+    # The error is in the frames of a stream, or in the plain body of a refused call.
+    fold = refold_events(log.events(ended.run, exchange=ended.exchange, kinds=REFOLDED))
+    return None if fold.error is None else {key: value for key, value in fold.error.items() if key != "details"}

@@ -1,0 +1,180 @@
+"""`compare`, and the sources that it reads: runs, cassettes, log files and stream-json, by name, by path or as values."""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from ..formats.imports import import_files
+from ..formats.jsonl import is_ours
+from ..formats.stream_json import unwrapped
+from ..recorder.cassette.format import Cassette, read_cassette
+from ..recorder.cassette.transfer import import_exchanges
+from ..recorder.errors import InputError
+from ..recorder.files import open_regular
+from ..recorder.http.exchange import Exchange
+from ..recorder.log.log import EventLog
+from ..recorder.log.runs import RunInfo
+from ..recorder.log.store_log import StoreLog
+from .compare import Comparison, compare_sides
+from .json_diff import Focus, parse_tolerances
+from .reading import Progress, Side, read_messages, read_run
+
+_SQLITE = b"SQLite format 3\0"
+_FILE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".db")
+
+
+@runtime_checkable
+class HasRun(Protocol):
+    """An object that has a run and its log, such as a RunResult or a Recording."""
+
+    @property
+    def run(self) -> str | None:
+        """The id of the run, or None if nothing has been recorded yet."""
+
+    @property
+    def log(self) -> EventLog | str:
+        """The log of the run, or its path."""
+
+
+Source = str | os.PathLike[str] | HasRun | RunInfo | Cassette | Side | Iterable[Mapping[str, Any]]
+"""The sources that `compare` accepts: the name or id of a run, `last`, `last~1`; the path of a cassette, of a stream-json file,
+or of a log (`FILE.db` is its newest run, `FILE.db:RUN` another one); `-` for stream-json on stdin; a RunResult or RunInfo; a
+Cassette; messages.
+"""
+
+
+def compare(
+    a: Source, b: Source, *, ignore: Sequence[str] = (), only: Sequence[str] = (), tolerance: Sequence[str] = (),
+    volatile: bool = False, log: EventLog | None = None, progress: Progress = lambda _: None,
+) -> Comparison:  # fmt: skip
+    """Compare two recordings by meaning and return the differences: `compare("last~1", "last").same`.
+
+    Ids, times, signatures and durations do not count; `volatile=True` lists them too. `ignore` and `only` exclude or select
+    parts (`thinking`, `tool_use.input.path`, `request.system`, `totals`, `order`). `tolerance` limits how far totals may differ
+    (`duration=20%`, `cost=0.01`). Runs are looked up in `log`, by default `RETOLD_DB` or `.retold/log.db`. `progress` is called
+    with the number of events read.
+
+    Raise InputError, or a subclass of it, for a source that cannot be read.
+    """
+    focus = Focus(tuple(ignore), tuple(only), parse_tolerances(tolerance), volatile)
+    return compare_sides(read_side(a, log, progress), read_side(b, log, progress), focus)
+
+
+def read_side(source: Source, log: EventLog | None = None, progress: Progress = lambda _: None) -> Side:
+    """Read one side of a comparison. Raise InputError, CassetteError or LogError."""
+    if isinstance(source, Side):
+        return source
+    if isinstance(source, Cassette):
+        return _read_exchanges(_checked(source), str(source.path), progress)
+    if isinstance(source, str | os.PathLike):
+        return _read_named(os.fspath(source), log or EventLog(), progress)
+    if isinstance(source, RunInfo):
+        return _read_run(log or EventLog(), source.run, progress)
+    if isinstance(source, HasRun):
+        if source.run is None:
+            raise InputError(f"{source!r} has not recorded anything yet.")
+        return _read_run(source.log if isinstance(source.log, EventLog) else EventLog(source.log), source.run, progress)
+    return read_messages(source, title="messages", progress=progress)
+
+
+def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
+    file, _, run = name.rpartition(":")
+    if file and _is_log(Path(file)):
+        return _read_run(EventLog(file), run or "last", progress, file)
+    path = Path(name)
+    if name == "-" or (name == "/dev/stdin" and not path.is_file()):
+        return _read_stream_json(sys.stdin, "stdin", progress)
+    if path.is_dir():
+        raise InputError(f"{name} is a folder; name a cassette, a stream-json file or a log in it, or a run.")
+    if not path.exists():
+        if "/" in name or path.suffix in _FILE_SUFFIXES:
+            raise InputError(f"no file {name}. Give a file, or a run of the log {log.path}; `retold ls` lists them.")
+        return _read_run(log, name, progress)
+    if _is_log(path):
+        return _read_run(EventLog(path), "last", progress, name)
+    if path.suffix not in (".jsonl", ".ndjson"):
+        return _read_exchanges(_checked(read_cassette(path)), name, progress)
+    try:
+        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as lines:
+            if not _is_event(lines.readline()):
+                lines.seek(0)
+                return _read_stream_json(lines, name, progress)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+    return _read_imported(path, progress)
+
+
+def _is_event(line: str) -> bool:
+    """Return True if the line comes from `retold export`, which writes events."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and is_ours(value)
+
+
+def _is_log(path: Path) -> bool:
+    try:
+        with open_regular(path) as file:
+            return file.read(len(_SQLITE)) == _SQLITE
+    except OSError:
+        return False
+
+
+def _read_run(log: EventLog, ref: str, progress: Progress, file: str = "") -> Side:
+    found = log.find(ref)
+    where = f"{file}: " if file else ""
+    side = read_run(log, found.run, title=f"{where}{found.name} ({found.run[:8]}, {found.mode})", progress=progress)
+    if not side.streams:
+        raise InputError(f"run {found.run[:8]} ({found.name}) holds no messages and no exchanges; there is nothing to compare.")
+    return side
+
+
+def _checked(cassette: Cassette) -> Sequence[Exchange]:
+    if not cassette.exchanges:
+        raise InputError(f"{cassette.path} holds no interactions; there is nothing to compare.")
+    return cassette.exchanges
+
+
+def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progress) -> Side:
+    """Import the exchanges into a log in memory and read them as a run."""
+    with StoreLog() as log:
+        run = import_exchanges(log, exchanges, name="import", source=title)
+        return replace(read_run(log, run, title=title, progress=progress), source=title)
+
+
+def _read_imported(path: Path, progress: Progress) -> Side:
+    """Read the newest run among the events that `retold export` wrote."""
+    with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
+        import_files(log, [path])
+        return replace(_read_run(log, "last", progress, str(path)), source=str(path))
+
+
+def _read_stream_json(lines: Iterable[str], name: str, progress: Progress) -> Side:
+    side = read_messages(_json_lines(lines, name), title=name, source=name, progress=progress)
+    if not side.streams:
+        raise InputError(f"{name} holds no messages; there is nothing to compare.")
+    return side
+
+
+def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:
+    """Yield the messages of stream-json, as written by Claude Code, the Agent SDK or `retold show --json`."""
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{name}:{number}: not a line of JSON: {error}.") from error
+        if (value := unwrapped(value)) is None:
+            continue
+        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+            raise InputError(f"{name}:{number}: not a message of stream-json: it has no `type`.")
+        inner = value.get("message")
+        yield inner if isinstance(inner, dict) and "run" in value and "seq" in value else value

@@ -1,1 +1,0 @@
-"""Show the differences between recordings to people and scripts."""

@@ -1,0 +1,1 @@
+"""Servers: record, replay, serve and proxy any program."""

@@ -1,0 +1,166 @@
+"""What the commands record, replay, serve and proxy have in common: cassettes put to use, served, and closed with a word."""
+
+import asyncio
+import errno
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..recorder.cassette.format import names_file
+from ..recorder.cassette.transfer import exchanges_of
+from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
+from ..recorder.http.exchange import Exchange
+from ..recorder.log.log import EventLog
+from ..recorder.proxy.http1 import Server
+from ..recorder.proxy.upstream import Upstream
+from ..recorder.writable import why_not_writable
+from ..replay.matching.profiles import check_profile
+from ..replay.matching.rules import DEFAULT_RULES
+from ..replay.timing.timing import INSTANT, Timing
+from ..settings import Settings
+from ..testing.record_modes import RecordMode, check, resolve
+from ..testing.session import UsedCassette
+from ..workflow.pricing import price
+from .child import Child, environment
+from .serving import Serving
+from .summary import door_lines, recorded_line, replayed_line, trouble_lines
+
+GRACE_S = 0.5
+"""How long connections may outlive the command: their end is seen a moment after its own."""
+
+Note = Callable[[str], None]
+
+
+# Cassettes put to use
+
+
+def put_to_use(
+    path: Path | None, mode: RecordMode, *, log: EventLog, name: str, upstream: Upstream, profile: str = "auto",
+    timing: Timing = INSTANT, data: dict[str, Any] | None = None, **settings: Any,
+) -> UsedCassette:  # fmt: skip
+    """A cassette (or the log alone, without a path) behind a server. Raises InputError, CassetteError, LogError."""
+    if mode != "none":
+        if path is not None and (why := why_not_writable(path)) is not None:
+            raise CassetteError(f"cannot write the cassette {path}: {why}.")
+        log.open()  # now, and not while the first client waits for its answer; a log that cannot be had is said at once
+        price("", {})  # loads for 150 ms, which must not fall into a stream
+    rules, detect = (DEFAULT_RULES, True) if profile == "auto" else (_rules_of(profile), False)
+    own = Settings(
+        timing=timing, rules=rules, detect=detect, recordings=log, name=name, stamped="arrival", price=price,
+        data={"upstream": upstream.url, **(data or {})}, **settings,
+    )  # fmt: skip
+    return UsedCassette(path, mode, own)
+
+
+def _rules_of(profile: str) -> Any:
+    return replace(DEFAULT_RULES, profile=check_profile(profile))
+
+
+def mode_of(asked: str) -> RecordMode:
+    """The record mode of a server. `rewrite`, which whoever starts a recording means, holds under CI too. Raises InputError."""
+    mode = check(asked) if asked == "rewrite" else resolve(asked)
+    if mode == "verify":
+        raise InputError("record mode verify is one of use_cassette and pytest; give none, once, new_episodes, all or rewrite.")
+    return mode
+
+
+def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None]:
+    """What RUN|CASSETTE names: its source, and the exchanges of a run (None for a cassette, which is read by its path)."""
+    if names_file(reference):
+        if not Path(reference).exists():
+            raise CassetteMissing(f"no cassette at {reference}. Record one: retold record -o {reference} -- COMMAND.")
+        return reference, None
+    found = log.find(reference)
+    exchanges = exchanges_of(log, found.run)
+    if not exchanges:
+        raise InputError(f"run {found.run} ({found.name}) has no exchanges to replay.")
+    return f"run {found.run[:8]} ({found.name})", exchanges
+
+
+# Servers
+
+
+def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) -> Child:
+    """Run a command against a server of its own, to its end; with `key`, a dummy key stands in for one it does not have.
+
+    Signals stay the command's until the child is left as a context manager.
+    """
+    server = Server(serving.answerer)
+    try:
+        child = Child(command, environment(os.environ, server.url, key=key))
+    except RetoldError:
+        server.close()
+        raise
+    try:
+        asyncio.run(server.run(child.wait(), grace_s=GRACE_S))
+    except BaseException:
+        with child:
+            raise
+    return child
+
+
+def serve_until_stopped(serving: Serving, host: str, port: int, note: Note) -> None:
+    """Serve until SIGINT or SIGTERM; the URL goes to stdout when the server listens and can be stopped. Raises MissError."""
+    try:
+        server = Server(serving.answerer, host=host, port=port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise InputError(f"cannot listen on {host} port {port}: it is in use. --port 0 takes a free one.") from error
+        raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from error
+    asyncio.run(_served(server, serving))
+    for use in serving.uses.values():
+        close(use, None, note)
+    note_doors(serving, note)
+    raise_for(serving)
+
+
+async def _served(server: Server, serving: Serving) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    print(server.url, flush=True)
+    serving.tell(f"retold: {serving} at {server.url}; Ctrl-C or SIGTERM ends it")
+    await server.run(stop.wait())
+
+
+# Endings
+
+
+def failure_of(child: Child) -> RunError | None:
+    """How the command failed, if it did."""
+    if child.code == 0:
+        return None
+    return RunError(f"the command exited with {child.code}" if child.code > 0 else f"signal {-child.code} ended the command")
+
+
+def close(use: UsedCassette, failure: RunError | None, note: Note) -> None:
+    """End the use of a cassette and print its summary. A failed command does not replace a cassette that is there."""
+    kept = failure is None or use.path is None or not use.path.exists()
+    use.close(kept=kept, error=failure)
+    if use.play_count or use.record_mode == "none":
+        note(f"retold: {replayed_line(use)}")
+    if use.recorded:
+        note(f"retold: {recorded_line(use)}")
+        for line in trouble_lines(use):
+            note(f"retold: {line}")
+    if use.recorded and not kept:
+        way = f"retold export {(use.run or '')[:8]} -f -o {use.path}"
+        note(f"retold: {use.path} was not replaced, because the command failed; replace it with: {way}")
+
+
+def note_doors(serving: Serving, note: Note) -> None:
+    """Report the requests that a server refused, and the exchanges that clients did not close as they were recorded."""
+    for line in door_lines(serving.refusals, serving.kept_open):
+        note(f"retold: {line}")
+
+
+def raise_for(serving: Serving) -> None:
+    """Raise what a server failed at: its log, or the first miss (where a client first diverges explains the rest)."""
+    for failure in serving.failures:
+        raise failure
+    misses = [miss for use in serving.uses.values() for miss in use.misses]
+    if misses:
+        raise MissError(misses[0] + (f"\n… and {len(misses) - 1} more after it" if len(misses) > 1 else ""))

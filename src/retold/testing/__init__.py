@@ -1,0 +1,1 @@
+"""Tests: `use_cassette`, the session of a cassette, and the pytest plugin."""

@@ -1,0 +1,88 @@
+"""Where the cassette of a test is: `cassettes/<module>/<test>.yaml` beside the module, or as the mark says, counted from there.
+
+Two tests never share a file by accident. A name that holds other characters than file names should, or is too long, is changed
+and gets a digest. So does a name that differs from another one only in case or in Unicode normalisation, because macOS and
+Windows take both for one file. Which names a module has is noted while pytest makes its items, before any are selected: a test
+has the same file in every session.
+"""
+
+import os
+import unicodedata
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MAX_NAME = 200
+_KEPT = frozenset("._-[] ,=+@")
+_SUFFIX = ".yaml"
+
+NAMES = pytest.StashKey[dict[tuple[str, str], set[str]]]()
+"""(parent's id, folded name) -> the spellings of it."""
+
+
+def note(config: pytest.Config, made: object) -> None:
+    """Note the names of what pytest has made of one object of a module or class."""
+    for node in made if isinstance(made, list) else [made]:
+        if isinstance(node, pytest.Item | pytest.Collector):
+            config.stash[NAMES].setdefault(_key(node), set()).add(node.name)
+
+
+def folder_of(item: pytest.Item) -> Path:
+    """Return the folder of a module's cassettes."""
+    return Path(item.path).parent / "cassettes" / Path(item.path).stem
+
+
+def path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
+    """Return the path of a test's cassette."""
+    folder = folder_of(item)
+    named = None if marker is None else marker.args[0] if marker.args else marker.kwargs.get("path")
+    if named is not None:
+        return folder / str(named)
+    owner = getattr(item, "cls", None)
+    name = without_secrets(item, item.name if owner is None else f"{owner.__qualname__}.{item.name}")
+    safe = safe_name(name)
+    if safe == name and _has_twin(item):
+        apart = folder / f"{_with_digest(safe, name)}{_SUFFIX}"
+        # A file of that very spelling was recorded by retold 0.1, or when the test had no twin.
+        if apart.exists() or f"{safe}{_SUFFIX}" not in _listed(folder):
+            return apart
+    return folder / f"{safe}{_SUFFIX}"
+
+
+def without_secrets(item: pytest.Item, name: str) -> str:
+    """A test's name without secrets in its parameters; their numbers tell the tests apart instead."""
+    from ..recorder.secrets.redactor import Redactor
+
+    clean = Redactor().text(name)
+    if clean == name:
+        return name
+    callspec = getattr(item, "callspec", None)
+    numbers = () if callspec is None else callspec.indices.values()
+    return "-".join([clean, *map(str, numbers)])
+
+
+def safe_name(name: str) -> str:
+    """Return a test's name as a file name; one that had to be changed gets a digest."""
+    safe = "".join(char if char.isalnum() or char in _KEPT else "-" for char in name).lstrip(".")
+    return safe if safe == name and len(safe.encode()) <= MAX_NAME else _with_digest(safe, name)
+
+
+def _with_digest(safe: str, name: str) -> str:
+    return f"{safe.encode()[:MAX_NAME].decode('utf-8', 'ignore')}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _has_twin(item: pytest.Item) -> bool:
+    """Whether the test, or a class that it is in, has a name that a file system may take for another one's."""
+    names = item.config.stash[NAMES]
+    return any(len(names.get(_key(node), ())) > 1 for node in item.listchain() if node.parent is not None)
+
+
+def _key(node: Any) -> tuple[str, str]:
+    return "" if node.parent is None else node.parent.nodeid, unicodedata.normalize("NFC", node.name).casefold()
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder as they are spelled, which `exists` does not tell where case does not matter."""
+    return os.listdir(folder) if folder.is_dir() else []

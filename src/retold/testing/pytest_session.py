@@ -1,0 +1,136 @@
+"""What a pytest session did with cassettes, and how a test leaves its own; shared by both kinds of marks."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ..recorder.clock import wall_ns
+from ..recorder.http.exchange import timestamp
+
+if TYPE_CHECKING:
+    from .session import UsedCassette
+
+PASSED = pytest.StashKey[bool]()
+IN_USE = pytest.StashKey["list[tuple[Any, UsedCassette]]"]()
+STATS = pytest.StashKey["Stats"]()
+SINCE = pytest.StashKey[str]()
+"""When the session began, as in `recorded_at`; the same in every worker of pytest-xdist."""
+
+
+@dataclass
+class Stats:
+    """What a session did, added up over its tests (and its workers)."""
+
+    replayed: int = 0
+    recorded: int = 0
+    misses: int = 0
+    unplayed: dict[str, list[int]] = field(default_factory=dict)
+    drift: list[str] = field(default_factory=list)
+    usage: dict[str, dict[str, int]] = field(default_factory=dict)
+    known_usd: float = 0.0
+    orphans: list[str] = field(default_factory=list)
+    marked: int = 0
+    live: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict)
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Add another worker's numbers, which come as plain data."""
+        self.replayed += other["replayed"]
+        self.recorded += other["recorded"]
+        self.misses += other["misses"]
+        self.marked += other["marked"]
+        for path, left in other["unplayed"].items():
+            self.leave(path, left)
+        self.drift += other["drift"]
+        self.known_usd += other["known_usd"]
+        self.orphans = sorted({*self.orphans, *other["orphans"]})
+        for model, usage in other["usage"].items():
+            self.spend(model, usage)
+        for mine, theirs in ((self.live, other["live"]), (self.refused, other["refused"])):
+            for request, times in theirs.items():
+                mine[request] = mine.get(request, 0) + times
+
+    def leave(self, path: str, left: list[int]) -> None:
+        """Note which recordings of a cassette a test did not play; what any test plays of a shared one is played."""
+        before = self.unplayed.get(path)
+        self.unplayed[path] = left if before is None else [number for number in left if number in before]
+
+    def spend(self, model: str, usage: dict[str, int]) -> None:
+        """Add the tokens that a model's answers were recorded with."""
+        total = self.usage.setdefault(model, {})
+        for key, value in usage.items():
+            total[key] = total.get(key, 0) + value
+
+
+def began(config: pytest.Config) -> str:
+    """Return when the session began; a worker has it from the controller."""
+    since: str = getattr(config, "workerinput", {}).get("retold_since") or timestamp(wall_ns())
+    return since
+
+
+def tell_worker(node: Any) -> None:
+    """Tell a worker of pytest-xdist that is about to start when the session began."""
+    node.workerinput["retold_since"] = node.config.stash[SINCE]
+
+
+def begin(item: pytest.Item, using: Any) -> "UsedCassette":
+    """Enter a test's cassette. It is left by `finish`, when the whole of the test's teardown is known."""
+    cassette: UsedCassette = using.__enter__()
+    item.stash.setdefault(IN_USE, []).append((using, cassette))
+    item.config.stash[STATS].marked += 1
+    return cassette
+
+
+def finish(item: pytest.Item, *, passed: bool) -> None:
+    """Leave a test's cassettes: only a test that passed, its teardown too, replaces one; and everything is counted."""
+    while uses := item.stash.get(IN_USE, []):
+        using, cassette = uses.pop()
+        error = None if passed else RuntimeError("the test did not pass")
+        using.__exit__(None if error is None else type(error), error, None)
+        count(item.config.stash[STATS], cassette, failed=not passed)
+
+
+def log_path(config: pytest.Config) -> Path:
+    """Where recordings of this session go."""
+    named = config.getini("retold_log")
+    return config.rootpath / (named or ".retold/log.db")
+
+
+def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
+    """Add what one test did."""
+    from ..recorder.http.refold import refold_exchange
+
+    stats.replayed += cassette.play_count
+    stats.recorded += cassette.recorded
+    stats.misses += len(cassette.misses)
+    stats.drift += cassette.drift
+    if not failed and cassette.record_mode in ("none", "once", "new_episodes"):
+        left = set(map(id, cassette.unplayed))
+        stats.leave(str(cassette.path), [n for n, exchange in enumerate(cassette.exchanges) if id(exchange) in left])
+    for exchange in cassette.played:
+        fold = refold_exchange(exchange)
+        if exchange.cost_usd is not None:
+            stats.known_usd += exchange.cost_usd
+        usage = {key: value for key, value in fold.usage.items() if isinstance(value, int)}
+        model = str(fold.message.get("model", "")) if exchange.cost_usd is None else ""
+        if usage:
+            stats.spend(model, usage)
+
+
+def saved(stats: Stats) -> str:
+    """The tokens and the money that replaying did not spend; models whose price is not known are named."""
+    from ..workflow.pricing import price
+
+    tokens = sum(usage.get(key, 0) for usage in stats.usage.values() for key in ("input_tokens", "output_tokens"))
+    total, unknown = stats.known_usd, []
+    for model, usage in stats.usage.items():
+        if model:
+            cost = price(model, usage)
+            if cost is None:
+                unknown.append(model)
+            else:
+                total += cost
+    note = f" (price of {', '.join(sorted(unknown))} not known)" if unknown else ""
+    return f"{tokens} tokens and ${total:.4f} not spent{note}"

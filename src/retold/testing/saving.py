@@ -1,0 +1,136 @@
+"""The file of a cassette in use: loaded when the use begins, merged with when it ends.
+
+Between the two, other writers may have saved the same cassette: threads, nested blocks, workers of pytest-xdist, tests that
+share a file. Saving therefore takes a lock on the folder, reads the file again and adds only exchanges of its own. An exchange
+is *old* if the file held it when the use began; `rewrite` and `all` remove old exchanges and nothing else. With `since`, the
+beginning of a pytest session, exchanges recorded in that session are never old: tests that share a file keep each other's.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+from ..recorder import clock
+from ..recorder.cassette.format import read_cassette, write_cassette
+from ..recorder.cassette.transfer import exchanges_of
+from ..recorder.errors import CassetteError, CassetteMissing
+from ..recorder.http.exchange import Exchange
+from ..recorder.log.log import EventLog
+from ..recorder.log.sqlite.opening import locked
+from ..recorder.writable import why_not_writable
+
+Signature = tuple[int, int, int]
+Keep = Callable[[Exchange], Exchange | None]
+Drops = Callable[[Exchange, Sequence[Exchange]], bool]
+"""(an old exchange, the new ones) -> whether the old one is removed."""
+
+
+class CassetteFile:
+    """The file at `path`; the path is made absolute at once, so that a later `chdir` changes nothing.
+
+    `since` is a time as in `recorded_at`. Raises CassetteError for a damaged file, which is never overwritten.
+    """
+
+    def __init__(self, path: Path, *, since: str | None = None) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._since = since
+        self._signature = self._sign()
+        try:
+            self.loaded: tuple[Exchange, ...] = read_cassette(os.path.normpath(path)).exchanges
+            self.existed = True
+        except CassetteMissing:
+            self.loaded, self.existed = (), False
+
+    def __repr__(self) -> str:
+        return f"<CassetteFile {self.path} {len(self.loaded)} exchanges>"
+
+    def why_not_writable(self) -> str | None:
+        """Return why the file cannot be written; None if nothing is known to prevent it. Nothing is made."""
+        return why_not_writable(self.path)
+
+    def save(self, log: EventLog, run: str, *, keep: Keep | None, drops: Drops) -> None:
+        """Add the exchanges of a run, as `keep` leaves them; remove the old ones that `drops` names. Raises CassetteError."""
+        new = [exchange for exchange in exchanges_of(log, run) if exchange.stamped != "replay"]
+        if keep is not None:
+            new = [left for exchange in new if (left := keep(exchange)) is not None]
+        try:
+            self._merge(new, lambda old: drops(old, new))
+        except CassetteError as error:
+            raise CassetteError(f"{error} The recording is in the log: retold export {run[:8]} -o CASSETTE.") from error
+
+    def _merge(self, new: Sequence[Exchange], drops: Callable[[Exchange], bool]) -> None:
+        """Write the file anew. New calls get numbers after the others, so that retries stay with their call."""
+        target = Path(os.path.realpath(self.path))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with locked(target.parent):
+                kept = self._kept(drops)
+                last = max((exchange.call for exchange in kept), default=0)
+                write_cassette(self.path, [*kept, *(replace(exchange, call=exchange.call + last) for exchange in new)])
+        except OSError as error:
+            raise CassetteError(f"cannot write the cassette {self.path}: {error.strerror or error}.") from error
+
+    def _kept(self, drops: Callable[[Exchange], bool]) -> list[Exchange]:
+        old = Counter(map(_digest, filter(self._may_be_old, self.loaded)))
+        kept = []
+        for exchange in self._current():
+            digest = _digest(exchange)
+            is_old = old[digest] > 0
+            old[digest] -= is_old
+            if not (is_old and drops(exchange)):
+                kept.append(exchange)
+        return kept
+
+    def _current(self) -> Iterable[Exchange]:
+        """The exchanges of the file as it is now. A file that was deleted meanwhile counts as unchanged: nothing gets lost."""
+        if self._sign() == self._signature:
+            return self.loaded
+        try:
+            return read_cassette(self.path).exchanges
+        except CassetteMissing:
+            return self.loaded
+
+    def _may_be_old(self, exchange: Exchange) -> bool:
+        return self._since is None or exchange.recorded_at < self._since
+
+    def _sign(self) -> Signature | None:
+        """Tell one state of the file from another: every write of a cassette makes a new inode."""
+        try:
+            state = self.path.stat()
+        except OSError:
+            return None
+        return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _digest(exchange: Exchange) -> bytes:
+    request, response = exchange.request, exchange.response
+    body = b"" if response is None else sha256(response.body).digest()
+    place = f"{exchange.recorded_at} {exchange.started_ns} {exchange.call} {exchange.attempt} {request.method} {request.uri}"
+    return sha256(place.encode("utf-8", "surrogatepass") + sha256(request.body).digest() + body).digest()
+
+
+def why_expired(exchanges: Iterable[Exchange], limit: timedelta | None, source: str) -> str | None:
+    """Return a sentence if the oldest exchange is older than `limit`, else None. Raises CassetteError.
+
+    The age counts from when an exchange was recorded: loading never makes it younger. A time without an offset is UTC.
+    """
+    if limit is None:
+        return None
+    times = [_time_of(exchange.recorded_at, source) for exchange in exchanges if exchange.recorded_at]
+    if not times or (age := clock.now() - min(times)) <= limit:
+        return None
+    return f"{source} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
+
+
+def _time_of(stamp: str, source: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError as error:
+        raise CassetteError(
+            f"{source}: recorded_at should be a time such as 2026-11-22T14:29:35.123Z, and is {stamp[:60]!r}."
+        ) from error
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -1,1 +1,0 @@
-"""Any program, any language: servers between a client and the API, and commands run against them."""

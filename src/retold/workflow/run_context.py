@@ -1,0 +1,83 @@
+"""The state that the steps of a run share: the log, the mode, earlier results, and the source of answers."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..recorder.errors import RunError
+from ..recorder.log.log import EventLog
+from ..recorder.log.run_writer import RunWriter
+from . import schema
+from .agent import Api, Conversation, Outcome, converse
+from .load import Loaded
+from .mock import MockApi, Recording
+from .prompt import Context
+from .prompt_job import Unit, allowed_tools
+from .results import RunResult
+from .sessions import SessionState
+from .tools import LiveTools, RecordedTools, TimedOut, Tools
+
+
+@dataclass
+class Running:
+    """One run of a workflow. `recording` is the recording that a mock run replays; it is None in a live run."""
+
+    loaded: Loaded
+    recording: Recording | None
+    cassette: Path
+    log: EventLog
+    writer: RunWriter
+    context: Context
+    result: RunResult
+    notify: Callable[[str], None]
+    sessions: dict[str, SessionState] = field(default_factory=dict)
+
+    @contextlib.asynccontextmanager
+    async def answers(self, unit: Unit, timeout_ms: int | None) -> AsyncIterator[tuple[Api, Tools]]:
+        """Yield the API and the tools for the conversations of a unit. Raise RunError if its folder cannot be made."""
+        if self.recording is not None:
+            mock = MockApi(
+                self.recording, self.writer, step=unit.step, task=unit.task, variables=unit.volatile, timeout_ms=timeout_ms
+            )
+            yield mock, RecordedTools(self.recording.tool_results(), str(self.cassette), timeout_ms)
+            return
+        from .live import LiveApi
+
+        try:
+            unit.workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the working directory {unit.workdir}: {error.strerror}") from error
+        options = unit.options
+        live = LiveApi(
+            self.writer, step=unit.step, task=unit.task, variables=unit.volatile,
+            retries=options.retry_config or schema.RetryConfig(), cost_tracking=options.cost_tracking is not False,
+            notify=self.notify_of(unit.task),
+        )  # fmt: skip
+        async with live, LiveTools(unit.workdir, allowed_tools(options)) as tools:
+            yield live, tools
+
+    def notify_of(self, task: str) -> Callable[[str], None]:
+        """Return a function that reports progress with the name of the task."""
+        return (lambda text: self.notify(f"[{task}] {text}")) if task else self.notify
+
+    async def hold(self, conversation: Conversation, api: Api, tools: Tools, timeout_ms: int | None) -> Outcome:
+        """Hold a conversation to its end and return its outcome, which includes failures. Raise MissError in replay.
+
+        A replay times out where the recording did, at any pace.
+        """
+        limit_s = None if timeout_ms is None or self.recording is not None else timeout_ms / 1000
+        try:
+            async with asyncio.timeout(limit_s) as timeout:
+                try:
+                    return await converse(conversation, api, tools)
+                except asyncio.CancelledError as error:
+                    if timeout.expired():
+                        assert timeout_ms is not None
+                        raise TimedOut(timeout_ms) from error
+                    raise
+        except TimedOut as error:
+            return conversation.failed(str(error), "timeout", api.unfinished)
+        except RunError as error:
+            return conversation.failed(str(error), "other")

@@ -1,0 +1,40 @@
+"""The folder of inputs beside a working copy: its scripts import modules of retold by names that have changed since."""
+
+import atexit
+import functools
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from tests.conftest import SHARED
+
+RENAMED = {
+    "retold.recorder.capture": "retold.recorder.http.capture",
+    "retold.recorder.cassette": "retold.recorder.cassette.format",
+    "retold.recorder.exchange": "retold.recorder.http.exchange",
+    "retold.recorder.fold": "retold.recorder.http.fold",
+    "retold.recorder.ledger": "retold.recorder.log.ledger",
+    "retold.recorder.redact": "retold.recorder.secrets.redactor",
+    "retold.recorder.redact_frames": "retold.recorder.secrets.streams",
+    "retold.recorder.sse": "retold.recorder.http.sse",
+    "retold.recorder.transfer": "retold.recorder.cassette.transfer",
+    "retold.replay.rules": "retold.replay.matching.rules",
+    "retold.replay.timing": "retold.replay.timing.timing",
+    "retold.used": "retold.testing.session",
+}
+
+
+def _translated(script: str) -> str:
+    return re.sub(r"\bretold\.[a-z_.]+[a-z_]\b", lambda found: RENAMED.get(found[0], found[0]), script)
+
+
+@functools.cache
+def copy_of(folder: str) -> Path:
+    """Return a copy of a folder of inputs whose scripts import each module by its present name."""
+    home = Path(tempfile.mkdtemp(prefix="retold-inputs-"))
+    atexit.register(shutil.rmtree, home)
+    copy = Path(shutil.copytree(SHARED / "faults" / folder, home / folder))
+    for script in copy.rglob("*.py"):
+        script.write_text(_translated(script.read_text()))
+    return copy
