@@ -60,7 +60,7 @@ def _rules_of(profile: str) -> Any:
 
 
 def mode_of(asked: str) -> RecordMode:
-    """The record mode of a server. `rewrite`, which whoever starts a recording means, holds under CI too. Raises InputError."""
+    """Return the record mode of a server. A started recording means `rewrite`, so it holds under CI too. Raise InputError."""
     mode = check(asked) if asked == "rewrite" else resolve(asked)
     if mode == "verify":
         raise InputError("record mode verify is one of use_cassette and pytest; give none, once, new_episodes, all or rewrite.")
