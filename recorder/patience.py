@@ -1,32 +1,78 @@
-"""A limit on the time that a regular expression of a user may take."""
+"""A limit on the time that a regular expression of a user may take, in every thread.
+
+Python's `re` holds the interpreter's lock while it searches. It lets signal handlers run, but they run in the main thread only:
+
+1. In the main thread, a timer of CPU time interrupts the search by a signal.
+2. In other threads, a child process searches, and the same timer ends it.
+3. A pattern without a repetition and without alternatives cannot take long, and needs neither.
+"""
 
 import contextlib
+import json
+import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
 
-from .errors import InputError
+from .errors import InputError, RetoldError
 
 LIMIT_S = 2.0
+
+_MAY_TAKE_LONG = re.compile(r"[*+?{|]")
+
+_CHILD = """
+import json, re, signal, sys
+pattern, flags, text, at_start, limit = json.load(sys.stdin)
+compiled = re.compile(pattern, flags)
+signal.setitimer(signal.ITIMER_VIRTUAL, limit)  # no handler: the signal ends the process
+found = [match[0] for match in ([compiled.match(text)] if at_start else compiled.finditer(text)) if match]
+signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+json.dump(found, sys.stdout)
+"""
+
+
+def find_texts(pattern: re.Pattern[str], text: str, *, at_start: bool = False) -> list[str]:
+    """Return the texts that a pattern of a user matches in `text`, or at its start only. Raises InputError after two seconds."""
+    if not _MAY_TAKE_LONG.search(pattern.pattern):
+        return _found(pattern, text, at_start)
+    if threading.current_thread() is threading.main_thread():
+        with patience(pattern.pattern):
+            return _found(pattern, text, at_start)
+    return _found_by_child(pattern, text, at_start)
+
+
+def _found(pattern: re.Pattern[str], text: str, at_start: bool) -> list[str]:
+    matches = [pattern.match(text)] if at_start else pattern.finditer(text)
+    return [match[0] for match in matches if match is not None]
+
+
+def _found_by_child(pattern: re.Pattern[str], text: str, at_start: bool) -> list[str]:
+    given = json.dumps([pattern.pattern, pattern.flags, text, at_start, LIMIT_S])
+    done = subprocess.run([sys.executable, "-I", "-c", _CHILD], input=given, capture_output=True, text=True, check=False)
+    if done.returncode == -signal.SIGVTALRM:
+        raise _too_long(pattern.pattern)
+    if done.returncode != 0:
+        raise RetoldError(f"the pattern {pattern.pattern[:80]!r} could not be searched for: {done.stderr.strip()[-200:]}")
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def _too_long(pattern: str) -> InputError:
+    return InputError(
+        f"the pattern {pattern[:80]!r} takes more than {LIMIT_S:g} s for one text. Write it without a repetition in a "
+        "repetition, such as (a+)+, and without alternatives that match the same text."
+    )
 
 
 @contextlib.contextmanager
 def patience(pattern: str) -> Iterator[None]:
-    """Limit a search with `pattern` in one text to two seconds of CPU time. Raises InputError.
-
-    Python's `re` lets signal handlers run while it searches, and calls them in the main thread alone: in other threads, there
-    is no limit.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+    """Limit a search with `pattern` to two seconds of CPU time, in the main thread. Raises InputError."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise InputError(
-            f"the pattern {pattern[:80]!r} takes more than {LIMIT_S:g} s for one text. Write it without a repetition in a "
-            "repetition, such as (a+)+, and without alternatives that match the same text."
-        )
+        raise _too_long(pattern)
 
     before = signal.signal(signal.SIGVTALRM, stop)
     signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S)

@@ -4,13 +4,14 @@ import random
 import re
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from retold.recorder.errors import InputError
 from retold.recorder.log.log import EventLog
-from retold.recorder.patience import patience
+from retold.recorder.patience import find_texts, patience
 from retold.replay.matching.places import matches
 from retold.testing.pytest_vcr import blocked_sockets
 from tests.e2e import in_this_process, refused
@@ -46,6 +47,36 @@ def test_a_search_leaves_no_timer_and_no_handler() -> None:
         raise ZeroDivisionError
     assert signal.getsignal(signal.SIGVTALRM) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("pattern", CATASTROPHIC)
+def test_a_pattern_without_an_end_is_refused_in_a_worker_thread(monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    """The search leaves the process, because it would hold the lock that every other thread needs."""
+    monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
+    with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match=r"0\.2 s for one text"):
+        pool.submit(find_texts, re.compile(pattern), f"{LONG}?").result()
+
+
+def test_connecting_from_a_worker_thread_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts are matched in the thread that connects."""
+    monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
+    with blocked_sockets(["(a+)+$"]), socket.socket() as client, ThreadPoolExecutor(1) as pool:
+        connecting = pool.submit(client.connect, (f"{LONG}.example", 9))
+        with pytest.raises(InputError, match="for one text"):
+            connecting.result()
+
+
+@pytest.mark.parametrize("pattern", ["b+", "(?i)B", "x*", "é|\ud800", "^b+", "bb"])
+@pytest.mark.parametrize("at_start", [False, True])
+def test_every_thread_finds_the_same_texts(pattern: str, at_start: bool) -> None:
+    """Flags, empty matches, half surrogates and texts of several lines included."""
+    text = "bb a\nb é\ud800 \udcff"
+    compiled = re.compile(pattern)
+    with ThreadPoolExecutor(1) as pool:
+        elsewhere = pool.submit(find_texts, compiled, text, at_start=at_start).result()
+    assert find_texts(compiled, text, at_start=at_start) == elsewhere
+    expected = [match[0] for match in compiled.finditer(text) if not at_start or match.start() == 0][: 1 if at_start else None]
+    assert elsewhere == expected
 
 
 def _as_expression(name: str) -> re.Pattern[str]:

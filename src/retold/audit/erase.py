@@ -19,7 +19,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.log.runs import RunInfo
 from ..recorder.log.sqlite import erasure
-from ..recorder.patience import patience
+from ..recorder.patience import find_texts
 from ..recorder.secrets.redactor import Redactor
 from ..recorder.secrets.streams import redact_body
 from . import index
@@ -206,8 +206,7 @@ def plan_pattern(
     def matches(text: str) -> bool:
         hits = set[str]()
         for pattern in patterns:
-            with patience(pattern.pattern):
-                hits |= {match[0] for match in pattern.finditer(text) if match[0].strip()}
+            hits |= {found for found in find_texts(pattern, text) if found.strip()}
         found.update(hits)
         return bool(hits)
 

@@ -31,6 +31,7 @@ def redact(
     from ..handlers.text import plural
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
+    from ..recorder.patience import find_texts
     from .progress import progress
 
     try:
@@ -48,7 +49,7 @@ def redact(
     run = None
     if plan.count and not dry_run:
         reason = confirm(yes, why)
-        if any(_finds(each, text) for each in patterns for text in (reason, who or "")):
+        if any(find_texts(each, text) for each in patterns for text in (reason, who or "")):
             raise InputError("nothing was done: the reason matches the pattern, so the log would keep the text.")
         with log:
             run = audit.redact(log, plan, found, patterns, why=reason, by=who)
@@ -60,10 +61,3 @@ def redact(
         audit.check_redacted(log, patterns, found, cassettes)
     if not plan.count:
         raise typer.Exit(1)
-
-
-def _finds(pattern: re.Pattern[str], text: str) -> bool:
-    from ..recorder.patience import patience
-
-    with patience(pattern.pattern):
-        return pattern.search(text) is not None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ..recorder.patience import patience
+from ..recorder.patience import find_texts
 from .pytest_paths import without_secrets
 from .pytest_session import begin
 
@@ -198,11 +198,6 @@ def _merged(config: dict[str, Any], marks: list[pytest.Mark]) -> dict[str, Any]:
     return merged
 
 
-def _matches(pattern: re.Pattern[str], host: str) -> bool:
-    with patience(pattern.pattern):
-        return pattern.match(host) is not None
-
-
 @contextlib.contextmanager
 def blocked_sockets(allowed: Sequence[str]) -> Iterator[None]:
     """Refuse to connect anywhere but to hosts that match one of the patterns."""
@@ -213,7 +208,7 @@ def blocked_sockets(allowed: Sequence[str]) -> Iterator[None]:
 
         def guarded(self: socket.socket, address: Any) -> Any:
             host = address[0] if isinstance(address, tuple) else None
-            if host is not None and not any(_matches(pattern, str(host)) for pattern in patterns):
+            if host is not None and not any(find_texts(pattern, str(host), at_start=True) for pattern in patterns):
                 raise RuntimeError(f"Network is disabled for host '{host}'")
             return connect(self, address)
 
