@@ -92,11 +92,11 @@ def _is(event: "Event", wanted: str, *, raw: bool) -> bool:
 
 def _print_raw(events: "Iterable[Event]", *, json: bool) -> None:
     """Print one line per event as `retold export --format jsonl` does, or its header and its indented payload."""
-    from ..formats.jsonl import to_line
     from ..handlers.text import indent, one_line
+    from ..recorder.event_lines import values_of
 
     if json:
-        print_json_lines(map(to_line, events))
+        print_json_lines(map(values_of, events))
         return
     for e in events:
         where = {"step": e.step, "task": e.task, "exchange": e.exchange}

@@ -1,12 +1,8 @@
-"""Our own JSONL: every event of a run as one line, with nothing left out. What is imported again is equal to the byte.
+"""JSON Lines: every event of a run as one line (recorder/event_lines.py), with nothing left out.
 
-    {"run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", "payload", "digest", "hash", "schema"}
-
-`payload` is text, or {"base64": …} where it is not UTF-8; digest and hash are hexadecimal. A run is complete in itself: its
-chain can be checked line by line.
+A run is complete in itself: its chain can be checked line by line, and an import gives a run that is equal to the byte.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,17 +11,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..recorder import strict_json
 from ..recorder.errors import InputError
-from ..recorder.event_shapes import KNOWN, fault_in_payload, fault_in_row
+from ..recorder.event_lines import KEYS, event_of, line_of
 from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
 from ..recorder.files import open_regular
-from ..recorder.http.exchange import from_text, to_text
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.log.sqlite import erasure
-
-KEYS = Event._fields
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
@@ -33,15 +25,9 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     count = 0
     for run in runs:
         for event in log.events(run.run):
-            out.write(strict_json.dumps(to_line(event), separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n")
+            out.write(line_of(event))
             count += 1
     return count
-
-
-def to_line(event: Event) -> dict[str, Any]:
-    """An event as one of our lines."""
-    line: dict[str, Any] = {key: getattr(event, key) for key in KEYS}
-    return line | {"payload": to_text(event.payload), "digest": event.digest.hex(), "hash": event.hash.hex()}
 
 
 def is_ours(line: dict[str, Any]) -> bool:
@@ -65,17 +51,8 @@ def read(path: Path) -> Iterator[Event]:
             if not line.strip():
                 continue
             try:
-                data = json.loads(line)
-                values = {key: data[key] for key in KEYS}
-                values |= {key: bytes.fromhex(data[key]) for key in ("digest", "hash")}
-                event = Event(**values | {"payload": from_text(data["payload"])})
-                if (column := fault_in_row(event)) is not None:
-                    where = f"event {event.seq} of run {event.run}: its {column} is not of a type that retold writes"
-                    raise ValueError(where)
-                if event.kind in KNOWN and (fault := fault_in_payload(event.kind, json.loads(event.payload))) is not None:
-                    raise ValueError(f"its payload {fault}")
-                yield event
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                yield event_of(line)
+            except ValueError as error:
                 raise InputError(f"{path}:{number}: not an event of retold: {error}.") from error
 
 
