@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import importlib
 import importlib.metadata
 import os
 import signal
@@ -16,6 +17,12 @@ from packaging.requirements import Requirement
 
 with contextlib.suppress(ModuleNotFoundError):
     import pytest_recording  # noqa: F401 - it asks pytest to rewrite a module of vcrpy's, so it must come before vcrpy does
+
+# Both clients import their transport at first use. pytester forgets modules that were first imported in one of its runs, so a
+# second import would make other classes of errors than those that the client maps.
+for transport in ("httpcore", "httpcore2"):
+    with contextlib.suppress(ModuleNotFoundError):
+        importlib.import_module(transport)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

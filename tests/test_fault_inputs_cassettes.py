@@ -14,6 +14,7 @@ import pytest
 
 from retold.recorder.cassette.format import read_cassette
 from tests.conftest import ROOT, SHARED
+from tests.fault_folder import copy_of
 
 FAULTS = SHARED / "faults" / "clients_of_tests"
 
@@ -24,10 +25,14 @@ pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not 
 def run(environment: dict[str, str]) -> object:
     """Run an input in this folder and return what it printed."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
-    env = environment | {"PATH": path, "PYTHONPATH": f"{FAULTS}{os.pathsep}{ROOT}", "ANTHROPIC_API_KEY": "sk-ant-dummy"}
+    env = environment | {
+        "PATH": path,
+        "PYTHONPATH": f"{copy_of(FAULTS.name)}{os.pathsep}{ROOT}",
+        "ANTHROPIC_API_KEY": "sk-ant-dummy",
+    }
 
     def running(name: str, *args: str, without: str = "") -> str:
-        command = [sys.executable, str(FAULTS / name), *args]
+        command = [sys.executable, str(copy_of(FAULTS.name) / name), *args]
         own = {key: value for key, value in env.items() if key != without}
         done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120, check=False)
         return done.stdout + done.stderr

@@ -10,6 +10,7 @@ import pytest
 from retold.recorder.screen import clean
 from tests.conftest import ROOT, SHARED
 from tests.e2e import in_this_process
+from tests.fault_folder import copy_of
 from tests.messages_server import MessagesServer, Reply, text
 
 FAULTS = SHARED / "faults"
@@ -24,7 +25,7 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 def test_a_cross_site_request_is_neither_answered_nor_forwarded() -> None:
-    said = run(sys.executable, FAULTS / "core/04_cross_site_request_is_answered.py")
+    said = run(sys.executable, copy_of("core") / "04_cross_site_request_is_answered.py")
     assert "serve answers the page: b'HTTP/1.1 403 Forbidden'" in said
     assert "HEAD is answered with a body on a connection that goes on: False" in said
     assert "proxy forwarded it: False and recorded it: (0,)" in said
@@ -46,7 +47,7 @@ def test_a_model_chooses_no_path(answer: str) -> None:
 
 
 def test_nothing_steers_a_terminal() -> None:
-    run(sys.executable, FAULTS / "attack/14_terminal.py")
+    run(sys.executable, copy_of("attack") / "14_terminal.py")
     in_this_process("import", "terminal.jsonl")
     for way in (["stats", "--by", "tool", "--csv"], ["show", "last", "--json"], ["search", "zebra", "--json"], ["ls", "--json"]):
         done = in_this_process(*way)
