@@ -73,10 +73,14 @@ def checked_scalar(tag: str, construct: Callable[[Any, Any], Any]) -> Callable[[
                 raise ValueError
             return construct(loader, node)
         except (ValueError, KeyError, AttributeError, TypeError, IndexError, OverflowError) as error:
-            shown = repr(text[:40]) + ("…" if len(text) > 40 else "") if isinstance(text, str) else f"a {node.id}"
+            shown = _shown(text) if isinstance(text, str) else f"a {node.id}"
             raise yaml.constructor.ConstructorError(None, None, f"{shown} is no {tag}", node.start_mark) from error
 
     return checked
+
+
+def _shown(text: str) -> str:
+    return repr(text[:40]) + ("…" if len(text) > 40 else "")
 
 
 for _tag in ("null", "bool", "int", "float", "binary", "timestamp"):

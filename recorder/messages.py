@@ -5,11 +5,12 @@ lines of one answer share its message id; tool results come in `user` lines; `sy
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .events import Event
+from .strict_json import object_or_empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +43,25 @@ class Message:
     @property
     def blocks(self) -> Iterator[dict[str, Any]]:
         """The content blocks; a content that is a plain string counts as one text block."""
-        message = self.data.get("message")
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, str):
-            yield {"type": "text", "text": content}
-        elif isinstance(content, list):
-            yield from (block for block in content if isinstance(block, dict))
+        yield from blocks_of(self.data)
+
+
+def content_blocks(content: Any) -> Iterator[dict[str, Any]]:
+    """Yield the blocks of a content. A string counts as one text block; items of a list that are no objects are left out."""
+    if isinstance(content, str):
+        yield {"type": "text", "text": content}
+    elif isinstance(content, list):
+        yield from (block for block in content if isinstance(block, dict))
+
+
+def blocks_of(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the content blocks of a stream-json message, such as `{"type": "user", "message": {"content": "Hi"}}`."""
+    yield from content_blocks(object_or_empty(data.get("message")).get("content"))
 
 
 def usage_of(data: dict[str, Any]) -> dict[str, int]:
     """The token counts of a message or a result, whatever else stands there."""
-    usage = data.get("usage")
-    return {key: value for key, value in usage.items() if isinstance(value, int)} if isinstance(usage, dict) else {}
+    return {key: value for key, value in object_or_empty(data.get("usage")).items() if isinstance(value, int)}
 
 
 def result_text(content: Any) -> str:

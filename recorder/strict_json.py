@@ -23,6 +23,22 @@ def dumps(
         return json.dumps(finite(value), allow_nan=False, **options)
 
 
+def object_or_empty(value: Any) -> dict[str, Any]:
+    """Return a JSON object as it is, and an empty one for any other value: data from outside may have another shape."""
+    return value if isinstance(value, dict) else {}
+
+
+def object_in(text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in a text, and an empty one if the text is not JSON or holds another value.
+
+    Cells of a changed log may hold no text at all; they give an empty object too.
+    """
+    try:
+        return object_or_empty(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        return {}
+
+
 def finite(value: Any) -> Any:
     """Return a JSON value with None in place of every number that is not finite."""
     if isinstance(value, float):

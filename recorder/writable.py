@@ -22,7 +22,9 @@ def why_not_writable(path: Path) -> str | None:
     except OSError as error:  # a name that is too long, a folder that may not be searched
         return error.strerror or str(error)
     if there == path:
-        return "it is a folder" if there.is_dir() else None if os.access(there, os.W_OK) else "it may not be written"
+        if there.is_dir():
+            return "it is a folder"
+        return None if os.access(there, os.W_OK) else "it may not be written"
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return None
     return f"{there} is {'not writable' if there.is_dir() else 'no folder'}"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retold.comparing import align as aligner
-from retold.comparing.align import Block, Op, align, pair_up, script
+from retold.comparing.align import EqualRun, Op, align, pair_up, script
 from retold.comparing.word_diff import weave
 
 keys = st.lists(st.sampled_from("abcdefgh"), max_size=30)
@@ -63,7 +63,7 @@ def test_the_script_turns_a_into_b(both: tuple[list[str], list[str]]) -> None:
 @settings(deadline=None, max_examples=60)
 def test_the_alignment_of_the_mirrored_pair_is_the_mirrored_alignment(both: tuple[list[str], list[str]]) -> None:
     a, b = both
-    assert align(b, a) == [Block(block.b, block.a, block.size) for block in align(a, b)]
+    assert align(b, a) == [EqualRun(block.b, block.a, block.size) for block in align(a, b)]
 
 
 @given(keys)
@@ -96,7 +96,7 @@ def test_the_script_is_right_with_any_limits(
         a = chance.choices(letters, k=chance.randrange(40))
         b = _edited(a, chance.choices(letters, k=5), chance)
         assert applied(script(a, b), a, b) == b
-        assert align(b, a) == [Block(block.b, block.a, block.size) for block in align(a, b)]
+        assert align(b, a) == [EqualRun(block.b, block.a, block.size) for block in align(a, b)]
 
 
 def test_one_percent_of_edits_is_found_among_repeats() -> None:

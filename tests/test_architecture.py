@@ -132,6 +132,28 @@ def test_functions_are_short() -> None:
     assert [(name, lines) for name, lines in functions if lines > MAX_FUNCTION_LINES] == []
 
 
+def test_a_class_name_means_one_thing() -> None:
+    """No two classes share a name, so a reader who meets one knows the other uses of it."""
+    places: dict[str, list[str]] = {}
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(f"{name}:{node.lineno}")
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def test_conditional_expressions_are_not_nested() -> None:
+    """A choice of three is a statement: `a if b else c if d else e` hides the cases."""
+    nested = [
+        f"{name}:{node.lineno}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.IfExp)
+        if any(isinstance(inner, ast.IfExp) for inner in ast.walk(node) if inner is not node)
+    ]
+    assert nested == []
+
+
 # Documentation
 
 

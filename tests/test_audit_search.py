@@ -14,7 +14,7 @@ from retold.audit.accounts import bucket, percentile
 from retold.audit.index import opened, path_of
 from retold.audit.runs import Chosen, chosen_runs
 from retold.audit.search import Hit, Narrowed, context, search, to_fts
-from retold.audit.stats import Line, stats
+from retold.audit.stats import StatsLine, stats
 from retold.audit.texts import readable, storable
 from retold.audit.when import moment
 from retold.recorder.errors import InputError
@@ -272,7 +272,7 @@ def test_the_index_is_private() -> None:
 # Statistics
 
 
-def lines_by(*by: str, **options: object) -> dict[tuple[str, ...], Line]:
+def lines_by(*by: str, **options: object) -> dict[tuple[str, ...], StatsLine]:
     with opened(EventLog(DB)) as index:
         return {line.keys: line for line in stats(index, by, **options)}  # type: ignore[arg-type]
 

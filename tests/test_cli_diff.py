@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import retold
-from retold.cli.diff import Format
+from retold.cli.diff import ReportFormat
 from retold.recorder.cassette.format import read_cassette, write_cassette
 from tests.conftest import Cli
 from tests.e2e import CASSETTE, FILE_OPERATIONS, NUMBERS, in_this_process, refused, run_mock
@@ -62,7 +62,7 @@ def test_the_ending_of_the_file_chooses_the_format(name: str, begins: str) -> No
 def test_different_runs_exit_with_1_in_every_format() -> None:
     run_mock(NUMBERS)
     run_mock(FILE_OPERATIONS)
-    for form in Format:
+    for form in ReportFormat:
         done = in_this_process("diff", "last~1", "last", "--format", form)
         assert (done.returncode, done.stderr) == (1, "")
         assert done.stdout

@@ -23,7 +23,7 @@ from retold.recorder.http.capture import Capture, Place
 from retold.recorder.http.exchange import Request as Asked
 from retold.recorder.log.log import EventLog
 from retold.view.app import application
-from retold.view.serve import Connection
+from retold.view.serve import TimedConnection
 from tests.browser import CHROMIUM, Browser
 from tests.e2e import in_this_process, refused
 from tests.exchanges import JSON, SSE, URL
@@ -63,7 +63,7 @@ def viewing(log: EventLog, **options: Any) -> Iterator[str]:
                 factory=True,
                 log_level="error",
                 lifespan="off",
-                http=Connection,
+                http=TimedConnection,
                 **options,
             )
         )

@@ -98,7 +98,9 @@ def word(value: Any) -> str:
 
 def moment(value: Any) -> str:
     """Return a time as ISO 8601 text; YAML reads one without quotes as a datetime. Raise ValueError for a structure."""
-    return value.isoformat().replace("+00:00", "Z") if isinstance(value, date) else "" if value is None else word(value)
+    if isinstance(value, date):
+        return value.isoformat().replace("+00:00", "Z")
+    return "" if value is None else word(value)
 
 
 def address(value: Any) -> str:

@@ -19,8 +19,9 @@ from ..interrupted import DIED, why_unended
 from ..log.log import EventLog
 from ..log.run_writer import RunWriter
 from ..log.sqlite.rows import events_in
-from ..messages import Session
+from ..messages import Session, blocks_of, content_blocks
 from ..secrets.redactor import Redactor
+from ..strict_json import object_or_empty
 
 INTERRUPTED = Failure("Interrupted", DIED)
 """The failure of an exchange whose end was never written, in a run whose writer died."""
@@ -101,7 +102,7 @@ class _Outline:
             self.error = event.data.get("error")
         elif event.kind == "message":
             message = event.data
-            for block in _blocks(message):
+            for block in blocks_of(message):
                 if block.get("type") == "tool_use" and event.exchange is not None:
                     self.uses[str(block.get("id"))] = event.exchange
                 elif block.get("type") == "tool_result" and message.get("type") == "user":
@@ -112,15 +113,9 @@ class _Outline:
         return [(id_, at) for id_, at in self.results if self.uses.get(id_) == exchange and id_ not in self.held]
 
 
-def _blocks(message: dict[str, Any]) -> list[dict[str, Any]]:
-    inner = message.get("message")
-    content = inner.get("content") if isinstance(inner, dict) else None
-    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
-
-
 def _result(log: EventLog, run: str, seq: int, id_: str) -> dict[str, Any]:
     message = next(log.events(run, after=seq - 1)).data
-    return next(block for block in _blocks(message) if str(block.get("tool_use_id")) == id_)
+    return next(block for block in blocks_of(message) if str(block.get("tool_use_id")) == id_)
 
 
 def _to_exchange(part: _Open, unended: str) -> Exchange:
@@ -250,9 +245,8 @@ def results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:
         return []
     found = []
     for message in messages:
-        content = message.get("content") if isinstance(message, dict) else None
-        for block in content if isinstance(content, list) else ():
-            if isinstance(block, dict) and block.get("type") == "tool_result" and block.get("tool_use_id") in open_uses:
+        for block in content_blocks(object_or_empty(message).get("content")):
+            if block.get("type") == "tool_result" and block.get("tool_use_id") in open_uses:
                 open_uses.discard(block["tool_use_id"])
                 found.append(block)
     return found

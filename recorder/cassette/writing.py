@@ -75,7 +75,9 @@ class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignor
 def _represent_text(dumper: Any, text: str) -> Any:
     if _NOT_LITERAL.search(text) is None and "\n" in text.rstrip("\n") and not text.startswith((" ", "\n", "\t")):
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
-    style = '"' if _NOT_LITERAL.search(text) else "'" if _AMBIGUOUS.fullmatch(text) else None
+    style = "'" if _AMBIGUOUS.fullmatch(text) else None
+    if _NOT_LITERAL.search(text):
+        style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ..messages import Session
+from ..messages import Session, content_blocks
+from ..strict_json import object_or_empty
 from .sse import PLAIN_DELTA, frame_json
 
 
@@ -42,12 +43,12 @@ class Fold:
             return []
         match event.get("type"):
             case "message_start":
-                self.message = _dict(event.get("message"))
-                self.usage = dict(_dict(self.message.get("usage")))
+                self.message = object_or_empty(event.get("message"))
+                self.usage = dict(object_or_empty(self.message.get("usage")))
             case "content_block_start":
-                self._open[_index(event)] = dict(_dict(event.get("content_block")))
+                self._open[_index(event)] = dict(object_or_empty(event.get("content_block")))
             case "content_block_delta":
-                self._delta(_index(event), _dict(event.get("delta")))
+                self._delta(_index(event), object_or_empty(event.get("delta")))
             case "content_block_stop":
                 return self._close(_index(event))
             case "message_delta":
@@ -55,7 +56,7 @@ class Fold:
             case "message_stop":
                 self.stopped = True
             case "error":
-                self.error = _dict(event.get("error"))
+                self.error = object_or_empty(event.get("error"))
             case "completion":
                 return self._legacy_completion(event)
         return []
@@ -63,20 +64,19 @@ class Fold:
     def feed_json(self, body: bytes) -> list[dict[str, Any]]:
         """Take a whole JSON body: an answer without streaming, or an error envelope."""
         try:
-            answer = _dict(json.loads(body))
+            answer = object_or_empty(json.loads(body))
         except (ValueError, RecursionError):
             return []
         if answer.get("type") == "error":
-            self.error = _dict(answer.get("error"))
+            self.error = object_or_empty(answer.get("error"))
         if answer.get("type") == "completion":
             return self._legacy_completion(answer | {"stop_reason": answer.get("stop_reason") or "stop_sequence"})
         if answer.get("type") != "message":
             return []
         self.message = {**answer, "content": [], "stop_reason": None, "stop_sequence": None}
         self.stop_reason, self.stopped = answer.get("stop_reason"), True
-        self.usage = dict(_dict(answer.get("usage")))
-        content = answer.get("content")
-        self.content = [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
+        self.usage = dict(object_or_empty(answer.get("usage")))
+        self.content = list(content_blocks(answer.get("content")))
         return [self._session.assistant(self.message, block, self.request_id) for block in self.content]
 
     def flush(self) -> list[dict[str, Any]]:
@@ -141,9 +141,9 @@ class Fold:
         return block
 
     def _message_delta(self, event: dict[str, Any]) -> None:
-        delta = _dict(event.get("delta"))
+        delta = object_or_empty(event.get("delta"))
         self.stop_reason = delta.get("stop_reason", self.stop_reason)
-        self.usage |= {key: value for key, value in _dict(event.get("usage")).items() if value is not None}
+        self.usage |= {key: value for key, value in object_or_empty(event.get("usage")).items() if value is not None}
 
     def _legacy_completion(self, event: dict[str, Any], *, incomplete: bool = False) -> list[dict[str, Any]]:
         """/v1/complete, the old API: bare text pieces, the last one with a stop reason."""
@@ -172,10 +172,6 @@ def joined(pieces: Sequence[str]) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     return text
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
 
 
 def _index(event: dict[str, Any]) -> int:

@@ -296,7 +296,9 @@ def _body_of(options: dict[str, Any]) -> bytes | None:
     data = options.get("data")
     if isinstance(options.get("json"), dict):
         return b'"anthropic_version"' if "anthropic_version" in options["json"] else None
-    return data.encode() if isinstance(data, str) else data if isinstance(data, bytes) else None
+    if isinstance(data, str):
+        return data.encode()
+    return data if isinstance(data, bytes) else None
 
 
 def miss_of(refusal: bytes) -> BaseException:

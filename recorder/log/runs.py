@@ -59,11 +59,17 @@ def _readable(row: tuple[Any, ...]) -> RunInfo:
     if odd:
         message = f"run {row[0]}: its line in the listing has an unreadable {', '.join(odd)}; `retold recover` writes it again"
         warnings.warn(message[:300], LeftOutWarning, stacklevel=2)
-        row = tuple(
-            value if type(value) in types else None if NoneType in types else str(value) if str in types else 0
-            for value, types in zip(row, _TYPES, strict=True)
-        )
+        row = tuple(_shown_as(types, value) for value, types in zip(row, _TYPES, strict=True))
     return RunInfo(*row)
+
+
+def _shown_as(types: tuple[type, ...], value: Any) -> Any:
+    """Return the value if its type is one of `types`, else the nearest value that has one of them."""
+    if type(value) in types:
+        return value
+    if NoneType in types:
+        return None
+    return str(value) if str in types else 0
 
 
 class Listing:

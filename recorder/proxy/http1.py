@@ -128,7 +128,9 @@ class Client(asyncio.Protocol):
         self._has_begun = False
 
     def __repr__(self) -> str:
-        return f"<Client {'gone' if self._gone.is_set() else 'waiting' if self._task is None else 'answering'}>"
+        if self._gone.is_set():
+            return "<Client gone>"
+        return f"<Client {'waiting' if self._task is None else 'answering'}>"
 
     @property
     def is_idle(self) -> bool:

@@ -150,7 +150,7 @@ class _Observer:
         self._capture = capture
         self._asked = asked
         self._head = bytearray()
-        self._lenient: Head | None = None
+        self._lenient: LenientHead | None = None
         self.is_over = False
         self.goes_on = False
         self._begin()
@@ -215,7 +215,7 @@ class _Observer:
         self._capture.response(event.status_code, event.reason.decode("latin-1"), headers)
 
 
-class Head(NamedTuple):
+class LenientHead(NamedTuple):
     """The head of an answer read leniently; `framing` is a head for h11 that frames the body in the same way."""
 
     status: int
@@ -229,7 +229,7 @@ _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([^\r\n]*))?")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 
 
-def lenient_head(data: bytes) -> Head | None:
+def lenient_head(data: bytes) -> LenientHead | None:
     """The final head at the beginning of an answer, whatever its fields hold; None if it has no status line or no end."""
     while (end := _HEAD_END.search(data)) is not None:
         first, *lines = re.split(rb"\r?\n", data[: end.start()])
@@ -247,7 +247,7 @@ def lenient_head(data: bytes) -> Head | None:
         headers = tuple((name, value) for name, value in pairs if name)
         framing = [b"HTTP/1.%b %b " % (status_line[1], status_line[2]), *_framing(headers)]
         reason = (status_line[3] or b"").decode("latin-1")
-        return Head(int(status_line[2]), reason, headers, b"\r\n".join(framing) + b"\r\n\r\n", rest)
+        return LenientHead(int(status_line[2]), reason, headers, b"\r\n".join(framing) + b"\r\n\r\n", rest)
     return None
 
 

@@ -56,7 +56,8 @@ class Upstream:
     def authority(self) -> str:
         """What the Host header says: the port only where it is not the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
+        own_port = 443 if self.is_tls else 80
+        return host if self.port == own_port else f"{host}:{self.port}"
 
     async def connect(self) -> Streams:
         """Connect, through the proxy of the environment if it names one for this host. Raises OSError."""

@@ -8,7 +8,6 @@ The replacement of a payload has the form that readers of its kind expect and no
 stays: model, usage and cost of an exchange are the account's, not a person's.
 """
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,6 +16,7 @@ from typing import Any
 
 from ...errors import LogError
 from ...events import Entry, encode
+from ...strict_json import object_in
 from ..log import EventLog
 from ..reading import last_row
 from ..run_writer import RunWriter
@@ -63,7 +63,7 @@ def tombstone(kind: str, payload: bytes, by: str) -> bytes:
         return b": erased\n\n"  # a comment: no reader of an event stream takes it for an event
     if kind == "chunk":
         return b""
-    data = _object(payload)
+    data = object_in(payload)
     kept = {key: data[key] for key in _KEPT.get(kind, ()) if key in data}
     if kind == "message":
         kept = {"type": "erased", "subtype": str(data.get("subtype") if data.get("type") == "erased" else data.get("type"))}
@@ -72,16 +72,8 @@ def tombstone(kind: str, payload: bytes, by: str) -> bytes:
 
 def is_tombstone(kind: str, payload: bytes) -> bool:
     """Whether a payload was erased already."""
-    by = "" if kind in ("frame", "chunk") else str(_object(payload).get("erased_by", ""))
+    by = "" if kind in ("frame", "chunk") else str(object_in(payload).get("erased_by", ""))
     return tombstone(kind, payload, by) == payload
-
-
-def _object(payload: bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(payload)
-    except (ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def replace_payloads(log: EventLog, writer: RunWriter, run: str, payloads: Sequence[tuple[int, bytes]], *, kind: str) -> None:

@@ -1,9 +1,8 @@
 """The listing made again from what it is a projection of: the ledger and the events."""
 
-import json
 import sqlite3
-from typing import Any
 
+from ...strict_json import object_in
 from .. import ledger
 from ..runs import count
 
@@ -24,7 +23,7 @@ def relist(connection: sqlite3.Connection) -> None:
         if first is None:
             continue  # pruned, or gone: verify says which
         last = connection.execute(f"{ends} DESC LIMIT 1", (run,)).fetchone()
-        began, ended = _object(first[1]), _object(last[1]) if last[0] == "run.ended" else {}
+        began, ended = object_in(first[1]), object_in(last[1]) if last[0] == "run.ended" else {}
         ended_ns = last[2] if ended else None
         counts = tuple(count(connection, run).values()) if ended else (0, 0, 0)
         name, mode, status = began.get("name", ""), began.get("mode", "live"), ended.get("status", "running")
@@ -37,7 +36,7 @@ def relist_run(connection: sqlite3.Connection, run: str) -> None:
     for column, kind in (("name", "run.started"), ("error", "run.ended")):
         row = connection.execute(ends, (run, kind)).fetchone()
         if row is not None:
-            connection.execute(f"UPDATE runs SET {column} = ? WHERE run = ?", (_object(row[0]).get(column), run))
+            connection.execute(f"UPDATE runs SET {column} = ? WHERE run = ?", (object_in(row[0]).get(column), run))
 
 
 def runs_with_events(connection: sqlite3.Connection) -> list[str]:
@@ -46,11 +45,3 @@ def runs_with_events(connection: sqlite3.Connection) -> list[str]:
     while (found := connection.execute("SELECT min(run) FROM events WHERE run > ?", (runs[-1],)).fetchone()[0]) is not None:
         runs.append(found)
     return runs[1:]
-
-
-def _object(payload: str | bytes) -> dict[str, Any]:
-    try:
-        data = json.loads(payload)
-    except (ValueError, TypeError, RecursionError):  # a TypeError: the cell was changed to a number
-        return {}
-    return data if isinstance(data, dict) else {}

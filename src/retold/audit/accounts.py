@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from ..recorder.messages import blocks_of
+from ..recorder.strict_json import object_or_empty
+
 DIMENSIONS = ("model", "day", "workflow", "step", "tool")
 
 SUMS = (
@@ -79,8 +82,7 @@ def identities(data: dict[str, Any]) -> list[str]:
     A transcript is imported again when it has grown, and a session that goes on in another file begins with a copy of the
     first. An answer has a message id and the id of its request; the id alone may be made up by a proxy.
     """
-    inner = data.get("message")
-    ids = (inner.get("id") if isinstance(inner, dict) else None, data.get("requestId") or data.get("request_id"))
+    ids = (object_or_empty(data.get("message")).get("id"), data.get("requestId") or data.get("request_id"))
     answer = [f"answer {ids[0]} {ids[1]}"] if all(isinstance(each, str) and each for each in ids) else []
     line = data.get("uuid")
     return answer + ([f"line {line}"] if isinstance(line, str) and line else [])
@@ -134,8 +136,7 @@ class RunAccount:
 
     def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> None:
         """Book a message: on its model where it is an answer, and on the tools it uses or answers for."""
-        inner = data.get("message")
-        inner = inner if isinstance(inner, dict) else {}
+        inner = object_or_empty(data.get("message"))
         keys = {"workflow": self.name, "step": step}
         model = inner.get("model")
         if isinstance(model, str) and model:
@@ -150,10 +151,8 @@ class RunAccount:
             self.turns[str(inner.get("id"))] = (str(model), step, wall_ns, inner["usage"])
         if data.get("type") == "result" and exchange is None:
             self._result(data, step, wall_ns)
-        content = inner.get("content")
-        for block in content if isinstance(content, list) else ():
-            if isinstance(block, dict):
-                self._tool(block, t_ns, wall_ns)
+        for block in blocks_of(data):
+            self._tool(block, t_ns, wall_ns)
 
     def _tool(self, block: dict[str, Any], t_ns: int, wall_ns: int) -> None:
         kind = str(block.get("type", ""))
@@ -197,7 +196,7 @@ class RunAccount:
         model = str(data.get("model") or "")
         cost = data.get("cost_usd")
         free = not usage and data.get("ending") in ("http_error", "no_response")
-        lines = self._spend(model, step, wall_ns, usage if isinstance(usage, dict) else {}, cost, free=free)
+        lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free)
         first_ns = None if failed else self.first_ns(exchange, seq)
         for line in lines:
             line.sums["errors"] += failed

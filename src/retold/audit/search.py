@@ -25,7 +25,7 @@ _OPERATORS = ("AND", "OR", "NOT")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TextLine:
     """A line of a text, `number` from 1, and [start, end) of what was found in it."""
 
     number: int
@@ -46,7 +46,7 @@ class Hit:
     type: str
     tool: str
     model: str
-    lines: tuple[Line, ...]
+    lines: tuple[TextLine, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,9 @@ class _Parser:
                 )
             del self.rest[0]
         words = list(filter(None, parts))
-        return words[0] if len(words) == 1 else f"({' AND '.join(words)})" if words else ""
+        if len(words) > 1:
+            return f"({' AND '.join(words)})"
+        return words[0] if words else ""
 
 
 def _word(text: str, is_beginning: bool) -> str:
@@ -179,7 +181,7 @@ def _hit(row: tuple[int, str, str, int, str, str, str, str, str]) -> Hit:
     return Hit(id_, run, name, seq, id_ * 1000, step, type_, tool, model, tuple(_lines(marked)))
 
 
-def _lines(marked: str) -> Iterator[Line]:
+def _lines(marked: str) -> Iterator[TextLine]:
     """Marked text as lines; what was found may go on over several."""
     inside = False
     for number, part in enumerate(marked.split("\n"), 1):
@@ -194,15 +196,15 @@ def _lines(marked: str) -> Iterator[Line]:
                 text += readable(piece)
         if inside:
             found.append((max(start, 0), len(text)))
-        yield Line(number, text, tuple(found))
+        yield TextLine(number, text, tuple(found))
 
 
-def context(lines: tuple[Line, ...], around: int) -> list[list[Line]]:
+def context(lines: tuple[TextLine, ...], around: int) -> list[list[TextLine]]:
     """The lines in which something was found with so many around them, as groups without gaps."""
     last = len(lines) - 1
     spans = [range(max(at - around, 0), min(at + around, last) + 1) for at, line in enumerate(lines) if line.found]
     wanted = sorted({near for span in spans for near in span})
-    groups: list[list[Line]] = []
+    groups: list[list[TextLine]] = []
     for at in wanted:
         if groups and groups[-1][-1].number == lines[at].number - 1:
             groups[-1].append(lines[at])

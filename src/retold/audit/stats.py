@@ -12,7 +12,7 @@ SHARES = (0.5, 0.95, 0.99)
 
 
 @dataclass(slots=True)
-class Line:
+class StatsLine:
     """One line of statistics: the keys it stands for, what adds up, and percentiles (50, 95, 99) in milliseconds.
 
     `cost_usd` is None where no price of it is known, and `unpriced` says of how many exchanges none is: they are not in it.
@@ -41,7 +41,7 @@ def stats(
     modes: Collection[str] = ("live", "import"),
     since_day: str | None = None,
     until_day: str | None = None,
-) -> list[Line]:
+) -> list[StatsLine]:
     """Lines by one dimension of accounts.DIMENSIONS, or by one and `day`, in the order of their keys.
 
     Mock runs retell what was counted when it was recorded: they are left out unless `modes` names them. Days are local and
@@ -65,10 +65,10 @@ def stats(
     return [_line(keys, sums[keys], first[keys], took[keys]) for keys in sorted(sums)]
 
 
-def _line(keys: tuple[str, ...], sums: Counter[str], first: list[str], took: list[str]) -> Line:
+def _line(keys: tuple[str, ...], sums: Counter[str], first: list[str], took: list[str]) -> StatsLine:
     own = {name: sums[name] for name in SUMS if name not in ("cost_usd", "priced")}
     cost = round(float(sums["cost_usd"]), 6) if sums["priced"] or (not sums["unpriced"] and sums["exchanges"]) else None
-    return Line(keys, **own, cost_usd=cost, first_token_ms=_percentiles(first), duration_ms=_percentiles(took))
+    return StatsLine(keys, **own, cost_usd=cost, first_token_ms=_percentiles(first), duration_ms=_percentiles(took))
 
 
 def _percentiles(stored: list[str]) -> tuple[float | None, ...]:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..recorder.messages import result_text
+from ..recorder.messages import blocks_of, content_blocks, result_text
+from ..recorder.strict_json import object_or_empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,10 @@ def text_of_message(message: dict[str, Any], tools: dict[str, str]) -> Text | No
     kind = str(message.get("type", ""))
     if kind == "result":
         return _text_of_result(message)
-    inner = message.get("message")
-    inner = inner if isinstance(inner, dict) else {}
-    content = inner.get("content")
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content if isinstance(content, list) else []
+    inner = object_or_empty(message.get("message"))
     words: list[str] = []
     types, names = {kind: None}, dict[str, None]()
-    for block in blocks:
-        if not isinstance(block, dict):
-            continue
+    for block in blocks_of(message):
         type_, text, tool = _of_block(block, tools)
         types[type_] = None
         if tool:
@@ -93,9 +89,7 @@ def text_of_request(started: dict[str, Any]) -> Text | None:
     for message in reversed(messages if isinstance(messages, list) else []):
         if not isinstance(message, dict) or message.get("role") != "user":
             break
-        content = message.get("content")
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        texts = [str(b.get("text", "")) for b in blocks or () if isinstance(b, dict) and b.get("type") == "text"]
+        texts = [str(b.get("text", "")) for b in content_blocks(message.get("content")) if b.get("type") == "text"]
         words[:0] = texts
     if isinstance(request.get("prompt"), str):  # /v1/complete
         words.append(request["prompt"])

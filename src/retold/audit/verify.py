@@ -5,7 +5,6 @@ that are added after it began are checked as far as it goes. The order matters: 
 has shown that it is one, and events are read along their primary key, which is the table itself, never through an index.
 """
 
-import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import Status
 from ..recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.log.sqlite.rows import COLUMNS
+from ..recorder.strict_json import object_in
 from .chain import End, Finding, Row, check, payload_digest
 from .file_check import check_integrity, check_schema, check_settings
 from .listing_check import Seen, check_line, check_order
@@ -124,7 +124,7 @@ class _Verifier:
         for run, seq, kind, payload in self.connection.execute(query):
             if not isinstance(run, str) or not isinstance(seq, int) or not _is_utf8(run):
                 continue  # a changed cell is found when its row is checked
-            data = _json(payload)
+            data = object_in(payload)
             if kind == ERASED:
                 self.erasures[str(data.get("run"))].append((run, seq))
                 self.result.erased += len(_replacements(data))
@@ -218,7 +218,7 @@ class _Verifier:
             with self._snapshot():
                 now = self._end_of(run)
                 if now == end:
-                    return self._check_line(run, _json(payload), last, end, seen)
+                    return self._check_line(run, object_in(payload), last, end, seen)
             end = now  # it ended while we were reading: once more, up to its end
 
     def _end_of(self, run: str) -> End | None:
@@ -230,7 +230,7 @@ class _Verifier:
     def _check_line(self, run: str, started: dict[str, Any], last: End, end: End | None, seen: Seen) -> Finding | None:
         query = "SELECT kind, payload FROM events NOT INDEXED WHERE run = ? AND seq = ?"
         kind, payload = self.connection.execute(query, (run, last.seq)).fetchone()
-        ended = _json(payload) if kind == "run.ended" else None
+        ended = object_in(payload) if kind == "run.ended" else None
         if end is None and ended is None:
             status = self.connection.execute("SELECT status FROM runs WHERE run = ?", (run,)).fetchone()
             if status is not None and status[0] in ENDED:
@@ -281,7 +281,7 @@ class _Verifier:
         for audit, seq in self.erasures[run]:
             query = "SELECT payload FROM events WHERE run = ? AND seq = ?"
             for (payload,) in self.connection.execute(query, (audit, seq)):
-                found |= _replacements(_json(payload))
+                found |= _replacements(object_in(payload))
         return found
 
 
@@ -298,15 +298,6 @@ def _replacements(data: dict[str, Any]) -> dict[int, bytes]:
 def _is_utf8(text: str) -> bool:
     """Return whether a text that was read with surrogateescape is UTF-8, so that SQLite takes it as a parameter."""
     return not any("\udc80" <= char <= "\udcff" for char in text)
-
-
-def _json(payload: Any) -> dict[str, Any]:
-    """The payload of an event; empty if it was made unreadable, which its digest shows."""
-    try:
-        data = json.loads(payload)
-    except (ValueError, TypeError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _bytes(text: Any) -> bytes:

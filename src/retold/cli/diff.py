@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..comparing.compare import Comparison
 
 
-class Format(StrEnum):
+class ReportFormat(StrEnum):
     """Format of a comparison."""
 
     text = "text"
@@ -26,14 +26,20 @@ class Format(StrEnum):
     html = "html"
 
 
-_ENDINGS = {".json": Format.json, ".md": Format.markdown, ".markdown": Format.markdown, ".html": Format.html, ".htm": Format.html}
+_ENDINGS = {
+    ".json": ReportFormat.json,
+    ".md": ReportFormat.markdown,
+    ".markdown": ReportFormat.markdown,
+    ".html": ReportFormat.html,
+    ".htm": ReportFormat.html,
+}
 
 
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The recording to compare with A, named in the same way.")],
     form: Annotated[
-        Format | None,
+        ReportFormat | None,
         typer.Option("--format", help="The format of the output.", show_default="by the file's ending, or text"),
     ] = None,
     ignore: Annotated[
@@ -71,7 +77,7 @@ def diff(
             a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=EventLog(db),
             progress=told,
         )  # fmt: skip
-    text = _written(found, Format.json if json else form or _by_ending(output), limit or None, colour=output is None)
+    text = _written(found, ReportFormat.json if json else form or _by_ending(output), limit or None, colour=output is None)
     if output is None:
         print(text)
     else:
@@ -83,19 +89,19 @@ def diff(
         raise typer.Exit(1)
 
 
-def _by_ending(output: Path | None) -> Format:
-    return Format.text if output is None else _ENDINGS.get(output.suffix.lower(), Format.text)
+def _by_ending(output: Path | None) -> ReportFormat:
+    return ReportFormat.text if output is None else _ENDINGS.get(output.suffix.lower(), ReportFormat.text)
 
 
-def _written(found: "Comparison", form: Format, limit: int | None, *, colour: bool) -> str:
+def _written(found: "Comparison", form: ReportFormat, limit: int | None, *, colour: bool) -> str:
     match form:
-        case Format.json:
+        case ReportFormat.json:
             return clean_json(strict_json.dumps(found.as_dict(), indent=2))
-        case Format.markdown:
+        case ReportFormat.markdown:
             from ..comparing.markdown import as_markdown
 
             return as_markdown(found, limit=limit)
-        case Format.html:
+        case ReportFormat.html:
             from ..pages.diff_page import diff_page
 
             return diff_page(found)

@@ -3,7 +3,7 @@
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -48,7 +48,9 @@ def run(
     from ..workflow.runner import run_workflow
 
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None
-    mode = test_mode() if live is None else "live" if live else "mock"
+    mode: Literal["live", "mock"] = "live" if live else "mock"
+    if live is None:
+        mode = test_mode()
     with EventLog(db) as log:
         compared = None if check is None else _compared(check, check_ignore or [], log)
         result = run_workflow(

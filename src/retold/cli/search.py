@@ -8,7 +8,7 @@ import typer
 from .common import Db, Json, print_json_lines
 
 if TYPE_CHECKING:
-    from ..audit.search import Hit, Line
+    from ..audit.search import Hit, TextLine
 
 WIDTH = 200
 """Columns of a long line to print if the output is not a terminal."""
@@ -117,7 +117,7 @@ def _show(hit: "Hit", around: int, *, first: bool) -> None:
             print("  " + _shown(line, width - 2))
 
 
-def _shown(line: "Line", width: int) -> str:
+def _shown(line: "TextLine", width: int) -> str:
     """Return a line, cut to the width around its first match. On a terminal the matches are marked."""
     from ..handlers.text import clean
     from .common import colours

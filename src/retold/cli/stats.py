@@ -8,7 +8,7 @@ import typer
 from .common import Db, Json, note, print_json, say
 
 if TYPE_CHECKING:
-    from ..audit.stats import Line
+    from ..audit.stats import StatsLine
 
 
 def stats(
@@ -64,7 +64,7 @@ def stats(
         raise typer.Exit(1)
 
 
-def _as_dict(keys: list[str], line: "Line") -> dict[str, Any]:
+def _as_dict(keys: list[str], line: "StatsLine") -> dict[str, Any]:
     from dataclasses import fields
 
     found: dict[str, Any] = dict(zip(keys, line.keys, strict=True))
@@ -82,7 +82,7 @@ def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 3)
 
 
-def _print_csv(keys: list[str], lines: "list[Line]") -> None:
+def _print_csv(keys: list[str], lines: "list[StatsLine]") -> None:
     import csv
 
     from ..recorder.screen import clean
@@ -94,7 +94,7 @@ def _print_csv(keys: list[str], lines: "list[Line]") -> None:
         writer.writerows({name: clean(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows)
 
 
-def _print(keys: list[str], lines: "list[Line]") -> None:
+def _print(keys: list[str], lines: "list[StatsLine]") -> None:
     """Print two blocks that fit into 80 columns: usage, then errors and times."""
     from ..handlers.text import plural
     from .table import dollars, print_table
@@ -122,7 +122,7 @@ def _print(keys: list[str], lines: "list[Line]") -> None:
     return None
 
 
-def _print_tools(keys: list[str], lines: "list[Line]") -> None:
+def _print_tools(keys: list[str], lines: "list[StatsLine]") -> None:
     from .table import print_table
 
     rows = [(*(key.upper() for key in keys), "RUNS", "USES", "ERRORS", "TOOK50", "P95", "P99")]

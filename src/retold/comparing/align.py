@@ -40,7 +40,7 @@ MAX_SCORES = 50_000
 Tag = Literal["equal", "replace", "delete", "insert"]
 
 
-class Block(NamedTuple):
+class EqualRun(NamedTuple):
     """A run of equal keys: `size` keys from `a` in one stream and from `b` in the other."""
 
     a: int
@@ -67,12 +67,12 @@ class _Region(NamedTuple):
     b_to: int
 
 
-def align(a: Sequence[Any], b: Sequence[Any]) -> list[Block]:
+def align(a: Sequence[Any], b: Sequence[Any]) -> list[EqualRun]:
     """Return the blocks that two sequences of keys have in common, in order. Keys are hashable and ordered (digests, words)."""
     a, b = list(a), list(b)
     # Mirrored calls process the same pair, so they return mirrored blocks.
     if (len(b), b) < (len(a), a):
-        return [Block(one, other, size) for other, one, size in _align(b, a)]
+        return [EqualRun(one, other, size) for other, one, size in _align(b, a)]
     return _align(a, b)
 
 
@@ -80,7 +80,7 @@ def script(a: Sequence[Any], b: Sequence[Any]) -> list[Op]:
     """Return the steps that turn `a` into `b`. Every key of both sequences is in exactly one step."""
     steps: list[Op] = []
     at_a = at_b = 0
-    for block in [*align(a, b), Block(len(a), len(b), 0)]:
+    for block in [*align(a, b), EqualRun(len(a), len(b), 0)]:
         if at_a < block.a or at_b < block.b:
             tag: Tag = "replace"
             if at_b == block.b:
@@ -94,26 +94,26 @@ def script(a: Sequence[Any], b: Sequence[Any]) -> list[Op]:
     return steps
 
 
-def _align(a: list[Any], b: list[Any]) -> list[Block]:
-    found: list[Block] = []
+def _align(a: list[Any], b: list[Any]) -> list[EqualRun]:
+    found: list[EqualRun] = []
     myers = _Myers(BUDGET)
     todo = _walked(a, b)[::-1]
     while todo:  # a stack whose top is the leftmost part, so that blocks are found in order
         item = todo.pop()
-        if isinstance(item, Block):
+        if isinstance(item, EqualRun):
             _add(found, item)
         else:
             todo.extend(reversed(_split(a, b, item, myers)))
     return found
 
 
-def _walked(a: list[Any], b: list[Any]) -> list[_Region | Block]:
+def _walked(a: list[Any], b: list[Any]) -> list[_Region | EqualRun]:
     """Walk both streams and return the equal blocks with the edits between them, then one region with the unaligned rest."""
-    parts: list[_Region | Block] = []
+    parts: list[_Region | EqualRun] = []
     i = j = 0
     while i < len(a) and j < len(b) and len(a) + len(b) > SMALL:
         size = _equal_from(a, i, b, j)
-        parts.append(Block(i, j, size))
+        parts.append(EqualRun(i, j, size))
         i, j = i + size, j + size
         step = _next_step(a, i, b, j)
         # A large edit: the anchors of _inside handle the rest.
@@ -151,15 +151,15 @@ def _next_step(a: list[Any], i: int, b: list[Any], j: int) -> tuple[int, int] | 
     return None
 
 
-def _add(found: list[Block], block: Block) -> None:
+def _add(found: list[EqualRun], block: EqualRun) -> None:
     if found and (found[-1].a + found[-1].size, found[-1].b + found[-1].size) == (block.a, block.b):
         # It touches the last block, so the two become one.
-        block = Block(found[-1].a, found[-1].b, found.pop().size + block.size)
+        block = EqualRun(found[-1].a, found[-1].b, found.pop().size + block.size)
     if block.size:
         found.append(block)
 
 
-def _split(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list[_Region | Block]:
+def _split(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list[_Region | EqualRun]:
     """Return a region as blocks and smaller regions, in order. Equal keys at both ends become blocks."""
     a_from, a_to, b_from, b_to = region
     while a_from < a_to and b_from < b_to and a[a_from] == b[b_from]:
@@ -168,13 +168,13 @@ def _split(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list
     while a_from < a_to - end and b_from < b_to - end and a[a_to - end - 1] == b[b_to - end - 1]:
         end += 1
     a_to, b_to = a_to - end, b_to - end
-    parts: list[_Region | Block] = [Block(region.a_from, region.b_from, a_from - region.a_from)]
+    parts: list[_Region | EqualRun] = [EqualRun(region.a_from, region.b_from, a_from - region.a_from)]
     if a_from < a_to and b_from < b_to:
         parts += _inside(a, b, _Region(a_from, a_to, b_from, b_to), myers)
-    return [*parts, Block(a_to, b_to, end)]
+    return [*parts, EqualRun(a_to, b_to, end)]
 
 
-def _inside(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list[_Region | Block]:
+def _inside(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> list[_Region | EqualRun]:
     """Return the blocks and regions of a region that begins and ends with a difference."""
     a_from, a_to, b_from, b_to = region
     in_a, in_b = a[a_from:a_to], b[b_from:b_to]
@@ -189,12 +189,12 @@ def _inside(a: list[Any], b: list[Any], region: _Region, myers: "_Myers") -> lis
         if pairs:
             return _between(a, b, [(a_from + a_places[i], b_from + b_places[j]) for i, j in pairs], region)
     pairs = myers.pairs([in_a[i] for i in a_places], [in_b[j] for j in b_places])
-    return [Block(a_from + a_places[i], b_from + b_places[j], 1) for i, j in pairs]
+    return [EqualRun(a_from + a_places[i], b_from + b_places[j], 1) for i, j in pairs]
 
 
-def _between(a: list[Any], b: list[Any], anchors: list[tuple[int, int]], region: _Region) -> list[_Region | Block]:
+def _between(a: list[Any], b: list[Any], anchors: list[tuple[int, int]], region: _Region) -> list[_Region | EqualRun]:
     """Return the anchors as blocks, with the ranges between them as regions. Each anchor grows over the equal keys after it."""
-    parts: list[_Region | Block] = []
+    parts: list[_Region | EqualRun] = []
     start_a, start_b = at_a, at_b = region.a_from, region.b_from
     for i, j in [*anchors, (region.a_to, region.b_to)]:
         if at_a < i or at_b < j:
@@ -202,10 +202,10 @@ def _between(a: list[Any], b: list[Any], anchors: list[tuple[int, int]], region:
                 while at_a < i and at_b < j and a[at_a] == b[at_b]:
                     at_a, at_b = at_a + 1, at_b + 1
             if at_a < i or at_b < j:
-                parts += [Block(start_a, start_b, at_a - start_a), _Region(at_a, i, at_b, j)]
+                parts += [EqualRun(start_a, start_b, at_a - start_a), _Region(at_a, i, at_b, j)]
                 start_a, start_b = i, j
         at_a, at_b = i + 1, j + 1
-    parts.append(Block(start_a, start_b, region.a_to - start_a))
+    parts.append(EqualRun(start_a, start_b, region.a_to - start_a))
     return parts
 
 

@@ -29,7 +29,7 @@ TIMES = frozenset({"duration_ms", "ttft_ms"})
 """Totals that differ in every run. They are compared only if a tolerance names them."""
 
 
-class Row(NamedTuple):
+class AlignedRow(NamedTuple):
     """One line of the alignment: two equal or changed items, or an item that only one side has.
 
     `counts` is False if the user excluded all of it.
@@ -112,7 +112,7 @@ class Pair:
     """Two aligned streams. Every item of both is in exactly one row; a moved item is in two."""
 
     label: str
-    rows: tuple[Row, ...]
+    rows: tuple[AlignedRow, ...]
 
     @property
     def counted(self) -> dict[str, int]:
@@ -244,12 +244,12 @@ def _labels(streams: Sequence[Stream]) -> list[str]:
 # The alignment of two streams
 
 
-def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[Row]:
-    rows: list[Row] = []
+def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[AlignedRow]:
+    rows: list[AlignedRow] = []
     for op in script([item.key for item in a], [item.key for item in b]):
         if op.tag == "equal":
             both = zip(a[op.a_from : op.a_to], b[op.b_from : op.b_to], strict=True)
-            rows += [Row(one, other) for one, other in both]
+            rows += [AlignedRow(one, other) for one, other in both]
         else:
             rows += _changed_region(a[op.a_from : op.a_to], b[op.b_from : op.b_to], focus)
     # An item that is removed in one place and added in another, with the same key, has moved.
@@ -262,19 +262,19 @@ def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[Row]:
         side = "b" if row.a is None else "a"
         if left[side][row.item.key] > 0:
             left[side][row.item.key] -= 1
-            yield Row(row.a, row.b, moved=True, counts=focus.counts_moved(row.item.kind))
+            yield AlignedRow(row.a, row.b, moved=True, counts=focus.counts_moved(row.item.kind))
         else:
             yield row
 
 
-def _changed_region(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
+def _changed_region(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[AlignedRow]:
     """Return the rows of a region in which no item of one side equals one of the other. Similar items are paired."""
-    rows: list[Row] = []
+    rows: list[AlignedRow] = []
     at_a = at_b = 0
     for i, j in [*_alike(a, b), (len(a), len(b))]:
         rows += _unpaired(a[at_a:i], b[at_b:j], focus)
         if i < len(a):
-            rows.append(Row(a[i], b[j], changes=focus.part(a[i].kind, a[i].value, b[j].value)))
+            rows.append(AlignedRow(a[i], b[j], changes=focus.part(a[i].kind, a[i].value, b[j].value)))
         at_a, at_b = i + 1, j + 1
     return rows
 
@@ -300,18 +300,18 @@ def _alike(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[int, int]]:
     return pair_up(len(a), len(b), score)
 
 
-def _unpaired(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Row]:
+def _unpaired(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[AlignedRow]:
     """Return the rows of items without a partner. Two of them still form a pair if they differ only in ignored parts."""
     if not focus.chooses:
-        return [*(Row(item, None) for item in a), *(Row(None, item) for item in b)]
-    rows: list[Row] = []
+        return [*(AlignedRow(item, None) for item in a), *(AlignedRow(None, item) for item in b)]
+    rows: list[AlignedRow] = []
     for op in script([focus.key(item.kind, item.value) for item in a], [focus.key(item.kind, item.value) for item in b]):
         one, other = a[op.a_from : op.a_to], b[op.b_from : op.b_to]
         if op.tag == "equal":
-            rows += [Row(i, j) for i, j in zip(one, other, strict=True)]
+            rows += [AlignedRow(i, j) for i, j in zip(one, other, strict=True)]
         else:
-            rows += [Row(item, None, counts=focus.counts_whole(item.kind, item.value)) for item in one]
-            rows += [Row(None, item, counts=focus.counts_whole(item.kind, item.value)) for item in other]
+            rows += [AlignedRow(item, None, counts=focus.counts_whole(item.kind, item.value)) for item in one]
+            rows += [AlignedRow(None, item, counts=focus.counts_whole(item.kind, item.value)) for item in other]
     return rows
 
 

@@ -149,7 +149,7 @@ class _Turn:
         yield from (*self.before, *self.blocks, *self.answer, *sorted(self.results, key=of_use), *self.after)
 
 
-class Conversation:
+class ConversationBuilder:
     """A conversation under construction, from requests, blocks, endings and other messages as they arrive."""
 
     def __init__(self, label: Label) -> None:

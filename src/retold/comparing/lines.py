@@ -40,7 +40,7 @@ NOUN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DiffLine:
     """One line of a difference: the place, and the stretches of its old and new text."""
 
     path: str
@@ -67,20 +67,20 @@ def noun(what: str, item: Item | None) -> str:
     return f"{NOUN.get(what, clean(what))}{' ' + cut(clean(str(name)), 60) if name else ''}"
 
 
-def lines_of(difference: Difference) -> Iterator[Line]:
+def lines_of(difference: Difference) -> Iterator[DiffLine]:
     """Yield one line for each place that differs. An item that only one side has is one line."""
     if difference.kind in ("changed", "volatile"):
         for change in difference.changes[:MOST_PLACES]:
             yield _line(change)
         if len(difference.changes) > MOST_PLACES:
-            yield Line("", (Stretch("equal", f"… and {len(difference.changes) - MOST_PLACES:,} more places"),))
+            yield DiffLine("", (Stretch("equal", f"… and {len(difference.changes) - MOST_PLACES:,} more places"),))
         return
     item = difference.a or difference.b
     if item is not None and difference.kind != "moved":
         tag = "removed" if difference.kind == "removed" else "added"
-        yield Line("", (Stretch("removed" if tag == "removed" else "added", _short(_summary(item))),))
+        yield DiffLine("", (Stretch("removed" if tag == "removed" else "added", _short(_summary(item))),))
     elif item is not None:
-        yield Line("", (Stretch("equal", _short(_summary(item), 2 * CONTEXT)),))
+        yield DiffLine("", (Stretch("equal", _short(_summary(item), 2 * CONTEXT)),))
 
 
 def _summary(item: Item) -> str:
@@ -93,13 +93,13 @@ def _summary(item: Item) -> str:
     return item.text
 
 
-def _line(change: Change) -> Line:
+def _line(change: Change) -> DiffLine:
     path = clean(change.path)
     if change.kind == "changed" and isinstance(change.a, str) and isinstance(change.b, str):
-        return Line("" if path in ("text", "thinking", "content") else path, tuple(shortened(weave(change.a, change.b))))
+        return DiffLine("" if path in ("text", "thinking", "content") else path, tuple(shortened(weave(change.a, change.b))))
     removed = () if change.kind == "added" else (Stretch("removed", shown(change.a)),)
     added = () if change.kind == "removed" else (Stretch("added", shown(change.b)),)
-    return Line(path, (*removed, *added))
+    return DiffLine(path, (*removed, *added))
 
 
 def shown(value: Any) -> str:

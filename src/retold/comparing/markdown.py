@@ -4,7 +4,7 @@ import re
 
 from ..handlers.text import clean
 from .compare import Comparison
-from .lines import Line, heading, lines_of, repeated, summary, total_name, total_rows
+from .lines import DiffLine, heading, lines_of, repeated, summary, total_name, total_rows
 from .text import LIMIT
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&:-])")
@@ -35,7 +35,7 @@ def _totals(comparison: Comparison) -> list[tuple[str, str, str, str]]:
     return [(f"`{total_name(total)}`", _plain(a), _plain(b), _plain(how)) for total, a, b, how in total_rows(comparison)]
 
 
-def _diff_lines(line: Line) -> list[str]:
+def _diff_lines(line: DiffLine) -> list[str]:
     """Return a line in the form of a diff block: the old text after `-`, the new text after `+`."""
     before = "".join(text for tag, text in line.stretches if tag != "added")
     after = "".join(text for tag, text in line.stretches if tag != "removed")

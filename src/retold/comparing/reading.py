@@ -15,8 +15,9 @@ from ..recorder.http.exchange import Request, from_text
 from ..recorder.http.refold import REFOLDED, refold_events
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
+from ..recorder.messages import blocks_of
 from ..replay.matching.rules import DEFAULT_RULES, named, path
-from .conversations import Conversation, Item, Label, Stream
+from .conversations import ConversationBuilder, Item, Label, Stream
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
 
@@ -48,7 +49,7 @@ class Side:
 
 def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = lambda _: None) -> Side:
     """Read a run as a side of a comparison. `progress` is called with the number of events read. Raise LogError."""
-    reader = Reader(_names(log, run))
+    reader = ItemReader(_names(log, run))
     for count, event in enumerate(events_of(log, run, READ_KINDS), 1):
         reader.event(event, log)
         progress(count)
@@ -63,7 +64,7 @@ def read_messages(
     messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None
 ) -> Side:
     """Return messages in the shapes of stream-json as a side of a comparison."""
-    reader = Reader({})
+    reader = ItemReader({})
     for count, message in enumerate(messages, 1):
         reader.message(message, None, None, None, "", "")
         progress(count)
@@ -93,7 +94,7 @@ class _Sums:
                 into[key] = into.get(key, 0) + value
 
 
-class Reader:
+class ItemReader:
     """Builds conversations from events in the order of the log."""
 
     def __init__(self, names: Mapping[str, str]) -> None:
@@ -102,11 +103,11 @@ class Reader:
         self._names = names
         pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
         self._pattern = re.compile(pattern) if pattern else None
-        self._conversations: list[Conversation] = []
-        self._of_exchange: dict[int, tuple[Conversation, int, Event]] = {}
-        self._of_message: dict[tuple[Conversation, str], int] = {}
+        self._conversations: list[ConversationBuilder] = []
+        self._of_exchange: dict[int, tuple[ConversationBuilder, int, Event]] = {}
+        self._of_message: dict[tuple[ConversationBuilder, str], int] = {}
         self._agents: dict[str, int] = {}
-        self._failed: set[Conversation] = set()
+        self._failed: set[ConversationBuilder] = set()
         self._sums = _Sums()
         self._span_ns = [0, 0]
 
@@ -142,7 +143,7 @@ class Reader:
             options = {"request": where} | options
         return conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
 
-    def _going_on(self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int) -> Conversation:
+    def _going_on(self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int) -> ConversationBuilder:
         """Return the conversation that a request continues, or a new one."""
         count = len(messages)
         first = messages[:1] if self._pattern is None else named(messages[:1], self._pattern, self._names)
@@ -160,8 +161,8 @@ class Reader:
                 return conversation
         return self._new(label, root)
 
-    def _new(self, label: Label, root: str = "") -> Conversation:
-        conversation = Conversation(label)
+    def _new(self, label: Label, root: str = "") -> ConversationBuilder:
+        conversation = ConversationBuilder(label)
         conversation.root = root
         self._conversations.append(conversation)
         return conversation
@@ -195,19 +196,19 @@ class Reader:
         parent = data.get("parent_tool_use_id") or (data.get("agentId") if data.get("isSidechain") else None)
         return 0 if parent is None else self._agents.setdefault(str(parent), len(self._agents) + 1)
 
-    def _place(self, data: Mapping[str, Any], label: Label) -> Conversation:
+    def _place(self, data: Mapping[str, Any], label: Label) -> ConversationBuilder:
         """Return the conversation of a message that no exchange brought.
 
         A tool result belongs to the conversation of its tool use, any other message to the latest conversation of its step.
         """
-        uses = {block.get("tool_use_id") for block in _content(data)} if data.get("type") == "user" else set()
+        uses = {block.get("tool_use_id") for block in blocks_of(data)} if data.get("type") == "user" else set()
         own = [conversation for conversation in reversed(self._conversations) if conversation.label == label]
         for conversation in own:
             if any(conversation.uses(use) for use in uses):
                 return conversation
         return own[0] if own else self._new(label)
 
-    def _turn_of(self, conversation: Conversation, data: Mapping[str, Any]) -> int:
+    def _turn_of(self, conversation: ConversationBuilder, data: Mapping[str, Any]) -> int:
         """Return the turn of an answer. Lines of one answer share the id of its message."""
         known = str((data.get("message") or {}).get("id"))
         if (conversation, known) not in self._of_message:
@@ -215,13 +216,13 @@ class Reader:
         return self._of_message[conversation, known]
 
     def _blocks(
-        self, conversation: Conversation, turn: int, data: Mapping[str, Any], seq: int | None, t_ns: int | None
+        self, conversation: ConversationBuilder, turn: int, data: Mapping[str, Any], seq: int | None, t_ns: int | None
     ) -> None:  # fmt: skip
-        for block in _content(data):
+        for block in blocks_of(data):
             conversation.block(turn, block, incomplete=bool(data.get("incomplete")), seq=seq, t_ns=t_ns)
 
-    def _user(self, conversation: Conversation, data: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
-        for block in _content(data):
+    def _user(self, conversation: ConversationBuilder, data: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
+        for block in blocks_of(data):
             if block.get("type") == "tool_result":
                 conversation.tool_result(block, seq=seq, t_ns=t_ns)
             else:
@@ -290,14 +291,6 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"body": body.decode("utf-8", "backslashreplace")}
-
-
-def _content(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    message = data.get("message")
-    content = message.get("content") if isinstance(message, dict) else None
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}]
-    return [block for block in content if isinstance(block, dict)] if isinstance(content, list) else []
 
 
 def error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ..handlers.text import clean, indent
 from .compare import Comparison
-from .lines import Line, heading, lines_of, repeated, summary, total_name, total_rows
+from .lines import DiffLine, heading, lines_of, repeated, summary, total_name, total_rows
 from .word_diff import Stretch
 
 LIMIT = 50
@@ -43,7 +43,7 @@ def _differences(comparison: Comparison, colour: bool, limit: int | None) -> Ite
         yield f"… and {len(grouped) - limit:,} more; --limit 0 writes out all, --format json too"
 
 
-def _woven(line: Line, colour: bool) -> str:
+def _woven(line: DiffLine, colour: bool) -> str:
     text = "".join(_marked(stretch, colour) for stretch in line.stretches)
     return f"{line.path}: {text}" if line.path else text
 

@@ -15,6 +15,7 @@ from ..recorder.errors import InputError
 from ..recorder.files import open_regular
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
+from ..recorder.strict_json import object_or_empty
 from . import jsonl, stream_json
 
 LINES = (".jsonl", ".ndjson")
@@ -85,8 +86,7 @@ def _first_line(path: Path) -> dict[str, Any]:
         with open_regular(path) as file:
             for raw in file:
                 if raw.strip():
-                    line = json.loads(raw)
-                    return line if isinstance(line, dict) else {}
+                    return object_or_empty(json.loads(raw))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
     except (ValueError, RecursionError) as error:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..comparing.compare import Comparison, Row
+from ..comparing.compare import AlignedRow, Comparison
 from ..comparing.conversations import Item
 from ..comparing.lines import amount, heading, noun, summary, total_name
 from ..comparing.text import as_text
@@ -43,7 +43,7 @@ def diff_data(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: AlignedRow) -> dict[str, Any]:
     """Return a row: its kind, the turn on either side, and the old and new text."""
     found: dict[str, Any] = {"k": row.kind, "of": row.item.kind, "name": noun(row.item.kind, row.item)}
     found |= {"a": row.a.turn} if row.a is not None else {}

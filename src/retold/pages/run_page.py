@@ -8,7 +8,7 @@ From these the player types a text as it arrived, and the page stores the text o
 from typing import Any
 
 from ..comparing.conversations import Item
-from ..comparing.reading import Reader, error_of
+from ..comparing.reading import ItemReader, error_of
 from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
@@ -54,7 +54,7 @@ class RunFold:
     def __init__(self, log: EventLog, info: RunInfo) -> None:
         self._log = log
         self._info = info
-        self._reader = Reader({})
+        self._reader = ItemReader({})
         self._exchanges: list[dict[str, Any]] = []
         self._messages: list[dict[str, Any]] = []
         self._frames: list[tuple[int, int, int, int, int]] = []

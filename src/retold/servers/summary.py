@@ -29,8 +29,11 @@ def _spent(tally: Tally) -> list[str]:
     """Return token counts and cost (USD), as far as they are known."""
     if not tally.used:
         return []
-    is_whole = tally.priced == tally.used
-    money = f"{'' if is_whole else 'more than '}${tally.cost_usd:.4f}" if tally.priced else "cost unknown"
+    money = f"${tally.cost_usd:.4f}"
+    if not tally.priced:
+        money = "cost unknown"
+    elif tally.priced != tally.used:
+        money = f"more than {money}"
     return [f"{tally.input_tokens:,} in + {tally.output_tokens:,} out tokens", money]
 
 

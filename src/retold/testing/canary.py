@@ -78,14 +78,14 @@ def _flies_by_httpx(library: Any) -> bool:
 
 
 def _flies_by_aiohttp(library: Any) -> bool:
-    class Session:
+    class SessionPart:
         """The part of a session that a request uses before it is sent; a real session needs an event loop."""
 
         _request = library.ClientSession._request
         _build_url = staticmethod(str)
         _prepare_headers = staticmethod(lambda headers: headers or {})
 
-    return _is_caught(lambda: _step(library.ClientSession.post(Session(), NOWHERE).__await__()))
+    return _is_caught(lambda: _step(library.ClientSession.post(SessionPart(), NOWHERE).__await__()))
 
 
 def _step(coroutine: Any) -> None:

@@ -37,9 +37,10 @@ def folder_of(item: pytest.Item) -> Path:
 def path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
     """Return the path of a test's cassette."""
     folder = folder_of(item)
-    named = None if marker is None else marker.args[0] if marker.args else marker.kwargs.get("path")
-    if named is not None:
-        return folder / str(named)
+    if marker is not None:
+        named = marker.args[0] if marker.args else marker.kwargs.get("path")
+        if named is not None:
+            return folder / str(named)
     owner = getattr(item, "cls", None)
     name = without_secrets(item, item.name if owner is None else f"{owner.__qualname__}.{item.name}")
     safe = safe_name(name)

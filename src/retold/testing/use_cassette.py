@@ -20,7 +20,8 @@ from typing import Any, ParamSpec, TypeVar, overload
 from ..recorder.errors import InputError
 from ..recorder.http.exchange import Exchange
 from ..recorder.http.guard import everything, guarded, model_apis
-from ..recorder.http.patching import Block
+from ..recorder.http.patching import Block, Led
+from ..recorder.http.recognition import Outgoing
 from ..recorder.log.log import EventLog
 from ..replay.matching.rules import DEFAULT_IGNORE, Predicate, Rules
 from ..replay.timing.timing import Timing, parse_duration_ns
@@ -163,11 +164,13 @@ class use_cassette:
     def _in_front(self, used: UsedCassette) -> Iterator[None]:
         """The cassette decides about the requests of this context, of children, and of what nothing else decides about."""
         door = Door(used)
+
+        def lead(asked: Outgoing) -> Led | None:
+            return used.way().lead(asked) if used.covers(asked) or self._settings.block_network else None
+
         self._block = block = Block(
             used, only_replays=used.only_replays, everywhere=self._everywhere, covers=used.covers,
-            lead=(lambda asked: used.way().lead(asked) if used.covers(asked) or self._settings.block_network else None)
-            if self._settings.leads
-            else None,
+            lead=lead if self._settings.leads else None,
         )  # fmt: skip
         used.way = lambda: door.lead
         with contextlib.ExitStack() as stack:

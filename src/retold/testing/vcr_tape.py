@@ -123,9 +123,10 @@ def use_both(
         and not any(merged.get(option) for option in TAUGHT)
     )
     shared = SharedFile()
-    persister: Any = shared if is_shared else vcr.persister if is_taught else OwnFiles(also)
-    if mode == "rewrite" and not is_shared:
-        persister = Rewriting(persister)
+    persister: Any = shared
+    if not is_shared:
+        own = vcr.persister if is_taught else OwnFiles(also)
+        persister = Rewriting(own) if mode == "rewrite" else own
     theirs = vcr.use_cassette(
         str(path),
         **config | {

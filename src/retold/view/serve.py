@@ -44,7 +44,7 @@ def serve(log: EventLog, port: int, ready: Callable[[str], None]) -> None:
     with listening:
         config = uvicorn.Config(
             lambda: application(log, home, lambda: server.should_exit), factory=True, log_level="warning", access_log=False,
-            lifespan="off", timeout_graceful_shutdown=2, http=Connection, limit_concurrency=CLIENTS,
+            lifespan="off", timeout_graceful_shutdown=2, http=TimedConnection, limit_concurrency=CLIENTS,
         )  # fmt: skip
         server = _Server(config)
         ready(f"http://{HOST}:{listening.getsockname()[1]}{home}")
@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-class Connection(H11Protocol):
+class TimedConnection(H11Protocol):
     """A connection that is closed if the head of a request takes longer than HEAD_S. uvicorn has no such limit."""
 
     _due: asyncio.TimerHandle | None = None

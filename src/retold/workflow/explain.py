@@ -155,9 +155,9 @@ _MODELS: dict[str | int, type[schema.Model]] = {
 def _where_it_belongs(key: str, loc: tuple[str | int, ...]) -> str:
     """Return `; did you mean 'prompt'?`, or the key of the same step under which an unknown key is valid."""
     model = _model_at(loc)
-    if model is step_types.File and key in step_types.Workflow.model_fields:
+    if model is step_types.WorkflowFile and key in step_types.Workflow.model_fields:
         return "; it belongs under 'workflow'"
-    if model is step_types.File and any(key in step.model_fields for step in step_types.STEPS.values()):
+    if model is step_types.WorkflowFile and any(key in step.model_fields for step in step_types.STEPS.values()):
         return "; it is a key of a step, one of those below `workflow:` and its `steps:`"
     for name in _INNER:
         if name in model.model_fields and key in _model_at((*loc[:-1], name, key)).model_fields:
@@ -172,4 +172,4 @@ def _model_at(loc: tuple[str | int, ...]) -> type[schema.Model]:
     """Return the innermost model on the way to a key."""
     if loc[-2:-1] == ("retry_config",) and "claude_robust" in loc and "claude_options" not in loc:
         return step_types.RobustConfig
-    return next((_MODELS[part] for part in reversed(loc[:-1]) if part in _MODELS), step_types.File)
+    return next((_MODELS[part] for part in reversed(loc[:-1]) if part in _MODELS), step_types.WorkflowFile)

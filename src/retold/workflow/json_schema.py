@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..handlers import HANDLERS
-from .step_types import File
+from .step_types import WorkflowFile
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -14,7 +14,7 @@ def json_schema() -> dict[str, Any]:
 
     `stream_handler_opts` accepts the options of all handlers; only `validate` checks which handler has which option.
     """
-    schema = File.model_json_schema()
+    schema = WorkflowFile.model_json_schema()
     handlers: dict[str, Any] = {}
     known: dict[str, Any] = {}
     for name, handler in HANDLERS.items():

@@ -53,7 +53,7 @@ def load_workflow(path: str | os.PathLike[str]) -> Loaded:
         raise _error(source, [((), "this is a cassette, which `retold play` shows; a workflow file holds a key `workflow`")])
     workflow = None
     try:
-        workflow = step_types.File.model_validate(source.data).workflow
+        workflow = step_types.WorkflowFile.model_validate(source.data).workflow
     except ValidationError as error:
         found += explain_all(source, error.errors())
     # Check references, templates and handlers in all parts of the file that the models accept.

@@ -11,7 +11,7 @@ from ..recorder import strict_json
 from ..recorder.http.capture import Capture, Place
 from ..recorder.http.exchange import Exchange, Request
 from ..recorder.log.run_writer import RunWriter
-from ..recorder.messages import Session
+from ..recorder.messages import Session, content_blocks
 from ..recorder.secrets.redactor import Redactor
 from ..replay.matching.matcher import Matcher
 from ..replay.timing.player import head_ns, play_async, times_of, wait_until_async
@@ -20,7 +20,7 @@ from .agent import Reply, reply_of
 from .tools import TimedOut
 
 
-class Recording:
+class Playback:
     """The exchanges that a mock run replays, those still to be played, and their timeline from the beginning of the run."""
 
     def __init__(self, exchanges: Iterable[Exchange], source: str, timing: Timing) -> None:
@@ -52,7 +52,7 @@ class MockApi:
     """Answers the requests of one step from a recording."""
 
     def __init__(
-        self, recording: Recording, writer: RunWriter, *, step: str, task: str, variables: Mapping[str, str],
+        self, recording: Playback, writer: RunWriter, *, step: str, task: str, variables: Mapping[str, str],
         timeout_ms: int | None = None,
     ) -> None:  # fmt: skip
         self._recording = recording
@@ -113,5 +113,5 @@ def _tool_results(body: bytes) -> list[dict[str, Any]]:
     if b"tool_result" not in body:
         return []
     messages = json.loads(body).get("messages", [])
-    contents = [m["content"] for m in messages if isinstance(m.get("content"), list)]
-    return [block for content in contents for block in content if block.get("type") == "tool_result"]
+    blocks = [block for message in messages for block in content_blocks(message.get("content"))]
+    return [block for block in blocks if block.get("type") == "tool_result"]

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..handlers import nearest
+from ..recorder.strict_json import object_or_empty
 from . import schema
 from .handler_specs import handler_problems
 from .source import YamlPath
@@ -39,15 +40,15 @@ def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
 
     Handlers are created but not run: the module of a callback is imported, and the path of a file handler is checked.
     """
-    data = data if isinstance(data, dict) else {}
+    data = object_or_empty(data)
     steps = _list(data.get("steps"))
-    defaults = _dict(data.get("defaults"))
+    defaults = object_or_empty(data.get("defaults"))
     default_options = _sound(defaults.get("claude_options"))
-    own = [step if isinstance(step, dict) else {} for step in steps]
+    own = [object_or_empty(step) for step in steps]
     names = _Names(
         [str(step.get("name", "")) for step in own],
         {str(step.get("name", "")): _task_ids(step) for step in own},
-        list(map(str, _dict(data.get("global_vars")))),
+        list(map(str, object_or_empty(data.get("global_vars")))),
         [_session(step, default_options) for step in own],
     )
     at: YamlPath = ("workflow", "defaults", "claude_options")
@@ -85,12 +86,13 @@ def _missing_files(step: dict[str, Any], at: YamlPath, folder: Path) -> Iterator
 
 def _task_ids(step: dict[str, Any]) -> list[str]:
     tasks = _list(step.get("tasks")) + _list(step.get("parallel_tasks"))
-    return [str(_dict(task).get("id") or f"task-{number}") for number, task in enumerate(tasks, 1)]
+    return [str(object_or_empty(task).get("id") or f"task-{number}") for number, task in enumerate(tasks, 1)]
 
 
 def _session(step: dict[str, Any], defaults: schema.ClaudeOptions) -> str:
     """Return the name under which `session_context` finds the conversation of a step, or an empty text."""
-    named = _dict(step.get("session_config")).get("session_name") or _dict(step.get("claude_options")).get("session_id")
+    config, options = object_or_empty(step.get("session_config")), object_or_empty(step.get("claude_options"))
+    named = config.get("session_name") or options.get("session_id")
     return str(named or defaults.session_id or "")
 
 
@@ -119,7 +121,7 @@ def _step_problems(
 
 
 def _prompt_problems(prompt: Any, at: YamlPath, number: int, names: _Names) -> Iterator[Problem]:
-    for place, part in enumerate(map(_dict, _list(prompt))):
+    for place, part in enumerate(map(object_or_empty, _list(prompt))):
         earlier, sessions = names.steps[:number], names.sessions[:number]
         match part.get("type"):
             case "previous_response" if (step := part.get("step")) is not None and step not in earlier:
@@ -154,7 +156,7 @@ def _task_problems(
 def _sound(values: Any) -> schema.ClaudeOptions:
     """Return the options that are valid one by one. The models report the others."""
     sound = schema.ClaudeOptions()
-    for key, value in _dict(values).items():
+    for key, value in object_or_empty(values).items():
         try:
             sound = sound.model_copy(update={key: getattr(schema.ClaudeOptions.model_validate({key: value}), key)})
         except (ValidationError, AttributeError):
@@ -175,7 +177,3 @@ def _strings(value: Any, at: YamlPath) -> Iterator[tuple[YamlPath, str]]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
-
-
-def _dict(value: Any) -> dict[Any, Any]:
-    return value if isinstance(value, dict) else {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..recorder import strict_json
 from ..recorder.errors import RunError, WorkflowError
 from ..recorder.files import read_text
+from ..recorder.messages import content_blocks
 from . import schema
 from .extraction import json_in
 from .paths import render_path
@@ -125,8 +126,7 @@ def _extract(text: str, dotted: str, where: str) -> str:
 def _transcript(messages: list[dict[str, Any]], last: int | None) -> str:
     lines = []
     for message in messages:
-        content = message["content"]
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+        blocks = content_blocks(message["content"])
         text = "\n".join(str(block["text"]) for block in blocks if block.get("type") == "text")
         if text:
             lines.append(f"{'User' if message['role'] == 'user' else 'Assistant'}: {text}")

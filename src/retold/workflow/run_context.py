@@ -12,7 +12,7 @@ from ..recorder.log.run_writer import RunWriter
 from . import schema
 from .agent import Api, Conversation, Outcome, converse
 from .load import Loaded
-from .mock import MockApi, Recording
+from .mock import MockApi, Playback
 from .prompt import Context
 from .prompt_job import Unit, allowed_tools
 from .results import RunResult
@@ -25,7 +25,7 @@ class Running:
     """One run of a workflow. `recording` is the recording that a mock run replays; it is None in a live run."""
 
     loaded: Loaded
-    recording: Recording | None
+    recording: Playback | None
     cassette: Path
     log: EventLog
     writer: RunWriter

@@ -22,7 +22,7 @@ from ..replay.matching.matcher import note_unplayed
 from ..replay.timing.timing import INSTANT, Timing
 from .checkpoint import Checkpoint, Finished, fingerprint
 from .load import Loaded, load_workflow
-from .mock import Recording
+from .mock import Playback
 from .paths import render_options
 from .presets import options_of
 from .prompt import Context
@@ -126,7 +126,7 @@ class Runner:
         self.log = log
         self.out = out
         self.notify = notify
-        self.recording: Recording | None = None
+        self.recording: Playback | None = None
         retold = cassette if mode == "mock" else None
         self.checkpoint = Checkpoint(self.loaded, mode, retold=retold) if self.workflow.checkpoint_enabled else None
 
@@ -145,12 +145,12 @@ class Runner:
         if (problem := why_not_writable(self.cassette)) is not None:
             raise CassetteError(f"cannot write the cassette {self.cassette}: {problem}.")
 
-    def _read_recording(self) -> Recording:
+    def _read_recording(self) -> Playback:
         try:
             found = read_cassette(self.cassette)
         except CassetteMissing as error:
             raise CassetteMissing(f"no recording at {self.cassette}. Record it with: {self._record_command()}") from error
-        return Recording(found.exchanges, str(self.cassette), self.timing)
+        return Playback(found.exchanges, str(self.cassette), self.timing)
 
     def _record_command(self) -> str:
         own = self.cassette == self.loaded.cassette()

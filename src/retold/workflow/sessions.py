@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..recorder.log.log import EventLog
-from ..recorder.messages import Session
+from ..recorder.messages import Session, blocks_of
 
 
 @dataclass
@@ -54,5 +54,5 @@ def said_in(log: EventLog, run: str, step: str) -> list[dict[str, Any]] | None:
     messages = list(log.events(run, kinds=("message",), exchange=last.seq))
     if any("erased_by" in event.data for event in (last, *messages)):
         return None
-    answer = [block for event in messages if event.data.get("type") == "assistant" for block in event.data["message"]["content"]]
+    answer = [block for event in messages if event.data.get("type") == "assistant" for block in blocks_of(event.data)]
     return [*json.loads(last.data["body"])["messages"], {"role": "assistant", "content": answer}]

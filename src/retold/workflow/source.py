@@ -9,7 +9,7 @@ import yaml
 from ..recorder.errors import Problem, WorkflowError
 from ..recorder.files import read_text
 from ..recorder.hints import near, unreadable
-from .yaml12 import Loader
+from .yaml12 import Yaml12Loader
 
 YamlPath = tuple[str | int, ...]
 
@@ -42,7 +42,7 @@ def read_source(path: Path) -> Source:
         raise WorkflowError(f"no workflow file {path}{near(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise WorkflowError(f"cannot read the workflow {path}: {unreadable(error)}") from error
-    loader = Loader(text)
+    loader = Yaml12Loader(text)
     positions: dict[YamlPath, tuple[int, int]] = {}
     try:
         node = loader.get_single_node()

@@ -216,7 +216,7 @@ class Workflow(Model):
     steps: Annotated[list[Step], Field(min_length=1)]
 
 
-class File(Model):
+class WorkflowFile(Model):
     """A workflow file. All of it is under the key `workflow`."""
 
     workflow: Workflow

@@ -245,7 +245,7 @@ def _environment() -> Any:
 
     from .sandbox import BoundedEnvironment
 
-    class Environment(BoundedEnvironment):
+    class TemplateEnvironment(BoundedEnvironment):
         def getattr(self, obj: Any, attribute: str) -> Any:
             """A step named like a method of dictionaries (update, copy) is that step all the same."""
             return obj[attribute] if isinstance(obj, dict) and attribute in obj else super().getattr(obj, attribute)
@@ -259,7 +259,7 @@ def _environment() -> Any:
             source.set_environment(self)
             return str(super()._generate(source, *args, **options))
 
-    environment = Environment(comment_start_string=_NO_COMMENT[0], comment_end_string=_NO_COMMENT[1])
+    environment = TemplateEnvironment(comment_start_string=_NO_COMMENT[0], comment_end_string=_NO_COMMENT[1])
     environment.filters[_ORDERED] = lambda value: math.nan if value is None else value
     return environment
 

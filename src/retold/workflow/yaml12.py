@@ -54,7 +54,7 @@ class SpelledFloat(float):
         return self.spelling
 
 
-class Loader(bounded_yaml.Loader):
+class Yaml12Loader(bounded_yaml.Loader):
     """The bounded loader with the scalars of YAML 1.2.
 
     Its limit for aliases is lower than elsewhere, because workflows are small and each use of an alias stores positions.
@@ -75,11 +75,11 @@ def _float(loader: Any, node: Any) -> float:
 
 
 for _tag, _pattern, _first in _RESOLVERS:
-    Loader.add_implicit_resolver(
+    Yaml12Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), [*_first, *([""] if _tag == "null" else [])]
     )
-Loader.add_constructor("tag:yaml.org,2002:int", bounded_yaml.checked_scalar("int", _int))
-Loader.add_constructor("tag:yaml.org,2002:float", bounded_yaml.checked_scalar("float", _float))
+Yaml12Loader.add_constructor("tag:yaml.org,2002:int", bounded_yaml.checked_scalar("int", _int))
+Yaml12Loader.add_constructor("tag:yaml.org,2002:float", bounded_yaml.checked_scalar("float", _float))
 
 
 def scalar(text: str) -> Any:
@@ -87,6 +87,6 @@ def scalar(text: str) -> Any:
     unchanged.
     """
     try:
-        return yaml.load(text, Loader=Loader)
+        return yaml.load(text, Loader=Yaml12Loader)
     except yaml.YAMLError:
         return text
