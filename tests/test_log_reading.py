@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retold.recorder.errors import InputError, LogError
 from retold.recorder.events import Entry
 from retold.recorder.log import reading
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.runs import RunQuery
 
 
 @pytest.fixture
@@ -100,6 +103,30 @@ def test_runs_are_listed_newest_first_with_their_counts(log: EventLog) -> None:
     listed = [(r.name, r.mode, r.status, r.messages, r.exchanges, r.frames, r.ended_ns is None) for r in log.runs()]
     assert listed == [("open", "live", "running", 0, 0, 1, True), ("done", "mock", "completed", 1, 1, 2, False)]
     assert [info.name for info in log.runs(limit=1)] == ["open"]
+
+
+NAMES = ("a[b]", "A*", "a", "Älter", "älter", "two\nlines", "")
+SOME = st.none() | st.text("aAäÄ[]*?b\nl", max_size=3)
+
+
+@pytest.fixture(scope="module")
+def named_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
+    """A log of runs with these names; some are open, completed or failed."""
+    with EventLog(tmp_path_factory.mktemp("named") / "log.db") as log:
+        for number, name in enumerate(NAMES):
+            writer = log.start(name=name, mode="live")
+            if number % 3:
+                writer.end("completed" if number % 3 == 1 else "failed")
+        yield log
+
+
+@given(like=SOME, status=st.none() | st.sampled_from(["running", "completed", "failed"]), skip=st.integers(0, 3))
+def test_the_listing_chooses_as_a_query_does(named_runs: EventLog, like: str | None, status: str | None, skip: int) -> None:
+    """SQL and `RunQuery.fits` agree about names in any spelling, patterns and the status of runs that are open."""
+    query = RunQuery(like=like, status=status)
+    expected = [info.run for info in named_runs.runs() if query.fits(info)]
+    assert [info.run for info in named_runs.runs(query)] == expected
+    assert [info.run for info in named_runs.runs(query, limit=2, skip=skip)] == expected[skip : skip + 2]
 
 
 def test_the_last_event_of_a_run_has_its_counts(log: EventLog) -> None:

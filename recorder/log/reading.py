@@ -9,7 +9,7 @@ from ..errors import LogError
 from ..events import Event
 from ..messages import Message
 from .bell import Bell
-from .runs import Listing, RunInfo, find_run
+from .runs import EVERY_RUN, Listing, RunInfo, RunQuery, find_run
 from .sqlite import opening as store
 from .sqlite.liveness import Liveness
 from .sqlite.rows import COLUMNS, to_event
@@ -42,10 +42,10 @@ class LogReader:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
 
-    def runs(self, *, limit: int | None = None) -> list[RunInfo]:
-        """The runs, newest first. One whose writer died without ending it has the status `interrupted`."""
+    def runs(self, query: RunQuery = EVERY_RUN, *, limit: int | None = None, skip: int = 0) -> list[RunInfo]:
+        """Return the runs that fit the query, newest first. A run whose writer died without ending it is `interrupted`."""
         with closing(self.reader()) as connection:
-            return self.listing(connection).select(limit=limit)
+            return self.listing(connection).runs(query, limit=limit, skip=skip)
 
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""

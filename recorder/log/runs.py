@@ -1,10 +1,13 @@
 """The runs of a log as a listing shows them, and how a person names one of them."""
 
+import re
 import sqlite3
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from string import ascii_lowercase, ascii_uppercase
 from types import NoneType
 from typing import Any, Protocol
 
@@ -16,6 +19,11 @@ COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "fr
 
 MAX_SKIP = 2**62
 """Runs that `last~N` may go back at most: SQLite takes no larger number."""
+
+PAGE = 200
+"""Lines of the listing that are read at once while each is compared."""
+
+_ASCII_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 COLUMNS = "run, name, mode, status, started_ns, ended_ns, messages, exchanges, frames, error"
 
@@ -103,28 +111,61 @@ class Listing:
 
     def runs(self, query: "RunQuery", *, limit: int | None = None, skip: int = 0) -> list[RunInfo]:
         """Return the runs that fit the query, newest first."""
-        terms = {
-            "run = ?": query.run,
-            "name = ?": query.name,
-            "mode = ?": query.mode,
-            "mode <> ?": query.without_mode,
-        }
-        wanted: list[tuple[str, list[object]]] = [(term, [value]) for term, value in terms.items() if value is not None]
-        if query.prefix is not None:
-            wanted.append(("substr(run, 1, ?) = ?", [len(query.prefix), query.prefix]))
-        where = " AND ".join(term for term, _ in wanted) or "1"
-        return self.select(where, [value for _, values in wanted for value in values], limit=limit, skip=skip)
+        where, values = _where(query)
+        if query.status is None:
+            return self.select(where, values, limit=limit, skip=skip)
+        # The lock file of a run without a last event holds its status, so SQL chooses from candidates.
+        fitting = (info for info in self._each(where, values) if info.status == query.status)
+        return list(islice(fitting, skip, None if limit is None else skip + limit))
+
+    def _each(self, where: str, values: Sequence[object]) -> Iterator[RunInfo]:
+        """Yield the runs for which `where` holds, newest first, page by page."""
+        skip = 0
+        while page := self.select(where, values, limit=PAGE, skip=skip):
+            yield from page
+            skip += len(page)
+
+
+def _where(query: "RunQuery") -> tuple[str, list[object]]:
+    """Return the condition of a query and its values. If a status is asked for, running runs fit it too."""
+    terms = {
+        "run = ?": query.run,
+        "name = ?": query.name,
+        "mode = ?": query.mode,
+        "mode <> ?": query.without_mode,
+        "started_ns >= ?": query.since_ns,
+        "started_ns < ?": query.until_ns,
+        "status IN ('running', ?)": query.status,
+    }
+    wanted: list[tuple[str, list[object]]] = [(term, [value]) for term, value in terms.items() if value is not None]
+    if query.prefix is not None:
+        wanted.append(("substr(run, 1, ?) = ?", [len(query.prefix), query.prefix]))
+    if query.like is not None:
+        is_pattern = is_name_pattern(query.like)
+        literal = query.like.replace("[", "[[]") if is_pattern else query.like  # `[` begins a class of characters in GLOB
+        wanted.append(("name GLOB ?" if is_pattern else "instr(lower(name), lower(?))", [literal]))
+    where = " AND ".join(term for term, _ in wanted) or "1"
+    return where, [value for _, values in wanted for value in values]
 
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs are asked for; None does not choose. `prefix` is the beginning of an id."""
+    """Which runs are asked for; None does not choose.
+
+    `prefix` is the beginning of an id. `like` is a pattern for the whole name if it has `*` (any text) or `?` (any character),
+    and else a part of the name, in any case of its ASCII letters. Runs that began at `since_ns` or later and before
+    `until_ns` (nanoseconds since the epoch) fit.
+    """
 
     run: str | None = None
     prefix: str | None = None
     name: str | None = None
     mode: str | None = None
     without_mode: str | None = None
+    like: str | None = None
+    status: str | None = None
+    since_ns: int | None = None
+    until_ns: int | None = None
 
     def fits(self, info: RunInfo) -> bool:
         """Return whether a run is one of those asked for."""
@@ -134,7 +175,28 @@ class RunQuery:
             and self.name in (None, info.name)
             and self.mode in (None, info.mode)
             and self.without_mode != info.mode
+            and (self.like is None or _is_like(info.name, self.like))
+            and self.status in (None, info.status)
+            and (self.since_ns is None or info.started_ns >= self.since_ns)
+            and (self.until_ns is None or info.started_ns < self.until_ns)
         )
+
+
+EVERY_RUN = RunQuery()
+"""The query that every run fits."""
+
+
+def is_name_pattern(like: str) -> bool:
+    """Return whether a text is a pattern for whole names instead of a part of a name."""
+    return "*" in like or "?" in like
+
+
+def _is_like(name: str, like: str) -> bool:
+    """Compare a name as SQLite does: a pattern in its exact case, a part of the name in any case of ASCII letters."""
+    if not is_name_pattern(like):
+        return like.translate(_ASCII_LOWER) in name.translate(_ASCII_LOWER)
+    wild = {"*": ".*", "?": "."}
+    return re.fullmatch("".join(wild.get(each) or re.escape(each) for each in like), name, re.DOTALL) is not None
 
 
 class Runs(Protocol):

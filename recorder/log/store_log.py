@@ -13,7 +13,7 @@ from ..secrets.redactor import Redactor
 from .log import EventLog
 from .memory import MemoryStore
 from .run_writer import Mode, RunWriter, Status, seal_all
-from .runs import COUNTED, RunInfo, RunQuery, find_run
+from .runs import COUNTED, EVERY_RUN, RunInfo, RunQuery, find_run
 from .store import Store
 
 WAIT_S = 1.0
@@ -75,9 +75,9 @@ class StoreLog(EventLog):
             writer.moved_past(events)
             writer.ended = True
 
-    def runs(self, *, limit: int | None = None) -> list[RunInfo]:
-        """The runs, newest first. Raises LogError."""
-        return list(self.store.runs(RunQuery(), limit=limit))
+    def runs(self, query: RunQuery = EVERY_RUN, *, limit: int | None = None, skip: int = 0) -> list[RunInfo]:
+        """Return the runs that fit the query, newest first. Raises LogError."""
+        return list(self.store.runs(query, limit=limit, skip=skip))
 
     def find(self, ref: str) -> RunInfo:
         """The run that `ref` names, as `EventLog.find` reads it. Raises InputError, LogError."""

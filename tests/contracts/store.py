@@ -142,6 +142,12 @@ class StoreContract:
         assert listed(RunQuery(name="one")) == ["b3", "a1"]
         assert listed(RunQuery(mode="mock")) == ["a2"]
         assert listed(RunQuery(name="one", without_mode="audit")) == ["a1"]
+        assert listed(RunQuery(like="WO")) == ["a2"]
+        assert listed(RunQuery(like="?n*")) == ["b3", "a1"]
+        assert listed(RunQuery(since_ns=1000)) == ["b3", "a2", "a1"]
+        assert listed(RunQuery(since_ns=1001)) == listed(RunQuery(until_ns=1000)) == []
+        assert listed(RunQuery(status="running"), limit=1, skip=1) == ["a2"]
+        assert listed(RunQuery(status="completed")) == []
 
     def test_the_listing_has_the_end_of_a_run(self, store: Store) -> None:
         """The line given to `end` replaces the one given to `begin`."""
