@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, TextIO
 from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
+from ..recorder.http.sessions import text_delta
 from ..recorder.http.sse import frame_json
 from ..recorder.interrupted import DIED
 from ..recorder.log.log import EventLog
@@ -194,9 +195,12 @@ class Reader:
     def _note_delta(self, event: Event) -> None:
         data = frame_json(event.payload) or {}
         delta = data.get("delta")
+        piece = text_delta(data)
         if data.get("type") == "content_block_delta" and isinstance(delta, dict) and delta.get("type") == "text_delta":
+            piece = str(delta.get("text", ""))
+        if piece:
             self._begin(event)
-            text = self._half.pop(event.exchange, "") + str(delta.get("text", ""))
+            text = self._half.pop(event.exchange, "") + piece
             if "\ud800" <= text[-1:] <= "\udbff":  # half a surrogate pair: the next piece brings the other half
                 text, self._half[event.exchange] = text[:-1], text[-1]
             if text:

@@ -88,6 +88,7 @@ class Session:
     def __init__(self, session_id: str | None = None, *, made: int = 0) -> None:
         self.id = session_id or str(uuid.uuid4())
         self._made = made
+        self._seen: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self._made} messages>"
@@ -96,6 +97,13 @@ class Session:
     def made(self) -> int:
         """How many messages it has made."""
         return self._made
+
+    def is_new(self, event_id: str) -> bool:
+        """Return whether an event of this id comes for the first time: one API may send an event in several responses."""
+        if event_id in self._seen:
+            return False
+        self._seen.add(event_id)
+        return True
 
     def _finish(self, data: dict[str, Any]) -> dict[str, Any]:
         self._made += 1
@@ -137,6 +145,11 @@ class Session:
     def tool_result(self, block: dict[str, Any]) -> dict[str, Any]:
         """What a tool gave, as the user message that carries it."""
         return self._finish({"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None})
+
+    def user(self, content: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """A message of the user as the API reports it, with further fields."""
+        message = {"role": "user", "content": content}
+        return self._finish({"type": "user", "message": message, "parent_tool_use_id": None} | fields)
 
     def result(self, fields: dict[str, Any]) -> dict[str, Any]:
         """The message that ends a conversation, with these fields."""

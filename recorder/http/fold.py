@@ -1,7 +1,9 @@
 """Folds the frames of one response into complete messages, without I/O and without the SDK.
 
 The same fold serves live recording, mock runs and imports, so all three yield equal messages. What it does not know (event
-types, block types, delta types, fields) passes through.
+types, block types, delta types, fields) passes through. A wire is a module that cuts bytes into frames and returns the event
+that a frame holds (sse.py); `Fold.take` folds the event, whichever wire brought it. Session events have a fold of their own
+(sessions.py).
 """
 
 import json
@@ -10,6 +12,8 @@ from typing import Any
 
 from ..messages import Session, content_blocks
 from ..strict_json import object_or_empty
+from .batches import answers_in
+from .sessions import SessionFold, events_in, is_session_event
 from .sse import PLAIN_DELTA, frame_json
 
 
@@ -30,6 +34,7 @@ class Fold:
         self._grown: dict[int, dict[str, list[str]]] = {}
         self._cited: dict[int, list[Any]] = {}
         self._completion: list[str] = []
+        self._managed: SessionFold | None = None
 
     def feed(self, frame: bytes) -> list[dict[str, Any]]:
         """Take one frame; returns the assistant messages it completes (at most one from a well-formed stream)."""
@@ -39,8 +44,10 @@ class Fold:
     def feed_event(self, frame: bytes) -> list[dict[str, Any]]:
         """Take one frame that is not a plain delta; return the assistant messages that it completes."""
         event = frame_json(frame)
-        if event is None:
-            return []
+        return [] if event is None else self.take(event)
+
+    def take(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        """Take one event of the Messages API or of a session; return the messages that it completes."""
         match event.get("type"):
             case "message_start":
                 self.message = object_or_empty(event.get("message"))
@@ -59,14 +66,37 @@ class Fold:
                 self.error = object_or_empty(event.get("error"))
             case "completion":
                 return self._legacy_completion(event)
+            case _ if is_session_event(event):
+                return self._session_event(event)
         return []
 
+    def _session_event(self, event: dict[str, Any]) -> list[dict[str, Any]]:
+        if self._managed is None:
+            self._managed = SessionFold(self._session, self.request_id)
+        messages = self._managed.feed(event)
+        self.usage = dict(self._managed.usage)
+        self.stop_reason = self._managed.stop_reason
+        self.stopped = self._managed.is_over
+        return messages
+
+    def _batch_answer(self, answer: dict[str, Any], custom_id: str) -> list[dict[str, Any]]:
+        """Return the messages of one result of a batch. They have no common message, so usage adds up without a model."""
+        for name, count in object_or_empty(answer.get("usage")).items():
+            if isinstance(count, int):
+                self.usage[name] = self.usage.get(name, 0) + count
+        message, blocks = {**answer, "content": []}, content_blocks(answer.get("content"))
+        return [self._session.assistant(message, block, self.request_id) | {"custom_id": custom_id} for block in blocks]
+
     def feed_json(self, body: bytes) -> list[dict[str, Any]]:
-        """Take a whole JSON body: an answer without streaming, or an error envelope."""
+        """Take a whole JSON body: an answer without streaming, an error envelope, session events, or the results of a batch."""
+        if batched := answers_in(body):
+            return [message for custom_id, answer in batched for message in self._batch_answer(answer, custom_id)]
         try:
             answer = object_or_empty(json.loads(body))
         except (ValueError, RecursionError):
             return []
+        if events := events_in(answer):
+            return [message for event in events for message in self._session_event(event)]
         if answer.get("type") == "error":
             self.error = object_or_empty(answer.get("error"))
         if answer.get("type") == "completion":
@@ -88,6 +118,8 @@ class Fold:
                 messages.append(self._session.assistant(self.message, block, self.request_id, incomplete=True))
                 self.incomplete.append(block)
         self._open.clear()
+        if self._managed is not None:
+            messages += self._managed.flush()
         if self._completion:
             messages += self._legacy_completion({"completion": "", "stop_reason": "incomplete"}, incomplete=True)
         return messages

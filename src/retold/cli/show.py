@@ -25,6 +25,9 @@ def show(
     first: Annotated[int, typer.Option("--from", min=0, metavar="SEQ", help="The first event.")] = 0,
     last: Annotated[int | None, typer.Option("--to", min=0, metavar="SEQ", help="The last event.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Print every event with header and payload, unchanged.")] = False,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Show texts as their pieces came: --handler console:partial=true.")
+    ] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -42,6 +45,9 @@ def show(
 
     if raw and handler:
         raise InputError("--raw shows the events as they are; leave out --handler.")
+    if partial and (raw or json or handler):
+        raise InputError("--partial is the handler console:partial=true; leave out --handler, --raw and --json.")
+    handler = ["console:partial=true"] if partial else handler
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     log = EventLog(db)
     found = log.find(run)

@@ -1,0 +1,233 @@
+"""Session events of Managed Agents, and the results of batches, become messages in the shapes that messages have everywhere."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from retold.recorder.cassette.format import read_cassette
+from retold.recorder.cassette.transfer import import_exchanges
+from retold.recorder.http.exchange import Exchange
+from retold.recorder.http.fold import Fold
+from retold.recorder.http.sessions import SessionPath, events_in, session_path
+from retold.recorder.messages import Session
+from tests.conftest import SHARED, Cli
+from tests.exchanges import JSON, answer, exchange, frames
+
+Json = dict[str, Any]
+MANAGED = SHARED / "faults" / "threads" / "managed.yaml"
+EVENTS = "https://api.anthropic.com/v1/sessions/sesn_01/events"
+
+
+def sse(*events: Json) -> bytes:
+    return b"".join(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in events)
+
+
+def preview(event_id: str, *texts: str, index: int = 0) -> list[Json]:
+    """The start and the deltas of a message that is still being written."""
+    deltas = [{"type": "content_delta", "index": index, "content": {"type": "text", "text": text}} for text in texts]
+    start = {"type": "event_start", "event": {"type": "agent.message", "id": event_id}}
+    return [start, *({"type": "event_delta", "event_id": event_id, "delta": delta} for delta in deltas)]
+
+
+def said(event_id: str, text: str) -> Json:
+    return {"type": "agent.message", "id": event_id, "content": [{"type": "text", "text": text}], "processed_at": "2026-11-20"}
+
+
+def folded(*events: Json, session: Session | None = None) -> list[Json]:
+    """The messages that a stream of these events completes, without their own ids."""
+    fold = Fold(session or Session("session"))
+    messages = [message for frame in frames(sse(*events)) for message in fold.feed(frame)] + fold.flush()
+    return [{key: value for key, value in message.items() if key not in ("uuid", "session_id")} for message in messages]
+
+
+AGENT = {"id": "e1", "type": "message", "role": "assistant"}
+SHAPES: dict[str, tuple[Json, Json]] = {
+    "agent.message": (
+        said("e1", "Hi."),
+        {"type": "assistant", "message": {**AGENT, "content": [{"type": "text", "text": "Hi."}]}, "parent_tool_use_id": None},
+    ),
+    "agent.thinking": (
+        {"type": "agent.thinking", "id": "e1"},
+        {"type": "assistant", "message": {**AGENT, "content": [{"type": "thinking", "thinking": ""}]}},
+    ),
+    "agent.tool_use": (
+        {"type": "agent.tool_use", "id": "e1", "name": "bash", "input": {"command": "ls"}, "evaluated_permission": "ask"},
+        {"message": {**AGENT, "content": [{"type": "tool_use", "id": "e1", "name": "bash", "input": {"command": "ls"}}]},
+         "event": {"type": "agent.tool_use", "id": "e1", "evaluated_permission": "ask"}},
+    ),
+    "agent.mcp_tool_use": (
+        {"type": "agent.mcp_tool_use", "id": "e1", "name": "find", "input": {}, "mcp_server_name": "docs"},
+        {"message": {**AGENT, "content": [
+            {"type": "mcp_tool_use", "id": "e1", "name": "find", "input": {}, "server_name": "docs"}]}},
+    ),
+    "agent.custom_tool_use of a subagent": (
+        {"type": "agent.custom_tool_use", "id": "e1", "name": "ask", "input": {}, "session_thread_id": "sthr_1"},
+        {"session_thread_id": "sthr_1", "message": {**AGENT, "content": [
+            {"type": "tool_use", "id": "e1", "name": "ask", "input": {}}]}},
+    ),
+    "agent.tool_result": (
+        {"type": "agent.tool_result", "id": "e1", "tool_use_id": "e0", "content": [], "is_error": True},
+        {"type": "user", "message": {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "e0", "content": [], "is_error": True}]}},
+    ),
+    "user.custom_tool_result": (
+        {"type": "user.custom_tool_result", "id": "e1", "custom_tool_use_id": "e0", "content": None},
+        {"type": "user", "message": {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "e0", "content": None}]}},
+    ),
+    "user.message": (
+        {"type": "user.message", "id": "e1", "content": [{"type": "text", "text": "Hi"}]},
+        {"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": "Hi"}]},
+         "event": {"type": "user.message", "id": "e1"}},
+    ),
+    "session.error": (
+        {"type": "session.error", "id": "e1", "error": {"type": "billing_error"}},
+        {"type": "system", "subtype": "session.error", "id": "e1", "error": {"type": "billing_error"}},
+    ),
+    "an unknown type": (
+        {"type": "agent.hologram", "id": "e1", "shape": {"sides": 6}},
+        {"type": "system", "subtype": "agent.hologram", "id": "e1", "shape": {"sides": 6}},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("event", "message"), SHAPES.values(), ids=SHAPES)
+def test_a_session_event_becomes_a_message(event: Json, message: Json) -> None:
+    """Answers, tools and their results have the usual shapes; everything else, unknown types too, is a system message."""
+    (found,) = folded(event)
+    assert found == found | message
+
+
+def test_a_preview_becomes_one_message() -> None:
+    """The deltas of a message add nothing once the message has come."""
+    messages = folded(*preview("e1", "Hel", "lo."), said("e1", "Hello."))
+    assert [message["message"]["content"] for message in messages] == [[{"type": "text", "text": "Hello."}]]
+
+
+def test_a_preview_without_its_message_is_incomplete() -> None:
+    """The API keeps no record of a message that was broken off, so its deltas are all that is left of it."""
+    messages = folded(*preview("e1", "Hel", "lo"), *preview("e2", "a"), *preview("e2", "b", index=1))
+    assert [(m["message"]["id"], m["message"]["content"][0]["text"], m["incomplete"]) for m in messages] == [
+        ("e1", "Hello", True),
+        ("e2", "a", True),
+        ("e2", "b", True),
+    ]
+
+
+def test_an_event_that_comes_twice_is_one_message() -> None:
+    """A stream that is opened again, and the list of events, repeat events under their ids; their usage counts once, too."""
+    span = {"type": "span.model_request_end", "id": "e2", "model_usage": {"input_tokens": 7, "output_tokens": 2}}
+    session = Session("session")
+    first, again = Fold(session), Fold(session)
+    listed = json.dumps({"data": [span, said("e1", "Hi.")], "next_page": None}).encode()
+    assert len([*first.feed_event(sse(said("e1", "Hi."))), *again.feed_json(listed)]) == 2
+    assert (first.usage, again.usage) == ({}, {"input_tokens": 7, "output_tokens": 2})
+    assert again.feed_event(sse(span)) == []
+
+
+def test_a_list_in_descending_order_is_read_in_the_order_of_time() -> None:
+    """`order=desc` lists the last event first."""
+    events = [
+        said("e2", "b") | {"processed_at": "2026-11-20T10:00:02Z"},
+        said("e1", "a") | {"processed_at": "2026-11-20T10:00:01Z"},
+    ]
+    assert [event["id"] for event in events_in({"data": events})] == ["e1", "e2"]
+    assert events_in({"data": [{"type": "model", "id": "m"}]}) == events_in({}) == events_in([]) == []
+
+
+def test_status_and_usage_of_a_session_are_those_of_its_exchange() -> None:
+    """The stop reason is that of the last pause, the usage the sum of the requests to the model."""
+    span = {"type": "span.model_request_end", "model_usage": {"input_tokens": 7, "output_tokens": 2, "speed": "fast"}}
+    fold = Fold(Session("session"))
+    for event in (span | {"id": "e1"}, span | {"id": "e2"}, {"type": "session.status_idle", "stop_reason": {"type": "end_turn"}}):
+        fold.take(event)
+    assert (fold.usage, fold.stop_reason, fold.stopped) == ({"input_tokens": 14, "output_tokens": 4}, "end_turn", False)
+    fold.take({"type": "session.status_terminated", "id": "e3"})
+    assert fold.stopped
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/v1/sessions", ("", "", False)),
+        ("/v1/sessions/sesn_1", ("sesn_1", "", False)),
+        ("/v1/sessions/sesn_1/events", ("sesn_1", "", True)),
+        ("/v1/sessions/sesn_1/events/stream", ("sesn_1", "", True)),
+        ("/v1/sessions/sesn_1/threads/sthr_1/stream", ("sesn_1", "sthr_1", True)),
+        ("/v1/sessions/sesn_1/resources", None),
+        ("/v1/messages", None),
+    ],
+)
+def test_a_path_names_its_session(path: str, found: tuple[str, str, bool] | None) -> None:
+    """Events are read and sent below their session, or below a thread of it."""
+    assert session_path(path) == (None if found is None else SessionPath(*found))
+
+
+def results(*lines: Json) -> bytes:
+    return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+
+
+def test_the_results_of_a_batch_are_answers() -> None:
+    """Each succeeded line is an answer under its custom id; what failed has none. Tokens add up over the models."""
+    message = {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "usage": {"input_tokens": 3, "output_tokens": 1},
+    }
+    body = results(
+        {"custom_id": "b", "result": {"type": "succeeded", "message": {**message, "content": [{"type": "text", "text": "B"}]}}},
+        {"custom_id": "x", "result": {"type": "errored", "error": {"type": "error"}}},
+        {"custom_id": "a", "result": {"type": "succeeded", "message": {**message, "content": [{"type": "text", "text": "A"}]}}},
+    )
+    fold = Fold(Session("session"))
+    messages = fold.feed_json(body)
+    assert [(m["custom_id"], m["message"]["content"][0]["text"]) for m in messages] == [("b", "B"), ("a", "A")]
+    assert (fold.usage, fold.message) == ({"input_tokens": 6, "output_tokens": 2}, {})
+    assert len(Fold(Session("session")).feed_json(body[:-20])) == 1
+
+
+# In the log, and in commands
+
+
+def stream(*events: Json, ending: Any = "closed") -> Exchange:
+    return exchange(answer(*frames(sse(*events))), body=b"", uri=f"{EVENTS}/stream?event_deltas=agent.message", ending=ending)
+
+
+def test_a_stream_opened_again_shows_each_message_once() -> None:
+    """Stream, list, and stream again in one run: nothing is lost and nothing doubled."""
+    listed = json.dumps({"data": [said("e1", "one"), said("e2", "two")]}).encode()
+    exchanges = [
+        stream(said("e1", "one"), *preview("e2", "tw"), ending="cut"),
+        exchange(answer(listed, headers=JSON), body=b"", uri=EVENTS),
+        stream(said("e2", "two"), *preview("e3", "thr", "ee"), said("e3", "three")),
+    ]
+    log = retold.EventLog("log.db")
+    run = import_exchanges(log, exchanges, name="agent", source="test")
+    told = [(m.data["message"]["content"][0]["text"], m.data.get("incomplete", False)) for m in log.messages(run)]
+    assert told == [("one", False), ("tw", True), ("two", False), ("three", False)]
+
+
+def test_a_secret_that_is_split_over_deltas_is_not_written() -> None:
+    """The previews of a message are searched across their pieces, like the deltas of the Messages API."""
+    key = "sk-ant-api03-" + "Ab1" * 10
+    log = retold.EventLog("log.db")
+    run = import_exchanges(log, [stream(*preview("e1", "key ", key[:9], key[9:], " end"))], name="agent", source="test")
+    written = b"".join(event.payload for event in log.events(run))
+    assert key.encode() not in written
+    assert key[9:].encode() not in written
+
+
+@pytest.mark.skipif(not MANAGED.exists(), reason="needs the folder of inputs beside the working copy")
+def test_a_recorded_session_is_shown_and_found(cli: Cli) -> None:
+    """`show` has its messages, with `--partial` piece by piece, and `search` finds answer and prompt."""
+    assert cli("import", MANAGED).returncode == 0
+    assert "ASSISTANT: Hello." in cli("show", "last").stdout
+    assert "] Hello.\n" in cli("show", "last", "--partial").stdout
+    assert "Hello." in cli("search", "Hello").stdout
+    assert "Hi" in cli("search", "Hi", "--type", "prompt").stdout
+    assert len(read_cassette(Path(MANAGED)).exchanges) == 3
