@@ -182,7 +182,7 @@ def _error(exchange: Exchange, request: Any) -> BaseException:
 
 
 def _ended(exchange: Exchange) -> BaseException:
-    call = f"call {exchange.call}" if exchange.call else "this call"
+    call = f"call {exchange.place.call}" if exchange.place.call else "this call"
     return for_sdk(RecordingEnded(
         f"the recording of {call} ends here, because the client closed the stream when it was recorded. Read no further than "
         "then, or record it again."

@@ -2,12 +2,13 @@
 
 import gzip
 import itertools
+from dataclasses import fields as fields_of
 from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
 
-from retold.recorder.http.exchange import Exchange, Failure, Headers, Request, Response, TimedPiece
+from retold.recorder.http.exchange import Exchange, Failure, Headers, Place, Request, Response, TimedPiece
 from retold.recorder.http.sse import FrameParser
 
 URL = "https://api.anthropic.com/v1/messages"
@@ -34,11 +35,15 @@ def answer(
     return Response(status, reason, headers, tuple(timed), step_ns)
 
 
+PLACE = {field.name for field in fields_of(Place)}
+
+
 def exchange(response: Response | None = None, body: bytes = b'{"model":"m"}', uri: str = URL, **fields: Any) -> Exchange:
-    """An exchange that ended when its last piece came."""
+    """An exchange that ended when its last piece came. `fields` are those of Exchange and of its Place."""
     response = answer(b"data: 1\n\n") if response is None else response
     ended_ns = response.pieces[-1].offset_ns if response.pieces else response.first_ns
-    return replace(Exchange(Request("POST", uri, JSON, body), response, ended_ns=ended_ns), **fields)
+    made = Exchange(Request("POST", uri, JSON, body), response, ended_ns=ended_ns)
+    return replace(made, place=Place(**{key: fields.pop(key) for key in PLACE & fields.keys()}), **fields)
 
 
 # Random exchanges. Times are whole microseconds, as cassettes keep them.
@@ -87,6 +92,12 @@ def _responses(draw: st.DrawFn) -> Response:
     return Response(status, reason, (*headers, *own), tuple(timed), first)
 
 
+_places = st.builds(
+    Place, texts, texts, st.integers(0, 9), st.integers(1, 3), st.sampled_from(["pull", "arrival", "replay"]),
+    st.dictionaries(texts, texts, max_size=3),
+)  # fmt: skip
+
+
 @st.composite
 def exchanges(draw: st.DrawFn) -> Exchange:
     """Any exchange that a recording can hold."""
@@ -102,15 +113,10 @@ def exchanges(draw: st.DrawFn) -> Exchange:
         response=response,
         ending=ending,
         failure=draw(st.none() | st.builds(Failure, texts, texts)),
-        call=draw(st.integers(0, 9)),
-        attempt=draw(st.integers(1, 3)),
-        step=draw(texts),
-        task=draw(texts),
+        place=draw(_places),
         recorded_at=draw(st.sampled_from(["", "2026-11-22T14:29:35.123Z"])),
         started_ns=started,
         ended_ns=started + last + draw(_micros),
-        stamped=draw(st.sampled_from(["pull", "arrival", "replay"])),
         cost_usd=draw(st.none() | st.just(0.0) | st.floats(0, 100)),
-        variables=draw(st.dictionaries(texts, texts, max_size=3)),
         tool_results=tuple(draw(st.lists(st.dictionaries(texts, _json, max_size=3), max_size=2))),
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from retold.recorder.cassette.transfer import import_exchanges
 from retold.recorder.events import Ending
-from retold.recorder.http.exchange import Exchange, Request
+from retold.recorder.http.exchange import Exchange, Place, Request
 from retold.recorder.log.log import EventLog
 from tests.exchanges import JSON, SSE, URL, answer
 from tests.messages_server import Reply
@@ -39,7 +39,7 @@ def talk(
         )
         ended_ns = started_ns + response.pieces[-1].offset_ns
         exchange = Exchange(
-            request, response, "cut" if reply.cut_after is not None else ending, call=number, step=step,
+            request, response, "cut" if reply.cut_after is not None else ending, place=Place(call=number, step=step),
             started_ns=started_ns, ended_ns=ended_ns,
         )  # fmt: skip
         started_ns = ended_ns + step_ns

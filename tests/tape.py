@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import anthropic
 
 from retold.recorder.cassette.transfer import exchanges_of
-from retold.recorder.http.capture import Capture, Place
-from retold.recorder.http.exchange import Exchange, Request, header
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Exchange, Place, Request, header
 from retold.recorder.http.tee import Recorder, intercepted
 from retold.recorder.log.log import EventLog
 

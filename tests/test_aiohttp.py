@@ -38,7 +38,7 @@ def test_a_client_over_aiohttp_records_itself(log: retold.EventLog) -> None:
     with MessagesServer(script) as server, retold.recording(log) as recording:
         assert asyncio.run(run(server.url)) == ("Hello there, é 😀", ["Hello there, é 😀"])
     recorded = exchanges_of(log, log.runs()[0].run)
-    assert [(exchange.call, exchange.attempt, exchange.ending) for exchange in recorded] == [
+    assert [(exchange.place.call, exchange.place.attempt, exchange.ending) for exchange in recorded] == [
         (1, 1, "complete"),
         (2, 1, "http_error"),
         (2, 2, "complete"),

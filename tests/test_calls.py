@@ -3,8 +3,8 @@
 import gc
 import weakref
 
-from retold.recorder.http.capture import Capture, Place
-from retold.recorder.http.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Place, Request
 from retold.recorder.log.log import EventLog
 from retold.testing.calls import MAX_FAILED, Calls
 

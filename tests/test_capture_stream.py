@@ -15,8 +15,8 @@ import pytest
 
 from retold.recorder.errors import LogError
 from retold.recorder.http import capture as capture_module
-from retold.recorder.http.capture import Capture, Place
-from retold.recorder.http.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Place, Request
 from retold.recorder.http.sse import FrameParser
 from retold.recorder.http.tee import Recorder, intercepted
 from retold.recorder.log.log import EventLog

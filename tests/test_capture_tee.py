@@ -112,7 +112,7 @@ def test_every_attempt_is_recorded_with_its_ending_once(taken: Taken) -> None:
         capture.end("cut", RuntimeError("late"))
     exchanges = taken.tape.exchanges()
     assert [exchange.ending for exchange in exchanges] == endings
-    assert [exchange.attempt for exchange in exchanges] == list(range(1, len(endings) + 1))
+    assert [exchange.place.attempt for exchange in exchanges] == list(range(1, len(endings) + 1))
     assert [taken.tape.kinds().count(kind) for kind in ("exchange.started", "exchange.ended")] == [len(endings)] * 2
 
 

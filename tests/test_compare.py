@@ -184,7 +184,10 @@ def test_an_error_instead_of_an_end() -> None:
 def test_a_failed_attempt_more() -> None:
     """A retry is a difference, because the answer before it ended in an error."""
     overloaded = talk(http_error(529))
-    again = [replace(exchange, call=1, attempt=2, started_ns=10**9, ended_ns=2 * 10**9) for exchange in talk(REPLIES[1])]
+    again = [
+        replace(exchange, place=replace(exchange.place, call=1, attempt=2), started_ns=10**9, ended_ns=2 * 10**9)
+        for exchange in talk(REPLIES[1])
+    ]
     found = compared(talk(REPLIES[1]), overloaded + again, ignore=["totals"])
     assert words(found) == [("added", "answer")]
     assert "status 529" in told(found)

@@ -22,7 +22,7 @@ from retold.handlers import HANDLERS
 from retold.recorder.cassette import format as cassette
 from retold.recorder.cassette.format import _own
 from retold.recorder.events import ENDINGS, Kind
-from retold.recorder.http.exchange import Exchange
+from retold.recorder.http.exchange import Place
 from retold.recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
 from retold.recorder.secrets.redactor import SECRET_HEADERS
 from retold.testing.record_modes import MODES
@@ -237,7 +237,7 @@ def test_keys_of_cassettes() -> None:
     assert keys == written
     text = section("cassettes.md", "Keys of `retold` in each interaction")
     assert [ending for ending in ENDINGS if f"`{ending}`" not in text] == []
-    assert Exchange.__dataclass_fields__["variables"]
+    assert Place.__dataclass_fields__["variables"]
 
 
 def test_redacted_headers() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from retold.recorder.errors import InputError, LogError, LogVersionError
 from retold.recorder.events import Entry, encode
-from retold.recorder.http.capture import Capture, Place
-from retold.recorder.http.exchange import Request
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Place, Request
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.sqlite import opening as store
 from tests.raw_log import query, rows

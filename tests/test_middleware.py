@@ -85,7 +85,7 @@ def test_every_form_of_the_api_is_the_same_and_is_recorded(form: str, kind: str,
     assert len(server.requests) == 2 * asked
     recorded = exchanges(log)
     assert [exchange.request.body for exchange in recorded] == [request.body for request in server.requests[asked:]]
-    assert [(exchange.call, exchange.attempt) for exchange in recorded] == [(call + 1, 1) for call in range(asked)]
+    assert [(exchange.place.call, exchange.place.attempt) for exchange in recorded] == [(call + 1, 1) for call in range(asked)]
     if form == "files":
         assert bodies(recorded) == [BINARY]
     elif server.calls and form != "early exit":
@@ -156,7 +156,7 @@ def test_a_client_with_other_options_records_too(kind: str, log: retold.EventLog
     with serve() as server, retold.recording(log) as recording:
         form = other if kind == "sync" else other_async
         assert use(kind, form, server.url, middleware=[recording]) == ("You said a.", "You said b.")
-    assert [exchange.call for exchange in exchanges(log)] == [1, 2]
+    assert [exchange.place.call for exchange in exchanges(log)] == [1, 2]
 
 
 def test_a_retry_is_a_second_attempt_of_the_same_call(kind: str, log: retold.EventLog) -> None:
@@ -166,7 +166,7 @@ def test_a_retry_is_a_second_attempt_of_the_same_call(kind: str, log: retold.Eve
             ask(kind, server.url, middleware=[recording])
     recorded = exchanges(log)
     assert [exchange.ending for exchange in recorded] == ["http_error", "complete", "complete"]
-    assert [(exchange.call, exchange.attempt) for exchange in recorded] == [(1, 1), (1, 2), (2, 1)]
+    assert [(exchange.place.call, exchange.place.attempt) for exchange in recorded] == [(1, 1), (1, 2), (2, 1)]
     assert bodies(recorded) == server.bodies
 
 
@@ -177,7 +177,7 @@ def test_calls_at_once_are_recorded_into_one_run() -> None:
         with retold.recording(log) as recording:
             threaded(prompts, server.url, middleware=[recording])
         assert [(run.status, run.exchanges) for run in log.runs()] == [("completed", 6)]
-        assert sorted(exchange.call for exchange in exchanges(log)) == [1, 2, 3, 4, 5, 6]
+        assert sorted(exchange.place.call for exchange in exchanges(log)) == [1, 2, 3, 4, 5, 6]
 
 
 # Failures

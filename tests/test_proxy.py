@@ -115,7 +115,7 @@ def test_frames_are_stamped_when_they_arrive_not_when_they_are_read() -> None:
         assert server.wait_idle()
         wait_until(lambda: running.use.calls.count > 0 and all(each.ending is not None for each in running.use.calls.open))
         assert only(running).ending == "complete"
-        assert only(running).stamped == "arrival"
+        assert only(running).place.stamped == "arrival"
         assert b"message_stop" in sock.recv(1 << 20, socket.MSG_WAITALL | socket.MSG_DONTWAIT)
 
 

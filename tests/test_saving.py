@@ -94,7 +94,7 @@ def test_retries_stay_with_their_call_beside_the_calls_of_others() -> None:
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("outer", server.url)
         record(CASSETTE, "one", "two")
-    assert [(e.call, e.attempt) for e in retold.read_cassette(CASSETTE).exchanges] == [(1, 1), (2, 1), (3, 1)]
+    assert [(e.place.call, e.place.attempt) for e in retold.read_cassette(CASSETTE).exchanges] == [(1, 1), (2, 1), (3, 1)]
 
 
 SHARED = """

@@ -120,7 +120,7 @@ def test_threads_that_record_at_once_record_into_one_run() -> None:
             threaded(SIX, server.url)
         assert [run.exchanges for run in log.runs()] == [6]
     assert sorted(prompts_of(CASSETTE)) == SIX
-    assert sorted(exchange.call for exchange in retold.read_cassette(CASSETTE).exchanges) == [1, 2, 3, 4, 5, 6]
+    assert sorted(exchange.place.call for exchange in retold.read_cassette(CASSETTE).exchanges) == [1, 2, 3, 4, 5, 6]
 
 
 # Whose cassette
@@ -293,7 +293,7 @@ RETRY = http_error(529, headers={"retry-after-ms": "1"})
 def attempts() -> list[tuple[int, int, int]]:
     """(call, attempt, status) of everything in the cassette."""
     exchanges = retold.read_cassette(CASSETTE).exchanges
-    return [(e.call, e.attempt, e.response.status) for e in exchanges if e.response is not None]
+    return [(e.place.call, e.place.attempt, e.response.status) for e in exchanges if e.response is not None]
 
 
 @pytest.mark.trap(17)

@@ -19,7 +19,8 @@ import pytest
 import uvicorn
 
 from retold.recorder.cassette.transfer import import_exchanges
-from retold.recorder.http.capture import Capture, Place
+from retold.recorder.http.capture import Capture
+from retold.recorder.http.exchange import Place
 from retold.recorder.http.exchange import Request as Asked
 from retold.recorder.log.log import EventLog
 from retold.view.app import application

@@ -146,7 +146,11 @@ def test_resumed_run_that_breaks_off_again_is_taken_up_too(monkeypatch: pytest.M
         script.bad = {}
         assert run_live(monkeypatch, server, flow).result.ok
     assert script.asked == ["one", "two", "two", "three", "three"]
-    assert [exchange.step for exchange in retold.read_cassette("cassettes/w.yaml").exchanges] == ["first", "second", "third"]
+    assert [exchange.place.step for exchange in retold.read_cassette("cassettes/w.yaml").exchanges] == [
+        "first",
+        "second",
+        "third",
+    ]
     assert run_mock(flow).result.notes == []
 
 

@@ -41,7 +41,7 @@ from ..errors import CassetteError, CassetteMissing
 from ..events import ENDINGS, Ending
 from ..files import read_regular
 from ..hints import near, unreadable
-from ..http.exchange import Exchange, Failure, Request, Response, has_frames
+from ..http.exchange import Exchange, Failure, Place, Request, Response, has_frames
 from ..writable import replacing
 from .foreign import named, named_text, was_cassette, way_out
 from .forms import (
@@ -202,17 +202,23 @@ def to_exchange(entry: dict[str, Any]) -> Exchange:
         response=response,
         ending=cast(Ending, ending),
         failure=None if error is None else Failure(word(error["type"]), word(error["message"])),
-        call=whole(own.get("call", 0), "call"),
-        attempt=whole(own.get("attempt", 1), "attempt"),
-        step=word(own.get("step", "")),
-        task=word(own.get("task", "")),
+        place=_place(own),
         recorded_at=moment(own.get("recorded_at") or entry.get("recorded_at")),
         started_ns=started_ns,
         ended_ns=started_ns + ended_ns,
-        stamped=word(own.get("stamped", "pull")),
         cost_usd=None if own.get("cost_usd") is None else float(own["cost_usd"]),
-        variables={word(k): word(v) for k, v in mapping(own.get("variables") or {}, "variables").items()},
         tool_results=tuple(mapping(result, "a tool result") for result in tool_results(own.get("tool_results"))),
+    )
+
+
+def _place(own: dict[str, Any]) -> Place:
+    return Place(
+        step=word(own.get("step", "")),
+        task=word(own.get("task", "")),
+        call=whole(own.get("call", 0), "call"),
+        attempt=whole(own.get("attempt", 1), "attempt"),
+        stamped=word(own.get("stamped", "pull")),
+        variables={word(k): word(v) for k, v in mapping(own.get("variables") or {}, "variables").items()},
     )
 
 
@@ -315,14 +321,14 @@ def _to_entry(exchange: Exchange) -> dict[str, Any]:
 
 
 def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]:
-    response, failure = exchange.response, exchange.failure
+    response, failure, place = exchange.response, exchange.failure, exchange.place
     own: dict[str, Any] = {
         "recorded_at": exchange.recorded_at,
-        "step": exchange.step,
-        "task": exchange.task,
-        "call": exchange.call,
-        "attempt": exchange.attempt,
-        "stamped": exchange.stamped,
+        "step": place.step,
+        "task": place.task,
+        "call": place.call,
+        "attempt": place.attempt,
+        "stamped": place.stamped,
         "ending": exchange.ending,
         "error": None if failure is None else {"type": failure.type, "message": failure.message},
         "started_ms": _ms(exchange.started_ns),
@@ -335,7 +341,7 @@ def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]
     return own | {
         "ended_ms": _ms(exchange.ended_ns - exchange.started_ns),
         "cost_usd": exchange.cost_usd,
-        "variables": exchange.variables,
+        "variables": dict(place.variables),
         "tool_results": _storable(list(exchange.tool_results)),
         "body_layout": None if laid_out is None else laid_out[1],
         "body_sha256": None if laid_out is None else sha256(exchange.request.body).hexdigest(),

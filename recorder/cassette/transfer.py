@@ -13,8 +13,8 @@ from itertools import chain
 from typing import Any
 
 from ..events import Entry, Event, encode
-from ..http.capture import Capture, Place
-from ..http.exchange import Exchange, Failure, Request, Response, TimedPiece, from_text, wall_ns_of
+from ..http.capture import Capture
+from ..http.exchange import Exchange, Failure, Place, Request, Response, TimedPiece, from_text, wall_ns_of
 from ..interrupted import DIED, why_unended
 from ..log.log import EventLog
 from ..log.run_writer import RunWriter
@@ -130,16 +130,11 @@ def _to_exchange(part: _Open, unended: str) -> Exchange:
         response=None if part.head is None else _to_response(part.head, part.pieces, started.t_ns),
         ending=ended["ending"] if part.head is not None else "no_response",
         failure=failure,
-        call=data["call"],
-        attempt=data["attempt"],
-        step=started.step,
-        task=started.task,
+        place=Place(started.step, started.task, data["call"], data["attempt"], data["stamped"], data["variables"]),
         recorded_at=data["recorded_at"],
         started_ns=started.t_ns,
         ended_ns=last.t_ns,
-        stamped=data["stamped"],
         cost_usd=ended.get("cost_usd"),
-        variables=data["variables"],
     )
 
 
@@ -205,13 +200,14 @@ def _appending(
 
     `open_uses` are the ids of the tools that were asked for and whose results are not recorded yet.
     """
+    place = exchange.place
     for result in results_in(exchange.request.body, open_uses):
-        writer.append(Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=began_ns))
+        writer.append(Entry("message", encode(session.tool_result(result)), place.step, place.task, t_ns=began_ns))
     at = began_ns
     capture = Capture(
         writer,
         exchange.request,
-        place=Place(exchange.step, exchange.task, exchange.call, exchange.attempt, exchange.stamped, exchange.variables),
+        place=place,
         session=session,
         redactor=redactor,
         cost_usd=exchange.cost_usd,
@@ -230,7 +226,7 @@ def _appending(
     yield at
     capture.end(exchange.ending, failure=exchange.failure)
     for result in exchange.tool_results:
-        writer.append(Entry("message", encode(session.tool_result(result)), exchange.step, exchange.task, t_ns=at))
+        writer.append(Entry("message", encode(session.tool_result(result)), place.step, place.task, t_ns=at))
     answered = {result.get("tool_use_id") for result in exchange.tool_results}
     open_uses |= {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
 

@@ -6,7 +6,7 @@ committed in one transaction before the chunk is handed on. An ending is written
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
@@ -19,8 +19,10 @@ from ..secrets.redactor import Redactor
 from ..secrets.streams import FrameRedactor, PackedRedactor
 from .encodings import MAX_DECODED_BYTES
 from .exchange import (
+    NOWHERE,
     Failure,
     Headers,
+    Place,
     Request,
     content_encoding,
     has_frames,
@@ -48,18 +50,6 @@ Price = Callable[[str, dict[str, Any]], float | None]
 """(model, usage) -> US dollars, or None where the model's price is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where in a run an exchange belongs, and what its recording should say beside the request."""
-
-    step: str = ""
-    task: str = ""
-    call: int = 0
-    attempt: int = 1
-    stamped: str = "pull"
-    variables: dict[str, str] = field(default_factory=dict)
-
-
 class Capture:
     """One exchange being recorded: `response`, then `data` for each chunk, then `end`. Raises LogError.
 
@@ -67,7 +57,7 @@ class Capture:
     """
 
     def __init__(
-        self, run: RunWriter, request: Request, *, place: Place = Place(), session: Session | None = None,
+        self, run: RunWriter, request: Request, *, place: Place = NOWHERE, session: Session | None = None,
         redactor: Redactor | None = None, price: Price | None = None, cost_usd: float | None = None,
         clock: Callable[[], int] | None = None, recorded_at: str = "",
     ) -> None:  # fmt: skip

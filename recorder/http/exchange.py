@@ -4,7 +4,7 @@ What log, cassette, matcher and player hand to each other. Times are nanoseconds
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -66,23 +66,49 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """The place of an exchange in its run.
+
+    `call` numbers the calls of a run from 1; 0 if they were not counted. Retries of one call are attempts 1, 2, … of it.
+    `stamped` names the origin of the arrival times: `pull` (a client read the chunk), `arrival` (the proxy received it) or
+    `replay`. `variables` are the values that the workflow put into the request and that change every run, by name.
+    """
+
+    step: str = ""
+    task: str = ""
+    call: int = 0
+    attempt: int = 1
+    stamped: str = "pull"
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> tuple[str, str]:
+        """Step and task: the part of a workflow to which the exchange belongs."""
+        return self.step, self.task
+
+
+NOWHERE = Place()
+"""The place of an exchange outside of a workflow whose calls were not counted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request and its response in a run. Retries of one call are attempts 1, 2, … with the same `call`."""
+    """One request and its response, with their place in a run.
+
+    `started_ns` and `ended_ns` count from the beginning of the run. `recorded_at` is the wall time of the request, such as
+    `2026-11-22T14:29:35.123Z`. `cost_usd` is None if the price was not known. `tool_results` are results of its tool uses that
+    no later request holds.
+    """
 
     request: Request
     response: Response | None
     ending: Ending = "complete"
     failure: Failure | None = None
-    call: int = 0
-    attempt: int = 1
-    step: str = ""
-    task: str = ""
+    place: Place = NOWHERE
     recorded_at: str = ""
     started_ns: int = 0
     ended_ns: int = 0
-    stamped: str = "pull"
     cost_usd: float | None = None
-    variables: dict[str, str] = field(default_factory=dict)
     tool_results: tuple[dict[str, Any], ...] = ()
 
     def __repr__(self) -> str:

@@ -51,7 +51,8 @@ class Matcher:
         self._played: list[Exchange] = []
         self._again: set[int] = set()
         # A request may repeat an earlier answer with another day's value, so all requests replace all recorded values.
-        self._recorded = {value: name for exchange in self._exchanges for name, value in exchange.variables.items() if value}
+        variables = [pair for exchange in self._exchanges for pair in exchange.place.variables.items()]
+        self._recorded = {value: name for name, value in variables if value}
         self._keys: dict[int, str] = {}
         self._sketches: dict[int, Sketch] = {}
         for exchange in self._exchanges:
@@ -76,18 +77,16 @@ class Matcher:
         played = set(map(id, self._played))
         return [exchange for exchange in self._exchanges if id(exchange) not in played]
 
-    def take(
-        self, request: Request, variables: Mapping[str, str] | None = None, place: tuple[str, str] | None = None
-    ) -> Exchange:
+    def take(self, request: Request, variables: Mapping[str, str] | None = None, unit: tuple[str, str] | None = None) -> Exchange:
         """Return the next recorded exchange for this request. `variables` are its volatile values by name. Raise MissError.
 
-        If several exchanges match, one with the same `place`, (step, task), is preferred, so that tasks with equal prompts keep
+        If several exchanges match, one of the same `unit`, (step, task), is preferred, so that tasks with equal prompts keep
         their own answers.
         """
         meaning = self._meaning(request, variables or {})
         asked = identity_of(meaning)
         with self._lock:
-            exchange = self._find(request, asked.key, place)
+            exchange = self._find(request, asked.key, unit)
             if exchange is None:
                 raise MissError(self._report(request, meaning, asked))
             self._play(exchange)
@@ -109,9 +108,9 @@ class Matcher:
     def next_attempt(self, exchange: Exchange) -> Exchange | None:
         """Take the recorded retry of the same call that follows `exchange`. Return None if it was the last attempt."""
         with self._lock:
-            wanted = (exchange.step, exchange.task, exchange.call, exchange.attempt + 1)
+            wanted = (*exchange.place.unit, exchange.place.call, exchange.place.attempt + 1)
             for following in self._waiting[self._keys[id(exchange)]]:
-                if (following.step, following.task, following.call, following.attempt) == wanted:
+                if (*following.place.unit, following.place.call, following.place.attempt) == wanted:
                     self._play(following)
                     return following
         return None
@@ -154,8 +153,8 @@ class Matcher:
         names = self._recorded | {value: name for name, value in variables.items() if value}
         return self.rules.meaning(self._redactor.request(request), names)
 
-    def _find(self, request: Request, key: str, place: tuple[str, str] | None = None) -> Exchange | None:
-        found = self._candidate(key, request, place)
+    def _find(self, request: Request, key: str, unit: tuple[str, str] | None = None) -> Exchange | None:
+        found = self._candidate(key, request, unit)
         if found is not None:
             return found
         # A text that was redacted on the recording machine is plain here if this machine's environment differs.
@@ -163,15 +162,15 @@ class Matcher:
         likes = [like for like in self._redacted if like != key and may_agree(like, key)]
         wanted = json.loads(key) if likes else None
         for like in likes:
-            if agree(json.loads(like), wanted) and (found := self._candidate(like, request, place)) is not None:
+            if agree(json.loads(like), wanted) and (found := self._candidate(like, request, unit)) is not None:
                 return found
         return None
 
-    def _candidate(self, key: str, request: Request, place: tuple[str, str] | None) -> Exchange | None:
+    def _candidate(self, key: str, request: Request, unit: tuple[str, str] | None) -> Exchange | None:
         candidates = list(self._waiting.get(key, ()))
-        if place is not None:
-            # The sort is stable: equal places stay in recorded order.
-            candidates.sort(key=lambda exchange: (exchange.step, exchange.task) != place)
+        if unit is not None:
+            # The sort is stable: equal units stay in recorded order.
+            candidates.sort(key=lambda exchange: exchange.place.unit != unit)
         # A repeat gets the latest answer that was played.
         if self._repeats:
             candidates += [exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key]
@@ -292,6 +291,6 @@ def _times(number: int) -> str:
 
 def note_unplayed(exchanges: Sequence[Exchange]) -> str:
     """Return a line that counts the recorded exchanges that were never requested, with their steps."""
-    steps = sorted({exchange.step for exchange in exchanges if exchange.step})
+    steps = sorted({exchange.place.step for exchange in exchanges if exchange.place.step})
     where = f" (of step {', '.join(steps)})" if steps else ""
     return f"{len(exchanges)} recorded exchange{'s' if len(exchanges) != 1 else ''} not played{where}"

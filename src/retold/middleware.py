@@ -21,8 +21,8 @@ import anthropic
 
 from .recorder.errors import InputError, LogError
 from .recorder.events import encode
-from .recorder.http.capture import Capture, Place
-from .recorder.http.exchange import Request
+from .recorder.http.capture import Capture
+from .recorder.http.exchange import Place, Request
 from .recorder.http.tee import pairs, tee, to_request
 from .recorder.log.log import EventLog
 from .recorder.log.run_writer import RunWriter

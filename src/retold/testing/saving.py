@@ -54,7 +54,7 @@ class CassetteFile:
 
     def save(self, log: EventLog, run: str, *, keep: Keep | None, drops: Drops) -> None:
         """Add the exchanges of a run, as `keep` leaves them; remove the old ones that `drops` names. Raises CassetteError."""
-        new = [exchange for exchange in exchanges_of(log, run) if exchange.stamped != "replay"]
+        new = [exchange for exchange in exchanges_of(log, run) if exchange.place.stamped != "replay"]
         if keep is not None:
             new = [left for exchange in new if (left := keep(exchange)) is not None]
         try:
@@ -69,8 +69,8 @@ class CassetteFile:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.parent):
                 kept = self._kept(drops)
-                last = max((exchange.call for exchange in kept), default=0)
-                write_cassette(self.path, [*kept, *(replace(exchange, call=exchange.call + last) for exchange in new)])
+                last = max((exchange.place.call for exchange in kept), default=0)
+                write_cassette(self.path, [*kept, *(_renumbered(exchange, last) for exchange in new)])
         except OSError as error:
             raise CassetteError(f"cannot write the cassette {self.path}: {error.strerror or error}.") from error
 
@@ -106,10 +106,14 @@ class CassetteFile:
         return state.st_ino, state.st_size, state.st_mtime_ns
 
 
+def _renumbered(exchange: Exchange, last: int) -> Exchange:
+    return replace(exchange, place=replace(exchange.place, call=exchange.place.call + last))
+
+
 def _digest(exchange: Exchange) -> bytes:
-    request, response = exchange.request, exchange.response
+    request, response, at = exchange.request, exchange.response, exchange.place
     body = b"" if response is None else sha256(response.body).digest()
-    place = f"{exchange.recorded_at} {exchange.started_ns} {exchange.call} {exchange.attempt} {request.method} {request.uri}"
+    place = f"{exchange.recorded_at} {exchange.started_ns} {at.call} {at.attempt} {request.method} {request.uri}"
     return sha256(place.encode("utf-8", "surrogatepass") + sha256(request.body).digest() + body).digest()
 
 

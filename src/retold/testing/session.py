@@ -16,8 +16,8 @@ from ..recorder.cassette.format import read_cassette
 from ..recorder.cassette.transfer import exchanges_of, results_in
 from ..recorder.errors import CassetteError, MissError
 from ..recorder.events import Entry, encode
-from ..recorder.http.capture import Capture, Place
-from ..recorder.http.exchange import Exchange, Request, header
+from ..recorder.http.capture import Capture
+from ..recorder.http.exchange import Exchange, Place, Request, header
 from ..recorder.http.patching import Send, SendAsync
 from ..recorder.http.recognition import Outgoing, is_api
 from ..recorder.http.sdk_errors import for_sdk
@@ -306,7 +306,7 @@ class UsedCassette:
         if self._settings.log is not None:
             with self._lock:
                 writer = self._run_writer("mock")
-            place = Place(call=exchange.call, attempt=exchange.attempt, stamped="replay")
+            place = Place(call=exchange.place.call, attempt=exchange.place.attempt, stamped="replay")
             asked = self._filtered(to_request(request)) or exchange.request
             capture = Capture(
                 writer, asked, place=place, session=self._session, redactor=self._redactor,

@@ -13,8 +13,8 @@ from typing import Any, Self
 import anthropic
 
 from ..recorder.errors import InputError
-from ..recorder.http.capture import Capture, Place
-from ..recorder.http.exchange import Request
+from ..recorder.http.capture import Capture
+from ..recorder.http.exchange import Place, Request
 from ..recorder.http.patching import intercepted
 from ..recorder.http.tee import Recorder, transport_errors
 from ..recorder.log.run_writer import RunWriter

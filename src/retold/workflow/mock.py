@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..recorder import strict_json
-from ..recorder.http.capture import Capture, Place
-from ..recorder.http.exchange import Exchange, Request
+from ..recorder.http.capture import Capture
+from ..recorder.http.exchange import Exchange, Place, Request
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session, content_blocks
 from ..recorder.secrets.redactor import Redactor
@@ -31,7 +31,7 @@ class Playback:
 
     def history(self, step: str, task: str) -> list[dict[str, Any]]:
         """Return the conversation before the recorded step: the messages of its first request, without the last one."""
-        first = next((e for e in self.exchanges if (e.step, e.task) == (step, task)), None)
+        first = next((e for e in self.exchanges if e.place.unit == (step, task)), None)
         if first is None:
             return []
         messages: list[dict[str, Any]] = json.loads(first.request.body)["messages"]
@@ -68,8 +68,8 @@ class MockApi:
         out.
         """
         data = strict_json.dumps(body, separators=(",", ":")).encode()
-        place = (self._step, self._task)
-        exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables, place)
+        unit = (self._step, self._task)
+        exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables, unit)
         while True:
             reply = await self._play(exchange, data, session)
             if exchange.ending == "closed" and self._timeout_ms is not None:
@@ -85,7 +85,8 @@ class MockApi:
         timeline, began_ns = self._recording.timeline, self._writer.started_ns
         await wait_until_async(began_ns + timeline.at(exchange.started_ns))
         request = Request(exchange.request.method, exchange.request.uri, exchange.request.headers, body)
-        place = Place(self._step, self._task, exchange.call, exchange.attempt, "replay", self._variables)
+        asked = exchange.place
+        place = Place(self._step, self._task, asked.call, asked.attempt, "replay", self._variables)
         capture = Capture(
             self._writer, request, place=place, session=session, redactor=self._recording.redactor,
             cost_usd=exchange.cost_usd,

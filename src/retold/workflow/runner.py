@@ -222,7 +222,7 @@ class Runner:
             result.notes.append(f"the cassette {self.cassette} was left as it was")
         if self.recording is not None and good:
             resumed = {earlier.result.name for earlier in finished}
-            unplayed = [exchange for exchange in self.recording.matcher.unplayed if exchange.step not in resumed]
+            unplayed = [exchange for exchange in self.recording.matcher.unplayed if exchange.place.step not in resumed]
             if unplayed:
                 result.notes.append(note_unplayed(unplayed) + f" in {self.cassette}")
 
@@ -234,7 +234,7 @@ class Runner:
         exchanges: list[Exchange] = []
         for earlier in dict.fromkeys(each.run for each in finished):
             steps = {each.result.name for each in finished if each.run == earlier}
-            exchanges += _later([e for e in exchanges_of(self.log, earlier) if e.step in steps], exchanges)
+            exchanges += _later([e for e in exchanges_of(self.log, earlier) if e.place.step in steps], exchanges)
         return exchanges + _later(exchanges_of(self.log, run), exchanges)
 
     async def _step(self, running: Running, step: Step) -> StepResult:
