@@ -13,7 +13,7 @@ import pytest
 
 from retold.recorder.errors import InputError
 from retold.recorder.http.exchange import Exchange
-from retold.recorder.proxy.http1 import Limits
+from retold.recorder.proxy.client_side import Limits
 from retold.replay import server as replay_server
 from retold.servers.gate import Gate
 from retold.servers.summary import door_lines

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 from retold.recorder.http.exchange import Exchange
 from retold.recorder.log.log import EventLog
-from retold.recorder.proxy.http1 import Answerer, Limits, Server
+from retold.recorder.proxy.client_side import Limits
+from retold.recorder.proxy.http1 import Answerer, Server
 from retold.recorder.proxy.upstream import Upstream
 from retold.replay.matching.rules import DEFAULT_RULES
 from retold.replay.timing.timing import INSTANT, Timing

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 request as a server has read it, and the bytes of an answer."""
+"""An HTTP/1.1 request that a server has read, and the bytes of an answer."""
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -8,9 +8,12 @@ from .. import clock, strict_json
 from ..http.exchange import Headers, header
 from ..http.recognition import REFUSED_HEADER
 
+MAX_HEAD_BYTES = 256 * 1024
+"""The longest start line and headers of a request or an answer."""
+
 
 class Refusal(NamedTuple):
-    """A request that gets an answer of the server's own: status, the kind of error in the API's envelope, and the reason."""
+    """The server's own answer to a request: status, the kind of error in the API's envelope, and the reason."""
 
     status: int
     kind: str
@@ -21,7 +24,7 @@ class Refusal(NamedTuple):
 class Asked:
     """A request as a client sent it: target in origin form, headers in their order and case, the whole body.
 
-    `arrived_ns` is when it was whole, on the monotonic clock.
+    `arrived_ns` is the time when it was complete, in nanoseconds of the monotonic clock.
     """
 
     method: str
@@ -32,21 +35,21 @@ class Asked:
     arrived_ns: int = field(default_factory=clock.monotonic_ns)
 
     def header(self, name: str) -> str | None:
-        """The value of the first header of that name, in any case; None where there is none."""
+        """Return the value of the first header of that name, in any case; None if there is none."""
         return header(self.headers, name)
 
     @property
     def keeps_alive(self) -> bool:
-        """Whether the client wants the connection to go on."""
+        """Whether the client wants to use the connection again."""
         return self.http_version == "1.1" and "close" not in (self.header("connection") or "").lower()
 
 
 def refusal(
     status: int, kind: str, message: str, *, closes: bool = False, head: bool = False, mark: str | None = None
 ) -> bytes:  # fmt: skip
-    """Return an answer of retold's own: Anthropic's error envelope, and a header that keeps SDKs from asking again.
+    """Return an error answer of retold itself: Anthropic's error envelope, and a header that stops SDKs from retrying.
 
-    `head` leaves out the body, as an answer to HEAD must; `mark` names the error for retold's own clients.
+    `head` omits the body, as an answer to HEAD must; `mark` names the error for retold's own clients.
     """
     body = strict_json.dumps(
         {"type": "error", "error": {"type": kind, "message": f"retold: {message}"}}, ensure_ascii=True
@@ -58,11 +61,11 @@ def refusal(
 
 
 def head_bytes(status: int, reason: str, headers: Headers | list[tuple[str, str]]) -> bytes:
-    """Status line and headers as they go over the wire."""
+    """Return the status line and headers as bytes for the wire."""
     lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
 
 def phrase(status: int) -> str:
-    """The usual reason phrase of a status; none for one that HTTP does not know."""
+    """Return the usual reason phrase of a status; empty if HTTP does not define the status."""
     return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""

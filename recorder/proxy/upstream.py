@@ -1,4 +1,4 @@
-"""The way to the API that a recording proxy forwards to: its URL, TLS, and the proxies and certificates of the environment.
+"""Connections to the API that a recording proxy forwards to: its URL, TLS, and the environment's proxies and certificates.
 
 The recorded program reaches the API through the variables that its HTTP client reads. Its connection ends at retold, so retold
 reads the same variables: HTTPS_PROXY, ALL_PROXY and NO_PROXY, and every variable that names trusted certificates.
@@ -29,7 +29,7 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """The API at `url`: scheme, host, port, and a path that stands before every request's own."""
+    """The API at `url`: scheme, host, port, and a path that prefixes the path of every request."""
 
     url: str
     is_tls: bool
@@ -39,7 +39,7 @@ class Upstream:
 
     @classmethod
     def parse(cls, url: str) -> "Upstream":
-        """Raises InputError for what is no http or https URL of a host."""
+        """Return the API at a URL. Raise InputError if it is not an http or https URL with a host."""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -54,13 +54,13 @@ class Upstream:
 
     @property
     def authority(self) -> str:
-        """What the Host header says: the port only where it is not the scheme's own."""
+        """The value of the Host header: without the port if it is the scheme's default."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         own_port = 443 if self.is_tls else 80
         return host if self.port == own_port else f"{host}:{self.port}"
 
     async def connect(self) -> Streams:
-        """Connect, through the proxy of the environment if it names one for this host. Raises OSError."""
+        """Connect, through the environment's proxy if there is one for this host. Raise OSError."""
         context = _context() if self.is_tls else None
         proxy = self._proxy()
         if proxy is None:
@@ -71,9 +71,13 @@ class Upstream:
         await writer.start_tls(context, server_hostname=self.host)
         return reader, writer
 
-    def opening(self, method: str, target: str, version: str) -> list[str]:
-        """Return the first lines of a request: its request line, and a proxy's credentials if the proxy reads the request."""
-        proxy = None if self.is_tls else self._proxy()
+    @property
+    def forward_proxy(self) -> SplitResult | None:
+        """The proxy that reads the requests itself; None if they reach the API directly or through a tunnel."""
+        return None if self.is_tls else self._proxy()
+
+    def opening(self, method: str, target: str, version: str, proxy: SplitResult | None = None) -> list[str]:
+        """Return the first lines of a request: its request line, and credentials for the proxy that reads it."""
         if proxy is None:
             return [f"{method} {self.path}{target} HTTP/{version}"]
         return [f"{method} http://{self.authority}{self.path}{target} HTTP/{version}", *_credentials(proxy)]
@@ -81,7 +85,7 @@ class Upstream:
     def _proxy(self) -> SplitResult | None:
         """Return the proxy for this host; None if there is none or NO_PROXY excepts the host."""
         if not self.is_tls and is_loopback(self.host):
-            return None  # to a proxy it would be another machine
+            return None  # "localhost" would mean the proxy's own machine
         proxies = getproxies()
         proxy = proxies.get("https" if self.is_tls else "http") or proxies.get("all")
         if not proxy or proxy_bypass(f"{self.host}:{self.port}"):
@@ -120,13 +124,13 @@ def _credentials(proxy: SplitResult) -> list[str]:
 
 
 def _context() -> ssl.SSLContext:
-    """What is trusted: the certificates of the system, and all that the environment names for any client."""
+    """Return a context that trusts the system's certificates and all that the environment names for any client."""
     return _context_of(*(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", *CA_VARIABLES)))
 
 
 @functools.lru_cache(maxsize=4)
 def _context_of(_file: str, _folder: str, *bundles: str) -> ssl.SSLContext:
-    """Reading the certificates takes 20 ms, so it is done once. A bundle that cannot be read adds nothing, as with Node."""
+    """Read the certificates once, because it takes 20 ms. An unreadable bundle adds nothing, as with Node."""
     context = ssl.create_default_context()
     for bundle in filter(None, bundles):
         with contextlib.suppress(OSError):  # ssl.SSLError among them
@@ -136,20 +140,20 @@ def _context_of(_file: str, _folder: str, *bundles: str) -> ssl.SSLContext:
 
 
 class _Reader(asyncio.StreamReader):
-    """Gives the bytes that arrived before the error that broke the connection.
+    """A reader that returns the bytes that arrived before the error that broke the connection, and raises the error then.
 
-    An API may answer while the request is still being sent, and close: its answer arrived, and then writing fails.
+    An API may answer a request that is still being sent, and close. Its answer has arrived, and then writing fails.
     """
 
     _broken: Exception | None = None
 
     def set_exception(self, exc: Exception) -> None:
-        """Keep the error until everything that came before it is read."""
+        """Keep the error until all bytes before it are read."""
         self._broken = exc
         self.feed_eof()
 
     async def read(self, n: int = -1) -> bytes:
-        """Read on. Raises the error that broke the connection, behind the last bytes."""
+        """Return the next bytes. Raise the error that broke the connection after the last of them."""
         data = await super().read(n)
         if not data and self._broken is not None:
             raise self._broken
@@ -157,7 +161,7 @@ class _Reader(asyncio.StreamReader):
 
 
 async def _open(host: str, port: int, **options: Any) -> Streams:
-    """As asyncio.open_connection, with the patient reader."""
+    """Connect like asyncio.open_connection, with `_Reader`."""
     loop = asyncio.get_running_loop()
     reader = _Reader(limit=READ_BYTES, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)

@@ -10,9 +10,10 @@ from urllib.parse import unquote
 
 from ..recorder import strict_json
 from ..recorder.errors import MissError, RetoldError
+from ..recorder.proxy.api_side import to_request
 from ..recorder.proxy.http1 import Client
 from ..recorder.proxy.http_messages import Asked, Refusal, head_bytes, refusal
-from ..recorder.proxy.relay import THREADED_BYTES, Relay, Unrecorded, to_request
+from ..recorder.proxy.relay import THREADED_BYTES, Relay, Unrecorded
 from ..recorder.proxy.upstream import Upstream
 from ..replay.faults import Telling
 from ..replay.server import retell
