@@ -9,8 +9,7 @@ from collections.abc import Callable
 
 from ..recorder import clock
 from ..recorder.http.exchange import Exchange, Response
-from ..recorder.proxy.http1 import Client
-from ..recorder.proxy.http_messages import Asked, head_bytes
+from ..recorder.proxy.http_messages import Asked, Peer, head_bytes
 from .accepted import readable
 from .timing.player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
 from .timing.recorded_order import Order
@@ -27,7 +26,7 @@ _RESETS = ("ConnectionResetError", "BrokenPipeError", "ReadError")
 
 
 async def retell(
-    exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None = None,
+    exchange: Exchange, timing: Timing, asked: Asked, client: Peer, order: Order | None = None,
     kept_open: Callable[[], None] = lambda: None,
 ) -> bool:  # fmt: skip
     """Answer a request with a recorded exchange, in its place in `order`. Return True if the connection stays open.
@@ -52,7 +51,7 @@ async def retell(
     return goes_on
 
 
-async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Client, order: Order | None) -> bool:
+async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Peer, order: Order | None) -> bool:
     began_ns = asked.arrived_ns  # not the current time: if many ask at once, the last one has waited for the others
     exchange = readable(exchange, asked.headers)
     timeline = timeline_of(exchange, timing)
@@ -107,7 +106,7 @@ def _headers(
     return headers, chunked
 
 
-async def _break_off(exchange: Exchange, client: Client) -> None:
+async def _break_off(exchange: Exchange, client: Peer) -> None:
     """End as the recording does: without a last chunk, or with a reset. The caller closes the connection."""
     await client.wait_gone(LINGER_S)
     if exchange.failure is not None and exchange.failure.type.rpartition(".")[2] in _RESETS:

@@ -26,7 +26,7 @@ from .commands import (
     SendClient,
     Wait,
 )
-from .http_messages import Asked, Refusal
+from .http_messages import Asked, Peer, Refusal
 
 MAX_UNSENT_BYTES = 1024 * 1024
 """How many unsent bytes a client may have before the answerer must wait for it."""
@@ -46,7 +46,7 @@ class Answerer(Protocol):
         """Take note of a refused request of this connection. `refuses` refused it, or it was not valid."""
         ...
 
-    async def answer(self, asked: Asked, client: "Client") -> bool:
+    async def answer(self, asked: Asked, client: Peer) -> bool:
         """Write the answer; return whether the connection continues. Cancelled when the client leaves."""
         ...
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from .. import clock, strict_json
 from ..http.exchange import Headers, header
@@ -42,6 +42,30 @@ class Asked:
     def keeps_alive(self) -> bool:
         """Whether the client wants to use the connection again."""
         return self.http_version == "1.1" and "close" not in (self.header("connection") or "").lower()
+
+
+class Peer(Protocol):
+    """The client's connection for the answerer of a request: `Client` in `http1.py`, or a list of bytes in a test."""
+
+    def write(self, data: bytes) -> None:
+        """Write bytes, without waiting."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the client no longer lags far behind."""
+        ...
+
+    async def wait_gone(self, seconds: float) -> bool:
+        """Wait until the client has left, for at most so many seconds; return whether it has left."""
+        ...
+
+    async def reset(self) -> None:
+        """Send everything written, then reset the connection."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection after everything written has been sent."""
+        ...
 
 
 def refusal(

@@ -23,8 +23,8 @@ from .commands import (
     SendApi,
     SendClient,
 )
-from .http1 import STOPPED, Client
-from .http_messages import Asked
+from .http1 import STOPPED
+from .http_messages import Asked, Peer
 from .upstream import READ_BYTES, Streams, Upstream
 
 THREADED_BYTES = 256 * 1024
@@ -70,7 +70,7 @@ class Relay:
         self._recording: ExchangeRecorder = Unrecorded()
         self._watching: asyncio.Task[None] | None = None
 
-    async def forward(self, asked: Asked, client: Client, begin: Callable[[Request], ExchangeRecorder]) -> bool:
+    async def forward(self, asked: Asked, client: Peer, begin: Callable[[Request], ExchangeRecorder]) -> bool:
         """Send a request to the API and its answer to the client, recorded by the recording that `begin` makes.
 
         Return whether both connections can carry another request. Raise LogError if recording fails: then the caller must
@@ -86,11 +86,11 @@ class Relay:
             raise
 
     async def _forward(
-        self, commands: Sequence[ApiCommand], client: Client, begin: Callable[[Request], ExchangeRecorder]
+        self, commands: Sequence[ApiCommand], client: Peer, begin: Callable[[Request], ExchangeRecorder]
     ) -> bool:  # fmt: skip
         """Perform commands, wait for the next event, and so on until the exchange is done."""
         while True:
-            event: Callable[[Client], Awaitable[Sequence[ApiCommand]]] = self._read
+            event: Callable[[Peer], Awaitable[Sequence[ApiCommand]]] = self._read
             for command in commands:
                 match command:
                     case BeginCapture(request):
@@ -107,7 +107,7 @@ class Relay:
                         self._perform(command, client)
             commands = await event(client)
 
-    def _perform(self, command: ApiCommand, client: Client) -> None:
+    def _perform(self, command: ApiCommand, client: Peer) -> None:
         """Perform a command that does not wait."""
         match command:
             case SendClient(data):
@@ -141,14 +141,14 @@ class Relay:
 
     # Events
 
-    async def _connect(self, _: Client) -> Sequence[ApiCommand]:
+    async def _connect(self, _: Peer) -> Sequence[ApiCommand]:
         try:
             self._streams = await self._upstream.connect()
         except OSError as error:
             return self._side.broken(error)
         return self._side.connected(self._upstream.forward_proxy)
 
-    async def _read(self, client: Client) -> Sequence[ApiCommand]:
+    async def _read(self, client: Peer) -> Sequence[ApiCommand]:
         await client.drain()
         assert self._streams is not None
         try:
@@ -157,7 +157,7 @@ class Relay:
             return self._side.broken(error)
         return self._side.received(data) if data else self._side.ended()
 
-    async def _watch(self, client: Client) -> None:
+    async def _watch(self, client: Peer) -> None:
         """Between two requests, wait until the API closes its connection."""
         for command in await self._read(client):
             self._perform(command, client)

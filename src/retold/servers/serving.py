@@ -11,8 +11,7 @@ from urllib.parse import unquote
 from ..recorder import strict_json
 from ..recorder.errors import MissError, RetoldError
 from ..recorder.proxy.api_side import to_request
-from ..recorder.proxy.http1 import Client
-from ..recorder.proxy.http_messages import Asked, Refusal, head_bytes, refusal
+from ..recorder.proxy.http_messages import Asked, Peer, Refusal, head_bytes, refusal
 from ..recorder.proxy.relay import THREADED_BYTES, Relay, Unrecorded
 from ..recorder.proxy.upstream import Upstream
 from ..replay.faults import Telling
@@ -126,7 +125,7 @@ class Connection:
     def refused(self, refusal: Refusal) -> None:
         self._serving.refused(refusal)
 
-    async def answer(self, asked: Asked, client: Client) -> bool:
+    async def answer(self, asked: Asked, client: Peer) -> bool:
         serving = self._serving
         if asked.target == "/health" and asked.method in ("GET", "HEAD"):
             client.write(serving.health() if asked.method == "GET" else serving.health().partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
@@ -151,13 +150,13 @@ class Connection:
             serving.failures.append(error)
             return False
 
-    async def _retell(self, use: UsedCassette, told: Telling, asked: Asked, client: Client) -> bool:
+    async def _retell(self, use: UsedCassette, told: Telling, asked: Asked, client: Peer) -> bool:
         def kept_open() -> None:
             self._serving.kept_open[use.source] += 1
 
         return await retell(*told, asked, client, self._serving.orders.get(id(use)), kept_open)
 
-    async def _probed(self, use: UsedCassette, asked: Asked, client: Client) -> bool:
+    async def _probed(self, use: UsedCassette, asked: Asked, client: Peer) -> bool:
         """Answer HEAD and OPTIONS, which are never misses: Claude Code asks at times whether the API is there, and a browser
         whether an allowed page may send its request."""
         if (told := use.play_if_any(to_request(asked, self._serving.upstream))) is not None:

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 from ..recorder.errors import InputError
 from ..recorder.http.patching import sending
-from ..recorder.proxy.http1 import Client, Server
-from ..recorder.proxy.http_messages import Asked, Refusal
+from ..recorder.proxy.http1 import Server
+from ..recorder.proxy.http_messages import Asked, Peer, Refusal
 from ..recorder.proxy.upstream import Upstream
 from ..servers.gate import Gate
 from ..servers.serving import Connection, Serving
@@ -93,7 +93,7 @@ class _Answerer:
     def refused(self, refusal: Refusal) -> None:
         """The client has read why; there is no summary to count it in."""
 
-    async def answer(self, asked: Asked, client: Client) -> bool:
+    async def answer(self, asked: Asked, client: Peer) -> bool:
         serving, asked = self._doorman.serving(asked)
         return await self._connections.setdefault(id(serving), serving.answerer()).answer(asked, client)
 
