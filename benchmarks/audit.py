@@ -11,7 +11,6 @@ Ours are measured in a process that has the log open, as `retold view` has; Duck
 import json
 import os
 import random
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import Row, absent, figure, folder, found_command, ratio, rounds, run
-from retold.audit.index import opened, path_of
+from retold.audit.index import Index, opened, path_of
 from retold.audit.runs import Chosen, chosen_runs
 from retold.audit.search import search
 from retold.audit.stats import stats
@@ -239,7 +238,7 @@ def measure() -> list[Row]:
         ]
 
 
-def _hits(index: sqlite3.Connection, query: str) -> int:
+def _hits(index: Index, query: str) -> int:
     return len(list(search(index, query, limit=PAGE)))
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from . import opening as store
+from .questions import integrity_lines
 from .rows import COLUMNS, INSERT
 
 PAGE = 500
+DAMAGE_LINES = 20
 GIVEN_UP_AFTER = 5_000
 """Numbers in a row that cannot be read, after which a run whose end is not known counts as over."""
 
@@ -32,10 +34,9 @@ def damage(path: Path) -> list[str]:
     """What SQLite's own check finds wrong with a file, at most twenty lines; nothing in a sound one."""
     try:
         with closing(store.open_for_reading(path)) as connection:
-            rows = connection.execute("PRAGMA integrity_check(20)").fetchall()
+            return integrity_lines(connection, DAMAGE_LINES)
     except sqlite3.DatabaseError as error:
         return [str(error)]
-    return [] if rows == [("ok",)] else [line for (text,) in rows for line in str(text).split("\n")][:20]
 
 
 def salvage(path: Path, to: Path, progress: Callable[[int], None] = lambda _: None) -> Salvaged:

@@ -49,6 +49,12 @@ class Account:
     first: Counter[int] = field(default_factory=Counter)
     took: Counter[int] = field(default_factory=Counter)
 
+    def add(self, other: "Account") -> None:
+        """Add the counts of another account."""
+        self.sums.update(other.sums)
+        self.first.update(other.first)
+        self.took.update(other.took)
+
 
 def bucket(ms: float) -> int:
     """The bucket of a time in milliseconds; what takes less than a microsecond counts as one."""

@@ -6,16 +6,12 @@ ranked: to rank a common word FTS5 must look at every row that has it.
 """
 
 import re
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from ..recorder.errors import InputError
+from .index import FACETS, LAST, MARKS, Index, IndexedText, TextQuery, quoted
 from .texts import readable, storable
-
-MARKS = "\x02", "\x03"
-"""Stand around what was found, in the text that the index gives back."""
 
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"(\s*\*)?(?![^\s()])|([()])|([^\s()]+(?:\([^\s()]*\)?[^\s()]*)*)')
 """A phrase with or without a star, a parenthesis, or a word, which may hold parentheses of its own: `foo.bar(baz)`."""
@@ -63,38 +59,23 @@ class Narrowed:
     before: int | None = None
 
 
-def search(
-    index: sqlite3.Connection, query: str, narrowed: Narrowed = Narrowed(), *, limit: int = 20, oldest: bool = False
-) -> Iterator[Hit]:
-    """Hits in an open index (index.opened), newest first or oldest first. Raises InputError for a query that says nothing."""
+def search(index: Index, query: str, narrowed: Narrowed = Narrowed(), *, limit: int = 20, oldest: bool = False) -> Iterator[Hit]:
+    """Yield hits in an open index, newest first or oldest first. Raises InputError for an empty query."""
     words = to_fts(query)
-    terms = [] if words is None else [f"{{text}} : ({words})"]
-    for column in ("run", "step", "type", "tool", "model"):
-        value = getattr(narrowed, column)
-        if value is not None:
-            terms.append(f"{column} : {_quoted(value)}")
-    low = 0 if narrowed.since_ns is None else narrowed.since_ns // 1000
-    high = 2**62 if narrowed.until_ns is None else narrowed.until_ns // 1000
-    high = high if narrowed.before is None else min(high, narrowed.before)
-    conditions = ["t.rowid >= ?", "t.rowid < ?"]
-    values: list[Any] = [low, high]
-    if terms:
-        conditions.append("texts MATCH ?")
-        values.append(" AND ".join(terms))
-    if words is None:  # signs alone, which are no words of the index: every text is read
-        conditions.append("instr(t.text, ?)")
-        values.append(signs := storable(query.strip().strip('"')))
-    shown = "t.text" if words is None else "highlight(texts, 0, ?, ?)"
-    statement = (
-        "SELECT t.rowid, t.run, ifnull((SELECT name FROM log.runs r WHERE r.run = t.run), ''), t.seq, t.step, t.type, t.tool, "
-        f"t.model, {shown} FROM texts t WHERE {' AND '.join(conditions)} ORDER BY t.rowid {'ASC' if oldest else 'DESC'}"
+    facets = {column: value for column in FACETS if (value := getattr(narrowed, column)) is not None}
+    high = LAST if narrowed.until_ns is None else narrowed.until_ns // 1000
+    wanted = TextQuery(
+        words=words,
+        signs="" if words is not None else storable(query.strip().strip('"')),
+        facets=tuple(facets.items()),
+        low=0 if narrowed.since_ns is None else narrowed.since_ns // 1000,
+        high=high if narrowed.before is None else min(high, narrowed.before),
+        oldest=oldest,
     )
-    for row in index.execute(statement, (*(() if words is None else MARKS), *values)):
-        marked = row[-1] if words is not None else row[-1].replace(signs, signs.join(MARKS))
-        hit = _hit((*row[:-1], marked))
-        # The index compares words, so that `Read` also finds `mcp read`; the column says what it is.
-        if all(_fits(getattr(narrowed, column), getattr(hit, column)) for column in ("run", "step", "tool", "model")):
-            yield hit
+    for found in index.texts(wanted):
+        # The index compares words, so `Read` also finds the tool `mcp read`. Compare with the whole value of the column.
+        if all(_fits(value, getattr(found, column)) for column, value in facets.items() if column != "type"):
+            yield _hit(found)
             limit -= 1
             if limit == 0:
                 return
@@ -165,20 +146,18 @@ def _word(text: str, is_beginning: bool) -> str:
     if not any(character.isalnum() or "\ue000" <= character <= "\uf8ff" for character in text):
         return ""
     plain = _PLAIN.fullmatch(text) and text not in (*_OPERATORS, "NEAR")
-    return (text if plain else _quoted(text)) + ("*" if is_beginning else "")
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
+    return (text if plain else quoted(text)) + ("*" if is_beginning else "")
 
 
 def _fits(wanted: str | None, value: str) -> bool:
     return wanted is None or wanted.lower() == value.lower() or wanted.lower() in value.lower().split(" ")
 
 
-def _hit(row: tuple[int, str, str, int, str, str, str, str, str]) -> Hit:
-    id_, run, name, seq, step, type_, tool, model, marked = row
-    return Hit(id_, run, name, seq, id_ * 1000, step, type_, tool, model, tuple(_lines(marked)))
+def _hit(found: IndexedText) -> Hit:
+    lines = tuple(_lines(found.marked))
+    return Hit(
+        found.id, found.run, found.name, found.seq, found.id * 1000, found.step, found.type, found.tool, found.model, lines
+    )
 
 
 def _lines(marked: str) -> Iterator[TextLine]:

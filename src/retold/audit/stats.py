@@ -1,12 +1,11 @@
 """Statistics from the accounts of the index: a few thousand lines, however many events stand behind them."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from .accounts import SUMS, percentile
-from .index import from_json
+from .accounts import SUMS, Account, percentile
+from .index import Index
 
 SHARES = (0.5, 0.95, 0.99)
 
@@ -35,7 +34,7 @@ class StatsLine:
 
 
 def stats(
-    index: sqlite3.Connection,
+    index: Index,
     by: Sequence[str],
     *,
     modes: Collection[str] = ("live", "import"),
@@ -48,32 +47,25 @@ def stats(
     both ends belong to the span. A run counts once for each key, on the day it began.
     """
     dimension = next((each for each in by if each != "day"), "day")
-    query = (
-        f"SELECT key, day, {', '.join(SUMS)}, first, took FROM accounts WHERE dimension = ? AND day >= ? AND day <= ? "
-        f"AND mode IN ({', '.join('?' * len(modes))})"
-    )
-    sums: dict[tuple[str, ...], Counter[str]] = {}
-    first: dict[tuple[str, ...], list[str]] = {}
-    took: dict[tuple[str, ...], list[str]] = {}
-    for row in index.execute(query, (dimension, since_day or "", until_day or "9999-99-99", *modes)):
-        keys = tuple(row[1] if each == "day" else row[0] for each in by)
-        line = sums.setdefault(keys, Counter())
-        for name, value in zip(SUMS, row[2:-2], strict=True):
-            line[name] += value
-        first.setdefault(keys, []).append(row[-2])
-        took.setdefault(keys, []).append(row[-1])
-    return [_line(keys, sums[keys], first[keys], took[keys]) for keys in sorted(sums)]
+    found: dict[tuple[str, ...], Account] = {}
+    for (_, key, day), account in index.accounts(dimension, modes, since_day, until_day):
+        keys = tuple(day if each == "day" else key for each in by)
+        found.setdefault(keys, Account()).add(account)
+    return [_line(keys, found[keys]) for keys in sorted(found)]
 
 
-def _line(keys: tuple[str, ...], sums: Counter[str], first: list[str], took: list[str]) -> StatsLine:
+def _line(keys: tuple[str, ...], account: Account) -> StatsLine:
+    sums = account.sums
     own = {name: sums[name] for name in SUMS if name not in ("cost_usd", "priced")}
-    cost = round(float(sums["cost_usd"]), 6) if sums["priced"] or (not sums["unpriced"] and sums["exchanges"]) else None
-    return StatsLine(keys, **own, cost_usd=cost, first_token_ms=_percentiles(first), duration_ms=_percentiles(took))
+    is_known = sums["priced"] or (not sums["unpriced"] and sums["exchanges"])
+    return StatsLine(
+        keys,
+        **own,
+        cost_usd=round(float(sums["cost_usd"]), 6) if is_known else None,
+        first_token_ms=_percentiles(account.first),
+        duration_ms=_percentiles(account.took),
+    )
 
 
-def _percentiles(stored: list[str]) -> tuple[float | None, ...]:
-    buckets: Counter[int] = Counter()
-    for each in stored:
-        if each != "{}":
-            buckets.update(from_json(each))
+def _percentiles(buckets: Counter[int]) -> tuple[float | None, ...]:
     return tuple(percentile(buckets, share) for share in SHARES)

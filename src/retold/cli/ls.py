@@ -84,8 +84,10 @@ def _as_json(found: "Found") -> dict[str, Any]:
     from ..recorder.http.exchange import timestamp
 
     r = found.info
-    cost = None if found.cost_usd is None else round(found.cost_usd, 10)
-    facts = {"models": found.models, "tools": found.tools, "cost_usd": cost} if found.facts else {}
+    facts = {}
+    if found.facts is not None:
+        cost = None if found.cost_usd is None else round(found.cost_usd, 10)
+        facts = {"models": found.facts.models, "tools": found.facts.tools, "cost_usd": cost}
     return {
         "run": r.run,
         "name": r.name,
@@ -105,7 +107,7 @@ def _print(runs: "list[Found]") -> None:
     from ..handlers.text import seconds
     from .table import dollars, print_table
 
-    costs = any(found.facts for found in runs)
+    costs = any(found.facts is not None for found in runs)
     rows = [("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", *(("COST",) if costs else ()), "NAME")]
     for found in runs:
         r = found.info

@@ -1,0 +1,206 @@
+"""Filling the index from the events of a log, a batch at a time."""
+
+import json
+import sqlite3
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self
+
+from ...recorder import strict_json
+from ...recorder.errors import LeftOutWarning
+from ...recorder.event_shapes import fault_in_payload, fault_in_row
+from ...recorder.log.sqlite.feed import Feed
+from ..accounts import SUMS, Account, Key, RunAccount
+from ..texts import Text, storable, text_of_message, text_of_request
+from .tables import FACETS, create, from_json, is_current, to_json
+
+BATCH = 4000
+"""Events in a transaction: long enough for FTS5 to write long segments, short enough to show progress."""
+
+LAST = 2**62
+"""A number after all events."""
+
+
+class Filler:
+    """Takes the next events into the index. Each step is one batch, in the transaction of its caller."""
+
+    def __init__(self, connection: sqlite3.Connection, feed: Feed, progress: Callable[[int], None]) -> None:
+        self.connection = connection
+        self.feed = feed
+        self.progress = progress
+        self.done = 0
+        self.runs: dict[str, _Run] = {}
+
+    def step(self) -> bool:
+        """Take a batch from the log of one moment. Return whether there may be more."""
+        with self.feed.snapshot():
+            return self._step()
+
+    def _step(self) -> bool:
+        db = self.connection
+        if not is_current(db, self.feed):
+            create(db, self.feed.erasures())
+            self.runs.clear()
+        self._see_new_runs()
+        taken, batch = 0, BATCH
+        for id_, run, seq in db.execute("SELECT id, run, seq FROM pending ORDER BY id").fetchall():
+            if self.feed.has_more(run, seq):
+                taken += self._take(id_, run, seq, batch - taken)
+            if taken >= batch:
+                break
+        n, chain = self.feed.newest_entry()
+        db.executemany("UPDATE state SET value = ? WHERE name = ?", [(n, "n"), (chain, "chain")])
+        self.done += taken
+        self.progress(self.done)
+        return taken >= batch or self._see_new_runs()
+
+    def _see_new_runs(self) -> bool:
+        db = self.connection
+        (seen,) = db.execute("SELECT value FROM state WHERE name = 'seen'").fetchone()
+        new = self.feed.runs(seen, 1000)
+        if new:
+            db.executemany("INSERT INTO pending (id, run, seq) VALUES (?, ?, -1)", new)
+            db.execute("UPDATE state SET value = ? WHERE name = 'seen'", (new[-1][0],))
+        return bool(new)
+
+    def _take(self, id_: int, run: str, seq: int, most: int) -> int:
+        state = self.runs.get(run)
+        if state is None or state.seq != seq:
+            state = self.runs[run] = _Run.resumed(self.connection, self.feed, id_, run, seq)
+        taken = state.take(most)
+        state.save()
+        if state.ended or state.gone:
+            self.connection.execute("DELETE FROM pending WHERE id = ?", (id_,))
+            del self.runs[run]
+        else:
+            self.connection.execute("UPDATE pending SET seq = ? WHERE id = ?", (state.seq, id_))
+        return taken
+
+
+class _Run:
+    """One run on its way into the index."""
+
+    def __init__(self, connection: sqlite3.Connection, feed: Feed, id_: int, run: str) -> None:
+        self.connection = connection
+        self.feed = feed
+        self.run = run
+        self.seq = -1
+        self.ended = False
+        self.mode: str
+        self.tools: dict[str, str] = {}
+        self.last_id = 0
+        line = feed.run(id_, run)
+        self.gone = line is None
+        name, self.mode, started_ns = ("", "", 0) if line is None else (str(line[0]), str(line[1]), line[2])
+        started_ns = started_ns if isinstance(started_ns, int) else 0
+        self.account = RunAccount(name, started_ns, partial(feed.first_content_ns, run), self._counted)
+        self.texts: list[tuple[int, Text, str, int]] = []
+
+    @classmethod
+    def resumed(cls, connection: sqlite3.Connection, feed: Feed, id_: int, run: str, seq: int) -> Self:
+        """Return a run that was indexed up to `seq`. Its earlier events are read again to find the open exchanges and tools."""
+        state = cls(connection, feed, id_, run)
+        if not state.gone:
+            state.account.began()
+        while state.seq < seq and state.take(BATCH, upto=seq):
+            state.texts.clear()
+        if seq >= 0:
+            state.account.booked.clear()
+            state.texts.clear()
+            state.seq = seq
+        return state
+
+    def take(self, most: int, upto: int | None = None) -> int:
+        """Take at most so many of the next events and return their number."""
+        rows = self.feed.rows(self.run, self.seq, LAST if upto is None else upto, most)
+        for row in rows:
+            self._note(row)
+        return len(rows)
+
+    def _note(self, row: tuple[Any, ...]) -> None:
+        """Take an event. One that readers cannot rely on is named and left out, and the rest of the log is indexed."""
+        seq, t_ns, wall_ns, kind, step, exchange, payload = row
+        fault = fault_in_row((self.run, seq, t_ns, wall_ns, kind, step, "", exchange, payload, b"", b"", 0))
+        data: Any = None
+        if fault is None:
+            try:
+                data = json.loads(payload)
+                fault = fault_in_payload(kind, data)
+            except (ValueError, RecursionError):
+                fault = "is not JSON"
+        if fault is None:
+            return self._event(seq, t_ns, wall_ns, kind, step, exchange, data)
+        self.seq = seq if isinstance(seq, int) else LAST
+        self.ended = self.ended or kind == "run.ended"
+        message = f"run {self.run}, event {seq}: not indexed ({fault}); see `retold verify`"
+        warnings.warn(message[:300], LeftOutWarning, stacklevel=2)
+        return None
+
+    def _event(self, seq: int, t_ns: int, wall_ns: int, kind: str, step: str, exchange: int | None, data: dict[str, Any]) -> None:
+        self.seq = seq
+        text = None
+        if kind == "message":
+            text = text_of_message(data, self.tools)
+            self.account.message(data, step, exchange, t_ns, wall_ns)
+        elif kind == "exchange.started":
+            text = text_of_request(data)
+            self.account.exchange_started(seq, data.get("attempt") or 1, t_ns)
+        elif kind == "exchange.ended" and exchange is not None:
+            self.account.exchange_ended(exchange, data, step, seq, t_ns, wall_ns)
+        elif kind == "run.ended":
+            self.account.ended()
+            self.ended = True
+        if text is not None:
+            self.texts.append((wall_ns // 1000, text, step, seq))
+
+    def _counted(self, identity: str) -> bool:
+        """Whether a message was counted in another run; else it is counted in this one. A mock run has those that it retells."""
+        if self.mode not in ("live", "import"):
+            return False
+        self.connection.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (identity, self.run))
+        (run,) = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
+        return bool(run != self.run)
+
+    def save(self) -> None:
+        """Write what was read since the last time."""
+        insert = f"INSERT INTO texts (rowid, text, {', '.join(FACETS)}, seq) VALUES ({', '.join('?' * (len(FACETS) + 3))})"
+        for wall_us, text, step, seq in self.texts:
+            # Several events may share a microsecond: the next free number keeps their order.
+            id_ = self.last_id + 1 if wall_us <= self.last_id < wall_us + 1_000_000 else wall_us
+            values = (storable(text.text), self.run, step, text.type, text.tool, text.model, seq)
+            while True:
+                try:
+                    self.connection.execute(insert, (id_, *values))
+                    break
+                except sqlite3.IntegrityError:
+                    id_ += 1
+            self.last_id = id_
+        self.texts.clear()
+        for key, account in self.account.booked.items():
+            _book(self.connection, key, self.mode, account)
+        self.account.booked.clear()
+        keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool")}
+        self.connection.execute(
+            "INSERT OR REPLACE INTO run_facts VALUES (?, ?, ?, ?)",
+            (self.run, self.account.cost_usd, self.account.errors, strict_json.dumps(keys)),
+        )
+
+
+def _book(connection: sqlite3.Connection, key: Key, mode: str, account: Account) -> None:
+    dimension, name, day = key
+    where = "dimension = ? AND day = ? AND key = ? AND mode = ?"
+    row = connection.execute(f"SELECT first, took FROM accounts WHERE {where}", (dimension, day, name, mode)).fetchone()
+    sums = [account.sums[each] for each in SUMS]
+    if row is None:
+        places = ", ".join("?" * (len(SUMS) + 6))
+        columns = f"dimension, key, day, mode, {', '.join(SUMS)}, first, took"
+        values = (dimension, name, day, mode, *sums, to_json(account.first), to_json(account.took))
+        connection.execute(f"INSERT INTO accounts ({columns}) VALUES ({places})", values)
+        return
+    first, took = from_json(row[0]) + account.first, from_json(row[1]) + account.took
+    add = ", ".join(f"{each} = {each} + ?" for each in SUMS)
+    connection.execute(
+        f"UPDATE accounts SET {add}, first = ?, took = ? WHERE {where}",
+        (*sums, to_json(first), to_json(took), dimension, day, name, mode),
+    )

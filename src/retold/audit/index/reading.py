@@ -1,0 +1,132 @@
+"""The questions that an open index answers, asked by values."""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from ...recorder import strict_json
+from ...recorder.log.sqlite.feed import Feed
+from ..accounts import SUMS, Account, Key
+from .tables import from_json
+
+MARKS = "\x02", "\x03"
+"""The beginning and the end of each match in a text from the index."""
+
+LAST = 2**62
+"""A number after all rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextQuery:
+    """The texts that are asked for.
+
+    `words` is an expression in the query language of FTS5, and `signs` a text in its stored form that the words cannot find.
+    `facets` are (column, words) pairs. The rows are those from `low` to before `high`, in microseconds since the epoch.
+    """
+
+    words: str | None = None
+    signs: str = ""
+    facets: tuple[tuple[str, str], ...] = ()
+    low: int = 0
+    high: int = LAST
+    oldest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedText:
+    """A text of the index in its stored form, with MARKS around each match. `id` is its row, `name` the name of its run."""
+
+    id: int
+    run: str
+    name: str
+    seq: int
+    step: str
+    type: str
+    tool: str
+    model: str
+    marked: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Models, tools, cost and number of failed exchanges of a run. A cost of None is unknown."""
+
+    models: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    cost_usd: float | None = None
+    errors: int = 0
+
+
+class Index:
+    """An open index, and the log that it belongs to."""
+
+    def __init__(self, connection: sqlite3.Connection, feed: Feed) -> None:
+        self._connection = connection
+        self._feed = feed
+
+    def texts(self, query: TextQuery) -> Iterator[IndexedText]:
+        """Yield the texts that fit, newest first or oldest first."""
+        terms = [] if query.words is None else [f"{{text}} : ({query.words})"]
+        terms += [f"{column} : {quoted(words)}" for column, words in query.facets]
+        conditions, values = ["t.rowid >= ?", "t.rowid < ?"], [query.low, query.high]  # type: list[str], list[object]
+        if terms:
+            conditions.append("texts MATCH ?")
+            values.append(" AND ".join(terms))
+        if query.words is None:  # signs are no words of the index, so SQLite reads every text
+            conditions.append("instr(t.text, ?)")
+            values.append(query.signs)
+        marks = () if query.words is None else MARKS
+        shown = "highlight(texts, 0, ?, ?)" if marks else "t.text"
+        statement = (
+            f"SELECT t.rowid, t.run, t.seq, t.step, t.type, t.tool, t.model, {shown} FROM texts t "
+            f"WHERE {' AND '.join(conditions)} ORDER BY t.rowid {'ASC' if query.oldest else 'DESC'}"
+        )
+        names: dict[str, str] = {}
+        for id_, run, seq, step, type_, tool, model, text in self._connection.execute(statement, (*marks, *values)):
+            if run not in names:
+                names[run] = self._feed.name(run)
+            marked = text if marks else text.replace(query.signs, query.signs.join(MARKS))
+            yield IndexedText(id_, run, names[run], seq, step, type_, tool, model, marked)
+
+    def accounts(
+        self, dimension: str, modes: Collection[str], since_day: str | None, until_day: str | None
+    ) -> Iterator[tuple[Key, Account]]:  # fmt: skip
+        """Yield the accounts of a dimension for runs of these modes. The first and the last day belong to the span."""
+        query = (
+            f"SELECT key, day, first, took, {', '.join(SUMS)} FROM accounts WHERE dimension = ? AND day >= ? AND day <= ? "
+            f"AND mode IN ({', '.join('?' * len(modes))})"
+        )
+        values = (dimension, since_day or "", until_day or "9999-99-99", *modes)
+        for key, day, first, took, *sums in self._connection.execute(query, values):
+            account = Account(Counter(dict(zip(SUMS, sums, strict=True))), from_json(first), from_json(took))
+            yield (dimension, key, day), account
+
+    def facts(
+        self, runs: Sequence[str], *, model: str | None = None, tool: str | None = None, min_cost: float | None = None
+    ) -> dict[str, RunFacts]:
+        """Return the facts of those of the runs that used the model and the tool and cost at least so many US dollars.
+
+        In the name of a model or a tool `*` is any text.
+        """
+        conditions, values = ["run IN (SELECT value FROM json_each(?))"], [strict_json.dumps(runs)]  # type: list[str], list[object]
+        for dimension, name in (("model", model), ("tool", tool)):
+            if name is not None:
+                fits = "k.value GLOB ?" if "*" in name else "k.value = ?"
+                conditions.append(f"EXISTS (SELECT 1 FROM json_each(keys, '$.{dimension}') k WHERE {fits})")
+                values.append(name)
+        if min_cost is not None:
+            conditions.append("cost_usd >= ?")
+            values.append(min_cost)
+        query = f"SELECT run, cost_usd, errors, keys FROM run_facts WHERE {' AND '.join(conditions)}"
+        found = {}
+        for run, cost_usd, errors, stored in self._connection.execute(query, values):
+            keys = json.loads(stored)
+            found[run] = RunFacts(tuple(keys.get("model", ())), tuple(keys.get("tool", ())), cost_usd, errors)
+        return found
+
+
+def quoted(text: str) -> str:
+    """Return a phrase of the query language of FTS5."""
+    return '"' + text.replace('"', '""') + '"'

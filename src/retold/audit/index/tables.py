@@ -1,0 +1,92 @@
+"""The tables of the index, and its state: the part of the log that is in it.
+
+Rows of `texts` are numbered by their time in microseconds since the epoch: newest first is the descending order of rowid,
+which FTS5 returns without ranking, and a time range is a range of rowids.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ...recorder import strict_json
+from ...recorder.log.sqlite.feed import Feed
+from ..accounts import SUMS, zone
+
+VERSION = 2
+
+KINDS = ("run.started", "message", "exchange.started", "exchange.ended", "run.ended")
+"""The kinds of events that are indexed."""
+
+FACETS = ("run", "step", "type", "tool", "model")
+"""Columns of `texts` beside the words. A search is narrowed by them inside the index."""
+
+_SCHEMA = f"""
+CREATE TABLE state (name TEXT PRIMARY KEY, value);
+CREATE TABLE pending (id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL);
+CREATE VIRTUAL TABLE texts USING fts5(text, {", ".join(FACETS)}, seq UNINDEXED);
+CREATE TABLE counted (identity TEXT PRIMARY KEY, run TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE run_facts (run TEXT PRIMARY KEY, cost_usd REAL, errors INTEGER NOT NULL, keys TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE accounts (
+    dimension TEXT, key TEXT, day TEXT, mode TEXT, {", ".join(f"{name} NOT NULL" for name in SUMS)}, first TEXT, took TEXT,
+    PRIMARY KEY (dimension, day, key, mode)
+) WITHOUT ROWID;
+"""
+_TABLES = ("state", "pending", "texts", "counted", "run_facts", "accounts")
+
+
+def create(connection: sqlite3.Connection, erasures: int | None) -> None:
+    """Recreate the tables empty. With `erasures` of None no table is left, and version 0 makes the next opener rebuild them."""
+    for table in _TABLES:
+        connection.execute(f"DROP TABLE IF EXISTS {table}")
+    if erasures is None:
+        connection.execute("PRAGMA user_version = 0")
+        return
+    for statement in filter(str.strip, _SCHEMA.split(";\n")):
+        connection.execute(statement)
+    state = {"seen": 0, "n": 0, "chain": b"", "erasures": erasures, "zone": zone()}
+    connection.executemany("INSERT INTO state VALUES (?, ?)", state.items())
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def is_current(connection: sqlite3.Connection, feed: Feed) -> bool:
+    """Return whether the indexed part is a beginning of this log, and nothing was erased from the log since."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        return False
+    state = dict(connection.execute("SELECT name, value FROM state").fetchall())
+    if state["zone"] != zone():  # days are local
+        return False
+    expected = (feed.chain(state["n"]), b"" if state["n"] == 0 else None)
+    return state["chain"] in expected and state["erasures"] == feed.erasures()
+
+
+def has_news(connection: sqlite3.Connection, feed: Feed) -> bool:
+    """Return whether the log has events that are not indexed yet."""
+    seen = connection.execute("SELECT value FROM state WHERE name = 'seen'").fetchone()[0]
+    if feed.runs(seen, 1):
+        return True
+    pending = connection.execute("SELECT run, seq FROM pending").fetchall()
+    return any(feed.has_more(run, seq) for run, seq in pending)
+
+
+def transact(connection: sqlite3.Connection, work: Callable[[], Any]) -> Any:
+    """Return the result of `work`, which writes in one transaction."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work()
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+    return result
+
+
+def to_json(buckets: Counter[int]) -> str:
+    """Return counted buckets as the index stores them."""
+    return strict_json.dumps(buckets, separators=(",", ":"))
+
+
+def from_json(stored: str) -> Counter[int]:
+    """Return the buckets that `to_json` was given."""
+    return Counter({int(number): count for number, count in json.loads(stored).items()} if stored != "{}" else {})
