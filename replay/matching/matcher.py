@@ -18,6 +18,7 @@ from ...recorder.secrets.redactor import REDACTED, Redactor
 from .redacted import agree, fits, may_agree
 from .rules import DEFAULT_RULES, Rules
 from .sketch import Identity, Sketch, distance, identity_of
+from .threads import ThreadIndex, is_continued, is_refused_thread
 
 MAX_DIFFERENCES = 5
 """The number of differences that a miss report lists; the rest are counted."""
@@ -60,6 +61,7 @@ class Matcher:
         self._waiting: dict[str, deque[Exchange]] = {}
         for exchange in self._exchanges:
             self._waiting.setdefault(self._keys[id(exchange)], deque()).append(exchange)
+        self._threads = ThreadIndex(self._exchanges, self.key)
         # Only these keys need the slower comparison that treats a redacted place as a wildcard.
         self._redacted = [key for key in self._waiting if REDACTED in key]
 
@@ -80,6 +82,9 @@ class Matcher:
     def take(self, request: Request, variables: Mapping[str, str] | None = None, unit: tuple[str, str] | None = None) -> Exchange:
         """Return the next recorded exchange for this request. `variables` are its volatile values by name. Raise MissError.
 
+        If no exchange matches a request of a message thread, but one might match its whole history, return the API's own error
+        that asks for it (threads.py). That exchange is not one of the recording.
+
         If several exchanges match, one of the same `unit`, (step, task), is preferred, so that tasks with equal prompts keep
         their own answers.
         """
@@ -88,16 +93,20 @@ class Matcher:
         with self._lock:
             exchange = self._find(request, asked.key, unit)
             if exchange is None:
+                refusal = self._threads.refusal(request, self.unplayed, raw=self._compares_bytes)
+                if refusal is not None:
+                    return refusal
                 raise MissError(self._report(request, meaning, asked))
-            self._play(exchange)
+            self._answer(exchange, asked.key)
         return exchange
 
     def take_if_any(self, request: Request) -> Exchange | None:
         """Return the exchange that `take` would return, or None if nothing matches."""
         with self._lock:
-            exchange = self._find(request, self.key(request))
+            key = self.key(request)
+            exchange = self._find(request, key)
             if exchange is not None:
-                self._play(exchange)
+                self._answer(exchange, key)
         return exchange
 
     def mark_played(self, exchange: Exchange) -> None:
@@ -117,6 +126,8 @@ class Matcher:
 
     def put_back(self, exchange: Exchange) -> None:
         """Make an exchange available for the next matching request. It still counts as played."""
+        if id(exchange) not in self._keys:  # an error of the API that no exchange of the recording gave
+            return
         with self._lock:
             self._waiting[self._keys[id(exchange)]].appendleft(exchange)
             self._played = [played for played in self._played if played is not exchange] + [exchange]
@@ -164,7 +175,24 @@ class Matcher:
         for like in likes:
             if agree(json.loads(like), wanted) and (found := self._candidate(like, request, unit)) is not None:
                 return found
-        return None
+        return self._threaded(request)
+
+    @property
+    def _compares_bytes(self) -> bool:
+        return "raw_body" in self.rules.match_on
+
+    def _threaded(self, request: Request) -> Exchange | None:
+        """Return the exchange whose whole request is equal to that of the request. Its own form, threaded or not, may differ."""
+        if self._compares_bytes or not self._threads.concerns(request):
+            return None
+        candidates = [exchange for exchange in self._threads.candidates(request) if self.rules.agree(request, exchange.request)]
+        if not is_continued(request):  # only a thread can be refused
+            candidates = [exchange for exchange in candidates if not is_refused_thread(exchange)]
+        waiting = [exchange for exchange in candidates if self._is_waiting(exchange)]
+        return next(iter([*waiting, *reversed(candidates)] if self._repeats else waiting), None)
+
+    def _is_waiting(self, exchange: Exchange) -> bool:
+        return any(other is exchange for other in self._waiting[self._keys[id(exchange)]])
 
     def _candidate(self, key: str, request: Request, unit: tuple[str, str] | None) -> Exchange | None:
         candidates = list(self._waiting.get(key, ()))
@@ -175,6 +203,20 @@ class Matcher:
         if self._repeats:
             candidates += [exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key]
         return next((exchange for exchange in candidates if self.rules.agree(request, exchange.request)), None)
+
+    def _answer(self, exchange: Exchange, key: str) -> None:
+        """Play an exchange for a request with this key."""
+        self._play(exchange)
+        if key != self._keys[id(exchange)]:
+            # A client that sends whole histories does not repeat the attempts whose thread had expired.
+            for refused in filter(self._is_waiting, self._threads.refused_with(exchange)):
+                self._play(refused)
+
+    def _whole(self, request: Request) -> Request:
+        """Return the whole request for a request of a thread, and any other request as it is."""
+        if self._compares_bytes or not self._threads.concerns(request):
+            return request
+        return self._threads.whole(request) or request
 
     def _play(self, exchange: Exchange) -> None:
         waiting = self._waiting[self._keys[id(exchange)]]
@@ -200,6 +242,9 @@ class Matcher:
         if alike:
             rejecting = ", ".join(self.rules.disagreeing(request, alike[0].request))
             return f"{head}: it was recorded, but {rejecting} in match_on rejects it."
+        if (whole := self._whole(request)) is not request:
+            meaning = self._meaning(whole, {})
+            own = identity_of(meaning)
         number, differences = self._nearest(meaning, own.sketch)
         lines = [f"{head}.", f"Nearest is recorded exchange {number}; it differs in:"]
         lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]
@@ -225,7 +270,7 @@ class Matcher:
             # A large request takes milliseconds to compare; further candidates would break the limit of 100 ms.
             if best is not None and read > MAX_COMPARED_BYTES:
                 break
-            found = differences(self._meaning(request, {}), wanted)
+            found = differences(self._meaning(self._whole(request), {}), wanted)
             rank = (len(found), again, number, found)
             if best is None or rank[:3] < best[:3]:
                 best = rank

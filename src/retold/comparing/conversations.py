@@ -156,6 +156,7 @@ class ConversationBuilder:
         self.label = label
         self.root = ""
         self.asked = 0
+        self.tail: list[dict[str, Any]] = []
         self.options: dict[str, Any] | None = None
         self._turns = [_Turn()]
         self._use_turn: dict[str, int] = {}

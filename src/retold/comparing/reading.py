@@ -18,8 +18,12 @@ from ..recorder.log.log import EventLog
 from ..recorder.messages import blocks_of
 from ..replay.matching.rules import DEFAULT_RULES, named, path
 from .conversations import ConversationBuilder, Item, Label, Stream
+from .threads import Threads
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
+
+MESSAGES = "POST /v1/messages"
+"""The request of a turn."""
 
 SAID = frozenset({"system", "assistant", "user", "result"})
 """Types of lines of a session's file that are messages."""
@@ -108,6 +112,7 @@ class ItemReader:
         self._of_message: dict[tuple[ConversationBuilder, str], int] = {}
         self._agents: dict[str, int] = {}
         self._failed: set[ConversationBuilder] = set()
+        self._threads = Threads()
         self._sums = _Sums()
         self._span_ns = [0, 0]
 
@@ -130,36 +135,48 @@ class ItemReader:
         if self.first_exchange is None:
             self.first_exchange, self._span_ns[0] = event, event.t_ns
         where = f"{data['method'].upper()} {path(data['uri'])}"
-        body = _object(from_text(data["body"]))
+        sent = _object(from_text(data["body"]))
+        body = self._threads.whole(event.seq, sent)
         messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
-        conversation = self._going_on(event, where, messages, data["attempt"])
+        conversation, branches = self._threads.continued(sent) if where == MESSAGES else (None, False)
+        if conversation is None or conversation.label != Label(event.step, event.task):
+            conversation = self._going_on(event, where, messages, data["attempt"], branches=branches)
         turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
         self._of_exchange[event.seq] = conversation, turn, event
+        conversation.tail = messages[-1:]
         # Each request of a long conversation contains all earlier messages; only the new ones are examined.
         new = encode(body | {"messages": messages[conversation.asked :]})
         asked = DEFAULT_RULES.meaning(Request(data["method"], data["uri"], (), new), self._names)["body"]
         options = {key: value for key, value in asked.items() if key not in ("messages", "stream")}
-        if where != "POST /v1/messages":
+        options = self._threads.named(options, conversation)
+        if where != MESSAGES:
             options = {"request": where} | options
         return conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
 
-    def _going_on(self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int) -> ConversationBuilder:
-        """Return the conversation that a request continues, or a new one."""
+    def _going_on(
+        self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int, *, branches: bool = False
+    ) -> ConversationBuilder:  # fmt: skip
+        """Return the conversation that a request continues, or a new one. A request that branches off begins a new one."""
         count = len(messages)
         first = messages[:1] if self._pattern is None else named(messages[:1], self._pattern, self._names)
         root = Item.of(where, {"first": first}, 0).key
         label = Label(event.step, event.task)
-        for conversation in reversed(self._conversations):
+        found = []
+        for conversation in () if branches else reversed(self._conversations):
             if conversation.label != label:
                 continue
             # A retry, or a repetition after a failure, has as many messages as the request before it.
             again = count == conversation.asked and (attempt > 1 or conversation in self._failed)
             if conversation.root == root and (count > conversation.asked or again):
-                return conversation
-            if not conversation.root:  # it holds only messages so far, such as init
+                found.append(conversation)
+            elif not conversation.root and not found:  # it holds only messages so far, such as init
                 conversation.root = root
                 return conversation
-        return self._new(label, root)
+        # Of conversations that begin alike, a request continues the one whose last prompt it repeats.
+        if len(found) > 1:
+            tails = (_key(each.tail) == _key(messages[max(0, each.asked - 1) : each.asked]) for each in found)
+            found = [each for each, same in zip(found, tails, strict=True) if same] or found
+        return found[0] if found else self._new(label, root)
 
     def _new(self, label: Label, root: str = "") -> ConversationBuilder:
         conversation = ConversationBuilder(label)
@@ -176,6 +193,8 @@ class ItemReader:
             return
         if "sessionId" in data and kind not in SAID:  # other lines that Claude Code writes into a session's file
             return
+        if kind == "assistant":
+            self._threads.answered(exchange, data)
         if self._pattern is not None:
             data = named(data, self._pattern, self._names)
         if exchange in self._of_exchange and kind == "assistant":
@@ -241,6 +260,7 @@ class ItemReader:
             value["body_sha256"] = data.get("sha256")
         volatile = {"message_id": data.get("message_id"), "duration_ms": (event.t_ns - started.t_ns) / 1e6}
         conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
+        self._threads.ended(started.seq, data.get("message_id"), conversation)
         (self._failed.discard if data["ending"] == "complete" else self._failed.add)(conversation)
         # An exchange without an answer is no turn.
         self._sums.exchanges["turns"] = self._sums.exchanges.get("turns", 0) + (
@@ -282,6 +302,10 @@ class ItemReader:
         for seq in list(self._of_exchange):
             self._interrupted(seq)
         return tuple(conversation.stream() for conversation in self._conversations)
+
+
+def _key(messages: list[dict[str, Any]]) -> str:
+    return Item.of("tail", {"messages": messages}, 0).key
 
 
 def _object(body: bytes) -> dict[str, Any]:
