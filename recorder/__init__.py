@@ -1,1 +1,1 @@
-"""WRITES: what happens becomes events. Imports nothing of retold's other packages."""
+"""WRITES: record exchanges as events of an append-only log. Imports nothing of retold's other packages."""

@@ -1,10 +1,10 @@
 """YAML from outside, read with bounds. Every YAML file and value that retold reads comes through `load`.
 
-YAML lets a short text stand for a large value. The bounds are checked on the composed nodes, before any value is built:
+In YAML, a short text can represent a large value. The bounds are checked on the composed nodes, before any value is built:
 
 1. Nesting: at most `MAX_DEPTH` levels, aliases included.
 2. Aliases: written out, they may add at most `max_growth` to the document (`_weight` gives the unit). A merge key (`<<`)
-   counts like any other use of an alias. An alias inside its own anchor is refused.
+   counts like any other use of an alias. An alias inside its own anchor is an error.
 3. Scalars: a number, a time or `!!binary` whose text does not fit its type is a YAMLError with its position, not a
    ValueError from PyYAML's internals. A number has at most `MAX_DIGITS` characters, because Python refuses to print longer ones.
 
@@ -21,17 +21,17 @@ MAX_DEPTH = 200
 """Deeper nesting than any request has."""
 
 MAX_GROWTH = 16_000_000
-"""Weight that aliases may add to a document: about a million small values, or 16 MB of text. `Loader.max_growth` is the
-place to narrow it."""
+"""Weight that aliases may add to a document: about a million small values, or 16 MB of text. A subclass
+may lower `Loader.max_growth`."""
 
 MAX_DIGITS = 400
 """Characters of the longest number."""
 
 _VALUE = 16
-"""Weight of a value beside its text."""
+"""Weight of a value, in addition to its text."""
 
-# An anchor: `&name` that does not go on from a word. The pattern begins with the plain character, because Python searches
-# for that fifty times as fast as it tries a lookbehind at each place.
+# An anchor: `&name`, not preceded by a word. The pattern begins with a plain character, because Python searches for one
+# fifty times faster than it tries a lookbehind at each position.
 _ANCHOR = re.compile(r"&(?<!\w&)\S")
 _ANCHOR_BYTES = re.compile(rb"&(?<!\w&)\S")
 
@@ -64,7 +64,7 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
         self._depth -= 1
 
     def get_single_node(self) -> Any:
-        """The document's root node, with its aliases checked. Raises YAMLError."""
+        """Return the document's root node, with its aliases checked. Raise YAMLError."""
         root = super().get_single_node()
         if root is not None and self._may_alias:
             check_aliases(root, self.max_growth)
@@ -113,12 +113,12 @@ for _name in ("str", "unicode"):
 
 
 def load(data: str | bytes) -> Any:
-    """The value of a YAML document; None for an empty one. Raises YAMLError, also for a document beyond the bounds."""
+    """Return the value of a YAML document; None for an empty one. Raise YAMLError, also for a document beyond the bounds."""
     return yaml.load(data, Loader=Loader)
 
 
 def check_aliases(root: Any, max_growth: int = MAX_GROWTH) -> None:
-    """Check what a node stands for when its aliases are written out. Raises YAMLError (recursive, too deep, too large)."""
+    """Check a node with its aliases expanded. Raise YAMLError if it is recursive, too deep or too large."""
     written = 0
     done: dict[int, tuple[int, int]] = {}  # node -> (weight with aliases written out, levels)
     entered: set[int] = set()
@@ -149,7 +149,7 @@ def check_aliases(root: Any, max_growth: int = MAX_GROWTH) -> None:
 
 
 def _inner(node: Any) -> list[Any]:
-    """The nodes in a mapping (keys and values) or a sequence; empty for a scalar."""
+    """Return the nodes in a mapping (keys and values) or a sequence; none for a scalar."""
     if isinstance(node, yaml.MappingNode):
         return [value for pair in node.value for value in pair]
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []

@@ -1,6 +1,6 @@
-"""The real clocks, also while a test has frozen or moved the others.
+"""The real clocks, even while a test freezes or moves the others.
 
-freezegun replaces `time.time`, `time.monotonic` and their kin in every loaded module; time-machine changes CLOCK_REALTIME
+freezegun replaces `time.time`, `time.monotonic` and similar functions in every loaded module; time-machine changes CLOCK_REALTIME
 inside the interpreter. Neither changes `clock_gettime_ns(CLOCK_MONOTONIC)` or `sleep`. Both are bound here on import, so that
 a test that replaces an attribute of `time` does not change them either.
 """
@@ -14,7 +14,7 @@ __all__ = ("monotonic_ns", "now", "sleep", "wall_ns")
 
 
 def monotonic_ns() -> int:
-    """Return nanoseconds of a clock that never goes back; only differences mean anything."""
+    """Return nanoseconds of a clock that never goes back. Only differences are meaningful."""
     return clock_gettime_ns(CLOCK_MONOTONIC)
 
 
@@ -22,7 +22,7 @@ def wall_ns() -> int:
     """Return nanoseconds since the epoch."""
     hatch = getattr(sys.modules.get("time_machine"), "escape_hatch", None)
     if hatch is not None and hatch.is_travelling():
-        with contextlib.suppress(ValueError):  # another thread has ended the travel in between
+        with contextlib.suppress(ValueError):  # another thread has just ended the time travel
             real: int = hatch.time.clock_gettime_ns(CLOCK_REALTIME)
             return real
     return clock_gettime_ns(CLOCK_REALTIME)

@@ -1,16 +1,16 @@
-"""The errors retold raises; every message says what happened, where, and the way out.
+"""The errors of retold. Each message names the problem, its place, and the way out.
 
 RetoldError                 exit 1
 ├── RunError                exit 1   a run or a step failed
-├── InputError              exit 2   something a person wrote or named is wrong
+├── InputError              exit 2   bad input: an option, a path, a name, a file
 │   ├── WorkflowError       exit 2   a workflow file
 │   ├── HandlerError        exit 2   a handler's name or options
-│   ├── CassetteError       exit 2   a cassette that is there but damaged
-│   │   └── CassetteMissing exit 2   a cassette that is not there
+│   ├── CassetteError       exit 2   a cassette that exists but is damaged
+│   │   └── CassetteMissing exit 2   a cassette that does not exist
 │   └── LogError            exit 2   a log that cannot be opened, read or written
 │       └── LogVersionError exit 2   a log written by a newer retold
-└── MissError               exit 3   a request that no recorded exchange answers
-    └── RecordingEnded      exit 3   a stream read on where its client closed it when it was recorded
+└── MissError               exit 3   a request without a recorded exchange
+    └── RecordingEnded      exit 3   a stream read past the place where the recorded client closed it
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class Problem(NamedTuple):
 
 
 class RetoldError(Exception):
-    """Root of every error retold raises on purpose; `exit_code` is what the CLI exits with.
+    """Root of every error that retold raises on purpose; `exit_code` is the exit code of the CLI.
 
-    Its text is clean for a terminal, because a traceback shows it too and it may quote a model.
+    Its text is safe for a terminal, because a traceback prints it too and it may quote a model.
     """
 
     exit_code = 1
@@ -40,21 +40,21 @@ class RetoldError(Exception):
 
 
 class RunError(RetoldError):
-    """A run or a step of it failed: the API answered with an error, the stream was cut, a tool could not run."""
+    """A run or one of its steps failed: the API returned an error, the stream was cut, or a tool could not run."""
 
 
 class BlockedError(RetoldError):
-    """A request that was refused: the network is blocked for what no recording covers."""
+    """A request was refused, because the network is blocked for requests that no recording covers."""
 
 
 class InputError(RetoldError):
-    """Something a person wrote or named is wrong: an option, a path, a name, a file's content."""
+    """Bad input of a person: an option, a path, a name, or the content of a file."""
 
     exit_code = 2
 
 
 class WorkflowError(InputError):
-    """A workflow file that cannot be run as written; `problems` are the single ones with their places, from top to bottom."""
+    """A workflow file that cannot run as written; `problems` lists each problem with its place, from top to bottom."""
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class WorkflowError(InputError):
 
 
 class HandlerError(InputError):
-    """An unknown handler, or options it does not take; `option` is the one at fault where it is one alone."""
+    """An unknown handler, or unknown options of one; `option` is the wrong one if there is exactly one."""
 
     def __init__(self, message: str, option: str | None = None) -> None:
         super().__init__(message)
@@ -70,11 +70,11 @@ class HandlerError(InputError):
 
 
 class CassetteError(InputError):
-    """A cassette that is there but cannot be read; it is never overwritten."""
+    """A cassette that exists but cannot be read. It is never overwritten."""
 
 
 class CassetteMissing(CassetteError):
-    """A cassette that is not there."""
+    """A cassette that does not exist."""
 
 
 class LogError(InputError):
@@ -86,22 +86,22 @@ class LogVersionError(LogError):
 
 
 class MissError(RetoldError):
-    """A request in replay that no recorded exchange answers. Never retried, never sent live."""
+    """A request in a replay for which there is no recorded exchange. It is never retried and never sent live."""
 
     exit_code = 3
 
 
 class RecordingEnded(MissError):
-    """A client reads on where it closed the stream itself when the stream was recorded: the recording holds no more."""
+    """A client reads past the place where the recorded client closed the stream, so the recording holds no more."""
 
 
 class LogFolderWarning(UserWarning):
-    """A log stands in a folder that everybody may write to: anybody can put another one in its place."""
+    """The folder of a log is writable for every user, so any user can replace the log."""
 
 
 class LeftOutWarning(UserWarning):
-    """A part of a log or of a file cannot be read and is left out; the rest is used."""
+    """Part of a log or of a file cannot be read and is left out. The rest is used."""
 
 
 class RecordingLostWarning(UserWarning):
-    """A run goes on that is not recorded any further, because its log cannot be written (`on_failure="go_on"`)."""
+    """A run continues without being recorded, because its log cannot be written (`on_failure="go_on"`)."""

@@ -1,9 +1,9 @@
-"""Events as lines of JSON: the format of `retold export --format jsonl` and of the pages that are shipped.
+"""Events as lines of JSON: the format of `retold export --format jsonl` and of shipped pages.
 
     {"run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", "payload", "digest", "hash", "schema"}
 
-`payload` is text, or {"base64": …} if it is not UTF-8; `digest` and `hash` are hexadecimal. Reading a line gives the event that
-was written, byte for byte.
+`payload` is text, or {"base64": …} if it is not UTF-8; `digest` and `hash` are hexadecimal. Reading a line returns the written
+event, byte for byte.
 """
 
 import json
@@ -29,7 +29,7 @@ def line_of(event: Event) -> bytes:
 
 
 def event_of(line: bytes) -> Event:
-    """Return the event of a line. Raises ValueError if the line is not an event that retold can have written."""
+    """Return the event of a line. Raise ValueError if retold cannot have written the line."""
     try:
         data = json.loads(line)
         values = {key: data[key] for key in KEYS}

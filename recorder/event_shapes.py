@@ -1,7 +1,7 @@
 """The shapes that readers rely on: the types of a row's columns, and of the known fields of a payload.
 
-Writers keep them. A log that was changed, and a file that is imported, may not: both are checked here, so that one error names
-the event, and no reader has to doubt a field. Unknown kinds and unknown fields pass through.
+Writers keep to them. A changed log or an imported file may not. Both are checked here, so that one error names the event, and
+readers need not check fields. Unknown kinds and unknown fields pass through.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "payloads.erased": {"run": _TEXT, "payloads": (list,)},
     "payloads.redacted": {"run": _TEXT, "payloads": (list,)},
 }  # fmt: skip
-"""Fields that must be there, by kind."""
+"""Required fields, by kind."""
 
 _OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "run.ended": {"error": _OPTIONAL_TEXT},
@@ -33,17 +33,17 @@ _OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
                        "cost_usd": (int, float, type(None))},
     "message": {"type": _TEXT, "subtype": _OPTIONAL_TEXT, "usage": (dict, type(None))},
 }  # fmt: skip
-"""Fields that may be there, and then have one of these types."""
+"""Optional fields by kind, and their types."""
 
 KNOWN = _FIELDS.keys() | _OPTIONAL.keys()
 """The kinds whose payloads have a shape."""
 
 STATUSES = frozenset({"completed", "failed", "cancelled", "interrupted"})
-"""How a run ends."""
+"""The possible endings of a run."""
 
 
 def fault_in_row(values: tuple[Any, ...]) -> str | None:
-    """Return the name of the first column of an event's row that has a type or a size that is never written, or None.
+    """Return the name of the first column in an event's row with a type or a size that is never written, or None.
 
     The order is that of `Event`; a payload is text or bytes.
     """
@@ -60,7 +60,7 @@ _COLUMNS: Mapping[str, tuple[type, ...]] = {
 
 
 def fault_in_payload(kind: str, data: Any) -> str | None:
-    """Return the fault of a payload as a sentence without its subject, or None if readers can rely on it."""
+    """Return the fault of a payload as a sentence without a subject, or None if the payload has its shape."""
     if not isinstance(data, dict):
         return "is not a JSON object"
     for field, types in _FIELDS.get(kind, {}).items():

@@ -1,8 +1,8 @@
 """The event: one row of the log, as a frozen value.
 
-The format, version 1. An event has a header and a payload. The header says where the event belongs (run, seq, step, task,
-exchange), when it happened (`t_ns` since the run began, monotonic; `wall_ns` since the epoch beside it) and what it is
-(`kind`). The payload is bytes: for `frame` and `chunk` exactly the bytes that came, for every other kind one JSON object.
+The format, version 1. An event has a header and a payload. The header holds the place of the event (run, seq, step, task,
+exchange), its time (`t_ns` since the run began, monotonic, and `wall_ns` since the epoch) and its `kind`. The payload is bytes:
+for `frame` and `chunk` exactly the received bytes, for every other kind one JSON object.
 
 Each event is sealed to the one before it in its run:
 
@@ -10,8 +10,8 @@ Each event is sealed to the one before it in its run:
     hash   = sha256(hash of the event before, or 32 zero bytes | header | digest)
     header = "schema,run,seq,t_ns,wall_ns,kind,exchange,len(step):step,task"   (UTF-8, exchange empty when there is none)
 
-The digest stands apart from the payload so that a payload can be erased while the chain stays valid. Kinds this version does
-not know pass through reading, showing and exporting untouched.
+The digest is kept separately from the payload, so that a payload can be erased while the chain stays valid. Events of unknown
+kinds are read, shown and exported unchanged.
 """
 
 import json
@@ -26,7 +26,7 @@ SCHEMA = 1
 """Version of the event format that this module writes."""
 
 GENESIS = bytes(32)
-"""Stands where the first event of a run would name the hash of the one before."""
+"""Takes the place of the previous hash in the first event of a run."""
 
 Kind = Literal[
     "run.started",
@@ -47,20 +47,20 @@ Kind = Literal[
 """Kinds that this version writes. `frame` is one server-sent event, `chunk` a piece of any other body."""
 
 Ending = Literal["complete", "closed", "cut", "error_event", "http_error", "no_response"]
-"""How an exchange ended.
+"""The ending of an exchange.
 
-complete: the whole answer came. closed: the client closed it early. cut: the connection broke. error_event: the stream
-carried an `error` event. http_error: the status was 400 or more. no_response: no answer came at all.
+complete: the whole answer was received. closed: the client closed it early. cut: the connection broke. error_event: the stream
+held an `error` event. http_error: the status was 400 or more. no_response: no answer was received.
 """
 
 ENDINGS: tuple[Ending, ...] = ("complete", "closed", "cut", "error_event", "http_error", "no_response")
 
 OWN_SEQ = -1
-"""As an entry's `exchange`: the number this very entry gets. An exchange is named by the seq of its first event."""
+"""As the `exchange` of an entry: the entry's own seq. The seq of its first event identifies an exchange."""
 
 
 class Entry(NamedTuple):
-    """What a writer hands to the log: an event before it has a place. `t_ns` None is stamped when it is appended."""
+    """An event that a writer passes to the log, before it has a position. If `t_ns` is None, the log uses the current time."""
 
     kind: str
     payload: bytes
@@ -88,9 +88,9 @@ class Event(NamedTuple):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The payload as JSON; for `frame` and `chunk` read `payload` itself.
+        """The payload as JSON; for `frame` and `chunk`, use `payload` itself.
 
-        Raises LogError if it is not what its kind promises (event_shapes.py): the log was changed.
+        Raise LogError if it does not have the shape of its kind (event_shapes.py): the log was changed.
         """
         try:
             value: dict[str, Any] = json.loads(self.payload)
@@ -112,14 +112,14 @@ def seal(
     before: bytes, schema: int, run: str, seq: int, t_ns: int, wall_ns: int, kind: str,
     exchange: int | None, step: str, task: str, digest: bytes,
 ) -> bytes:  # fmt: skip
-    """The hash of an event: covers the hash before it, its header and its payload's digest."""
+    """Return the hash of an event. It covers the previous hash, the header and the payload's digest."""
     number = "" if exchange is None else exchange
     header = f"{schema},{run},{seq},{t_ns},{wall_ns},{kind},{number},{len(step)}:{step},{task}"
     return sha256(before + header.encode() + digest).digest()
 
 
 def encode(data: Any) -> bytes:
-    """JSON as UTF-8 bytes, compact; lone surrogates, which UTF-8 cannot hold, stay escaped, NaN is null."""
+    """Return compact JSON as UTF-8 bytes. Lone surrogates, which UTF-8 cannot hold, stay escaped; NaN is null."""
     try:
         return strict_json.dumps(data, separators=(",", ":")).encode()
     except UnicodeEncodeError:

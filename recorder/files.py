@@ -1,7 +1,7 @@
-"""Opening files that a person named: regular files only.
+"""Open files that a person named: regular files only.
 
 Reading a named pipe waits until another process writes to it, a device may never end, and neither is a recording. Every
-file whose name comes from outside is opened here.
+file with a name from outside is opened here.
 """
 
 import errno
@@ -20,11 +20,11 @@ _KINDS = (
 
 
 class NotRegular(OSError):
-    """The path names a pipe, a device or a socket. `strerror` gives the kind."""
+    """The path names a pipe, a device or a socket. `strerror` names the kind."""
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading, without waiting. Raises OSError; NotRegular for a pipe, a device or a socket."""
+    """Open a regular file for reading, without waiting. Raise OSError; NotRegular for a pipe, a device or a socket."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError as error:
@@ -47,12 +47,12 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file. Raises OSError, as `open_regular` does."""
+    """Return the bytes of a regular file. Raise OSError, like `open_regular`."""
     with open_regular(path) as file:
         return file.read()
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a regular file of UTF-8, its lines ended by LF. Raises OSError and UnicodeDecodeError."""
+    """Return the text of a regular UTF-8 file, with LF line ends. Raise OSError and UnicodeDecodeError."""
     with TextIOWrapper(open_regular(path), "utf-8") as file:
         return file.read()

@@ -1,4 +1,4 @@
-"""What to say of a file that was named by mistake: one that is not there, is no text, or stands where a run is wanted."""
+"""Hints for a file that a person named by mistake: it is missing, is not text, or was given instead of a run."""
 
 import difflib
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def near(path: Path) -> str:
-    """`; did you mean cassettes/hello.yaml?` where the folder of a missing file holds one of nearly that name, else `.`."""
+    """Return `; did you mean cassettes/hello.yaml?` if the folder of a missing file holds a similar name, else `.`."""
     try:
         names = os.listdir(path.parent)
     except OSError:
@@ -17,7 +17,7 @@ def near(path: Path) -> str:
 
 
 def unreadable(error: OSError | UnicodeDecodeError) -> str:
-    """Why a file cannot be read as text, with the way out where there is one."""
+    """Return the reason why a file cannot be read as text, with the way out if there is one."""
     if isinstance(error, IsADirectoryError):
         return "it is a folder; name a file in it."
     if isinstance(error, OSError):
@@ -28,7 +28,7 @@ def unreadable(error: OSError | UnicodeDecodeError) -> str:
 
 
 def not_a_run(ref: str) -> str | None:
-    """What to say of a file or a folder that was given for a run; None where there is no such file."""
+    """Return a hint for a file or a folder that was given instead of a run; None if there is no such file."""
     if os.path.isdir(ref):
         return f"{ref} is a folder, not a run. Name a run (`retold ls` lists them), or a file."
     if os.path.isfile(ref):

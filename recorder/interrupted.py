@@ -1,4 +1,4 @@
-"""Runs without a last event: why they have none, and the blocks that were streamed when their writer died."""
+"""Runs without a last event: the reason, and the blocks that were being streamed when their writer died."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ GOES_ON = "the run goes on"
 
 
 def why_unended(log: EventLog, run: str) -> str:
-    """Return the reason why a run has no last event: it goes on, its log could not be written, or its writer died."""
+    """Return the reason why a run has no last event: it continues, its log could not be written, or its writer died."""
     info = log.find(run)
     return GOES_ON if info.status == "running" else f"{info.status}: {info.error or DIED}"
 
 
 def events_of(log: EventLog, run: str, kinds: tuple[str, ...]) -> Iterator[Event]:
-    """The events of a run as a handler reads them; those of an interrupted run end with its incomplete messages."""
+    """Yield the events of a run as a handler reads them; those of an interrupted run end with its incomplete messages."""
     last = None
     for event in log.events(run, kinds=kinds):
         if event.kind == "run.ended" and event.data.get("status") == "interrupted":
@@ -31,7 +31,7 @@ def events_of(log: EventLog, run: str, kinds: tuple[str, ...]) -> Iterator[Event
 
 
 def _incomplete(log: EventLog, run: str) -> Iterator[Event]:
-    """For each exchange without an end: its frames folded once more, and what was still open when they stopped."""
+    """Fold the frames of each exchange without an end again, and yield the blocks that were still open."""
     started = {event.seq: event for event in log.events(run, kinds=("exchange.started",))}
     for event in log.events(run, kinds=("exchange.ended",)):
         started.pop(event.exchange or -1, None)

@@ -27,22 +27,22 @@ class Message:
 
     @classmethod
     def of(cls, event: Event) -> "Message":
-        """The message that an event of the kind `message` holds."""
+        """Return the message in an event of the kind `message`."""
         return cls(event.run, event.seq, event.t_ns, event.wall_ns, event.step, event.task, event.data)
 
     @property
     def type(self) -> str:
-        """`system`, `assistant`, `user`, `result`, or what its source calls it; empty where it says none."""
+        """`system`, `assistant`, `user`, `result`, or another name of its source; empty if there is none."""
         return str(self.data.get("type", ""))
 
     @property
     def subtype(self) -> str | None:
-        """`init`, `success` and so on, where it has one."""
+        """`init`, `success` and so on, if it has one."""
         return self.data.get("subtype")
 
     @property
     def blocks(self) -> Iterator[dict[str, Any]]:
-        """The content blocks; a content that is a plain string counts as one text block."""
+        """The content blocks; a plain string counts as one text block."""
         yield from blocks_of(self.data)
 
 
@@ -60,12 +60,12 @@ def blocks_of(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def usage_of(data: dict[str, Any]) -> dict[str, int]:
-    """The token counts of a message or a result, whatever else stands there."""
+    """Return the token counts of a message or a result; none if it holds a value of another type there."""
     return {key: value for key, value in object_or_empty(data.get("usage")).items() if isinstance(value, int)}
 
 
 def result_text(content: Any) -> str:
-    """The text of a tool_result's content: a string, or a list of blocks of which only the text counts."""
+    """Return the text of a tool_result's content, which is a string or a list of blocks. Only text blocks count."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -81,8 +81,8 @@ def result_text(content: Any) -> str:
 class Session:
     """Makes the messages of one conversation: each carries its session's id and an id of its own.
 
-    `made` is how many messages it has already. The ids of the messages follow from the session's, so that a session retold
-    with the same id is equal to the letter.
+    `made` is the number of messages so far. The ids of the messages are derived from the session's id, so that a replayed
+    session with the same id has identical messages.
     """
 
     def __init__(self, session_id: str | None = None, *, made: int = 0) -> None:
@@ -95,11 +95,11 @@ class Session:
 
     @property
     def made(self) -> int:
-        """How many messages it has made."""
+        """The number of messages so far."""
         return self._made
 
     def is_new(self, event_id: str) -> bool:
-        """Return whether an event of this id comes for the first time: one API may send an event in several responses."""
+        """Return whether the id of an event is new. The API may send an event in several responses."""
         if event_id in self._seen:
             return False
         self._seen.add(event_id)
@@ -110,11 +110,11 @@ class Session:
         return data | {"session_id": self.id, "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.id}/{self._made}"))}
 
     def system(self, subtype: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """A message of the recorder itself rather than of the conversation."""
+        """Return a message of the recorder itself, not of the conversation."""
         return self._finish({"type": "system", "subtype": subtype} | fields)
 
     def init(self, *, model: str, tools: list[str], cwd: str, permission_mode: str) -> dict[str, Any]:
-        """The message that opens a session."""
+        """Return the message that opens a session."""
         return self._finish(
             {
                 "type": "system",
@@ -130,7 +130,7 @@ class Session:
     def assistant(
         self, message: dict[str, Any], block: dict[str, Any], request_id: str | None, *, incomplete: bool = False
     ) -> dict[str, Any]:
-        """One content block of an answer; `incomplete` marks a block whose stream ended inside it."""
+        """Return the message of one content block of an answer; `incomplete` marks a block that the stream did not finish."""
         data: dict[str, Any] = {
             "type": "assistant",
             "message": message | {"content": [block]},
@@ -143,14 +143,14 @@ class Session:
         return self._finish(data)
 
     def tool_result(self, block: dict[str, Any]) -> dict[str, Any]:
-        """What a tool gave, as the user message that carries it."""
+        """Return the result of a tool as a user message."""
         return self._finish({"type": "user", "message": {"role": "user", "content": [block]}, "parent_tool_use_id": None})
 
     def user(self, content: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
-        """A message of the user as the API reports it, with further fields."""
+        """Return a message of the user as the API reports it, with further fields."""
         message = {"role": "user", "content": content}
         return self._finish({"type": "user", "message": message, "parent_tool_use_id": None} | fields)
 
     def result(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """The message that ends a conversation, with these fields."""
+        """Return the message that ends a conversation, with these fields."""
         return self._finish({"type": "result"} | fields)

@@ -35,7 +35,7 @@ json.dump(found, sys.stdout)
 
 
 def find_texts(pattern: re.Pattern[str], text: str, *, at_start: bool = False) -> list[str]:
-    """Return the texts that a pattern of a user matches in `text`, or at its start only. Raises InputError after two seconds."""
+    """Return the texts that a pattern of a user matches in `text`, or only at its start. Raise InputError after two seconds."""
     if not _MAY_TAKE_LONG.search(pattern.pattern):
         return _found(pattern, text, at_start)
     if threading.current_thread() is threading.main_thread():
@@ -69,7 +69,7 @@ def _too_long(pattern: str) -> InputError:
 
 @contextlib.contextmanager
 def patience(pattern: str) -> Iterator[None]:
-    """Limit a search with `pattern` to two seconds of CPU time, in the main thread. Raises InputError."""
+    """Limit a search with `pattern` to two seconds of CPU time, in the main thread. Raise InputError."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise _too_long(pattern)

@@ -1,7 +1,7 @@
 """JSON as RFC 8259 defines it. Python writes and reads NaN and Infinity, which other parsers refuse.
 
-A number that JSON cannot hold (NaN in an imported line, `1e999`) is written as null, as JSON.stringify writes it. Frames of the
-wire are never written through this module: they keep their bytes.
+A number that JSON cannot hold (NaN in an imported line, `1e999`) is written as null, as JSON.stringify writes it. Frames
+are never written through this module, because they keep their bytes.
 """
 
 import json
@@ -13,7 +13,7 @@ def dumps(
     value: Any, *, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False,
     ensure_ascii: bool = False, default: Any = None,
 ) -> str:  # fmt: skip
-    """Return a value as JSON text. Raises TypeError and RecursionError as json.dumps does."""
+    """Return a value as JSON text. Raise TypeError and RecursionError like json.dumps."""
     options: dict[str, Any] = {
         "indent": indent, "separators": separators, "sort_keys": sort_keys, "ensure_ascii": ensure_ascii, "default": default,
     }  # fmt: skip
@@ -24,14 +24,14 @@ def dumps(
 
 
 def object_or_empty(value: Any) -> dict[str, Any]:
-    """Return a JSON object as it is, and an empty one for any other value: data from outside may have another shape."""
+    """Return a JSON object unchanged, and an empty one for any other value: data from outside may have another shape."""
     return value if isinstance(value, dict) else {}
 
 
 def object_in(text: str | bytes) -> dict[str, Any]:
     """Return the JSON object in a text, and an empty one if the text is not JSON or holds another value.
 
-    Cells of a changed log may hold no text at all; they give an empty object too.
+    A cell of a changed log may hold another type than text; that gives an empty object, too.
     """
     try:
         return object_or_empty(json.loads(text))
@@ -49,5 +49,5 @@ def finite(value: Any) -> Any:
 
 
 def finite_key(key: Any) -> Any:
-    """Return a key of a JSON object; a number that is not finite becomes its name, as every number does."""
+    """Return a key of a JSON object; a number that is not finite becomes its name, because keys are text."""
     return str(key) if isinstance(key, float) and not math.isfinite(key) else key

@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and find out beforehand whether they can be written."""
+"""Write files completely or not at all, and check in advance whether they can be written."""
 
 import contextlib
 import os
@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 _MAX_STEM_BYTES = 200
-"""How much of a file's name its temporary name repeats: file systems allow 255 bytes."""
+"""The part of a file's name that its temporary name repeats, because file systems allow 255 bytes."""
 
 
 def why_not_writable(path: Path) -> str | None:
-    """Return why a file cannot be made or written at `path`; None if nothing is known to prevent it. Nothing is made."""
+    """Return the reason why no file can be created or written at `path`, None if there is none. Create nothing."""
     if path.suffix == ".toml":
         return "retold reads TOML and does not write it; use .yaml or .json"
     path = Path(os.path.realpath(path))
     try:
         there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
-    except OSError as error:  # a name that is too long, a folder that may not be searched
+    except OSError as error:  # for example a name that is too long, or a folder without search permission
         return error.strerror or str(error)
     if there == path:
         if there.is_dir():
@@ -32,10 +32,10 @@ def why_not_writable(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` if the block ends well; if not, `path` is left as it is. Raises OSError.
+    """Open a new file that replaces `path` if the block ends without an error; otherwise `path` stays unchanged. Raise OSError.
 
-    A symbolic link stays one: the file that it points to is replaced. A file that is there gives its mode to the new one; the
-    mode of any other is `mode` under the umask.
+    A symbolic link stays a link: the file that it points to is replaced. The new file gets the mode of the replaced one, or
+    `mode` under the umask if there was none.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def replacing(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[Bi
 
 
 def _mode_of(target: Path) -> int | None:
-    """The mode of a file that is there. Raises OSError for anything else that is there, which a rename would destroy."""
+    """Return the mode of an existing file. Raise OSError for anything else at the path, because a rename would destroy it."""
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
