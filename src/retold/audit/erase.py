@@ -8,7 +8,6 @@ import socket
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.log.runs import RunInfo
 from ..recorder.log.sqlite import erasure
+from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.patience import find_texts
 from ..recorder.secrets.redactor import Redactor
 from ..recorder.secrets.streams import redact_body
@@ -149,10 +149,9 @@ def _plan_texts(log: EventLog, wanted: dict[str, Matches], progress: Progress, *
             plan.unreadable += carrier.unreadable
             if any(map(matches, carrier.texts)) or (raw and matches(carrier.raw)):
                 plan.add(run, carrier.kind, carrier.seqs)
-    with closing(log.reader()) as connection:
-        connection.text_factory = lambda data: data.decode("utf-8", "replace")
-        for (name,) in connection.execute("SELECT step FROM events GROUP BY step UNION SELECT task FROM events GROUP BY task"):
-            plan.in_headers += any(matches(str(name)) for matches in wanted.values())
+    with Evidence(log) as evidence:
+        for name in evidence.header_names():
+            plan.in_headers += any(matches(name) for matches in wanted.values())
     return plan
 
 

@@ -5,33 +5,30 @@ compares in another way. So the schema is compared, text by text, with that of a
 each index with its table: an index can be built under one text and described by another.
 """
 
-import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
-from ..recorder.log.sqlite import opening as store
+from ..recorder.log.sqlite.evidence import MIGRATIONS, VERSION, Declared, Evidence, declarations, is_ordinary
 from .chain import Finding
 
 INTEGRITY_LINES = 5
 """How many lines of SQLite's own check are kept."""
 
-_MIGRATIONS = "_sqlite_migrations"
 _EARLY = [("retold", "m001_log"), ("retold", "m002_ledger")]
 
 _Schema = dict[tuple[str, str], tuple[str, str | None]]
 
 
-def check_schema(connection: sqlite3.Connection) -> tuple[list[Finding], bool]:
+def check_schema(evidence: Evidence) -> tuple[list[Finding], bool]:
     """Return the differences from the schema of a new log, and whether the tables can be read all the same.
 
     If a table is missing, replaced by a view or declared otherwise, a query on it proves nothing; one on a view may never end.
     """
-    from ..recorder.log.sqlite import migrations
-
-    expected, found = _by_name(migrations.schema()), _schema(connection)
-    if ("table", _MIGRATIONS) in found:  # made by sqlite-utils, which early versions used and which wrote it in several ways
-        found = {key: value for key, value in found.items() if value[0] != _MIGRATIONS}
-    differences = [key for key in expected.keys() | found.keys() if not _equal(key, expected, found)]
+    expected, found = _by_name(declarations()), _by_name(evidence.declared())
+    if ("table", MIGRATIONS) in found:
+        found = {key: value for key, value in found.items() if value[0] != MIGRATIONS}
+    differences = [key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)]
     findings = [_finding(*key, expected=key in expected, found=key in found) for key in sorted(differences)]
     return findings, all(_is_read(name, expected[kind, name], found) for kind, name in expected if kind == "table")
 
@@ -39,19 +36,11 @@ def check_schema(connection: sqlite3.Connection) -> tuple[list[Finding], bool]:
 def _is_read(name: str, expected: tuple[str, str | None], found: _Schema) -> bool:
     """Whether queries on a table mean what they say; a table that others added a column to is still one."""
     declared = found.get(("table", name))
-    return declared == expected or (name == "runs" and declared is not None and str(declared[1]).startswith("CREATE TABLE"))
+    return declared == expected or (name == "runs" and declared is not None and is_ordinary(declared[1]))
 
 
-def _schema(connection: sqlite3.Connection) -> _Schema:
-    return _by_name(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall())
-
-
-def _by_name(rows: list[tuple[str, str, str, str | None]]) -> _Schema:
+def _by_name(rows: list[Declared]) -> _Schema:
     return {(str(kind), str(name)): (table, sql) for kind, name, table, sql in rows}
-
-
-def _equal(key: tuple[str, str], expected: _Schema, found: _Schema) -> bool:
-    return expected.get(key) == found.get(key)
 
 
 def _finding(kind: str, name: str, *, expected: bool, found: bool) -> Finding:
@@ -64,26 +53,22 @@ def _finding(kind: str, name: str, *, expected: bool, found: bool) -> Finding:
     return Finding("", None, "schema", detail)
 
 
-def check_settings(connection: sqlite3.Connection) -> Iterator[Finding]:
-    """Compare what the file holds beside runs and events: its version, the migrations, and the list of erasures under way."""
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != store.VERSION:
-        yield Finding("", None, "schema", f"the version of the file is {version}; a log of this schema has {store.VERSION}")
-    if not _migrations_fit(connection):
+def check_settings(evidence: Evidence) -> Iterator[Finding]:
+    """Compare the rest of the file: its version, the list of migrations, and the list of erasures under way."""
+    version = evidence.version()
+    if version != VERSION:
+        yield Finding("", None, "schema", f"the version of the file is {version}; a log of this schema has {VERSION}")
+    rows = evidence.migrations()
+    if rows is not None and not _migrations_fit(rows):
         yield Finding("", None, "schema", "the list of migrations is not as it was written")
-    if connection.execute("SELECT 1 FROM erasing LIMIT 1").fetchone() is not None:
+    if evidence.is_erasing():
         yield Finding("", None, "schema", "the table erasing is not empty: it allows payloads to be replaced")
 
 
-def _migrations_fit(connection: sqlite3.Connection) -> bool:
-    """Whether the list of migrations is absent, as in new logs, or as early versions wrote it."""
-    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_MIGRATIONS,)).fetchone() is None:
-        return True
-    cursor = connection.execute(f"SELECT * FROM {_MIGRATIONS} ORDER BY rowid")
-    columns = [column for column, *_ in cursor.description]
-    rows = [dict(zip(columns, row, strict=True)) for row in cursor]
+def _migrations_fit(rows: list[dict[str, Any]]) -> bool:
+    """Return whether the list of migrations is one that an early version wrote."""
     named = [(row.get("migration_set"), row.get("name")) for row in rows]
-    numbered = "id" not in columns or [row["id"] for row in rows] == list(range(1, len(rows) + 1))
+    numbered = all(row.get("id", number) == number for number, row in enumerate(rows, 1))
     return named in (_EARLY[:1], _EARLY) and numbered and all(_is_moment(row.get("applied_at")) for row in rows)
 
 
@@ -94,9 +79,7 @@ def _is_moment(text: object) -> bool:
         return False
 
 
-def check_integrity(connection: sqlite3.Connection) -> Iterator[Finding]:
+def check_integrity(evidence: Evidence) -> Iterator[Finding]:
     """Run SQLite's own check, which reads every page and compares each index with its table."""
-    rows = connection.execute(f"PRAGMA integrity_check({INTEGRITY_LINES})").fetchall()
-    lines = [line for (text,) in rows if text != "ok" for line in str(text).split("\n")]
-    for line in lines[:INTEGRITY_LINES]:
+    for line in evidence.integrity(INTEGRITY_LINES):
         yield Finding("", None, "damaged", f"{line}: queries may skip rows or show wrong ones; see `retold recover`")

@@ -1,12 +1,12 @@
 """Comparing the listing (`runs`) with the ledger and the events that it is a projection of."""
 
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..recorder.log.runs import COLUMNS, COUNTED
+from ..recorder.log.runs import COUNTED
+from ..recorder.log.sqlite.questions import Cells
 from ..recorder.secrets.redactor import Redactor
 from .chain import Finding, Row
 
@@ -31,13 +31,11 @@ class Seen:
 
 
 def check_line(
-    connection: sqlite3.Connection, run: str, started: dict[str, Any], ended: dict[str, Any] | None, seen: Seen
+    found: dict[str, Any] | None, run: str, started: dict[str, Any], ended: dict[str, Any] | None, seen: Seen
 ) -> Finding | None:
-    """Compare each column of a run's line with its events; `started` and `ended` are the payloads of the first and last."""
-    line = connection.execute(f"SELECT {COLUMNS} FROM runs WHERE run = ?", (run,)).fetchone()
-    if line is None:
+    """Compare each column of a run's line with its events. `started` and `ended` are the payloads of the first and the last."""
+    if found is None:
         return Finding(run, None, "listing", f"the listing has no line for it; {AGAIN}")
-    found = dict(zip(COLUMNS.split(", "), line, strict=True))
     expected: dict[str, Any] = {
         "run": run,
         "name": started.get("name", ""),
@@ -63,12 +61,11 @@ def _equal(column: str, expected: Any, found: Any) -> bool:
     return column in ("name", "error") and isinstance(found, str) and Redactor().text(found) == expected
 
 
-def check_order(connection: sqlite3.Connection, started: Sequence[str], pruned: Collection[str]) -> Finding | None:
-    """Compare the lines with the order in which the ledger has the runs begin: the listing's numbers rise no faster."""
+def check_order(lines: Sequence[Cells], started: Sequence[str], pruned: Collection[str]) -> Finding | None:
+    """Compare the (number, run) of the lines with the runs in the order of the ledger. The numbers rise no faster than that."""
     places = {run: place for place, run in enumerate(started, 1)}
     expected = [run for run in started if run not in pruned]
     id_before = place_before = 0
-    lines = connection.execute("SELECT id, run FROM runs NOT INDEXED ORDER BY id").fetchall()
     for (id_, run), wanted in zip(lines, [*expected, *[None] * len(lines)], strict=False):
         if run not in places:
             return Finding(_shown(run), None, "listing", f"the listing has a line for a run that never began; {AGAIN}")

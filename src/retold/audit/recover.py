@@ -1,13 +1,14 @@
 """After a crash or on a bad disk: open runs closed, everything derived made again, the readable rest of a damaged file saved."""
 
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..recorder.errors import InputError
 from ..recorder.log.log import EventLog
+from ..recorder.log.sqlite.evidence import Evidence
+from ..recorder.log.sqlite.questions import Cells
 from ..recorder.log.sqlite.salvage import damage, salvage
 from . import index
 
@@ -67,6 +68,6 @@ def _make_again(log: EventLog, result: Recovered, progress: Progress) -> None:
         pass
 
 
-def _listing(log: EventLog) -> list[tuple[Any, ...]]:
-    with closing(log.reader()) as connection:
-        return connection.execute("SELECT run, name, mode, status, error, messages FROM runs ORDER BY id").fetchall()
+def _listing(log: EventLog) -> list[Cells]:
+    with Evidence(log) as evidence:
+        return evidence.lines()

@@ -5,12 +5,10 @@ that are added after it began are checked as far as it goes. The order matters: 
 has shown that it is one, and events are read along their primary key, which is the table itself, never through an index.
 """
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self, get_args
+from typing import Any, get_args
 
 from ..recorder.events import GENESIS
 from ..recorder.log import ledger
@@ -18,7 +16,8 @@ from ..recorder.log.ledger import Entered, Head
 from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import Status
 from ..recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
-from ..recorder.log.sqlite.rows import COLUMNS
+from ..recorder.log.sqlite.evidence import Evidence
+from ..recorder.log.sqlite.questions import Unreadable
 from ..recorder.strict_json import object_in
 from .chain import End, Finding, Row, check, payload_digest
 from .file_check import check_integrity, check_schema, check_settings
@@ -60,55 +59,40 @@ def verify(
 
     Raises LogError where there is no log, InputError where `run` is in neither ledger nor log.
     """
-    with closing(log.reader()) as connection:
-        return _Verifier.of(connection, progress).report(run, against)
+    with Evidence(log) as evidence:
+        return _Verifier(evidence, progress).report(run, against)
 
 
 @dataclass
 class _Verifier:
-    connection: sqlite3.Connection
+    evidence: Evidence
     progress: Callable[[int], None]
-    entries: list[Entered]
-    erasures: dict[str, list[tuple[str, int]]]
-    pruned: dict[str, tuple[int, bytes]]
-    result: Report
-
-    @classmethod
-    def of(cls, connection: sqlite3.Connection, progress: Callable[[int], None]) -> Self:
-        # Text that is no UTF-8 any more is a finding, not an exception.
-        connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-        return cls(connection, progress, [], {}, {}, Report())
+    entries: list[Entered] = field(default_factory=list)
+    erasures: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    pruned: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    result: Report = field(default_factory=Report)
 
     def report(self, run: str | None, against: Head | None) -> Report:
         try:
-            findings, readable = check_schema(self.connection)
+            findings, readable = check_schema(self.evidence)
             self.result.findings += findings
             if readable:
                 self._check_tables(run, against)
-        except sqlite3.Error as error:
+        except Unreadable as error:
             self._found(Finding("", None, "damaged", f"the file cannot be read further: {error}; see `retold recover`"))
         return self.result
 
     def _check_tables(self, run: str | None, against: Head | None) -> None:
-        self.result.findings += check_settings(self.connection)
-        with self._snapshot():
-            self.entries = list(ledger.entries(self.connection))
+        self.result.findings += check_settings(self.evidence)
+        with self.evidence.snapshot():
+            self.entries = self.evidence.entries()
             if self._check_ledger():
-                self.result.head = str(ledger.head_of(self.connection, self.entries))
+                self.result.head = str(self.evidence.head_of(self.entries))
         self._read_erasures()
         if against is not None:
             self._check_head(against)
         self._check_runs(run)
-        self.result.findings += check_integrity(self.connection)
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[None]:
-        """Several questions about one moment."""
-        self.connection.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self.connection.execute("COMMIT")
+        self.result.findings += check_integrity(self.evidence)
 
     def _found(self, finding: Finding) -> None:
         self.result.findings.append(finding)
@@ -117,11 +101,7 @@ class _Verifier:
         """Note which runs were touched by erasures, and which events record it."""
         self.erasures = defaultdict(list)
         self.result.erased = self.result.redacted = self.result.pruned = 0
-        query = (
-            "SELECT e.run, e.seq, e.kind, e.payload FROM runs r JOIN events e ON e.run = r.run AND e.kind <> 'frame' "
-            "WHERE r.mode = 'audit' ORDER BY r.id, e.seq"
-        )
-        for run, seq, kind, payload in self.connection.execute(query):
+        for run, seq, kind, payload in self.evidence.audit_events():
             if not isinstance(run, str) or not isinstance(seq, int) or not _is_utf8(run):
                 continue  # a changed cell is found when its row is checked
             data = object_in(payload)
@@ -162,10 +142,10 @@ class _Verifier:
         if head.n and self.entries[head.n - 1].chain != head.chain:
             return self._found(Finding("", None, "ledger", f"the log is not the one of the head: entry {head.n} differs"))
         for run, seq, own in head.open:
-            row = self.connection.execute("SELECT hash FROM events WHERE run = ? AND seq = ?", (run, seq)).fetchone()
+            row = self.evidence.event(run, seq)
             if row is None and run not in self.pruned:
                 self._found(Finding(run, seq, "cut off", "the head knows this event"))
-            elif row is not None and row[0] != own:
+            elif row is not None and row.hash != own:
                 self._found(Finding(run, seq, "edited", "the head knows another event here: the run was rewritten"))
         return None
 
@@ -179,23 +159,12 @@ class _Verifier:
                 if run not in self.pruned:  # else it was pruned while we were reading
                     self._found(finding)
         if only is None:
-            for name in self._unknown_runs():
+            for name in self.evidence.runs_not_entered():
                 self._found(Finding(name, 0, "unknown run", "the ledger does not know that it began: it was inserted"))
             self._check_order()
 
-    def _unknown_runs(self) -> list[str]:
-        """The runs that have events and no entry in the ledger, at one moment; each run is one look-up."""
-        query = (
-            "WITH RECURSIVE each(run) AS (SELECT min(run) FROM events UNION ALL "
-            "SELECT (SELECT min(run) FROM events WHERE run > each.run) FROM each WHERE each.run IS NOT NULL) "
-            "SELECT CAST(run AS BLOB) FROM each WHERE run IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM ledger WHERE what = 'started' AND ledger.run = each.run)"
-        )
-        return [name.decode("utf-8", "backslashreplace") for (name,) in self.connection.execute(query)]
-
     def _check_run(self, run: str, first: bytes, end: End | None, beginnings: dict[bytes, str]) -> Finding | None:
-        query = "SELECT seq, hash, payload FROM events NOT INDEXED WHERE run = ? ORDER BY seq LIMIT 1"
-        found = self.connection.execute(query, (run,)).fetchone()
+        found = self.evidence.first_event(run)
         if found is None:
             if run not in self.pruned:
                 return Finding(run, None, "missing run", "the ledger knows that it began; its events are gone")
@@ -203,8 +172,8 @@ class _Verifier:
                 return Finding(run, None, "missing run", "what was pruned is not the run that the ledger knows")
             return None
         self.result.runs += 1
-        seq, own, payload = found
-        if seq == 0 and own != first and own in beginnings:
+        own = found.hash
+        if found.seq == 0 and own != first and own in beginnings:
             return Finding(run, 0, "reordered", f"these are the events of run {beginnings[own]}")
         events = self.result.events
         while True:
@@ -215,47 +184,37 @@ class _Verifier:
                 return last
             if own != first:
                 return Finding(run, 0, "edited", "the run was rewritten: it begins otherwise than the ledger says")
-            with self._snapshot():
+            with self.evidence.snapshot():
                 now = self._end_of(run)
                 if now == end:
-                    return self._check_line(run, object_in(payload), last, end, seen)
+                    return self._check_line(run, object_in(found.payload), last, end, seen)
             end = now  # it ended while we were reading: once more, up to its end
 
     def _end_of(self, run: str) -> End | None:
         """The end of a run as the ledger has it now; an entry that is not as it was written is one that is found elsewhere."""
-        query = "SELECT seq, hash FROM ledger WHERE run = ? AND what = 'ended' ORDER BY n DESC LIMIT 1"
-        row = self.connection.execute(query, (run,)).fetchone()
+        row = self.evidence.entered_end(run)
         return None if row is None or not isinstance(row[0], int) or not isinstance(row[1], bytes) else End(*row)
 
     def _check_line(self, run: str, started: dict[str, Any], last: End, end: End | None, seen: Seen) -> Finding | None:
-        query = "SELECT kind, payload FROM events NOT INDEXED WHERE run = ? AND seq = ?"
-        kind, payload = self.connection.execute(query, (run, last.seq)).fetchone()
-        ended = object_in(payload) if kind == "run.ended" else None
-        if end is None and ended is None:
-            status = self.connection.execute("SELECT status FROM runs WHERE run = ?", (run,)).fetchone()
-            if status is not None and status[0] in ENDED:
-                return Finding(run, last.seq + 1, "cut off", f"the run is listed as {status[0]}, but its end is missing")
+        event, line = self.evidence.event(run, last.seq), self.evidence.line(run)
+        ended = object_in(event.payload) if event is not None and event.kind == "run.ended" else None
+        if end is None and ended is None and line is not None and line["status"] in ENDED:
+            return Finding(run, last.seq + 1, "cut off", f"the run is listed as {line['status']}, but its end is missing")
         self.result.open += ended is None
-        return check_line(self.connection, run, started, ended, seen)
+        return check_line(line, run, started, ended, seen)
 
     def _check_order(self) -> None:
         """The lines of the listing, in the order in which the runs began, at one moment."""
-        with self._snapshot():
+        with self.evidence.snapshot():
             self._read_erasures()
-            started = [entry.run for entry in ledger.entries(self.connection) if entry.is_whole and entry.what == "started"]
-            finding = check_order(self.connection, started, self.pruned)
+            started = [entry.run for entry in self.evidence.entries() if entry.is_whole and entry.what == "started"]
+            finding = check_order(self.evidence.places(), started, self.pruned)
         if finding is not None and not any(each.run == finding.run for each in self.result.findings):
             self._found(finding)
 
     def _rows(self, run: str, at: int | None) -> Iterator[Row]:
-        query = f"SELECT {COLUMNS} FROM events NOT INDEXED WHERE run = ? AND seq {{}} ? ORDER BY seq LIMIT {PAGE}"
-        least: tuple[str, Any] = (">=", -(2**63) if at is None else at)
-        while page := self.connection.execute(query.format(least[0]), (run, least[1])).fetchall():
-            for values in page:
-                yield Row._make((*values[:8], payload_digest(values[8]), *values[9:]))
-            if type(page[-1][1]) is not int:
-                return  # numbers come first, and whatever is none is found when its row is checked
-            least = (">", page[-1][1])
+        for cells in self.evidence.rows(run, at):
+            yield Row._make((*cells[:8], payload_digest(cells[8]), *cells[9:]))
 
     def _count(self, seen: Seen, row: Row) -> None:
         seen.note(row)
@@ -279,9 +238,8 @@ class _Verifier:
     def _replaced(self, run: str) -> dict[int, bytes]:
         found: dict[int, bytes] = {}
         for audit, seq in self.erasures[run]:
-            query = "SELECT payload FROM events WHERE run = ? AND seq = ?"
-            for (payload,) in self.connection.execute(query, (audit, seq)):
-                found |= _replacements(object_in(payload))
+            if (event := self.evidence.event(audit, seq)) is not None:
+                found |= _replacements(object_in(event.payload))
         return found
 
 

@@ -61,12 +61,12 @@ def doctor(json: Json = False, db: Db = None) -> None:
 
 
 def _versions() -> dict[str, str | None]:
-    import sqlite3
+    from ..recorder.log.sqlite.evidence import SQLITE_VERSION
 
     found: dict[str, str | None] = {
         "retold": importlib.metadata.version("retold"),
         "python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
-        "sqlite": sqlite3.sqlite_version,
+        "sqlite": SQLITE_VERSION,
     }
     for part in PARTS:
         try:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +14,9 @@ from ..recorder.errors import InputError
 from ..recorder.files import open_regular
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
-from ..recorder.strict_json import object_or_empty
+from ..recorder.log.runs import RunQuery
+from ..recorder.log.sqlite.evidence import Evidence
+from ..recorder.strict_json import object_in, object_or_empty
 from . import jsonl, stream_json
 
 LINES = (".jsonl", ".ndjson")
@@ -106,13 +107,14 @@ def _known(log: EventLog) -> dict[str, str]:
     """The runs that imports made, by the sha256 of the file, and every run by its own id."""
     if not log.path.exists():
         return {}
-    query = (
-        "SELECT r.run, json_extract(e.payload, '$.sha256') FROM runs r JOIN events e ON e.run = r.run AND e.seq = 0 "
-        "WHERE r.mode = 'import' AND r.status = 'completed'"
-    )
-    with closing(log.reader()) as connection:
-        known = {run: run for (run,) in connection.execute("SELECT run FROM runs")}
-        return known | {digest: run for run, digest in connection.execute(query) if digest}
+    with Evidence(log) as evidence:
+        known = {run: run for _, run in evidence.places()}
+        for info in log.runs(RunQuery(mode="import", status="completed"))[::-1]:  # the newest import of a file counts
+            first = evidence.first_event(info.run)
+            digest = None if first is None else object_in(first.payload).get("sha256")
+            if isinstance(digest, str):
+                known[digest] = info.run
+    return known
 
 
 def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, str], again: bool) -> list[Imported]:
