@@ -2,6 +2,7 @@
 
 RetoldError                 exit 1
 ├── RunError                exit 1   a run or a step failed
+├── ShelfError              exit 1   a place for the pages of many logs that cannot be reached or used
 ├── InputError              exit 2   bad input: an option, a path, a name, a file
 │   ├── WorkflowError       exit 2   a workflow file
 │   ├── HandlerError        exit 2   a handler's name or options
@@ -45,6 +46,10 @@ class RunError(RetoldError):
 
 class BlockedError(RetoldError):
     """A request was refused, because the network is blocked for requests that no recording covers."""
+
+
+class ShelfError(RetoldError):
+    """A shelf (the place where pages of logs are kept for other machines) cannot be reached, or refused a page."""
 
 
 class InputError(RetoldError):

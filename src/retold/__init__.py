@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .recorder.errors import RecordingLostWarning as RecordingLostWarning
     from .recorder.errors import RetoldError as RetoldError
     from .recorder.errors import RunError as RunError
+    from .recorder.errors import ShelfError as ShelfError
     from .recorder.errors import WorkflowError as WorkflowError
     from .recorder.events import Event as Event
     from .recorder.log.log import EventLog as EventLog
@@ -67,6 +68,7 @@ _HOMES = {
         "RecordingLostWarning",
         "RetoldError",
         "RunError",
+        "ShelfError",
         "WorkflowError",
     ),
     "recorder.events": ("Event",),

@@ -1,0 +1,184 @@
+"""A shelf in a folder: a local one, or one that several machines mount.
+
+    journal                     one line a page in the order of arrival: SOURCE/RUN/FIRST
+    SOURCE/RUN/FIRST.jsonl      the lines of the page that begins with event FIRST
+    SOURCE/RUN/last             number and hash of the last event of the run's last page, and FIRST of that page
+    made                        a random word, so that a cursor is not taken to another shelf
+
+A writer holds the lock of the folder for the time of one page. It writes the line in the journal first: a line whose page is
+not there belongs to a writer that died, and readers pass over it.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..recorder.event_lines import event_of
+from .pages import Page
+from .shelf import Full, PageConflict, Position, Refused, Shelved, Unreachable, check_follows
+
+POLL_S = 0.02
+"""Seconds between two looks at the journal while a reader waits."""
+
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,120}")
+_LINE = re.compile(rf"({_NAME.pattern})/({_NAME.pattern})/(\d{{12,}})")
+
+
+class FolderShelf:
+    """The pages in a folder, which is made if it is not there. Raises Refused, Unreachable."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, source: str) -> None:
+        self.name = str(folder)
+        self.source = _checked(source)
+        self._folder = Path(folder).absolute()
+        self._journal = self._folder / "journal"
+        with _named(self.name):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self._locked(fcntl.LOCK_EX):
+                if not (self._folder / "made").exists():
+                    self._journal.touch()
+                    _write(self._folder / "made", secrets.token_hex(8).encode())
+            self._made = (self._folder / "made").read_text()
+
+    def last(self, run: str) -> Position | None:
+        """Return the position of the run's last page."""
+        with _named(self.name), self._locked(fcntl.LOCK_SH):
+            return self._last(run)
+
+    def _last(self, run: str) -> Position | None:
+        try:
+            seq, own, first = (self._run(run) / "last").read_text().split()
+        except FileNotFoundError:
+            return None
+        return Position(int(seq), bytes.fromhex(own), first)
+
+    def put(self, page: Page, after: Position | None) -> Position:
+        """Keep the page; it is on the disk when this returns."""
+        check_follows(page, after)
+        with _named(self.name), self._locked(fcntl.LOCK_EX):
+            if self._last(page.run) != after:
+                raise PageConflict(f"{page!r} does not follow the last page of its run in {self.name}.")
+            self._list(page)
+            return Position(page.last, page.hash, f"{page.first:012}")
+
+    def _list(self, page: Page) -> None:
+        """Write the page, its line in the journal before it, and its run's last position after it."""
+        folder, first = self._run(page.run), f"{page.first:012}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._journal.open("a+b") as journal:
+            if journal.tell() and os.pread(journal.fileno(), 1, journal.tell() - 1) != b"\n":
+                journal.write(b"\n")  # a writer died within its line
+            journal.write(f"{self.source}/{page.run}/{first}\n".encode())
+            journal.flush()
+            os.fsync(journal.fileno())
+        _write(folder / f"{first}.jsonl", page.body)
+        last = self._last(page.run)
+        if last is None or last.seq <= page.last:
+            _write(folder / "last", f"{page.last} {page.hash.hex()} {first}".encode())
+
+    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[Shelved]:
+        """Yield the pages after the cursor, which is a place in the journal."""
+        made, _, number = (after or "").partition(":")
+        at = int(number) if made == self._made else 0
+        deadline = time.monotonic() + wait_s
+        while True:
+            with _named(self.name), self._locked(fcntl.LOCK_SH), self._journal.open("rb") as journal:
+                size = os.fstat(journal.fileno()).st_size
+                at = at if at <= size else 0  # the journal lost its end
+                journal.seek(at)
+                lines = journal.read(1 << 20).split(b"\n")[:-1]
+            for line in lines:
+                at += len(line) + 1
+                listed = _LINE.fullmatch(line.decode("utf-8", "replace"))
+                if listed is None or run not in (None, listed[2]):
+                    continue
+                if (page := self._page(*listed.groups())) is not None:
+                    yield Shelved(f"{self._made}:{at}", listed[1], page)
+            if lines:
+                deadline = time.monotonic() + wait_s
+            elif time.monotonic() >= deadline:
+                return
+            else:
+                time.sleep(min(POLL_S, wait_s))
+
+    def _page(self, source: str, run: str, first: str) -> Page | None:
+        with _named(self.name):
+            try:
+                body = (self._folder / source / run / f"{first}.jsonl").read_bytes()
+            except FileNotFoundError:
+                return None
+        try:
+            last = event_of(body.rstrip(b"\n").rpartition(b"\n")[2])
+        except ValueError:
+            return Page(run, int(first), int(first), bytes(32), body)  # the receiver names it
+        return Page(run, int(first), last.seq, last.hash, body)
+
+    def replace(self, page: Page) -> None:
+        """Overwrite the bytes of the page with the same events, and put the page in its place."""
+        with _named(self.name), self._locked(fcntl.LOCK_EX):
+            _wipe(self._run(page.run) / f"{page.first:012}.jsonl")
+            self._list(page)
+
+    def drop(self, run: str) -> None:
+        """Overwrite and remove all pages of a run."""
+        with _named(self.name), self._locked(fcntl.LOCK_EX):
+            folder = self._run(run)
+            for file in folder.glob("*"):
+                _wipe(file)
+                file.unlink()
+            with contextlib.suppress(FileNotFoundError):
+                folder.rmdir()
+
+    def close(self) -> None:
+        """Do nothing: no file stays open."""
+
+    def _run(self, run: str) -> Path:
+        return self._folder / self.source / _checked(run)
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int) -> Iterator[None]:
+        with (self._folder / "lock").open("ab") as lock:
+            fcntl.flock(lock, kind)
+            yield
+
+
+def _checked(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise Refused(f"{name!r} is no name for a part of a shelf: use letters, digits, _ and -.")
+    return name
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and to the disk."""
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _wipe(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn an error of the operating system into one of a shelf."""
+    try:
+        yield
+    except OSError as error:
+        kind: Callable[[str], Exception] = Unreachable
+        if error.errno in (28, 122):  # no space left, quota exceeded
+            kind = Full
+        elif isinstance(error, PermissionError):
+            kind = Refused
+        raise kind(f"the shelf {name}: {error}.") from error

@@ -1,0 +1,111 @@
+"""A shelf in memory, for tests: it can fail on purpose in every way in which a server was seen to fail."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from .pages import Page
+from .shelf import Full, PageConflict, Position, Shelved, Unreachable, check_follows
+
+Mishap = Literal["put lost", "acknowledgement lost", "doubled", "full"]
+"""What happens to the next page: it is not kept and nobody learns of it; it is kept, and the answer is lost; it is kept twice;
+it is refused because the shelf is full."""
+
+
+class _Kept:
+    """What all views of one shelf share."""
+
+    def __init__(self) -> None:
+        self.arrived: list[tuple[str, Page] | None] = []
+        self.made = 0
+        self.mishaps: list[Mishap] = []
+        self.changed = threading.Condition(threading.RLock())
+
+
+class MemoryShelf:
+    """Pages in memory. `mishaps` names what happens to each next `put`, in order; an empty list means nothing."""
+
+    def __init__(self, source: str = "memory", kept: _Kept | None = None) -> None:
+        self.name = "memory"
+        self.source = source
+        self._kept = kept or _Kept()
+
+    @property
+    def mishaps(self) -> list[Mishap]:
+        """The mishaps to come; append to it."""
+        return self._kept.mishaps
+
+    def of(self, source: str) -> "MemoryShelf":
+        """Return the same shelf as another writer sees it."""
+        return MemoryShelf(source, self._kept)
+
+    def last(self, run: str) -> Position | None:
+        """Return the position of the run's last page."""
+        with self._kept.changed:
+            own = [
+                Position(kept[1].last, kept[1].hash, number)
+                for number, kept in enumerate(self._kept.arrived)
+                if kept is not None and kept[0] == self.source and kept[1].run == run
+            ]
+        return max(own, key=lambda position: (position.seq, position.token), default=None)
+
+    def put(self, page: Page, after: Position | None) -> Position:
+        """Keep the page, unless the next mishap is another one."""
+        with self._kept.changed:
+            mishap = self.mishaps.pop(0) if self.mishaps else None
+            if mishap == "put lost":
+                raise Unreachable("the shelf did not answer.")
+            if mishap == "full":
+                raise Full("the shelf is full.")
+            check_follows(page, after)
+            if self.last(page.run) != after:
+                raise PageConflict(f"{page!r} does not follow the last page of its run.")
+            self._kept.arrived += [(self.source, page)] * (2 if mishap == "doubled" else 1)
+            self._kept.changed.notify_all()
+            if mishap == "acknowledgement lost":
+                raise Unreachable("the shelf did not answer.")
+            return Position(page.last, page.hash, len(self._kept.arrived) - 1)
+
+    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[Shelved]:
+        """Yield the pages after the cursor."""
+        made, _, number = (after or f"{self._kept.made}:0").partition(":")
+        at = int(number) if int(made) == self._kept.made and int(number) <= len(self._kept.arrived) else 0
+        while arrived := self._after(at, wait_s):
+            for kept in arrived:
+                at += 1
+                if kept is not None and run in (None, kept[1].run):
+                    yield Shelved(f"{self._kept.made}:{at}", *kept)
+
+    def _after(self, at: int, wait_s: float) -> list[tuple[str, Page] | None]:
+        deadline = time.monotonic() + wait_s
+        with self._kept.changed:
+            while at >= len(self._kept.arrived) and (left := deadline - time.monotonic()) > 0:
+                self._kept.changed.wait(left)
+            return self._kept.arrived[at:]
+
+    def replace(self, page: Page) -> None:
+        """Put the page in the place of the page with the same events, and list it again for readers that have the old one."""
+        with self._kept.changed:
+            self._forget(lambda kept: (kept.run, kept.first) == (page.run, page.first))
+            self._kept.arrived.append((self.source, page))
+            self._kept.changed.notify_all()
+
+    def drop(self, run: str) -> None:
+        """Remove all pages of a run."""
+        with self._kept.changed:
+            self._forget(lambda kept: kept.run == run)
+
+    def _forget(self, is_gone: Callable[[Page], bool]) -> None:
+        for number, kept in enumerate(self._kept.arrived):
+            if kept is not None and kept[0] == self.source and is_gone(kept[1]):
+                self._kept.arrived[number] = None
+
+    def lose(self, pages: int) -> None:
+        """Lose the newest pages, acknowledged as they are, as a server does that went back to an older state."""
+        with self._kept.changed:
+            del self._kept.arrived[len(self._kept.arrived) - pages :]
+            self._kept.made += 1
+
+    def close(self) -> None:
+        """Do nothing."""

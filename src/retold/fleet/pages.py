@@ -1,0 +1,54 @@
+"""Pages: consecutive events of one run as one message, in the lines of `retold export --format jsonl`.
+
+A page holds up to `MAX_EVENTS` events and `MAX_BYTES` bytes, but at least one event, however long. When the shipper is caught
+up, a page is the one event that was just recorded.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from ..recorder.errors import ShelfError
+from ..recorder.event_lines import event_of, line_of
+from ..recorder.events import Event
+
+MAX_EVENTS = 200
+MAX_BYTES = 256 * 1024
+
+
+class Page(NamedTuple):
+    """Consecutive events of one run: the numbers of the first and the last, the hash of the last, and the lines of all."""
+
+    run: str
+    first: int
+    last: int
+    hash: bytes
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"<Page {self.run[:6]}#{self.first}-{self.last} {len(self.body)} bytes>"
+
+    def events(self) -> list[Event]:
+        """Return the events of the page. Raises ShelfError if a line is damaged, or the lines are not those of its header."""
+        try:
+            events = [event_of(line) for line in self.body.split(b"\n") if line]
+        except ValueError as error:
+            raise ShelfError(f"{self!r} is damaged: {error}.") from error
+        if [(event.run, event.seq) for event in events] != [(self.run, seq) for seq in range(self.first, self.last + 1)]:
+            raise ShelfError(f"{self!r} is damaged: it does not hold the events that it names.")
+        return events
+
+
+def page_of(events: Iterable[Event]) -> Page:
+    """Return the page that begins with the first of these events of one run and takes as many as a page may hold."""
+    lines: list[bytes] = []
+    size, first, last = 0, None, None
+    for event in events:
+        line = line_of(event)
+        if lines and (size + len(line) > MAX_BYTES or len(lines) == MAX_EVENTS):
+            break
+        lines.append(line)
+        size += len(line)
+        first, last = first or event, event
+    if first is None or last is None:
+        raise ValueError("a page holds at least one event")
+    return Page(first.run, first.seq, last.seq, last.hash, b"".join(lines))

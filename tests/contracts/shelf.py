@@ -1,0 +1,169 @@
+"""The tests that every shelf passes. A shelf of another author passes them in its own tests, by a subclass:
+
+class TestMine(ShelfContract):
+    @pytest.fixture
+    def make_shelf(self, tmp_path):
+        return lambda source: MyShelf(tmp_path, source=source)   # two calls: two writers of one shelf
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from retold.fleet.pages import Page, page_of
+from retold.fleet.shelf import PageConflict, Position
+from retold.recorder.events import Entry
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.store_log import StoreLog
+
+
+def pages_of(run_name: str, sizes: list[int]) -> list[Page]:
+    """Return pages of a fresh run, each with so many events."""
+    with StoreLog() as log:
+        return _pages_of(log, run_name, sizes)
+
+
+def _pages_of(log: EventLog, name: str, sizes: list[int]) -> list[Page]:
+    with log.start(name=name, mode="live") as writer:
+        for number in range(sum(sizes)):
+            writer.append(Entry("frame", b"data: %d \xff\n\n" % number))
+    events = list(log.events(writer.run))
+    pages = []
+    for size in sizes:
+        pages.append(page_of(events[:size]))
+        events = events[size:]
+    return pages
+
+
+def put_all(shelf: Any, pages: list[Page]) -> Position | None:
+    """Put pages of one run, and return the position of the last."""
+    position = shelf.last(pages[0].run)
+    for page in pages:
+        position = shelf.put(page, position)
+    return position  # type: ignore[no-any-return]
+
+
+class ShelfContract:
+    """The tests that every shelf passes."""
+
+    @pytest.fixture
+    def make_shelf(self) -> Callable[[str], Any]:
+        """Return a function that opens the shelf of this test as a writer with that source."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def shelf(self, make_shelf: Callable[[str], Any]) -> Any:
+        """The shelf as the writer `a` sees it."""
+        return make_shelf("a")
+
+    def test_an_empty_shelf_has_no_pages(self, shelf: Any) -> None:
+        """Neither of a run nor of all."""
+        assert shelf.last("0" * 16) is None
+        assert list(shelf.pages()) == []
+
+    def test_pages_come_back_byte_for_byte_in_order(self, shelf: Any) -> None:
+        """With their source, and events that are equal."""
+        pages = pages_of("one", [1, 3, 200, 2])
+        put_all(shelf, pages)
+        assert [(got.source, got.page) for got in shelf.pages()] == [("a", page) for page in pages]
+        assert [event.seq for got in shelf.pages() for event in got.page.events()] == list(range(206))
+
+    def test_the_last_position_names_the_last_event(self, shelf: Any) -> None:
+        """Of each run by itself; another opening of the shelf agrees."""
+        one, other = pages_of("one", [2, 2]), pages_of("other", [5])
+        assert put_all(shelf, one) == shelf.last(one[0].run)
+        put_all(shelf, other)
+        assert shelf.last(one[0].run)[:2] == (3, one[-1].hash)
+        assert shelf.last(other[0].run)[:2] == (4, other[-1].hash)
+
+    def test_a_page_after_another_position_is_a_conflict(self, make_shelf: Callable[[str], Any]) -> None:
+        """Two shippers of one run never both append: the slower one gets PageConflict, and nothing of it is kept."""
+        first, second, third = pages_of("one", [1, 1, 1])
+        shelf, same = make_shelf("a"), make_shelf("a")
+        began = shelf.put(first, None)
+        for page, after in ((first, None), (second, None), (third, began)):
+            with pytest.raises(PageConflict):
+                same.put(page, after)
+        shelf.put(second, began)
+        with pytest.raises(PageConflict):
+            same.put(third, began)
+        assert [got.page for got in shelf.pages()] == [first, second]
+
+    def test_sources_have_runs_of_their_own(self, make_shelf: Callable[[str], Any]) -> None:
+        """The same run id from two sources is two runs on the shelf: the receiver names the fork."""
+        (page,) = pages_of("one", [2])
+        make_shelf("a").put(page, None)
+        make_shelf("b").put(page, None)
+        assert sorted(got.source for got in make_shelf("a").pages()) == ["a", "b"]
+
+    def test_a_cursor_goes_on_where_it_stood(self, shelf: Any) -> None:
+        """Every cursor gives exactly the pages after it."""
+        pages = pages_of("one", [1] * 6)
+        put_all(shelf, pages)
+        cursors = [got.cursor for got in shelf.pages()]
+        for number, cursor in enumerate(cursors):
+            assert [got.page for got in shelf.pages(cursor)] == pages[number + 1 :]
+
+    def test_a_cursor_of_another_shelf_leaves_nothing_out(self, shelf: Any) -> None:
+        """Pages come twice rather than never."""
+        pages = pages_of("one", [1, 1])
+        put_all(shelf, pages)
+        assert {got.page for got in shelf.pages("0:999999")} == set(pages)
+
+    def test_one_run_alone_is_read(self, shelf: Any) -> None:
+        """The other runs are passed over."""
+        one, other = pages_of("one", [2, 2]), pages_of("other", [2])
+        put_all(shelf, one)
+        put_all(shelf, other)
+        assert [got.page for got in shelf.pages(run=other[0].run)] == other
+
+    def test_a_reader_that_waits_gets_the_next_page(self, make_shelf: Callable[[str], Any]) -> None:
+        """A page that is put while it waits."""
+        first, second = pages_of("one", [1, 1])
+        shelf = make_shelf("a")
+        began = shelf.put(first, None)
+        reader = make_shelf("a").pages(wait_s=30)
+        assert next(reader).page == first
+        shelf.put(second, began)
+        assert next(reader).page == second
+
+    def test_a_page_larger_than_a_message_comes_back(self, shelf: Any) -> None:
+        """One event of three megabytes."""
+        with StoreLog() as log, log.start(name="big", mode="live") as writer:
+            writer.append(Entry("chunk", b"\xff" + b"x" * 3_000_000))
+        page = page_of(list(log.events(writer.run))[1:2])
+        first = page_of(list(log.events(writer.run))[:1])
+        put_all(shelf, [first, page])
+        assert [got.page for got in shelf.pages()] == [first, page]
+
+
+class ErasableShelfContract(ShelfContract):
+    """The tests of a shelf whose pages can be erased."""
+
+    def bytes_left(self, mark: bytes) -> list[str]:
+        """Return the places in which the shelf still keeps the mark; a subclass looks into its files."""
+        raise NotImplementedError
+
+    def test_a_replaced_page_stands_in_place_of_the_first(self, shelf: Any) -> None:
+        """For new readers, and for those that have read the first; the positions stay right, and the next page follows."""
+        first, second, third = pages_of("one", [2, 2, 1])
+        put_all(shelf, [first, second])
+        cursor = list(shelf.pages())[-1].cursor
+        erased = first._replace(body=first.body.replace(b"data: 0", b"data: *"))
+        shelf.replace(erased)
+        assert {got.page for got in shelf.pages()} == {erased, second}
+        assert [got.page for got in shelf.pages(cursor)] == [erased]
+        assert shelf.last(first.run)[:2] == (3, second.hash)
+        shelf.put(third, shelf.last(first.run))
+        assert self.bytes_left(b"data: 0") == []
+
+    def test_a_dropped_run_is_gone(self, shelf: Any) -> None:
+        """Its pages, its position and its bytes."""
+        one, other = pages_of("one", [2, 2]), pages_of("other", [2])
+        put_all(shelf, one)
+        put_all(shelf, other)
+        shelf.drop(one[0].run)
+        assert [got.page for got in shelf.pages()] == other
+        assert shelf.last(one[0].run) is None
+        assert self.bytes_left(one[0].run.encode()) == []
