@@ -14,6 +14,7 @@ Readers are pull consumers: a push consumer with a slow reader dropped 59 of 100
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import ssl
@@ -30,7 +31,7 @@ from .shelf import Full, PageConflict, Position, Refused, Shelved, Unreachable, 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.js import JetStreamContext
-    from nats.js.api import RawStreamMsg, StreamInfo
+    from nats.js.api import RawStreamMsg
 
 OLDEST_SERVER = (2, 11)
 PART_BYTES = 512 * 1024
@@ -102,16 +103,18 @@ class JetStreamShelf:
         if (version.major, version.minor) < OLDEST_SERVER:
             raise Refused(f"{self.name} is nats-server {version.major}.{version.minor}; retold needs 2.11 or newer.")
         js = self._client.jetstream(timeout=ANSWER_S)
-        info = await self._stream_of(js)
-        self._created = str(info.created)
+        await self._check_stream(js)
+        # nats-py reads the time of creation since 2.15 only.
+        asked = await self._client.request(f"$JS.API.STREAM.INFO.{self._stream}", timeout=ANSWER_S)
+        self._created = json.loads(asked.data)["created"]
         return js
 
     async def _notice(self, error: Exception) -> None:
         if "permissions violation" in str(error).lower():
             self._denied = str(error)
 
-    async def _stream_of(self, js: "JetStreamContext") -> "StreamInfo":
-        """Return the stream, made if it is not there. Raises Refused if it would lose pages."""
+    async def _check_stream(self, js: "JetStreamContext") -> None:
+        """Make the stream if it is not there. Raises Refused if it would lose pages."""
         from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
         from nats.js.errors import NotFoundError
 
@@ -137,7 +140,6 @@ class JetStreamShelf:
         }
         if wrong := [fault for fault, is_so in faults.items() if is_so]:
             raise Refused(f"the stream {self._stream} of {self.name} would lose pages: {'; '.join(wrong)}.")
-        return info
 
     def _ask(self, asking: Coroutine[Any, Any, _Answer], answer_s: float = ANSWER_S) -> _Answer:
         """Run a coroutine on the loop's thread. Raises ShelfError."""
