@@ -12,24 +12,18 @@ that condition, and to lose what they acknowledged, so the receiver checks every
 Readers are pull consumers: a push consumer with a slow reader dropped 59 of 100 pages.
 """
 
-import asyncio
 import contextlib
-import json
 import os
 import re
-import ssl
-import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 from ..recorder.errors import InputError, ShelfError
-from ..recorder.http.guard import is_loopback
 from .pages import Page
-from .shelf import Full, PageConflict, Position, Refused, Shelved, Unreachable, check_follows
+from .shelf import Position, Shelved, Unreachable, check_follows
+from .stream_connection import ANSWER_S, StreamConnection
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
     from nats.js import JetStreamContext
     from nats.js.api import RawStreamMsg
 
@@ -58,111 +52,15 @@ class JetStreamShelf:
         self, servers: Sequence[str], log: str, *, source: str, credentials: str | os.PathLike[str] | None = None,
         ca: str | os.PathLike[str] | None = None,
     ) -> None:  # fmt: skip
-        self._servers = [_checked_server(server) for server in servers]
         for part in (log, source):
             if not _NAME.fullmatch(part):
                 raise InputError(f"{part!r} is no name for a part of a shelf: use letters, digits, _ and -.")
-        self.name = f"{','.join(self._servers)}/{log}"
+        self._link = StreamConnection(servers, log, credentials=credentials, ca=ca)
+        self._ask = self._link.ask
+        self._stream = self._link.stream
+        self.name = self._link.name
         self.source = source
         self._log = log
-        self._stream = f"retold-{log}"
-        self._credentials = None if credentials is None else os.fspath(credentials)
-        self._ca = None if ca is None else os.fspath(ca)
-        self._loop = _Loop()
-        self._connecting = threading.Lock()
-        self._client: Client | None = None
-        self._js: JetStreamContext | None = None
-        self._created = ""
-        self._denied: str | None = None
-
-    # Connecting
-
-    def _context(self) -> "JetStreamContext":
-        """Return the connection's JetStream, after a look at the server and the stream."""
-        with self._connecting:
-            if self._js is None:
-                self._js = self._ask(self._connect())
-            return self._js
-
-    async def _connect(self) -> "JetStreamContext":
-        try:
-            import nats
-        except ModuleNotFoundError as error:
-            raise InputError("a shelf on NATS needs nats-py: pip install 'retold[nats]'.") from error
-        options: dict[str, Any] = {}
-        if any(server.startswith("tls:") for server in self._servers):
-            options["tls"] = ssl.create_default_context(cafile=self._ca)
-        if self._credentials is not None:
-            options["user_credentials"] = self._credentials
-        if self._client is None:
-            self._client = await nats.connect(
-                self._servers, error_cb=self._notice, connect_timeout=2, reconnect_time_wait=0.2, max_reconnect_attempts=-1,
-                ping_interval=5, max_outstanding_pings=2, allow_reconnect=True, **options,
-            )  # fmt: skip
-        version = self._client.connected_server_version
-        if (version.major, version.minor) < OLDEST_SERVER:
-            raise Refused(f"{self.name} is nats-server {version.major}.{version.minor}; retold needs 2.11 or newer.")
-        js = self._client.jetstream(timeout=ANSWER_S)
-        await self._check_stream(js)
-        # nats-py reads the time of creation since 2.15 only.
-        asked = await self._client.request(f"$JS.API.STREAM.INFO.{self._stream}", timeout=ANSWER_S)
-        self._created = json.loads(asked.data)["created"]
-        return js
-
-    async def _notice(self, error: Exception) -> None:
-        if "permissions violation" in str(error).lower():
-            self._denied = str(error)
-
-    async def _check_stream(self, js: "JetStreamContext") -> None:
-        """Make the stream if it is not there. Raises Refused if it would lose pages."""
-        from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
-        from nats.js.errors import NotFoundError
-
-        assert self._client is not None
-        nodes = 3 if len(self._client.servers) >= 3 else 1
-        try:
-            info = await js.stream_info(self._stream)
-        except NotFoundError:
-            config = StreamConfig(
-                name=self._stream, subjects=[f"retold.{self._log}.>"], num_replicas=nodes, storage=StorageType.FILE,
-                discard=DiscardPolicy.NEW, allow_direct=True, compression=StoreCompression.S2,
-            )  # fmt: skip
-            info = await js.add_stream(config)
-        kept = info.config
-        faults = {
-            "it is not stored in files": kept.storage != StorageType.FILE,
-            "it discards old pages when it is full; set discard to new": kept.discard != DiscardPolicy.NEW,
-            "it forgets pages by age; set max_age to 0": bool(kept.max_age),
-            "it forgets pages that were read; set retention to limits": kept.retention not in (None, RetentionPolicy.LIMITS),
-            "it keeps few pages of a run; set max_msgs_per_subject to -1": kept.max_msgs_per_subject > 0,
-            f"it has {kept.num_replicas} replica in a cluster of {nodes}": (kept.num_replicas or 1) < nodes,
-            "it does not answer directly; set allow_direct": not kept.allow_direct,
-        }
-        if wrong := [fault for fault, is_so in faults.items() if is_so]:
-            raise Refused(f"the stream {self._stream} of {self.name} would lose pages: {'; '.join(wrong)}.")
-
-    def _ask(self, asking: Coroutine[Any, Any, _Answer], answer_s: float = ANSWER_S) -> _Answer:
-        """Run a coroutine on the loop's thread. Raises ShelfError."""
-        import nats.errors
-        from nats.js.errors import APIError
-
-        self._denied = None
-        try:
-            return self._loop.run(asking, answer_s + 2)
-        except APIError as error:
-            if error.err_code == _WRONG_SEQUENCE:
-                raise PageConflict(f"{self.name}: another shipper was faster.") from error
-            if error.err_code in _NO_ROOM:
-                raise Full(f"{self.name} is full: {error.description}.") from error
-            if error.code == 503:
-                raise Unreachable(f"{self.name} does not answer: {error.description}.") from error
-            raise Refused(f"{self.name}: {error.description} (JetStream error {error.err_code}).") from error
-        except (nats.errors.AuthorizationError, ssl.SSLError) as error:
-            raise Refused(f"{self.name} refuses this credential: {error}.") from error
-        except (nats.errors.Error, TimeoutError, OSError) as error:
-            if self._denied is not None:
-                raise Refused(f"{self.name}: this credential does not permit it: {self._denied}.") from error
-            raise Unreachable(f"{self.name} does not answer: {type(error).__name__} {error}".rstrip() + ".") from error
 
     # Writing
 
@@ -171,7 +69,7 @@ class JetStreamShelf:
 
     def last(self, run: str) -> Position | None:
         """Return the position of the run's last page, be it erased or not."""
-        js = self._context()
+        js = self._link.js()
         found = self._direct(js, self._subject("run", run))
         seq, own, token = -1, b"", 0
         if found is not None:
@@ -194,7 +92,7 @@ class JetStreamShelf:
 
     def put(self, page: Page, after: Position | None) -> Position:
         """Publish the page; the stream has acknowledged it when this returns."""
-        js = self._context()
+        js = self._link.js()
         subject = self._subject("run", page.run)
         headers = _headers(page) | {
             "Nats-Expected-Last-Subject-Sequence": str(after.token if after else 0),
@@ -218,7 +116,7 @@ class JetStreamShelf:
 
     def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[Shelved]:
         """Yield the pages after the cursor, in the order of the stream; those of one run in the order of their events."""
-        js = self._context()
+        js = self._link.js()
         if run is not None and after is None and wait_s == 0:
             yield from self._in_order(js, run)
             return
@@ -247,7 +145,7 @@ class JetStreamShelf:
         from nats.js.errors import NotFoundError
 
         created, seq, own = (cursor or "||").split("|") if (cursor or "||").count("|") == 2 else ("", "", "")
-        if created != self._created or not seq.isdecimal():
+        if created != self._link.created or not seq.isdecimal():
             return 1
 
         async def get() -> "RawStreamMsg | None":
@@ -283,7 +181,7 @@ class JetStreamShelf:
                     page = self._page(js, message.subject, message.headers or {}, message.data)
                     if page is not None:
                         at = message.metadata.sequence.stream
-                        yield Shelved(f"{self._created}|{at}|{page.hash.hex()}", message.subject.split(".")[2], page)
+                        yield Shelved(f"{self._link.created}|{at}|{page.hash.hex()}", message.subject.split(".")[2], page)
         finally:
             with contextlib.suppress(ShelfError):
                 self._ask(reader.unsubscribe())
@@ -304,7 +202,7 @@ class JetStreamShelf:
 
     def replace(self, page: Page) -> None:
         """Publish the page that stands in place of the first; then delete the first securely, with its parts."""
-        js = self._context()
+        js = self._link.js()
         old = [
             int(got.cursor.split("|")[1])
             for got in self._in_order(js, page.run)
@@ -325,7 +223,7 @@ class JetStreamShelf:
         """Delete all messages of the run securely, one by one: a purge leaves the bytes."""
         from nats.js.errors import NotFoundError
 
-        js = self._context()
+        js = self._link.js()
 
         async def delete_last(subject: str) -> bool:
             try:
@@ -340,11 +238,7 @@ class JetStreamShelf:
 
     def close(self) -> None:
         """Close the connection."""
-        client, self._client, self._js = self._client, None, None
-        if client is not None:
-            with contextlib.suppress(Exception):
-                self._loop.run(client.close(), ANSWER_S)
-        self._loop.close()
+        self._link.close()
 
 
 class _Nothing(ShelfError):
@@ -368,59 +262,3 @@ def _headers(page: Page) -> dict[str, str]:
 def _end_of(message: "RawStreamMsg") -> tuple[int, bytes]:
     headers = message.headers or {}
     return int(headers["Retold-Last"]), bytes.fromhex(headers["Retold-Hash"])
-
-
-def _checked_server(server: str) -> str:
-    """Return an address without a path. Raises InputError for one with a credential, or without TLS beyond this machine."""
-    parts = urlsplit(server)
-    if parts.username or parts.password:
-        raise InputError("an address of a shelf holds no user or password; name a file of credentials with --credentials.")
-    if parts.scheme not in ("nats", "tls") or not parts.hostname:
-        raise InputError(f"{server!r} is no address of a NATS server; write nats://HOST:PORT or tls://HOST:PORT.")
-    if parts.scheme == "nats" and not is_loopback(parts.hostname):
-        raise InputError(f"{server} has no TLS, and is not on this machine; write tls://{parts.netloc}.")
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-class _Loop:
-    """A thread with an event loop, for a client that is asynchronous only."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def run(self, asking: Coroutine[Any, Any, _Answer], seconds: float) -> _Answer:
-        """Run a coroutine in the thread and return its result. Raises TimeoutError, and what the coroutine raises."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="retold-nats", daemon=True)
-                self._thread.start()
-        future = asyncio.run_coroutine_threadsafe(asking, self._loop)
-        try:
-            return future.result(seconds)
-        except TimeoutError:
-            future.cancel()
-            raise
-
-    def close(self) -> None:
-        """Stop the thread."""
-        with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None and self._thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            self._thread.join()
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped; then end its tasks, and close it."""
-    loop.run_forever()
-    loop.run_until_complete(_end(asyncio.all_tasks(loop)))
-    loop.close()
-
-
-async def _end(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
