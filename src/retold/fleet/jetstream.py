@@ -16,7 +16,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..recorder.errors import InputError, ShelfError
 from .pages import Page
@@ -27,18 +27,11 @@ if TYPE_CHECKING:
     from nats.js import JetStreamContext
     from nats.js.api import RawStreamMsg
 
-OLDEST_SERVER = (2, 11)
 PART_BYTES = 512 * 1024
 BATCH = 64
 """Pages that a reader asks for at once."""
 
-ANSWER_S = 5.0
-"""Seconds after which a server that does not answer is unreachable."""
-
-_WRONG_SEQUENCE = 10071
-_NO_ROOM = (10023, 10047, 10077)  # resources, storage, the stream's own limit of messages or bytes
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,120}")
-_Answer = TypeVar("_Answer")
 
 
 class JetStreamShelf:
