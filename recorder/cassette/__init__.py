@@ -1,1 +1,1 @@
-"""Cassettes: their format, the forms of other tools, and the way between cassette and log."""
+"""Cassettes: their format, the forms of other tools, and the transfer between cassette and log."""

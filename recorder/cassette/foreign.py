@@ -1,6 +1,6 @@
 """Names for files that are no HTTP cassettes: recordings of other protocols and of other programs.
 
-A name is told by the keys of the file alone. Such a file is not damaged, so no text here advises to delete it.
+Only the keys of a file identify it. Such a file is not damaged, so no message advises to delete it.
 """
 
 import json
@@ -61,7 +61,7 @@ _CHUNKS = (
 
 
 def named_text(data: bytes) -> str | None:
-    """Return the sentence that names a text which is neither YAML nor JSON as a whole, judged by its first line."""
+    """Return the sentence that names a text that is neither YAML nor JSON as a whole. Its first line decides."""
     first = data.lstrip().partition(b"\n")[0].strip().removeprefix(b"data:")
     try:
         line = json.loads(first)
@@ -100,12 +100,12 @@ def _protocol(kind: str) -> str:
 
 
 def was_cassette(data: bytes) -> bool:
-    """Return whether a file that cannot be read as a cassette was one, or is empty, and is not another program's."""
+    """Return whether an unreadable file was a cassette or is empty, rather than a file of another program."""
     return b"interactions" in data or not data.strip()
 
 
 def way_out(data: bytes) -> str:
-    """Return the advice for such a file. It is to be deleted only if it is empty or retold wrote it."""
+    """Return the advice for such a file: to delete it only if it is empty or retold wrote it."""
     if not data.strip() or (was_cassette(data) and _OWN.search(data)):
         return " Restore it from version control, or delete it and record again."
     return " Restore it from version control." if was_cassette(data) else " Name a cassette, or another path to record to."

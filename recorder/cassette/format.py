@@ -1,25 +1,24 @@
-"""The cassette: a slice of the log as a reviewable text file that vcrpy can replay too.
+"""The cassette: a part of the log as a reviewable text file that vcrpy can replay, too.
 
 The format is vcrpy's YAML, version 1: `version`, `interactions[].request/response`. vcrpy ignores other keys, so retold adds
-two, both named `retold`. At the top: `{format: 2}`. In each interaction what vcrpy has no place for:
+two, both named `retold`. At the top: `{format: 2}`. In each interaction, the values without a place in vcrpy's format:
 
-    recorded_at     when the request went out, ISO 8601, UTC
-    started_ms      the same on the run's own clock, so that pauses between exchanges can be retold
-    first_ms        when the response's head came, after the request
-    offsets_ms      when each piece of the body came, after the request; one string of numbers, because a list of 100,000
+    recorded_at     the time when the request was sent, ISO 8601, UTC
+    started_ms      the same on the run's own clock, for the pauses between exchanges
+    first_ms        the time of the response's head, after the request
+    offsets_ms      the time of each piece of the body, after the request; one string of numbers, because a list of 100,000
                     numbers costs a YAML parser half a second
-    sizes           the pieces' sizes in bytes, where they are not the frames of an event stream (JSON, compressed bodies)
-    ended_ms        when the exchange ended
-    ending, error   how it ended
+    sizes           the sizes of the pieces in bytes, if they are not the frames of an event stream (JSON, compressed bodies)
+    ended_ms        the time of the exchange's end
+    ending, error   the ending (`Ending`) and its error
     call, attempt   retries of one call share its number
-    body_layout     how the request's bytes follow from its indented JSON (json_layout.py); `body_sha256` is their digest when
-                    it was recorded; a body that a person edited later is matched as edited
-    step, task, variables, tool_results, cost_usd   what a workflow run needs to be retold offline
+    body_layout     the way from the indented JSON to the request's bytes (json_layout.py); `body_sha256` is their digest when
+                    they were recorded; a body that a person edited later is matched as edited
+    step, task, variables, tool_results, cost_usd   values that the replay of a workflow needs
 
-A body is a literal block where YAML can hold it so, a quoted string where it cannot, `!!binary` where it is not UTF-8. `.json`
-files hold the same structure. Writing is atomic. A YAML file ends in the key `retold_end`, so that one cut
-short is recognised also after a formatter; format 1 ends in `...`. A file that is
-there but damaged is an error and is never overwritten.
+A body is a literal block if YAML can hold it in one, else a quoted string, and `!!binary` if it is not UTF-8. `.json` files hold
+the same structure. Writing is atomic. A YAML file ends with the key `retold_end`, so a truncated file is recognised even after a
+formatter; format 1 ends with `...`. A damaged file is an error and is never overwritten.
 """
 
 import base64
@@ -70,7 +69,7 @@ _END_OF_1 = re.compile(rb"\n\.\.\.[ \t]*(?:#[^\n]*)?(?:\r?\n[ \t]*(?:#[^\n]*)?)*
 
 
 class Cassette(NamedTuple):
-    """A cassette's exchanges in recorded order, and the file they came from."""
+    """A cassette's exchanges in recorded order, and its file."""
 
     path: Path
     exchanges: tuple[Exchange, ...]
@@ -80,12 +79,12 @@ class Cassette(NamedTuple):
 
 
 def names_file(reference: str) -> bool:
-    """Whether what a person gave for RUN|CASSETTE means a file, there or not, rather than a run of the log."""
+    """Return whether an argument RUN|CASSETTE names a file, existing or not, rather than a run of the log."""
     return reference.endswith((".yaml", ".yml", ".json", ".toml")) or "/" in reference or Path(reference).is_file()
 
 
 def read_cassette(path: str | os.PathLike[str]) -> Cassette:
-    """Read a cassette, retold's or vcrpy's, YAML or JSON. Raises CassetteMissing or CassetteError (file, entry, line)."""
+    """Read a cassette, retold's or vcrpy's, YAML or JSON. Raise CassetteMissing or CassetteError (file, entry, line)."""
     path = Path(path)
     try:
         data = read_regular(path)
@@ -99,7 +98,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     if (kind := named(document)) is not None:
         raise CassetteError(f"{path}: {kind}")
     if isinstance(document, dict) and "interactions" not in document and {"request", "response"} <= document.keys():
-        document = {"interactions": [document]}  # a file for each exchange, as Datadog's test agent keeps them
+        document = {"interactions": [document]}  # Datadog's test agent keeps one file for each exchange
     if not isinstance(document, dict) or not isinstance(document.get("interactions"), list):
         raise CassetteError(f"{path} is not a cassette: it has no list `interactions`. It was left as it is.{way_out(data)}")
     _check_format(path, document, data)
@@ -116,7 +115,7 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
 
 
 def _load(path: Path, data: bytes) -> Any:
-    """The document in a file of UTF-8. libyaml and json take its bytes as they are (and UTF-16, which nothing else here does)."""
+    """Return the document in a UTF-8 file. libyaml and json read its bytes (and UTF-16, which no other part of retold reads)."""
     try:
         if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
             data.decode()
@@ -162,7 +161,7 @@ def _is_whole(document: dict[str, Any], data: bytes, version: Any) -> bool:
 
 
 def _line_of(data: bytes, number: int) -> int:
-    """The line on which an interaction begins; parsed only for an error's text."""
+    """Return the line on which an interaction begins. The file is parsed for it only if there is an error."""
     try:
         root: Any = yaml.compose(data, Loader=CassetteLoader)
         entries = next(value for key, value in root.value if key.value == "interactions")
@@ -223,7 +222,7 @@ def _place(own: dict[str, Any]) -> Place:
 
 
 def _asked(recorded: dict[str, Any], own: dict[str, Any]) -> bytes:
-    """Return the body of a request. One that was laid out has its exact bytes again; one that a person edited has its layout."""
+    """Return the body of a request: its exact bytes if the layout restores them, its new content if a person edited it."""
     layout = own.get("body_layout")
     return body_of(recorded) if layout is None else restore(word(recorded.get("body")), word(layout))
 
@@ -255,11 +254,11 @@ _END = {"retold_end": True}
 _UNREAD_HEADERS = re.compile(
     r"host|connection|content-length|accept-encoding|x-stainless-(?!lang$|retry-count$).*", re.IGNORECASE
 )
-"""Request headers on which no rule matches and which no part of retold reads from a recording. The log keeps them."""
+"""Request headers that no matching rule and no other part of retold reads from a recording. The log keeps them."""
 
 
 def to_yaml(exchanges: Iterable[Exchange], file: IO[str]) -> int:
-    """Write a cassette as YAML, one interaction at a time, so that memory stays flat; returns how many there were."""
+    """Write a cassette as YAML and return the number of interactions. One is in memory at a time."""
     dump(_HEAD, file)
     count = 0
     for count, exchange in enumerate(exchanges, 1):
@@ -273,9 +272,9 @@ def to_yaml(exchanges: Iterable[Exchange], file: IO[str]) -> int:
 
 
 def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) -> int:
-    """Write a cassette, whole or not at all, and return how many exchanges it holds. Raises CassetteError.
+    """Write a cassette completely or not at all, and return the number of its exchanges. Raise CassetteError.
 
-    A symbolic link stays one, and the file that it points to is replaced; a file that is there keeps its mode.
+    A symbolic link stays a link, and the file that it points to is replaced. An existing file keeps its mode.
     """
     path = Path(path)
     if path.suffix == ".toml":
@@ -307,7 +306,7 @@ def _to_entry(exchange: Exchange) -> dict[str, Any]:
             "headers": _grouped(pair for pair in request.headers if _UNREAD_HEADERS.fullmatch(pair[0]) is None),
             "body": _text(request.body) if laid_out is None else laid_out[0],
         },
-        # vcrpy needs a response; one that never came is told apart by its ending.
+        # vcrpy needs a response. The ending distinguishes a missing one.
         "response": {
             "status": {
                 "code": 0 if response is None else response.status,
@@ -364,7 +363,7 @@ def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _text(data: bytes) -> str | bytes:
-    """Text where UTF-8 holds it; bytes, written as `!!binary`, where it does not."""
+    """Return bytes as text if they are UTF-8, else unchanged: they are written as `!!binary`."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -382,7 +381,7 @@ def _for_json(value: Any) -> Any:
 
 
 def _ms(ns: int) -> float:
-    """Nanoseconds as milliseconds, to the microsecond: what a stamp is worth, and short in the file."""
+    """Return nanoseconds as milliseconds, rounded to the microsecond, which is exact enough and short in the file."""
     return round(ns / 1_000_000, 3)
 
 

@@ -1,7 +1,7 @@
-"""The forms in which values stand in cassettes, our own and those found in the wild, checked as they are read.
+"""The forms of values in cassettes of retold and of other tools, checked when they are read.
 
 Bodies are text, bytes, `{string: …}`, `{base64_string: …}`, already parsed JSON or nothing; headers are mappings of lists, of
-values, or lists of pairs; stored headers lie about encodings. What fits no form raises ValueError, with the reason.
+values, or lists of pairs; stored headers may name a wrong encoding. A value of no known form raises ValueError with the reason.
 """
 
 import base64
@@ -18,7 +18,7 @@ from ..http.exchange import Headers, TimedPiece, content_encoding, has_frames, p
 
 
 def mapping(value: Any, what: str) -> dict[str, Any]:
-    """A value that must be a mapping. Raises ValueError naming `what` it is not."""
+    """Return a value that must be a mapping. Raise ValueError if it is not; `what` names the value."""
     if not isinstance(value, dict):
         raise ValueError(f"{what} should be a mapping, and is {str(value)[:60]!r}")
     return value
@@ -64,14 +64,14 @@ def _as_json(value: Any, recorded: dict[str, Any]) -> bytes:
 
 
 def _as_text(value: Any) -> str:
-    """Return a date of YAML as the text that it was. Raise TypeError for another value that JSON does not have."""
+    """Return a date of YAML as its original text. Raise TypeError for another value that JSON does not have."""
     if isinstance(value, date):
         return value.isoformat()
     raise TypeError(f"a {type(value).__name__} is no JSON")
 
 
 def tool_results(value: Any) -> list[Any]:
-    """Tool results; as JSON text where they hold what YAML cannot (half a surrogate pair)."""
+    """Return tool results. They are JSON text in the file if YAML cannot hold them (half a surrogate pair)."""
     found = json.loads(value) if isinstance(value, str) else value
     if found is not None and not isinstance(found, list):
         raise ValueError("tool_results should be a list")
@@ -79,7 +79,7 @@ def tool_results(value: Any) -> list[Any]:
 
 
 def whole(value: Any, what: str) -> int:
-    """A whole number that is not negative. Raises ValueError for anything else; `what` names the key."""
+    """Return a whole number that is not negative. Raise ValueError for any other value; `what` names the key."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, str):
@@ -90,7 +90,7 @@ def whole(value: Any, what: str) -> int:
 
 
 def word(value: Any) -> str:
-    """A plain value as text. Raises ValueError for a structure in its place."""
+    """Return a plain value as text. Raise ValueError for a structure."""
     if isinstance(value, dict | list | tuple | set):
         raise ValueError(f"a {type(value).__name__} stands where text should")
     return str(value)
@@ -104,14 +104,14 @@ def moment(value: Any) -> str:
 
 
 def address(value: Any) -> str:
-    """A URL as text. Raises ValueError for one that cannot be taken apart."""
+    """Return a URL as text. Raise ValueError if it cannot be parsed."""
     text = word(value)
     _ = urlsplit(text).port
     return text
 
 
 def plain_body(value: Any) -> bytes:
-    """A body in any form found in the wild: text, bytes, `{string: …}`, `{base64_string: …}`, nothing."""
+    """Return the bytes of a body in any form of a known tool: text, bytes, `{string: …}`, `{base64_string: …}`, nothing."""
     if isinstance(value, dict):
         if "base64_string" in value:
             return base64.b64decode(value["base64_string"])
@@ -126,7 +126,7 @@ def plain_body(value: Any) -> bytes:
 
 
 def headers_of(value: Any) -> Headers:
-    """Header pairs from `{name: [values]}`, `{name: value}` or a list of pairs."""
+    """Return header pairs from `{name: [values]}`, `{name: value}` or a list of pairs."""
     if value is None:
         return ()
     pairs = value.items() if isinstance(value, dict) else value
@@ -134,14 +134,17 @@ def headers_of(value: Any) -> Headers:
 
 
 def repaired(headers: Headers, body: bytes) -> Headers:
-    """Without a content-encoding that the body does not have: many recorders store decoded bodies under old headers."""
+    """Return headers without a content-encoding that the body does not have.
+
+    Many recorders store decoded bodies with the original headers.
+    """
     if content_encoding(headers) in ("gzip", "x-gzip") and not body.startswith(b"\x1f\x8b"):
         return tuple((name, value) for name, value in headers if name.lower() != "content-encoding")
     return headers
 
 
 def nanoseconds(ms: Any) -> int:
-    """Milliseconds of the file as nanoseconds. Raises ValueError for what is no time."""
+    """Return milliseconds of the file as nanoseconds. Raise ValueError for a value that is not a time."""
     if ms is None:
         return 0
     value = float(ms)
@@ -151,10 +154,10 @@ def nanoseconds(ms: Any) -> int:
 
 
 class Pieces(Sequence[TimedPiece]):
-    """A recorded body in its pieces: by the recorded `sizes`, or cut as recording would have cut it.
+    """The pieces of a recorded body: cut by the recorded `sizes`, or as recording would have cut it.
 
-    They are cut when they are first asked for: of a long cassette a test often plays one answer. `offsets_ms` and `sizes` are
-    checked at once, so that damage is found when the file is read. Raises ValueError.
+    They are cut at first use, because a test often plays one answer of a long cassette. `offsets_ms` and `sizes` are checked at
+    once, so damage is found when the file is read. Raise ValueError.
     """
 
     def __init__(self, body: bytes, headers: Headers, *, offsets_ms: str, sizes: str | None, first_ns: int) -> None:
@@ -172,7 +175,7 @@ class Pieces(Sequence[TimedPiece]):
 
     def _timed(self) -> Iterator[TimedPiece]:
         offsets = [nanoseconds(number) for number in self._offsets_ms.split()] or [self._first_ns]
-        # A body edited by hand may have more pieces than times: the last time holds for the rest.
+        # A body edited by hand may have more pieces than times. The rest gets the last time.
         times = chain(offsets, repeat(offsets[-1]))
         return (TimedPiece(next(times), data, is_frame) for data, is_frame in self._cut())
 
@@ -215,6 +218,6 @@ class Pieces(Sequence[TimedPiece]):
         return repr(self._all)
 
 
-# What needs no second look: plain numbers, the times below the limit of `nanoseconds`.
+# Values that need no second check: plain numbers, and times below the limit of `nanoseconds`.
 _TIMES = re.compile(r"(?:[0-9]{1,12}+(?:\.[0-9]{1,9}+)?+(?: |$))*+")
 _SIZES = re.compile(r"(?:[0-9]{1,12}+(?: |$))*+")

@@ -1,7 +1,7 @@
-"""JSON bodies laid out over many lines, so that a line-based diff shows the part that changed.
+"""Lay out JSON bodies over many lines, so that a line-based diff shows the changed part.
 
 `lay_out` returns the indented text and the name of the layout that restores the exact bytes. It returns None for a body that
-no layout restores (other spacing, repeated keys, numbers or escapes in another spelling), and for one that fits on a line.
+no layout restores (other spacing, repeated keys, numbers or escapes in another spelling), and for a body that fits on one line.
 """
 
 import json
@@ -13,7 +13,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "compact-ascii": {"separators": (",", ":"), "ensure_ascii": True},
     "spaced-unicode": {"separators": (", ", ": "), "ensure_ascii": False},
 }
-"""Names of layouts, and the options of `json.dumps` that give them."""
+"""Names of layouts, and the options of `json.dumps` that produce them."""
 
 SHORT = 80
 """Characters of the longest body that stays on one line."""
@@ -46,7 +46,7 @@ def _has_surrogate(value: Any) -> bool:
 
 
 def restore(text: str, layout: str) -> bytes:
-    """Return the bytes of a body that was laid out. Raise ValueError for text that is no JSON, or an unknown layout."""
+    """Return the original bytes of a laid-out body. Raise ValueError for text that is not JSON, or for an unknown layout."""
     options = LAYOUTS.get(layout)
     if options is None:
         raise ValueError(f"unknown body_layout {layout!r}; one of {', '.join(LAYOUTS)}")

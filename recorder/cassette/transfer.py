@@ -1,7 +1,7 @@
-"""Between log and cassette: exchanges read out of a run's events, and exchanges appended as the events of a run.
+"""The transfer between log and cassette: read exchanges from a run's events, and append exchanges as the events of a run.
 
-An import goes through the same capture as a live recording, so that its messages are folded in the same way; its events
-carry the recorded times.
+An import uses the same capture as a live recording, so its messages are folded in the same way. Its events have the recorded
+times.
 """
 
 import heapq
@@ -24,15 +24,15 @@ from ..secrets.redactor import Redactor
 from ..strict_json import object_or_empty
 
 INTERRUPTED = Failure("Interrupted", DIED)
-"""The failure of an exchange whose end was never written, in a run whose writer died."""
+"""The failure of an exchange without an end, if the writer of its run died."""
 
 UNENDED = "the recording ended before the exchange did"
-"""Why an exchange has no end, in a run that its writer ended."""
+"""The reason for an exchange without an end, if the writer ended the run."""
 
 
 @dataclass
 class _Open:
-    """An exchange being put together from its events."""
+    """An exchange while its events are read."""
 
     started: Event
     head: Event | None = None
@@ -50,16 +50,16 @@ class _Open:
 
 
 MAX_SEQ = 2**62
-"""Stands for the end of an exchange that has none."""
+"""Takes the place of the end of an exchange that has none."""
 
 
 def exchanges_of(log: EventLog, run: str) -> list[Exchange]:
-    """The exchanges of a run in the order they were started, as a cassette holds them."""
+    """Return the exchanges of a run in the order of their starts, as a cassette holds them."""
     return list(each_exchange(log, run))
 
 
 def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
-    """The same one by one, so that no more than one is held in memory."""
+    """Yield the exchanges of a run in the order of their starts. At most one is in memory."""
     outline = _Outline()
     kinds = "kind <> 'frame' AND kind IN ('exchange.started', 'message', 'exchange.ended', 'run.ended')"
     with closing(log.reader()) as connection:
@@ -82,7 +82,7 @@ def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
 
 @dataclass
 class _Outline:
-    """Where the exchanges of a run begin and end, and which tools they use: all that has to be known before the first."""
+    """The beginnings and ends of a run's exchanges, and their tool uses. The first exchange that is built needs all of them."""
 
     exchanges: dict[int, int] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class _Outline:
                     self.results.append((str(block.get("tool_use_id")), event.seq))
 
     def results_of(self, exchange: int) -> list[tuple[str, int]]:
-        """The results of its tools that no later request holds (the run stopped at its last turn): id and event."""
+        """Return id and event of the tool results that no later request holds, because the run stopped at its last turn."""
         return [(id_, at) for id_, at in self.results if self.uses.get(id_) == exchange and id_ not in self.held]
 
 
@@ -151,10 +151,10 @@ def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
 def import_exchanges(
     log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
 ) -> str:  # fmt: skip
-    """Append exchanges as a new run of mode `import`, with the times they were recorded at; returns the run's id.
+    """Append exchanges as a new run of mode `import`, with their recorded times; return the run's id.
 
-    `data` is kept beside `source` in the run's first event. Those that overlap are written interleaved, as they were when they
-    were recorded: the times of a run never go back.
+    `data` is kept with `source` in the run's first event. Exchanges that overlap are written interleaved, as they were recorded,
+    because the times of a run never go back.
     """
     coming = iter(exchanges)
     first = next(coming, None)
@@ -164,7 +164,7 @@ def import_exchanges(
         running: list[tuple[int, int, Iterator[int]]] = []
         shift_ns, before_ns = 0, -1
         for number, exchange in enumerate(chain([] if first is None else [first], coming)):
-            if exchange.started_ns <= before_ns:  # of another recording than the one before it, or nobody knows when
+            if exchange.started_ns <= before_ns:  # from another recording than the one before it, or from an unknown time
                 _advance(running)
                 shift_ns = writer.t_ns - exchange.started_ns
             before_ns = exchange.started_ns
@@ -177,13 +177,13 @@ def import_exchanges(
 
 
 def _recorded_ns(first: Exchange) -> int | None:
-    """When the run of an exchange began, since the epoch, where the exchange says when it was recorded."""
+    """Return the time when the run of an exchange began, since the epoch; None if the exchange has no time of recording."""
     at_ns = wall_ns_of(first.recorded_at)
     return None if at_ns is None else at_ns - first.started_ns
 
 
 def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:
-    """Take the steps of exchanges that are due until then, or all there are, in the order in which they are due."""
+    """Take the steps of exchanges that are due until a time, or all of them, in the order of their times."""
     while running and (until_ns is None or running[0][0] <= until_ns):
         _, number, steps = running[0]
         due_ns = next(steps, None)
@@ -196,9 +196,9 @@ def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None
 def _appending(
     writer: RunWriter, exchange: Exchange, began_ns: int, session: Session, redactor: Redactor, open_uses: set[str]
 ) -> Iterator[int]:
-    """Append a recorded exchange, and the messages folded from it, step by step; yields when the next step is due.
+    """Append a recorded exchange, and the messages folded from it, step by step; yield the time of the next step.
 
-    `open_uses` are the ids of the tools that were asked for and whose results are not recorded yet.
+    `open_uses` are the ids of tool uses without a recorded result so far.
     """
     place = exchange.place
     for result in results_in(exchange.request.body, open_uses):
@@ -232,7 +232,7 @@ def _appending(
 
 
 def results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:
-    """The tool results in a request that answer tools of earlier exchanges; each is taken once."""
+    """Return the tool results in a request for tool uses of earlier exchanges, each once."""
     if not open_uses or b"tool_result" not in body:
         return []
     try:

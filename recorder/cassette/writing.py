@@ -1,7 +1,7 @@
-"""The YAML of cassettes: how values are written, and how headers are read.
+"""The YAML of cassettes: write values, and read headers.
 
-A text of several lines is a literal block. A text that YAML 1.1 or 1.2 could take for another type is quoted. On reading, header
-names and values are text as written, whatever type YAML gives them.
+A text of several lines is a literal block. A text that YAML 1.1 or 1.2 could take for another type is quoted. When a file is
+read, header names and values are text as written, even if YAML takes them for another type.
 """
 
 import re
@@ -29,7 +29,7 @@ class CassetteLoader(Loader):
         return root
 
     def _as_text(self, node: Any) -> None:
-        """Make text of the scalars in a header mapping: names, values, and lists of values. A tag that is written stays."""
+        """Turn the scalars of a header mapping (names, values, lists of values) into text. Written tags stay."""
         if isinstance(node, yaml.ScalarNode):
             if node.tag in _TYPES and node.tag == self.resolve(yaml.ScalarNode, node.value, (True, False)):
                 node.tag = "tag:yaml.org,2002:str"
@@ -59,14 +59,14 @@ _AMBIGUOUS = re.compile(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Strings of several lines as literal blocks, no anchors for values that happen to be shared."""
+    """Writes strings of several lines as literal blocks, and no anchors for shared values."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML calls it so
         return True
 
 
 class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # known when it runs
-    """The same in C. It cannot put characters beyond the BMP (emoji) into a literal block; `_Dumper`, ten times slower, can."""
+    """The same in C, ten times faster. It cannot put characters beyond the BMP (emoji) into a literal block; `_Dumper` can."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - PyYAML calls it so
         return True
@@ -86,10 +86,10 @@ _FastDumper.add_representer(str, _represent_text)
 
 
 def dump(data: Any, file: IO[str]) -> None:
-    """Write a value as YAML that others can follow."""
+    """Write a value as YAML. Further values may follow in the file."""
     dumper = _Dumper if _has_astral(data) else _FastDumper
     text: str = yaml.dump(data, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1)
-    file.write(text.removesuffix("...\n"))  # what ends in a literal block is ended so; here more may follow
+    file.write(text.removesuffix("...\n"))  # PyYAML ends a literal block with this mark, but more may follow here
 
 
 def _has_astral(value: Any) -> bool:

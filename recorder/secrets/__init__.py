@@ -1,1 +1,1 @@
-"""Secrets: find them in every spelling, also split over frames, and remove them."""
+"""Secrets: find them in every spelling, even split over frames, and remove them."""

@@ -1,10 +1,14 @@
-"""One scrubber for log, cassette, matcher and error text: nothing that it removes is written anywhere.
+"""One redactor for log, cassette, matcher and error text. Removed secrets are written nowhere.
 
-It removes the values of credential headers and parameters, everything that has the shape of a key (shapes.py), and the secrets
-of the environment: values with the look of a secret, of variables whose names say so. Each is found in every spelling that JSON
-and URLs have for it (spellings.py). Recording and matching use the same function, so that a recording matches itself.
+It removes three kinds of secrets:
 
-The environment of another machine holds other secrets. An ordinary word is therefore never one, whatever its variable is called.
+1. the values of credential headers and parameters;
+2. everything with the shape of a key (shapes.py);
+3. the secrets of the environment: values that look secret, in variables with names of secrets, such as `API_TOKEN`.
+
+Each is found in every spelling of JSON and URLs (spellings.py). Recording and matching use the same redactor, so a recording
+matches itself. The environment of another machine holds other secrets. Therefore an ordinary word is never a secret, even in a
+variable with the name of one.
 """
 
 import os
@@ -34,26 +38,26 @@ SECRET_HEADERS = frozenset(
         "x-amz-security-token",
     }
 )
-"""Names known for sure; others are recognised by their words (`names_a_credential`)."""
+"""Headers that are known to hold credentials; others are recognised by their words (`names_a_credential`)."""
 
 MIN_CREDENTIAL_CHARS = 16
-"""A shorter one that a client sends (`test-key`, `dummy`) is none, and may well be a word of the text."""
+"""A shorter credential of a request (`test-key`, `dummy`) is not a secret, and may be an ordinary word of the text."""
 
 MIN_SECRET_CHARS = 8
-"""A shorter value (`1`, `true`, `test`) would tear holes into ordinary text."""
+"""A shorter value of a variable (`1`, `true`, `test`) also occurs in ordinary text."""
 
 MAX_KEPT = 1000
-"""How many names, and heads of frames, are remembered."""
+"""The number of names, and of heads of frames, that are remembered."""
 
 Span = tuple[int, int]
-"""Where a secret begins and ends."""
+"""The start and the end of a secret."""
 
-# An escape that may hide a character of a shape or of a value without quotes, backslashes, controls and non-ASCII.
+# An escape that may hide a character of a shape, or of a value without quotes, backslashes, controls and non-ASCII.
 _SOME_BACKSLASHES = re.compile(rb"\\(?:u00[2-7]|/|x[2-7])")
 _ANY_BACKSLASH = re.compile(rb"\\")
 _SOME_PERCENT = re.compile(rb"%(?:25)*[2-7][0-9A-Fa-f]")
 _ANY_PERCENT = re.compile(rb"%")
-_SHAPES = re.compile(shapes.SHAPES)  # once: compiling it takes longer than a request
+_SHAPES = re.compile(shapes.SHAPES)  # compiled once, because that takes longer than a request
 _SLASHES = re.compile(rb"\\*")
 _NEEDS_ANY = re.compile(r'[\x00-\x1f"\\\x7f-\U0010ffff]')
 _ID = re.compile(
@@ -87,7 +91,10 @@ def _secrets_of_url(url: str) -> set[str]:
 
 
 def _is_path(value: str) -> bool:
-    """A key's file is no secret. A key may begin like a path too (AWS, 40 characters), so a long one must be there."""
+    """Return whether a value is a path, which is not a secret.
+
+    Keys of AWS (40 characters) may begin like a path, so a long path must exist.
+    """
     return value.startswith(("/", "~")) and (len(value) < 40 or os.path.exists(value))
 
 
@@ -108,7 +115,7 @@ def credentials_of(request: Request) -> set[str]:
 
 
 class Redactor:
-    """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values, removed whatever they look like."""
+    """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values, of any look."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
         self._values: set[str] = set()
@@ -117,7 +124,7 @@ class Redactor:
         self._compile({*secrets_in(os.environ if environ is None else environ), *filter(None, extra)})
 
     def learn(self, request: Request) -> None:
-        """Remove the credentials of this request from now on, wherever else they occur."""
+        """Remove the credentials of this request from now on, in every place."""
         found = credentials_of(request)
         if not found <= self._values:
             self._compile(self._values | found)
@@ -132,9 +139,9 @@ class Redactor:
         # A backslash before a value that begins with `n` or `t` reads like an escape, which eats the first letter.
         self._eaten = {fold(b"\\" + form).data for form in forms} - folds
         folds |= self._eaten
-        # Folding drops the backslash that ends a value; `find` takes it away, too.
+        # Folding drops the backslash at the end of a value; `find` removes it, too.
         self._backslashed = tuple(fold(value.encode("utf-8", "surrogatepass")).data for value in values if value.endswith("\\"))
-        # A part of the mark cannot be told from the mark.
+        # A part of the mark cannot be distinguished from the mark.
         self.secrets: list[bytes] = sorted((value for value in folds if value and value not in MARK), key=len, reverse=True)
         self._pattern = re.compile(b"|".join(map(re.escape, self.secrets)))
         needs_any = any(map(_NEEDS_ANY.search, values))
@@ -163,7 +170,7 @@ class Redactor:
         return low, high
 
     def _has_escapes(self, data: bytes) -> bool:
-        """Whether a secret may be spelled otherwise than as it is."""
+        """Return whether a text may hold a secret in another spelling."""
         return self._backslash.search(data) is not None or self._percent.search(data) is not None
 
     def _is_likely(self, data: bytes) -> bool:
@@ -199,7 +206,7 @@ class Redactor:
         return next(iter(self.find(data)), None)
 
     def is_open(self, data: bytes) -> bool:
-        """Return whether a secret may have begun at the end of `data` that further bytes would complete or continue."""
+        """Return whether `data` may end inside a secret that further bytes would complete or continue."""
         if ends_in_half_an_escape(data):
             return True
         text = fold(data).data if self._has_escapes(data) else data
@@ -263,7 +270,7 @@ class Redactor:
 
 
 def _merged(spans: list[Span]) -> list[Span]:
-    """Spans in order, those that overlap as one."""
+    """Return the spans in order; overlapping ones are merged."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if merged and start < merged[-1][1]:

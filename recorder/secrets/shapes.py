@@ -1,6 +1,6 @@
-"""Shapes by which a key, a token or a private key is known without its value, and names that say that their value is secret.
+"""Shapes that identify a key, a token or a private key without knowing its value, and the names of variables with secrets.
 
-The shapes follow the formats that the issuers document. Each begins with a literal, so that a text without any of them costs one
+The shapes follow the formats that the issuers document. Each begins with a literal, so a text without any of them costs one
 search. A short literal needs a boundary before it: a run of base64 (an image, a signature) may contain `AKIA` by chance.
 """
 
@@ -60,13 +60,13 @@ STARTS = (
 
 _PEM = b"-----BEGIN"
 MIN_PREFIX = 4
-"""A shorter beginning says too little: every `s` could begin a key."""
+"""A shorter beginning is too common: every `s` could begin a key."""
 
 MAX_OPEN_BYTES = 16 * 1024
-"""A secret that is longer and not over yet is removed as far as it came."""
+"""If a secret is longer than this and not complete, the received part is removed."""
 
 BEGINNINGS = tuple(sorted({start[:MIN_PREFIX] for start in (*STARTS, _PEM, b"ecret", b"ECRET")}))
-"""The first bytes of every shape, or of the name before it."""
+"""The first bytes of every shape, or of the name in front of it."""
 
 # One search for a literal costs a fraction of a nanosecond a byte, a search for one of several about forty.
 _LIKELY = tuple(
@@ -105,7 +105,7 @@ _AWS_OPEN_BYTES = 100
 
 
 def is_open(text: bytes) -> bool:
-    """Return whether a text ends in the beginning of a shape, or in one that may go on."""
+    """Return whether a text ends with the beginning of a shape, or with a shape that may continue."""
     if text.endswith(_PARTS) or _AWS_OPEN.search(text, max(0, len(text) - _AWS_OPEN_BYTES)) is not None:
         return True
     first = max(0, len(text) - MAX_OPEN_BYTES)
@@ -154,7 +154,7 @@ def _words(name: str) -> list[str]:
 def names_a_credential(name: str) -> bool:
     """Return whether a header or a parameter of this name carries a credential: `x-auth-token`, `accessToken`, `sig`.
 
-    A token or key that finds the next page, or a place in a store, is none.
+    A token or key that identifies the next page, or a place in a store, is not a credential.
     """
     words = _words(name)
     if not words:
@@ -165,7 +165,7 @@ def names_a_credential(name: str) -> bool:
 
 
 def names_a_secret_variable(name: str) -> bool:
-    """Return whether an environment variable's name says that its value is secret: by a whole word of it, or its end."""
+    """Return whether an environment variable has the name of a secret: one of its words, or its end, is such as `TOKEN`."""
     words = [word for word in re.split(r"[^A-Z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()) if word]
     return any(_ENV_SECRET.search(word) for word in words) or "KEY" in words or words[-1:] == ["AUTH"]
 
@@ -174,12 +174,12 @@ _PLAIN_WORD = r"(?:[A-Z]{1,19}|[A-Z]?[a-z]{1,19}|[A-Z]?[a-z]{1,15}(?:[A-Z][a-z]{
 _ORDINARY = (
     re.compile(rf"{_PLAIN_WORD}(?:[-_. ]{_PLAIN_WORD}){{0,2}}"),
     re.compile(r"[-+]?[\d.,:_/ -]{1,15}"),  # numbers, dates, versions
-    re.compile(r"[a-z][a-z0-9+.\-]*://.*", re.IGNORECASE | re.DOTALL),  # URLs; what is secret in them is taken out
+    re.compile(r"[a-z][a-z0-9+.\-]*://.*", re.IGNORECASE | re.DOTALL),  # URLs; the secrets inside them are found separately
     re.compile(r"(?:(?:[a-z0-9][a-z0-9\-]{0,23}\.)+[a-z]{2,12}|localhost|(?:\d{1,3}\.){3}\d{1,3})(?::\d{1,5})?"),  # hosts
     re.compile(r"\.{1,2}/.*|[A-Za-z]:\\.*", re.DOTALL),  # paths
 )
 
 
 def looks_secret(value: str) -> bool:
-    """Return whether a value has the look of a secret: no word or two, no number, host, URL or path."""
+    """Return whether a value looks secret: it is not one or two words, a number, a host, a URL or a path."""
     return not any(pattern.fullmatch(value) for pattern in _ORDINARY) and len(set(value)) > 3

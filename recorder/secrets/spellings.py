@@ -1,8 +1,8 @@
-"""Undoing the spellings of a text: JSON escapes of any depth and language, and percent-encoding.
+"""Undo the spellings of a text: JSON escapes of any depth and language, and percent-encoding.
 
 `A"b/` is `A\\"b/` to Python, `A\\"b\\/` to PHP and `\\u0041\\u0022b\\u002F` to others. In a string of JSON in a string of JSON
-each backslash is doubled, in a URL it is `A%22b%2F`. `fold` maps all of them to one text in which no backslash is left, so that
-a value is searched for once. Two texts that differ in nothing but backslashes have the same fold; for a secret this is harmless.
+each backslash is doubled, in a URL it is `A%22b%2F`. `fold` maps all of them to one text without backslashes, so one search
+finds a value. Two texts that differ only in backslashes have the same fold; for a secret this is harmless.
 """
 
 import re
@@ -22,7 +22,7 @@ _HALF_BYTES = 12
 
 @dataclass(slots=True)
 class Folded:
-    """A folded text, and where each of its parts was in the original."""
+    """A folded text, and the place of each of its parts in the original."""
 
     data: bytes
     _starts: list[int] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Folded:
         return self._at(start)[0], self._at(end - 1)[1]
 
     def _at(self, place: int) -> tuple[int, int]:
-        """Where the byte at a place of `data` begins and ends in the original."""
+        """Return the start and the end, in the original, of the byte at a place of `data`."""
         number = bisect_right(self._starts, place) - 1
         if number < 0:
             return place, place + 1
@@ -63,7 +63,7 @@ def fold(data: bytes) -> Folded:
 
 
 def _start(match: re.Match[bytes]) -> int:
-    """Where an escape begins: of the backslashes before `u` or `n` only the last 1, 2, 4, … belong to it; the rest is text."""
+    """Return the start of an escape. Only the last 1, 2, 4, … backslashes before `u` or `n` belong to it; the rest is text."""
     escape, start = match[0], match.start()
     if escape[1:2] != b"\\":
         return start

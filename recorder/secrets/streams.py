@@ -1,8 +1,8 @@
-"""Secrets split over several pieces of a body: found across them, and removed before any of them is written.
+"""Find secrets that are split over several pieces of a body, and remove them before a piece is written.
 
 If a piece ends with the possible beginning of a secret, its writing is delayed (never its way to the client) until later pieces
-settle the question. The pieces behind it wait too, so that their order stays. Ordinary text is written as it came, byte for byte.
-Of a secret at most three characters are written before it can be recognised.
+settle the question. The pieces behind it wait too, to keep the order. Ordinary text is written unchanged, byte for byte. At most
+three characters of a secret are written before it can be recognised.
 """
 
 import re
@@ -18,7 +18,7 @@ from .redactor import MARK, Redactor
 from .shapes import MAX_OPEN_BYTES, MIN_PREFIX
 
 _TAIL_BYTES = 48
-"""How much of the text before is kept: an edge, three characters of a secret, the name that stands before one."""
+"""The length of the preceding text that is kept: an edge, three characters of a secret, the name in front of one."""
 
 _INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
 _REST = re.compile(rb"[A-Za-z0-9_\-.+/=]*")
@@ -26,7 +26,7 @@ _REST = re.compile(rb"[A-Za-z0-9_\-.+/=]*")
 
 @dataclass
 class _Slot:
-    """A piece on its way to the log, and where in it the text of a block stands, as JSON has it escaped."""
+    """A piece on its way to the log, and the place of a block's text in it, with JSON's escapes."""
 
     piece: Piece
     delta: tuple[bytes | Any, ...] | None = None
@@ -44,13 +44,13 @@ class _Slot:
 
 @dataclass
 class _Block:
-    """A text that goes on over several pieces: the end of what is settled, and the pieces that are not."""
+    """A text that continues over several pieces: the end of the settled part, and the pieces that are not settled."""
 
     tail: bytes = b""
     open: list[_Slot] = field(default_factory=list)
     swallowing: bool = False
     wary: bool = False
-    """Whether the tail holds the beginning of something, so that the next piece needs the whole rule."""
+    """Whether the tail holds a possible beginning of a secret, so that the next piece needs the complete check."""
 
 
 def _slot(piece: Piece) -> tuple[_Slot, bytes | None]:
@@ -71,7 +71,10 @@ def _classified(data: bytes, delta: tuple[bytes | Any, ...] | None) -> Classifie
 
 
 class FrameRedactor:
-    """Takes the pieces of one uncompressed body in order and returns them scrubbed as soon as nothing in them is in doubt."""
+    """Takes the pieces of one uncompressed body in order, and returns them without secrets.
+
+    A piece is returned as soon as no secret can be split over its end.
+    """
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -84,11 +87,11 @@ class FrameRedactor:
 
     @property
     def waiting(self) -> bool:
-        """Whether a piece is held back."""
+        """Whether a piece is delayed."""
         return bool(self._queue)
 
     def feed(self, piece: Piece) -> list[Piece]:
-        """Take a piece; return the pieces that may be written now: none, this one, or those held before it too."""
+        """Take a piece; return the pieces that may be written now: none, this one, or also those delayed before it."""
         delta = PLAIN_DELTA.fullmatch(piece.data) if piece.is_frame else None
         if delta is not None and not self._queue and self._is_ordinary(piece.data, delta):
             return [_classified(piece.data, delta.groups())]
@@ -104,7 +107,7 @@ class FrameRedactor:
         return self._drained()
 
     def _is_ordinary(self, frame: bytes, delta: re.Match[bytes]) -> bool:
-        """Return whether no secret begins or goes on in a plain delta: the rule, at the cost of two searches."""
+        """Return whether no secret begins or continues in a plain delta. Two searches decide, instead of the complete check."""
         index, _, text = delta.groups()
         block = self._blocks.get(index)
         if block is None:
@@ -117,7 +120,7 @@ class FrameRedactor:
         return True
 
     def flush(self) -> list[Piece]:
-        """Return the pieces that are still held: the body is over."""
+        """Return the delayed pieces at the end of the body."""
         for block in self._blocks.values():
             self._settle(block)
         return self._drained()
@@ -129,7 +132,7 @@ class FrameRedactor:
             data = self._redactor.data(slot.piece.data)
             is_changed = data is not slot.piece.data
             self.found = self.found or is_changed
-            # A frame that lost a secret is matched again when it is folded: its text is another one.
+            # The text of a frame changes with the removal of a secret, so folding matches the frame again.
             is_same = slot.piece.is_frame and not is_changed and not slot.is_changed
             pieces.append(_classified(data, slot.delta) if is_same else Piece(data, slot.piece.is_frame))
         return pieces
@@ -147,7 +150,7 @@ class FrameRedactor:
             self._settle(block, text)
 
     def _settle(self, block: _Block, text: bytes | None = None) -> None:
-        """Nothing in the open pieces is in doubt any longer: remove the secrets in them."""
+        """Remove the secrets in the delayed pieces. They are complete now."""
         if text is None:
             text = block.tail + b"".join([part.text for part in block.open])
         written = len(block.tail)
@@ -155,7 +158,7 @@ class FrameRedactor:
         for start, end in reversed(spans):
             _remove(block.open, start, end)
             self.found = True
-        # A secret that is longer than can be held back goes on being removed.
+        # The secret is too long to be delayed: remove its continuation, too.
         block.swallowing = bool(spans) and len(text) >= self._max_open and spans[-1][1] + written == len(text)
         block.tail = (block.tail + b"".join([part.text for part in block.open]))[-_TAIL_BYTES:]
         block.wary = block.swallowing or self._beginning.search(block.tail) is not None
@@ -165,9 +168,9 @@ class FrameRedactor:
 
 
 class PackedRedactor:
-    """Takes the wire bytes of a compressed body and returns them as soon as nothing in their content is in doubt.
+    """Takes the wire bytes of a compressed body, and returns them when no secret can be split over the end of their content.
 
-    They cannot be changed. From the first secret on none are returned, and `found` is set; the content is, scrubbed.
+    Compressed bytes cannot be changed. From the first secret on, `found` is set and only the content is returned, redacted.
     """
 
     def __init__(self, redactor: Redactor, headers: Headers) -> None:
@@ -200,7 +203,7 @@ class PackedRedactor:
         return self._released(waiting=inside or self._scrub.waiting), pieces
 
     def flush(self) -> tuple[list[bytes], list[Piece]]:
-        """Return the rest: the body is over."""
+        """Return the rest at the end of the body."""
         pieces = [] if self._parser is None else self._parser.flush()
         clean = [clean for piece in pieces for clean in self._scrub.feed(piece)] + self._scrub.flush()
         return self._released(waiting=False), clean
@@ -217,7 +220,7 @@ class PackedRedactor:
 
 
 def _remove(parts: list[_Slot], start: int, end: int) -> None:
-    """Take [start:end) of the joined text out of the pieces it stands in; the first of them gets the mark."""
+    """Remove [start:end) of the joined text from its pieces; the first of them gets the mark."""
     mark, at = MARK, 0
     for part in parts:
         size = len(part.text)
@@ -229,7 +232,7 @@ def _remove(parts: list[_Slot], start: int, end: int) -> None:
 
 
 def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
-    """Return all pieces of a whole body scrubbed. Nothing waits here, so that not even a first character is left."""
+    """Return all pieces of a complete body without secrets. No piece is written early, so not even a first character is left."""
     slots: list[_Slot] = []
     blocks: dict[bytes, list[_Slot]] = {}
     for piece in pieces:
