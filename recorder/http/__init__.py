@@ -1,1 +1,1 @@
-"""HTTP: exchanges and their bytes: frames, messages, capture, and the patches of client libraries."""
+"""HTTP exchanges and their bytes: frames, messages, capture, and the patches of client libraries."""

@@ -1,6 +1,6 @@
 """The results of a message batch: `GET /v1/messages/batches/{id}/results`, one JSON object a line, in any order.
 
-A line is `{"custom_id", "result": {"type", …}}`. The result of the type `succeeded` holds a whole answer under `message`; the
+A line is `{"custom_id", "result": {"type", …}}`. The result of the type `succeeded` holds a complete answer under `message`; the
 other types (`errored`, `canceled`, `expired`) hold none.
 """
 

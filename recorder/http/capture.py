@@ -1,7 +1,7 @@
-"""Capture: one exchange becoming events, without I/O of its own. Live tees and the player of mock runs both feed it.
+"""Capture: turn one exchange into events, without I/O of its own. Live tees and the player of mock runs feed it.
 
 The order of writing is the promise: everything that a chunk completes (frames, and the messages folded from them) is
-committed in one transaction before the chunk is handed on. An ending is written once, whatever fires first.
+committed in one transaction before the client gets the chunk. The ending is written once; the first one counts.
 """
 
 import threading
@@ -36,24 +36,24 @@ from .sse import Classified, FrameParser, Piece
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""
 
-WITHHELD = Failure("Withheld", "a secret stands in this compressed body; from there on it was not recorded")
-"""Stands as the failure of an exchange whose compressed body could not be written without a secret."""
+WITHHELD = Failure("Withheld", "this compressed body holds a secret; from there on it was not recorded")
+"""The failure of an exchange if its compressed body holds a secret: compressed bytes cannot be redacted."""
 
 TOO_LARGE = Failure(
     "Withheld",
-    f"this compressed body holds more than {MAX_DECODED_BYTES >> 20} MB; from there on nobody can look for secrets in it, "
-    "and it was not recorded",
+    f"this compressed body holds more than {MAX_DECODED_BYTES >> 20} MB; retold searches no more of it for secrets, "
+    "so the rest was not recorded",
 )
-"""Stands as the failure of an exchange whose compressed body decompresses to more than the bound."""
+"""The failure of an exchange if its compressed body decompresses to more than the limit."""
 
 Price = Callable[[str, dict[str, Any]], float | None]
-"""(model, usage) -> US dollars, or None where the model's price is not known."""
+"""(model, usage) -> US dollars, or None if the model's price is unknown."""
 
 
 class Capture:
-    """One exchange being recorded: `response`, then `data` for each chunk, then `end`. Raises LogError.
+    """The recording of one exchange: call `response`, then `data` for each chunk, then `end`. They raise LogError.
 
-    `clock` gives the nanoseconds since the run began; without one the log stamps events as they are appended.
+    `clock` returns the nanoseconds since the run began; without it, the log sets the time when it appends an event.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Capture:
         self._headers: Headers = ()
         self._packed: PackedRedactor | None = None
         self._withheld: Failure | None = None
-        self._contents: list[Piece] = []  # of a compressed body, still to be folded
-        self._arrivals: list[int] = []  # of its chunks that are held back
+        self._contents: list[Piece] = []  # the content of a compressed body that is not folded yet
+        self._arrivals: list[int] = []  # arrival times of its chunks that are delayed
         self._json: list[bytes] = []
         self.fold = Fold(self._session)
         self.status: int | None = None
@@ -109,7 +109,7 @@ class Capture:
         return f"<Capture {self._run.run[:6]}#{self.exchange} {self._frames} frames {self.ending or 'open'}>"
 
     def response(self, status: int, reason: str, headers: Headers) -> None:
-        """The head of the response came."""
+        """Record the head of the response."""
         self.status = status
         self.fold.request_id = header(headers, "request-id")
         self._headers = headers
@@ -120,10 +120,10 @@ class Capture:
         })  # fmt: skip
 
     def data(self, *chunks: bytes) -> None:
-        """Wire bytes came. When this returns, what they complete is committed, all at once, and they may be handed on."""
+        """Record wire bytes. On return, all that they complete is committed in one transaction, and the client may get them."""
         with self._lock:
             if self._last is not None or self.ending is not None or self._run.ended:
-                return  # the client reads on after the recording is over
+                return  # the client still reads after the recording has ended
             if self._bytes == 0 and has_frames(self._headers, chunks[0]):
                 self._parser = FrameParser()
             self._bytes += sum(map(len, chunks))
@@ -135,12 +135,12 @@ class Capture:
                     raise
 
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
-        """The exchange is over. A stream whose last event came is complete, however closed.
+        """Record the ending. A stream that closes after its last event is complete.
 
-        The first call decides about the ending; if it could not be written, later calls, and the end of the run, write it.
+        The first call decides. If its ending could not be written, later calls, and the end of the run, write it.
         """
         with self._lock:
-            # An append first writes what was deferred, which may be the ending of this exchange: a dropped stream.
+            # An append first writes deferred entries. One of them may be the ending of this exchange, if its stream was dropped.
             if self.ending is not None or self._is_ending:
                 return
             self._is_ending = True
@@ -154,7 +154,7 @@ class Capture:
     def _write_ending(self) -> None:
         assert self._last is not None
         if not self._run.ended and not (self._is_unsure and self._run.has(self.exchange, "exchange.ended")):
-            self._is_unsure = True  # an interrupt does not say whether the ending was written
+            self._is_unsure = True  # after an interrupt it is unknown whether the ending was written
             try:
                 self.ended_ns = self._run.append(*self._last)[-1].t_ns
             except LogError:
@@ -164,7 +164,7 @@ class Capture:
         self.ending = self._decided
 
     def _decide(self, ending: Ending, error: BaseException | None, failure: Failure | None) -> None:
-        """Settle how the exchange ended, and what is to be written of it."""
+        """Decide the ending of the exchange and prepare its last events."""
         rest = [] if self._parser is None else self._parser.flush()
         entries = self._entries([*self._scrubbed(rest), *self._flushed()])
         if ending in ("complete", "closed") and self.fold.error is not None:
@@ -182,31 +182,34 @@ class Capture:
         self._last = [*entries, *map(self._message, messages), self._entry("exchange.ended", self._summary())]
 
     def dropped(self) -> None:
-        """The client let go of the stream without reading or closing it; may be called by the garbage collector."""
+        """Record that the client dropped the stream without reading or closing it. The garbage collector may call this."""
         if self.ending is None and not self._run.ended:
             self._run.log.defer(lambda: self.end("closed"))
 
     @property
     def frames(self) -> int:
-        """How many frames were recorded."""
+        """The number of recorded frames."""
         return self._frames
 
     @property
     def headers(self) -> Headers:
-        """The headers of the response, empty before it came."""
+        """The headers of the response; empty before `response`."""
         return self._headers
 
     @property
     def cost_usd(self) -> float | None:
-        """What the exchange cost: as recorded, or by today's price; None where it is not known."""
+        """The cost of the exchange in US dollars: the recorded one, or one by today's price; None if it is unknown."""
         model = self.fold.message.get("model")
         if self._cost_usd is None and self._price is not None and self.fold.usage and isinstance(model, str):
             self._cost_usd = self._price(model, self.fold.usage)
         return self._cost_usd
 
     def _scrubbed(self, pieces: list[Piece]) -> list[Piece]:
-        """Pieces as they may be written. Wire bytes of a compressed body cannot be changed: if the content of one shows a
-        secret, or is too large to be looked at, nothing more of the body is written and the exchange counts as cut there."""
+        """Return the pieces that may be written now, without secrets.
+
+        Wire bytes of a compressed body cannot be changed. If their content holds a secret, or is too large to be searched, no
+        more of the body is written, and the exchange counts as cut there.
+        """
         if self._packed is None:
             return [clean for piece in pieces for clean in self._scrub.feed(piece)]
         arrived_ns = self._run.now_ns() if self._clock is None else self._clock()
@@ -214,7 +217,7 @@ class Capture:
         return [clean for piece in pieces for clean in self._unless_withheld(self._packed.feed(piece.data))]
 
     def _flushed(self) -> list[Piece]:
-        """The pieces that were held back: the body is over."""
+        """Return the delayed pieces at the end of the body."""
         return self._scrub.flush() if self._packed is None else self._unless_withheld(self._packed.flush())
 
     def _unless_withheld(self, packed: tuple[list[bytes], list[Piece]]) -> list[Piece]:
@@ -236,7 +239,7 @@ class Capture:
             self.first_ns = events[0].t_ns
 
     def _entries(self, pieces: list[Piece]) -> list[Entry]:
-        """Pieces of the body, and the messages that they complete, as entries of the log."""
+        """Return pieces of the body, and the messages that they complete, as entries of the log."""
         step, task, exchange = self.place.step, self.place.task, self.exchange
         now_ns = None if self._clock is None else self._clock()
         entries: list[Entry] = []
@@ -254,7 +257,7 @@ class Capture:
         return entries
 
     def _folded(self, piece: Piece) -> list[dict[str, Any]]:
-        """The messages that a piece completes. JSON waits until it is whole; a broken-off or oversized frame has none."""
+        """Return the messages that a piece completes. JSON waits until its end; a truncated or oversized frame has none."""
         if isinstance(piece, Classified):
             return self.fold.feed_event(piece.data) if piece.delta is None else self.fold.feed_delta(*piece.delta)
         if piece.is_frame:
@@ -299,7 +302,7 @@ class Capture:
 
 
 def failure_of(error: BaseException, redactor: Redactor) -> Failure:
-    """An exception as it is recorded: type with its module, text without secrets."""
+    """Return an exception as it is recorded: its type with the module, its text without secrets."""
     kind = type(error)
     module = kind.__module__.partition(".")[0]
     return Failure(kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}", redactor.text(str(error)))

@@ -1,8 +1,8 @@
-"""Undoing a content encoding (gzip, deflate, br, zstd), piece by piece and bounded.
+"""Undo a content encoding (gzip, deflate, br, zstd), piece by piece and bounded.
 
-Everything that looks into a compressed body decodes it here: capture, folding, comparing, searching, erasing. A few kilobytes
-can stand for gigabytes, so a decoder yields at most `MAX_DECODED_BYTES`. After that, `exceeded` is set and it yields nothing
-more. The recorded wire bytes are not affected.
+Every part of retold that reads a compressed body decodes it here: capture, folding, comparing, searching, erasing. A few
+kilobytes can decompress to gigabytes, so a decoder yields at most `MAX_DECODED_BYTES`. After that, `exceeded` is set and it
+yields nothing more. The recorded wire bytes are not affected.
 """
 
 import importlib
@@ -13,40 +13,40 @@ from typing import Any
 from .exchange import content_encoding
 
 MAX_DECODED_BYTES = 32 * 1024 * 1024
-"""How much one body may decompress to. The longest answers of the API are a fifth of that as event streams."""
+"""The limit for one decompressed body. The longest answers of the API, as event streams, have a fifth of that."""
 
 MAX_STREAMS = 10_000
-"""How many compressed streams (gzip members, zstd frames) may follow each other in one body. Each costs a new decompressor."""
+"""The limit of compressed streams (gzip members, zstd frames) in one body. Each costs a new decompressor."""
 
 _SLICE = 4096
-"""Compressed bytes given at once: each end of a member (gzip) or frame (zstd) copies the rest of what was given."""
+"""Compressed bytes per call: each end of a member (gzip) or frame (zstd) copies the rest of the call's bytes."""
 
 _SMALL_SLICE = 16
-"""The same for a decompressor that cannot limit its output, whose next few bytes may stand for megabytes."""
+"""The same for a decompressor that cannot limit its output, because a few bytes may decompress to megabytes."""
 
 
 class Decoder:
-    """Returns bodies as they are: the encoding `identity`."""
+    """Returns bodies unchanged: the encoding `identity`."""
 
     exceeded = False
     """Whether the body holds more than the decoder may yield."""
 
     def decode(self, data: bytes) -> bytes:
-        """Return the content that these bytes complete; empty if they complete none, or cannot be read."""
+        """Return the content that these bytes complete; empty if they complete none, or are damaged."""
         return data
 
 
 class _Unreadable(Decoder):
-    """An encoding that this Python has no decoder for. The wire bytes are kept and nobody looks into them."""
+    """An encoding without a decoder in this Python. The wire bytes are kept, and retold does not read their content."""
 
     def decode(self, data: bytes) -> bytes:  # noqa: ARG002 - as every decoder
         return b""
 
 
 class _Bounded(Decoder):
-    """A decompressor. Broken data yields nothing more, and no error: the client may not care about it.
+    """A decompressor with a limit. Damaged data yields nothing more, and no error, because the client may ignore the damage.
 
-    Where a compressed stream ends another may follow (gzip's members, zstd's frames), for which `make` makes the next.
+    Another compressed stream may follow a complete one (gzip's members, zstd's frames). `make` makes its decompressor.
     """
 
     def __init__(self, make: Callable[[], Any], error: type[Exception], limit: int) -> None:
@@ -89,7 +89,7 @@ class _Bounded(Decoder):
 
 
 class _Unlimited:
-    """A decompressor that knows no output limit, in the words of zlib's."""
+    """A decompressor without an output limit, behind the interface of zlib's."""
 
     slice = _SMALL_SLICE
 
@@ -110,7 +110,7 @@ class _Unlimited:
 
 
 class _Brotli:
-    """Brotli's decompressor in the words of zlib's."""
+    """Brotli's decompressor behind the interface of zlib's."""
 
     eof = False
     unused_data = b""
@@ -124,7 +124,7 @@ class _Brotli:
 
 
 def decoder_for(headers: Iterable[tuple[str, str]], *, limit: int = MAX_DECODED_BYTES) -> Decoder:
-    """Return a decoder for the body that comes with these headers. It yields at most `limit` bytes of a compressed one."""
+    """Return a decoder for the body of these headers. It yields at most `limit` bytes of a compressed body."""
     match content_encoding(headers):
         case "":
             return Decoder()
@@ -139,11 +139,11 @@ def decoder_for(headers: Iterable[tuple[str, str]], *, limit: int = MAX_DECODED_
 
 
 _OPTIONAL = {"br": ("brotli", "brotlicffi"), "zstd": ("compression.zstd", "backports.zstd", "zstandard")}
-"""Packages that undo an encoding, in the order in which httpx2 and httpx look for them."""
+"""Packages that undo an encoding, in the order in which httpx2 and httpx try them."""
 
 
 def _optional(encoding: str, limit: int) -> Decoder:
-    """A decoder made of a package that the HTTP clients use: if none is installed, no client asks for the encoding."""
+    """Return a decoder from a package that the HTTP clients use. If none is installed, no client requests the encoding."""
     for name in _OPTIONAL[encoding]:
         try:
             package = importlib.import_module(name)

@@ -1,6 +1,6 @@
-"""Values of one HTTP exchange, as recorded: the request, the response in pieces, and how it ended.
+"""The values of one recorded HTTP exchange: the request, the response in pieces, and the ending.
 
-What log, cassette, matcher and player hand to each other. Times are nanoseconds; offsets count from the exchange's start.
+Log, cassette, matcher and player exchange these values. Times are nanoseconds; offsets count from the exchange's start.
 """
 
 import base64
@@ -18,7 +18,7 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it went out, already redacted."""
+    """A request as it was sent, already redacted."""
 
     method: str
     uri: str
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class TimedPiece:
-    """A piece of a response body and when it came, `offset_ns` after the request was sent."""
+    """A piece of a response body, and its arrival: `offset_ns` after the request was sent."""
 
     offset_ns: int
     data: bytes
@@ -37,7 +37,7 @@ class TimedPiece:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response as it came: wire bytes in pieces. `first_ns` is when its head came, after the request was sent."""
+    """A response as it was received: wire bytes in pieces. `first_ns` is the time from the request to the response's head."""
 
     status: int
     reason: str = ""
@@ -47,19 +47,19 @@ class Response:
 
     @property
     def body(self) -> bytes:
-        """The wire bytes, whole."""
-        # The pieces of a cassette know the whole that they will be cut from.
+        """All wire bytes of the body."""
+        # The pieces of a cassette hold the complete body, from which they are cut later.
         whole: bytes | None = getattr(self.pieces, "body", None)
         return b"".join(piece.data for piece in self.pieces) if whole is None else whole
 
     def header(self, name: str) -> str | None:
-        """The value of the first header of that name, in any case; None where there is none."""
+        """Return the value of the first header of that name, in any case; None if there is none."""
         return header(self.headers, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The exception that ended an exchange: its type's full name and its text."""
+    """The exception that ended an exchange: the full name of its type, and its text."""
 
     type: str
     message: str
@@ -119,12 +119,12 @@ class Exchange:
 
 
 def header(headers: Iterable[tuple[str, str]], name: str) -> str | None:
-    """The first value of a header, whatever the case of its name."""
+    """Return the first value of a header, in any case of its name; None if there is none."""
     return next((value for key, value in headers if key.lower() == name), None)
 
 
 def is_event_stream(headers: Iterable[tuple[str, str]], beginning: bytes) -> bool:
-    """Whether a decoded body is server-sent events: by its type, or, where headers were stripped, by how it begins."""
+    """Return whether a decoded body is an event stream: by its type, or by its beginning if the type was stripped."""
     kind = header(headers, "content-type")
     if kind is None:
         return beginning.startswith((b"event:", b"data:"))
@@ -132,18 +132,18 @@ def is_event_stream(headers: Iterable[tuple[str, str]], beginning: bytes) -> boo
 
 
 def has_frames(headers: Headers, beginning: bytes) -> bool:
-    """Whether the wire bytes themselves are frames: an event stream that is not compressed."""
+    """Return whether the wire bytes themselves are frames: an event stream that is not compressed."""
     return content_encoding(headers) == "" and is_event_stream(headers, beginning)
 
 
 def content_encoding(headers: Iterable[tuple[str, str]]) -> str:
-    """The content encoding, lower case; empty for identity."""
+    """Return the content encoding, lower case; empty for identity."""
     encoding = (header(headers, "content-encoding") or "").strip().lower()
     return "" if encoding == "identity" else encoding
 
 
 def pieces_of(body: bytes, headers: Headers) -> Iterator[Piece]:
-    """A whole body cut as recording would have cut it: frames of an event stream, one piece of anything else."""
+    """Cut a complete body as recording would: into the frames of an event stream, or one piece of any other body."""
     if not has_frames(headers, body):
         if body:
             yield Piece(body, False)
@@ -154,7 +154,7 @@ def pieces_of(body: bytes, headers: Headers) -> Iterator[Piece]:
 
 
 def to_text(data: bytes) -> str | dict[str, str]:
-    """Bytes as JSON can hold them: text where it is UTF-8, else base64."""
+    """Return bytes in a form for JSON: text if they are UTF-8, else base64."""
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -162,14 +162,14 @@ def to_text(data: bytes) -> str | dict[str, str]:
 
 
 def from_text(value: str | dict[str, str]) -> bytes:
-    """The inverse of `to_text`."""
+    """Return the bytes of `to_text`, its inverse."""
     return value.encode() if isinstance(value, str) else base64.b64decode(value["base64"])
 
 
 def wall_ns_of(stamp: str) -> int | None:
     """Return nanoseconds since the epoch of an ISO 8601 time with a zone, or None for any other text.
 
-    A time before 1970 or after 2261 is none: the zero times of other languages (`0001-01-01`), which no clock showed.
+    A time before 1970 or after 2261 is not accepted: other languages write zero times (`0001-01-01`), which no clock showed.
     """
     try:
         at = datetime.fromisoformat(stamp)
@@ -179,5 +179,5 @@ def wall_ns_of(stamp: str) -> int | None:
 
 
 def timestamp(wall_ns: int) -> str:
-    """Nanoseconds since the epoch as ISO 8601, UTC, to the millisecond."""
+    """Return nanoseconds since the epoch as ISO 8601, UTC, to the millisecond."""
     return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,8 +1,8 @@
-"""Folds the frames of one response into complete messages, without I/O and without the SDK.
+"""Fold the frames of one response into complete messages, without I/O and without the SDK.
 
-The same fold serves live recording, mock runs and imports, so all three yield equal messages. What it does not know (event
-types, block types, delta types, fields) passes through. A wire is a module that cuts bytes into frames and returns the event
-that a frame holds (sse.py); `Fold.take` folds the event, whichever wire brought it. Session events have a fold of their own
+The same fold serves live recording, mock runs and imports, so all three yield equal messages. Unknown event types, block types,
+delta types and fields pass through. A wire is a module that cuts bytes into frames and returns the event in a frame (sse.py);
+`Fold.take` folds events of every wire. Session events have a fold of their own
 (sessions.py).
 """
 
@@ -18,7 +18,7 @@ from .sse import PLAIN_DELTA, frame_json
 
 
 class Fold:
-    """One response being folded. `feed` and `feed_json` return the messages completed by what they were given."""
+    """The fold of one response. `feed` and `feed_json` return the messages that their bytes complete."""
 
     def __init__(self, session: Session, request_id: str | None = None) -> None:
         self.request_id = request_id
@@ -37,7 +37,7 @@ class Fold:
         self._managed: SessionFold | None = None
 
     def feed(self, frame: bytes) -> list[dict[str, Any]]:
-        """Take one frame; returns the assistant messages it completes (at most one from a well-formed stream)."""
+        """Take one frame; return the assistant messages that it completes (at most one in a well-formed stream)."""
         delta = PLAIN_DELTA.fullmatch(frame)
         return self.feed_event(frame) if delta is None else self.feed_delta(*delta.groups())
 
@@ -88,7 +88,7 @@ class Fold:
         return [self._session.assistant(message, block, self.request_id) | {"custom_id": custom_id} for block in blocks]
 
     def feed_json(self, body: bytes) -> list[dict[str, Any]]:
-        """Take a whole JSON body: an answer without streaming, an error envelope, session events, or the results of a batch."""
+        """Take a complete JSON body: an answer without streaming, an error envelope, session events or a batch's results."""
         if batched := answers_in(body):
             return [message for custom_id, answer in batched for message in self._batch_answer(answer, custom_id)]
         try:
@@ -110,7 +110,7 @@ class Fold:
         return [self._session.assistant(self.message, block, self.request_id) for block in self.content]
 
     def flush(self) -> list[dict[str, Any]]:
-        """The blocks still open when the stream broke off, as incomplete messages; empty blocks say nothing."""
+        """Return the blocks that the stream left open, as incomplete messages. Empty blocks are left out."""
         messages = []
         for index in sorted(self._open):
             block = self._finished(index, self._open[index])
@@ -125,7 +125,7 @@ class Fold:
         return messages
 
     def _delta(self, index: int, delta: dict[str, Any]) -> None:
-        """Strings grow (as lists of pieces: adding to a long text each time would cost its square), citations gather."""
+        """Add a delta to its block. A text is a list of pieces, because adding strings costs the square of its length."""
         block = self._open.setdefault(index, {})
         for key, value in delta.items():
             if key == "type":
@@ -162,7 +162,7 @@ class Fold:
         if text := grown.pop("partial_json", ""):
             try:
                 block["input"] = json.loads(text)
-            except (ValueError, RecursionError):  # cut inside the input: keep what came, as text
+            except (ValueError, RecursionError):  # cut inside the input: keep the received part as text
                 block["input"] = text
         if cited := self._cited.pop(index, None):
             before = block.get("citations")

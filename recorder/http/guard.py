@@ -1,7 +1,7 @@
 """Refuse connections that leave the process past every interceptor: sockets of any library, and gRPC channels.
 
-An audit hook sees each `connect`, `sendto` and name lookup of Python's `socket` module, whichever library asks, and costs
-nothing measurable while no guard is set. gRPC has sockets of its own in C, so its calls are patched. A library that brings its
+An audit hook sees each `connect`, `sendto` and name lookup of Python's `socket` module, for every library. It costs nothing
+measurable while no guard is set. gRPC has sockets of its own in C, so its calls are patched. A library that brings its
 own sockets in C (pycurl, uvloop's `create_connection`) is seen by neither.
 
 A request that an interceptor has decided to send passes (`patching.sending`).
@@ -61,7 +61,7 @@ def model_apis(source: str) -> Refuses:
 
 
 def everything(source: str) -> Refuses:
-    """Refuse every host but this machine; of this machine, the addresses that the environment names as the API's."""
+    """Refuse every host except this machine, and the addresses of this machine that the environment names as the API's."""
     named = _named_addresses()
 
     def refuses(host: str, port: int | None) -> str | None:
@@ -84,7 +84,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _named_addresses() -> list[tuple[str, int]]:
-    """Host and port of the API as the environment names it."""
+    """Return host and port of the API that the environment names."""
     found = []
     for variable in BASE_URL_VARIABLES:
         with contextlib.suppress(ValueError):
@@ -95,7 +95,7 @@ def _named_addresses() -> list[tuple[str, int]]:
 
 
 def _is_named(host: str, port: int | None, named: list[tuple[str, int]]) -> bool:
-    """Whether an address is one of those. A name of this machine is one only with its port: fakes listen here too."""
+    """Return whether an address is one of them. For this machine the port must match, because fakes listen on it too."""
     if is_loopback(host):
         return any(is_loopback(name) and port == of for name, of in named)
     return any(host.lower() == name and port in (None, of) for name, of in named)
@@ -158,7 +158,7 @@ def _patch_call(kind: type, name: str) -> None:
 
 
 def _target_of(callable_: Any) -> tuple[str, int | None] | None:
-    """Host and port of a channel's target, such as `dns:///host:443`; None for a Unix socket."""
+    """Return host and port of a channel's target, such as `dns:///host:443`; None for a Unix socket."""
     target = callable_._channel.target()
     target = target.decode() if isinstance(target, bytes) else str(target)
     if target.startswith("unix"):

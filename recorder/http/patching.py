@@ -28,7 +28,7 @@ Send = Callable[[Any], Any]
 SendAsync = Callable[[Any], Awaitable[Any]]
 
 __tracebackhide__ = True
-"""pytest hides these frames: an error that passes through looks as it would without retold."""
+"""pytest hides these frames, so an error that passes through looks as it would without retold."""
 
 LIBRARIES = ("httpx2", "httpx")
 
@@ -36,7 +36,7 @@ _FAKES = frozenset({"MockTransport", "ASGITransport", "WSGITransport", "_TestCli
 
 
 class Interceptor(Protocol):
-    """Decides about a request: record it, answer it from a recording, or send it."""
+    """Decides for a request: record it, answer it from a recording, or send it."""
 
     def handle(self, request: Any, send: Send) -> Any:
         """Return the response to a request of a sync client; `send` sends it."""
@@ -61,7 +61,7 @@ class Block:
 
     only_replays  whether nothing can be recorded: then requests of other contexts are not sent either
     everywhere    whether contexts without a block of their own belong to this one
-    covers        whether a request is one that the block records or plays
+    covers        whether the block records or plays a request
     lead          the door for clients that cannot be answered in process (aiohttp)
     """
 
@@ -80,12 +80,12 @@ class Block:
         return f"<Block {self.interceptor!r} {'open' if self.is_open else 'closed'}>"
 
     def open(self) -> None:
-        """Answer for contexts of the whole process that have no block of their own."""
+        """Decide for all contexts of the process without a block of their own."""
         install()
         _open.append(self)
 
     def close(self) -> None:
-        """Stop answering, in every context."""
+        """Stop deciding, in every context."""
         self.is_open = False
         with contextlib.suppress(ValueError):
             _open.remove(self)
@@ -95,7 +95,7 @@ class Block:
         _blocks.set((self, *_blocks.get()))
 
     def leave(self) -> None:
-        """Take the block out of the current context, which need not be the one it was put into, and drop closed ones."""
+        """Remove the block from the current context, which may differ from the one of `enter`, and drop closed blocks."""
         _blocks.set(tuple(block for block in _blocks.get() if block is not self and block.is_open))
 
 
@@ -106,7 +106,7 @@ _is_lent: ContextVar[bool] = ContextVar("retold_is_lent", default=False)
 """Whether the context is that of a thread, which may outlive the block that started it and serve the next one."""
 
 _sending: ContextVar[bool] = ContextVar("retold_sending", default=False)
-"""Whether a request is being sent that an interceptor has decided about."""
+"""Whether an interceptor has decided about the request that is being sent."""
 
 _open: list[Block] = []
 _outside: list[Callable[[Outgoing], None]] = []
@@ -127,7 +127,7 @@ def intercepted(interceptor: Interceptor) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sending() -> Iterator[None]:
-    """Mark this context as one that sends what an interceptor has decided about: nothing refuses or records it again."""
+    """Mark this context as sending a request that an interceptor has decided about. It is not refused or recorded again."""
     token = _sending.set(True)
     try:
         yield
@@ -208,7 +208,7 @@ def find(asked: Outgoing) -> Block | None:
 
 
 class _Way:
-    """Stands for the transport that a client chose, and asks the interceptor first."""
+    """Replaces the transport that a client chose, and asks the interceptor first."""
 
     def __init__(self, client: Any, choose: Callable[[Any, Any], Any], transport: Any) -> None:
         self._client = client
@@ -292,7 +292,7 @@ def _patch_session(aiohttp: Any) -> None:
 
 
 def _body_of(options: dict[str, Any]) -> bytes | None:
-    """The body's bytes as far as recognition needs them."""
+    """Return the body's bytes, as far as recognition needs them."""
     data = options.get("data")
     if isinstance(options.get("json"), dict):
         return b'"anthropic_version"' if "anthropic_version" in options["json"] else None
@@ -302,7 +302,7 @@ def _body_of(options: dict[str, Any]) -> bytes | None:
 
 
 def miss_of(refusal: bytes) -> BaseException:
-    """Return the miss that a door answered with, in a form that SDKs do not retry."""
+    """Return the miss in a door's answer, in a form that SDKs do not retry."""
     return for_sdk(MissError(json.loads(refusal)["error"]["message"].removeprefix("retold: ")))
 
 
@@ -310,7 +310,7 @@ def miss_of(refusal: bytes) -> BaseException:
 
 
 def _patch_threads() -> None:
-    """Let threads and executors inherit the blocks of the code that starts them, as tasks and `to_thread` do by themselves."""
+    """Let threads and executors inherit the blocks of the code that starts them, as tasks and `to_thread` already do."""
     if getattr(threading.Thread.start, "_retold", False):
         return
     start: Any = threading.Thread.start
@@ -363,7 +363,7 @@ def install(*, imports: bool = True) -> None:
 
 
 class _AfterImport:
-    """Patches aiohttp when it is imported: half a second that nobody pays who does not use it."""
+    """Patches aiohttp when it is imported. Importing it here would take half a second even if it is not used."""
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:  # noqa: ARG002 - the protocol of a finder
         if name != "aiohttp":

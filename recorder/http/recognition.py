@@ -57,7 +57,7 @@ class Outgoing(NamedTuple):
 
 
 def is_api(asked: Outgoing) -> bool:
-    """Return whether a request belongs to the Anthropic API, whatever host it goes to."""
+    """Return whether a request belongs to the Anthropic API, on any host."""
     headers = asked.headers
     if "anthropic-version" in headers or "anthropic-beta" in headers:
         return True

@@ -1,6 +1,6 @@
-"""Errors of retold pass through the `anthropic` SDK to the caller at once: not retried, not wrapped as connection errors.
+"""Pass errors of retold through the `anthropic` SDK to the caller at once, without retries and without a connection error around.
 
-1. Since 0.108 the SDK raises an error of its own kind (`AnthropicError`) as it is, so the error becomes one.
+1. Since 0.108 the SDK raises an error of its own kind (`AnthropicError`) unchanged, so the error becomes one.
 2. Older SDKs catch every `Exception` of a request, retry it and raise `APIConnectionError`. Through these the error travels
    as a `BaseException`, from the transport to the client's `request` method, which is wrapped once in a process and raises
    the error itself.
@@ -15,7 +15,7 @@ from typing import Any
 
 
 class _Carried(BaseException):
-    """An error on its way through an old SDK."""
+    """Carries an error through an old SDK."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -27,9 +27,9 @@ _is_unwrapped: ContextVar[bool] = ContextVar("retold_is_unwrapped", default=Fals
 
 
 def for_sdk(error: Exception) -> BaseException:
-    """Return the error in the form that the installed SDK passes on to its caller at once; there it is an SDK error too.
+    """Return the error in the form that the installed SDK raises at once. For new SDKs it is an SDK error, too.
 
-    The error can be pickled, as all of retold's can: a child process raises it in its parent.
+    The error can be pickled like all errors of retold, so a child process can raise it in its parent.
     """
     sdk = sys.modules.get("anthropic")
     if sdk is None:
@@ -43,14 +43,14 @@ def for_sdk(error: Exception) -> BaseException:
 
 
 def _again(kind: type[Exception], *arguments: Any) -> BaseException:
-    """Return an unpickled error, in the form that the SDK of this process passes on."""
+    """Return an unpickled error, in the form that the SDK of this process raises at once."""
     return for_sdk(kind(*arguments))
 
 
 def prepare_sdk(*, imports: bool) -> None:
     """Wrap the `request` methods of an SDK older than 0.108; other SDKs need nothing. Later calls change nothing.
 
-    With `imports` an old SDK that is installed but not imported yet is imported, because nothing would wrap it later.
+    With `imports`, import an old SDK that is installed but not imported, because it could not be wrapped later.
     """
     if "anthropic" not in sys.modules and not (imports and _is_old()):
         return

@@ -1,8 +1,8 @@
-"""The wire of Managed Agents: session events folded into messages, in the shapes that messages have everywhere.
+"""The wire of Managed Agents: fold session events into messages, in the same shapes as all messages.
 
 `GET /v1/sessions/{id}/events/stream` sends session events as server-sent events, the list of events and the answer to sent
 events hold them as JSON (shapes of anthropic 2.14). `event_start` and `event_delta` preview an `agent.message` and are in no
-list of events, so they are kept as frames, and a preview whose message never came becomes an incomplete message.
+list of events, so they are kept as frames, and a preview without a message becomes an incomplete message.
 
 | event | message |
 |---|---|
@@ -12,7 +12,7 @@ list of events, so they are kept as frames, and a preview whose message never ca
 | `user.message` | `user` |
 | any other, unknown ones included | `system`, with the type of the event as its subtype |
 
-The fields of the event that have no place in these shapes stand under `event`. Events that were streamed and listed, or streamed
+Fields of the event without a place in these shapes are kept under `event`. Events that were streamed and listed, or streamed
 again after a reconnect, have the same id and become messages once.
 """
 
@@ -43,7 +43,7 @@ class SessionPath(NamedTuple):
 
 
 def session_path(path: str) -> SessionPath | None:
-    """Return the session that a path (from `/v1/` on) belongs to, or None for another path."""
+    """Return the session of a path (from `/v1/` on), or None for another path."""
     found = _PATH.fullmatch(path)
     return None if found is None else SessionPath(found[1] or "", found[2] or "", found[3] is not None)
 
@@ -70,7 +70,7 @@ def text_delta(event: dict[str, Any]) -> str:
 
 
 class SessionFold:
-    """The session events of one response being folded. `usage` sums the requests to the model that they report."""
+    """The fold of one response's session events. `usage` sums the requests to the model that they report."""
 
     def __init__(self, session: Session, request_id: str | None = None) -> None:
         self.usage: dict[str, int] = {}
@@ -81,7 +81,7 @@ class SessionFold:
         self._previews: dict[str, dict[int, list[str]]] = {}
 
     def feed(self, event: dict[str, Any]) -> list[dict[str, Any]]:
-        """Take one event; return the messages that it completes. An event whose id came before completes none."""
+        """Take one event; return the messages that it completes. An event with a known id completes none."""
         kind = event["type"]
         if kind == "event_start":
             started = object_or_empty(event.get("event"))
@@ -105,7 +105,7 @@ class SessionFold:
         return self._messages(kind, event)
 
     def flush(self) -> list[dict[str, Any]]:
-        """Return the previews whose message never came, as incomplete messages."""
+        """Return the previews without a message, as incomplete messages."""
         messages = []
         for event_id, blocks in self._previews.items():
             for index in sorted(blocks):
@@ -141,12 +141,12 @@ class SessionFold:
 
 
 def _answer(event: dict[str, Any]) -> dict[str, Any]:
-    """Return the message of the Messages API that an event of the agent stands for, without its content."""
+    """Return the message of the Messages API for an event of the agent, without its content."""
     return {"id": event.get("id"), "type": "message", "role": "assistant", "content": []}
 
 
 def _origin(event: dict[str, Any], *used: str) -> dict[str, Any]:
-    """Return the rest of an event beside the fields that a message holds already, and the subagent's thread that it is of."""
+    """Return the fields of an event that the message does not hold already, and the thread of its subagent."""
     thread = event.get("session_thread_id")
     own = {} if thread is None else {"session_thread_id": thread}
     return own | {"event": {key: value for key, value in event.items() if key not in used}}

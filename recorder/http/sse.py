@@ -1,7 +1,7 @@
 """Server-sent events without I/O: bytes in, frames out, every byte kept.
 
-`FrameParser.feed` takes bytes as they come, split anywhere, and returns the frames they complete: raw bytes up to and
-including the blank line. Joined, everything it returned is everything it was fed. Lines end in LF, CRLF or CR
+`FrameParser.feed` takes bytes, split anywhere, and returns the frames that they complete: raw bytes up to and including the
+blank line. Joined, all returned bytes equal all fed bytes. Lines end in LF, CRLF or CR
 (https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream).
 """
 
@@ -10,22 +10,22 @@ import re
 from typing import Any, NamedTuple
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
-"""A frame longer than this is given out in pieces, so that an endless one cannot fill the memory."""
+"""A longer frame is returned in pieces, so that an endless one cannot fill the memory."""
 
-# Two line ends in a row. A CR at the very end of what has come may still become CRLF, so it does not end a frame yet.
+# Two line ends in a row. A CR at the very end may still become CRLF, so it does not end a frame yet.
 _FRAME_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?=[^\n]))")
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 class Piece(NamedTuple):
-    """Bytes of a body as they are kept: one whole frame, or a piece of something else."""
+    """Bytes of a body: one complete frame, or a piece of another body."""
 
     data: bytes
     is_frame: bool
 
 
 class Classified(Piece):
-    """A frame that was matched with `PLAIN_DELTA` once: redaction does it, and folding uses the result."""
+    """A frame that was already matched with `PLAIN_DELTA`. Redaction matches it, and folding uses the result."""
 
     delta: tuple[bytes | Any, ...] | None
     """Index, key and escaped text of a plain delta; None for every other frame."""
@@ -40,8 +40,8 @@ class FrameParser:
         self._max = max_frame_bytes
 
     def feed(self, data: bytes) -> list[Piece]:
-        """The pieces completed by `data`: frames, or parts of a frame that is longer than the limit."""
-        # A frame's end may have begun in the last three bytes of what came before.
+        """Return the pieces that `data` completes: frames, or parts of a frame that is longer than the limit."""
+        # The end of a frame may have begun in the last three bytes of the earlier chunks.
         search = max(0, len(self._buffer) - 3)
         buffer: bytes | bytearray = data
         if self._buffer:
@@ -55,14 +55,14 @@ class FrameParser:
             start = end
         self._keep(buffer, start)
         if len(self._buffer) > self._max:
-            # The tail stays: it may hold the beginning of the blank line that ends the frame.
+            # Keep the tail, because it may hold the beginning of the blank line that ends the frame.
             pieces.append(Piece(bytes(self._buffer[:-3]), False))
             del self._buffer[:-3]
             self._broken = True
         return pieces
 
     def _keep(self, buffer: bytes | bytearray, start: int) -> None:
-        """Keep what is not given out; growing in place, so that a long frame in small chunks costs its length once."""
+        """Keep the incomplete rest. It grows in place, so that a long frame in small chunks is copied once."""
         if buffer is self._buffer:
             del self._buffer[:start]
         else:
@@ -70,13 +70,13 @@ class FrameParser:
 
     @property
     def is_inside(self) -> bool:
-        """Whether a frame has begun and is not over."""
+        """Whether a frame has begun and is not complete."""
         return bool(self._buffer)
 
     def flush(self) -> list[Piece]:
-        """What is left when the stream has ended: nothing, or a frame without its blank line."""
+        """Return the rest at the end of the stream: nothing, or a frame without its blank line."""
         rest, self._buffer = bytes(self._buffer), bytearray()
-        # A lone CR at the end was held back by `feed`; the stream's end settles that it is a line end.
+        # `feed` kept a lone CR at the end. At the end of the stream it is a line end.
         return [Piece(rest, bool(_ends_with_blank_line(rest)) and not self._broken)] if rest else []
 
 
@@ -88,19 +88,19 @@ PLAIN_DELTA = re.compile(
     rb'event: content_block_delta\ndata: \{"type":"content_block_delta","index":(0|[1-9]\d{0,8}+),"delta":\{"type":"\w++",'
     rb'"(?!type")(\w++)":"([^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+)"\} *+\} *+\n\n'
 )
-"""A delta as the API sends nearly all of them: index, name and text of its one string, which stands as JSON has it escaped.
+"""The usual form of a delta: index, name and text of its one string, with JSON's escapes.
 
-What matches needs no JSON parser; what does not match is no less a delta."""
+A matching frame needs no JSON parser. A frame that does not match may still be a delta."""
 
 # A string of JSON (group 2 is empty if its end is missing), or a brace. Each character is looked at once.
 _JSON_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)("?)|[{}]', re.DOTALL)
 
 
 def text_of_delta(frame: bytes) -> tuple[int, bytes] | None:
-    """Where the text of a delta begins in its frame, and the text as JSON has it escaped; None for any other frame.
+    """Return the start of a delta's text in its frame, and the text with JSON's escapes; None for any other frame.
 
-    The text is the first string in the object `delta` that is not its type, or the `completion` of the old API. It is found
-    by tokens, not by a JSON parser, because a redactor replaces bytes. One pass: the cost is linear in the frame.
+    The text is the first string in the object `delta` that is not its type, or the `completion` of the old API. Tokens find
+    it, not a JSON parser, because a redactor replaces bytes. The cost is linear in the frame.
     """
     if b'"delta"' not in frame and b'"completion"' not in frame:
         return None
@@ -121,11 +121,11 @@ def text_of_delta(frame: bytes) -> tuple[int, bytes] | None:
 
 
 _PLAIN = re.compile(rb"event: ([^\r\n]*)\ndata: ([^\r\n]*)\n\n")
-"""The form that the API sends: two lines, LF."""
+"""The usual form of a frame of the API: two lines, LF."""
 
 
 def parse_frame(frame: bytes) -> tuple[str, str]:
-    """The event name and data of a frame, as a browser would read them; `("message", "")` for a comment alone."""
+    """Return the event name and data of a frame, as a browser reads them; `("message", "")` for a comment alone."""
     if (plain := _PLAIN.fullmatch(frame)) is not None:
         return plain[1].decode("utf-8", "replace"), plain[2].decode("utf-8", "replace")
     name, data = "message", []
@@ -140,7 +140,7 @@ def parse_frame(frame: bytes) -> tuple[str, str]:
 
 
 def frame_json(frame: bytes) -> dict[str, Any] | None:
-    """The frame's data as a JSON object, or None where it is something else."""
+    """Return the frame's data as a JSON object, or None if it is another value."""
     data = parse_frame(frame)[1]
     try:
         value = json.loads(data)

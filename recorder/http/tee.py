@@ -1,9 +1,10 @@
 """The tee on httpx2 (and httpx, for older SDKs): record the bytes of a response while the client reads them, sync and async.
 
-A tee stamps a frame when the client pulls it, or pulls one that arrived together with it. `patching.py` brings requests here.
+The time of a frame is the time when the client pulls it, or pulls one that arrived together with it. `patching.py` calls this
+module for each request.
 
-httpx2 is a fork of httpx with the same names. Nothing here imports either before a client does; the type of a request shows
-which of the two it belongs to.
+httpx2 is a fork of httpx with the same names. This module imports neither before a client does; the type of a request shows
+its library.
 """
 
 import contextlib
@@ -23,19 +24,19 @@ from .patching import intercepted as intercepted
 from .sdk_errors import for_sdk
 
 __tracebackhide__ = True
-"""An error that passes through is shown by pytest as it would be without us."""
+"""pytest hides these frames, so an error that passes through looks as it would without retold."""
 
 MAX_TOGETHER = 64
-"""Chunks committed together: more of them would make the first one wait for the work on the others."""
+"""The most chunks that are committed together. With more, the first one would wait too long for the others."""
 
-# The end of the chunk before, the size of the next one (not 0, which ends the body), and a byte of it.
+# The end of the previous chunk, the size of the next one (not 0, which ends the body), and one byte of it.
 _CHUNK_SIZE = re.compile(rb"\r\n(0{0,8}[1-9a-fA-F][0-9a-fA-F]{0,8})\r\n(?=.)", re.DOTALL)
 
 
 class Recorder:
-    """An interceptor that sends each request and records what comes back.
+    """An interceptor that sends each request and records the response.
 
-    `begin` makes the Capture of a request; it is the only thing that differs between a workflow and a test.
+    `begin` makes the Capture of a request. It is the only difference between a workflow and a test.
     """
 
     def __init__(self, begin: Callable[[Request], Capture]) -> None:
@@ -44,7 +45,7 @@ class Recorder:
     def _started(self, request: Any) -> Capture:
         try:
             return self._begin(to_request(request))
-        except LogError as error:  # the SDK would send it again and call it a connection error
+        except LogError as error:  # the SDK would retry the request and report a connection error
             raise for_sdk(error) from None
 
     def handle(self, request: Any, send: Send) -> Any:
@@ -57,7 +58,7 @@ class Recorder:
             raise
         tee(response, capture)
         if response.status_code >= 400:
-            # The SDK closes an error it will retry without reading it; read now, so that the recording has it.
+            # The SDK closes an error that it will retry without reading it. Read it now, so that it is recorded.
             response.stream = read_ahead(response.stream)
         return response
 
@@ -76,14 +77,14 @@ class Recorder:
 
 
 def tee(response: Any, capture: Capture) -> None:
-    """Record the head of a response whose body is still to come, and its body as the client reads it."""
+    """Record the head of a response now, and its body while the client reads it."""
     reason = response.extensions.get("reason_phrase", b"")
     capture.response(response.status_code, reason.decode("ascii", "replace"), pairs(response.headers))
     response.stream = _of_library(TeeStream, response)(response.stream, capture)
 
 
 class TeeStream:
-    """A response's byte stream that records each chunk before it hands it on. What it does not know, the original does."""
+    """A response's byte stream that records each chunk before the client gets it. The original has all other attributes."""
 
     def __init__(self, stream: Any, capture: Capture) -> None:
         self._stream = stream
@@ -94,7 +95,7 @@ class TeeStream:
         return getattr(self._stream, name)
 
     def _arrived(self) -> int:
-        """How many chunks can be taken without waiting and without an error: they are here already."""
+        """Return how many chunks can be read without waiting and without an error, because they have arrived."""
         return 0 if self._parser is None else chunks_in(self._parser.trailing_data[0])
 
     def __iter__(self) -> Iterator[bytes]:
@@ -129,13 +130,13 @@ class TeeStream:
             self._capture.end("closed")
 
     def __del__(self) -> None:
-        # Dropped without being read to its end or closed. A collector may run in the middle of anything, a write to the log
-        # included, so the log writes this ending when it is next at rest.
+        # Dropped without being read to its end or closed. A garbage collection may interrupt any code, even a write to the log,
+        # so the log writes this ending later.
         self._capture.dropped()
 
     @contextlib.contextmanager
     def _ending(self) -> Iterator[None]:
-        """Read to its end: complete. Left early (GeneratorExit, cancelled): closed. Anything else that stops it: cut."""
+        """Return complete if the body was read to its end, closed if the client left (GeneratorExit, cancelled), else cut."""
         try:
             yield
         except Exception as error:
@@ -148,11 +149,11 @@ class TeeStream:
 
 
 def _http_parser(stream: Any) -> Any:
-    """The `h11.Connection` that the chunks of a stream come from; None where it is another kind of stream.
+    """Return the `h11.Connection` behind the chunks of a stream; None for another kind of stream.
 
-    A commit costs as much as the rest of a frame. When frames come faster than they are read, what one read of the socket
-    brought is committed together; what it brought only h11 knows, and the way to it leads through attributes that are
-    private to httpx and httpcore. Where one of them is missing (HTTP/2, aiohttp, a later version) each chunk is its own commit.
+    A commit costs as much as all other work on a frame. If frames arrive faster than they are read, the frames of one read of
+    the socket are committed together. Only h11 holds their number, behind private attributes of httpx and httpcore. If one of
+    these is missing (HTTP/2, aiohttp, a later version), each chunk has a commit of its own.
     """
     while stream is not None and not hasattr(stream, "_h11_state"):
         held = vars(stream) if hasattr(stream, "__dict__") else {}
@@ -162,7 +163,7 @@ def _http_parser(stream: Any) -> Any:
 
 
 def chunks_in(buffer: bytes) -> int:
-    """How many chunks of a chunked body have come, the last one perhaps in part, in `buffer`, where a chunk has just ended."""
+    """Return how many chunks of a chunked body are in `buffer`, which begins after a chunk. The last one may be incomplete."""
     count = at = 0
     while count < MAX_TOGETHER - 1 and (size := _CHUNK_SIZE.match(buffer, at)) is not None:
         at = size.end() + int(size[1], 16)
@@ -171,7 +172,7 @@ def chunks_in(buffer: bytes) -> int:
 
 
 class ReadStream:
-    """A stream that was read ahead: gives the same chunks, and then the same error if there was one."""
+    """A stream that was read ahead: it returns the same chunks, and then raises the same error if there was one."""
 
     def __init__(self, chunks: list[bytes], error: Exception | None) -> None:
         self._chunks = chunks
@@ -187,14 +188,14 @@ class ReadStream:
             yield chunk
 
     def close(self) -> None:
-        """Nothing is open any more."""
+        """Do nothing: the stream was read to its end."""
 
     async def aclose(self) -> None:
-        """Nothing is open any more."""
+        """Do nothing: the stream was read to its end."""
 
 
 def read_ahead(stream: Any) -> Any:
-    """Read a whole stream now; the client gets what it would have got."""
+    """Read a complete stream now. The client gets the same chunks and the same error from the returned stream."""
     chunks: list[bytes] = []
     failure = None
     try:
@@ -207,7 +208,7 @@ def read_ahead(stream: Any) -> Any:
 
 
 async def read_ahead_async(stream: Any) -> Any:
-    """`read_ahead` for an event loop."""
+    """Do the same as `read_ahead` in an event loop."""
     chunks: list[bytes] = []
     failure = None
     try:
@@ -226,7 +227,7 @@ def transport_errors() -> tuple[type[Exception], ...]:
 
 
 def library_of(value: object) -> Any:
-    """The library, httpx2 or httpx, that a request, response or stream of its own belongs to."""
+    """Return the library, httpx2 or httpx, of a request, a response or a stream."""
     for kind in type(value).__mro__:
         name = kind.__module__.partition(".")[0]
         if name in LIBRARIES:
@@ -236,7 +237,7 @@ def library_of(value: object) -> Any:
 
 @functools.cache
 def stream_class(kind: Any, library: Any) -> Any:
-    """`kind` as a stream of that library, which checks for its own base classes."""
+    """Return Return `kind` as a stream of that library, which checks for its own base classes."""
     return type(kind.__name__, (kind, library.SyncByteStream, library.AsyncByteStream), {"__module__": __name__})
 
 
@@ -245,10 +246,10 @@ def _of_library(kind: Any, value: object) -> Any:
 
 
 def to_request(request: Any) -> Request:
-    """A client's request, already read, as it is recorded."""
+    """Return a client's request, which was already read, as it is recorded."""
     return Request(request.method, str(request.url), pairs(request.headers), request.content)
 
 
 def pairs(headers: Any) -> tuple[tuple[str, str], ...]:
-    """Headers as pairs of text, in order and with the case they had on the wire."""
+    """Return headers as pairs of text, in order and with their case on the wire."""
     return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)
