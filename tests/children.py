@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import retold
+from tests import forks
 
 DEADLINE_S = 30.0
 
-Child = subprocess.Popen[str]
+Child = subprocess.Popen[str] | forks.Child
 
 
 class Folder:
@@ -26,12 +27,16 @@ class Folder:
         self.children: list[Child] = []
 
     def spawn(self, *args: str | Path, url: str = "", **environment: str) -> Child:
-        """Start `retold ARGS` and go on; `url` makes it live-capable."""
+        """Start `retold ARGS` and go on; `url` makes it live-capable, so that it needs the SDK."""
         own = {"PATH": os.environ["PATH"], "HOME": str(self.path), "LANG": "C.UTF-8", "TZ": "UTC"}
-        key = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"} if url else {}
-        command, env = [sys.executable, "-m", "retold", *map(str, args)], own | key | environment
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.children.append(subprocess.Popen(command, env=env, cwd=self.path, preexec_fn=_heed_sigint, **pipes))
+        if url:
+            env = own | {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"} | environment
+            self.children.append(forks.spawn("-m", "retold", *args, env=env, cwd=self.path))
+        else:
+            command = [sys.executable, "-m", "retold", *map(str, args)]
+            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            child = subprocess.Popen(command, env=own | environment, cwd=self.path, preexec_fn=_heed_sigint, **pipes)
+            self.children.append(child)
         return self.children[-1]
 
     def newest(self) -> retold.RunInfo:

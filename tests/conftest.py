@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from tests import forks
+
 with contextlib.suppress(ModuleNotFoundError):
     import pytest_recording  # noqa: F401 - it asks pytest to rewrite a module of vcrpy's, so it must come before vcrpy does
 
@@ -92,13 +94,15 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def cli(environment: dict[str, str]) -> Cli:
-    """Run `retold ARGS` in a subprocess, as a user does: `cli("run", path, url=server.url)`; `url` makes it live-capable."""
+    """Run `retold ARGS` in a process of its own, as a user does: `cli("run", path, url=server.url)`; `url` makes it live-capable,
+    so that it needs the SDK."""
 
     def run(*args: str | os.PathLike[str], url: str | None = None, env: dict[str, str] | None = None, **kwargs: Any) -> Any:
-        extra = {} if url is None else {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"}
+        own = environment | (env or {})
+        if url is not None:
+            live = own | {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"}
+            return forks.run("-m", "retold", *map(str, args), env=live, **kwargs)
         command = [sys.executable, "-m", "retold", *map(str, args)]
-        return subprocess.run(
-            command, env=environment | extra | (env or {}), capture_output=True, text=True, timeout=60, check=False, **kwargs
-        )
+        return subprocess.run(command, env=own, capture_output=True, text=True, timeout=60, check=False, **kwargs)
 
     return run

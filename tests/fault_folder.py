@@ -7,7 +7,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tests import forks
 from tests.conftest import SHARED
+from tests.messages_server import MessagesServer, Reply, text
 
 RENAMED = {
     "retold.recorder.capture": "retold.recorder.http.capture",
@@ -38,3 +40,11 @@ def copy_of(folder: str) -> Path:
     for script in copy.rglob("*.py"):
         script.write_text(_translated(script.read_text()))
     return copy
+
+
+def run_suite(*arguments: str, env: dict[str, str]) -> str:
+    """Run pytest against a scripted API; return its output and a line with the number of requests that came, as run_suite.py."""
+    with MessagesServer(lambda _: Reply([text("Hello")])) as api:
+        options = ("-q", "-p", "no:cacheprovider", "-p", "no:asyncio")
+        done = forks.run("-m", "pytest", *options, *arguments, env=env | {"ANTHROPIC_BASE_URL": api.url})
+        return f"{done.stdout}{done.stderr}\ncalls that reached the API: {len(api.requests)}\n"

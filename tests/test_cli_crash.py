@@ -168,7 +168,7 @@ def stopped(make_folder: Callable[[str], Folder]) -> Callable[[signal.Signals], 
             out, err = rest_of(child)
             assert server.wait_idle()
             assert server.closed_early == 1
-        return Stopped(folder, child.returncode, normalised(out), err)
+        return Stopped(folder, child.wait(), normalised(out), err)
 
     return stop
 
@@ -245,7 +245,7 @@ def followed(make_folder: Callable[[str], Folder]) -> Followed:
         assert run.poll() is None
         go_on.set()
         rest = [rest_of(child) for child in (run, *tails)]
-    return Followed(folder, first, rest, [child.returncode for child in (run, *tails)])
+    return Followed(folder, first, rest, [child.wait() for child in (run, *tails)])
 
 
 def test_tail_follows_a_running_run_and_ends_with_it(followed: Followed) -> None:

@@ -1,12 +1,10 @@
 """The inputs of ../shared/faults/clients_of_tests about live calls, each with the right values."""
 
-import subprocess
-import sys
-
 import pytest
 
+from tests import forks
 from tests.conftest import SHARED
-from tests.fault_folder import copy_of
+from tests.fault_folder import copy_of, run_suite
 
 FOLDER = SHARED / "faults" / "clients_of_tests"
 
@@ -29,24 +27,24 @@ SUITES = [
 ]
 
 
-def run(environment: dict[str, str], *command: str) -> str:
-    env = environment | {"PYTHONPATH": str(copy_of("clients_of_tests")), "ANTHROPIC_API_KEY": "sk-ant-dummy"}
-    done = subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, timeout=300, check=False)
-    return done.stdout + done.stderr
+@pytest.fixture
+def env(environment: dict[str, str]) -> dict[str, str]:
+    return environment | {"PYTHONPATH": str(copy_of("clients_of_tests")), "ANTHROPIC_API_KEY": "sk-ant-dummy"}
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_script_gives_the_right_values(name: str, environment: dict[str, str]) -> None:
+def test_a_script_gives_the_right_values(name: str, env: dict[str, str]) -> None:
     if name.startswith("06"):
         pytest.importorskip("google.auth")
         pytest.importorskip("boto3")
-    output = run(environment, str(copy_of("clients_of_tests") / name))
+    done = forks.run(copy_of("clients_of_tests") / name, env=env, timeout=300)
+    output = done.stdout + done.stderr
     assert [(text, output.count(text)) for text, _ in RIGHT[name]] == list(RIGHT[name]), output
 
 
 @pytest.mark.parametrize(("name", "option", "wanted"), SUITES)
-def test_a_suite_gives_the_right_values(name: str, option: str, wanted: tuple[str, ...], environment: dict[str, str]) -> None:
+def test_a_suite_gives_the_right_values(name: str, option: str, wanted: tuple[str, ...], env: dict[str, str]) -> None:
     with open(name, "w") as copied:
         copied.write((copy_of("clients_of_tests") / name).read_text())
-    output = run(environment, str(copy_of("clients_of_tests") / "run_suite.py"), "-p", "no:asyncio", option, name)
+    output = run_suite(option, name, env=env)
     assert [text for text in wanted if text not in output] == [], output

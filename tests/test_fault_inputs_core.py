@@ -1,11 +1,10 @@
 """The inputs of ../shared/faults/core, each with the right values. Skipped in a clone without them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.conftest import SHARED
 from tests.fault_folder import copy_of
 
@@ -52,7 +51,7 @@ def run(name: str, environment: dict[str, str], *arguments: str) -> str:
         source = source.replace(old, new)
     Path(name).write_text(source)
     env = environment | {"ANTHROPIC_API_KEY": "sk-ant-dummy"}
-    done = subprocess.run([sys.executable, name, *arguments], env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = forks.run(name, *arguments, env=env, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import claude_code
+from tests import claude_code, forks
 from tests.conftest import ROOT, SHARED
 
 FAULTS = SHARED / "faults"
@@ -28,18 +28,18 @@ def run(env: dict[str, str], *command: str | Path) -> tuple[str, str]:
 
 
 def test_a_run_of_the_middleware_is_completed(env: dict[str, str]) -> None:
-    run(env, sys.executable, FAULTS / "newcomer/middleware_exit.py")
+    forks.run(FAULTS / "newcomer/middleware_exit.py", env=env)
     output, _ = run(env, "retold", "ls", "--db", "m.db", "--json")
     assert '"status": "completed"' in output
 
 
 def test_a_running_loop_is_named_and_has_a_form_of_its_own(env: dict[str, str]) -> None:
     source = (FAULTS / "newcomer/running_loop.py").read_text()
-    _, error = run(env | {"PYTHONPATH": str(FAULTS / "newcomer")}, sys.executable, FAULTS / "newcomer/running_loop.py")
+    env["PYTHONPATH"] = str(FAULTS / "newcomer")
+    error = forks.run(FAULTS / "newcomer/running_loop.py", env=env).stderr
     assert error.rstrip().endswith("await run_workflow_async(…).")
     Path("async.py").write_text(source.replace("retold.run_workflow(", "await retold.run_workflow_async("))
-    _, error = run(env | {"PYTHONPATH": str(FAULTS / "newcomer")}, sys.executable, "async.py")
-    assert "Error" not in error
+    assert "Error" not in forks.run("async.py", env=env).stderr
 
 
 def test_small_ones(env: dict[str, str]) -> None:

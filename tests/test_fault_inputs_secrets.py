@@ -1,12 +1,11 @@
 """The scripts on secrets of a folder of fault inputs, if it is there: each prints the right values."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.fault_folder import copy_of
 
 FAULTS = Path(__file__).resolve().parents[2] / "shared" / "faults"
@@ -30,9 +29,7 @@ def test_no_secret_is_written_and_no_word_is_taken_out(script: str, tmp_path: Pa
     """Each script in a process of its own, in an empty environment."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "LANG": "C.UTF-8"}
     folder, _, name = script.partition("/")
-    done = subprocess.run(
-        [sys.executable, str(copy_of(folder) / name)], env=environ, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = forks.run(copy_of(folder) / name, env=environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert [text for text in RIGHT[script] if text not in done.stdout] == []
     assert [text for text in WRONG if text in done.stdout] == []

@@ -2,9 +2,8 @@
 
 import asyncio
 import json
+import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import retold
 from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.http.exchange import Exchange
 from retold.recorder.http.tee import current
+from tests import forks
 from tests.clients import NOWHERE, MeetingLog, body, client, client_async, say, say_async, serve, threaded
 from tests.messages_server import MessagesServer, Reply, http_error, text
 from tests.test_api_forms import ASYNC, BINARY, SYNC, alike
@@ -388,6 +388,5 @@ def test_nothing_is_patched() -> None:
         "    print(method.__module__, hasattr(method, '__wrapped__'))\n"
     )
     with serve() as server:
-        command = [sys.executable, "-c", script, server.url]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path.cwd(), check=False, timeout=60)
+        done = forks.run("-c", script, server.url, env=os.environ)
     assert (done.stderr, done.stdout) == ("", "httpx2._transports.default False\n" * 2 + "threading False\n")
