@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -68,11 +68,12 @@ def _block(peer: str, task: Task) -> AbstractContextManager[Any]:
     if task.path is None:
         return nullcontext()
     if peer == "retold":
-        import retold
+        from retold import use_cassette
+        from retold.testing.record_modes import check
+        from retold.testing.use import Use
 
-        return retold.use_cassette(
-            task.path, record_mode=task.mode, timing=task.timing, recordings=task.path.with_name("log.db")
-        )  # fmt: skip
+        settings = replace(use_cassette(timing=task.timing).settings, recordings=task.path.with_name("log.db"))
+        return Use(task.path, check(task.mode), settings)
     if peer == "vcrpy":
         import vcr
 

@@ -202,15 +202,11 @@ def test_presets() -> None:
         assert timeout == (f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s")
 
 
-INTERNAL = {"self", "path", "also", "since", "everywhere", "mode_override", "recordings"}
-"""Parameters of use_cassette that the plugin needs."""
-
-
 def test_arguments_of_use_cassette() -> None:
     """The table of arguments is the signature's, defaults included where they are plain."""
     named = set(first_column(section("testing.md", "In a `with` block"))) - set(MODES)
     parameters = inspect.signature(use_cassette.__init__).parameters
-    assert named == set(parameters) - INTERNAL
+    assert named == set(parameters) - {"self", "path"}
 
 
 def test_record_modes() -> None:

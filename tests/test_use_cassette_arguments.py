@@ -1,8 +1,10 @@
 """Arguments of use_cassette that are easily given wrongly."""
 
+import inspect
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -62,3 +64,44 @@ def test_a_use_is_for_one_block_at_a_time() -> None:
         pass
     with using:
         assert ask("hi", NOWHERE) == "one"
+
+
+class TakesTimes(Protocol):
+    """A function with a keyword-only parameter, which `Callable` cannot express."""
+
+    def __call__(self, name: str, *, times: int = 1) -> list[str]: ...
+
+
+@retold.use_cassette("c.yaml")
+def decorated(name: str, *, times: int = 1) -> list[str]:
+    """Return the answers."""
+    return [ask(name, NOWHERE) for _ in range(times)]
+
+
+@retold.use_cassette("c.yaml")
+async def decorated_coroutine(name: str) -> str:
+    """Return the answer."""
+    return ask(name, NOWHERE)
+
+
+def test_a_decorated_function_keeps_its_signature() -> None:
+    """Its parameters, their types and the type of its result are the same for type checkers, and for `inspect`."""
+    function: TakesTimes = decorated
+    assert function is decorated
+    typed: Callable[[str], Coroutine[Any, Any, str]] = decorated_coroutine
+    assert typed is decorated_coroutine
+    assert str(inspect.signature(decorated)) == "(name: str, *, times: int = 1) -> list[str]"
+    assert (decorated.__name__, decorated.__doc__) == ("decorated", "Return the answers.")
+    record("c.yaml")
+    assert decorated("hi") == ["one"]
+
+
+PLUMBING = {"everywhere", "mode_override", "since", "recordings", "also", "leads", "keep", "recorded", "stamped", "data", "hint"}
+
+
+def test_users_see_their_own_parameters_only() -> None:
+    """Plugins and servers give their settings to `Use`; an argument of theirs is a TypeError here."""
+    parameters = inspect.signature(retold.use_cassette).parameters
+    assert PLUMBING & set(parameters) == set()
+    with pytest.raises(TypeError, match="unexpected keyword argument 'everywhere'"):
+        retold.use_cassette("c.yaml", everywhere=True)  # type: ignore[call-arg]

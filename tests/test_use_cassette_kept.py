@@ -1,6 +1,7 @@
 """What a use of a cassette keeps and leaves: the cassette, the run in the log, and the account that it gives of itself."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import anthropic
@@ -8,6 +9,7 @@ import pytest
 
 import retold
 from retold.recorder.http.exchange import Request
+from retold.testing.use import Use
 from tests.clients import ASKING, NOWHERE, Ask, ask, body, client, prompts_of, record, serve
 from tests.messages_server import MessagesServer, Reply, text
 
@@ -116,9 +118,10 @@ def test_a_recording_is_a_run_in_the_log() -> None:
 
 def test_a_run_can_have_another_name_and_another_log() -> None:
     """`recordings` is where recordings go; replays still leave no trace there."""
-    with serve() as server, retold.use_cassette(CASSETTE, record_mode="once", name="tests::greet", recordings="other.db"):
+    settings = replace(retold.use_cassette(name="tests::greet").settings, recordings="other.db")
+    with serve() as server, Use(Path(CASSETTE), "once", settings):
         ask("hi", server.url)
-    with retold.use_cassette(CASSETTE, recordings="other.db"):
+    with Use(Path(CASSETTE), "none", settings):
         ask("hi")
     assert [(run.name, run.mode) for run in retold.EventLog("other.db").runs()] == [("tests::greet", "live")]
     assert not Path(".retold").exists()
@@ -127,7 +130,7 @@ def test_a_run_can_have_another_name_and_another_log() -> None:
 @pytest.mark.parametrize("kind", ASKING)
 def test_replays_leave_no_trace(kind: str) -> None:
     """A suite of thousands of replays writes nothing."""
-    record(CASSETTE, recordings="elsewhere.db")
+    record(CASSETTE, log="elsewhere.db")
     before = sorted(Path().rglob("*"))
     with retold.use_cassette(CASSETTE) as cassette:
         ASKING[kind]("hi")

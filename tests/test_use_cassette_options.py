@@ -12,6 +12,7 @@ import anthropic
 import pytest
 
 import retold
+from retold.testing.use import Use
 from tests.clients import ASKING, MODEL, Ask, ask, body, client, prompts_of, record, serve
 from tests.messages_server import MessagesServer, Reply, http_error, text
 
@@ -37,7 +38,8 @@ def test_also_replays_from_further_cassettes() -> None:
     record(Path("other.yaml"), "b", "c")
     before = record(CASSETTE, "a", "b").parent.joinpath("other.yaml").read_bytes()
     with serve() as server:
-        with retold.use_cassette(CASSETTE, record_mode="new_episodes", also=[Path("other.yaml")]) as cassette:
+        settings = replace(retold.use_cassette().settings, also=(Path("other.yaml"),))
+        with Use(CASSETTE, "new_episodes", settings) as cassette:
             for prompt in ("a", "b", "b", "c", "d"):
                 ask(prompt, server.url)
         assert (server.calls, cassette.play_count, cassette.recorded, cassette.all_played) == (1, 4, 1, True)

@@ -24,7 +24,7 @@ from retold.replay.matching.rules import DEFAULT_RULES
 from retold.replay.timing.timing import INSTANT, Timing
 from retold.servers.serving import Serving
 from retold.settings import Settings
-from retold.testing.session import UsedCassette
+from retold.testing.session import CassetteSession
 from tests.clients import NOWHERE, body
 
 CHILD = Path(__file__).parent / "wire_child.py"
@@ -59,7 +59,7 @@ class Wire:
     """A server in this process with one cassette in use, and the log it records to."""
 
     server: Server
-    use: UsedCassette
+    use: CassetteSession
     serving: Serving
     log: EventLog
 
@@ -78,7 +78,7 @@ def wire(
         own = Settings(
             timing=timing, rules=DEFAULT_RULES, recordings=log, name="wire", recorded=recorded, stamped="arrival", faults=faults
         )
-        use = UsedCassette(path, mode, own)
+        use = CassetteSession(path, mode, own)
         serving = Serving({"wire": use}, Upstream.parse(upstream), **settings)
         with running(serving.answerer, limits) as server:
             yield Wire(server, use, serving, log)

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from .recorder.log.runs import RunInfo as RunInfo
     from .recorder.messages import Message as Message
     from .replay.timing.timing import Timing as Timing
-    from .testing.session import DriftWarning as DriftWarning
-    from .testing.session import ExpiredWarning as ExpiredWarning
-    from .testing.session import FaultWarning as FaultWarning
-    from .testing.session import UsedCassette as UsedCassette
+    from .testing.drift import DriftWarning as DriftWarning
+    from .testing.loading import ExpiredWarning as ExpiredWarning
+    from .testing.use import FaultWarning as FaultWarning
     from .testing.use_cassette import use_cassette as use_cassette
+    from .testing.used import UsedCassette as UsedCassette
     from .workflow.results import RunResult as RunResult
     from .workflow.results import StepResult as StepResult
     from .workflow.results import TaskResult as TaskResult
@@ -78,7 +78,10 @@ _HOMES = {
     "comparing.compare": ("Comparison", "Difference"),
     "replay.timing.timing": ("Timing",),
     "testing.use_cassette": ("use_cassette",),
-    "testing.session": ("DriftWarning", "ExpiredWarning", "FaultWarning", "UsedCassette"),
+    "testing.drift": ("DriftWarning",),
+    "testing.loading": ("ExpiredWarning",),
+    "testing.use": ("FaultWarning",),
+    "testing.used": ("UsedCassette",),
     "workflow.results": ("RunResult", "StepResult", "TaskResult"),
     "workflow.runner": ("run_workflow", "run_workflow_async"),
 }

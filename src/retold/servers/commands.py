@@ -22,7 +22,7 @@ from ..replay.matching.rules import DEFAULT_RULES
 from ..replay.timing.timing import INSTANT, Timing
 from ..settings import Settings
 from ..testing.record_modes import RecordMode, check, resolve
-from ..testing.session import UsedCassette
+from ..testing.session import CassetteSession
 from ..workflow.pricing import price
 from .child import Child, environment
 from .serving import Serving
@@ -40,7 +40,7 @@ Note = Callable[[str], None]
 def put_to_use(
     path: Path | None, mode: RecordMode, *, log: EventLog, name: str, upstream: Upstream, profile: str = "auto",
     timing: Timing = INSTANT, data: dict[str, Any] | None = None, **settings: Any,
-) -> UsedCassette:  # fmt: skip
+) -> CassetteSession:  # fmt: skip
     """A cassette (or the log alone, without a path) behind a server. Raises InputError, CassetteError, LogError."""
     if mode != "none":
         if path is not None and (why := why_not_writable(path)) is not None:
@@ -52,7 +52,7 @@ def put_to_use(
         timing=timing, rules=rules, detect=detect, recordings=log, name=name, stamped="arrival", price=price,
         data={"upstream": upstream.url, **(data or {})}, **settings,
     )  # fmt: skip
-    return UsedCassette(path, mode, own)
+    return CassetteSession(path, mode, own)
 
 
 def _rules_of(profile: str) -> Any:
@@ -136,7 +136,7 @@ def failure_of(child: Child) -> RunError | None:
     return RunError(f"the command exited with {child.code}" if child.code > 0 else f"signal {-child.code} ended the command")
 
 
-def close(use: UsedCassette, failure: RunError | None, note: Note) -> None:
+def close(use: CassetteSession, failure: RunError | None, note: Note) -> None:
     """End the use of a cassette and print its summary. A failed command does not replace a cassette that is there."""
     kept = failure is None or use.path is None or not use.path.exists()
     use.close(kept=kept, error=failure)

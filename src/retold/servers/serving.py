@@ -17,7 +17,7 @@ from ..recorder.proxy.upstream import Upstream
 from ..replay.faults import Telling
 from ..replay.server import retell
 from ..replay.timing.recorded_order import Order, order_of
-from ..testing.session import UsedCassette
+from ..testing.session import CassetteSession
 from .gate import Gate
 from .summary import OUTSIDE
 
@@ -36,7 +36,7 @@ class Serving:
     only one it need not.
     """
 
-    uses: Mapping[str, UsedCassette]
+    uses: Mapping[str, CassetteSession]
     upstream: Upstream
     gate: Gate = field(default_factory=Gate)
     note: Callable[[str], None] | None = None
@@ -81,7 +81,7 @@ class Serving:
         """Answers the requests of one connection."""
         return Connection(self)
 
-    def use_of(self, asked: Asked) -> tuple[UsedCassette, Asked]:
+    def use_of(self, asked: Asked) -> tuple[CassetteSession, Asked]:
         """The cassette that a request names, and the request without its name. Raises MissError."""
         name, target = asked.header(CASSETTE_HEADER), asked.target
         if (match := _NAMED.fullmatch(target)) is not None:
@@ -150,13 +150,13 @@ class Connection:
             serving.failures.append(error)
             return False
 
-    async def _retell(self, use: UsedCassette, told: Telling, asked: Asked, client: Peer) -> bool:
+    async def _retell(self, use: CassetteSession, told: Telling, asked: Asked, client: Peer) -> bool:
         def kept_open() -> None:
             self._serving.kept_open[use.source] += 1
 
         return await retell(*told, asked, client, self._serving.orders.get(id(use)), kept_open)
 
-    async def _probed(self, use: UsedCassette, asked: Asked, client: Peer) -> bool:
+    async def _probed(self, use: CassetteSession, asked: Asked, client: Peer) -> bool:
         """Answer HEAD and OPTIONS, which are never misses: Claude Code asks at times whether the API is there, and a browser
         whether an allowed page may send its request."""
         if (told := use.play_if_any(to_request(asked, self._serving.upstream))) is not None:
@@ -165,7 +165,7 @@ class Connection:
         client.write(head_bytes(200, "OK", headers))
         return asked.keeps_alive
 
-    async def _decide(self, use: UsedCassette, asked: Asked) -> Telling | Literal["pass", "record"]:
+    async def _decide(self, use: CassetteSession, asked: Asked) -> Telling | Literal["pass", "record"]:
         request = to_request(asked, self._serving.upstream)
         if len(asked.body) > THREADED_BYTES:
             return await asyncio.to_thread(use.decide, request)

@@ -6,7 +6,7 @@ from ..handlers.text import plural
 from ..recorder.proxy.http_messages import phrase
 from ..replay.matching.matcher import note_unplayed
 from ..testing.calls import Tally
-from ..testing.session import UsedCassette
+from ..testing.session import CassetteSession
 
 _ENDINGS = {
     "complete": "complete", "closed": "closed early", "cut": "cut", "error_event": "ended in an error event",
@@ -14,7 +14,7 @@ _ENDINGS = {
 }  # fmt: skip
 
 
-def recorded_line(use: UsedCassette) -> str:
+def recorded_line(use: CassetteSession) -> str:
     """`recorded 3 exchanges (2 complete, 1 cut), 198 frames, 75 in + 70 out tokens, $0.0012, run 1a2b3c4d in LOG and FILE`."""
     tally = use.calls.tally
     endings = ", ".join(f"{count} {_ENDINGS[ending]}" for ending, count in tally.endings.items())
@@ -37,12 +37,12 @@ def _spent(tally: Tally) -> list[str]:
     return [f"{tally.input_tokens:,} in + {tally.output_tokens:,} out tokens", money]
 
 
-def trouble_lines(use: UsedCassette) -> list[str]:
+def trouble_lines(use: CassetteSession) -> list[str]:
     """Return the reasons for exchanges without a response, each once."""
     return [f"no response: {reason}" for reason in use.calls.tally.reasons]
 
 
-def replayed_line(use: UsedCassette) -> str:
+def replayed_line(use: CassetteSession) -> str:
     """`replayed 3 of 4 exchanges from FILE; 1 recorded exchange not played`."""
     left = [exchange for exchange in use.unplayed if exchange.request.method != "HEAD"]
     how = "" if use.profile == "api" else f" (matched as {use.profile})"

@@ -2,7 +2,7 @@
 
 While a block is in use, `subprocess` and `multiprocessing` are patched and fork hooks are set. A child is pointed at the
 block's door: a program by ANTHROPIC_BASE_URL, a spawned Python process of `multiprocessing` by a `Joining`, a forked one by
-the block that it inherits (`UsedCassette.handle`). The variables of this process stay as they are: `os.putenv` changes only
+the block that it inherits (`CassetteSession.handle`). The variables of this process stay as they are: `os.putenv` changes only
 the C environment, which children without an environment of their own inherit.
 """
 

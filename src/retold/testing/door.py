@@ -13,13 +13,13 @@ from .lead import Lead
 
 if TYPE_CHECKING:
     from .doorman import Doorman
-    from .session import UsedCassette
+    from .session import CassetteSession
 
 
 class Door:
     """The door of a cassette in use. `url` opens it; the end of the `with` block closes it."""
 
-    def __init__(self, used: "UsedCassette") -> None:
+    def __init__(self, used: "CassetteSession") -> None:
         self._used = used
         self._token = secrets.token_hex(16)
         self._lock = threading.Lock()

@@ -18,7 +18,7 @@ from ..recorder.proxy.upstream import Upstream
 from ..servers.gate import Gate
 from ..servers.serving import Connection, Serving
 from .lead import ORIGIN_HEADER, TOKEN_HEADER
-from .session import UsedCassette
+from .session import CassetteSession
 
 API = "https://api.anthropic.com"
 GATE = Gate()
@@ -29,7 +29,7 @@ GRACE_S = 0.5
 class Doorman:
     """Serves a cassette in use from now on, until `stop`. Raises OSError if no port can be had."""
 
-    def __init__(self, used: UsedCassette, token: str) -> None:
+    def __init__(self, used: CassetteSession, token: str) -> None:
         self._used = used
         self._token = token
         self._servings: dict[str, Serving] = {}

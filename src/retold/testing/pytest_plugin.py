@@ -12,7 +12,7 @@ import inspect
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from .pytest_session import PASSED, SINCE, STATS, Stats, began, begin, finish, l
 from .record_modes import MODES
 
 if TYPE_CHECKING:
-    from .session import UsedCassette
+    from .used import UsedCassette
 
 _known = pytest.StashKey[dict[Path, set[Path]]]()
 _foreign = pytest.StashKey[set[Path]]()
@@ -129,6 +129,8 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     if marker is None and "retold_cassette" not in request.fixturenames:
         yield None
         return
+    from .record_modes import resolve
+    from .use import Use
     from .use_cassette import use_cassette
 
     config = request.config
@@ -144,10 +146,14 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     if config.getoption("--retold-timing"):
         options["timing"] = config.getoption("--retold-timing")
     options.pop("path", None)
-    using = use_cassette(
-        path_of(item, marker), **options, name=item.nodeid, everywhere=True,
-        mode_override=config.getoption("--retold-mode"), recordings=log_path(config), since=config.stash[SINCE],
+    override = config.getoption("--retold-mode")
+    asked = resolve(options.pop("record_mode"), override=override)
+    own = use_cassette(**options).settings
+    settings = replace(
+        own, name=item.nodeid, recordings=log_path(config), since=config.stash[SINCE],
+        is_overridden=own.is_overridden or bool(override),
     )  # fmt: skip
+    using = Use(path_of(item, marker), asked, settings, everywhere=True)
     item.config.stash[_items].append(item)
     yield begin(item, using)
 
@@ -158,7 +164,7 @@ def _arguments(marker: pytest.Mark) -> dict[str, Any]:
     from ..recorder.errors import InputError
     from .use_cassette import use_cassette
 
-    known = set(inspect.signature(use_cassette).parameters) - {"name", "recordings", "everywhere", "mode_override", "since"}
+    known = set(inspect.signature(use_cassette).parameters) - {"name"}
     for key in marker.kwargs:
         if key not in known:
             raise InputError(sentence(f"unknown argument {key!r} of @pytest.mark.retold{nearest(key, sorted(known))}"))

@@ -10,7 +10,7 @@ from ..recorder.clock import wall_ns
 from ..recorder.http.exchange import timestamp
 
 if TYPE_CHECKING:
-    from .session import UsedCassette
+    from .used import UsedCassette
 
 PASSED = pytest.StashKey[bool]()
 IN_USE = pytest.StashKey["list[tuple[Any, UsedCassette]]"]()

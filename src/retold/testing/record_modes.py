@@ -25,11 +25,15 @@ def resolve(asked: str | None, *, override: str | None = None) -> RecordMode:
 
     The override (option, then environment) comes first. Without one, the mode is `none` under CI, else `asked`, else `none`.
     """
-    override = override or os.environ.get(ENVIRONMENT)
-    if override:
+    if override := override or os.environ.get(ENVIRONMENT):
         return check(override)
     mode = check(asked or "none")
     return "none" if in_ci() else mode
+
+
+def is_overridden() -> bool:
+    """Return whether the environment overrides the mode given in code."""
+    return bool(os.environ.get(ENVIRONMENT))
 
 
 def in_ci() -> bool:

@@ -10,11 +10,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
-from ..recorder import clock
 from ..recorder.cassette.format import read_cassette, write_cassette
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing
@@ -115,26 +113,3 @@ def _digest(exchange: Exchange) -> bytes:
     body = b"" if response is None else sha256(response.body).digest()
     place = f"{exchange.recorded_at} {exchange.started_ns} {at.call} {at.attempt} {request.method} {request.uri}"
     return sha256(place.encode("utf-8", "surrogatepass") + sha256(request.body).digest() + body).digest()
-
-
-def why_expired(exchanges: Iterable[Exchange], limit: timedelta | None, source: str) -> str | None:
-    """Return a sentence if the oldest exchange is older than `limit`, else None. Raises CassetteError.
-
-    The age counts from when an exchange was recorded: loading never makes it younger. A time without an offset is UTC.
-    """
-    if limit is None:
-        return None
-    times = [_time_of(exchange.recorded_at, source) for exchange in exchanges if exchange.recorded_at]
-    if not times or (age := clock.now() - min(times)) <= limit:
-        return None
-    return f"{source} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
-
-
-def _time_of(stamp: str, source: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(stamp)
-    except ValueError as error:
-        raise CassetteError(
-            f"{source}: recorded_at should be a time such as 2026-11-22T14:29:35.123Z, and is {stamp[:60]!r}."
-        ) from error
-    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)

@@ -14,6 +14,7 @@ from ..recorder.http.exchange import Exchange, Request, Response, TimedPiece, pi
 from ..replay.matching.rules import Predicate
 from .pytest_session import SINCE, log_path
 from .record_modes import check
+from .use import Use
 from .use_cassette import use_cassette
 from .vcr_tape import to_vcr
 
@@ -21,11 +22,12 @@ from .vcr_tape import to_vcr
 def in_test(item: pytest.Item, path: Path, also: Sequence[Path] = ()) -> Any:
     """Return a function that makes retold's use of a test's cassette from vcrpy's configuration."""
 
-    def make(merged: dict[str, Any], mode: str) -> use_cassette:
-        return use_cassette(
-            path, **vcr_options(merged), also=[extra for extra in also if extra.exists()], hosts=("*",), name=item.nodeid,
-            everywhere=True, mode_override=check(mode), recordings=log_path(item.config), since=item.config.stash[SINCE],
+    def make(merged: dict[str, Any], mode: str, **own: Any) -> Use:
+        settings = replace(
+            use_cassette(**vcr_options(merged)).settings, also=tuple(extra for extra in also if extra.exists()), hosts=("*",),
+            name=item.nodeid, recordings=log_path(item.config), since=item.config.stash[SINCE], is_overridden=True, **own,
         )  # fmt: skip
+        return Use(path, check(mode), settings, everywhere=True)
 
     return make
 

@@ -21,8 +21,9 @@ from typing import Any
 from ..recorder.cassette.format import to_exchange
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.http.exchange import Exchange, Headers, Request
-from .session import UsedCassette
-from .use_cassette import use_cassette
+from .session import CassetteSession
+from .use import Use
+from .used import UsedCassette
 
 OWN_SERIALIZERS = ("yaml", "json")
 
@@ -37,14 +38,14 @@ _HTTPX_METHODS = (
 )
 
 Keep = Callable[[list[Exchange]], None]
-Make = Callable[[list[Exchange] | None, Keep | None], use_cassette]
+Make = Callable[[list[Exchange] | None, Keep | None], Use]
 
 
 class SharedFile:
     """A persister that gives vcrpy the exchanges that retold has read, and saves nothing: retold writes the file."""
 
     def __init__(self) -> None:
-        self.used: UsedCassette | None = None
+        self.used: CassetteSession | None = None
 
     def load_cassette(self, path: str, serializer: Any) -> tuple[list[Any], list[Any]]:  # noqa: ARG002 - vcrpy's protocol
         """Return requests and responses. Raise vcrpy's CassetteNotFoundError if there is no recording yet."""
@@ -72,7 +73,7 @@ class VcrUse:
         self._context = theirs
         self._make = make
         self._shared = shared
-        self._using: use_cassette | None = None
+        self._using: Use | None = None
         self.theirs: Any = None
         self.joined: JoinedCassette | None = None
 
@@ -80,14 +81,16 @@ class VcrUse:
         with contextlib.ExitStack() as entered:
             if self._shared is not None:
                 self._using = self._make(None, None)
-                self._shared.used = used = entered.enter_context(self._using)
+                entered.enter_context(self._using)
+                self._shared.used = used = self._using.session
                 self.theirs = entered.enter_context(self._context)
                 _record_in(self.theirs, used)
             else:
                 self.theirs = entered.enter_context(self._context)
                 loaded = [to_exchange(to_entry(*pair)) for pair in self.theirs.data]
                 self._using = self._make(loaded if loaded or self.theirs.rewound else None, self._keep)
-                used = entered.enter_context(self._using)
+                entered.enter_context(self._using)
+                used = self._using.session
             _count_in(self.theirs, used)
             self.joined = JoinedCassette(self.theirs, used, is_shared=self._shared is not None)
             entered.pop_all()
@@ -109,12 +112,13 @@ class VcrUse:
 
 
 def use_both(
-    vcr: Any, path: Path, config: dict[str, Any], mode: str, *, make: Callable[[dict[str, Any], str], use_cassette],
+    vcr: Any, path: Path, config: dict[str, Any], mode: str, *, make: Callable[..., Use],
     also: Sequence[Path] = (), is_taught: bool = False,
 ) -> VcrUse:  # fmt: skip
     """Return both uses of the cassette at `path`: vcrpy's by `vcr` and `config`, and the one that `make` returns.
 
-    `make` gets vcrpy's merged configuration and the record mode. `is_taught` if the suite has given `vcr` a persister.
+    `make` gets vcrpy's merged configuration, the record mode, and settings by name. `is_taught` if the suite has given `vcr` a
+    persister.
     """
     merged = vcr.get_merged_config(**config)
     is_shared = (
@@ -137,9 +141,8 @@ def use_both(
         },
     )  # fmt: skip
 
-    def making(loaded: list[Exchange] | None, keep: Keep | None) -> use_cassette:
-        using = make(merged, mode)
-        return using.set_up(leads=False) if is_shared else using.set_up(leads=False, recorded=loaded, keep=keep)
+    def making(loaded: list[Exchange] | None, keep: Keep | None) -> Use:
+        return make(merged, mode, leads=False, **({} if is_shared else {"recorded": loaded, "keep": keep}))
 
     return VcrUse(theirs, making, shared=shared if is_shared else None)
 
@@ -147,7 +150,7 @@ def use_both(
 class JoinedCassette:
     """The `vcr` fixture: vcrpy's Cassette, whose counts and interactions include retold's; further names are UsedCassette's."""
 
-    def __init__(self, theirs: Any, used: UsedCassette, *, is_shared: bool) -> None:
+    def __init__(self, theirs: Any, used: CassetteSession, *, is_shared: bool) -> None:
         self._theirs = theirs
         self._used = used
         self._is_shared = is_shared
@@ -213,7 +216,7 @@ def real_httpx() -> tuple[tuple[Any, str, Any], ...]:
     return tuple((kind, name, getattr(kind, name)) for kind, name in places)
 
 
-def _record_in(theirs: Any, used: UsedCassette) -> None:
+def _record_in(theirs: Any, used: CassetteSession) -> None:
     """Record into retold's run every exchange that vcrpy appends to its cassette."""
     append = theirs.append
 
@@ -229,7 +232,7 @@ def _record_in(theirs: Any, used: UsedCassette) -> None:
     theirs.append = append_and_record
 
 
-def _count_in(theirs: Any, used: UsedCassette) -> None:
+def _count_in(theirs: Any, used: CassetteSession) -> None:
     """Count in retold's use every exchange that vcrpy plays."""
     play = theirs.play_response
 

@@ -1,0 +1,115 @@
+"""Decide about each request of a block: play, record, pass through, or report a miss."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Literal
+
+from ..recorder.cassette.format import read_cassette
+from ..recorder.errors import MissError
+from ..recorder.http.exchange import Exchange, Request
+from ..recorder.http.sdk_errors import for_sdk
+from ..recorder.secrets.redactor import Redactor
+from ..replay.faults import Faults, Telling, whole
+from ..replay.matching.matcher import Matcher
+from ..replay.matching.profiles import Profile, profile_of
+from ..settings import Settings
+from .loading import LoadedRecording
+from .record_modes import how_to_record
+
+__tracebackhide__ = True
+
+
+class Decisions:
+    """The decisions of one block, and their counts. `replayable` holds the exchanges of further cassettes too.
+
+    `misses` are the messages of the misses. After `end`, each request is a miss.
+    """
+
+    def __init__(self, loaded: LoadedRecording, settings: Settings, *, source: str, redactor: Redactor) -> None:
+        self.loaded = loaded
+        self.play_count = 0
+        self.misses: list[str] = []
+        self.profile: Profile = profile_of(loaded.exchanges) if settings.detect else settings.rules.profile
+        self.replayable = [*loaded.exchanges, *(each for other in settings.also for each in read_cassette(other).exchanges)]
+        self.faults = Faults(settings.faults)
+        self.matcher = Matcher(
+            self.replayable,
+            source=source,
+            redactor=redactor,
+            rules=replace(settings.rules, profile=self.profile),
+            repeats=settings.repeats,
+        )
+        self._settings = settings
+        self._source = source
+        self._redactor = redactor
+        self._struck: list[Exchange] = []
+        self._has_ended = False
+
+    def __repr__(self) -> str:
+        return f"<Decisions {self._source} {self.loaded.mode} {self.play_count} played>"
+
+    def decide(self, request: Request) -> Telling | Literal["pass", "record"]:
+        """Return the answer of a request of the API, or the way to treat it. Raise MissError."""
+        self._redactor.learn(request)
+        asked = self.filtered(request)
+        if asked is None:
+            return "pass"
+        if self._has_ended:
+            uri = self._redactor.url(request.uri)
+            raise for_sdk(MissError(f"{self._source} is no longer in use: {request.method} {uri} came after its block ended."))
+        if self.loaded.records_everything:
+            return "record"
+        if self.loaded.mode != "new_episodes":
+            return self._take(asked)
+        return self.play_if_any(asked) or "record"
+
+    def play_if_any(self, request: Request) -> Telling | None:
+        """Return the answer of a request, or None if there is none, which is no miss."""
+        exchange = self.matcher.take_if_any(request)
+        return None if exchange is None else self._played(exchange)
+
+    def filtered(self, request: Request) -> Request | None:
+        """Return the request as `before_record` leaves it, or None if it must not be recorded."""
+        return request if self._settings.before_record is None else self._settings.before_record(request)
+
+    def key(self, request: Request) -> str:
+        """Return a digest that is the same for requests of equal meaning."""
+        return sha256(self.matcher.key(request).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def note_played(self, exchange: Exchange) -> None:
+        """Count an exchange as played that another player has given to its client."""
+        self.matcher.mark_played(exchange)
+        self.play_count += 1
+
+    def is_replaced(self, old: Exchange, new: Sequence[Exchange]) -> bool:
+        """Return whether the new exchanges replace one that the file held before."""
+        if self.loaded.mode == "all":
+            return any(self.matcher.same(exchange.request, old.request) for exchange in new)
+        return self.loaded.mode == "rewrite"
+
+    def end(self) -> None:
+        """End the block."""
+        self._has_ended = True
+
+    def _take(self, asked: Request) -> Telling:
+        try:
+            return self._played(self.matcher.take(asked))
+        except MissError as miss:
+            if (struck := self.matcher.alike(asked, self._struck)) is not None:
+                self.play_count += 1
+                return Telling(whole(struck), self._settings.timing)
+            existed = self.loaded.existed
+            hint = self._settings.hint or how_to_record(existed=existed)
+            text = f"{miss}\n{hint}" if existed else f"no cassette at {self._source}.\n{hint}"
+            self.misses.append(text)
+            raise for_sdk(MissError(text)) from None
+
+    def _played(self, exchange: Exchange) -> Telling:
+        """Return an exchange with the faults of its call. If they destroyed its answer, a retry can get it."""
+        self.play_count += 1
+        telling, destroyed = self.faults.on(exchange, self._settings.timing)
+        if destroyed:
+            self.matcher.put_back(exchange)
+            self._struck.append(exchange)
+        return telling

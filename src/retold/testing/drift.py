@@ -1,0 +1,23 @@
+"""Record mode `verify`: compare the API's answers with the recorded ones."""
+
+import warnings
+
+from ..comparing.drift import drift_between
+from ..recorder.http.capture import Capture
+from ..recorder.http.exchange import Exchange
+
+__tracebackhide__ = True
+
+
+class DriftWarning(UserWarning):
+    """In record mode `verify`, the API answers otherwise than it was recorded."""
+
+
+def drift_of(pairs: list[tuple[Exchange | None, Capture]], source: str) -> list[str]:
+    """Return the differences between recorded exchanges and new answers, and warn of them. None: a request was not recorded."""
+    found = [line for recorded, capture in pairs for line in drift_between(recorded, capture)]
+    if found:
+        text = f"{source}: the API answers otherwise than recorded:\n" + "\n".join(f"  {line}" for line in found)
+        # The frames: drift_of, close of the session, __exit__ of the use, the caller's.
+        warnings.warn(text, DriftWarning, stacklevel=4)
+    return found

@@ -1,0 +1,87 @@
+"""Load the recording of a block before its first request."""
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from ..recorder import clock
+from ..recorder.errors import CassetteError
+from ..recorder.http.exchange import Exchange
+from ..settings import Settings
+from .record_modes import RecordMode, in_ci
+from .saving import CassetteFile
+
+__tracebackhide__ = True
+
+
+class ExpiredWarning(UserWarning):
+    """A cassette is older than its `max_age`."""
+
+
+@dataclass(frozen=True)
+class LoadedRecording:
+    """The recording of a block. `existed` if there was one; `file` is None if the recording does not come from a file.
+
+    `mode` is the record mode of the block, which an expired cassette may have changed to `rewrite`.
+    """
+
+    mode: RecordMode
+    existed: bool
+    exchanges: tuple[Exchange, ...] = ()
+    file: CassetteFile | None = None
+
+    @property
+    def only_replays(self) -> bool:
+        """Whether the block records nothing."""
+        return self.mode == "none" or (self.mode == "once" and self.existed)
+
+    @property
+    def records_everything(self) -> bool:
+        """Whether the block plays nothing."""
+        return self.mode in ("all", "rewrite", "verify") or (self.mode == "once" and not self.existed)
+
+
+def load(path: Path | None, mode: RecordMode, settings: Settings, source: str) -> LoadedRecording:
+    """Return the recording at `path`, or the one in the settings. Raise CassetteError if it is damaged.
+
+    With `on_expired="fail"` an expired one is an error, too. Else warn with an ExpiredWarning.
+    """
+    if settings.recorded is not None:
+        return LoadedRecording(mode, True, tuple(settings.recorded))
+    if path is None or settings.keep is not None:
+        return LoadedRecording(mode, False)
+    file = CassetteFile(path, since=settings.since)
+    if (expired := why_expired(file.loaded, settings.max_age, source)) is not None:
+        if settings.on_expired == "fail":
+            raise CassetteError(f'{expired}. Record it again with record_mode="rewrite".')
+        if settings.on_expired == "rerecord" and mode != "verify" and not settings.is_overridden and not in_ci():
+            mode = "rewrite"
+        else:
+            # The frames: load, CassetteSession(), __enter__ of the use, the caller's.
+            warnings.warn(f'{expired}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=4)
+    return LoadedRecording(mode, file.existed, () if mode == "rewrite" else file.loaded, file)
+
+
+def why_expired(exchanges: Iterable[Exchange], limit: timedelta | None, source: str) -> str | None:
+    """Return a sentence if the oldest exchange is older than `limit`, else None. Raise CassetteError.
+
+    The age counts from the recording of an exchange: loading never makes it younger. A time without an offset is UTC.
+    """
+    if limit is None:
+        return None
+    times = [_time_of(exchange.recorded_at, source) for exchange in exchanges if exchange.recorded_at]
+    if not times or (age := clock.now() - min(times)) <= limit:
+        return None
+    return f"{source} was recorded {age.days} days ago, longer than its max_age of {limit.days} days"
+
+
+def _time_of(stamp: str, source: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError as error:
+        raise CassetteError(
+            f"{source}: recorded_at should be a time such as 2026-11-22T14:29:35.123Z, and is {stamp[:60]!r}."
+        ) from error
+    return at if at.tzinfo is not None else at.replace(tzinfo=UTC)
