@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from .events import Event, encode
 from .http.refold import REFOLDED, refold_events
-from .log.log import EventLog
+from .log.reading import LogReader
 from .messages import Session
 
 DIED = "the recording process died"
@@ -12,13 +12,13 @@ DIED = "the recording process died"
 GOES_ON = "the run goes on"
 
 
-def why_unended(log: EventLog, run: str) -> str:
+def why_unended(log: LogReader, run: str) -> str:
     """Return the reason why a run has no last event: it continues, its log could not be written, or its writer died."""
     info = log.find(run)
     return GOES_ON if info.status == "running" else f"{info.status}: {info.error or DIED}"
 
 
-def events_of(log: EventLog, run: str, kinds: tuple[str, ...]) -> Iterator[Event]:
+def events_of(log: LogReader, run: str, kinds: tuple[str, ...]) -> Iterator[Event]:
     """Yield the events of a run as a handler reads them; those of an interrupted run end with its incomplete messages."""
     last = None
     for event in log.events(run, kinds=kinds):
@@ -30,7 +30,7 @@ def events_of(log: EventLog, run: str, kinds: tuple[str, ...]) -> Iterator[Event
         yield from _incomplete(log, run)
 
 
-def _incomplete(log: EventLog, run: str) -> Iterator[Event]:
+def _incomplete(log: LogReader, run: str) -> Iterator[Event]:
     """Fold the frames of each exchange without an end again, and yield the blocks that were still open."""
     started = {event.seq: event for event in log.events(run, kinds=("exchange.started",))}
     for event in log.events(run, kinds=("exchange.ended",)):

@@ -11,7 +11,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite.store import SqliteStore
+
 COLUMNS = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
+
+
+def store_of(log: EventLog) -> SqliteStore:
+    """Return the store of a log that is kept in a file, for a look at its locks and checkpoints."""
+    assert isinstance(log.store, SqliteStore)
+    return log.store
 
 
 def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:

@@ -159,16 +159,6 @@ def test_conditional_expressions_are_not_nested() -> None:
 SQL_ROOMS = ("retold.recorder.log.sqlite", "retold.audit.index")
 """The rooms of the log's file and of its index. Other modules ask them by values."""
 
-NOT_YET_BEHIND_THE_WALL = {
-    "retold.recorder.cassette.transfer",
-    "retold.recorder.log.ledger",
-    "retold.recorder.log.log",
-    "retold.recorder.log.reading",
-    "retold.recorder.log.runs",
-    "retold.recorder.log.store_log",
-}
-"""Modules that still use a connection or SQL. Remove entries; never add one."""
-
 SQL = re.compile(
     r"\b(?:SELECT\b.*\bFROM|INSERT (?:OR \w+ )?INTO|REPLACE INTO|UPDATE\b.*\bSET|DELETE FROM|WITH RECURSIVE|PRAGMA|ATTACH|VACUUM"
     r"|(?:CREATE|DROP|ALTER) (?:TABLE|VIEW|INDEX|TRIGGER|VIRTUAL)|ORDER BY|GROUP BY|IS (?:NOT )?NULL|BEGIN IMMEDIATE)\b"
@@ -208,22 +198,15 @@ def texts_of(tree: ast.Module) -> Iterator[str]:
 def test_sqlite_is_imported_behind_the_walls_only() -> None:
     """No connection crosses the walls: another store could take the place of SQLite."""
     using = {name for name in MODULES if uses_connections(name) and not is_behind_the_wall(name)}
-    assert using - NOT_YET_BEHIND_THE_WALL == set()
+    assert using == set()
 
 
 def test_sql_is_written_behind_the_walls_only() -> None:
     """No module outside writes a statement, a condition or an order for another one to run."""
     found = {name: text for name, tree in TREES.items() for text in texts_of(tree) if SQL.search(text)}
     outside = {name: text for name, text in found.items() if not is_behind_the_wall(name)}
-    assert {name: text for name, text in outside.items() if name not in NOT_YET_BEHIND_THE_WALL} == {}
+    assert outside == {}
     assert {room for room in SQL_ROOMS for name in found if f"{name}.".startswith(f"{room}.")} == set(SQL_ROOMS)
-
-
-def test_exceptions_of_the_walls_are_needed() -> None:
-    """An entry is removed with the last connection and the last SQL of its module."""
-    for name in NOT_YET_BEHIND_THE_WALL & set(MODULES):
-        assert uses_connections(name) or any(map(SQL.search, texts_of(TREES[name]))), name
-    assert set(MODULES) >= NOT_YET_BEHIND_THE_WALL
 
 
 @pytest.mark.parametrize(

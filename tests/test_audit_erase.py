@@ -16,9 +16,8 @@ from retold.recorder.cassette.format import write_cassette
 from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from retold.recorder.errors import InputError
 from retold.recorder.events import Entry, encode
-from retold.recorder.log import ledger
+from retold.recorder.log import erasure
 from retold.recorder.log.log import EventLog
-from retold.recorder.log.sqlite import erasure
 from tests.e2e import in_this_process
 from tests.raw_log import query, rows
 from tests.talk import asked, packed, record, stream, text, tool_result, tool_use, turn, unstreamed
@@ -40,14 +39,6 @@ def bytes_with(*needles: str) -> list[str]:
         path.name for path in DB.parent.rglob("*") if path.is_file() for needle in needles
         if needle.encode() in path.read_bytes() or needle.lower().encode() in path.read_bytes().lower()
     })  # fmt: skip
-
-
-def head_of(log: EventLog) -> ledger.Head:
-    connection = log.reader()
-    try:
-        return ledger.head(connection)
-    finally:
-        connection.close()
 
 
 def record_everywhere(name: str) -> str:
@@ -82,7 +73,7 @@ def test_an_erased_text_stands_nowhere(log: EventLog, name: str) -> None:
     """Whole or split over deltas, compressed, in tool inputs, results, requests and listings: in no byte of the folder."""
     run = record_everywhere(name)
     record(DB, turn(asked("x"), text("y")), name=f"run of {name}")
-    head = head_of(log)
+    head = log.head()
     assert hits(log, "hello") > 0
     word = max(re.findall(r"\w+", name), key=len)
     assert bytes_with(word, json.dumps(word)[1:-1]) != []
@@ -264,7 +255,7 @@ def test_nothing_is_erased_unasked(log: EventLog) -> None:
 def test_old_runs_are_pruned_and_the_chain_of_the_rest_holds(log: EventLog) -> None:
     """By age, keeping the newest; their bytes go, the head of before still proves the rest, and the index forgets them."""
     kept = [record(DB, turn(asked(f"ask {n}"), text(f"answer{n} everywhere")), name=f"run {n}") for n in range(4)][2:]
-    head = head_of(log)
+    head = log.head()
     assert hits(log, "everywhere") == 4
     done = in_this_process("prune", "--older-than", "0s", "--keep", "2", "--yes", "--json", "--db", DB)
     assert len(json.loads(done.stdout)["runs"]) == 2
@@ -278,7 +269,7 @@ def test_old_runs_are_pruned_and_the_chain_of_the_rest_holds(log: EventLog) -> N
 def test_a_pattern_is_redacted_in_place(log: EventLog) -> None:
     """Only what it finds is replaced, also split over deltas; streams and JSON stay readable; a compressed body goes whole."""
     run = record_everywhere("nyx@example.com")
-    head = head_of(log)
+    head = log.head()
     done = in_this_process("redact", "--pattern", r"[\w.]+@example\.com", "--why", "policy", "--yes", "--db", DB)
     assert done.returncode == 0
     assert done.stdout.startswith("1 text found")

@@ -1,6 +1,5 @@
 """`verify` finds every tampering and names the first wrong row and what was done; nothing else disturbs it."""
 
-import contextlib
 import sqlite3
 import threading
 from pathlib import Path
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from retold.audit.verify import verify
 from retold.recorder.errors import InputError
 from retold.recorder.events import Entry
-from retold.recorder.log import ledger
 from retold.recorder.log.ledger import Head
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.sqlite.rows import to_column
@@ -41,8 +39,7 @@ def runs(written: tuple[Path, list[str]]) -> list[str]:
 
 
 def head_of(path: Path) -> Head:
-    with contextlib.closing(EventLog(path).reader()) as connection:
-        return ledger.head(connection)
+    return EventLog(path).head()
 
 
 def test_a_log_that_nobody_touched_is_in_order(path: Path) -> None:

@@ -23,7 +23,7 @@ from retold.recorder.cassette import format as cassette
 from retold.recorder.cassette.format import _own
 from retold.recorder.events import ENDINGS, Kind
 from retold.recorder.http.exchange import Place
-from retold.recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
+from retold.recorder.log.erasure import ERASED, PRUNED, REDACTED
 from retold.recorder.secrets.redactor import SECRET_HEADERS
 from retold.testing.record_modes import MODES
 from retold.testing.use_cassette import use_cassette

@@ -17,9 +17,9 @@ from retold.formats import FORMATS, parquet
 from retold.formats.imports import import_files
 from retold.recorder.errors import CassetteError, InputError
 from retold.recorder.events import Entry
+from retold.recorder.log import erasure
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.runs import RunInfo
-from retold.recorder.log.sqlite import erasure
 from tests.conftest import RECORDINGS, SHARED
 from tests.e2e import in_this_process
 from tests.raw_log import query, rows

@@ -18,6 +18,7 @@ from retold.recorder.interrupted import why_unended
 from retold.recorder.log.run_writer import RunWriter
 from retold.recorder.messages import Message
 from tests.e2e import normalised
+from tests.raw_log import store_of
 
 Json = dict[str, Any]
 
@@ -385,10 +386,10 @@ def test_the_end_of_a_stream_names_the_true_reason() -> None:
             return out.getvalue().splitlines()[-1]
 
         assert said() == "✗ Stream error: the run goes on after 1 message"
-        log._alive.note(writer.run, "interrupted", "the log could not be written: no room")
-        log._alive.release(writer.run, keep_note=True)
+        log.store.note_ending(writer.run, "interrupted", "the log could not be written: no room")
+        log.store.leave(writer.run)
         assert said() == "✗ Stream error: interrupted: the log could not be written: no room after 1 message"
-        log._alive.forget(writer.run)
+        store_of(log)._alive.forget(writer.run)
         assert said() == "✗ Stream error: interrupted: the recording process died after 1 message"
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,10 @@ from retold.recorder.events import Entry
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
-from retold.recorder.log.reading import LogReader
 from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.log.sqlite.reading import SqliteReadings
 from tests.conftest import ROOT
-from tests.raw_log import Child, query
+from tests.raw_log import Child, query, store_of
 from tests.test_log_append import refuse
 
 FULL = """
@@ -161,7 +162,7 @@ def test_a_failed_start_leaves_no_lock(path: Path) -> None:
         with pytest.raises(LogError):
             log.start(name="run", mode="live")
     assert list(path.with_name("log.db.live").iterdir()) == []
-    assert log._alive._held == {}
+    assert store_of(log)._alive._held == {}
     log.close()
 
 
@@ -176,13 +177,13 @@ def test_a_wal_that_may_not_grow_is_folded(path: Path) -> None:
 def test_a_follower_in_the_process_of_the_writer_does_not_poll(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It asks once more after it was woken by a commit, not after a time."""
     asked = threading.Semaphore(0)
-    page = LogReader._page
+    page = SqliteReadings.read
 
-    def counted(self: LogReader, *arguments: object) -> object:
+    def counted(self: SqliteReadings, *arguments: Any, **values: Any) -> object:
         asked.release()
-        return page(self, *arguments)  # type: ignore[arg-type]
+        return page(self, *arguments, **values)
 
-    monkeypatch.setattr(LogReader, "_page", counted)
+    monkeypatch.setattr(SqliteReadings, "read", counted)
     monkeypatch.setattr("retold.recorder.log.reading.WAIT_S", 60.0)
     with EventLog(path) as log, EventLog(path) as other:
         writer = log.start(name="run", mode="live")

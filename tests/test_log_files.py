@@ -15,7 +15,7 @@ from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Place, Request
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.sqlite import opening as store
-from tests.raw_log import query, rows
+from tests.raw_log import query, rows, store_of
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_a_long_run_is_folded_into_the_database_while_it_is_written(
     writer = log.start(name="run", mode="live")
     for number in range(100):
         writer.append(Entry("frame", b"%d" % number))
-        log._checkpoints.wait()  # one that writes at that moment may keep a checkpoint from all it could do
+        store_of(log)._checkpoints.wait()  # one that writes at that moment may keep a checkpoint from all it could do
     alone = path.with_name("alone.db")  # without its WAL a file holds what was folded into it
     alone.write_bytes(path.read_bytes())
     assert query(alone, "SELECT count(*) >= 90 FROM events") == [(1,)]

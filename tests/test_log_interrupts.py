@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.log.sqlite.store import SqliteStore
 from tests.faults import kill
 from tests.raw_log import computed_chain, rows, stored_chain
 
@@ -101,17 +103,17 @@ def test_a_write_from_within_a_write_is_an_error_that_changes_nothing(tmp_path: 
     errors: list[str] = []
     with EventLog(tmp_path / "log.db") as log:
         writer = log.start(name="nested", mode="live")
-        insert = EventLog._insert
+        insert = SqliteStore._insert
 
-        def insert_with_a_signal(self: EventLog, *args: object) -> None:
+        def insert_with_a_signal(self: SqliteStore, *args: Any) -> None:
             monkeypatch.undo()
             try:
                 writer.append(Entry("frame", b"nested"))
             except LogError as error:
                 errors.append(str(error))
-            insert(self, *args)  # type: ignore[arg-type]
+            insert(self, *args)
 
-        monkeypatch.setattr(EventLog, "_insert", insert_with_a_signal)
+        monkeypatch.setattr(SqliteStore, "_insert", insert_with_a_signal)
         writer.append(Entry("frame", b"1"), Entry("frame", b"2"))
         writer.append(Entry("frame", b"3"))
         writer.end()

@@ -15,7 +15,7 @@ from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.run_writer import RunWriter
 from retold.recorder.log.sqlite import opening as store
-from tests.raw_log import Child
+from tests.raw_log import Child, store_of
 
 READER = """
 import sys
@@ -247,7 +247,7 @@ def test_what_was_handed_on_can_be_read_or_the_application_is_told(
     monkeypatch.setattr(store, "CHECKPOINT_PAGES", 50)
     recorder = Recorder(tmp_path)
     recorder.begin(events)
-    recorder.log._checkpoints.wait()
+    store_of(recorder.log)._checkpoints.wait()
     way(recorder)
     recorder.append(5)
     at_once = bool(recorder.errors) and len(recorder.handed_on) == events

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from retold.recorder.errors import InputError, LogError
 from retold.recorder.events import Entry
-from retold.recorder.log import reading
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.runs import RunQuery
+from retold.recorder.log.store import PAGE
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_the_last_event_of_a_run_has_its_counts(log: EventLog) -> None:
 
 def test_events_come_in_order_over_page_borders(log: EventLog) -> None:
     """More events than a page holds: none twice, none missing."""
-    count = 2 * reading.PAGE + 3
+    count = 2 * PAGE + 3
     with log.start(name="run", mode="live") as writer:
         writer.append(*(Entry("frame", b"%d" % number) for number in range(count)))
     assert [event.seq for event in log.events(writer.run)] == list(range(count + 2))
@@ -168,7 +168,7 @@ def test_events_are_filtered_by_kind_exchange_and_step(log: EventLog) -> None:
 def test_a_reader_sees_events_appended_while_it_reads(log: EventLog) -> None:
     """No snapshot is held over pages: what comes while a reader is at work is read too."""
     writer = log.start(name="run", mode="live")
-    writer.append(*(Entry("frame", b"") for _ in range(reading.PAGE)))
+    writer.append(*(Entry("frame", b"") for _ in range(PAGE)))
     events = log.events(writer.run)
     next(events)
     writer.append(Entry("message", json.dumps({"late": True}).encode()))

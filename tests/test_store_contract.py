@@ -1,5 +1,6 @@
 """The stores of this project pass the tests of a store, and a log over one behaves as a log in a file."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from retold.recorder.errors import InputError, LogError
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.memory import MemoryStore
-from retold.recorder.log.store_log import StoreLog
+from retold.recorder.log.sqlite.evidence import Evidence
+from retold.recorder.log.sqlite.store import SqliteStore
 from tests.contracts.store import StoreContract
 
 
@@ -21,10 +23,22 @@ class TestMemoryStore(StoreContract):
         return MemoryStore()
 
 
+class TestSqliteStore(StoreContract):
+    """The store in an SQLite file."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[SqliteStore]:
+        """A new store, which makes its file at the first write."""
+        store = SqliteStore(tmp_path / "log.db")
+        store.open()
+        yield store
+        store.close()
+
+
 @pytest.mark.parametrize("kind", ["memory", "file"])
 def test_a_log_answers_alike_over_every_store(kind: str, tmp_path: Path) -> None:
     """Runs, names, events, messages and what follows the end of a run."""
-    with StoreLog() if kind == "memory" else EventLog(tmp_path / "log.db") as log:
+    with EventLog(store=MemoryStore()) if kind == "memory" else EventLog(tmp_path / "log.db") as log:
         log.open()
         with pytest.raises(InputError, match="holds no runs yet"):
             log.find("last")
@@ -53,8 +67,8 @@ def test_a_log_in_memory_touches_no_file(tmp_path: Path, monkeypatch: pytest.Mon
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)
-    with StoreLog() as log, log.start(name="one", mode="live"):
-        for ask in (log.reader, log.vacuum, log.make_room, log.relist):
+    with EventLog(store=MemoryStore()) as log, log.start(name="one", mode="live"):
+        for ask in (lambda: Evidence(log), log.vacuum, log.make_room, log.relist):
             with pytest.raises(LogError, match="not kept in a file"):
                 ask()
     assert list(folder.iterdir()) == []

@@ -22,7 +22,7 @@ from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
 from tests.conftest import RECORDINGS, ROOT
 from tests.exchanges import JSON, SSE, URL, answer, exchange, exchanges
-from tests.raw_log import Child
+from tests.raw_log import Child, store_of
 
 Json = dict[str, Any]
 
@@ -204,7 +204,7 @@ def test_an_exchange_that_was_never_ended_is_exported_as_cut(log: EventLog) -> N
     capture.response(200, "OK", SSE)
     capture.data(b"data: 1\n\ndata: 2\n\ndata: 3")
     assert [each.failure for each in exchanges_of(log, writer.run)] == [Failure("Interrupted", "the run goes on")]
-    log._alive.release(writer.run)
+    store_of(log)._alive.release(writer.run)
     (found,) = exchanges_of(log, writer.run)
     assert found.response is not None
     assert ([piece.data for piece in found.response.pieces], found.ending, found.failure) == (
@@ -217,7 +217,7 @@ def test_an_exchange_whose_head_never_came_is_exported_without_a_response(log: E
     """Its writer died while it waited; a cassette holds it, too."""
     writer = log.start(name="run", mode="live")
     Capture(writer, Request("POST", URL, JSON, b"{}"))
-    log._alive.release(writer.run)
+    store_of(log)._alive.release(writer.run)
     (found,) = exchanges_of(log, writer.run)
     assert (found.response, found.ending, found.failure) == (None, "no_response", INTERRUPTED)
     write_cassette(tmp_path / "c.yaml", [found])

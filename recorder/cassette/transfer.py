@@ -7,7 +7,6 @@ times.
 import heapq
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -17,8 +16,8 @@ from ..http.capture import Capture
 from ..http.exchange import Exchange, Failure, Place, Request, Response, TimedPiece, from_text, wall_ns_of
 from ..interrupted import DIED, why_unended
 from ..log.log import EventLog
+from ..log.reading import LogReader
 from ..log.run_writer import RunWriter
-from ..log.sqlite.rows import events_in
 from ..messages import Session, blocks_of, content_blocks
 from ..secrets.redactor import Redactor
 from ..strict_json import object_or_empty
@@ -49,34 +48,27 @@ class _Open:
                 self.ended = event
 
 
-MAX_SEQ = 2**62
-"""Takes the place of the end of an exchange that has none."""
-
-
-def exchanges_of(log: EventLog, run: str) -> list[Exchange]:
+def exchanges_of(log: LogReader, run: str) -> list[Exchange]:
     """Return the exchanges of a run in the order of their starts, as a cassette holds them."""
     return list(each_exchange(log, run))
 
 
-def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
+def each_exchange(log: LogReader, run: str) -> Iterator[Exchange]:
     """Yield the exchanges of a run in the order of their starts. At most one is in memory."""
     outline = _Outline()
-    kinds = "kind <> 'frame' AND kind IN ('exchange.started', 'message', 'exchange.ended', 'run.ended')"
-    with closing(log.reader()) as connection:
-        for event in events_in(connection, f"run = ? AND {kinds} ORDER BY seq", (run,)):
+    with log.reading() as held:
+        for event in held.events(run, kinds=("exchange.started", "message", "exchange.ended", "run.ended")):
             outline.note(event)
-    unended = UNENDED if outline.is_ended else outline.error or why_unended(log, run).removeprefix("interrupted: ")
-    query = "run = ? AND seq BETWEEN ? AND ? AND exchange = ? ORDER BY seq"
-    with closing(log.reader()) as connection:
+        unended = UNENDED if outline.is_ended else outline.error or why_unended(held, run).removeprefix("interrupted: ")
         for seq, end in outline.exchanges.items():
             part: _Open | None = None
-            for event in events_in(connection, query, (run, seq, end, seq)):
+            for event in held.events(run, after=seq - 1, until=end, exchange=seq):
                 if event.kind == "exchange.started":
                     part = _Open(event)
                 elif part is not None:
                     part.take(event)
             if part is not None:
-                results = [_result(log, run, at, id_) for id_, at in outline.results_of(seq)]
+                results = [_result(held, run, at, id_) for id_, at in outline.results_of(seq)]
                 yield replace(_to_exchange(part, unended), tool_results=tuple(results))
 
 
@@ -84,7 +76,7 @@ def each_exchange(log: EventLog, run: str) -> Iterator[Exchange]:
 class _Outline:
     """The beginnings and ends of a run's exchanges, and their tool uses. The first exchange that is built needs all of them."""
 
-    exchanges: dict[int, int] = field(default_factory=dict)
+    exchanges: dict[int, int | None] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
     results: list[tuple[str, int]] = field(default_factory=list)
     held: set[str] = field(default_factory=set)
@@ -93,7 +85,7 @@ class _Outline:
 
     def note(self, event: Event) -> None:
         if event.kind == "exchange.started":
-            self.exchanges[event.seq] = MAX_SEQ
+            self.exchanges[event.seq] = None
             self.held |= {id_ for id_ in self.uses.keys() - self.held if id_.encode() in event.payload}
         elif event.kind == "exchange.ended" and event.exchange in self.exchanges:
             self.exchanges[event.exchange] = event.seq
@@ -113,7 +105,7 @@ class _Outline:
         return [(id_, at) for id_, at in self.results if self.uses.get(id_) == exchange and id_ not in self.held]
 
 
-def _result(log: EventLog, run: str, seq: int, id_: str) -> dict[str, Any]:
+def _result(log: LogReader, run: str, seq: int, id_: str) -> dict[str, Any]:
     message = next(log.events(run, after=seq - 1)).data
     return next(block for block in blocks_of(message) if str(block.get("tool_use_id")) == id_)
 

@@ -1,23 +1,22 @@
-"""The ledger: which runs began and which ended, in the order they did, chained over the whole log.
+"""The ledger: the beginnings and ends of all runs in their order, chained over the whole log.
 
-The chain of a run (events.py) shows what was done to its events, but not that the whole run is gone or that its tail was cut
-off. So the first and the last event of every run are entered here, in the transaction that writes them:
+The chain of a run (events.py) proves changes of its events, but not the loss of the whole run or of its tail. So the first and
+the last event of every run are entered here, in the transaction that writes them:
 
     chain = sha256(chain of the entry before, or 32 zero bytes | "n,run,what,seq," | hash of the event)
 
-`what` is `started` or `ended`. The newest entry's chain therefore covers every ended run whole and the beginning of every open
-one; with the last hash of each open run beside it, it is the head of the log: kept elsewhere, it proves that nothing before it
-was changed, not even by someone who recomputed every hash.
+The third field is `started` or `ended`. The newest entry's chain therefore covers every ended run whole and the beginning of
+every open one; with the last hash of each open run beside it, it is the head of the log: kept elsewhere, it proves that nothing
+before it was changed, not even by a person who recomputed every hash.
 """
 
 import re
-import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
-from ..errors import InputError, LogError
+from ..errors import InputError
 from ..events import GENESIS
 
 What = Literal["started", "ended"]
@@ -58,8 +57,13 @@ class Head:
         return f"1:{self.n}:{self.chain.hex()}" + "".join(f",{run}@{seq}:{own.hex()}" for run, seq, own in self.open)
 
     @classmethod
+    def of(cls, entries: Sequence[Entered], ends: tuple[tuple[str, int, bytes], ...] = ()) -> "Head":
+        """Return the head of a log with these entries; `ends` are the newest events of its open runs."""
+        return cls(entries[-1].n, entries[-1].chain, ends) if entries else cls(0, GENESIS)
+
+    @classmethod
     def parse(cls, text: str) -> "Head":
-        """The inverse of `str`. Raises InputError."""
+        """Return the head that a text describes: the inverse of `str`. Raises InputError."""
         found = _HEAD.fullmatch(text.strip())
         if found is None:
             raise InputError(f"{text[:80]!r} is no head of a log; `retold verify --head` prints one: 1:ENTRIES:HASH.")
@@ -67,45 +71,18 @@ class Head:
         return cls(int(found[1]), bytes.fromhex(found[2]), tuple((run, int(seq), bytes.fromhex(own)) for run, seq, own in ends))
 
 
+def open_runs(entries: Sequence[Entered]) -> list[str]:
+    """Return the runs that began and did not end, in the order of their beginnings."""
+    ended = {entry.run for entry in entries if entry.what == "ended"}
+    return [entry.run for entry in entries if entry.run not in ended]
+
+
 def chained(before: bytes, n: int, run: str, what: str, seq: int, own: bytes) -> bytes:
-    """The chain of an entry: covers the entry before it and the event it stands for."""
+    """Return the chain of an entry: it covers the entry before it, and the event that it enters."""
     return sha256(before + f"{n},{run},{what},{seq},".encode("utf-8", "surrogateescape") + own).digest()
 
 
-def enter(connection: sqlite3.Connection, run: str, what: What, seq: int, own: bytes) -> None:
-    """Enter the first or last event of a run, in the transaction that writes it."""
-    n, before = connection.execute("SELECT n, chain FROM ledger ORDER BY n DESC LIMIT 1").fetchone() or (0, GENESIS)
-    chain = chained(before, n + 1, run, what, seq, own)
-    connection.execute(
-        "INSERT INTO ledger (n, run, what, seq, hash, chain) VALUES (?, ?, ?, ?, ?, ?)", (n + 1, run, what, seq, own, chain)
-    )
-
-
-def entries(connection: sqlite3.Connection) -> Iterator[Entered]:
-    """The entries in order, all of them as one moment has them."""
-    rows = connection.execute("SELECT n, run, what, seq, hash, chain FROM ledger ORDER BY n").fetchall()
-    return (Entered(*row) for row in rows)
-
-
-def head(connection: sqlite3.Connection) -> Head:
-    """The head of the log at this moment. Raises LogError if an entry of the ledger is not as it was written."""
-    connection.execute("BEGIN")  # ledger and events of the same moment
-    try:
-        found = list(entries(connection))
-        if not all(entry.is_whole for entry in found):
-            raise LogError("the ledger of the log is not as it was written; `retold verify` names the entry.")
-        return head_of(connection, found)
-    except sqlite3.Error as error:
-        raise LogError(f"the ledger of the log cannot be read: {error}; see `retold verify`.") from error
-    finally:
-        connection.execute("COMMIT")
-
-
-def head_of(connection: sqlite3.Connection, found: Sequence[Entered]) -> Head:
-    """The head of a log with these entries, in the snapshot of the caller."""
-    ended = {entry.run for entry in found if entry.what == "ended"}
-    last = "SELECT seq, hash FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
-    open_runs = [entry.run for entry in found if entry.run not in ended]
-    rows = [(run, *row) for run in open_runs if (row := connection.execute(last, (run,)).fetchone()) is not None]
-    ends = tuple((run, seq, own) for run, seq, own in rows if isinstance(seq, int) and isinstance(own, bytes))
-    return Head(found[-1].n, found[-1].chain, ends) if found else Head(0, GENESIS)
+def next_entry(before: Entered | None, run: str, what: What, seq: int, own: bytes) -> Entered:
+    """Return the entry of the first or last event of a run, which follows the entry `before`; `own` is the event's hash."""
+    n, chain = (1, GENESIS) if before is None else (before.n + 1, before.chain)
+    return Entered(n, run, what, seq, own, chained(chain, n, run, what, seq, own))

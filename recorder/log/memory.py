@@ -2,45 +2,60 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
-from ..events import GENESIS, Event, seal
-from .ledger import Entered, What, chained
+from ..events import Event
+from .ledger import Entered, What, next_entry
 from .runs import RunInfo, RunQuery
-from .store import PAGE, Conflict
+from .store import PAGE, Conflict, Store, Tip
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """A store in memory. It is gone with its last reference."""
 
-    name = ":memory:"
-
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.RLock())
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
         self._events: dict[str, list[Event]] = {}
         self._of_exchange: dict[tuple[str, int], list[Event]] = {}
         self._runs: dict[str, RunInfo] = {}
         self._entries: list[Entered] = []
+        self._endings: dict[str, tuple[str, str | None]] = {}
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self._runs)} runs>"
+
+    @property
+    def name(self) -> str:
+        """The name of the store in messages."""
+        return ":memory:"
+
+    def open(self) -> None:
+        """Do nothing: the store is open."""
+
+    def close(self) -> None:
+        """Do nothing: the events stay."""
 
     def begin(self, run: RunInfo, first: Event) -> None:
         """Keep the first event of a run. Raises Conflict."""
         with self._changed:
             if first.run in self._events or run.run != first.run:
                 raise Conflict(f"run {first.run} has begun already.")
-            self._check([first])
-            self._keep([first])
+            Tip().check(first.run, [first])
             self._enter("started", first)
             self._runs[run.run] = run
+            self._keep([first])
 
     def append(self, events: Sequence[Event]) -> None:
         """Keep events of one run, all or none. Raises Conflict."""
         with self._changed:
-            if any(event.run not in self._events for event in events):
-                raise Conflict("an event belongs to a run that has not begun.")
-            self._check(events)
+            if not events:
+                return
+            held = self._events.get(events[0].run)
+            if held is None:
+                raise Conflict(f"run {events[0].run} has not begun.")
+            Tip.after(held[-1]).check(events[0].run, events)
             self._keep(events)
 
     def end(self, last: Event, run: RunInfo) -> None:
@@ -51,6 +66,18 @@ class MemoryStore:
             self.append([last])
             self._enter("ended", last)
             self._runs[run.run] = run
+
+    def note_ending(self, run: str, status: str, error: str | None) -> None:
+        """Keep the ending of a run until its writer leaves it."""
+        self._endings[run] = (status, error)
+
+    def leave(self, run: str) -> None:
+        """Take the writer of a run for gone; a run without a last event gets the ending that was noted, or is interrupted."""
+        with self._changed:
+            status, error = self._endings.pop(run, ("interrupted", None))
+            if self.is_alive(run):
+                self._runs[run] = replace(self._runs[run], status=status, error=error)
+                self._changed.notify_all()
 
     def read(
         self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
@@ -94,21 +121,6 @@ class MemoryStore:
         info = self._runs.get(run)
         return info is not None and info.status == "running"
 
-    def _check(self, events: Sequence[Event]) -> None:
-        """Raise Conflict unless the events are the next ones of one run that is open."""
-        if not events:
-            return
-        run = events[0].run
-        held = self._events.get(run, [])
-        if held and held[-1].kind == "run.ended":
-            raise Conflict(f"run {run} has ended; nothing can be appended to it.")
-        before = held[-1].hash if held else GENESIS
-        for seq, event in enumerate(events, len(held)):
-            fields = (event.t_ns, event.wall_ns, event.kind, event.exchange, event.step, event.task, event.digest)
-            if event.run != run or event.seq != seq or event.hash != seal(before, event.schema, run, seq, *fields):
-                raise Conflict(f"event {event.seq} of run {event.run} is not the next one of run {run}, which is event {seq}.")
-            before = event.hash
-
     def _keep(self, events: Sequence[Event]) -> None:
         for event in events:
             self._events.setdefault(event.run, []).append(event)
@@ -117,6 +129,5 @@ class MemoryStore:
         self._changed.notify_all()
 
     def _enter(self, what: What, event: Event) -> None:
-        n, before = (self._entries[-1].n, self._entries[-1].chain) if self._entries else (0, GENESIS)
-        chain = chained(before, n + 1, event.run, what, event.seq, event.hash)
-        self._entries.append(Entered(n + 1, event.run, what, event.seq, event.hash, chain))
+        before = self._entries[-1] if self._entries else None
+        self._entries.append(next_entry(before, event.run, what, event.seq, event.hash))

@@ -1,92 +1,103 @@
-"""LogReader: the questions that a log answers, and how a reader follows a run that is still being written."""
+"""LogReader: the questions that a log answers, and the loop in which a reader follows a run that is still being written."""
 
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import LogError
 from ..events import Event
+from ..hints import not_a_run
 from ..messages import Message
-from .bell import Bell
-from .runs import EVERY_RUN, Listing, RunInfo, RunQuery, find_run
-from .sqlite import opening as store
-from .sqlite.liveness import Liveness
-from .sqlite.rows import COLUMNS, to_event
-
-PAGE = 500
-"""Events read at once: memory stays flat and no reader holds a snapshot that keeps the WAL from being reset."""
+from .ledger import Head, open_runs
+from .runs import EVERY_RUN, RunInfo, RunQuery, find_run
+from .store import PAGE, Readings
 
 FIRST_PAGE = 20
-"""Events read at first: the beginning of a run does not wait for a page of long events."""
-
-POLL_S = 0.01
-"""How often a reader looks for commits of another process."""
-
-LOOK_EVERY = 10
-"""After so many polls without a commit the reader looks whether the writer is alive."""
+"""Events of the first page: the beginning of a run does not wait for a page of long events."""
 
 WAIT_S = 1.0
-"""How long a reader waits for the bell of its own process: longer only loses a ring that an interrupt swallowed."""
+"""Seconds that a reader waits for the store. It only loses time if the store could not wake it, after an interrupt."""
 
 
 class LogReader:
-    """The reading half of `EventLog`. A relative path is taken from the working directory of the moment it is given."""
+    """The reading half of `EventLog`, over any store."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file = path.absolute()
-        self._alive = Liveness(self._file)
-        self._bell = Bell.of(self._file)
+    def __init__(self, store: Readings) -> None:
+        self.store = store
+
+    @property
+    def path(self) -> Path:
+        """The place of the log, for messages; the log of a file has the path as it was given."""
+        return Path(self.store.name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.path}>"
 
+    @contextmanager
+    def reading(self) -> "Iterator[LogReader]":
+        """Answer several questions at the cost of one: a log in a file is opened once for all of them. Raises LogError."""
+        with self.store.reading() as store:
+            yield LogReader(store)
+
+    def exists(self) -> bool:
+        """Return whether the log has been made; the first write makes it. An unmade log cannot be read."""
+        return self.store.exists()
+
     def runs(self, query: RunQuery = EVERY_RUN, *, limit: int | None = None, skip: int = 0) -> list[RunInfo]:
-        """Return the runs that fit the query, newest first. A run whose writer died without ending it is `interrupted`."""
-        with closing(self.reader()) as connection:
-            return self.listing(connection).runs(query, limit=limit, skip=skip)
+        """Return the runs that fit the query, newest first. Raises LogError.
+
+        A run whose writer died without ending it has the status `interrupted`.
+        """
+        return list(self.store.runs(query, limit=limit, skip=skip))
 
     def find(self, ref: str) -> RunInfo:
-        """The run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`."""
-        with closing(store.open_for_reading(self._file, ref, named=self.path)) as connection:
-            return find_run(self.listing(connection).runs, self.path, ref)
+        """Return the run that `ref` names: an id, a unique prefix of one, a name (its newest run), `last` or `last~N`.
 
-    def listing(self, connection: sqlite3.Connection) -> Listing:
-        """The runs, read through a connection of the caller."""
-        return Listing(connection, self.path, self._alive.status)
+        Raises InputError, LogError.
+        """
+        if not self.exists() and (hint := not_a_run(ref)):
+            raise LogError(hint)
+        with self.store.reading() as store:
+            return find_run(store.runs, self.path, ref)
 
     def events(
-        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, exchange: int | None = None,
-        step: str | None = None,
+        self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
+        exchange: int | None = None, step: str | None = None,
     ) -> Iterator[Event]:  # fmt: skip
-        """The events of a run in order, from the one after `after`, page by page in flat memory."""
-        connection, limit = self.reader(), FIRST_PAGE
-        try:
-            while page := self._page(connection, run, after, kinds, exchange, step, limit):
+        """Yield the events of a run in order, from the one after `after` to `until`, in flat memory. Raises LogError."""
+        limit = FIRST_PAGE
+        with self.store.reading() as store:
+            while page := store.read(run, after=after, until=until, kinds=kinds, exchange=exchange, step=step, limit=limit):
                 yield from page
                 after, limit = page[-1].seq, PAGE
-        finally:
-            connection.close()
+
+    def last(self, run: str) -> Event | None:
+        """Return the newest event of a run, or None if it has none. Raises LogError."""
+        return next(iter(self.store.read(run, newest_first=True, limit=1)), None)
+
+    def has(self, run: str, exchange: int, kind: str) -> bool:
+        """Return whether an exchange of a run has an event of that kind. Raises LogError."""
+        return bool(self.store.read(run, exchange=exchange, kinds=(kind,), limit=1))
 
     def messages(self, run: str, *, after: int = -1, step: str | None = None) -> Iterator[Message]:
-        """The complete messages of a run in order."""
+        """Yield the complete messages of a run in order. Raises LogError."""
         for event in self.events(run, after=after, kinds=("message",), step=step):
             yield Message.of(event)
 
     def follow(
         self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, until: Callable[[Event], bool] | None = None
     ) -> Iterator[Event]:
-        """Like `events`, but waits for more until the run ends, its writer dies, or `until` is true of an event.
+        """Like `events`, but wait for more until the run ends, its writer is gone, or `until` is true of an event.
 
-        With `kinds`, the events that `until` looks for must be among them; `run.ended` always is.
+        With `kinds`, the events for which `until` is true must be among them; `run.ended` always ends the loop.
         """
         wanted = None if kinds is None else (*kinds, "run.ended")
-        connection = self.reader()
-        try:
+        with self.store.reading() as store:
             while True:
-                seen, version, alive = self._bell.rung, store.data_version(connection), self._alive.is_alive(run)
-                page = self._page(connection, run, after, wanted, None, None)
+                alive, seen = store.is_alive(run), after
+                if wanted is not None:  # events of other kinds must not wake the reader again
+                    seen = max((event.seq for event in store.read(run, after=after, newest_first=True, limit=1)), default=after)
+                page = store.read(run, after=after, kinds=wanted)
                 for event in page:
                     if event.kind != "run.ended" or kinds is None or "run.ended" in kinds:
                         yield event
@@ -96,52 +107,16 @@ class LogReader:
                 if not page:
                     if not alive:
                         return
-                    self._wait(connection, run, seen, version)
-        finally:
-            connection.close()
+                    after = seen
+                    store.wait(run, after, WAIT_S)
 
-    def _wait(self, connection: sqlite3.Connection, run: str, seen: int, version: int) -> None:
-        """Wait for a commit: a writer of this process rings, for those of others SQLite is polled."""
-        if self._alive.is_held(run):
-            self._bell.wait(seen, WAIT_S)
-            return
-        for _ in range(LOOK_EVERY):
-            self._bell.wait(seen, POLL_S)
-            if self._bell.rung != seen or store.data_version(connection) != version:
-                return
-
-    def reader(self) -> sqlite3.Connection:
-        """A read-only connection, for questions that have no method here; the caller closes it. Raises LogError."""
-        return store.open_for_reading(self._file, named=self.path)
-
-    def _page(
-        self, connection: sqlite3.Connection, run: str, after: int, kinds: Sequence[str] | None, exchange: int | None,
-        step: str | None, limit: int = PAGE,
-    ) -> list[Event]:  # fmt: skip
-        where, values = ["run = ?", "seq > ?"], [run, after]  # type: list[str], list[object]
-        if kinds is not None:
-            where.append(f"kind IN ({', '.join('?' * len(kinds))})")
-            values.extend(kinds)
-            if "frame" not in kinds:
-                where.append("kind <> 'frame'")  # repeated in the words of the index, so that SQLite uses it
-        if exchange is not None:
-            where.append("exchange = ?")
-            values.append(exchange)
-        if step is not None:
-            where.append("step = ?")
-            values.append(step)
-        query = f"SELECT {COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT {limit}"
-        try:
-            return [to_event(row) for row in connection.execute(query, values)]
-        except sqlite3.Error as error:
-            raise LogError(f"cannot read the log {self.path}: {error}.") from error
-
-
-def last_row(connection: sqlite3.Connection, run: str) -> Event | None:
-    """Return the last event of a run, or None if it has none. Raise LogError if a cell of its row was changed."""
-    query = f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
-    try:
-        row = connection.execute(query, (run,)).fetchone()
-    except sqlite3.OperationalError as error:  # text that is not UTF-8
-        raise LogError(f"cannot read the last event of run {run}: {error}; see `retold verify`.") from error
-    return None if row is None else to_event(row)
+    def head(self) -> Head:
+        """Return the head of the log. Raises LogError if the ledger or an open run cannot be read or was changed."""
+        with self.store.reading() as store:
+            while True:
+                entries = store.entries()
+                if not all(entry.is_whole for entry in entries):
+                    raise LogError("the ledger of the log is not as it was written; `retold verify` names the entry.")
+                ends = [event for run in open_runs(entries) for event in store.read(run, newest_first=True, limit=1)]
+                if not store.entries(after=len(entries)):  # else a run began or ended meanwhile
+                    return Head.of(entries, tuple((event.run, event.seq, event.hash) for event in ends))

@@ -1,6 +1,6 @@
-"""RunWriter: what one process knows about a run it writes, and how entries become the next events of it."""
+"""RunWriter: the state of a run in the process that writes it, and the way in which entries become its next events."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
@@ -9,18 +9,20 @@ from typing import Any, Literal, Protocol, Self
 from .. import clock
 from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, encode, seal
 from ..secrets.redactor import Redactor
+from .runs import RunInfo
+from .store import Sealed
 
 Mode = Literal["live", "mock", "import", "audit"]
-"""`audit`: a run that says what was done to the log itself: erased, redacted, pruned."""
+"""A run of mode `audit` records a change of the log itself: an erasure, a redaction, a removal."""
 
 Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 
 class Log(Protocol):
-    """What a writer asks of the log it belongs to (`EventLog`); all of it may raise LogError."""
+    """The methods of `EventLog` that a writer calls; all of them may raise LogError."""
 
     def has(self, run: str, exchange: int, kind: str, /) -> bool:
-        """Whether an exchange of a run has an event of that kind."""
+        """Return whether an exchange of a run has an event of that kind."""
 
     def append(self, writer: "RunWriter", entries: Sequence[Entry], /) -> list[Event]:
         """Commit the entries as the next events of the writer's run."""
@@ -29,7 +31,7 @@ class Log(Protocol):
         """Write the last event of the writer's run."""
 
     def defer(self, write: Callable[[], None], /) -> None:
-        """Have something written before the next event is."""
+        """Call `write` before the next event is written."""
 
 
 class Recorded(Protocol):
@@ -54,49 +56,48 @@ class RunWriter:
         self.seq = 0
         self.hash = GENESIS
         self.t_ns = 0
-        self.counts: Counter[str] = Counter()
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.info: RunInfo | None = None
         self.ending: tuple[Status, str | None] | None = None
         self.ended = False
         self.lost = False
         self.open: dict[int, Recorded] = {}
         self.in_flight: Sequence[Event] | None = None
-        self.opened = 0
 
     def __repr__(self) -> str:
         return f"<RunWriter {self.run} {self.name!r} {self.seq} events{' ended' if self.ended else ''}>"
 
     def now_ns(self) -> int:
-        """Nanoseconds since the run began, on the monotonic clock that stamps its events."""
+        """Return the nanoseconds since the run began, on the monotonic clock that stamps its events."""
         return clock.monotonic_ns() - self.started_ns
 
     def append(self, *entries: Entry) -> list[Event]:
-        """Append in one transaction; they are committed when this returns. Raises LogError."""
+        """Append in one transaction, and return the committed events. Raises LogError."""
         return self.log.append(self, entries)
 
     def note(self, kind: str, data: Any, *, step: str = "", task: str = "", exchange: int | None = None) -> Event:
-        """Append one event with a JSON payload."""
+        """Append one event with a JSON payload, and return it. Raises LogError."""
         return self.append(Entry(kind, encode(data), step, task, exchange))[0]
 
     def has(self, exchange: int, kind: str) -> bool:
-        """Whether an exchange of the run has an event of that kind. Raises LogError."""
+        """Return whether an exchange of the run has an event of that kind. Raises LogError."""
         return self.log.has(self.run, exchange, kind)
 
     def moved_past(self, events: Sequence[Event]) -> None:
-        """Take committed events as the newest ones. A failed append is not told here, so it leaves no gap."""
+        """Take committed events as the newest ones. After a failed append the log does not call this, so no gap remains."""
         last = events[-1]
-        self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
-        self.counts.update([event.kind for event in events])
-        self.in_flight = None
-
-    def caught_up(self, last: Event, kinds: Counter[str], opened: int) -> None:
-        """Take the state of the run from the store: its last event, its events by kind, and the opening it was read in."""
-        self.seq, self.hash, self.t_ns, self.counts = last.seq + 1, last.hash, last.t_ns, kinds
-        self.ended, self.opened = last.kind == "run.ended", opened
-        self.in_flight = None
+        counts = self.counts.copy()
+        for event in events:
+            counts[event.kind] += 1
+        # One call in C: an interrupt comes before it or after it, never between two of these values.
+        ended = self.ended or last.kind == "run.ended"
+        vars(self).update(seq=last.seq + 1, hash=last.hash, t_ns=last.t_ns, counts=counts, ended=ended, in_flight=None)
 
     def end(self, status: Status = "completed", *, error: str | None = None) -> None:
-        """Write the run's last event; exchanges still open count as closed. The first call decides, later ones only write
-        what it could not. Raises LogError."""
+        """Write the run's last event; exchanges that are still open count as closed. Raises LogError.
+
+        The first call decides about status and error. Later calls only write an ending that the first one could not write.
+        """
         self.ending = self.ending or (status, error)
         if not self.ended:
             self.log.end(self, *self.ending)
@@ -113,11 +114,16 @@ class RunWriter:
             self.end("cancelled", error=type(error).__name__)
 
 
-def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
-    """The entries as the next events of the writer's run: numbered, timed, chained."""
+def ending(status: str, error: str | None, counts: dict[str, int]) -> bytes:
+    """Return the payload of `run.ended`."""
+    return encode({"status": status, "error": error, **counts})
+
+
+def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
+    """Return the entries as the next events of the writer's run: numbered, timed, redacted and chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
     now_ns, wall_ns, recorded_ns = writer.now_ns(), clock.wall_ns(), writer.recorded_ns
-    redactor, events = writer.redactor, []
+    redactor, events = writer.redactor, Sealed(before)
     for kind, payload, step, task, exchange, at_ns in entries:
         t_ns = max(t_ns, now_ns if at_ns is None else at_ns)
         if recorded_ns is not None:

@@ -1,14 +1,19 @@
 """Store: the interface between the log and the place in which events are kept.
 
-A log numbers, seals and redacts events. A store keeps them, and answers questions that are asked by values. A store of another
-author passes the tests of `tests/contracts/store.py`.
+A log numbers, redacts and seals events. A store keeps them and answers questions that are asked by values, so a store may be
+a file, a database on another machine, or memory. A store of another author passes the tests of `tests/contracts/store.py`.
+
+`Readings` is the asking half of a store. `Erasable` and `Salvageable` are stores that can do more: replace payloads, remove
+runs, accept exported runs, and rebuild their listing.
 """
 
-from collections.abc import Sequence
-from typing import Protocol
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol, Self, runtime_checkable
 
 from ..errors import LogError
-from ..events import Event
+from ..events import GENESIS, Event, seal
 from .ledger import Entered
 from .runs import RunInfo, RunQuery
 
@@ -17,15 +22,79 @@ PAGE = 500
 
 
 class Conflict(LogError):
-    """An event is not the next one of its run: another writer appended, or the run has ended or is not there."""
+    """An event is not the next one of its run: another writer appended, or the run has ended or has not begun."""
 
 
-class Store(Protocol):
-    """The events of runs, the listing of the runs and the ledger. Every method raises LogError if the store cannot be reached."""
+class Ended(Conflict):
+    """The run has ended, so nothing can be appended to it."""
+
+
+class Sealed(list[Event]):
+    """Events that were sealed one after another. `before` is the hash that the first one follows.
+
+    A store need not compute the hashes of these events again to check that they chain.
+    """
+
+    def __init__(self, before: bytes) -> None:
+        super().__init__()
+        self.before = before
+
+
+class Readings(Protocol):
+    """The questions that a store answers. Every method raises LogError if the store cannot be read."""
 
     @property
     def name(self) -> str:
         """The name of the store in messages."""
+
+    def read(
+        self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
+        exchange: int | None = None, step: str | None = None, newest_first: bool = False, limit: int = PAGE,
+    ) -> Sequence[Event]:  # fmt: skip
+        """Return the events of a run with a number above `after`, and at most `until`, that fit the other values.
+
+        The answer has at most `limit` events; a store may return fewer if they are long, but at least one if any fits.
+        """
+
+    def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
+        """Return the runs that fit the query, newest first."""
+
+    def entries(self, after: int = 0) -> Sequence[Entered]:
+        """Return the entries of the ledger with a number above `after`, in order."""
+
+    def wait(self, run: str, after: int, seconds: float) -> None:
+        """Return when the run holds an event after `after`, its writer is gone, or so many seconds have passed."""
+
+    def is_alive(self, run: str) -> bool:
+        """Return whether a writer may still append to the run."""
+
+    def exists(self) -> bool:
+        """Return whether the store has been made. The first `open` or `begin` makes it."""
+        return True
+
+    def reading(self) -> "AbstractContextManager[Readings]":
+        """Answer several questions in a row. A store that opens a connection to answer keeps it open for so long."""
+        return nullcontext(self)
+
+
+class Store(Readings, Protocol):
+    """The events of runs, the listing of the runs and the ledger. Every method raises LogError if the store cannot be reached.
+
+    `lock` guards each write. A log holds it while it seals, so that events are kept in the order in which they were sealed.
+    Inherit from this class to get its defaults.
+    """
+
+    lock: threading.RLock
+
+    def open(self) -> None:
+        """Make the store, if necessary, and get ready for writing."""
+
+    def close(self) -> None:
+        """Let go of everything that writing needs. The next write opens the store again."""
+
+    def reopened(self) -> "Store":
+        """Return a store of the same events that shares no connection with this one, for a forked child."""
+        return self
 
     def begin(self, run: RunInfo, first: Event) -> None:
         """Keep the first event of a run, with its line in the listing and its entry in the ledger. Raises Conflict."""
@@ -39,20 +108,77 @@ class Store(Protocol):
     def end(self, last: Event, run: RunInfo) -> None:
         """Keep the last event of a run, with its new line in the listing and its entry in the ledger. Raises Conflict."""
 
-    def read(
-        self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
-        exchange: int | None = None, step: str | None = None, newest_first: bool = False, limit: int = PAGE,
-    ) -> Sequence[Event]:  # fmt: skip
-        """Return the events of a run with a number above `after`, and at most `until`, that fit the other values."""
+    def note_ending(self, run: str, status: str, error: str | None) -> None:
+        """Keep the ending of a run whose last event cannot be written, as far as that is possible.
 
-    def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
-        """Return the runs that fit the query, newest first."""
+        If the writer does not come back, the run ends with this status and error. Never raises LogError.
+        """
 
-    def entries(self, after: int = 0) -> Sequence[Entered]:
-        """Return the entries of the ledger with a number above `after`, in order."""
+    def leave(self, run: str) -> None:
+        """Take the writer of a run for gone: readers do not wait for more of it. Never raises LogError."""
 
-    def wait(self, run: str, after: int, seconds: float) -> None:
-        """Return when the run holds an event after `after`, its writer is gone, or so many seconds have passed."""
 
-    def is_alive(self, run: str) -> bool:
-        """Return whether a writer may still append to the run."""
+@runtime_checkable
+class Erasable(Store, Protocol):
+    """A store that can remove the content of events while the chains of their runs stay valid."""
+
+    def replace_payloads(self, run: str, payloads: Sequence[tuple[int, bytes]], record: Event) -> None:
+        """Replace payloads, given by number, and keep the event that records this, all or nothing. Raises Conflict."""
+
+    def prune(self, run: str, record: Event) -> None:
+        """Remove a whole run, and keep the event that records this, all or nothing. Raises Conflict."""
+
+    def vacuum(self) -> None:
+        """Remove the last traces of removed content from the storage."""
+
+    def make_room(self) -> None:
+        """Free space before a removal, if that is possible."""
+
+
+@runtime_checkable
+class Salvageable(Store, Protocol):
+    """A store that accepts whole runs and can rebuild its listing."""
+
+    def restore(self, events: Iterable[Event], *, name: str, mode: str) -> int:
+        """Keep the events of an exported run, all or none of them, and return their number.
+
+        The caller has checked the chain. A run without a last event counts as interrupted.
+        """
+
+    def relist(self) -> None:
+        """Rebuild the listing from the events and the ledger, and end the runs whose writers died."""
+
+
+class Tip:
+    """The end of a run, by which a store recognises the next event: its number, and the hash that it follows."""
+
+    __slots__ = ("before", "is_ended", "seq")
+
+    def __init__(self, seq: int = 0, before: bytes = GENESIS, *, is_ended: bool = False) -> None:
+        self.seq = seq
+        self.before = before
+        self.is_ended = is_ended
+
+    @classmethod
+    def after(cls, event: Event) -> Self:
+        """Return the end of a run whose newest event is this one."""
+        return cls(event.seq + 1, event.hash, is_ended=event.kind == "run.ended")
+
+    def check(self, run: str, events: Sequence[Event]) -> None:
+        """Raise Conflict unless the events follow each other and are the next ones of the run."""
+        if self.is_ended:
+            raise Ended(f"run {run} has ended; nothing can be appended to it.")
+        is_sealed = type(events) is Sealed and events.before == self.before
+        before, seq = self.before, self.seq
+        for event in events:
+            if event.run != run or event.seq != seq or not (is_sealed or event.hash == _sealed(before, event)):
+                raise Conflict(f"event {event.seq} of run {event.run} is not the next one of run {run}, which is event {seq}.")
+            before, seq = event.hash, seq + 1
+
+
+def _sealed(before: bytes, event: Event) -> bytes:
+    """Return the hash of an event that follows the hash `before`."""
+    return seal(
+        before, event.schema, event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.exchange, event.step,
+        event.task, event.digest,
+    )  # fmt: skip

@@ -128,7 +128,7 @@ class Recording(Middleware):
     def _become_the_childs(self) -> None:
         """In a forked child: record into a run of its own. Keep the parent's connection: only the parent closes it."""
         self._parents = (self.log, self._writer)
-        self.log, self._writer = EventLog(self.log.path, durability=self.log.durability), None
+        self.log, self._writer = self.log.reopened(), None
         self._lock, self._pid = threading.Lock(), os.getpid()
         self._session, self._failed_calls = Session(), {}
 

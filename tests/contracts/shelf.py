@@ -15,12 +15,12 @@ from retold.fleet.pages import Page, page_of
 from retold.fleet.shelf import PageConflict, Position
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
-from retold.recorder.log.store_log import StoreLog
+from retold.recorder.log.memory import MemoryStore
 
 
 def pages_of(run_name: str, sizes: list[int]) -> list[Page]:
     """Return pages of a fresh run, each with so many events."""
-    with StoreLog() as log:
+    with EventLog(store=MemoryStore()) as log:
         return _pages_of(log, run_name, sizes)
 
 
@@ -130,7 +130,7 @@ class ShelfContract:
 
     def test_a_page_larger_than_a_message_comes_back(self, shelf: Any) -> None:
         """One event of three megabytes."""
-        with StoreLog() as log, log.start(name="big", mode="live") as writer:
+        with EventLog(store=MemoryStore()) as log, log.start(name="big", mode="live") as writer:
             writer.append(Entry("chunk", b"\xff" + b"x" * 3_000_000))
         page = page_of(list(log.events(writer.run))[1:2])
         first = page_of(list(log.events(writer.run))[:1])

@@ -1,47 +1,50 @@
-"""How a run gets its last event: from its writer, or, if that died or could not write it, from the process that opens the log
-next, or from the export of another log. The event, the run's line in the listing and the entry in the ledger are written in one
-transaction."""
+"""The last event of a run, its line in the listing and its entry in the ledger, which one transaction writes.
+
+They come from the writer of the run. If that died or could not write them, they come from the process that opens the log next;
+and in a run that another log exported they come from the export.
+"""
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from typing import Any
 
+from ...clock import wall_ns
 from ...errors import LogError
-from ...events import Entry, Event, encode
-from .. import ledger
-from ..reading import last_row
-from ..run_writer import Log, RunWriter, seal_all
-from ..runs import COUNTED, count
+from ...events import SCHEMA, Event, seal
+from ...secrets.redactor import Redactor
+from ..run_writer import ending
+from ..runs import COUNTED, RunInfo
+from . import ledger
+from .listing import INSERT_RUN, count
 from .liveness import Liveness
+from .reading import last_row
 from .rows import INSERT, to_row
 from .transaction import Transaction
 
-INSERT_RUN = "INSERT INTO runs (run, name, mode, status, started_ns) VALUES (?, ?, ?, 'running', ?)"
 
-Also = Callable[[sqlite3.Connection, Sequence[Event]], None]
-"""What else is written in the transaction of some events."""
-
-
-def payload(status: str, error: str | None, counts: dict[str, int]) -> bytes:
-    """The payload of `run.ended`."""
-    return encode({"status": status, "error": error, **counts})
+def count_events(connection: sqlite3.Connection, run: str) -> int:
+    """Return the number of events that a run holds now."""
+    (number,) = connection.execute("SELECT count(*) FROM events WHERE run = ?", (run,)).fetchone()
+    return int(number)
 
 
-def ending(status: str, error: str | None, counts: dict[str, int]) -> Also:
-    """What is written beside the last event of a run: its line in the listing and its entry in the ledger."""
-
-    def end_it(connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-        last = events[-1]
-        connection.execute(
-            "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
-            (status, error, *(counts[key] for key in COUNTED), last.wall_ns, last.run),
-        )
-        ledger.enter(connection, last.run, "ended", last.seq, last.hash)
-
-    return end_it
+def finish(connection: sqlite3.Connection, last: Event, run: RunInfo) -> None:
+    """Write the line of a run that ends, and its entry in the ledger."""
+    counts = {"messages": run.messages, "exchanges": run.exchanges, "frames": run.frames}
+    _finish(connection, last, run.status, run.error, counts)
 
 
-def end_left_runs(connection: sqlite3.Connection, log: Log, alive: Liveness, transaction: Callable[[], Transaction]) -> None:
+def _finish(connection: sqlite3.Connection, last: Event, status: str, error: str | None, counts: dict[str, int]) -> None:
+    connection.execute(
+        "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
+        (status, error, *(counts[key] for key in COUNTED), last.wall_ns, last.run),
+    )
+    ledger.enter(connection, last.run, "ended", last.seq, last.hash)
+
+
+def end_left_runs(connection: sqlite3.Connection, alive: Liveness, transaction: Callable[[], Transaction]) -> None:
     """End the runs that no living writer will end, so that no run stays open for ever. Raises LogError."""
     # A run's lock file has its id for a name; an id of another shape is a changed cell, which `verify` names.
     query = "SELECT run FROM runs WHERE status = 'running' AND typeof(run) = 'text' AND run NOT GLOB '*[^0-9A-Za-z_-]*'"
@@ -57,26 +60,32 @@ def end_left_runs(connection: sqlite3.Connection, log: Log, alive: Liveness, tra
                 continue  # a row that was changed: `verify` names it, and no other run waits for it
             if status == "running" or last is None or last.kind == "run.ended":
                 continue  # a line that another program wrote or changed: there is no such run, or it has its end
-            writer = RunWriter(log, run, "")
-            writer.moved_past([last])
             counts = count(connection, run)
-            event = seal_all(writer, [Entry("run.ended", payload(status, error, counts), t_ns=last.t_ns)])[0]
+            event = _left(last, Redactor().data(ending(status, error, counts)))
             connection.execute(INSERT, to_row(event))
             # The run ended at an unknown time after its last event, which is the only time there is.
-            ending(status, error, counts)(connection, [event._replace(wall_ns=last.wall_ns)])
+            _finish(connection, event._replace(wall_ns=last.wall_ns), status, error, counts)
             alive.forget(run)
 
 
+def _left(last: Event, payload: bytes) -> Event:
+    """Return the end of a run that its writer left, sealed to its last event."""
+    run, seq, now_ns, digest = last.run, last.seq + 1, wall_ns(), sha256(payload).digest()
+    own = seal(last.hash, SCHEMA, run, seq, last.t_ns, now_ns, "run.ended", None, "", "", digest)
+    return Event(run, seq, last.t_ns, now_ns, "run.ended", "", "", None, payload, digest, own)
+
+
 def restore_run(connection: sqlite3.Connection, events: Iterable[Event], name: str, mode: str) -> int:
-    """Write the events of a run that another log exported, in the caller's transaction; return how many."""
+    """Write the events of a run that another log exported, in the caller's transaction; return their number."""
     counts: Counter[str] = Counter()
     for event in events:
         if event.seq == 0:
             connection.execute(INSERT_RUN, (event.run, name, mode, event.wall_ns))
-            ledger.enter(connection, event.run, "started", 0, event.hash)
+            ledger.enter(connection, event.run, "started", event.seq, event.hash)
         connection.execute(INSERT, to_row(event))
         if event.kind == "run.ended":
             totals = {key: counts[kind] for key, kind in COUNTED.items()}
-            ending(event.data["status"], event.data.get("error"), totals)(connection, [event])
+            data: dict[str, Any] = event.data
+            _finish(connection, event, data["status"], data.get("error"), totals)
         counts[event.kind] += 1
     return counts.total()

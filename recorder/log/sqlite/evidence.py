@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...events import Event
-from .. import ledger
 from ..ledger import Entered, Head
 from ..reading import LogReader
-from ..runs import COLUMNS as LINE_COLUMNS
-from . import opening
+from . import ledger, opening
+from .listing import COLUMNS as LINE_COLUMNS
 from .questions import Cells, Questions, Unreadable, integrity_lines
 from .rows import COLUMNS
 
@@ -155,7 +154,7 @@ class Evidence(Questions):
         return None if row is None else dict(zip(LINE_COLUMNS.split(", "), row, strict=True))
 
     def lines(self) -> list[Cells]:
-        """Return the lines of the listing in order, each with the values of `runs.COLUMNS`."""
+        """Return the lines of the listing in order, each with the values of `LINE_COLUMNS`."""
         return self._rows(f"SELECT {LINE_COLUMNS} FROM runs ORDER BY id")
 
     def places(self) -> list[Cells]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from ..erasure import ERASED, PRUNED, REDACTED
 from ..reading import LogReader
-from .erasure import ERASED, PRUNED, REDACTED
 from .questions import Cells, Questions
 
 

@@ -10,7 +10,7 @@ import functools
 import sqlite3
 from contextlib import closing
 
-from .. import ledger
+from . import ledger
 
 EVENTS = """
 CREATE TABLE events (

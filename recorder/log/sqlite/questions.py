@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ...errors import LogError
 from ..reading import LogReader
+from .store import SqliteStore
 
 Cells = tuple[Any, ...]
 """The values of a row as they are in the file. Another program may have written a value of any type."""
@@ -23,7 +24,9 @@ class Questions:
     """
 
     def __init__(self, log: LogReader, errors: str) -> None:
-        self._connection = log.reader()
+        if not isinstance(log.store, SqliteStore):
+            raise LogError(f"the log {log.path} is not kept in a file.")
+        self._connection = log.store.reader()
         self._connection.text_factory = lambda data: data.decode("utf-8", errors)
 
     def __enter__(self) -> Self:

@@ -1,10 +1,10 @@
-"""The listing made again from what it is a projection of: the ledger and the events."""
+"""Rebuild the listing, which is a projection of the ledger and the events."""
 
 import sqlite3
 
 from ...strict_json import object_in
-from .. import ledger
-from ..runs import count
+from . import ledger
+from .listing import count
 
 
 def relist(connection: sqlite3.Connection) -> None:
@@ -31,7 +31,7 @@ def relist(connection: sqlite3.Connection) -> None:
 
 
 def relist_run(connection: sqlite3.Connection, run: str) -> None:
-    """The line of one run says what its first and last event say, after one of them was erased."""
+    """Copy name and error from the first and last event of a run into its line, after one of the two was erased."""
     ends = "SELECT payload FROM events WHERE run = ? AND kind = ? AND kind <> 'frame' ORDER BY seq LIMIT 1"
     for column, kind in (("name", "run.started"), ("error", "run.ended")):
         row = connection.execute(ends, (run, kind)).fetchone()
@@ -40,7 +40,7 @@ def relist_run(connection: sqlite3.Connection, run: str) -> None:
 
 
 def runs_with_events(connection: sqlite3.Connection) -> list[str]:
-    """Every run that has events, by one look-up each."""
+    """Return every run that has events, by one look-up each."""
     runs = [""]
     while (found := connection.execute("SELECT min(run) FROM events WHERE run > ?", (runs[-1],)).fetchone()[0]) is not None:
         runs.append(found)

@@ -1,7 +1,5 @@
 """An event as a row of the table `events`, and back."""
 
-import sqlite3
-from collections.abc import Iterator, Sequence
 from types import NoneType
 from typing import Any
 
@@ -45,12 +43,3 @@ def to_event(row: tuple[Any, ...]) -> Event:
     run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema = row
     payload = payload.encode() if isinstance(payload, str) else payload
     return Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema)
-
-
-def events_in(connection: sqlite3.Connection, where: str, values: Sequence[object]) -> Iterator[Event]:
-    """Yield the events for which `where` holds. Raises LogError if they cannot be read."""
-    try:
-        for row in connection.execute(f"SELECT {COLUMNS} FROM events WHERE {where}", values):
-            yield to_event(row)
-    except sqlite3.Error as error:
-        raise LogError(f"cannot read the log: {error}; see `retold verify`.") from error

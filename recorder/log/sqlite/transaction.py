@@ -1,23 +1,10 @@
-"""A transaction of the log, and what becomes of those who cannot write it."""
+"""A transaction of the log, and the errors of a log that cannot be written."""
 
-import os
 import sqlite3
 from pathlib import Path
-from typing import Literal, cast, get_args
 
-from ...errors import InputError, LogError
-
-OnFailure = Literal["stop", "go_on"]
-"""What becomes of an application whose log cannot be written: it is stopped by a LogError, or goes on unrecorded."""
-
-
-def default_on_failure() -> OnFailure:
-    """`RETOLD_ON_LOG_FAILURE`, or `stop`. Raises InputError for any other word."""
-    word = (os.environ.get("RETOLD_ON_LOG_FAILURE") or "stop").replace("-", "_")
-    if word not in get_args(OnFailure):
-        raise InputError(f"RETOLD_ON_LOG_FAILURE is {word!r}: set it to stop (the default) or go_on, or unset it.")
-    return cast(OnFailure, word)
-
+from ...errors import LogError
+from ..store import Conflict
 
 _WAYS_OUT = {
     sqlite3.SQLITE_FULL: "free some space, or name another log with --db FILE",
@@ -34,15 +21,20 @@ _WAYS_OUT = {
 _UNHURT = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CONSTRAINT,
 )  # fmt: skip
-"""Failures that leave what is committed as it was."""
+"""Failures that leave the committed events unchanged."""
+
+_TAKEN = (sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE)
+"""Failures because another writer appended the same event, or began the same run."""
 
 
 def write_error(path: Path, error: sqlite3.Error) -> LogError:
     """Return the error of a log that cannot be written, with the way out that is true for its cause."""
-    code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    whole = getattr(error, "sqlite_errorcode", None) or 0
+    code = whole & 0xFF
     safe = "What was written before is safe; " if code in _UNHURT else ""
     way_out = _WAYS_OUT.get(code, "name another log with --db FILE")
-    return LogError(f"cannot write the log {path}: {error}. {safe}{way_out if safe else way_out[:1].upper() + way_out[1:]}.")
+    kind = Conflict if whole in _TAKEN else LogError
+    return kind(f"cannot write the log {path}: {error}. {safe}{way_out if safe else way_out[:1].upper() + way_out[1:]}.")
 
 
 class Transaction:

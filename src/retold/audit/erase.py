@@ -14,10 +14,10 @@ from pathlib import Path
 from ..recorder.errors import InputError, LeftOutWarning, LogError, RetoldError
 from ..recorder.events import Event
 from ..recorder.http.sse import Piece
+from ..recorder.log import erasure
 from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import RunWriter
 from ..recorder.log.runs import RunInfo
-from ..recorder.log.sqlite import erasure
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.patience import find_texts
 from ..recorder.secrets.redactor import Redactor

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from ..recorder.events import GENESIS
-from ..recorder.log import ledger
-from ..recorder.log.ledger import Entered, Head
+from ..recorder.log.erasure import ERASED, PRUNED, REDACTED
+from ..recorder.log.ledger import Entered, Head, chained
 from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import Status
-from ..recorder.log.sqlite.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.log.sqlite.questions import Unreadable
 from ..recorder.strict_json import object_in
@@ -121,7 +120,7 @@ class _Verifier:
         for n, entry in enumerate(self.entries, 1):
             if entry.n != n:
                 detail = f"entry {n} is missing"
-            elif not entry.is_whole or ledger.chained(before, n, entry.run, entry.what, entry.seq, entry.hash) != entry.chain:
+            elif not entry.is_whole or chained(before, n, entry.run, entry.what, entry.seq, entry.hash) != entry.chain:
                 detail = f"entry {n} is not as it was written"
             else:
                 before = entry.chain

@@ -33,7 +33,7 @@ def play(
     from ..recorder.errors import InputError
     from ..recorder.interrupted import why_unended
     from ..recorder.log.log import EventLog
-    from ..recorder.log.store_log import StoreLog
+    from ..recorder.log.memory import MemoryStore
     from ..replay.timing.timing import Timing
     from .others import others_in, tell_of
 
@@ -41,7 +41,7 @@ def play(
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     if names_file(recording):
         # Handlers read logs, so a cassette is imported into a log in memory first.
-        with StoreLog() as copy:
+        with EventLog(store=MemoryStore()) as copy:
             found = read_cassette(recording)
             if not found.exchanges:
                 raise InputError(f"{recording} holds no interactions; there is nothing to play.")

@@ -34,11 +34,8 @@ def verify(
 
     Example: retold verify --against head.txt
     """
-    from contextlib import closing
-
     from ..audit.verify import verify as check
     from ..recorder.errors import InputError
-    from ..recorder.log import ledger
     from ..recorder.log.ledger import Head
     from ..recorder.log.log import EventLog
     from .progress import progress
@@ -47,8 +44,7 @@ def verify(
     if head:
         if run is not None or against is not None:
             raise InputError("--head prints the head of the whole log; leave out RUN and --against.")
-        with closing(log.reader()) as connection:
-            now = ledger.head(connection)
+        now = log.head()
         print_json({"head": str(now)}) if json else say(str(now))
         return
     kept = None if against is None else Head.parse(_text_of(against))

@@ -19,8 +19,8 @@ from ..recorder.errors import InputError
 from ..recorder.files import open_regular
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
+from ..recorder.log.memory import MemoryStore
 from ..recorder.log.runs import RunInfo
-from ..recorder.log.store_log import StoreLog
 from .compare import Comparison, compare_sides
 from .json_diff import Focus, parse_tolerances
 from .reading import Progress, Side, read_messages, read_run
@@ -144,7 +144,7 @@ def _checked(cassette: Cassette) -> Sequence[Exchange]:
 
 def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progress) -> Side:
     """Import the exchanges into a log in memory and read them as a run."""
-    with StoreLog() as log:
+    with EventLog(store=MemoryStore()) as log:
         run = import_exchanges(log, exchanges, name="import", source=title)
         return replace(read_run(log, run, title=title, progress=progress), source=title)
 

@@ -15,9 +15,9 @@ from ..recorder.errors import InputError
 from ..recorder.event_lines import KEYS, event_of, line_of
 from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
 from ..recorder.files import open_regular
+from ..recorder.log import erasure
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
-from ..recorder.log.sqlite import erasure
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:

@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -104,10 +103,7 @@ class Checkpoint:
 
 def _run_of(log: EventLog, run: str) -> RunInfo | None:
     """Return the run of that id, or None if the log is missing or does not contain it."""
-    if not log.path.exists():
-        return None
-    with closing(log.reader()) as connection:
-        return next(iter(log.listing(connection).runs(RunQuery(run=run))), None)
+    return next(iter(log.runs(RunQuery(run=run))), None) if log.exists() else None
 
 
 def fingerprint(step: Step, loaded: Loaded) -> str:

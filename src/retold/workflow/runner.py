@@ -273,9 +273,11 @@ class Runner:
         return done
 
     def _said_of(self, done: StepResult, step: Step, session: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the data of the end of a step: its result, which a checkpoint reads, and the fingerprint of the step."""
+        """Return the data of the end of a step: its result, and for a checkpoint the fingerprint of the step."""
         own = {"name": done.name, "status": done.status, "error": done.error, "fallback": done.fallback}
-        return own | {"fingerprint": fingerprint(step, self.loaded), "session": session, "result": asdict(done)}
+        if self.checkpoint is not None:  # it digests the step's files, and only the next run with checkpoints reads it
+            own["fingerprint"] = fingerprint(step, self.loaded)
+        return own | {"session": session, "result": asdict(done)}
 
     def _options(self, step: Step, variables: dict[str, Any], where: str) -> Any:
         raw = options_of(step, self.workflow)

@@ -1,0 +1,143 @@
+"""SqliteReadings: the questions that a log in an SQLite file answers, through one connection."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from ...clock import monotonic_ns
+from ...errors import LogError
+from ...events import Event
+from ..ledger import Entered
+from ..runs import RunInfo, RunQuery
+from ..store import PAGE, Readings
+from . import ledger, opening
+from .bell import Bell
+from .listing import Listing
+from .liveness import Liveness
+from .rows import COLUMNS, to_event
+
+PAGE_BYTES = 1_000_000
+"""Bytes of payload after which an answer ends, so that memory stays flat."""
+
+POLL_S = 0.01
+"""Seconds between two looks for commits of another process."""
+
+LOOK_EVERY = 10
+"""After so many looks without a commit, a waiting reader checks whether the writer is alive."""
+
+
+class SqliteReadings(Readings):
+    """The answers of a log file through one read-only connection. Close it when you have them."""
+
+    def __init__(self, path: Path, named: Path, alive: Liveness) -> None:
+        """Open the log at an absolute path; `named` is its name in messages. Raises LogError, LogVersionError."""
+        self._alive = alive
+        self._bell = Bell.of(path)
+        self.named = named
+        self.connection = opening.open_for_reading(path, named=named)
+
+    def __repr__(self) -> str:
+        return f"<SqliteReadings {self.named}>"
+
+    @property
+    def name(self) -> str:
+        """The path of the log as it was given."""
+        return str(self.named)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def read(
+        self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
+        exchange: int | None = None, step: str | None = None, newest_first: bool = False, limit: int = PAGE,
+    ) -> Sequence[Event]:  # fmt: skip
+        """Return the events of a run that fit the values. Raises LogError."""
+        where, values = ["run = ?", "seq > ?"], [run, after]  # type: list[str], list[object]
+        if until is not None:
+            where.append("seq <= ?")
+            values.append(until)
+        if kinds is not None:
+            where.append(f"kind IN ({', '.join('?' * len(kinds))})")
+            values.extend(kinds)
+            if "frame" not in kinds:
+                where.append("kind <> 'frame'")  # repeated in the words of the index, so that SQLite uses it
+        if exchange is not None:
+            where.append("exchange = ?")
+            values.append(exchange)
+        if step is not None:
+            where.append("step = ?")
+            values.append(step)
+        order = "DESC" if newest_first else "ASC"
+        query = f"SELECT {COLUMNS} FROM events WHERE {' AND '.join(where)} ORDER BY seq {order} LIMIT {limit}"
+        events, size = [], 0
+        try:
+            with closing(self.connection.execute(query, values)) as rows:
+                for row in rows:
+                    events.append(event := to_event(row))
+                    size += len(event.payload)
+                    if size > PAGE_BYTES:
+                        break
+            return events
+        except sqlite3.Error as error:
+            raise LogError(f"cannot read the log {self.named}: {error}; see `retold verify`.") from error
+
+    def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
+        """Return the runs that fit the query, newest first. Raises LogError."""
+        return Listing(self.connection, self.named, self._alive.status).runs(query, limit=limit, skip=skip)
+
+    def entries(self, after: int = 0) -> Sequence[Entered]:
+        """Return the entries of the ledger with a number above `after`. Raises LogError."""
+        try:
+            return list(ledger.entries(self.connection, after or None))
+        except sqlite3.Error as error:
+            raise LogError(f"the ledger of the log cannot be read: {error}; see `retold verify`.") from error
+
+    def wait(self, run: str, after: int, seconds: float) -> None:
+        """Return when the run holds an event after `after`, its writer is gone, or so many seconds have passed.
+
+        A writer in this process wakes the reader. For commits of other processes the reader polls SQLite.
+        """
+        deadline_ns = monotonic_ns() + int(seconds * 1e9)
+        while True:
+            seen, version = self._bell.rung, opening.data_version(self.connection)
+            if self._holds_more(run, after) or not self._alive.is_alive(run):
+                return
+            is_own, look = self._alive.is_held(run), 0
+            while self._bell.rung == seen and (is_own or opening.data_version(self.connection) == version):
+                left_s = (deadline_ns - monotonic_ns()) / 1e9
+                if left_s <= 0:
+                    return
+                self._bell.wait(seen, left_s if is_own else min(left_s, POLL_S))
+                look += 1
+                if look == LOOK_EVERY:
+                    break
+
+    def is_alive(self, run: str) -> bool:
+        """Return whether this process or another one writes the run."""
+        return self._alive.is_alive(run)
+
+    def _holds_more(self, run: str, after: int) -> bool:
+        query = "SELECT 1 FROM events WHERE run = ? AND seq > ? LIMIT 1"
+        try:
+            return self.connection.execute(query, (run, after)).fetchone() is not None
+        except sqlite3.Error as error:
+            raise LogError(f"cannot read the log {self.named}: {error}.") from error
+
+
+@contextmanager
+def reading(path: Path, named: Path, alive: Liveness) -> Iterator[SqliteReadings]:
+    """Open a log for some questions. Raises LogError, LogVersionError."""
+    with closing(SqliteReadings(path, named, alive)) as readings:
+        yield readings
+
+
+def last_row(connection: sqlite3.Connection, run: str) -> Event | None:
+    """Return the last event of a run, or None if it has none. Raise LogError if a cell of its row was changed."""
+    query = f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq DESC LIMIT 1"
+    try:
+        row = connection.execute(query, (run,)).fetchone()
+    except sqlite3.OperationalError as error:  # text that is not UTF-8
+        raise LogError(f"cannot read the last event of run {run}: {error}; see `retold verify`.") from error
+    return None if row is None else to_event(row)

@@ -1,0 +1,363 @@
+"""SqliteStore: a log in an SQLite file, written by several processes at once.
+
+The file may change under a running writer: other programs move, replace, overwrite and cut it, and signal handlers interrupt a
+write. So the store remembers the end of each run that it writes (`Tip`) only as long as it is certain: it forgets the end
+before each write and remembers the new one afterwards, and it forgets all of them if the file was opened again. The end of a
+forgotten run is read from the file. If the run is not whole there, the write raises Conflict.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ...clock import monotonic_ns
+from ...errors import LogError
+from ...events import Event
+from ..ledger import Entered
+from ..runs import RunInfo, RunQuery
+from ..store import PAGE, Conflict, Ended, Store, Tip
+from . import endings, erasure, forks, ledger, opening, reading
+from .bell import Bell
+from .listing import INSERT_RUN
+from .liveness import Liveness
+from .rebuild import relist
+from .rows import INSERT, to_row
+from .transaction import Transaction, roll_back, write_error
+from .watch import Watch
+
+Also = Callable[[sqlite3.Connection], None]
+"""The rest of a transaction that begins with the insertion of events."""
+
+
+class SqliteStore(Store):
+    """The log at `path`. The first write makes the file; reading needs no write access.
+
+    `durability="power"` syncs every commit to the disk; the default survives the death of the process. Opening for writing ends
+    the runs of writers that died. `Erasable` and `Salvageable`.
+    """
+
+    def __init__(self, path: Path, *, durability: opening.Durability = "process") -> None:
+        self.path = path
+        self.durability: opening.Durability = durability
+        self.lock = threading.RLock()
+        self._file = path.absolute()  # the working directory may change
+        self._alive = Liveness(self._file)
+        self._bell = Bell.of(self._file)
+        self._is_writing = False
+        self._connection: sqlite3.Connection | None = None
+        self._tips: dict[str, Tip] = {}
+        self._noted: set[str] = set()
+        self._is_suspect = False
+        self._watch = Watch(self._file, self._alive.folder, self._renew)
+        self._checkpoints = opening.Checkpoints(self._file)
+        forks.shut_before(self)
+
+    def __repr__(self) -> str:
+        return f"<SqliteStore {self.path}>"
+
+    @property
+    def name(self) -> str:
+        """The path as it was given."""
+        return str(self.path)
+
+    def open(self) -> None:
+        """Open the file for writing, or make it. Raises LogError, LogVersionError."""
+        with self.lock:
+            self._writable()
+
+    def close(self) -> None:
+        """Close the connection for writing; the next write opens another one."""
+        with self.lock:
+            self.shut()
+
+    def reopened(self) -> "SqliteStore":
+        """Return a store of the same file that shares no connection with this one, for a forked child."""
+        return SqliteStore(self.path, durability=self.durability)
+
+    def shut(self) -> None:
+        """Close the connection, under the lock; within a write, leave it open."""
+        if self._connection is None or self._is_writing:
+            return
+        self._checkpoints.wait()
+        if self._watch.look(own_checkpoint=True) == "moved":
+            self._let_go()
+        else:
+            self._connection.close()
+        self._connection = None
+        self._watch.let_go()
+
+    def __del__(self) -> None:
+        if getattr(self, "_connection", None) is not None:
+            self.shut()  # Python's own connections are in a cycle, and stay open until the garbage collector runs
+
+    # Writing
+
+    def begin(self, run: RunInfo, first: Event) -> None:
+        """Keep the first event of a run, and lock the file that proves the life of its writer. Raises Conflict, LogError."""
+        with self.lock:
+            if run.run != first.run or self._alive.is_held(first.run):
+                raise Conflict(f"run {first.run} has begun already.")
+            self._writable()
+            self._alive.claim(first.run)
+            try:
+                self._write([first], lambda connection: _list(connection, run, first))
+            except LogError:
+                self._alive.release(first.run)
+                raise
+
+    def append(self, events: Sequence[Event]) -> None:
+        """Keep events of one run, all or none, committed on return. Raises Conflict, LogError."""
+        if events:
+            self._write(events)
+
+    def end(self, last: Event, run: RunInfo) -> None:
+        """Keep the last event of a run. Look first whether the file at the path is still the log. Raises Conflict, LogError."""
+        with self.lock:
+            if run.run != last.run:
+                raise Conflict(f"the last event of run {run.run} is one of run {last.run}.")
+            self._write([last], lambda connection: endings.finish(connection, last, run), thorough=True)
+            self._tips.pop(last.run, None)
+            self._noted.discard(last.run)
+            self._alive.release(last.run)
+
+    def note_ending(self, run: str, status: str, error: str | None) -> None:
+        """Note the ending in the lock file of the run, for the process that opens the log next."""
+        self._noted.add(run)
+        self._alive.note(run, status, error)
+
+    def leave(self, run: str) -> None:
+        """Unlock the file of a run. A note stays until a process opens the log for writing and ends the run."""
+        self._alive.release(run, keep_note=run in self._noted)
+        self._noted.discard(run)
+        self._bell.ring()
+
+    def replace_payloads(self, run: str, payloads: Sequence[tuple[int, bytes]], record: Event) -> None:
+        """Replace payloads and keep the event that records this. Raises Conflict, LogError."""
+        self._write([record], lambda connection: erasure.replace_payloads(connection, run, payloads))
+
+    def prune(self, run: str, record: Event) -> None:
+        """Remove a run and keep the event that records this. Raises Conflict, LogError."""
+        self._write([record], lambda connection: erasure.prune(connection, run))
+
+    def restore(self, events: Iterable[Event], *, name: str, mode: str) -> int:
+        """Keep the events of a run that another log exported, and return their number. Raises LogError."""
+        with self.lock, self._transaction(connection := self._writable()):
+            restored = endings.restore_run(connection, events, name, mode)
+        self._bell.ring()
+        return restored
+
+    def relist(self) -> None:
+        """Rebuild the listing from the events, and end the runs whose writers died. Raises LogError."""
+        with self.lock:
+            with self._transaction(connection := self._writable()):
+                relist(connection)
+            self._end_left_runs(connection)
+
+    def vacuum(self) -> None:
+        """Write the file anew, so that neither it nor the WAL contains removed content; others wait. Raises LogError."""
+        with self.lock:
+            try:
+                opening.vacuum(self._writable())
+            except sqlite3.Error as error:
+                raise LogError(
+                    f"what was taken out of {self.path} is gone from its tables, but its bytes may still stand in the file: "
+                    f"{error}. Do the same again when that is mended."
+                ) from error
+            self._watch.adopt()
+
+    def make_room(self) -> None:
+        """Fold the WAL into the file and empty it, if that is possible: on a full disk this is the only room."""
+        with self.lock:
+            opening.fold(self._writable())
+            self._watch.adopt()
+
+    def _write(self, events: Sequence[Event], also: Also | None = None, *, thorough: bool = False) -> None:
+        """Commit the next events of a run, and the rest of their transaction. Raises Conflict, LogError."""
+        run = events[0].run
+        with self.lock:
+            try:
+                self._is_writing = True
+                connection = self._connection
+                if connection is None or thorough or not self._watch.is_quiet():
+                    connection = self._connected(make=events[0].seq == 0, thorough=thorough)
+                tip = self._tips.get(run) or self._tip_of(connection, run, events)
+                tip.check(run, events)
+                self._tips.pop(run, None)  # an interrupt may come now: the next write reads the end of the run again
+                try:
+                    self._insert(connection, events, also)
+                except LogError as error:
+                    # A full disk has room for more if the WAL can be folded: SQLite then writes it from its beginning.
+                    if not opening.is_full(error.__cause__) or not opening.fold(connection):
+                        raise
+                    self._watch.adopt()
+                    self._insert(connection, events, also)
+                self._tips[run] = Tip.after(events[-1])
+                self._checkpoints.note(len(events))
+            finally:
+                self._is_writing = False
+                if self._connection is not None and self._connection.in_transaction:
+                    roll_back(self._connection)
+        self._bell.ring()
+
+    def _insert(self, connection: sqlite3.Connection, events: Sequence[Event], also: Also | None) -> None:
+        if len(events) == 1 and also is None:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
+            try:
+                connection.execute(INSERT, to_row(events[0]))
+            except sqlite3.Error as error:
+                raise write_error(self.path, error) from error
+            return
+        with self._transaction(connection):
+            connection.executemany(INSERT, [to_row(event) for event in events])
+            if also is not None:
+                also(connection)
+
+    def _tip_of(self, connection: sqlite3.Connection, run: str, events: Sequence[Event]) -> Tip:
+        """Read the end of a run from the file. Raises Conflict unless the run is whole there and the events follow."""
+        try:
+            last, held = reading.last_row(connection, run), endings.count_events(connection, run)
+        except sqlite3.Error as error:
+            raise write_error(self.path, error) from error
+        is_ours, begins = self._alive.is_held(run), events[0].seq == 0
+        if last is None and not is_ours:
+            raise Conflict(f"run {run} has not begun.")
+        if last is None and begins:
+            return Tip()
+        if begins:
+            raise Conflict(f"run {run} has begun already.")
+        if last is not None and held == last.seq + 1:
+            tip = Tip.after(last)
+            if tip.is_ended and is_ours:
+                self._alive.release(run)
+                raise Ended(
+                    f"run {run} was ended by another process: its lock in {self._alive.folder} was gone. The log holds "
+                    "what was recorded until then; begin a new run."
+                )
+            try:
+                tip.check(run, events)
+                return tip
+            except Conflict:
+                if not is_ours:
+                    raise
+        there = "holds no such run" if last is None else f"holds {held} of its {events[0].seq} events"
+        raise Conflict(
+            f"the log {self.path} was replaced or changed by another program while run {run} was recorded: the file "
+            f"there {there}. Put the right file back to go on with this run, or begin a new one."
+        )
+
+    def _transaction(self, connection: sqlite3.Connection) -> Transaction:
+        return Transaction(connection, self.path)
+
+    def _end_left_runs(self, connection: sqlite3.Connection) -> None:
+        endings.end_left_runs(connection, self._alive, lambda: self._transaction(connection))
+
+    # Reading
+
+    def exists(self) -> bool:
+        """Return whether there is a file, or anything else, at the path."""
+        return self._file.exists()
+
+    def reading(self) -> AbstractContextManager[reading.SqliteReadings]:
+        """Answer several questions through one connection. Raises LogError, LogVersionError."""
+        return reading.reading(self._file, self.path, self._alive)
+
+    def read(
+        self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
+        exchange: int | None = None, step: str | None = None, newest_first: bool = False, limit: int = PAGE,
+    ) -> Sequence[Event]:  # fmt: skip
+        """Return the events of a run that fit the values. Raises LogError."""
+        with self.reading() as store:
+            return store.read(
+                run, after=after, until=until, kinds=kinds, exchange=exchange, step=step, newest_first=newest_first, limit=limit
+            )
+
+    def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
+        """Return the runs that fit the query, newest first. Raises LogError."""
+        with self.reading() as store:
+            return store.runs(query, limit=limit, skip=skip)
+
+    def entries(self, after: int = 0) -> Sequence[Entered]:
+        """Return the entries of the ledger with a number above `after`. Raises LogError."""
+        with self.reading() as store:
+            return store.entries(after)
+
+    def wait(self, run: str, after: int, seconds: float) -> None:
+        """Return when the run holds an event after `after`, its writer is gone, or so many seconds have passed."""
+        with self.reading() as store:
+            store.wait(run, after, seconds)
+
+    def is_alive(self, run: str) -> bool:
+        """Return whether this process or another one writes the run."""
+        return self._alive.is_alive(run)
+
+    def reader(self) -> sqlite3.Connection:
+        """Return a read-only connection, which the caller closes. Raises LogError, LogVersionError."""
+        return opening.open_for_reading(self._file, named=self.path)
+
+    # The file
+
+    def _renew(self) -> None:
+        if self._alive.renew():
+            self._tips.clear()  # another process may have ended a run of ours: compare every run
+
+    def _connected(self, *, make: bool, thorough: bool) -> sqlite3.Connection:
+        """Return the connection for writing, after a look at the files. Raises LogError."""
+        connection = self._connection
+        if connection is None or self._watch.look(own_checkpoint=self._checkpoints.wrote(), thorough=thorough):
+            connection = self._writable(make=make)
+        return connection
+
+    def _writable(self, *, make: bool = True) -> sqlite3.Connection:
+        """Return the connection for writing, opened again if the file at the path was replaced or changed by others."""
+        began_ns = monotonic_ns()
+        if self._connection is not None:
+            change = self._watch.look(own_checkpoint=self._checkpoints.wrote())
+            if change is None:
+                roll_back(self._connection)
+                return self._connection
+            self._is_suspect = self._is_suspect or change == "shrunk"
+            self._let_go()
+        if not make and not self._file.exists():
+            raise LogError(
+                f"the log {self.path} is no longer there: it was deleted or moved while a run was recorded. If it was moved, "
+                "it holds the run up to here; move it back to go on with this run, or begin a new one."
+            )
+        self._connection = opening.open_for_writing(self._file, self.durability, named=self.path)
+        self._tips.clear()
+        self._watch.adopt(monotonic_ns() - began_ns)
+        if self._is_suspect and (damage := opening.check_pages(self._connection)) is not None:
+            self._let_go()
+            raise LogError(
+                f"the log {self.path} was cut or overwritten while it was open, and is damaged: {damage}. `retold recover` "
+                "saves what can be read; record into another log with --db FILE."
+            )
+        self._is_suspect = False
+        self._alive.renew()
+        try:
+            self._end_left_runs(self._connection)
+        except LogError as error:  # on a full disk they are ended another time
+            if not opening.is_full(error.__cause__):
+                raise
+        return self._connection
+
+    def _let_go(self) -> None:
+        """Let go of the connection, with its writes folded into the file that it has open, wherever that is now."""
+        assert self._connection is not None
+        connection, self._connection = self._connection, None
+        self._checkpoints.wait()
+        roll_back(connection)
+        moved = self._watch.is_elsewhere
+        folded = (moved or self._watch.is_empty) and opening.fold(connection)
+        if not moved:
+            connection.close()
+            return
+        opening.abandon(connection)
+        if folded:
+            self._watch.remove_beside()
+
+
+def _list(connection: sqlite3.Connection, run: RunInfo, first: Event) -> None:
+    """Write the line of a run that begins, and its entry in the ledger."""
+    connection.execute(INSERT_RUN, (run.run, run.name, run.mode, run.started_ns))
+    ledger.enter(connection, first.run, "started", first.seq, first.hash)
