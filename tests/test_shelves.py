@@ -24,7 +24,7 @@ class TestMemoryShelf(ErasableShelfContract):
 
     def bytes_left(self, mark: bytes) -> list[str]:
         """The pages that hold the mark."""
-        return [repr(got.page) for got in self.view.pages() if mark in got.page.body]
+        return [repr(got.page) for batch in self.view.pages() for got in batch if mark in got.page.body]
 
 
 class TestFolderShelf(ErasableShelfContract):

@@ -81,8 +81,11 @@ class FolderShelf:
         if last is None or last.seq <= page.last:
             _write(folder / "last", f"{page.last} {page.hash.hex()} {first}".encode())
 
-    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[Shelved]:
+    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
         """Yield the pages after the cursor, which is a place in the journal."""
+        if run is not None and after is None and wait_s == 0:
+            yield self._in_order(run)
+            return
         made, _, number = (after or "").partition(":")
         at = int(number) if made == self._made else 0
         deadline = time.monotonic() + wait_s
@@ -92,19 +95,29 @@ class FolderShelf:
                 at = at if at <= size else 0  # the journal lost its end
                 journal.seek(at)
                 lines = journal.read(1 << 20).split(b"\n")[:-1]
-            for line in lines:
-                at += len(line) + 1
-                listed = _LINE.fullmatch(line.decode("utf-8", "replace"))
-                if listed is None or run not in (None, listed[2]):
-                    continue
-                if (page := self._page(*listed.groups())) is not None:
-                    yield Shelved(f"{self._made}:{at}", listed[1], page)
             if lines:
+                yield [shelved for shelved in self._shelved(lines, at) if run in (None, shelved.page.run)]
+                at += sum(len(line) + 1 for line in lines)
                 deadline = time.monotonic() + wait_s
             elif time.monotonic() >= deadline:
                 return
             else:
                 time.sleep(min(POLL_S, wait_s))
+
+    def _in_order(self, run: str) -> list[Shelved]:
+        """Return all pages of a run, with the cursor of the shelf's beginning."""
+        files = sorted(self._folder.glob(f"*/{_checked(run)}/*.jsonl"))
+        named = [(file.parent.parent.name, file.stem) for file in files]
+        pages = [(source, self._page(source, run, first)) for source, first in named]
+        return [Shelved(f"{self._made}:0", source, page) for source, page in pages if page is not None]
+
+    def _shelved(self, lines: list[bytes], at: int) -> Iterator[Shelved]:
+        """Yield the pages that lines of the journal name, as far as they are there."""
+        for line in lines:
+            at += len(line) + 1
+            listed = _LINE.fullmatch(line.decode("utf-8", "replace"))
+            if listed is not None and (page := self._page(*listed.groups())) is not None:
+                yield Shelved(f"{self._made}:{at}", listed[1], page)
 
     def _page(self, source: str, run: str, first: str) -> Page | None:
         with _named(self.name):

@@ -107,8 +107,8 @@ class JetStreamShelf:
 
     # Reading
 
-    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[Shelved]:
-        """Yield the pages after the cursor, in the order of the stream; those of one run in the order of their events."""
+    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
+        """Yield the pages after the cursor. Without one, the pages of one run come in the order of its events."""
         js = self._link.js()
         if run is not None and after is None and wait_s == 0:
             yield from self._in_order(js, run)
@@ -116,9 +116,9 @@ class JetStreamShelf:
         kinds = [f"run.{run or '*'}", f"put.{run or '*'}.*"]
         yield from self._consumed(js, kinds, self._start(js, after), wait_s)
 
-    def _in_order(self, js: "JetStreamContext", run: str) -> Iterator[Shelved]:
+    def _in_order(self, js: "JetStreamContext", run: str) -> Iterator[list[Shelved]]:
         """Yield the pages of one run, each page that stands in the place of an erased one at that place."""
-        put = {(got.source, got.page.first): got for got in self._consumed(js, [f"put.{run}.*"], 1, 0)}
+        put = {(got.source, got.page.first): got for batch in self._consumed(js, [f"put.{run}.*"], 1, 0) for got in batch}
         follows: dict[str, int] = {}
 
         def fill(source: str) -> Iterator[Shelved]:
@@ -126,12 +126,15 @@ class JetStreamShelf:
                 follows[source] = got.page.last + 1
                 yield got
 
-        for got in self._consumed(js, [f"run.{run}"], 1, 0):
-            yield from fill(got.source)
-            follows[got.source] = got.page.last + 1
-            yield got
+        for batch in self._consumed(js, [f"run.{run}"], 1, 0):
+            pages: list[Shelved] = []
+            for got in batch:
+                pages += fill(got.source)
+                follows[got.source] = got.page.last + 1
+                pages.append(got)
+            yield pages
         for source in sorted({source for source, _ in put}):
-            yield from fill(source)
+            yield list(fill(source))
 
     def _start(self, js: "JetStreamContext", cursor: str | None) -> int:
         """Return the sequence in the stream at which a reader with this cursor begins: 1 if the cursor does not fit."""
@@ -150,7 +153,7 @@ class JetStreamShelf:
         found = self._ask(get())
         return int(seq) + 1 if found is not None and (found.headers or {}).get("Retold-Hash") == own else 1
 
-    def _consumed(self, js: "JetStreamContext", kinds: list[str], start: int, wait_s: float) -> Iterator[Shelved]:
+    def _consumed(self, js: "JetStreamContext", kinds: list[str], start: int, wait_s: float) -> Iterator[list[Shelved]]:
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
         config = ConsumerConfig(
@@ -169,15 +172,18 @@ class JetStreamShelf:
                     if pending:
                         raise Unreachable(f"{self.name} sends no pages, though it has {pending}.") from None
                     return
-                for message in messages:
-                    pending = message.metadata.num_pending
-                    page = self._page(js, message.subject, message.headers or {}, message.data)
-                    if page is not None:
-                        at = message.metadata.sequence.stream
-                        yield Shelved(f"{self._link.created}|{at}|{page.hash.hex()}", message.subject.split(".")[2], page)
+                pending = messages[-1].metadata.num_pending
+                yield [shelved for message in messages if (shelved := self._shelved(js, message)) is not None]
         finally:
             with contextlib.suppress(ShelfError):
                 self._ask(reader.unsubscribe())
+
+    def _shelved(self, js: "JetStreamContext", message: Any) -> Shelved | None:
+        page = self._page(js, message.subject, message.headers or {}, message.data)
+        if page is None:
+            return None
+        cursor = f"{self._link.created}|{message.metadata.sequence.stream}|{page.hash.hex()}"
+        return Shelved(cursor, message.subject.split(".")[2], page)
 
     def _page(self, js: "JetStreamContext", subject: str, headers: dict[str, str], body: bytes) -> Page | None:
         """Return the page of a message, joined from its parts; None if a part is not there any more."""
@@ -198,7 +204,8 @@ class JetStreamShelf:
         js = self._link.js()
         old = [
             int(got.cursor.split("|")[1])
-            for got in self._in_order(js, page.run)
+            for batch in self._in_order(js, page.run)
+            for got in batch
             if got.source == self.source and got.page.first == page.first
         ]
         old += self._parts(js, page.run, page.first)

@@ -67,15 +67,18 @@ class MemoryShelf:
                 raise Unreachable("the shelf did not answer.")
             return Position(page.last, page.hash, len(self._kept.arrived) - 1)
 
-    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[Shelved]:
+    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
         """Yield the pages after the cursor."""
         made, _, number = (after or f"{self._kept.made}:0").partition(":")
         at = int(number) if int(made) == self._kept.made and int(number) <= len(self._kept.arrived) else 0
         while arrived := self._after(at, wait_s):
-            for kept in arrived:
-                at += 1
-                if kept is not None and run in (None, kept[1].run):
-                    yield Shelved(f"{self._kept.made}:{at}", *kept)
+            numbered = enumerate(arrived, at + 1)
+            at += len(arrived)
+            fitting = ((number, kept) for number, kept in numbered if kept is not None and run in (None, kept[1].run))
+            pages = [Shelved(f"{self._kept.made}:{number}", *kept) for number, kept in fitting]
+            if run is not None and after is None:
+                pages.sort(key=lambda shelved: shelved.page.first)
+            yield pages
 
     def _after(self, at: int, wait_s: float) -> list[tuple[str, Page] | None]:
         deadline = time.monotonic() + wait_s

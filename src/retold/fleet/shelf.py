@@ -67,8 +67,11 @@ class Shelf(Protocol):
         page may have been kept: ask for the last page.
         """
 
-    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[Shelved]:
-        """Yield the pages that arrived after the cursor, of one run or of all; end when there is none for `wait_s` seconds.
+    def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
+        """Yield the pages that arrived after the cursor, of one run or of all, as many at once as are there.
+
+        The iterator ends when no page comes for `wait_s` seconds. Without a cursor, the pages of one run come in the order of
+        its events.
 
         A cursor that does not fit the shelf any more (the shelf was made anew, or lost pages) begins at a place from which no
         page is left out; then pages come twice. Raises ShelfError.
