@@ -121,6 +121,7 @@ class Reply:
     hang_after: int | None = None
     status: int = 200  # any other: an HTTP error with ``error`` as JSON
     error: Sequence[str] = ("overloaded_error", "Overloaded")  # type and message, of the event or of the HTTP error
+    details: Mapping[str, Any] | None = None  # of the HTTP error
     headers: Mapping[str, str] = field(default_factory=dict)  # over the usual ones
 
     def message(self, asked: Json, call: int) -> Json:
@@ -250,7 +251,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._stream(reply, call, request)
             else:
                 self._wait(time.monotonic() + reply.first_gap_s)
-                error = {"type": reply.error[0], "message": reply.error[1]}
+                error: Json = {"type": reply.error[0], "message": reply.error[1]}
+                error |= {"details": dict(reply.details)} if reply.details is not None else {}
                 envelope = {"type": "error", "error": error, "request_id": self.request_id}
                 server.bodies[call - 1] = _dumps(envelope).encode()
                 self._json(reply.status, envelope, reply.headers)
@@ -325,6 +327,7 @@ class MessagesServer(socketserver.ThreadingTCPServer):
 
     allow_reuse_address = True
     request_queue_size = 128
+    handler = _Handler
 
     def __init__(self, script: Script, port: int = 0, verbose: bool = False) -> None:
         self.script = script
@@ -339,7 +342,7 @@ class MessagesServer(socketserver.ThreadingTCPServer):
         self.closing = False
         self.lock = threading.Condition()
         self.connections: dict[Any, threading.Thread] = {}
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), self.handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def wait_idle(self, timeout_s: float = 10.0) -> bool:

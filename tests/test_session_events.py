@@ -1,12 +1,14 @@
 """Session events of Managed Agents, and the results of batches, become messages in the shapes that messages have everywhere."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import retold
+from retold.comparing.reading import read_run
 from retold.recorder.cassette.format import read_cassette
 from retold.recorder.cassette.transfer import import_exchanges
 from retold.recorder.http.exchange import Exchange
@@ -231,3 +233,77 @@ def test_a_recorded_session_is_shown_and_found(cli: Cli) -> None:
     assert "Hello." in cli("search", "Hello").stdout
     assert "Hi" in cli("search", "Hi", "--type", "prompt").stdout
     assert len(read_cassette(Path(MANAGED)).exchanges) == 3
+
+
+# Compared
+
+
+def conversation(ids: str, *, previews: bool = True, echo: bool = True, split: bool = False) -> list[Exchange]:
+    """A session: created, asked twice, and read as a stream with or without previews, at once or in two streams."""
+    root = "https://api.anthropic.com/v1/sessions"
+    uri, session = f"{root}/sesn_{ids}1/events", {"id": f"sesn_{ids}1", "type": "session", "created_at": f"2026-11-{ids}"}
+
+    def send(text: str, number: int) -> Exchange:
+        event = {"type": "user.message", "content": [{"type": "text", "text": text}]}
+        taken = [event | {"id": f"u{ids}{number}"}] if echo else []
+        return exchange(answer(json.dumps({"data": taken}).encode(), headers=JSON), json.dumps({"events": [event]}).encode(), uri)
+
+    def read(*events: Json, ending: Any = "closed") -> Exchange:
+        return exchange(answer(*frames(sse(*events))), b"", f"{uri}/stream", ending=ending)
+
+    def turn(number: int, prompt: str, said_: str) -> list[Json]:
+        message = said(f"m{ids}{number}", said_)
+        asked = {"type": "user.message", "id": f"u{ids}{number}", "content": [{"type": "text", "text": prompt}]}
+        shown = preview(f"m{ids}{number}", said_) if previews else []
+        idle = {"type": "session.status_idle", "id": f"s{ids}{number}", "processed_at": ids, "stop_reason": {"type": "end_turn"}}
+        return [asked, *shown, message, idle]
+
+    one, two = turn(1, "Hi", "Hello."), turn(2, "Bye", "See you.")
+    created = exchange(answer(json.dumps(session).encode(), headers=JSON), json.dumps({"agent": "agent_01"}).encode(), root)
+    listed = exchange(answer(json.dumps({"data": one}).encode(), headers=JSON), b"", uri)
+    streams = [listed, read(*two)] if split else [read(*two)]
+    made = [created, send("Hi", 1), read(*one), send("Bye", 2), *streams]
+    return [replace(each, request=replace(each.request, method="POST" if each.request.body else "GET")) for each in made]
+
+
+def compared(a: list[Exchange], b: list[Exchange]) -> list[str]:
+    """The differences of two recordings, as `kind item`."""
+    sides = []
+    for exchanges in (a, b):
+        with retold.EventLog("compared.db") as log:
+            sides.append(read_run(log, import_exchanges(log, exchanges, name="agent", source="test")))
+    return [f"{difference.kind} {difference.what}" for difference in retold.compare(*sides).differences]
+
+
+@pytest.mark.parametrize("options", [{}, {"previews": False}, {"echo": False}, {"split": True}], ids=str)
+def test_a_session_is_one_conversation_however_it_was_read(options: Json) -> None:
+    """Ids and times do not count, nor do previews, repeated events, and streams that are opened again."""
+    assert compared(conversation("01"), conversation("02", **options)) == []
+
+
+def test_a_changed_answer_of_a_session_is_the_only_difference() -> None:
+    """The other turn, the prompts and the request that created the session are equal."""
+    other = conversation("02")
+    body = other[4].response.body.replace(b"See you.", b"So long.") if other[4].response is not None else b""
+    other[4] = replace(other[4], response=answer(*frames(body)))
+    assert compared(conversation("01"), other) == ["changed text"]
+
+
+def test_a_cut_stream_and_a_refused_request_are_items_of_their_session() -> None:
+    """How a session was read does not count, but trouble does."""
+    a, b = conversation("01"), conversation("02")
+    b[4] = replace(b[4], ending="cut")
+    error = b'{"type": "error", "error": {"type": "not_found_error", "message": "gone"}}'
+    b.append(replace(b[3], response=answer(error, headers=JSON, status=404, reason=""), ending="http_error"))
+    assert compared(a, b) == ["added answer", "added prompt", "added answer", "changed totals"]
+
+
+def test_subagents_of_a_session_have_conversations_of_their_own() -> None:
+    """Events that name a thread, and streams of a thread, are of that agent."""
+    events = [said("e1", "main"), said("e2", "sub") | {"session_thread_id": "sthr_1"}]
+    own = exchange(answer(*frames(sse(said("e3", "sub again")))), b"", f"{EVENTS[:-7]}/threads/sthr_1/stream")
+    with retold.EventLog("compared.db") as log:
+        made = [replace(each, request=replace(each.request, method="GET")) for each in (stream(*events), own)]
+        read = read_run(log, import_exchanges(log, made, name="agent", source="test"))
+    told = {str(one.label): [item.value["text"] for item in one.items if item.kind == "text"] for one in read.streams}
+    assert told == {"": ["main"], "agent 1": ["sub", "sub again"]}

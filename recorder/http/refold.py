@@ -28,6 +28,16 @@ def refold_exchange(exchange: Exchange) -> Fold:
 
 def refold_events(events: Iterable[Event], session: Session | None = None) -> Fold:
     """Return the fold of one exchange's events (of the kinds `REFOLDED`). Its messages belong to the session, if one is given."""
+    body, streamed = _decoded(events)
+    return _refold(body, session or Session("refolded"), streamed=streamed)
+
+
+def body_of(events: Iterable[Event]) -> bytes:
+    """Return the decoded body of one exchange's events (of the kinds `REFOLDED`)."""
+    return _decoded(events)[0]
+
+
+def _decoded(events: Iterable[Event]) -> tuple[bytes, bool]:
     headers: Headers = ()
     decoder, pieces, streamed = decoder_for(()), [], False
     for event in events:
@@ -40,7 +50,7 @@ def refold_events(events: Iterable[Event], session: Session | None = None) -> Fo
         else:
             pieces.append(decoder.decode(event.payload))
     body = b"".join(pieces)
-    return _refold(body, session or Session("refolded"), streamed=streamed or is_event_stream(headers, body))
+    return body, streamed or is_event_stream(headers, body)
 
 
 def _refold(body: bytes, session: Session, *, streamed: bool) -> Fold:

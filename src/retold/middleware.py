@@ -28,6 +28,7 @@ from .recorder.log.log import EventLog
 from .recorder.log.run_writer import RunWriter
 from .recorder.messages import Session
 from .recorder.secrets.redactor import Redactor
+from .testing.fallbacks import Fallbacks
 from .workflow.pricing import price
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Recording(Middleware):
         self._redactor = Redactor()
         self._calls = 0
         self._failed_calls: dict[str, int] = {}
+        self._fallbacks = Fallbacks()
         self._lock = threading.Lock()
         self._pid = os.getpid()
 
@@ -130,25 +132,29 @@ class Recording(Middleware):
         self._parents = (self.log, self._writer)
         self.log, self._writer = self.log.reopened(), None
         self._lock, self._pid = threading.Lock(), os.getpid()
-        self._session, self._failed_calls = Session(), {}
+        self._session, self._failed_calls, self._fallbacks = Session(), {}, Fallbacks()
 
     def _capture(self, writer: RunWriter, request: Any, sent: Request, began_ns: int, *, failed: bool) -> Capture:
         # The SDK repeats a call under the same idempotency key; a GET has none and is not told apart.
         key = request.options.idempotency_key or f"{request.method} {request.url}"
         with self._lock:
             call = self._failed_calls.pop(key, None) if request.retries_taken else None
+            call, attempt = self._fallbacks.continued(sent) or (call, request.retries_taken + 1)
             if call is None:
                 self._calls += 1
                 call = self._calls
             if failed:  # it may come again; others need not be remembered
                 self._failed_calls[key] = call
-        place = Place(call=call, attempt=request.retries_taken + 1)
+        place = Place(call=call, attempt=attempt)
         while True:
             clock = _clock(writer, began_ns)
             try:
-                return Capture(
+                capture = Capture(
                     writer, sent, place=place, session=self._session, redactor=self._redactor, price=self._price, clock=clock
                 )
+                with self._lock:
+                    self._fallbacks.note(sent, capture)
+                return capture
             except LogError:
                 if not writer.ended:
                     raise

@@ -26,11 +26,13 @@ VOLATILE = frozenset(
         *("id", "uuid", "session_id", "request_id", "message_id", "tool_use_id", "parent_tool_use_id", "task_id", "run_id"),
         *("agent_id", "signature", "encrypted_content", "encrypted_index", "timestamp", "cache_control", "container"),
         *("context_management", "diagnostics", "cwd", "memory_paths", "messaging_socket_path"),
+        *("event_id", "session_thread_id", "from_session_thread_id", "to_session_thread_id", "workflow_run_id"),
+        *("model_request_start_id", "custom_tool_use_id", "mcp_tool_use_id", "outcome_id", "outcome_evaluation_start_id"),
         *("sessionId", "parentUuid", "logicalParentUuid", "leafUuid", "requestId", "agentId", "toolUseID", "gitBranch"),
     }
 )
-"""Fields that change in every run, at any depth except inside a tool's input. Fields that end in `_ms` or `_ids` are volatile
-too.
+"""Fields that change in every run, at any depth except inside a tool's input. Fields that end in `_ms`, `_at` or `_ids` are
+volatile too.
 """
 
 DEEPEST = 100
@@ -97,7 +99,11 @@ def _counting(value: Any, path: str, volatile: dict[str, Any], depth: int = 0) -
     if isinstance(value, dict):
         kept = {}
         for key, item in value.items():
-            if key in VOLATILE or key.endswith(("_ms", "_ids")) or (key == "data" and value.get("type") == "redacted_thinking"):
+            if (
+                key in VOLATILE
+                or key.endswith(("_ms", "_at", "_ids"))
+                or (key == "data" and value.get("type") == "redacted_thinking")
+            ):
                 volatile[f"{path}.{key}" if path else key] = item
             elif isinstance(item, dict | list) and key != "input":
                 kept[key] = _counting(item, f"{path}.{key}" if path else key, volatile, depth + 1)

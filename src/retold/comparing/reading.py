@@ -8,16 +8,18 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 from ..recorder.events import Event, encode
 from ..recorder.http.exchange import Request, from_text
-from ..recorder.http.refold import REFOLDED, refold_events
+from ..recorder.http.refold import REFOLDED, body_of, refold_events
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
 from ..recorder.messages import blocks_of
 from ..replay.matching.rules import DEFAULT_RULES, named, path
 from .conversations import ConversationBuilder, Item, Label, Stream
+from .sessions import Sessions
 from .threads import Threads
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
@@ -113,6 +115,7 @@ class ItemReader:
         self._agents: dict[str, int] = {}
         self._failed: set[ConversationBuilder] = set()
         self._threads = Threads()
+        self._sessions = Sessions(self._new, self._agent_of)
         self._sums = _Sums()
         self._span_ns = [0, 0]
 
@@ -125,6 +128,9 @@ class ItemReader:
                 self.message(event.data, event.seq, event.t_ns, event.exchange, event.step, event.task)
             case "exchange.ended" if event.exchange in self._of_exchange:
                 self._ended(event, log)
+            case "exchange.ended" if event.exchange in self._sessions:
+                self._sessions.ended(event, log, self._error(event, log))
+                self._spent(event)
             case "run.ended":
                 for seq in list(self._of_exchange):
                     self._interrupted(seq)
@@ -134,8 +140,11 @@ class ItemReader:
         data = event.data
         if self.first_exchange is None:
             self.first_exchange, self._span_ns[0] = event, event.t_ns
-        where = f"{data['method'].upper()} {path(data['uri'])}"
+        where = f"{data['method'].upper()} {named_path(data['uri'])}"
         sent = _object(from_text(data["body"]))
+        items = self._sessions.started(event, path(data["uri"]), sent)
+        if items is not None:
+            return items
         body = self._threads.whole(event.seq, sent)
         messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
         conversation, branches = self._threads.continued(sent) if where == MESSAGES else (None, False)
@@ -197,6 +206,9 @@ class ItemReader:
             self._threads.answered(exchange, data)
         if self._pattern is not None:
             data = named(data, self._pattern, self._names)
+        if exchange is not None and exchange in self._sessions:
+            self._sessions.message(exchange, data, Label(step, task), seq, t_ns)
+            return
         if exchange in self._of_exchange and kind == "assistant":
             conversation, turn, _ = self._of_exchange[exchange]
             self._blocks(conversation, turn, data, seq, t_ns)
@@ -213,7 +225,10 @@ class ItemReader:
 
     def _agent(self, data: Mapping[str, Any]) -> int:
         parent = data.get("parent_tool_use_id") or (data.get("agentId") if data.get("isSidechain") else None)
-        return 0 if parent is None else self._agents.setdefault(str(parent), len(self._agents) + 1)
+        return 0 if parent is None else self._agent_of(str(parent))
+
+    def _agent_of(self, name: str) -> int:
+        return self._agents.setdefault(name, len(self._agents) + 1)
 
     def _place(self, data: Mapping[str, Any], label: Label) -> ConversationBuilder:
         """Return the conversation of a message that no exchange brought.
@@ -250,14 +265,13 @@ class ItemReader:
     def _ended(self, event: Event, log: EventLog) -> None:
         conversation, turn, started = self._of_exchange.pop(event.exchange or 0)
         data = event.data
-        self._span_ns[1] = max(self._span_ns[1], event.t_ns)
         value = {key: data.get(key) for key in ("model", "stop_reason", "ending")}
-        if data["ending"] in ("error_event", "http_error"):
-            value["error"] = error_of(log, event)
+        if (error := self._error(event, log)) is not None:
+            value["error"] = error
         if (data.get("status") or 200) >= 400:
             value["status"] = data["status"]
         if data["ending"] == "complete" and data.get("model") is None:  # not a message: count_tokens, a list of models
-            value["body_sha256"] = data.get("sha256")
+            value["body_sha256"] = _body_key(log, event)
         volatile = {"message_id": data.get("message_id"), "duration_ms": (event.t_ns - started.t_ns) / 1e6}
         conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
         self._threads.ended(started.seq, data.get("message_id"), conversation)
@@ -266,6 +280,15 @@ class ItemReader:
         self._sums.exchanges["turns"] = self._sums.exchanges.get("turns", 0) + (
             data["ending"] not in ("http_error", "no_response")
         )
+        self._spent(event)
+
+    def _error(self, event: Event, log: EventLog) -> dict[str, Any] | None:
+        return error_of(log, event) if event.data["ending"] in ("error_event", "http_error") else None
+
+    def _spent(self, event: Event) -> None:
+        """Add the time and the usage of an exchange that ended."""
+        data = event.data
+        self._span_ns[1] = max(self._span_ns[1], event.t_ns)
         if data.get("usage"):
             self._sums.usage(data["usage"], self._sums.exchanges)
             self._sums.costs.append(data.get("cost_usd"))
@@ -290,6 +313,8 @@ class ItemReader:
         found: dict[str, float | None] = dict.fromkeys(TOTALS)
         # Exchanges take precedence over session results.
         found |= sums.results | sums.exchanges
+        if self._sessions.prompts:
+            found["turns"] = (found["turns"] or 0) + self._sessions.prompts
         if sums.costs:
             known = [cost for cost in sums.costs if cost is not None]
             found["cost_usd"] = round(sum(known), 10) if len(known) == len(sums.costs) else None
@@ -302,6 +327,25 @@ class ItemReader:
         for seq in list(self._of_exchange):
             self._interrupted(seq)
         return tuple(conversation.stream() for conversation in self._conversations)
+
+
+def _body_key(log: EventLog, ended: Event) -> str:
+    """Return a digest of the body of an answer that is no message. Ids and times in JSON, or in lines of JSON, do not count."""
+    body = body_of(log.events(ended.run, exchange=ended.exchange, kinds=REFOLDED))
+    for parts in ([body], body.split(b"\n")):
+        try:
+            return Item.of("body", {"values": [json.loads(part) for part in parts if part.strip()]}, 0).key
+        except (ValueError, RecursionError):
+            continue
+    return sha256(body).hexdigest()[:32]
+
+
+_ID = re.compile(r"(?<=/)[a-z]{2,}_(?=[A-Za-z]*\d)[A-Za-z0-9]+(?=/|$)")
+
+
+def named_path(uri: str) -> str:
+    """Return the path of a request with a name in place of the ids in it: `/v1/files/{id}`. The server gave them."""
+    return _ID.sub("{id}", path(uri))
 
 
 def _key(messages: list[dict[str, Any]]) -> str:

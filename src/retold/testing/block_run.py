@@ -16,6 +16,7 @@ from ..recorder.messages import Session
 from ..recorder.secrets.redactor import Redactor
 from ..settings import Settings
 from .calls import Calls
+from .fallbacks import Fallbacks
 from .record_modes import RecordMode
 
 __tracebackhide__ = True
@@ -44,6 +45,7 @@ class BlockRun:
         self._tool_uses: set[str] = set()
         self.log: EventLog | None = None
         self.calls = Calls()
+        self._fallbacks = Fallbacks()
 
     def __repr__(self) -> str:
         return f"<BlockRun {self.run or 'not begun'} {self.calls.count} recorded>"
@@ -64,12 +66,14 @@ class BlockRun:
         with self._lock:
             writer = self._begun("live")
             self._note_tool_results(writer, request)
-            call, attempt = self.calls.place(key, header(request.headers, "x-stainless-retry-count") or "0")
+            retry = header(request.headers, "x-stainless-retry-count") or "0"
+            call, attempt = self._fallbacks.continued(request) or self.calls.place(key, retry)
             capture = Capture(
                 writer, request, place=Place(call=call, attempt=attempt, stamped=self._settings.stamped),
                 session=self._session, redactor=self._redactor, price=self._settings.price,
             )  # fmt: skip
             self.calls.add(key, capture)
+            self._fallbacks.note(request, capture)
         return capture
 
     def replay(self, exchange: Exchange, request: Request) -> Capture:
