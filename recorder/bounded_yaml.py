@@ -1,4 +1,4 @@
-"""YAML from outside, read with bounds. Every YAML file and value that retold reads comes through `load`.
+"""Read YAML from outside with limits. All YAML files and values pass through `load`.
 
 In YAML, a short text can represent a large value. The bounds are checked on the composed nodes, before any value is built:
 

@@ -62,8 +62,9 @@ class Capture:
         clock: Callable[[], int] | None = None, recorded_at: str = "",
     ) -> None:  # fmt: skip
         self._run = run
+        # Reentrant: an append first writes deferred endings, and one of them may be the ending of this exchange.
         self._lock = threading.RLock()
-        self._last: list[Entry] | None = None
+        self._last: list[Entry] | None = None  # the last events, once the ending is decided; they may have to be written again
         self._is_unsure = False
         self._is_ending = False
         self.place = place
@@ -124,6 +125,7 @@ class Capture:
         with self._lock:
             if self._last is not None or self.ending is not None or self._run.ended:
                 return  # the client still reads after the recording has ended
+            # The first bytes decide if the headers do not name the type.
             if self._bytes == 0 and has_frames(self._headers, chunks[0]):
                 self._parser = FrameParser()
             self._bytes += sum(map(len, chunks))
@@ -131,7 +133,7 @@ class Capture:
             try:
                 self._append(self._scrubbed(pieces))
             except LogError:
-                if not self._run.ended:
+                if not self._run.ended:  # another thread may have ended the run meanwhile: then nothing more is recorded
                     raise
 
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
@@ -167,6 +169,10 @@ class Capture:
         """Decide the ending of the exchange and prepare its last events."""
         rest = [] if self._parser is None else self._parser.flush()
         entries = self._entries([*self._scrubbed(rest), *self._flushed()])
+        # The content of the stream decides before the end of its connection, and a status before both, except for a cut:
+        # - an error event: the API itself ended the stream;
+        # - closed after `message_stop`: the client had everything, so it is complete;
+        # - complete, but with a withheld part: the recording is not complete, and a replay must not claim so.
         if ending in ("complete", "closed") and self.fold.error is not None:
             ending = "error_event"
         elif ending == "closed" and self.fold.stopped:
@@ -178,7 +184,7 @@ class Capture:
         self._decided = ending
         self.failure = failure if error is None else failure_of(error, self._redactor)
         messages = self._folded_json() if self._json else []
-        messages += self.fold.flush() if ending != "complete" else []
+        messages += self.fold.flush() if ending != "complete" else []  # blocks that the stream left open
         self._last = [*entries, *map(self._message, messages), self._entry("exchange.ended", self._summary())]
 
     def dropped(self) -> None:
@@ -248,6 +254,7 @@ class Capture:
             self._frames += is_frame
             t_ns = now_ns if self._packed is None else self._arrivals.pop(0)
             entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
+            # A message follows the frame that completes it. Of a compressed body, the content is folded below.
             if self._packed is None and (messages := self._folded(piece)):
                 entries += map(self._message, messages)
         content, self._contents = self._contents, []
@@ -262,6 +269,7 @@ class Capture:
             return self.fold.feed_event(piece.data) if piece.delta is None else self.fold.feed_delta(*piece.delta)
         if piece.is_frame:
             return self.fold.feed(piece.data)
+        # Neither a frame nor part of a stream: JSON, which is folded at the end of the body.
         is_json = self._parser is None and (self._packed is None or not self._packed.has_frames)
         if is_json and self._bytes <= MAX_JSON_BODY_BYTES:
             self._json.append(piece.data)

@@ -182,23 +182,23 @@ def find(asked: Outgoing) -> Block | None:
     blocks = _blocks.get()
     for block in blocks:
         if block.is_open:
-            return block
+            return block  # 1
     if blocks and not _is_lent.get():
-        return blocks[0]
+        return blocks[0]  # 2
     for block in reversed(_open):
         if block.everywhere:
-            return block
+            return block  # 3
     if len(_open) == 1 and (_open[0].only_replays or blocks):
-        return _open[0]
+        return _open[0]  # 4
     if any(block.only_replays for block in _open) and any(block.covers(asked) for block in _open):
         names = ", ".join(sorted(str(getattr(block.interceptor, "source", "?")) for block in _open))
         text = (
             f"{asked} was refused: several cassettes are in use ({names}), and this request was made in a context that "
             "belongs to none of them. Enter a cassette in the thread or task that makes the request."
         )
-        raise for_sdk(BlockedError(text))
+        raise for_sdk(BlockedError(text))  # 5
     if blocks:
-        return blocks[0]
+        return blocks[0]  # 2, for a thread that no later block has adopted
     if _outside and is_api(asked):
         _outside[-1](asked)
     return None
@@ -244,6 +244,7 @@ def _outgoing(request: Any) -> Outgoing:
 
 
 def _patch_client(kind: Any) -> None:
+    # The choice of a transport is patched, not `send`: redirects, cookies, authentication and event hooks stay the library's.
     choose = kind._transport_for_url
     if getattr(choose, "_retold", False):
         return
@@ -251,6 +252,7 @@ def _patch_client(kind: Any) -> None:
     @functools.wraps(choose)
     def transport_for_url(self: Any, url: Any) -> Any:
         transport = choose(self, url)
+        # A request that an interceptor sends must not be intercepted again, and a fake reaches no network.
         if _sending.get() or any(base.__name__ in _FAKES for base in type(transport).__mro__):
             return transport
         return _Way(self, choose, transport)
@@ -274,6 +276,7 @@ def _patch_session(aiohttp: Any) -> None:
     async def request(self: Any, method: str, str_or_url: Any, **options: Any) -> Any:
         if _sending.get():
             return await send(self, method, str_or_url, **options)
+        # As aiohttp itself builds them, so that the base URL and the session's headers count.
         url, headers = self._build_url(str_or_url), self._prepare_headers(options.get("headers"))
         asked = Outgoing(method.upper(), str(url), headers, _body_of(options))
         block = find(asked)
@@ -282,6 +285,7 @@ def _patch_session(aiohttp: Any) -> None:
             return await send(self, method, str_or_url, **options)
         headers.update(led.headers)
         options = {name: value for name, value in options.items() if name not in _OF_THE_WAY}
+        # `encoded`: the door gets the path as it was, because a replay matches it.
         response = await send(self, method, type(url)(led.url, encoded=True), **{**options, "headers": headers})
         if REFUSED_HEADER in response.headers:
             raise miss_of(await response.read())

@@ -43,14 +43,14 @@ class FrameParser:
         """Return the pieces that `data` completes: frames, or parts of a frame that is longer than the limit."""
         # The end of a frame may have begun in the last three bytes of the earlier chunks.
         search = max(0, len(self._buffer) - 3)
-        buffer: bytes | bytearray = data
+        buffer: bytes | bytearray = data  # not copied if no frame is open, as for most chunks of the API
         if self._buffer:
             self._buffer += data
             buffer = self._buffer
         pieces, start = [], 0
         for match in _FRAME_END.finditer(buffer, search):
             end = match.end()
-            pieces.append(Piece(bytes(buffer[start:end]), not self._broken))
+            pieces.append(Piece(bytes(buffer[start:end]), not self._broken))  # the rest of a frame in pieces is no frame
             self._broken = False
             start = end
         self._keep(buffer, start)
@@ -104,6 +104,8 @@ def text_of_delta(frame: bytes) -> tuple[int, bytes] | None:
     """
     if b'"delta"' not in frame and b'"completion"' not in frame:
         return None
+    # `key` is the last string, if it may be a key; `value_of` is the key of the current token, if a colon is between them;
+    # `depth` counts braces from the object `delta` on, and is 0 outside of it.
     key, value_of, end, depth = b"", b"", 0, 0
     for token in _JSON_TOKEN.finditer(frame):
         value_of = key if key and frame[end : token.start()].strip() == b":" else b""

@@ -2,7 +2,7 @@
 
 With the beta `message-threads-2026-08-12` the server holds a conversation between its turns. The first request carries
 `thread: {"type": "create"}`. A later one carries `thread: {"type": "continue", "previous_message_id": ID}` and only the new
-messages, without `system` and `tools`, and the server adds what it holds under the id of the answer (shapes of anthropic 2.14).
+messages, without `system` and `tools`, and the server adds the history of the answer with that id (shapes of anthropic 2.14).
 
 `Histories` does the same from a recording: it keeps the conversation behind each answer, and returns the whole request for a
 request that continues one. Comparing and matching therefore need no knowledge of threads.

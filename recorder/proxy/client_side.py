@@ -10,7 +10,7 @@ A request passes four gates in this order, each before more of it is read:
 If a request fails at a gate, the server answers it with an error and closes the connection.
 
     idle ── first byte ──→ head ── head complete ──→ body ── body complete ──→ answering ──→ idle (next request)
-                             └──── a gate fails ───────┴──→ refused (reads and drops what comes) ──→ closed
+                             └──── a gate fails ───────┴──→ refused (reads and drops the rest) ──→ closed
 """
 
 from collections.abc import Callable, Sequence

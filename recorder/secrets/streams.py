@@ -92,14 +92,16 @@ class FrameRedactor:
 
     def feed(self, piece: Piece) -> list[Piece]:
         """Take a piece; return the pieces that may be written now: none, this one, or also those delayed before it."""
+        # Fast way: nearly all frames are plain deltas in which no secret begins.
         delta = PLAIN_DELTA.fullmatch(piece.data) if piece.is_frame else None
         if delta is not None and not self._queue and self._is_ordinary(piece.data, delta):
             return [_classified(piece.data, delta.groups())]
+        # Complete check: the text of the piece joins the text of its block. A frame without text waits only for those before it.
         slot, number = _slot(piece)
         slot.delta = None if delta is None else delta.groups()
         if number is not None:
             self._text(self._blocks.setdefault(number, _Block()), slot)
-        elif b"content_block_stop" in piece.data:
+        elif b"content_block_stop" in piece.data:  # the text of the block is complete
             index = _INDEX.search(piece.data)
             if (block := self._blocks.pop(b"" if index is None else index[1], None)) is not None:
                 self._settle(block)
@@ -112,6 +114,7 @@ class FrameRedactor:
         block = self._blocks.get(index)
         if block is None:
             block = self._blocks[index] = _Block()
+        # A beginning may be split over the tail and the new text: its first part has fewer than MIN_PREFIX characters.
         if block.wary or self._beginning.search(block.tail[1 - MIN_PREFIX :] + text) is not None:
             return False
         if not self._redactor.is_clean(frame[: delta.start(3)]):
@@ -127,7 +130,7 @@ class FrameRedactor:
 
     def _drained(self) -> list[Piece]:
         pieces = []
-        while self._queue and self._queue[0].settled:
+        while self._queue and self._queue[0].settled:  # in order: a settled piece waits for those before it
             slot = self._queue.popleft()
             data = self._redactor.data(slot.piece.data)
             is_changed = data is not slot.piece.data
@@ -138,7 +141,7 @@ class FrameRedactor:
         return pieces
 
     def _text(self, block: _Block, slot: _Slot) -> None:
-        if block.swallowing:
+        if block.swallowing:  # the last secret has no end yet: its characters at the beginning of this piece go, too
             rest = _REST.match(slot.text)
             assert rest is not None
             block.swallowing = rest.end() == len(slot.text)
@@ -153,9 +156,9 @@ class FrameRedactor:
         """Remove the secrets in the delayed pieces. They are complete now."""
         if text is None:
             text = block.tail + b"".join([part.text for part in block.open])
-        written = len(block.tail)
+        written = len(block.tail)  # the tail is in the log already; only the part of a secret behind it can be removed
         spans = [(max(start - written, 0), end - written) for start, end in self._redactor.find(text) if end > written]
-        for start, end in reversed(spans):
+        for start, end in reversed(spans):  # from the end, so that the places before stay valid
             _remove(block.open, start, end)
             self.found = True
         # The secret is too long to be delayed: remove its continuation, too.
