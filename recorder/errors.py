@@ -104,6 +104,10 @@ class LogFolderWarning(UserWarning):
     """The folder of a log is writable for every user, so any user can replace the log."""
 
 
+class LogSpaceWarning(UserWarning):
+    """The disk of a log has no room for a second copy of it, so erased bytes were overwritten in place."""
+
+
 class LeftOutWarning(UserWarning):
     """Part of a log or of a file cannot be read and is left out. The rest is used."""
 

@@ -22,8 +22,8 @@ from .store import Erasable
 ERASED = "payloads.erased"
 REDACTED = "payloads.redacted"
 PRUNED = "run.pruned"
-AT_ONCE = 500
-"""Payloads in one transaction: other processes write in between."""
+AT_ONCE = 250
+"""Payloads in one transaction: other processes write in between, and on a full disk the reserve has room for the WAL."""
 
 ERASED_NAME = "erased"
 """The name of a run whose name was erased."""

@@ -198,9 +198,9 @@ class EventLog(LogReader):
         """Rebuild the listing from the events, and end the runs whose writer died. Raises LogError."""
         self._salvageable().relist()
 
-    def vacuum(self) -> None:
-        """Write the file anew, so that no trace of removed content is left in it; others wait. Raises LogError."""
-        self._erasable().vacuum()
+    def vacuum(self) -> bool:
+        """Leave no trace of removed content in the store; others wait. Return False if it could not shrink. Raises LogError."""
+        return self._erasable().vacuum()
 
     def make_room(self) -> None:
         """Free space in the store before something is removed, if that is possible. Raises LogError."""

@@ -128,8 +128,8 @@ class Erasable(Store, Protocol):
     def prune(self, run: str, record: Event) -> None:
         """Remove a whole run, and keep the event that records this, all or nothing. Raises Conflict."""
 
-    def vacuum(self) -> None:
-        """Remove the last traces of removed content from the storage."""
+    def vacuum(self) -> bool:
+        """Remove the last traces of removed content from the storage. Return False if the storage could not shrink."""
 
     def make_room(self) -> None:
         """Free space before a removal, if that is possible."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .recorder.errors import LeftOutWarning as LeftOutWarning
     from .recorder.errors import LogError as LogError
     from .recorder.errors import LogFolderWarning as LogFolderWarning
+    from .recorder.errors import LogSpaceWarning as LogSpaceWarning
     from .recorder.errors import LogVersionError as LogVersionError
     from .recorder.errors import MissError as MissError
     from .recorder.errors import RecordingEnded as RecordingEnded
@@ -62,6 +63,7 @@ _HOMES = {
         "LogError",
         "LeftOutWarning",
         "LogFolderWarning",
+        "LogSpaceWarning",
         "LogVersionError",
         "MissError",
         "RecordingEnded",

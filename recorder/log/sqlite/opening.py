@@ -13,12 +13,15 @@ import sqlite3
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from ...errors import LogError, LogFolderWarning, LogVersionError
+from ...events import Event
 from ...hints import not_a_run
+from . import reserve
+from .scrubbing import scrub
 
 VERSION = 2
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""
@@ -27,12 +30,20 @@ APPLICATION_ID = 0x7265746C  # "retl": tells a log from any other SQLite file
 
 BUSY_TIMEOUT_S = 60.0
 
+PAGE_BYTES = 4096
+
 CHECKPOINT_PAGES = 4000
 """After so many pages of WAL (16 MB) a checkpoint begins. An append rewrites the page it shares with its neighbours, so
 waiting longer folds more appends into one."""
 
+CHECKPOINT_IF_NEARLY_FULL_PAGES = 256
+"""On a disk that is nearly full a checkpoint begins after 1 MB: what is not folded into the database when the disk is full must
+not need more room there than the reserve has."""
+
 CHECKPOINT_AT_LAST_PAGES = 16_000
 """A stream without a pause lets no checkpoint catch up with it, and the WAL grows. Here (64 MB) the writer does it itself."""
+
+VACUUM_MARGIN_BYTES = 1024 * 1024
 
 FOLD_TIMEOUT_MS = 1000
 
@@ -59,6 +70,7 @@ def open_for_writing(path: Path, durability: Durability, *, named: Path | None =
                 raise
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_AT_LAST_PAGES}")
         connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+        reserve.keep(path)
         return connection
     except (OSError, sqlite3.Error) as error:
         raise LogError(
@@ -80,6 +92,7 @@ def open_for_reading(path: Path, sought: str = "", *, named: Path | None = None)
     connection = None
     try:
         connection = _connect(reading_uri(path), uri=True)
+        _have_room_for_reading(connection, path)
         _check_version(connection, named)
         if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
             open_for_writing(path, "process").close()
@@ -95,15 +108,53 @@ def open_for_reading(path: Path, sought: str = "", *, named: Path | None = None)
         raise
 
 
-def vacuum(connection: sqlite3.Connection) -> None:
+def vacuum(connection: sqlite3.Connection, path: Path) -> bool:
     """Write the file anew and empty the WAL, so that nothing that was deleted is left in either.
 
-    Deleting alone is not enough: pages that were split keep stale copies of rows that moved.
+    Deleting alone is not enough: pages that were split keep stale copies of rows that moved. Without room for a new file, the
+    unused parts of the file are overwritten in place, and the room that this gains is used. Return False if that is too little:
+    then the file keeps its length. Raises sqlite3.Error, OSError.
     """
-    connection.execute("VACUUM")
+    is_new = _write_anew(connection, path)
+    if not is_new:
+        fold_with_reserve(connection, path)
+        with contextlib.closing(_connect(path)) as other:
+            scrub(other, path)
+        is_new = _write_anew(connection, path)
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy:
         raise sqlite3.OperationalError("the WAL could not be emptied: another process keeps reading from it")
+    return is_new
+
+
+def _write_anew(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return whether there was room for it: for the WAL, and for holes in the file that folding the WAL fills."""
+    names = ("page_size", "page_count", "freelist_count")
+    size, pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    file, new = path.stat(), (pages - free) * size
+    holes = max(0, file.st_size - file.st_blocks * 512)
+    if reserve.free_bytes(path) < new + min(new, holes) + VACUUM_MARGIN_BYTES:
+        return False
+    try:
+        connection.execute("VACUUM")
+    except sqlite3.Error as error:
+        if not is_full(error):
+            raise
+        fold(connection)  # the WAL holds a part of the new file
+        return False
+    return True
+
+
+def _have_room_for_reading(connection: sqlite3.Connection, path: Path) -> None:
+    """Use a part of the reserve if the disk has no room for the file that readers share. Raises sqlite3.OperationalError."""
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError as error:
+        if reserve.free_bytes(path) < reserve.FOR_READING_BYTES and not reserve.give_some(path):
+            raise sqlite3.OperationalError(
+                f"{error}; its disk is full, and reading it needs {reserve.FOR_READING_BYTES // 1024} kB of room: free so much"
+            ) from error
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
 
 
 def fold(connection: sqlite3.Connection) -> bool:
@@ -119,6 +170,14 @@ def fold(connection: sqlite3.Connection) -> bool:
             connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
 
 
+def fold_with_reserve(connection: sqlite3.Connection, path: Path) -> bool:
+    """Like `fold`, with the room of the reserve, which is made again."""
+    size = reserve.give_up(path)
+    is_folded = fold(connection)
+    reserve.keep(path, size=size, beside=0)
+    return is_folded
+
+
 def abandon(connection: sqlite3.Connection) -> None:
     """Let go of a connection whose file is no longer at its path, without closing it.
 
@@ -129,7 +188,7 @@ def abandon(connection: sqlite3.Connection) -> None:
 
 def is_full(error: BaseException | None) -> bool:
     """Whether a write failed for want of room: the disk is full, or the file may not grow."""
-    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE")
+    return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 
 
 def check_pages(connection: sqlite3.Connection) -> str | None:
@@ -234,15 +293,27 @@ class Checkpoints:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._pages = 0
+        self._look_at = CHECKPOINT_IF_NEARLY_FULL_PAGES
         self._wrote = False
         self._thread: threading.Thread | None = None
 
-    def note(self, events: int) -> None:
-        """So many events were committed together: begin a checkpoint when it is time, unless one is under way."""
-        self._pages += 1 + events // 8
-        if self._pages >= CHECKPOINT_PAGES and not self.is_running:
+    def note(self, connection: sqlite3.Connection, events: Sequence[Event]) -> None:
+        """Count the pages of events that were committed together: begin a checkpoint when it is time, unless one is under way.
+
+        On a disk that is nearly full the writer waits for it: the WAL of a stream without a pause would take all the room.
+        """
+        size = len(events[0].payload) if len(events) == 1 else sum(len(event.payload) for event in events)
+        self._pages += 1 + len(events) // 8 + size // PAGE_BYTES
+        if self._pages < min(self._look_at, CHECKPOINT_PAGES) or self.is_running:
+            return
+        is_nearly_full = reserve.is_nearly_full(self._path)
+        if is_nearly_full or self._pages >= CHECKPOINT_PAGES:
             self._pages = 0
             self._wrote = True
+        self._look_at = self._pages + CHECKPOINT_IF_NEARLY_FULL_PAGES
+        if is_nearly_full:
+            self._fold(connection)
+        elif self._pages == 0:
             self._thread = threading.Thread(target=self._run, name="retold-checkpoint")
             with contextlib.suppress(RuntimeError):  # the interpreter shuts down: closing the log folds the WAL
                 self._thread.start()
@@ -265,7 +336,13 @@ class Checkpoints:
             self._thread.join()
 
     def _run(self) -> None:
-        # What fails here (a full disk) loses nothing: it stays in the WAL, and the writer tries again.
         uri = f"{self._path.absolute().as_uri()}?mode=rw"  # makes no file where the log is gone
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(uri, uri=True)) as connection:
+            self._fold(connection)
+
+    def _fold(self, connection: sqlite3.Connection) -> None:
+        reserve.keep(self._path)
+        with contextlib.suppress(
+            sqlite3.Error
+        ):  # nothing is lost on a full disk: it stays in the WAL, and the writer tries again
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -18,7 +18,7 @@ from ...events import Event
 from ..ledger import Entered
 from ..runs import RunInfo, RunQuery
 from ..store import PAGE, Conflict, Ended, Store, Tip
-from . import endings, erasure, forks, ledger, opening, reading
+from . import endings, erasure, forks, ledger, opening, reading, reserve
 from .bell import Bell
 from .listing import INSERT_RUN
 from .liveness import Liveness
@@ -155,22 +155,33 @@ class SqliteStore(Store):
                 relist(connection)
             self._end_left_runs(connection)
 
-    def vacuum(self) -> None:
-        """Write the file anew, so that neither it nor the WAL contains removed content; others wait. Raises LogError."""
+    def vacuum(self) -> bool:
+        """Write the file anew, so that neither it nor the WAL contains removed content; others wait. Raises LogError.
+
+        Return False if the disk had no room for that: the bytes were overwritten in place, and the file keeps its length.
+        """
         with self.lock:
             try:
-                opening.vacuum(self._writable())
-            except sqlite3.Error as error:
+                is_new = opening.vacuum(self._writable(), self._file)
+            except (sqlite3.Error, OSError) as error:
                 raise LogError(
                     f"what was taken out of {self.path} is gone from its tables, but its bytes may still stand in the file: "
                     f"{error}. Do the same again when that is mended."
                 ) from error
+            reserve.keep(self._file, beside=0)
             self._watch.adopt()
+        return is_new
 
     def make_room(self) -> None:
-        """Fold the WAL into the file and empty it, if that is possible: on a full disk this is the only room."""
+        """Fold the WAL into the file and empty it, if that is possible: on a full disk, this and the reserve is all the room.
+
+        One half of the reserve is for the WAL of what follows, the other for folding it. `vacuum` makes the reserve whole again.
+        """
         with self.lock:
+            if reserve.is_nearly_full(self._file):
+                reserve.give_up(self._file)
             opening.fold(self._writable())
+            reserve.keep(self._file, size=reserve.RESERVE_BYTES // 2, beside=0)
             self._watch.adopt()
 
     def _write(self, events: Sequence[Event], also: Also | None = None, *, thorough: bool = False) -> None:
@@ -189,12 +200,12 @@ class SqliteStore(Store):
                     self._insert(connection, events, also)
                 except LogError as error:
                     # A full disk has room for more if the WAL can be folded: SQLite then writes it from its beginning.
-                    if not opening.is_full(error.__cause__) or not opening.fold(connection):
+                    if not opening.is_full(error.__cause__) or not opening.fold_with_reserve(connection, self._file):
                         raise
                     self._watch.adopt()
                     self._insert(connection, events, also)
                 self._tips[run] = Tip.after(events[-1])
-                self._checkpoints.note(len(events))
+                self._checkpoints.note(connection, events)
             finally:
                 self._is_writing = False
                 if self._connection is not None and self._connection.in_transaction:

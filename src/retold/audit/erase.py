@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..recorder.errors import InputError, LeftOutWarning, LogError, RetoldError
+from ..recorder.errors import InputError, LeftOutWarning, LogError, LogSpaceWarning, RetoldError
 from ..recorder.events import Event
 from ..recorder.http.sse import Piece
 from ..recorder.log import erasure
@@ -190,7 +190,14 @@ def _those(log: EventLog, run: str, seqs: set[int]) -> Iterator[Event]:
 def clean(log: EventLog) -> None:
     """See to it that what was taken out stands nowhere any more: not in the index, the file, or the WAL."""
     index.reset(log)
-    log.vacuum()
+    if not log.vacuum():
+        warnings.warn(
+            f"the disk of {log.path} has no room for a second copy of the log, so what was taken out was overwritten in place. "
+            "The file keeps its length; its unused pages go back to the disk if the file system can punch holes, and the log "
+            "uses them again.",
+            LogSpaceWarning,
+            stacklevel=2,
+        )
 
 
 # Redacting

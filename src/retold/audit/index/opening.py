@@ -90,8 +90,8 @@ def reset(log: EventLog) -> None:
     try:
         connection.execute("PRAGMA secure_delete = ON")
         transact(connection, lambda: create(connection, None))
-        store.vacuum(connection)
-    except sqlite3.DatabaseError:
+        store.vacuum(connection, path)
+    except (sqlite3.DatabaseError, OSError):
         discard_file(path)
     finally:
         connection.close()

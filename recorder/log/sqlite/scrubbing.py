@@ -1,0 +1,178 @@
+"""Overwrite in place what SQLite deleted but left in a file, for a disk without room for a second copy of the log.
+
+VACUUM needs as much room as the new file takes. Here the unused parts of the file are overwritten with zeros instead, and the
+disk gets the pages back that are unused as a whole:
+
+1. Free pages (leaves of the free list): a hole is punched; a file system that has no holes gets zeros.
+2. B-tree pages: every byte that belongs to no header, pointer or cell. Deleted and moved rows leave copies there.
+3. Last pages of overflow chains: the bytes after the end of the payload.
+
+SQLite reads none of these bytes, so an interruption at any time leaves a sound file. The caller folds the WAL first; this module
+holds the write lock while it works. The layout is that of https://www.sqlite.org/fileformat2.html.
+"""
+
+import ctypes
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+_KEEP_SIZE_AND_PUNCH_HOLE = 0x01 | 0x02
+_INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
+_HEADER_BYTES = 100
+"""The file's header stands before the content of page 1."""
+
+_open: list[int] = []
+"""Files stay open: closing one drops the locks that SQLite's own connections in this process hold on it (POSIX)."""
+
+
+def scrub(connection: sqlite3.Connection, path: Path) -> None:
+    """Overwrite the unused parts of the log at `path`. `connection` is a new one, whose cache holds no page of it.
+
+    Raises sqlite3.Error, also if the WAL is not empty, and OSError.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if (wal := path.with_name(path.name + "-wal")).exists() and wal.stat().st_size:
+            raise sqlite3.OperationalError("the WAL could not be emptied: another process keeps reading from it")
+        roots = [1, *(root for (root,) in connection.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0"))]
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        _open.append(handle)
+        _File(handle).scrub(roots)
+        os.fsync(handle)
+        # A commit makes other connections forget the pages that they have read, with the old bytes.
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    with closing(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")):
+        pass
+
+
+@dataclass(slots=True)
+class _Cell:
+    """A row on a page: its place, and its payload on overflow pages (first page, bytes)."""
+
+    start: int
+    end: int
+    overflow: tuple[int, int] | None
+
+
+class _File:
+    """A database file whose WAL is empty."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+        header = os.pread(handle, _HEADER_BYTES, 0)
+        size = int.from_bytes(header[16:18])
+        self._size = 65536 if size == 1 else size
+        self._usable = self._size - header[20]
+        self._free = int.from_bytes(header[32:36])
+
+    def _page(self, number: int) -> bytes:
+        return os.pread(self._handle, self._size, (number - 1) * self._size)
+
+    def _put(self, number: int, before: bytes, page: bytes) -> None:
+        if page != before:
+            os.pwrite(self._handle, page, (number - 1) * self._size)
+
+    def scrub(self, roots: list[int]) -> None:
+        """Overwrite the unused parts of the free list and of the trees that begin at these pages."""
+        for number in self._free_pages():
+            if not _punch(self._handle, (number - 1) * self._size, self._size):
+                self._put(number, self._page(number), bytes(self._size))
+        waiting = list(roots)
+        while waiting:
+            waiting += self._tree_page(waiting.pop())
+
+    def _free_pages(self) -> Iterator[int]:
+        """The leaves of the free list; what its trunk pages do not use is overwritten."""
+        trunk = self._free
+        while trunk:
+            page = self._page(trunk)
+            count = int.from_bytes(page[4:8])
+            used = page[: 8 + 4 * count]
+            self._put(trunk, page, used.ljust(self._size, b"\0"))
+            yield from (int.from_bytes(used[at : at + 4]) for at in range(8, len(used), 4))
+            trunk = int.from_bytes(page[:4])
+
+    def _tree_page(self, number: int) -> list[int]:
+        """Overwrite what a page of a B-tree, and the overflow pages of its rows, do not use; return the pages below it."""
+        page = self._page(number)
+        at = _HEADER_BYTES if number == 1 else 0
+        kind = page[at]
+        is_leaf = kind in (_LEAF_INDEX, _LEAF_TABLE)
+        pointers = at + (8 if is_leaf else 12)
+        end = pointers + 2 * int.from_bytes(page[at + 3 : at + 5])
+        clean = bytearray(self._size)
+        clean[:end] = page[:end]
+        clean[self._usable :] = page[self._usable :]
+        block = int.from_bytes(page[at + 1 : at + 3])
+        while block:  # a chain of gaps between rows: its links and sizes stay
+            clean[block : block + 4] = page[block : block + 4]
+            block = int.from_bytes(page[block : block + 2])
+        below = [] if is_leaf else [int.from_bytes(page[at + 8 : at + 12])]
+        for pointer in range(pointers, end, 2):
+            cell = self._cell(page, int.from_bytes(page[pointer : pointer + 2]), kind)
+            clean[cell.start : cell.end] = page[cell.start : cell.end]
+            if not is_leaf:
+                below.append(int.from_bytes(page[cell.start : cell.start + 4]))
+            if cell.overflow is not None:
+                self._overflow(*cell.overflow)
+        self._put(number, page, bytes(clean))
+        return below
+
+    def _cell(self, page: bytes, start: int, kind: int) -> _Cell:
+        at = start + (4 if kind in (_INTERIOR_INDEX, _INTERIOR_TABLE) else 0)
+        size, at = _varint(page, at)
+        if kind == _INTERIOR_TABLE:
+            return _Cell(start, max(at, start + 4), None)
+        if kind == _LEAF_TABLE:
+            _, at = _varint(page, at)
+        local = self._local_bytes(size, kind)
+        if local == size:
+            return _Cell(start, max(at + local, start + 4), None)
+        end = at + local + 4
+        return _Cell(start, end, (int.from_bytes(page[end - 4 : end]), size - local))
+
+    def _local_bytes(self, size: int, kind: int) -> int:
+        """How much of a payload of this size stands on the page of its row."""
+        usable = self._usable
+        most = usable - 35 if kind == _LEAF_TABLE else (usable - 12) * 64 // 255 - 23
+        if size <= most:
+            return size
+        least = (usable - 12) * 32 // 255 - 23
+        local = least + (size - least) % (usable - 4)
+        return local if local <= most else least
+
+    def _overflow(self, number: int, left: int) -> None:
+        while left > self._usable - 4:
+            left -= self._usable - 4
+            number = int.from_bytes(os.pread(self._handle, 4, (number - 1) * self._size))
+        page = self._page(number)
+        self._put(number, page, page[: 4 + left].ljust(self._size, b"\0"))
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """Return a number of one to nine bytes, and the place after it."""
+    value = 0
+    for place in range(at, at + 8):
+        value = value << 7 | data[place] & 0x7F
+        if data[place] < 0x80:
+            return value, place + 1
+    return value << 8 | data[at + 8], at + 9
+
+
+def _punch(handle: int, start: int, size: int) -> bool:
+    """Give a part of a file back to the disk, so that it reads as zeros. Return whether the file system can do that."""
+    try:
+        fallocate = ctypes.CDLL(None).fallocate64
+    except AttributeError:  # not Linux
+        return False
+    place = ctypes.c_int64(start), ctypes.c_int64(size)
+    return int(fallocate(ctypes.c_int(handle), ctypes.c_int(_KEEP_SIZE_AND_PUNCH_HOLE), *place)) == 0
