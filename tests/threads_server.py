@@ -116,15 +116,19 @@ class Session:
         with self.changed:
             taken = [self.add(**event) for event in sent]
             for event in taken:
-                if event["type"] == "user.message":
-                    self._answer(text_in(event["content"]))
+                if event["type"] == "user.message" and "weather" in text_in(event["content"]):
+                    use = self.add("agent.custom_tool_use", name="get_weather", input={"city": "Paris"})
+                    self.add("session.status_idle", stop_reason={"type": "requires_action", "event_ids": [use["id"]]})
+                elif event["type"] == "user.message":
+                    self._answer(f"You said {text_in(event['content'])}.")
+                elif event["type"] == "user.custom_tool_result":
+                    self._answer(f"It is {text_in(event['content'])}.")
             self.changed.notify_all()
         return taken
 
-    def _answer(self, prompt: str) -> None:
+    def _answer(self, said: str) -> None:
         self.add("session.status_running")
         start = self.add("span.model_request_start")
-        said = f"You said {prompt}."
         preview = {"type": "agent.message", "id": f"sevt_{self.id[5:]}_{len(self.events) + 1}"}
         message = self.add("agent.message", content=[{"type": "text", "text": said}])
         assert message["id"] == preview["id"]
