@@ -69,12 +69,11 @@ def diff(
     Example: retold diff last~1 last --ignore thinking
     """
     from ..comparing.sources import compare
-    from ..recorder.log.log import EventLog
     from .progress import progress
 
     with progress("read", "events") as told:
         found = compare(
-            a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=EventLog(db),
+            a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=db,
             progress=told,
         )  # fmt: skip
     text = _written(found, ReportFormat.json if json else form or _by_ending(output), limit or None, colour=output is None)

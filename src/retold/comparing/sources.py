@@ -51,14 +51,14 @@ Cassette; messages.
 
 def compare(
     a: Source, b: Source, *, ignore: Sequence[str] = (), only: Sequence[str] = (), tolerance: Sequence[str] = (),
-    volatile: bool = False, log: EventLog | None = None, progress: Progress = lambda _: None,
+    volatile: bool = False, log: EventLog | str | os.PathLike[str] | None = None, progress: Progress = lambda _: None,
 ) -> Comparison:  # fmt: skip
     """Compare two recordings by meaning and return the differences: `compare("last~1", "last").same`.
 
     Ids, times, signatures and durations do not count; `volatile=True` lists them too. `ignore` and `only` exclude or select
     parts (`thinking`, `tool_use.input.path`, `request.system`, `totals`, `order`). `tolerance` limits how far totals may differ
-    (`duration=20%`, `cost=0.01`). Runs are looked up in `log`, by default `RETOLD_DB` or `.retold/log.db`. `progress` is called
-    with the number of events read.
+    (`duration=20%`, `cost=0.01`). Runs are looked up in `log`, a log or its path, by default `RETOLD_DB` or
+    `.retold/log.db`. `progress` is called with the number of events read.
 
     Raise InputError, or a subclass of it, for a source that cannot be read.
     """
@@ -66,24 +66,30 @@ def compare(
     return compare_sides(read_side(a, log, progress), read_side(b, log, progress), focus)
 
 
-def read_side(source: Source, log: EventLog | None = None, progress: Progress = lambda _: None) -> Side:
-    """Read one side of a comparison. Raise InputError, CassetteError or LogError."""
+def read_side(
+    source: Source, log: EventLog | str | os.PathLike[str] | None = None, progress: Progress = lambda _: None
+) -> Side:  # fmt: skip
+    """Read one side of a comparison. Open the log only for a run. Raise InputError, CassetteError or LogError."""
     if isinstance(source, Side):
         return source
     if isinstance(source, Cassette):
         return _read_exchanges(_checked(source), str(source.path), progress)
     if isinstance(source, str | os.PathLike):
-        return _read_named(os.fspath(source), log or EventLog(), progress)
+        return _read_named(os.fspath(source), log, progress)
     if isinstance(source, RunInfo):
-        return _read_run(log or EventLog(), source.run, progress)
+        return _read_run(_log_of(log), source.run, progress)
     if isinstance(source, HasRun):
         if source.run is None:
             raise InputError(f"{source!r} has not recorded anything yet.")
-        return _read_run(source.log if isinstance(source.log, EventLog) else EventLog(source.log), source.run, progress)
+        return _read_run(_log_of(source.log), source.run, progress)
     return read_messages(source, title="messages", progress=progress)
 
 
-def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
+def _log_of(log: EventLog | str | os.PathLike[str] | None) -> EventLog:
+    return log if isinstance(log, EventLog) else EventLog(log)
+
+
+def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progress: Progress) -> Side:
     file, _, run = name.rpartition(":")
     if file and _is_log(Path(file)):
         return _read_run(EventLog(file), run or "last", progress, file)
@@ -94,8 +100,8 @@ def _read_named(name: str, log: EventLog, progress: Progress) -> Side:
         raise InputError(f"{name} is a folder; name a cassette, a stream-json file or a log in it, or a run.")
     if not path.exists():
         if "/" in name or path.suffix in _FILE_SUFFIXES:
-            raise InputError(f"no file {name}. Give a file, or a run of the log {log.path}; `retold ls` lists them.")
-        return _read_run(log, name, progress)
+            raise InputError(f"no file {name}. Give a file, or a run of the log {_log_of(log).path}; `retold ls` lists them.")
+        return _read_run(_log_of(log), name, progress)
     if _is_log(path):
         return _read_run(EventLog(path), "last", progress, name)
     if path.suffix not in (".jsonl", ".ndjson"):
