@@ -5,9 +5,8 @@ from typing import Any
 
 from ..recorder import strict_json
 from ..recorder.messages import Message, result_text, usage_of
-from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd, StreamStart
-from .text import indent, seconds
+from .text import clean, indent, one_line, plural, seconds
 
 _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_use_id"})
 

@@ -17,7 +17,7 @@ RetoldError                 exit 1
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .words import clean
+from .screen import clean
 
 
 class Problem(NamedTuple):

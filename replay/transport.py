@@ -12,7 +12,7 @@ from ..recorder.http.exchange import Exchange
 from ..recorder.http.patching import Send, SendAsync
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.http.tee import library_of, pairs, stream_class, to_request
-from .accepted import readable, repeated_at_once
+from .accepted import readable
 from .matching.matcher import Matcher
 from .timing.player import head_ns, hold_ns, play, play_async, timeline_of, wait_until, wait_until_async
 from .timing.timing import INSTANT, Timeline, Timing
@@ -159,8 +159,9 @@ def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: in
         raise _error(exchange, request)
     library = library_of(request)
     headers = [(name, value) for name, value in response.headers if name.lower() not in _KEPT_BY_TRANSPORT]
-    if instant:
-        headers = repeated_at_once(response.status, headers)
+    if instant and (response.status in (408, 409, 429) or response.status >= 500):
+        # The SDK waits half a second and more before it repeats a call. A replay has no server to protect from load.
+        headers = [*((name, value) for name, value in headers if name.lower() != "retry-after-ms"), ("retry-after-ms", "1")]
     # Keep an empty reason phrase empty: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}
     stream = stream_class(RecordedStream, library)(request, exchange, timeline, began_ns)

@@ -234,8 +234,8 @@ def test_the_command_says_what_is_wrong(path: Path, runs: list[str]) -> None:
 
 def test_an_older_log_is_migrated_with_a_ledger_of_its_runs(path: Path, runs: list[str]) -> None:
     """A log of version 1 gets its ledger from its events, on the first opening, and is in order then."""
-    made = ("TABLE ledger", "TABLE erasing", "VIEW tool_uses", "INDEX audit_runs")
+    made = ("TABLE ledger", "TABLE erasing", "VIEW tool_uses", "INDEX audit_runs", "TABLE received", "TABLE shelves")
     tamper(path, *(f"DROP {each}" for each in made), "PRAGMA user_version = 1")
     assert [info.run for info in EventLog(path).runs()] == runs[::-1]
-    assert query(path, "PRAGMA user_version") == [(2,)]
+    assert query(path, "PRAGMA user_version") == [(3,)]
     assert report(path).events == 1000

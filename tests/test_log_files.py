@@ -141,7 +141,7 @@ def test_a_log_of_a_newer_version_is_refused(log: EventLog, path: Path, action: 
     log.start(name="run", mode="live").end()
     log.close()
     before = write_sqlite(path, "PRAGMA user_version = 99")
-    with pytest.raises(LogVersionError, match=r"newer retold \(log version 99, this one reads up to 2\)\. Update retold"):
+    with pytest.raises(LogVersionError, match=r"newer retold \(log version 99, this one reads up to 3\)\. Update retold"):
         log.runs() if action == "read" else log.start(name="run", mode="live")
     assert before == path.read_bytes()
 

@@ -38,9 +38,10 @@ import yaml
 from .. import strict_json
 from ..errors import CassetteError, CassetteMissing
 from ..events import ENDINGS, Ending
-from ..files import read_regular, replacing
+from ..files import read_regular
 from ..hints import near, unreadable
 from ..http.exchange import Exchange, Failure, Place, Request, Response, has_frames
+from ..writable import replacing
 from .foreign import named, named_text, was_cassette, way_out
 from .forms import (
     Pieces,

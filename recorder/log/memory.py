@@ -1,6 +1,7 @@
 """MemoryStore: events in the memory of the process, for recordings that are read once and not kept."""
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -8,7 +9,7 @@ from itertools import islice
 from ..events import Event
 from .ledger import Entered, What, next_entry
 from .runs import RunInfo, RunQuery
-from .store import PAGE, Conflict, Store, Tip
+from .store import PAGE, Batch, Conflict, Store, Tip
 
 
 class MemoryStore(Store):
@@ -22,6 +23,9 @@ class MemoryStore(Store):
         self._runs: dict[str, RunInfo] = {}
         self._entries: list[Entered] = []
         self._endings: dict[str, tuple[str, str | None]] = {}
+        self._sources: dict[str, str] = {}
+        self._cursors: dict[str, str] = {}
+        self._commits = 0
 
     def __repr__(self) -> str:
         return f"<MemoryStore {len(self._runs)} runs>"
@@ -121,7 +125,48 @@ class MemoryStore(Store):
         info = self._runs.get(run)
         return info is not None and info.status == "running"
 
+    def version(self) -> int:
+        """Return the number of commits."""
+        return self._commits
+
+    def receive(self, batch: Batch) -> None:
+        """Keep a batch of events that other logs record. Raises Conflict."""
+        with self._changed:
+            tips: dict[str, Tip] = {}
+            for event in batch.events:
+                held = self._events.get(event.run)
+                tip = tips.get(event.run) or (Tip.after(held[-1]) if held else Tip())
+                tip.check(event.run, [event])
+                tips[event.run] = Tip.after(event)
+            self._runs |= batch.begun | batch.ended
+            self._sources |= batch.sources
+            for event in batch.events:
+                if event.seq == 0:
+                    self._enter("started", event)
+                if event.kind == "run.ended":
+                    self._enter("ended", event)
+                self._keep([event])
+            for run, payloads in batch.erased.items():
+                for seq, payload in payloads.items():
+                    self._events[run][seq] = self._events[run][seq]._replace(payload=payload)
+            if batch.cursor is not None:
+                self._cursors[batch.shelf] = batch.cursor
+
+    def cursor(self, shelf: str) -> str | None:
+        """Return the cursor that was kept last for the shelf."""
+        return self._cursors.get(shelf)
+
+    def source_of(self, run: str) -> str | None:
+        """Return the source of a received run, or None for any other run."""
+        return self._sources.get(run)
+
+    def count_kinds(self, run: str) -> Counter[str]:
+        """Return the number of events of each kind that a run holds now."""
+        with self._changed:
+            return Counter(event.kind for event in self._events.get(run, ()))
+
     def _keep(self, events: Sequence[Event]) -> None:
+        self._commits += 1
         for event in events:
             self._events.setdefault(event.run, []).append(event)
             if event.exchange is not None:

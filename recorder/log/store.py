@@ -8,8 +8,10 @@ runs, accept exported runs, and rebuild their listing.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol, Self, runtime_checkable
 
 from ..errors import LogError
@@ -67,6 +69,9 @@ class Readings(Protocol):
 
     def is_alive(self, run: str) -> bool:
         """Return whether a writer may still append to the run."""
+
+    def version(self) -> int:
+        """Return a number that is another one after each commit. It is cheap to ask while the store is open for reading."""
 
     def exists(self) -> bool:
         """Return whether the store has been made. The first `open` or `begin` makes it."""
@@ -147,6 +152,40 @@ class Salvageable(Store, Protocol):
 
     def relist(self) -> None:
         """Rebuild the listing from the events and the ledger, and end the runs whose writers died."""
+
+
+@dataclass
+class Batch:
+    """What a store keeps in one transaction: events in the order of their numbers, and the change of each run they begin or end.
+
+    `begun` and `ended` have the line of the listing by run, `sources` the source of each run that begins. `erased` has the
+    replaced payloads by run and number.
+    """
+
+    shelf: str
+    cursor: str | None
+    events: list[Event] = field(default_factory=list)
+    begun: dict[str, RunInfo] = field(default_factory=dict)
+    ended: dict[str, RunInfo] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    erased: dict[str, dict[int, bytes]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class Receiving(Store, Protocol):
+    """A store that keeps runs which other logs record. It never ends such a run: it does not know whether its writer lives."""
+
+    def receive(self, batch: Batch) -> None:
+        """Keep a batch, with the cursor of its shelf, all or nothing. Raises Conflict if an event is not the next of its run."""
+
+    def cursor(self, shelf: str) -> str | None:
+        """Return the cursor that was kept last for the shelf."""
+
+    def source_of(self, run: str) -> str | None:
+        """Return the source of a received run, or None for any other run."""
+
+    def count_kinds(self, run: str) -> Counter[str]:
+        """Return the number of events of each kind that a run holds now."""
 
 
 class Tip:

@@ -16,7 +16,8 @@ from ...events import SCHEMA, Event, seal
 from ...secrets.redactor import Redactor
 from ..run_writer import ending
 from ..runs import COUNTED, RunInfo
-from . import ledger
+from ..store import Batch
+from . import erasure, ledger
 from .listing import INSERT_RUN, count
 from .liveness import Liveness
 from .reading import last_row
@@ -47,7 +48,11 @@ def _finish(connection: sqlite3.Connection, last: Event, status: str, error: str
 def end_left_runs(connection: sqlite3.Connection, alive: Liveness, transaction: Callable[[], Transaction]) -> None:
     """End the runs that no living writer will end, so that no run stays open for ever. Raises LogError."""
     # A run's lock file has its id for a name; an id of another shape is a changed cell, which `verify` names.
-    query = "SELECT run FROM runs WHERE status = 'running' AND typeof(run) = 'text' AND run NOT GLOB '*[^0-9A-Za-z_-]*'"
+    # A run that was received has its writer elsewhere, and its end comes from there.
+    query = (
+        "SELECT run FROM runs WHERE status = 'running' AND typeof(run) = 'text' AND run NOT GLOB '*[^0-9A-Za-z_-]*' "
+        "AND run NOT IN (SELECT run FROM received)"
+    )
     if all(alive.is_alive(run) for (run,) in connection.execute(query).fetchall()):
         return
     with transaction():
@@ -73,6 +78,25 @@ def _left(last: Event, payload: bytes) -> Event:
     run, seq, now_ns, digest = last.run, last.seq + 1, wall_ns(), sha256(payload).digest()
     own = seal(last.hash, SCHEMA, run, seq, last.t_ns, now_ns, "run.ended", None, "", "", digest)
     return Event(run, seq, last.t_ns, now_ns, "run.ended", "", "", None, payload, digest, own)
+
+
+def receive(connection: sqlite3.Connection, batch: Batch) -> None:
+    """Write a batch of events that other logs record, in the caller's transaction. Raises Conflict."""
+    for run, info in batch.begun.items():
+        connection.execute(INSERT_RUN, (run, info.name, info.mode, info.started_ns))
+        connection.execute("INSERT INTO received (run, shelf, source) VALUES (?, ?, ?)", (run, batch.shelf, batch.sources[run]))
+    connection.executemany(INSERT, [to_row(event) for event in batch.events])
+    # The ledger has the runs in the order of the batch.
+    for event in batch.events:
+        if event.seq == 0:
+            ledger.enter(connection, event.run, "started", event.seq, event.hash)
+        if event.run in batch.ended and event.kind == "run.ended":
+            finish(connection, event, batch.ended[event.run])
+    for run, payloads in batch.erased.items():
+        erasure.replace_payloads(connection, run, list(payloads.items()))
+    if batch.cursor is not None:
+        kept = "INSERT INTO shelves (shelf, cursor) VALUES (?, ?) ON CONFLICT DO UPDATE SET cursor = excluded.cursor"
+        connection.execute(kept, (batch.shelf, batch.cursor))
 
 
 def restore_run(connection: sqlite3.Connection, events: Iterable[Event], name: str, mode: str) -> int:

@@ -162,6 +162,13 @@ WHERE json_extract(e.message, '$.type') = 'assistant' AND json_type(e.message, '
 """
 
 
+RECEIVED = """
+CREATE TABLE received (run TEXT PRIMARY KEY, shelf TEXT NOT NULL, source TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE shelves (shelf TEXT PRIMARY KEY, cursor TEXT NOT NULL) WITHOUT ROWID;
+"""
+"""The runs that other logs record, and how far the pages of each shelf were read."""
+
+
 def _log(connection: sqlite3.Connection) -> None:
     """Create the first version of the log."""
     for statements in (EVENTS, RUNS, VIEWS):
@@ -182,7 +189,12 @@ def _ledger(connection: sqlite3.Connection) -> None:
             ledger.enter(connection, run, "ended", last[1], last[2])
 
 
-MIGRATIONS = (_log, _ledger)
+def _received(connection: sqlite3.Connection) -> None:
+    """Let the log receive the runs of other logs."""
+    _script(connection, RECEIVED)
+
+
+MIGRATIONS = (_log, _ledger, _received)
 """Migration n brings a log from version n to n + 1; the log's version is SQLite's `user_version`."""
 
 

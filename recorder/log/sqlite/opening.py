@@ -23,7 +23,7 @@ from ...hints import not_a_run
 from . import reserve
 from .scrubbing import scrub
 
-VERSION = 2
+VERSION = 3
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""
 
 APPLICATION_ID = 0x7265746C  # "retl": tells a log from any other SQLite file

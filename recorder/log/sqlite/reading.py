@@ -1,9 +1,11 @@
 """SqliteReadings: the questions that a log in an SQLite file answers, through one connection."""
 
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from ...clock import monotonic_ns
 from ...errors import LogError
@@ -11,10 +13,10 @@ from ...events import Event
 from ..ledger import Entered
 from ..runs import RunInfo, RunQuery
 from ..store import PAGE, Readings
-from . import ledger, opening
+from . import ledger, listing, opening
 from .bell import Bell
 from .listing import Listing
-from .liveness import Liveness
+from .liveness import INTERRUPTED, RUNNING, Ended, Liveness
 from .rows import COLUMNS, to_event
 
 PAGE_BYTES = 1_000_000
@@ -85,7 +87,7 @@ class SqliteReadings(Readings):
 
     def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
         """Return the runs that fit the query, newest first. Raises LogError."""
-        return Listing(self.connection, self.named, self._alive.status).runs(query, limit=limit, skip=skip)
+        return Listing(self.connection, self.named, self._status).runs(query, limit=limit, skip=skip)
 
     def entries(self, after: int = 0) -> Sequence[Entered]:
         """Return the entries of the ledger with a number above `after`. Raises LogError."""
@@ -102,7 +104,7 @@ class SqliteReadings(Readings):
         deadline_ns = monotonic_ns() + int(seconds * 1e9)
         while True:
             seen, version = self._bell.rung, opening.data_version(self.connection)
-            if self._holds_more(run, after) or not self._alive.is_alive(run):
+            if self._holds_more(run, after) or not self.is_alive(run):
                 return
             is_own, look = self._alive.is_held(run), 0
             while self._bell.rung == seen and (is_own or opening.data_version(self.connection) == version):
@@ -115,8 +117,38 @@ class SqliteReadings(Readings):
                     break
 
     def is_alive(self, run: str) -> bool:
-        """Return whether this process or another one writes the run."""
-        return self._alive.is_alive(run)
+        """Return whether this process, another one or another log writes the run."""
+        return self._alive.is_held(run) or self._status(run) == RUNNING
+
+    def version(self) -> int:
+        """Return SQLite's number for the state of the file."""
+        return opening.data_version(self.connection)
+
+    def cursor(self, shelf: str) -> str | None:
+        """Return the cursor that was kept last for the shelf."""
+        row = self._row("SELECT cursor FROM shelves WHERE shelf = ?", shelf)
+        return None if row is None else str(row[0])
+
+    def source_of(self, run: str) -> str | None:
+        """Return the source of a received run, or None for any other run."""
+        row = self._row("SELECT source FROM received WHERE run = ?", run)
+        return None if row is None else str(row[0])
+
+    def count_kinds(self, run: str) -> Counter[str]:
+        """Return the number of events of each kind that a run holds now."""
+        return listing.count_kinds(self.connection, run)
+
+    def _row(self, query: str, *values: object) -> tuple[Any, ...] | None:
+        try:
+            row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise LogError(f"cannot read the log {self.named}: {error}.") from error
+        return row
+
+    def _status(self, run: str) -> Ended:
+        """Return the status of a run without a last event: another log writes a received run, as far as this one knows."""
+        status = self._alive.status(run)
+        return RUNNING if status == INTERRUPTED and self.source_of(run) is not None else status
 
     def _holds_more(self, run: str, after: int) -> bool:
         query = "SELECT 1 FROM events WHERE run = ? AND seq > ? LIMIT 1"

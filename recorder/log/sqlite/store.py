@@ -9,16 +9,15 @@ forgotten run is read from the file. If the run is not whole there, the write ra
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from ...clock import monotonic_ns
 from ...errors import LogError
 from ...events import Event
-from ..ledger import Entered
-from ..runs import RunInfo, RunQuery
-from ..store import PAGE, Conflict, Ended, Store, Tip
+from ..runs import RunInfo
+from ..store import Batch, Conflict, Ended, Store, Tip
 from . import endings, erasure, forks, ledger, opening, reading, reserve
+from .asking import OneByOne
 from .bell import Bell
 from .listing import INSERT_RUN
 from .liveness import Liveness
@@ -31,7 +30,7 @@ Also = Callable[[sqlite3.Connection], None]
 """The rest of a transaction that begins with the insertion of events."""
 
 
-class SqliteStore(Store):
+class SqliteStore(OneByOne, Store):
     """The log at `path`. The first write makes the file; reading needs no write access.
 
     `durability="power"` syncs every commit to the disk; the default survives the death of the process. Opening for writing ends
@@ -56,11 +55,6 @@ class SqliteStore(Store):
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self.path}>"
-
-    @property
-    def name(self) -> str:
-        """The path as it was given."""
-        return str(self.path)
 
     def open(self) -> None:
         """Open the file for writing, or make it. Raises LogError, LogVersionError."""
@@ -147,6 +141,15 @@ class SqliteStore(Store):
             restored = endings.restore_run(connection, events, name, mode)
         self._bell.ring()
         return restored
+
+    def receive(self, batch: Batch) -> None:
+        """Keep a batch of events that other logs record. Raises Conflict, LogError."""
+        with self.lock, self._transaction(connection := self._writable()):
+            try:
+                endings.receive(connection, batch)
+            except sqlite3.IntegrityError as error:
+                raise Conflict(f"another process received the same events: {error}.") from error
+        self._bell.ring()
 
     def relist(self) -> None:
         """Rebuild the listing from the events, and end the runs whose writers died. Raises LogError."""
@@ -262,49 +265,6 @@ class SqliteStore(Store):
 
     def _end_left_runs(self, connection: sqlite3.Connection) -> None:
         endings.end_left_runs(connection, self._alive, lambda: self._transaction(connection))
-
-    # Reading
-
-    def exists(self) -> bool:
-        """Return whether there is a file, or anything else, at the path."""
-        return self._file.exists()
-
-    def reading(self) -> AbstractContextManager[reading.SqliteReadings]:
-        """Answer several questions through one connection. Raises LogError, LogVersionError."""
-        return reading.reading(self._file, self.path, self._alive)
-
-    def read(
-        self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
-        exchange: int | None = None, step: str | None = None, newest_first: bool = False, limit: int = PAGE,
-    ) -> Sequence[Event]:  # fmt: skip
-        """Return the events of a run that fit the values. Raises LogError."""
-        with self.reading() as store:
-            return store.read(
-                run, after=after, until=until, kinds=kinds, exchange=exchange, step=step, newest_first=newest_first, limit=limit
-            )
-
-    def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
-        """Return the runs that fit the query, newest first. Raises LogError."""
-        with self.reading() as store:
-            return store.runs(query, limit=limit, skip=skip)
-
-    def entries(self, after: int = 0) -> Sequence[Entered]:
-        """Return the entries of the ledger with a number above `after`. Raises LogError."""
-        with self.reading() as store:
-            return store.entries(after)
-
-    def wait(self, run: str, after: int, seconds: float) -> None:
-        """Return when the run holds an event after `after`, its writer is gone, or so many seconds have passed."""
-        with self.reading() as store:
-            store.wait(run, after, seconds)
-
-    def is_alive(self, run: str) -> bool:
-        """Return whether this process or another one writes the run."""
-        return self._alive.is_alive(run)
-
-    def reader(self) -> sqlite3.Connection:
-        """Return a read-only connection, which the caller closes. Raises LogError, LogVersionError."""
-        return opening.open_for_reading(self._file, named=self.path)
 
     # The file
 

@@ -1,0 +1,220 @@
+"""Receive the events of runs that other logs record, with the cursor that tells how far they were read.
+
+A log trusts no one about these events. For each run it knows the newest event, and for each event that comes:
+
+1. An event with a known number must have the known hash; else the run has forked, or the event is forged. If its payload was
+   erased where it was recorded, the payload is replaced here too.
+2. The next event must be sealed to the one before it, and its payload must fit its digest, unless it was erased.
+3. An event after a gap is held back: the run is reported with the number that is missing, and is asked for again.
+4. A run that this log records itself takes no event from elsewhere.
+
+A run with an event that breaks a rule is refused, with the reason, and passed over from then on; no other run waits for it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ..errors import LogError
+from ..events import GENESIS, SCHEMA, Event, seal
+from .erasure import ERASED, REDACTED, is_tombstone
+from .reading import LogReader
+from .runs import COUNTED, RunInfo, RunQuery
+from .store import Batch, Conflict, Receiving
+
+
+class Arrival(NamedTuple):
+    """Consecutive events of one run, and the source (the name of the log that records them)."""
+
+    source: str
+    events: Sequence[Event]
+
+
+@dataclass
+class Received:
+    """What came of some arrivals: how many events are new, how many were known, how many payloads were erased.
+
+    `gaps` has the number of the first missing event by run, `refused` the reason by run.
+    """
+
+    events: int = 0
+    known: int = 0
+    erased: int = 0
+    gaps: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class _End:
+    """The newest event of a run as this log has it, and the number of its events by kind."""
+
+    seq: int = -1
+    hash: bytes = GENESIS
+    ended: bool = False
+    source: str | None = None
+    info: RunInfo | None = None
+    kinds: Counter[str] = field(default_factory=Counter)
+
+
+class _Refusal(Exception):
+    """A run broke a rule."""
+
+
+class Receiver:
+    """Receives events into one log. It remembers the end of each open run, so it is the only receiver of these runs."""
+
+    def __init__(self, log: LogReader, store: Receiving) -> None:
+        self._log = log
+        self._store = store
+        self._ends: dict[str, _End] = {}
+        self._refused: dict[str, str] = {}
+        self._replacements: dict[tuple[str, int], set[str]] | None = None
+
+    def receive(self, shelf: str, arrivals: Iterable[Arrival], cursor: str | None = None) -> Received:
+        """Keep the arrivals that follow what the log has, all in one transaction, with the cursor of the shelf.
+
+        A cursor of None leaves the kept one. Raises LogError; then nothing was kept.
+        """
+        arrivals = list(arrivals)
+        try:
+            return self._receive(shelf, arrivals, cursor)
+        except Conflict:  # another process received these runs too
+            self._ends.clear()
+            return self._receive(shelf, arrivals, cursor)
+
+    def _receive(self, shelf: str, arrivals: Sequence[Arrival], cursor: str | None) -> Received:
+        found, batch = Received(), Batch(shelf, cursor)
+        try:
+            for arrival in arrivals:
+                self._take(arrival, batch, found)
+            self._store.receive(batch)
+        except BaseException:
+            self._ends.clear()  # they were moved past events that are not kept
+            raise
+        for run in batch.ended:
+            del self._ends[run]
+        return found
+
+    def _take(self, arrival: Arrival, batch: Batch, found: Received) -> None:
+        """Sort the events of one arrival into the batch."""
+        if not arrival.events:
+            return
+        run = arrival.events[0].run
+        if run in self._refused:
+            found.refused[run] = self._refused[run]
+            return
+        end = self._end_of(run)
+        known = [event for event in arrival.events if event.seq <= end.seq]
+        try:
+            found.erased += self._compare(run, known, batch)
+            found.known += len(known)
+            for event in arrival.events[len(known) :]:
+                if event.seq != end.seq + 1:
+                    found.gaps[run] = end.seq + 1
+                    return
+                self._check(event, end, arrival.source)
+                self._note(event, end, arrival.source, batch)
+                found.events += 1
+            found.gaps.pop(run, None)
+        except _Refusal as refusal:
+            found.refused[run] = self._refused[run] = str(refusal)
+
+    def _end_of(self, run: str) -> _End:
+        if (end := self._ends.get(run)) is None:
+            with self._log.reading() as log:
+                last = log.last(run)
+                if last is None:
+                    end = _End()
+                else:
+                    (info,) = log.runs(RunQuery(run=run))
+                    source = self._store.source_of(run)
+                    kinds = self._store.count_kinds(run)
+                    end = _End(last.seq, last.hash, last.kind == "run.ended", source, info, kinds)
+            self._ends[run] = end
+        return end
+
+    def _compare(self, run: str, known: Sequence[Event], batch: Batch) -> int:
+        """Compare events with the ones that the log or the batch has; return how many payloads are erased here too."""
+        if not known:
+            return 0
+        pending = {event.seq: event for event in batch.events if event.run == run}
+        kept = {event.seq: event for event in self._log.events(run, after=known[0].seq - 1, until=known[-1].seq)} | pending
+        erased = 0
+        for event in known:
+            own = kept.get(event.seq)
+            if own is None or own.hash != event.hash:
+                raise _Refusal(f"it has forked: event {event.seq} is another one than in this log")
+            if own.payload != event.payload and self._is_replacement(event) and event.seq not in pending:
+                batch.erased.setdefault(run, {})[event.seq] = event.payload
+                erased += 1
+        return erased
+
+    def _check(self, event: Event, end: _End, source: str) -> None:
+        """Raise _Refusal unless the event may follow."""
+        if event.schema > SCHEMA:
+            raise _Refusal(f"event {event.seq} was written by a newer retold (event schema {event.schema}); update this one")
+        if end.seq >= 0 and end.source is None:
+            raise _Refusal("this log records the run itself, and has no more of it")
+        if end.source is not None and end.source != source:
+            raise _Refusal(f"it comes from {source} and from {end.source}")
+        if end.ended:
+            raise _Refusal(f"it has ended with event {end.seq}, and goes on")
+        if (event.seq == 0) != (event.kind == "run.started"):
+            raise _Refusal(f"event {event.seq} is a {event.kind}")
+        own = seal(
+            end.hash, event.schema, event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.exchange, event.step,
+            event.task, event.digest,
+        )  # fmt: skip
+        if own != event.hash:
+            raise _Refusal(f"event {event.seq} is not sealed to the one before it: it was edited, or is of another run")
+        if sha256(event.payload).digest() != event.digest and not self._is_replacement(event):
+            raise _Refusal(f"the payload of event {event.seq} was edited")
+
+    def _is_replacement(self, event: Event) -> bool:
+        """Return whether the payload stands in the place of an erased or redacted one."""
+        if is_tombstone(event.kind, event.payload):
+            return True
+        return sha256(event.payload).hexdigest() in self._recorded().get((event.run, event.seq), ())
+
+    def _recorded(self) -> dict[tuple[str, int], set[str]]:
+        """Return the digests of replacements that audit runs record, by run and number. They are read when first needed."""
+        if self._replacements is None:
+            self._replacements = {}
+            for info in self._log.runs(RunQuery(mode="audit")):
+                for record in self._log.events(info.run, kinds=(ERASED, REDACTED)):
+                    self._learn(record)
+        return self._replacements
+
+    def _learn(self, record: Event) -> None:
+        if record.kind in (ERASED, REDACTED):
+            for seq, digest in record.data["payloads"]:
+                self._recorded().setdefault((record.data["run"], seq), set()).add(digest)
+
+    def _note(self, event: Event, end: _End, source: str, batch: Batch) -> None:
+        """Move the run past the event, and put the event into the batch."""
+        data: dict[str, Any] = event.data if event.kind in ("run.started", "run.ended") else {}
+        if event.seq == 0:
+            name, mode = str(data.get("name", "")), str(data.get("mode", "live"))
+            end.info = RunInfo(event.run, name, mode, "running", event.wall_ns, None, 0, 0, 0, None)
+            end.source = batch.sources[event.run] = source
+            batch.begun[event.run] = end.info
+        end.kinds[event.kind] += 1
+        if event.kind == "run.ended":
+            assert end.info is not None
+            counts: dict[str, Any] = {key: end.kinds[kind] for key, kind in COUNTED.items()}
+            status, error = str(data["status"]), data.get("error")
+            batch.ended[event.run] = replace(end.info, status=status, error=error, ended_ns=event.wall_ns, **counts)
+            end.ended = True
+        end.seq, end.hash = event.seq, event.hash
+        self._learn(event)
+        batch.events.append(event)
+
+
+def receiver(log: LogReader) -> Receiver:
+    """Return a receiver for the log, which is made if necessary. Raises LogError if its store cannot receive."""
+    if not isinstance(log.store, Receiving):
+        raise LogError(f"the log {log.path} cannot receive the runs of other logs.")
+    log.store.open()
+    return Receiver(log, log.store)

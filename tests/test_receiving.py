@@ -1,0 +1,248 @@
+"""A log receives the runs of other logs: in any order of arrival, once each, checked, and never ended by itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import retold
+from retold.audit.verify import verify
+from retold.recorder.event_lines import line_of
+from retold.recorder.events import Entry, Event
+from retold.recorder.log.erasure import ERASED, replace_payloads, tombstone
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.memory import MemoryStore
+from retold.recorder.log.receiving import Arrival, Received, receiver
+from retold.recorder.log.store import Store
+
+SHELF = "shelf"
+
+
+def recorded(log: EventLog, name: str, frames: int, *, end: bool = True) -> list[Event]:
+    """Record a run and return its events."""
+    writer = log.start(name=name, mode="live")
+    for number in range(frames):
+        writer.append(Entry("frame", b"data: %d of %s\n\n" % (number, name.encode())))
+    if end:
+        writer.end()
+    return list(log.events(writer.run))
+
+
+def lines(log: EventLog, run: str) -> bytes:
+    """Return a run as `retold export --format jsonl` writes it."""
+    return b"".join(map(line_of, log.events(run)))
+
+
+@pytest.fixture(params=["sqlite", "memory"])
+def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> EventLog:
+    """An empty log in each store."""
+    return EventLog(tmp_path / "mirror.db") if request.param == "sqlite" else EventLog(store=MemoryStore())
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> EventLog:
+    """The log that records."""
+    return EventLog(tmp_path / "source.db")
+
+
+def receive(log: EventLog, *batches: list[Event], source: str = "a", cursor: str | None = "c") -> Received:
+    """Receive each list of events as one arrival, all in one transaction."""
+    return receiver(log).receive(SHELF, [Arrival(source, events) for events in batches], cursor)
+
+
+def test_a_run_is_the_same_byte_for_byte(mirror: EventLog, source: EventLog) -> None:
+    """Also its line in the listing, and `verify` finds nothing."""
+    events = recorded(source, "one", 30)
+    found = receive(mirror, events[:7], events[7:])
+    assert (found.events, found.known, found.gaps, found.refused) == (32, 0, {}, {})
+    assert lines(mirror, events[0].run) == lines(source, events[0].run)
+    assert mirror.runs() == source.runs()
+    assert [entry.what for entry in mirror.store.entries()] == ["started", "ended"]
+
+
+def test_a_received_log_is_whole_for_verify(tmp_path: Path, source: EventLog) -> None:
+    """Ended and open runs."""
+    with EventLog(tmp_path / "mirror.db") as log:
+        receive(log, recorded(source, "one", 5), recorded(source, "two", 5, end=False))
+        assert verify(log).findings == []
+
+
+def test_known_events_are_passed_over(mirror: EventLog, source: EventLog) -> None:
+    """A page that comes twice, or overlaps the one before."""
+    events = recorded(source, "one", 10)
+    receive(mirror, events[:6])
+    found = receive(mirror, events[:6], events[3:])
+    assert (found.events, found.known) == (6, 9)
+    assert lines(mirror, events[0].run) == lines(source, events[0].run)
+
+
+def test_a_gap_holds_the_run_and_no_other(mirror: EventLog, source: EventLog) -> None:
+    """The number of the first missing event is reported; the run goes on when it comes."""
+    one, two = recorded(source, "one", 10), recorded(source, "two", 3)
+    found = receive(mirror, one[:4], one[6:], two)
+    assert (found.gaps, found.events) == ({one[0].run: 4}, 9)
+    assert receive(mirror, one[4:]).events == 8
+    assert lines(mirror, one[0].run) == lines(source, one[0].run)
+
+
+FORGERIES: dict[str, Callable[[list[Event]], Event]] = {
+    "edited payload": lambda events: events[4]._replace(payload=b"data: other\n\n"),
+    "other hash": lambda events: events[4]._replace(hash=bytes(32)),
+    "other time": lambda events: events[4]._replace(t_ns=events[4].t_ns + 1),
+    "other kind": lambda events: events[4]._replace(kind="run.started"),
+    "newer schema": lambda events: events[4]._replace(schema=99),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forged_event_is_refused_by_name(name: str, mirror: EventLog, source: EventLog) -> None:
+    """The run is passed over from then on; its events before the forged one, and other runs, are kept."""
+    one, two = recorded(source, "one", 10), recorded(source, "two", 3)
+    forged = [*one[:4], FORGERIES[name](one), *one[5:]]
+    holder = receiver(mirror)
+    found = holder.receive(SHELF, [Arrival("a", forged), Arrival("a", two)], "c")
+    assert (found.events, list(found.refused)) == (9, [one[0].run])
+    assert "event 4" in found.refused[one[0].run]
+    assert holder.receive(SHELF, [Arrival("a", one)], "c").refused == found.refused
+    assert [event.seq for event in mirror.events(one[0].run)] == [0, 1, 2, 3]
+
+
+def test_a_forked_run_is_named(mirror: EventLog, tmp_path: Path) -> None:
+    """A volume that was copied, and went on in two places."""
+    with EventLog(tmp_path / "a.db") as log:
+        begun = recorded(log, "one", 3, end=False)
+    ends = []
+    for name in ("a", "b"):
+        here = EventLog(store=MemoryStore())
+        receive(here, begun)
+        other = EventLog(tmp_path / f"{name}2.db")
+        ends.append(recorded(other, name, 2))
+    receive(mirror, ends[0])
+    twisted = [event._replace(run=ends[0][0].run) for event in ends[1]]
+    found = receive(mirror, twisted)
+    assert "forked" in found.refused[ends[0][0].run]
+
+
+def test_another_source_cannot_go_on_with_a_run(mirror: EventLog, source: EventLog) -> None:
+    """Each credential writes its own runs."""
+    events = recorded(source, "one", 3)
+    receive(mirror, events[:2], source="a")
+    found = receive(mirror, events[2:], source="b")
+    assert "from b and from a" in found.refused[events[0].run]
+
+
+def test_a_run_of_the_log_itself_takes_nothing_from_elsewhere(mirror: EventLog) -> None:
+    """Its own pages that come back are known; more of it is refused."""
+    with mirror.start(name="own", mode="live") as writer:
+        writer.append(Entry("frame", b"data: 1\n\n"))
+    events = list(mirror.events(writer.run))
+    assert receive(mirror, events).known == 3
+    more = events[-1]._replace(seq=3)
+    assert writer.run in receive(mirror, [more]).refused
+
+
+def test_opening_never_ends_a_received_run(tmp_path: Path, source: EventLog) -> None:
+    """Not by this process, not by another log object; its listing says that it runs, and it ends when its end comes."""
+    events = recorded(source, "one", 3)
+    path = tmp_path / "mirror.db"
+    for _ in range(2):
+        with EventLog(path) as log:
+            receive(log, events[:3])
+            log.start(name="own", mode="live").end()
+        assert [info.status for info in EventLog(path).runs()][-1] == "running"
+    with EventLog(path) as log:
+        receive(log, events[3:])
+    info = EventLog(path).find("one")
+    assert (info.status, info.frames) == ("completed", 3)
+    assert lines(EventLog(path), info.run) == lines(source, info.run)
+
+
+def test_an_abandoned_restore_is_not_ended_either(tmp_path: Path, source: EventLog) -> None:
+    """A mirror that was copied without its folder of locks."""
+    events = recorded(source, "one", 3)
+    with EventLog(tmp_path / "mirror.db") as log:
+        receive(log, events[:2])
+    (tmp_path / "copy.db").write_bytes((tmp_path / "mirror.db").read_bytes())
+    with EventLog(tmp_path / "copy.db") as log:
+        log.open()
+        assert log.find("one").status == "running"
+        assert receive(log, events).events == 3
+
+
+def test_the_cursor_is_kept_with_the_events(mirror: EventLog, source: EventLog) -> None:
+    """One for each shelf."""
+    events = recorded(source, "one", 3)
+    receive(mirror, events[:2], cursor="7")
+    receive(mirror, events[2:], cursor=None)
+    assert receiver(mirror)._store.cursor(SHELF) == "7"
+    assert receiver(mirror)._store.cursor("another") is None
+
+
+def test_an_erasure_reaches_the_mirror(mirror: EventLog, source: EventLog) -> None:
+    """Both if the mirror has the text already and if it comes erased; an edit that nobody recorded does not."""
+    events = recorded(source, "one", 4)
+    receive(mirror, events[:4])
+    erased = [event._replace(payload=tombstone(event.kind, event.payload, "x")) for event in events]
+    found = receive(mirror, erased)
+    assert (found.erased, found.known, found.events) == (4, 4, 2)
+    assert b"data: 0" not in lines(mirror, events[0].run)
+    edited = [event._replace(payload=b"data: edited\n\n") for event in events[1:2]]
+    assert receive(mirror, edited).erased == 0
+    assert b"edited" not in lines(mirror, events[0].run)
+
+
+def test_a_recorded_redaction_reaches_the_mirror(tmp_path: Path) -> None:
+    """A payload that is no tombstone counts as redacted if an audit run of the source names its digest."""
+    with EventLog(tmp_path / "source.db") as log:
+        events = recorded(log, "one", 2)
+        with log.start(name="redact", mode="audit") as writer:
+            replace_payloads(log, writer, events[0].run, [(1, b"data: REDACTED\n\n")], kind=ERASED)
+        with EventLog(tmp_path / "mirror.db") as copy:
+            receive(copy, events)
+            found = receive(copy, list(log.events(writer.run)), list(log.events(events[0].run)))
+            assert (found.erased, found.refused) == (1, {})
+            assert lines(copy, events[0].run) == lines(log, events[0].run)
+            assert verify(copy).findings == []
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_any_arrival_of_pages_gives_prefixes_and_in_the_end_the_whole(data: st.DataObject) -> None:
+    """Pages in any order, doubled, overlapping: each run is a prefix of its source at all times, and equal when all has come."""
+    source, mirror = EventLog(store=MemoryStore()), EventLog(store=MemoryStore())
+    runs = [recorded(source, f"run-{number}", data.draw(st.integers(0, 8))) for number in range(3)]
+    cuts = [(run, start, data.draw(st.integers(start + 1, len(run)))) for run in runs for start in range(len(run))]
+    order = data.draw(st.permutations(cuts))
+    for run, start, stop in order[: data.draw(st.integers(0, len(order)))]:
+        receive(mirror, run[start:stop])
+        held = list(mirror.events(run[0].run))
+        assert held == run[: len(held)]
+    for run in runs:
+        receive(mirror, run)
+        assert lines(mirror, run[0].run) == lines(source, run[0].run)
+    assert sorted(map(repr, mirror.runs())) == sorted(map(repr, source.runs()))
+
+
+def test_two_receivers_of_one_mirror_do_not_double(tmp_path: Path, source: EventLog) -> None:
+    """The slower one looks again at what is there."""
+    events = recorded(source, "one", 9)
+    first, second = (receiver(EventLog(tmp_path / "mirror.db")) for _ in range(2))
+    for start in range(0, len(events), 2):
+        page = [Arrival("a", events[start : start + 2])]
+        first.receive(SHELF, page, "c")
+        second.receive(SHELF, page, "c")
+    assert lines(EventLog(tmp_path / "mirror.db"), events[0].run) == lines(source, events[0].run)
+
+
+class Plain(Store):
+    """A store that can only record."""
+
+    name = "plain"
+
+
+def test_a_log_of_another_kind_says_that_it_cannot_receive() -> None:
+    """A store of another author need not receive."""
+    with pytest.raises(retold.LogError, match="cannot receive"):
+        receiver(EventLog(store=Plain()))  # type: ignore[abstract]
