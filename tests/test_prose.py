@@ -28,10 +28,10 @@ LIMIT = (2, 1, 0.5)
 
 DOCSTRINGS: dict[str, tuple[float, float, float]] = {
     "retold": (8, 4, 4),
-    "retold.audit": (16, 10, 4),
+    "retold.audit": LIMIT,
     "retold.cli": LIMIT,
     "retold.comparing": LIMIT,
-    "retold.formats": (17, 5, 0.5),
+    "retold.formats": LIMIT,
     "retold.handlers": LIMIT,
     "retold.pages": LIMIT,
     "retold.recorder": LIMIT,

@@ -1,1 +1,1 @@
-"""Answering for a log later: its messages, their cost, whether it was changed, and removing parts of it."""
+"""Account for a log: search its messages, sum up their cost, check that it is unchanged, and remove parts of it."""

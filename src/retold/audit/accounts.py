@@ -1,8 +1,8 @@
-"""What the events of a run add up to: runs, messages, tokens, costs, errors, times; by model, day, workflow, step and tool.
+"""Accounts: the sums of runs, messages, tokens, costs, errors and times by model, day, workflow, step and tool.
 
-An account is one line: a dimension (`model`), a key in it (`claude-…`), a local day and a mode of run. What adds up is kept as
-sums; times are kept as counts of buckets, each 2 % wider than the one before, so that percentiles of any lines together are
-right within 1 %. A cost that is not known is not 0: such exchanges are counted as unpriced.
+An account is one line: a dimension (`model`), a key in it (`claude-…`), a local day and a mode of run. Times are counted in
+buckets, each 2 % wider than the one before, so percentiles over any set of lines are right within 1 %. An unknown cost is not
+0: its exchange is counted as unpriced.
 """
 
 import math
@@ -22,28 +22,28 @@ SUMS = (
     "runs", "exchanges", "messages", "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
     "cost_usd", "priced", "unpriced", "errors", "retries",
 )  # fmt: skip
-"""What adds up. For a tool, `messages` counts its uses and `errors` its results that are errors."""
+"""The sums. For a tool, `messages` counts its uses and `errors` its results that are errors."""
 
 TOKENS = SUMS[3:7]
 
 FAILED = ("http_error", "error_event", "cut", "no_response")
-"""Endings that count as errors; whoever closes a stream early has not failed."""
+"""Endings that count as errors. A client that closes a stream early has not failed."""
 
 _WIDTH = math.log(1.02)
 
 MOST = 10**15
-"""Larger counts and costs are no facts: an import may hold any number, and sums have 64 bits."""
+"""Larger counts and costs are ignored: an import may hold any number, and sums have 64 bits."""
 
 Key = tuple[str, str, str]
 """(dimension, key, day)"""
 
 Counted = Callable[[str], bool]
-"""Whether a message of this identity was counted in another run."""
+"""A function that returns whether a message of this identity was counted in another run."""
 
 
 @dataclass(slots=True)
 class Account:
-    """One line. `first` and `took` count buckets of milliseconds: to the first token, and of the whole."""
+    """One line. `first` and `took` count buckets of milliseconds: to the first token, and to the end."""
 
     sums: Counter[str] = field(default_factory=Counter)
     first: Counter[int] = field(default_factory=Counter)
@@ -57,12 +57,12 @@ class Account:
 
 
 def bucket(ms: float) -> int:
-    """The bucket of a time in milliseconds; what takes less than a microsecond counts as one."""
+    """Return the bucket of a time in milliseconds. A time below a microsecond counts as one microsecond."""
     return math.ceil(math.log(max(ms, 0.001)) / _WIDTH)
 
 
 def percentile(buckets: Counter[int], share: float) -> float | None:
-    """The time in milliseconds that `share` of the counted ones do not exceed, within 1 %; None where none was counted."""
+    """Return the time in milliseconds that `share` of the counted times do not exceed, within 1 %; None without any time."""
     due = share * buckets.total()
     for number in sorted(buckets):
         due -= buckets[number]
@@ -72,7 +72,7 @@ def percentile(buckets: Counter[int], share: float) -> float | None:
 
 
 def day_of(wall_ns: int) -> str:
-    """Return the local day of nanoseconds since the epoch: days begin when they begin in `ls` and in `--since today`."""
+    """Return the local day of nanoseconds since the epoch. `ls` and `--since today` use local days too."""
     return time.strftime("%Y-%m-%d", time.localtime(wall_ns // 1_000_000_000))
 
 
@@ -83,10 +83,12 @@ def zone() -> str:
 
 
 def identities(data: dict[str, Any]) -> list[str]:
-    """Return the names by which a message is known again in another file: those of its answer, and of its line.
+    """Return the identities of a message, by which a copy of it in another file is recognised: of its answer, and of its line.
 
-    A transcript is imported again when it has grown, and a session that goes on in another file begins with a copy of the
-    first. An answer has a message id and the id of its request; the id alone may be made up by a proxy.
+    1. A transcript is imported again after it has grown.
+    2. A session that continues in another file begins with a copy of the first file.
+
+    An answer has a message id and the id of its request. The message id alone may be made up by a proxy.
     """
     ids = (object_or_empty(data.get("message")).get("id"), data.get("requestId") or data.get("request_id"))
     answer = [f"answer {ids[0]} {ids[1]}"] if all(isinstance(each, str) and each for each in ids) else []
@@ -95,14 +97,14 @@ def identities(data: dict[str, Any]) -> list[str]:
 
 
 def _measure(buckets: Counter[int], duration_ns: int) -> None:
-    """Count a time; none at all was not measured: other recorders' cassettes have no times."""
+    """Count a time. A time of 0 was not measured: the cassettes of other recorders have no times."""
     if duration_ns > 0:
         buckets[bucket(duration_ns / 1e6)] += 1
 
 
 @dataclass(slots=True)
 class RunAccount:
-    """Takes the events of one run in order and books them. `first_ns(exchange, ended)` finds when the first token came."""
+    """Books the events of one run in their order. `first_ns(exchange, ended)` returns the time of the first token."""
 
     name: str
     started_ns: int
@@ -117,7 +119,7 @@ class RunAccount:
     turns: dict[str, tuple[str, str, int, dict[str, Any]]] = field(default_factory=dict)
 
     def _lines(self, keys: dict[str, str], wall_ns: int) -> list[Account]:
-        """The accounts that something is booked on; a run counts once for each key, on the day it began."""
+        """Return the accounts of some keys. A run counts once for each key, on the day on which it began."""
         day = day_of(wall_ns)
         lines = []
         for dimension, key in (keys | {"day": day}).items():
@@ -137,11 +139,11 @@ class RunAccount:
         return line
 
     def began(self) -> None:
-        """A run counts for its day and its workflow even where nothing happens in it."""
+        """Count the run for its day and its workflow, even if it has no further events."""
         self._lines({"workflow": self.name}, self.started_ns)
 
     def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> None:
-        """Book a message: on its model where it is an answer, and on the tools it uses or answers for."""
+        """Book a message: on its model if it is an answer, and on the tools of its tool uses and results."""
         inner = object_or_empty(data.get("message"))
         keys = {"workflow": self.name, "step": step}
         model = inner.get("model")
@@ -172,7 +174,7 @@ class RunAccount:
             _measure(line.took, t_ns - use[1])
 
     def _result(self, data: dict[str, Any], step: str, wall_ns: int) -> None:
-        """The account that Claude Code itself gives of a session, where no exchange of it was recorded."""
+        """Book the usage that Claude Code reports for a session without recorded exchanges."""
         spent = data.get("model_usage_since_last_result") or data.get("modelUsage")
         if not isinstance(spent, dict) or not self.turns:
             return
@@ -190,11 +192,11 @@ class RunAccount:
             self._spend(model, step, wall_ns, tokens, usage.get("costUSD"), exchanges=answers[model])
 
     def exchange_started(self, seq: int, attempt: int, t_ns: int) -> None:
-        """A request went out."""
+        """Note a request."""
         self.open[seq] = (attempt, t_ns)
 
     def exchange_ended(self, exchange: int, data: dict[str, Any], step: str, seq: int, t_ns: int, wall_ns: int) -> None:
-        """Book an exchange with what it used, cost and took."""
+        """Book an exchange with its usage, cost and duration."""
         attempt, started_ns = self.open.pop(exchange, (1, t_ns))
         failed = data.get("ending") in FAILED
         self.errors += failed
@@ -233,7 +235,7 @@ class RunAccount:
         return lines
 
     def ended(self) -> None:
-        """End a session without a total: each answer has its own usage, but no cost."""
+        """Book a session that ended without a report of its usage: each answer has a usage, but no cost."""
         for model, step, wall_ns, usage in self.turns.values():
             self._spend(model, step, wall_ns, usage, None)
         self.turns.clear()

@@ -1,8 +1,11 @@
-"""The hash chain of one run checked row by row: the first row that is wrong, and what was done to it.
+"""Check the hash chain of one run row by row, and find the first wrong row and the kind of its change.
 
-Pure functions over rows. A row is accepted when its number is the next one and its hash covers the hash before, its header
-and its digest (recorder/events.py). Where one is not, the rows behind it tell what happened: one that fits here was moved, a
-run of strangers was inserted, a number that nobody has was removed.
+These are pure functions over rows. A row is accepted if its number is the next one and its hash covers the hash before, its
+header and its digest (recorder/events.py). Otherwise the rows after it show the change:
+1. A later row fits in this place: the row was moved, or others were inserted before it.
+2. No row has the number: rows were removed.
+3. Later rows have lower numbers than those that their hashes cover: rows were removed, and the rest was renumbered.
+4. In any other case the row was edited.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,18 +25,18 @@ What = Literal[
 setting is not as retold makes it. `damaged`: the file itself cannot be read, or its indexes do not fit its tables."""
 
 MOVED_WITHIN = 100_000
-"""How far behind its place a moved row is looked for."""
+"""A moved row is searched for in so many rows after its place."""
 
 
 class Row(Event):
-    """An event as it stands in the table. `payload` is its sha256, so that rows stay small; text is UTF-8 or not."""
+    """The cells of an event. `payload` is the sha256 of the payload, so that rows stay small. Text may hold surrogates."""
 
     __slots__ = ()
 
     def sealed(self, before: bytes, *, seq: int | None = None, run: str | None = None) -> bytes | None:
-        """The hash that this row should have behind one with the hash `before`; None if its header cannot be sealed."""
+        """Return the hash that this row should have after a row with the hash `before`; None if its header cannot be sealed."""
         if type(self.exchange) not in (int, NoneType):
-            return None  # empty text would be sealed as the absence of an exchange is
+            return None  # empty text would have the same seal as no exchange
         try:
             return seal(
                 before, self.schema, run or self.run, self.seq if seq is None else seq, self.t_ns, self.wall_ns, self.kind,
@@ -45,7 +48,7 @@ class Row(Event):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong: where (run and seq, as far as there is one), what, and in words."""
+    """A difference: its place (run and seq, if it has one), its kind, and a description."""
 
     run: str
     seq: int | None
@@ -55,21 +58,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a run ends: the number and hash of its last row."""
+    """The end of a run: the number and hash of its last row."""
 
     seq: int
     hash: bytes
 
 
 Rows = Callable[[int | None], Iterator[Row]]
-"""The rows of a run in order: from a number on, or with None all of them, whatever stands in the place of their numbers."""
+"""A function that yields the rows of a run in order: from a number on, or with None all of them, whether numbered or not."""
 
 Allowed = Callable[[int], bytes | None]
-"""The sha256 of what an erasure put in the place of a payload, by the row's number."""
+"""A function that returns the sha256 of the replacement of an erased payload, by the row's number."""
 
 
 def check(run: str, rows: Rows, end: End | None, allowed: Allowed, *, counted: Callable[[Row], None]) -> End | Finding:
-    """The last row of a run whose chain is right, or what is wrong first. `end` is where the ledger says that it ends."""
+    """Return the last row of an unchanged run, or the first finding. `end` is the end of the run in the ledger."""
     last = End(-1, GENESIS)
     for row in rows(None):
         if end is not None and last.seq == end.seq:
@@ -81,7 +84,7 @@ def check(run: str, rows: Rows, end: End | None, allowed: Allowed, *, counted: C
         if row.payload != row.digest and row.payload != allowed(row.seq):
             return Finding(run, row.seq, "edited", f"the payload of this {row.kind} is not the one that was recorded")
         if end is not None and row.seq == end.seq and row.hash != end.hash:
-            return Finding(run, row.seq, "edited", "the run was rewritten: it ends otherwise than the ledger says")
+            return Finding(run, row.seq, "edited", "the run was rewritten: its end differs from the ledger")
         last = End(row.seq, row.hash)
         counted(row)
     if end is not None and last.seq < end.seq:
@@ -90,15 +93,17 @@ def check(run: str, rows: Rows, end: End | None, allowed: Allowed, *, counted: C
 
 
 def _diagnosis(run: str, rows: Rows, last: End, end: End | None) -> Finding:
-    """What was done to the first row that does not follow `last`."""
+    """Return the change of the first row that does not follow `last`."""
     at = last.seq + 1
     rest = list(_first(rows(at), 4))
     first = rest[0]
     home = _home(rows(at), at, last.hash)
     if home is not None and type(home.seq) is not int:
-        return Finding(run, at, "edited", "the number of this event is no longer one")
+        return Finding(run, at, "edited", "the number of this event was replaced by a value of another type")
     if type(first.seq) is not int:
-        return Finding(run, at, "edited", "the number of this event is no longer one, and the rest of it is another")
+        return Finding(
+            run, at, "edited", "the number of this event was replaced by a value of another type, and the rest was edited"
+        )
     if first.seq > at:
         if home is not None:
             return Finding(run, at, "reordered", f"the event of this place is at {home.seq}")
@@ -121,7 +126,7 @@ def _diagnosis(run: str, rows: Rows, last: End, end: End | None) -> Finding:
 
 
 def _home(rows: Iterable[Row], at: int, before: bytes) -> Row | None:
-    """The row that was written at `at`, wherever it stands now; its own place does not count."""
+    """Return the row that was written at `at` and now has another place."""
     for row in _first(rows, MOVED_WITHIN):
         if row.seq != at and row.sealed(before, seq=at) == row.hash:
             return row
@@ -129,7 +134,7 @@ def _home(rows: Iterable[Row], at: int, before: bytes) -> Row | None:
 
 
 def _renumbered(rest: list[Row], end: End | None, at: int) -> int:
-    """How many rows were taken out before two that follow each other under later numbers than they have now."""
+    """Return the number of rows removed before two rows that follow each other under later numbers than their present ones."""
     most = MOVED_WITHIN if end is None else min(end.seq - at, MOVED_WITHIN)
     return next((k for k in range(1, most + 1) if rest[1].sealed(rest[0].hash, seq=rest[1].seq + k) == rest[1].hash), 0)
 
@@ -150,9 +155,9 @@ def _printable(kind: object) -> str:
 
 
 def payload_digest(payload: object) -> bytes:
-    """sha256 of a payload as its column holds it; of no bytes if retold would not store it in this type.
+    """Return the sha256 of a payload in its column, or no bytes if retold would not store it in this type.
 
-    Views and JSON functions read text alone: the same bytes as a blob are a hidden message.
+    Views and JSON functions read text only, so they do not show a message that was changed to a blob of the same bytes.
     """
     if isinstance(payload, str):
         return b"" if "\0" in payload else sha256(payload.encode("utf-8", "surrogateescape")).digest()

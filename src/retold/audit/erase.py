@@ -1,4 +1,4 @@
-"""Erasing, redacting and pruning: what would be done, said first; then done, with an event that says who, when and why."""
+"""Erase, redact and prune. A plan lists the changes first; then they are made and recorded in an event: who, when and why."""
 
 import contextlib
 import getpass
@@ -27,17 +27,20 @@ from .leftovers import any_of, check_files, plain
 from .occurrences import Carrier, Matches, carriers_of, contains
 
 WHOLE_CHARS = 16
-"""A shorter text of an erased message is looked for elsewhere only as a whole string, and in its own run: `yes` is everywhere."""
+"""A shorter text of an erased message, such as `yes`, is searched for only as a whole string, and only in its run."""
 
 ROOM_BYTES = 16 * 1024 * 1024
-"""On a disk with less room than this the index is removed before anything is erased."""
+"""On a disk with less room than this, the index is removed before an erasure."""
 
 Progress = Callable[[int], None]
 
 
 @dataclass
 class Plan:
-    """What would be taken out: numbers of events by run, how many of each kind, and what cannot be."""
+    """The events to change: their numbers by run, their count by kind, and two counts that an erasure cannot reach.
+
+    `unreadable` counts compressed bodies that cannot be searched, `in_headers` names of steps and tasks with the text.
+    """
 
     events: dict[str, set[int]] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -45,7 +48,7 @@ class Plan:
     in_headers: int = 0
 
     def add(self, run: str, kind: str, seqs: Iterable[int]) -> None:
-        """Note events of a run."""
+        """Add events of a run."""
         own = self.events.setdefault(run, set())
         before = len(own)
         own.update(seqs)
@@ -53,12 +56,12 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """How many events would be taken out."""
+        """The number of events."""
         return sum(map(len, self.events.values()))
 
 
 def who() -> str:
-    """Who does it: the user on this machine."""
+    """Return the user on this machine, as `user@host`."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -70,15 +73,15 @@ def _recorded(log: EventLog) -> list[RunInfo]:
     return [info for info in log.runs() if info.mode != "audit"]
 
 
-# What would be erased
+# Plans of erasures
 
 
 def plan_run(log: EventLog, info: RunInfo) -> Plan:
-    """Every payload of a run. Raises InputError where it goes on, or is itself the record of an erasure."""
+    """Plan to erase every payload of a run. Raises InputError if it is running, or is itself the record of an erasure."""
     if info.mode == "audit":
         raise InputError(f"run {info.run} records a change of the log and cannot be erased.")
     if info.status == "running":
-        raise InputError(f"run {info.run} goes on; erase it when it has ended, or erase a message or a text of it.")
+        raise InputError(f"run {info.run} goes on; erase it after its end, or erase a message or a text of it.")
     plan = Plan()
     for event in log.events(info.run):
         if not erasure.is_tombstone(event.kind, event.payload):
@@ -87,18 +90,18 @@ def plan_run(log: EventLog, info: RunInfo) -> Plan:
 
 
 def plan_text(log: EventLog, text: str, *, progress: Progress = lambda _: None) -> Plan:
-    """Everything in any run that carries a text. Raises InputError for one that is too short to mean anything."""
+    """Plan to erase every payload of any run that contains a text. Raises InputError if the text is too short."""
     if len(text.strip()) < 3:
         raise InputError(f"the text {text!r} is too short: it would be found everywhere.")
     return _plan_texts(log, {info.run: contains(text) for info in log.runs()}, progress)
 
 
 def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lambda _: None) -> Plan:
-    """A message, the frames it came in, and everything that repeats what it says. Raises InputError."""
+    """Plan to erase a message, its frames, and every payload that repeats its text. Raises InputError."""
     event = next(log.events(run, after=seq - 1), None)
     if event is None or event.seq != seq or event.kind not in ("message", "exchange.started"):
         raise InputError(f"run {run} has no message {seq}; `retold search` and `retold show {run[:8]} --json` name them.")
-    texts = {text for text in _said(event) if text.strip()}
+    texts = {text for text in _texts_of(event) if text.strip()}
     long = [contains(text) for text in texts if len(text) >= WHOLE_CHARS]
     short = {text for text in texts if len(text) < WHOLE_CHARS}
 
@@ -120,8 +123,8 @@ def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lamb
     return plan
 
 
-def _said(event: Event) -> Iterator[str]:
-    """The texts of a message, or of the newest turn of a request."""
+def _texts_of(event: Event) -> Iterator[str]:
+    """Yield the texts of a message, or of the newest turn of a request."""
     from .texts import text_of_message, text_of_request
 
     found = text_of_message(event.data, {}) if event.kind == "message" else text_of_request(event.data)
@@ -131,7 +134,7 @@ def _said(event: Event) -> Iterator[str]:
 
 
 def _readable(log: EventLog, run: str) -> Iterator[Carrier]:
-    """The carriers of a run up to one that cannot be read, which is named: it does not keep others from being erased."""
+    """Yield the carriers of a run up to an unreadable one. A warning names that one, and other runs are still erased."""
     try:
         yield from carriers_of(log, run)
     except LogError as error:
@@ -143,7 +146,7 @@ def _plan_texts(log: EventLog, wanted: dict[str, Matches], progress: Progress, *
     for run, matches in wanted.items():
         for carrier in _readable(log, run):
             if carrier.kind in (erasure.ERASED, erasure.REDACTED, erasure.PRUNED):
-                continue  # numbers and digests: what verify goes by
+                continue  # these hold numbers and digests, which verify needs
             done += len(carrier.seqs)
             progress(done)
             plan.unreadable += carrier.unreadable
@@ -155,11 +158,11 @@ def _plan_texts(log: EventLog, wanted: dict[str, Matches], progress: Progress, *
     return plan
 
 
-# Doing it
+# Erasures
 
 
 def erase(log: EventLog, plan: Plan, *, why: str, by: str | None = None, whole: str | None = None) -> str:
-    """Do what the plan says and return the run that records it; `whole` is a run whose name goes too. Raises LogError."""
+    """Erase the events of a plan and return the run that records it. `whole` is a run to erase with its name. Raises LogError."""
     with _audit(log, "erase", why, by, whole) as writer:
         for run, seqs in plan.events.items():
             payloads = [
@@ -173,7 +176,7 @@ def erase(log: EventLog, plan: Plan, *, why: str, by: str | None = None, whole: 
 
 
 def _audit(log: EventLog, action: str, why: str, by: str | None, whole: str | None = None) -> RunWriter:
-    # A full disk is a reason to prune: the WAL is room, and the index, which is made again when it is asked for.
+    # A full disk is a reason to prune. Removing the index makes room; the next search rebuilds it.
     with contextlib.suppress(OSError):  # a read-only disk is reported by the log
         if shutil.disk_usage(log.path.parent).free < ROOM_BYTES:
             index.discard_file(index.path_of(log))
@@ -188,7 +191,7 @@ def _those(log: EventLog, run: str, seqs: set[int]) -> Iterator[Event]:
 
 
 def clean(log: EventLog) -> None:
-    """See to it that what was taken out stands nowhere any more: not in the index, the file, or the WAL."""
+    """Remove the last copies of erased payloads: from the index, from free pages of the file, and from the WAL."""
     index.reset(log)
     if not log.vacuum():
         warnings.warn(
@@ -206,7 +209,7 @@ def clean(log: EventLog) -> None:
 def plan_pattern(
     log: EventLog, patterns: Sequence[re.Pattern[str]], *, progress: Progress = lambda _: None
 ) -> tuple[Plan, set[str]]:
-    """The payloads in which a pattern finds something, and the texts found. Raises InputError for a pattern without an end."""
+    """Plan to redact the payloads that match a pattern, and return the matches. Raises InputError if a pattern takes too long."""
     found: set[str] = set()
 
     def matches(text: str) -> bool:
@@ -222,9 +225,9 @@ def plan_pattern(
 def redact(
     log: EventLog, plan: Plan, values: set[str], patterns: Sequence[re.Pattern[str]], *, why: str, by: str | None = None
 ) -> str:  # fmt: skip
-    """Replace what was found by REDACTED wherever it stands and return the run that records it.
+    """Replace every match by REDACTED and return the run that records it.
 
-    Where a part cannot be replaced (a compressed body, JSON in JSON in JSON) the payload is erased. Raises LogError.
+    If a match cannot be replaced (in a compressed body, in JSON in JSON in JSON), its payload is erased. Raises LogError.
     """
     redactor = Redactor({}, extra=values)
     with _audit(log, "redact", why, by) as writer:
@@ -242,7 +245,7 @@ def redact(
 def _redacted(
     log: EventLog, run: str, seqs: set[int], redactor: Redactor, by: str
 ) -> tuple[list[tuple[int, bytes]], list[tuple[int, bytes]]]:
-    """(number, new payload) of what can be redacted, and of what can only be erased."""
+    """Return (number, new payload) of the events to redact, and of those that can only be erased."""
     changed: list[tuple[int, bytes]] = []
     gone: list[tuple[int, bytes]] = []
     bodies: dict[int | None, list[Event]] = {}
@@ -265,13 +268,13 @@ def _redacted(
 
 
 def plan_prune(log: EventLog, before_ns: int, *, keep: int = 0) -> list[RunInfo]:
-    """The runs that began before and have ended, oldest first; the newest `keep` stay whatever their age."""
+    """Return the ended runs that began before a time, oldest first, without the newest `keep` runs of any age."""
     old = [info for info in _recorded(log)[keep:] if 0 < info.started_ns < before_ns and info.status != "running"]
     return old[::-1]
 
 
 def prune(log: EventLog, runs: Sequence[RunInfo], *, why: str, by: str | None = None, progress: Progress = lambda _: None) -> str:
-    """Remove runs whole and return the run that records it. Raises LogError."""
+    """Remove whole runs and return the run that records it. Raises LogError."""
     with _audit(log, "prune", why, by) as writer:
         for done, info in enumerate(runs, 1):
             erasure.prune_run(log, writer, info.run)
@@ -281,7 +284,7 @@ def prune(log: EventLog, runs: Sequence[RunInfo], *, why: str, by: str | None = 
 
 
 def check_gone(log: EventLog, text: str, cassettes: Iterable[Path] = ()) -> None:
-    """Raises RetoldError if a text is still found in the log, in the bytes of its files, or in one of the cassettes."""
+    """Raise RetoldError if a text is still found in the log, in the bytes of its files, or in one of the cassettes."""
     _check_tables(log, plan_text(log, text))
     check_files(log, cassettes, contains(plain(text)), len(text))
 
@@ -289,7 +292,7 @@ def check_gone(log: EventLog, text: str, cassettes: Iterable[Path] = ()) -> None
 def check_redacted(
     log: EventLog, patterns: Sequence[re.Pattern[str]], values: Iterable[str], cassettes: Iterable[Path] = ()
 ) -> None:  # fmt: skip
-    """Raises RetoldError if the patterns still find something in the log, or its files or a cassette hold a value."""
+    """Raise RetoldError if a pattern still matches in the log, or if its files or a cassette hold a value."""
     _check_tables(log, plan_pattern(log, patterns)[0])
     check_files(log, cassettes, *any_of(values))
 

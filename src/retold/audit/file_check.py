@@ -1,4 +1,4 @@
-"""Checking the file around the rows: its schema, its settings, its indexes, and the tables that hold no events.
+"""Check the file around the rows: its schema, its settings, its indexes, and the tables without events.
 
 A changed schema can hide rows without touching one: an index with a condition, a view in the place of a table, a column that
 compares in another way. So the schema is compared, text by text, with that of a log made now. SQLite's own check then compares
@@ -13,7 +13,7 @@ from ..recorder.log.sqlite.evidence import MIGRATIONS, VERSION, Declared, Eviden
 from .chain import Finding
 
 INTEGRITY_LINES = 5
-"""How many lines of SQLite's own check are kept."""
+"""Lines of SQLite's own check that are kept."""
 
 _EARLY = [("retold", "m001_log"), ("retold", "m002_ledger")]
 
@@ -34,7 +34,7 @@ def check_schema(evidence: Evidence) -> tuple[list[Finding], bool]:
 
 
 def _is_read(name: str, expected: tuple[str, str | None], found: _Schema) -> bool:
-    """Whether queries on a table mean what they say; a table that others added a column to is still one."""
+    """Return whether queries on a table read its rows. Other programs may have added a column to `runs`."""
     declared = found.get(("table", name))
     return declared == expected or (name == "runs" and declared is not None and is_ordinary(declared[1]))
 
@@ -60,7 +60,7 @@ def check_settings(evidence: Evidence) -> Iterator[Finding]:
         yield Finding("", None, "schema", f"the version of the file is {version}; a log of this schema has {VERSION}")
     rows = evidence.migrations()
     if rows is not None and not _migrations_fit(rows):
-        yield Finding("", None, "schema", "the list of migrations is not as it was written")
+        yield Finding("", None, "schema", "the list of migrations was changed")
     if evidence.is_erasing():
         yield Finding("", None, "schema", "the table erasing is not empty: it allows payloads to be replaced")
 

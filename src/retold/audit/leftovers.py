@@ -1,7 +1,7 @@
-"""Looking at the bytes after an erasure: is a text left in the log's files, or in a cassette that was recorded with its runs?
+"""Search the bytes after an erasure: is a text left in the log's files, or in a cassette of its runs?
 
-The tables are asked first (`erase.plan_text`), because only they join what is split or compressed. Here every file is read as it
-is, in every spelling: escapes undone, in any case, however accents are composed.
+The tables are searched first (`erase.plan_text`), because only they join split and compressed texts. This module reads every file
+as bytes and finds each spelling: with escapes, in any case, with accents composed in any way.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ from .occurrences import Matches, contains, texts_of_exchange
 
 WINDOW_BYTES = 1 << 20
 _ESCAPED_BYTES = 16
-"""How many bytes one character takes at most, escapes of escapes included."""
+"""The most bytes of one character, with escapes of escapes."""
 
 _MIN_VALUE_CHARS = 8
-"""A shorter value of a pattern may stand in a digest or an index by chance."""
+"""A shorter value of a pattern may be in a digest or an index by chance."""
 
 
 def plain(text: str) -> str:
-    """Return a text as the windows are searched for it: folded."""
+    """Return a text folded, as the search in the windows needs it."""
     return fold(text.encode("utf-8", "surrogatepass")).data.decode("utf-8", "replace")
 
 
@@ -44,7 +44,7 @@ def cassettes_of(log: EventLog) -> list[Path]:
 
 
 def left_behind(log: EventLog, text: str) -> list[str]:
-    """Return the names of the log's files in whose bytes a text is still found."""
+    """Return the names of the log's files with a text in their bytes."""
     return _files_with(log, contains(plain(text)), len(text))
 
 
@@ -64,7 +64,7 @@ def _windows(path: Path, chars: int) -> Iterator[str]:
 
 
 def check_files(log: EventLog, cassettes: Iterable[Path], matches: Matches, chars: int) -> None:
-    """Raises RetoldError naming the files in which something that was taken out is still found."""
+    """Raise RetoldError with the names of the files in which an erased text is still found."""
     left = _files_with(log, matches, chars)
     if left:
         raise RetoldError(
@@ -85,5 +85,5 @@ def _cassette_has(path: Path, matches: Matches, chars: int) -> bool:
     try:
         exchanges = read_cassette(path).exchanges
     except RetoldError:
-        return False  # not a cassette (any longer): its bytes were searched
+        return False  # the file is no cassette, or no longer; its bytes were searched
     return any(matches(text) for exchange in exchanges for text in texts_of_exchange(exchange))

@@ -1,4 +1,4 @@
-"""Comparing the listing (`runs`) with the ledger and the events that it is a projection of."""
+"""Compare the listing (`runs`), which is a projection, with the ledger and the events."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -23,7 +23,7 @@ class Seen:
     before_end_ns: int = 0
 
     def note(self, row: Row) -> None:
-        """Take the next event."""
+        """Note the next event."""
         if not self.kinds:
             self.started_ns = row.wall_ns
         self.kinds[row.kind] += 1
@@ -47,7 +47,7 @@ def check_line(
         "error": None if ended is None else ended.get("error"),
     }
     if expected["status"] == "interrupted" and found["ended_ns"] == seen.before_end_ns:
-        expected["ended_ns"] = seen.before_end_ns  # the last sign of the writer that died
+        expected["ended_ns"] = seen.before_end_ns  # the last event of the writer that died
     wrong = [column for column, value in expected.items() if not _equal(column, value, found[column])]
     if wrong:
         return Finding(run, None, "listing", f"its line in the listing differs from its events in {', '.join(wrong)}; {AGAIN}")
@@ -68,7 +68,7 @@ def check_order(lines: Sequence[Cells], started: Sequence[str], pruned: Collecti
     id_before = place_before = 0
     for (id_, run), wanted in zip(lines, [*expected, *[None] * len(lines)], strict=False):
         if run not in places:
-            return Finding(_shown(run), None, "listing", f"the listing has a line for a run that never began; {AGAIN}")
+            return Finding(_shown(run), None, "listing", f"the listing has a line for a run that is not in the ledger; {AGAIN}")
         step = id_ - id_before
         if run != wanted or not 1 <= step <= places[run] - place_before:
             detail = f"the listing has no line, or another place, for it; {AGAIN}"

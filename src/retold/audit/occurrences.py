@@ -1,7 +1,7 @@
-"""Where in a run a text stands, also where it is split over the frames of a stream, compressed, or JSON inside JSON.
+"""Find a text in a run, also if it is split over the frames of a stream, compressed, or in JSON inside JSON.
 
-A carrier is what must be erased together: one event, or all pieces of a response body. Its texts are the strings in it as
-somebody would read them: escapes undone, tool inputs and request bodies taken apart, deltas of a block joined.
+A carrier is one event, or all pieces of a response body, which must be erased together. Its texts are the strings in it as a
+person reads them: escapes undone, tool inputs and request bodies parsed, deltas of a block joined.
 """
 
 import json
@@ -22,14 +22,14 @@ _INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
 _FRAMES = re.compile(r"(?:event|data|id|retry)?:")
 
 MAX_NESTED = 6
-"""JSON inside JSON inside …: a request body in an event, the input of a tool in it, JSON that the tool writes."""
+"""The deepest JSON inside JSON: a request body in an event, the input of a tool in it, JSON in a file that the tool writes."""
 
 
 @dataclass(slots=True)
 class Carrier:
-    """Events that carry texts together: `texts` taken apart to the last string, `raw` as it stands (numbers are only there).
+    """Events that carry texts together: `texts` are its single strings, `raw` is the unparsed text, which also has the numbers.
 
-    `unreadable`: a compressed body that nothing here can undo, or not to its end.
+    `unreadable` is true of a compressed body that cannot be decompressed, or not to its end.
     """
 
     run: str
@@ -42,7 +42,7 @@ class Carrier:
 
 @dataclass(slots=True)
 class _Body:
-    """The body of a response while its pieces are read."""
+    """A response body while its pieces are read."""
 
     decoder: Decoder = field(default_factory=lambda: decoder_for(()))
     encoding: str = ""
@@ -52,7 +52,7 @@ class _Body:
 
 
 def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
-    """All carriers of a run, an exchange's body when it is whole."""
+    """Yield all carriers of a run. The body of an exchange follows after its last piece."""
     bodies: dict[int, _Body] = {}
     for event in log.events(run):
         if event.kind in ("frame", "chunk"):
@@ -75,7 +75,7 @@ def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
 def _pairs(event: Event) -> list[list[str]]:
     try:
         return list(event.data["headers"])
-    except LogError:  # erased or changed; the texts in it are found all the same
+    except LogError:  # erased or changed; its texts are still found
         return []
 
 
@@ -95,7 +95,7 @@ def _of_body(run: str, body: _Body) -> Carrier:
 
 
 def texts_of_exchange(exchange: Exchange) -> Iterator[str]:
-    """Every string of a recorded exchange, taken apart as those of a log."""
+    """Yield every string of a recorded exchange, parsed like the events of a log."""
     request, response = exchange.request, exchange.response
     yield from (request.uri, *(value for _, value in request.headers))
     yield from _texts(request.body.decode("utf-8", "replace"))
@@ -107,7 +107,7 @@ def texts_of_exchange(exchange: Exchange) -> Iterator[str]:
 
 
 def _texts(text: str, depth: int = 0) -> Iterator[str]:
-    """The strings in a text that is JSON, or frames of JSON, and in those of them that are; any other text itself."""
+    """Yield the strings in JSON or in frames of JSON, also in strings that are JSON. Yield any other text whole."""
     if depth == 0 and _FRAMES.match(text):
         for line in re.split(r"\r\n?|\n", text):
             yield from _texts(line.partition(":")[2].strip(), 1)
@@ -124,7 +124,7 @@ def _texts(text: str, depth: int = 0) -> Iterator[str]:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string in a JSON value, keys too."""
+    """Yield every string in a JSON value, also the keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -140,7 +140,7 @@ _COMPOSED_AT_ONCE = 1000
 
 
 def _composed(text: str) -> str:
-    """Text in NFC, piece by piece: the standard library's cost grows with the square of a run of combining marks."""
+    """Return a text in NFC, composed in pieces: the cost of `normalize` grows with the square of a run of combining marks."""
     pieces, start = [], 0
     while start < len(text):
         end = start + _COMPOSED_AT_ONCE
@@ -155,7 +155,7 @@ Matches = Callable[[str], bool]
 
 
 def contains(text: str) -> Matches:
-    """Whether a string has `text` in it, whatever the case and however its accents are composed."""
+    """Return a function that finds `text` in a string, in any case and with accents composed in any way."""
     wanted = _composed(text).casefold()
     ascii_only = wanted.isascii()
 

@@ -1,4 +1,4 @@
-"""After a crash or on a bad disk: open runs closed, everything derived made again, the readable rest of a damaged file saved."""
+"""Recover a log after a crash or disk error: close open runs, rebuild the projections, save the rest of a damaged file."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,7 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Recovered:
-    """What was found and done. `lost` are (run, first, last) events that could not be read; `saved` is the new file."""
+    """The result of a recovery. `lost` are the (run, first, last) numbers of unreadable events; `saved` is the new file."""
 
     damage: list[str] = field(default_factory=list)
     closed: list[str] = field(default_factory=list)
@@ -28,14 +28,14 @@ class Recovered:
     saved: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """Return the fields as JSON."""
         return asdict(self)
 
 
 def recover(log: EventLog, *, output: Path | None = None, progress: Progress = lambda _: None) -> Recovered:
-    """Recover a log in place; a damaged one into a new file, `LOG.recovered` unless `output` says otherwise.
+    """Recover a log in place, or a damaged log into the new file `output`, by default `LOG.recovered`.
 
-    Raises LogError where there is no log, InputError where the new file is there already.
+    Raises LogError if there is no log, InputError if the new file exists.
     """
     result = Recovered(damage=damage(log.path))
     if not result.damage:

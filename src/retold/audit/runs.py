@@ -1,4 +1,4 @@
-"""The runs of a log, chosen by when, what, which model or tool, cost and failure."""
+"""Choose runs of a log by time, name, mode, status, model, tool, cost and failure."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ PAGE, MOST = 200, 20_000
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Which runs are wanted; times are nanoseconds since the epoch, when the run began. None does not choose.
+    """The wanted runs. None does not choose. Times are nanoseconds since the epoch and compared with the beginning of the run.
 
-    `name` is a pattern where it has `*` or `?`, and otherwise looked for anywhere in the name. `failed`: a run or an exchange in
-    it that failed. `facts` chooses nothing: it asks for models, tools and cost of each.
+    `name` is a pattern or a part of the name (RunQuery.like). With `failed`, the run or one of its exchanges failed. `facts`
+    chooses nothing: it asks for models, tools and cost of each run.
     """
 
     since_ns: int | None = None

@@ -1,8 +1,10 @@
-"""Full-text search over everything that was said: newest first, page by page, narrowed by run, step, type, tool, model, time.
+"""Search the text of all messages: newest first, page by page, narrowed by run, step, type, tool, model and time.
 
-The query language is that of FTS5 where it is one: words, "a phrase", beginn*, AND, OR, NOT, parentheses. Any other text
-(claude-3, a/path, it's, foo.bar() is looked for as it is typed; a search of signs alone (=>) reads every text. Hits are never
-ranked: to rank a common word FTS5 must look at every row that has it.
+1. A query is an expression of FTS5: words, "a phrase", beginn*, AND, OR, NOT, parentheses.
+2. Any other text (claude-3, a/path, it's, foo.bar() is searched for literally.
+3. A search without a word (=>) reads every text.
+
+Hits are never ranked: to rank a common word, FTS5 must read every row that has it.
 """
 
 import re
@@ -14,7 +16,7 @@ from .index import FACETS, LAST, MARKS, Index, IndexedText, TextQuery, quoted
 from .texts import readable, storable
 
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"(\s*\*)?(?![^\s()])|([()])|([^\s()]+(?:\([^\s()]*\)?[^\s()]*)*)')
-"""A phrase with or without a star, a parenthesis, or a word, which may hold parentheses of its own: `foo.bar(baz)`."""
+"""A phrase with or without a star, a parenthesis, or a word, which may contain parentheses: `foo.bar(baz)`."""
 
 _PLAIN = re.compile(r"[\w\u0080-\U0010ffff]+\*?")
 _OPERATORS = ("AND", "OR", "NOT")
@@ -22,7 +24,7 @@ _OPERATORS = ("AND", "OR", "NOT")
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """A line of a text, `number` from 1, and [start, end) of what was found in it."""
+    """A line of a text, `number` from 1, and [start, end) of each match in it."""
 
     number: int
     text: str
@@ -31,7 +33,7 @@ class TextLine:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An event whose words fit. `id` is its place in the index, by which the next page goes on."""
+    """A matching event. `id` is its place in the index; the next page continues from it."""
 
     id: int
     run: str
@@ -47,7 +49,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """What a search is narrowed by; times are nanoseconds since the epoch, `before` is a hit's id."""
+    """Limits of a search. Times are nanoseconds since the epoch, `before` is the id of a hit."""
 
     run: str | None = None
     step: str | None = None
@@ -82,9 +84,9 @@ def search(index: Index, query: str, narrowed: Narrowed = Narrowed(), *, limit: 
 
 
 def to_fts(query: str) -> str | None:
-    """Return a person's search as FTS5 reads it, or None if it holds no word, only signs. Raises InputError for a blank one.
+    """Return a user's search in the language of FTS5, or None if it has only signs and no word. Raises InputError if it is blank.
 
-    A search that is no expression (an operator without a word, a parenthesis without its other one) is a list of words.
+    A search that is no expression (an operator without a word, an unbalanced parenthesis) is a list of words.
     """
     if not query.strip().strip('"').strip():
         raise InputError(f"the search {query!r} is empty.")
@@ -97,14 +99,14 @@ def to_fts(query: str) -> str | None:
 
 
 class _Parser:
-    """Reads `expression = group {(AND | OR | NOT) group}`, where a group is words side by side; `rest` is what is left."""
+    """Parses `expression = group {(AND | OR | NOT) group}`. A group is a sequence of words. `rest` are the tokens after it."""
 
     def __init__(self, tokens: list[re.Match[str]]) -> None:
         self.rest = tokens
         self._depth = 0
 
     def expression(self) -> str:
-        """Return what could be read, in the language of FTS5; operators whose side holds no word are left out."""
+        """Return the parsed expression in the language of FTS5. Operators with a side without words are left out."""
         found = self._group() if self._can_begin(0) else ""
         while found and self.rest and (operator := self.rest[0][0]) in _OPERATORS and self._can_begin(1):
             del self.rest[0]
@@ -113,7 +115,7 @@ class _Parser:
         return found
 
     def _can_begin(self, at: int) -> bool:
-        """Whether a group can begin with a token: it is neither an operator nor a closing parenthesis."""
+        """Return whether a group can begin with a token, which is then neither an operator nor a closing parenthesis."""
         return at < len(self.rest) and self.rest[at][0] not in (*_OPERATORS, ")")
 
     def _group(self) -> str:
@@ -141,7 +143,7 @@ class _Parser:
 
 
 def _word(text: str, is_beginning: bool) -> str:
-    """A word or a phrase as FTS5 reads it, empty if the tokenizer would find nothing in it."""
+    """Return a word or a phrase in the language of FTS5, empty if the tokenizer finds no word in it."""
     text = storable(text.rstrip("*") if is_beginning else text)
     if not any(character.isalnum() or "\ue000" <= character <= "\uf8ff" for character in text):
         return ""
@@ -161,7 +163,7 @@ def _hit(found: IndexedText) -> Hit:
 
 
 def _lines(marked: str) -> Iterator[TextLine]:
-    """Marked text as lines; what was found may go on over several."""
+    """Yield the lines of a marked text. A match may continue over several lines."""
     inside = False
     for number, part in enumerate(marked.split("\n"), 1):
         text, found, start = "", [], 0 if inside else -1
@@ -179,7 +181,7 @@ def _lines(marked: str) -> Iterator[TextLine]:
 
 
 def context(lines: tuple[TextLine, ...], around: int) -> list[list[TextLine]]:
-    """The lines in which something was found with so many around them, as groups without gaps."""
+    """Return the lines with matches and so many lines around them, as groups without gaps."""
     last = len(lines) - 1
     spans = [range(max(at - around, 0), min(at + around, last) + 1) for at, line in enumerate(lines) if line.found]
     wanted = sorted({near for span in spans for near in span})

@@ -1,4 +1,4 @@
-"""Statistics from the accounts of the index: a few thousand lines, however many events stand behind them."""
+"""Statistics from the accounts of the index: a few thousand lines for any number of events."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -12,9 +12,10 @@ SHARES = (0.5, 0.95, 0.99)
 
 @dataclass(slots=True)
 class StatsLine:
-    """One line of statistics: the keys it stands for, what adds up, and percentiles (50, 95, 99) in milliseconds.
+    """One line of statistics: its keys, sums, and percentiles (50, 95, 99) in milliseconds.
 
-    `cost_usd` is None where no price of it is known, and `unpriced` says of how many exchanges none is: they are not in it.
+    `cost_usd` is None without any known price. `unpriced` counts the exchanges that are missing in it because their price is
+    unknown.
     """
 
     keys: tuple[str, ...]
@@ -41,10 +42,10 @@ def stats(
     since_day: str | None = None,
     until_day: str | None = None,
 ) -> list[StatsLine]:
-    """Lines by one dimension of accounts.DIMENSIONS, or by one and `day`, in the order of their keys.
+    """Return lines by one dimension of accounts.DIMENSIONS, or by one and `day`, in the order of their keys.
 
-    Mock runs retell what was counted when it was recorded: they are left out unless `modes` names them. Days are local and
-    both ends belong to the span. A run counts once for each key, on the day it began.
+    Mock runs repeat exchanges that were counted when they were recorded, so they are left out unless `modes` contains `mock`.
+    Days are local, and both ends belong to the span. A run counts once for each key, on the day on which it began.
     """
     dimension = next((each for each in by if each != "day"), "day")
     found: dict[tuple[str, ...], Account] = {}

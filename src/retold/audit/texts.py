@@ -1,7 +1,6 @@
-"""What of an event is looked for: the texts of messages, the inputs and results of tools, and what was asked.
+"""The searchable words of an event: the texts of messages, the inputs and results of tools, and the prompts of requests.
 
-One row of the index is one event. Its words are the texts of its blocks; what else it can be chosen by (type, tool, model)
-stands beside them.
+One row of the index is one event. Its words are the texts of its blocks. Type, tool and model are in columns beside them.
 """
 
 import json
@@ -17,7 +16,7 @@ from ..recorder.strict_json import object_or_empty
 @dataclass(frozen=True, slots=True)
 class Text:
     """The words of one event. `type` is one or more of prompt, assistant, user, result, system, text, thinking, tool_use,
-    tool_result; `tool` the tool that is used or answers."""
+    tool_result; `tool` is the name of the used or answering tool."""
 
     text: str
     type: str
@@ -26,7 +25,7 @@ class Text:
 
 
 def text_of_message(message: dict[str, Any], tools: dict[str, str]) -> Text | None:
-    """The words of a message event, or None where it has none. `tools` maps ids of tool uses to names, and learns new ones."""
+    """Return the words of a message event, or None if it has none. `tools` maps ids of tool uses to names, and gets new ones."""
     kind = str(message.get("type", ""))
     if kind == "result":
         return _text_of_result(message)
@@ -46,7 +45,7 @@ def text_of_message(message: dict[str, Any], tools: dict[str, str]) -> Text | No
 
 
 def _text_of_result(message: dict[str, Any]) -> Text | None:
-    """A good result repeats the last answer, which is found already; a bad one says what went wrong."""
+    """Return the error of a failed result. A good result repeats the last answer, which is indexed already."""
     if not message.get("is_error"):
         return None
     errors = message.get("errors")
@@ -56,7 +55,7 @@ def _text_of_result(message: dict[str, Any]) -> Text | None:
 
 
 def _of_block(block: dict[str, Any], tools: dict[str, str]) -> tuple[str, str, str]:
-    """(type, words, tool) of one content block."""
+    """Return (type, words, tool) of one content block."""
     type_ = str(block.get("type", ""))
     if type_ == "text":
         return type_, str(block.get("text", "")), ""
@@ -74,7 +73,7 @@ def _of_block(block: dict[str, Any], tools: dict[str, str]) -> tuple[str, str, s
 
 
 def text_of_request(started: dict[str, Any]) -> Text | None:
-    """What was asked with a request: what the user says after the model's last answer. Results of tools are messages."""
+    """Return the prompt of a request: the user's texts after the last answer. Results of tools are messages of their own."""
     body = started.get("body")
     if not isinstance(body, str) or started.get("attempt", 1) != 1:
         return None
@@ -107,7 +106,7 @@ def _sent(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """Every text in a JSON value, numbers as they are written; keys are none."""
+    """Yield every text and number in a JSON value, without keys."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -124,7 +123,7 @@ def strings(value: Any) -> Iterator[str]:
 
 _ESCAPE = "\x01"
 _BREAK = _ESCAPE + "\x08"
-"""Separates characters of scripts that write no spaces, so that the tokenizer makes a word of each."""
+"""A separator between characters of scripts without spaces, so that the tokenizer makes a word of each."""
 
 _RESERVED = re.compile("[\x00-\x03]")
 _STORED = re.compile(f"{_ESCAPE}([\x04-\x08])")
@@ -136,9 +135,9 @@ _WITHOUT_SPACES = re.compile(
 
 
 def storable(text: str) -> str:
-    """Return a text as the index stores it, `readable` being the inverse.
+    """Return a text as the index stores it. `readable` is the inverse.
 
-    1. Between characters of scripts without spaces stands a separator, so that a word of them is found as a phrase.
+    1. Characters of scripts without spaces are separated, so that a word of them is found as a phrase.
     2. NUL, at which FTS5 stops, and the characters that mark a hit are escaped.
     3. Half a surrogate pair, which JSON can escape and UTF-8 cannot hold, becomes `?`.
     """

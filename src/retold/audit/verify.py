@@ -1,13 +1,14 @@
-"""Checking a whole log: its schema, the ledger that chains the runs, the chain of every run, the listing, and the erasures.
+"""Check a whole log: its schema, the ledger that chains the runs, the chain of every run, the listing, and the erasures.
 
-Works while others write: it reads page by page and holds a snapshot only for short questions and for SQLite's own check. Rows
-that are added after it began are checked as far as it goes. The order matters: nothing is asked of a table before the schema
-has shown that it is one, and events are read along their primary key, which is the table itself, never through an index.
+The check works while other processes write: it reads page by page, and holds a snapshot only for short questions and for
+SQLite's own check. It may or may not reach rows that are added after its beginning. Its order matters: first the schema must
+show that a table is one, and events are read along their primary key, which is the table itself, never through an index.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 from ..recorder.events import GENESIS
@@ -30,7 +31,7 @@ ENDED = get_args(Status)[1:]
 
 @dataclass
 class Report:
-    """What was checked and what is wrong; `findings` has at most one entry a run, its first wrong row."""
+    """The counts and findings of a check. `findings` has at most one entry for each run, its first wrong row."""
 
     runs: int = 0
     events: int = 0
@@ -43,20 +44,20 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no findings."""
         return not self.findings
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON, with `ok`."""
+        """Return the fields as JSON, with `ok`."""
         return {"ok": self.ok} | asdict(self)
 
 
 def verify(
     log: EventLog, run: str | None = None, *, against: Head | None = None, progress: Callable[[int], None] = lambda _: None
 ) -> Report:
-    """Check a log, or one run of it (by its id); `against` is a head kept elsewhere. `progress` is told of events checked.
+    """Check a log, or one run of it (by its id). `against` is a head of the log that was kept elsewhere.
 
-    Raises LogError where there is no log, InputError where `run` is in neither ledger nor log.
+    `progress` gets the number of events checked so far. Raises LogError if there is no log.
     """
     with Evidence(log) as evidence:
         return _Verifier(evidence, progress).report(run, against)
@@ -97,12 +98,12 @@ class _Verifier:
         self.result.findings.append(finding)
 
     def _read_erasures(self) -> None:
-        """Note which runs were touched by erasures, and which events record it."""
+        """Note the runs that erasures changed, and the events that record them."""
         self.erasures = defaultdict(list)
         self.result.erased = self.result.redacted = self.result.pruned = 0
         for run, seq, kind, payload in self.evidence.audit_events():
             if not isinstance(run, str) or not isinstance(seq, int) or not _is_utf8(run):
-                continue  # a changed cell is found when its row is checked
+                continue  # the check of this row finds the changed cell
             data = object_in(payload)
             if kind == ERASED:
                 self.erasures[str(data.get("run"))].append((run, seq))
@@ -115,13 +116,13 @@ class _Verifier:
                 self.result.pruned += 1
 
     def _check_ledger(self) -> bool:
-        """Check the entries, and keep those up to the first wrong one, which is found."""
+        """Check the entries up to the first wrong one. Return whether none is wrong; else keep the entries of the right types."""
         before = GENESIS
         for n, entry in enumerate(self.entries, 1):
             if entry.n != n:
                 detail = f"entry {n} is missing"
             elif not entry.is_whole or chained(before, n, entry.run, entry.what, entry.seq, entry.hash) != entry.chain:
-                detail = f"entry {n} is not as it was written"
+                detail = f"entry {n} was changed"
             else:
                 before = entry.chain
                 continue
@@ -132,7 +133,7 @@ class _Verifier:
         return True
 
     def _check_head(self, head: Head) -> None:
-        """That everything the head covers is still there; that it is unchanged, the chains show."""
+        """Find missing parts that the head covers. Changes of the other parts break a chain."""
         if head.n > len(self.entries):
             detail = (
                 f"the log is older than the head, or its end is gone: the head has {head.n} entries, the log {len(self.entries)}"
@@ -143,9 +144,9 @@ class _Verifier:
         for run, seq, own in head.open:
             row = self.evidence.event(run, seq)
             if row is None and run not in self.pruned:
-                self._found(Finding(run, seq, "cut off", "the head knows this event"))
+                self._found(Finding(run, seq, "cut off", "the head covers this event, which is missing"))
             elif row is not None and row.hash != own:
-                self._found(Finding(run, seq, "edited", "the head knows another event here: the run was rewritten"))
+                self._found(Finding(run, seq, "edited", "the head covers another event here: the run was rewritten"))
         return None
 
     def _check_runs(self, only: str | None) -> None:
@@ -155,20 +156,20 @@ class _Verifier:
         for run, entry in started.items():
             if only in (None, run) and (finding := self._check_run(run, entry.hash, ends.get(run), beginnings)) is not None:
                 self._read_erasures()
-                if run not in self.pruned:  # else it was pruned while we were reading
+                if run not in self.pruned:  # else another process pruned it during this check
                     self._found(finding)
         if only is None:
             for name in self.evidence.runs_not_entered():
-                self._found(Finding(name, 0, "unknown run", "the ledger does not know that it began: it was inserted"))
+                self._found(Finding(name, 0, "unknown run", "the ledger has no entry for its beginning: it was inserted"))
             self._check_order()
 
     def _check_run(self, run: str, first: bytes, end: End | None, beginnings: dict[bytes, str]) -> Finding | None:
         found = self.evidence.first_event(run)
         if found is None:
             if run not in self.pruned:
-                return Finding(run, None, "missing run", "the ledger knows that it began; its events are gone")
+                return Finding(run, None, "missing run", "the ledger has its beginning, but its events are gone")
             if end is not None and self.pruned[run] != (end.seq, end.hash):
-                return Finding(run, None, "missing run", "what was pruned is not the run that the ledger knows")
+                return Finding(run, None, "missing run", "the pruned run is not the one in the ledger")
             return None
         self.result.runs += 1
         own = found.hash
@@ -178,19 +179,19 @@ class _Verifier:
         while True:
             seen = Seen()
             self.result.events = events
-            last = check(run, lambda at: self._rows(run, at), end, self._allowed(run), counted=lambda row: self._count(seen, row))  # noqa: B023
+            last = check(run, partial(self._rows, run), end, self._allowed(run), counted=partial(self._count, seen))
             if isinstance(last, Finding):
                 return last
             if own != first:
-                return Finding(run, 0, "edited", "the run was rewritten: it begins otherwise than the ledger says")
+                return Finding(run, 0, "edited", "the run was rewritten: its beginning differs from the ledger")
             with self.evidence.snapshot():
                 now = self._end_of(run)
                 if now == end:
                     return self._check_line(run, object_in(found.payload), last, end, seen)
-            end = now  # it ended while we were reading: once more, up to its end
+            end = now  # it ended during this check: check it again, up to its end
 
     def _end_of(self, run: str) -> End | None:
-        """The end of a run as the ledger has it now; an entry that is not as it was written is one that is found elsewhere."""
+        """Return the present end of a run in the ledger. The check of the ledger finds changed entries."""
         row = self.evidence.entered_end(run)
         return None if row is None or not isinstance(row[0], int) or not isinstance(row[1], bytes) else End(*row)
 
@@ -203,7 +204,7 @@ class _Verifier:
         return check_line(line, run, started, ended, seen)
 
     def _check_order(self) -> None:
-        """The lines of the listing, in the order in which the runs began, at one moment."""
+        """Compare the order of the listing's lines with the order in which the runs began, at one moment."""
         with self.evidence.snapshot():
             self._read_erasures()
             started = [entry.run for entry in self.evidence.entries() if entry.is_whole and entry.what == "started"]
@@ -222,7 +223,7 @@ class _Verifier:
             self.progress(self.result.events)
 
     def _allowed(self, run: str) -> Callable[[int], bytes | None]:
-        """What erasures put in the place of payloads of a run; read when the first one does not fit."""
+        """Return a function with the digests of replaced payloads of a run. They are read when a payload has another digest."""
         found: dict[int, bytes] | None = None
 
         def allowed(seq: int) -> bytes | None:
@@ -243,7 +244,7 @@ class _Verifier:
 
 
 def _replacements(data: dict[str, Any]) -> dict[int, bytes]:
-    """The digests that an erasure put in the place of others, by event; none from a record that is not as it was written."""
+    """Return the new digests that an event of an erasure records, by event number; none if that event was changed."""
     pairs = data.get("payloads")
     found: dict[int, bytes] = {}
     for pair in pairs if isinstance(pairs, list) else ():

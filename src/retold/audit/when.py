@@ -1,4 +1,4 @@
-"""Points in time as people write them: `2h` ago, a date, a date and a time, today."""
+"""Read times as users write them: `2h` ago, a date, a date and a time, today."""
 
 import re
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 
 
 def age(text: str, option: str) -> timedelta:
-    """A span such as 30m, 12h, 90d, 2w. Raises InputError."""
+    """Return a span such as 30m, 12h, 90d, 2w. Raises InputError."""
     found = _AGO.fullmatch(text.strip().lower())
     if found is None:
         raise InputError(f"{option}: {text!r} is no span of time; write one such as 30m, 12h, 90d or 2w.")
@@ -21,8 +21,10 @@ def age(text: str, option: str) -> timedelta:
 
 
 def moment(text: str, option: str, now: datetime | None = None) -> int:
-    """Nanoseconds since the epoch of `2h` (ago), `today`, `yesterday`, `2026-11-22` or `2026-11-22 14:30`, local time unless
-    an offset says otherwise. Raises InputError."""
+    """Return the nanoseconds since the epoch of `2h` (ago), `today`, `yesterday`, `2026-11-22` or `2026-11-22 14:30`.
+
+    A time without an offset is local. Raises InputError.
+    """
     now = now or datetime.now().astimezone()
     word = text.strip().lower()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)

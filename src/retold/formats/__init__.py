@@ -1,7 +1,7 @@
-"""What a run can be exported as, and where what is imported comes from.
+"""The formats of exports, one module each, and the import of files.
 
-A format is a module of this package with `write(log, runs, out)`: it takes events from the log as it writes them, so that
-memory stays flat however long a run is.
+The module of a format has a function `write(log, runs, out)`, which reads events from the log while it writes. So memory stays
+flat for runs of any length.
 """
 
 import importlib
@@ -13,12 +13,12 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 
 Write = Callable[[EventLog, Sequence[RunInfo], BinaryIO], int]
-"""Writes runs to an open file and returns how many things it wrote (events, messages, exchanges). Raises LogError."""
+"""A function that writes runs to an open file and returns the number of events, messages or exchanges. Raises LogError."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format: the module that writes it, the endings of its files, what it counts, whether a file holds several runs."""
+    """A format: its module, the suffixes of its files, the noun of its count, and whether a file holds several runs."""
 
     module: str
     suffixes: tuple[str, ...]
@@ -28,7 +28,7 @@ class Format:
 
     @property
     def write(self) -> Write:
-        """The function that writes it; its module is imported now."""
+        """The function that writes the format. Access imports its module."""
         return cast(Write, importlib.import_module(f".{self.module}", __name__).write)
 
 

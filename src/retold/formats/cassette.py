@@ -1,4 +1,4 @@
-"""A run as a cassette, which vcrpy replays too, written exchange by exchange."""
+"""Export a run as a cassette, exchange by exchange. vcrpy replays it too."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ..recorder.log.runs import RunInfo
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
-    """Write the exchanges of one run as YAML. Raises InputError where it has none."""
+    """Write the exchanges of one run as YAML. Raises InputError if it has none."""
     (run,) = runs
     check(log, run)
     text = io.TextIOWrapper(out, encoding="utf-8", newline="")
@@ -24,6 +24,6 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
 
 
 def check(log: EventLog, run: RunInfo) -> None:
-    """Raises InputError where a run has no exchanges."""
+    """Raise InputError if a run has no exchanges."""
     if next(log.events(run.run, kinds=("exchange.started",)), None) is None:
         raise InputError(f"run {run.run} ({run.name}) has no exchanges to export.")

@@ -1,4 +1,4 @@
-"""A run as a page to look at: one HTML file that loads nothing."""
+"""Export a run as a page for a browser: one HTML file that loads nothing else."""
 
 from collections.abc import Sequence
 from typing import BinaryIO

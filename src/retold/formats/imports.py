@@ -1,4 +1,4 @@
-"""Importing files: told apart by what is in them, read whole before anything is written, each imported once."""
+"""Import files. Their content decides about their format, all are read before the first is written, and each is imported once."""
 
 import json
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ LINES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A run that an import made, or that an earlier one had made (`new` is False). `cut_line` is the number of a last line that
-    was cut short and is not in it."""
+    """A run from an import; `new` is False if an earlier import wrote it. `cut_line` is the number of an incomplete last line,
+    which was left out."""
 
     run: str
     name: str
@@ -36,13 +36,13 @@ class Imported:
     cut_line: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as JSON."""
+        """Return the fields as JSON."""
         return asdict(self)
 
 
 @dataclass(slots=True)
 class _Source:
-    """A file that was read and may be imported: what it is, and what of it is kept until it is written."""
+    """A file that was read without an error: its form, and the parts that are kept until it is written."""
 
     path: Path
     form: str
@@ -53,7 +53,7 @@ class _Source:
 
 
 def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = None, again: bool = False) -> list[Imported]:
-    """Import files, each as a run of its own; ours as the runs they hold. What was imported before is left alone.
+    """Import files: exports in JSON Lines as the runs in them, any other file as one run. Skip files that were imported before.
 
     All are read before the first is written. Raises InputError, CassetteError, LogError.
     """
@@ -75,7 +75,7 @@ def _read(path: Path) -> _Source:
         raise InputError(f"{path}: {kind}")
     if jsonl.is_ours(first):
         return _Source(path, "jsonl", _digest(path), checked=jsonl.check(path))
-    # Read to the end: a damaged line further down is an error now, not half a run later.
+    # Read to the end, so that a damaged line is an error before the log holds half of the run.
     cut: list[int] = []
     if not sum(line["type"] in stream_json.MESSAGES for line in stream_json.read(path, cut.append)):
         raise InputError(f"{path} holds no messages; there is nothing to import.")
@@ -104,7 +104,7 @@ def _digest(path: Path) -> str:
 
 
 def _known(log: EventLog) -> dict[str, str]:
-    """The runs that imports made, by the sha256 of the file, and every run by its own id."""
+    """Return the runs of earlier imports by the sha256 of the file, and every run by its id."""
     if not log.path.exists():
         return {}
     with Evidence(log) as evidence:

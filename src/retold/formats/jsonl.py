@@ -31,21 +31,24 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
 
 
 def is_ours(line: dict[str, Any]) -> bool:
-    """Whether a line of JSON is one of ours."""
+    """Return whether a line of JSON is an event of retold."""
     return set(KEYS) <= line.keys()
 
 
 @dataclass
 class Checked:
-    """What a file of ours holds: its runs in order, with name and mode, and payloads that erasures replaced."""
+    """The content of a file: its runs in order, with name and mode, and the digests of replaced payloads.
+
+    `replaced` holds the digests that are found, `recorded` those that the events of erasures give.
+    """
 
     runs: dict[str, tuple[str, str]] = field(default_factory=dict)
     replaced: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
-    told: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+    recorded: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
 
 
 def read(path: Path) -> Iterator[Event]:
-    """The events of a file, line by line. Raises InputError with file and line."""
+    """Yield the events of a file, line by line. Raises InputError with file and line."""
     with open_regular(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -57,7 +60,7 @@ def read(path: Path) -> Iterator[Event]:
 
 
 def check(path: Path) -> Checked:
-    """Read a file whole without keeping it: every chain must be right. Raises InputError naming the run and the event."""
+    """Read a file to its end and check the chain of every run. Raises InputError with the run and the event."""
     found = Checked()
     for run, events in groupby(read(path), key=lambda event: event.run):
         if run in found.runs:
@@ -71,13 +74,13 @@ def check(path: Path) -> Checked:
             if now.digest() != event.digest:
                 found.replaced[run][seq] = now.hexdigest()
                 if not erasure.is_tombstone(event.kind, event.payload):
-                    found.told[run].setdefault(seq, "")
+                    found.recorded[run].setdefault(seq, "")
             if event.kind in (erasure.ERASED, erasure.REDACTED):
-                found.told[event.data["run"]] |= dict(event.data["payloads"])
+                found.recorded[event.data["run"]] |= dict(event.data["payloads"])
             before, seq = event.hash, seq + 1
-    for run, told in found.told.items():
+    for run, recorded in found.recorded.items():
         for seq, digest in found.replaced.get(run, {}).items():
-            if told.get(seq, digest) != digest:
+            if recorded.get(seq, digest) != digest:
                 raise InputError(f"{path}: event {seq} of run {run} was edited; nothing was imported.")
     return found
 
@@ -97,7 +100,7 @@ def _check_event(path: Path, event: Event, seq: int, before: bytes) -> None:
 
 
 def restore(log: EventLog, path: Path, checked: Checked, known: set[str]) -> dict[str, int]:
-    """Write the runs of a checked file that the log does not know; returns how many events of each. Raises LogError."""
+    """Write the runs of a checked file that are new to the log. Return the number of events of each. Raises LogError."""
     written = {}
     for run, events in groupby(read(path), key=lambda event: event.run):
         if run not in known:
@@ -108,9 +111,9 @@ def restore(log: EventLog, path: Path, checked: Checked, known: set[str]) -> dic
 
 
 def _restore_erasures(log: EventLog, checked: Checked, written: set[str]) -> None:
-    """What was erased before the export is said again where the record of the erasure did not come with it."""
+    """Record each erasure that happened before the export if the file lacks the event of it."""
     missing = {
-        run: [[seq, digest] for seq, digest in found.items() if checked.told.get(run, {}).get(seq) != digest]
+        run: [[seq, digest] for seq, digest in found.items() if checked.recorded.get(run, {}).get(seq) != digest]
         for run, found in checked.replaced.items()
         if run in written
     }

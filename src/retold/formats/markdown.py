@@ -1,4 +1,4 @@
-"""A run as a transcript to read: what was asked, said, done and answered, in Markdown."""
+"""Export a run as a transcript in Markdown: prompts, answers, tool uses and their results."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -33,8 +33,8 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
 
 def _head(run: RunInfo) -> str:
     took = "" if run.ended_ns is None else f", {seconds(run.ended_ns - run.started_ns)}"
-    said = f"run `{run.run}`, {run.mode}, {run.status}, {timestamp(run.started_ns)}{took}, {plural(run.messages, 'message')}"
-    return f"# {_inline(run.name) or run.run}\n\n{said}\n"
+    summary = f"run `{run.run}`, {run.mode}, {run.status}, {timestamp(run.started_ns)}{took}, {plural(run.messages, 'message')}"
+    return f"# {_inline(run.name) or run.run}\n\n{summary}\n"
 
 
 def _parts(event: Event) -> Iterator[str]:
@@ -78,7 +78,7 @@ def _block(block: dict[str, Any], type_: str, *, incomplete: bool) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text on one line that Markdown takes for text."""
+    """Return text on one line, escaped for Markdown."""
     return re.sub(r"([\\`*_<>\[\]#|])", r"\\\1", clean(text).replace("\n", " "))
 
 
@@ -87,7 +87,7 @@ def _quote(text: str) -> str:
 
 
 def _fenced(text: str, language: str = "") -> str:
-    """Text in a fence longer than any in it."""
+    """Return text in a fence that is longer than any fence in it."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{clean(text)}\n{fence}"

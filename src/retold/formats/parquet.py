@@ -1,7 +1,7 @@
-"""Every event of runs as a Parquet file, for DuckDB, pandas and their like; written group by group, in flat memory.
+"""Export every event of runs as a Parquet file, for example for DuckDB and pandas. It is written group by group in flat memory.
 
-Columns: those of `events`, with `name` and `mode` of the run; `wall` is a timestamp in UTC. `payload` is text, and null where
-it is not UTF-8: then `payload_bytes` has it.
+Columns: those of `events`, with `name` and `mode` of the run. `wall` is a timestamp in UTC. `payload` is text; if the payload
+is not UTF-8, it is null and `payload_bytes` holds the bytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from ..recorder.log.runs import RunInfo
 from ..recorder.log.sqlite.rows import to_column
 
 GROUP = 10_000
-"""Events a row group."""
+"""Events in a row group."""
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
-    """Write every event of the runs. Raises InputError where pyarrow is not installed."""
+    """Write every event of the runs. Raises InputError if pyarrow is not installed."""
     try:
         import pyarrow
         from pyarrow import parquet

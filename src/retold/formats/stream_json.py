@@ -1,8 +1,12 @@
-"""The messages of runs as Claude Code prints them with `--output-format stream-json --verbose`: one JSON object a line.
+"""Export and import messages as Claude Code prints them with `--output-format stream-json --verbose`: one JSON object a line.
 
-Reading takes three forms: that one; the session transcripts that Claude Code keeps (`~/.claude/projects/…/SESSION.jsonl`,
-lines with `sessionId` and `uuid`, among them kinds that are no messages); and the wire of the Agent SDK, `{"t", "d", "m"}`
-with a message inside. Lines are kept as they are; what is no message becomes an event of its own kind.
+An import reads three forms:
+1. the output of Claude Code;
+2. its session transcripts (`~/.claude/projects/…/SESSION.jsonl`), lines with `sessionId` and `uuid`, some of which are no
+   messages;
+3. the wire of the Agent SDK, `{"t", "d", "m"}` with a message inside.
+
+Each line is kept unchanged. A line that is no message becomes an event of a separate kind.
 """
 
 import json
@@ -19,16 +23,16 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 
 MESSAGES = ("system", "assistant", "user", "result")
-"""Types of lines that are messages; any other is kept as an event of the kind `stream.TYPE`."""
+"""Types of lines that are messages. A line of another type becomes an event of the kind `stream.TYPE`."""
 
 AT_ONCE = 200
-"""Lines a transaction."""
+"""Lines in a transaction."""
 
 Line = dict[str, Any]
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
-    """Write the messages of the runs, each as it is in the log."""
+    """Write the messages of the runs, unchanged."""
     count = 0
     for run in runs:
         for event in log.events(run.run, kinds=("message",)):
@@ -67,7 +71,7 @@ def read(path: Path, on_cut: Callable[[int], None] = lambda _: None) -> Iterator
 
 
 def unwrapped(line: Any) -> Any:
-    """The message in a line of the Agent SDK's wire, None where it carries none; any other line itself."""
+    """Return the message in a line of the Agent SDK's wire, or None if it has none. Return any other line unchanged."""
     if not isinstance(line, dict) or not {"t", "d"} <= line.keys() or "type" in line:
         return line
     inner = line.get("m")
@@ -75,7 +79,7 @@ def unwrapped(line: Any) -> Any:
 
 
 def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any]) -> tuple[str, int]:
-    """Append a file's lines as a new run of mode `import`, with the times they carry; returns (run, messages)."""
+    """Append the lines of a file as a new run of mode `import`, with their recorded times. Return (run, number of messages)."""
     began_ns = next(filter(None, map(_wall_ns, read(path))), None)
     count, t_ns = 0, 0
     with log.start(name=name, mode="import", data={"source": str(path), **data}, recorded_ns=began_ns) as writer:

@@ -1,4 +1,4 @@
-"""Filling the index from the events of a log, a batch at a time."""
+"""Fill the index from the events of a log, batch by batch."""
 
 import json
 import sqlite3
@@ -119,7 +119,7 @@ class _Run:
         return len(rows)
 
     def _note(self, row: tuple[Any, ...]) -> None:
-        """Take an event. One that readers cannot rely on is named and left out, and the rest of the log is indexed."""
+        """Take an event. If it was changed, warn and leave it out, and index the rest of the log."""
         seq, t_ns, wall_ns, kind, step, exchange, payload = row
         fault = fault_in_row((self.run, seq, t_ns, wall_ns, kind, step, "", exchange, payload, b"", b"", 0))
         data: Any = None
@@ -155,7 +155,7 @@ class _Run:
             self.texts.append((wall_ns // 1000, text, step, seq))
 
     def _counted(self, identity: str) -> bool:
-        """Whether a message was counted in another run; else it is counted in this one. A mock run has those that it retells."""
+        """Return whether another run counted a message, and else count it for this run. A mock run repeats counted messages."""
         if self.mode not in ("live", "import"):
             return False
         self.connection.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (identity, self.run))
@@ -163,7 +163,7 @@ class _Run:
         return bool(run != self.run)
 
     def save(self) -> None:
-        """Write what was read since the last time."""
+        """Write the words and accounts of the events since the last call."""
         insert = f"INSERT INTO texts (rowid, text, {', '.join(FACETS)}, seq) VALUES ({', '.join('?' * (len(FACETS) + 3))})"
         for wall_us, text, step, seq in self.texts:
             # Several events may share a microsecond: the next free number keeps their order.

@@ -1,4 +1,4 @@
-"""Opening the index of a log: made if it is missing or unusable, and brought up to date first."""
+"""Open the index of a log, which is made if it is missing or unusable, and brought up to date."""
 
 import os
 import sqlite3

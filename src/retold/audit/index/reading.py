@@ -70,7 +70,8 @@ class Index:
         """Yield the texts that fit, newest first or oldest first."""
         terms = [] if query.words is None else [f"{{text}} : ({query.words})"]
         terms += [f"{column} : {quoted(words)}" for column, words in query.facets]
-        conditions, values = ["t.rowid >= ?", "t.rowid < ?"], [query.low, query.high]  # type: list[str], list[object]
+        conditions = ["t.rowid >= ?", "t.rowid < ?"]
+        values: list[object] = [query.low, query.high]
         if terms:
             conditions.append("texts MATCH ?")
             values.append(" AND ".join(terms))
@@ -110,7 +111,8 @@ class Index:
 
         In the name of a model or a tool `*` is any text.
         """
-        conditions, values = ["run IN (SELECT value FROM json_each(?))"], [strict_json.dumps(runs)]  # type: list[str], list[object]
+        conditions = ["run IN (SELECT value FROM json_each(?))"]
+        values: list[object] = [strict_json.dumps(runs)]
         for dimension, name in (("model", model), ("tool", tool)):
             if name is not None:
                 fits = "k.value GLOB ?" if "*" in name else "k.value = ?"
