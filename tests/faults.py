@@ -1,9 +1,9 @@
-"""Faults on purpose, scripted and repeatable: `python -m tests.faults` floods a log and kills its writers at random moments.
+"""Inject faults, scripted and repeatable: `python -m tests.faults` floods a log and kills its writers at random moments.
 
-Each round one process, then four, record under load into one log: runs that begin and end, frames singly and in batches,
-messages. Each writes what was acknowledged to a file of its own. They are killed with SIGKILL after a random time, and the log
-is opened again, as the next program would: SQLite must find the file sound, every acknowledged event must be there with its
-hash, every event must be of the writer whose run it is in, and the chains must hold. The seed is printed and may be given.
+In each round one process, then four, record under load into one log: runs that begin and end, frames singly and in batches,
+messages. Each writer notes the acknowledged events in a separate file. After a random time SIGKILL ends the writers, and the log
+is opened again as the next program opens it. Then SQLite must find the file sound, every acknowledged event must be there with
+its hash, every event must belong to the writer of its run, and the chains must hold. The seed is printed and can be given.
 """
 
 import argparse
@@ -31,7 +31,7 @@ FRESH_EVERY = 20
 
 
 def write_until_killed(path: Path, acknowledged: Path, name: str, seed: int) -> None:
-    """Record runs without end; what `append` returned for is noted before the next begins."""
+    """Record runs without end. Note each acknowledged append before the next one begins."""
     pick = random.Random(seed)
     noted = os.open(acknowledged, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     with EventLog(path) as log:
@@ -48,7 +48,7 @@ def write_until_killed(path: Path, acknowledged: Path, name: str, seed: int) -> 
 
 @dataclass
 class Counted:
-    """What was checked over all rounds."""
+    """The counts of the checks over all rounds."""
 
     rounds: int = 0
     acknowledged: int = 0
@@ -57,7 +57,7 @@ class Counted:
 
 
 def kill_once(folder: Path, writers: int, pick: random.Random, counted: Counted) -> None:
-    """One round in a folder that may hold the log of earlier ones. Raises AssertionError with what was lost."""
+    """Run one round in a folder that may hold the log of earlier ones. Raises AssertionError with the lost events."""
     path = folder / "log.db"
     files = [folder / f"acknowledged-{counted.rounds}-{number}" for number in range(writers)]
     children = []
@@ -108,7 +108,7 @@ def _check(path: Path, files: list[Path], counted: Counted) -> None:
 
 
 def kill(rounds: int, seed: int, *, quiet: bool = True) -> Counted:
-    """So many rounds with one writer, and as many with four; returns what was checked."""
+    """Run so many rounds with one writer, and as many with four. Return the counts."""
     pick, total = random.Random(seed), Counted()
     for writers in (1, 4):
         counted = Counted()
@@ -145,9 +145,9 @@ def _forked(work: Callable[[], None]) -> int:
 
 
 def flood(processes: int, events: int) -> Report:
-    """So many processes append so many events each into one log, while two follow and one verifies again and again.
+    """Let so many processes append so many events each to one log, while two follow it and one verifies it again and again.
 
-    Raises AssertionError where anything is lost, doubled, mixed or refused; returns what the last check found.
+    Raises AssertionError if an event is lost, doubled, mixed or refused. Returns the result of the last check.
     """
     folder = Path(tempfile.mkdtemp(prefix="retold-faults-"))
     path = folder / "log.db"

@@ -1,4 +1,4 @@
-"""Logs to tamper with, and somebody who can: SQL on the file itself, with the triggers gone."""
+"""Logs to tamper with, and SQL that changes their files without the triggers."""
 
 import contextlib
 import shutil
@@ -31,7 +31,7 @@ def write_log(path: Path, *, runs: int = 4, events: int = 250) -> list[str]:
 
 
 def tamper(path: Path, *statements: str, values: tuple[object, ...] = (), each: Sequence[tuple[object, ...]] = ()) -> None:
-    """Run SQL on a log as somebody would who may do anything: triggers are dropped and put back."""
+    """Run SQL on a log as an attacker with write access can: triggers are dropped and put back."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:
@@ -62,7 +62,7 @@ def findings(path: Path, against: Head | None = None) -> list[Finding]:
 
 
 def report(path: Path, against: Head | None = None) -> Report:
-    """What `verify` says of a log, which it leaves as it is."""
+    """Return the report of `verify`, which must not change the file."""
     before = path.read_bytes()
     result = verify(EventLog(path), against=against)
     assert path.read_bytes() == before

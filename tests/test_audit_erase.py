@@ -1,4 +1,4 @@
-"""What is erased is gone from every byte, the chains hold, and the log says who took it out and why."""
+"""An erased text is gone from every byte of the files, the chains hold, and an event records who erased it and why."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def log() -> EventLog:
 
 
 def bytes_with(*needles: str) -> list[str]:
-    """The files of the folder in whose bytes something still stands."""
+    """Return the files of the folder that contain a text in their bytes."""
     return sorted({
         path.name for path in DB.parent.rglob("*") if path.is_file() for needle in needles
         if needle.encode() in path.read_bytes() or needle.lower().encode() in path.read_bytes().lower()
@@ -42,7 +42,7 @@ def bytes_with(*needles: str) -> list[str]:
 
 
 def record_everywhere(name: str) -> str:
-    """A run in which a name stands wherever one can stand."""
+    """Record a run with a name in every possible place."""
     use = tool_use("Write", "t1", path="a.json", content=json.dumps({"customer": name}))
     said, result = text(f"Hello {name}, how are you?"), tool_result("t1", f"written for {name}")
     ask = f"I am {name}. Say hello."
@@ -90,7 +90,7 @@ def test_an_erased_text_stands_nowhere(log: EventLog, name: str) -> None:
 
 
 def test_only_what_carries_the_text_is_erased(log: EventLog) -> None:
-    """The rest of the run stays as it was, byte for byte, and so do header, digest and hash of what is erased."""
+    """The rest of the run stays, byte for byte; header, digest and hash of erased events stay too."""
     run = record_everywhere("Quirkington")
     before = rows(DB, run)
     erase_text(log, "quirkington")
@@ -119,7 +119,7 @@ def test_an_erasure_says_who_when_and_why(log: EventLog) -> None:
 
 
 def test_a_reason_that_names_somebody_can_be_erased_too(log: EventLog) -> None:
-    """The record of an erasure is a run as others are; what verify goes by in it stays."""
+    """The record of an erasure is a run like any other; the parts of it that verify needs stay."""
     record_everywhere("Quirkington")
     with log:
         audit.erase(log, audit.plan_text(log, "hello"), why="Quirkington asked for it")
@@ -131,7 +131,7 @@ def test_a_reason_that_names_somebody_can_be_erased_too(log: EventLog) -> None:
 
 
 def test_an_edited_tombstone_is_found(log: EventLog) -> None:
-    """What stands in the place of an erased payload is covered by the erasure's own event."""
+    """The event of the erasure covers the replacement of each payload."""
     from tests.tamper import tamper
 
     run = record_everywhere("Quirkington")
@@ -142,7 +142,7 @@ def test_an_edited_tombstone_is_found(log: EventLog) -> None:
 
 
 def test_a_message_is_erased_with_what_repeats_it(log: EventLog) -> None:
-    """Its frames, and the requests that send it back, also in another run; what else was said stays."""
+    """Its frames, and the requests that repeat it, also in another run; other texts stay."""
     said = text("The secret ingredient is cardamom.")
     first = record(DB, turn(asked("what"), said, call=0), turn(asked("what", [said], "more"), text("No more."), call=1))
     second = record(DB, turn(asked("what", [said], "go on"), text("Going on."), call=0))
@@ -156,7 +156,7 @@ def test_a_message_is_erased_with_what_repeats_it(log: EventLog) -> None:
 
 
 def test_a_short_message_takes_only_its_own_run_with_it(log: EventLog) -> None:
-    """`Yes` is said everywhere: it is erased where it is the whole text, in its own run."""
+    """Many runs contain `Yes`: it is erased as a whole string only, and only in its run."""
     said = text("Yes")
     first = record(DB, turn(asked("ok?"), said, call=0), turn(asked("ok?", [said], "Yes?"), text("Yes, indeed."), call=1))
     second = record(DB, turn(asked("ok?"), said))
@@ -170,7 +170,7 @@ def test_a_short_message_takes_only_its_own_run_with_it(log: EventLog) -> None:
 
 
 def test_a_run_is_erased_whole_and_its_account_stays(log: EventLog) -> None:
-    """Nothing that somebody said is left, its name neither; model, tokens and cost are the account's."""
+    """No text of a person is left, nor the name; model, tokens and cost stay."""
     run = record(DB, turn(asked("I am Quirkington"), text("Hello Quirkington"), cost_usd=0.5), name="about Quirkington")
     other = record(DB, turn(asked("x"), text("y")))
     before = [dict(row) for row in rows(DB, other)]
@@ -199,7 +199,7 @@ def test_an_interrupted_stream_is_searched_too(log: EventLog) -> None:
 
 
 def test_names_that_the_chain_covers_are_told(log: EventLog) -> None:
-    """A step's name cannot be erased: the command says so and fails; pruning the run is the way out."""
+    """A step's name cannot be erased: the command fails and names the way out, to prune the run."""
     run = record(DB, turn(asked("x"), text("y"), step="Quirkington"))
     done = in_this_process("erase", "--text", "Quirkington", "--why", "asked", "--yes", "--db", DB)
     assert done.returncode == 1
@@ -267,7 +267,7 @@ def test_old_runs_are_pruned_and_the_chain_of_the_rest_holds(log: EventLog) -> N
 
 
 def test_a_pattern_is_redacted_in_place(log: EventLog) -> None:
-    """Only what it finds is replaced, also split over deltas; streams and JSON stay readable; a compressed body goes whole."""
+    """Only its matches are replaced, also over deltas; streams and JSON stay readable; a compressed body is erased whole."""
     run = record_everywhere("nyx@example.com")
     head = log.head()
     done = in_this_process("redact", "--pattern", r"[\w.]+@example\.com", "--why", "policy", "--yes", "--db", DB)

@@ -1,4 +1,4 @@
-"""Killed writers, floods, full and read-only disks: nothing acknowledged is lost, the application is told or goes on."""
+"""Killed writers, floods, full and read-only disks: no acknowledged event is lost, and the application is stopped or goes on."""
 
 import subprocess
 import sys
@@ -47,13 +47,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def streaming() -> Iterator[MessagesServer]:
-    """A server whose answer is larger than the disk."""
+    """A server with an answer that is larger than the disk."""
     with MessagesServer([Reply([text("x" * FRAMES, pieces=4)])] * 3) as server:
         yield server
 
 
 def test_a_full_disk_stops_the_application_and_loses_nothing(small_disk: Path) -> None:
-    """The default: the stream ends in a LogError that says so; what was seen before is in the log, whose chains hold."""
+    """The default: the stream ends in a LogError that names the cause; the log holds every earlier event, and its chains hold."""
     large = {**ASK, "system": "x" * 300_000}
     with EventLog(small_disk / "log.db") as log:
         tape = Tape(log)

@@ -115,7 +115,7 @@ SCHEMA = {
 
 @pytest.mark.parametrize("statements", SCHEMA.values(), ids=SCHEMA)
 def test_a_changed_schema_is_a_finding(varied: Path, tmp_path: Path, statements: list[str]) -> None:
-    """Hidden rows too: whatever an index or a view leaves out of a query."""
+    """Also if an index or a view hides rows from queries."""
     path = copied(varied, tmp_path / "log.db")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
@@ -155,7 +155,7 @@ def test_an_export_of_all_runs_names_a_changed_one_and_writes_the_others(varied:
 
 
 def test_prune_removes_a_run_without_events(varied: Path, tmp_path: Path) -> None:
-    """A line of the listing that another program wrote, or whose events are gone."""
+    """A line of the listing from another program, or one that lost its events."""
     path = copied(varied, tmp_path / "log.db")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(

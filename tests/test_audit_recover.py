@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retold.audit.index import opened
+from retold.audit.index import opened, path_of
 from retold.audit.recover import recover
 from retold.audit.search import search
 from retold.audit.verify import verify
@@ -41,20 +41,24 @@ def hits(log: EventLog, wanted: str) -> int:
         return len(list(search(index, wanted)))
 
 
-def damage_page_with(path: Path, needle: bytes) -> None:
-    """Overwrite the page of a log in which something stands, as a bad disk would."""
+LEAF = 10
+"""The first byte of a page of `events` that holds rows only, and no pointers to other pages."""
+
+
+def damage_page_with(path: Path, *needles: bytes) -> None:
+    """Overwrite the leaf page of a log that contains one of the needles, as a bad disk may."""
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (size,) = connection.execute("PRAGMA page_size").fetchone()
     connection.close()
     data = bytearray(path.read_bytes())
-    at = data.index(needle) // size * size
+    at = next(at for needle in needles if data[at := data.index(needle) // size * size] == LEAF)
     data[at : at + size] = b"\xa5" * size
     path.write_bytes(data)
 
 
 def test_runs_that_a_crash_left_open_are_closed() -> None:
-    """The one whose writer was killed; one that goes on is left alone."""
+    """A run of a killed writer is closed; a running one is left alone."""
     with Child(CRASH, DB) as child:
         run = child.line()
     with EventLog(DB) as log:
@@ -72,7 +76,7 @@ def test_runs_that_a_crash_left_open_are_closed() -> None:
     "statement", ["DELETE FROM runs WHERE id = 2", "UPDATE runs SET name = 'x'", "UPDATE runs SET id = 9 - id"]
 )
 def test_the_listing_is_made_again_from_the_events(statement: str) -> None:
-    """Lines removed, changed or reordered: afterwards it says again what it said, and verify agrees."""
+    """Lines removed, changed or reordered: the rebuilt listing equals the first one, and verify agrees."""
     write_log(DB, events=20)
     before = query(DB, "SELECT * FROM runs")
     tamper(DB, statement)
@@ -87,7 +91,7 @@ def test_the_rest_of_a_damaged_log_is_saved() -> None:
     """All but the rows of the damaged page, named; the damaged file stays as it is, the new one is a log like any other."""
     runs = write_log(DB, events=2000)
     record(DB, turn(asked("where"), text("still here")))
-    damage_page_with(DB, b"2/1000\n")
+    damage_page_with(DB, *(b"2/%d\n" % number for number in range(1000, 1010)))
     before = DB.read_bytes()
     assert damage(DB) != []
     done = in_this_process("recover", "--json", "--db", DB)
@@ -104,6 +108,21 @@ def test_the_rest_of_a_damaged_log_is_saved() -> None:
     assert [info.name for info in saved.runs()] == ["talk", "run 3", "run 2", "run 1", "run 0"]
     with pytest.raises(InputError, match="exists already"):
         recover(EventLog(DB))
+
+
+def test_a_damaged_log_keeps_its_index() -> None:
+    """The error names the log, and the index stays: it is not the damaged file."""
+    record(DB, turn(asked("where"), text("still here")))
+    assert hits(EventLog(DB), "still") == 1
+    write_log(DB, events=2000)
+    with EventLog(DB) as log, log.start(name="later", mode="live") as writer:
+        for number in range(100):
+            writer.note("message", {"type": "user", "message": {"role": "user", "content": f"needle {number} {'x' * 200}"}})
+    damage_page_with(DB, *(b"needle %d " % number for number in range(50, 60)))
+    before = path_of(EventLog(DB)).stat().st_ino
+    with pytest.raises(LogError, match=r"cannot use the log log.db or its index log.db.index: database disk image is malformed"):
+        hits(EventLog(DB), "still")
+    assert path_of(EventLog(DB)).stat().st_ino == before
 
 
 def test_a_damaged_listing_loses_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Search finds what was said, asked and done, newest first; statistics add up; `ls` chooses: all from an index that keeps up."""
+"""Search finds prompts, answers and tools, newest first; statistics add up; `ls` chooses; the index keeps up with the log."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def hits(query: str, limit: int = 20, **narrowed: Any) -> list[Hit]:
 
 
 def found(query: str, **narrowed: Any) -> list[str]:
-    """The lines in which something was found, what was found in brackets."""
+    """Return the lines with matches, each match in brackets."""
     lines = []
     for hit in hits(query, **narrowed):
         for line in hit.lines:
@@ -95,7 +95,7 @@ def test_a_search_finds_what_was_said_newest_first(query: str, lines: list[str])
 
 @pytest.mark.usefixtures("talk")
 def test_what_was_found_may_go_on_over_lines() -> None:
-    """The marks of a phrase stand in each line it covers, with the lines around it on demand."""
+    """A phrase is marked in each of its lines; lines around it are shown on demand."""
     assert found('"it one"') == ["I'll look at [it.]", "[One] moment."]
     (hit,) = hits("moment")
     assert [[line.number for line in group] for group in context(hit.lines, 1)] == [[1, 2, 3]]
@@ -103,7 +103,7 @@ def test_what_was_found_may_go_on_over_lines() -> None:
 
 
 def test_the_oldest_hits_come_first_where_they_are_asked_for(talk: tuple[str, str]) -> None:
-    """What began something is the first line; which run that was, and what it cost, are two commands."""
+    """The first hit names the run that began a topic; a second command prints its cost."""
     done = in_this_process("search", "hosts", "--type", "tool_use", "--oldest", "-n", "1", "--db", DB)
     assert (done.returncode, done.stdout.split("#")[0]) == (0, talk[0][:8])
     asked_first = in_this_process("search", "hosts", "--oldest", "-n", "1", "--json", "--db", DB)
@@ -171,7 +171,7 @@ def test_anything_typed_is_a_search(query: str) -> None:
     ],
 )
 def test_word_of_a_script_without_spaces_is_found(query: str, lines: list[str]) -> None:
-    """Chinese, Japanese, Thai and Korean words are found inside a sentence, and shown as they were said."""
+    """Chinese, Japanese, Thai and Korean words are found inside a sentence, and shown unchanged."""
     said = (
         "今日の天気は晴れです。東京は暑い。",
         "步2 重跑gen-itgc后50条悬空引用清零",
@@ -197,7 +197,7 @@ def test_stored_text_is_readable_again(said: str) -> None:
 
 
 def test_the_command_shows_and_prints_what_was_found(talk: tuple[str, str]) -> None:
-    """With the place of each hit; as JSON with what was found in each line; nothing found is exit code 1."""
+    """Each hit has its place; JSON has the matches in each line; without a hit the exit code is 1."""
     tools, _ = talk
     done = in_this_process("search", "entry", "--db", DB)
     assert done.returncode == 0
@@ -213,7 +213,7 @@ def test_the_command_shows_and_prints_what_was_found(talk: tuple[str, str]) -> N
 
 
 def test_the_index_keeps_up_with_runs_that_go_on() -> None:
-    """Each question takes what came since: of ended runs, of open ones, each message once, half surrogates too."""
+    """Each search takes the new events of ended and open runs, each message once, half surrogates too."""
     with EventLog(DB) as log:
         one, two = log.start(name="one", mode="live"), log.start(name="two", mode="live")
         for number, writer in enumerate((one, two, one, two)):
@@ -228,7 +228,7 @@ def test_the_index_keeps_up_with_runs_that_go_on() -> None:
 
 
 def test_hits_of_runs_that_overlapped_are_in_the_order_of_time() -> None:
-    """Newest first is a matter of when it was said, not of which run began last."""
+    """The time of a message decides about its order, not the beginning of its run."""
     with EventLog(DB) as log:
         one, two = log.start(name="one", mode="live"), log.start(name="two", mode="live")
         for number in range(6):
@@ -238,7 +238,7 @@ def test_hits_of_runs_that_overlapped_are_in_the_order_of_time() -> None:
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage", "older", "gone", "foreign"])
 def test_an_index_that_cannot_be_used_is_made_again(damage: str) -> None:
-    """Nothing is lost with it: damaged, of another version, or of another log that stood at this path."""
+    """A damaged index, one of another version, and one of another log at this path are rebuilt without loss."""
     record(DB, turn(asked("where"), text("here")))
     assert len(hits("here")) == 1
     path = path_of(EventLog(DB))
@@ -263,7 +263,7 @@ def test_an_index_that_cannot_be_used_is_made_again(damage: str) -> None:
 
 
 def test_the_index_is_private() -> None:
-    """It holds what the log holds."""
+    """It contains the texts of the log."""
     record(DB, turn(asked("where"), text("here")))
     assert len(hits("here")) == 1
     assert path_of(EventLog(DB)).stat().st_mode & 0o777 == 0o600
@@ -299,7 +299,7 @@ def test_statistics_add_up(talk: tuple[str, str]) -> None:
 
 
 def test_a_cost_that_is_not_known_is_not_nothing(talk: tuple[str, str]) -> None:
-    """What is known is added, and how many exchanges are missing in it is said; where nothing is known the cost is unknown."""
+    """Known costs are added, and exchanges without one are counted; without any known cost the sum is unknown."""
     del talk
     by_model = lines_by("model")
     known, unknown = by_model[("claude-test-1",)], by_model[("claude-other",)]
@@ -323,7 +323,7 @@ def test_errors_and_retries_are_counted() -> None:
 
 
 def test_replays_are_not_counted_again() -> None:
-    """A mock run spends nothing; it is accounted for where somebody asks for it."""
+    """A mock run costs nothing; it is counted on demand only."""
     with EventLog(DB) as log, log.start(name="again", mode="mock") as writer:
         writer.note("exchange.ended", {"ending": "complete", "model": "m", "usage": {"input_tokens": 1}}, exchange=0)
     assert lines_by("model") == {}
@@ -368,7 +368,7 @@ def test_percentiles_are_right_within_one_percent() -> None:
     "options", [["--by", "colour"], ["--by", "model,step"], ["--csv", "--json"], ["--mode", "x"], ["--since", "x"]]
 )
 def test_statistics_of_what_there_is_not_are_refused(options: list[str]) -> None:
-    """Bad usage is exit code 2 with one line that names what can be asked."""
+    """Bad usage is exit code 2 with one line that names the valid values."""
     record(DB, turn(asked("a"), text("b")))
     done = in_this_process("stats", *options, "--db", DB)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
@@ -469,6 +469,6 @@ def test_times_are_read_as_people_write_them() -> None:
 
 
 def test_what_is_typed_is_read_as_fts5_means_it() -> None:
-    """Operators and prefixes stay, everything else is looked for as it stands."""
+    """Operators and prefixes stay; any other text is searched for literally."""
     assert to_fts('a AND "b c"* OR claude-3* NOT (x_y)') == 'a AND "b c"* OR "claude-3"* NOT (x_y)'
     assert to_fts("and near NEAR") == '(and AND near AND "NEAR")'

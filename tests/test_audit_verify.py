@@ -1,4 +1,4 @@
-"""`verify` finds every tampering and names the first wrong row and what was done; nothing else disturbs it."""
+"""`verify` finds every tampering and names the first wrong row and the change; other conditions do not disturb it."""
 
 import sqlite3
 import threading
@@ -93,7 +93,7 @@ def test_tampering_is_named_with_its_first_row(
 
 
 def test_two_runs_that_were_swapped_are_named(path: Path, runs: list[str]) -> None:
-    """Each run is told which run's events it holds."""
+    """The finding of each run names the run that its events belong to."""
     move = "UPDATE events SET run = '{}' WHERE run = '{}'"
     tamper(path, move.format("x", runs[1]), move.format(runs[1], runs[2]), move.format(runs[2], "x"))
     assert [(f.run, f.seq, f.what) for f in findings(path)] == [(runs[1], 0, "reordered"), (runs[2], 0, "reordered")]
@@ -114,7 +114,7 @@ def test_a_run_that_was_slipped_in_is_named(path: Path, runs: list[str]) -> None
 
 
 def test_a_run_that_was_rewritten_with_right_hashes_is_named(path: Path, runs: list[str]) -> None:
-    """Whoever recomputes a whole chain is found by the ledger."""
+    """The ledger differs from a chain that was recomputed as a whole."""
     stored = rows(path, runs[1])
     stored[100]["payload"] = b"forged"
     forged = [(to_column(stored[seq]["payload"]), digest, own, runs[1], seq) for seq, digest, own in computed_chain(stored)]
@@ -123,7 +123,7 @@ def test_a_run_that_was_rewritten_with_right_hashes_is_named(path: Path, runs: l
 
 
 def test_an_old_copy_is_found_by_a_head_kept_elsewhere(path: Path, tmp_path: Path) -> None:
-    """In itself it is in order; against the head it lacks what came after."""
+    """The copy is consistent, but it lacks the events that the head covers."""
     old = copied(path, tmp_path / "old.db")
     write_log(path, runs=1, events=10)
     head = head_of(path)
@@ -153,7 +153,7 @@ def test_a_head_proves_what_came_before_it_while_the_log_goes_on(path: Path) -> 
 
 @pytest.mark.parametrize("text", ["", "1:2", "2:1:" + "0" * 64, "1:1:" + "0" * 63, "1:1:" + "0" * 64 + ",run"])
 def test_what_is_no_head_is_refused(text: str) -> None:
-    """A head is told by its form; the error says how to get one."""
+    """A head is recognised by its form; the error names the command that prints one."""
     with pytest.raises(InputError, match="retold verify --head"):
         Head.parse(text)
 
@@ -164,7 +164,7 @@ COLUMNS = ("run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(data=st.data())
 def test_any_flipped_byte_is_found(path: Path, runs: list[str], data: st.DataObject) -> None:
-    """Whatever row, column, byte and bit of an event: its run is named."""
+    """In any row, column, byte and bit of an event: its run is named."""
     seq = data.draw(st.integers(0, LAST), "seq")
     column = data.draw(st.sampled_from(COLUMNS), "column")
     bit = data.draw(st.integers(0, 2000), "bit")

@@ -1,4 +1,4 @@
-"""Runs go out in every format and come back: byte for byte, once, told apart by what is in the file."""
+"""Runs are exported in every format and imported again, byte for byte and once; content decides about the format of a file."""
 
 import io
 import json
@@ -92,7 +92,7 @@ def test_a_run_whose_payloads_were_erased_comes_back_as_such(talk: str) -> None:
     ],
 )
 def test_lines_that_were_tampered_with_are_not_imported(talk: str, damage: object, says: str) -> None:
-    """Left out, moved, edited, cut or too new: one error that says where, and nothing in the log."""
+    """Left out, moved, edited, cut or too new: one error names the place, and the log stays empty."""
     lines = exported("jsonl", EventLog(DB).find(talk)).splitlines(keepends=True)
     Path("x.jsonl").write_bytes(b"".join(damage(lines)))  # type: ignore[operator]
     done = in_this_process("import", "x.jsonl", "--db", "other.db")
@@ -178,7 +178,7 @@ def test_a_file_is_imported_once(talk: str) -> None:
 
 
 def test_markdown_is_a_transcript_to_read(talk: str) -> None:
-    """Who said what, tools with their input, results in a fence that what is in them cannot leave."""
+    """Speakers, tools with their input, results in a fence that their content cannot close."""
     said = exported("markdown", EventLog(DB).find(talk)).decode()
     assert said.startswith(f"# talk\n\nrun `{talk}`, import, completed, ")
     assert said.partition("\n## read\n")[2] == (
@@ -243,7 +243,7 @@ class Nowhere(io.BytesIO):
 
 @pytest.mark.usefixtures("talk")
 def test_the_export_command_knows_formats_by_name_and_by_ending() -> None:
-    """All runs into one file, cassettes into a folder; what cannot be is refused and leaves nothing behind."""
+    """All runs into one file, cassettes into a folder; a refused export leaves no file."""
     assert in_this_process("export", "last", "--format", "jsonl", "--db", DB).stdout.encode() == exported("jsonl")
     for name in ("x.jsonl", "x.md", "x.parquet", "x.yaml", "x.json"):
         assert (name, in_this_process("export", "last", "-o", name, "--db", DB).returncode) == (name, 0)

@@ -33,7 +33,7 @@ def rows(sql: str) -> list[tuple[object, ...]]:
 
 
 def test_the_questions_on_the_page_have_answers() -> None:
-    """Each statement runs as it stands there."""
+    """Each statement of the page runs unchanged."""
     statements = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "schema.md").read_text(), re.DOTALL)[0].strip().split(";\n")
     day = rows("SELECT date('now')")[0][0]
     assert [rows(statement) for statement in statements] == [[(day, "claude-test-1", 0.5, 0)], [("talk", "", "ls -la")], []]
