@@ -112,6 +112,7 @@ class Reply:
     id: str | None = None  # None: generated from the number of the call
     first_gap_s: float = 0.0  # between the response head and the first frame (before the head of an HTTP error)
     gap_s: float | Sequence[float] = 0.0  # before each later frame, error event or cut, without drift; then zeros
+    before_frame: Callable[[int], object] | None = None  # called with the number of each frame, from 0 on, before it is sent
     encoding: Literal["gzip", "br", "zstd"] | None = None  # one flush per frame; the last two need their packages
     newline: str = "\n"
     split: Literal["frame", "bytes"] | int = "frame"  # HTTP chunks: per frame, per byte, or of n bytes across frames
@@ -289,8 +290,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Pace the frames, note them, compress them and cut them into HTTP chunks."""
         compress = _compressor(reply.encoding)
         pending, due = b"", time.monotonic()
-        for frame, wait in frames:
+        for number, (frame, wait) in enumerate(frames):
             self._wait(due := due + wait)
+            if reply.before_frame is not None:
+                reply.before_frame(number)
             self.server.sent[call - 1].append((time.monotonic_ns(), frame))
             data = compress(frame)
             self.server.bodies[call - 1] += data

@@ -103,6 +103,7 @@ def mutate(path: Path, mutation: Mutation) -> bool:
     new = "CAST(? AS TEXT)" if name == "not UTF-8" else "?"
     key = {"events": ("run", "seq"), "runs": ("id",), "ledger": ("n",)}[table]
     with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
         before = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))
         for trigger in before:
             connection.execute(f"DROP TRIGGER {trigger}")

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import itertools
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from retold.recorder.http.exchange import Place, Request
 from retold.recorder.http.sse import FrameParser
 from retold.recorder.http.tee import Recorder, intercepted
 from retold.recorder.log.log import EventLog
+from tests.children import DEADLINE_S, wait_until
 from tests.exchanges import GZIP, JSON, SSE, URL
 from tests.messages_server import MessagesServer, Reply, text
 from tests.raw_log import query
@@ -69,10 +71,20 @@ def each_event(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.parametrize("encoding", [None, "gzip", "br", "zstd"])
 @pytest.mark.parametrize("split", ["frame", "bytes"])
 def test_the_first_event_is_there_before_the_second_is_sent(each_event: Any, encoding: Any, split: Any) -> None:
-    """The recorder joins nothing and waits for nothing: the first event reaches the client while the server still pauses."""
+    """The recorder joins nothing and waits for nothing: the server sends the second event only after the client has the first."""
     seen: list[int] = []
-    with MessagesServer([Reply([text("a")], gap_s=[0.1], encoding=encoding, split=split)]) as server:
-        each_event(server.url, lambda _: seen.append(time.monotonic_ns()))
+    has_first = threading.Event()
+
+    def look(_: dict[str, Any]) -> None:
+        seen.append(time.monotonic_ns())
+        has_first.set()
+
+    def wait_for_the_client(number: int) -> None:
+        if number == 1:
+            has_first.wait(DEADLINE_S)
+
+    with MessagesServer([Reply([text("a")], before_frame=wait_for_the_client, encoding=encoding, split=split)]) as server:
+        each_event(server.url, look)
     sent = [at for at, _ in server.sent[0]]
     assert sent[0] < seen[0] < sent[1]
 
@@ -129,7 +141,14 @@ def test_a_frame_and_its_message_are_one_transaction(log: EventLog, monkeypatch:
 def test_frames_are_stamped_one_by_one(tape: Tape, each_event: Any) -> None:
     """Each frame has the time at which it came: later than the server sent it, earlier than the next was sent."""
     began = time.monotonic_ns()
-    with MessagesServer([Reply([text("a")], gap_s=[0.1] * 3)]) as server:
+    path, run = tape.log.path, tape.run
+
+    def wait_for_the_log(number: int) -> None:
+        """The server sends a frame only after the frames before it are in the log."""
+        stored = "SELECT count(*) FROM events WHERE run = ? AND kind = 'frame'"
+        wait_until(lambda: query(path, stored, run) == [(number,)])
+
+    with MessagesServer([Reply([text("a")], before_frame=wait_for_the_log)]) as server:
         each_event(server.url, lambda _: None)
     (capture,) = tape.captures
     origin = tape.writer.started_ns
@@ -137,7 +156,7 @@ def test_frames_are_stamped_one_by_one(tape: Tape, each_event: Any) -> None:
     sent = [at for at, _ in server.sent[0]]
     assert len(frames) == len(sent)
     assert all(at < frame for at, frame in zip(sent, frames, strict=True))
-    assert all(frame < following for frame, following in zip(frames[:3], sent[1:4], strict=True))
+    assert all(frame < following for frame, following in zip(frames[:-1], sent[1:], strict=True))
     assert capture.first_ns == frames[0] - origin
     assert origin <= began
 

@@ -6,7 +6,9 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -378,16 +380,22 @@ def mutated(rng: random.Random) -> bytes:
 
 
 def shoot(running: Wire, seeds: Sequence[int]) -> Iterator[bytes]:
-    for seed in seeds:
-        rng = random.Random(seed)
-        with connected(running.url) as sock, contextlib.suppress(OSError):
-            data = mutated(rng)
-            cut = rng.randrange(len(data) + 1)
-            sock.sendall(data[:cut])
-            sock.sendall(data[cut:])
-            if seed % 2:  # else the server has to end it
-                sock.shutdown(socket.SHUT_WR)
-            yield rest(sock)
+    """Send mutated requests over several connections at once, because the server has to end half of them after a time."""
+    with ThreadPoolExecutor(8) as pool:
+        yield from pool.map(partial(_shot, running.url), seeds)
+
+
+def _shot(url: str, seed: int) -> bytes:
+    rng = random.Random(seed)
+    with connected(url) as sock, contextlib.suppress(OSError):
+        data = mutated(rng)
+        cut = rng.randrange(len(data) + 1)
+        sock.sendall(data[:cut])
+        sock.sendall(data[cut:])
+        if seed % 2:  # else the server has to end it
+            sock.shutdown(socket.SHUT_WR)
+        return rest(sock)
+    return b""
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(5000, marks=pytest.mark.stress)])

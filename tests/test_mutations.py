@@ -67,7 +67,7 @@ def test_a_mutated_file_is_read_or_refused(tmp_path: Path, seed: int) -> None:
 
 LINE = '{"type": "assistant", "message": {"id": "m", "content": [{"type": "text", "text": "hi"}]}, "session_id": "s"}'
 COMMANDS = {
-    "yaml": [["play", "FILE"], ["diff", "FILE", "FILE"], ["import", "FILE"]],
+    "yaml": [["play", "FILE", "--timing", "instant"], ["diff", "FILE", "FILE"], ["import", "FILE"]],
     "wf.yaml": [["validate", "FILE"]],
     "jsonl": [["import", "FILE"], ["export", "last"], ["search", "hi"], ["stats"], ["ls"], ["show", "last"], ["verify"]],
 }

@@ -24,10 +24,12 @@ STREAMS = [
     Reply([text("This one fails.")], error_event_after=5),
 ]
 
+MORE_PROMPTS = ("GO-TEXT", "GO-AGENT", "GO-PAIR", "GO-ERROR", "GO-CUT")
+
 
 @pytest.mark.claude_code
 @pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
-@pytest.mark.parametrize("prompt", ["GO-TEXT", "GO-TOOLS", "GO-AGENT", "GO-PAIR", "GO-ERROR", "GO-CUT"])
+@pytest.mark.parametrize("prompt", ["GO-TOOLS", *(pytest.param(prompt, marks=pytest.mark.stress) for prompt in MORE_PROMPTS)])
 def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) -> None:
     """The same messages in every turn, offline, in another home, session and date."""
     assert CLAUDE_CODE is not None
