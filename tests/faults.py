@@ -26,7 +26,7 @@ from retold.audit.verify import Report, verify
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
 
-FRESH_EVERY = 20
+FRESH_EVERY = 5
 """Rounds after which a new log is begun, so that checking does not take longer and longer."""
 
 

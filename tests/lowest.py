@@ -1,4 +1,4 @@
-"""Run the core of the suite on the lowest versions that pyproject.toml allows, once per line of the SDK.
+"""Run the core of the suite on the lowest versions that pyproject.toml allows, and what uses the SDK on a later one too.
 
     python -m tests.lowest [pytest options]     # `make test-lowest`
 
@@ -15,9 +15,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SDKS = ("anthropic==0.48.0", "anthropic==1.0.0")
-"""The floor, and one of the 1.x line. `make test` runs the whole suite on the newest."""
-
 PINNED = ("click==8.1.7", "markdown-it-py==2.2.0")
 """rich allows newer ones of these."""
 
@@ -30,6 +27,12 @@ CORE = (
 )  # fmt: skip
 """The files of the suite that use one SDK, the log, cassettes, workflows and the command line."""
 
+OF_SDK = ("run_live", "run_prompts", "use_cassette", "use_cassette_endings", "use_cassette_misses", "use_cassette_options")
+"""The files among them that send with the SDK: only these give another result with another SDK."""
+
+SDKS = {"anthropic==0.48.0": CORE, "anthropic==1.0.0": OF_SDK}
+"""The floor, and one of the 1.x line, each with its files. `make test` runs the whole suite on the newest."""
+
 
 def main(options: list[str]) -> int:
     """Make one environment per SDK and run the core in it; return 1 if a run failed, 2 if uv is missing."""
@@ -38,14 +41,14 @@ def main(options: list[str]) -> int:
         print("tests/lowest.py needs uv, which is among the packages of the extra `test`: make test-lowest", file=sys.stderr)
         return 2
     failed = False
-    for sdk in SDKS:
+    for sdk, names in SDKS.items():
         with tempfile.TemporaryDirectory() as folder:
-            failed |= run(uv, sdk, Path(folder) / "venv", options) != 0
+            failed |= run(uv, sdk, names, Path(folder) / "venv", options) != 0
     return int(failed)
 
 
-def run(uv: str, sdk: str, venv: Path, options: list[str]) -> int:
-    """Install the floors beside one SDK and return pytest's exit code."""
+def run(uv: str, sdk: str, names: tuple[str, ...], venv: Path, options: list[str]) -> int:
+    """Install the floors beside one SDK, run files of the suite and return pytest's exit code."""
     python = venv / "bin" / "python"
     install = [uv, "pip", "install", "--quiet", "--python", str(python)]
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
@@ -54,7 +57,7 @@ def run(uv: str, sdk: str, venv: Path, options: list[str]) -> int:
     subprocess.run([*install, *RUNNERS], check=True)
     version = "import importlib.metadata as m; print(m.version('anthropic'))"
     print(f"== anthropic {subprocess.check_output([python, '-c', version], text=True).strip()}, floors elsewhere", flush=True)
-    files = [str(ROOT / "tests" / f"test_{name}.py") for name in CORE]
+    files = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
     environment = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
     # Old libraries warn on new Pythons; what retold itself does is an error in `make test`.
     quiet = ["-q", "-W", "default", "-n", "2", "--dist=worksteal"]

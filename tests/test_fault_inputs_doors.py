@@ -10,7 +10,7 @@ import pytest
 from retold.recorder.screen import clean
 from tests.conftest import ROOT, SHARED
 from tests.e2e import in_this_process
-from tests.fault_folder import copy_of
+from tests.fault_folder import check_script, copy_of
 from tests.messages_server import MessagesServer, Reply, text
 
 FAULTS = SHARED / "faults"
@@ -56,7 +56,7 @@ def test_nothing_steers_a_terminal() -> None:
 
 
 def test_what_the_model_writes_on_a_terminal_is_told_apart() -> None:
-    said = run(sys.executable, FAULTS / "logs/check.py", ROOT, "terminal_text", "forged_lines")
+    said = run(sys.executable, check_script(), ROOT, "terminal_text", "forged_lines")
     assert "clean" in said.split("## forged_lines")[0]
     assert "\n  TOOL USE: Bash" in said
     assert "\nTOOL USE: Bash" not in said

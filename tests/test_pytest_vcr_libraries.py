@@ -229,6 +229,7 @@ def classic(suite: VcrSuite, monkeypatch: pytest.MonkeyPatch) -> VcrSuite:
     return suite
 
 
+@pytest.mark.stress
 @needs_classic
 def test_a_suite_for_pytest_vcr_runs_too(classic: VcrSuite, server: Live) -> None:
     """The module's `vcr`, cassettes beside each other, and pytest-vcr's own options."""

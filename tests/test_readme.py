@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT
 from tests.documents import Block, blocks_of
 from tests.e2e import normalised
@@ -59,6 +61,7 @@ def execute(blocks: list[Block], url: str) -> Iterator[tuple[str, str]]:
                 yield command.partition("#")[0].strip(), written
 
 
+@pytest.mark.stress
 def test_record_replay_test_diff_audit() -> None:
     """The five examples work one after the other; only the two that record ask the API."""
     answers = [Reply([text("1, 2, 3.")], gap_s=0.01), Reply([text("1, 2 and 3.")])]
