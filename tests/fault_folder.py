@@ -50,7 +50,10 @@ def check_script() -> Path:
 
 
 def _translated(script: str) -> str:
-    return re.sub(r"\bretold\.[a-z_.]+[a-z_]\b", lambda found: RENAMED.get(found[0], found[0]), script)
+    script = re.sub(r"\bretold\.[a-z_.]+[a-z_]\b", lambda found: RENAMED.get(found[0], found[0]), script)
+    # The number of a call has moved into the place of an exchange.
+    script = re.sub(r"^(.*\bExchange\(.*\b)call=([^,()]+)\)", r"\1place=Place(call=\2))", script, flags=re.MULTILINE)
+    return script.replace("import Exchange, Request", "import Exchange, Place, Request")
 
 
 @functools.cache
