@@ -7,6 +7,7 @@ number of calls that reached the server stands beside it. Clients that are not i
 import _thread
 import asyncio
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import retold
+from tests import claude_code
 
 MODEL = "claude-haiku-4-5"
 TEXT = "Hello there"
@@ -64,6 +66,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def do_HEAD(self) -> None:
+        """Claude Code asks whether there is a server; that is no call."""
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def log_message(self, *_: Any) -> None:
         """Print nothing."""
@@ -237,6 +245,72 @@ def google_genai(prompt: str) -> str:
         return str(client.models.generate_content(model="gemini-3", contents=prompt).text)
 
 
+def _counted(_request: bytes, _context: object) -> bytes:
+    Handler.calls += 1
+    return TEXT.encode()
+
+
+@functools.cache
+def grpc_address() -> str:
+    """Where a gRPC server listens that answers every call; the environment names it as the API's."""
+    grpc: Any = import_module("grpc")
+
+    class Answers(grpc.GenericRpcHandler):  # type: ignore[misc] # gRPC is not typed
+        def service(self, _call: Any) -> Any:
+            return grpc.unary_unary_rpc_method_handler(_counted)
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers((Answers(),))
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    _servers.append(server)
+    os.environ["ANTHROPIC_VERTEX_BASE_URL"] = f"http://{address}"
+    return address
+
+
+_servers: list[Any] = []
+"""gRPC servers in use: one that is collected stops."""
+
+
+def grpc_raw(prompt: str) -> str:
+    grpc: Any = import_module("grpc")
+
+    with grpc.insecure_channel(f"dns:///{grpc_address()}") as channel:
+        return str(channel.unary_unary("/messages/create")(prompt.encode(), timeout=20).decode())
+
+
+@functools.cache
+def _older_channel() -> Any:
+    return import_module("grpc").insecure_channel(grpc_address())
+
+
+def grpc_older_channel(prompt: str) -> str:
+    """The channel is older than every block but the first, which records."""
+    return str(_older_channel().unary_unary("/messages/create")(prompt.encode(), timeout=20).decode())
+
+
+def grpc_async(prompt: str) -> str:
+    aio: Any = import_module("grpc.aio")
+
+    async def run() -> str:
+        async with aio.insecure_channel(grpc_address()) as channel:
+            return str((await channel.unary_unary("/messages/create")(prompt.encode(), timeout=20)).decode())
+
+    return asyncio.run(run())
+
+
+def agent_sdk(prompt: str) -> str:
+    """Claude Code, as a child of the SDK, sends the request."""
+    sdk: Any = import_module("claude_agent_sdk")
+
+    async def run() -> str:
+        options = sdk.ClaudeAgentOptions(model=MODEL, max_turns=1, setting_sources=[])
+        results = [each async for each in sdk.query(prompt=prompt, options=options) if isinstance(each, sdk.ResultMessage)]
+        return str(results[-1].result)
+
+    return asyncio.run(run())
+
+
 CLIENTS: dict[str, tuple[Callable[[str], str], str]] = {
     "anthropic": (anthropic_sync, "anthropic"),
     "anthropic async": (anthropic_async, "anthropic"),
@@ -257,8 +331,12 @@ CLIENTS: dict[str, tuple[Callable[[str], str], str]] = {
     "instructor": (instructor, "instructor"),
     "openai": (openai, "openai"),
     "google-genai": (google_genai, "google.genai"),
+    "grpc": (grpc_raw, "grpc"),
+    "grpc older channel": (grpc_older_channel, "grpc"),
+    "grpc async": (grpc_async, "grpc"),
+    "claude agent sdk": (agent_sdk, "claude_agent_sdk"),
 }
-UNKNOWN = ("requests", "urllib")
+UNKNOWN = ("requests", "urllib", "grpc", "grpc older channel", "grpc async")
 """Clients that retold does not patch: they are refused, never recorded."""
 
 
@@ -425,7 +503,7 @@ def main() -> None:
     URL = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ |= {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_API_KEY": "test-key", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    os.environ |= {"ANTHROPIC_API_BASE": URL}
+    os.environ |= {"ANTHROPIC_API_BASE": URL, "IS_SANDBOX": "1", **claude_code.ENVIRONMENT}
     print("\n" + json.dumps(rows(sys.argv[1:] or list(CLIENTS))))  # other lines are those of the clients
 
 

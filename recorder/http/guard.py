@@ -1,17 +1,22 @@
 """Refuse connections that leave the process past every interceptor: sockets of any library, and gRPC channels.
 
 An audit hook sees each `connect`, `sendto` and name lookup of Python's `socket` module, for every library. It costs nothing
-measurable while no guard is set. gRPC has sockets of its own in C, so its calls are patched. A library that brings its
-own sockets in C (pycurl, uvloop's `create_connection`) is seen by neither.
+measurable while no guard is set. gRPC has sockets of its own in C, so its channels and calls are patched. A library that brings
+its own sockets in C (pycurl, uvloop's `create_connection`) is seen by neither.
 
 A request that an interceptor has decided to send passes (`patching.sending`).
 """
 
 import contextlib
+import functools
+import importlib.abc
+import importlib.machinery
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,8 +41,8 @@ def guarded(refuses: Refuses) -> Iterator[None]:
     global _installed
     if not _installed:
         sys.addaudithook(_audit)
+        _guard_grpc()
         _installed = True
-    _guard_grpc()
     _guards.append(refuses)
     try:
         yield
@@ -131,37 +136,92 @@ def _text(host: Any) -> str:
 
 # gRPC
 
+_GRPC = ("grpc._channel", "grpc.aio._channel")
+_CALLS = ("__call__", "with_call", "future")
+_NO_NETWORK = ("unix:", "unix-abstract:", "vsock:")
+_SCHEMES = re.compile(r"^(?:dns|ipv4|ipv6|passthrough):")
+
+
+class _GrpcFinder(importlib.abc.MetaPathFinder):
+    """Patches gRPC's modules whenever they are imported: `import grpc` alone does not import them, the first channel does."""
+
+    def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of a module of gRPC, with a loader that also patches it."""
+        if name not in _GRPC:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_and_patch(module: ModuleType) -> None:
+                execute(module)
+                _patch_grpc(module)
+
+            spec.loader.exec_module = exec_and_patch  # type: ignore[method-assign]
+        return spec
+
 
 def _guard_grpc() -> None:
-    """Patch the calls of gRPC's channels, sync and async, if gRPC is imported."""
-    for name in ("grpc._channel", "grpc.aio._channel"):
-        module = sys.modules.get(name)
-        for kind in [] if module is None else vars(module).values():
-            if isinstance(kind, type) and kind.__name__.endswith("MultiCallable") and kind.__module__ == name:
-                for call in ("__call__", "with_call", "future"):
-                    if call in vars(kind):
-                        _patch_call(kind, call)
+    sys.meta_path.insert(0, _GrpcFinder())
+    for name in _GRPC:
+        if (module := sys.modules.get(name)) is not None:
+            _patch_grpc(module)
+
+
+def _patch_grpc(module: ModuleType) -> None:
+    """Patch the opening of channels, and the calls of channels that are open already, sync or async."""
+    for kind in vars(module).values():
+        if not isinstance(kind, type) or kind.__module__ != module.__name__:
+            continue
+        if kind.__name__ == "Channel":
+            _patch_opening(kind)
+        elif kind.__name__.endswith("MultiCallable"):
+            for name in _CALLS:
+                if name in vars(kind):
+                    _patch_call(kind, name)
+
+
+def _patch_opening(kind: Any) -> None:
+    init = kind.__init__
+
+    @functools.wraps(init)
+    def guarded_init(self: Any, target: Any, *args: Any, **kwargs: Any) -> None:
+        if _guards:
+            _refuse_target(target)
+        init(self, target, *args, **kwargs)
+
+    kind.__init__ = guarded_init
 
 
 def _patch_call(kind: type, name: str) -> None:
     call = vars(kind)[name]
-    if getattr(call, "_retold", False):
-        return
 
+    @functools.wraps(call)
     def guarded_call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if _guards and (target := _target_of(self)) is not None:
-            _refuse(*target)
+        if _guards:
+            _refuse_target(_target_of(self))
         return call(self, *args, **kwargs)
 
-    guarded_call._retold = True  # type: ignore[attr-defined] # a mark of ours on another library's class
     setattr(kind, name, guarded_call)
 
 
-def _target_of(callable_: Any) -> tuple[str, int | None] | None:
-    """Return host and port of a channel's target, such as `dns:///host:443`; None for a Unix socket."""
-    target = callable_._channel.target()
-    target = target.decode() if isinstance(target, bytes) else str(target)
-    if target.startswith("unix"):
-        return None
-    host, _, port = target.rpartition("/")[2].removeprefix("dns:").rpartition(":")
-    return (host.strip("[]"), int(port)) if port.isdigit() and host else (target.rpartition("/")[2], None)
+def _target_of(callable_: Any) -> Any:
+    """The target of a channel: the async one's attribute; the sync one's method, which older versions have alone."""
+    if (target := getattr(callable_, "_target", None)) is not None:
+        return target
+    target = callable_._channel.target
+    return target() if callable(target) else target
+
+
+def _refuse_target(target: Any) -> None:
+    """Refuse the addresses of a target, such as `dns:///host:443` or `ipv4:10.0.0.1:443,10.0.0.2:443`; a socket file is none."""
+    text = _text(target)
+    if text.startswith(_NO_NETWORK):
+        return
+    for address in _SCHEMES.sub("", text.rpartition("/")[2]).split(","):
+        host, _, port = address.rpartition(":")
+        is_host_alone = not host or not port.isdigit() or host.endswith(":")  # ::1 is a host, [::1]:443 has a port
+        if is_host_alone:
+            _refuse(address.strip("[]"), None)
+        else:
+            _refuse(host.strip("[]"), int(port))
