@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.events import encode
-from retold.recorder.http.sse import Piece
+from retold.recorder.http.sse import Classified, FrameParser, Piece
+from retold.recorder.secrets import shapes
 from retold.recorder.secrets.redactor import Redactor
 from retold.recorder.secrets.streams import FrameRedactor
 
@@ -178,3 +180,25 @@ def test_a_secret_that_looks_like_its_own_mark_does_not_hang_the_recording(secre
     with time_limit(1):
         clean = scrubbed([frame(0, f"a {secret} b"), frame(0, secret)], Redactor({}, extra=[secret]))
     assert texts(clean).startswith("a REDACTED b")
+
+
+def test_a_frame_is_matched_once_and_keeps_its_object() -> None:
+    """Redaction returns the object that the parser made, with the match that folding uses."""
+    parser, scrub = FrameParser(), FrameRedactor(Redactor({}))
+    (piece,) = parser.feed(frame(0, "hello"))
+    (clean,) = scrub.feed(piece)
+    assert clean is piece
+    assert isinstance(clean, Classified)
+    assert clean.delta == (b"0", b"text", b"hello")
+
+
+@given(st.sets(st.binary(min_size=1, max_size=6), min_size=1, max_size=8), st.binary(max_size=60), st.integers(0, 60))
+def test_a_search_by_the_rarest_character_finds_what_a_search_from_the_first_finds(
+    literals: set[bytes], text: bytes, place: int
+) -> None:
+    """Whether any of the literals is in a text, wherever the literal stands, and after any other text."""
+    text = text[:place] + min(literals) * (place % 2) + text[place:]
+    found = re.search(shapes.by_rarest_character(literals), text, re.DOTALL)
+    assert (found is not None) == any(literal in text for literal in literals)
+    for literal in literals:
+        assert re.compile(shapes.by_rarest_character(literals)).search(text + literal, len(text)) is not None

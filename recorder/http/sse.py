@@ -25,10 +25,10 @@ class Piece(NamedTuple):
 
 
 class Classified(Piece):
-    """A frame that was already matched with `PLAIN_DELTA`. Redaction matches it, and folding uses the result."""
+    """A frame of a stream, which is matched with `PLAIN_DELTA` once: redaction matches it, and folding uses the result."""
 
-    delta: tuple[bytes | Any, ...] | None
-    """Index, key and escaped text of a plain delta; None for every other frame."""
+    delta: tuple[bytes | Any, ...] | None = None
+    """Index, key and escaped text of a plain delta; None for every other frame, and before redaction."""
 
 
 class FrameParser:
@@ -50,7 +50,8 @@ class FrameParser:
         pieces, start = [], 0
         for match in _FRAME_END.finditer(buffer, search):
             end = match.end()
-            pieces.append(Piece(bytes(buffer[start:end]), not self._broken))  # the rest of a frame in pieces is no frame
+            frame = bytes(buffer[start:end])
+            pieces.append(Piece(frame, False) if self._broken else Classified(frame, True))  # the rest of a cut frame is none
             self._broken = False
             start = end
         self._keep(buffer, start)

@@ -24,7 +24,7 @@ _INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
 _REST = re.compile(rb"[A-Za-z0-9_\-.+/=]*")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Slot:
     """A piece on its way to the log, and the place of a block's text in it, with JSON's escapes."""
 
@@ -42,13 +42,15 @@ class _Slot:
         self.text = text
 
 
-@dataclass
+@dataclass(slots=True)
 class _Block:
     """A text that continues over several pieces: the end of the settled part, and the pieces that are not settled."""
 
     tail: bytes = b""
     open: list[_Slot] = field(default_factory=list)
     swallowing: bool = False
+    head: bytes = b""
+    """The last head of a frame of this text; it holds no secret."""
     wary: bool = False
     """Whether the tail holds a possible beginning of a secret, so that the next piece needs the complete check."""
 
@@ -64,8 +66,10 @@ def _slot(piece: Piece) -> tuple[_Slot, bytes | None]:
     return _Slot(piece, start=start, text=text), b"" if number is None else number[1]
 
 
-def _classified(data: bytes, delta: tuple[bytes | Any, ...] | None) -> Classified:
-    piece = Classified(data, True)
+def _classified(piece: Piece, delta: tuple[bytes | Any, ...] | None) -> Classified:
+    """Return a frame with its match. The frames of a parser take it themselves: making another one costs as much as matching."""
+    if not isinstance(piece, Classified):
+        piece = Classified(*piece)
     piece.delta = delta
     return piece
 
@@ -93,12 +97,14 @@ class FrameRedactor:
     def feed(self, piece: Piece) -> list[Piece]:
         """Take a piece; return the pieces that may be written now: none, this one, or also those delayed before it."""
         # Fast way: nearly all frames are plain deltas in which no secret begins.
-        delta = PLAIN_DELTA.fullmatch(piece.data) if piece.is_frame else None
-        if delta is not None and not self._queue and self._is_ordinary(piece.data, delta):
-            return [_classified(piece.data, delta.groups())]
+        delta = None
+        if piece.is_frame and (match := PLAIN_DELTA.fullmatch(piece.data)) is not None:
+            delta = match.groups()
+            if not self._queue and self._is_ordinary(piece.data, match.start(3), delta):
+                return [_classified(piece, delta)]
         # Complete check: the text of the piece joins the text of its block. A frame without text waits only for those before it.
         slot, number = _slot(piece)
-        slot.delta = None if delta is None else delta.groups()
+        slot.delta = delta
         if number is not None:
             self._text(self._blocks.setdefault(number, _Block()), slot)
         elif b"content_block_stop" in piece.data:  # the text of the block is complete
@@ -108,18 +114,23 @@ class FrameRedactor:
         self._queue.append(slot)
         return self._drained()
 
-    def _is_ordinary(self, frame: bytes, delta: re.Match[bytes]) -> bool:
-        """Return whether no secret begins or continues in a plain delta. Two searches decide, instead of the complete check."""
-        index, _, text = delta.groups()
-        block = self._blocks.get(index)
+    def _is_ordinary(self, frame: bytes, start: int, delta: tuple[bytes | Any, ...]) -> bool:
+        """Return whether no secret begins or continues in a plain delta, whose text is at `start`.
+
+        One search decides, instead of the complete check.
+        """
+        block = self._blocks.get(delta[0])
         if block is None:
-            block = self._blocks[index] = _Block()
+            block = self._blocks[delta[0]] = _Block()
+        text = block.tail + delta[2]
         # A beginning may be split over the tail and the new text: its first part has fewer than MIN_PREFIX characters.
-        if block.wary or self._beginning.search(block.tail[1 - MIN_PREFIX :] + text) is not None:
+        if block.wary or self._beginning.search(text, max(0, len(block.tail) - MIN_PREFIX + 1)) is not None:
             return False
-        if not self._redactor.is_clean(frame[: delta.start(3)]):
-            return False
-        block.tail = (block.tail + text)[-_TAIL_BYTES:]
+        if (head := frame[:start]) != block.head:
+            if not self._redactor.is_clean(head):
+                return False
+            block.head = head
+        block.tail = text[-_TAIL_BYTES:]
         return True
 
     def flush(self) -> list[Piece]:
@@ -137,7 +148,7 @@ class FrameRedactor:
             self.found = self.found or is_changed
             # The text of a frame changes with the removal of a secret, so folding matches the frame again.
             is_same = slot.piece.is_frame and not is_changed and not slot.is_changed
-            pieces.append(_classified(data, slot.delta) if is_same else Piece(data, slot.piece.is_frame))
+            pieces.append(_classified(slot.piece, slot.delta) if is_same else Piece(data, slot.piece.is_frame))
         return pieces
 
     def _text(self, block: _Block, slot: _Slot) -> None:
