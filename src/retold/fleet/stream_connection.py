@@ -151,7 +151,7 @@ def _checked_server(server: str) -> str:
     """Return an address without a path. Raises InputError for one with a credential, or without TLS beyond this machine."""
     parts = urlsplit(server)
     if parts.username or parts.password:
-        raise InputError("an address of a shelf holds no user or password; name a file of credentials with --credentials.")
+        raise InputError("an address of a shelf holds no user or password; name a file of credentials instead.")
     if parts.scheme not in ("nats", "tls") or not parts.hostname:
         raise InputError(f"{server!r} is no address of a NATS server; write nats://HOST:PORT or tls://HOST:PORT.")
     if parts.scheme == "nats" and not is_loopback(parts.hostname):
