@@ -340,7 +340,7 @@ def test_a_miss_reads_few_recorded_requests_again(monkeypatch: pytest.MonkeyPatc
     found = module.Matcher(recorded)
     read: list[Request] = []
     redact = Redactor.request
-    monkeypatch.setattr(Redactor, "request", lambda self, request: read.append(request) or redact(self, request))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Redactor, "request", lambda self, request, **how: read.append(request) or redact(self, request, **how))  # type: ignore[func-returns-value]
     with pytest.raises(MissError, match=r"Nearest is recorded exchange 60; it differs in:\n  messages\[0\]\.content"):
         found.take(asked("other", *map(str, range(2, 61))))
     assert len(read) <= 1 + module.MAX_CANDIDATES

@@ -296,7 +296,10 @@ class Capture:
         }
 
     def _entry(self, kind: str, data: dict[str, Any]) -> Entry:
-        return self._at(kind, self._redactor.data(encode(data)), self.exchange)
+        payload = encode(data)
+        if self._redactor is not self._run.redactor:  # the run scrubs each event by its own
+            payload = self._redactor.data(payload)
+        return self._at(kind, payload, self.exchange)
 
     def _at(self, kind: str, data: bytes, exchange: int) -> Entry:
         t_ns = None if self._clock is None else self._clock()

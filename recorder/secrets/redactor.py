@@ -257,8 +257,11 @@ class Redactor:
             url = _PARAMETER.sub(_without_credential, url)
         return self.text(url)
 
-    def request(self, request: Request) -> Request:
-        """Return a request without secrets, as it is recorded and as it is matched. A compressed body is unpacked."""
+    def request(self, request: Request, *, with_headers: bool = True) -> Request:
+        """Return a request without secrets, as it is recorded and as it is matched. A compressed body is unpacked.
+
+        `with_headers=False` leaves the headers as they are, for a caller that reads none of them.
+        """
         body, headers = request.body, request.headers
         if body and content_encoding(headers):
             decoder = decoder_for(headers)
@@ -266,7 +269,8 @@ class Redactor:
             if content and not decoder.exceeded:
                 body = content
                 headers = tuple(pair for pair in headers if pair[0].lower() not in ("content-encoding", "content-length"))
-        return replace(request, uri=self.url(request.uri), headers=tuple(self.headers(headers)), body=self.data(body))
+        headers = tuple(self.headers(headers)) if with_headers else headers
+        return replace(request, uri=self.url(request.uri), headers=headers, body=self.data(body))
 
 
 def _merged(spans: list[Span]) -> list[Span]:

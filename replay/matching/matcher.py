@@ -162,7 +162,8 @@ class Matcher:
         machine.
         """
         names = self._recorded | {value: name for name, value in variables.items() if value}
-        return self.rules.meaning(self._redactor.request(request), names)
+        scrubbed = self._redactor.request(request, with_headers="headers" in self.rules.match_on)
+        return self.rules.meaning(scrubbed, names)
 
     def _find(self, request: Request, key: str, unit: tuple[str, str] | None = None) -> Exchange | None:
         found = self._candidate(key, request, unit)
