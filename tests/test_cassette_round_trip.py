@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.exchanges import GZIP, JSON, SSE, answer, exchange, exchanges
 SUFFIXES = (".yaml", ".json")
 
 
-def round_trip(folder: Path, suffix: str, *written: Exchange) -> tuple[Exchange, ...]:
+def round_trip(folder: Path, suffix: str, *written: Exchange) -> Sequence[Exchange]:
     path = folder / f"cassette{suffix}"
     write_cassette(path, written)
     return read_cassette(path).exchanges

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tests.exchanges import GZIP, JSON, SSE, URL, answer, exchange, exchanges
 from tests.messages_server import MessagesServer, Reply, text
 
 
-def replayed_by_vcrpy(path: Path, recorded: tuple[Exchange, ...]) -> list[tuple[int, bytes]]:
+def replayed_by_vcrpy(path: Path, recorded: Sequence[Exchange]) -> list[tuple[int, bytes]]:
     """Status and body that a plain client gets for each recorded request from vcrpy alone, all of them played."""
     serializer = "json" if path.suffix == ".json" else "yaml"
     with vcr.use_cassette(str(path), record_mode="none", serializer=serializer) as cassette, httpx2.Client() as client:
@@ -27,7 +28,7 @@ def replayed_by_vcrpy(path: Path, recorded: tuple[Exchange, ...]) -> list[tuple[
     return [(response.status_code, response.content) for response in responses]
 
 
-def expected(recorded: tuple[Exchange, ...]) -> list[tuple[int, bytes]]:
+def expected(recorded: Sequence[Exchange]) -> list[tuple[int, bytes]]:
     """The same out of the recording; a compressed body as the client decodes it."""
     answers = [e.response for e in recorded if e.response is not None]
     return [(a.status, gzip.decompress(a.body) if a.header("content-encoding") else a.body) for a in answers]

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -31,7 +32,7 @@ class Imported(NamedTuple):
     """Foreign recordings in one log: by file, the exchanges read from it and the run they became."""
 
     log: EventLog
-    runs: dict[Path, tuple[tuple[Exchange, ...], str]]
+    runs: dict[Path, tuple[Sequence[Exchange], str]]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield Imported(log, runs)
 
 
-def digests(recorded: list[Exchange] | tuple[Exchange, ...]) -> list[str | None]:
+def digests(recorded: Sequence[Exchange]) -> list[str | None]:
     """The sha256 of each response's body."""
     return [None if e.response is None else sha256(e.response.body).hexdigest() for e in recorded]
 

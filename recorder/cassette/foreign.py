@@ -32,7 +32,7 @@ def named(document: Any) -> str | None:
             if document.get(key):
                 return _protocol(kind)
     if isinstance(entries := document.get("interactions"), list):
-        return next(filter(None, map(_named_interaction, entries)), None)
+        return next(filter(None, map(named_interaction, entries)), None)
     if "chunks" in document and isinstance(document["chunks"], list):
         return "this is a fixture of response chunks, as req_llm keeps them. retold does not read it; record the exchange again."
     is_response = "request" not in document and {"status", "headers", "body"} <= document.keys()
@@ -80,7 +80,8 @@ def _named_list(items: list[Any]) -> str | None:
     return _CHUNKS if named_line(items[0]) is not None else None
 
 
-def _named_interaction(entry: Any) -> str | None:
+def named_interaction(entry: Any) -> str | None:
+    """Return the sentence that names an interaction of another protocol than HTTP, or None."""
     request = entry.get("request") if isinstance(entry, dict) else None
     if not isinstance(request, dict):
         return None

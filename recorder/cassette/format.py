@@ -28,36 +28,24 @@ import os
 import re
 import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple
 
 import yaml
 
 from .. import strict_json
 from ..errors import CassetteError, CassetteMissing
-from ..events import ENDINGS, Ending
 from ..files import read_regular
 from ..hints import near, unreadable
-from ..http.exchange import Exchange, Failure, Place, Request, Response, has_frames
+from ..http.exchange import Exchange, has_frames
 from ..writable import replacing
+from .entry import DAMAGE, to_exchange
+from .exchanges import Exchanges
 from .foreign import named, named_text, was_cassette, way_out
-from .forms import (
-    Pieces,
-    address,
-    body_of,
-    headers_of,
-    mapping,
-    moment,
-    nanoseconds,
-    plain_body,
-    repaired,
-    tool_results,
-    whole,
-    word,
-)
-from .json_layout import lay_out, restore
+from .json_layout import lay_out
+from .outline import outline
 from .writing import CassetteLoader, dump
 
 FORMAT = 2
@@ -72,7 +60,7 @@ class Cassette(NamedTuple):
     """A cassette's exchanges in recorded order, and its file."""
 
     path: Path
-    exchanges: tuple[Exchange, ...]
+    exchanges: Sequence[Exchange]
 
 
 # Reading
@@ -83,8 +71,16 @@ def names_file(reference: str) -> bool:
     return reference.endswith((".yaml", ".yml", ".json", ".toml")) or "/" in reference or Path(reference).is_file()
 
 
-def read_cassette(path: str | os.PathLike[str]) -> Cassette:
-    """Read a cassette, retold's or vcrpy's, YAML or JSON. Raise CassetteMissing or CassetteError (file, entry, line)."""
+LAZY_BYTES = 1_000_000
+"""A smaller file is always read whole, so that damage shows at once."""
+
+
+def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False) -> Cassette:
+    """Read a cassette, retold's or vcrpy's, YAML or JSON. Raise CassetteMissing or CassetteError (file, entry, line).
+
+    With `lazy` the interactions of a large file are read when they are first needed. Then damage inside of an interaction raises
+    CassetteError at that time.
+    """
     path = Path(path)
     try:
         data = read_regular(path)
@@ -92,6 +88,17 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
         raise CassetteMissing(f"no cassette at {path}{near(path)}") from error
     except OSError as error:
         raise CassetteError(f"cannot read the cassette {path}: {unreadable(error)}") from error
+    lazy = lazy and len(data) >= LAZY_BYTES
+    found = None if path.suffix == ".json" and not lazy else outline(data, path.suffix)
+    if found is None:
+        return Cassette(path, _read_whole(path, data))
+    _check_format(path, found.document, data)
+    exchanges = Exchanges(found, lambda: _read_whole(path, data))
+    return Cassette(path, exchanges if lazy else tuple(exchanges))
+
+
+def _read_whole(path: Path, data: bytes) -> tuple[Exchange, ...]:
+    """Return all exchanges of a file of any form."""
     document = _load(path, data)
     if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
         raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
@@ -106,12 +113,12 @@ def read_cassette(path: str | os.PathLike[str]) -> Cassette:
     for number, entry in enumerate(document["interactions"]):
         try:
             exchanges.append(to_exchange(entry))
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        except DAMAGE as error:
             what = f"missing key {error}" if isinstance(error, KeyError) else str(error)
             raise CassetteError(
                 f"{path}:{_line_of(data, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
             ) from error
-    return Cassette(path, tuple(exchanges))
+    return tuple(exchanges)
 
 
 def _load(path: Path, data: bytes) -> Any:
@@ -168,81 +175,6 @@ def _line_of(data: bytes, number: int) -> int:
         return int(entries.value[number].start_mark.line) + 1
     except (yaml.YAMLError, StopIteration, IndexError, AttributeError, TypeError, ValueError):
         return 1
-
-
-def to_exchange(entry: dict[str, Any]) -> Exchange:
-    """Return the exchange of one interaction. Raise KeyError, TypeError, ValueError or AttributeError if it is damaged."""
-    entry = mapping(entry, "an interaction")
-    own = mapping(entry.get("retold") or {}, "retold")
-    recorded = mapping(entry["request"], "request")
-    request = Request(
-        word(recorded["method"]),
-        address(recorded["url" if "url" in recorded and "uri" not in recorded else "uri"]),
-        headers_of(recorded.get("headers")),
-        _asked(recorded, own),
-    )
-    ending = word(own.get("ending", "complete"))
-    if ending not in ENDINGS:
-        raise ValueError(f"unknown ending {ending!r}; one of {', '.join(ENDINGS)}")
-    error = own.get("error")
-    response = (
-        None
-        if entry.get("response") is None or ending == "no_response"
-        else _to_response(mapping(entry["response"], "response"), own)
-    )
-    if "ending" not in own and response is not None and response.status >= 400:
-        ending = "http_error"
-    ended_ns = nanoseconds(own.get("ended_ms"))
-    if ended_ns == 0 and own.get("offsets_ms") and response is not None and response.pieces:
-        ended_ns = response.pieces[-1].offset_ns
-    started_ns = nanoseconds(own.get("started_ms"))
-    return Exchange(
-        request=request,
-        response=response,
-        ending=cast(Ending, ending),
-        failure=None if error is None else Failure(word(error["type"]), word(error["message"])),
-        place=_place(own),
-        recorded_at=moment(own.get("recorded_at") or entry.get("recorded_at")),
-        started_ns=started_ns,
-        ended_ns=started_ns + ended_ns,
-        cost_usd=None if own.get("cost_usd") is None else float(own["cost_usd"]),
-        tool_results=tuple(mapping(result, "a tool result") for result in tool_results(own.get("tool_results"))),
-    )
-
-
-def _place(own: dict[str, Any]) -> Place:
-    return Place(
-        step=word(own.get("step", "")),
-        task=word(own.get("task", "")),
-        call=whole(own.get("call", 0), "call"),
-        attempt=whole(own.get("attempt", 1), "attempt"),
-        stamped=word(own.get("stamped", "pull")),
-        variables={word(k): word(v) for k, v in mapping(own.get("variables") or {}, "variables").items()},
-    )
-
-
-def _asked(recorded: dict[str, Any], own: dict[str, Any]) -> bytes:
-    """Return the body of a request: its exact bytes if the layout restores them, its new content if a person edited it."""
-    layout = own.get("body_layout")
-    return body_of(recorded) if layout is None else restore(word(recorded.get("body")), word(layout))
-
-
-def _to_response(recorded: dict[str, Any], own: dict[str, Any]) -> Response:
-    if "status_code" in recorded:  # vcrpy's httpx format before version 6
-        status, reason = whole(recorded["status_code"], "status_code"), ""
-        body = plain_body(recorded["content"]) if "content" in recorded else body_of(recorded)
-    else:
-        found = recorded["status"]  # a number in cassetter's files
-        state = {"code": found} if isinstance(found, int) else mapping(found, "status")
-        status, reason = whole(state["code"], "the status code"), word(state.get("message") or "")
-        body = body_of(recorded)
-    headers = repaired(headers_of(recorded.get("headers")), body)
-    first_ns = nanoseconds(own.get("first_ms"))
-    sizes = own.get("sizes")
-    pieces = Pieces(
-        body, headers, offsets_ms=word(own.get("offsets_ms", "")), sizes=None if sizes is None else word(sizes), first_ns=first_ns
-    )
-    return Response(status, reason, headers, pieces, first_ns)
 
 
 # Writing

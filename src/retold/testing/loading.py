@@ -1,7 +1,7 @@
 """Load the recording of a block before its first request."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ class LoadedRecording:
 
     mode: RecordMode
     existed: bool
-    exchanges: tuple[Exchange, ...] = ()
+    exchanges: Sequence[Exchange] = ()
     file: CassetteFile | None = None
 
     @property

@@ -38,7 +38,7 @@ class CassetteFile:
         self._since = since
         self._signature = self._sign()
         try:
-            self.loaded: tuple[Exchange, ...] = read_cassette(os.path.normpath(path)).exchanges
+            self.loaded: Sequence[Exchange] = read_cassette(os.path.normpath(path)).exchanges
             self.existed = True
         except CassetteMissing:
             self.loaded, self.existed = (), False

@@ -1,5 +1,6 @@
 """`UsedCassette`: the counts and exchanges of a block that uses a cassette."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..recorder.http.exchange import Exchange, Request
@@ -44,7 +45,7 @@ class UsedCassette:
         return self._decisions.loaded.mode
 
     @property
-    def exchanges(self) -> tuple[Exchange, ...]:
+    def exchanges(self) -> Sequence[Exchange]:
         """The recorded exchanges at the beginning of the block, in order."""
         return self._decisions.loaded.exchanges
 

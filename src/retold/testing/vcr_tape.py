@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..recorder.cassette.format import to_exchange
+from ..recorder.cassette.entry import to_exchange
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.http.exchange import Exchange, Headers, Request
 from .session import CassetteSession

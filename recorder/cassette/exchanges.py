@@ -1,0 +1,103 @@
+"""The exchanges of a long cassette, each read when it is first needed.
+
+A damaged interaction raises the CassetteError of a reader of the whole file, with the same place and text, when it is needed. An
+outline never guesses: a text that it cannot read makes the whole file be read (outline.py).
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import overload
+
+from ..http.exchange import Exchange
+from .block_yaml import NotPlain
+from .entry import DAMAGE, to_exchange
+from .foreign import named_interaction
+from .outline import Outline
+
+Whole = Callable[[], tuple[Exchange, ...]]
+"""Reads all exchanges of a file. Raises CassetteError."""
+
+
+class Exchanges(Sequence[Exchange]):
+    """Equal to the tuple of all exchanges of a cassette. An exchange that was read once stays the same object.
+
+    Access to an item raises CassetteError if the file is damaged there.
+    """
+
+    def __init__(self, outline: Outline, whole: Whole) -> None:
+        self._outline = outline
+        self._read_whole = whole
+        self._all: tuple[Exchange, ...] | None = None
+        self._known: dict[int, Exchange] = {}
+        self._lock = threading.RLock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            if self._all is None:
+                try:
+                    return len(self._outline)
+                except NotPlain:
+                    self._all = self._whole()
+            return len(self._all)
+
+    @overload
+    def __getitem__(self, index: int) -> Exchange: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Exchange, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Exchange | tuple[Exchange, ...]:
+        if isinstance(index, slice):
+            return tuple(self[number] for number in range(*index.indices(len(self))))
+        number = index + len(self) if index < 0 else index
+        with self._lock:
+            if self._all is None and number not in self._known:
+                found = self._one(number, answered=True)
+                if found is not None:
+                    self._known[number] = found
+            return self._known[number] if self._all is None else self._all[number]
+
+    def asked(self, number: int) -> Exchange:
+        """Return an exchange that may lack its response, which is the larger part to read. It is not kept."""
+        with self._lock:
+            if self._all is None and number not in self._known:
+                found = self._one(number, answered=False)
+                if found is not None:
+                    return found
+            return self[number]
+
+    def variables(self) -> Iterator[tuple[str, str]]:
+        """Yield the volatile values that a workflow recorded beside its requests, and their names."""
+        if self._outline.mentions("variables"):
+            for number in range(len(self)):
+                for name, value in self.asked(number).place.variables.items():
+                    yield value, name
+
+    def _one(self, number: int, *, answered: bool) -> Exchange | None:
+        """Return one exchange; None after the whole file had to be read. Raise IndexError, CassetteError."""
+        if not number >= 0:
+            raise IndexError(number)
+        try:
+            entry = self._outline.entry(number) if answered else self._outline.asked(number)
+            if named_interaction(entry) is None:
+                return to_exchange(entry if answered else {**entry, "response": None})
+        except (NotPlain, *DAMAGE):
+            pass
+        self._all = self._whole()
+        return None
+
+    def _whole(self) -> tuple[Exchange, ...]:
+        read = self._read_whole()
+        return tuple(self._known.get(number, exchange) for number, exchange in enumerate(read))
+
+    def __iter__(self) -> Iterator[Exchange]:
+        return (self[number] for number in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Exchanges | tuple) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return f"<Exchanges {len(self)}>"
