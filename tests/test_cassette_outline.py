@@ -54,11 +54,8 @@ def checked(data: bytes, suffix: str) -> Outline | None:
         entries = [found.entry(number) for number in range(len(found))]
     except NotPlain:
         return None  # the caller reads the whole file
-    asked = [found.asked(number) for number in range(len(found))]
-    without = [{**entry, "response": None} for entry in document["interactions"]]
     # Compare texts, because NaN differs from itself.
     assert repr(entries) == repr(document["interactions"])
-    assert repr([sorted({**entry, "response": None}.items()) for entry in asked]) == repr([sorted(e.items()) for e in without])
     assert {**found.document, "interactions": None} == {**document, "interactions": None}
     return found
 
@@ -143,13 +140,6 @@ REFUSED = {
 def test_an_unusual_file_is_left_to_the_parser(text: str) -> None:
     """Nothing is guessed."""
     assert checked(text.encode(), ".yaml") is None
-
-
-@pytest.mark.parametrize("before", ["", "    status: {}\n"])
-def test_a_response_that_cannot_be_skipped_is_read(before: str) -> None:
-    """The lines of its scalar are less indented than its keys. They are not taken for the end of the response."""
-    response = f"  response:\n{before}    z: 'x\n  - request:\n  retold:\n  '\n    method: PUT\n"
-    assert checked((HEAD + response).encode(), ".yaml") is not None
 
 
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.stress) for seed in range(3, 40))])

@@ -76,12 +76,6 @@ def item_pattern(column: int) -> re.Pattern[bytes]:
     return re.compile(rf"(?<![^\n]) {{{column}}}- {KEY}:\n(?:{line})*".encode())
 
 
-@cache
-def lines_pattern(column: int) -> re.Pattern[str]:
-    """Return the pattern of all lines from a place on that are indented by at least `column` spaces."""
-    return re.compile(f"(?:{_line(column, _HIGH)})*")
-
-
 _HIGH = r"\x80-\U0010ffff"
 _LINE = re.compile(_line(0, _HIGH))
 
@@ -94,13 +88,11 @@ class _Line(NamedTuple):
     value: str
 
 
-def read_item(*parts: str) -> dict[str, Any]:
-    """Return the mapping that is the one item of a block sequence. `parts` are its whole lines. Raise NotPlain."""
-    lines: list[_Line] = []
-    for part in parts:
-        if _ODD.search(part) is not None:
-            raise NotPlain
-        lines += _lines(part)
+def read_item(text: str) -> dict[str, Any]:
+    """Return the mapping that is the one item of a block sequence. Raise NotPlain."""
+    if _ODD.search(text) is not None:
+        raise NotPlain
+    lines = list(_lines(text))
     if not lines or not lines[0].is_item:
         raise NotPlain
     items, end = _sequence(lines, 0, (), False)

@@ -52,35 +52,23 @@ class Exchanges(Sequence[Exchange]):
         number = index + len(self) if index < 0 else index
         with self._lock:
             if self._all is None and number not in self._known:
-                found = self._one(number, answered=True)
+                found = self._one(number)
                 if found is not None:
                     self._known[number] = found
             return self._known[number] if self._all is None else self._all[number]
 
-    def asked(self, number: int) -> Exchange:
-        """Return an exchange that may lack its response, which is the larger part to read. It is not kept."""
-        with self._lock:
-            if self._all is None and number not in self._known:
-                found = self._one(number, answered=False)
-                if found is not None:
-                    return found
-            return self[number]
+    def may_have(self, key: str) -> bool:
+        """Return False if certainly no interaction has a key of that name."""
+        return self._outline.mentions(key)
 
-    def variables(self) -> Iterator[tuple[str, str]]:
-        """Yield the volatile values that a workflow recorded beside its requests, and their names."""
-        if self._outline.mentions("variables"):
-            for number in range(len(self)):
-                for name, value in self.asked(number).place.variables.items():
-                    yield value, name
-
-    def _one(self, number: int, *, answered: bool) -> Exchange | None:
+    def _one(self, number: int) -> Exchange | None:
         """Return one exchange; None after the whole file had to be read. Raise IndexError, CassetteError."""
         if not number >= 0:
             raise IndexError(number)
         try:
-            entry = self._outline.entry(number) if answered else self._outline.asked(number)
+            entry = self._outline.entry(number)
             if named_interaction(entry) is None:
-                return to_exchange(entry if answered else {**entry, "response": None})
+                return to_exchange(entry)
         except (NotPlain, *DAMAGE):
             pass
         self._all = self._whole()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from .block_yaml import KEY, ODD_BREAKS, NotPlain, item_pattern, lines_pattern, read_item
+from .block_yaml import KEY, ODD_BREAKS, NotPlain, item_pattern, read_item
 from .writing import CassetteLoader
 
 Span = tuple[int, int]
@@ -34,9 +34,6 @@ class Outline(Protocol):
 
         Raise NotPlain if only that parser can read it, and IndexError.
         """
-
-    def asked(self, number: int) -> Any:
-        """Return an interaction without its response, or with it if that is as cheap. Raise NotPlain."""
 
     def mentions(self, key: str) -> bool:
         """Return False if no interaction has a key of that name."""
@@ -91,23 +88,6 @@ class YamlOutline:
             return read_item(text)
         except NotPlain:
             return self._parsed(text)
-
-    def asked(self, number: int) -> Any:
-        text = self._text(number)
-        opening = f"\n{' ' * (self._column + 2)}response:\n"
-        start = text.find(opening) + 1
-        if start == 0:
-            return self.entry(number)
-        skipped = lines_pattern(self._column + 3).match(text, start + len(opening) - 1)
-        assert skipped is not None  # it may be empty
-        rest = text[skipped.end() :]
-        # The rest must not continue the request: it begins with a key of the interaction.
-        if rest and re.match(rf" {{{self._column + 2}}}{KEY}:", rest) is None:
-            return self.entry(number)
-        try:
-            return read_item(text[:start], rest)
-        except NotPlain:
-            return self.entry(number)
 
     def _text(self, number: int) -> str:
         start, end = self._spans[number]
@@ -169,8 +149,6 @@ class JsonOutline:
                 raise NotPlain from error
             self._sure = max(self._sure, each + 1)
         return value
-
-    asked = entry
 
 
 def _rest(read: Any, around: bytes) -> dict[str, Any]:

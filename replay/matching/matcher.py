@@ -7,11 +7,13 @@ their names on both sides. Identical requests are consumed in recorded order and
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 from ...recorder import strict_json
+from ...recorder.cassette.exchanges import Exchanges
 from ...recorder.errors import MissError
 from ...recorder.http.exchange import Exchange, Request
 from ...recorder.secrets.redactor import REDACTED, Redactor
@@ -48,25 +50,31 @@ class Matcher:
         self._redactor = redactor or Redactor()
         self._repeats = repeats
         self._lock = threading.Lock()
-        self._exchanges = list(exchanges)
+        # A lazy sequence is read as far as the requests need it, in recorded order.
+        self._exchanges: Sequence[Exchange] = exchanges if isinstance(exchanges, Exchanges) else tuple(exchanges)
+        self._read: list[Exchange] = []
         self._played: list[Exchange] = []
         self._again: set[int] = set()
         # A request may repeat an earlier answer with another day's value, so all requests replace all recorded values.
-        variables = [pair for exchange in self._exchanges for pair in exchange.place.variables.items()]
+        lazy = exchanges if isinstance(exchanges, Exchanges) else None
+        with_variables = () if lazy is not None and not lazy.may_have("variables") else self._exchanges
+        variables = [pair for exchange in with_variables for pair in exchange.place.variables.items()]
         self._recorded = {value: name for name, value in variables if value}
         self._keys: dict[int, str] = {}
         self._sketches: dict[int, Sketch] = {}
-        for exchange in self._exchanges:
-            self._keys[id(exchange)], self._sketches[id(exchange)] = identity_of(self._meaning(exchange.request, {}))
         self._waiting: dict[str, deque[Exchange]] = {}
-        for exchange in self._exchanges:
-            self._waiting.setdefault(self._keys[id(exchange)], deque()).append(exchange)
-        self._threads = ThreadIndex(self._exchanges, self.key)
         # Only these keys need the slower comparison that treats a redacted place as a wildcard.
-        self._redacted = [key for key in self._waiting if REDACTED in key]
+        self._redacted: list[str] = []
+        if lazy is None:
+            self._read_all()
 
     def __repr__(self) -> str:
         return f"<Matcher {self.source} {len(self._played)} of {len(self._exchanges)} played>"
+
+    @cached_property
+    def _threads(self) -> ThreadIndex:
+        """Built for the first request that no exchange matches as it is."""
+        return ThreadIndex(self._exchanges, self.key)
 
     @property
     def played(self) -> list[Exchange]:
@@ -78,6 +86,13 @@ class Matcher:
         """The exchanges that no request has asked for yet, in recorded order."""
         played = set(map(id, self._played))
         return [exchange for exchange in self._exchanges if id(exchange) not in played]
+
+    @property
+    def unplayed_numbers(self) -> list[int]:
+        """The numbers of the same exchanges, counted from 0. To count them, those that are not read yet stay unread."""
+        played = set(map(id, self._played))
+        read = [number for number, exchange in enumerate(self._read) if id(exchange) not in played]
+        return [*read, *range(len(self._read), len(self._exchanges))]
 
     def take(self, request: Request, variables: Mapping[str, str] | None = None, unit: tuple[str, str] | None = None) -> Exchange:
         """Return the next recorded exchange for this request. `variables` are its volatile values by name. Raise MissError.
@@ -118,7 +133,7 @@ class Matcher:
         """Take the recorded retry of the same call that follows `exchange`. Return None if it was the last attempt."""
         with self._lock:
             wanted = (*exchange.place.unit, exchange.place.call, exchange.place.attempt + 1)
-            for following in self._waiting[self._keys[id(exchange)]]:
+            for following in self._of_key(self._keys[id(exchange)]):
                 if (*following.place.unit, following.place.call, following.place.attempt) == wanted:
                     self._play(following)
                     return following
@@ -196,14 +211,44 @@ class Matcher:
         return any(other is exchange for other in self._waiting[self._keys[id(exchange)]])
 
     def _candidate(self, key: str, request: Request, unit: tuple[str, str] | None) -> Exchange | None:
-        candidates = list(self._waiting.get(key, ()))
-        if unit is not None:
-            # The sort is stable: equal units stay in recorded order.
-            candidates.sort(key=lambda exchange: exchange.place.unit != unit)
-        # A repeat gets the latest answer that was played.
-        if self._repeats:
-            candidates += [exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key]
-        return next((exchange for exchange in candidates if self.rules.agree(request, exchange.request)), None)
+        """Return the first exchange of this unit, else of any unit. A repeat gets the latest answer that was played."""
+        first: Exchange | None = None
+        for exchange in self._of_key(key):
+            if self.rules.agree(request, exchange.request):
+                if unit is None or exchange.place.unit == unit:
+                    return exchange
+                first = first or exchange
+        if first is None and self._repeats:
+            again = (exchange for exchange in reversed(self._played) if self._keys[id(exchange)] == key)
+            first = next((exchange for exchange in again if self.rules.agree(request, exchange.request)), None)
+        return first
+
+    def _of_key(self, key: str) -> Iterator[Exchange]:
+        """Yield the waiting exchanges of a key in order. Read on in the recording for further ones."""
+        yield from list(self._waiting.get(key, ()))
+        while (exchange := self._read_next()) is not None:
+            if self._keys[id(exchange)] == key:
+                yield exchange
+
+    def _read_next(self) -> Exchange | None:
+        """Read one more exchange of the recording. Return None at its end. Raise CassetteError if it is damaged."""
+        try:
+            exchange = self._exchanges[len(self._read)]
+        except IndexError:
+            return None
+        key, sketch = identity_of(self._meaning(exchange.request, {}))
+        self._keys[id(exchange)], self._sketches[id(exchange)] = key, sketch
+        if key not in self._waiting:
+            self._waiting[key] = deque()
+            if REDACTED in key:
+                self._redacted.append(key)
+        self._waiting[key].append(exchange)
+        self._read.append(exchange)
+        return exchange
+
+    def _read_all(self) -> None:
+        while self._read_next() is not None:
+            pass
 
     def _answer(self, exchange: Exchange, key: str) -> None:
         """Play an exchange for a request with this key."""
@@ -220,6 +265,8 @@ class Matcher:
         return self._threads.whole(request) or request
 
     def _play(self, exchange: Exchange) -> None:
+        while id(exchange) not in self._keys and self._read_next() is not None:
+            pass  # another player was the first to need it
         waiting = self._waiting[self._keys[id(exchange)]]
         for number, other in enumerate(waiting):
             if other is exchange:  # a repeated exchange is no longer in the queue

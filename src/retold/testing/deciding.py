@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import Literal
 
 from ..recorder.cassette.format import read_cassette
-from ..recorder.errors import MissError
+from ..recorder.errors import CassetteError, MissError
 from ..recorder.http.exchange import Exchange, Request
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.secrets.redactor import Redactor
@@ -31,7 +31,8 @@ class Decisions:
         self.play_count = 0
         self.misses: list[str] = []
         self.profile: Profile = profile_of(loaded.exchanges) if settings.detect else settings.rules.profile
-        self.replayable = [*loaded.exchanges, *(each for other in settings.also for each in read_cassette(other).exchanges)]
+        further = [each for other in settings.also for each in read_cassette(other).exchanges]
+        self.replayable: Sequence[Exchange] = [*loaded.exchanges, *further] if further else loaded.exchanges
         self.faults = Faults(settings.faults)
         self.matcher = Matcher(
             self.replayable,
@@ -104,6 +105,8 @@ class Decisions:
             text = f"{miss}\n{hint}" if existed else f"no cassette at {self._source}.\n{hint}"
             self.misses.append(text)
             raise for_sdk(MissError(text)) from None
+        except CassetteError as damaged:  # found by reading on in a long cassette
+            raise for_sdk(damaged) from None
 
     def _played(self, exchange: Exchange) -> Telling:
         """Return an exchange with the faults of its call. If they destroyed its answer, a retry can get it."""

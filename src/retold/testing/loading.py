@@ -52,7 +52,8 @@ def load(path: Path | None, mode: RecordMode, settings: Settings, source: str) -
         return LoadedRecording(mode, True, tuple(settings.recorded))
     if path is None or settings.keep is not None:
         return LoadedRecording(mode, False)
-    file = CassetteFile(path, since=settings.since)
+    # A use that may write the file reads all of it now, so that it never replaces what it could not read.
+    file = CassetteFile(path, since=settings.since, lazy=mode in ("none", "once"))
     if (expired := why_expired(file.loaded, settings.max_age, source)) is not None:
         if settings.on_expired == "fail":
             raise CassetteError(f'{expired}. Record it again with record_mode="rewrite".')

@@ -107,8 +107,8 @@ def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
     stats.misses += len(cassette.misses)
     stats.drift += cassette.drift
     if not failed and cassette.record_mode in ("none", "once", "new_episodes"):
-        left = set(map(id, cassette.unplayed))
-        stats.leave(str(cassette.path), [n for n, exchange in enumerate(cassette.exchanges) if id(exchange) in left])
+        own = len(cassette.exchanges)  # further cassettes are not the test's own
+        stats.leave(str(cassette.path), [number for number in cassette.unplayed_numbers if number < own])
     for exchange in cassette.played:
         fold = refold_exchange(exchange)
         if exchange.cost_usd is not None:

@@ -30,15 +30,16 @@ Drops = Callable[[Exchange, Sequence[Exchange]], bool]
 class CassetteFile:
     """The file at `path`; the path is made absolute at once, so that a later `chdir` changes nothing.
 
-    `since` is a time as in `recorded_at`. Raises CassetteError for a damaged file, which is never overwritten.
+    `since` is a time as in `recorded_at`. `lazy` (`read_cassette`) is for a use that never writes the file.
+    Raises CassetteError for a damaged file, which is never overwritten.
     """
 
-    def __init__(self, path: Path, *, since: str | None = None) -> None:
+    def __init__(self, path: Path, *, since: str | None = None, lazy: bool = False) -> None:
         self.path = Path(os.path.abspath(path))
         self._since = since
         self._signature = self._sign()
         try:
-            self.loaded: Sequence[Exchange] = read_cassette(os.path.normpath(path)).exchanges
+            self.loaded: Sequence[Exchange] = read_cassette(os.path.normpath(path), lazy=lazy).exchanges
             self.existed = True
         except CassetteMissing:
             self.loaded, self.existed = (), False

@@ -1,7 +1,7 @@
 """The interceptor of a block that uses a cassette. It joins loading, deciding, recording, saving and the search for drift."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,7 @@ class CassetteSession(UsedCassette):
             recording.prepare()
 
     @property
-    def replayable(self) -> list[Exchange]:
+    def replayable(self) -> Sequence[Exchange]:
         """The recorded exchanges, with those of further cassettes."""
         return self._decisions.replayable
 

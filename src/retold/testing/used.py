@@ -70,9 +70,14 @@ class UsedCassette:
         return self._decisions.matcher.unplayed
 
     @property
+    def unplayed_numbers(self) -> list[int]:
+        """Their numbers, counted from 0 in `exchanges` and then in further cassettes."""
+        return self._decisions.matcher.unplayed_numbers
+
+    @property
     def all_played(self) -> bool:
         """Whether each recorded exchange was played."""
-        return not self.unplayed
+        return not self._decisions.matcher.unplayed_numbers
 
     @property
     def misses(self) -> list[str]:
