@@ -57,6 +57,11 @@ class Exchanges(Sequence[Exchange]):
                     self._known[number] = found
             return self._known[number] if self._all is None else self._all[number]
 
+    @property
+    def read_count(self) -> int:
+        """How many exchanges were read."""
+        return len(self._known) if self._all is None else len(self._all)
+
     def may_have(self, key: str) -> bool:
         """Return False if certainly no interaction has a key of that name."""
         return self._outline.mentions(key)
