@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from retold.comparing.reading import read_run
 from retold.handlers import make_handler, read_stream
 from retold.handlers.base import READ_KINDS
 from retold.recorder.cassette.format import read_cassette, write_cassette
@@ -20,6 +22,7 @@ from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Exchange, Failure, Request, TimedPiece, has_frames
 from retold.recorder.interrupted import events_of
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.memory import MemoryStore
 from retold.recorder.messages import Session
 from tests.conftest import RECORDINGS, ROOT
 from tests.exchanges import JSON, SSE, URL, answer, exchange, exchanges
@@ -359,3 +362,15 @@ def test_an_import_that_fails_is_a_failed_run(log: EventLog) -> None:
         import_exchanges(log, broken(), name="run", source="here")
     (info,) = log.runs()
     assert (info.status, info.error, info.exchanges) == ("failed", "ValueError: no more", 1)
+
+
+@settings(deadline=None, max_examples=40)
+@given(recorded=st.lists(exchanges(), max_size=4))
+def test_joined_pieces_are_compared_as_single_ones(recorded: list[Exchange]) -> None:
+    """A comparison reads the same items and totals, in the same order; only the times inside of a body differ."""
+    sides = []
+    for joined in (False, True):
+        with EventLog(store=MemoryStore()) as log:
+            side = read_run(log, import_exchanges(log, recorded, name="i", source="s", joined=joined))
+        sides.append(([[(item.kind, item.value, item.turn) for item in stream.items] for stream in side.streams], side.totals))
+    assert repr(sides[0]) == repr(sides[1])

@@ -6,7 +6,7 @@ times.
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -141,12 +141,14 @@ def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
 
 
 def import_exchanges(
-    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
+    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None,
+    joined: bool = False,
 ) -> str:  # fmt: skip
     """Append exchanges as a new run of mode `import`, with their recorded times; return the run's id.
 
     `data` is kept with `source` in the run's first event. Exchanges that overlap are written interleaved, as they were recorded,
-    because the times of a run never go back.
+    because the times of a run never go back. With `joined` all pieces of a body but the first get the time of the last one, and
+    are appended at once: a comparison needs no other times, and takes less time so.
     """
     coming = iter(exchanges)
     first = next(coming, None)
@@ -162,7 +164,7 @@ def import_exchanges(
             before_ns = exchange.started_ns
             began_ns = exchange.started_ns + shift_ns
             _advance(running, began_ns)
-            steps = _appending(writer, exchange, began_ns, session, redactor, open_uses)
+            steps = _appending(writer, exchange, began_ns, session, redactor, open_uses, joined=joined)
             heapq.heappush(running, (next(steps), number, steps))
         _advance(running)
     return writer.run
@@ -186,8 +188,9 @@ def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None
 
 
 def _appending(
-    writer: RunWriter, exchange: Exchange, began_ns: int, session: Session, redactor: Redactor, open_uses: set[str]
-) -> Iterator[int]:
+    writer: RunWriter, exchange: Exchange, began_ns: int, session: Session, redactor: Redactor, open_uses: set[str],
+    *, joined: bool,
+) -> Iterator[int]:  # fmt: skip
     """Append a recorded exchange, and the messages folded from it, step by step; yield the time of the next step.
 
     `open_uses` are the ids of tool uses without a recorded result so far.
@@ -210,10 +213,10 @@ def _appending(
         at = began_ns + exchange.response.first_ns
         yield at
         capture.response(exchange.response.status, exchange.response.reason, exchange.response.headers)
-        for piece in exchange.response.pieces:
-            at = began_ns + piece.offset_ns
+        for offset_ns, pieces in _timed(exchange.response.pieces, joined=joined):
+            at = began_ns + offset_ns
             yield at
-            capture.data(piece.data)
+            capture.data(*pieces)
     at = began_ns + exchange.ended_ns - exchange.started_ns
     yield at
     capture.end(exchange.ending, failure=exchange.failure)
@@ -221,6 +224,16 @@ def _appending(
         writer.append(Entry("message", encode(session.tool_result(result)), place.step, place.task, t_ns=at))
     answered = {result.get("tool_use_id") for result in exchange.tool_results}
     open_uses |= {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
+
+
+def _timed(pieces: Sequence[TimedPiece], *, joined: bool) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield the pieces of a body with their times. `joined`: the first one, then all others at the time of the last one."""
+    if not joined:
+        yield from ((piece.offset_ns, [piece.data]) for piece in pieces)
+    elif pieces:
+        yield pieces[0].offset_ns, [pieces[0].data]
+        if rest := [piece.data for piece in pieces[1:]]:
+            yield pieces[-1].offset_ns, rest
 
 
 def results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:

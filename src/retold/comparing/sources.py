@@ -151,7 +151,7 @@ def _checked(cassette: Cassette) -> Sequence[Exchange]:
 def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progress) -> Side:
     """Import the exchanges into a log in memory and read them as a run."""
     with EventLog(store=MemoryStore()) as log:
-        run = import_exchanges(log, exchanges, name="import", source=title)
+        run = import_exchanges(log, exchanges, name="import", source=title, joined=True)
         return replace(read_run(log, run, title=title, progress=progress), source=title)
 
 
