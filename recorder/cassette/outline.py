@@ -61,7 +61,7 @@ class YamlOutline:
     def __init__(self, data: bytes) -> None:
         self._data = data
         found = _LIST.search(data)
-        if found is None or any(mark in data for mark in ODD_BREAKS):
+        if found is None or any(mark[:1] in data and mark in data for mark in ODD_BREAKS):
             raise NotPlain
         self._column = len(found[1])
         pattern = item_pattern(self._column)
