@@ -289,3 +289,41 @@ def test_a_secret_that_a_tool_returned_does_not_reach_the_log(log: EventLog, tmp
     run = import_exchanges(log, [asked, told], name="run", source="here")
     assert [message.type for message in log.messages(run)] == ["assistant", "user"]
     assert_clean(tmp_path / "store", KEY)
+
+
+IDS = [
+    "id",
+    "message_id",
+    "previous_message_id",
+    "tool_use_id",
+    "custom_tool_use_id",
+    "event_id",
+    "session_thread_id",
+    "batch_id",
+]
+
+
+@pytest.mark.parametrize("name", IDS)
+@pytest.mark.parametrize("prefix", ["", "msg_", "chatcmpl-", "sesn_"])
+def test_an_id_that_looks_like_a_key_is_kept(name: str, prefix: str) -> None:
+    """A later request repeats the id, so a redacted one could never be matched. Spaces and escaped quotes do not matter."""
+    redactor = Redactor({})
+    for kept in (json.dumps({name: prefix + KEY}), json.dumps({name: prefix + KEY}, separators=(",", ":")),
+                 json.dumps(json.dumps({name: prefix + KEY}))):  # fmt: skip
+        assert redactor.text(kept) == kept
+    assert KEY not in redactor.text(json.dumps({"text": KEY, name: "x"}))
+
+
+def test_an_id_in_a_path_is_kept() -> None:
+    """The ids of sessions, events and batches are parts of paths; a key in a path is not."""
+    redactor = Redactor({})
+    for kept in ("sesn_", "sthr_", "msgbatch_"):
+        url = f"https://api.anthropic.com/v1/x/{kept}{KEY}/events"
+        assert redactor.url(url) == url
+    assert KEY not in redactor.url(f"https://api.anthropic.com/v1/x/{KEY}/events")
+
+
+@pytest.mark.parametrize("name", ["aws_access_key_id", "client_id", "secret_id", "key_id"])
+def test_a_credential_that_is_named_as_an_id_is_removed(name: str) -> None:
+    """Ids of keys and clients are credentials or parts of them."""
+    assert KEY not in Redactor({}).text(json.dumps({name: KEY}))

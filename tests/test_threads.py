@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import retold
 from retold.comparing.compare import Comparison
 from retold.comparing.reading import Side, read_run
-from retold.recorder.cassette.transfer import import_exchanges
+from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from retold.recorder.errors import MissError
 from retold.recorder.http.exchange import Exchange, Request
 from retold.recorder.http.threads import Histories, in_one_form
@@ -347,6 +347,16 @@ def test_a_turn_that_paused_goes_on_without_new_messages() -> None:
     thread = [threaded(ids="p")[0], post({**BASE, "messages": [], "thread": going_on("msg_p1")}, "msg_2", "More.")]
     assert played(plain, thread) == played(thread, plain) == [0, 1]
     assert compared(plain, thread, ignore=["request.thread"]).same
+
+
+def test_ids_that_look_like_keys_are_recorded_and_matched() -> None:
+    """A gateway may give any ids. The recorded thread goes on by them, and so does the client that replays it."""
+    thread = threaded(ids="sk-ant-api03-Ab_9-Cd8efGhIjKlMnOpQrSt")
+    with retold.EventLog("log.db") as log:
+        kept = exchanges_of(log, import_exchanges(log, thread, name="talk", source="test"))
+    assert [each.request.body for each in kept] == [each.request.body for each in thread]
+    assert played(kept, thread) == [0, 1, 2]
+    assert compared(thread, threaded()).same
 
 
 # The histories themselves

@@ -61,8 +61,8 @@ _SHAPES = re.compile(shapes.SHAPES)  # compiled once, because that takes longer 
 _SLASHES = re.compile(rb"\\*")
 _NEEDS_ANY = re.compile(r'[\x00-\x1f"\\\x7f-\U0010ffff]')
 _ID = re.compile(
-    rb'"(?:id|message_id|previous_message_id|request_id|tool_use_id|parent_tool_use_id)\\*"\s*:\s*\\*"[A-Za-z0-9_\-.]*\Z'
-    rb"|(?<![A-Za-z0-9_\-])(?:msg|toolu|srvtoolu|mcptoolu|req)_[A-Za-z0-9_\-]*\Z"
+    rb'"(?:id|(?:[a-z]+_){0,3}(?:message|request|tool_use|event|session|thread|start|batch)_id)\\*"\s*:\s*\\*"[A-Za-z0-9_\-.]*\Z'
+    rb"|(?<![A-Za-z0-9_\-])(?:msg|msgbatch|toolu|srvtoolu|mcptoolu|req|sesn|sevt|sthr)_[A-Za-z0-9_\-]*\Z"
 )
 _ID_BYTES = 200
 _USER_INFO = re.compile(r"(?<=://)[^/?#\s\"'<>]*@")
