@@ -146,7 +146,7 @@ class Playbook:
                 return "cancel the answer" + (" because the server stops" if stopped else "")
             case c.Refuse(refused):
                 self._refused = [refusal(*refused, closes=True, head=head) for head in (True, False)]
-                is_parsers = refused.message.startswith("this is no HTTP/1.1 request")  # the rest is h11's own text
+                is_parsers = refused.message.startswith("this is not an HTTP/1.1 request")  # the rest is h11's own text
                 return f"refuse {refused.status}: {refused.message.partition(':')[0] if is_parsers else refused.message}"
             case c.SendApi(data):
                 return f"api {to_text(data)}"

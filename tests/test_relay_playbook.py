@@ -442,7 +442,7 @@ def head(request_line: str, *lines: str) -> str:
     return "¶".join([f"client {request_line}", "Host: localhost", *lines]) + "¶¶"
 
 
-ONE_API = "this server speaks for one API only; ask it for a path, not for another host"
+ONE_API = "this server serves one API only; request a path, not another host"
 
 
 @pytest.mark.parametrize(
@@ -453,10 +453,10 @@ ONE_API = "this server speaks for one API only; ask it for a path, not for anoth
         (head("OPTIONS * HTTP/1.1"), 400, ONE_API),
         (head("POST / HTTP/1.1", "Content-Length: 101"), 413, "the body has more than 100 bytes"),
         (head("POST / HTTP/1.1", "Expect: 100-continue", "Content-Length: 101"), 413, "the body has more than 100 bytes"),
-        ("client SSH-2.0-x¶¶", 400, "this is no HTTP/1.1 request"),
-        ("client GET / HTTP/1.1¶¶", 400, "this is no HTTP/1.1 request"),
-        (head("POST / HTTP/1.1", "Content-Length: x"), 400, "this is no HTTP/1.1 request"),
-        (f"client GET /{{{MAX_HEAD_BYTES} x}}", 431, "this is no HTTP/1.1 request"),
+        ("client SSH-2.0-x¶¶", 400, "this is not an HTTP/1.1 request"),
+        ("client GET / HTTP/1.1¶¶", 400, "this is not an HTTP/1.1 request"),
+        (head("POST / HTTP/1.1", "Content-Length: x"), 400, "this is not an HTTP/1.1 request"),
+        (f"client GET /{{{MAX_HEAD_BYTES} x}}", 431, "this is not an HTTP/1.1 request"),
     ],
 )  # fmt: skip
 def test_a_request_is_refused_by_its_head(line: str, status: int, reason: str) -> None:

@@ -67,7 +67,7 @@ def _as_text(value: Any) -> str:
     """Return a date of YAML as its original text. Raise TypeError for another value that JSON does not have."""
     if isinstance(value, date):
         return value.isoformat()
-    raise TypeError(f"a {type(value).__name__} is no JSON")
+    raise TypeError(f"a {type(value).__name__} is not JSON")
 
 
 def tool_results(value: Any) -> list[Any]:
@@ -92,7 +92,7 @@ def whole(value: Any, what: str) -> int:
 def word(value: Any) -> str:
     """Return a plain value as text. Raise ValueError for a structure."""
     if isinstance(value, dict | list | tuple | set):
-        raise ValueError(f"a {type(value).__name__} stands where text should")
+        raise ValueError(f"a {type(value).__name__} instead of text")
     return str(value)
 
 

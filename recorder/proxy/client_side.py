@@ -178,7 +178,7 @@ class ClientSide:
                 else:
                     break  # more bytes are needed
         except h11.RemoteProtocolError as error:
-            reason = f"this is no HTTP/1.1 request: {error}"
+            reason = f"this is not an HTTP/1.1 request: {error}"
             return [*commands, *self._refuse(error.error_status_hint, "invalid_request_error", reason)]
         if self.state == "head" and began:
             commands.append(Wait(self._limits.head_s))  # for the whole head: later bytes do not extend it
@@ -196,7 +196,7 @@ class ClientSide:
             # RFC 9112, 3.2.2 and 3.2.3: these ask for another host. This server must never be a proxy to any host.
             status = 405 if asked.method == "CONNECT" else 400
             return self._refuse(
-                status, "invalid_request_error", "this server speaks for one API only; ask it for a path, not for another host"
+                status, "invalid_request_error", "this server serves one API only; request a path, not another host"
             )
         if (refused := self._refuses(asked)) is not None:
             return self._refuse(*refused)

@@ -111,7 +111,9 @@ class Upstream:
 
 async def _to_proxy(proxy: SplitResult) -> Streams:
     if proxy.scheme not in ("http", "https") or not proxy.hostname:
-        raise ConnectionError(f"the proxy of the environment, of scheme {proxy.scheme!r}, is not one of HTTP")
+        raise ConnectionError(
+            f"the environment's proxy has the scheme {proxy.scheme!r}; retold connects through HTTP proxies only"
+        )
     context = _context() if proxy.scheme == "https" else None
     return await _open(proxy.hostname, proxy.port or (443 if context else 80), ssl=context)
 
