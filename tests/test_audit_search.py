@@ -440,6 +440,8 @@ def test_runs_are_chosen() -> None:
     assert names(min_cost=0.75) == ["tools"]
     assert names(min_cost=0.76) == []
     assert names(failed=True) == ["Failing run"]
+    assert names(failed=True, model="claude-other") == []
+    assert names(facts=True, status="running") == ["open"]
     assert names(since_ns=moment("1h", "")) == names()
     assert names(until_ns=moment("1h", "")) == []
     done = in_this_process("ls", "--tool", "Read", "--db", DB)

@@ -38,12 +38,13 @@ class RunInfo:
 class RunQuery:
     """Which runs are asked for; None does not choose.
 
-    `prefix` is the beginning of an id. `like` is a pattern for the whole name if it has `*` (any text) or `?` (any character),
-    and else a part of the name, in any case of its ASCII letters. Runs that began at `since_ns` or later and before
-    `until_ns` (nanoseconds since the epoch) fit.
+    `among` are ids, and `prefix` is the beginning of an id. `like` is a pattern for the whole name if it has `*` (any text) or
+    `?` (any character), and else a part of the name, in any case of its ASCII letters. Runs that began at `since_ns` or later
+    and before `until_ns` (nanoseconds since the epoch) fit.
     """
 
     run: str | None = None
+    among: frozenset[str] | None = None
     prefix: str | None = None
     name: str | None = None
     mode: str | None = None
@@ -57,6 +58,7 @@ class RunQuery:
         """Return whether a run is one of those asked for."""
         return (
             self.run in (None, info.run)
+            and (self.among is None or info.run in self.among)
             and info.run.startswith(self.prefix or "")
             and self.name in (None, info.name)
             and self.mode in (None, info.mode)

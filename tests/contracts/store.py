@@ -143,6 +143,8 @@ class StoreContract:
         assert listed(RunQuery(mode="mock")) == ["a2"]
         assert listed(RunQuery(name="one", without_mode="audit")) == ["a1"]
         assert listed(RunQuery(like="WO")) == ["a2"]
+        assert listed(RunQuery(among=frozenset({"a1", "b3", "c4"}))) == ["b3", "a1"]
+        assert listed(RunQuery(among=frozenset())) == []
         assert listed(RunQuery(like="?n*")) == ["b3", "a1"]
         assert listed(RunQuery(since_ns=1000)) == ["b3", "a2", "a1"]
         assert listed(RunQuery(since_ns=1001)) == listed(RunQuery(until_ns=1000)) == []

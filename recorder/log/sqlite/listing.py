@@ -9,6 +9,7 @@ from itertools import islice
 from types import NoneType
 from typing import Any
 
+from ... import strict_json
 from ...errors import LeftOutWarning, LogError
 from ..runs import COUNTED, RunInfo, RunQuery, is_name_pattern
 
@@ -98,6 +99,8 @@ def _where(query: RunQuery) -> tuple[str, list[object]]:
         "status IN ('running', ?)": query.status,
     }
     wanted: list[tuple[str, list[object]]] = [(term, [value]) for term, value in terms.items() if value is not None]
+    if query.among is not None:
+        wanted.append(("run IN (SELECT value FROM json_each(?))", [strict_json.dumps(sorted(query.among))]))
     if query.prefix is not None:
         wanted.append(("substr(run, 1, ?) = ?", [len(query.prefix), query.prefix]))
     if query.like is not None:

@@ -1,15 +1,12 @@
 """Choose runs of a log by time, name, mode, status, model, tool, cost and failure."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo, RunQuery
 from .index import Index, RunFacts, opened
-
-PAGE, MOST = 200, 20_000
-"""Runs on the first page and on the longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +66,18 @@ def chosen_runs(
     if not wanted.needs_index:
         return [Found(info) for info in log.runs(wanted.query, limit=limit)]
     with opened(log, progress=progress) as index:
-        return list(islice(_with_facts(log, index, wanted), limit))
+        infos = log.runs(replace(wanted.query, among=_among(log, index, wanted)), limit=limit)
+        facts = index.facts([info.run for info in infos])
+    return [Found(info, facts.get(info.run)) for info in infos]
 
 
-def _with_facts(log: EventLog, index: Index, wanted: Chosen) -> Iterator[Found]:
-    """Yield the runs that fit, page by page. Each page is longer than the one before, because few runs may fit."""
-    skip, size = 0, PAGE
-    while page := log.runs(wanted.query, limit=size, skip=skip):
-        facts = index.facts(
-            [info.run for info in page], model=wanted.model, tool=wanted.tool, min_cost=wanted.min_cost
-        )  # fmt: skip
-        for info in page:
-            own = facts.get(info.run)
-            if own is None and wanted.asks_for_facts:
-                continue
-            if wanted.failed and info.status != "failed" and not (own and own.errors):
-                continue
-            yield Found(info, own)
-        if len(page) < size:
-            return
-        skip, size = skip + len(page), min(2 * size, MOST)
+def _among(log: EventLog, index: Index, wanted: Chosen) -> frozenset[str] | None:
+    """Return the runs that the index chooses; None if it does not choose."""
+    if not wanted.failed and not wanted.asks_for_facts:
+        return None
+    with_facts = partial(index.runs_with, model=wanted.model, tool=wanted.tool, min_cost=wanted.min_cost)
+    if not wanted.failed:
+        return with_facts()
+    # The listing has the runs that failed, the index those with a failed exchange.
+    failed = frozenset(info.run for info in log.runs(replace(wanted.query, status="failed")))
+    return with_facts(min_errors=1) | (failed & with_facts() if wanted.asks_for_facts else failed)

@@ -104,15 +104,23 @@ class Index:
             account = Account(Counter(dict(zip(SUMS, sums, strict=True))), from_json(first), from_json(took))
             yield (dimension, key, day), account
 
-    def facts(
-        self, runs: Sequence[str], *, model: str | None = None, tool: str | None = None, min_cost: float | None = None
-    ) -> dict[str, RunFacts]:
-        """Return the facts of those of the runs that used the model and the tool and cost at least so many US dollars.
+    def facts(self, runs: Sequence[str]) -> dict[str, RunFacts]:
+        """Return the facts of runs by their ids."""
+        query = "SELECT run, cost_usd, errors, keys FROM run_facts WHERE run IN (SELECT value FROM json_each(?))"
+        found = {}
+        for run, cost_usd, errors, stored in self._connection.execute(query, (strict_json.dumps(runs),)):
+            keys = json.loads(stored)
+            found[run] = RunFacts(tuple(keys.get("model", ())), tuple(keys.get("tool", ())), cost_usd, errors)
+        return found
+
+    def runs_with(
+        self, *, model: str | None = None, tool: str | None = None, min_cost: float | None = None, min_errors: int = 0
+    ) -> frozenset[str]:  # fmt: skip
+        """Return the runs that used the model and the tool, cost at least so many US dollars, and had so many errors.
 
         In the name of a model or a tool `*` is any text.
         """
-        conditions = ["run IN (SELECT value FROM json_each(?))"]
-        values: list[object] = [strict_json.dumps(runs)]
+        conditions, values = ["errors >= ?"], list[object]([min_errors])
         for dimension, name in (("model", model), ("tool", tool)):
             if name is not None:
                 fits = "k.value GLOB ?" if "*" in name else "k.value = ?"
@@ -121,12 +129,8 @@ class Index:
         if min_cost is not None:
             conditions.append("cost_usd >= ?")
             values.append(min_cost)
-        query = f"SELECT run, cost_usd, errors, keys FROM run_facts WHERE {' AND '.join(conditions)}"
-        found = {}
-        for run, cost_usd, errors, stored in self._connection.execute(query, values):
-            keys = json.loads(stored)
-            found[run] = RunFacts(tuple(keys.get("model", ())), tuple(keys.get("tool", ())), cost_usd, errors)
-        return found
+        query = f"SELECT run FROM run_facts WHERE {' AND '.join(conditions)}"
+        return frozenset(run for (run,) in self._connection.execute(query, values))
 
 
 def quoted(text: str) -> str:
