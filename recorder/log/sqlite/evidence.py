@@ -134,6 +134,13 @@ class Evidence(Questions):
         """Return an event. Any of its fields may hold a value of another type."""
         return _event(self._row(f"SELECT {COLUMNS} FROM events NOT INDEXED WHERE run = ? AND seq = ?", run, seq))
 
+    def beginnings(self, mode: str, status: str) -> Iterator[Cells]:
+        """Yield (run, payload of its first event) of the runs of a mode that ended with a status, oldest first."""
+        return self._each(
+            "SELECT r.run, e.payload FROM runs r JOIN events e ON e.run = r.run AND e.seq = 0 "
+            "WHERE r.mode = ? AND r.status = ? ORDER BY r.id", mode, status,
+        )  # fmt: skip
+
     def audit_events(self) -> Iterator[Cells]:
         """Yield (run, seq, kind, payload) of the events in runs of mode `audit`, in order."""
         return self._each(

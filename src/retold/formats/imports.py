@@ -14,7 +14,6 @@ from ..recorder.errors import InputError
 from ..recorder.files import open_regular
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
-from ..recorder.log.runs import RunQuery
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.strict_json import object_in, object_or_empty
 from . import jsonl, stream_json
@@ -109,11 +108,10 @@ def _known(log: EventLog) -> dict[str, str]:
         return {}
     with Evidence(log) as evidence:
         known = {run: run for _, run in evidence.places()}
-        for info in log.runs(RunQuery(mode="import", status="completed"))[::-1]:  # the newest import of a file counts
-            first = evidence.first_event(info.run)
-            digest = None if first is None else object_in(first.payload).get("sha256")
+        for run, payload in evidence.beginnings("import", "completed"):  # the newest import of a file counts
+            digest = object_in(payload).get("sha256")
             if isinstance(digest, str):
-                known[digest] = info.run
+                known[digest] = run
     return known
 
 
