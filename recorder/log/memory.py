@@ -149,6 +149,8 @@ class MemoryStore(Store):
             for run, payloads in batch.erased.items():
                 for seq, payload in payloads.items():
                     self._events[run][seq] = self._events[run][seq]._replace(payload=payload)
+            for run in batch.pruned:
+                del self._events[run], self._runs[run], self._sources[run]
             if batch.cursor is not None:
                 self._cursors[batch.shelf] = batch.cursor
 

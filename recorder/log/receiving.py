@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ..errors import LogError
 from ..events import GENESIS, SCHEMA, Event, seal
-from .erasure import ERASED, REDACTED, is_tombstone
+from .erasure import ERASED, PRUNED, REDACTED, is_tombstone
 from .reading import LogReader
 from .runs import COUNTED, RunInfo, RunQuery
 from .store import Batch, Conflict, Receiving
@@ -34,7 +34,7 @@ class Arrival(NamedTuple):
 
 @dataclass
 class Received:
-    """What came of some arrivals: how many events are new, how many were known, how many payloads were erased.
+    """What came of some arrivals: how many events are new, how many were known, how many payloads were erased and runs removed.
 
     `gaps` has the number of the first missing event by run, `refused` the reason by run.
     """
@@ -42,6 +42,7 @@ class Received:
     events: int = 0
     known: int = 0
     erased: int = 0
+    pruned: int = 0
     gaps: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
 
@@ -72,6 +73,10 @@ class Receiver:
         self._refused: dict[str, str] = {}
         self._replacements: dict[tuple[str, int], set[str]] | None = None
 
+    def cursor(self, shelf: str) -> str | None:
+        """Return the cursor that was kept last for the shelf. Raises LogError."""
+        return self._store.cursor(shelf)
+
     def receive(self, shelf: str, arrivals: Iterable[Arrival], cursor: str | None = None) -> Received:
         """Keep the arrivals that follow what the log has, all in one transaction, with the cursor of the shelf.
 
@@ -93,8 +98,9 @@ class Receiver:
         except BaseException:
             self._ends.clear()  # they were moved past events that are not kept
             raise
-        for run in batch.ended:
-            del self._ends[run]
+        found.pruned = len(batch.pruned)
+        for run in batch.ended.keys() | batch.pruned:
+            self._ends.pop(run, None)
         return found
 
     def _take(self, arrival: Arrival, batch: Batch, found: Received) -> None:
@@ -210,6 +216,14 @@ class Receiver:
         end.seq, end.hash = event.seq, event.hash
         self._learn(event)
         batch.events.append(event)
+        if event.kind == PRUNED:
+            self._prune(str(event.data["run"]), source, batch)
+
+    def _prune(self, run: str, source: str, batch: Batch) -> None:
+        """Remove a run that its own source removed. A source cannot remove the run of another one."""
+        if run not in batch.sources and self._store.source_of(run) == source:
+            batch.pruned.add(run)
+            self._refused[run] = "it was pruned where it was recorded"
 
 
 def receiver(log: LogReader) -> Receiver:

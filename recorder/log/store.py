@@ -73,6 +73,9 @@ class Readings(Protocol):
     def version(self) -> int:
         """Return a number that is another one after each commit. It is cheap to ask while the store is open for reading."""
 
+    def source_of(self, run: str) -> str | None:
+        """Return the source of a run that another log records, or None for any other run."""
+
     def exists(self) -> bool:
         """Return whether the store has been made. The first `open` or `begin` makes it."""
         return True
@@ -159,7 +162,7 @@ class Batch:
     """What a store keeps in one transaction: events in the order of their numbers, and the change of each run they begin or end.
 
     `begun` and `ended` have the line of the listing by run, `sources` the source of each run that begins. `erased` has the
-    replaced payloads by run and number.
+    replaced payloads by run and number, `pruned` the runs to remove.
     """
 
     shelf: str
@@ -169,6 +172,7 @@ class Batch:
     ended: dict[str, RunInfo] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     erased: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    pruned: set[str] = field(default_factory=set)
 
 
 @runtime_checkable
@@ -180,9 +184,6 @@ class Receiving(Store, Protocol):
 
     def cursor(self, shelf: str) -> str | None:
         """Return the cursor that was kept last for the shelf."""
-
-    def source_of(self, run: str) -> str | None:
-        """Return the source of a received run, or None for any other run."""
 
     def count_kinds(self, run: str) -> Counter[str]:
         """Return the number of events of each kind that a run holds now."""

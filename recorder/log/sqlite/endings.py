@@ -94,6 +94,9 @@ def receive(connection: sqlite3.Connection, batch: Batch) -> None:
             finish(connection, event, batch.ended[event.run])
     for run, payloads in batch.erased.items():
         erasure.replace_payloads(connection, run, list(payloads.items()))
+    for run in batch.pruned:
+        erasure.prune(connection, run)
+        connection.execute("DELETE FROM received WHERE run = ?", (run,))
     if batch.cursor is not None:
         kept = "INSERT INTO shelves (shelf, cursor) VALUES (?, ?) ON CONFLICT DO UPDATE SET cursor = excluded.cursor"
         connection.execute(kept, (batch.shelf, batch.cursor))

@@ -38,13 +38,16 @@ class Page(NamedTuple):
         return events
 
 
-def page_of(events: Iterable[Event]) -> Page:
-    """Return the page that begins with the first of these events of one run and takes as many as a page may hold."""
+def page_of(events: Iterable[Event], *, limited: bool = True) -> Page:
+    """Return the page that begins with the first of these events of one run and takes as many as a page may hold.
+
+    If the page is not `limited`, it takes all of them.
+    """
     lines: list[bytes] = []
     size, first, last = 0, None, None
     for event in events:
         line = line_of(event)
-        if lines and (size + len(line) > MAX_BYTES or len(lines) == MAX_EVENTS):
+        if limited and lines and (size + len(line) > MAX_BYTES or len(lines) == MAX_EVENTS):
             break
         lines.append(line)
         size += len(line)

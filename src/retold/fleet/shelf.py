@@ -6,7 +6,7 @@ number and every hash. A shelf of another author passes the tests of `tests/cont
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from ..recorder.errors import ShelfError
 from .pages import Page
@@ -51,11 +51,14 @@ class Shelved(NamedTuple):
 
 
 class Shelf(Protocol):
-    """The pages of many logs. `source` is the writer's own name on the shelf; each writer appends to its own runs only."""
+    """The pages of many logs.
 
-    @property
-    def name(self) -> str:
-        """The name of the shelf in messages, without a credential."""
+    `source` is the writer's own name on the shelf; each writer appends to its own runs only. `name` is the shelf's name in
+    messages, without a credential.
+    """
+
+    name: str
+    source: str
 
     def last(self, run: str) -> Position | None:
         """Return the position of the run's last page, or None if the shelf has no page of it. Raises ShelfError."""
@@ -81,6 +84,7 @@ class Shelf(Protocol):
         """Let go of connections. The shelf is not used afterwards."""
 
 
+@runtime_checkable
 class ErasableShelf(Shelf, Protocol):
     """A shelf whose pages can be erased."""
 

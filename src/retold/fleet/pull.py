@@ -1,0 +1,124 @@
+"""The puller: copy the pages of a shelf into a log, the mirror.
+
+The mirror keeps the cursor of the shelf in the transaction of the events, so a puller that was killed goes on where it stopped.
+A run with a gap is asked for again from its beginning; if the gap stays, the run waits for its next page, and no other run does.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ..recorder.errors import ShelfError
+from ..recorder.log.log import EventLog
+from ..recorder.log.receiving import Arrival, Received, receiver
+from ..recorder.log.store import Erasable
+from .shelf import Shelf, Shelved, Unreachable
+
+WAIT_S = 1.0
+"""Seconds that a puller waits for a page before it looks whether it was stopped."""
+
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
+
+
+@dataclass
+class Pulled:
+    """The totals of a puller. `held` has the number of the first missing event by run, `refused` the reason by run."""
+
+    pages: int = 0
+    events: int = 0
+    known: int = 0
+    erased: int = 0
+    held: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    waiting: str | None = None
+
+
+class Puller:
+    """Pulls the pages of a shelf into a log: of all runs, or of one.
+
+    `told` is called with the text of a trouble when it begins, and with None when it is over. `seen` is called after each
+    transaction.
+    """
+
+    def __init__(
+        self, log: EventLog, shelf: Shelf, *, only: str | None = None, told: Callable[[str | None], None] | None = None,
+        seen: Callable[[Pulled], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.log = log
+        self.shelf = shelf
+        self.pulled = Pulled()
+        self._only = only
+        self._told = told or (lambda _: None)
+        self._seen = seen or (lambda _: None)
+        self._stopped = threading.Event()
+        self._receiver = receiver(log)
+
+    def stop(self) -> None:
+        """Let `run` return after the transaction that is being written."""
+        self._stopped.set()
+
+    def run(self, *, follow: bool = False) -> Pulled:
+        """Pull the pages that are there; with `follow`, go on until `stop` is called.
+
+        Without `follow`, raises ShelfError if the shelf cannot be reached; with it, only if the shelf refuses for good. Raises
+        LogError if the log cannot be written.
+        """
+        wait_s = _FIRST_WAIT_S
+        while not self._stopped.is_set():
+            try:
+                for batch in self.shelf.pages(self._cursor(), run=self._only, wait_s=WAIT_S if follow else 0):
+                    self._receive(batch)
+                    wait_s = _FIRST_WAIT_S
+                    self._tell(None)
+                    if self._stopped.is_set():
+                        break
+                if not follow:
+                    break
+            except Unreachable as error:
+                if not follow:
+                    raise
+                self._tell(str(error))
+                self._stopped.wait(wait_s)
+                wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        return self.pulled
+
+    def _cursor(self) -> str | None:
+        # One run alone leaves the cursor of all runs where it is.
+        return None if self._only is not None else self._receiver.cursor(self.shelf.name)
+
+    def _receive(self, batch: Sequence[Shelved]) -> None:
+        """Write pages and the cursor behind them; then ask again for the runs with a gap."""
+        if not batch:
+            return
+        found = self._write(batch, None if self._only is not None else batch[-1].cursor)
+        for run in found.gaps:
+            again = self._write([shelved for pages in self.shelf.pages(run=run) for shelved in pages], None)
+            if run in again.gaps:
+                self.pulled.held[run] = again.gaps[run]
+            else:
+                self.pulled.held.pop(run, None)
+        self._seen(self.pulled)
+
+    def _write(self, batch: Sequence[Shelved], cursor: str | None) -> Received:
+        arrivals = []
+        for shelved in batch:
+            try:
+                arrivals.append(Arrival(shelved.source, shelved.page.events()))
+            except ShelfError as error:
+                self.pulled.refused[shelved.page.run] = str(error)
+        found = self._receiver.receive(self.shelf.name, arrivals, cursor)
+        self.pulled.pages += len(batch)
+        self.pulled.events += found.events
+        self.pulled.known += found.known
+        self.pulled.erased += found.erased
+        self.pulled.refused |= found.refused
+        if (found.erased or found.pruned) and isinstance(self.log.store, Erasable):
+            self.log.vacuum()
+        for run in {arrival.events[0].run for arrival in arrivals} - found.gaps.keys():
+            self.pulled.held.pop(run, None)
+        return found
+
+    def _tell(self, trouble: str | None) -> None:
+        if trouble != self.pulled.waiting:
+            self.pulled.waiting = trouble
+            self._told(trouble)

@@ -1,0 +1,277 @@
+"""Ship and pull: run by run, every mirror is a prefix of its source at all times, and equal to it when all is quiet."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retold.audit.erase import erase, plan_text
+from retold.audit.verify import verify
+from retold.fleet.folder import FolderShelf
+from retold.fleet.jetstream import JetStreamShelf
+from retold.fleet.memory import MemoryShelf, Mishap
+from retold.fleet.pull import Puller
+from retold.fleet.shelf import Shelf
+from retold.fleet.ship import Shipped, Shipper
+from retold.recorder.event_lines import line_of
+from retold.recorder.events import Entry
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.memory import MemoryStore
+from tests.children import wait_until
+from tests.nats import Nats
+
+
+def record(log: EventLog, name: str, frames: int, text: str = "hello") -> str:
+    """Record a run that ends, and return its id."""
+    with log.start(name=name, mode="live") as writer:
+        for number in range(frames):
+            writer.append(Entry("frame", b"data: %s %d\n\n" % (text.encode(), number)))
+    return writer.run
+
+
+def lines(log: EventLog, run: str) -> bytes:
+    """Return a run as `retold export --format jsonl` writes it."""
+    return b"".join(map(line_of, log.events(run)))
+
+
+def assert_prefix(mirror: EventLog, source: EventLog) -> None:
+    """The invariant."""
+    for info in mirror.runs():
+        assert lines(source, info.run).startswith(lines(mirror, info.run))
+
+
+def assert_equal(mirror: EventLog, *sources: EventLog) -> None:
+    """The invariant when all is quiet."""
+    assert {info.run for info in mirror.runs()} == {info.run for source in sources for info in source.runs()}
+    for source in sources:
+        for info in source.runs():
+            assert lines(mirror, info.run) == lines(source, info.run)
+
+
+def ship(log: EventLog, shelf: Shelf) -> Shipped:
+    """Ship until everything is on the shelf."""
+    return Shipper(log, shelf).run(until_done=True)
+
+
+@contextmanager
+def running(worker: Any, **options: Any) -> Iterator[Any]:
+    """Run a shipper or a puller in a thread until the block ends; its failure is the block's."""
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            worker.run(**options)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        thread.join()
+    assert failed == []
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> EventLog:
+    """The log that records."""
+    return EventLog(tmp_path / "source.db")
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> EventLog:
+    """The log that is pulled into."""
+    return EventLog(tmp_path / "mirror.db")
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    """One server for the tests of this file."""
+    with Nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "folder", "jetstream"])
+def make_shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+    """Open one shelf as a writer with a source."""
+    opened: list[Shelf] = []
+    shared = MemoryShelf()
+
+    def make(source: str) -> Shelf:
+        if request.param == "memory":
+            shelf: Shelf = shared.of(source)
+        elif request.param == "folder":
+            shelf = FolderShelf(tmp_path / "shelf", source=source)
+        else:
+            server = request.getfixturevalue("nats")
+            shelf = JetStreamShelf(server.servers, f"log-{abs(hash(request.node.nodeid))}", source=source)
+        opened.append(shelf)
+        return shelf
+
+    yield make
+    for shelf in opened:
+        shelf.close()
+
+
+def test_a_mirror_is_equal_to_its_sources(make_shelf: Callable[[str], Any], tmp_path: Path, mirror: EventLog) -> None:
+    """Two sources, pages of many events; `verify` finds nothing, and a second pull has nothing to do."""
+    sources = [EventLog(tmp_path / f"{name}.db") for name in "ab"]
+    for name, log in zip("ab", sources, strict=True):
+        record(log, f"{name}1", 450)
+        record(log, f"{name}2", 3)
+        assert ship(log, make_shelf(name)).pages == 4
+        assert ship(log, make_shelf(name)).pages == 0
+    pulled = Puller(mirror, make_shelf("reader")).run()
+    assert (pulled.events, pulled.held, pulled.refused) == (914, {}, {})
+    assert_equal(mirror, *sources)
+    assert verify(mirror).findings == []
+    assert Puller(mirror, make_shelf("reader")).run().pages == 0
+
+
+def test_a_mirror_follows_runs_that_are_recorded(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
+    """Each event arrives while its run goes on; the open run counts as running in the mirror."""
+
+    def has(run: str, seq: int) -> bool:
+        return mirror.exists() and [event.seq for event in mirror.events(run, after=seq - 1)] == [seq]
+
+    with running(Shipper(source, make_shelf("a"))), running(Puller(mirror, make_shelf("reader")), follow=True):
+        with source.start(name="one", mode="live") as writer:
+            for number in range(1, 6):
+                writer.append(Entry("frame", b"data: %d\n\n" % number))
+                wait_until(partial(has, writer.run, number))
+                assert [info.status for info in mirror.runs()] == ["running"]
+        wait_until(lambda: mirror.find("one").status == "completed")
+    assert_equal(mirror, source)
+
+
+def test_one_run_alone_is_pulled(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
+    """A pull of everything afterwards leaves nothing out."""
+    one, _ = record(source, "one", 3), record(source, "two", 3)
+    ship(source, make_shelf("a"))
+    Puller(mirror, make_shelf("reader"), only=one).run()
+    assert [info.run for info in mirror.runs()] == [one]
+    Puller(mirror, make_shelf("reader")).run()
+    assert_equal(mirror, source)
+
+
+def test_an_erased_text_leaves_shelf_and_mirrors(
+    make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog, tmp_path: Path
+) -> None:
+    """A mirror that has the text, and one that pulls afterwards."""
+    record(source, "one", 300, text="Alice")
+    record(source, "two", 3)
+    shelf = make_shelf("a")
+    ship(source, shelf)
+    Puller(mirror, make_shelf("reader")).run()
+    erase(source, plan_text(source, "Alice"), why="asked", by="me")
+    ship(source, make_shelf("a"))
+    late = EventLog(tmp_path / "late.db")
+    assert Puller(mirror, make_shelf("reader")).run().erased > 0
+    Puller(late, make_shelf("reader")).run()
+    for log in (mirror, late):
+        assert_equal(log, source)
+        assert verify(log).findings == []
+    left = [shelved for batch in make_shelf("a").pages() for shelved in batch if b"Alice" in shelved.page.body]
+    assert left == []
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and b"Alice" in path.read_bytes()] == []
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_whatever_happens_to_pages_each_event_arrives_once(data: st.DataObject) -> None:
+    """Lost pages, lost acknowledgements, doubled pages, a shelf that goes back to an older state."""
+    mishaps: list[Mishap] = ["put lost", "acknowledgement lost", "doubled"]
+    shelf, source, mirror = MemoryShelf("a"), EventLog(store=MemoryStore()), EventLog(store=MemoryStore())
+    shelf.mishaps.extend(data.draw(st.lists(st.sampled_from(mishaps), max_size=3)))
+    for number in range(3):
+        record(source, f"run-{number}", data.draw(st.integers(0, 5)))
+        ship(source, shelf)
+        if data.draw(st.booleans()):
+            shelf.lose(data.draw(st.integers(0, 2)))
+        Puller(mirror, shelf.of("reader")).run()
+        assert_prefix(mirror, source)
+    ship(source, shelf)
+    Puller(mirror, shelf.of("reader")).run()
+    assert_equal(mirror, source)
+
+
+def test_two_shippers_of_one_log_do_no_harm(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
+    """Each page is put once; the slower one looks again."""
+    with running(Shipper(source, make_shelf("a"))), running(Shipper(source, make_shelf("a"))):
+        for number in range(5):
+            record(source, f"run-{number}", 20)
+        ship(source, make_shelf("a"))
+    Puller(mirror, make_shelf("reader")).run()
+    assert_equal(mirror, source)
+
+
+def test_a_volume_that_was_copied_and_went_on_twice_is_named(
+    make_shelf: Callable[[str], Any], source: EventLog, tmp_path: Path
+) -> None:
+    """The second copy is refused at its first look, and its other runs are shipped."""
+    writer = source.start(name="one", mode="live")
+    source.close()
+    copied = shutil.copyfile(source.path, tmp_path / "copy.db")
+    writer.append(Entry("frame", b"data: here\n\n"))
+    writer.end()
+    with EventLog(copied) as copy:  # opening ends the run, whose writer is not here
+        copy.open()
+        record(copy, "two", 3)
+        ship(source, make_shelf("a"))
+        shipped = ship(copy, make_shelf("a"))
+    assert list(shipped.forked) == [writer.run]
+    assert shipped.events == 5
+
+
+def test_a_server_that_lost_acknowledged_pages_gets_them_again(tmp_path: Path, source: EventLog, mirror: EventLog) -> None:
+    """A real server goes back to an older state; the mirror's cursor does not fit any more, and nothing is missing."""
+    with Nats(tmp_path) as server:
+        record(source, "one", 50)
+        ship(source, shelf := JetStreamShelf(server.servers, "log", source="a"))
+        shelf.close()
+        server.kill(0)
+        server.save(0, "older")
+        server.start()
+        record(source, "two", 50)
+        ship(source, shelf := JetStreamShelf(server.servers, "log", source="a"))
+        Puller(mirror, shelf).run()
+        shelf.close()
+        server.kill(0)
+        server.restore(0, "older")
+        server.start()
+        with EventLog(tmp_path / "other.db") as other:
+            record(other, "three", 50)
+            for log, name in ((other, "b"), (source, "a")):
+                ship(log, shelf := JetStreamShelf(server.servers, "log", source=name))
+                shelf.close()
+            Puller(mirror, shelf := JetStreamShelf(server.servers, "log", source="reader")).run()
+            shelf.close()
+            assert_equal(mirror, source, other)
+
+
+def test_a_shipper_waits_for_a_server_that_is_away(tmp_path: Path, source: EventLog, mirror: EventLog) -> None:
+    """It tells its trouble once, recording goes on, and everything is shipped when the server is back."""
+    told: list[str | None] = []
+    with Nats(tmp_path) as server:
+        shelf = JetStreamShelf(server.servers, "log", source="a")
+        with running(Shipper(source, shelf, told=told.append)) as shipper:
+            record(source, "one", 5)
+            wait_until(lambda: shipper.shipped.events == 7)
+            server.kill(0)
+            record(source, "two", 5)
+            wait_until(lambda: told != [])
+            server.start()
+            wait_until(lambda: shipper.shipped.events == 14)
+        assert told[-1] is None
+        Puller(mirror, shelf).run()
+        shelf.close()
+    assert_equal(mirror, source)
