@@ -14,7 +14,8 @@ from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.http.tee import library_of, pairs, stream_class, to_request
 from .accepted import readable
 from .matching.matcher import Matcher
-from .timing.player import head_ns, hold_ns, play, play_async, timeline_of, wait_until, wait_until_async
+from .timing.player import head_ns, hold_ns, timeline_of, wait_until, wait_until_async
+from .timing.session_order import SessionOrder
 from .timing.timing import INSTANT, Timeline, Timing
 
 HOLD_S = 1.0
@@ -33,6 +34,7 @@ class Replayer:
     def __init__(self, matcher: Matcher, timing: Timing = INSTANT) -> None:
         self._matcher = matcher
         self._timing = timing
+        self._order = SessionOrder(matcher.exchanges)
 
     def take(self, request: Any) -> Exchange:
         """Return the recorded exchange for a client's request. Raise MissError, in a form that SDKs do not retry."""
@@ -52,22 +54,24 @@ class Replayer:
     def answer(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """Return the recorded response when its head is due, paced by `timing` if given. Raise MissError."""
         began_ns = clock.monotonic_ns()
+        self._order.came(exchange)
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         wait_until(began_ns + head_ns(exchange, timeline))
-        return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
+        return _response(request, exchange, self._order, timeline, began_ns, instant=timing.is_instant)
 
     async def answer_async(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """`answer` in an event loop."""
         began_ns = clock.monotonic_ns()
+        self._order.came(exchange)
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))
         if exchange.response is None and exchange.ending == "closed":
             await wait_until_async(began_ns + hold_ns(exchange, HOLD_S))
-        return _response(request, exchange, timeline, began_ns, instant=timing.is_instant)
+        return _response(request, exchange, self._order, timeline, began_ns, instant=timing.is_instant)
 
 
 if TYPE_CHECKING:
@@ -116,18 +120,19 @@ class ReplayTransport(Replayer, _Transport):
 class RecordedStream:
     """The recorded body at its pace, then the recorded ending."""
 
-    def __init__(self, request: Any, exchange: Exchange, timeline: Timeline, began_ns: int) -> None:
+    def __init__(self, request: Any, exchange: Exchange, order: SessionOrder, timeline: Timeline, began_ns: int) -> None:
         self._request = request
         self._exchange = exchange
+        self._order = order
         self._timeline = timeline
         self._began_ns = began_ns
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from play(self._exchange, self._timeline, self._began_ns)
+        yield from self._order.play(self._exchange, self._timeline, self._began_ns)
         self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in play_async(self._exchange, self._timeline, self._began_ns):
+        async for data in self._order.play_async(self._exchange, self._timeline, self._began_ns):
             yield data
         if self._exchange.ending == "closed":  # a timer or a task of the program may close it, as in the recording
             await wait_until_async(self._began_ns + hold_ns(self._exchange, HOLD_S))
@@ -153,7 +158,9 @@ def _readable(exchange: Exchange, request: Any) -> Exchange:
         raise for_sdk(miss) from None
 
 
-def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: int, *, instant: bool) -> Any:
+def _response(
+    request: Any, exchange: Exchange, order: SessionOrder, timeline: Timeline, began_ns: int, *, instant: bool
+) -> Any:  # fmt: skip
     response = exchange.response
     if response is None:
         raise _error(exchange, request)
@@ -164,7 +171,7 @@ def _response(request: Any, exchange: Exchange, timeline: Timeline, began_ns: in
         headers = [*((name, value) for name, value in headers if name.lower() != "retry-after-ms"), ("retry-after-ms", "1")]
     # Keep an empty reason phrase empty: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}
-    stream = stream_class(RecordedStream, library)(request, exchange, timeline, began_ns)
+    stream = stream_class(RecordedStream, library)(request, exchange, order, timeline, began_ns)
     return library.Response(response.status, headers=headers, stream=stream, extensions=extensions)
 
 

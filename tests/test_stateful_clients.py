@@ -327,7 +327,7 @@ async def session_tools(asking: Any, _: Server) -> Any:
     return [calls, [dumped(event) async for event in events.list(created.id)]]
 
 
-@pytest.mark.parametrize("timing", ["original"])
+@pytest.mark.parametrize("timing", ["instant", "original"])
 def test_a_tool_runner_of_a_session_is_recorded_and_replayed(timing: str) -> None:
     """The stream ends with the client, which stops when the session is idle."""
     with ThreadsServer() as server, retold.use_cassette(CASSETTE, record_mode="rewrite"):

@@ -77,6 +77,11 @@ class Matcher:
         return ThreadIndex(self._exchanges, self.key)
 
     @property
+    def exchanges(self) -> list[Exchange]:
+        """The exchanges of the recording, in recorded order."""
+        return list(self._exchanges)
+
+    @property
     def played(self) -> list[Exchange]:
         """The played exchanges, in the order of the requests."""
         return list(self._played)
@@ -198,7 +203,7 @@ class Matcher:
         return "raw_body" in self.rules.match_on
 
     def _threaded(self, request: Request) -> Exchange | None:
-        """Return the exchange whose whole request is equal to that of the request. Its own form, threaded or not, may differ."""
+        """Return the exchange with the same whole request. Its own form, threaded or not, may differ."""
         if self._compares_bytes or not self._threads.concerns(request):
             return None
         candidates = [exchange for exchange in self._threads.candidates(request) if self.rules.agree(request, exchange.request)]
