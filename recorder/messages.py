@@ -5,6 +5,7 @@ lines of one answer share its message id; tool results come in `user` lines; `sy
 """
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,7 @@ class Session:
         self.id = session_id or str(uuid.uuid4())
         self._made = made
         self._seen: set[str] = set()
+        self._sent: Counter[str] = Counter()
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self._made} messages>"
@@ -104,6 +106,16 @@ class Session:
             return False
         self._seen.add(event_id)
         return True
+
+    def note_sent(self, event: str) -> None:
+        """Note an event that the client sent, by a text that its repetition by the API shares."""
+        self._sent[event] += 1
+
+    def was_sent(self, event: str) -> bool:
+        """Return whether an event repeats one that the client sent, once for each time that it was sent."""
+        found = self._sent[event] > 0
+        self._sent[event] -= found
+        return found
 
     def _finish(self, data: dict[str, Any]) -> dict[str, Any]:
         self._made += 1

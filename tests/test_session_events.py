@@ -1,5 +1,6 @@
 """Session events of Managed Agents, and the results of batches, become messages in the shapes that messages have everywhere."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 import retold
 from retold.comparing.reading import read_run
+from retold.formats import markdown
+from retold.pages.run_page import RunFold
 from retold.recorder.cassette.format import read_cassette
 from retold.recorder.cassette.transfer import import_exchanges
 from retold.recorder.http.exchange import Exchange
@@ -161,6 +164,7 @@ def test_status_and_usage_of_a_session_are_those_of_its_exchange() -> None:
         ("/v1/sessions/sesn_1/threads/sthr_1/stream", ("sesn_1", "sthr_1", True)),
         ("/v1/sessions/sesn_1/resources", None),
         ("/v1/messages", None),
+        ("https://gateway.example/prefix/v1/sessions/sesn_1/events?beta=true", ("sesn_1", "", True)),
     ],
 )
 def test_a_path_names_its_session(path: str, found: tuple[str, str, bool] | None) -> None:
@@ -231,8 +235,37 @@ def test_a_recorded_session_is_shown_and_found(cli: Cli) -> None:
     assert "ASSISTANT: Hello." in cli("show", "last").stdout
     assert "] Hello.\n" in cli("show", "last", "--partial").stdout
     assert "Hello." in cli("search", "Hello").stdout
-    assert "Hi" in cli("search", "Hi", "--type", "prompt").stdout
+    assert "Hi" in cli("search", "Hi", "--type", "user").stdout
     assert len(read_cassette(Path(MANAGED)).exchanges) == 3
+
+
+def test_what_was_sent_is_a_message_once() -> None:
+    """A prompt is a message when it is sent. The answer to the request and the stream repeat it under an id, at times both."""
+    log = retold.EventLog("log.db")
+    for options in ({}, {"echo": False}, {"split": True}):
+        run = import_exchanges(log, conversation("01", **options), name="agent", source="test")
+        texts = [block["text"] for message in log.messages(run) for block in message.blocks]
+        assert texts == ["Hi", "Hello.", "Bye", "See you."]
+        out = io.BytesIO()
+        markdown.write(log, [log.find(run)], out)
+        assert [line for line in out.getvalue().decode().splitlines() if line.startswith("> ")] == ["> Hi", "> Bye"]
+        kinds = [said["kind"] for said in folded_page(log, run)["messages"] if said["kind"] in ("prompt", "text")]
+        assert kinds == ["prompt", "text"] * 2
+
+
+def folded_page(log: retold.EventLog, run: str) -> Json:
+    page = RunFold(log, log.find(run))
+    for event in log.events(run):
+        page.event(event)
+    return page.data()
+
+
+def test_a_retried_request_sends_its_events_once() -> None:
+    """The SDK repeats a request after a 529; its prompt is one message."""
+    first, second = (replace(each, place=replace(each.place, call=1, attempt=attempt)) for each, attempt in
+                     zip([conversation("01")[1]] * 2, (1, 2), strict=True))  # fmt: skip
+    log = retold.EventLog("log.db")
+    assert len([*log.messages(import_exchanges(log, [first, second], name="agent", source="test"))]) == 1
 
 
 # Compared

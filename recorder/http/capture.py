@@ -31,6 +31,7 @@ from .exchange import (
     to_text,
 )
 from .fold import Fold
+from .sessions import sent_messages
 from .sse import Classified, FrameParser, Piece
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
@@ -105,6 +106,8 @@ class Capture:
         self.started_ns = started.t_ns
         self.first_ns: int | None = None
         self.ended_ns = started.t_ns
+        if place.attempt == 1 and (sent := sent_messages(request.method, request.uri, request.body, self._session)):
+            run.append(*map(self._message, sent))
 
     def __repr__(self) -> str:
         return f"<Capture {self._run.run[:6]}#{self.exchange} {self._frames} frames {self.ending or 'open'}>"

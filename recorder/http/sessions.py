@@ -18,12 +18,16 @@ again after a reconnect, have the same id and become messages once.
 
 import re
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from .. import strict_json
 from ..messages import Session, content_blocks
-from ..strict_json import object_or_empty
+from ..strict_json import object_in, object_or_empty
 
 _TYPE = re.compile(r"(?:agent|user|system|session|span|workflow_run)\.\w[\w.]*|event_start|event_delta")
-_PATH = re.compile(r"/v1/sessions(?:/([^/]+)(?:/threads/([^/]+))?(?:/(events|stream|events/stream))?)?/?")
+_PATH = re.compile(r".*/v1/sessions(?:/([^/]+)(?:/threads/([^/]+))?(?:/(events|stream|events/stream))?)?/?")
+
+_ADDED = ("id", "processed_at", "session_thread_id", "outcome_id")
 
 _RESULT_OF = {
     "agent.tool_result": "tool_use_id",
@@ -42,9 +46,9 @@ class SessionPath(NamedTuple):
     has_events: bool
 
 
-def session_path(path: str) -> SessionPath | None:
-    """Return the session of a path (from `/v1/` on), or None for another path."""
-    found = _PATH.fullmatch(path)
+def session_path(uri: str) -> SessionPath | None:
+    """Return the session that a URL, or a path of one, belongs to, or None for another one."""
+    found = _PATH.fullmatch(urlsplit(uri).path)
     return None if found is None else SessionPath(found[1] or "", found[2] or "", found[3] is not None)
 
 
@@ -59,6 +63,25 @@ def events_in(body: Any) -> list[dict[str, Any]]:
     events = [event for event in listed if is_session_event(event)] if isinstance(listed, list) else []
     times = [event["processed_at"] for event in events if isinstance(event.get("processed_at"), str)]
     return events[::-1] if times and times[0] > times[-1] else events  # ISO 8601 in UTC; `order=desc` lists the last first
+
+
+def sent_messages(method: str, uri: str, body: bytes, session: Session) -> list[dict[str, Any]]:
+    """Return the messages of the events that a request sends to a session; none for any other request."""
+    if method.upper() != "POST" or b'"events"' not in body:
+        return []
+    path = session_path(uri)
+    events = object_in(body).get("events") if path is not None and path.has_events else None
+    sent = [event for event in events if is_session_event(event)] if isinstance(events, list) else []
+    messages = [message for event in sent for message in SessionFold(session).feed(event)]
+    for event in sent:
+        session.note_sent(_repeated(event))
+    return messages
+
+
+def _repeated(event: dict[str, Any]) -> str:
+    """Return a text that a sent event shares with its repetition, to which the API adds an id and a time."""
+    own = {key: value for key, value in event.items() if key not in _ADDED and value is not None}
+    return strict_json.dumps(own, sort_keys=True)
 
 
 def text_delta(event: dict[str, Any]) -> str:
@@ -97,7 +120,7 @@ class SessionFold:
         if kind == "session.status_idle":
             self.stop_reason = object_or_empty(event.get("stop_reason")).get("type")
         self.is_over = kind in ("session.status_terminated", "session.deleted")
-        if isinstance(event.get("id"), str) and not self._session.is_new(event["id"]):
+        if isinstance(event.get("id"), str) and (not self._session.is_new(event["id"]) or self._repeats(event)):
             return []
         if kind == "span.model_request_end":
             counts = {name: count for name, count in object_or_empty(event.get("model_usage")).items() if isinstance(count, int)}
@@ -115,6 +138,9 @@ class SessionFold:
                     messages.append(self._session.assistant(message, block, self._request_id, incomplete=True))
         self._previews.clear()
         return messages
+
+    def _repeats(self, event: dict[str, Any]) -> bool:
+        return event["type"].startswith(("user.", "system.")) and self._session.was_sent(_repeated(event))
 
     def _messages(self, kind: str, event: dict[str, Any]) -> list[dict[str, Any]]:
         if kind == "agent.message":

@@ -14,7 +14,6 @@ from dataclasses import replace
 from ...recorder import clock
 from ...recorder.http.exchange import Exchange, TimedPiece
 from ...recorder.http.sessions import SessionPath, session_path
-from ..matching.rules import path
 from .player import play, play_async, schedule, wait_until, wait_until_async
 from .timing import Timeline
 
@@ -26,7 +25,7 @@ POLL_NS = 2_000_000
 
 def session_of(exchange: Exchange) -> SessionPath | None:
     """Return the session of an exchange that reads or sends events, or None for any other exchange."""
-    found = session_path(path(exchange.request.uri))
+    found = session_path(exchange.request.uri)
     return found if found is not None and found.has_events else None
 
 

@@ -90,19 +90,10 @@ def text_of_request(started: dict[str, Any]) -> Text | None:
             break
         texts = [str(b.get("text", "")) for b in content_blocks(message.get("content")) if b.get("type") == "text"]
         words[:0] = texts
-    words += [str(block.get("text", "")) for block in _sent(request) if block.get("type") == "text"]
     if isinstance(request.get("prompt"), str):  # /v1/complete
         words.append(request["prompt"])
     text = "\n".join(filter(None, words))
     return Text(text, "prompt", "", str(request.get("model") or "")) if text else None
-
-
-def _sent(request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the content blocks of the `user.message` events that a request sends to a session."""
-    events = request.get("events")
-    for event in events if isinstance(events, list) else ():
-        if isinstance(event, dict) and event.get("type") == "user.message":
-            yield from content_blocks(event.get("content"))
 
 
 def strings(value: Any) -> Iterator[str]:
