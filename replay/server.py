@@ -13,6 +13,7 @@ from ..recorder.proxy.http_messages import Asked, Peer, head_bytes
 from .accepted import readable
 from .timing.player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
 from .timing.recorded_order import Order
+from .timing.session_order import SessionOrder
 from .timing.timing import Timing
 
 LINGER_S = 0.1
@@ -26,7 +27,7 @@ _RESETS = ("ConnectionResetError", "BrokenPipeError", "ReadError")
 
 
 async def retell(
-    exchange: Exchange, timing: Timing, asked: Asked, client: Peer, order: Order | None = None,
+    exchange: Exchange, timing: Timing, asked: Asked, client: Peer, order: Order | SessionOrder | None = None,
     kept_open: Callable[[], None] = lambda: None,
 ) -> bool:  # fmt: skip
     """Answer a request with a recorded exchange, in its place in `order`. Return True if the connection stays open.
@@ -51,7 +52,7 @@ async def retell(
     return goes_on
 
 
-async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Peer, order: Order | None) -> bool:
+async def _retell(exchange: Exchange, timing: Timing, asked: Asked, client: Peer, order: Order | SessionOrder | None) -> bool:
     began_ns = asked.arrived_ns  # not the current time: if many ask at once, the last one has waited for the others
     exchange = readable(exchange, asked.headers)
     timeline = timeline_of(exchange, timing)

@@ -128,11 +128,11 @@ class RecordedStream:
         self._began_ns = began_ns
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._order.play(self._exchange, self._timeline, self._began_ns)
+        yield from self._order.play_sync(self._exchange, self._timeline, self._began_ns)
         self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._order.play_async(self._exchange, self._timeline, self._began_ns):
+        async for data in self._order.play(self._exchange, self._timeline, self._began_ns):
             yield data
         if self._exchange.ending == "closed":  # a timer or a task of the program may close it, as in the recording
             await wait_until_async(self._began_ns + hold_ns(self._exchange, HOLD_S))

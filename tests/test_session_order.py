@@ -30,7 +30,7 @@ def sending(at_ns: int, session: str = "sesn_1") -> Exchange:
 
 
 def played(order: SessionOrder, read: Exchange) -> Iterator[bytes]:
-    return order.play(read, timeline_of(read, INSTANT), clock.monotonic_ns())
+    return order.play_sync(read, timeline_of(read, INSTANT), clock.monotonic_ns())
 
 
 @pytest.fixture(name="impatient")
@@ -60,7 +60,7 @@ def test_an_async_stream_waits_for_another_task() -> None:
         found: list[bytes] = []
 
         async def follow() -> None:
-            async for data in order.play_async(read, timeline_of(read, INSTANT), clock.monotonic_ns()):
+            async for data in order.play(read, timeline_of(read, INSTANT), clock.monotonic_ns()):
                 found.append(data)  # noqa: PERF401 - read piece by piece
 
         following = asyncio.create_task(follow())

@@ -338,6 +338,14 @@ def test_a_tool_runner_of_a_session_is_recorded_and_replayed(timing: str) -> Non
     assert shown() == ["The weather?", "It is rainy in Paris."]
 
 
+def test_a_tool_runner_of_a_session_is_replayed_by_a_server() -> None:
+    """The server holds the events back, too, until the client has sent the result that they answer."""
+    with ThreadsServer() as server, wire(server.url, mode="rewrite", path=CASSETTE) as running:
+        found = run(session_tools, client_async(running.url), server)
+    with wire(mode="none", path=CASSETTE) as running:
+        assert run(session_tools, client_async(running.url), None) == found
+
+
 def shown() -> list[str]:
     """The texts of the messages in the cassette, in order."""
     with retold.EventLog("shown.db") as log:

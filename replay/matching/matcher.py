@@ -77,9 +77,9 @@ class Matcher:
         return ThreadIndex(self._exchanges, self.key)
 
     @property
-    def exchanges(self) -> list[Exchange]:
-        """The exchanges of the recording, in recorded order."""
-        return list(self._exchanges)
+    def exchanges(self) -> Sequence[Exchange]:
+        """The exchanges of the recording, in recorded order; a lazy sequence stays one."""
+        return self._exchanges
 
     @property
     def played(self) -> list[Exchange]:

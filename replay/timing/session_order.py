@@ -8,8 +8,9 @@ If a client departs from the recording, a wait ends after the recorded time plus
 """
 
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from ...recorder import clock
 from ...recorder.http.exchange import Exchange, TimedPiece
@@ -32,25 +33,39 @@ def session_of(exchange: Exchange) -> SessionPath | None:
 class SessionOrder:
     """The requests of a recording that sent events to sessions, and those that came again. For any thread and event loop."""
 
-    def __init__(self, exchanges: Iterable[Exchange]) -> None:
-        self._sent: dict[str, list[tuple[int, int]]] = {}
+    def __init__(self, exchanges: Sequence[Exchange]) -> None:
+        self._exchanges = exchanges
         self._came: set[int] = set()
-        for exchange in exchanges:
+
+    @cached_property
+    def _sent(self) -> dict[str, list[tuple[int, int]]]:
+        """The requests to each session by their times. A long recording is read for the first stream of a session."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for exchange in self._exchanges:
             session = session_of(exchange) if exchange.request.method.upper() == "POST" else None
             if session is not None:
-                self._sent.setdefault(session.session, []).append((exchange.started_ns, id(exchange.request)))
-        for sent in self._sent.values():
-            sent.sort()
+                found.setdefault(session.session, []).append((exchange.started_ns, id(exchange.request)))
+        return {session: sorted(sent) for session, sent in found.items()}
 
     def __repr__(self) -> str:
         return f"<SessionOrder {len(self._came)} requests came>"
 
     def came(self, exchange: Exchange) -> None:
         """Note that the client sent the request of an exchange."""
-        if self._sent:
+        if session_of(exchange) is not None:
             self._came.add(id(exchange.request))
 
-    def play(self, exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[bytes]:
+    async def begin(self, exchange: Exchange) -> None:
+        """Note the request of an exchange, as `Order` does."""
+        self.came(exchange)
+
+    async def turn(self, exchange: Exchange, recorded_ns: int) -> None:
+        """Wait for nothing: the head of an answer follows its own request alone."""
+
+    async def end(self, exchange: Exchange) -> None:
+        """Note nothing: an event of a session follows requests, not answers."""
+
+    def play_sync(self, exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[bytes]:
         """Yield the body at its pace, each piece after the requests that were recorded before it."""
         sent = self._sent_during(exchange)
         if not sent:
@@ -64,8 +79,8 @@ class SessionOrder:
                 yield data
         wait_until(began_ns + timeline.at(exchange.ended_ns))
 
-    async def play_async(self, exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
-        """`play` in an event loop."""
+    async def play(self, exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
+        """`play_sync` in an event loop."""
         sent = self._sent_during(exchange)
         if not sent:
             async for data in play_async(exchange, timeline, began_ns):

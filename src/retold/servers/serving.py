@@ -17,6 +17,7 @@ from ..recorder.proxy.upstream import Upstream
 from ..replay.faults import Telling
 from ..replay.server import retell
 from ..replay.timing.recorded_order import Order, order_of
+from ..replay.timing.session_order import SessionOrder
 from ..testing.session import CassetteSession
 from .gate import Gate
 from .summary import OUTSIDE
@@ -45,11 +46,14 @@ class Serving:
     """How many requests were refused unread, by status."""
     kept_open: Counter[str] = field(default_factory=Counter)
     """Recorded as closed by the client, and not closed this time: how many exchanges of each cassette."""
-    orders: dict[int, Order | None] = field(init=False)
+    orders: dict[int, Order | SessionOrder | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        # Whoever asks in parallel gets answers in any order, but for Claude Code, whose requests tell of each other.
-        self.orders = {id(use): order_of(use.exchanges) for use in self.uses.values() if use.profile == "claude-code"}
+        # Parallel requests get their answers in any order, except those of Claude Code, because they depend on each other.
+        self.orders = {
+            id(use): order_of(use.exchanges) if use.profile == "claude-code" else SessionOrder(use.exchanges)
+            for use in self.uses.values()
+        }
 
     def __str__(self) -> str:
         """`recording https://…`, or `serving a, b`, for a person."""
