@@ -260,6 +260,20 @@ def folded_page(log: retold.EventLog, run: str) -> Json:
     return page.data()
 
 
+def test_the_page_types_the_texts_of_a_session() -> None:
+    """The pieces of each preview belong to the message that they become, or to the incomplete one that is left of them."""
+    events = [*preview("e1", "Hel", "lo 😀"), said("e1", "Hello 😀"), said("e2", "whole"), *preview("e3", "bro", "ken")]
+    log = retold.EventLog("log.db")
+    page = folded_page(log, import_exchanges(log, [stream(*events, ending="cut")], name="agent", source="test"))
+    texts = [
+        (said["text"], said.get("block"), said.get("incomplete", False)) for said in page["messages"] if said["kind"] == "text"
+    ]
+    assert texts == [("Hello 😀", 0, False), ("whole", None, False), ("broken", 1, True)]
+    sizes = list(zip(*page["frames"], strict=True))
+    assert [sum(size for *_, block, size in sizes if block == number) for number in (0, 1)] == [8, 6]
+    assert page["exchanges"][0]["first"] is not None
+
+
 def test_a_retried_request_sends_its_events_once() -> None:
     """The SDK repeats a request after a 529; its prompt is one message."""
     first, second = (replace(each, place=replace(each.place, call=1, attempt=attempt)) for each, attempt in

@@ -13,11 +13,13 @@ from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.http.exchange import timestamp
+from ..recorder.http.sessions import text_delta
 from ..recorder.http.sse import frame_json
 from ..recorder.interrupted import DIED, events_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.messages import Message, result_text
+from ..recorder.strict_json import object_or_empty
 from .assemble import page
 
 PAGE_KINDS = (
@@ -31,6 +33,10 @@ PAGE_KINDS = (
     "run.ended",
 )
 """The kinds of events that a page is made of."""
+
+
+FIRST = ("content_block_start", "content_block_delta", "completion", "error", "event_delta", "agent.message")
+"""Kinds of frames that are the first sign of an answer."""
 
 
 def run_page(log: EventLog, info: RunInfo) -> str:
@@ -61,6 +67,7 @@ class RunFold:
         self._kinds: dict[str, int] = {}
         self._number: dict[int, int] = {}
         self._open: dict[int, dict[int, dict[str, Any]]] = {}
+        self._previews: dict[int, dict[tuple[str, int], int]] = {}
         self._closed: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         self._told = (0, 0)
         self._touched: set[int] = set()
@@ -163,13 +170,14 @@ class RunFold:
         open_blocks = self._open.setdefault(number, {})
         if isinstance(value.get("index"), int):
             block = value["index"]
-        if kind == "content_block_start":
+        if kind in ("event_delta", "agent.message"):
+            block, size = self._preview(number, value, at)
+        elif kind == "content_block_start":
             open_blocks[block] = {"start": at, "raw": [], "size": 0}
         elif kind == "content_block_delta" and block in open_blocks:
             delta = value.get("delta") or {}
             piece = next((delta[key] for key in ("text", "thinking", "partial_json") if isinstance(delta.get(key), str)), "")
-            # The player counts as JavaScript does: two units for a character outside the BMP.
-            size = len(piece.encode("utf-16-le", "surrogatepass")) // 2
+            size = _units(piece)
             open_blocks[block]["size"] += size
             if "partial_json" in delta:
                 open_blocks[block]["raw"].append(piece)
@@ -177,12 +185,30 @@ class RunFold:
             self._closed.setdefault(number, []).append((block, open_blocks.pop(block)))
         exchange = self._exchanges[number]
         exchange["frames"] += 1
-        if exchange["first"] is None and kind in ("content_block_start", "content_block_delta", "completion", "error"):
+        if exchange["first"] is None and kind in FIRST:
             exchange["first"] = at
         self._touched.add(number)
         code = self._kinds.setdefault(kind, len(self._kinds))
         self._frames.append((at - self._frame_us, number, code, block, size))
         self._frame_us = at
+
+    def _preview(self, number: int, value: dict[str, Any], at: int) -> tuple[int, int]:
+        """Take a frame of a session: a piece of a message, or the message. Return the block of the piece, and its size.
+
+        A stream of a session has many messages with blocks from 0, so blocks are numbered anew over the stream.
+        """
+        names = self._previews.setdefault(number, {})
+        open_blocks = self._open.setdefault(number, {})
+        if value["type"] == "agent.message":
+            for (event_id, _), block in names.items():
+                if event_id == value.get("id") and block in open_blocks:
+                    self._closed.setdefault(number, []).append((block, open_blocks.pop(block)))
+            return -1, 0
+        index = object_or_empty(value.get("delta")).get("index")
+        block = names.setdefault((str(value.get("event_id")), index if isinstance(index, int) else 0), len(names))
+        size = _units(text_delta(value))
+        open_blocks.setdefault(block, {"start": at, "raw": [], "size": 0})["size"] += size
+        return block, size
 
     def _message(self, message: Message, number: int | None, at: int) -> None:
         place = (message.step, message.task)
@@ -238,6 +264,11 @@ class RunFold:
             "end": at, "ending": data["ending"], "model": data.get("model"), "stop": data.get("stop_reason"),
             "usage": data.get("usage"), "cost": data.get("cost_usd"), "error": error,
         }  # fmt: skip
+
+
+def _units(piece: str) -> int:
+    """Return the length of a text as JavaScript counts it: two units for a character outside the BMP."""
+    return len(piece.encode("utf-16-le", "surrogatepass")) // 2
 
 
 def _pretty(value: Any) -> str:
