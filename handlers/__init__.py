@@ -4,13 +4,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..recorder.errors import HandlerError
+from ..recorder.words import nearest, sentence
 from .base import Handler, HandlerThread, Options, Reader, StreamEnd, StreamStart, read_stream
 from .buffer import Buffer
 from .callback import Callback
 from .console import Console
 from .debug import Debug
 from .file import File
-from .options import make_options, nearest, option_problems, sentence
+from .options import make_options, option_problems
 from .simple import Simple
 
 HANDLERS: dict[str, type[Handler]] = {handler.name: handler for handler in (Simple, Console, Debug, File, Buffer, Callback)}
@@ -44,8 +45,6 @@ __all__ = [
     "handler_class",
     "make_handler",
     "make_options",
-    "nearest",
     "option_problems",
     "read_stream",
-    "sentence",
 ]

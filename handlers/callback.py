@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from ..recorder.errors import HandlerError
 from ..recorder.messages import Message
+from ..recorder.words import nearest, sentence
 from .base import Handler, Options
-from .options import nearest, sentence
 
 
 class CallbackOptions(Options):

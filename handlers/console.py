@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
+from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd, StreamStart
 from .simple import trouble_in
-from .text import LABELS, clean, clock, cut, dollars, indent, one_line, plural, seconds, under
+from .text import LABELS, clock, cut, dollars, indent, seconds, under
 
 if TYPE_CHECKING:
     from rich.console import Console as Screen

@@ -5,8 +5,9 @@ from typing import Any
 
 from ..recorder import strict_json
 from ..recorder.messages import Message, result_text, usage_of
+from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd, StreamStart
-from .text import clean, indent, one_line, plural, seconds
+from .text import indent, seconds
 
 _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_use_id"})
 

@@ -23,12 +23,12 @@ from pydantic import BeforeValidator, ByteSize, Field, WithJsonSchema, model_val
 from pydantic_core import PydanticCustomError
 
 from ..recorder.errors import HandlerError
+from ..recorder.files import why_not_writable
 from ..recorder.messages import Message
-from ..recorder.writable import why_not_writable
+from ..recorder.words import one_line
 from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
 from .simple import SimpleOptions, footer, lines_of
-from .text import one_line
 
 
 def _number_or_text(value: object) -> object:

@@ -1,13 +1,12 @@
 """Validate a handler's options and report all problems at once, each with the nearest valid name."""
 
-import difflib
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ..recorder.errors import HandlerError
+from ..recorder.words import nearest, sentence
 from .base import Handler, Options
 
 _SHOULD_BE = {
@@ -57,17 +56,3 @@ def _problem(handler: type[Handler], details: ErrorDetails) -> HandlerError:
             return HandlerError(sentence(f"{whose}: option {option!r} cannot be {given!r}{hint}"), option)
     wanted = _SHOULD_BE.get(details["type"]) or details["msg"].removeprefix("Input should be ")
     return HandlerError(f"{whose}: option {option!r} should be {wanted}, and is {details['input']!r}.", option)
-
-
-def nearest(word: str, words: Sequence[str]) -> str:
-    """Return `; did you mean 'simple'?`, or the list of valid names."""
-    by_lower = {each.lower(): each for each in reversed(words)}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.65)
-    if close:
-        return f"; did you mean {by_lower[close[0]]!r}?"
-    return f"; there are {', '.join(words)}" if words else "; it takes none"
-
-
-def sentence(text: str) -> str:
-    """Return the text with a full stop, unless it ends in a question mark."""
-    return text if text.endswith("?") else f"{text}."

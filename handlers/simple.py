@@ -10,8 +10,9 @@
 from collections.abc import Iterator
 
 from ..recorder.messages import Message, result_text
+from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd
-from .text import clean, clock, cut, one_line, plural, seconds, under
+from .text import clock, cut, seconds, under
 
 RESULT_CHARS = 50
 """A tool result is cut to this many characters."""

@@ -4,10 +4,6 @@ import math
 import re
 import time
 
-from ..recorder.screen import clean, one_line
-
-__all__ = ["LABELS", "clean", "clock", "cut", "dollars", "indent", "one_line", "plural", "seconds", "under"]
-
 
 def clock(wall_ns: int) -> str:
     """Return nanoseconds since the epoch as the local time of day, `HH:MM:SS`."""
@@ -53,8 +49,3 @@ def under(text: str, width: int) -> str:
     retold's own are indented, by 2.
     """
     return indent(text, width) if width else _LIKE_OWN.sub("\n  ", text)
-
-
-def plural(count: int, noun: str) -> str:
-    """Return `1 message`, `2 messages`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

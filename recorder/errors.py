@@ -17,7 +17,7 @@ RetoldError                 exit 1
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .screen import clean
+from .words import clean
 
 
 class Problem(NamedTuple):

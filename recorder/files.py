@@ -1,15 +1,21 @@
-"""Open files that a person named: regular files only.
+"""Open, read and replace the files that users name: regular files only, written whole or not at all.
 
 Reading a named pipe waits until another process writes to it, a device may never end, and neither is a recording. Every
 file with a name from outside is opened here.
 """
 
+import contextlib
 import errno
 import os
+import secrets
 import stat
+from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO
+
+_MAX_STEM_BYTES = 200
+"""How much of a file's name its temporary name repeats: file systems allow 255 bytes."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -56,3 +62,60 @@ def read_text(path: str | Path) -> str:
     """Return the text of a regular UTF-8 file, with LF line ends. Raise OSError and UnicodeDecodeError."""
     with TextIOWrapper(open_regular(path), "utf-8") as file:
         return file.read()
+
+
+def why_not_writable(path: Path) -> str | None:
+    """Return the reason why no file can be created or written at `path`, None if there is none. Create nothing."""
+    if path.suffix == ".toml":
+        return "retold reads TOML and does not write it; use .yaml or .json"
+    path = Path(os.path.realpath(path))
+    try:
+        there = next((each for each in (path, *path.parents) if each.exists()), Path("/"))
+    except OSError as error:  # for example a name that is too long, or a folder without search permission
+        return error.strerror or str(error)
+    if there == path:
+        if there.is_dir():
+            return "it is a folder"
+        return None if os.access(there, os.W_OK) else "it may not be written"
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return None
+    return f"{there} is {'not writable' if there.is_dir() else 'no folder'}"
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Open a new file that replaces `path` if the block ends without an error; otherwise `path` stays unchanged. Raise OSError.
+
+    A symbolic link stays a link: the file that it points to is replaced. The new file gets the mode of the replaced one, or
+    `mode` under the umask if there was none.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    kept_mode = _mode_of(target)
+    stem = target.name.encode("utf-8", "surrogateescape")[:_MAX_STEM_BYTES].decode("utf-8", "ignore")
+    part = target.with_name(f".{stem}.{secrets.token_hex(4)}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode if kept_mode is None else kept_mode)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if kept_mode is not None:
+                os.fchmod(handle, kept_mode)
+            yield file
+            file.flush()
+            os.fsync(handle)
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _mode_of(target: Path) -> int | None:
+    """Return the mode of an existing file. Raise OSError for anything else at the path, because a rename would destroy it."""
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(None, "it is a folder")
+    if not stat.S_ISREG(mode):
+        raise OSError(None, "it is not a regular file")
+    return stat.S_IMODE(mode)

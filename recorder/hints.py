@@ -1,8 +1,9 @@
 """Hints for a file that a person named by mistake: it is missing, is not text, or was given instead of a run."""
 
-import difflib
 import os
 from pathlib import Path
+
+from .words import closest
 
 
 def near(path: Path) -> str:
@@ -11,7 +12,7 @@ def near(path: Path) -> str:
         names = os.listdir(path.parent)
     except OSError:
         return "."
-    for name in difflib.get_close_matches(path.name, names, n=1, cutoff=0.75):
+    if (name := closest(path.name, names, cutoff=0.75)) is not None:
         return f"; did you mean {path.parent / name}?"
     return f"; did you mean {path}.yaml?" if f"{path.name}.yaml" in names else "."
 

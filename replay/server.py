@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..recorder import clock
 from ..recorder.http.exchange import Exchange, Response
 from ..recorder.proxy.http_messages import Asked, Peer, head_bytes
-from .accepted import readable
+from .accepted import readable, repeated_at_once
 from .timing.player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
 from .timing.recorded_order import Order
 from .timing.session_order import SessionOrder
@@ -101,10 +101,7 @@ def _headers(
         headers.append((framing[0], framing[1] or ""))
     if not asked.keeps_alive:
         headers.append(("Connection", "close"))
-    if instant and (response.status in (408, 409, 429) or response.status >= 500):
-        # SDKs wait half a second and more before they repeat a call. A replay has no server to protect from load.
-        headers = [*(pair for pair in headers if pair[0].lower() != "retry-after-ms"), ("retry-after-ms", "1")]
-    return headers, chunked
+    return repeated_at_once(response.status, headers) if instant else headers, chunked
 
 
 async def _break_off(exchange: Exchange, client: Peer) -> None:

@@ -12,7 +12,7 @@ from ..recorder.http.exchange import Exchange
 from ..recorder.http.patching import Send, SendAsync
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.http.tee import library_of, pairs, stream_class, to_request
-from .accepted import readable
+from .accepted import readable, repeated_at_once
 from .matching.matcher import Matcher
 from .timing.player import head_ns, hold_ns, timeline_of, wait_until, wait_until_async
 from .timing.session_order import SessionOrder
@@ -166,9 +166,8 @@ def _response(
         raise _error(exchange, request)
     library = library_of(request)
     headers = [(name, value) for name, value in response.headers if name.lower() not in _KEPT_BY_TRANSPORT]
-    if instant and (response.status in (408, 409, 429) or response.status >= 500):
-        # The SDK waits half a second and more before it repeats a call. A replay has no server to protect from load.
-        headers = [*((name, value) for name, value in headers if name.lower() != "retry-after-ms"), ("retry-after-ms", "1")]
+    if instant:
+        headers = repeated_at_once(response.status, headers)
     # Keep an empty reason phrase empty: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}
     stream = stream_class(RecordedStream, library)(request, exchange, order, timeline, began_ns)

@@ -7,7 +7,7 @@ import pytest
 
 from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.errors import CassetteError
-from retold.recorder.writable import why_not_writable
+from retold.recorder.files import why_not_writable
 from tests.e2e import in_this_process, refused
 
 REQUEST = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": "h\u00e9"}]}

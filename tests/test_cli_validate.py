@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import retold
-from retold.handlers import nearest
+from retold.recorder.words import nearest
 from retold.workflow.load import load_workflow
 from tests.conftest import Cli
 from tests.e2e import NUMBERS, in_this_process, refused, tree

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retold.recorder.screen import clean
+from retold.recorder.words import clean
 from tests.conftest import ROOT, SHARED
 from tests.e2e import in_this_process
 from tests.fault_folder import check_script, copy_of

@@ -374,7 +374,7 @@ def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
     heavy = {"anthropic", "vcr", "httpx2", "httpx", "jinja2", "sqlite3", "yaml", "pydantic", "asyncio", "rich"}
     ours = {name for name in modules if name.startswith("retold.") and not name.startswith("retold.cli")}
     assert modules & heavy == set()
-    small = {"retold.recorder.screen", "retold.recorder.strict_json"}  # two modules over re and json
+    small = {"retold.recorder.words", "retold.recorder.strict_json"}  # two modules over re, difflib and json
     assert ours - small == {"retold.recorder", "retold.recorder.errors"}
 
 

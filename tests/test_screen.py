@@ -15,7 +15,7 @@ from retold.handlers import make_handler, read_stream
 from retold.recorder.errors import MissError, RunError
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
-from retold.recorder.screen import clean, clean_json
+from retold.recorder.words import clean, clean_json
 from tests.conftest import ROOT
 from tests.e2e import in_this_process
 

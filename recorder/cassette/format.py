@@ -37,10 +37,9 @@ import yaml
 
 from .. import strict_json
 from ..errors import CassetteError, CassetteMissing
-from ..files import read_regular
+from ..files import read_regular, replacing
 from ..hints import near, unreadable
 from ..http.exchange import Exchange, has_frames
-from ..writable import replacing
 from .entry import DAMAGE, to_exchange
 from .exchanges import Exchanges
 from .foreign import named, named_text, was_cassette, way_out

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ..errors import InputError
 from ..hints import not_a_run
+from ..words import plural
 
 COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
 """The numbers in the line of a run, each with the kind of event that it counts."""
@@ -106,7 +107,7 @@ def find_run(runs: Runs, path: object, ref: str) -> RunInfo:
         if back.isdecimal() and back.isascii() and int(back) < MAX_SKIP and (found := runs(shown, limit=1, skip=int(back))):
             return found[0]
         held = len(runs(shown))
-        raise InputError(f"no run {ref!r}: the log {path} holds {held} run{'' if held == 1 else 's'}.")
+        raise InputError(f"no run {ref!r}: the log {path} holds {plural(held, 'run')}.")
     for matches in (runs(RunQuery(run=ref)), runs(RunQuery(name=ref), limit=1)):
         if matches:
             return matches[0]

@@ -17,6 +17,7 @@ from ...recorder.cassette.exchanges import Exchanges
 from ...recorder.errors import MissError
 from ...recorder.http.exchange import Exchange, Request
 from ...recorder.secrets.redactor import REDACTED, Redactor
+from ...recorder.words import plural
 from .redacted import agree, fits, may_agree
 from .rules import DEFAULT_RULES, Rules
 from .sketch import Identity, Sketch, distance, identity_of
@@ -391,4 +392,4 @@ def note_unplayed(exchanges: Sequence[Exchange]) -> str:
     """Return a line that counts the recorded exchanges that were never requested, with their steps."""
     steps = sorted({exchange.place.step for exchange in exchanges if exchange.place.step})
     where = f" (of step {', '.join(steps)})" if steps else ""
-    return f"{len(exchanges)} recorded exchange{'s' if len(exchanges) != 1 else ''} not played{where}"
+    return f"{plural(len(exchanges), 'recorded exchange')} not played{where}"

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO
 import typer
 
 from ..recorder.errors import RetoldError, RunError
-from ..recorder.screen import clean, one_line
+from ..recorder.words import clean, one_line
 from .common import note
 
 COMMANDS = {

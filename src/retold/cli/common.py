@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..recorder import strict_json
-from ..recorder.screen import clean, clean_json
+from ..recorder.words import clean, clean_json
 
 Db = Annotated[
     Path | None,

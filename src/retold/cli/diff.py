@@ -10,7 +10,7 @@ import typer
 
 from ..recorder import strict_json
 from ..recorder.errors import InputError
-from ..recorder.screen import clean_json
+from ..recorder.words import clean_json
 from .common import Db
 
 if TYPE_CHECKING:

@@ -141,7 +141,7 @@ def _live(problems: list[str]) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from ..handlers.text import plural
+    from ..recorder.words import plural
 
     versions = "\n".join(f"  {name:<14}{version or 'not installed'}" for name, version in found["versions"].items())
     log = found["log"]

@@ -89,7 +89,7 @@ def _planned(log: "EventLog", what: str | None, text: str | None) -> "tuple[Plan
 
 
 def _say(plan: "Plan", label: str) -> None:
-    from ..handlers.text import plural
+    from ..recorder.words import plural
 
     if plan.count:
         kinds = [plural(count, _NAMES.get(kind, f"{kind} event")) for kind, count in plan.kinds.most_common() if count]

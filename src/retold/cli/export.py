@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
-from ..recorder.screen import clean
+from ..recorder.words import clean
 from .common import Db, note
 
 if TYPE_CHECKING:
@@ -103,11 +103,11 @@ def _by_ending(output: Path | None) -> str:
 def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path, *, force: bool) -> None:
     """Write the file completely or not at all: the new file replaces the old one only when it is complete."""
     from ..formats.cassette import check
-    from ..handlers.text import plural
     from ..recorder.cassette.format import write_cassette
     from ..recorder.cassette.transfer import each_exchange
     from ..recorder.errors import InputError
-    from ..recorder.writable import replacing
+    from ..recorder.files import replacing
+    from ..recorder.words import plural
 
     if output.is_dir():
         raise InputError(f"{output} is a folder; name a file in it.")

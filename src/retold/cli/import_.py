@@ -28,8 +28,8 @@ def import_(
     Example: retold import tests/cassettes/test_chat.yaml
     """
     from ..formats.imports import import_files
-    from ..handlers.text import one_line, plural
     from ..recorder.log.log import EventLog
+    from ..recorder.words import one_line, plural
 
     with EventLog(db) as log:
         imported = import_files(log, files, name=name, again=again)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def others_in(log: "EventLog", run: str, way: str) -> list[str]:
     """Return one sentence per host that has exchanges without Claude messages. `way` gives the command that shows them."""
-    from ..handlers.text import plural
+    from ..recorder.words import plural
 
     with_messages = {event.exchange for event in log.events(run, kinds=("message",))}
     hosts: Counter[str] = Counter()
@@ -32,7 +32,7 @@ def _is_claude(host: str, path: str) -> bool:
 
 def tell_of(others: list[str], handlers: list["Handler"], *, empty: bool) -> list["Handler"]:
     """Print the sentences, and return the handlers still to run: a run without messages has no stream to draw on a screen."""
-    from ..handlers.text import one_line
+    from ..recorder.words import one_line
     from .common import say
 
     for sentence in others:

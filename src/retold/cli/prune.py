@@ -29,9 +29,9 @@ def prune(
     """
     from ..audit import erase as audit
     from ..audit.when import age
-    from ..handlers.text import one_line, plural
     from ..recorder.http.exchange import timestamp
     from ..recorder.log.log import EventLog
+    from ..recorder.words import one_line, plural
     from .progress import progress
 
     before_ns = time.time_ns() - int(age(older_than, "--older-than").total_seconds() * 1e9)

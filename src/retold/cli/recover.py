@@ -24,8 +24,8 @@ def recover(
     Example: retold recover
     """
     from ..audit.recover import recover as put_in_order
-    from ..handlers.text import plural
     from ..recorder.log.log import EventLog
+    from ..recorder.words import plural
     from .progress import progress
 
     log = EventLog(db)

@@ -28,10 +28,10 @@ def redact(
     """
     from ..audit import erase as audit
     from ..audit.leftovers import cassettes_of
-    from ..handlers.text import plural
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
     from ..recorder.patience import find_texts
+    from ..recorder.words import plural
     from .progress import progress
 
     try:

@@ -90,7 +90,7 @@ def _compared(golden: str, ignore: list[str], log: "EventLog") -> "Callable[[Run
 
 
 def _show_unstreamed(result: "RunResult") -> None:
-    from ..recorder.screen import clean
+    from ..recorder.words import clean
 
     for step in result.steps:
         if not step.streamed and step.error is None and step.status != "skipped":
@@ -100,7 +100,7 @@ def _show_unstreamed(result: "RunResult") -> None:
 
 
 def _summarise(result: "RunResult") -> None:
-    from ..handlers.text import one_line, plural
+    from ..recorder.words import one_line, plural
 
     messages = sum(step.messages for step in result.steps)
     steps = f"{plural(len(result.steps), 'step')}, {plural(messages, 'message')}"

@@ -42,8 +42,8 @@ def search(
     from ..audit.search import Narrowed, to_fts
     from ..audit.search import search as find
     from ..audit.when import moment
-    from ..handlers.text import plural
     from ..recorder.log.log import EventLog
+    from ..recorder.words import plural
     from .common import note
     from .progress import progress
 
@@ -101,7 +101,7 @@ def _show(hit: "Hit", around: int, *, first: bool) -> None:
     import time
 
     from ..audit.search import context
-    from ..handlers.text import one_line
+    from ..recorder.words import one_line
     from .common import colours
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
@@ -119,7 +119,7 @@ def _show(hit: "Hit", around: int, *, first: bool) -> None:
 
 def _shown(line: "TextLine", width: int) -> str:
     """Return a line, cut to the width around its first match. On a terminal the matches are marked."""
-    from ..handlers.text import clean
+    from ..recorder.words import clean
     from .common import colours
 
     start = 0

@@ -75,8 +75,8 @@ def show(
 
 def _check(log: "EventLog", run: str, step: str | None, type_: str | None) -> None:
     """Raise InputError if the run has no such step or type of message: an empty output would hide the mistake."""
-    from ..handlers import nearest, sentence
     from ..recorder.errors import InputError
+    from ..recorder.words import nearest, sentence
 
     if step is not None:
         told = log.events(run, kinds=("step.started", "exchange.started", "message"))
@@ -98,8 +98,9 @@ def _is(event: "Event", wanted: str, *, raw: bool) -> bool:
 
 def _print_raw(events: "Iterable[Event]", *, json: bool) -> None:
     """Print one line per event as `retold export --format jsonl` does, or its header and its indented payload."""
-    from ..handlers.text import indent, one_line
+    from ..handlers.text import indent
     from ..recorder.event_lines import values_of
+    from ..recorder.words import one_line
 
     if json:
         print_json_lines(map(values_of, events))

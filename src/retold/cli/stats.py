@@ -85,7 +85,7 @@ def _rounded(ms: float | None) -> float | None:
 def _print_csv(keys: list[str], lines: "list[StatsLine]") -> None:
     import csv
 
-    from ..recorder.screen import clean
+    from ..recorder.words import clean
 
     rows = [_as_dict(keys, line) for line in lines]
     if rows:
@@ -96,7 +96,7 @@ def _print_csv(keys: list[str], lines: "list[StatsLine]") -> None:
 
 def _print(keys: list[str], lines: "list[StatsLine]") -> None:
     """Print two blocks that fit into 80 columns: usage, then errors and times."""
-    from ..handlers.text import plural
+    from ..recorder.words import plural
     from .table import dollars, print_table
 
     if "tool" in keys:

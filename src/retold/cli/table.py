@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Collection, Sequence
 
-from ..recorder.screen import one_line
+from ..recorder.words import one_line
 
 UNKNOWN = "?"
 """The cell of an unknown figure, which is not 0."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..recorder.screen import one_line
+from ..recorder.words import one_line
 from .common import Db, Json, print_json, say
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _text_of(head: str) -> str:
 
 
 def _summary(report: "Report", against: bool) -> str:
-    from ..handlers.text import plural
+    from ..recorder.words import plural
 
     parts = [f"{plural(report.runs, 'run')}, {report.events:,} events"]
     if report.open:

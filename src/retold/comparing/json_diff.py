@@ -1,12 +1,12 @@
 """Find where two JSON values differ, by path, and filter the differences by the user's `ignore`, `only` and `tolerance`."""
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..recorder.errors import InputError
+from ..recorder.words import nearest, sentence
 from ..replay.matching.places import matches
 from ..replay.timing.timing import parse_duration_ns
 from .align import Op, align, script
@@ -132,7 +132,7 @@ def parse_tolerances(texts: Iterable[str]) -> dict[str, Tolerance]:
         name, _, amount = text.partition("=")
         match = _AMOUNT.fullmatch(amount.strip())
         if name not in _TOTAL_NAMES:
-            raise InputError(f"unknown total {name!r} in the tolerance {text!r}{_nearest(name, list(_TOTAL_NAMES))}.")
+            raise InputError(sentence(f"unknown total {name!r} in the tolerance {text!r}{nearest(name, list(_TOTAL_NAMES))}"))
         if match is None or (match[2] in ("ms", "s", "m") and name not in ("duration", "ttft", "duration_ms", "ttft_ms")):
             raise InputError(f"cannot read the tolerance {text!r}: give for example duration=20%, ttft=200ms or cost=0.01.")
         value = float(match[1])
@@ -140,11 +140,6 @@ def parse_tolerances(texts: Iterable[str]) -> dict[str, Tolerance]:
         tolerance = Tolerance(share=value / 100) if match[2] == "%" else Tolerance(amount=in_ms)
         found |= dict.fromkeys(_TOTAL_NAMES[name], tolerance)
     return found
-
-
-def _nearest(word: str, words: list[str]) -> str:
-    close = difflib.get_close_matches(word, words, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(words)}"
 
 
 @dataclass(frozen=True)
@@ -168,7 +163,7 @@ class Focus:
         for name in (*self.ignore, *self.only):
             word = re.split(r"[.\[]", name, maxsplit=1)[0]
             if word not in WORDS and "*" not in word and not _OTHER_BLOCK.fullmatch(word):
-                raise InputError(f"unknown item or place {name!r}{_nearest(word, list(WORDS))}.")
+                raise InputError(sentence(f"unknown item or place {name!r}{nearest(word, list(WORDS))}"))
 
     def counts(self, what: str, path: str = "") -> bool:
         """Return True if a difference at this place counts."""

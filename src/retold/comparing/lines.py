@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..handlers.text import clean, cut, plural, seconds
+from ..handlers.text import cut, seconds
 from ..recorder import strict_json
+from ..recorder.words import clean, plural
 from .compare import TIMES, Comparison, Difference, Total
 from .conversations import Item
 from .json_diff import Change

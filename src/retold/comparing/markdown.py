@@ -2,7 +2,7 @@
 
 import re
 
-from ..handlers.text import clean
+from ..recorder.words import clean
 from .compare import Comparison
 from .lines import DiffLine, heading, lines_of, repeated, summary, total_name, total_rows
 from .text import LIMIT

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ..handlers.text import clean, indent
+from ..handlers.text import indent
+from ..recorder.words import clean
 from .compare import Comparison
 from .lines import DiffLine, heading, lines_of, repeated, summary, total_name, total_rows
 from .word_diff import Stretch

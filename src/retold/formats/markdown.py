@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from ..handlers.text import clean, plural, seconds
+from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.http.exchange import timestamp
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.messages import Message, result_text
+from ..recorder.words import clean, plural
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:

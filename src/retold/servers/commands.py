@@ -12,11 +12,11 @@ from typing import Any
 from ..recorder.cassette.format import names_file
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
+from ..recorder.files import why_not_writable
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.proxy.http1 import Server
 from ..recorder.proxy.upstream import Upstream
-from ..recorder.writable import why_not_writable
 from ..replay.matching.profiles import check_profile
 from ..replay.matching.rules import DEFAULT_RULES
 from ..replay.timing.timing import INSTANT, Timing

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from ..handlers.text import plural
 from ..recorder.proxy.http_messages import phrase
+from ..recorder.words import plural
 from ..replay.matching.matcher import note_unplayed
 from ..testing.calls import Tally
 from ..testing.session import CassetteSession

@@ -160,8 +160,8 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
 
 def _arguments(marker: pytest.Mark) -> dict[str, Any]:
     """The mark's arguments of `use_cassette`, but for a path in front. Raises InputError for one that it does not take."""
-    from ..handlers import nearest, sentence
     from ..recorder.errors import InputError
+    from ..recorder.words import nearest, sentence
     from .use_cassette import use_cassette
 
     known = set(inspect.signature(use_cassette).parameters) - {"name"}

@@ -46,7 +46,7 @@ def check(mode: str) -> RecordMode:
     for known in MODES:
         if mode == known:
             return known
-    from ..handlers import nearest, sentence  # pydantic: a tenth of a second of every pytest session
+    from ..recorder.words import nearest, sentence
 
     raise InputError(sentence(f"unknown record mode {mode!r}{nearest(mode, MODES)}"))
 

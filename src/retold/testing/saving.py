@@ -16,10 +16,10 @@ from pathlib import Path
 from ..recorder.cassette.format import read_cassette, write_cassette
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing
+from ..recorder.files import why_not_writable
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.log.sqlite.opening import locked
-from ..recorder.writable import why_not_writable
 
 Signature = tuple[int, int, int]
 Keep = Callable[[Exchange], Exchange | None]

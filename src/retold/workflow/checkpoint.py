@@ -16,10 +16,9 @@ from typing import Any
 from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.events import Event
-from ..recorder.files import read_regular, read_text
+from ..recorder.files import read_regular, read_text, why_not_writable
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo, RunQuery
-from ..recorder.writable import why_not_writable
 from .load import Loaded
 from .results import StepResult, TaskResult
 from .step_types import Step

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from ..handlers import nearest
+from ..recorder.words import nearest
 from . import schema, step_types
 from .source import Source, YamlPath
 

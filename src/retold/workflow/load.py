@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..handlers import sentence
 from ..recorder.errors import Problem, WorkflowError
 from ..recorder.secrets.redactor import Redactor
+from ..recorder.words import sentence
 from . import step_types
 from .explain import explain_all
 from .problems import problems_of

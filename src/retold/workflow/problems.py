@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..handlers import nearest
 from ..recorder.strict_json import object_or_empty
+from ..recorder.words import nearest
 from . import schema
 from .handler_specs import handler_problems
 from .source import YamlPath

@@ -11,13 +11,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypedDict, Unpack
 
-from ..handlers.text import plural
 from ..recorder.cassette.format import read_cassette, write_cassette
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RunError
+from ..recorder.files import why_not_writable
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
-from ..recorder.writable import why_not_writable
+from ..recorder.words import plural
 from ..replay.matching.matcher import note_unplayed
 from ..replay.timing.timing import INSTANT, Timing
 from .checkpoint import Checkpoint, Finished, fingerprint

@@ -13,8 +13,8 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..handlers import nearest
 from ..recorder.errors import WorkflowError
+from ..recorder.words import nearest
 
 ROOTS = ("execution_id", "date", "workflow", "environment", "step", "steps", "global_vars")
 FIELDS = {

@@ -1,16 +1,43 @@
-"""Make text from outside harmless for a screen. All text that retold shows passes through this module.
+"""Words of messages: plurals, spelling suggestions, sentences, and text made harmless for a screen.
 
 A model's output, a tool's name, a header or a file name may hold characters that a terminal obeys (escape sequences, a lone
-carriage return), reorders (bidirectional controls) or does not show (zero-width and tag characters). They are replaced by their
-numbers. Ordinary text is unchanged, except that CRLF becomes LF.
+carriage return), reorders (bidirectional controls) or hides (zero-width and tag characters). `clean` shows such characters by
+their number. All text that retold prints passes through it. Ordinary text stays as it is, and CRLF becomes LF.
 """
 
+import difflib
 import re
+from collections.abc import Iterable, Sequence
+
+
+def plural(count: int, noun: str) -> str:
+    """Return `1 message`, `2 messages`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def sentence(text: str) -> str:
+    """Return the text with a full stop, unless it ends in a question mark."""
+    return text if text.endswith("?") else f"{text}."
+
+
+def closest(word: str, words: Iterable[str], *, cutoff: float = 0.65) -> str | None:
+    """Return the word that is spelled most like this one, in any letter case; None if none is. `cutoff` is a ratio of difflib."""
+    by_lower = {each.lower(): each for each in reversed([*words])}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
+    return by_lower[close[0]] if close else None
+
+
+def nearest(word: str, words: Sequence[str]) -> str:
+    """Return `; did you mean 'simple'?`, or the list of valid names."""
+    if (close := closest(word, words)) is not None:
+        return f"; did you mean {close!r}?"
+    return f"; there are {', '.join(words)}" if words else "; it takes none"
+
 
 _CONTROLS = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # bidirectional controls
-    "\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # not shown, or shown as a line's end
+    "\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # not shown, or shown as the end of a line
     "\ud800-\udfff"  # halves of characters, which no terminal accepts
     "\U000e0000-\U000e0fff"  # tags and variation selectors for which no font exists
 )
