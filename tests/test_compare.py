@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import retold
 from retold.comparing.compare import Comparison, Difference, compare_sides
 from retold.comparing.conversations import Item, Label, Stream
-from retold.comparing.json_diff import Focus, changes
+from retold.comparing.focus import Focus
+from retold.comparing.json_diff import changes
 from retold.comparing.markdown import as_markdown
 from retold.comparing.reading import Side, read_run
 from retold.comparing.text import as_text

@@ -81,7 +81,7 @@ def run(
 
 def _compared(golden: str, ignore: list[str], log: "EventLog") -> "Callable[[RunResult], Comparison]":
     """Read the golden recording now, before the run can cost anything or replace it; return a function that compares a run."""
-    from ..comparing.json_diff import Focus
+    from ..comparing.focus import Focus
     from ..comparing.sources import compare, read_side
 
     Focus(ignore=tuple(ignore))

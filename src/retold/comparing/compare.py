@@ -13,7 +13,8 @@ from typing import Any, Literal, NamedTuple
 
 from .align import pair_up, script
 from .conversations import KINDS, Item, Label, Stream
-from .json_diff import EVERYTHING, Change, Focus
+from .focus import EVERYTHING, Focus
+from .json_diff import Change
 from .reading import TOTALS, Side
 from .word_diff import likeness, words_of
 

@@ -22,7 +22,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.memory import MemoryStore
 from ..recorder.log.runs import RunInfo
 from .compare import Comparison, compare_sides
-from .json_diff import Focus, parse_tolerances
+from .focus import Focus, parse_tolerances
 from .reading import Progress, Side, read_messages, read_run
 
 _SQLITE = b"SQLite format 3\0"
