@@ -1,24 +1,58 @@
-"""Write docs/cli.md: the `--help` text of each command, 80 columns wide.
+"""Write the two pages that are generated: docs/cli.md from the help texts, docs/api.md from signatures and docstrings.
 
 python docs/reference.py
 """
 
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer.main
 
+import retold
 from retold.cli import make_app
 
-PAGE = Path(__file__).resolve().parent / "cli.md"
-
+DOCS = Path(__file__).resolve().parent
 
 WIDTH = 78
 """Columns of text in a terminal of 80 columns."""
 
+GROUPS = {
+    "Tests": ("use_cassette", "UsedCassette", "DriftWarning", "ExpiredWarning", "FaultWarning"),
+    "Recording one client": ("recording", "Recording"),
+    "The log": ("EventLog", "RunInfo", "Event", "Message"),
+    "Workflows": ("run_workflow", "run_workflow_async", "RunResult", "StepResult", "TaskResult"),
+    "Comparing": ("compare", "assert_same_stream", "Comparison", "Difference"),
+    "Cassettes": ("read_cassette", "write_cassette", "Cassette", "Exchange", "Request", "Response", "Place"),
+    "Timing": ("Timing",),
+}
+"""The public names by subject. All other public names are errors and warnings."""
 
-def reference() -> str:
-    """Return the page."""
+MEMBERS = {
+    "EventLog": ("open", "close", "start", "runs", "find", "run", "events", "messages", "follow", "has"),
+    "Recording": ("run", "close"),
+    "use_cassette": (),
+}
+"""The public members of classes that have others for retold's own use."""
+
+INTRO = """\
+# Python API
+
+`python docs/reference.py` writes this page from the signatures and docstrings. Import each name from `retold`, for example
+`from retold import use_cassette`. `retold.__all__` lists the names, and `retold.__version__` is the version. An import costs
+nothing until you use a name.
+
+These names, with the members below, are the public interface. Every other module, name and member is private: it may change in
+any release. The commands, the formats of [cassettes](cassettes.md) and the [schema of the log](schema.md) are public, too.
+"""
+
+
+def commands() -> str:
+    """Return the page of the commands."""
     group: Any = typer.main.get_command(make_app())
     whole = group.context_class(group, info_name="retold", terminal_width=WIDTH, **group.context_settings)
     intro = "This page holds the `--help` text of every command. `python docs/reference.py` writes it."
@@ -29,9 +63,129 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def _block(text: str) -> str:
-    return f"```text\n{text.strip()}\n```\n"
+def api() -> str:
+    """Return the page of the public names."""
+    grouped = {name for names in GROUPS.values() for name in names}
+    errors = [name for name in retold.__all__ if name not in grouped]
+    parts = [INTRO]
+    for title, names in {**GROUPS, "Errors and warnings": errors}.items():
+        parts += [f"## {title}\n", *(_entry(name) for name in names)]
+    return "\n".join(parts)
 
+
+def _entry(name: str) -> str:
+    public = getattr(retold, name)
+    if isinstance(public, type) and issubclass(public, Exception):
+        code = f" Exit code {public.exit_code}." if issubclass(public, retold.RetoldError) else ""
+        base = public.__bases__[0].__name__
+        return f"### {name}\n\n{_markdown(inspect.getdoc(public) or '')}\nA `{base}`.{code}\n"
+    parts = [f"### {name}\n", _block(_signature(name, public)), _markdown(inspect.getdoc(public) or "")]
+    if isinstance(public, type):
+        members = list(_members(name, public))
+        parts += ["".join(members)] if members else []
+    return "\n".join(parts)
+
+
+def _members(name: str, kind: type) -> Iterator[str]:
+    """Yield an item for each public method and property of a class, in the order of its source, base classes first."""
+    ours = [each for each in reversed(kind.__mro__) if each.__module__.startswith("retold")]
+    found = dict.fromkeys(member for each in ours for member in vars(each) if not member.startswith("_"))
+    for member in found:
+        value = inspect.getattr_static(kind, member)
+        if name in MEMBERS and member not in MEMBERS[name]:
+            continue
+        text = textwrap.indent(_markdown(inspect.getdoc(getattr(kind, member)) or "").strip(), "  ").lstrip()
+        if isinstance(value, property):
+            yield f"- `.{member}` → `{_returns(value.fget)}`: {text}\n"
+        elif inspect.isfunction(value) or isinstance(value, classmethod | staticmethod):
+            yield f"- `.{_one_line(member, getattr(value, '__func__', value))}`: {text}\n"
+
+
+# Signatures
+
+
+def _tree(of: Any) -> Any:
+    return ast.parse(textwrap.dedent(inspect.getsource(of))).body[0]
+
+
+def _returns(function: Any) -> str:
+    return ast.unparse(_tree(function).returns)
+
+
+def _one_line(name: str, function: Any) -> str:
+    tree = _tree(function)
+    arguments = ", ".join(_arguments(_without_self(tree.args)))
+    returns = ast.unparse(tree.returns)
+    return f"{name}({arguments})" + ("" if returns == "None" else f" -> {returns}")
+
+
+def _without_self(arguments: ast.arguments) -> ast.arguments:
+    arguments.args = [each for each in arguments.args if each.arg not in ("self", "cls")]
+    return arguments
+
+
+def _signature(name: str, public: Any) -> str:
+    """Return the signature of a function or class as in the source, one argument a line if there are several."""
+    if not isinstance(public, type):
+        tree = _tree(public)
+        return _laid_out(name, _arguments(tree.args), ast.unparse(tree.returns))
+    tree = _tree(public)
+    init = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
+    if init is not None and name in CONSTRUCTED:
+        return _laid_out(name, _arguments(_without_self(init.args)), "")
+    fields = [node for node in tree.body if isinstance(node, ast.AnnAssign) and not ast.unparse(node.target).startswith("_")]
+    return "\n".join([f"class {name}", *(f"    {ast.unparse(field)}" for field in fields)])
+
+
+CONSTRUCTED = ("use_cassette", "EventLog", "Timing")
+"""Classes that users call."""
+
+
+def _arguments(arguments: ast.arguments) -> list[str]:
+    """Return each argument with its annotation and default, in order, with `*` before keyword-only ones."""
+    plain = arguments.posonlyargs + arguments.args
+    defaults = [None] * (len(plain) - len(arguments.defaults)) + list(arguments.defaults)
+    found = [_argument(each, default) for each, default in zip(plain, defaults, strict=True)]
+    if arguments.vararg is not None:
+        found.append(f"*{_argument(arguments.vararg, None)}")
+    elif arguments.kwonlyargs:
+        found.append("*")
+    found += [_argument(each, default) for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
+    return found + ([f"**{_argument(arguments.kwarg, None)}"] if arguments.kwarg is not None else [])
+
+
+def _argument(argument: ast.arg, default: ast.expr | None) -> str:
+    return ast.unparse(argument) + ("" if default is None else f" = {ast.unparse(default)}")
+
+
+def _laid_out(name: str, arguments: Sequence[str], returns: str) -> str:
+    end = f") -> {returns}" if returns else ")"
+    line = f"{name}({', '.join(arguments)}{end}"
+    return line if len(line) <= WIDTH else "\n".join([f"{name}(", *(f"    {each}," for each in arguments), end])
+
+
+# Docstrings
+
+
+def _markdown(text: str) -> str:
+    """Return a docstring as Markdown: indented parts are Python, aligned lists are text, and the rest are paragraphs."""
+    parts = []
+    for part in re.split(r"\n\n+", text.strip()):
+        if all(line.startswith("    ") for line in part.splitlines()):
+            parts.append(_block(textwrap.dedent(part), "python"))
+        elif re.match(r"\w+ {2,}\S", part):
+            parts.append(_block(part))
+        else:
+            parts.append(f"{part}\n")
+    return "\n".join(parts)
+
+
+def _block(text: str, language: str = "text") -> str:
+    return f"```{language}\n{text.strip()}\n```\n"
+
+
+GENERATED = {"cli.md": commands, "api.md": api}
 
 if __name__ == "__main__":
-    PAGE.write_text(reference(), "utf-8")
+    for page, written in GENERATED.items():
+        (DOCS / page).write_text(written(), "utf-8")

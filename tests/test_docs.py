@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 import typer.main
 import yaml
-from docs.reference import reference
+from docs.reference import GENERATED, GROUPS
 
 import retold
 from retold.cli import make_app
@@ -145,10 +145,18 @@ def test_commands_take_what_is_written(page: Path) -> None:
         assert set(re.findall(r"(?<=[ \[])--?[a-z][a-z-]*", rest.partition(" -- ")[0])) <= known, name
 
 
-def test_reference_is_what_help_says() -> None:
-    """docs/cli.md is made by a script: after a change of a help text run `python docs/reference.py`."""
-    written = (DOCS / "cli.md").read_text("utf-8")
-    assert reference() == written, "docs/cli.md is old; write it anew with: .venv/bin/python docs/reference.py"
+@pytest.mark.parametrize("page", GENERATED)
+def test_generated_pages_are_up_to_date(page: str) -> None:
+    """docs/cli.md and docs/api.md are made by a script: after a change of a help text or a docstring run it."""
+    written = (DOCS / page).read_text("utf-8")
+    assert GENERATED[page]() == written, f"docs/{page} is old; write it anew with: .venv/bin/python docs/reference.py"
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    """A group names public names only, and each has its section."""
+    assert {name for names in GROUPS.values() for name in names} - set(retold.__all__) == set()
+    sections = re.findall(r"^### (\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(sections) == retold.__all__
 
 
 # Tables

@@ -88,7 +88,7 @@ def test_a_mode_that_no_test_heeds_is_said(suite: Suite) -> None:
     suite.write("def test_one():\n    ask('one')\n")
     with serve() as server:
         assert summary(suite.run("--retold-mode=once", server=server)) == [
-            "--retold-mode did nothing: no test that ran is marked, so each asked whom it always asks",
+            "--retold-mode did nothing: no test that ran is marked, so none used a cassette",
             "Mark a test with @pytest.mark.retold, or a whole module with: pytestmark = pytest.mark.retold",
         ]
 

@@ -57,7 +57,7 @@ class EventLog(LogReader):
     """The append-only log of events, in the SQLite file at `path` (default: `RETOLD_DB` or `.retold/log.db`).
 
     The file is opened, and made, by the first write; reading needs no write access. `durability="power"` syncs every commit to
-    the disk. Opening for writing ends runs whose writer died. Raises LogError, LogVersionError. Instead of a path you can give
+    the disk. Opening for writing ends the runs of dead writers. Raises LogError, LogVersionError. Instead of a path you can give
     a `store` that keeps the events.
 
     `on_failure` decides about the application if the log cannot be written, because its disk is full, for instance: `stop`

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .recorder.errors import ShelfError as ShelfError
     from .recorder.errors import WorkflowError as WorkflowError
     from .recorder.events import Event as Event
+    from .recorder.http.exchange import Exchange as Exchange
+    from .recorder.http.exchange import Place as Place
+    from .recorder.http.exchange import Request as Request
+    from .recorder.http.exchange import Response as Response
     from .recorder.log.log import EventLog as EventLog
     from .recorder.log.runs import RunInfo as RunInfo
     from .recorder.messages import Message as Message
@@ -74,6 +78,7 @@ _HOMES = {
         "WorkflowError",
     ),
     "recorder.events": ("Event",),
+    "recorder.http.exchange": ("Exchange", "Place", "Request", "Response"),
     "recorder.log.runs": ("RunInfo",),
     "recorder.log.log": ("EventLog",),
     "recorder.messages": ("Message",),

@@ -44,7 +44,7 @@ os.register_at_fork(after_in_child=_open.clear)  # the parent ends its runs
 
 
 class Recording(Middleware):
-    """Records what passes through one client into a run of its own.
+    """Records the requests and answers of one client into a run of its own.
 
     `close` ends the run, as leaving a `with` block does; a recording that is never closed ends, completed, when the interpreter
     exits. Streams that are still read then count as closed by the client.

@@ -1,7 +1,9 @@
-"""A command run as a child, as if it had been run itself: streams inherited, signals passed on, its own end returned.
+"""Run a command as a child process that behaves as if it ran without retold.
 
-The child stays in our process group, so that the terminal (job control, Ctrl-C, reading from stdin) treats it as before. If we
-die without a word (SIGKILL) the kernel tells it (SIGTERM, Linux only), for nothing answers its requests any more.
+1. It inherits the standard streams.
+2. It stays in retold's process group, so the terminal (job control, Ctrl-C, reading from stdin) treats it as before.
+3. Signals to retold are passed on to it, and retold ends with its exit code or its signal.
+4. If SIGKILL ends retold, the kernel sends SIGTERM to the child (Linux only), because nothing answers its requests any more.
 """
 
 import asyncio
@@ -24,14 +26,14 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """A running command. Make it before any thread is started: between fork and exec code of ours runs.
+    """A running command. Create it before any thread starts, because Python code runs between fork and exec.
 
-    A context manager: until it is left, signals are the command's. What is written when the command has ended is written in it,
-    so that a late Ctrl-C does not cut it short.
+    A context manager: until it is left, signals go to the command. Write the summary inside it, so that a late Ctrl-C does not
+    cut the summary short.
     """
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
-        """Raises InputError where there is no such command."""
+        """Start the command. Raise InputError if it does not exist."""
         self._before = signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
         self._passing: threading.Thread | None = None
         try:
@@ -47,22 +49,24 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Signals are ours again: whoever else runs in this process, or is started by it, would never get them."""
+        """Give signals back to this process; blocked signals would never reach its other code or its later children."""
         thread = self._passing
         if thread is not None and thread.ident is not None and thread.is_alive() and self._process.returncode is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pthread_kill(thread.ident, signal.SIGUSR2)  # it waits for a signal, and would take the next one of ours
+                signal.pthread_kill(
+                    thread.ident, signal.SIGUSR2
+                )  # it waits for a signal, and would take the next one of this process
             thread.join()
         signal.pthread_sigmask(signal.SIG_SETMASK, self._before)
 
     @property
     def code(self) -> int:
-        """How it ended: its exit code, or minus the number of the signal that killed it."""
+        """The exit code, or minus the number of the signal that ended the command."""
         assert self._process.returncode is not None
         return self._process.returncode
 
     async def wait(self) -> None:
-        """Wait for its end, and pass signals on meanwhile."""
+        """Wait until the command ends, and pass signals on meanwhile."""
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
 
@@ -76,14 +80,14 @@ class Child:
         await ended.wait()
 
     def _pass_signals_on(self) -> None:
-        """Signals stay blocked everywhere but here. What the kernel sends to the whole group (Ctrl-C) the child has already."""
+        """Pass signals on, in the only thread that receives them. The child has those of the whole group (Ctrl-C) already."""
         while self._process.returncode is None:
             number, is_for_all = _next_signal()
             if not is_for_all:
                 self._process.send_signal(number)
 
     def end_alike(self) -> None:
-        """If a signal killed the child, die of the same: whoever runs us sees what it would have seen."""
+        """If a signal ended the child, end this process by the same signal, so that its parent sees the same result."""
         if self.code >= 0:
             return
         number = -self.code
@@ -97,7 +101,7 @@ class Child:
 
 
 def _next_signal() -> tuple[int, bool]:
-    """The next signal, and whether the whole process group got it."""
+    """Wait for a signal. Return it, and whether the whole process group got it."""
     if hasattr(signal, "sigwaitinfo"):
         info = signal.sigwaitinfo(PASSED_ON)
         return info.si_signo, info.si_code > 0  # above 0: from the kernel, that is from the terminal (sigaction(2))
@@ -114,7 +118,7 @@ def _in_foreground() -> bool:
 
 
 def _preparing(mask: Iterable[int]) -> Callable[[], None]:
-    """What the child does between fork and exec."""
+    """Return the function that the child runs between fork and exec."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl if sys.platform == "linux" else None
     parent = os.getpid()
 
@@ -122,14 +126,14 @@ def _preparing(mask: Iterable[int]) -> Callable[[], None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died in between
+            if os.getppid() != parent:  # retold died in between
                 os.kill(os.getpid(), signal.SIGTERM)
 
     return prepare
 
 
 def environment(environ: Mapping[str, str], url: str, *, key: bool) -> dict[str, str]:
-    """The environment of a child whose API is at `url`, around any proxy; with `key`, a dummy key where it has none."""
+    """Return the environment of a child with the API at `url`, past any proxy. With `key`, add a dummy key if it has none."""
     own = {**environ, "ANTHROPIC_BASE_URL": url}
     if any(name.lower() in ("http_proxy", "all_proxy") for name in environ):
         for name in ("NO_PROXY", "no_proxy"):

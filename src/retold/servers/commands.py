@@ -1,4 +1,4 @@
-"""What the commands record, replay, serve and proxy have in common: cassettes put to use, served, and closed with a word."""
+"""The common parts of the commands record, replay, serve and proxy: use cassettes, serve them, and report the result."""
 
 import asyncio
 import errno
@@ -29,7 +29,7 @@ from .serving import Serving
 from .summary import door_lines, recorded_line, replayed_line, trouble_lines
 
 GRACE_S = 0.5
-"""How long connections may outlive the command: their end is seen a moment after its own."""
+"""How long connections may outlive the command, because their end arrives a moment after its own."""
 
 Note = Callable[[str], None]
 
@@ -41,11 +41,11 @@ def put_to_use(
     path: Path | None, mode: RecordMode, *, log: EventLog, name: str, upstream: Upstream, profile: str = "auto",
     timing: Timing = INSTANT, data: dict[str, Any] | None = None, **settings: Any,
 ) -> CassetteSession:  # fmt: skip
-    """A cassette (or the log alone, without a path) behind a server. Raises InputError, CassetteError, LogError."""
+    """Return the session of a cassette, or of the log alone if there is no path. Raise InputError, CassetteError, LogError."""
     if mode != "none":
         if path is not None and (why := why_not_writable(path)) is not None:
             raise CassetteError(f"cannot write the cassette {path}: {why}.")
-        log.open()  # now, and not while the first client waits for its answer; a log that cannot be had is said at once
+        log.open()  # now, not while the first client waits for its answer; an unusable log is reported at once
         price("", {})  # loads for 150 ms, which must not fall into a stream
     rules, detect = (DEFAULT_RULES, True) if profile == "auto" else (_rules_of(profile), False)
     own = Settings(
@@ -68,7 +68,7 @@ def mode_of(asked: str) -> RecordMode:
 
 
 def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None]:
-    """What RUN|CASSETTE names: its source, and the exchanges of a run (None for a cassette, which is read by its path)."""
+    """Return the name of the recording RUN|CASSETTE, and the exchanges of a run; None for a cassette, which has a path."""
     if names_file(reference):
         if not Path(reference).exists():
             raise CassetteMissing(f"no cassette at {reference}. Record one: retold record -o {reference} -- COMMAND.")
@@ -84,9 +84,9 @@ def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchan
 
 
 def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) -> Child:
-    """Run a command against a server of its own, to its end; with `key`, a dummy key stands in for one it does not have.
+    """Run a command against a server of its own until it ends. With `key`, it gets a dummy key if it has none.
 
-    Signals stay the command's until the child is left as a context manager.
+    Signals go to the command until you leave the child as a context manager.
     """
     server = Server(serving.answerer)
     try:
@@ -103,7 +103,7 @@ def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) 
 
 
 def serve_until_stopped(serving: Serving, host: str, port: int, note: Note) -> None:
-    """Serve until SIGINT or SIGTERM; the URL goes to stdout when the server listens and can be stopped. Raises MissError."""
+    """Serve until SIGINT or SIGTERM. Print the URL to stdout when the server listens and can be stopped. Raise MissError."""
     try:
         server = Server(serving.answerer, host=host, port=port)
     except OSError as error:
@@ -130,7 +130,7 @@ async def _served(server: Server, serving: Serving) -> None:
 
 
 def failure_of(child: Child) -> RunError | None:
-    """How the command failed, if it did."""
+    """Return the failure of the command, or None if it exited with 0."""
     if child.code == 0:
         return None
     return RunError(f"the command exited with {child.code}" if child.code > 0 else f"signal {-child.code} ended the command")
@@ -158,7 +158,7 @@ def note_doors(serving: Serving, note: Note) -> None:
 
 
 def raise_for(serving: Serving) -> None:
-    """Raise what a server failed at: its log, or the first miss (where a client first diverges explains the rest)."""
+    """Raise the first failure of a server: of its log, else its first miss, because later misses usually follow from it."""
     for failure in serving.failures:
         raise failure
     misses = [miss for use in serving.uses.values() for miss in use.misses]

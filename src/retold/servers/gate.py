@@ -1,4 +1,4 @@
-"""Who may send requests to a server: programs of this machine, holders of its token, and no web page that was not named."""
+"""Access to a server: for programs of this machine, clients with its token, and web pages that the user named."""
 
 import hmac
 import ipaddress
@@ -24,7 +24,7 @@ class Gate:
 
     @classmethod
     def make(cls, host: str, *, allow_remote: bool, token: str | None, origins: Sequence[str] = ()) -> "Gate":
-        """Return the gate of a server that listens on `host`. Raises InputError for one that would be open to everybody."""
+        """Return the gate of a server that listens on `host`. Raise InputError if any machine could use it."""
         if not (allow_remote or is_loopback(host)):
             raise InputError(f"--host {host} is open to other machines: pass --allow-remote and --token.")
         if allow_remote and (not token or len(token) < 16):
@@ -37,7 +37,7 @@ class Gate:
         """Return the refusal of a request, None for a request that may pass. The body plays no part.
 
         1. A token, if there is one, must be right.
-        2. Without a token the Host header must name this machine: a web page whose own name was bound anew to 127.0.0.1 sends
+        2. Without a token the Host header must name this machine: a web page that rebound its own name to 127.0.0.1 sends
            another one.
         3. Any page in a browser of this machine reaches 127.0.0.1, and a simple request of it carries the right Host. The
            browser names the page in `Origin` or marks the request in `Sec-Fetch-Site`; programs send neither.

@@ -1,4 +1,4 @@
-"""What a server does with each request: play the exchange that a cassette holds for it, or send it on and record it."""
+"""Answer each request of a server: play a recorded exchange, or send the request on and record the answer."""
 
 import asyncio
 import re
@@ -23,7 +23,7 @@ from .gate import Gate
 from .summary import OUTSIDE
 
 MISS_STATUS = 418
-"""A status that the API never sends. Claude Code and the SDKs show its text and do not ask again; 404, 401 and 409 differ."""
+"""A status that the API never sends. Claude Code and the SDKs show its text and do not retry, unlike 404, 401 and 409."""
 
 CASSETTE_HEADER = "x-retold-cassette"
 _NAMED = re.compile(r"/cassette/([^/?]+)(/[^?]*)?(\?.*)?")
@@ -31,10 +31,10 @@ _NAMED = re.compile(r"/cassette/([^/?]+)(/[^?]*)?(\?.*)?")
 
 @dataclass
 class Serving:
-    """The cassettes a server has in use, by name, and where requests go that are to be recorded.
+    """The cassettes of a server by name, and the upstream of recorded requests.
 
-    A client names a cassette by the path `/cassette/NAME` before its own or in the header x-retold-cassette; where there is
-    only one it need not.
+    A client names a cassette by the prefix `/cassette/NAME` of the path, or in the header x-retold-cassette. If there is only
+    one cassette, it needs no name.
     """
 
     uses: Mapping[str, CassetteSession]
@@ -43,9 +43,9 @@ class Serving:
     note: Callable[[str], None] | None = None
     failures: list[RetoldError] = field(default_factory=list)
     refusals: Counter[int] = field(default_factory=Counter)
-    """How many requests were refused unread, by status."""
+    """The number of refused requests, by status. They were not read."""
     kept_open: Counter[str] = field(default_factory=Counter)
-    """Recorded as closed by the client, and not closed this time: how many exchanges of each cassette."""
+    """The number of exchanges, by cassette, that the client closed when they were recorded and does not close now."""
     orders: dict[int, Order | SessionOrder | None] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,13 +66,13 @@ class Serving:
         return f"recording {self.upstream.url} ({names})"
 
     def tell(self, text: str) -> None:
-        """Print a note for the person who watches the server, if there is one."""
+        """Print a note for the user, if `note` is set."""
         if self.note is not None:
             self.note(text)
 
     @property
     def turned_away(self) -> bool:
-        """Whether a request was refused for what it is, and not for where it came from."""
+        """Whether a request was refused for its content, not for its origin."""
         return any(status not in OUTSIDE for status in self.refusals)
 
     def refused(self, refusal: Refusal) -> None:
@@ -82,11 +82,11 @@ class Serving:
             self.tell(f"retold: refused a request ({refusal.status}): {refusal.message}")
 
     def answerer(self) -> "Connection":
-        """Answers the requests of one connection."""
+        """Return an answerer for the requests of one connection."""
         return Connection(self)
 
     def use_of(self, asked: Asked) -> tuple[CassetteSession, Asked]:
-        """The cassette that a request names, and the request without its name. Raises MissError."""
+        """Return the cassette that a request names, and the request without that name. Raise MissError."""
         name, target = asked.header(CASSETTE_HEADER), asked.target
         if (match := _NAMED.fullmatch(target)) is not None:
             name, target = unquote(match[1]), (match[2] or "/") + (match[3] or "")
@@ -104,7 +104,7 @@ class Serving:
         return use, replace(asked, target=target)
 
     def health(self) -> bytes:
-        """Answers /health: that the server is there, and what has become of its cassettes."""
+        """Return the answer of /health: the state of each cassette, as JSON."""
         cassettes = {
             name: {
                 "mode": use.record_mode, "profile": use.profile, "exchanges": len(use.exchanges), "played": use.play_count,
@@ -149,7 +149,7 @@ class Connection:
             has_no_body = asked.method == "HEAD"
             client.write(refusal(MISS_STATUS, "invalid_request_error", str(miss), mark="miss", head=has_no_body))
             return asked.keeps_alive
-        except RetoldError as error:  # nothing reaches a client that is not in the log
+        except RetoldError as error:  # a client gets nothing that is not in the log
             serving.tell(f"retold: {error}")
             serving.failures.append(error)
             return False
@@ -161,8 +161,8 @@ class Connection:
         return await retell(*told, asked, client, self._serving.orders.get(id(use)), kept_open)
 
     async def _probed(self, use: CassetteSession, asked: Asked, client: Peer) -> bool:
-        """Answer HEAD and OPTIONS, which are never misses: Claude Code asks at times whether the API is there, and a browser
-        whether an allowed page may send its request."""
+        """Answer HEAD and OPTIONS, which are never misses: Claude Code checks sometimes that the API answers, and a browser
+        that an allowed page may send its request."""
         if (told := use.play_if_any(to_request(asked, self._serving.upstream))) is not None:
             return await self._retell(use, told, asked, client)
         headers = [*self._serving.gate.leave(asked), ("content-length", "0")]

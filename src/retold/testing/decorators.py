@@ -93,7 +93,7 @@ def _function(function: Any, using: Callable[[], Using]) -> Any:
 
 
 def _awaited(result: Awaitable[Any], using: Using, stack: contextlib.ExitStack) -> Any:
-    """A coroutine that awaits a result inside the block, which ends with it, or if nobody ever awaits it."""
+    """Return a coroutine that awaits a result inside the block. The block ends with it, or with an unawaited coroutine."""
 
     async def inside() -> Any:
         with stack:

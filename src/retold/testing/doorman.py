@@ -71,7 +71,7 @@ class Doorman:
         return None
 
     def serving(self, asked: Asked) -> tuple[Serving, Asked]:
-        """Return what answers a request that may pass, and the request without the door's headers."""
+        """Return the serving of a request's API, and the request without the door's headers."""
         origin = asked.header(ORIGIN_HEADER) or self._default
         if origin not in self._servings:
             self._servings[origin] = Serving({"cassette": self._used}, Upstream.parse(origin))

@@ -1,4 +1,4 @@
-"""Where the cassette of a test is: `cassettes/<module>/<test>.yaml` beside the module, or as the mark says, counted from there.
+"""Paths of cassettes: `cassettes/<module>/<test>.yaml` beside the module, or the path of the mark, counted from that folder.
 
 Two tests never share a file by accident. A name that holds other characters than file names should, or is too long, is changed
 and gets a digest. So does a name that differs from another one only in case or in Unicode normalisation, because macOS and
@@ -23,7 +23,7 @@ NAMES = pytest.StashKey[dict[tuple[str, str], set[str]]]()
 
 
 def note(config: pytest.Config, made: object) -> None:
-    """Note the names of what pytest has made of one object of a module or class."""
+    """Note the names of the items that pytest made from one object of a module or class."""
     for node in made if isinstance(made, list) else [made]:
         if isinstance(node, pytest.Item | pytest.Collector):
             config.stash[NAMES].setdefault(_key(node), set()).add(node.name)
@@ -53,7 +53,7 @@ def path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
 
 
 def without_secrets(item: pytest.Item, name: str) -> str:
-    """A test's name without secrets in its parameters; their numbers tell the tests apart instead."""
+    """Return a test's name without secrets in its parameters; numbers distinguish the tests instead."""
     from ..recorder.secrets.redactor import Redactor
 
     clean = Redactor().text(name)
@@ -65,7 +65,7 @@ def without_secrets(item: pytest.Item, name: str) -> str:
 
 
 def safe_name(name: str) -> str:
-    """Return a test's name as a file name; one that had to be changed gets a digest."""
+    """Return a test's name as a file name. A changed name gets a digest."""
     safe = "".join(char if char.isalnum() or char in _KEPT else "-" for char in name).lstrip(".")
     return safe if safe == name and len(safe.encode()) <= MAX_NAME else _with_digest(safe, name)
 
@@ -75,7 +75,7 @@ def _with_digest(safe: str, name: str) -> str:
 
 
 def _has_twin(item: pytest.Item) -> bool:
-    """Whether the test, or a class that it is in, has a name that a file system may take for another one's."""
+    """Return whether a file system may confuse the name of the test, or of one of its classes, with another one."""
     names = item.config.stash[NAMES]
     return any(len(names.get(_key(node), ())) > 1 for node in item.listchain() if node.parent is not None)
 
@@ -85,5 +85,5 @@ def _key(node: Any) -> tuple[str, str]:
 
 
 def _listed(folder: Path) -> list[str]:
-    """The names in a folder as they are spelled, which `exists` does not tell where case does not matter."""
+    """Return the names in a folder as they are spelled. `exists` ignores their case on some file systems."""
     return os.listdir(folder) if folder.is_dir() else []

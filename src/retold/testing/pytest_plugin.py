@@ -4,7 +4,7 @@
     def test_chat(retold_cassette): ...          # tests/cassettes/test_module/test_chat.yaml
 
 The mark takes the arguments of `retold.use_cassette`; a path counts from the module's cassette folder. A failed test never
-replaces a good cassette. At the end a line says what was replayed, recorded, missed and left unplayed, and what it saved.
+replaces a good cassette. At the end, a line counts replays, recordings, misses and unplayed recordings, and the saved money.
 With `retold_vcr = true` tests marked for pytest-recording (`@pytest.mark.vcr`) run on retold (pytest_vcr.py).
 """
 
@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> None:
-    """Where asked to, take the place of pytest-recording before any conftest could use it."""
+    """With `retold_vcr = true`, replace pytest-recording before a conftest can use it."""
     if early_config.getini("retold_vcr"):
         from . import pytest_vcr
 
@@ -58,7 +58,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark known and begin to count."""
+    """Register the mark and begin to count."""
     config.addinivalue_line("markers", "retold(path=None, **options): record or replay with retold.use_cassette.")
     config.stash[STATS] = Stats()
     config.stash[SINCE] = began(config)
@@ -77,7 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pycollect_makeitem(collector: pytest.Collector) -> Generator[None, object, object]:
-    """Note the names of tests, for those that a file system may confuse."""
+    """Note the names of tests, because a file system may not distinguish two of them."""
     made = yield
     note(collector.config, made)
     return made
@@ -96,17 +96,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember that a test passed: an interrupt, an exit or a failure in setup leaves it without a report that says so."""
+    """Remember that a test passed. An interrupt, an exit or a failure in setup leaves no such report."""
     report = yield
     if report.when == "call":
-        # What was expected to fail and did is as good as passed: its recording is what the test is about.
+        # A test that was expected to fail, and did, counts as passed: its recording is the one that the test needs.
         item.stash[PASSED] = report.passed or (report.skipped and hasattr(report, "wasxfail"))
     return report
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """Leave the cassette after every fixture's teardown, whose failures count too."""
+    """Leave the cassette after the teardown of all fixtures, because a failure there counts too."""
     try:
         yield
     except BaseException:
@@ -159,7 +159,7 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
 
 
 def _arguments(marker: pytest.Mark) -> dict[str, Any]:
-    """The mark's arguments of `use_cassette`, but for a path in front. Raises InputError for one that it does not take."""
+    """Return the mark's keyword arguments for `use_cassette`. Raise InputError for an unknown one."""
     from ..recorder.errors import InputError
     from ..recorder.words import nearest, sentence
     from .use_cassette import use_cassette
@@ -178,9 +178,9 @@ def _arguments(marker: pytest.Mark) -> dict[str, Any]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Look for orphans; hand a worker's numbers to the controller, or make orphans count in the exit code."""
+    """Look for orphans. Send a worker's counts to the controller; elsewhere, let orphans change the exit code."""
     config = session.config
-    for item in config.stash[_items]:  # a session that was interrupted tore no test down
+    for item in config.stash[_items]:  # an interrupted session runs no teardown
         finish(item, passed=False)
     stats = config.stash[STATS]
     if config.getoption("--retold-check-orphans"):
@@ -193,9 +193,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _orphans(config: pytest.Config) -> list[str]:
-    """Cassettes that no test uses: of modules that were collected, and of modules that are gone.
+    """Return the cassettes that no test uses: of collected modules, and of modules that no longer exist.
 
-    A module asked for in part (`test_a.py::test_one`) is left out, as is one that was not asked for.
+    Modules that were not collected, or only in part (`test_a.py::test_one`), are left out.
     """
     parts = {Path(str(arg).partition("::")[0]).stem for arg in config.args if "::" in str(arg)}
     known = config.stash[_known]
@@ -213,7 +213,7 @@ def _orphans(config: pytest.Config) -> list[str]:
 
 
 class _Controller:
-    """With xdist: tells its workers when the session began, and gathers their numbers."""
+    """With xdist: gives its workers the time of the session, and adds their counts."""
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -227,18 +227,18 @@ class _Controller:
 
 
 def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
-    """Where xdist runs, gather what its workers counted."""
+    """If xdist runs, add the counts of its workers."""
     if manager.get_name(plugin) == "dsession":
         manager.register(_Controller(), "retold-controller")
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was replayed, recorded, missed, left over, and not spent."""
+    """Print the counts of the session, and the saved tokens and money."""
     stats = config.stash[STATS]
     ran = any(terminalreporter.getreports(outcome) for outcome in ("passed", "failed"))
     if config.getoption("--retold-mode") and ran and not stats.marked:
         terminalreporter.section("retold")
-        terminalreporter.line("--retold-mode did nothing: no test that ran is marked, so each asked whom it always asks")
+        terminalreporter.line("--retold-mode did nothing: no test that ran is marked, so none used a cassette")
         terminalreporter.line("Mark a test with @pytest.mark.retold, or a whole module with: pytestmark = pytest.mark.retold")
     outside = lines(stats.live, stats.refused)
     if not (outside or stats.replayed or stats.recorded or stats.misses or stats.orphans or any(stats.unplayed.values())):

@@ -1,4 +1,4 @@
-"""What a pytest session did with cassettes, and how a test leaves its own; shared by both kinds of marks."""
+"""The counts of a pytest session, and the beginning and end of a test's cassette; both kinds of marks use them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,12 @@ PASSED = pytest.StashKey[bool]()
 IN_USE = pytest.StashKey["list[tuple[Any, UsedCassette]]"]()
 STATS = pytest.StashKey["Stats"]()
 SINCE = pytest.StashKey[str]()
-"""When the session began, as in `recorded_at`; the same in every worker of pytest-xdist."""
+"""The time at which the session began, in the form of `recorded_at`; the same in each worker of pytest-xdist."""
 
 
 @dataclass
 class Stats:
-    """What a session did, added up over its tests (and its workers)."""
+    """The counts of a session, summed over its tests and workers."""
 
     replayed: int = 0
     recorded: int = 0
@@ -53,7 +53,7 @@ class Stats:
                 mine[request] = mine.get(request, 0) + times
 
     def leave(self, path: str, left: list[int]) -> None:
-        """Note which recordings of a cassette a test did not play; what any test plays of a shared one is played."""
+        """Note the recordings that a test did not play. In a shared cassette, those that any test played count as played."""
         before = self.unplayed.get(path)
         self.unplayed[path] = left if before is None else [number for number in left if number in before]
 
@@ -65,18 +65,18 @@ class Stats:
 
 
 def began(config: pytest.Config) -> str:
-    """Return when the session began; a worker has it from the controller."""
+    """Return the time at which the session began. A worker gets it from the controller."""
     since: str = getattr(config, "workerinput", {}).get("retold_since") or timestamp(wall_ns())
     return since
 
 
 def tell_worker(node: Any) -> None:
-    """Tell a worker of pytest-xdist that is about to start when the session began."""
+    """Send the time at which the session began to a new worker of pytest-xdist."""
     node.workerinput["retold_since"] = node.config.stash[SINCE]
 
 
 def begin(item: pytest.Item, using: Any) -> "UsedCassette":
-    """Enter a test's cassette. It is left by `finish`, when the whole of the test's teardown is known."""
+    """Enter a test's cassette. `finish` leaves it after the whole teardown of the test."""
     cassette: UsedCassette = using.__enter__()
     item.stash.setdefault(IN_USE, []).append((using, cassette))
     item.config.stash[STATS].marked += 1
@@ -84,7 +84,7 @@ def begin(item: pytest.Item, using: Any) -> "UsedCassette":
 
 
 def finish(item: pytest.Item, *, passed: bool) -> None:
-    """Leave a test's cassettes: only a test that passed, its teardown too, replaces one; and everything is counted."""
+    """Leave a test's cassettes and count them. A cassette is replaced only if the test and its teardown passed."""
     while uses := item.stash.get(IN_USE, []):
         using, cassette = uses.pop()
         error = None if passed else RuntimeError("the test did not pass")
@@ -93,13 +93,13 @@ def finish(item: pytest.Item, *, passed: bool) -> None:
 
 
 def log_path(config: pytest.Config) -> Path:
-    """Where recordings of this session go."""
+    """Return the path of the log for the recordings of this session."""
     named = config.getini("retold_log")
     return config.rootpath / (named or ".retold/log.db")
 
 
 def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
-    """Add what one test did."""
+    """Add the counts of one test."""
     from ..recorder.http.refold import refold_exchange
 
     stats.replayed += cassette.play_count
@@ -120,7 +120,7 @@ def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
 
 
 def saved(stats: Stats) -> str:
-    """The tokens and the money that replaying did not spend; models whose price is not known are named."""
+    """Return a line with the tokens and the money that replays saved, and the models without a known price."""
     from ..workflow.pricing import price
 
     tokens = sum(usage.get(key, 0) for usage in stats.usage.values() for key in ("input_tokens", "output_tokens"))

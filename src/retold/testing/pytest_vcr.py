@@ -1,9 +1,9 @@
 """`retold_vcr = true`: suites written for pytest-recording run on retold unchanged, reading their cassettes.
 
-Its marks (`vcr`, `default_cassette`, `block_network`, `allowed_hosts`), fixtures (`vcr`, `vcr_config`, `vcr_cassette_dir`,
-`record_mode` …), options and hook are all here; what `vcr_config` says is handed to vcrpy's own configuration, whose matchers
-and filters are used as they are. What retold changes is underneath: streams arrive as they come, damaged cassettes are errors.
-Requests of httpx2 and httpx are served; those of other libraries are not.
+It has the same marks (`vcr`, `default_cassette`, `block_network`, `allowed_hosts`), fixtures (`vcr`, `vcr_config`,
+`vcr_cassette_dir`, `record_mode` …), options and hook. `vcr_config` goes to vcrpy's own configuration, and vcrpy's matchers and
+filters are used unchanged. Two things differ: streams keep their pieces, and damaged cassettes are errors. Retold serves the
+requests of httpx2 and httpx, and vcrpy those of other libraries.
 """
 
 import contextlib
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from .vcr_tape import VcrUse
 
 MAX_NAME = 250
-"""What a file system takes for a name, less the suffix."""
+"""The longest name, in bytes, that file systems allow, without the suffix."""
 
 MODES = ("once", "new_episodes", "none", "all", "rewrite")
 _FORBIDDEN = r"<>?%*:|\"'/\\"
 
 
 def take_over(config: pytest.Config, parser: pytest.Parser) -> None:
-    """Block pytest-recording, bring its options where it was not there to bring them, and stand in for it."""
+    """Block pytest-recording and register this plugin instead. Add its options if it is not installed."""
     if find_spec("vcr") is None:
         raise pytest.UsageError("retold_vcr = true uses vcrpy's matchers and filters, and vcrpy is not there: pip install vcrpy.")
     manager = config.pluginmanager
@@ -60,7 +60,7 @@ class Hooks:
     @staticmethod
     @pytest.hookspec(firstresult=True)
     def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
-        """Configure vcrpy's VCR object, whose matchers and serializers are used."""
+        """Configure vcrpy's VCR object. Its matchers and serializers are used."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -79,13 +79,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def record_mode(request: pytest.FixtureRequest) -> str:
-    """The mode named on the command line, else none."""
+    """The record mode of the command line, or none."""
     return request.config.getoption("--record-mode") or "none"
 
 
 @pytest.fixture(scope="session")
 def disable_recording(request: pytest.FixtureRequest) -> bool:
-    """Whether every request is let through."""
+    """Whether every request passes through, unrecorded."""
     return bool(request.config.getoption("--disable-recording"))
 
 
@@ -103,7 +103,7 @@ def vcr_cassette_dir(request: pytest.FixtureRequest) -> str:
 
 
 def file_name(name: str) -> str:
-    """Return a name that a file system takes: one of more than `MAX_NAME` bytes is shortened and gets a digest."""
+    """Return a name that file systems accept. One of more than `MAX_NAME` bytes is shortened and gets a digest."""
     if len(name.encode()) <= MAX_NAME:
         return name
     digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
@@ -129,7 +129,7 @@ def vcr_markers(request: pytest.FixtureRequest) -> list[pytest.Mark]:
 
 @pytest.fixture
 def allowed_hosts(request: pytest.FixtureRequest, vcr_config: dict[str, Any]) -> Sequence[str]:
-    """Patterns of hosts that stay open where the network is blocked: from the mark, the option, or `vcr_config`."""
+    """Patterns of hosts that stay open if the network is blocked: from the mark, the option, or `vcr_config`."""
     marker = request.node.get_closest_marker("block_network")
     named = marker.kwargs.get("allowed_hosts") if marker is not None else None
     named = named or request.config.getoption("--allowed-hosts") or vcr_config.get("allowed_hosts") or ()
@@ -140,7 +140,7 @@ def allowed_hosts(request: pytest.FixtureRequest, vcr_config: dict[str, Any]) ->
 def block_network(
     request: pytest.FixtureRequest, record_mode: str, vcr_markers: list[pytest.Mark], vcr_config: dict[str, Any]
 ) -> Iterator[None]:
-    """Sockets are closed where the mark or the option says so, unless the test is recording."""
+    """Close sockets if the mark or the option asks for it, unless the test records."""
     asked = request.node.get_closest_marker("block_network") or request.config.getoption("--block-network")
     if vcr_markers and request.config.getoption("--record-mode") is None:
         record_mode = _merged(vcr_config, vcr_markers).get("record_mode", "none")
@@ -191,7 +191,7 @@ def taped(item: pytest.Item, config: dict[str, Any], folder: Path, name: str, mo
 
 
 def _merged(config: dict[str, Any], marks: list[pytest.Mark]) -> dict[str, Any]:
-    """The closest mark wins over the others, and all of them over the configuration."""
+    """Return the configuration with the arguments of the marks. The closest mark overrides the others."""
     merged = dict(config)
     for mark in reversed(marks):
         merged |= mark.kwargs

@@ -97,7 +97,7 @@ class CassetteFile:
         return self._since is None or exchange.recorded_at < self._since
 
     def _sign(self) -> Signature | None:
-        """Tell one state of the file from another: every write of a cassette makes a new inode."""
+        """Return a value that differs for each state of the file, because each write of a cassette makes a new inode."""
         try:
             state = self.path.stat()
         except OSError:

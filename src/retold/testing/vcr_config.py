@@ -1,4 +1,4 @@
-"""vcrpy's configuration of a test as options of `use_cassette`: its matchers and filters are used as they are."""
+"""vcrpy's configuration of a test as options of `use_cassette`: with its own matchers and filters."""
 
 import copy
 import functools
@@ -33,7 +33,7 @@ def in_test(item: pytest.Item, path: Path, also: Sequence[Path] = ()) -> Any:
 
 
 def vcr_options(merged: dict[str, Any]) -> dict[str, Any]:
-    """Return options of `use_cassette` for vcrpy's merged configuration, whose matchers and filters are used as they are."""
+    """Return options of `use_cassette` for vcrpy's merged configuration, with its own matchers and filters."""
     return {
         "match_on": [_predicate(matcher) for matcher in merged["match_on"]],
         "ignore": (),
@@ -57,7 +57,7 @@ def _to_vcr(request: Request) -> Any:
 
 
 def _filter(before_record: Any) -> Any:
-    """vcrpy's request filter, as a function of our requests; None leaves a request unrecorded."""
+    """Return vcrpy's request filter as a filter of requests. None leaves a request unrecorded."""
 
     def filtered(request: Request) -> Request | None:
         changed = before_record(_to_vcr(request))
@@ -71,7 +71,7 @@ def _filter(before_record: Any) -> Any:
 
 
 def _response_filter(before_record: Any) -> Any:
-    """vcrpy's response filter, applied to what is written to the cassette; None leaves an exchange out."""
+    """Return vcrpy's response filter as a filter of exchanges for the cassette. None leaves an exchange out."""
 
     def filtered(exchange: Exchange) -> Exchange | None:
         response = exchange.response

@@ -1,7 +1,7 @@
 """vcrpy's own cassette around a test, with retold's interceptor above it for httpx and httpx2.
 
 vcrpy answers the libraries that retold does not patch (requests, urllib3, urllib, aiohttp, boto3, …); retold answers httpx and
-httpx2, whose streams vcrpy would join. Both have the same recorded exchanges, and one of the two writes the file:
+httpx2, because vcrpy would join their streams. Both have the same recorded exchanges, and one of the two writes the file:
 
 1. The suite uses vcrpy's own files. retold reads and writes them; an exchange that vcrpy records is recorded into the log too.
 2. The suite has taught vcrpy to read or write in its own way (a persister, a serializer, hooks on loading and saving). vcrpy
@@ -148,7 +148,7 @@ def use_both(
 
 
 class JoinedCassette:
-    """The `vcr` fixture: vcrpy's Cassette, whose counts and interactions include retold's; further names are UsedCassette's."""
+    """The `vcr` fixture: vcrpy's Cassette with the counts and interactions of both. Further names are those of UsedCassette."""
 
     def __init__(self, theirs: Any, used: CassetteSession, *, is_shared: bool) -> None:
         self._theirs = theirs
