@@ -17,7 +17,8 @@ import pytest
 from anthropic import Anthropic, AsyncAnthropic
 
 import retold
-from retold.recorder.cassette.transfer import import_exchanges
+from retold.comparing.reading import read_run
+from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from tests.clients import MODEL, NOWHERE, client, client_async
 from tests.messages_server import MessagesServer, Reply, Request, text
 from tests.threads_server import ThreadsServer
@@ -389,3 +390,47 @@ def test_a_fallback_is_a_second_attempt_of_one_call(way: str, *, stream: bool) -
     places = [exchange.place for exchange in retold.read_cassette(CASSETTE).exchanges]
     assert [(place.call, place.attempt) for place in places] == [(1, 1), (1, 2)]
     assert replayed(asking_two_models(stream=stream), way) == found
+
+
+def test_the_same_question_again_is_another_call() -> None:
+    """Without a shared state the first model is asked again: a new call, with a second attempt of its own."""
+
+    async def twice(asking: Any, server: Server) -> Any:
+        return [await asking_two_models(stream=False)(asking, server) for _ in range(2)]
+
+    with MessagesServer(refusing) as server:
+        found = recorded(twice, "sync", server)
+    places = [exchange.place for exchange in retold.read_cassette(CASSETTE).exchanges]
+    assert [(place.call, place.attempt) for place in places] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert replayed(twice, "sync") == found
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_fallback_below_the_recording_middleware_is_one_call(way: str) -> None:
+    """`retold.recording` inside the fallback sees both requests."""
+    from anthropic.lib.middleware import BetaRefusalFallbackMiddleware
+
+    async def flow(asking: Any, _: Server) -> Any:
+        with retold.recording(log) as recording:
+            falling = asking.with_options(middleware=[BetaRefusalFallbackMiddleware([{"model": "claude-second"}]), recording])
+            await settle(falling.beta.messages.create(model="claude-first", max_tokens=64, messages=[user("May I?")]))
+            return recording.run
+
+    with retold.EventLog("log.db") as log, MessagesServer(refusing) as server:
+        made = run(flow, WAYS[way](server.url), server)
+        places = [exchange.place for exchange in exchanges_of(log, made)]
+    assert [(place.call, place.attempt) for place in places] == [(1, 1), (1, 2)]
+
+
+def test_a_fallback_is_one_turn_of_its_conversation() -> None:
+    """The second model's options are an item of the same turn, so a comparison of two recordings finds nothing."""
+    sides = []
+    for name in ("a.db", "b.db"):
+        with MessagesServer(refusing) as server:
+            recorded(asking_two_models(stream=True), "sync", server)
+        with retold.EventLog(name) as log:
+            exchanges = retold.read_cassette(CASSETTE).exchanges
+            sides.append(read_run(log, import_exchanges(log, exchanges, name="asked", source="test")))
+    assert retold.compare(*sides).same
+    (conversation,) = sides[0].streams
+    assert {item.turn for item in conversation.items} == {1}
