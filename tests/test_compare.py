@@ -17,7 +17,7 @@ from retold.comparing.conversations import Item, Label, Stream
 from retold.comparing.focus import Focus
 from retold.comparing.json_diff import changes
 from retold.comparing.markdown import as_markdown
-from retold.comparing.reading import Side, read_run
+from retold.comparing.reading import Side, named_path, read_run
 from retold.comparing.text import as_text
 from retold.pages.diff_page import diff_data
 from retold.recorder.errors import InputError
@@ -489,3 +489,16 @@ if __name__ == "__main__":
     for each in GOLDEN:
         (GOLDENS / f"{each}.txt").write_text(in_every_format(each), "utf-8")
     Path("talks.db").unlink()
+
+
+def test_ids_in_the_path_of_a_request_do_not_count() -> None:
+    """The API gives them, with a digit after the prefix. A name in a path counts."""
+    paths = [
+        "/v1/files/file_011CNha",
+        "/v1/messages/batches/msgbatch_01Ab/results",
+        "/v1/skills/my_skill2",
+        "/v1/messages/count_tokens",
+    ]
+    assert [*map(named_path, paths)] == [
+        "/v1/files/{id}", "/v1/messages/batches/{id}/results", "/v1/skills/my_skill2", "/v1/messages/count_tokens",
+    ]  # fmt: skip

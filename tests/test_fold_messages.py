@@ -377,3 +377,25 @@ def test_the_ids_of_a_session_follow_from_its_own() -> None:
     assert len({message["uuid"] for message in (*one, *other)}) == 8
     assert {message["session_id"] for message in one} == {"one"}
     assert Session().id != Session().id
+
+
+def test_diagnostics_and_containers_of_an_answer_pass_through() -> None:
+    """Each message of an answer has the fields of the answer, the reason for a cache miss among them."""
+    extra = {
+        "diagnostics": {"cache_miss_reason": {"type": "tools_changed", "cache_missed_input_tokens": 9}},
+        "container": {"id": "c"},
+    }
+    started = {"type": "message_start", "message": {"id": "msg_1", **extra}}
+    _, messages = fold(started, start(0, type="text", text=""), delta(0, type="text_delta", text="x"), stop(0))
+    assert [message["message"] | extra for message in messages] == [message["message"] for message in messages]
+
+
+def test_a_compaction_is_a_block_of_its_own() -> None:
+    """The summary grows with the deltas, and the answer ends with the stop reason `compaction`."""
+    folded, messages = fold(
+        START, start(0, type="compaction", content=None), delta(0, type="compaction_delta", content="Sum"),
+        delta(0, type="compaction_delta", content="med up."), stop(0),
+        {"type": "message_delta", "delta": {"stop_reason": "compaction"}, "usage": {"output_tokens": 3}}, STOP,
+    )  # fmt: skip
+    assert blocks(messages) == [{"type": "compaction", "content": "Summed up."}]
+    assert (folded.stop_reason, folded.stopped) == ("compaction", True)

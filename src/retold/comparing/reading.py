@@ -340,7 +340,7 @@ def _body_key(log: EventLog, ended: Event) -> str:
     return sha256(body).hexdigest()[:32]
 
 
-_ID = re.compile(r"(?<=/)[a-z]{2,}_(?=[A-Za-z]*\d)[A-Za-z0-9]+(?=/|$)")
+_ID = re.compile(r"(?<=/)[a-z]{2,}_\d[A-Za-z0-9]*(?=/|$)")
 
 
 def named_path(uri: str) -> str:
