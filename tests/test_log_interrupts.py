@@ -1,8 +1,11 @@
 """An interrupt at any moment of a recording: the run goes on, nothing that was handed on is lost, nothing is there twice."""
 
 import contextlib
+import itertools
 import random
 import signal
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -96,6 +99,93 @@ def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, inte
     ended = [row["exchange"] for row in rows(tmp_path / "log.db", writer.run) if row["kind"] == "exchange.ended"]
     assert len(ended) == len(set(ended)) == interrupts
     assert verify(EventLog(tmp_path / "log.db")).ok
+
+
+class At:
+    """Raise `Interrupt` in the n-th moment in which CPython would run a signal handler: a call begins or has returned."""
+
+    def __init__(self, n: int) -> None:
+        self.left = n
+
+    def __call__(self, frame: FrameType, event: str, _: object) -> None:
+        if event in ("call", "return", "c_return") and frame.f_code.co_name != "__del__":
+            self.left -= 1
+            if self.left == 0:
+                raise Interrupt
+
+    def hits(self, work: Callable[[], object]) -> bool:
+        """Do the work; return whether it was interrupted."""
+        sys.setprofile(self)
+        try:
+            work()
+        except Interrupt:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_append_can_be_interrupted_at_every_moment(batch: int, tmp_path: Path) -> None:
+    """The writer goes on, knows how many events there are, and nothing is lost or there twice."""
+    with EventLog(tmp_path / "log.db") as log:
+        for moment in itertools.count(1):
+            writer = log.start(name="interrupted", mode="live")
+            writer.append(Entry("frame", b"before"))
+            more = [Entry("frame", b"%d" % number) for number in range(batch)]
+            hit = At(moment).hits(lambda writer=writer, more=more: writer.append(*more))  # type: ignore[misc]
+            writer.append(Entry("frame", b"after"))
+            writer.end()
+            payloads = [event.payload for event in log.events(writer.run, kinds=("frame",))]
+            assert payloads in ([b"before", b"after"], [b"before", *(entry.payload for entry in more), b"after"])
+            assert log.find(writer.run).frames == len(payloads)
+            if not hit:
+                break
+        assert moment > 20
+    report = verify(EventLog(tmp_path / "log.db"))
+    assert report.findings == []
+
+
+class InterruptedOnce(defaultdict[str, int]):
+    """Counts that let one interrupt through, in the middle of a change."""
+
+    was = False
+
+    def __setitem__(self, key: str, value: int) -> None:
+        super().__setitem__(key, value)
+        if not self.was:
+            self.was = True
+            raise Interrupt
+
+
+def test_a_writer_that_was_interrupted_while_it_counted_counts_again(tmp_path: Path) -> None:
+    """It reads from the log how far its run is."""
+    with EventLog(tmp_path / "log.db") as log:
+        writer = log.start(name="interrupted", mode="live")
+        writer.append(Entry("frame", b"1"))
+        writer.counts = InterruptedOnce(int, writer.counts)
+        with pytest.raises(Interrupt):
+            writer.append(Entry("frame", b"2"), Entry("message", b"{}"))
+        writer.append(Entry("frame", b"3"))
+        writer.end()
+        assert (log.find(writer.run).frames, log.find(writer.run).messages) == (3, 1)
+    assert verify(EventLog(tmp_path / "log.db")).findings == []
+
+
+def test_the_end_of_a_run_can_be_interrupted_at_every_moment(tmp_path: Path) -> None:
+    """The next call ends the run, if the interrupted one did not."""
+    with EventLog(tmp_path / "log.db") as log:
+        for moment in itertools.count(1):
+            writer = log.start(name="interrupted", mode="live")
+            hit = At(moment).hits(writer.end)
+            writer.end()
+            assert [event.kind for event in log.events(writer.run)] == ["run.started", "run.ended"]
+            assert log.find(writer.run).status == "completed"
+            if not hit:
+                break
+        assert moment > 40
+    report = verify(EventLog(tmp_path / "log.db"))
+    assert report.findings == []
 
 
 def test_a_write_from_within_a_write_is_an_error_that_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,6 @@ class TestSqliteStore(StoreContract):
     def store(self, tmp_path: Path) -> Iterator[SqliteStore]:
         """A new store, which makes its file at the first write."""
         store = SqliteStore(tmp_path / "log.db")
-        store.open()
         yield store
         store.close()
 

@@ -253,9 +253,12 @@ class EventLog(LogReader):
         if flying is None or writer.lost:
             return
         last = self.last(writer.run)
-        if last is not None and last.hash == flying[-1].hash:
+        if last is None or last.hash != flying[-1].hash:
+            writer.in_flight = None
+        elif writer.seq <= last.seq:
             writer.moved_past(flying)
-        writer.in_flight = None
+        else:
+            writer.recover(self.events(writer.run))
 
     def _lose(self, writer: RunWriter, error: LogError) -> None:
         """The log cannot be written: raise in the application, or stop recording this run."""

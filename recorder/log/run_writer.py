@@ -1,7 +1,7 @@
 """RunWriter: the state of a run in the process that writes it, and the way in which entries become its next events."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -86,12 +86,21 @@ class RunWriter:
     def moved_past(self, events: Sequence[Event]) -> None:
         """Take committed events as the newest ones. After a failed append the log does not call this, so no gap remains."""
         last = events[-1]
-        counts = self.counts.copy()
+        # An interrupt may come between two of these lines. `seq` is the first, so `EventLog._settle` can tell how far it got.
+        self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
         for event in events:
-            counts[event.kind] += 1
-        # One call in C: an interrupt comes before it or after it, never between two of these values.
-        ended = self.ended or last.kind == "run.ended"
-        vars(self).update(seq=last.seq + 1, hash=last.hash, t_ns=last.t_ns, counts=counts, ended=ended, in_flight=None)
+            self.counts[event.kind] += 1
+        if last.kind == "run.ended":
+            self.ended = True
+        self.in_flight = None
+
+    def recover(self, events: Iterable[Event]) -> None:
+        """Take all events of the run from the store, after an interrupt within `moved_past`."""
+        self.counts.clear()
+        for last in events:
+            self.counts[last.kind] += 1
+            self.seq, self.hash, self.t_ns, self.ended = last.seq + 1, last.hash, last.t_ns, last.kind == "run.ended"
+        self.in_flight = None
 
     def end(self, status: Status = "completed", *, error: str | None = None) -> None:
         """Write the run's last event; exchanges that are still open count as closed. Raises LogError.
@@ -123,7 +132,8 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
     """Return the entries as the next events of the writer's run: numbered, timed, redacted and chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
     now_ns, wall_ns, recorded_ns = writer.now_ns(), clock.wall_ns(), writer.recorded_ns
-    redactor, events = writer.redactor, Sealed(before)
+    redactor, events = writer.redactor, Sealed()
+    events.before = before
     for kind, payload, step, task, exchange, at_ns in entries:
         t_ns = max(t_ns, now_ns if at_ns is None else at_ns)
         if recorded_ns is not None:

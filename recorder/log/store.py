@@ -37,9 +37,9 @@ class Sealed(list[Event]):
     A store need not compute the hashes of these events again to check that they chain.
     """
 
-    def __init__(self, before: bytes) -> None:
-        super().__init__()
-        self.before = before
+    __slots__ = ("before",)
+
+    before: bytes
 
 
 class Readings(Protocol):
@@ -204,14 +204,20 @@ class Tip:
         """Return the end of a run whose newest event is this one."""
         return cls(event.seq + 1, event.hash, is_ended=event.kind == "run.ended")
 
+    def move(self, events: Sequence[Event]) -> None:
+        """Move past events that were kept."""
+        last = events[-1]
+        self.seq, self.before, self.is_ended = last.seq + 1, last.hash, last.kind == "run.ended"
+
     def check(self, run: str, events: Sequence[Event]) -> None:
         """Raise Conflict unless the events follow each other and are the next ones of the run."""
         if self.is_ended:
             raise Ended(f"run {run} has ended; nothing can be appended to it.")
-        is_sealed = type(events) is Sealed and events.before == self.before
         before, seq = self.before, self.seq
+        if type(events) is Sealed and events.before == before and events[0].seq == seq and events[0].run == run:
+            return
         for event in events:
-            if event.run != run or event.seq != seq or not (is_sealed or event.hash == _sealed(before, event)):
+            if event.run != run or event.seq != seq or event.hash != _sealed(before, event):
                 raise Conflict(f"event {event.seq} of run {event.run} is not the next one of run {run}, which is event {seq}.")
             before, seq = event.hash, seq + 1
 

@@ -1,8 +1,18 @@
-"""The tests that a store passes. A class that inherits `StoreContract` gives the fixture `store`, a new and empty store.
+"""The tests that a store passes, also one of another author.
 
-class TestMyStore(StoreContract):
-    @pytest.fixture
-    def store(self): return MyStore(...)
+Copy this file, or put the root of this repository on `sys.path`. Inherit `StoreContract`, and give it the fixture `store`: a
+new and empty store, which the tests open. pytest then runs every test of the class on your store:
+
+    from tests.contracts.store import StoreContract
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        def store(self):
+            store = MyStore(...)
+            yield store
+            store.close()
+
+The tests need threads, but no second process. A store that several processes write has tests of its own for them.
 """
 
 import threading
@@ -16,7 +26,7 @@ import pytest
 from retold.recorder.events import GENESIS, SCHEMA, Event, encode, seal
 from retold.recorder.log.ledger import chained
 from retold.recorder.log.runs import RunInfo, RunQuery
-from retold.recorder.log.store import Conflict, Store
+from retold.recorder.log.store import Conflict, Ended, Sealed, Store
 
 
 def event(
@@ -64,8 +74,38 @@ class StoreContract:
         last = ended(store, more[-1], info)
         assert list(store.read("a1")) == [first, *more, last]
 
+    def test_a_store_is_made_by_opening_it(self, store: Store) -> None:
+        """A store that is open exists, and answers questions."""
+        store.open()
+        assert store.exists()
+        assert store.name
+        assert list(store.runs(RunQuery())) == []
+
+    def test_a_closed_store_keeps_its_events_and_opens_again(self, store: Store) -> None:
+        """The next write opens it; a run goes on where it was."""
+        first, info = begun(store)
+        store.close()
+        assert list(store.read("a1")) == [first]
+        store.append(chain(first, "message"))
+        store.close()
+        ended(store, store.read("a1")[-1], info)
+        assert [each.kind for each in store.read("a1")] == ["run.started", "message", "run.ended"]
+
+    def test_several_questions_can_be_asked_at_the_cost_of_one(self, store: Store) -> None:
+        """The answers within `reading` are those of the store, and include events that are appended meanwhile."""
+        first, info = begun(store)
+        with store.reading() as held:
+            assert held.name == store.name
+            assert list(held.runs(RunQuery())) == [info]
+            assert list(held.entries()) == list(store.entries())
+            assert held.is_alive("a1")
+            more = chain(first, "message")
+            store.append(more)
+            assert list(held.read("a1")) == [first, *more]
+
     def test_a_run_without_events_reads_as_empty(self, store: Store) -> None:
         """An unknown run is no error."""
+        store.open()
         assert list(store.read("unknown")) == []
         assert list(store.runs(RunQuery())) == []
         assert list(store.entries()) == []
@@ -89,6 +129,49 @@ class StoreContract:
         assert len(store.read("b2")) == 1
         store.append([good])
 
+    def test_nothing_is_no_append(self, store: Store) -> None:
+        """An append of no events changes nothing and is no error."""
+        first, _ = begun(store)
+        store.append([])
+        assert list(store.read("a1")) == [first]
+
+    def test_a_run_begins_once_with_its_own_first_event(self, store: Store) -> None:
+        """A second beginning, a later number and the event of another run are conflicts, and leave no trace."""
+        first, info = begun(store)
+        other = replace(info, run="b2")
+        for run, event_ in ((info, first), (other, first), (other, event(first, "run.started")._replace(run="b2"))):
+            with pytest.raises(Conflict):
+                store.begin(run, event_)
+        assert [each.run for each in store.runs(RunQuery())] == ["a1"]
+        assert len(store.entries()) == 1
+        assert not store.is_alive("b2")
+        begun(store, "b2")
+
+    def test_a_wrong_end_is_no_end(self, store: Store) -> None:
+        """The run goes on, in the listing and in the ledger too."""
+        first, info = begun(store)
+        _, other = begun(store, "b2")
+        last = event(first, "run.ended")
+        for wrong, line in ((last._replace(seq=7), info), (last._replace(hash=bytes(32)), info), (last, other)):
+            with pytest.raises(Conflict):
+                store.end(wrong, replace(line, status="completed"))
+        assert [(each.run, each.status) for each in store.runs(RunQuery())] == [("b2", "running"), ("a1", "running")]
+        assert [each.what for each in store.entries()] == ["started", "started"]
+        assert store.is_alive("a1")
+        ended(store, first, info)
+
+    def test_events_of_a_log_chain_by_their_seal(self, store: Store) -> None:
+        """A store may rely on `Sealed`, but only if the first event follows its newest one."""
+        first, _ = begun(store)
+        good, wrong = Sealed(chain(first, "message", "frame")), Sealed([event(first, "message")._replace(hash=bytes(32))])
+        good.before, wrong.before = first.hash, bytes(32)
+        with pytest.raises(Conflict):
+            store.append(wrong)
+        store.append(good)
+        assert list(store.read("a1")) == [first, *good]
+        with pytest.raises(Conflict):
+            store.append(good)
+
     def test_nothing_follows_the_end_of_a_run(self, store: Store) -> None:
         """An append, another end and another beginning are conflicts."""
         first, info = begun(store)
@@ -102,10 +185,12 @@ class StoreContract:
         for attempt in attempts:
             with pytest.raises(Conflict):
                 attempt()
+        with pytest.raises(Ended):
+            store.append([event(last, "message")])
         assert list(store.read("a1")) == [first, last]
 
     def test_reads_choose_by_value(self, store: Store) -> None:
-        """Each value chooses on its own, and all of them together."""
+        """Each value chooses on its own, and all of them together. A limit may be reached early by long events, never by all."""
         first, _ = begun(store)
         one = chain(first, "exchange.started", "frame", "message", step="s1", exchange=1)
         two = chain(one[-1], "exchange.started", "frame", "message", step="s2", exchange=4)
@@ -188,6 +273,63 @@ class StoreContract:
         assert woken.wait(20)
         waiting.join(20)
         store.wait("a1", 0, 60)  # the event is there already
+
+    @pytest.mark.parametrize("way", ["end", "leave"])
+    def test_a_waiting_reader_is_woken_when_no_more_will_come(self, store: Store, way: str) -> None:
+        """The end of the run, and its writer that leaves."""
+        first, info = begun(store)
+        waiting = threading.Thread(target=store.wait, args=("a1", 0, 60))
+        waiting.start()
+        store.leave("a1") if way == "leave" else ended(store, first, info)
+        waiting.join(20)
+        assert not waiting.is_alive()
+        store.wait("a1", 5, 60)  # nobody writes the run any more
+
+    def test_a_reader_waits_no_longer_than_it_wants(self, store: Store) -> None:
+        """Also if the writer lives and appends nothing."""
+        begun(store)
+        begun(store, "b2")
+        store.wait("a1", 0, 0)
+        store.wait("a1", 0, 0.01)
+        assert store.is_alive("a1")
+
+    def test_a_run_ends_as_it_was_noted_when_its_writer_leaves(self, store: Store) -> None:
+        """Its last event could not be written; without a note it counts as interrupted."""
+        begun(store)
+        begun(store, "b2")
+        store.note_ending("a1", "failed", "no room")
+        assert store.is_alive("a1")
+        for run in ("a1", "b2", "never begun"):
+            store.leave(run)
+        assert [(each.run, each.status, each.error) for each in store.runs(RunQuery())] == [
+            ("b2", "interrupted", None), ("a1", "failed", "no room"),
+        ]  # fmt: skip
+        assert not store.is_alive("a1")
+        assert [each.run for each in store.runs(RunQuery(status="failed"))] == ["a1"]
+
+    def test_readers_see_whole_appends_only(self, store: Store) -> None:
+        """While a thread appends three events at a time, an answer ends after three, six, nine of them."""
+        last, info = begun(store)
+        seen: list[int] = []
+        over = threading.Event()
+
+        def read() -> None:
+            with store.reading() as held:
+                while not over.is_set():
+                    events = held.read("a1", limit=10_000)
+                    assert [each.seq for each in events] == list(range(len(events)))
+                    seen.append(len(events))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        for _ in range(30):
+            more = chain(last, "frame", "frame", "message")
+            store.append(more)
+            last = more[-1]
+        over.set()
+        reader.join(20)
+        assert {number % 3 for number in seen} <= {1}
+        ended(store, last, info)
 
     def test_two_writers_of_one_run_cannot_both_append(self, store: Store) -> None:
         """One of them has a conflict."""

@@ -198,7 +198,7 @@ class SqliteStore(OneByOne, Store):
                     connection = self._connected(make=events[0].seq == 0, thorough=thorough)
                 tip = self._tips.get(run) or self._tip_of(connection, run, events)
                 tip.check(run, events)
-                self._tips.pop(run, None)  # an interrupt may come now: the next write reads the end of the run again
+                self._tips.pop(run, None)  # forgotten until the events are kept: an interrupt may come at any moment
                 try:
                     self._insert(connection, events, also)
                 except LogError as error:
@@ -207,7 +207,8 @@ class SqliteStore(OneByOne, Store):
                         raise
                     self._watch.adopt()
                     self._insert(connection, events, also)
-                self._tips[run] = Tip.after(events[-1])
+                tip.move(events)
+                self._tips[run] = tip
                 self._checkpoints.note(connection, events)
             finally:
                 self._is_writing = False
