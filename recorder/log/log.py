@@ -57,11 +57,11 @@ class EventLog(LogReader):
     """The append-only log of events, in the SQLite file at `path` (default: `RETOLD_DB` or `.retold/log.db`).
 
     The file is opened, and made, by the first write; reading needs no write access. `durability="power"` syncs every commit to
-    the disk. Opening for writing ends the runs of dead writers. Raises LogError, LogVersionError. Instead of a path you can give
-    a `store` that keeps the events.
+    the disk. Opening for writing ends the runs of writers that died. Instead of a path you can give a `store` that keeps the
+    events. Raises LogError, LogVersionError.
 
     `on_failure` decides about the application if the log cannot be written, because its disk is full, for instance: `stop`
-    raises LogError in it (nothing is shown that is not recorded), `go_on` warns once and lets it run on unrecorded: the run
+    raises LogError in it (an unrecorded event is never shown), `go_on` warns once and lets it run on unrecorded: the run
     ends in the log where it stopped, as interrupted. The default is `RETOLD_ON_LOG_FAILURE`, or `stop`.
     """
 
@@ -190,12 +190,12 @@ class EventLog(LogReader):
     def restore(self, events: Iterable[Event], *, name: str, mode: str) -> int:
         """Write a run that another log exported, unchanged, all or nothing; return the number of its events.
 
-        The caller has checked its chain. A run without an end is one whose writer died. Raises LogError.
+        The caller has checked its chain. A run without an end counts as interrupted. Raises LogError.
         """
         return self._salvageable().restore(events, name=name, mode=mode)
 
     def relist(self) -> None:
-        """Rebuild the listing from the events, and end the runs whose writer died. Raises LogError."""
+        """Rebuild the listing from the events, and end the runs of writers that died. Raises LogError."""
         self._salvageable().relist()
 
     def vacuum(self) -> bool:
@@ -261,7 +261,7 @@ class EventLog(LogReader):
             writer.recover(self.events(writer.run))
 
     def _lose(self, writer: RunWriter, error: LogError) -> None:
-        """The log cannot be written: raise in the application, or stop recording this run."""
+        """Raise the error in the application, or stop recording this run, as `on_failure` demands."""
         if self.on_failure == "stop" or isinstance(error, LogVersionError):
             raise error
         if not writer.lost:

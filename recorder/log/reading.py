@@ -46,7 +46,7 @@ class LogReader:
     def runs(self, query: RunQuery = EVERY_RUN, *, limit: int | None = None, skip: int = 0) -> list[RunInfo]:
         """Return the runs that fit the query, newest first. Raises LogError.
 
-        If a writer died without ending its run, the run is `interrupted`.
+        If its writer died without ending it, a run has the status `interrupted`.
         """
         return list(self.store.runs(query, limit=limit, skip=skip))
 

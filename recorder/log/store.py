@@ -117,7 +117,7 @@ class Store(Readings, Protocol):
         """Keep the last event of a run, with its new line in the listing and its entry in the ledger. Raises Conflict."""
 
     def note_ending(self, run: str, status: str, error: str | None) -> None:
-        """Keep the ending of a run whose last event cannot be written, as far as that is possible.
+        """Keep the ending of a run, as far as possible, because its last event cannot be written.
 
         If the writer does not come back, the run ends with this status and error. Never raises LogError.
         """
@@ -154,7 +154,7 @@ class Salvageable(Store, Protocol):
         """
 
     def relist(self) -> None:
-        """Rebuild the listing from the events and the ledger, and end the runs whose writers died."""
+        """Rebuild the listing from the events and the ledger, and end the runs of writers that died."""
 
 
 @dataclass
@@ -201,7 +201,7 @@ class Tip:
 
     @classmethod
     def after(cls, event: Event) -> Self:
-        """Return the end of a run whose newest event is this one."""
+        """Return the end of a run with this newest event."""
         return cls(event.seq + 1, event.hash, is_ended=event.kind == "run.ended")
 
     def move(self, events: Sequence[Event]) -> None:

@@ -1,4 +1,4 @@
-"""Bell: wakes the readers of a log in the process that writes it, so that they wait instead of polling."""
+"""Bell: wake the readers of a log in the process that writes it, so that they wait instead of polling."""
 
 import threading
 from pathlib import Path
@@ -9,7 +9,7 @@ _making = threading.Lock()
 
 
 class Bell:
-    """One per log file and process, shared by every `EventLog` of that path."""
+    """A counter of commits with a condition. All stores of one file in a process share one bell."""
 
     def __init__(self) -> None:
         self.rung = 0
@@ -39,7 +39,7 @@ class Bell:
                 self._changed.notify_all()
 
     def wait(self, seen: int, seconds: float) -> None:
-        """Wait until the bell was rung since `rung` was `seen`, at most so many seconds."""
+        """Wait at most so many seconds for a commit after `rung` was `seen`."""
         with self._changed:
             self._waiting += 1
             try:

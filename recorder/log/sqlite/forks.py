@@ -1,8 +1,8 @@
 """Close the connections of this process before it forks.
 
 SQLite keeps the locks and the shared memory of a file in tables of the process. A forked child has a copy of these tables, but
-holds none of the locks: it takes the file for locked, another process truncates the shared memory under it, and the child dies
-of SIGBUS. A log that is closed before the fork is opened anew by the next write, in the parent and in the child.
+holds none of the locks: it regards the file as locked, another process truncates the shared memory under it, and the child dies
+of SIGBUS. After a log was closed before the fork, the next write opens it again, in the parent and in the child.
 """
 
 import os
@@ -27,7 +27,7 @@ _locked: list[Forkable] = []
 
 
 def shut_before(log: Forkable) -> None:
-    """Shut `log` before each fork, until it is let go of."""
+    """Shut `log` before each fork, as long as it exists."""
     _open.add(log)
 
 

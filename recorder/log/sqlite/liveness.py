@@ -1,8 +1,8 @@
-"""Which runs of a log still have a living writer, and how a run ended whose last event could not be written.
+"""Liveness: detect the runs with a living writer, and keep the endings that could not be written.
 
-A writer holds a lock on a file of its own, `LOG.live/RUN`, while its run is open. The kernel drops the lock however the process
-ends, `kill -9` included, also across containers; a process id could be reused, a heartbeat would cost writes. The file is filled
-when it is made, so that on a full disk it has room for a note: the status and error with which the run ended.
+A writer holds a lock on a file of its own, `LOG.live/RUN`, while its run is open. The kernel drops the lock at any end of the
+process, `kill -9` included, also across containers. A process id could be reused, and a heartbeat would cost writes. The writer
+fills the file when it makes it, so that on a full disk there is room for a note: the status and error of the run.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ class Liveness:
             raise LogError(f"cannot write {self.folder}: {error.strerror}. Name another log with --db FILE.") from error
 
     def note(self, run: str, status: str, error: str | None) -> None:
-        """Note how the run ended, for the process that opens the log next. Does nothing if it is impossible."""
+        """Note status and error of a run, for the process that opens the log next. Do nothing if that is impossible."""
         handle = _held.get(self.folder / run)
         while handle is not None:
             data = strict_json.dumps({"status": status, "error": error}, ensure_ascii=True).encode()
@@ -68,7 +68,7 @@ class Liveness:
             error = (error or "")[: len(error or "") // 2] + "…"
 
     def release(self, run: str, *, keep_note: bool = False) -> None:
-        """Unlock the file of `run` and remove it, unless its note is to be read later. A run never claimed is no error."""
+        """Unlock the file of `run`, and remove it unless `keep_note`. A run that was never claimed is no error."""
         with _changing:
             handle = _held.pop(self.folder / run, None)
             if handle is not None:
@@ -77,7 +77,7 @@ class Liveness:
                 os.close(handle)
 
     def renew(self) -> bool:
-        """Lock anew the files that this process holds and another program removed; return whether there are any.
+        """Lock the files again that this process holds and another program removed; return whether there are any.
 
         Raises LogError.
         """
@@ -95,15 +95,15 @@ class Liveness:
         return renewed
 
     def is_held(self, run: str) -> bool:
-        """Whether this process writes `run`."""
+        """Return whether this process writes `run`."""
         return self.folder / run in _held
 
     def is_alive(self, run: str) -> bool:
-        """Whether this process or another one writes `run`."""
+        """Return whether this process or another one writes `run`."""
         return self.is_held(run) or self.status(run) == RUNNING
 
     def status(self, run: str) -> Ended:
-        """The status of a run without a last event: running, the one noted when its end could not be written, or interrupted."""
+        """Return status and error of a run without a last event: running, the noted ones, or interrupted."""
         if self.is_held(run):
             return RUNNING
         try:

@@ -1,9 +1,9 @@
 """The log's tables, as numbered migrations. Imported only when a log is made or is older than this version.
 
-`events` is the truth. `runs` is a projection kept for listing (rebuildable from the events); the views are for people and
-SQLite tools. `events` is clustered by its key: an append touches one page instead of a table's and an index's, and a run is
-read in one sweep. A migration sets `user_version` to its own number in the same transaction, so that opening an up-to-date
-log needs nothing but one PRAGMA.
+`events` is the truth. `runs` is a projection for listing, which can be rebuilt from the events; the views are for people and
+SQLite tools. `events` is clustered by its key: an append touches one page instead of a page of a table and one of an index, and
+a run is read in one sweep. A migration sets `user_version` to its own number in the same transaction, so opening an up-to-date
+log takes only one PRAGMA.
 """
 
 import functools

@@ -1,7 +1,7 @@
-"""SQLite behind the log: opening it safely, its settings, its checkpoints, and what to do about its errors.
+"""Open an SQLite file as a log, with its settings, and run its checkpoints.
 
 WAL mode lets any number of readers read while one process at a time commits; several processes append in turn
-(`busy_timeout`). `synchronous=NORMAL` survives the death of the process, `FULL` that of the power.
+(`busy_timeout`). With `synchronous=NORMAL` a commit survives the death of the process, with `FULL` a loss of power.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ Durability = Literal["process", "power"]
 
 
 def open_for_writing(path: Path, durability: Durability, *, named: Path | None = None) -> sqlite3.Connection:
-    """A connection to the log at `path`, made or migrated if needed; `named` is its name in errors.
+    """Return a connection to the log at `path`, made or migrated if needed; `named` is its name in errors.
 
     Raises LogError, LogVersionError.
     """
@@ -109,11 +109,11 @@ def open_for_reading(path: Path, sought: str = "", *, named: Path | None = None)
 
 
 def vacuum(connection: sqlite3.Connection, path: Path) -> bool:
-    """Write the file anew and empty the WAL, so that nothing that was deleted is left in either.
+    """Write the file again and empty the WAL, so that neither contains deleted data.
 
-    Deleting alone is not enough: pages that were split keep stale copies of rows that moved. Without room for a new file, the
-    unused parts of the file are overwritten in place, and the room that this gains is used. Return False if that is too little:
-    then the file keeps its length. Raises sqlite3.Error, OSError.
+    Deleting is not enough: split pages keep stale copies of moved rows. Without room for a new file, the unused parts of the file
+    are overwritten in place, and the room that this gains is used. Return False if that is too little: then the file keeps its
+    length. Raises sqlite3.Error, OSError.
     """
     is_new = _write_anew(connection, path)
     if not is_new:
@@ -179,20 +179,20 @@ def fold_with_reserve(connection: sqlite3.Connection, path: Path) -> bool:
 
 
 def abandon(connection: sqlite3.Connection) -> None:
-    """Let go of a connection whose file is no longer at its path, without closing it.
+    """Leave a connection open for ever, because its file is no longer at its path.
 
-    To close the last connection of a file, SQLite removes the WAL by its name, which may be another log's by now.
+    When the last connection of a file is closed, SQLite removes the WAL by its name, which may belong to another log by now.
     """
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether a write failed for want of room: the disk is full, or the file may not grow."""
+    """Return whether a write failed for lack of space: the disk is full, or the file may not grow."""
     return getattr(error, "sqlite_errorname", "") in ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")
 
 
 def check_pages(connection: sqlite3.Connection) -> str | None:
-    """What SQLite finds wrong with the pages of the file, None if nothing is."""
+    """Return SQLite's first finding about the pages of the file, or None if it has none."""
     try:
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
@@ -201,20 +201,20 @@ def check_pages(connection: sqlite3.Connection) -> str | None:
 
 
 def data_version(connection: sqlite3.Connection) -> int:
-    """A number that changes when another connection commits."""
+    """Return a number that changes when another connection commits."""
     (number,) = connection.execute("PRAGMA data_version").fetchone()
     return int(number)
 
 
 def reading_uri(path: Path) -> str:
-    """How SQLite opens a log without writing to it."""
+    """Return the URI with which SQLite opens a log without writing to it."""
     # immutable: a log in a folder that cannot be written has no place for the -shm file that WAL readers share.
     mode = "mode=ro" if os.access(path.parent, os.W_OK) else "immutable=1"
     return f"{path.absolute().as_uri()}?{mode}"
 
 
 def _connect(target: Path | str, *, uri: bool = False) -> sqlite3.Connection:
-    """Autocommit, so that one INSERT is one transaction; the log's own lock guards use from several threads."""
+    """Connect in autocommit mode, so that one INSERT is one transaction. The store's lock guards it against other threads."""
     return sqlite3.connect(target, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=uri)
 
 
@@ -242,7 +242,7 @@ def _bring_up_to_date(connection: sqlite3.Connection, named: Path) -> None:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the folder private; `.retold`, our own, also keeps itself out of git."""
+    """Make a private folder; a folder `.retold` also keeps itself out of git."""
     if folder.is_dir():
         return
     above = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -254,7 +254,10 @@ def _make_folder(folder: Path) -> None:
 
 
 def _warn_of_folder(path: Path, named: Path) -> None:
-    """Of /tmp too: its sticky bit keeps others from replacing the log, not from putting a WAL beside it before it has one."""
+    """Warn of a folder to which everybody may write, also of /tmp.
+
+    Its sticky bit prevents others from replacing the log, but not from creating a WAL beside it before SQLite does.
+    """
     if path.parent.stat().st_mode & stat.S_IWOTH:
         warnings.warn(
             f"the log {named} stands in a folder that everybody may write to; keep it in your own (chmod o-w {named.parent})",
@@ -264,7 +267,9 @@ def _warn_of_folder(path: Path, named: Path) -> None:
 
 
 def create_private(path: Path) -> None:
-    """A log holds prompts and answers: readable by its owner alone. SQLite gives -wal and -shm the same mode.
+    """Create an empty file that only its owner can read, because a log holds prompts and answers.
+
+    SQLite gives -wal and -shm the same mode.
 
     An existing file is not opened: closing it would drop the locks that SQLite holds on it in this process.
     """
@@ -278,7 +283,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder: two processes that make the same log at once must not both run the migrations."""
+    """Hold a lock on the folder, so that two processes that make the same log do not both run the migrations."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -288,7 +293,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Checkpoints:
-    """Folds the WAL into the database from time to time, in a thread: it syncs to the disk, and no stream should wait for it."""
+    """Checkpoints of the WAL, now and then, in a thread: a checkpoint syncs to the disk, and no stream should wait for it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -298,7 +303,7 @@ class Checkpoints:
         self._thread: threading.Thread | None = None
 
     def note(self, connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-        """Count the pages of events that were committed together: begin a checkpoint when it is time, unless one is under way.
+        """Count the pages of events that were committed together, and begin a checkpoint if it is time and none is running.
 
         On a disk that is nearly full the writer waits for it: the WAL of a stream without a pause would take all the room.
         """
@@ -320,18 +325,18 @@ class Checkpoints:
 
     @property
     def is_running(self) -> bool:
-        """Whether one is under way."""
+        """Whether a checkpoint is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def wrote(self) -> bool:
-        """Whether a checkpoint may have written the database since the last call."""
+        """Return whether a checkpoint may have written the database since the last call."""
         if not self._wrote:
             return False
         self._wrote = self.is_running
         return True
 
     def wait(self) -> None:
-        """Return when none is under way any more; at once in the thread of one, where a collected log may be closed."""
+        """Return when no checkpoint is running. The thread of a checkpoint may close a collected log, and does not wait."""
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 

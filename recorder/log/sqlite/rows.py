@@ -20,13 +20,13 @@ _TYPES = {
 
 
 def to_row(event: Event) -> tuple[Any, ...]:
-    """The values of a row, in the order of `COLUMNS`."""
+    """Return the values of a row, in the order of `COLUMNS`."""
     return (event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.step, event.task, event.exchange,
             to_column(event.payload), event.digest, event.hash, event.schema)  # fmt: skip
 
 
 def to_column(payload: bytes) -> bytes | str:
-    """Text where it is text, so that any SQLite tool shows it; bytes where it is not."""
+    """Return text if the payload is text, so that any SQLite tool shows it, and else bytes."""
     try:
         text = payload.decode()
     except UnicodeDecodeError:
@@ -35,7 +35,7 @@ def to_column(payload: bytes) -> bytes | str:
 
 
 def to_event(row: tuple[Any, ...]) -> Event:
-    """The inverse of `to_row`. Raises LogError if a value has a type that is never written: the log was changed."""
+    """Return the event of a row. Raises LogError if a value has a type that is never written, because the log was changed."""
     if tuple(map(type, row)) not in _TYPES:
         column = fault_in_row(row)
         where = f"run {row[0]}, event {row[1]}"

@@ -1,7 +1,7 @@
-"""What can still be read of a damaged log, written to a new one; the damaged one is left as it is.
+"""Write the readable part of a damaged log to a new one; the damaged one stays unchanged.
 
-A damaged page takes the rows on it with it. The rows of a run are numbered without gaps, so they can be asked for one by one
-where asking for many fails, and what is missing can be named.
+All rows on a damaged page are lost. The rows of a run are numbered without gaps, so if a query for many rows fails, each can be
+asked for alone, and the missing ones can be named.
 """
 
 import sqlite3
@@ -23,7 +23,7 @@ GIVEN_UP_AFTER = 5_000
 
 @dataclass
 class Salvaged:
-    """What came of it: events read, and (run, first, last) of those that could not be."""
+    """The number of events that were read, and (run, first, last) of those that could not be read."""
 
     events: int = 0
     lost: list[tuple[str, int, int]] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Salvaged:
 
 
 def damage(path: Path) -> list[str]:
-    """What SQLite's own check finds wrong with a file, at most twenty lines; nothing in a sound one."""
+    """Return at most twenty findings of SQLite's own check of a file."""
     try:
         with closing(store.open_for_reading(path)) as connection:
             return integrity_lines(connection, DAMAGE_LINES)
@@ -40,7 +40,7 @@ def damage(path: Path) -> list[str]:
 
 
 def salvage(path: Path, to: Path, progress: Callable[[int], None] = lambda _: None) -> Salvaged:
-    """Write what can be read of the log at `path` to a new one. Raises LogError where not even its beginning can be."""
+    """Write the readable part of the log at `path` to a new one. Raises LogError if not even its beginning can be read."""
     found = Salvaged()
     with closing(store.open_for_reading(path)) as old, closing(store.open_for_writing(to, "process")) as new:
         new.execute("BEGIN IMMEDIATE")
@@ -60,7 +60,7 @@ def salvage(path: Path, to: Path, progress: Callable[[int], None] = lambda _: No
 
 
 def _readable(old: sqlite3.Connection, query: str, after: int) -> Iterator[tuple[Any, ...]]:
-    """Numbered rows one by one, over those that cannot be read."""
+    """Yield numbered rows one by one, and skip those that cannot be read."""
     failed = 0
     while failed < GIVEN_UP_AFTER:
         try:
@@ -75,7 +75,7 @@ def _readable(old: sqlite3.Connection, query: str, after: int) -> Iterator[tuple
 
 
 def _runs(old: sqlite3.Connection, found: Salvaged) -> list[str]:
-    """The runs that the listing and the events know; either may be unreadable."""
+    """Return the runs in the listing and in the events; either may be unreadable."""
     runs: dict[str, None] = {}
     last = ""
     try:
@@ -91,7 +91,7 @@ def _runs(old: sqlite3.Connection, found: Salvaged) -> list[str]:
 
 
 def _rows(old: sqlite3.Connection, run: str, end: int | None, found: Salvaged) -> Iterator[tuple[Any, ...]]:
-    """The rows of a run in order: many at once where that works, one by one around what is damaged."""
+    """Yield the rows of a run in order: many at once if that works, and one by one around damaged pages."""
     many = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq >= ? ORDER BY seq LIMIT {PAGE}"
     one = f"SELECT {COLUMNS} FROM events WHERE run = ? AND seq = ?"
     seq, missing = 0, -1

@@ -152,7 +152,7 @@ class SqliteStore(OneByOne, Store):
         self._bell.ring()
 
     def relist(self) -> None:
-        """Rebuild the listing from the events, and end the runs whose writers died. Raises LogError."""
+        """Rebuild the listing from the events, and end the runs of writers that died. Raises LogError."""
         with self.lock:
             with self._transaction(connection := self._writable()):
                 relist(connection)
@@ -314,7 +314,7 @@ class SqliteStore(OneByOne, Store):
         return self._connection
 
     def _let_go(self) -> None:
-        """Let go of the connection, with its writes folded into the file that it has open, wherever that is now."""
+        """Give up the connection, with its writes folded into the file that it has open, wherever that is now."""
         assert self._connection is not None
         connection, self._connection = self._connection, None
         self._checkpoints.wait()

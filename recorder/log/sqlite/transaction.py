@@ -38,7 +38,7 @@ def write_error(path: Path, error: sqlite3.Error) -> LogError:
 
 
 class Transaction:
-    """BEGIN IMMEDIATE … COMMIT: takes the write lock first, so that it waits instead of failing halfway. Raises LogError."""
+    """BEGIN IMMEDIATE … COMMIT. It takes the write lock first, so that it waits instead of failing halfway. Raises LogError."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection

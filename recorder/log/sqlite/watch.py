@@ -1,8 +1,8 @@
-"""Watch: whether the path of a log still leads to the files that a connection has open.
+"""Watch: detect that the path of a log no longer leads to the files that a connection has open.
 
 Other programs delete, rename, replace, overwrite and truncate files under a running recorder; SQLite goes on writing to the
 files that it has open. A change of a folder's entries changes the folder's time, so most looks are one `fstat` of the folder.
-Changes of a file's content, and of folders further up, are looked for every two milliseconds, and when a run ends.
+Every two milliseconds, and when a run ends, a look also covers the content of the files and the folders further up.
 """
 
 import os
@@ -28,7 +28,7 @@ _Id = tuple[int, int]
 
 
 class Watch:
-    """Watches the files of the log at an absolute path, from the moment at which they were opened."""
+    """A watch over the files of the log at an absolute path, from the moment at which they were opened."""
 
     def __init__(self, path: Path, locks: Path, renew: Callable[[], None]) -> None:
         """Watch the log at `path`; the method `renew` is called after a change of the folder or of the folder of locks in it."""
@@ -41,7 +41,7 @@ class Watch:
         self.let_go()
 
     def let_go(self) -> None:
-        """Close what is held open to look at."""
+        """Close the handles by which the watch looks at folder and WAL."""
         for handle in (self._folder, self._wal):
             if handle >= 0:
                 os.close(handle)
@@ -51,7 +51,7 @@ class Watch:
         return f"<Watch {self._path}>"
 
     def adopt(self, cost_ns: int = 0) -> None:
-        """Take the files as they are now; what it cost to check that they may be so keeps from checking all too often."""
+        """Accept the files as they are now. The cost of opening them, in nanoseconds, limits how often touches are examined."""
         real = os.path.realpath(self._path)  # SQLite keeps the WAL beside the file that a link leads to
         self.beside = (real + "-wal", real + "-shm")
         self._folders = (str(self._path.parent), os.path.dirname(real))
@@ -68,7 +68,7 @@ class Watch:
         self._look_at_ns = self._next_look_ns(now_ns)
 
     def is_quiet(self) -> bool:
-        """Whether the folder has not changed, the WAL not shrunk, and the time for the next look at everything not come."""
+        """Return whether the folder is unchanged, the WAL has not shrunk, and the next look at everything is not due."""
         if monotonic_ns() >= self._look_at_ns or self._folder_ns() != self._changed_ns:
             return False
         size = self._wal_end()
@@ -78,9 +78,9 @@ class Watch:
         return True
 
     def look(self, *, own_checkpoint: bool = False, thorough: bool = True) -> Change | None:
-        """What happened to the files since they were taken as they are, None if nothing did.
+        """Return the change of the files since they were accepted, or None if there is none.
 
-        `own_checkpoint`: this process wrote the log's file itself. Without `thorough`, a touch may be left to a later look.
+        With `own_checkpoint`, this process wrote the log's file itself. Without `thorough`, a later look may report a touch.
         """
         now_ns = monotonic_ns()
         self._look_at_ns = 0
@@ -115,12 +115,13 @@ class Watch:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the file at the path holds nothing."""
+        """Whether the file at the path is empty."""
         return _size(self._path) == 0
 
     def remove_beside(self) -> None:
-        """Remove the WAL and its index, if they are still those of the file that was at the path: SQLite would take them for
-        those of another file there."""
+        """Remove the WAL and its index, if they belong to the file that was at the path.
+
+        SQLite would read them as those of another file there."""
         for name, known in zip(self.beside, self._ids[1:], strict=True):
             if known is not None and known == _id(name):
                 os.unlink(name)
