@@ -1,6 +1,7 @@
 """An interrupt at any moment of a recording: the run goes on, nothing that was handed on is lost, nothing is there twice."""
 
 import contextlib
+import gc
 import itertools
 import random
 import signal
@@ -29,29 +30,42 @@ class Interrupt(BaseException):
     """Raised by the signal handler."""
 
 
-@pytest.fixture
-def interrupt_after() -> Iterator[Callable[[float], None]]:
-    """Raise `Interrupt` after so many seconds, wherever the main thread is then."""
+class Timer:
+    """Raise `Interrupt` after so many seconds, wherever the main thread is then. `has_fired` is true from that moment on."""
 
-    def interrupt(_: int, frame: FrameType | None) -> None:
-        # One in a callback of the interpreter (a finalizer) would be printed and swallowed, not raised.
-        if frame is not None and frame.f_code.co_name in ("__del__", "remove"):
-            signal.setitimer(signal.ITIMER_REAL, 0.0005)
-            return
+    has_fired = False
+
+    def __call__(self, seconds: float) -> None:
+        self.has_fired = False
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    def fire(self, _: int, frame: FrameType | None) -> None:
+        """Raise the interrupt, unless a finalizer runs: that would print and swallow it."""
+        while frame is not None:
+            if frame.f_code.co_name in ("__del__", "remove"):
+                signal.setitimer(signal.ITIMER_REAL, 0.0005)
+                return
+            frame = frame.f_back
+        self.has_fired = True
         raise Interrupt
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+
+@pytest.fixture
+def interrupt_after() -> Iterator[Timer]:
+    """A timer. Garbage of earlier tests is not collected meanwhile: its finalizers would swallow the interrupt."""
+    timer = Timer()
+    before = signal.signal(signal.SIGALRM, timer.fire)
+    gc.disable()
     try:
-        yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)  # type: ignore[misc] # returns the old timer
+        yield timer
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        gc.enable()
 
 
 @pytest.mark.parametrize("interrupts", [15, pytest.param(300, marks=pytest.mark.stress)])
-def test_an_interrupted_append_loses_and_doubles_nothing(
-    interrupts: int, tmp_path: Path, interrupt_after: Callable[[float], None]
-) -> None:
+def test_an_interrupted_append_loses_and_doubles_nothing(interrupts: int, tmp_path: Path, interrupt_after: Timer) -> None:
     """One writer, interrupted again and again, in single events and in batches: it goes on after each."""
     pick = random.Random(7)
     with EventLog(tmp_path / "log.db") as log:
@@ -61,7 +75,7 @@ def test_an_interrupted_append_loses_and_doubles_nothing(
         for _ in range(interrupts):
             try:
                 interrupt_after(0.0005 + pick.random() * 0.004)  # on a busy machine it comes before this returns
-                while True:
+                while not interrupt_after.has_fired:
                     batch = [b"%d" % (number + more) for more in range(pick.choice((1, 1, 3)))]
                     number += len(batch)
                     writer.append(*(Entry("frame", payload) for payload in batch))
@@ -80,7 +94,7 @@ def test_an_interrupted_append_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("interrupts", [8, pytest.param(100, marks=pytest.mark.stress)])
-def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, interrupt_after: Callable[[float], None]) -> None:
+def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, interrupt_after: Timer) -> None:
     """Its ending is asked for until the call returns, as clients do that close a stream in several places."""
     pick = random.Random(8)
     with EventLog(tmp_path / "log.db") as log, log.start(name="interrupted", mode="live") as writer:
@@ -89,7 +103,7 @@ def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, inte
             capture.response(200, "OK", (("content-type", "text/event-stream"),))
             with contextlib.suppress(Interrupt):
                 interrupt_after(0.0002 + pick.random() * 0.002)
-                while True:
+                while not interrupt_after.has_fired:
                     capture.data(b"data: {}\n\n")
             with contextlib.suppress(Interrupt):
                 interrupt_after(0.00005 + pick.random() * 0.0005)
