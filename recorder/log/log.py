@@ -252,7 +252,10 @@ class EventLog(LogReader):
         flying = writer.in_flight
         if flying is None or writer.lost:
             return
-        last = self.last(writer.run)
+        try:
+            last = self.last(writer.run)
+        except LogError as error:
+            raise LogError(f"{error} Name another log with --db FILE to go on recording.") from error
         if last is None or last.hash != flying[-1].hash:
             writer.in_flight = None
         elif writer.seq <= last.seq:
