@@ -16,7 +16,7 @@ import pytest
 
 from retold.audit.verify import verify
 from retold.recorder.errors import LogError
-from retold.recorder.events import Entry
+from retold.recorder.events import Entry, Event
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
@@ -172,14 +172,23 @@ class InterruptedOnce(defaultdict[str, int]):
             raise Interrupt
 
 
-def test_a_writer_that_was_interrupted_while_it_counted_counts_again(tmp_path: Path) -> None:
-    """It reads from the log how far its run is."""
+def test_a_writer_that_was_interrupted_while_it_counted_counts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads from the log how far its run is, and may be interrupted there too."""
     with EventLog(tmp_path / "log.db") as log:
         writer = log.start(name="interrupted", mode="live")
         writer.append(Entry("frame", b"1"))
         writer.counts = InterruptedOnce(int, writer.counts)
         with pytest.raises(Interrupt):
             writer.append(Entry("frame", b"2"), Entry("message", b"{}"))
+
+        def interrupted(run: str) -> Iterator[Event]:
+            yield from itertools.islice(EventLog.events(log, run), 2)
+            raise Interrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "events", interrupted)
+            with pytest.raises(Interrupt):
+                writer.append(Entry("frame", b"lost"))
         writer.append(Entry("frame", b"3"))
         writer.end()
         assert (log.find(writer.run).frames, log.find(writer.run).messages) == (3, 1)

@@ -261,7 +261,7 @@ class EventLog(LogReader):
         elif writer.seq <= last.seq:
             writer.moved_past(flying)
         else:
-            writer.recover(self.events(writer.run))
+            writer.recover(last, self.events(writer.run))
 
     def _lose(self, writer: RunWriter, error: LogError) -> None:
         """Raise the error in the application, or stop recording this run, as `on_failure` demands."""

@@ -94,13 +94,14 @@ class RunWriter:
             self.ended = True
         self.in_flight = None
 
-    def recover(self, events: Iterable[Event]) -> None:
-        """Take all events of the run from the store, after an interrupt within `moved_past`."""
-        self.counts.clear()
-        for last in events:
-            self.counts[last.kind] += 1
-            self.seq, self.hash, self.t_ns, self.ended = last.seq + 1, last.hash, last.t_ns, last.kind == "run.ended"
-        self.in_flight = None
+    def recover(self, last: Event, events: Iterable[Event]) -> None:
+        """Take the state from the events of the run in the store, after an interrupt within `moved_past`."""
+        counts: defaultdict[str, int] = defaultdict(int)
+        for event in events:
+            counts[event.kind] += 1
+        ended = last.kind == "run.ended"
+        # One call in C: an interrupt comes before it or after it, never between two of these values.
+        vars(self).update(seq=last.seq + 1, hash=last.hash, t_ns=last.t_ns, counts=counts, ended=ended, in_flight=None)
 
     def end(self, status: Status = "completed", *, error: str | None = None) -> None:
         """Write the run's last event; exchanges that are still open count as closed. Raises LogError.
@@ -146,6 +147,9 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
         step, task = redactor.label(step), redactor.label(task)
         digest = sha256(payload).digest()
         before = seal(before, SCHEMA, run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
-        events.append(Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before))
+        # Faster than `Event(…)`, which is a function in Python.
+        events.append(
+            tuple.__new__(Event, (run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before, SCHEMA))
+        )
         seq += 1
     return events

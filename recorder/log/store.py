@@ -204,11 +204,6 @@ class Tip:
         """Return the end of a run with this newest event."""
         return cls(event.seq + 1, event.hash, is_ended=event.kind == "run.ended")
 
-    def move(self, events: Sequence[Event]) -> None:
-        """Move past events that were kept."""
-        last = events[-1]
-        self.seq, self.before, self.is_ended = last.seq + 1, last.hash, last.kind == "run.ended"
-
     def check(self, run: str, events: Sequence[Event]) -> None:
         """Raise Conflict unless the events follow each other and are the next ones of the run."""
         if self.is_ended:

@@ -1,7 +1,7 @@
 """SqliteStore: a log in an SQLite file, written by several processes at once.
 
 The file may change under a running writer: other programs move, replace, overwrite and cut it, and signal handlers interrupt a
-write. So the store remembers the end of each run that it writes (`Tip`) only as long as it is certain: it forgets the end
+write. So the store remembers the end of each run that it writes only as long as it is certain: it forgets the end
 before each write and remembers the new one afterwards, and it forgets all of them if the file was opened again. The end of a
 forgotten run is read from the file. If the run is not whole there, the write raises Conflict.
 """
@@ -15,7 +15,7 @@ from ...clock import monotonic_ns
 from ...errors import LogError
 from ...events import Event
 from ..runs import RunInfo
-from ..store import Batch, Conflict, Ended, Store, Tip
+from ..store import Batch, Conflict, Ended, Sealed, Store, Tip
 from . import endings, erasure, forks, ledger, opening, reading, reserve
 from .asking import OneByOne
 from .bell import Bell
@@ -46,7 +46,7 @@ class SqliteStore(OneByOne, Store):
         self._bell = Bell.of(self._file)
         self._is_writing = False
         self._connection: sqlite3.Connection | None = None
-        self._tips: dict[str, Tip] = {}
+        self._tips: dict[str, tuple[int, bytes]] = {}
         self._noted: set[str] = set()
         self._is_suspect = False
         self._watch = Watch(self._file, self._alive.folder, self._renew)
@@ -196,8 +196,8 @@ class SqliteStore(OneByOne, Store):
                 connection = self._connection
                 if connection is None or thorough or not self._watch.is_quiet():
                     connection = self._connected(make=events[0].seq == 0, thorough=thorough)
-                tip = self._tips.get(run) or self._tip_of(connection, run, events)
-                tip.check(run, events)
+                if type(events) is not Sealed or self._tips.get(run) != (events[0].seq, events.before):
+                    self._check(connection, run, events)
                 self._tips.pop(run, None)  # forgotten until the events are kept: an interrupt may come at any moment
                 try:
                     self._insert(connection, events, also)
@@ -207,8 +207,8 @@ class SqliteStore(OneByOne, Store):
                         raise
                     self._watch.adopt()
                     self._insert(connection, events, also)
-                tip.move(events)
-                self._tips[run] = tip
+                last = events[-1]
+                self._tips[run] = last.seq + 1, last.hash
                 self._checkpoints.note(connection, events)
             finally:
                 self._is_writing = False
@@ -228,8 +228,13 @@ class SqliteStore(OneByOne, Store):
             if also is not None:
                 also(connection)
 
-    def _tip_of(self, connection: sqlite3.Connection, run: str, events: Sequence[Event]) -> Tip:
-        """Read the end of a run from the file. Raises Conflict unless the run is whole there and the events follow."""
+    def _check(self, connection: sqlite3.Connection, run: str, events: Sequence[Event]) -> None:
+        """Compare the events with the remembered end of their run, or read it from the file.
+
+        Raises Conflict unless the run is whole there and the events follow.
+        """
+        if run in self._tips:
+            return Tip(*self._tips[run]).check(run, events)
         try:
             last, held = reading.last_row(connection, run), endings.count_events(connection, run)
         except sqlite3.Error as error:
@@ -238,7 +243,7 @@ class SqliteStore(OneByOne, Store):
         if last is None and not is_ours:
             raise Conflict(f"run {run} has not begun.")
         if last is None and begins:
-            return Tip()
+            return Tip().check(run, events)
         if begins:
             raise Conflict(f"run {run} has begun already.")
         if last is not None and held == last.seq + 1:
@@ -250,8 +255,7 @@ class SqliteStore(OneByOne, Store):
                     "what was recorded until then; begin a new run."
                 )
             try:
-                tip.check(run, events)
-                return tip
+                return tip.check(run, events)
             except Conflict:
                 if not is_ours:
                     raise
