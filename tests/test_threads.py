@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from retold.replay.matching.rules import Rules
 from tests.conftest import SHARED, Cli
 from tests.exchanges import JSON, URL, answer, exchange
 from tests.messages_server import Reply, text, tool_use
+from tests.wire import post as wire_post
+from tests.wire import wire
 
 Json = dict[str, Any]
 FAULTS = SHARED / "faults" / "threads"
@@ -293,6 +296,16 @@ def test_an_unknown_answer_is_a_thread_that_was_not_found() -> None:
     """The client sends everything then, as it does five minutes after the last turn of a thread."""
     assert refusal(threaded(), threaded(ids="z")[1]) == (404, "thread_not_found")
     assert refusal([], threaded()[1]) == (404, "thread_not_found")
+
+
+@pytest.mark.parametrize("profile", [(), (("x-claude-code-session-id", "s"),)], ids=["api", "claude-code"])
+def test_a_server_answers_with_the_error_of_the_api(profile: Any) -> None:
+    """The error reaches any client over HTTP, of Claude Code too, and no client repeats the same request for it."""
+    recorded = [replace(each, request=replace(each.request, headers=(*JSON, *profile))) for each in threaded()]
+    with wire(mode="none", recorded=recorded) as running:
+        found = wire_post(running.url, "b", thread=going_on("msg_z"))
+    assert (found.status, found.headers["x-should-retry"]) == (404, "false")
+    assert json.loads(found.body)["error"]["details"] == {"error_code": "thread_not_found"}
 
 
 def test_another_history_than_the_recorded_one_is_asked_for() -> None:
