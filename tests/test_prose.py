@@ -36,7 +36,7 @@ DOCSTRINGS: dict[str, tuple[float, float, float]] = {
     "retold.handlers": LIMIT,
     "retold.pages": LIMIT,
     "retold.recorder": LIMIT,
-    "retold.recorder.log": (7, 4, 3),
+    "retold.recorder.log": LIMIT,
     "retold.replay": LIMIT,
     "retold.view": LIMIT,
     "retold.servers": LIMIT,
