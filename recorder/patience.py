@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from . import strict_json
 from .errors import InputError, RetoldError
 
 LIMIT_S = 2.0
@@ -50,7 +51,7 @@ def _found(pattern: re.Pattern[str], text: str, at_start: bool) -> list[str]:
 
 
 def _found_by_child(pattern: re.Pattern[str], text: str, at_start: bool) -> list[str]:
-    given = json.dumps([pattern.pattern, pattern.flags, text, at_start, LIMIT_S])
+    given = strict_json.dumps([pattern.pattern, pattern.flags, text, at_start, LIMIT_S], ensure_ascii=True)
     done = subprocess.run([sys.executable, "-I", "-c", _CHILD], input=given, capture_output=True, text=True, check=False)
     if done.returncode == -signal.SIGVTALRM:
         raise _too_long(pattern.pattern)

@@ -19,7 +19,7 @@ from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.cassette.transfer import INTERRUPTED, exchanges_of, import_exchanges
 from retold.recorder.events import encode
 from retold.recorder.http.capture import Capture
-from retold.recorder.http.exchange import Exchange, Failure, Request, TimedPiece, has_frames
+from retold.recorder.http.exchange import Exchange, Failure, Request, Response, TimedPiece, has_frames
 from retold.recorder.interrupted import events_of
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.memory import MemoryStore
@@ -150,6 +150,16 @@ def as_recorded(given: Exchange) -> Exchange:
         ending = "http_error"
     at = given.recorded_at or "2026-11-22T14:29:35.123Z"
     return replace(given, response=response, ending=ending, recorded_at=at, tool_results=())
+
+
+def test_a_piece_that_redaction_delays_keeps_its_time(log: EventLog) -> None:
+    """A backslash may begin an escape in a secret, so it waits for the next piece, or for the end of the body."""
+    request = Request("POST", "https://api.anthropic.com/v1/messages", (), b"{}")
+    pieces = tuple(TimedPiece(number, data, False) for number, data in enumerate([b"\\", b"x", b"\\"], 1))
+    recorded = Exchange(request, Response(200, "OK", (("content-type", "application/json"),), pieces, 0), ended_ns=9)
+    (found,) = exchanges_of(log, import_exchanges(log, [recorded], name="run", source="here"))
+    assert found.response is not None
+    assert [(piece.offset_ns, piece.data) for piece in found.response.pieces] == [(1, b"\\"), (2, b"x"), (3, b"\\")]
 
 
 def test_an_import_keeps_the_recorded_times(log: EventLog) -> None:

@@ -220,10 +220,16 @@ class Capture:
         more of the body is written, and the exchange counts as cut there.
         """
         if self._packed is None:
-            return [clean for piece in pieces for clean in self._scrub.feed(piece)]
+            clean = [each for piece in pieces for each in self._scrub.feed(piece)]
+            if self._arrivals or len(clean) != len(pieces):  # a delayed piece keeps the time at which it arrived
+                self._arrive(len(pieces))
+            return clean
+        self._arrive(len(pieces))
+        return [each for piece in pieces for each in self._unless_withheld(self._packed.feed(piece.data))]
+
+    def _arrive(self, pieces: int) -> None:
         arrived_ns = self._run.now_ns() if self._clock is None else self._clock()
-        self._arrivals += [arrived_ns] * len(pieces)
-        return [clean for piece in pieces for clean in self._unless_withheld(self._packed.feed(piece.data))]
+        self._arrivals += [arrived_ns] * pieces
 
     def _flushed(self) -> list[Piece]:
         """Return the delayed pieces at the end of the body."""
@@ -255,7 +261,7 @@ class Capture:
         for piece in pieces:
             data, is_frame = piece
             self._frames += is_frame
-            t_ns = now_ns if self._packed is None else self._arrivals.pop(0)
+            t_ns = self._arrivals.pop(0) if self._arrivals else now_ns
             entries.append(Entry("frame" if is_frame else "chunk", data, step, task, exchange, t_ns))
             # A message follows the frame that completes it. Of a compressed body, the content is folded below.
             if self._packed is None and (messages := self._folded(piece)):

@@ -4,10 +4,10 @@
 the same question, at times with the unfinished answer of the model before at its end. Such requests are attempts of one call.
 """
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 
+from ..recorder import strict_json
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Request, header
 from ..recorder.strict_json import object_in
@@ -66,4 +66,4 @@ def _question(request: Request) -> tuple[str, str]:
     asked = list(messages) if isinstance(messages, list) else []
     while asked and isinstance(asked[-1], dict) and asked[-1].get("role") == "assistant":
         asked.pop()
-    return sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest(), str(body.get("model"))
+    return sha256(strict_json.dumps(asked, sort_keys=True, ensure_ascii=True).encode()).hexdigest(), str(body.get("model"))
