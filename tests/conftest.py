@@ -83,6 +83,21 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that the SDK was to wait between its attempts. It does not wait."""
+    import anyio
+
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    monkeypatch.setattr("anthropic._base_client.time.sleep", asked.append)
+    monkeypatch.setattr(anyio, "sleep", sleep)
+    return asked
+
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
