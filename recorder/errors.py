@@ -114,3 +114,7 @@ class LeftOutWarning(UserWarning):
 
 class RecordingLostWarning(UserWarning):
     """A run continues without being recorded, because its log cannot be written (`on_failure="go_on"`)."""
+
+
+class ShippingWarning(UserWarning):
+    """Events of a log are not on its shelf, or the shelf does not answer. The log has them; `retold ship` ships them later."""

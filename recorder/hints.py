@@ -1,6 +1,7 @@
 """Hints for a file that a person named by mistake: it is missing, is not text, or was given instead of a run."""
 
 import os
+import re
 from pathlib import Path
 
 from .words import closest
@@ -35,3 +36,18 @@ def not_a_run(ref: str) -> str | None:
     if os.path.isfile(ref):
         return f"{ref} is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log."
     return None
+
+
+_SHELF = re.compile(r"(nats|tls|file|postgres|postgresql):/+")
+
+
+def not_a_log(path: str | os.PathLike[str]) -> str | None:
+    """Return a hint for the address of a shelf that was given as the path of a log; None for any other path."""
+    named = _SHELF.match(os.fspath(path))
+    if named is None:
+        return None
+    # A Path has one slash where the address had two or three.
+    url = f"{named[1]}://{'/' if named[1] == 'file' else ''}{os.fspath(path)[named.end() :]}"
+    if "@" in url:
+        url = "URL"  # it may hold a password
+    return f"a shelf is no log: make a log of it with `retold pull {url} --db mirror.db`, and use --db mirror.db."

@@ -39,6 +39,10 @@ class Folder:
             self.children.append(child)
         return self.children[-1]
 
+    def run_python(self, script: str) -> None:
+        """Run a script to its end, whatever that is."""
+        subprocess.run([sys.executable, "-c", script], cwd=self.path, check=False, timeout=DEADLINE_S)
+
     def newest(self) -> retold.RunInfo:
         return self.log.runs(limit=1)[0]
 

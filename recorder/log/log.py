@@ -22,6 +22,7 @@ from typing import Any, Literal, Self, cast, get_args
 
 from ..errors import InputError, LogError, LogVersionError, RecordingLostWarning
 from ..events import Entry, Event, encode
+from ..hints import not_a_log
 from ..secrets.redactor import Redactor
 from .reading import LogReader
 from .run_writer import Mode, RunWriter, Status, ending, seal_all
@@ -73,6 +74,8 @@ class EventLog(LogReader):
     ) -> None:  # fmt: skip
         if path is not None and store is not None:
             raise InputError("a log has a path or a store, not both.")
+        if store is None and (hint := not_a_log(path or default_path())) is not None:
+            raise InputError(hint)
         super().__init__(store or SqliteStore(Path(path) if path is not None else default_path(), durability=durability))
         self.on_failure = on_failure or default_on_failure()
         self._is_writing = False

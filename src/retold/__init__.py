@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .comparing.compare import Comparison as Comparison
     from .comparing.compare import Difference as Difference
     from .comparing.sources import compare as compare
+    from .fleet.background import shipping as shipping
     from .middleware import Recording as Recording
     from .middleware import recording as recording
     from .recorder.cassette.format import Cassette as Cassette
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .recorder.errors import RetoldError as RetoldError
     from .recorder.errors import RunError as RunError
     from .recorder.errors import ShelfError as ShelfError
+    from .recorder.errors import ShippingWarning as ShippingWarning
     from .recorder.errors import WorkflowError as WorkflowError
     from .recorder.events import Event as Event
     from .recorder.http.exchange import Exchange as Exchange
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "comparing.assertion": ("assert_same_stream",),
     "comparing.sources": ("compare",),
+    "fleet.background": ("shipping",),
     "middleware": ("Recording", "recording"),
     "recorder.cassette.format": ("Cassette", "read_cassette", "write_cassette"),
     "recorder.errors": (
@@ -75,6 +78,7 @@ _HOMES = {
         "RetoldError",
         "RunError",
         "ShelfError",
+        "ShippingWarning",
         "WorkflowError",
     ),
     "recorder.events": ("Event",),

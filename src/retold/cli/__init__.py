@@ -44,6 +44,8 @@ COMMANDS = {
     "erase": ("erase.erase", "Erase a run, a message or a text permanently."),
     "redact": ("redact.redact", "Replace the matches of a pattern in every run."),
     "prune": ("prune.prune", "Remove old runs."),
+    "ship": ("ship.ship", "Ship the log to a shelf for other machines."),
+    "pull": ("pull.pull", "Pull the runs of other machines from a shelf."),
     "validate": ("validate.validate", "Check workflow files and list all errors."),
     "schema": ("schema.schema", "Print the JSON Schema of workflow files."),
     "doctor": ("doctor.doctor", "Check the installation and list problems."),

@@ -56,6 +56,23 @@ AllowOrigin = Annotated[
         help="Answer a web page of this origin, e.g. http://localhost:5173; refuse other pages. May be repeated.",
     ),
 ]
+ShipOption = Annotated[
+    str | None,
+    typer.Option("--ship", metavar="URL", help="Also ship the log to this shelf; see retold ship.", envvar="RETOLD_SHIP"),
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--source", metavar="NAME", help="The name of this log on the shelf.", envvar="RETOLD_SOURCE", show_default="the host's"
+    ),
+]
+CredentialsOption = Annotated[
+    Path | None,
+    typer.Option("--credentials", metavar="FILE", help="The credential for NATS.", envvar="RETOLD_NATS_CREDENTIALS"),
+]
+CaOption = Annotated[
+    Path | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust, for tls://.", envvar="RETOLD_NATS_CA")
+]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique prefix of one, a name, last, or last~N.")]
 
 

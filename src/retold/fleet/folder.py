@@ -30,20 +30,33 @@ _LINE = re.compile(rf"({_NAME.pattern})/({_NAME.pattern})/(\d{{12,}})")
 
 
 class FolderShelf:
-    """The pages in a folder, which is made if it is not there. Raises Refused, Unreachable."""
+    """The pages in a folder, which is made if it is not there; with `make=False` it must be.
 
-    def __init__(self, folder: str | os.PathLike[str], *, source: str) -> None:
+    The folder is touched at the first use. Raises ShelfError.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, source: str, make: bool = True) -> None:
         self.name = str(folder)
         self.source = _checked(source)
         self._folder = Path(folder).absolute()
         self._journal = self._folder / "journal"
-        with _named(self.name):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with self._locked(fcntl.LOCK_EX):
-                if not (self._folder / "made").exists():
-                    self._journal.touch()
-                    _write(self._folder / "made", secrets.token_hex(8).encode())
-            self._made = (self._folder / "made").read_text()
+        self._make = make
+        self._word: str | None = None
+
+    @property
+    def _made(self) -> str:
+        """The random word of this shelf. The folder is made, or looked for, by the first use."""
+        if self._word is None:
+            with _named(self.name):
+                if not self._make and not (self._folder / "made").exists():
+                    raise Refused(f"there is no shelf in {self.name}; the first `retold ship` makes it.")
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with _lock(self._folder, fcntl.LOCK_EX):
+                    if not (self._folder / "made").exists():
+                        self._journal.touch()
+                        _write(self._folder / "made", secrets.token_hex(8).encode())
+                self._word = (self._folder / "made").read_text()
+        return self._word
 
     def last(self, run: str) -> Position | None:
         """Return the position of the run's last page."""
@@ -83,7 +96,7 @@ class FolderShelf:
 
     def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
         """Yield the pages after the cursor, which is a place in the journal."""
-        if run is not None and after is None and wait_s == 0:
+        if run is not None and after is None and wait_s == 0 and self._made:
             yield self._in_order(run)
             return
         made, _, number = (after or "").partition(":")
@@ -153,11 +166,16 @@ class FolderShelf:
     def _run(self, run: str) -> Path:
         return self._folder / self.source / _checked(run)
 
-    @contextlib.contextmanager
-    def _locked(self, kind: int) -> Iterator[None]:
-        with (self._folder / "lock").open("ab") as lock:
-            fcntl.flock(lock, kind)
-            yield
+    def _locked(self, kind: int) -> contextlib.AbstractContextManager[None]:
+        assert self._made
+        return _lock(self._folder, kind)
+
+
+@contextlib.contextmanager
+def _lock(folder: Path, kind: int) -> Iterator[None]:
+    with (folder / "lock").open("ab") as lock:
+        fcntl.flock(lock, kind)
+        yield
 
 
 def _checked(name: str) -> str:

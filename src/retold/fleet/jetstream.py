@@ -38,17 +38,18 @@ class JetStreamShelf:
     """The pages in a JetStream stream. It connects at its first use. Raises ShelfError.
 
     `servers` are addresses `nats://HOST:PORT` or `tls://HOST:PORT`. Plain `nats://` is for this machine only. `credentials` is a
-    file that `nsc` makes (a JWT and its key), `ca` a file of certificates.
+    file that `nsc` makes (a JWT and its key) or that holds a key alone (a seed, `SU…`), `ca` a file of certificates. With
+    `make=False` the stream must be there.
     """
 
     def __init__(
         self, servers: Sequence[str], log: str, *, source: str, credentials: str | os.PathLike[str] | None = None,
-        ca: str | os.PathLike[str] | None = None,
+        ca: str | os.PathLike[str] | None = None, make: bool = True,
     ) -> None:  # fmt: skip
         for part in (log, source):
             if not _NAME.fullmatch(part):
                 raise InputError(f"{part!r} is no name for a part of a shelf: use letters, digits, _ and -.")
-        self._link = StreamConnection(servers, log, credentials=credentials, ca=ca)
+        self._link = StreamConnection(servers, log, inbox=f"_INBOX_{source}", credentials=credentials, ca=ca, make=make)
         self._ask = self._link.ask
         self._stream = self._link.stream
         self.name = self._link.name

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ..recorder.errors import ShelfError
+from ..recorder.events import Event
 from ..recorder.log.log import EventLog
 from ..recorder.log.receiving import Arrival, Received, receiver
 from ..recorder.log.store import Erasable
@@ -34,20 +35,26 @@ class Pulled:
 
 
 class Puller:
-    """Pulls the pages of a shelf into a log: of all runs, or of one.
+    """Pulls the pages of a shelf into a log: of all runs, of the run `only`, or of the runs that began since a time.
+
+    A pull of some runs reads the shelf from its beginning, and leaves the cursor of the mirror where it is. `since_ns` is in
+    nanoseconds since 1970.
 
     `told` is called with the text of a trouble when it begins, and with None when it is over. `seen` is called after each
     transaction.
     """
 
     def __init__(
-        self, log: EventLog, shelf: Shelf, *, only: str | None = None, told: Callable[[str | None], None] | None = None,
-        seen: Callable[[Pulled], None] | None = None,
+        self, log: EventLog, shelf: Shelf, *, only: str | None = None, since_ns: int | None = None,
+        told: Callable[[str | None], None] | None = None, seen: Callable[[Pulled], None] | None = None,
     ) -> None:  # fmt: skip
         self.log = log
         self.shelf = shelf
         self.pulled = Pulled()
         self._only = only
+        self._since_ns = since_ns
+        self._chosen: dict[str, bool] = {}
+        self._at: str | None = None
         self._told = told or (lambda _: None)
         self._seen = seen or (lambda _: None)
         self._stopped = threading.Event()
@@ -83,14 +90,17 @@ class Puller:
         return self.pulled
 
     def _cursor(self) -> str | None:
-        # One run alone leaves the cursor of all runs where it is.
-        return None if self._only is not None else self._receiver.cursor(self.shelf.name)
+        return self._at if self._is_part() else self._receiver.cursor(self.shelf.name)
+
+    def _is_part(self) -> bool:
+        return self._only is not None or self._since_ns is not None
 
     def _receive(self, batch: Sequence[Shelved]) -> None:
         """Write pages and the cursor behind them; then ask again for the runs with a gap."""
         if not batch:
             return
-        found = self._write(batch, None if self._only is not None else batch[-1].cursor)
+        found = self._write(batch, None if self._is_part() else batch[-1].cursor)
+        self._at = batch[-1].cursor
         for run in found.gaps:
             again = self._write([shelved for pages in self.shelf.pages(run=run) for shelved in pages], None)
             if run in again.gaps:
@@ -103,7 +113,9 @@ class Puller:
         arrivals = []
         for shelved in batch:
             try:
-                arrivals.append(Arrival(shelved.source, shelved.page.events()))
+                events = shelved.page.events()
+                if self._is_chosen(events):
+                    arrivals.append(Arrival(shelved.source, events))
             except ShelfError as error:
                 self.pulled.refused[shelved.page.run] = str(error)
         found = self._receiver.receive(self.shelf.name, arrivals, cursor)
@@ -117,6 +129,14 @@ class Puller:
         for run in {arrival.events[0].run for arrival in arrivals} - found.gaps.keys():
             self.pulled.held.pop(run, None)
         return found
+
+    def _is_chosen(self, events: Sequence[Event]) -> bool:
+        """Return whether a run is to be pulled. Its first event decides; without that, its pages are a gap and come again."""
+        if self._since_ns is None or not events:
+            return True
+        if events[0].seq == 0:
+            self._chosen[events[0].run] = events[0].wall_ns >= self._since_ns
+        return self._chosen.get(events[0].run, True)
 
     def _tell(self, trouble: str | None) -> None:
         if trouble != self.pulled.waiting:

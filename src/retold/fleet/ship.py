@@ -71,8 +71,10 @@ class Shipper:
         self._told = told or (lambda _: None)
         self._look_again_s = look_again_s
         self._stopped = threading.Event()
+        self._leaving = threading.Event()
         self._lock = threading.Lock()
         self._at: dict[str, Position | None] = {}
+        self._shelved: dict[str, int] = {}
         self._open: set[str] = set()
         self._put: set[str] = set()
         self._again: dict[str, float] = {}
@@ -82,19 +84,42 @@ class Shipper:
         """Let `run` return after the pages that are on their way."""
         self._stopped.set()
 
+    def leave(self) -> None:
+        """Let `run` return as soon as the events that the log has now are on the shelf, ended runs or not."""
+        self._leaving.set()
+
+    def left(self) -> dict[str, int]:
+        """Return the number of events by run that are not on the shelf, as far as this shipper knows. Raises LogError.
+
+        Ask after `run` has returned. Of a run whose place on the shelf is unknown, all events count.
+        """
+        found: dict[str, int] = {}
+        if self.log.exists():
+            with self.log.store.reading() as store:
+                self._find_runs(store)
+                for run in sorted(self._open):
+                    for last in store.read(run, newest_first=True, limit=1):
+                        if last.seq > self._shelved.get(run, -1):
+                            found[run] = last.seq - self._shelved.get(run, -1)
+        return found
+
     def run(self, *, until_done: bool = False) -> Shipped:
         """Ship until `stop` is called, or, with `until_done`, until every run has ended and is on the shelf.
 
         Raises ShelfError if the shelf refuses the pages for good, and LogError if the log cannot be read.
         """
         while not self.log.exists():  # a program that has recorded nothing yet
-            if until_done or self._stopped.wait(POLL_S):
+            if until_done or self._leaving.is_set() or self._stopped.wait(POLL_S):
                 return self.shipped
         tasks = dict[str, Future[None]]()
         with ThreadPoolExecutor(AT_ONCE, "retold-ship") as pool:
             try:
-                while not self._stopped.is_set() and not self._watch(pool, tasks, until_done=until_done):
-                    pass
+                while not self._stopped.is_set():
+                    if until_done:  # a run that a killed program left open ends when the log is opened
+                        self.log.open()
+                        self.log.close()
+                    if self._watch(pool, tasks, until_done=until_done):
+                        break
             finally:
                 self._stopped.set()
         return self.shipped
@@ -105,6 +130,7 @@ class Shipper:
         # A log that was moved or replaced is seen when it is opened the next time.
         with self.log.store.reading() as store:
             while not self._stopped.is_set() and time.monotonic() < until:
+                is_leaving = self._leaving.is_set()  # asked before the log is looked at
                 if (now := store.version()) != version:
                     version = now
                     self._find_runs(store)
@@ -116,7 +142,7 @@ class Shipper:
                 for run in changed - tasks.keys():
                     changed.discard(run)
                     tasks[run] = pool.submit(self._ship, run)
-                if until_done and not (tasks or changed or self._open):
+                if not (tasks or changed) and (is_leaving or (until_done and not self._open)):
                     return True
                 self._stopped.wait(POLL_S)
         return False
@@ -160,7 +186,7 @@ class Shipper:
             except _Forked as error:
                 with self._lock:
                     self.shipped.forked[run] = str(error)
-                self._open.discard(run)
+                self._done(run)
                 return
 
     def _look(self, run: str) -> Position | None:
@@ -168,10 +194,11 @@ class Shipper:
         position = self.shelf.last(run)
         if position is None:
             return None
+        self._shelved[run] = position.seq
         same = self.log.store.read(run, after=position.seq - 1, until=position.seq)
         if not same:
-            (last,) = self.log.store.read(run, newest_first=True, limit=1)
-            if last.kind == "run.ended":
+            last = self.log.last(run)
+            if last is not None and last.kind == "run.ended":
                 raise _Forked(f"it ended here with event {last.seq}, and goes on to event {position.seq} on the shelf")
         elif same[0].hash != position.hash:
             raise _Forked(f"event {position.seq} on the shelf is another one than here")
@@ -187,6 +214,7 @@ class Shipper:
         self._erase(events)
         page = page_of(events)
         self._at[run] = self.shelf.put(page, at)
+        self._shelved[run] = page.last
         self._put.add(run)
         self._count(pages=1, events=page.last - page.first + 1, bytes=len(page.body))
         return True
@@ -215,14 +243,21 @@ class Shipper:
 
     def _ended(self, run: str, at: Position | None) -> None:
         """If the last page holds the run's last event, look at the run once more some time later."""
-        last = () if at is None else self.log.store.read(run, after=at.seq - 1, limit=1)
-        if last and last[0].kind == "run.ended":
-            self._open.discard(run)
+        last = self.log.store.read(run, after=-1 if at is None else at.seq - 1, limit=1)
+        if not last and self.log.last(run) is None:  # it was pruned; the record of that takes its pages from the shelf
+            self._at.pop(run, None)
+            self._done(run)
+        elif last and at is not None and last[0].kind == "run.ended":
+            self._done(run)
             if run in self._put:
                 self._put.discard(run)
                 self._again[run] = time.monotonic() + self._look_again_s
             else:
                 self._at.pop(run, None)
+
+    def _done(self, run: str) -> None:
+        self._open.discard(run)
+        self._shelved.pop(run, None)
 
     def _count(self, **numbers: int) -> None:
         with self._lock:

@@ -7,6 +7,8 @@ import os
 import ssl
 import threading
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import CancelledError
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -23,27 +25,33 @@ OLDEST_SERVER = (2, 11)
 ANSWER_S = 5.0
 """Seconds after which a server that does not answer is unreachable."""
 
+CONNECT_S = 2
+"""Seconds that one server has to take a connection."""
+
 _WRONG_SEQUENCE = 10071
 _NO_ROOM = (10023, 10047, 10077)  # resources, storage, the stream's own limit of messages or bytes
 _Answer = TypeVar("_Answer")
 
 
 class StreamConnection:
-    """The connection to the stream `retold-LOG`, which is made if it is not there. It connects at its first use.
+    """The connection to the stream `retold-LOG`. It connects at its first use.
 
-    `servers`, `credentials` and `ca` are those of `JetStreamShelf`. Raises InputError for an address that is not one.
+    `servers`, `credentials`, `ca` and `make` are those of `JetStreamShelf`. Answers come to subjects below `inbox`, so that
+    permissions can keep one client from the answers of another. Raises InputError for an address that is not one.
     """
 
     def __init__(
-        self, servers: Sequence[str], log: str, *, credentials: str | os.PathLike[str] | None,
-        ca: str | os.PathLike[str] | None,
+        self, servers: Sequence[str], log: str, *, inbox: str, credentials: str | os.PathLike[str] | None,
+        ca: str | os.PathLike[str] | None, make: bool,
     ) -> None:  # fmt: skip
         self._servers = [_checked_server(server) for server in servers]
         self.name = f"{','.join(self._servers)}/{log}"
         self.log = log
         self.stream = f"retold-{log}"
         self.created = ""
-        self._credentials = None if credentials is None else os.fspath(credentials)
+        self._inbox = inbox
+        self._make = make
+        self._credentials = None if credentials is None else Path(credentials)
         self._ca = None if ca is None else os.fspath(ca)
         self._loop = _Loop()
         self._connecting = threading.Lock()
@@ -63,16 +71,20 @@ class StreamConnection:
             import nats
         except ModuleNotFoundError as error:
             raise InputError("a shelf on NATS needs nats-py: pip install 'retold[nats]'.") from error
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"inbox_prefix": self._inbox}
         if any(server.startswith("tls:") for server in self._servers):
             options["tls"] = ssl.create_default_context(cafile=self._ca)
         if self._credentials is not None:
-            options["user_credentials"] = self._credentials
+            # A file that `nsc` makes holds a token and a key; a server without an operator takes a key alone.
+            is_key = not self._credentials.read_text("utf-8", "replace").lstrip().startswith("-----BEGIN")
+            options["nkeys_seed" if is_key else "user_credentials"] = str(self._credentials)
         if self._client is None:
-            self._client = await nats.connect(
-                self._servers, error_cb=self._notice, connect_timeout=2, reconnect_time_wait=0.2, max_reconnect_attempts=-1,
-                ping_interval=5, max_outstanding_pings=2, allow_reconnect=True, **options,
+            connecting = nats.connect(
+                self._servers, error_cb=self._notice, connect_timeout=CONNECT_S, reconnect_time_wait=0.2,
+                max_reconnect_attempts=-1, ping_interval=5, max_outstanding_pings=2, allow_reconnect=True, **options,
             )  # fmt: skip
+            # It tries without an end, as it must later, when the connection breaks.
+            self._client = await asyncio.wait_for(connecting, CONNECT_S * min(len(self._servers), 3))
         version = self._client.connected_server_version
         if (version.major, version.minor) < OLDEST_SERVER:
             raise Refused(f"{self.name} is nats-server {version.major}.{version.minor}; retold needs 2.11 or newer.")
@@ -88,7 +100,7 @@ class StreamConnection:
             self._denied = str(error)
 
     async def _check_stream(self, js: "JetStreamContext") -> None:
-        """Make the stream if it is not there. Raises Refused if it would lose pages."""
+        """Check the stream, and make it for a writer if it is not there. Raises Refused if it would lose pages."""
         from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
         from nats.js.errors import NotFoundError
 
@@ -97,6 +109,8 @@ class StreamConnection:
         try:
             info = await js.stream_info(self.stream)
         except NotFoundError:
+            if not self._make:
+                raise Refused(f"{self.name} has no stream {self.stream}; the first `retold ship` makes it.") from None
             config = StreamConfig(
                 name=self.stream, subjects=[f"retold.{self.log}.>"], num_replicas=nodes, storage=StorageType.FILE,
                 discard=DiscardPolicy.NEW, allow_direct=True, compression=StoreCompression.S2,
@@ -133,6 +147,8 @@ class StreamConnection:
             raise Refused(f"{self.name}: {error.description} (JetStream error {error.err_code}).") from error
         except (nats.errors.AuthorizationError, ssl.SSLError) as error:
             raise Refused(f"{self.name} refuses this credential: {error}.") from error
+        except CancelledError as error:
+            raise Unreachable(f"the connection to {self.name} was closed.") from error
         except (nats.errors.Error, TimeoutError, OSError) as error:
             if self._denied is not None:
                 raise Refused(f"{self.name}: this credential does not permit it: {self._denied}.") from error
@@ -149,9 +165,13 @@ class StreamConnection:
 
 def _checked_server(server: str) -> str:
     """Return an address without a path. Raises InputError for one with a credential, or without TLS beyond this machine."""
-    parts = urlsplit(server)
+    try:
+        parts = urlsplit(server)
+        parts.port  # noqa: B018  a port that is no number raises
+    except ValueError as error:
+        raise InputError(f"{server!r} is no address of a NATS server: {error}.") from error
     if parts.username or parts.password:
-        raise InputError("an address of a shelf holds no user or password; name a file of credentials instead.")
+        raise InputError("an address of a shelf holds no user or password; give a file of credentials instead.")
     if parts.scheme not in ("nats", "tls") or not parts.hostname:
         raise InputError(f"{server!r} is no address of a NATS server; write nats://HOST:PORT or tls://HOST:PORT.")
     if parts.scheme == "nats" and not is_loopback(parts.hostname):

@@ -1,0 +1,154 @@
+"""A shipper in a thread: beside the recordings of a command or of a program, or alone as `retold ship`.
+
+Recording never waits for it. At the end of the program it ships the events that are left, within a bound.
+"""
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..recorder.errors import InputError, RetoldError, ShippingWarning
+from ..recorder.log.log import EventLog
+from ..recorder.words import plural
+from .opening import address, source_name
+from .shelf import Shelf
+from .ship import Shipped, Shipper
+
+DRAIN_S = 10.0
+"""Seconds that the shipping of the rest may take at the end, by default."""
+
+
+@dataclass
+class ShippingEnd:
+    """The end of a shipping: its totals, the number of events by run that are not on the shelf, and its failure."""
+
+    shipped: Shipped = field(default_factory=Shipped)
+    left: dict[str, int] = field(default_factory=dict)
+    failure: BaseException | None = None
+
+
+class BackgroundShipper:
+    """Ships a log in a thread, until every run has ended (`until_done`), or until it is told to leave.
+
+    `told` is called, in that thread, with the text of a trouble when it begins and with None when it is over.
+    """
+
+    def __init__(
+        self, log: EventLog, shelf: Shelf, *, told: Callable[[str | None], None], until_done: bool = False
+    ) -> None:  # fmt: skip
+        self._shelf = shelf
+        self._shipper = Shipper(log.reopened(), shelf, told=told)
+        self._until_done = until_done
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="retold-ship", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ship."""
+        self._thread.start()
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait so many seconds for the end; return whether the shipper has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    @property
+    def events(self) -> int:
+        """The number of events that were shipped so far."""
+        return self._shipper.shipped.events
+
+    def leave(self) -> None:
+        """End as soon as the events that the log has now are on the shelf."""
+        self._shipper.leave()
+
+    def stop(self) -> None:
+        """End now: the pages that are on their way are given up."""
+        self._shipper.stop()
+        self._shelf.close()
+
+    def ended(self) -> ShippingEnd:
+        """Return the end of the shipping, after it. Raises LogError if the log cannot be read, and an unexpected failure."""
+        if self._failure is not None and not isinstance(self._failure, RetoldError):
+            raise self._failure
+        return ShippingEnd(self._shipper.shipped, self._shipper.left(), self._failure)
+
+    def _run(self) -> None:
+        try:
+            self._shipper.run(until_done=self._until_done)
+        except BaseException as error:
+            self._failure = error
+        finally:
+            self._shelf.close()
+
+
+def drain_s() -> float:
+    """Return `RETOLD_SHIP_DRAIN_S`, or 10 seconds. Raises InputError."""
+    text = os.environ.get("RETOLD_SHIP_DRAIN_S") or str(DRAIN_S)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < 1e6:
+        raise InputError(f"RETOLD_SHIP_DRAIN_S is {text!r}: set it to a number of seconds, or unset it.")
+    return seconds
+
+
+@contextmanager
+def shipping(
+    log: EventLog, to: str | None = None, *, source: str | None = None, credentials: str | os.PathLike[str] | None = None,
+    ca: str | os.PathLike[str] | None = None, tell: Callable[[str], None] | None = None,
+) -> Iterator[None]:  # fmt: skip
+    """Ship a log to a shelf during the block, in a thread; recording never waits for the shelf.
+
+    `to` is the address of the shelf, by default `RETOLD_SHIP`; without any address nothing is shipped. At the end of the block
+    the events that are left are shipped, for at most `RETOLD_SHIP_DRAIN_S` seconds (10). Troubles and events that are left are
+    given to `tell`, by default as a ShippingWarning; they raise no error, because the log has these events. Raises InputError.
+    """
+    to = to or os.environ.get("RETOLD_SHIP")
+    if not to:
+        yield
+        return
+    tell = tell or _warn
+    place = address(to, credentials=_path(credentials), ca=_path(ca))
+    seconds = drain_s()
+    shipper = BackgroundShipper(log, place.open(source_name(source)), told=lambda trouble: tell(trouble_line(trouble)))
+    shipper.start()
+    try:
+        yield
+    finally:
+        shipper.leave()
+        if not shipper.join(seconds):
+            shipper.stop()
+            shipper.join()
+        try:
+            lines = end_lines(shipper.ended(), place.name)
+        except RetoldError as error:  # the log cannot be read any more
+            lines = [str(error)]
+        for line in lines:
+            tell(line)
+
+
+def trouble_line(trouble: str | None) -> str:
+    """Return a line about the beginning of a trouble, or about its end (None)."""
+    return "the shelf answers again." if trouble is None else f"{trouble} Waiting for the shelf; recording goes on."
+
+
+def end_lines(ended: ShippingEnd, shelf: str) -> list[str]:
+    """Return a line for each failure of a shipping: its error, a forked run, events that are left."""
+    lines = [] if ended.failure is None else [str(ended.failure)]
+    lines += [f"run {run} is not shipped: {why}." for run, why in ended.shipped.forked.items()]
+    if ended.left:
+        events, runs = plural(sum(ended.left.values()), "event"), plural(len(ended.left), "run")
+        lines.append(f"left: {events} of {runs} are not known to be on {shelf}; `retold ship --to {shelf}` ships them.")
+    return lines
+
+
+def _path(file: str | os.PathLike[str] | None) -> Path | None:
+    return None if file is None else Path(file)
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, ShippingWarning, stacklevel=2)

@@ -1,0 +1,327 @@
+"""`retold ship`, `retold pull` and `retold.shipping`: addresses, endings, exit codes, and the events that are left."""
+
+import json
+import shutil
+import signal
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import retold
+from retold.audit.erase import prune
+from retold.fleet.folder import FolderShelf
+from retold.fleet.memory import MemoryShelf
+from retold.fleet.opening import address, source_name
+from retold.fleet.pull import Puller
+from retold.fleet.ship import Shipper
+from retold.recorder.errors import InputError
+from retold.recorder.events import Entry
+from retold.recorder.log.log import EventLog
+from tests.children import Folder, rest_of, wait_until
+from tests.e2e import in_this_process, refused
+from tests.nats import Nats
+from tests.test_fleet import assert_equal, record, ship
+
+PLAIN = {"RETOLD_SOURCE": "a"}
+
+
+@pytest.fixture
+def folder() -> Iterator[Folder]:
+    """The working directory, with children."""
+    folder = Folder(Path.cwd())
+    yield folder
+    folder.close()
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("nats://user:word@127.0.0.1/x", "--credentials FILE"),
+        ("nats://token@127.0.0.1/x", "--credentials FILE"),
+        ("nats://far.example.com/x", "write tls://far.example.com"),
+        ("nats://127.0.0.1,far.example.com/x", "write tls://far.example.com"),
+        ("nats://127.0.0.1", "nats://HOST[:PORT]/NAME"),
+        ("nats:///x", "nats://HOST[:PORT]/NAME"),
+        ("tls://h/x?y=1", "tls://HOST[:PORT]/NAME"),
+        ("nats://127.0.0.1/x/y", "no name"),
+        ("nats://127.0.0.1/x.y", "no name"),
+        ("nats://127.0.0.1:port/x", "no address"),
+        ("nats://[::1/x", "no address"),
+        ("http://127.0.0.1/x", "begins no address of a shelf"),
+        ("s3://bucket", "begins no address of a shelf"),
+        ("file://host/x", "three slashes"),
+        ("file://", "three slashes"),
+        ("", "is empty"),
+    ],
+)
+def test_an_address_that_is_none_is_refused(url: str, told: str) -> None:
+    """With the way out, without a connection, by both commands, and without a word of its credential."""
+    for command in (["ship", "--until-done", "--to", url], ["pull", url]):
+        text = refused(in_this_process(*command))
+        assert told in text
+        assert "word" not in text.replace("password", "")
+        assert "token" not in text
+
+
+def test_files_of_a_credential_must_be_there() -> None:
+    """The option and the file are named, and a file from the environment too."""
+    for option in ("--credentials", "--ca"):
+        assert f"{option}: there is no file no.creds" in refused(in_this_process("pull", "tls://h/x", option, "no.creds"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETOLD_NATS_CREDENTIALS", "other.creds")
+        with pytest.raises(InputError, match=r"other\.creds"):
+            address("nats://127.0.0.1/x")
+
+
+def test_a_source_is_named_by_option_by_environment_or_by_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the host is made fit; the other two must be."""
+    monkeypatch.setattr("socket.gethostname", lambda: "pod-7.team.example_com.")
+    assert source_name() == "pod-7-team-example_com"
+    monkeypatch.setenv("RETOLD_SOURCE", "b")
+    assert (source_name(), source_name("c")) == ("b", "c")
+    with pytest.raises(InputError, match="no name for a source"):
+        source_name("a.b")
+
+
+@pytest.mark.parametrize("url", ["nats://127.0.0.1:4222/x", "tls://h/x", "postgresql://h/x", "file:///tmp/x"])
+def test_a_shelf_is_no_log(url: str) -> None:
+    """One sentence names the command that makes a log of it, for each command and for the library."""
+    for command in (["ls"], ["verify"], ["show", "last"], ["stats"]):
+        text = refused(in_this_process(*command, "--db", url))
+        assert f"`retold pull {url} --db mirror.db`" in text
+        assert text.count("\n") == 1
+    with pytest.raises(InputError, match="retold pull"):
+        EventLog(url)
+    assert "secret" not in refused(in_this_process("ls", "--db", "postgresql://me:secret@h/x"))
+
+
+# Ship and pull
+
+
+def test_two_logs_meet_in_a_mirror() -> None:
+    """By the commands; a later pull goes on, and a second shipping has nothing to do."""
+    logs = [EventLog(f"{name}.db") for name in "ab"]
+    for log in logs:
+        record(log, "one", 3)
+        done = in_this_process("ship", "--to", "shelf", "--until-done", "--source", log.path.stem, "--db", log.path)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "shipped 5 events in 1 page to shelf" in done.stderr
+        assert "nothing is left" in done.stderr
+    first = in_this_process("pull", "shelf", "--db", "mirror.db")
+    assert (first.returncode, first.stdout) == (0, "")
+    assert "pulled 10 new events in 2 pages from shelf into mirror.db" in first.stderr
+    assert_equal(EventLog("mirror.db"), *logs)
+    record(logs[0], "two", 3)
+    again = in_this_process(
+        "ship", "--to", f"file://{Path.cwd()}/shelf", "--until-done", "--source", "a", "--db", "a.db", "--json"
+    )
+    assert {key: json.loads(again.stdout)[key] for key in ("events", "left", "forked", "error")} == {
+        "events": 5, "left": {}, "forked": {}, "error": None,
+    }  # fmt: skip
+    pulled = json.loads(in_this_process("pull", "shelf", "--db", "mirror.db", "--json").stdout)
+    assert (pulled["events"], pulled["known"], pulled["held"], pulled["refused"]) == (5, 0, {}, {})
+    assert_equal(EventLog("mirror.db"), *logs)
+
+
+def test_one_run_and_the_runs_since_a_time_are_pulled() -> None:
+    """An id that is not whole is refused; a pull of everything afterwards leaves nothing out."""
+    with EventLog("a.db") as log:
+        for name, year in (("old", 2001), ("middle", 2011), ("new", 2021)):
+            with log.start(name=name, mode="import", recorded_ns=(year - 1970) * 31_556_952 * 10**9) as writer:
+                writer.append(Entry("frame", b"data: 1\n\n"))
+        middle = log.find("middle").run
+        ship(log, FolderShelf("shelf", source="a"))
+    assert in_this_process("pull", "shelf", "--db", "one.db", "--run", middle).returncode == 0
+    assert [info.name for info in EventLog("one.db").runs()] == ["middle"]
+    assert in_this_process("pull", "shelf", "--db", "one.db", "--since", "2010-01-01").returncode == 0
+    assert [info.name for info in EventLog("one.db").runs()] == ["new", "middle"]
+    assert in_this_process("pull", "shelf", "--db", "one.db").returncode == 0
+    assert_equal(EventLog("one.db"), log)
+    assert "16 hexadecimal digits" in refused(in_this_process("pull", "shelf", "--run", middle[:8]))
+    assert "--since" in refused(in_this_process("pull", "shelf", "--since", "someday"))
+
+
+def test_a_part_that_is_followed_is_read_once() -> None:
+    """A puller of one run goes on behind the pages that it has seen, though it leaves the mirror's cursor alone."""
+    shelf, log = MemoryShelf("a"), EventLog("a.db")
+    run = record(log, "one", 3)
+    ship(log, shelf)
+    puller = Puller(EventLog("mirror.db"), shelf, only=run)
+    assert [puller.run().pages for _ in range(3)] == [1, 1, 1]
+
+
+def test_a_shelf_that_is_not_there_is_no_shelf_to_read() -> None:
+    """A misspelt folder is an error, and is not made."""
+    done = in_this_process("pull", "no-shelf", "--db", "mirror.db")
+    assert "there is no shelf in no-shelf" in refused(done, 1)
+    assert not Path("no-shelf").exists()
+    assert "there is no log at no.db" in refused(in_this_process("ship", "--to", "shelf", "--until-done", "--db", "no.db"))
+
+
+def test_forked_and_refused_runs_are_named() -> None:
+    """A log that was copied and went on twice; exit code 1 for ship, and for a pull of both sources."""
+    with EventLog("a.db") as log:
+        record(log, "one", 3)
+        writer = log.start(name="two", mode="live")
+        log.close()
+        shutil.copy("a.db", "b.db")
+        writer.end()
+    with EventLog("b.db") as copy:
+        copy.open()  # ends the run, whose writer is not here
+    assert in_this_process("ship", "--to", "shelf", "--until-done", "--source", "a", "--db", "a.db").returncode == 0
+    shipped = in_this_process("ship", "--to", "shelf", "--until-done", "--source", "a", "--db", "b.db")
+    assert (shipped.returncode, f"run {writer.run} is not shipped: event 1 on the shelf" in shipped.stderr) == (1, True)
+    assert in_this_process("ship", "--to", "shelf", "--until-done", "--source", "b", "--db", "b.db").returncode == 0
+    pulled = in_this_process("pull", "shelf", "--db", "mirror.db")
+    assert (pulled.returncode, f"run {writer.run} is refused: it has forked" in pulled.stderr) == (1, True)
+
+
+def test_a_pruned_run_does_not_hold_up_a_shipping() -> None:
+    """Pruned before it was shipped, and pruned while the shelf has it."""
+    with EventLog("a.db") as log:
+        for name in ("one", "two"):
+            record(log, name, 3)
+        prune(log, [log.find("one")], why="old", by="me")
+        ship(log, FolderShelf("shelf", source="a"))
+        prune(log, [log.find("two")], why="old", by="me")
+        shipper = Shipper(log, FolderShelf("shelf", source="a"))
+        shipper.run(until_done=True)
+        assert shipper.left() == {}
+    Puller(EventLog("mirror.db"), FolderShelf("shelf", source="reader")).run()
+    assert {info.mode for info in EventLog("mirror.db").runs()} == {"audit"}
+
+
+def test_a_run_that_a_killed_program_left_open_is_shipped_to_its_end(folder: Folder) -> None:
+    """`--until-done` ends it as interrupted, and does not wait for a writer that is gone."""
+    script = "import retold, os; retold.EventLog().start(name='one', mode='live'); os.kill(os.getpid(), 9)"
+    folder.run_python(script)
+    assert in_this_process("ship", "--to", "shelf", "--until-done").returncode == 0
+    in_this_process("pull", "shelf", "--db", "mirror.db")
+    assert [info.status for info in EventLog("mirror.db").runs()] == ["interrupted"]
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_both_with_a_summary(folder: Folder, number: signal.Signals) -> None:
+    """The shipper is started before there is a log, as a sidecar is; the events of an open run are on the shelf at the end."""
+    shipper = folder.spawn("ship", "--to", "shelf", **PLAIN)
+    wait_until(lambda: Path("shelf").exists() or shipper.poll() is not None or not folder.log.exists())
+    with folder.log.start(name="one", mode="live") as writer:
+        writer.append(Entry("frame", b"data: 1\n\n"))
+        wait_until(Path("shelf/journal").exists)
+        puller = folder.spawn("pull", "shelf", "--follow", "--db", "mirror.db")
+        mirror = EventLog("mirror.db")
+        wait_until(lambda: mirror.exists() and len(mirror.runs()) == 1)
+        writer.append(Entry("frame", b"data: 2\n\n"))
+        shipper.send_signal(number)
+        out, err = rest_of(shipper)
+        assert (shipper.returncode, out) == (0, "")
+        assert "shipping .retold/log.db to shelf as a; Ctrl-C ends it" in err
+        assert "shipped 3 events in" in err
+        assert "nothing is left" in err
+        wait_until(lambda: len(list(mirror.events(writer.run))) == 3)
+    puller.send_signal(number)
+    out, err = rest_of(puller)
+    assert (puller.returncode, out) == (0, "")
+    assert "following shelf into mirror.db" in err
+    assert "pulled 3 new events" in err
+    assert "Traceback" not in err
+
+
+def test_events_that_are_left_are_counted(folder: Folder) -> None:
+    """A shelf that cannot be reached: the trouble is told once when it begins, the end is bounded, and the exit code is 1."""
+    record(folder.log, "one", 3)
+    Path("file").write_text("no folder")
+    shipper = folder.spawn("ship", "--to", "file/shelf", RETOLD_SHIP_DRAIN_S="0", **PLAIN)
+    assert shipper.stderr is not None
+    head = [shipper.stderr.readline() for _ in range(2)]
+    assert "Not a directory" in head[1]
+    shipper.send_signal(signal.SIGTERM)
+    out, err = rest_of(shipper)
+    assert (shipper.returncode, out) == (1, "")
+    assert "shipped 0 events" in err
+    assert "left: 5 events of 1 run are not known to be on file/shelf" in err
+    assert "Not a directory" not in err
+
+
+def test_the_bound_of_the_end_is_a_number() -> None:
+    """A word is refused before anything is shipped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETOLD_SHIP_DRAIN_S", "long")
+        assert "RETOLD_SHIP_DRAIN_S is 'long'" in refused(in_this_process("ship", "--to", "shelf"))
+
+
+# Beside a recording
+
+
+def test_a_program_ships_its_log_while_it_records() -> None:
+    """`retold.shipping` ships until the end of its block, without an address nothing, and with a wrong one it refuses at once."""
+    with EventLog("a.db") as log:
+        with retold.shipping(log, "shelf", source="a"):
+            record(log, "one", 30)
+        with retold.shipping(log):
+            record(log, "two", 3)
+        with pytest.raises(InputError, match="begins no address"), retold.shipping(log, "http://h/x"):
+            raise AssertionError("not reached")
+    in_this_process("pull", "shelf", "--db", "mirror.db")
+    assert [info.name for info in EventLog("mirror.db").runs()] == ["one"]
+
+
+def test_a_program_gets_a_warning_about_events_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recording is whole, and its own error is not replaced."""
+    monkeypatch.setenv("RETOLD_SHIP_DRAIN_S", "0")
+    Path("file").write_text("no folder")
+    with pytest.warns(retold.ShippingWarning, match="left: 5 events of 1 run"), pytest.raises(ValueError, match="own"):
+        _fail_while_shipping("file/shelf")
+    assert [info.status for info in EventLog("a.db").runs()] == ["completed"]
+
+
+def _fail_while_shipping(to: str) -> None:
+    with EventLog("a.db") as log, retold.shipping(log, to, source="a"):
+        record(log, "one", 3)
+        raise ValueError("own")
+
+
+# On a server
+
+
+@pytest.mark.stress
+def test_commands_on_a_real_server(folder: Folder, tmp_path: Path) -> None:
+    """Through a server that is killed and comes back: each trouble is told once when it begins, and once when it ends."""
+    with Nats(tmp_path) as server:
+        url = f"{server.servers[0]}/team"
+        assert "has no stream retold-team" in refused(in_this_process("pull", url, "--db", "mirror.db"), 1)
+        shipper = folder.spawn("ship", "--to", url, **PLAIN)
+        record(folder.log, "one", 3)
+        mirror = EventLog("mirror.db")
+        has = partial(_has_runs, mirror, url)
+        wait_until(lambda: has(1))
+        server.kill(0)
+        record(folder.log, "two", 3)
+        assert shipper.stderr is not None
+        assert "shipping" in shipper.stderr.readline()
+        assert "Waiting for the shelf" in shipper.stderr.readline()
+        server.start()
+        assert "the shelf answers again" in shipper.stderr.readline()
+        wait_until(lambda: has(2))
+        shipper.send_signal(signal.SIGTERM)
+        assert "shipped 10 events" in rest_of(shipper)[1]
+        assert shipper.returncode == 0
+    assert_equal(mirror, folder.log)
+    with closing(sqlite3.connect("mirror.db")) as connection:
+        assert connection.execute("SELECT DISTINCT source, shelf FROM received").fetchall() == [("a", url)]
+
+
+def _has_runs(mirror: EventLog, url: str, number: int) -> bool:
+    """Pull, and return whether the mirror has so many ended runs."""
+    in_this_process("pull", url, "--db", mirror.path)
+    return mirror.exists() and [info.status for info in mirror.runs()] == ["completed"] * number
