@@ -26,6 +26,17 @@ RENAMED = {
     "retold.used": "retold.testing.session",
 }
 
+CHANGED = {
+    "page=EventLog._page": "from retold.recorder.log.sqlite.reading import SqliteReadings; page=SqliteReadings.read",
+    "def counted(self,*a): polls[0]+=1; return page(self,*a)": "def counted(self,*a,**k): polls[0]+=1; return page(self,*a,**k)",
+    "EventLog._page=counted": "SqliteReadings.read=counted",
+    "from retold.used import UsedCassette": "from retold.testing.session import CassetteSession as UsedCassette",
+    'use._place(Request("GET","x"),"k")': 'use.calls.place("k", "0")',
+    "log._alive._held": "log.store._alive._held",
+    "from retold.recorder.ledger import Head, head": "from retold.recorder.log.ledger import Head",
+    "str(head(c))": 'str(EventLog(d + "/log.db").head())',
+}
+"""Other names that the scripts take from inside."""
 
 STARTED = 'subprocess.run(["retold", *args], env=env(url, **more), capture_output=True, timeout=60)'
 FORKED = "_forked(*args, env=env(url, **more))"
@@ -50,6 +61,8 @@ def check_script() -> Path:
 
 
 def _translated(script: str) -> str:
+    for old, new in CHANGED.items():
+        script = script.replace(old, new)
     script = re.sub(r"\bretold\.[a-z_.]+[a-z_]\b", lambda found: RENAMED.get(found[0], found[0]), script)
     # The number of a call has moved into the place of an exchange.
     script = re.sub(r"^(.*\bExchange\(.*\b)call=([^,()]+)\)", r"\1place=Place(call=\2))", script, flags=re.MULTILINE)

@@ -18,7 +18,7 @@ from tests.fault_folder import copy_of, run_suite
 
 FAULTS = SHARED / "faults" / "clients_of_tests"
 
-pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not beside this repository")
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not beside this repository")]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.conftest import SHARED
 from tests.fault_folder import copy_of
 
 FOLDER = SHARED / "faults" / "core"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the inputs are not beside this clone")
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FOLDER.is_dir(), reason="the inputs are not beside this clone")]
 
 RIGHT = {
     "02_events_behind_the_end.py": (

@@ -14,7 +14,7 @@ from tests.fault_folder import check_script, copy_of
 from tests.messages_server import MessagesServer, Reply, text
 
 FAULTS = SHARED / "faults"
-pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not in this clone")
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not in this clone")]
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:

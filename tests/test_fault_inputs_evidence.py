@@ -12,7 +12,7 @@ from tests.e2e import in_this_process
 from tests.fault_folder import copy_of
 
 FOLDER = Path(__file__).parents[2] / "shared" / "faults"
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder of inputs is not beside this copy")
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FOLDER.is_dir(), reason="the folder of inputs is not beside this copy")]
 
 
 def _ran(name: str, tmp_path: Path) -> str:

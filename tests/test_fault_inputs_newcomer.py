@@ -13,7 +13,7 @@ from tests import claude_code, forks
 from tests.conftest import ROOT, SHARED
 
 FAULTS = SHARED / "faults"
-pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not beside this clone")
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not beside this clone")]
 
 
 @pytest.fixture

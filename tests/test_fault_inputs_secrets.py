@@ -23,6 +23,7 @@ RIGHT = {
 WRONG = ["hunter2", "sk-ant", "WRITTEN", "abcdefghijklmnop", "replay elsewhere"]
 
 
+@pytest.mark.stress
 @pytest.mark.skipif(not FAULTS.is_dir(), reason="the folder of fault inputs is not here")
 @pytest.mark.parametrize("script", RIGHT)
 def test_no_secret_is_written_and_no_word_is_taken_out(script: str, tmp_path: Path) -> None:
