@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
 from ..recorder.http.sessions import text_delta
-from ..recorder.http.sse import frame_json
+from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED
 from ..recorder.log.log import EventLog
 from ..recorder.messages import Message

@@ -20,9 +20,8 @@ from typing import Literal, NamedTuple, get_args
 from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.http.encodings import decoder_for
-from ..recorder.http.exchange import Exchange, Failure, Response, TimedPiece, header, is_event_stream
+from ..recorder.http.exchange import Exchange, Failure, Response, TimedPiece, frame_parser, header
 from ..recorder.http.refold import refold_exchange
-from ..recorder.http.sse import FrameParser
 from .timing.player import timeline_of
 from .timing.timing import ORIGINAL, Timing, parse_duration_ns
 
@@ -199,11 +198,11 @@ def framed(exchange: Exchange) -> Exchange:
     response = exchange.response
     if response is None or not response.pieces or any(piece.is_frame for piece in response.pieces):
         return exchange
-    decoder, parser = decoder_for(response.headers), FrameParser()
+    decoder = decoder_for(response.headers)
     decoded = [(piece.offset_ns, decoder.decode(piece.data)) for piece in response.pieces]
     last = decoded[-1][0]
     body = b"".join(data for _, data in decoded)
-    if is_event_stream(response.headers, body):
+    if (parser := frame_parser(response.headers, body)) is not None:
         pieces = [TimedPiece(at, piece.data, piece.is_frame) for at, data in decoded for piece in parser.feed(data)]
         pieces += [TimedPiece(last, piece.data, piece.is_frame) for piece in parser.flush()]
     else:

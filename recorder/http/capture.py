@@ -25,14 +25,16 @@ from .exchange import (
     Place,
     Request,
     content_encoding,
-    has_frames,
     header,
     timestamp,
     to_text,
+    wire_parser,
 )
 from .fold import Fold
+from .platforms import model_in
 from .sessions import sent_messages
-from .sse import Classified, FrameParser, Piece
+from .sse import Classified, Piece
+from .wires import Parser
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""
@@ -78,14 +80,14 @@ class Capture:
         self._sha256 = sha256()
         self._bytes = 0
         self._frames = 0
-        self._parser: FrameParser | None = None
+        self._parser: Parser | None = None
         self._headers: Headers = ()
         self._packed: PackedRedactor | None = None
         self._withheld: Failure | None = None
         self._contents: list[Piece] = []  # the content of a compressed body that is not folded yet
         self._arrivals: list[int] = []  # arrival times of its chunks that are delayed
         self._json: list[bytes] = []
-        self.fold = Fold(self._session)
+        self.fold = Fold(self._session, model=model_in(request.uri))
         self.status: int | None = None
         self.ending: Ending | None = None
         self.failure: Failure | None = None
@@ -129,8 +131,8 @@ class Capture:
             if self._last is not None or self.ending is not None or self._run.ended:
                 return  # the client still reads after the recording has ended
             # The first bytes decide if the headers do not name the type.
-            if self._bytes == 0 and has_frames(self._headers, chunks[0]):
-                self._parser = FrameParser()
+            if self._bytes == 0:
+                self._parser = wire_parser(self._headers, chunks[0])
             self._bytes += sum(map(len, chunks))
             pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(b"".join(chunks))
             try:

@@ -11,7 +11,8 @@ from hashlib import sha256
 from typing import Any
 
 from ..events import Ending
-from .sse import FrameParser, Piece
+from .sse import Piece
+from .wires import Parser, parser_for
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -123,17 +124,19 @@ def header(headers: Iterable[tuple[str, str]], name: str) -> str | None:
     return next((value for key, value in headers if key.lower() == name), None)
 
 
-def is_event_stream(headers: Iterable[tuple[str, str]], beginning: bytes) -> bool:
-    """Return whether a decoded body is an event stream: by its type, or by its beginning if the type was stripped."""
-    kind = header(headers, "content-type")
-    if kind is None:
-        return beginning.startswith((b"event:", b"data:"))
-    return kind.lower().startswith("text/event-stream")
+def frame_parser(headers: Iterable[tuple[str, str]], beginning: bytes) -> Parser | None:
+    """Return a parser for a decoded stream of frames: by its type, or by its beginning if the type was stripped."""
+    return parser_for(header(headers, "content-type"), beginning)
+
+
+def wire_parser(headers: Headers, beginning: bytes) -> Parser | None:
+    """Return a parser for a body whose wire bytes themselves are frames: an event stream that is not compressed."""
+    return frame_parser(headers, beginning) if content_encoding(headers) == "" else None
 
 
 def has_frames(headers: Headers, beginning: bytes) -> bool:
-    """Return whether the wire bytes themselves are frames: an event stream that is not compressed."""
-    return content_encoding(headers) == "" and is_event_stream(headers, beginning)
+    """Return whether the wire bytes themselves are frames."""
+    return wire_parser(headers, beginning) is not None
 
 
 def content_encoding(headers: Iterable[tuple[str, str]]) -> str:
@@ -144,11 +147,11 @@ def content_encoding(headers: Iterable[tuple[str, str]]) -> str:
 
 def pieces_of(body: bytes, headers: Headers) -> Iterator[Piece]:
     """Cut a complete body as recording would: into the frames of an event stream, or one piece of any other body."""
-    if not has_frames(headers, body):
+    parser = wire_parser(headers, body)
+    if parser is None:
         if body:
             yield Piece(body, False)
         return
-    parser = FrameParser()
     yield from parser.feed(body)
     yield from parser.flush()
 

@@ -1,9 +1,8 @@
 """Fold the frames of one response into complete messages, without I/O and without the SDK.
 
 The same fold serves live recording, mock runs and imports, so all three yield equal messages. Unknown event types, block types,
-delta types and fields pass through. A wire is a module that cuts bytes into frames and returns the event in a frame (sse.py);
-`Fold.take` folds events of every wire. Session events have a fold of their own
-(sessions.py).
+delta types and fields pass through. A wire is a module that cuts bytes into frames and returns the event in a frame (sse.py,
+event_stream.py); `Fold.take` folds events of every wire. Session events have a fold of their own (sessions.py).
 """
 
 import json
@@ -12,15 +11,21 @@ from typing import Any
 
 from ..messages import Session, content_blocks
 from ..strict_json import object_or_empty
+from . import converse
 from .batches import answers_in
 from .sessions import SessionFold, events_in, is_session_event
-from .sse import PLAIN_DELTA, frame_json
+from .sse import PLAIN_DELTA
+from .wires import frame_json
 
 
 class Fold:
-    """The fold of one response. `feed` and `feed_json` return the messages that their bytes complete."""
+    """The fold of one response. `feed` and `feed_json` return the messages that their bytes complete.
 
-    def __init__(self, session: Session, request_id: str | None = None) -> None:
+    `model` is the model that the request names in its path. The answers of Bedrock's Converse API do not name it.
+    """
+
+    def __init__(self, session: Session, request_id: str | None = None, *, model: str | None = None) -> None:
+        self._named = {} if model is None else {"model": model}
         self.request_id = request_id
         self.message: dict[str, Any] = {}
         self.content: list[dict[str, Any]] = []
@@ -50,11 +55,12 @@ class Fold:
         """Take one event of the Messages API or of a session; return the messages that it completes."""
         match event.get("type"):
             case "message_start":
-                self.message = object_or_empty(event.get("message"))
+                self.message = self._named | object_or_empty(event.get("message"))
                 self.usage = dict(object_or_empty(self.message.get("usage")))
             case "content_block_start":
                 self._open[_index(event)] = dict(object_or_empty(event.get("content_block")))
             case "content_block_delta":
+                self._open.setdefault(_index(event), dict(object_or_empty(event.get("content_block"))))
                 self._delta(_index(event), object_or_empty(event.get("delta")))
             case "content_block_stop":
                 return self._close(_index(event))
@@ -62,6 +68,7 @@ class Fold:
                 self._message_delta(event)
             case "message_stop":
                 self.stopped = True
+                self._message_delta(event)  # Converse has the stop reason here
             case "error":
                 self.error = object_or_empty(event.get("error"))
             case "completion":
@@ -97,6 +104,10 @@ class Fold:
             return []
         if events := events_in(answer):
             return [message for event in events for message in self._session_event(event)]
+        if (message := converse.message_of(answer)) is not None:
+            answer = self._named | message
+        elif answer.keys() == {"message"}:  # an error of Bedrock
+            self.error = answer
         if answer.get("type") == "error":
             self.error = object_or_empty(answer.get("error"))
         if answer.get("type") == "completion":

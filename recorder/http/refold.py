@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from ..events import Event
 from ..messages import Session
 from .encodings import decoder_for
-from .exchange import Exchange, Headers, is_event_stream
+from .exchange import Exchange, Headers, frame_parser
 from .fold import Fold
+from .platforms import model_in
 from .sse import FrameParser
+from .wires import Parser
 
 REFOLDED = ("response.started", "frame", "chunk")
 """The kinds of events that `refold_events` needs."""
@@ -22,14 +24,14 @@ def refold_exchange(exchange: Exchange) -> Fold:
     if response is None:
         return Fold(Session("refolded"))
     body = decoder_for(response.headers).decode(response.body)
-    streamed = any(piece.is_frame for piece in response.pieces) or is_event_stream(response.headers, body)
-    return _refold(body, Session("refolded"), streamed=streamed)
+    parser = _parser(response.headers, body, framed=any(piece.is_frame for piece in response.pieces))
+    return _refold(body, Fold(Session("refolded"), model=model_in(exchange.request.uri)), parser)
 
 
 def refold_events(events: Iterable[Event], session: Session | None = None) -> Fold:
     """Return the fold of one exchange's events (of the kinds `REFOLDED`). Its messages belong to the session, if one is given."""
-    body, streamed = _decoded(events)
-    return _refold(body, session or Session("refolded"), streamed=streamed)
+    body, parser = _decoded(events)
+    return _refold(body, Fold(session or Session("refolded")), parser)
 
 
 def body_of(events: Iterable[Event]) -> bytes:
@@ -37,7 +39,7 @@ def body_of(events: Iterable[Event]) -> bytes:
     return _decoded(events)[0]
 
 
-def _decoded(events: Iterable[Event]) -> tuple[bytes, bool]:
+def _decoded(events: Iterable[Event]) -> tuple[bytes, Parser | None]:
     headers: Headers = ()
     decoder, pieces, streamed = decoder_for(()), [], False
     for event in events:
@@ -50,13 +52,16 @@ def _decoded(events: Iterable[Event]) -> tuple[bytes, bool]:
         else:
             pieces.append(decoder.decode(event.payload))
     body = b"".join(pieces)
-    return body, streamed or is_event_stream(headers, body)
+    return body, _parser(headers, body, framed=streamed)
 
 
-def _refold(body: bytes, session: Session, *, streamed: bool) -> Fold:
-    fold = Fold(session)
-    if streamed:
-        parser = FrameParser()
+def _parser(headers: Headers, body: bytes, *, framed: bool) -> Parser | None:
+    """Return the parser of a decoded body. `framed` means that its pieces were frames, even if its type is lost."""
+    return frame_parser(headers, body) or (FrameParser() if framed else None)
+
+
+def _refold(body: bytes, fold: Fold, parser: Parser | None) -> Fold:
+    if parser is not None:
         for piece in (*parser.feed(body), *parser.flush()):
             fold.feed(piece.data)
     else:

@@ -12,21 +12,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..http.encodings import Decoder, decoder_for
-from ..http.exchange import Headers, is_event_stream
-from ..http.sse import PLAIN_DELTA, Classified, FrameParser, Piece, text_of_delta
+from ..http.event_stream import content_of, total_of, with_content
+from ..http.exchange import Headers, frame_parser
+from ..http.sse import PLAIN_DELTA, Classified, Piece, text_of_delta
+from ..http.wires import Parser
 from .redactor import MARK, Redactor
 from .shapes import MAX_OPEN_BYTES, MIN_PREFIX
 
 _TAIL_BYTES = 48
 """The length of the preceding text that is kept: an edge, three characters of a secret, the name in front of one."""
 
-_INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
+_INDEX = re.compile(rb'"(?:index|contentBlockIndex)"\s*:\s*(\d+)')
 _REST = re.compile(rb"[A-Za-z0-9_\-.+/=]*")
 
 
 @dataclass(slots=True)
 class _Slot:
-    """A piece on its way to the log, and the place of a block's text in it, with JSON's escapes."""
+    """A piece on its way to the log, and the place of a block's text in it, with JSON's escapes.
+
+    A frame of Bedrock holds its text below base64. Then `piece` is that text, and `packed` is the frame.
+    """
 
     piece: Piece
     delta: tuple[bytes | Any, ...] | None = None
@@ -34,12 +39,24 @@ class _Slot:
     text: bytes = b""
     settled: bool = True
     is_changed: bool = False
+    packed: bytes | None = None
+    ends_block: bool = False
 
     def put(self, text: bytes) -> None:
         self.is_changed = True
         data = self.piece.data
         self.piece = Piece(data[: self.start] + text + data[self.start + len(self.text) :], self.piece.is_frame)
         self.text = text
+
+    def clean(self, redactor: Redactor) -> bytes:
+        """Return the bytes of the piece without secrets; the same object as `wire` if nothing is removed."""
+        data = redactor.data(self.piece.data)
+        return data if self.packed is None else with_content(self.packed, data, redactor.data)
+
+    @property
+    def wire(self) -> bytes:
+        """The bytes of the piece, with the texts that were put into it."""
+        return self.piece.data if self.packed is None else self.packed
 
 
 @dataclass(slots=True)
@@ -58,12 +75,18 @@ class _Block:
 def _slot(piece: Piece) -> tuple[_Slot, bytes | None]:
     """Return a piece with its text, and the number of the block that the text belongs to; None if it has no text."""
     if not piece.is_frame:
-        return _Slot(piece, text=piece.data), b""
+        if total_of(piece.data) is None:
+            return _Slot(piece, text=piece.data), b""
+        return _Slot(piece, packed=piece.data), None  # a frame of Bedrock that was cut
+    packed, ends = None, b"content_block_stop" in piece.data
+    if (content := content_of(piece.data)) is not None:
+        packed, ends = piece.data, content.ends_block
+        piece = Piece(content.data, True)
     if (found := text_of_delta(piece.data)) is None:
-        return _Slot(piece), None
+        return _Slot(piece, packed=packed, ends_block=ends), None
     number = _INDEX.search(piece.data)
     start, text = found
-    return _Slot(piece, start=start, text=text), b"" if number is None else number[1]
+    return _Slot(piece, start=start, text=text, packed=packed), b"" if number is None else number[1]
 
 
 def _classified(piece: Piece, delta: tuple[bytes | Any, ...] | None) -> Classified:
@@ -107,8 +130,8 @@ class FrameRedactor:
         slot.delta = delta
         if number is not None:
             self._text(self._blocks.setdefault(number, _Block()), slot)
-        elif b"content_block_stop" in piece.data:  # the text of the block is complete
-            index = _INDEX.search(piece.data)
+        elif slot.ends_block:  # the text of the block is complete
+            index = _INDEX.search(slot.piece.data)
             if (block := self._blocks.pop(b"" if index is None else index[1], None)) is not None:
                 self._settle(block)
         self._queue.append(slot)
@@ -143,12 +166,13 @@ class FrameRedactor:
         pieces = []
         while self._queue and self._queue[0].settled:  # in order: a settled piece waits for those before it
             slot = self._queue.popleft()
-            data = self._redactor.data(slot.piece.data)
-            is_changed = data is not slot.piece.data
+            data = slot.clean(self._redactor)
+            is_changed = data is not slot.wire
             self.found = self.found or is_changed
             # The text of a frame changes with the removal of a secret, so folding matches the frame again.
             is_same = slot.piece.is_frame and not is_changed and not slot.is_changed
-            pieces.append(_classified(slot.piece, slot.delta) if is_same else Piece(data, slot.piece.is_frame))
+            same = Piece(data, True) if slot.packed is not None else slot.piece
+            pieces.append(_classified(same, slot.delta) if is_same else Piece(data, slot.piece.is_frame))
         return pieces
 
     def _text(self, block: _Block, slot: _Slot) -> None:
@@ -191,7 +215,7 @@ class PackedRedactor:
         self.decoder: Decoder = decoder_for(headers)
         self._headers = headers
         self._scrub = FrameRedactor(redactor)
-        self._parser: FrameParser | None = None
+        self._parser: Parser | None = None
         self._began = False
         self._held: list[bytes] = []
 
@@ -211,7 +235,7 @@ class PackedRedactor:
         self._held.append(data)
         if content and not self._began:
             self._began = True
-            self._parser = FrameParser() if is_event_stream(self._headers, content) else None
+            self._parser = frame_parser(self._headers, content)
         pieces = self._cut(content) if content else []
         inside = self._parser is not None and self._parser.is_inside
         return self._released(waiting=inside or self._scrub.waiting), pieces
@@ -257,4 +281,4 @@ def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
     for parts in blocks.values():
         for start, end in reversed(redactor.find(b"".join([part.text for part in parts]))):
             _remove(parts, start, end)
-    return [Piece(redactor.data(slot.piece.data), slot.piece.is_frame) for slot in slots]
+    return [Piece(slot.clean(redactor), slot.piece.is_frame) for slot in slots]

@@ -14,7 +14,7 @@ from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.http.exchange import timestamp
 from ..recorder.http.sessions import text_delta
-from ..recorder.http.sse import frame_json
+from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED, events_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo

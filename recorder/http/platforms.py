@@ -1,0 +1,72 @@
+"""Paths of Claude on Bedrock and Vertex: they name the model, and places that are no part of the question.
+
+| path | in matching |
+|---|---|
+| `/model/us.anthropic.claude-x-v1:0/invoke` | `/model/anthropic.claude-x-v1:0/invoke` |
+| `/model/arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude-x/converse` | `/model/anthropic.claude-x/converse` |
+| `/v1/projects/P/locations/us-east5/publishers/anthropic/models/claude-x:rawPredict` | `/models/claude-x:rawPredict` |
+
+The form of the answer (`invoke`, `converse`, with or without a stream) stays, because a client reads only the one it asked for.
+"""
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from ..strict_json import object_in
+from . import converse
+
+_BEDROCK = re.compile(r".*/model/([^/]+)/((?:invoke|converse)(?:-with-response-stream|-stream)?)")
+_VERTEX = re.compile(r".*/publishers/anthropic/models/([^/]+):((?:raw|streamRaw)Predict)")
+_REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]+)?\.(?=anthropic\.)")
+"""The prefix of an inference profile: `us.`, `eu.`, `apac.`, `global.`, `us-gov.`"""
+
+
+class ModelPath(NamedTuple):
+    """A path that names its model. `action` is its last word: `invoke`, `converse-stream`, `rawPredict` and so on."""
+
+    model: str
+    action: str
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer is a stream."""
+        return "tream" in self.action
+
+    @property
+    def matched(self) -> str:
+        """The path without regions, accounts and projects."""
+        if self.action.endswith("Predict"):
+            return f"/models/{self.model}:{self.action}"
+        return f"/model/{self.model}/{self.action}"
+
+
+def model_path(uri: str) -> ModelPath | None:
+    """Return the model and the action in a URL of Bedrock or Vertex, or None for any other URL."""
+    path = urlsplit(uri).path
+    if (found := _VERTEX.fullmatch(path)) is not None:
+        return ModelPath(unquote(found[1]), found[2])
+    if (found := _BEDROCK.fullmatch(path)) is None:
+        return None
+    name = unquote(found[1])
+    if name.startswith("arn:"):
+        name = name.rpartition("/")[2]
+    return ModelPath(_REGION.sub("", name, count=1) if _REGION.match(name) else name, found[2])
+
+
+def model_in(uri: str) -> str | None:
+    """Return the model that a URL names, or None."""
+    found = model_path(uri)
+    return None if found is None else found.model
+
+
+def messages_request(uri: str, body: bytes) -> dict[str, Any] | None:
+    """Return the body of the request to the Messages API that a request of Bedrock or Vertex is equal to, or None."""
+    if (found := model_path(uri)) is None or not (asked := object_in(body)):
+        return None
+    if found.action.startswith("converse"):
+        asked = converse.request_of(asked)
+    own = {name: value for name, value in asked.items() if name not in ("anthropic_version", "anthropic_beta")}
+    if found.model.startswith("count-tokens"):
+        return own
+    return {"model": found.model, **own} | ({"stream": True} if found.streams else {})
