@@ -284,6 +284,7 @@ def shared_files() -> Iterator[Path]:
     yield from sorted(path for path in RECORDINGS.rglob("*") if path.suffix in (".yaml", ".json"))
 
 
+@pytest.mark.stress
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample data is not here")
 def test_everything_that_others_recorded_goes_into_one_log() -> None:
     """Real stream-json and real cassettes: imported, searched, accounted for, verified, and exported again."""

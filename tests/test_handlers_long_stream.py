@@ -59,6 +59,7 @@ def peak(log: retold.EventLog, run: str, name: str, options: dict[str, Any]) -> 
     return used
 
 
+@pytest.mark.stress
 def test_memory_does_not_grow_with_the_stream() -> None:
     """A stream four times as long takes no more memory, with any handler (`benchmarks/handlers.py` goes further)."""
     short, long = recorded(1_000), recorded(4_000)

@@ -162,6 +162,7 @@ def test_hostile_text_does_no_harm_in_a_page(browser: Browser, kind: str) -> Non
     assert tab.run("document.documentElement.scrollWidth") == 390
 
 
+@pytest.mark.stress
 @needs_browser
 def test_a_page_holds_100_000_frames(browser: Browser) -> None:
     """Only the visible part is in the document; every frame can be reached, and the scrubber moves through all."""

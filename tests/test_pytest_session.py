@@ -345,6 +345,7 @@ def test_a_folder_that_is_no_modules_has_no_orphans(recorded: Suite) -> None:
 # Workers
 
 
+@pytest.mark.stress
 @pytest.mark.trap(43)
 def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
     """Replayed, missed, not played, tokens; orphans once each, and they count in the exit code."""

@@ -256,6 +256,7 @@ SUITES = SHARED / "faults" / "suites"
         (("gz_suite",), {"passed": 1}),
     ],
 )
+@pytest.mark.stress
 def test_suites_of_others_give_what_vcrpy_gives(files: tuple[str, ...], outcomes: dict[str, int], suite: VcrSuite) -> None:
     """The one failure is a test without a cassette, which vcrpy refuses too."""
     for path in SUITES.rglob("*"):

@@ -57,6 +57,7 @@ def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) 
     assert "(matched as claude-code)" in replayed.stderr
 
 
+@pytest.mark.stress
 @pytest.mark.claude_code
 @pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
 def test_claude_code_shows_a_miss_and_does_not_ask_again(cli: Cli) -> None:
