@@ -8,12 +8,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from retold.audit import erase
+from retold.recorder.events import Entry
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.memory import MemoryStore
+from retold.recorder.log.receiving import Arrival, receiver
 from retold.recorder.log.run_writer import RunWriter
 
-TABLES = ("events", "runs", "ledger")
+KEYS = {"events": ("run", "seq"), "runs": ("id",), "ledger": ("n",), "received": ("run",), "shelves": ("shelf",)}
+"""The tables, and the columns that name a row of each."""
+
+NAMES = {("received", "shelf"), ("received", "source"), ("shelves", "shelf"), ("shelves", "cursor")}
+"""The cells in which any line of text may be; SQLite makes such a text of a number, too."""
+
+NO_NAMES = ("null", "blob", "empty blob", "empty", "not UTF-8")
+"""The values that are no line of text."""
 
 VALUES: dict[str, object] = {
     "null": None,
@@ -53,7 +63,7 @@ class Mutation(NamedTuple):
 
 
 def write_varied(path: Path) -> None:
-    """Write a log with an ended run of a streamed exchange, an erased run, an import's messages and the record of an erasure."""
+    """Write a log with an ended run of a streamed exchange, an erased one, an import, a received one, and an erasure."""
     with EventLog(path) as log:
         for name in ("first", "erased"):
             with log.start(name=name, mode="live") as writer:
@@ -63,8 +73,17 @@ def write_varied(path: Path) -> None:
             block = {"type": "tool_use", "id": "t1", "name": "Read", "input": {"path": "a.txt"}}
             writer.note("message", {"type": "assistant", "message": {"id": "m1", "model": "m", "content": [block]}}, step="ask")
         erase.erase(log, erase.plan_run(log, log.find("erased")), why="a request", by="a test")
+        _receive(log)
         with log.start(name="last", mode="live") as writer:
             _exchange(writer, "needle")
+
+
+def _receive(log: EventLog) -> None:
+    """Receive a run of another log."""
+    with EventLog(store=MemoryStore()) as other:
+        with other.start(name="received", mode="live") as writer:
+            writer.append(Entry("frame", b"data: 1\n\n"))
+        receiver(log).receive("shelf", [Arrival("a", list(other.events(writer.run)))], "0:1")
 
 
 def _exchange(writer: RunWriter, text: str) -> None:
@@ -88,10 +107,12 @@ def each_mutation(path: Path) -> list[Mutation]:
     """Every cell of every table with every value, in an order that is always the same and mixes them."""
     found = []
     with contextlib.closing(sqlite3.connect(path)) as connection:
-        for table in TABLES:
+        for table in KEYS:
             columns = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")]
             (rows,) = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-            found += [Mutation(table, row, column, value) for row in range(rows) for column in columns for value in VALUES]
+            for column in columns:
+                values = NO_NAMES if (table, column) in NAMES else tuple(VALUES)
+                found += [Mutation(table, row, column, value) for row in range(rows) for value in values]
     random.Random(12).shuffle(found)
     return found
 
@@ -101,7 +122,7 @@ def mutate(path: Path, mutation: Mutation) -> bool:
     table, row, column, name = mutation
     value = VALUES[name]
     new = "CAST(? AS TEXT)" if name == "not UTF-8" else "?"
-    key = {"events": ("run", "seq"), "runs": ("id",), "ledger": ("n",)}[table]
+    key = KEYS[table]
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
         before = dict(connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"))

@@ -67,6 +67,17 @@ def test_a_changed_cell_is_a_finding(varied: Path, tmp_path: Path) -> None:
     _check_verify(varied, tmp_path, range(60))
 
 
+def test_every_changed_cell_about_a_shelf_is_a_finding(varied: Path, tmp_path: Path) -> None:
+    """All of the two tables of received runs, because a sample may lack them."""
+    missed = []
+    for mutation in each_mutation(varied):
+        if mutation.table in ("received", "shelves"):
+            path = _mutated(varied, tmp_path, mutation)
+            if path is not None and verify(EventLog(path)).ok:
+                missed.append(str(mutation))
+    assert missed == []
+
+
 @pytest.mark.filterwarnings("ignore::retold.LeftOutWarning")
 def test_no_command_ends_in_a_traceback_over_a_changed_cell(varied: Path, tmp_path: Path) -> None:
     """A sample, each with one of the commands that read a log."""

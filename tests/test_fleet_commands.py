@@ -1,18 +1,23 @@
 """`retold ship`, `retold pull` and `retold.shipping`: addresses, endings, exit codes, and the events that are left."""
 
+import asyncio
 import json
 import shutil
 import signal
 import sqlite3
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import nats
 import pytest
 
 import retold
 from retold.audit.erase import prune
+from retold.audit.verify import verify
 from retold.fleet.folder import FolderShelf
 from retold.fleet.memory import MemoryShelf
 from retold.fleet.opening import address, source_name
@@ -22,9 +27,12 @@ from retold.recorder.errors import InputError
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
 from tests.children import Folder, rest_of, wait_until
+from tests.conftest import ROOT, Cli
 from tests.e2e import in_this_process, refused
+from tests.messages_server import MessagesServer, Reply, text
 from tests.nats import Nats
 from tests.test_fleet import assert_equal, record, ship
+from tests.wire import asks
 
 PLAIN = {"RETOLD_SOURCE": "a"}
 
@@ -325,3 +333,96 @@ def _has_runs(mirror: EventLog, url: str, number: int) -> bool:
     """Pull, and return whether the mirror has so many ended runs."""
     in_this_process("pull", url, "--db", mirror.path)
     return mirror.exists() and [info.status for info in mirror.runs()] == ["completed"] * number
+
+
+# The commands that record, list and check
+
+
+def test_commands_that_record_ship_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`record` by its option, `run` by the environment; a shelf that is none is refused before anything is recorded."""
+    with MessagesServer([Reply([text("Hello.")])]) as server:
+        command = ("record", "--ship", "shelf", "--upstream", server.url, "--", *asks("a"))
+        assert cli(*command, env={"RETOLD_SOURCE": "a"}).returncode == 0
+    monkeypatch.setenv("RETOLD_SHIP", "shelf")
+    monkeypatch.setenv("RETOLD_SOURCE", "b")
+    assert in_this_process("run", ROOT / "examples" / "clean_streaming_numbers.yaml").returncode == 0
+    assert in_this_process("pull", "shelf", "--db", "mirror.db").returncode == 0
+    assert_equal(EventLog("mirror.db"), EventLog())
+    listed = in_this_process("ls", "--db", "mirror.db").stdout
+    assert listed.splitlines()[0].split() == ["RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "SOURCE", "NAME"]
+    assert sorted(run["source"] for run in json.loads(in_this_process("ls", "--db", "mirror.db", "--json").stdout)) == ["a", "b"]
+    assert "SOURCE" not in in_this_process("ls").stdout
+    assert verify(EventLog("mirror.db")).findings == []
+    for refusing in (["run", "w.yaml"], ["record", "--", "true"], ["proxy"], ["serve", "c.yaml", "--mode", "once"]):
+        done = in_this_process(refusing[0], "--ship", "http://h/x", "--db", "new.db", *refusing[1:])
+        assert "begins no address of a shelf" in refused(done)
+    assert not Path("new.db").exists()
+
+
+def test_a_server_ships_what_it_recorded(folder: Folder) -> None:
+    """`proxy` ends at a signal as before, and drains."""
+    with MessagesServer([Reply([text("Hello.")])]) as server:
+        child = folder.spawn("proxy", "--ship", "shelf", "--upstream", server.url, **PLAIN)
+        assert child.stdout is not None
+        request = urllib.request.Request(child.stdout.readline().strip() + "/v1/messages", b"{}", {"x-api-key": "k"})
+        urllib.request.urlopen(request).close()
+        child.send_signal(signal.SIGTERM)
+        rest_of(child)
+    assert child.returncode == 0
+    in_this_process("pull", "shelf", "--db", "mirror.db")
+    assert_equal(EventLog("mirror.db"), folder.log)
+    assert [info.exchanges for info in EventLog("mirror.db").runs()] == [1]
+
+
+@pytest.mark.parametrize("table", ["received", "shelves"])
+def test_a_changed_row_about_a_shelf_is_a_finding(table: str) -> None:
+    """A run that is not in the ledger, a source that is no text, and a shelf without a name."""
+    with EventLog("a.db") as log:
+        record(log, "one", 3)
+        ship(log, FolderShelf("shelf", source="a"))
+    Puller(EventLog("mirror.db"), FolderShelf("shelf", source="reader")).run()
+    changes = {
+        "received": ["run = '00ff00ff00ff00ff'", "run = x'00'", "source = x'61'", "source = ''", "shelf = ''"],
+        "shelves": ["shelf = ''", "cursor = x'61'", "cursor = ''"],
+    }
+    for change in changes[table]:
+        shutil.copy("mirror.db", "changed.db")
+        with closing(sqlite3.connect("changed.db")) as connection:
+            connection.execute(f"UPDATE {table} SET {change}")
+            connection.commit()
+        assert "received" in [finding.what for finding in verify(EventLog("changed.db")).findings], change
+
+
+def test_doctor_looks_at_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes nothing there. A shelf that is not there, one that is none, and one that cannot be reached are problems."""
+    assert json.loads(in_this_process("doctor", "--json").stdout)["shelf"] is None
+    monkeypatch.setenv("RETOLD_SOURCE", "a")
+    FolderShelf("shelf", source="a").last("0" * 16)
+    for url, reached, problem in (
+        ("shelf", True, None),
+        ("no-shelf", False, "there is no shelf in no-shelf"),
+        ("nats://me:word@127.0.0.1/x", False, "--credentials FILE"),
+    ):
+        monkeypatch.setenv("RETOLD_SHIP", url)
+        done = in_this_process("doctor", "--json")
+        found = json.loads(done.stdout)
+        assert (found["shelf"]["reached"], done.returncode) == (reached, 0 if reached else 1)
+        assert problem is None or problem in found["problems"][0]
+        assert "word" not in done.stdout.replace("password", "")
+        assert f": {'reached' if reached else 'not reached'}\n" in in_this_process("doctor").stdout
+    assert not Path("no-shelf").exists()
+
+
+def test_doctor_looks_at_the_stream_on_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A stream that would lose pages is a problem, by name."""
+    with Nats(tmp_path) as server:
+        monkeypatch.setenv("RETOLD_SHIP", f"{server.servers[0]}/team")
+        assert "has no stream retold-team" in json.loads(in_this_process("doctor", "--json").stdout)["problems"][0]
+        asyncio.run(_make_stream(server.servers[0], "retold-team", max_age=60))
+        assert "it forgets pages by age; set max_age to 0" in in_this_process("doctor").stdout
+
+
+async def _make_stream(server: str, name: str, **settings: Any) -> None:
+    client = await nats.connect(server)
+    await client.jetstream().add_stream(name=name, subjects=["retold.team.>"], allow_direct=True, discard="new", **settings)
+    await client.close()

@@ -153,6 +153,16 @@ class Evidence(Questions):
         query = "SELECT step FROM events GROUP BY step UNION SELECT task FROM events GROUP BY task"
         return (str(name) for (name,) in self._each(query))
 
+    # The runs of other logs
+
+    def received(self) -> list[Cells]:
+        """Return (run, shelf, source) of each run that another log records."""
+        return self._rows("SELECT run, shelf, source FROM received")
+
+    def shelves(self) -> list[Cells]:
+        """Return (shelf, cursor) of each shelf that was read."""
+        return self._rows("SELECT shelf, cursor FROM shelves")
+
     # The listing
 
     def line(self, run: str) -> dict[str, Any] | None:

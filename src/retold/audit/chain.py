@@ -18,10 +18,11 @@ from ..recorder.events import GENESIS, Event, seal
 from ..recorder.log.sqlite.rows import to_column
 
 What = Literal[
-    "edited", "removed", "inserted", "reordered", "cut off", "missing run", "unknown run", "listing", "ledger", "schema",
-    "damaged",
+    "edited", "removed", "inserted", "reordered", "cut off", "missing run", "unknown run", "listing", "ledger", "received",
+    "schema", "damaged",
 ]  # fmt: skip
-"""The kind of a finding. `listing`: the line in `runs` differs from the events. `schema`: a table, index, view, trigger or
+"""The kind of a finding. `listing`: the line in `runs` differs from the events. `received`: a run of
+another log, or the cursor of a shelf. `schema`: a table, index, view, trigger or
 setting is not as retold makes it. `damaged`: the file itself cannot be read, or its indexes do not fit its tables."""
 
 MOVED_WITHIN = 100_000

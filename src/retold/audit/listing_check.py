@@ -1,7 +1,7 @@
-"""Compare the listing (`runs`), which is a projection, with the ledger and the events."""
+"""Compare the listing (`runs`), which is a projection, and the list of received runs with the ledger and the events."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +77,25 @@ def check_order(lines: Sequence[Cells], started: Sequence[str], pruned: Collecti
     if len(lines) < len(expected):
         return Finding(expected[len(lines)], None, "listing", f"the listing has no line for it; {AGAIN}")
     return None
+
+
+def check_received(received: Sequence[Cells], shelves: Sequence[Cells], started: Collection[str]) -> Iterator[Finding]:
+    """Check (run, shelf, source) of the received runs, and (shelf, cursor) of the shelves.
+
+    Only a run can be compared: with the ledger. A name or a cursor that another text replaced is not found.
+    """
+    for run, shelf, source in received:
+        if run not in started:
+            yield Finding(_shown(run), None, "received", "it is listed as received, but is not in the ledger")
+        elif not (_is_name(shelf) and _is_name(source)):
+            yield Finding(run, None, "received", "its shelf or its source is no name")
+    for shelf, cursor in shelves:
+        if not (_is_name(shelf) and _is_name(cursor)):
+            yield Finding("", None, "received", f"the cursor of the shelf {_shown(shelf)} was changed; pull into a new log")
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def _shown(run: object) -> str:

@@ -1,6 +1,6 @@
 """Choose runs of a log by time, name, mode, status, model, tool, cost and failure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -48,10 +48,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A run, with its facts if the index was asked and holds them."""
+    """A run, with its facts if the index was asked and holds them. `source` is the log that records a received run."""
 
     info: RunInfo
     facts: RunFacts | None = None
+    source: str | None = None
 
     @property
     def cost_usd(self) -> float | None:
@@ -64,11 +65,18 @@ def chosen_runs(
 ) -> list[Found]:
     """Return the newest runs that fit, newest first. Raises LogError."""
     if not wanted.needs_index:
-        return [Found(info) for info in log.runs(wanted.query, limit=limit)]
+        return _with_sources(log, log.runs(wanted.query, limit=limit), {})
     with opened(log, progress=progress) as index:
         infos = log.runs(replace(wanted.query, among=_among(log, index, wanted)), limit=limit)
         facts = index.facts([info.run for info in infos])
-    return [Found(info, facts.get(info.run)) for info in infos]
+    return _with_sources(log, infos, facts)
+
+
+def _with_sources(log: EventLog, infos: Sequence[RunInfo], facts: Mapping[str, RunFacts]) -> list[Found]:
+    if not infos:
+        return []
+    with log.store.reading() as store:
+        return [Found(info, facts.get(info.run), store.source_of(info.run)) for info in infos]
 
 
 def _among(log: EventLog, index: Index, wanted: Chosen) -> frozenset[str] | None:

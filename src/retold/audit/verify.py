@@ -21,7 +21,7 @@ from ..recorder.log.sqlite.questions import Unreadable
 from ..recorder.strict_json import object_in
 from .chain import End, Finding, Row, check, payload_digest
 from .file_check import check_integrity, check_schema, check_settings
-from .listing_check import Seen, check_line, check_order
+from .listing_check import Seen, check_line, check_order, check_received
 
 PAGE = 1000
 
@@ -204,11 +204,12 @@ class _Verifier:
         return check_line(line, run, started, ended, seen)
 
     def _check_order(self) -> None:
-        """Compare the order of the listing's lines with the order in which the runs began, at one moment."""
+        """Compare the listing's lines and the received runs with the order in which the runs began, at one moment."""
         with self.evidence.snapshot():
             self._read_erasures()
             started = [entry.run for entry in self.evidence.entries() if entry.is_whole and entry.what == "started"]
             finding = check_order(self.evidence.places(), started, self.pruned)
+            self.result.findings += check_received(self.evidence.received(), self.evidence.shelves(), set(started))
         if finding is not None and not any(each.run == finding.run for each in self.result.findings):
             self._found(finding)
 

@@ -3,14 +3,18 @@
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ..recorder import strict_json
 from ..recorder.words import clean, clean_json
+
+if TYPE_CHECKING:
+    from ..recorder.log.log import EventLog
 
 Db = Annotated[
     Path | None,
@@ -74,6 +78,18 @@ CaOption = Annotated[
     Path | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust, for tls://.", envvar="RETOLD_NATS_CA")
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="An id, a unique prefix of one, a name, last, or last~N.")]
+
+
+@contextmanager
+def shipped(log: "EventLog", to: str | None) -> Iterator[None]:
+    """Ship a log during the block if there is a shelf, with notes about troubles and about events that are left."""
+    if not to:
+        yield
+        return
+    from ..fleet.background import shipping
+
+    with shipping(log, to, tell=lambda line: note(f"retold: {line}")):
+        yield
 
 
 def say(text: str = "") -> None:

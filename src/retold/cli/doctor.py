@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ PARTS = (
     "starlette",
     "uvicorn",
     "pyarrow",
+    "nats-py",
     "vcrpy",
     "pytest",
 )
@@ -38,7 +40,7 @@ KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 
 def doctor(json: Json = False, db: Db = None) -> None:
-    """List the installed packages, the log and the cassettes, check that they are readable, and check for a key.
+    """List packages, the log, the cassettes and the shelf of RETOLD_SHIP; check that they can be read, and for a key.
 
     Keys are never printed. Exit code 1 if a problem prevents a run.
 
@@ -50,6 +52,7 @@ def doctor(json: Json = False, db: Db = None) -> None:
         "log": _log(db, problems),
         "cassettes": _cassettes(problems),
         "live": _live(problems),
+        "shelf": _shelf(problems),
         "problems": problems,
     }
     if json:
@@ -140,6 +143,25 @@ def _live(problems: list[str]) -> dict[str, Any]:
     }
 
 
+def _shelf(problems: list[str]) -> dict[str, Any] | None:
+    """Return the shelf of `RETOLD_SHIP` after a look at it, which makes nothing there. Return None if there is none."""
+    from ..fleet.opening import address, source_name
+    from ..recorder.errors import RetoldError
+
+    if not (url := os.environ.get("RETOLD_SHIP")):
+        return None
+    found: dict[str, Any] = {"address": "RETOLD_SHIP", "source": None, "reached": False}
+    try:
+        place = address(url)
+        found |= {"address": place.name, "source": source_name()}
+        with closing(place.open(found["source"], make=False)) as shelf:
+            shelf.last("0" * 16)  # a run that is not there: this looks at the server and at the settings of the stream
+        found["reached"] = True
+    except RetoldError as error:
+        problems.append(str(error))
+    return found
+
+
 def _show(found: dict[str, Any]) -> None:
     from ..recorder.words import plural
 
@@ -157,4 +179,7 @@ def _show(found: dict[str, Any]) -> None:
     say(f"Log\n  {log['path']}: {runs}\n")
     say("Cassettes\n" + ("\n".join(cassettes) or "  none below this folder") + "\n")
     say(f"Live runs\n  key           {live['key']}\n  API           {live['base_url']}\n  TEST_MODE     {live['mode']}\n")
+    if (shelf := found["shelf"]) is not None:
+        is_reached = "reached" if shelf["reached"] else "not reached"
+        say(f"Shelf\n  {shelf['address']} as {shelf['source'] or 'no source'}: {is_reached}\n")
     say("Problems\n" + ("\n".join(f"  {problem}" for problem in found["problems"]) or "  none"))

@@ -30,7 +30,7 @@ def ls(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """List the runs in the log, newest first.
+    """List the runs in the log, newest first. If other logs record some of them, a column has their sources.
 
     Exit code 1 if there are none.
 
@@ -99,6 +99,7 @@ def _as_json(found: "Found") -> dict[str, Any]:
         "exchanges": r.exchanges,
         "frames": r.frames,
         "error": r.error,
+        "source": found.source,
         **facts,
     }
 
@@ -108,11 +109,14 @@ def _print(runs: "list[Found]") -> None:
     from .table import dollars, print_table
 
     costs = any(found.facts is not None for found in runs)
-    rows = [("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", *(("COST",) if costs else ()), "NAME")]
+    sources = any(found.source is not None for found in runs)
+    head = ("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS")
+    rows: list[tuple[str, ...]] = [(*head, *(("COST",) if costs else ()), *(("SOURCE",) if sources else ()), "NAME")]
     for found in runs:
         r = found.info
         started = time.strftime("%m-%d %H:%M:%S", time.localtime(r.started_ns / 1e9))
         took = "" if r.ended_ns is None else seconds(r.ended_ns - r.started_ns)
         cost = (dollars(found.cost_usd),) if costs else ()
-        rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), *cost, r.name))
+        source = (found.source or "",) if sources else ()
+        rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), *cost, *source, r.name))
     print_table(rows, cut=sys.stdout.isatty())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import AllowOrigin, Db, ProfileOption, UpstreamOption, note
+from .common import AllowOrigin, Db, ProfileOption, ShipOption, UpstreamOption, note, shipped
 
 
 def record(
@@ -22,6 +22,7 @@ def record(
     ] = "rewrite",
     profile: ProfileOption = "auto",
     allow_origin: AllowOrigin = None,
+    ship: ShipOption = None,
     db: Db = None,
 ) -> None:
     """Run a program and record its requests to the API through a proxy on this machine.
@@ -43,7 +44,7 @@ def record(
     if output is None and record_mode != "rewrite":
         raise InputError(f"--mode {mode} needs a cassette to look into; name it with -o.")
     title = name or (output.stem if output is not None else Path(command[0]).name)
-    with EventLog(db) as log:
+    with EventLog(db) as log, shipped(log, ship):
         data = {"command": command}
         use = put_to_use(output, record_mode, log=log, name=title, upstream=to, profile=profile, data=data)
         serving = Serving({title: use}, to, gate)

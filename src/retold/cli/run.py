@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .common import Db, Handlers, IdleLimit, Json, TimingOption, handler_specs, note, print_json, test_mode
+from .common import Db, Handlers, IdleLimit, Json, ShipOption, TimingOption, handler_specs, note, print_json, shipped, test_mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +38,7 @@ def run(
         typer.Option("--check-ignore", metavar="ITEM", help="Leave out of the check, e.g. thinking, totals. May be repeated."),
     ] = None,
     json: Json = False,
+    ship: ShipOption = None,
     db: Db = None,
 ) -> None:
     """Run a workflow offline from its cassette (the default, without a key), or live against the API and record it.
@@ -48,10 +49,8 @@ def run(
     from ..workflow.runner import run_workflow
 
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None
-    mode: Literal["live", "mock"] = "live" if live else "mock"
-    if live is None:
-        mode = test_mode()
-    with EventLog(db) as log:
+    mode = _mode(live)
+    with EventLog(db) as log, shipped(log, ship):
         compared = None if check is None else _compared(check, check_ignore or [], log)
         result = run_workflow(
             workflow,
@@ -77,6 +76,12 @@ def run(
         note(f"retold: compared with {check}\n{as_text(found)}")
     if not result.ok or (found is not None and not found.same):
         raise typer.Exit(1)
+
+
+def _mode(live: bool | None) -> Literal["live", "mock"]:
+    if live is None:
+        return test_mode()
+    return "live" if live else "mock"
 
 
 def _compared(golden: str, ignore: list[str], log: "EventLog") -> "Callable[[RunResult], Comparison]":

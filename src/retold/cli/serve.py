@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from ..recorder.errors import InputError
-from .common import AllowOrigin, Db, FaultOption, IdleLimit, ProfileOption, TimingOption, UpstreamOption, note
+from .common import (
+    AllowOrigin,
+    Db,
+    FaultOption,
+    IdleLimit,
+    ProfileOption,
+    ShipOption,
+    TimingOption,
+    UpstreamOption,
+    note,
+    shipped,
+)
 
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses a free one. The URL is printed.")]
@@ -30,6 +41,7 @@ def serve(
     allow_remote: AllowRemote = False,
     token: Token = None,
     allow_origin: AllowOrigin = None,
+    ship: ShipOption = None,
     db: Db = None,
 ) -> None:
     """Answer any client from cassettes, until Ctrl-C or SIGTERM. /health returns the numbers of played exchanges.
@@ -54,7 +66,7 @@ def serve(
     for path in cassettes:
         if record_mode == "none" and not path.exists():
             raise InputError(f"no cassette at {path}. Record it, for example with --mode once.")
-    with EventLog(db) as log:
+    with EventLog(db) as log, shipped(log, None if record_mode == "none" else ship):
         uses = {
             name: put_to_use(
                 path, record_mode, log=log, name=name, upstream=to, profile=profile, timing=pace, repeats=repeat,
@@ -76,6 +88,7 @@ def proxy(
     allow_remote: AllowRemote = False,
     token: Token = None,
     allow_origin: AllowOrigin = None,
+    ship: ShipOption = None,
     db: Db = None,
 ) -> None:
     """Record every request that clients send to the API through this proxy, until Ctrl-C or SIGTERM.
@@ -90,7 +103,7 @@ def proxy(
 
     gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     to = Upstream.parse(upstream)
-    with EventLog(db) as log:
+    with EventLog(db) as log, shipped(log, ship):
         use = put_to_use(output, "rewrite", log=log, name=name, upstream=to)
         serve_until_stopped(Serving({name: use}, to, gate, note=note), host, port, note)
 

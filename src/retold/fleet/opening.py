@@ -36,12 +36,12 @@ class ShelfAddress:
     name: str
     _open: Callable[[str, bool], Shelf]
 
-    def open(self, source: str) -> Shelf:
-        """Open the shelf for a writer with this source, and make it if it is not there. Raises ShelfError, InputError."""
-        return self._open(source, True)
+    def open(self, source: str, *, make: bool = True) -> Shelf:
+        """Open the shelf for a writer with this source. Its first use makes it, unless `make` is false. Raises InputError."""
+        return self._open(source, make)
 
     def open_to_read(self) -> Shelf:
-        """Open a shelf that is there, for a reader. Raises ShelfError, InputError."""
+        """Open a shelf that is there, for a reader. Raises InputError."""
         return self._open(READER, False)
 
 
