@@ -54,7 +54,7 @@ class Nats:
                 env = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
                 self._children[number] = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         for number in chosen:
-            _wait_for(self.ports[number])
+            wait_for(self.ports[number])
         return self
 
     def kill(self, number: int, sent: signal.Signals = signal.SIGKILL) -> None:
@@ -92,7 +92,7 @@ class Nats:
                 child.wait(20)
 
 
-def _wait_for(port: int, seconds: float = 20) -> None:
+def wait_for(port: int, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):

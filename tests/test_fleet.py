@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,13 @@ from retold.audit.verify import verify
 from retold.fleet.folder import FolderShelf
 from retold.fleet.jetstream import JetStreamShelf
 from retold.fleet.memory import MemoryShelf, Mishap
+from retold.fleet.pages import Page, page_of
 from retold.fleet.pull import Puller
-from retold.fleet.shelf import Shelf
+from retold.fleet.shelf import Position, Shelf, Shelved
 from retold.fleet.ship import Shipped, Shipper
 from retold.recorder.event_lines import line_of
-from retold.recorder.events import Entry
+from retold.recorder.events import GENESIS, SCHEMA, Entry, Event, seal
+from retold.recorder.log.erasure import REDACTED, prune_run, replace_payloads
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.memory import MemoryStore
 from tests.children import wait_until
@@ -275,3 +277,197 @@ def test_a_shipper_waits_for_a_server_that_is_away(tmp_path: Path, source: Event
         Puller(mirror, shelf).run()
         shelf.close()
     assert_equal(mirror, source)
+
+
+class SlowShelf(MemoryShelf):
+    """A shelf that takes the first page with a text only when the test lets it go on."""
+
+    def __init__(self) -> None:
+        super().__init__("a")
+        self.reading, self.go_on = threading.Event(), threading.Event()
+
+    def put(self, page: Page, after: Position | None) -> Position:
+        """Wait before the first page with the text."""
+        if b"Alice" in page.body and not self.reading.is_set():
+            self.reading.set()
+            assert self.go_on.wait(30)
+        return super().put(page, after)
+
+
+def test_a_page_on_its_way_does_not_outlive_an_erasure(source: EventLog, mirror: EventLog) -> None:
+    """The shipper had read the text before it was erased, and puts its page after the shelf heard of the erasure."""
+    shelf = SlowShelf()
+    record(source, "one", 3, text="Alice")
+    with running(Shipper(source, shelf)) as shipper:
+        assert shelf.reading.wait(30)
+        erase(source, plan_text(source, "Alice"), why="asked", by="me")
+        record(source, "two", 1)
+        wait_until(lambda: shipper.shipped.pages >= 1)  # the run beside it; the audit run waits for the page
+        shelf.go_on.set()
+        wait_until(lambda: not shipper._open)
+    assert [got for batch in shelf.pages() for got in batch if b"Alice" in got.page.body] == []
+    Puller(mirror, shelf).run()
+    assert_equal(mirror, source)
+
+
+def test_a_redacted_text_reaches_mirrors(
+    make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog, tmp_path: Path
+) -> None:
+    """The replaced pages arrive before the record of them, at a mirror that has the text and at a new one."""
+    run = record(source, "one", 300, text="Alice")
+    ship(source, make_shelf("a"))
+    Puller(mirror, make_shelf("reader")).run()
+    with source.start(name="redact", mode="audit") as writer:
+        replace_payloads(source, writer, run, [(1, b"data: [X]\n\n"), (250, b"data: [X]\n\n")], kind=REDACTED)
+    ship(source, make_shelf("a"))
+    late = EventLog(tmp_path / "late.db")
+    for log in (mirror, late):
+        pulled = Puller(log, make_shelf("reader")).run()
+        assert (pulled.held, pulled.refused) == ({}, {})
+        assert_equal(log, source)
+
+
+def test_a_pruned_run_leaves_shelf_and_mirrors(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
+    """Also if the shipper starts after the pruning, and when it looks at the ledger's old runs."""
+    one, _ = record(source, "one", 3), record(source, "two", 3)
+    ship(source, make_shelf("a"))
+    Puller(mirror, make_shelf("reader")).run()
+    with source.start(name="prune", mode="audit") as writer:
+        prune_run(source, writer, one)
+    ship(source, make_shelf("a"))
+    assert make_shelf("a").last(one) is None
+    Puller(mirror, make_shelf("reader")).run()
+    assert_equal(mirror, source)
+
+
+def test_a_log_that_was_replaced_is_shipped_from_its_beginning(
+    source: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is moved away while the shipper runs, and a new one with fewer runs is made in its place."""
+    monkeypatch.setattr("retold.fleet.ship.LOOK_AT_FILE_S", 0.05)
+    shelf = MemoryShelf("a")
+    runs = {record(source, f"run-{number}", 2) for number in range(3)}
+    with running(Shipper(source, shelf)) as shipper:
+        wait_until(lambda: shipper.shipped.events == 12)
+        source.close()
+        for file in tmp_path.glob("source.db*"):
+            file.rename(tmp_path / f"old-{file.name}")
+        wait_until(lambda: not source.exists())
+        runs.add(record(EventLog(source.path), "other", 2))
+        wait_until(lambda: shipper.shipped.events == 16)
+    assert {got.page.run for batch in shelf.pages() for got in batch} == runs
+
+
+def test_a_log_that_lost_events_has_forked_from_the_shelf(source: EventLog) -> None:
+    """A volume that went back to an older state: its open run is named before it goes on with other events."""
+    shelf = MemoryShelf("a")
+    writer = source.start(name="one", mode="live")
+    writer.append(Entry("frame", b"data: 1\n\n"))
+    older = EventLog(store=MemoryStore())
+    assert writer.info is not None
+    older.store.begin(writer.info, next(iter(source.events(writer.run))))
+    with running(Shipper(source, shelf)) as shipper:
+        wait_until(lambda: shipper.shipped.events == 2)
+    with running(Shipper(older, shelf)) as shipper:
+        wait_until(lambda: writer.run in shipper.shipped.forked)
+    assert "stopped here with event 0" in shipper.shipped.forked[writer.run]
+    writer.end()
+
+
+def test_a_mirror_that_is_shipped_itself_does_not_repeat_others(source: EventLog, mirror: EventLog) -> None:
+    """It ships the runs that it recorded itself, and nothing that it received."""
+    shelf, other = MemoryShelf("a"), MemoryShelf("mirror")
+    record(source, "one", 3)
+    ship(source, shelf)
+    Puller(mirror, shelf.of("reader")).run()
+    own = record(mirror, "own", 1)
+    assert ship(mirror, other).events == 3
+    assert {got.page.run for batch in other.pages() for got in batch} == {own}
+
+
+def of_a_newer_retold(events: Iterable[Event]) -> list[Event]:
+    """Return the events as a version with the next event schema would have sealed them."""
+    before, newer = GENESIS, []
+    for event in events:
+        own = seal(
+            before, SCHEMA + 1, event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.exchange, event.step,
+            event.task, event.digest,
+        )  # fmt: skip
+        newer.append(event._replace(schema=SCHEMA + 1, hash=own))
+        before = own
+    return newer
+
+
+def test_a_run_of_a_newer_retold_is_taken_after_an_update(
+    source: EventLog, mirror: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old version refuses it by name, and its cursor goes on; the new version asks for it again, though it has ended."""
+    shelf = MemoryShelf("a")
+    newer = page_of(of_a_newer_retold(source.events(record(source, "newer", 3))))
+    shelf.put(newer, None)
+    with EventLog(store=MemoryStore()) as other:
+        old = record(other, "old", 3)
+        ship(other, shelf)
+    pulled = Puller(mirror, shelf.of("reader")).run()
+    assert (list(pulled.refused), [info.run for info in mirror.runs()]) == ([newer.run], [old])
+    assert "update" in pulled.refused[newer.run]
+    assert Puller(mirror, shelf.of("reader")).run().refused == pulled.refused
+    for module in ("recorder.log.receiving", "fleet.pages"):
+        monkeypatch.setattr(f"retold.{module}.SCHEMA", SCHEMA + 1)
+    assert Puller(mirror, shelf.of("reader")).run().refused == {}
+    assert lines(mirror, newer.run) == newer.body
+    assert Puller(mirror, shelf.of("reader")).run().pages == 0
+
+
+def test_a_source_cannot_block_a_run_of_another_one(source: EventLog, mirror: EventLog) -> None:
+    """A page under a foreign run id is refused, and the run's own pages are taken."""
+    shelf = MemoryShelf("a")
+    with running(Shipper(source, shelf)) as shipper, source.start(name="one", mode="live") as writer:
+        wait_until(lambda: shipper.shipped.events == 1)
+        Puller(mirror, shelf.of("reader")).run()
+        shelf.of("b").put(page_of([event._replace(hash=bytes(32)) for event in source.events(writer.run)]), None)
+        puller = Puller(mirror, shelf.of("reader"))
+        assert list(puller.run().refused) == [writer.run]
+        writer.append(Entry("frame", b"data: 1\n\n"))
+        wait_until(lambda: shipper.shipped.events == 2)
+        puller.run()
+        assert_equal(mirror, source)
+
+
+def test_a_puller_that_dies_before_it_asks_again_does_so_at_its_next_start(source: EventLog, mirror: EventLog) -> None:
+    """The cursor does not pass a gap that was not asked for."""
+    shelf = MemoryShelf("a")
+    run = record(source, "one", 450)
+    ship(source, shelf)
+
+    class Dying(MemoryShelf):
+        def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
+            if run is not None:
+                raise KeyboardInterrupt
+            assert wait_s == 0
+            yield [got for batch in super().pages(after) for got in batch][1:]
+
+    with pytest.raises(KeyboardInterrupt):
+        Puller(mirror, Dying("reader", shelf._kept)).run()
+    assert Puller(mirror, shelf.of("reader")).run().held == {}
+    assert lines(mirror, run) == lines(source, run)
+
+
+def test_a_message_that_is_no_page_stops_no_mirror(nats: Nats, source: EventLog, mirror: EventLog) -> None:
+    """A pod that publishes anything under its own subjects is named; the runs of the others are pulled."""
+    writer = JetStreamShelf(nats.servers, "forged", source="b")
+    link = writer._link
+    bad = [
+        {},
+        {"Retold-First": "x", "Retold-Last": "1", "Retold-Hash": "00"},
+        {"Retold-First": "0", "Retold-Last": "1", "Retold-Hash": "00"},
+    ]
+    for number, headers in enumerate(bad):
+        link.ask(link.js().publish(f"retold.forged.b.run.{number:016}", b"no lines", headers=headers or None))
+    record(source, "one", 3)
+    ship(source, shelf := JetStreamShelf(nats.servers, "forged", source="a"))
+    pulled = Puller(mirror, shelf).run()
+    assert sorted(pulled.refused) == [f"{number:016}" for number in range(len(bad))]
+    assert_equal(mirror, source)
+    writer.close()
+    shelf.close()

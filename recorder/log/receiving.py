@@ -6,9 +6,10 @@ A log trusts no one about these events. For each run it knows the newest event, 
    erased where it was recorded, the payload is replaced here too.
 2. The next event must be sealed to the one before it, and its payload must fit its digest, unless it was erased.
 3. An event after a gap is held back: the run is reported with the number that is missing, and is asked for again.
-4. A run that this log records itself takes no event from elsewhere.
+4. A run that this log records itself takes no event from elsewhere, and a received run only events of its own source.
 
-A run with an event that breaks a rule is refused, with the reason, and passed over from then on; no other run waits for it.
+A run with an event that breaks a rule is refused, with the reason, and passed over from then on; no other run waits for it. The
+refusal is of the run as one source has it, so a source cannot block the runs of another one.
 """
 
 from collections import Counter
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 
 from ..errors import LogError
 from ..events import GENESIS, SCHEMA, Event, seal
+from ..strict_json import object_in
 from .erasure import ERASED, PRUNED, REDACTED, is_tombstone
 from .reading import LogReader
 from .runs import COUNTED, RunInfo, RunQuery
@@ -36,7 +38,9 @@ class Arrival(NamedTuple):
 class Received:
     """What came of some arrivals: how many events are new, how many were known, how many payloads were erased and runs removed.
 
-    `gaps` has the number of the first missing event by run, `refused` the reason by run.
+    `gaps` has the number of the first missing event by run, `refused` the reason by run; `newer` are the refused runs that a
+    newer retold can read. `again` are the runs with payloads that were replaced where they were recorded: their events must be
+    received again, because the replacements may have come before the record of them.
     """
 
     events: int = 0
@@ -45,6 +49,13 @@ class Received:
     pruned: int = 0
     gaps: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    newer: set[str] = field(default_factory=set)
+    again: set[str] = field(default_factory=set)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the reader may go on behind these arrivals, and need not ask for any of them again."""
+        return not (self.gaps or self.again or self.newer)
 
 
 @dataclass
@@ -63,6 +74,10 @@ class _Refusal(Exception):
     """A run broke a rule."""
 
 
+class _Newer(_Refusal):
+    """A run has an event that a newer retold wrote."""
+
+
 class Receiver:
     """Receives events into one log. It remembers the end of each open run, so it is the only receiver of these runs."""
 
@@ -70,7 +85,7 @@ class Receiver:
         self._log = log
         self._store = store
         self._ends: dict[str, _End] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[tuple[str, str], str] = {}
         self._replacements: dict[tuple[str, int], set[str]] | None = None
 
     def cursor(self, shelf: str) -> str | None:
@@ -80,7 +95,8 @@ class Receiver:
     def receive(self, shelf: str, arrivals: Iterable[Arrival], cursor: str | None = None) -> Received:
         """Keep the arrivals that follow what the log has, all in one transaction, with the cursor of the shelf.
 
-        A cursor of None leaves the kept one. Raises LogError; then nothing was kept.
+        A cursor of None leaves the kept one. So does an answer that is not whole: ask for its runs again, and then give the
+        cursor without arrivals. Raises LogError; then nothing was kept.
         """
         arrivals = list(arrivals)
         try:
@@ -94,38 +110,46 @@ class Receiver:
         try:
             for arrival in arrivals:
                 self._take(arrival, batch, found)
+            if not found.is_whole:
+                batch.cursor = None
             self._store.receive(batch)
         except BaseException:
             self._ends.clear()  # they were moved past events that are not kept
             raise
         found.pruned = len(batch.pruned)
-        for run in batch.ended.keys() | batch.pruned:
-            self._ends.pop(run, None)
+        for run in {arrival.events[0].run for arrival in arrivals if arrival.events}:
+            if run in batch.pruned or (run in self._ends and self._ends[run].ended):
+                self._ends.pop(run, None)
         return found
 
     def _take(self, arrival: Arrival, batch: Batch, found: Received) -> None:
         """Sort the events of one arrival into the batch."""
         if not arrival.events:
             return
-        run = arrival.events[0].run
-        if run in self._refused:
-            found.refused[run] = self._refused[run]
+        run, source = arrival.events[0].run, arrival.source
+        if (run, source) in self._refused:
+            found.refused[run] = self._refused[run, source]
             return
         end = self._end_of(run)
         known = [event for event in arrival.events if event.seq <= end.seq]
         try:
+            if end.source not in (None, source):
+                raise _Refusal(f"it comes from {source} and from {end.source}")
             found.erased += self._compare(run, known, batch)
             found.known += len(known)
             for event in arrival.events[len(known) :]:
                 if event.seq != end.seq + 1:
                     found.gaps[run] = end.seq + 1
                     return
-                self._check(event, end, arrival.source)
-                self._note(event, end, arrival.source, batch)
+                self._check(event, end)
+                found.again |= self._learn(event)
+                self._note(event, end, source, batch)
                 found.events += 1
             found.gaps.pop(run, None)
         except _Refusal as refusal:
-            found.refused[run] = self._refused[run] = str(refusal)
+            found.refused[run] = self._refused[run, source] = str(refusal)
+            if isinstance(refusal, _Newer):
+                found.newer.add(run)
 
     def _end_of(self, run: str) -> _End:
         if (end := self._ends.get(run)) is None:
@@ -145,26 +169,28 @@ class Receiver:
         """Compare events with the ones that the log or the batch has; return how many payloads are erased here too."""
         if not known:
             return 0
-        pending = {event.seq: event for event in batch.events if event.run == run}
-        kept = {event.seq: event for event in self._log.events(run, after=known[0].seq - 1, until=known[-1].seq)} | pending
+        pending = {event.seq: at for at, event in enumerate(batch.events) if event.run == run}
+        kept = {event.seq: event for event in self._log.events(run, after=known[0].seq - 1, until=known[-1].seq)}
+        kept |= {seq: batch.events[at] for seq, at in pending.items()}
         erased = 0
         for event in known:
             own = kept.get(event.seq)
             if own is None or own.hash != event.hash:
                 raise _Refusal(f"it has forked: event {event.seq} is another one than in this log")
-            if own.payload != event.payload and self._is_replacement(event) and event.seq not in pending:
-                batch.erased.setdefault(run, {})[event.seq] = event.payload
+            if own.payload != event.payload and self._is_replacement(event):
+                if event.seq in pending:
+                    batch.events[pending[event.seq]] = event
+                else:
+                    batch.erased.setdefault(run, {})[event.seq] = event.payload
                 erased += 1
         return erased
 
-    def _check(self, event: Event, end: _End, source: str) -> None:
+    def _check(self, event: Event, end: _End) -> None:
         """Raise _Refusal unless the event may follow."""
         if event.schema > SCHEMA:
-            raise _Refusal(f"event {event.seq} was written by a newer retold (event schema {event.schema}); update this one")
+            raise _Newer(f"event {event.seq} was written by a newer retold (event schema {event.schema}); update this one")
         if end.seq >= 0 and end.source is None:
             raise _Refusal("this log records the run itself, and has no more of it")
-        if end.source is not None and end.source != source:
-            raise _Refusal(f"it comes from {source} and from {end.source}")
         if end.ended:
             raise _Refusal(f"it has ended with event {end.seq}, and goes on")
         if (event.seq == 0) != (event.kind == "run.started"):
@@ -193,10 +219,19 @@ class Receiver:
                     self._learn(record)
         return self._replacements
 
-    def _learn(self, record: Event) -> None:
-        if record.kind in (ERASED, REDACTED):
+    def _learn(self, record: Event) -> set[str]:
+        """Note the replacements that an event records; return the run that they are of. Raises _Refusal if it is misshapen."""
+        if record.kind not in (ERASED, REDACTED):
+            return set()
+        try:
+            run = record.data["run"]
             for seq, digest in record.data["payloads"]:
-                self._recorded().setdefault((record.data["run"], seq), set()).add(digest)
+                self._recorded().setdefault((run, seq), set()).add(digest)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _Refusal(f"event {record.seq} does not name the payloads that it records: {error}") from error
+        for refused in [key for key in self._refused if key[0] == run]:
+            del self._refused[refused]  # its replaced payloads may have looked edited before this record came
+        return {run}
 
     def _note(self, event: Event, end: _End, source: str, batch: Batch) -> None:
         """Move the run past the event, and put the event into the batch."""
@@ -214,16 +249,16 @@ class Receiver:
             batch.ended[event.run] = replace(end.info, status=status, error=error, ended_ns=event.wall_ns, **counts)
             end.ended = True
         end.seq, end.hash = event.seq, event.hash
-        self._learn(event)
         batch.events.append(event)
         if event.kind == PRUNED:
-            self._prune(str(event.data["run"]), source, batch)
+            self._prune(event, source, batch)
 
-    def _prune(self, run: str, source: str, batch: Batch) -> None:
+    def _prune(self, record: Event, source: str, batch: Batch) -> None:
         """Remove a run that its own source removed. A source cannot remove the run of another one."""
-        if run not in batch.sources and self._store.source_of(run) == source:
+        run = object_in(record.payload).get("run")
+        if isinstance(run, str) and run not in batch.sources and self._store.source_of(run) == source:
             batch.pruned.add(run)
-            self._refused[run] = "it was pruned where it was recorded"
+            self._refused[run, source] = "it was pruned where it was recorded"
 
 
 def receiver(log: LogReader) -> Receiver:

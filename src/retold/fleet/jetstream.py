@@ -15,12 +15,14 @@ Readers are pull consumers: a push consumer with a slow reader dropped 59 of 100
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..recorder.errors import InputError, ShelfError
 from .pages import Page
-from .shelf import Position, Shelved, Unreachable, check_follows
+from .shelf import Position, Refused, Shelved, Unreachable, check_follows
 from .stream_connection import ANSWER_S, StreamConnection
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ PART_BYTES = 512 * 1024
 BATCH = 64
 """Pages that a reader asks for at once."""
 
+KEEP_READER_S = 10.0
+"""Seconds for which a reader without pages keeps its consumer. A consumer whose node died sends nothing, and no error."""
+
+_NO_MESSAGE = (10037, 10043, 10057)  # not found, end of file, cannot be deleted
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,120}")
 
 
@@ -55,6 +61,7 @@ class JetStreamShelf:
         self.name = self._link.name
         self.source = source
         self._log = log
+        self._kept: tuple[str, _Reader] | None = None
 
     # Writing
 
@@ -67,10 +74,10 @@ class JetStreamShelf:
         found = self._direct(js, self._subject("run", run))
         seq, own, token = -1, b"", 0
         if found is not None:
-            seq, own, token = *_end_of(found), found.seq or 0
+            seq, own, token = *self._end_of(found), found.seq or 0
         # If the run's last pages were erased, the pages in their place have subjects of their own.
         while (put := self._direct(js, self._subject("put", run, seq + 1))) is not None:
-            seq, own = _end_of(put)
+            seq, own = self._end_of(put)
         return None if seq < 0 else Position(seq, own, token)
 
     def _direct(self, js: "JetStreamContext", subject: str) -> "RawStreamMsg | None":
@@ -84,13 +91,20 @@ class JetStreamShelf:
 
         return self._ask(get())
 
+    def _end_of(self, message: "RawStreamMsg") -> tuple[int, bytes]:
+        header = _header_of(message.headers)
+        if header is None:
+            raise Refused(f"{self.name}: the message {message.seq} under {message.subject} is no page of retold.")
+        return header.last, header.hash
+
     def put(self, page: Page, after: Position | None) -> Position:
         """Publish the page; the stream has acknowledged it when this returns."""
         js = self._link.js()
         subject = self._subject("run", page.run)
         headers = _headers(page) | {
             "Nats-Expected-Last-Subject-Sequence": str(after.token if after else 0),
-            "Nats-Msg-Id": f"{self.source}:{page.run}:{page.first}-{page.last}",
+            # With the hash: of two copies of a log that went on, the second one's page is no repetition of the first one's.
+            "Nats-Msg-Id": f"{self.source}:{page.run}:{page.first}-{page.last}:{page.hash.hex()}",
         }
         check_follows(page, after)
         return Position(page.last, page.hash, self._publish(js, subject, page, headers))
@@ -114,28 +128,46 @@ class JetStreamShelf:
         if run is not None and after is None and wait_s == 0:
             yield from self._in_order(js, run)
             return
-        kinds = [f"run.{run or '*'}", f"put.{run or '*'}.*"]
-        yield from self._consumed(js, kinds, self._start(js, after), wait_s)
+        if after is not None and self._kept is not None and self._kept[0] == after and self._kept[1].is_good(self._link.epoch):
+            reader = self._kept[1]
+        else:
+            kinds = [f"run.{run or '*'}", f"put.{run or '*'}.*"]
+            reader = self._reader(js, [f"*.{kind}" for kind in kinds], self._start(js, after))
+        self._kept = None
+        cursor = after
+        for batch in self._consumed(js, reader, wait_s):
+            cursor = batch[-1].cursor if batch else cursor
+            yield batch
+        if cursor is not None and wait_s and run is None:
+            self._kept = (cursor, reader)
 
     def _in_order(self, js: "JetStreamContext", run: str) -> Iterator[list[Shelved]]:
-        """Yield the pages of one run, each page that stands in the place of an erased one at that place."""
-        put = {(got.source, got.page.first): got for batch in self._consumed(js, [f"put.{run}.*"], 1, 0) for got in batch}
+        """Yield the pages of one run, each page that stands in the place of an erased one at that place.
+
+        The place has several pages if a shipper was killed before it deleted the others.
+        """
+        put: dict[tuple[str, int], list[Shelved]] = {}
+        for batch in self._consumed(js, self._reader(js, [f"*.put.{run}.*"], 1), 0):
+            for got in batch:
+                put.setdefault((got.source, got.page.first), []).append(got)
         follows: dict[str, int] = {}
 
         def fill(source: str) -> Iterator[Shelved]:
-            while (got := put.pop((source, follows.get(source, 0)), None)) is not None:
-                follows[source] = got.page.last + 1
-                yield got
+            while (found := put.pop((source, follows.get(source, 0)), None)) is not None:
+                follows[source] = max(follows.get(source, 0), found[-1].page.last + 1)
+                yield from found
 
-        for batch in self._consumed(js, [f"run.{run}"], 1, 0):
+        for batch in self._consumed(js, self._reader(js, [f"*.run.{run}"], 1), 0):
             pages: list[Shelved] = []
             for got in batch:
                 pages += fill(got.source)
-                follows[got.source] = got.page.last + 1
+                follows[got.source] = max(follows.get(got.source, 0), got.page.last + 1)
                 pages.append(got)
             yield pages
         for source in sorted({source for source, _ in put}):
             yield list(fill(source))
+        if put:  # behind a gap
+            yield [got for _, found in sorted(put.items()) for got in found]
 
     def _start(self, js: "JetStreamContext", cursor: str | None) -> int:
         """Return the sequence in the stream at which a reader with this cursor begins: 1 if the cursor does not fit."""
@@ -154,30 +186,45 @@ class JetStreamShelf:
         found = self._ask(get())
         return int(seq) + 1 if found is not None and (found.headers or {}).get("Retold-Hash") == own else 1
 
-    def _consumed(self, js: "JetStreamContext", kinds: list[str], start: int, wait_s: float) -> Iterator[list[Shelved]]:
+    def _reader(self, js: "JetStreamContext", kinds: list[str], start: int, *, headers_only: bool = False) -> "_Reader":
+        """Make a consumer of the messages of some kinds from a sequence on."""
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
         config = ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start, ack_policy=AckPolicy.NONE,
-            replay_policy=ReplayPolicy.INSTANT, filter_subjects=[f"retold.{self._log}.*.{kind}" for kind in kinds],
-            mem_storage=True, inactive_threshold=60, num_replicas=1,
+            replay_policy=ReplayPolicy.INSTANT, filter_subjects=[f"retold.{self._log}.{kind}" for kind in kinds],
+            mem_storage=True, inactive_threshold=60, num_replicas=1, headers_only=headers_only or None,
         )  # fmt: skip
-        reader = self._ask(js.pull_subscribe("", stream=self._stream, config=config))
-        pending = self._ask(reader.consumer_info()).num_pending or 0
+        epoch = self._link.epoch
+        subscription = self._ask(js.pull_subscribe("", stream=self._stream, config=config))
+        return _Reader(subscription, self._ask(subscription.consumer_info()).num_pending or 0, epoch, time.monotonic())
+
+    def _fetched(self, reader: "_Reader", wait_s: float) -> Iterator[list[Any]]:
+        """Yield messages until none is pending, and none comes for so many seconds. Let go of the consumer after an error."""
         try:
-            while pending or wait_s:
-                fetch_s = ANSWER_S if pending else wait_s
+            while reader.pending or wait_s:
+                fetch_s = ANSWER_S if reader.pending else wait_s
                 try:
-                    messages = self._ask(_fetched(reader, fetch_s), fetch_s)
+                    messages = self._ask(_fetch(reader.subscription, fetch_s), fetch_s)
                 except _Nothing:
-                    if pending:
-                        raise Unreachable(f"{self.name} sends no pages, though it has {pending}.") from None
+                    if reader.pending:
+                        raise Unreachable(f"{self.name} sends no pages, though it has {reader.pending}.") from None
                     return
-                pending = messages[-1].metadata.num_pending
-                yield [shelved for message in messages if (shelved := self._shelved(js, message)) is not None]
-        finally:
-            with contextlib.suppress(ShelfError):
-                self._ask(reader.unsubscribe())
+                reader.pending = messages[-1].metadata.num_pending
+                yield messages
+        except BaseException:
+            self._let_go(reader)
+            raise
+        if not wait_s:
+            self._let_go(reader)
+
+    def _let_go(self, reader: "_Reader") -> None:
+        with contextlib.suppress(ShelfError):
+            self._ask(reader.subscription.unsubscribe())
+
+    def _consumed(self, js: "JetStreamContext", reader: "_Reader", wait_s: float) -> Iterator[list[Shelved]]:
+        for messages in self._fetched(reader, wait_s):
+            yield [shelved for message in messages if (shelved := self._shelved(js, message)) is not None]
 
     def _shelved(self, js: "JetStreamContext", message: Any) -> Shelved | None:
         page = self._page(js, message.subject, message.headers or {}, message.data)
@@ -189,77 +236,109 @@ class JetStreamShelf:
     def _page(self, js: "JetStreamContext", subject: str, headers: dict[str, str], body: bytes) -> Page | None:
         """Return the page of a message, joined from its parts; None if a part is not there any more."""
         _, log, source, _, run, *_ = subject.split(".")
-        first = int(headers["Retold-First"])
+        header = _header_of(headers)
+        if header is None:
+            return Page(run, 0, 0, bytes(32), b"")  # it has no events, so the receiver names its run
         parts = []
-        for number in range(int(headers.get("Retold-Parts", 0))):
-            part = self._direct(js, f"retold.{log}.{source}.part.{run}.{first}.{number}")
+        for number in range(header.parts):
+            part = self._direct(js, f"retold.{log}.{source}.part.{run}.{header.first}.{number}")
             if part is None:
                 return None  # erased; the page in its place follows
             parts.append(part.data or b"")
-        return Page(run, first, int(headers["Retold-Last"]), bytes.fromhex(headers["Retold-Hash"]), b"".join(parts) or body)
+        return Page(run, header.first, header.last, header.hash, b"".join(parts) or body)
 
     # Erasing
 
     def replace(self, page: Page) -> None:
-        """Publish the page that stands in place of the first; then delete the first securely, with its parts."""
+        """Publish the page that stands in place of the first; then delete the first securely, its parts before it.
+
+        A shipper that was killed in between finds both pages, and begins again.
+        """
         js = self._link.js()
-        old = [
+        old = self._sequences(js, f"part.{page.run}.{page.first}.*", f"put.{page.run}.{page.first}")
+        old += [
             int(got.cursor.split("|")[1])
             for batch in self._in_order(js, page.run)
             for got in batch
             if got.source == self.source and got.page.first == page.first
         ]
-        old += self._parts(js, page.run, page.first)
         self._publish(js, self._subject("put", page.run, page.first), page, _headers(page))
-        for seq in old:
-            self._ask(js.delete_msg(self._stream, seq))
+        for seq in dict.fromkeys(old):
+            self._delete(js, seq)
 
-    def _parts(self, js: "JetStreamContext", run: str, first: int) -> list[int]:
-        found: list[int] = []
-        while (part := self._direct(js, self._subject("part", run, first, len(found)))) is not None:
-            found.append(part.seq or 0)
-        return found
+    def _sequences(self, js: "JetStreamContext", *kinds: str) -> list[int]:
+        """Return the sequences of all messages of this source under some subjects."""
+        reader = self._reader(js, [f"{self.source}.{kind}" for kind in kinds], 1, headers_only=True)
+        return [message.metadata.sequence.stream for messages in self._fetched(reader, 0) for message in messages]
+
+    def _delete(self, js: "JetStreamContext", seq: int) -> None:
+        """Overwrite a message, unless another shipper of this log was faster."""
+        from nats.js.errors import APIError
+
+        async def delete() -> None:
+            try:
+                await js.delete_msg(self._stream, seq)
+            except APIError as error:
+                if error.err_code not in _NO_MESSAGE:
+                    raise
+
+        self._ask(delete())
 
     def drop(self, run: str) -> None:
         """Delete all messages of the run securely, one by one: a purge leaves the bytes."""
-        from nats.js.errors import NotFoundError
-
         js = self._link.js()
-
-        async def delete_last(subject: str) -> bool:
-            try:
-                found = await js.get_last_msg(self._stream, subject)
-            except NotFoundError:
-                return False
-            return await js.delete_msg(self._stream, found.seq or 0)
-
-        for kind in (f"run.{run}", f"put.{run}.*", f"part.{run}.>"):
-            while self._ask(delete_last(self._subject(kind))):
-                pass
+        for seq in self._sequences(js, f"part.{run}.>", f"put.{run}.*", f"run.{run}"):
+            self._delete(js, seq)
 
     def close(self) -> None:
         """Close the connection."""
         self._link.close()
 
 
+@dataclass
+class _Reader:
+    """A consumer: how many messages wait for it, and the connection's epoch and the time at which it was made."""
+
+    subscription: Any
+    pending: int
+    epoch: int
+    made_s: float
+
+    def is_good(self, epoch: int) -> bool:
+        return self.epoch == epoch and time.monotonic() < self.made_s + KEEP_READER_S
+
+
 class _Nothing(ShelfError):
     """A fetch that ended without a message."""
 
 
-async def _fetched(reader: Any, wait_s: float) -> list[Any]:
+async def _fetch(subscription: Any, wait_s: float) -> list[Any]:
     import nats.errors
 
     try:
-        messages: list[Any] = await reader.fetch(BATCH, timeout=wait_s)
+        messages: list[Any] = await subscription.fetch(BATCH, timeout=wait_s)
     except (nats.errors.TimeoutError, TimeoutError):
         raise _Nothing("no page came.") from None
     return messages
+
+
+class _Header(NamedTuple):
+    """The headers of a page, read."""
+
+    first: int
+    last: int
+    hash: bytes
+    parts: int
 
 
 def _headers(page: Page) -> dict[str, str]:
     return {"Retold-First": str(page.first), "Retold-Last": str(page.last), "Retold-Hash": page.hash.hex()}
 
 
-def _end_of(message: "RawStreamMsg") -> tuple[int, bytes]:
-    headers = message.headers or {}
-    return int(headers["Retold-Last"]), bytes.fromhex(headers["Retold-Hash"])
+def _header_of(headers: Mapping[str, str] | None) -> _Header | None:
+    """Read the headers of a page; None if retold cannot have written them."""
+    try:
+        first, last, own = (str((headers or {})[f"Retold-{name}"]) for name in ("First", "Last", "Hash"))
+        return _Header(int(first), int(last), bytes.fromhex(own), int((headers or {}).get("Retold-Parts", 0)))
+    except (KeyError, ValueError):
+        return None

@@ -4,15 +4,21 @@ A page holds up to `MAX_EVENTS` events and `MAX_BYTES` bytes, but at least one e
 up, a page is the one event that was just recorded.
 """
 
+import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..recorder.errors import ShelfError
 from ..recorder.event_lines import event_of, line_of
-from ..recorder.events import Event
+from ..recorder.events import SCHEMA, Event
 
 MAX_EVENTS = 200
 MAX_BYTES = 256 * 1024
+
+
+class NewerPage(ShelfError):
+    """A newer retold wrote the page, and this one cannot read it."""
 
 
 class Page(NamedTuple):
@@ -28,14 +34,27 @@ class Page(NamedTuple):
         return f"<Page {self.run[:6]}#{self.first}-{self.last} {len(self.body)} bytes>"
 
     def events(self) -> list[Event]:
-        """Return the events of the page. Raises ShelfError if a line is damaged, or the lines are not those of its header."""
+        """Return the events of the page.
+
+        Raises ShelfError if a line is damaged or the lines are not those of its header, NewerPage if an update can read it.
+        """
         try:
             events = [event_of(line) for line in self.body.split(b"\n") if line]
         except ValueError as error:
+            if self._is_newer():
+                raise NewerPage(f"{self!r} was written by a newer retold; update this one.") from error
             raise ShelfError(f"{self!r} is damaged: {error}.") from error
         if [(event.run, event.seq) for event in events] != [(self.run, seq) for seq in range(self.first, self.last + 1)]:
             raise ShelfError(f"{self!r} is damaged: it does not hold the events that it names.")
         return events
+
+    def _is_newer(self) -> bool:
+        """Return whether a line names an event schema that this version does not read."""
+        for line in self.body.split(b"\n"):
+            with suppress(ValueError, RecursionError, TypeError, KeyError):
+                if int(json.loads(line)["schema"]) > SCHEMA:
+                    return True
+        return False
 
 
 def page_of(events: Iterable[Event], *, limited: bool = True) -> Page:

@@ -2,8 +2,11 @@
 
 The mirror keeps the cursor of the shelf in the transaction of the events, so a puller that was killed goes on where it stopped.
 A run with a gap is asked for again from its beginning; if the gap stays, the run waits for its next page, and no other run does.
+So is a run whose payloads were replaced. The cursor moves only after that. The mirror also keeps the names of the runs that a
+newer retold wrote, so that it takes them after an update.
 """
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from ..recorder.events import Event
 from ..recorder.log.log import EventLog
 from ..recorder.log.receiving import Arrival, Received, receiver
 from ..recorder.log.store import Erasable
+from .pages import NewerPage
 from .shelf import Shelf, Shelved, Unreachable
 
 WAIT_S = 1.0
@@ -59,6 +63,8 @@ class Puller:
         self._seen = seen or (lambda _: None)
         self._stopped = threading.Event()
         self._receiver = receiver(log)
+        self._newer_kept = f"{shelf.name} newer"
+        self._newer: set[str] = set(json.loads(self._receiver.cursor(self._newer_kept) or "[]"))
 
     def stop(self) -> None:
         """Let `run` return after the transaction that is being written."""
@@ -71,8 +77,12 @@ class Puller:
         LogError if the log cannot be written.
         """
         wait_s = _FIRST_WAIT_S
+        newer = sorted(self._newer) if self._only is None else []
         while not self._stopped.is_set():
             try:
+                while newer:
+                    self._take_newer(newer[-1])
+                    newer.pop()
                 for batch in self.shelf.pages(self._cursor(), run=self._only, wait_s=WAIT_S if follow else 0):
                     self._receive(batch)
                     wait_s = _FIRST_WAIT_S
@@ -95,39 +105,62 @@ class Puller:
     def _is_part(self) -> bool:
         return self._only is not None or self._since_ns is not None
 
+    def _take_newer(self, run: str) -> None:
+        """Ask for a run that an older retold could not read."""
+        self._newer.discard(run)
+        self._ask_again(run)
+        self._keep_newer()
+
+    def _keep_newer(self) -> None:
+        self._receiver.receive(self._newer_kept, [], json.dumps(sorted(self._newer)))
+
     def _receive(self, batch: Sequence[Shelved]) -> None:
-        """Write pages and the cursor behind them; then ask again for the runs with a gap."""
+        """Write pages and the cursor behind them, after asking again for the runs that need it."""
         if not batch:
             return
-        found = self._write(batch, None if self._is_part() else batch[-1].cursor)
+        cursor = None if self._is_part() else batch[-1].cursor
+        found = self._write(batch, cursor)
         self._at = batch[-1].cursor
-        for run in found.gaps:
-            again = self._write([shelved for pages in self.shelf.pages(run=run) for shelved in pages], None)
-            if run in again.gaps:
-                self.pulled.held[run] = again.gaps[run]
-            else:
-                self.pulled.held.pop(run, None)
+        for run in sorted(found.gaps.keys() | found.again):
+            self._ask_again(run)
+        if found.newer:
+            self._keep_newer()
+        if cursor is not None and not found.is_whole:
+            self._receiver.receive(self.shelf.name, [], cursor)
         self._seen(self.pulled)
 
+    def _ask_again(self, run: str) -> None:
+        """Write all pages of one run, in the order of its events."""
+        for pages in self.shelf.pages(run=run):
+            found = self._write(pages, None)
+            if run in found.gaps:
+                self.pulled.held[run] = found.gaps[run]
+
     def _write(self, batch: Sequence[Shelved], cursor: str | None) -> Received:
-        arrivals = []
+        """Write pages in one transaction; the cursor is kept with them if none of their runs must be asked for again."""
+        arrivals, newer, damaged = [], set[str](), dict[str, str]()
         for shelved in batch:
             try:
                 events = shelved.page.events()
                 if self._is_chosen(events):
                     arrivals.append(Arrival(shelved.source, events))
             except ShelfError as error:
-                self.pulled.refused[shelved.page.run] = str(error)
-        found = self._receiver.receive(self.shelf.name, arrivals, cursor)
+                damaged[shelved.page.run] = str(error)
+                if isinstance(error, NewerPage):
+                    newer.add(shelved.page.run)
+        found = self._receiver.receive(self.shelf.name, arrivals, None if newer else cursor)
+        found.newer |= newer
+        self._newer |= found.newer
         self.pulled.pages += len(batch)
         self.pulled.events += found.events
         self.pulled.known += found.known
         self.pulled.erased += found.erased
-        self.pulled.refused |= found.refused
         if (found.erased or found.pruned) and isinstance(self.log.store, Erasable):
             self.log.vacuum()
-        for run in {arrival.events[0].run for arrival in arrivals} - found.gaps.keys():
+        for run in {arrival.events[0].run for arrival in arrivals}:
             self.pulled.held.pop(run, None)
+            self.pulled.refused.pop(run, None)
+        self.pulled.refused |= found.refused | damaged
         return found
 
     def _is_chosen(self, events: Sequence[Event]) -> bool:

@@ -6,6 +6,7 @@ import json
 import os
 import ssl
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -58,19 +59,31 @@ class StreamConnection:
         self._client: Client | None = None
         self._js: JetStreamContext | None = None
         self._denied: str | None = None
+        self._failed: tuple[float, Unreachable] | None = None
+        self.epoch = 0
 
     def js(self) -> "JetStreamContext":
-        """Return the connection's JetStream, after a look at the server and the stream."""
+        """Return the connection's JetStream. It looks at the server and the stream at first, and after it was unreachable."""
+        asked_s = time.monotonic()
         with self._connecting:
-            if self._js is None:
-                self._js = self.ask(self._connect())
-            return self._js
+            js = self._js
+            if js is None:
+                if self._failed is not None and self._failed[0] >= asked_s:
+                    raise self._failed[1]  # another thread has just waited for the server
+                try:
+                    self._js = js = self.ask(self._connect())
+                except Unreachable as error:
+                    self._failed = (time.monotonic(), error)
+                    raise
+            return js
 
     async def _connect(self) -> "JetStreamContext":
         try:
             import nats
         except ModuleNotFoundError as error:
             raise InputError("a shelf on NATS needs nats-py: pip install 'retold[nats]'.") from error
+        from nats.js.errors import APIError
+
         options: dict[str, Any] = {"inbox_prefix": self._inbox}
         if any(server.startswith("tls:") for server in self._servers):
             options["tls"] = ssl.create_default_context(cafile=self._ca)
@@ -80,8 +93,9 @@ class StreamConnection:
             options["nkeys_seed" if is_key else "user_credentials"] = str(self._credentials)
         if self._client is None:
             connecting = nats.connect(
-                self._servers, error_cb=self._notice, connect_timeout=CONNECT_S, reconnect_time_wait=0.2,
-                max_reconnect_attempts=-1, ping_interval=5, max_outstanding_pings=2, allow_reconnect=True, **options,
+                self._servers, error_cb=self._notice, reconnected_cb=self._reconnected, connect_timeout=CONNECT_S,
+                reconnect_time_wait=0.2, max_reconnect_attempts=-1, ping_interval=5, max_outstanding_pings=2,
+                allow_reconnect=True, **options,
             )  # fmt: skip
             # It tries without an end, as it must later, when the connection breaks.
             self._client = await asyncio.wait_for(connecting, CONNECT_S * min(len(self._servers), 3))
@@ -89,42 +103,57 @@ class StreamConnection:
         if (version.major, version.minor) < OLDEST_SERVER:
             raise Refused(f"{self.name} is nats-server {version.major}.{version.minor}; retold needs 2.11 or newer.")
         js = self._client.jetstream(timeout=ANSWER_S)
-        await self._check_stream(js)
-        # nats-py reads the time of creation since 2.15 only.
-        asked = await self._client.request(f"$JS.API.STREAM.INFO.{self.stream}", timeout=ANSWER_S)
-        self.created = json.loads(asked.data)["created"]
+        info = await self._stream_info()
+        if info.get("error", {}).get("code") == 404:
+            await self._make_stream(js)
+            info = await self._stream_info()
+        if "error" in info:
+            raise APIError.from_error(info["error"])
+        self._check_stream(info["config"])
+        self.created = info["created"]  # nats-py reads it since 2.15 only
         return js
+
+    async def _stream_info(self) -> dict[str, Any]:
+        assert self._client is not None
+        asked = await self._client.request(f"$JS.API.STREAM.INFO.{self.stream}", timeout=ANSWER_S)
+        info: dict[str, Any] = json.loads(asked.data)
+        return info
+
+    async def _reconnected(self) -> None:
+        self.epoch += 1
 
     async def _notice(self, error: Exception) -> None:
         if "permissions violation" in str(error).lower():
             self._denied = str(error)
 
-    async def _check_stream(self, js: "JetStreamContext") -> None:
-        """Check the stream, and make it for a writer if it is not there. Raises Refused if it would lose pages."""
-        from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StoreCompression, StreamConfig
-        from nats.js.errors import NotFoundError
-
+    @property
+    def _nodes(self) -> int:
         assert self._client is not None
-        nodes = 3 if len(self._client.servers) >= 3 else 1
-        try:
-            info = await js.stream_info(self.stream)
-        except NotFoundError:
-            if not self._make:
-                raise Refused(f"{self.name} has no stream {self.stream}; the first `retold ship` makes it.") from None
-            config = StreamConfig(
-                name=self.stream, subjects=[f"retold.{self.log}.>"], num_replicas=nodes, storage=StorageType.FILE,
-                discard=DiscardPolicy.NEW, allow_direct=True, compression=StoreCompression.S2,
-            )  # fmt: skip
-            info = await js.add_stream(config)
-        kept = info.config
+        return 3 if len(self._client.servers) >= 3 else 1
+
+    async def _make_stream(self, js: "JetStreamContext") -> None:
+        from nats.js.api import DiscardPolicy, StorageType, StoreCompression, StreamConfig
+
+        if not self._make:
+            raise Refused(f"{self.name} has no stream {self.stream}; the first `retold ship` makes it.")
+        config = StreamConfig(
+            name=self.stream, subjects=[f"retold.{self.log}.>"], num_replicas=self._nodes, storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW, allow_direct=True, compression=StoreCompression.S2,
+        )  # fmt: skip
+        await js.add_stream(config)
+
+    def _check_stream(self, kept: dict[str, Any]) -> None:
+        """Raise Refused if the stream would lose pages."""
         faults = {
-            "it is not stored in files": kept.storage != StorageType.FILE,
-            "it discards old pages when it is full; set discard to new": kept.discard != DiscardPolicy.NEW,
-            "it forgets pages by age; set max_age to 0": bool(kept.max_age),
-            "it forgets pages that were read; set retention to limits": kept.retention not in (None, RetentionPolicy.LIMITS),
-            "it keeps few pages of a run; set max_msgs_per_subject to -1": kept.max_msgs_per_subject > 0,
-            f"it has {kept.num_replicas} replica in a cluster of {nodes}": (kept.num_replicas or 1) < nodes,
-            "it does not answer directly; set allow_direct": not kept.allow_direct,
+            "it is not stored in files": kept.get("storage") != "file",
+            "it discards old pages when it is full; set discard to new": kept.get("discard") != "new",
+            "it forgets pages by age; set max_age to 0": bool(kept.get("max_age")),
+            "it forgets pages that were read; set retention to limits": kept.get("retention", "limits") != "limits",
+            "it keeps few pages of a run; set max_msgs_per_subject to -1": kept.get("max_msgs_per_subject", -1) > 0,
+            "a writer can roll up the pages of others; set allow_rollup_hdrs to false": bool(kept.get("allow_rollup_hdrs")),
+            "it acknowledges nothing; set no_ack to false": bool(kept.get("no_ack")),
+            f"it has {kept.get('num_replicas', 1)} replica in a cluster of {self._nodes}": kept["num_replicas"] < self._nodes,
+            "it does not answer directly; set allow_direct": not kept.get("allow_direct"),
         }
         if wrong := [fault for fault, is_so in faults.items() if is_so]:
             raise Refused(f"the stream {self.stream} of {self.name} would lose pages: {'; '.join(wrong)}.")
@@ -150,6 +179,7 @@ class StreamConnection:
         except CancelledError as error:
             raise Unreachable(f"the connection to {self.name} was closed.") from error
         except (nats.errors.Error, TimeoutError, OSError) as error:
+            self._js = None  # the stream may have been made anew
             if self._denied is not None:
                 raise Refused(f"{self.name}: this credential does not permit it: {self._denied}.") from error
             raise Unreachable(f"{self.name} does not answer: {type(error).__name__} {error}".rstrip() + ".") from error
