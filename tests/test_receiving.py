@@ -11,7 +11,7 @@ import retold
 from retold.audit.verify import verify
 from retold.recorder.event_lines import line_of
 from retold.recorder.events import Entry, Event
-from retold.recorder.log.erasure import ERASED, replace_payloads, tombstone
+from retold.recorder.log.erasure import ERASED, PRUNED, replace_payloads, tombstone
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.memory import MemoryStore
 from retold.recorder.log.receiving import Arrival, Received, receiver
@@ -191,6 +191,36 @@ def test_an_erasure_reaches_the_mirror(mirror: EventLog, source: EventLog) -> No
     edited = [event._replace(payload=b"data: edited\n\n") for event in events[1:2]]
     assert receive(mirror, edited).erased == 0
     assert b"edited" not in lines(mirror, events[0].run)
+
+
+def test_a_source_cannot_erase_the_run_of_another_one(mirror: EventLog, source: EventLog) -> None:
+    """Nor a run that the log records itself."""
+    events, own = recorded(source, "one", 3), recorded(mirror, "own", 3)
+    receive(mirror, events)
+    before = [lines(mirror, run[0].run) for run in (events, own)]
+    for run in (events, own):
+        erased = [event._replace(payload=tombstone(event.kind, event.payload, "0" * 16)) for event in run]
+        assert receive(mirror, erased, source="b").erased == 0
+    assert [lines(mirror, run[0].run) for run in (events, own)] == before
+
+
+def test_an_erasure_reaches_a_mirror_that_reads_both_pages_at_once(mirror: EventLog, source: EventLog) -> None:
+    """The first page and the one in its place come in one transaction."""
+    events = recorded(source, "one", 3)
+    erased = [event._replace(payload=tombstone(event.kind, event.payload, "0" * 16)) for event in events]
+    assert receive(mirror, events, erased).erased == 5
+    assert list(mirror.events(events[0].run)) == erased
+
+
+@pytest.mark.parametrize("payload", [b"no JSON", b"[]", b"{}", b'{"run": 1, "payloads": [1]}'])
+def test_a_misshapen_record_of_an_erasure_is_refused(payload: bytes, mirror: EventLog, source: EventLog) -> None:
+    """It ends no receiver, and the other runs of the batch are kept."""
+    good = recorded(source, "good", 1)
+    for kind in (ERASED, PRUNED):
+        with EventLog(store=MemoryStore()) as log, log.start(name="audit", mode="audit") as writer:
+            writer.append(Entry(kind, payload))
+        found = receive(mirror, list(log.events(writer.run)), good)
+        assert (list(found.refused), mirror.last(good[0].run)) == ([writer.run] if kind == ERASED else [], good[-1])
 
 
 def test_a_recorded_redaction_reaches_the_mirror(tmp_path: Path) -> None:

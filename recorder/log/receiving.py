@@ -133,15 +133,13 @@ class Receiver:
         end = self._end_of(run)
         known = [event for event in arrival.events if event.seq <= end.seq]
         try:
-            if end.source not in (None, source):
-                raise _Refusal(f"it comes from {source} and from {end.source}")
-            found.erased += self._compare(run, known, batch)
+            found.erased += self._compare(known, batch, is_own=end.source == source)
             found.known += len(known)
             for event in arrival.events[len(known) :]:
                 if event.seq != end.seq + 1:
                     found.gaps[run] = end.seq + 1
                     return
-                self._check(event, end)
+                self._check(event, end, source)
                 found.again |= self._learn(event)
                 self._note(event, end, source, batch)
                 found.events += 1
@@ -165,10 +163,14 @@ class Receiver:
             self._ends[run] = end
         return end
 
-    def _compare(self, run: str, known: Sequence[Event], batch: Batch) -> int:
-        """Compare events with the ones that the log or the batch has; return how many payloads are erased here too."""
+    def _compare(self, known: Sequence[Event], batch: Batch, *, is_own: bool) -> int:
+        """Compare events with the ones that the log or the batch has; return how many payloads are erased here too.
+
+        Only the run's own source can erase.
+        """
         if not known:
             return 0
+        run = known[0].run
         pending = {event.seq: at for at, event in enumerate(batch.events) if event.run == run}
         kept = {event.seq: event for event in self._log.events(run, after=known[0].seq - 1, until=known[-1].seq)}
         kept |= {seq: batch.events[at] for seq, at in pending.items()}
@@ -177,7 +179,7 @@ class Receiver:
             own = kept.get(event.seq)
             if own is None or own.hash != event.hash:
                 raise _Refusal(f"it has forked: event {event.seq} is another one than in this log")
-            if own.payload != event.payload and self._is_replacement(event):
+            if is_own and own.payload != event.payload and self._is_replacement(event):
                 if event.seq in pending:
                     batch.events[pending[event.seq]] = event
                 else:
@@ -185,12 +187,14 @@ class Receiver:
                 erased += 1
         return erased
 
-    def _check(self, event: Event, end: _End) -> None:
+    def _check(self, event: Event, end: _End, source: str) -> None:
         """Raise _Refusal unless the event may follow."""
         if event.schema > SCHEMA:
             raise _Newer(f"event {event.seq} was written by a newer retold (event schema {event.schema}); update this one")
         if end.seq >= 0 and end.source is None:
             raise _Refusal("this log records the run itself, and has no more of it")
+        if end.source is not None and end.source != source:
+            raise _Refusal(f"it comes from {source} and from {end.source}")
         if end.ended:
             raise _Refusal(f"it has ended with event {end.seq}, and goes on")
         if (event.seq == 0) != (event.kind == "run.started"):
@@ -227,7 +231,7 @@ class Receiver:
             run = record.data["run"]
             for seq, digest in record.data["payloads"]:
                 self._recorded().setdefault((run, seq), set()).add(digest)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LogError, TypeError, ValueError) as error:
             raise _Refusal(f"event {record.seq} does not name the payloads that it records: {error}") from error
         for refused in [key for key in self._refused if key[0] == run]:
             del self._refused[refused]  # its replaced payloads may have looked edited before this record came

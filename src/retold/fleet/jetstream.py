@@ -61,7 +61,7 @@ class JetStreamShelf:
         self.name = self._link.name
         self.source = source
         self._log = log
-        self._kept: tuple[str, _Reader] | None = None
+        self._kept: tuple[str, _Consumer] | None = None
 
     # Writing
 
@@ -186,7 +186,7 @@ class JetStreamShelf:
         found = self._ask(get())
         return int(seq) + 1 if found is not None and (found.headers or {}).get("Retold-Hash") == own else 1
 
-    def _reader(self, js: "JetStreamContext", kinds: list[str], start: int, *, headers_only: bool = False) -> "_Reader":
+    def _reader(self, js: "JetStreamContext", kinds: list[str], start: int, *, headers_only: bool = False) -> "_Consumer":
         """Make a consumer of the messages of some kinds from a sequence on."""
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
@@ -197,9 +197,9 @@ class JetStreamShelf:
         )  # fmt: skip
         epoch = self._link.epoch
         subscription = self._ask(js.pull_subscribe("", stream=self._stream, config=config))
-        return _Reader(subscription, self._ask(subscription.consumer_info()).num_pending or 0, epoch, time.monotonic())
+        return _Consumer(subscription, self._ask(subscription.consumer_info()).num_pending or 0, epoch, time.monotonic())
 
-    def _fetched(self, reader: "_Reader", wait_s: float) -> Iterator[list[Any]]:
+    def _fetched(self, reader: "_Consumer", wait_s: float) -> Iterator[list[Any]]:
         """Yield messages until none is pending, and none comes for so many seconds. Let go of the consumer after an error."""
         try:
             while reader.pending or wait_s:
@@ -218,11 +218,11 @@ class JetStreamShelf:
         if not wait_s:
             self._let_go(reader)
 
-    def _let_go(self, reader: "_Reader") -> None:
+    def _let_go(self, reader: "_Consumer") -> None:
         with contextlib.suppress(ShelfError):
             self._ask(reader.subscription.unsubscribe())
 
-    def _consumed(self, js: "JetStreamContext", reader: "_Reader", wait_s: float) -> Iterator[list[Shelved]]:
+    def _consumed(self, js: "JetStreamContext", reader: "_Consumer", wait_s: float) -> Iterator[list[Shelved]]:
         for messages in self._fetched(reader, wait_s):
             yield [shelved for message in messages if (shelved := self._shelved(js, message)) is not None]
 
@@ -296,7 +296,7 @@ class JetStreamShelf:
 
 
 @dataclass
-class _Reader:
+class _Consumer:
     """A consumer: how many messages wait for it, and the connection's epoch and the time at which it was made."""
 
     subscription: Any
@@ -322,7 +322,7 @@ async def _fetch(subscription: Any, wait_s: float) -> list[Any]:
     return messages
 
 
-class _Header(NamedTuple):
+class _PageHeader(NamedTuple):
     """The headers of a page, read."""
 
     first: int
@@ -335,10 +335,10 @@ def _headers(page: Page) -> dict[str, str]:
     return {"Retold-First": str(page.first), "Retold-Last": str(page.last), "Retold-Hash": page.hash.hex()}
 
 
-def _header_of(headers: Mapping[str, str] | None) -> _Header | None:
+def _header_of(headers: Mapping[str, str] | None) -> _PageHeader | None:
     """Read the headers of a page; None if retold cannot have written them."""
     try:
         first, last, own = (str((headers or {})[f"Retold-{name}"]) for name in ("First", "Last", "Hash"))
-        return _Header(int(first), int(last), bytes.fromhex(own), int((headers or {}).get("Retold-Parts", 0)))
+        return _PageHeader(int(first), int(last), bytes.fromhex(own), int((headers or {}).get("Retold-Parts", 0)))
     except (KeyError, ValueError):
         return None
