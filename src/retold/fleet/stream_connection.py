@@ -123,7 +123,9 @@ class StreamConnection:
         self.epoch += 1
 
     async def _notice(self, error: Exception) -> None:
-        if "permissions violation" in str(error).lower():
+        """Note an error that explains why an answer does not come: a client of NATS tries again for ever."""
+        text = str(error).lower()
+        if "permissions violation" in text or "authorization" in text or isinstance(error, ssl.SSLCertVerificationError):
             self._denied = str(error)
 
     @property
@@ -181,7 +183,7 @@ class StreamConnection:
         except (nats.errors.Error, TimeoutError, OSError) as error:
             self._js = None  # the stream may have been made anew
             if self._denied is not None:
-                raise Refused(f"{self.name}: this credential does not permit it: {self._denied}.") from error
+                raise Refused(f"{self.name} refuses this: {self._denied}. Is it the right credential for this source?") from error
             raise Unreachable(f"{self.name} does not answer: {type(error).__name__} {error}".rstrip() + ".") from error
 
     def close(self) -> None:
