@@ -5,10 +5,14 @@ VENV := .venv
 comma := ,
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-lowest installs check bench cassettes clean
+.PHONY: demo fleet test test-lowest installs check bench cassettes clean
 
 demo: $(VENV)/.demo
 	$(BIN)/retold run examples/clean_streaming_numbers.yaml
+
+# Three NATS servers, two recorders and a mirror on this machine; it ends by itself, or by Ctrl-C.
+fleet: $(VENV)/.test
+	@$(BIN)/python examples/fleet/demo.py
 
 test: $(VENV)/.test check
 	$(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal
