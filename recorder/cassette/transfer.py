@@ -5,7 +5,6 @@ times.
 """
 
 import heapq
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -14,6 +13,7 @@ from typing import Any
 from ..events import Entry, Event, encode
 from ..http.capture import Capture
 from ..http.exchange import Exchange, Failure, Place, Request, Response, TimedPiece, from_text, wall_ns_of
+from ..http.platforms import asked_of
 from ..interrupted import DIED, why_unended
 from ..log.log import EventLog
 from ..log.reading import LogReader
@@ -196,7 +196,7 @@ def _appending(
     `open_uses` are the ids of tool uses without a recorded result so far.
     """
     place = exchange.place
-    for result in results_in(exchange.request.body, open_uses):
+    for result in results_in(exchange.request, open_uses):
         writer.append(Entry("message", encode(session.tool_result(result)), place.step, place.task, t_ns=began_ns))
     at = began_ns
     capture = Capture(
@@ -236,16 +236,13 @@ def _timed(pieces: Sequence[TimedPiece], *, joined: bool) -> Iterator[tuple[int,
             yield pieces[-1].offset_ns, rest
 
 
-def results_in(body: bytes, open_uses: set[str]) -> list[dict[str, Any]]:
+def results_in(request: Request, open_uses: set[str]) -> list[dict[str, Any]]:
     """Return the tool results in a request for tool uses of earlier exchanges, each once."""
-    if not open_uses or b"tool_result" not in body:
+    if not open_uses or not (b"tool_result" in request.body or b"toolResult" in request.body):
         return []
-    try:
-        messages = json.loads(body).get("messages", [])
-    except (ValueError, AttributeError):
-        return []
+    messages = asked_of(request.uri, request.body).get("messages")
     found = []
-    for message in messages:
+    for message in messages if isinstance(messages, list) else []:
         for block in content_blocks(object_or_empty(message).get("content")):
             if block.get("type") == "tool_result" and block.get("tool_use_id") in open_uses:
                 open_uses.discard(block["tool_use_id"])

@@ -44,6 +44,8 @@ class ModelPath(NamedTuple):
 def model_path(uri: str) -> ModelPath | None:
     """Return the model and the action in a URL of Bedrock or Vertex, or None for any other URL."""
     path = urlsplit(uri).path
+    if "/model" not in path:
+        return None
     if (found := _VERTEX.fullmatch(path)) is not None:
         return ModelPath(unquote(found[1]), found[2])
     if (found := _BEDROCK.fullmatch(path)) is None:
@@ -60,13 +62,26 @@ def model_in(uri: str) -> str | None:
     return None if found is None else found.model
 
 
-def messages_request(uri: str, body: bytes) -> dict[str, Any] | None:
-    """Return the body of the request to the Messages API that a request of Bedrock or Vertex is equal to, or None."""
+class MessagesRequest(NamedTuple):
+    """The path and the body of a request to the Messages API."""
+
+    path: str
+    body: dict[str, Any]
+
+
+def messages_request(uri: str, body: str | bytes) -> MessagesRequest | None:
+    """Return the request to the Messages API that a request of Bedrock or Vertex is equal to; None for any other request."""
     if (found := model_path(uri)) is None or not (asked := object_in(body)):
         return None
     if found.action.startswith("converse"):
         asked = converse.request_of(asked)
     own = {name: value for name, value in asked.items() if name not in ("anthropic_version", "anthropic_beta")}
-    if found.model.startswith("count-tokens"):
-        return own
-    return {"model": found.model, **own} | ({"stream": True} if found.streams else {})
+    if found.model == "count-tokens":
+        return MessagesRequest("/v1/messages/count_tokens", own)
+    return MessagesRequest("/v1/messages", {"model": found.model, **own} | ({"stream": True} if found.streams else {}))
+
+
+def asked_of(uri: str, body: str | bytes) -> dict[str, Any]:
+    """Return the JSON object of a request in the shape of the Messages API; empty if its body is none."""
+    found = messages_request(uri, body)
+    return object_in(body) if found is None else found.body

@@ -16,25 +16,27 @@ from fnmatch import fnmatch
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from .platforms import model_path
+
 MODEL_HOSTS = (
     "anthropic.com", "*.anthropic.com", "bedrock-runtime*.amazonaws.com", "bedrock-runtime*.amazonaws.com.cn",
-    "*aiplatform.googleapis.com", "*.services.ai.azure.com",
+    "bedrock-mantle.*.api.aws", "aws-external-anthropic.*.api.aws", "*aiplatform.googleapis.com",
+    "aiplatform.*.rep.googleapis.com", "claude.googleapis.com", "*.services.ai.azure.com",
 )  # fmt: skip
 """Hosts that serve Claude models, as patterns. A client that retold does not patch must not reach them during a replay."""
 
 BASE_URL_VARIABLES = (
     "ANTHROPIC_BASE_URL", "ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL", "ANTHROPIC_FOUNDRY_BASE_URL",
-    "ANTHROPIC_AWS_BASE_URL",
+    "ANTHROPIC_AWS_BASE_URL", "ANTHROPIC_BEDROCK_MANTLE_BASE_URL", "ANTHROPIC_GOOGLE_CLOUD_BASE_URL",
+    "AWS_ENDPOINT_URL_BEDROCK_RUNTIME",
 )  # fmt: skip
-"""Environment variables from which SDK clients and Claude Code take the API's address."""
+"""Environment variables from which SDK clients, boto3 and Claude Code take the API's address."""
 
 REFUSED_HEADER = "x-retold-refused"
 """The header that names the error in a refusal by one of retold's servers: `miss`."""
 
 _SDK_AGENT = re.compile(r"(Async)?Anthropic\w*/", re.ASCII)
 _MESSAGES_PATH = re.compile(r"/v1/(messages|complete)(/|$)")
-_BEDROCK_PATH = re.compile(r"/model/[^/]+/(invoke|converse)(-with-response-stream|-stream)?$")
-_VERTEX_PATH = re.compile(r"/publishers/anthropic/models/[^/]+:(raw|streamRaw)Predict$")
 
 
 class Outgoing(NamedTuple):
@@ -69,7 +71,7 @@ def is_api(asked: Outgoing) -> bool:
     path = unquote(urlsplit(asked.url).path)
     if _MESSAGES_PATH.search(path):
         return any(name in headers for name in ("x-stainless-lang", "x-api-key"))
-    if _VERTEX_PATH.search(path) or _BEDROCK_PATH.search(path):
+    if model_path(asked.url) is not None:
         return True
     return asked.body is not None and b'"anthropic_version"' in asked.body[-65536:] + asked.body[:65536]
 

@@ -1,8 +1,8 @@
 """Rules of matching: the parts of two requests that must agree, selected by name.
 
-By default method, path, query and body count. The host does not, because a recording is replayed for any base URL. A JSON body
-counts by meaning: the order of its keys does not matter, and the parts that `ignore` names are removed. The boundary of a
-multipart body does not count.
+By default method, path, query and body count. The host does not, because a recording is replayed for any base URL; nor does a
+region, an account or a project in a path of Bedrock or Vertex (recorder/http/platforms.py). A JSON body counts by meaning: the
+order of its keys does not matter, and the parts that `ignore` names are removed. The boundary of a multipart body does not count.
 """
 
 import json
@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ...recorder.errors import InputError
 from ...recorder.http.exchange import Headers, Request
+from ...recorder.http.platforms import model_path
 from .profiles import Profile, normalised
 
 Predicate = Callable[[Request, Request], object]
@@ -28,7 +29,7 @@ DEFAULT_IGNORE = ("metadata.user_id", "**.cache_control")
 
 _CARRIERS = re.compile(
     r"x-stainless-.*|user-agent|authorization|x-api-key|cookie|content-length|content-type|host|connection|accept|accept-encoding"
-    r"|idempotency-key|traceparent|tracestate|baggage",
+    r"|idempotency-key|traceparent|tracestate|baggage|api-key|x-amz-.*|amz-sdk-.*|x-goog-.*",
     re.IGNORECASE,
 )
 """Headers about the client and the transport, not about the question."""
@@ -112,7 +113,12 @@ DEFAULT_RULES = Rules()
 
 
 def path(uri: str) -> str:
-    """Return the path of a URL without the prefix that a base URL puts before `/v1/`."""
+    """Return the path of a URL without the prefix that a base URL puts before `/v1/`.
+
+    The path of Bedrock or Vertex is returned without its region, account and project, which are no part of the question.
+    """
+    if (named := model_path(uri)) is not None:
+        return named.matched
     before, api, rest = urlsplit(uri).path.rpartition("/v1/")
     return (api or before) + rest
 

@@ -3,12 +3,12 @@
 One row of the index is one event. Its words are the texts of its blocks. Type, tool and model are in columns beside them.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..recorder.http.platforms import asked_of
 from ..recorder.messages import blocks_of, content_blocks, result_text
 from ..recorder.strict_json import object_or_empty
 
@@ -77,12 +77,7 @@ def text_of_request(started: dict[str, Any]) -> Text | None:
     body = started.get("body")
     if not isinstance(body, str) or started.get("attempt", 1) != 1:
         return None
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(request, dict):
-        return None
+    request = asked_of(str(started.get("uri", "")), body)
     messages = request.get("messages")
     words: list[str] = []
     for message in reversed(messages if isinstance(messages, list) else []):

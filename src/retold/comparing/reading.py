@@ -13,6 +13,7 @@ from typing import Any
 
 from ..recorder.events import Event, encode
 from ..recorder.http.exchange import Request, from_text
+from ..recorder.http.platforms import messages_request
 from ..recorder.http.refold import REFOLDED, body_of, refold_events
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
@@ -140,8 +141,10 @@ class ItemReader:
         data = event.data
         if self.first_exchange is None:
             self.first_exchange, self._span_ns[0] = event, event.t_ns
-        where = f"{data['method'].upper()} {named_path(data['uri'])}"
-        sent = _object(from_text(data["body"]))
+        raw = from_text(data["body"])
+        whole = messages_request(data["uri"], raw)
+        where = f"{data['method'].upper()} {named_path(data['uri']) if whole is None else whole.path}"
+        sent = _object(raw) if whole is None else whole.body
         items = self._sessions.started(event, path(data["uri"]), sent)
         if items is not None:
             return items

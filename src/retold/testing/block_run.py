@@ -124,5 +124,5 @@ class BlockRun:
         """Append the tool results in a request as messages of the run. A result answers a tool use of an earlier exchange."""
         for capture in self.calls.settle():
             self._tool_uses |= {str(block.get("id")) for block in capture.fold.content if block.get("type") == "tool_use"}
-        for result in results_in(request.body, self._tool_uses):
+        for result in results_in(request, self._tool_uses):
             writer.append(Entry("message", encode(self._session.tool_result(result))))
