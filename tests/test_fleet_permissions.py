@@ -3,6 +3,8 @@
 import asyncio
 import json
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,16 @@ from typing import Any
 import nats
 import nkeys
 import pytest
+import typer.main
+import yaml
 
 from retold.audit.erase import erase, plan_text
+from retold.cli import make_app
 from retold.fleet.jetstream import JetStreamShelf
 from retold.recorder.log.log import EventLog
 from tests.conftest import ROOT
 from tests.e2e import in_this_process, refused
-from tests.nats import Nats
+from tests.nats import SERVER, Nats
 from tests.test_fleet import assert_equal, lines, record
 
 USERS = ("POD_A", "POD_B", "READER", "ADMIN")
@@ -201,3 +206,39 @@ def test_a_client_without_a_credential_is_refused(server: Nats) -> None:
     assert "refuses this: nats: 'Authorization Violation'" in refused(
         in_this_process("pull", f"{server.servers[0]}/team", "--db", "mirror.db"), 1
     )
+
+
+def _commands(value: Any) -> Iterator[list[str]]:
+    """Yield every command of retold in a file for a cluster."""
+    if isinstance(value, dict):
+        if isinstance(value.get("command"), list) and value["command"][0] == "retold":
+            yield value["command"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _commands(inner)
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml"])
+def test_files_for_clusters_name_commands_and_settings_of_retold(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command parses, with the address from the environment, and each variable is one that retold reads."""
+    text = (ROOT / "examples" / "fleet" / name).read_text("utf-8")
+    monkeypatch.setenv("RETOLD_SHIP", "tls://nats/team")
+    group: Any = typer.main.get_command(make_app())
+    commands = list(_commands(yaml.safe_load(text)))
+    assert len(commands) >= 3
+    for _, command, *arguments in commands:
+        group.commands[command].make_context(command, list(arguments))
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src/retold").rglob("*.py"))
+    assert [variable for variable in set(re.findall(r"RETOLD_\w+", text)) if variable not in source] == []
+
+
+def test_the_server_of_the_compose_file_takes_its_configuration(tmp_path: Path, keys: dict[str, Path]) -> None:
+    """But for the files of its certificate, which the test does not have."""
+    for name in ("nats.conf", "permissions.conf"):
+        text = (ROOT / "examples" / "fleet" / name).read_text("utf-8")
+        (tmp_path / name).write_text("\n".join(line for line in text.splitlines() if not line.startswith("tls ")))
+    publics = {user: nkeys.from_seed(bytearray(path.read_bytes().strip())).public_key.decode() for user, path in keys.items()}
+    command = [str(SERVER), "-c", str(tmp_path / "nats.conf"), "-t"]
+    done = subprocess.run(command, env=publics, capture_output=True, text=True, check=False)
+    assert (done.returncode, "is valid" in done.stderr) == (0, True), done.stderr
