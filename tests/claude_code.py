@@ -8,10 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
 from tests.messages_server import Reply, Request, text, tool_use
 
-CLIENTS = ROOT / ".clients"
+CLIENTS = Path(__file__).resolve().parent.parent / ".clients"
 """Where `.ci/run` puts the clients of others that it could install."""
 
 _BINARY = Path("claude_agent_sdk", "_bundled", "claude")

@@ -45,7 +45,11 @@ def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) 
     date = retold.read_cassette("c.yaml").exchanges[0].recorded_at[:10]
     assert f"date is {date}" in cassette
     Path("c.yaml").write_text(cassette.replace(f"date is {date}", "date is 2025-02-03"))
-    replayed = cli("replay", "c.yaml", "--", *command, env=environments[1], input="")
+    for _ in range(3 if prompt == "GO-PAIR" else 1):
+        # Whether two reports come in one request or in two is a race within Claude Code, which a busy machine decides otherwise.
+        replayed = cli("replay", "c.yaml", "--", *command, env=environments[1], input="")
+        if replayed.returncode == 0:
+            break
     assert (recorded.returncode, replayed.returncode) == (0, 0), replayed.stderr
     turns = [claude_code.turns(done.stdout, str(home)) for done, home in zip((recorded, replayed), homes, strict=True)]
     if prompt == "GO-PAIR":
