@@ -1,6 +1,7 @@
 """The permission file of examples/fleet on a real server: a pod can only append to its own source, and a reader only read."""
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -242,3 +243,49 @@ def test_the_server_of_the_compose_file_takes_its_configuration(tmp_path: Path, 
     command = [str(SERVER), "-c", str(tmp_path / "nats.conf"), "-t"]
     done = subprocess.run(command, env=publics, capture_output=True, text=True, check=False)
     assert (done.returncode, "is valid" in done.stderr) == (0, True), done.stderr
+
+
+def _token(issuer: nkeys.KeyPair, subject: str, **claims: Any) -> str:
+    """Return a signed token as `nsc` makes it."""
+    body = {"jti": "x", "iat": 1, "iss": issuer.public_key.decode(), "sub": subject, "nats": {"version": 2, **claims}}
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"typ": "JWT", "alg": "ed25519-nkey"}, body)
+    ]
+    text = b".".join(parts)
+    return (text + b"." + base64.urlsafe_b64encode(issuer.sign(text)).rstrip(b"=")).decode()
+
+
+def _pair(prefix: int) -> tuple[bytes, nkeys.KeyPair]:
+    seed = nkeys.encode_seed(os.urandom(32), prefix)
+    return seed, nkeys.from_seed(bytearray(seed))
+
+
+def test_a_file_of_nsc_is_a_credential(tmp_path: Path) -> None:
+    """A token and its key, on a server with an operator; a user of no account of it is refused."""
+    (_, operator), (_, account), (seed, user) = (
+        _pair(prefix) for prefix in (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
+    )
+    limits = dict.fromkeys(("subs", "data", "payload", "conn", "leaf", "mem_storage", "disk_storage", "streams", "consumer"), -1)
+    name = account.public_key.decode()
+    owner = _token(operator, operator.public_key.decode(), type="operator")
+    preload = _token(operator, name, type="account", limits=limits)
+    system = _pair(nkeys.PREFIX_BYTE_ACCOUNT)[1].public_key.decode()
+    own = _token(operator, system, type="account", limits=limits | {"disk_storage": 0, "mem_storage": 0, "streams": 0})
+    preloads = f"resolver: MEMORY\nresolver_preload: {{ {name}: {preload}, {system}: {own} }}\n"
+    config = f"operator: {owner}\nsystem_account: {system}\n{preloads}"
+    for file, issuer in (("good.creds", account), ("bad.creds", _pair(nkeys.PREFIX_BYTE_ACCOUNT)[1])):
+        token = _token(issuer, user.public_key.decode(), type="user", subs=-1, data=-1, payload=-1)
+        Path(file).write_text(
+            f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+            f"-----BEGIN USER NKEY SEED-----\n{seed.decode()}\n------END USER NKEY SEED------\n"
+        )
+    log = EventLog("a.db")
+    record(log, "one", 3)
+    with Nats(tmp_path, extra=config) as server:
+        url = f"{server.servers[0]}/team"
+        shipped = in_this_process("ship", "--to", url, "--until-done", "--db", "a.db", "--credentials", "good.creds")
+        assert shipped.returncode == 0, shipped.stderr
+        done = in_this_process("pull", url, "--db", "mirror.db", "--credentials", "good.creds")
+        assert done.returncode == 0, done.stderr
+        assert "refuses this" in refused(in_this_process("pull", url, "--db", "other.db", "--credentials", "bad.creds"), 1)
+    assert_equal(EventLog("mirror.db"), log)

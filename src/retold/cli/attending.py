@@ -15,15 +15,21 @@ LOOK_S = 0.1
 """Seconds between two looks at the work."""
 
 
+LEAVE_S = 0.5
+"""Seconds after a signal in which the work may end without a word."""
+
+
 class Attendant:
     """Attends work in another thread, from the main thread. The work calls `tell` with lines about its troubles.
 
     The first SIGINT or SIGTERM calls `leave`; a second one, or the end of `bound_s` seconds after the first, calls `stop`.
+    `leaving` is printed if the work goes on after the first.
     """
 
-    def __init__(self, verb: str, *, bound_s: float) -> None:
+    def __init__(self, verb: str, *, bound_s: float, leaving: str) -> None:
         self._verb = verb
         self._bound_s = bound_s
+        self._leaving = leaving
         self._lines = SimpleQueue[str]()
 
     def tell(self, line: str) -> None:
@@ -41,6 +47,8 @@ class Attendant:
                     signals.clear()
                     leaves_at = time.monotonic() + self._bound_s
                     leave()
+                    if self._bound_s > LEAVE_S and not join(LEAVE_S):
+                        note(f"retold: {self._leaving} for at most {self._bound_s:g} s; a second signal ends it at once")
                 elif signals or (leaves_at is not None and time.monotonic() >= leaves_at):
                     stop()
                     join(self._bound_s)

@@ -43,7 +43,10 @@ def pull(
     if run is not None and not re.fullmatch("[0-9a-f]{16}", run):
         raise InputError(f"--run {run!r}: give the whole id of the run, 16 hexadecimal digits; `retold ls --json` prints it.")
     since_ns = None if since is None else moment(since, "--since")
-    place, attendant = address(shelf, credentials=credentials, ca=ca), Attendant("pulled", bound_s=BOUND_S)
+    place, attendant = (
+        address(shelf, credentials=credentials, ca=ca),
+        Attendant("pulled", bound_s=BOUND_S, leaving="writing the last pages"),
+    )
     opened = place.open_to_read()
     with EventLog(db) as log:
         puller = Puller(

@@ -38,7 +38,7 @@ def ship(
     from .attending import Attendant
 
     place, name = address(to, credentials=credentials, ca=ca), source_name(source)
-    log, attendant = EventLog(db), Attendant("shipped", bound_s=drain_s())
+    log, attendant = EventLog(db), Attendant("shipped", bound_s=drain_s(), leaving="shipping the rest")
     if until_done and not log.exists():
         raise LogError(f"there is no log at {log.path}; the first recording makes it.")
     if not until_done:

@@ -25,6 +25,9 @@ from .shelf import Full, PageConflict, Position, Refused, Shelved, Unreachable, 
 POLL_S = 0.02
 """Seconds between two looks at the journal while a reader waits."""
 
+BATCH = 64
+"""Pages that a reader gets at once."""
+
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,120}")
 _LINE = re.compile(rf"({_NAME.pattern})/({_NAME.pattern})/(\d{{12,}})")
 
@@ -97,7 +100,7 @@ class FolderShelf:
     def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
         """Yield the pages after the cursor, which is a place in the journal."""
         if run is not None and after is None and wait_s == 0 and self._made:
-            yield self._in_order(run)
+            yield from self._in_order(run)
             return
         made, _, number = (after or "").partition(":")
         at = int(number) if made == self._made else 0
@@ -107,7 +110,7 @@ class FolderShelf:
                 size = os.fstat(journal.fileno()).st_size
                 at = at if at <= size else 0  # the journal lost its end
                 journal.seek(at)
-                lines = journal.read(1 << 20).split(b"\n")[:-1]
+                lines = journal.read(1 << 16).split(b"\n")[:-1][:BATCH]
             if lines:
                 yield [shelved for shelved in self._shelved(lines, at) if run in (None, shelved.page.run)]
                 at += sum(len(line) + 1 for line in lines)
@@ -117,12 +120,13 @@ class FolderShelf:
             else:
                 time.sleep(min(POLL_S, wait_s))
 
-    def _in_order(self, run: str) -> list[Shelved]:
-        """Return all pages of a run, with the cursor of the shelf's beginning."""
+    def _in_order(self, run: str) -> Iterator[list[Shelved]]:
+        """Yield all pages of a run, with the cursor of the shelf's beginning."""
         files = sorted(self._folder.glob(f"*/{_checked(run)}/*.jsonl"))
         named = [(file.parent.parent.name, file.stem) for file in files]
-        pages = [(source, self._page(source, run, first)) for source, first in named]
-        return [Shelved(f"{self._made}:0", source, page) for source, page in pages if page is not None]
+        for at in range(0, len(named), BATCH):
+            pages = [(source, self._page(source, run, first)) for source, first in named[at : at + BATCH]]
+            yield [Shelved(f"{self._made}:0", source, page) for source, page in pages if page is not None]
 
     def _shelved(self, lines: list[bytes], at: int) -> Iterator[Shelved]:
         """Yield the pages that lines of the journal name, as far as they are there."""

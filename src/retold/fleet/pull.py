@@ -172,6 +172,6 @@ class Puller:
         return self._chosen.get(events[0].run, True)
 
     def _tell(self, trouble: str | None) -> None:
-        if trouble != self.pulled.waiting:
-            self.pulled.waiting = trouble
+        is_new, self.pulled.waiting = (trouble is None) != (self.pulled.waiting is None), trouble
+        if is_new:
             self._told(trouble)

@@ -59,6 +59,7 @@ class StreamConnection:
         self._client: Client | None = None
         self._js: JetStreamContext | None = None
         self._denied: str | None = None
+        self._noticed: Exception | None = None
         self._failed: tuple[float, Unreachable] | None = None
         self.epoch = 0
 
@@ -124,6 +125,7 @@ class StreamConnection:
 
     async def _notice(self, error: Exception) -> None:
         """Note an error that explains why an answer does not come: a client of NATS tries again for ever."""
+        self._noticed = error
         text = str(error).lower()
         if "permissions violation" in text or "authorization" in text or isinstance(error, ssl.SSLCertVerificationError):
             self._denied = str(error)
@@ -165,7 +167,7 @@ class StreamConnection:
         import nats.errors
         from nats.js.errors import APIError
 
-        self._denied = None
+        self._denied = self._noticed = None
         try:
             return self._loop.run(asking, answer_s + 2)
         except APIError as error:
@@ -184,7 +186,8 @@ class StreamConnection:
             self._js = None  # the stream may have been made anew
             if self._denied is not None:
                 raise Refused(f"{self.name} refuses this: {self._denied}. Is it the right credential for this source?") from error
-            raise Unreachable(f"{self.name} does not answer: {type(error).__name__} {error}".rstrip() + ".") from error
+            why = self._noticed if isinstance(error, TimeoutError) and self._noticed is not None else error
+            raise Unreachable(f"{self.name} does not answer: {type(why).__name__} {why}".rstrip(" .") + ".") from error
 
     def close(self) -> None:
         """Close the connection."""
