@@ -21,6 +21,8 @@ _FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     },
     "response.started": {"status": _NUMBER, "reason": _TEXT, "headers": (list,)},
     "exchange.ended": {"ending": _TEXT},
+    "session.started": {"wire": _TEXT, "sdk": _TEXT, "cwd": _TEXT, "home": _TEXT},
+    "session.ended": {"ending": _TEXT},
     "payloads.erased": {"run": _TEXT, "payloads": (list,)},
     "payloads.redacted": {"run": _TEXT, "payloads": (list,)},
 }  # fmt: skip
@@ -31,6 +33,8 @@ _OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "step.started": {"name": _TEXT, "type": _TEXT},
     "exchange.ended": {"error": (dict, type(None)), "status": (int, type(None)), "usage": (dict, type(None)),
                        "cost_usd": (int, float, type(None))},
+    "session.started": {"argv": (list, type(None))},
+    "session.ended": {"error": (dict, type(None)), "exit_code": (int, type(None))},
     "message": {"type": _TEXT, "subtype": _OPTIONAL_TEXT, "usage": (dict, type(None))},
 }  # fmt: skip
 """Optional fields by kind, and their types."""

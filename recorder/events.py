@@ -43,8 +43,16 @@ Kind = Literal[
     "chunk",
     "exchange.ended",
     "message",
+    "session.started",
+    "wire.sent",
+    "wire.unsent",
+    "wire.received",
+    "session.ended",
 ]
-"""Kinds that this version writes. `frame` is one server-sent event, `chunk` a piece of any other body."""
+"""Kinds that this version writes. `frame` is one server-sent event, `chunk` a piece of any other body.
+
+A session of the Agent SDK also has events of the kinds `stream.TYPE`, named by the types of its lines (agent_wire.py).
+"""
 
 Ending = Literal["complete", "closed", "cut", "error_event", "http_error", "no_response"]
 """The ending of an exchange.

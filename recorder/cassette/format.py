@@ -16,6 +16,8 @@ two, both named `retold`. At the top: `{format: 2}`. In each interaction, the va
                     they were recorded; a body that a person edited later is matched as edited
     step, task, variables, tool_results, cost_usd   values that the replay of a workflow needs
 
+Sessions of the Claude Agent SDK are under the top-level key `sessions` (sessions.py).
+
 A body is a literal block if YAML can hold it in one, else a quoted string, and `!!binary` if it is not UTF-8. `.json` files hold
 the same structure. Writing is atomic. A YAML file ends with the key `retold_end`, so a truncated file is recognised even after a
 formatter; format 1 ends with `...`. A damaged file is an error and is never overwritten.
@@ -36,6 +38,7 @@ from typing import IO, Any, NamedTuple
 import yaml
 
 from .. import strict_json
+from ..agent_wire import AgentSession
 from ..errors import CassetteError, CassetteMissing
 from ..files import read_regular, replacing
 from ..hints import near, unreadable
@@ -45,6 +48,7 @@ from .exchanges import Exchanges
 from .foreign import named, named_text, was_cassette, way_out
 from .json_layout import lay_out
 from .outline import outline
+from .sessions import entry_to_session, session_to_entry
 from .writing import CassetteLoader, dump
 
 FORMAT = 2
@@ -56,10 +60,11 @@ _END_OF_1 = re.compile(rb"\n\.\.\.[ \t]*(?:#[^\n]*)?(?:\r?\n[ \t]*(?:#[^\n]*)?)*
 
 
 class Cassette(NamedTuple):
-    """A cassette's exchanges in recorded order, and its file."""
+    """A cassette's exchanges and sessions of the Agent SDK, each in recorded order, and its file."""
 
     path: Path
     exchanges: Sequence[Exchange]
+    sessions: tuple[AgentSession, ...] = ()
 
 
 # Reading
@@ -90,14 +95,14 @@ def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False) -> Casset
     lazy = lazy and len(data) >= LAZY_BYTES
     found = None if path.suffix == ".json" and not lazy else outline(data, path.suffix)
     if found is None:
-        return Cassette(path, _read_whole(path, data))
+        return Cassette(path, *_read_whole(path, data))
     _check_format(path, found.document, data)
-    exchanges = Exchanges(found, lambda: _read_whole(path, data))
-    return Cassette(path, exchanges if lazy else tuple(exchanges))
+    exchanges = Exchanges(found, lambda: _read_whole(path, data)[0])
+    return Cassette(path, exchanges if lazy else tuple(exchanges), _read_sessions(path, found.document))
 
 
-def _read_whole(path: Path, data: bytes) -> tuple[Exchange, ...]:
-    """Return all exchanges of a file of any form."""
+def _read_whole(path: Path, data: bytes) -> tuple[tuple[Exchange, ...], tuple[AgentSession, ...]]:
+    """Return all exchanges and sessions of a file of any form."""
     document = _load(path, data)
     if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
         raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
@@ -117,7 +122,22 @@ def _read_whole(path: Path, data: bytes) -> tuple[Exchange, ...]:
             raise CassetteError(
                 f"{path}:{_line_of(data, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
             ) from error
-    return tuple(exchanges)
+    return tuple(exchanges), _read_sessions(path, document)
+
+
+def _read_sessions(path: Path, document: dict[str, Any]) -> tuple[AgentSession, ...]:
+    """Return the sessions of a document without reading its interactions. Raise CassetteError."""
+    entries = document.get("sessions") or ()
+    if not isinstance(entries, list | tuple):
+        raise CassetteError(f"{path}: the key `sessions` should hold a list. The file was left as it is.")
+    sessions = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            sessions.append(entry_to_session(entry))
+        except DAMAGE as error:
+            what = f"missing key {error}" if isinstance(error, KeyError) else str(error)
+            raise CassetteError(f"{path}: session {number} is damaged: {what}. The file was left as it is.") from error
+    return tuple(sessions)
 
 
 def _load(path: Path, data: bytes) -> Any:
@@ -188,7 +208,7 @@ _UNREAD_HEADERS = re.compile(
 """Request headers that no matching rule and no other part of retold reads from a recording. The log keeps them."""
 
 
-def to_yaml(exchanges: Iterable[Exchange], file: IO[str]) -> int:
+def to_yaml(exchanges: Iterable[Exchange], file: IO[str], sessions: Iterable[AgentSession] = ()) -> int:
     """Write a cassette as YAML and return the number of interactions. One is in memory at a time."""
     dump(_HEAD, file)
     count = 0
@@ -198,11 +218,17 @@ def to_yaml(exchanges: Iterable[Exchange], file: IO[str]) -> int:
         dump([_to_entry(exchange)], file)
     if count == 0:
         file.write("interactions: []\n")
+    for number, session in enumerate(sessions):
+        if number == 0:
+            file.write("sessions:\n")
+        dump([session_to_entry(session)], file)
     dump(_END, file)
     return count
 
 
-def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) -> int:
+def write_cassette(
+    path: str | os.PathLike[str], exchanges: Iterable[Exchange], sessions: Iterable[AgentSession] = ()
+) -> int:  # fmt: skip
     """Write a cassette completely or not at all, and return the number of its exchanges. Raise CassetteError.
 
     A symbolic link stays a link, and the file that it points to is replaced. An existing file keeps its mode.
@@ -215,11 +241,14 @@ def write_cassette(path: str | os.PathLike[str], exchanges: Iterable[Exchange]) 
             file = io.TextIOWrapper(data, encoding="utf-8", newline="")
             if path.suffix == ".json":
                 entries = [_to_entry(exchange) for exchange in exchanges]
-                file.write(strict_json.dumps(_for_json({**_HEAD, "interactions": entries, **_END}), indent=1))
+                document = {**_HEAD, "interactions": entries}
+                if held := [session_to_entry(session) for session in sessions]:
+                    document["sessions"] = held
+                file.write(strict_json.dumps(_for_json({**document, **_END}), indent=1))
                 count = len(entries)
                 file.write("\n")
             else:
-                count = to_yaml(exchanges, file)
+                count = to_yaml(exchanges, file, sessions)
             file.flush()
             file.detach()
     except OSError as error:

@@ -52,7 +52,10 @@ def outline(data: bytes, suffix: str) -> "Outline | None":
 _LIST = re.compile(rb"(?<![^\n])interactions:\n(?=( *)- )")
 _AROUND = rf"(?: *{KEY}:(?: [A-Za-z0-9_.+-]+)?\n|#[^\n]*\n|\n)*+"
 """The lines before and after the interactions: keys with a plain value of one word, and comments."""
-_HEAD, _TAIL = re.compile(f"(?:---\n)?{_AROUND}".encode()), re.compile(rf"(?! ){_AROUND}(?:\.\.\.\n)?".encode())
+_SESSIONS = r"(?:sessions:\n(?:(?: |- )[^\n]*\n|\n)*+)?"
+"""The sessions after the interactions. They are parsed with the rest of the document."""
+_HEAD = re.compile(f"(?:---\n)?{_AROUND}".encode())
+_TAIL = re.compile(rf"(?! ){_AROUND}{_SESSIONS}{_AROUND}(?:\.\.\.\n)?".encode())
 
 
 class YamlOutline:

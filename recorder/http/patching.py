@@ -169,8 +169,10 @@ def open_blocks() -> tuple[Block, ...]:
     return tuple(_open)
 
 
-def find(asked: Outgoing) -> Block | None:
+def find(asked: Outgoing, *, watches: bool = True) -> Block | None:
     """Return the block that decides about a request, or None to send it. Raises BlockedError.
+
+    `watches` reports a request that no block covers to `watched`.
 
     1. The innermost open block of the context decides.
     2. A task or a piece of work that outlived its block gets an error from that block.
@@ -199,7 +201,7 @@ def find(asked: Outgoing) -> Block | None:
         raise for_sdk(BlockedError(text))  # 5
     if blocks:
         return blocks[0]  # 2, for a thread that no later block has adopted
-    if _outside and is_api(asked):
+    if watches and _outside and is_api(asked):
         _outside[-1](asked)
     return None
 
@@ -360,17 +362,29 @@ def install(*, imports: bool = True) -> None:
             library = importlib.import_module(name)
             _patch_client(library.Client)
             _patch_client(library.AsyncClient)
-    if "aiohttp" in sys.modules:
-        _patch_session(sys.modules["aiohttp"])
-    elif not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AfterImport())
+    after_import("aiohttp", _patch_session)
+
+
+def after_import(name: str, patch: Callable[[Any], None]) -> None:
+    """Patch a module now if it is imported, else when it is imported. `patch` may be called more than once for a module.
+
+    Importing aiohttp here would take half a second even if it is not used.
+    """
+    if name in sys.modules:
+        patch(sys.modules[name])
+    elif not any(isinstance(finder, _AfterImport) and finder.name == name for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AfterImport(name, patch))
 
 
 class _AfterImport:
-    """Patches aiohttp when it is imported. Importing it here would take half a second even if it is not used."""
+    """Patches a module when it is imported."""
+
+    def __init__(self, name: str, patch: Callable[[Any], None]) -> None:
+        self.name = name
+        self._patch = patch
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:  # noqa: ARG002 - the protocol of a finder
-        if name != "aiohttp":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -379,7 +393,7 @@ class _AfterImport:
 
             def exec_module(module: Any) -> None:
                 run(module)
-                _patch_session(module)
+                self._patch(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

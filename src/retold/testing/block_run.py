@@ -4,8 +4,9 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from ..recorder.agent_wire import WireCapture
 from ..recorder.cassette.transfer import results_in
 from ..recorder.events import Entry, encode
 from ..recorder.http.capture import Capture
@@ -24,6 +25,8 @@ __tracebackhide__ = True
 
 class BlockRun:
     """The run of one block. `run` is its id, None before it begins; `log` is None before it is opened.
+
+    `sessions` counts the recorded sessions of the Agent SDK.
 
     `check` raises an error if a recording could not be kept; it is called before the first request is sent.
     """
@@ -45,6 +48,7 @@ class BlockRun:
         self._tool_uses: set[str] = set()
         self.log: EventLog | None = None
         self.calls = Calls()
+        self.sessions = 0
         self._fallbacks = Fallbacks()
 
     def __repr__(self) -> str:
@@ -85,6 +89,13 @@ class BlockRun:
                 session=self._session, redactor=self._redactor, cost_usd=exchange.cost_usd,
             )  # fmt: skip
             self._replays = [*(each for each in self._replays if each.ending is None), capture]
+        return capture
+
+    def begin_session(self, started: dict[str, Any], mode: Literal["live", "mock"]) -> WireCapture:
+        """Return the capture of a session of the Agent SDK, recorded or replayed. Raise LogError."""
+        with self._lock:
+            capture = WireCapture(self._begun(mode), started)
+            self.sessions += mode == "live"
         return capture
 
     def end(self, *, kept: bool, error: BaseException | None) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..recorder.http.guard import is_loopback
-from ..recorder.http.patching import block_here, open_blocks
+from ..recorder.http.patching import block_here, is_sending, open_blocks
 from ..recorder.http.recognition import BASE_URL_VARIABLES
 from .door import Door
 from .lead import Joining
@@ -52,8 +52,8 @@ def _door_here() -> Door | None:
 
 
 def _url_here() -> str | None:
-    """Where a child of this context is pointed at; None if no block is concerned."""
-    if not _doors:
+    """Where a child of this context is pointed at; None if no block is concerned, or if the child's session is recorded."""
+    if not _doors or is_sending():
         return None
     if (door := _door_here()) is not None:
         return door.url

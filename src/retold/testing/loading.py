@@ -4,9 +4,11 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 
 from ..recorder import clock
+from ..recorder.agent_wire import AgentSession
 from ..recorder.errors import CassetteError
 from ..recorder.http.exchange import Exchange
 from ..settings import Settings
@@ -30,6 +32,7 @@ class LoadedRecording:
     mode: RecordMode
     existed: bool
     exchanges: Sequence[Exchange] = ()
+    sessions: tuple[AgentSession, ...] = ()
     file: CassetteFile | None = None
 
     @property
@@ -54,7 +57,7 @@ def load(path: Path | None, mode: RecordMode, settings: Settings, source: str) -
         return LoadedRecording(mode, False)
     # A use that may write the file reads all of it now, so that it never replaces what it could not read.
     file = CassetteFile(path, since=settings.since, lazy=mode in ("none", "once"))
-    if (expired := why_expired(file.loaded, settings.max_age, source)) is not None:
+    if (expired := why_expired(chain(file.loaded, file.sessions), settings.max_age, source)) is not None:
         if settings.on_expired == "fail":
             raise CassetteError(f'{expired}. Record it again with record_mode="rewrite".')
         if settings.on_expired == "rerecord" and mode != "verify" and not settings.is_overridden and not in_ci():
@@ -62,11 +65,13 @@ def load(path: Path | None, mode: RecordMode, settings: Settings, source: str) -
         else:
             # The frames: load, CassetteSession(), __enter__ of the use, the caller's.
             warnings.warn(f'{expired}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=4)
-    return LoadedRecording(mode, file.existed, () if mode == "rewrite" else file.loaded, file)
+    if mode == "rewrite":
+        return LoadedRecording(mode, file.existed, file=file)
+    return LoadedRecording(mode, file.existed, file.loaded, file.sessions, file)
 
 
-def why_expired(exchanges: Iterable[Exchange], limit: timedelta | None, source: str) -> str | None:
-    """Return a sentence if the oldest exchange is older than `limit`, else None. Raise CassetteError.
+def why_expired(exchanges: Iterable[Exchange | AgentSession], limit: timedelta | None, source: str) -> str | None:
+    """Return a sentence if the oldest exchange or session is older than `limit`, else None. Raise CassetteError.
 
     The age counts from the recording of an exchange: loading never makes it younger. A time without an offset is UTC.
     """

@@ -108,7 +108,10 @@ def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
     stats.drift += cassette.drift
     if not failed and cassette.record_mode in ("none", "once", "new_episodes"):
         own = len(cassette.exchanges)  # further cassettes are not the test's own
-        stats.leave(str(cassette.path), [number for number in cassette.unplayed_numbers if number < own])
+        left = [number for number in cassette.unplayed_numbers if number < own]
+        # Sessions of the Agent SDK are counted downwards, beside the exchanges.
+        left += [-1 - number for number in cassette.unplayed_session_numbers]
+        stats.leave(str(cassette.path), left)
     for exchange in cassette.played:
         fold = refold_exchange(exchange)
         if exchange.cost_usd is not None:

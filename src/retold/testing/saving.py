@@ -13,7 +13,9 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
+from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.format import read_cassette, write_cassette
+from ..recorder.cassette.sessions import each_session
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing
 from ..recorder.files import why_not_writable
@@ -25,6 +27,8 @@ Signature = tuple[int, int, int]
 Keep = Callable[[Exchange], Exchange | None]
 Drops = Callable[[Exchange, Sequence[Exchange]], bool]
 """(an old exchange, the new ones) -> whether the old one is removed."""
+DropsSession = Callable[[AgentSession, Sequence[AgentSession]], bool]
+"""(an old session, the new ones) -> whether the old one is removed."""
 
 
 class CassetteFile:
@@ -38,11 +42,13 @@ class CassetteFile:
         self.path = Path(os.path.abspath(path))
         self._since = since
         self._signature = self._sign()
+        self.loaded: Sequence[Exchange] = ()
+        self.sessions: tuple[AgentSession, ...] = ()
         try:
-            self.loaded: Sequence[Exchange] = read_cassette(os.path.normpath(path), lazy=lazy).exchanges
+            _, self.loaded, self.sessions = read_cassette(os.path.normpath(path), lazy=lazy)
             self.existed = True
         except CassetteMissing:
-            self.loaded, self.existed = (), False
+            self.existed = False
 
     def __repr__(self) -> str:
         return f"<CassetteFile {self.path} {len(self.loaded)} exchanges>"
@@ -51,32 +57,38 @@ class CassetteFile:
         """Return why the file cannot be written; None if nothing is known to prevent it. Nothing is made."""
         return why_not_writable(self.path)
 
-    def save(self, log: EventLog, run: str, *, keep: Keep | None, drops: Drops) -> None:
-        """Add the exchanges of a run, as `keep` leaves them; remove the old ones that `drops` names. Raises CassetteError."""
+    def save(self, log: EventLog, run: str, *, keep: Keep | None, drops: Drops, drops_session: DropsSession) -> None:
+        """Add the exchanges of a run, as `keep` leaves them, and its sessions; remove old ones. Raises CassetteError."""
         new = [exchange for exchange in exchanges_of(log, run) if exchange.place.stamped != "replay"]
         if keep is not None:
             new = [left for exchange in new if (left := keep(exchange)) is not None]
+        sessions = list(each_session(log, run))
         try:
-            self._merge(new, lambda old: drops(old, new))
+            self._merge(new, lambda old: drops(old, new), sessions, lambda old: drops_session(old, sessions))
         except CassetteError as error:
             raise CassetteError(f"{error} The recording is in the log: retold export {run[:8]} -o CASSETTE.") from error
 
-    def _merge(self, new: Sequence[Exchange], drops: Callable[[Exchange], bool]) -> None:
+    def _merge(
+        self, new: Sequence[Exchange], drops: Callable[[Exchange], bool],
+        sessions: Sequence[AgentSession], drops_session: Callable[[AgentSession], bool],
+    ) -> None:  # fmt: skip
         """Write the file anew. New calls get numbers after the others, so that retries stay with their call."""
         target = Path(os.path.realpath(self.path))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.parent):
-                kept = self._kept(drops)
+                now, held = self._current()
+                kept = self._kept(now, drops)
+                held = [each for each in held if not (each in self.sessions and self._may_be_old(each) and drops_session(each))]
                 last = max((exchange.place.call for exchange in kept), default=0)
-                write_cassette(self.path, [*kept, *(_renumbered(exchange, last) for exchange in new)])
+                write_cassette(self.path, [*kept, *(_renumbered(exchange, last) for exchange in new)], [*held, *sessions])
         except OSError as error:
             raise CassetteError(f"cannot write the cassette {self.path}: {error.strerror or error}.") from error
 
-    def _kept(self, drops: Callable[[Exchange], bool]) -> list[Exchange]:
+    def _kept(self, now: Iterable[Exchange], drops: Callable[[Exchange], bool]) -> list[Exchange]:
         old = Counter(map(_digest, filter(self._may_be_old, self.loaded)))
         kept = []
-        for exchange in self._current():
+        for exchange in now:
             digest = _digest(exchange)
             is_old = old[digest] > 0
             old[digest] -= is_old
@@ -84,16 +96,17 @@ class CassetteFile:
                 kept.append(exchange)
         return kept
 
-    def _current(self) -> Iterable[Exchange]:
-        """The exchanges of the file as it is now. A file that was deleted meanwhile counts as unchanged: nothing gets lost."""
+    def _current(self) -> tuple[Iterable[Exchange], Iterable[AgentSession]]:
+        """The content of the file as it is now. A file that was deleted meanwhile counts as unchanged: nothing gets lost."""
         if self._sign() == self._signature:
-            return self.loaded
+            return self.loaded, self.sessions
         try:
-            return read_cassette(self.path).exchanges
+            found = read_cassette(self.path)
+            return found.exchanges, found.sessions
         except CassetteMissing:
-            return self.loaded
+            return self.loaded, self.sessions
 
-    def _may_be_old(self, exchange: Exchange) -> bool:
+    def _may_be_old(self, exchange: Exchange | AgentSession) -> bool:
         return self._since is None or exchange.recorded_at < self._since
 
     def _sign(self) -> Signature | None:

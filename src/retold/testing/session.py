@@ -20,6 +20,7 @@ from ..replay.faults import Faults, Telling
 from ..replay.matching.profiles import Profile
 from ..replay.transport import Replayer
 from ..settings import Settings
+from .agent_sessions import AgentSessions
 from .block_run import BlockRun
 from .calls import Calls
 from .deciding import Decisions
@@ -45,7 +46,10 @@ class CassetteSession(UsedCassette):
         self._loaded = loaded = load(path, mode, settings, source)
         decisions = Decisions(loaded, settings, source=source, redactor=redactor)
         recording = BlockRun(path, loaded.mode, settings, redactor=redactor, check=partial(_check_writable, loaded, source))
-        super().__init__(path, source, decisions, recording)
+        self._agents = AgentSessions(
+            loaded, settings, recording, source=source, redactor=redactor, misses=decisions.misses, profile=decisions.profile
+        )
+        super().__init__(path, source, decisions, recording, self._agents)
         self._settings = settings
         self._closed = False
         self._pid = os.getpid()
@@ -106,6 +110,15 @@ class CassetteSession(UsedCassette):
             case Telling() as told:
                 return self._logged(await self._replayer.answer_async(request, *told), request, told.exchange)
         return await self._recorder.handle_async(request, send)
+
+    def agent_wire(self, started: dict[str, Any], real: Any, exit_code: Callable[[], int | None]) -> Any:
+        """Return the transport of a session of the Agent SDK, or None to let it pass. Raise MissError, LogError.
+
+        A forked child and vcrpy's cassettes cannot hold a session.
+        """
+        if self._pid != os.getpid() or self._settings.keep is not None:
+            return None
+        return self._agents.wire(started, real, exit_code)
 
     def _decide(self, request: Any) -> Telling | Literal["pass", "record"]:
         asked = Outgoing(request.method, str(request.url), request.headers, request.content)
@@ -168,6 +181,7 @@ class CassetteSession(UsedCassette):
             return
         self._closed = True
         self._decisions.end()
+        self._agents.end()
         self._recording.end(kept=kept, error=error)
         try:
             if kept and self.recorded and self.record_mode != "verify":
@@ -183,7 +197,10 @@ class CassetteSession(UsedCassette):
         if self._settings.keep is not None:
             self._settings.keep(exchanges_of(log, run))
         elif (file := self._loaded.file) is not None:
-            file.save(log, run, keep=self._settings.before_keep, drops=self._decisions.is_replaced)
+            file.save(
+                log, run, keep=self._settings.before_keep, drops=self._decisions.is_replaced,
+                drops_session=self._agents.is_replaced,
+            )  # fmt: skip
             self.written = self.path
 
 

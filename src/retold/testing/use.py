@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, overload
 
+from ..agent_sdk.patching import install as patch_agent_sdk
 from ..recorder.errors import InputError
 from ..recorder.http.guard import everything, guarded, model_apis
 from ..recorder.http.patching import Block, Led
@@ -102,6 +103,7 @@ class Use:
                 stack.enter_context(guarded(model_apis(session.source)))
                 stack.enter_context(stand_in())
             block.open()
+            patch_agent_sdk()
             block.enter()
             try:
                 yield

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..recorder.agent_wire import AgentSession
 from ..recorder.http.exchange import Exchange, Request
 from ..recorder.log.log import EventLog
+from .agent_sessions import AgentSessions
 from .block_run import BlockRun
 from .deciding import Decisions
 from .record_modes import RecordMode
@@ -21,20 +23,24 @@ class UsedCassette:
         assert cassette.all_played
     """
 
-    def __init__(self, path: Path | None, source: str, decisions: Decisions, recording: BlockRun) -> None:
+    def __init__(
+        self, path: Path | None, source: str, decisions: Decisions, recording: BlockRun, agents: AgentSessions
+    ) -> None:  # fmt: skip
         self.path = path
         self.source = source
         self.drift: list[str] = []
         self.written: Path | None = None
         self._decisions = decisions
         self._recording = recording
+        self._agents = agents
 
     def __repr__(self) -> str:
-        return f"<UsedCassette {self.source} {self.record_mode} {self.play_count} of {len(self.exchanges)} played>"
+        held = len(self.exchanges) + len(self.sessions)
+        return f"<UsedCassette {self.source} {self.record_mode} {self.play_count} of {held} played>"
 
     def __len__(self) -> int:
-        """The number of exchanges, with those that the block recorded."""
-        return len(self.exchanges) + self.recorded
+        """The number of exchanges and sessions, with those that the block recorded."""
+        return len(self.exchanges) + len(self.sessions) + self.recorded
 
     def __bool__(self) -> bool:
         return True
@@ -50,14 +56,34 @@ class UsedCassette:
         return self._decisions.loaded.exchanges
 
     @property
+    def sessions(self) -> tuple[AgentSession, ...]:
+        """The recorded sessions of the Agent SDK at the beginning of the block, in order."""
+        return self._decisions.loaded.sessions
+
+    @property
+    def played_sessions(self) -> list[AgentSession]:
+        """The played sessions of the Agent SDK, in the order of their first messages."""
+        return self._agents.played
+
+    @property
+    def unplayed_sessions(self) -> list[AgentSession]:
+        """The recorded sessions of the Agent SDK that were not played."""
+        return [self.sessions[number] for number in self._agents.unplayed_numbers]
+
+    @property
+    def unplayed_session_numbers(self) -> list[int]:
+        """Their numbers, counted from 0."""
+        return self._agents.unplayed_numbers
+
+    @property
     def requests(self) -> list[Request]:
         """The recorded requests, in order."""
         return [exchange.request for exchange in self.exchanges]
 
     @property
     def play_count(self) -> int:
-        """The number of answers that were played."""
-        return self._decisions.play_count
+        """The number of answers and sessions that were played."""
+        return self._decisions.play_count + len(self._agents.played)
 
     @property
     def played(self) -> list[Exchange]:
@@ -76,8 +102,8 @@ class UsedCassette:
 
     @property
     def all_played(self) -> bool:
-        """Whether each recorded exchange was played."""
-        return not self._decisions.matcher.unplayed_numbers
+        """Whether each recorded exchange and session was played."""
+        return not self._decisions.matcher.unplayed_numbers and not self._agents.unplayed_numbers
 
     @property
     def misses(self) -> list[str]:
@@ -86,8 +112,8 @@ class UsedCassette:
 
     @property
     def recorded(self) -> int:
-        """The number of exchanges that the block recorded."""
-        return self._recording.calls.count
+        """The number of exchanges and sessions that the block recorded."""
+        return self._recording.calls.count + self._recording.sessions
 
     @property
     def run(self) -> str | None:

@@ -1,0 +1,148 @@
+"""The wire of the Claude Agent SDK: lines of JSON between the SDK and Claude Code, its child process.
+
+The events of a session; the seq of the first one is the `exchange` of all of them:
+
+    session.started   {wire, sdk, cwd, home, argv}: the versions, the folders, and the options that the child gets
+    wire.sent         a line that the SDK wrote (control_request, control_response, user), or {"type": "end_input"}
+    wire.unsent       a sent line, again, that the SDK could not write: Claude Code had ended, or its input had
+    wire.received     a line of the control protocol: control_request, control_response, control_cancel_request, transcript_mirror
+    stream.TYPE       a line that is no message: stream_event, rate_limit_event, …
+    message           system, assistant, user, result
+    session.ended     {ending, error, exit_code}
+
+A session ends `complete` if the child ended its output, `closed` if the program closed the session before, and `failed` if
+the SDK raised an error, which is kept with its type.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .events import OWN_SEQ, Ending, Entry, encode
+from .log.run_writer import RunWriter
+from .secrets.redactor import REDACTED
+from .strict_json import object_or_empty
+
+WIRE = "stream-json"
+"""The name of the format of the lines."""
+
+END_INPUT = {"type": "end_input"}
+"""Stands for the end of the child's input among the sent lines."""
+
+SessionEnding = Literal["complete", "closed", "failed"]
+
+SESSION_ENDINGS: tuple[SessionEnding, ...] = ("complete", "closed", "failed")
+
+_MESSAGES = frozenset({"system", "assistant", "user", "result"})
+_CONTROL = frozenset({"control_request", "control_response", "control_cancel_request", "transcript_mirror"})
+
+_OPEN_FACTS = frozenset({"apiProvider", "apiKeySource", "tokenSource"})
+"""The facts about an account that identify no person."""
+
+
+@dataclass(frozen=True, slots=True)
+class WireLine:
+    """One line. `offset_ns` counts from the start of the session. `data` is the line's JSON."""
+
+    offset_ns: int
+    is_sent: bool
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSession:
+    """A recorded session, already redacted. `argv` is None for a transport that the program made itself.
+
+    `error` has a type, a message and the attributes `stderr` and `exit_code` if the SDK's error had them.
+    """
+
+    lines: tuple[WireLine, ...]
+    ending: SessionEnding
+    error: dict[str, Any] | None = None
+    exit_code: int | None = None
+    sdk: str = ""
+    cwd: str = ""
+    home: str = ""
+    argv: tuple[str, ...] | None = None
+    recorded_at: str = ""
+    started_ns: int = 0
+    ended_ns: int = 0
+
+    @property
+    def prompts(self) -> list[Any]:
+        """The contents of the user's messages."""
+        return [object_or_empty(line.data.get("message")).get("content") for line in self.lines if is_prompt(line)]
+
+
+def is_prompt(line: WireLine) -> bool:
+    """Return whether a line is a message of the user that the program sent."""
+    return line.is_sent and line.data.get("type") == "user"
+
+
+def kind_of(line: dict[str, Any]) -> str:
+    """Return the event kind of a received line."""
+    type_ = str(line.get("type"))
+    if type_ in _MESSAGES:
+        return "message"
+    return "wire.received" if type_ in _CONTROL else f"stream.{type_[:40]}"
+
+
+def without_person(line: dict[str, Any]) -> dict[str, Any]:
+    """Return a line without the person's account and the child's process id, which the answer to `initialize` holds."""
+    answer = object_or_empty(object_or_empty(line.get("response")).get("response"))
+    if line.get("type") != "control_response" or not answer.keys() & {"account", "pid"}:
+        return line
+    changed = dict(answer)
+    if isinstance(account := answer.get("account"), dict):
+        changed["account"] = {
+            key: REDACTED if isinstance(value, str) and key not in _OPEN_FACTS else value for key, value in account.items()
+        }
+    if "pid" in answer:
+        changed["pid"] = 0
+    return line | {"response": line["response"] | {"response": changed}}
+
+
+class WireCapture:
+    """Appends one session to a run. Each line is committed when its method returns. All methods may raise LogError."""
+
+    def __init__(self, writer: RunWriter, started: dict[str, Any]) -> None:
+        self._writer = writer
+        self._lock = threading.Lock()
+        self.ending: SessionEnding | None = None
+        self.exchange = writer.append(Entry("session.started", encode(started), exchange=OWN_SEQ))[0].seq
+        # The end of the run ends the session, as it ends an exchange.
+        writer.open[self.exchange] = self
+
+    def __repr__(self) -> str:
+        return f"<WireCapture #{self.exchange} {self.ending or 'open'}>"
+
+    def sent(self, line: dict[str, Any]) -> None:
+        """Append a line that the SDK writes. Call this before the line is written."""
+        self._note("wire.sent", line)
+
+    def unsent(self, line: dict[str, Any]) -> None:
+        """Append that a sent line could not be written."""
+        self._note("wire.unsent", line)
+
+    def received(self, line: dict[str, Any]) -> None:
+        """Append a line that the child wrote. Call this before the line is handed on."""
+        self._note(kind_of(line), without_person(line))
+
+    def end(self, ending: SessionEnding | Ending, error: dict[str, Any] | None = None, exit_code: int | None = None) -> None:
+        """Append the ending. The first call decides; a log that ends its run calls this with `closed`."""
+        with self._lock:
+            if self.ending is not None:
+                return
+            self.ending = ending if ending in SESSION_ENDINGS else "closed"
+            self._writer.open.pop(self.exchange, None)
+        self._note("session.ended", {"ending": self.ending, "error": error, "exit_code": exit_code})
+
+    def _note(self, kind: str, data: dict[str, Any]) -> None:
+        if not self._writer.ended:
+            self._writer.append(Entry(kind, encode(data), exchange=self.exchange))
+
+
+def error_data(error: BaseException) -> dict[str, Any]:
+    """Return an error of the SDK as values that can be kept."""
+    kept = {name: getattr(error, name) for name in ("exit_code", "stderr") if isinstance(getattr(error, name, None), int | str)}
+    return {"type": type(error).__name__, "message": str(error), **kept}

@@ -1,0 +1,189 @@
+"""Sessions of the Claude Agent SDK in a cassette, under the top-level key `sessions`, which vcrpy ignores.
+
+An entry has the facts of a session (`sdk`, `cwd`, `argv`, `recorded_at`, `started_ms`, `ended_ms`, `ending`, `error`,
+`exit_code`) and its `lines` as one text. Each line of it is a time in milliseconds after the start, the direction (`>` sent to
+Claude Code, `<` received) and the JSON:
+
+    0.212 > {"type":"control_request", …
+
+A file goes to other machines, so the working directory and the home folder are written as `/retold/cwd` and `/retold/home`. A
+replay puts its own folders in their places (`relocated`).
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..agent_wire import SESSION_ENDINGS, WIRE, AgentSession, WireLine, kind_of
+from ..events import OWN_SEQ, Entry, Event, encode
+from ..http.exchange import timestamp
+from ..log.log import EventLog
+from ..log.reading import LogReader
+from ..log.run_writer import RunWriter
+from .forms import mapping, moment, nanoseconds, word
+
+CWD, HOME = "/retold/cwd", "/retold/home"
+"""The folders in a file."""
+
+_LINE = re.compile(r"(\d+(?:\.\d+)?) ([<>]) (\{.*\})")
+_NO_WORD = re.compile(r"[^A-Za-z0-9]")
+_MIN_FOLDER_CHARS = 4
+"""A shorter folder, such as `/` or `/w`, is part of too many texts."""
+
+
+# From the log, and into it
+
+
+def each_session(log: LogReader, run: str) -> Iterator[AgentSession]:
+    """Yield the sessions of a run in the order of their starts. Raise LogError."""
+    with log.reading() as held:
+        for started in list(held.events(run, kinds=("session.started",))):
+            lines: list[WireLine] = []
+            last, ended = started, None
+            for event in held.events(run, exchange=started.seq):
+                if event.kind == "session.ended":
+                    ended = event.data
+                elif event.kind == "wire.unsent":
+                    data = event.data
+                    at = max(at for at, line in enumerate(lines) if line.is_sent and line.data == data)
+                    del lines[at]
+                elif event.kind != "session.started":
+                    lines.append(WireLine(event.t_ns - started.t_ns, event.kind == "wire.sent", event.data))
+                last = event
+            yield _session(started, tuple(lines), last, ended or {})
+
+
+def _session(started: Event, lines: tuple[WireLine, ...], last: Event, ended: dict[str, Any]) -> AgentSession:
+    data = started.data
+    return AgentSession(
+        lines, ended.get("ending", "closed"), ended.get("error"), ended.get("exit_code"), data["sdk"], data["cwd"], data["home"],
+        None if data.get("argv") is None else tuple(map(str, data["argv"])),
+        timestamp(started.wall_ns), started.t_ns, last.t_ns,
+    )  # fmt: skip
+
+
+def started_data(session: AgentSession) -> dict[str, Any]:
+    """Return the payload of `session.started`."""
+    argv = None if session.argv is None else list(session.argv)
+    return {"wire": WIRE, "sdk": session.sdk, "cwd": session.cwd, "home": session.home, "argv": argv}
+
+
+def append_session(writer: RunWriter, session: AgentSession) -> None:
+    """Append a recorded session to a run, with its recorded times. Raise LogError."""
+    at = max(writer.t_ns, session.started_ns)
+    first = writer.append(Entry("session.started", encode(started_data(session)), exchange=OWN_SEQ, t_ns=at))[0].seq
+    entries = [
+        Entry("wire.sent" if line.is_sent else kind_of(line.data), encode(line.data), exchange=first, t_ns=at + line.offset_ns)
+        for line in session.lines
+    ]
+    ended = {"ending": session.ending, "error": session.error, "exit_code": session.exit_code}
+    took_ns = session.ended_ns - session.started_ns
+    writer.append(*entries, Entry("session.ended", encode(ended), exchange=first, t_ns=at + took_ns))
+
+
+def import_sessions(log: EventLog, sessions: tuple[AgentSession, ...], *, name: str, source: str) -> str:
+    """Append sessions as a new run of mode `import`, with their recorded times, and return its id. Raise LogError."""
+    with log.start(name=name, mode="import", data={"source": source}) as writer:
+        for session in sessions:
+            append_session(writer, session)
+    return writer.run
+
+
+# Folders
+
+
+def relocated(value: Any, folders: Mapping[str, str]) -> Any:
+    """Return a JSON value with other folders in its texts. `folders` maps a folder, or the name made of it, to another."""
+    pattern = re.compile("|".join(rf"{re.escape(old)}(?![\w.])" for old in sorted(folders, key=len, reverse=True)) or r"(?!)")
+    return _relocated(value, pattern, folders)
+
+
+def _relocated(value: Any, pattern: re.Pattern[str], folders: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return pattern.sub(lambda found: folders[found[0]], value)
+    if isinstance(value, dict):
+        return {key: _relocated(item, pattern, folders) for key, item in value.items()}
+    return [_relocated(item, pattern, folders) for item in value] if isinstance(value, list) else value
+
+
+def folders_between(cwd: str, home: str, new_cwd: str, new_home: str) -> dict[str, str]:
+    """Return the map from one working directory and home folder to another. Claude Code also names folders `-home-me-project`."""
+    pairs = {home: new_home, _slug(home): _slug(new_home), cwd: new_cwd, _slug(cwd): _slug(new_cwd)}
+    return {old: new for old, new in pairs.items() if len(old) >= _MIN_FOLDER_CHARS and old != new}
+
+
+def _slug(folder: str) -> str:
+    return _NO_WORD.sub("-", folder)
+
+
+def moved(session: AgentSession, cwd: str, home: str) -> AgentSession:
+    """Return a session as if it had been recorded in another working directory, with another home folder."""
+    folders = folders_between(session.cwd, session.home, cwd, home)
+    if not folders:
+        return session
+    lines = tuple(replace(line, data=relocated(line.data, folders)) for line in session.lines)
+    argv = None if session.argv is None else tuple(relocated(list(session.argv), folders))
+    return replace(session, lines=lines, argv=argv, error=relocated(session.error, folders), cwd=cwd, home=home)
+
+
+# The file
+
+
+def session_to_entry(session: AgentSession) -> dict[str, Any]:
+    """Return a session as YAML or JSON hold it."""
+    session = moved(session, CWD, HOME)
+    entry: dict[str, Any] = {
+        "wire": WIRE,
+        "sdk": session.sdk,
+        "cwd": session.cwd,
+        "home": session.home,
+        "argv": None if session.argv is None else list(session.argv),
+        "recorded_at": session.recorded_at,
+        "started_ms": _ms(session.started_ns),
+        "ended_ms": _ms(session.ended_ns - session.started_ns),
+        "ending": session.ending,
+        "error": session.error,
+        "exit_code": session.exit_code,
+    }
+    lines = (f"{_ms(line.offset_ns):g} {'>' if line.is_sent else '<'} {encode(line.data).decode()}\n" for line in session.lines)
+    return {key: value for key, value in entry.items() if value is not None} | {"lines": "".join(lines)}
+
+
+def entry_to_session(entry: Any) -> AgentSession:
+    """Return the session of one entry. Raise the errors of `entry.DAMAGE` if it is damaged."""
+    entry = mapping(entry, "a session")
+    if entry.get("wire") != WIRE:
+        raise ValueError(f"unknown wire {str(entry.get('wire'))[:40]!r}; this version reads {WIRE}")
+    ending = word(entry["ending"])
+    if ending not in SESSION_ENDINGS:
+        raise ValueError(f"unknown ending {ending!r}; one of {', '.join(SESSION_ENDINGS)}")
+    error = entry.get("error")
+    if error is not None and not {"type", "message"} <= mapping(error, "error").keys():
+        raise ValueError("error should have a type and a message")
+    exit_code = entry.get("exit_code")
+    if exit_code is not None and not isinstance(exit_code, int):
+        raise ValueError(f"exit_code should be a whole number, and is {str(exit_code)[:40]!r}")
+    argv = entry.get("argv")
+    if argv is not None and not isinstance(argv, list):
+        raise ValueError("argv should be a list")
+    started_ns = nanoseconds(entry.get("started_ms"))
+    return AgentSession(
+        tuple(_line(number, text) for number, text in enumerate(word(entry["lines"]).split("\n"), 1) if text),
+        ending, error, exit_code,
+        word(entry.get("sdk", "")), word(entry.get("cwd", CWD)), word(entry.get("home", HOME)),
+        None if argv is None else tuple(map(word, argv)),
+        moment(entry.get("recorded_at")), started_ns, started_ns + nanoseconds(entry.get("ended_ms")),
+    )  # fmt: skip
+
+
+def _line(number: int, text: str) -> WireLine:
+    found = _LINE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"line {number} of a session should be `TIME < {{JSON}}` or `TIME > {{JSON}}`, and is {text[:60]!r}")
+    return WireLine(nanoseconds(found[1]), found[2] == ">", json.loads(found[3]))
+
+
+def _ms(ns: int) -> float:
+    return round(ns / 1_000_000, 3)
