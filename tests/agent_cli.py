@@ -30,7 +30,7 @@ def environment(script: str | Path) -> dict[str, str]:
     return {_SCRIPT: str(WIRES / f"{script}.jsonl" if isinstance(script, str) else script)}
 
 
-def written(path: Path, *steps: dict[str, Any], base: str = "iter") -> Path:
+def written(path: Path, *steps: dict[str, Any], base: str = "plain") -> Path:
     """Write a script that begins as a recorded wire does, up to its first message of the user, and goes on with `steps`."""
     lines = [json.loads(line) for line in (WIRES / f"{base}.jsonl").read_text().split("\n") if line]
     end = next(at for at, line in enumerate(lines) if line.get("m", {}).get("type") == "user")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,15 @@ import pytest
 
 import retold
 from tests import agent_cli
+from tests.e2e import in_this_process
 
 sdk: Any = pytest.importorskip("claude_agent_sdk")
 
 NOWHERE = "/nonexistent/claude"
 """The path of the CLI in a replay: none is run."""
 
-Scene = Callable[[dict[str, Any]], Awaitable[list[Any]]]
-"""Runs a session with further options, and returns its messages and errors."""
+Scene = Callable[[str], Coroutine[Any, Any, list[Any]]]
+"""Runs a session with the CLI at a path, and returns its messages and errors."""
 
 CALLS: list[Any] = []
 
@@ -72,12 +73,11 @@ async def hook(given: dict[str, Any], tool_use_id: str | None, context: Any) -> 
 
 
 def calc(more: int = 0) -> Any:
-    @sdk.tool("add", "Add two numbers", {"a": int, "b": int})
     async def add(given: dict[str, Any]) -> dict[str, Any]:
         CALLS.append(("add", given))
         return {"content": [{"type": "text", "text": str(given["a"] + given["b"] + more)}]}
 
-    return sdk.create_sdk_mcp_server("calc", tools=[add])
+    return sdk.create_sdk_mcp_server("calc", tools=[sdk.tool("add", "Add two numbers", {"a": int, "b": int})(add)])
 
 
 def callbacks(**other: Any) -> dict[str, Any]:
@@ -92,14 +92,14 @@ PLAIN = "plain"
 """A wire of a program without callbacks."""
 
 
-def scene(script: str | Path, prompt: str = "Say hello", **further: Any) -> Callable[[str], Awaitable[list[Any]]]:
+def scene(script: str | Path, prompt: str = "Say hello", **further: Any) -> Scene:
     async def run(cli: str) -> list[Any]:
         return await collected(sdk.query(prompt=prompt, options=options(script, cli, **further)))
 
     return run
 
 
-def streamed(script: str | Path, *texts: str, **further: Any) -> Callable[[str], Awaitable[list[Any]]]:
+def streamed(script: str | Path, *texts: str, **further: Any) -> Scene:
     async def run(cli: str) -> list[Any]:
         return await collected(sdk.query(prompt=prompts(*texts), options=options(script, cli, **further)))
 
@@ -128,7 +128,7 @@ async def conversation(cli: str) -> list[Any]:
     return found
 
 
-SCENES: dict[str, Callable[[str], Awaitable[list[Any]]]] = {
+SCENES: dict[str, Scene] = {
     "text": scene("text", include_partial_messages=True, **callbacks()),
     "tools": streamed("tool", "Write note.txt, read it, count lines", **callbacks()),
     "tool of the program": scene("mcp", **callbacks()),
@@ -143,7 +143,7 @@ def used(path: Path, mode: str = "none", **further: Any) -> Any:
     return retold.use_cassette(path, record_mode=mode, **further)
 
 
-def recorded_and_replayed(path: Path, run: Callable[[str], Awaitable[list[Any]]], cli: str) -> tuple[list[Any], list[Any]]:
+def recorded_and_replayed(path: Path, run: Scene, cli: str) -> tuple[list[Any], list[Any]]:
     with used(path, "once") as cassette:
         recorded = asyncio.run(run(cli))
     assert cassette.recorded == 1
@@ -226,7 +226,7 @@ def test_a_missing_cli_is_missing_again(tmp_path: Path) -> None:
 # Misses
 
 
-def missed(path: Path, run: Callable[[str], Awaitable[list[Any]]]) -> str:
+def missed(path: Path, run: Scene) -> str:
     with used(path) as cassette, pytest.raises(retold.MissError) as caught:
         asyncio.run(run(NOWHERE))
     assert cassette.misses == [str(caught.value)]
@@ -279,14 +279,20 @@ def test_a_session_without_a_recording_is_a_miss(cli: str, tmp_path: Path) -> No
 
 
 async def parallel(cli: str, *names: str) -> list[Any]:
-    return await asyncio.gather(*(scene(PLAIN, f"Session {name}", include_partial_messages=True)(cli) for name in names))
+    """Run sessions at once; each has a prompt and an answer of its own."""
+    running = []
+    for name in names:
+        script = agent_cli.written(Path.cwd() / f"{name}.jsonl", *steps(said(f"Answer {name}"), RESULT))
+        running.append(scene(script, f"Session {name}")(cli))
+    found: list[Any] = await asyncio.gather(*running)
+    return found
 
 
 def test_parallel_sessions_get_their_own_recording_in_any_order(cli: str, tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     with used(path, "once"):
         one, two, three = asyncio.run(parallel(cli, "1", "2", "3"))
-    assert len({repr(one), repr(two), repr(three)}) == 3 or one == two
+    assert ["Answer 1" in repr(one), "Answer 2" in repr(two), "Answer 3" in repr(three)] == [True] * 3
     with used(path) as cassette:
         again = asyncio.run(parallel(NOWHERE, "3", "1", "2"))
     assert list(map(repr, again)) == list(map(repr, (three, one, two)))
@@ -445,6 +451,22 @@ def test_a_session_outside_of_a_block_is_left_alone(cli: str, tmp_path: Path) ->
         pass
     assert asyncio.run(scene(PLAIN)(cli))
     assert not (tmp_path / "session.yaml").exists()
+
+
+def test_a_session_is_shown_searched_counted_and_compared_like_any_run(cli: str, tmp_path: Path) -> None:
+    path = tmp_path / "session.yaml"
+    recorded, _ = recorded_and_replayed(path, SCENES["conversation"], cli)
+    cost = [message.total_cost_usd for message in recorded if isinstance(message, sdk.ResultMessage)][-1]
+    assert "Hello from the fake server." in in_this_process("show", "last").stdout
+    assert "Hello from the fake server." in in_this_process("tail", "last").stdout
+    assert in_this_process("search", "second question").stdout.count("second question") == 1
+    (line,) = json.loads(in_this_process("stats", "--by", "workflow", "--json").stdout)
+    assert line["cost_usd"] == pytest.approx(cost)
+    assert (line["input_tokens"], line["output_tokens"]) == (75, 42)
+    with used(path, "rewrite"):
+        asyncio.run(SCENES["conversation"](cli))
+    assert in_this_process("diff", "last~1", "last").returncode == 0
+    assert in_this_process("verify").returncode == 0
 
 
 # Transports of the program

@@ -34,7 +34,7 @@ ExitCode = Callable[[], int | None]
 
 
 class RecordedWire:
-    """A transport whose lines are recorded. `begin` makes the capture."""
+    """A transport that records its lines. `begin` makes the capture."""
 
     def __init__(self, real: Wire, begin: Callable[[], WireCapture], exit_code: ExitCode) -> None:
         self._real = real

@@ -117,6 +117,7 @@ class RunAccount:
     open: dict[int, tuple[int, int]] = field(default_factory=dict)
     uses: dict[str, tuple[str, int]] = field(default_factory=dict)
     turns: dict[str, tuple[str, str, int, dict[str, Any]]] = field(default_factory=dict)
+    sessions: set[int] = field(default_factory=set)
 
     def _lines(self, keys: dict[str, str], wall_ns: int) -> list[Account]:
         """Return the accounts of some keys. A run counts once for each key, on the day on which it began."""
@@ -143,7 +144,11 @@ class RunAccount:
         self._lines({"workflow": self.name}, self.started_ns)
 
     def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> None:
-        """Book a message: on its model if it is an answer, and on the tools of its tool uses and results."""
+        """Book a message: on its model if it is an answer, and on the tools of its tool uses and results.
+
+        A session of the Agent SDK has no exchanges: its results report the usage.
+        """
+        exchange = None if exchange in self.sessions else exchange
         inner = object_or_empty(data.get("message"))
         keys = {"workflow": self.name, "step": step}
         model = inner.get("model")
@@ -190,6 +195,10 @@ class RunAccount:
                 "cache_read_input_tokens": usage.get("cacheReadInputTokens"),
             }
             self._spend(model, step, wall_ns, tokens, usage.get("costUSD"), exchanges=answers[model])
+
+    def session_started(self, seq: int) -> None:
+        """Note a session of the Agent SDK."""
+        self.sessions.add(seq)
 
     def exchange_started(self, seq: int, attempt: int, t_ns: int) -> None:
         """Note a request."""

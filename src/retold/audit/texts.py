@@ -91,6 +91,14 @@ def text_of_request(started: dict[str, Any]) -> Text | None:
     return Text(text, "prompt", "", str(request.get("model") or "")) if text else None
 
 
+def text_of_prompt(line: dict[str, Any]) -> Text | None:
+    """Return the words of a message of the user that the Agent SDK wrote, or None for any other line that it wrote."""
+    if line.get("type") != "user":
+        return None
+    text = "\n".join(str(block.get("text", "")) for block in blocks_of(line) if block.get("type") == "text")
+    return Text(text, "prompt") if text else None
+
+
 def strings(value: Any) -> Iterator[str]:
     """Yield every text and number in a JSON value, without keys."""
     if isinstance(value, str):

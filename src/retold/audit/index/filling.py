@@ -12,7 +12,7 @@ from ...recorder.errors import LeftOutWarning
 from ...recorder.event_shapes import fault_in_payload, fault_in_row
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, Account, Key, RunAccount
-from ..texts import Text, storable, text_of_message, text_of_request
+from ..texts import Text, storable, text_of_message, text_of_prompt, text_of_request
 from .tables import FACETS, create, from_json, is_current, to_json
 
 BATCH = 4000
@@ -148,6 +148,10 @@ class _Run:
             self.account.exchange_started(seq, data.get("attempt") or 1, t_ns)
         elif kind == "exchange.ended" and exchange is not None:
             self.account.exchange_ended(exchange, data, step, seq, t_ns, wall_ns)
+        elif kind == "session.started":
+            self.account.session_started(seq)
+        elif kind == "wire.sent":
+            text = text_of_prompt(data)
         elif kind == "run.ended":
             self.account.ended()
             self.ended = True

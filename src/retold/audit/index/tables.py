@@ -14,9 +14,11 @@ from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, zone
 
-VERSION = 2
+VERSION = 3
 
-KINDS = ("run.started", "message", "exchange.started", "exchange.ended", "run.ended")
+KINDS = (
+    "run.started", "message", "exchange.started", "exchange.ended", "session.started", "wire.sent", "run.ended",
+)  # fmt: skip
 """The kinds of events that are indexed."""
 
 FACETS = ("run", "step", "type", "tool", "model")
