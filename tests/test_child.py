@@ -9,6 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from retold.recorder.http.recognition import BASE_URL_VARIABLES
 from retold.servers.child import environment
 from tests.children import Folder, line_of, rest_of, wait_until
 from tests.conftest import Cli
@@ -119,7 +120,15 @@ def test_the_command_alone_sees_the_address() -> None:
     """Around any proxy of the environment, and with a dummy key only where there is none and none is needed."""
     url = "http://127.0.0.1:8080"
     plain = environment({"A": "b", "ANTHROPIC_API_KEY": "own"}, url, key=True)
-    assert plain == {"A": "b", "ANTHROPIC_API_KEY": "own", "ANTHROPIC_BASE_URL": url}
+    platforms = {name: url for name in BASE_URL_VARIABLES if "FOUNDRY" not in name and "GOOGLE" not in name}
+    assert plain == {"A": "b", "ANTHROPIC_API_KEY": "own", "ANTHROPIC_BASE_URL": url} | platforms
+    assert environment({"A": "b"}, url, key=False, platforms=False) == {"A": "b", "ANTHROPIC_BASE_URL": url}
+    assert {"AWS_ENDPOINT_URL_BEDROCK_RUNTIME", "ANTHROPIC_BEDROCK_BASE_URL", "ANTHROPIC_VERTEX_BASE_URL"} <= platforms.keys()
+    foundry = environment({"ANTHROPIC_FOUNDRY_RESOURCE": "mine"}, url, key=True)
+    assert foundry["ANTHROPIC_FOUNDRY_BASE_URL"] == url
+    assert "ANTHROPIC_FOUNDRY_RESOURCE" not in foundry
+    assert environment({"CLAUDE_CODE_USE_BEDROCK": "1"}, url, key=True)["CLAUDE_CODE_SKIP_BEDROCK_AUTH"] == "1"
+    assert "CLAUDE_CODE_SKIP_VERTEX_AUTH" not in environment({"CLAUDE_CODE_USE_VERTEX": "0"}, url, key=True)
     proxied = environment({"https_proxy": "http://p:1", "HTTP_PROXY": "http://p:1", "NO_PROXY": "corp"}, url, key=True)
     assert proxied["NO_PROXY"] == "corp,127.0.0.1,localhost"
     assert proxied["ANTHROPIC_API_KEY"] == "replayed-by-retold"

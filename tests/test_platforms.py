@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 import retold
 from retold.recorder.cassette.transfer import import_exchanges
 from retold.recorder.http.exchange import Request
-from retold.recorder.http.platforms import asked_of, messages_request, model_path
+from retold.recorder.http.platforms import api_of, asked_of, messages_request, model_path
 from retold.recorder.http.recognition import Outgoing, is_api, is_model_host
 from retold.replay.matching.rules import Rules, path
 from tests.bedrock_server import BedrockServer, exception
+from tests.conftest import Cli
 from tests.messages_server import Reply, text, thinking, tool_use
+from tests.test_ways_to_call import cells_of, rows
 
 pytestmark = pytest.mark.needs("anthropic>=2.12")
 
@@ -83,6 +86,7 @@ def test_a_client_is_recorded_and_replayed_in_another_region(name: str, tmp_path
     with retold.use_cassette(cassette) as used:
         assert talk(name, "eu-west-1", model=model) == got
     assert used.unplayed == []
+    assert rows()[f"`{name.removeprefix('Async')}`"] == cells_of(used.exchanges)
 
 
 def test_the_error_of_a_miss_holds_no_credential(tmp_path: Path) -> None:
@@ -117,6 +121,60 @@ def test_an_exception_and_a_cut_frame_are_replayed(tail: bytes, cut: int, tmp_pa
     assert exchange.response.body == server.bodies[0]
     assert exchange.ending == ("error_event" if len(tail) > 3 else "complete")
     assert [piece.is_frame for piece in exchange.response.pieces] == [True] * cut + [len(tail) > 3]
+
+
+# Programs of their own: boto3 through the proxy and the server
+
+BOTO3 = """
+import base64, json, boto3
+client = boto3.client("bedrock-runtime", region_name="us-east-1", aws_access_key_id="AKIAQ7EXAMPLE4ZX9KLM",
+                      aws_secret_access_key="wJalrXUtnFEMI/K7MDENG/bPxRfiCYQ3xAmPleK9")
+model, asked = "us.anthropic.claude-x-v1:0", [{"role": "user", "content": [{"text": "Hi"}]}]
+body = json.dumps({"anthropic_version": "bedrock-2023-05-31", "max_tokens": 8, "messages": [{"role": "user", "content": "Hi"}]})
+print(client.invoke_model(modelId=model, body=body)["body"].read())
+for event in client.invoke_model_with_response_stream(modelId=model, body=body)["body"]:
+    print(event["chunk"]["bytes"])
+answer = client.converse(modelId=model, messages=asked)
+print(answer["output"], answer["usage"])
+print(*client.converse_stream(modelId=model, messages=asked)["stream"], sep="\\n")
+"""
+
+
+def test_boto3_is_recorded_and_replayed_as_a_command(cli: Cli) -> None:
+    """botocore's parser reads the same events from the replay. The row of the table in docs/ways.md is counted."""
+    command = [sys.executable, "-c", BOTO3]
+    with BedrockServer(CONVERSATION) as server:
+        recorded = cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *command)
+    replayed = cli("replay", "c.yaml", "--", *command)
+    assert (recorded.returncode, replayed.returncode) == (0, 0), replayed.stderr
+    assert replayed.stdout == recorded.stdout
+    assert [each in recorded.stdout for each in ("message_stop", "contentBlockDelta", "toolUse")] == [True] * 3
+    written = Path("c.yaml").read_text()
+    assert AWS_KEY not in written
+    assert "Signature=" not in written
+    exchanges = retold.read_cassette("c.yaml").exchanges
+    assert [each.response.body for each in exchanges if each.response is not None] == server.bodies
+    assert rows()["boto3 `bedrock-runtime`"] == cells_of(exchanges)
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, "https://api.anthropic.com"),
+        ({"ANTHROPIC_BASE_URL": "http://g"}, "http://g"),
+        ({"CLAUDE_CODE_USE_BEDROCK": "1", "ANTHROPIC_BASE_URL": "http://g"}, "https://bedrock-runtime.us-east-1.amazonaws.com"),
+        ({"CLAUDE_CODE_USE_BEDROCK": "1", "AWS_REGION": "eu-west-1"}, "https://bedrock-runtime.eu-west-1.amazonaws.com"),
+        ({"CLAUDE_CODE_USE_BEDROCK": "true", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": "http://e"}, "http://e"),
+        ({"CLAUDE_CODE_USE_BEDROCK": "1", "ANTHROPIC_BEDROCK_BASE_URL": "http://b"}, "http://b"),
+        ({"CLAUDE_CODE_USE_VERTEX": "1"}, "https://aiplatform.googleapis.com/v1"),
+        ({"CLAUDE_CODE_USE_VERTEX": "1", "CLOUD_ML_REGION": "us-east5"}, "https://us-east5-aiplatform.googleapis.com/v1"),
+        ({"CLAUDE_CODE_USE_VERTEX": "1", "ANTHROPIC_VERTEX_BASE_URL": "http://v/v1"}, "http://v/v1"),
+        ({"CLAUDE_CODE_USE_VERTEX": "0"}, "https://api.anthropic.com"),
+    ],
+)  # fmt: skip
+def test_the_upstream_of_a_recording_is_that_of_the_environment(environ: dict[str, str], url: str) -> None:
+    """Claude Code on Bedrock or Vertex calls another host than ANTHROPIC_BASE_URL names."""
+    assert api_of(environ) == url
 
 
 # Paths

@@ -10,6 +10,7 @@ The form of the answer (`invoke`, `converse`, with or without a stream) stays, b
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -20,6 +21,25 @@ _BEDROCK = re.compile(r".*/model/([^/]+)/((?:invoke|converse)(?:-with-response-s
 _VERTEX = re.compile(r".*/publishers/anthropic/models/([^/]+):((?:raw|streamRaw)Predict)")
 _REGION = re.compile(r"[a-z]{2,8}(?:-[a-z]+)?\.(?=anthropic\.)")
 """The prefix of an inference profile: `us.`, `eu.`, `apac.`, `global.`, `us-gov.`"""
+
+
+def is_on(environ: Mapping[str, str], name: str) -> bool:
+    """Return whether a switch of Claude Code is on, such as CLAUDE_CODE_USE_BEDROCK."""
+    return environ.get(name, "").lower() not in ("", "0", "false", "no", "off")
+
+
+def api_of(environ: Mapping[str, str]) -> str:
+    """Return the base URL of the API that an environment names: of Bedrock or Vertex if Claude Code uses them."""
+    if is_on(environ, "CLAUDE_CODE_USE_BEDROCK"):
+        region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        own = environ.get("ANTHROPIC_BEDROCK_BASE_URL") or environ.get("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+        return own or f"https://bedrock-runtime.{region}.amazonaws.com"
+    if is_on(environ, "CLAUDE_CODE_USE_VERTEX"):
+        region = environ.get("CLOUD_ML_REGION") or "global"
+        hosts = {"global": "aiplatform", "us": "aiplatform.us.rep", "eu": "aiplatform.eu.rep"}
+        host = hosts.get(region, f"{region}-aiplatform")
+        return environ.get("ANTHROPIC_VERTEX_BASE_URL") or f"https://{host}.googleapis.com/v1"
+    return environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
 
 
 class ModelPath(NamedTuple):

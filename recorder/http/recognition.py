@@ -63,8 +63,7 @@ def is_api(asked: Outgoing) -> bool:
     headers = asked.headers
     if "anthropic-version" in headers or "anthropic-beta" in headers:
         return True
-    host = asked.host
-    if host == "anthropic.com" or host.endswith(".anthropic.com"):
+    if is_anthropic(asked.host):
         return True
     if _SDK_AGENT.match(headers.get("user-agent") or ""):
         return True
@@ -74,6 +73,11 @@ def is_api(asked: Outgoing) -> bool:
     if model_path(asked.url) is not None:
         return True
     return asked.body is not None and b'"anthropic_version"' in asked.body[-65536:] + asked.body[:65536]
+
+
+def is_anthropic(host: str) -> bool:
+    """Return whether a host is one of Anthropic's own, in lower case."""
+    return host == "anthropic.com" or host.endswith(".anthropic.com")
 
 
 def is_model_host(host: str) -> bool:

@@ -37,7 +37,13 @@ IdleLimit = Annotated[
     str | None, typer.Option("--idle-limit", metavar="DURATION", help="Shorten longer pauses to this, e.g. 2s.")
 ]
 UpstreamOption = Annotated[
-    str, typer.Option("--upstream", metavar="URL", help="The API that gets the requests.", envvar="ANTHROPIC_BASE_URL")
+    str | None,
+    typer.Option(
+        "--upstream",
+        metavar="URL",
+        help="The API that gets the requests. Without it, ANTHROPIC_BASE_URL, or CLAUDE_CODE_USE_BEDROCK or _VERTEX, chooses it.",
+        show_default="https://api.anthropic.com",
+    ),
 ]
 ProfileOption = Annotated[
     str,

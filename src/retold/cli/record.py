@@ -15,7 +15,7 @@ def record(
         Path | None,
         typer.Option("--output", "-o", metavar="CASSETTE", help="Also write a cassette.", show_default="the log only"),
     ] = None,
-    upstream: UpstreamOption = "https://api.anthropic.com",
+    upstream: UpstreamOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the cassette's, or the program's")] = None,
     mode: Annotated[
         str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes (record missing requests) or all.")
@@ -27,19 +27,21 @@ def record(
 ) -> None:
     """Run a program and record its requests to the API through a proxy on this machine.
 
-    ANTHROPIC_BASE_URL is set for the program only. The program keeps its streams, signals and exit code, and gets every byte of
+    ANTHROPIC_BASE_URL is set for the program only, and the variables of Bedrock and Vertex if --upstream is not Anthropic's. The
+    program keeps its streams, signals and exit code, and gets every byte of
     the API on arrival.
 
     Example: retold record -o cassettes/hello.yaml -- claude -p "Say hello"
     """
     from ..recorder.errors import InputError
+    from ..recorder.http.platforms import api_of
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
     from ..servers.commands import close, failure_of, mode_of, note_doors, put_to_use, raise_for, run_command
     from ..servers.gate import Gate, origins_of
     from ..servers.serving import Serving
 
-    to, gate = Upstream.parse(upstream), Gate(origins=origins_of(allow_origin or ()))
+    to, gate = Upstream.parse(upstream or api_of(os.environ)), Gate(origins=origins_of(allow_origin or ()))
     record_mode = mode_of(mode)
     if output is None and record_mode != "rewrite":
         raise InputError(f"--mode {mode} needs a cassette to look into; name it with -o.")

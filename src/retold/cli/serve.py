@@ -1,5 +1,6 @@
 """retold serve and retold proxy: the servers of `replay` and `record`, for long use."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def serve(
     profile: ProfileOption = "auto",
     fault: FaultOption = None,
     mode: Annotated[str, typer.Option("--mode", help="none, or to record: once, new_episodes, all, rewrite.")] = "none",
-    upstream: UpstreamOption = "https://api.anthropic.com",
+    upstream: UpstreamOption = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Answer a request more often than it was recorded.")] = False,
     host: Host = "127.0.0.1",
     port: Port = 0,
@@ -51,6 +52,7 @@ def serve(
 
     Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
     """
+    from ..recorder.http.platforms import api_of
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
     from ..replay.timing.timing import Timing
@@ -60,7 +62,7 @@ def serve(
 
     gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     record_mode = mode_of(mode)
-    to = Upstream.parse(upstream)
+    to = Upstream.parse(upstream or api_of(os.environ))
     pace = Timing.parse(timing, idle_limit)
     files = _named(cassettes)
     for path in cassettes:
@@ -78,7 +80,7 @@ def serve(
 
 
 def proxy(
-    upstream: UpstreamOption = "https://api.anthropic.com",
+    upstream: UpstreamOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="CASSETTE", help="Write a cassette at the end.", show_default="none")
     ] = None,
@@ -95,6 +97,7 @@ def proxy(
 
     Example: retold proxy --upstream https://api.anthropic.com --port 8080
     """
+    from ..recorder.http.platforms import api_of
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
     from ..servers.commands import put_to_use, serve_until_stopped
@@ -102,7 +105,7 @@ def proxy(
     from ..servers.serving import Serving
 
     gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
-    to = Upstream.parse(upstream)
+    to = Upstream.parse(upstream or api_of(os.environ))
     with EventLog(db) as log, shipped(log, ship):
         use = put_to_use(output, "rewrite", log=log, name=name, upstream=to)
         serve_until_stopped(Serving({name: use}, to, gate, note=note), host, port, note)

@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Self
 
 from ..recorder.errors import InputError
+from ..recorder.http.platforms import is_on
+from ..recorder.http.recognition import BASE_URL_VARIABLES
 from ..testing.placeholder_key import STAND_IN, has_key
 
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
@@ -132,9 +134,23 @@ def _preparing(mask: Iterable[int]) -> Callable[[], None]:
     return prepare
 
 
-def environment(environ: Mapping[str, str], url: str, *, key: bool) -> dict[str, str]:
-    """Return the environment of a child with the API at `url`, past any proxy. With `key`, add a dummy key if it has none."""
+_IF_SET = ("ANTHROPIC_FOUNDRY_BASE_URL", "ANTHROPIC_GOOGLE_CLOUD_BASE_URL")
+"""Variables that are set only if the child has one, because their clients refuse them beside other arguments."""
+
+
+def environment(environ: Mapping[str, str], url: str, *, key: bool, platforms: bool = True) -> dict[str, str]:
+    """Return the environment of a child with the API at `url`, past any proxy. With `key`, add a dummy key if it has none.
+
+    With `platforms` the clients of Bedrock, Vertex and other platforms are pointed at `url`, too.
+    """
     own = {**environ, "ANTHROPIC_BASE_URL": url}
+    if platforms:
+        if own.pop("ANTHROPIC_FOUNDRY_RESOURCE", None) is not None:  # the client refuses it beside a base URL
+            own["ANTHROPIC_FOUNDRY_BASE_URL"] = url
+        own |= {name: url for name in BASE_URL_VARIABLES if name not in _IF_SET or name in own}
+    for platform in ("BEDROCK", "VERTEX"):
+        if key and is_on(environ, f"CLAUDE_CODE_USE_{platform}"):
+            own[f"CLAUDE_CODE_SKIP_{platform}_AUTH"] = "1"
     if any(name.lower() in ("http_proxy", "all_proxy") for name in environ):
         for name in ("NO_PROXY", "no_proxy"):
             own[name] = ",".join(filter(None, [environ.get(name), "127.0.0.1", "localhost"]))

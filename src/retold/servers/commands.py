@@ -14,6 +14,7 @@ from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
 from ..recorder.files import why_not_writable
 from ..recorder.http.exchange import Exchange
+from ..recorder.http.recognition import is_anthropic
 from ..recorder.log.log import EventLog
 from ..recorder.proxy.http1 import Server
 from ..recorder.proxy.upstream import Upstream
@@ -86,11 +87,14 @@ def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchan
 def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) -> Child:
     """Run a command against a server of its own until it ends. With `key`, it gets a dummy key if it has none.
 
+    A recording through Anthropic's API leaves the clients of Bedrock and Vertex alone, because their requests and credentials
+    belong to other hosts. A replay answers them, too.
     Signals go to the command until you leave the child as a context manager.
     """
     server = Server(serving.answerer)
     try:
-        child = Child(command, environment(os.environ, server.url, key=key))
+        platforms = key or not is_anthropic(serving.upstream.host)
+        child = Child(command, environment(os.environ, server.url, key=key, platforms=platforms))
     except RetoldError:
         server.close()
         raise
