@@ -215,6 +215,13 @@ def test_a_run_that_a_killed_program_left_open_is_shipped_to_its_end(folder: Fol
     assert [info.status for info in EventLog("mirror.db").runs()] == ["interrupted"]
 
 
+def test_a_file_in_the_place_of_a_shelf_is_an_error() -> None:
+    """The shipper does not wait for it to become a folder."""
+    record(EventLog("a.db"), "one", 3)
+    done = in_this_process("ship", "--to", "a.db", "--until-done", "--db", "a.db")
+    assert (done.returncode, "File exists" in done.stderr, "left: 5 events" in done.stderr) == (1, True, True)
+
+
 # Signals
 
 

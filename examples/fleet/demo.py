@@ -31,11 +31,15 @@ WORKFLOWS = {"pod-a": "clean_streaming_numbers.yaml", "pod-b": "session_conversa
 
 NODES = 3
 
+SIGNALS: list[int] = []
+"""The signals that came. The demo looks for them between two steps."""
+
 
 def main() -> None:
     """Run the demo. `--timing T` is the pace of the recorders, `original` by default."""
     timing = sys.argv[sys.argv.index("--timing") + 1] if "--timing" in sys.argv else "original"
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda given, _: SIGNALS.append(given))  # an exception could come between a start and its end
     with tempfile.TemporaryDirectory(prefix="retold-fleet-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         url = stack.enter_context(nodes(folder))
@@ -46,6 +50,8 @@ def main() -> None:
             print(f"{source}: retold run {workflow} --ship {url}", flush=True)
         shown = follow(mirror, url)
     print(f"the mirror showed {shown} runs; every node, recorder and shipper has ended")
+    if signal.SIGTERM in SIGNALS:
+        sys.exit(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -103,7 +109,7 @@ def follow(mirror: EventLog, url: str) -> int:
     pulling.start()
     threads: dict[str, threading.Thread] = {}
     try:
-        while len(threads) < len(WORKFLOWS) or any(thread.is_alive() for thread in threads.values()):
+        while not SIGNALS and (len(threads) < len(WORKFLOWS) or any(thread.is_alive() for thread in threads.values())):
             for info in mirror.runs():
                 if info.run not in threads:
                     threads[info.run] = threading.Thread(target=show, args=(mirror, info.run), daemon=True)
@@ -121,7 +127,7 @@ def follow(mirror: EventLog, url: str) -> int:
 def wait_for_the_stream(shelf: Shelf) -> None:
     """Wait until the cluster has a leader and the first shipper has made the stream."""
     deadline = time.monotonic() + 60
-    while True:
+    while not SIGNALS:
         try:
             next(shelf.pages(), None)
             return
@@ -160,5 +166,4 @@ class Labelled(StringIO):
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(KeyboardInterrupt):
-        main()
+    main()

@@ -214,6 +214,6 @@ def _named(name: str) -> Iterator[None]:
         kind: Callable[[str], Exception] = Unreachable
         if error.errno in (28, 122):  # no space left, quota exceeded
             kind = Full
-        elif isinstance(error, PermissionError):
+        elif isinstance(error, PermissionError | FileExistsError):  # the latter: a file is in the place of the folder
             kind = Refused
         raise kind(f"the shelf {name}: {error}.") from error
