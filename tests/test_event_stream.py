@@ -10,6 +10,7 @@ from botocore.eventstream import EventStreamBuffer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retold.audit.occurrences import texts_of_exchange
 from retold.recorder.http import event_stream
 from retold.recorder.http.event_stream import TYPE, EventStreamParser
 from retold.recorder.http.exchange import Exchange, Request, Response, TimedPiece, pieces_of
@@ -224,6 +225,15 @@ def test_a_cassette_cuts_and_folds_the_frames_again() -> None:
     assert refold_exchange(Exchange(request, response)).text == ""
     whole = Response(200, "OK", HEADERS, (TimedPiece(1, b"".join(parts), False),))
     assert refold_exchange(Exchange(request, whole)).text == "Hello there"
+
+
+@pytest.mark.parametrize("action", STREAMS)
+def test_an_erasure_finds_a_text_over_frames_below_base64(action: str) -> None:
+    """The texts of a body are those that a person reads, joined over its frames."""
+    body = b"".join(frames_of(Reply([text("My name is Ada Lovelace", 4)]), action, {"model": "m"}))
+    request = Request("POST", f"https://x/model/m/{action}")
+    found = list(texts_of_exchange(Exchange(request, Response(200, "OK", HEADERS, (TimedPiece(1, body, False),)))))
+    assert "My name is Ada Lovelace" in found
 
 
 def test_unknown_blocks_of_converse_pass_through() -> None:

@@ -14,11 +14,12 @@ from typing import Any
 from ..recorder.errors import LogError
 from ..recorder.events import Event
 from ..recorder.http.encodings import Decoder, decoder_for
+from ..recorder.http.event_stream import EventStreamParser, content_of, total_of
 from ..recorder.http.exchange import Exchange, content_encoding
 from ..recorder.log.log import EventLog
 
 _DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
-_INDEX = re.compile(rb'"index"\s*:\s*(\d+)')
+_INDEX = re.compile(rb'"(?:index|contentBlockIndex)"\s*:\s*(\d+)')
 _FRAMES = re.compile(r"(?:event|data|id|retry)?:")
 
 MAX_NESTED = 6
@@ -80,7 +81,7 @@ def _pairs(event: Event) -> list[list[str]]:
 
 
 def _of_body(run: str, body: _Body) -> Carrier:
-    data = b"".join(body.data)
+    data = _without_base64(b"".join(body.data))
     blocks: dict[bytes, list[bytes]] = {}
     for frame in data.split(b"\n\n") if b"\n\n" in data else data.split(b"\r\n\r\n"):
         if (delta := _DELTA.search(frame)) is not None:
@@ -92,6 +93,15 @@ def _of_body(run: str, body: _Body) -> Carrier:
     for pieces in blocks.values():
         texts += _texts('"' + b"".join(pieces).decode("utf-8", "replace") + '"')
     return Carrier(run, "body", body.seqs, texts, raw, unreadable=unreadable)
+
+
+def _without_base64(data: bytes) -> bytes:
+    """Return the texts in the frames of a Bedrock stream as server-sent events, and any other body unchanged."""
+    if total_of(data) is None:
+        return data
+    parser = EventStreamParser()
+    contents = [content_of(piece.data) for piece in (*parser.feed(data), *parser.flush())]
+    return b"".join(b"data: " + content.data + b"\n\n" for content in contents if content is not None)
 
 
 def texts_of_exchange(exchange: Exchange) -> Iterator[str]:
