@@ -156,8 +156,8 @@ def test_conditional_expressions_are_not_nested() -> None:
 
 # The walls around SQL
 
-SQL_ROOMS = ("retold.recorder.log.sqlite", "retold.audit.index")
-"""The rooms of the log's file and of its index. Other modules ask them by values."""
+SQL_ROOMS = ("retold.recorder.log.sqlite", "retold.audit.index", "retold.fleet.postgres")
+"""The rooms of the log's file, of its index and of the shelf in PostgreSQL. Other modules ask them by values."""
 
 SQL = re.compile(
     r"\b(?:SELECT\b.*\bFROM|INSERT (?:OR \w+ )?INTO|REPLACE INTO|UPDATE\b.*\bSET|DELETE FROM|WITH RECURSIVE|PRAGMA|ATTACH|VACUUM"

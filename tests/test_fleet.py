@@ -18,6 +18,7 @@ from retold.fleet.folder import FolderShelf
 from retold.fleet.jetstream import JetStreamShelf
 from retold.fleet.memory import MemoryShelf, Mishap
 from retold.fleet.pages import Page, page_of
+from retold.fleet.postgres import PostgresShelf
 from retold.fleet.pull import Puller
 from retold.fleet.shelf import Position, Shelf, Shelved
 from retold.fleet.ship import Shipped, Shipper
@@ -28,6 +29,7 @@ from retold.recorder.log.log import EventLog
 from retold.recorder.log.memory import MemoryStore
 from tests.children import wait_until
 from tests.nats import Nats
+from tests.postgres import PASSWORD, Postgres, programs
 
 
 def record(log: EventLog, name: str, frames: int, text: str = "hello") -> str:
@@ -102,8 +104,17 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
         yield server
 
 
-@pytest.fixture(params=["memory", "folder", "jetstream"])
-def make_shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], Any]]:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """One server for the tests of this file."""
+    if programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "folder", "jetstream", "postgres"])
+def make_shelf(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
     """Open one shelf as a writer with a source."""
     opened: list[Shelf] = []
     shared = MemoryShelf()
@@ -113,6 +124,9 @@ def make_shelf(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Calla
             shelf: Shelf = shared.of(source)
         elif request.param == "folder":
             shelf = FolderShelf(tmp_path / "shelf", source=source)
+        elif request.param == "postgres":
+            monkeypatch.setenv("PGPASSWORD", PASSWORD)
+            shelf = PostgresShelf(request.getfixturevalue("postgres").url, f"log-{abs(hash(request.node.nodeid))}", source=source)
         else:
             server = request.getfixturevalue("nats")
             shelf = JetStreamShelf(server.servers, f"log-{abs(hash(request.node.nodeid))}", source=source)

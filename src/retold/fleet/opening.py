@@ -2,6 +2,7 @@
 
     nats://HOST[:PORT][,HOST[:PORT]…]/NAME    a stream of NATS JetStream on this machine
     tls://HOST[:PORT][,HOST[:PORT]…]/NAME     one on another machine
+    postgresql://[USER@]HOST[:PORT]/DATABASE/NAME[?OPTIONS]    a schema of PostgreSQL, with options of libpq but a password
     file:///FOLDER, or a path                 a folder
 
 An address holds no credential: it is in shell histories, in listings of processes and in messages.
@@ -19,9 +20,10 @@ from urllib.parse import unquote, urlsplit
 from ..recorder.errors import InputError
 from .folder import FolderShelf
 from .jetstream import JetStreamShelf
+from .postgres import PostgresShelf
 from .shelf import Shelf
 
-FORMS = "nats://HOST/NAME, tls://HOST/NAME, file:///FOLDER or the path of a folder"
+FORMS = "nats://HOST/NAME, tls://HOST/NAME, postgresql://HOST/DATABASE/NAME, file:///FOLDER or the path of a folder"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -115,5 +117,22 @@ def _nats(url: str, credentials: Path | None, ca: Path | None) -> ShelfAddress:
     return ShelfAddress(f"{scheme}://{hosts}/{log}", opened)
 
 
-_OPENERS: dict[str, Callable[[str, Path | None, Path | None], ShelfAddress]] = {"nats": _nats, "tls": _nats, "file": _file}
+def _postgres(url: str, credentials: Path | None, ca: Path | None) -> ShelfAddress:
+    del credentials, ca  # for NATS: libpq has its own, in PGPASSWORD, ~/.pgpass and sslrootcert
+    parts = urlsplit(url)
+    database, _, log = parts.path.rstrip("/").rpartition("/")
+    if not database.strip("/") or not log:
+        raise InputError(f"this is no address of a shelf; write {parts.scheme}://HOST[:PORT]/DATABASE/NAME.")
+    if importlib.util.find_spec("psycopg") is None:
+        raise InputError("a shelf in PostgreSQL needs psycopg: pip install 'retold[postgres]'.")
+
+    def opened(source: str, make: bool) -> PostgresShelf:
+        return PostgresShelf(parts._replace(path=database).geturl(), log, source=source, make=make)
+
+    return ShelfAddress(opened("check", False).name, opened)  # it has not connected; this checks names, password and TLS
+
+
+_OPENERS: dict[str, Callable[[str, Path | None, Path | None], ShelfAddress]] = {
+    "nats": _nats, "tls": _nats, "file": _file, "postgresql": _postgres, "postgres": _postgres,
+}  # fmt: skip
 """The maker of an address by its scheme. A new kind of shelf is one more line."""
