@@ -74,9 +74,9 @@ def rest_of(child: Child) -> tuple[str, str]:
         limit.cancel()
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = DEADLINE_S) -> None:
     """Return as soon as the condition holds; fail where it does not in time."""
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)

@@ -131,7 +131,7 @@ def kill(rounds: int, seed: int, *, quiet: bool = True) -> Counted:
     return total
 
 
-def _forked(work: Callable[[], None]) -> int:
+def forked(work: Callable[[], None]) -> int:
     """Run something in a child; its exit code is 0 where it returned."""
     child = os.fork()
     if child == 0:
@@ -167,8 +167,8 @@ def flood(processes: int, events: int) -> Report:
     try:
         EventLog(path).start(name="first", mode="live").end()
         names = [f"writer-{number}" for number in range(processes)]
-        writers = [_forked(partial(write, name)) for name in names]
-        followers = [_forked(partial(follow, name)) for name in names[:2]]
+        writers = [forked(partial(write, name)) for name in names]
+        followers = [forked(partial(follow, name)) for name in names[:2]]
         checks, ended = 0, dict[int, int]()
         while len(ended) < len(writers):
             assert verify(EventLog(path)).findings == []

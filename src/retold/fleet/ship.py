@@ -211,6 +211,7 @@ class Shipper:
             except PageConflict:
                 self._at.pop(run, None)
                 self._count(conflicts=1)
+                self._stopped.wait(POLL_S)
             except (Unreachable, Full) as error:
                 self._at.pop(run, None)
                 self._count(retries=1)

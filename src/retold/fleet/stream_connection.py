@@ -29,7 +29,7 @@ ANSWER_S = 5.0
 CONNECT_S = 2
 """Seconds that one server has to take a connection."""
 
-_WRONG_SEQUENCE = 10071
+_ANOTHER_WAS_FASTER = (10071, 10164, 10158)  # the last two while the nodes still agree about the other message
 _NO_ROOM = (10023, 10047, 10077)  # resources, storage, the stream's own limit of messages or bytes
 _Answer = TypeVar("_Answer")
 
@@ -171,11 +171,12 @@ class StreamConnection:
         try:
             return self._loop.run(asking, answer_s + 2)
         except APIError as error:
-            if error.err_code == _WRONG_SEQUENCE:
+            if error.err_code in _ANOTHER_WAS_FASTER:
                 raise PageConflict(f"{self.name}: another shipper was faster.") from error
             if error.err_code in _NO_ROOM:
                 raise Full(f"{self.name} is full: {error.description}.") from error
-            if error.code == 503:
+            # A consumer that went away with its node, a change of the leader, a node that ends or has not caught up.
+            if error.err_code is None or error.code in (404, 408, 409) or (error.code or 0) >= 500:
                 raise Unreachable(f"{self.name} does not answer: {error.description}.") from error
             raise Refused(f"{self.name}: {error.description} (JetStream error {error.err_code}).") from error
         except (nats.errors.AuthorizationError, ssl.SSLError) as error:
