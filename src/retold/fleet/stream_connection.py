@@ -100,6 +100,8 @@ class StreamConnection:
             )  # fmt: skip
             # It tries without an end, as it must later, when the connection breaks.
             self._client = await asyncio.wait_for(connecting, CONNECT_S * min(len(self._servers), 3))
+        if not self._client.is_connected:  # it has no version then
+            raise Unreachable(f"{self.name} does not answer: the connection broke.")
         version = self._client.connected_server_version
         if (version.major, version.minor) < OLDEST_SERVER:
             raise Refused(f"{self.name} is nats-server {version.major}.{version.minor}; retold needs 2.11 or newer.")
