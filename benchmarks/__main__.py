@@ -12,7 +12,21 @@ from pathlib import Path
 
 from benchmarks.measure import ROOT, Row, cells, environment, folder, machine, table
 
-NAMES = ("append", "audit", "bigfiles", "diff", "fold", "handlers", "memory", "peers", "replay", "startup", "stream", "wire")
+NAMES = (
+    "append",
+    "audit",
+    "bigfiles",
+    "diff",
+    "fleet",
+    "fold",
+    "handlers",
+    "memory",
+    "peers",
+    "replay",
+    "startup",
+    "stream",
+    "wire",
+)
 MESSAGES = "100000"
 """For `audit`, whose own size takes minutes; what the environment says holds before it."""
 
