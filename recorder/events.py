@@ -48,6 +48,9 @@ Kind = Literal[
     "wire.unsent",
     "wire.received",
     "session.ended",
+    "session.entry",
+    "session.summary",
+    "session.deleted",
 ]
 """Kinds that this version writes. `frame` is one server-sent event, `chunk` a piece of any other body.
 

@@ -111,7 +111,7 @@ def test_claude_code_is_recorded_and_replayed_without_it(prompt: str, partial: b
 
         def run(cli: str) -> Any:
             env = {**claude_code.ENVIRONMENT, "ANTHROPIC_BASE_URL": server.url}
-            further = {"allowed_tools": ["Agent"], "include_partial_messages": partial, **callbacks(mcp_servers={})}
+            further = {"include_partial_messages": partial, **callbacks(mcp_servers={})}
             options = sdk.ClaudeAgentOptions(cli_path=cli, env=env, setting_sources=[], **further)
             return collected(sdk.query(prompt=prompts(prompt), options=options))
 

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .agent_sdk.session_store import session_store as session_store
     from .comparing.assertion import assert_same_stream as assert_same_stream
     from .comparing.compare import Comparison as Comparison
     from .comparing.compare import Difference as Difference
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from .workflow.runner import run_workflow_async as run_workflow_async
 
 _HOMES = {
+    "agent_sdk.session_store": ("session_store",),
     "comparing.assertion": ("assert_same_stream",),
     "comparing.sources": ("compare",),
     "fleet.background": ("shipping",),

@@ -1,0 +1,59 @@
+"""The SDK's session store over the log."""
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+
+sdk: Any = pytest.importorskip("claude_agent_sdk")
+
+KEY = {"project_key": "project", "session_id": "4f1c2d3e"}
+ENTRIES = [{"type": "user", "uuid": "a", "timestamp": "2026-11-28T12:00:00.000Z"}, {"type": "title", "text": "Ünïcode"}]
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Iterator[Any]:
+    """A function that makes a new log."""
+    with ExitStack() as stack:
+        numbers = count()
+        yield lambda: stack.enter_context(retold.EventLog(tmp_path / f"{next(numbers)}.db"))
+
+
+def test_the_store_keeps_the_contracts_of_the_sdk(logs: Any) -> None:
+    from claude_agent_sdk.testing import run_session_store_conformance
+
+    stores: list[Any] = []
+
+    def store() -> Any:
+        stores.append(retold.session_store(logs()))
+        return stores[-1]
+
+    asyncio.run(run_session_store_conformance(store))
+    assert len(stores) >= 14
+    for each in stores:
+        each.close()
+
+
+def test_a_session_is_loaded_from_a_copy_of_the_log(logs: Any, tmp_path: Path) -> None:
+    log = logs()
+    store = retold.session_store(log)
+    asyncio.run(store.append(KEY, ENTRIES))
+    asyncio.run(store.append(KEY, ENTRIES[:1]))  # the SDK repeats a batch that may not have arrived
+    store.close()
+    log.close()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy(log.path, elsewhere / "log.db")
+    with retold.EventLog(elsewhere / "log.db") as copy:
+        again = retold.session_store(copy)
+        assert asyncio.run(again.load(KEY)) == ENTRIES
+        asyncio.run(again.append(KEY, [{"type": "user", "uuid": "b"}]))
+        assert [entry.get("uuid") for entry in asyncio.run(again.load(KEY))] == ["a", None, "b"]
+        again.close()
