@@ -15,8 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PINNED = ("click==8.1.7", "markdown-it-py==2.2.0")
-"""rich allows newer ones of these."""
+PINNED = ("click==8.1.7", "markdown-it-py==2.2.0", "httpx==0.27.2")
+"""rich allows newer ones of the first two, and the SDK of the last: the oldest httpx that retold supports."""
 
 RUNNERS = ("pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "jsonschema", "pexpect", "packaging", "time-machine", "trio")
 

@@ -4,8 +4,12 @@ If a library or an SDK stopped calling the patched methods, retold would silentl
 reach the network. So one request of each client is sent to a caged interceptor. It fails loudly if it does not arrive.
 """
 
+import asyncio
 import contextlib
+import contextvars
 import sys
+import threading
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from ..recorder.errors import RetoldError
@@ -74,7 +78,12 @@ def _flies_by_httpx(library: Any) -> bool:
     with library.Client(transport=Transport()) as client:
         by_sync = _is_caught(lambda: client.send(request))
     client_async = library.AsyncClient(transport=Transport())
-    return by_sync and _is_caught(lambda: _step(client_async.send(library.Request("POST", NOWHERE))))
+
+    async def send() -> None:
+        await client_async.send(library.Request("POST", NOWHERE))
+
+    # httpx 0.27 asks for the running event loop before it sends.
+    return by_sync and (_is_caught(lambda: _step(send())) or _is_caught(lambda: _run_aside(send)))
 
 
 def _flies_by_aiohttp(library: Any) -> bool:
@@ -94,6 +103,19 @@ def _step(coroutine: Any) -> None:
         coroutine.send(None)
     finally:
         coroutine.close()
+
+
+def _run_aside(send: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a coroutine in an event loop of its own, in another thread, because this one may have a loop."""
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=lambda: context.run(_run_quietly, send), name="retold-canary")
+    thread.start()
+    thread.join()
+
+
+def _run_quietly(send: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    with contextlib.suppress(Exception):
+        asyncio.run(send())
 
 
 def _is_caught(fly: Any) -> bool:
