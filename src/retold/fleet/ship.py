@@ -31,6 +31,9 @@ from .shelf import ErasableShelf, Full, PageConflict, Position, Refused, Shelf, 
 POLL_S = 0.005
 """Seconds between two looks for new events in the log."""
 
+IDLE_POLL_S, IDLE_AFTER_S = 0.02, 1.0
+"""The same in a log without a change for so many seconds, which costs a quarter."""
+
 LOOK_AT_FILE_S = 10.0
 """Seconds after which the log is opened anew."""
 
@@ -144,11 +147,12 @@ class Shipper:
 
     def _watch(self, pool: ThreadPoolExecutor, tasks: dict[str, Future[None]], *, until_done: bool) -> bool:
         """Watch the log for some seconds and ship what is new; return whether everything is done. Raises LogError, ShelfError."""
-        until, version, changed = time.monotonic() + LOOK_AT_FILE_S, -1, dict[str, None]()
+        began_s = busy_s = time.monotonic()
+        version, changed = -1, dict[str, None]()
         # A log that was moved or replaced is seen when it is opened the next time.
         with self.log.store.reading() as store:
             self._forget_other_log(store)
-            while not self._stopped.is_set() and time.monotonic() < until:
+            while not self._stopped.is_set() and (now_s := time.monotonic()) < began_s + LOOK_AT_FILE_S:
                 is_leaving = self._leaving.is_set()  # asked before the log is looked at
                 if (now := store.version()) != version:
                     version = now
@@ -166,7 +170,8 @@ class Shipper:
                         tasks[run] = pool.submit(self._ship, run)
                 if not (tasks or changed) and (is_leaving or (until_done and not self._open)):
                     return True
-                self._stopped.wait(POLL_S)
+                busy_s = now_s if tasks or changed else busy_s
+                self._stopped.wait(POLL_S if now_s < busy_s + IDLE_AFTER_S else IDLE_POLL_S)
         return False
 
     def _forget_other_log(self, store: Readings) -> None:
