@@ -47,8 +47,8 @@ def to_exchange(entry: dict[str, Any]) -> Exchange:
     if "ending" not in own and response is not None and response.status >= 400:
         ending = "http_error"
     ended_ns = nanoseconds(own.get("ended_ms"))
-    if ended_ns == 0 and own.get("offsets_ms") and response is not None and response.pieces:
-        ended_ns = response.pieces[-1].offset_ns
+    if ended_ns == 0 and own.get("offsets_ms") and response is not None and response.body:
+        ended_ns = response.span_ns[1]
     started_ns = nanoseconds(own.get("started_ms"))
     return Exchange(
         request=request,

@@ -193,6 +193,14 @@ class Pieces(Sequence[TimedPiece]):
         if self.body[start:]:
             yield self.body[start:], False
 
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """The first and the last recorded time, without cutting the body."""
+        offsets = self._offsets_ms.split(None, 1)
+        if not offsets:
+            return self._first_ns, self._first_ns
+        return nanoseconds(offsets[0]), nanoseconds(self._offsets_ms.rsplit(None, 1)[-1])
+
     @overload
     def __getitem__(self, index: int) -> TimedPiece: ...
 

@@ -5,7 +5,7 @@ times.
 """
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -24,6 +24,9 @@ from ..strict_json import object_or_empty
 
 INTERRUPTED = Failure("Interrupted", DIED)
 """The failure of an exchange without an end, if the writer of its run died."""
+
+Begin = Callable[[Exchange, int], Iterator[int]]
+"""Returns the steps of an exchange that begins at a time of the run. The steps yield the time of the next one."""
 
 UNENDED = "the recording ended before the exchange did"
 """The reason for an exchange without an end, if the writer ended the run."""
@@ -141,32 +144,24 @@ def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
 
 
 def import_exchanges(
-    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None,
-    joined: bool = False,
+    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
 ) -> str:  # fmt: skip
     """Append exchanges as a new run of mode `import`, with their recorded times; return the run's id.
 
     `data` is kept with `source` in the run's first event. Exchanges that overlap are written interleaved, as they were recorded,
-    because the times of a run never go back. With `joined` all pieces of a body but the first get the time of the last one, and
-    are appended at once: a comparison needs no other times, and takes less time so.
+    because the times of a run never go back.
     """
     coming = iter(exchanges)
     first = next(coming, None)
     recorded_ns = None if first is None else _recorded_ns(first)
     with log.start(name=name, mode="import", data={"source": source, **(data or {})}, recorded_ns=recorded_ns) as writer:
         session, redactor, open_uses = Session(), Redactor(), set[str]()
-        running: list[tuple[int, int, Iterator[int]]] = []
-        shift_ns, before_ns = 0, -1
-        for number, exchange in enumerate(chain([] if first is None else [first], coming)):
-            if exchange.started_ns <= before_ns:  # from another recording than the one before it, or from an unknown time
-                _advance(running)
-                shift_ns = writer.t_ns - exchange.started_ns
-            before_ns = exchange.started_ns
-            began_ns = exchange.started_ns + shift_ns
-            _advance(running, began_ns)
-            steps = _appending(writer, exchange, began_ns, session, redactor, open_uses, joined=joined)
-            heapq.heappush(running, (next(steps), number, steps))
-        _advance(running)
+
+        def steps(exchange: Exchange, began_ns: int) -> Iterator[int]:
+            return _appending(writer, exchange, began_ns, session, redactor, open_uses)
+
+        for _ in interleaved(chain([] if first is None else [first], coming), steps, lambda: writer.t_ns):
+            pass
     return writer.run
 
 
@@ -174,6 +169,27 @@ def _recorded_ns(first: Exchange) -> int | None:
     """Return the time when the run of an exchange began, since the epoch; None if the exchange has no time of recording."""
     at_ns = wall_ns_of(first.recorded_at)
     return None if at_ns is None else at_ns - first.started_ns
+
+
+def interleaved(exchanges: Iterable[Exchange], begin: Begin, now_ns: Callable[[], int]) -> Iterator[None]:
+    """Take the steps of exchanges in the order of their times; yield after the steps before the next exchange.
+
+    `begin` returns the steps of an exchange that begins at a time of the run, `now_ns` the time of the newest step.
+    """
+    running: list[tuple[int, int, Iterator[int]]] = []
+    shift_ns, before_ns = 0, -1
+    for number, exchange in enumerate(exchanges):
+        if exchange.started_ns <= before_ns:  # from another recording than the one before it, or from an unknown time
+            _advance(running)
+            shift_ns = now_ns() - exchange.started_ns
+        before_ns = exchange.started_ns
+        began_ns = exchange.started_ns + shift_ns
+        _advance(running, began_ns)
+        steps = begin(exchange, began_ns)
+        heapq.heappush(running, (next(steps), number, steps))
+        yield
+    _advance(running)
+    yield
 
 
 def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:
@@ -188,8 +204,7 @@ def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None
 
 
 def _appending(
-    writer: RunWriter, exchange: Exchange, began_ns: int, session: Session, redactor: Redactor, open_uses: set[str],
-    *, joined: bool,
+    writer: RunWriter, exchange: Exchange, began_ns: int, session: Session, redactor: Redactor, open_uses: set[str]
 ) -> Iterator[int]:  # fmt: skip
     """Append a recorded exchange, and the messages folded from it, step by step; yield the time of the next step.
 
@@ -213,10 +228,10 @@ def _appending(
         at = began_ns + exchange.response.first_ns
         yield at
         capture.response(exchange.response.status, exchange.response.reason, exchange.response.headers)
-        for offset_ns, pieces in _timed(exchange.response.pieces, joined=joined):
-            at = began_ns + offset_ns
+        for piece in exchange.response.pieces:
+            at = began_ns + piece.offset_ns
             yield at
-            capture.data(*pieces)
+            capture.data(piece.data)
     at = began_ns + exchange.ended_ns - exchange.started_ns
     yield at
     capture.end(exchange.ending, failure=exchange.failure)
@@ -224,16 +239,6 @@ def _appending(
         writer.append(Entry("message", encode(session.tool_result(result)), place.step, place.task, t_ns=at))
     answered = {result.get("tool_use_id") for result in exchange.tool_results}
     open_uses |= {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
-
-
-def _timed(pieces: Sequence[TimedPiece], *, joined: bool) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield the pieces of a body with their times. `joined`: the first one, then all others at the time of the last one."""
-    if not joined:
-        yield from ((piece.offset_ns, [piece.data]) for piece in pieces)
-    elif pieces:
-        yield pieces[0].offset_ns, [pieces[0].data]
-        if rest := [piece.data for piece in pieces[1:]]:
-            yield pieces[-1].offset_ns, rest
 
 
 def results_in(request: Request, open_uses: set[str]) -> list[dict[str, Any]]:

@@ -24,10 +24,10 @@ from .exchange import (
     Headers,
     Place,
     Request,
+    as_started,
     content_encoding,
     header,
     timestamp,
-    to_text,
     wire_parser,
 )
 from .fold import Fold
@@ -92,17 +92,9 @@ class Capture:
         self.ending: Ending | None = None
         self.failure: Failure | None = None
         request = self._redactor.request(request)
-        started = self._write("exchange.started", {
-            "method": request.method,
-            "uri": request.uri,
-            "headers": request.headers,
-            "body": to_text(request.body),
-            "call": place.call,
-            "attempt": place.attempt,
-            "stamped": place.stamped,
-            "variables": place.variables,
-            "recorded_at": recorded_at or timestamp(wall_ns()),
-        }, exchange=OWN_SEQ)  # fmt: skip
+        started = self._write(
+            "exchange.started", as_started(request, place, recorded_at or timestamp(wall_ns())), exchange=OWN_SEQ
+        )
         self.exchange = started.seq
         run.open[started.seq] = self
         self.started_ns = started.t_ns
@@ -174,19 +166,9 @@ class Capture:
         """Decide the ending of the exchange and prepare its last events."""
         rest = [] if self._parser is None else self._parser.flush()
         entries = self._entries([*self._scrubbed(rest), *self._flushed()])
-        # The content of the stream decides before the end of its connection, and a status before both, except for a cut:
-        # - an error event: the API itself ended the stream;
-        # - closed after `message_stop`: the client had everything, so it is complete;
-        # - complete, but with a withheld part: the recording is not complete, and a replay must not claim so.
-        if ending in ("complete", "closed") and self.fold.error is not None:
-            ending = "error_event"
-        elif ending == "closed" and self.fold.stopped:
-            ending = "complete"
-        if self.status is not None and self.status >= 400 and ending != "cut":
-            ending = "http_error"
-        if self._withheld is not None and ending == "complete":
-            ending, failure = "cut", self._withheld
-        self._decided = ending
+        if self._withheld is not None and self.fold.ending(ending, self.status) == "complete":
+            failure = self._withheld
+        ending = self._decided = self.fold.ending(ending, self.status, is_withheld=self._withheld is not None)
         self.failure = failure if error is None else failure_of(error, self._redactor)
         messages = self._folded_json() if self._json else []
         messages += self.fold.flush() if ending != "complete" else []  # blocks that the stream left open
@@ -291,7 +273,6 @@ class Capture:
         return self.fold.feed_json(body) if self._bytes <= MAX_JSON_BODY_BYTES else []
 
     def _summary(self) -> dict[str, Any]:
-        fold = self.fold
         return {
             "ending": self._decided,
             "error": None if self.failure is None else asdict(self.failure),
@@ -299,10 +280,7 @@ class Capture:
             "frames": self._frames,
             "bytes": self._bytes,
             "sha256": self._sha256.hexdigest(),
-            "message_id": fold.message.get("id"),
-            "model": fold.message.get("model"),
-            "stop_reason": fold.stop_reason,
-            "usage": fold.usage or None,
+            **self.fold.summary(),
             "cost_usd": self.cost_usd,
         }
 

@@ -53,6 +53,14 @@ class Response:
         whole: bytes | None = getattr(self.pieces, "body", None)
         return b"".join(piece.data for piece in self.pieces) if whole is None else whole
 
+    @property
+    def span_ns(self) -> tuple[int, int]:
+        """The times of the first and of the last piece of the body, after the request; `first_ns` if there is none."""
+        span: tuple[int, int] | None = getattr(self.pieces, "span_ns", None)
+        if span is not None:
+            return span
+        return (self.pieces[0].offset_ns, self.pieces[-1].offset_ns) if self.pieces else (self.first_ns, self.first_ns)
+
     def header(self, name: str) -> str | None:
         """Return the value of the first header of that name, in any case; None if there is none."""
         return header(self.headers, name)
@@ -162,6 +170,21 @@ def to_text(data: bytes) -> str | dict[str, str]:
         return data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
+
+
+def as_started(request: Request, place: Place, recorded_at: str) -> dict[str, Any]:
+    """Return the payload of the first event of an exchange."""
+    return {
+        "method": request.method,
+        "uri": request.uri,
+        "headers": request.headers,
+        "body": to_text(request.body),
+        "call": place.call,
+        "attempt": place.attempt,
+        "stamped": place.stamped,
+        "variables": place.variables,
+        "recorded_at": recorded_at,
+    }
 
 
 def from_text(value: str | dict[str, str]) -> bytes:

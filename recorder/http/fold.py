@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..events import Ending
 from ..messages import Session, content_blocks
 from ..strict_json import object_or_empty
 from . import converse
@@ -200,6 +201,29 @@ class Fold:
         if not incomplete:
             self.stop_reason, self.stopped = event["stop_reason"], True
         return [self._session.assistant(self.message, block, self.request_id, incomplete=incomplete)]
+
+    def ending(self, ending: Ending, status: int | None, *, is_withheld: bool = False) -> Ending:
+        """Return the ending of the exchange, from the ending of its connection. `is_withheld`: a part may not be recorded."""
+        # The content of the stream decides before the end of its connection, and a status before both, except for a cut:
+        # - an error event: the API itself ended the stream;
+        # - closed after `message_stop`: the client had everything, so it is complete;
+        # - complete, but with a withheld part: the recording is not complete, and a replay must not claim so.
+        if ending in ("complete", "closed") and self.error is not None:
+            ending = "error_event"
+        elif ending == "closed" and self.stopped:
+            ending = "complete"
+        if status is not None and status >= 400 and ending != "cut":
+            ending = "http_error"
+        return "cut" if is_withheld and ending == "complete" else ending
+
+    def summary(self) -> dict[str, Any]:
+        """Return the fields of the answer that the event of its ending holds."""
+        return {
+            "message_id": self.message.get("id"),
+            "model": self.message.get("model"),
+            "stop_reason": self.stop_reason,
+            "usage": self.usage or None,
+        }
 
     @property
     def text(self) -> str:

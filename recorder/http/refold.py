@@ -4,6 +4,7 @@ Live recording folds while it captures (capture.py). These functions give the sa
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from ..events import Event
 from ..messages import Session
@@ -12,58 +13,63 @@ from .exchange import Exchange, Headers, frame_parser
 from .fold import Fold
 from .platforms import model_in
 from .sse import FrameParser
-from .wires import Parser
 
 REFOLDED = ("response.started", "frame", "chunk")
 """The kinds of events that `refold_events` needs."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedAnswer:
+    """The decoded body of a recorded response. `is_framed`: its pieces were frames, even if its type is lost."""
+
+    body: bytes = b""
+    headers: Headers = ()
+    is_framed: bool = False
+    model: str | None = None
+
+    @classmethod
+    def of_exchange(cls, exchange: Exchange) -> "RecordedAnswer":
+        """Return the answer of an exchange; an empty one if it has no response."""
+        response = exchange.response
+        if response is None:
+            return cls()
+        body = decoder_for(response.headers).decode(response.body)
+        is_framed = any(piece.is_frame for piece in response.pieces)
+        return cls(body, response.headers, is_framed, model_in(exchange.request.uri))
+
+    @classmethod
+    def of_events(cls, events: Iterable[Event]) -> "RecordedAnswer":
+        """Return the answer in one exchange's events (of the kinds `REFOLDED`)."""
+        headers: Headers = ()
+        decoder, pieces, is_framed = decoder_for(()), [], False
+        for event in events:
+            if event.kind == "response.started":
+                headers = tuple((name, value) for name, value in event.data["headers"])
+                decoder = decoder_for(headers)
+            elif event.kind == "frame":  # cut from a body without an encoding; only chunks can be compressed
+                pieces.append(event.payload)
+                is_framed = True
+            else:
+                pieces.append(decoder.decode(event.payload))
+        return cls(b"".join(pieces), headers, is_framed)
+
+    def fold(self, session: Session | None = None) -> Fold:
+        """Return the fold of the answer. Its messages belong to the session, if one is given."""
+        fold = Fold(session or Session("refolded"), model=self.model)
+        parser = frame_parser(self.headers, self.body) or (FrameParser() if self.is_framed else None)
+        if parser is None:
+            fold.feed_json(self.body)
+        else:
+            for piece in (*parser.feed(self.body), *parser.flush()):
+                fold.feed(piece.data)
+        return fold
+
+
 def refold_exchange(exchange: Exchange) -> Fold:
     """Return the fold of the recorded response; an exchange without a response gives an empty fold."""
-    response = exchange.response
-    if response is None:
-        return Fold(Session("refolded"))
-    body = decoder_for(response.headers).decode(response.body)
-    parser = _parser(response.headers, body, framed=any(piece.is_frame for piece in response.pieces))
-    return _refold(body, Fold(Session("refolded"), model=model_in(exchange.request.uri)), parser)
+    return Fold(Session("refolded")) if exchange.response is None else RecordedAnswer.of_exchange(exchange).fold()
 
 
 def refold_events(events: Iterable[Event], session: Session | None = None) -> Fold:
     """Return the fold of one exchange's events (of the kinds `REFOLDED`). Its messages belong to the session, if one is given."""
-    body, parser = _decoded(events)
-    return _refold(body, Fold(session or Session("refolded")), parser)
-
-
-def body_of(events: Iterable[Event]) -> bytes:
-    """Return the decoded body of one exchange's events (of the kinds `REFOLDED`)."""
-    return _decoded(events)[0]
-
-
-def _decoded(events: Iterable[Event]) -> tuple[bytes, Parser | None]:
-    headers: Headers = ()
-    decoder, pieces, streamed = decoder_for(()), [], False
-    for event in events:
-        if event.kind == "response.started":
-            headers = tuple((name, value) for name, value in event.data["headers"])
-            decoder = decoder_for(headers)
-        elif event.kind == "frame":  # cut from a body without an encoding; only chunks can be compressed
-            pieces.append(event.payload)
-            streamed = True
-        else:
-            pieces.append(decoder.decode(event.payload))
-    body = b"".join(pieces)
-    return body, _parser(headers, body, framed=streamed)
-
-
-def _parser(headers: Headers, body: bytes, *, framed: bool) -> Parser | None:
-    """Return the parser of a decoded body. `framed` means that its pieces were frames, even if its type is lost."""
-    return frame_parser(headers, body) or (FrameParser() if framed else None)
-
-
-def _refold(body: bytes, fold: Fold, parser: Parser | None) -> Fold:
-    if parser is not None:
-        for piece in (*parser.feed(body), *parser.flush()):
-            fold.feed(piece.data)
-    else:
-        fold.feed_json(body)
-    return fold
+    return RecordedAnswer.of_events(events).fold(session)

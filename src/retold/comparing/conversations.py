@@ -10,7 +10,7 @@ ending, and the tool results in the order of the calls, because tools may run wh
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -156,15 +156,20 @@ class _Turn:
 
 
 class ConversationBuilder:
-    """A conversation under construction, from requests, blocks, endings and other messages as they arrive."""
+    """A conversation under construction, from requests, blocks, endings and other messages as they arrive.
 
-    def __init__(self, label: Label) -> None:
+    `number` is its place among the conversations of its side. `on_use` is called with each of its tool uses.
+    """
+
+    def __init__(self, label: Label, number: int, on_use: "Callable[[ConversationBuilder, str], None]") -> None:
         self.label = label
+        self.number = number
         self.root = ""
         self.asked = 0
         self.tail: list[dict[str, Any]] = []
         self.options: dict[str, Any] | None = None
         self._turns = [_Turn()]
+        self._on_use = on_use
         self._use_turn: dict[str, int] = {}
         self._answered: set[str] = set()
 
@@ -172,10 +177,6 @@ class ConversationBuilder:
     def turn(self) -> int:
         """The number of the current turn."""
         return len(self._turns) - 1
-
-    def uses(self, tool_use_id: object) -> bool:
-        """Return True if the tool use belongs to this conversation."""
-        return tool_use_id in self._use_turn
 
     def next_turn(self) -> int:
         """Begin a turn and return its number."""
@@ -225,6 +226,7 @@ class ConversationBuilder:
         if kind == "tool_use":
             place.uses.append(str(block.get("id")))
             self._use_turn[str(block.get("id"))] = turn
+            self._on_use(self, str(block.get("id")))
 
     def tool_result(self, block: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
         """Add a tool result. Later requests repeat it; the repetitions are ignored."""

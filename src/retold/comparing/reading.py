@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from ..recorder.cassette.folding import FoldedExchanges
 from ..recorder.events import Event, encode
-from ..recorder.http.exchange import Request, from_text
+from ..recorder.http.exchange import Exchange, Request, from_text
 from ..recorder.http.platforms import messages_request
-from ..recorder.http.refold import REFOLDED, body_of, refold_events
+from ..recorder.http.refold import REFOLDED, RecordedAnswer
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
 from ..recorder.messages import blocks_of
 from ..replay.matching.rules import DEFAULT_RULES, named, path
+from .continuing import Conversations
 from .conversations import ConversationBuilder, Item, Label, Stream
 from .sessions import Sessions
 from .threads import Threads
@@ -38,6 +40,9 @@ TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
 
 Progress = Callable[[int], None]
 
+Answers = Callable[[Event], RecordedAnswer]
+"""Returns the answer of the exchange that an event belongs to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -56,15 +61,36 @@ class Side:
 
 def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = lambda _: None) -> Side:
     """Read a run as a side of a comparison. `progress` is called with the number of events read. Raise LogError."""
-    reader = ItemReader(_names(log, run))
-    for count, event in enumerate(events_of(log, run, READ_KINDS), 1):
-        reader.event(event, log)
-        progress(count)
+    answers = answers_in(log)
+    reader = ItemReader(_names(log.events(run, kinds=("exchange.started",))))
+    _feed(reader, events_of(log, run, READ_KINDS), answers, progress)
     first = reader.first_exchange
     if first is not None and reader.ttft_ms is None:
         frame = next(log.events(run, exchange=first.seq, kinds=("frame", "chunk")), None)
         reader.ttft_ms = None if frame is None else (frame.t_ns - first.t_ns) / 1e6
     return Side(title or run, reader.streams(), reader.totals(), f"{log.path}:{run}")
+
+
+def read_exchanges(exchanges: Iterable[Exchange], *, title: str, progress: Progress = lambda _: None) -> Side:
+    """Return the exchanges of a cassette as a side of a comparison, equal to the side of their import."""
+    folded = FoldedExchanges(exchanges)
+    reader = ItemReader(_names(event for event in folded.events if event.kind == "exchange.started"))
+    _feed(reader, folded.events, folded.answer, progress)
+    if reader.first_exchange is not None:
+        first_ns = folded.first_piece_ns(reader.first_exchange)
+        reader.ttft_ms = None if first_ns is None else first_ns / 1e6
+    return Side(title, reader.streams(), reader.totals(), title)
+
+
+def answers_in(log: EventLog) -> Answers:
+    """Return the function that reads the answers of a log."""
+    return lambda event: RecordedAnswer.of_events(log.events(event.run, exchange=event.exchange, kinds=REFOLDED))
+
+
+def _feed(reader: "ItemReader", events: Iterable[Event], answers: Answers, progress: Progress) -> None:
+    for count, event in enumerate(events, 1):
+        reader.event(event, answers)
+        progress(count)
 
 
 def read_messages(
@@ -78,9 +104,9 @@ def read_messages(
     return Side(title, reader.streams(), reader.totals(), source)
 
 
-def _names(log: EventLog, run: str) -> dict[str, str]:
+def _names(started: Iterable[Event]) -> dict[str, str]:
     names: dict[str, str] = {}
-    for event in log.events(run, kinds=("exchange.started",)):
+    for event in started:
         if b'"variables":{}' not in event.payload:
             names |= {value: name for name, value in event.data["variables"].items() if value}
     return names
@@ -110,17 +136,16 @@ class ItemReader:
         self._names = names
         pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
         self._pattern = re.compile(pattern) if pattern else None
-        self._conversations: list[ConversationBuilder] = []
+        self._conversations = Conversations()
         self._of_exchange: dict[int, tuple[ConversationBuilder, int, Event]] = {}
         self._of_message: dict[tuple[ConversationBuilder, str], int] = {}
         self._agents: dict[str, int] = {}
-        self._failed: set[ConversationBuilder] = set()
         self._threads = Threads()
-        self._sessions = Sessions(self._new, self._agent_of)
+        self._sessions = Sessions(self._conversations.new, self._agent_of)
         self._sums = _Sums()
         self._span_ns = [0, 0]
 
-    def event(self, event: Event, log: EventLog) -> list[Item]:
+    def event(self, event: Event, answer: Answers) -> list[Item]:
         """Add the next event of a run. Return the items of a request that no earlier request contained."""
         match event.kind:
             case "exchange.started":
@@ -128,9 +153,9 @@ class ItemReader:
             case "message":
                 self.message(event.data, event.seq, event.t_ns, event.exchange, event.step, event.task)
             case "exchange.ended" if event.exchange in self._of_exchange:
-                self._ended(event, log)
+                self._ended(event, answer)
             case "exchange.ended" if event.exchange in self._sessions:
-                self._sessions.ended(event, log, self._error(event, log))
+                self._sessions.ended(event, answer, self._error(event, answer))
                 self._spent(event)
             case "run.ended":
                 for seq in list(self._of_exchange):
@@ -163,38 +188,22 @@ class ItemReader:
         options = self._threads.named(options, conversation)
         if where != MESSAGES:
             options = {"request": where} | options
-        return conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
+        items = conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
+        self._conversations.asked(conversation)
+        return items
 
     def _going_on(
         self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int, *, branches: bool = False
     ) -> ConversationBuilder:  # fmt: skip
         """Return the conversation that a request continues, or a new one. A request that branches off begins a new one."""
-        count = len(messages)
         first = messages[:1] if self._pattern is None else named(messages[:1], self._pattern, self._names)
         root = Item.of(where, {"first": first}, 0).key
         label = Label(event.step, event.task)
-        found = []
-        for conversation in () if branches else reversed(self._conversations):
-            if conversation.label != label:
-                continue
-            # A retry, or a repetition after a failure, has as many messages as the request before it.
-            again = count == conversation.asked and (attempt > 1 or conversation in self._failed)
-            if conversation.root == root and (count > conversation.asked or again):
-                found.append(conversation)
-            elif not conversation.root and not found:  # it holds only messages so far, such as init
-                conversation.root = root
-                return conversation
-        # Of conversations that begin alike, a request continues the one whose last prompt it repeats.
-        if len(found) > 1:
-            tails = (_key(each.tail) == _key(messages[max(0, each.asked - 1) : each.asked]) for each in found)
-            found = [each for each, same in zip(found, tails, strict=True) if same] or found
-        return found[0] if found else self._new(label, root)
-
-    def _new(self, label: Label, root: str = "") -> ConversationBuilder:
-        conversation = ConversationBuilder(label)
-        conversation.root = root
-        self._conversations.append(conversation)
-        return conversation
+        if not branches:
+            found = self._conversations.continued(label, root, messages, again=attempt > 1)
+            if found is not None:
+                return found
+        return self._conversations.new(label, root)
 
     def message(
         self, data: Mapping[str, Any], seq: int | None, t_ns: int | None, exchange: int | None, step: str, task: str
@@ -239,11 +248,7 @@ class ItemReader:
         A tool result belongs to the conversation of its tool use, any other message to the latest conversation of its step.
         """
         uses = {block.get("tool_use_id") for block in blocks_of(data)} if data.get("type") == "user" else set()
-        own = [conversation for conversation in reversed(self._conversations) if conversation.label == label]
-        for conversation in own:
-            if any(conversation.uses(use) for use in uses):
-                return conversation
-        return own[0] if own else self._new(label)
+        return self._conversations.of_result(label, uses) or self._conversations.new(label)
 
     def _turn_of(self, conversation: ConversationBuilder, data: Mapping[str, Any]) -> int:
         """Return the turn of an answer. Lines of one answer share the id of its message."""
@@ -265,28 +270,28 @@ class ItemReader:
             else:
                 conversation.other({"type": "prompt", "content": [block]}, seq=seq, t_ns=t_ns)
 
-    def _ended(self, event: Event, log: EventLog) -> None:
+    def _ended(self, event: Event, answer: Answers) -> None:
         conversation, turn, started = self._of_exchange.pop(event.exchange or 0)
         data = event.data
         value = {key: data.get(key) for key in ("model", "stop_reason", "ending")}
-        if (error := self._error(event, log)) is not None:
+        if (error := self._error(event, answer)) is not None:
             value["error"] = error
         if (data.get("status") or 200) >= 400:
             value["status"] = data["status"]
         if data["ending"] == "complete" and data.get("model") is None:  # not a message: count_tokens, a list of models
-            value["body_sha256"] = _body_key(log, event)
+            value["body_sha256"] = _body_key(answer(event).body)
         volatile = {"message_id": data.get("message_id"), "duration_ms": (event.t_ns - started.t_ns) / 1e6}
         conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
         self._threads.ended(started.seq, data.get("message_id"), conversation)
-        (self._failed.discard if data["ending"] == "complete" else self._failed.add)(conversation)
+        self._conversations.ended(conversation, failed=data["ending"] != "complete")
         # An exchange without an answer is no turn.
         self._sums.exchanges["turns"] = self._sums.exchanges.get("turns", 0) + (
             data["ending"] not in ("http_error", "no_response")
         )
         self._spent(event)
 
-    def _error(self, event: Event, log: EventLog) -> dict[str, Any] | None:
-        return error_of(log, event) if event.data["ending"] in ("error_event", "http_error") else None
+    def _error(self, event: Event, answer: Answers) -> dict[str, Any] | None:
+        return error_of(answer(event)) if event.data["ending"] in ("error_event", "http_error") else None
 
     def _spent(self, event: Event) -> None:
         """Add the time and the usage of an exchange that ended."""
@@ -329,12 +334,11 @@ class ItemReader:
         """Return the conversations, in the order in which they began."""
         for seq in list(self._of_exchange):
             self._interrupted(seq)
-        return tuple(conversation.stream() for conversation in self._conversations)
+        return tuple(conversation.stream() for conversation in self._conversations.all)
 
 
-def _body_key(log: EventLog, ended: Event) -> str:
+def _body_key(body: bytes) -> str:
     """Return a digest of the body of an answer that is no message. Ids and times in JSON, or in lines of JSON, do not count."""
-    body = body_of(log.events(ended.run, exchange=ended.exchange, kinds=REFOLDED))
     for parts in ([body], body.split(b"\n")):
         try:
             return Item.of("body", {"values": [json.loads(part) for part in parts if part.strip()]}, 0).key
@@ -351,10 +355,6 @@ def named_path(uri: str) -> str:
     return _ID.sub("{id}", path(uri))
 
 
-def _key(messages: list[dict[str, Any]]) -> str:
-    return Item.of("tail", {"messages": messages}, 0).key
-
-
 def _object(body: bytes) -> dict[str, Any]:
     """Return the JSON object of a request. Any other body is returned as text in an object."""
     try:
@@ -364,8 +364,8 @@ def _object(body: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {"body": body.decode("utf-8", "backslashreplace")}
 
 
-def error_of(log: EventLog, ended: Event) -> dict[str, Any] | None:
+def error_of(answer: RecordedAnswer) -> dict[str, Any] | None:
     """Return the error of an answer that ended in one. Only such answers are folded a second time."""
     # The error is in the frames of a stream, or in the plain body of a refused call.
-    fold = refold_events(log.events(ended.run, exchange=ended.exchange, kinds=REFOLDED))
-    return None if fold.error is None else {key: value for key, value in fold.error.items() if key != "details"}
+    error = answer.fold().error
+    return None if error is None else {key: value for key, value in error.items() if key != "details"}

@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..recorder.events import Event
-from ..recorder.http.refold import REFOLDED, body_of
+from ..recorder.http.refold import RecordedAnswer
 from ..recorder.http.sessions import SessionPath, session_path
-from ..recorder.log.log import EventLog
 from ..recorder.messages import blocks_of
 from ..recorder.strict_json import object_in, object_or_empty
 from .conversations import ConversationBuilder, Item, Label
@@ -61,14 +60,13 @@ class Sessions:
         else:
             conversation.other(data, seq=seq, t_ns=t_ns)
 
-    def ended(self, event: Event, log: EventLog, error: dict[str, Any] | None) -> None:
+    def ended(self, event: Event, answer: Callable[[Event], RecordedAnswer], error: dict[str, Any] | None) -> None:
         """Take the end of an exchange of a session, and the error of its answer if it has one."""
         exchange = event.exchange or 0
         found, data = self._paths[exchange], event.data
         conversation = self._created.pop(exchange, None)
         if conversation is not None:
-            body = body_of(log.events(event.run, exchange=exchange, kinds=REFOLDED))
-            self._conversations[str(object_in(body).get("id")), ""] = conversation
+            self._conversations[str(object_in(answer(event).body).get("id")), ""] = conversation
         if data["ending"] in GOOD:
             return
         value = {"model": None, "stop_reason": data.get("stop_reason"), "ending": data["ending"], "error": error}

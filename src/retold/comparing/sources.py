@@ -14,16 +14,14 @@ from ..formats.imports import import_files
 from ..formats.jsonl import is_ours
 from ..formats.stream_json import unwrapped
 from ..recorder.cassette.format import Cassette, read_cassette
-from ..recorder.cassette.transfer import import_exchanges
 from ..recorder.errors import InputError
 from ..recorder.files import open_regular
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
-from ..recorder.log.memory import MemoryStore
 from ..recorder.log.runs import RunInfo
 from .compare import Comparison, compare_sides
 from .focus import Focus, parse_tolerances
-from .reading import Progress, Side, read_messages, read_run
+from .reading import Progress, Side, read_exchanges, read_messages, read_run
 
 _SQLITE = b"SQLite format 3\0"
 _FILE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".db")
@@ -73,7 +71,7 @@ def read_side(
     if isinstance(source, Side):
         return source
     if isinstance(source, Cassette):
-        return _read_exchanges(_checked(source), str(source.path), progress)
+        return read_exchanges(_checked(source), title=str(source.path), progress=progress)
     if isinstance(source, str | os.PathLike):
         return _read_named(os.fspath(source), log, progress)
     if isinstance(source, RunInfo):
@@ -105,7 +103,7 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
     if _is_log(path):
         return _read_run(EventLog(path), "last", progress, name)
     if path.suffix not in (".jsonl", ".ndjson"):
-        return _read_exchanges(_checked(read_cassette(path)), name, progress)
+        return read_exchanges(_checked(read_cassette(path)), title=name, progress=progress)
     try:
         with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as lines:
             if not _is_event(lines.readline()):
@@ -146,13 +144,6 @@ def _checked(cassette: Cassette) -> Sequence[Exchange]:
     if not cassette.exchanges:
         raise InputError(f"{cassette.path} holds no interactions; there is nothing to compare.")
     return cassette.exchanges
-
-
-def _read_exchanges(exchanges: Sequence[Exchange], title: str, progress: Progress) -> Side:
-    """Import the exchanges into a log in memory and read them as a run."""
-    with EventLog(store=MemoryStore()) as log:
-        run = import_exchanges(log, exchanges, name="import", source=title, joined=True)
-        return replace(read_run(log, run, title=title, progress=progress), source=title)
 
 
 def _read_imported(path: Path, progress: Progress) -> Side:

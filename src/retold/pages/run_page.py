@@ -8,7 +8,7 @@ From these the player types a text as it arrived, and the page stores the text o
 from typing import Any
 
 from ..comparing.conversations import Item
-from ..comparing.reading import ItemReader, error_of
+from ..comparing.reading import ItemReader, answers_in, error_of
 from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
@@ -58,7 +58,7 @@ class RunFold:
     """A run being folded. `data` returns all of it; `news` returns the additions since the last call."""
 
     def __init__(self, log: EventLog, info: RunInfo) -> None:
-        self._log = log
+        self._answers = answers_in(log)
         self._info = info
         self._reader = ItemReader({})
         self._exchanges: list[dict[str, Any]] = []
@@ -83,7 +83,9 @@ class RunFold:
         if event.kind == "frame":
             self._frame(event, at)
             return
-        asked = self._reader.event(event, self._log) if event.kind in ("exchange.started", "message", "exchange.ended") else []
+        asked = (
+            self._reader.event(event, self._answers) if event.kind in ("exchange.started", "message", "exchange.ended") else []
+        )
         number = self._number.get(event.exchange if event.exchange is not None else -1)
         match event.kind:
             case "exchange.started":
@@ -258,7 +260,7 @@ class RunFold:
     def _ended(self, event: Event, exchange: dict[str, Any], at: int) -> None:
         data = event.data
         failure = data.get("error")
-        said = error_of(self._log, event) if data["ending"] in ("error_event", "http_error") else None
+        said = error_of(self._answers(event)) if data["ending"] in ("error_event", "http_error") else None
         error = said or ({"type": failure["type"], "message": failure["message"]} if failure else None)
         exchange |= {
             "end": at, "ending": data["ending"], "model": data.get("model"), "stop": data.get("stop_reason"),
