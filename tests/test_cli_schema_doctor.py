@@ -12,6 +12,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from retold.handlers import HANDLERS
+from retold.recorder.cassette import format as cassette_format
 from retold.recorder.cassette.format import read_cassette, write_cassette
 from tests.conftest import ROOT, Cli
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, run_mock, step
@@ -128,6 +129,21 @@ def test_doctor_without_anything_makes_nothing() -> None:
     assert "  .retold/log.db: not there yet; the first run makes it\n" in done.stdout
     assert "Cassettes\n  none below this folder\n" in done.stdout
     assert not Path(".retold").exists()
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_doctor_reads_a_long_cassette_to_its_end(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test reads the interactions of a long file when it needs them. The doctor reports damage in the last of them."""
+    monkeypatch.setattr(cassette_format, "LAZY_BYTES", 0)
+    path = Path(f"numbers.{suffix}")
+    write_cassette(path, list(read_cassette(CASSETTE).exchanges) * 3)
+    good, bad = ("code: 200", "code: two") if suffix == "yaml" else ('"code": 200', '"code": "two"')
+    before, found, after = path.read_text().rpartition(good)
+    assert found
+    path.write_text(before + bad + after)
+    done = in_this_process("doctor")
+    assert done.returncode == 1
+    assert "interaction 3 is damaged" in done.stdout
 
 
 @pytest.mark.parametrize("path", ["c/numbers.yaml", "tests/deep/down/numbers.yml", "numbers.json"])
