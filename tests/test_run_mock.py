@@ -281,6 +281,7 @@ def test_ls_json_has_every_field() -> None:
         "exchanges": 1,
         "frames": 13,
         "error": None,
+        "source": None,
     }
 
 

@@ -151,6 +151,16 @@ def import_exchanges(
     `data` is kept with `source` in the run's first event. Exchanges that overlap are written interleaved, as they were recorded,
     because the times of a run never go back.
     """
+    run = ""
+    for run in importing(log, exchanges, name=name, source=source, data=data):  # noqa: B007 - the last value is used
+        pass
+    return run
+
+
+def importing(
+    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
+) -> Iterator[str]:  # fmt: skip
+    """Import exchange by exchange, as `import_exchanges` does; yield the run's id after each, and after the last event."""
     coming = iter(exchanges)
     first = next(coming, None)
     recorded_ns = None if first is None else _recorded_ns(first)
@@ -161,8 +171,8 @@ def import_exchanges(
             return _appending(writer, exchange, began_ns, session, redactor, open_uses)
 
         for _ in interleaved(chain([] if first is None else [first], coming), steps, lambda: writer.t_ns):
-            pass
-    return writer.run
+            yield writer.run
+    yield writer.run
 
 
 def _recorded_ns(first: Exchange) -> int | None:

@@ -219,9 +219,10 @@ def _connect(target: Path | str, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    # Another process may make the log at this moment. It writes the id of the application before the tables.
     empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID and not empty:
         raise LogError(f"{path} is an SQLite file, but not a retold log. Name another one with --db FILE.")
     if version > VERSION:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.agent_wire import END_INPUT, AgentSession
 from ..recorder.strict_json import object_or_empty
 from ..replay.matching.matcher import differences
@@ -129,7 +130,7 @@ def _kind(said: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _short(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)[:200]
+    return strict_json.dumps(value)[:200]
 
 
 # The options of a session

@@ -16,17 +16,19 @@ def others_in(log: "EventLog", run: str, way: str) -> list[str]:
     with_messages = {event.exchange for event in log.events(run, kinds=("message",))}
     hosts: Counter[str] = Counter()
     for event in log.events(run, kinds=("exchange.started",)):
-        uri = urlsplit(str(event.data.get("uri", "")))
-        if event.seq not in with_messages and not _is_claude(uri.hostname or "", uri.path):
-            hosts[uri.netloc.rpartition("@")[2]] += 1
+        uri = str(event.data.get("uri", ""))
+        if event.seq not in with_messages and not is_claude(uri):
+            hosts[urlsplit(uri).netloc.rpartition("@")[2]] += 1
     return [
         f"{plural(n, 'exchange')} with {host} {'holds' if n == 1 else 'hold'} no Claude messages; {way}"
         for host, n in hosts.items()
     ]
 
 
-def _is_claude(host: str, path: str) -> bool:
-    """Return whether an exchange is one with the Messages API, which has no messages only because it failed or counted."""
+def is_claude(uri: str) -> bool:
+    """Return whether an exchange is one with Claude, which has no messages only because it failed or counted."""
+    asked = urlsplit(uri)
+    host, path = asked.hostname or "", asked.path
     return host.endswith("anthropic.com") or "/v1/messages" in path or path.endswith("/v1/complete") or "anthropic.claude" in path
 
 

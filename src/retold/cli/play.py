@@ -1,7 +1,7 @@
 """retold play: watch a recording at its original pace."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +9,7 @@ import typer
 from .common import Db, Handlers, IdleLimit, TimingOption, handler_specs
 
 if TYPE_CHECKING:
+    from ..handlers.base import Handler
     from ..recorder.events import Event
     from ..recorder.log.log import EventLog
     from ..replay.timing.timing import Timing
@@ -28,45 +29,75 @@ def play(
     To see it word by word: retold play last --handler console:partial=true
     """
     from ..handlers import make_handler, read_stream
-    from ..recorder.cassette.format import names_file, read_cassette
-    from ..recorder.cassette.transfer import import_exchanges
-    from ..recorder.errors import InputError
-    from ..recorder.interrupted import why_unended
+    from ..recorder.cassette.format import names_file
+    from ..recorder.interrupted import events_of, why_unended
     from ..recorder.log.log import EventLog
-    from ..recorder.log.memory import MemoryStore
     from ..replay.timing.timing import Timing
     from .others import others_in, tell_of
 
     pace = Timing.parse(timing, idle_limit)
     handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
     if names_file(recording):
-        # Handlers read logs, so a cassette is imported into a log in memory first.
-        with EventLog(store=MemoryStore()) as copy:
-            found = read_cassette(recording)
-            if not found.exchanges:
-                raise InputError(f"{recording} holds no interactions; there is nothing to play.")
-            run = import_exchanges(copy, found.exchanges, name=found.path.stem, source=recording)
-            others = others_in(copy, run, "after retold import, retold show last --raw shows them")
-            for each in tell_of(others, handlers, empty=not copy.find(run).messages):
-                read_stream(_paced(copy, run, pace, each.kinds), each)
+        _play_file(recording, handlers, pace)
         return
     log = EventLog(db)
     info = log.find(recording)
     run = info.run
     others = others_in(log, run, f"retold show {run} --raw shows them")
     for each in tell_of(others, handlers, empty=not info.messages):
-        read_stream(_paced(log, run, pace, each.kinds), each, lambda: why_unended(log, run))
+        read_stream(_paced(events_of(log, run, each.kinds), pace), each, lambda: why_unended(log, run))
 
 
-def _paced(log: "EventLog", run: str, timing: "Timing", kinds: tuple[str, ...]) -> Iterator["Event"]:
-    """Yield the events of a run, each at its due time."""
+def _play_file(path: str, handlers: "list[Handler]", pace: "Timing") -> None:
+    """Play a cassette through a log in memory, because handlers read logs. Raise InputError if it holds nothing.
+
+    A long cassette that begins with a call of Claude is played while it is read. Then notes on other hosts come at the end, and
+    damage inside of an interaction is an error when its turn comes.
+    """
+    from ..handlers import read_stream
+    from ..recorder.cassette.format import read_cassette
+    from ..recorder.cassette.transfer import importing
+    from ..recorder.errors import InputError
+    from ..recorder.log.log import EventLog
+    from ..recorder.log.memory import MemoryStore
+    from .others import is_claude, others_in, tell_of
+
+    found = read_cassette(path, lazy=True)
+    if not found.exchanges:
+        raise InputError(f"{path} holds no interactions; there is nothing to play.")
+    with EventLog(store=MemoryStore()) as copy:
+        coming = importing(copy, found.exchanges, name=found.path.stem, source=path)
+        if not isinstance(found.exchanges, tuple) and is_claude(found.exchanges[0].request.uri):
+            first, *handlers = handlers
+            read_stream(_paced(_while_imported(copy, coming, first.kinds), pace), first)
+        for _ in coming:
+            pass
+        (info,) = copy.runs()
+        others = others_in(copy, info.run, "after retold import, retold show last --raw shows them")
+        for each in tell_of(others, handlers, empty=not info.messages):
+            read_stream(_paced(copy.events(info.run, kinds=each.kinds), pace), each)
+
+
+def _while_imported(log: "EventLog", coming: Iterator[str], kinds: tuple[str, ...]) -> Iterator["Event"]:
+    """Yield the events of a run as soon as they are imported."""
+    after = -1
+    for run in coming:
+        for event in log.events(run, after=after):
+            after = event.seq
+            if event.kind in kinds:
+                yield event
+
+
+def _paced(events: "Iterable[Event]", timing: "Timing") -> Iterator["Event"]:
+    """Yield the events of a run, each at its due time. Their times never go back."""
     from ..recorder import clock
-    from ..recorder.interrupted import events_of
     from ..replay.timing.player import wait_until
-    from ..replay.timing.timing import Timeline
 
-    timeline = Timeline((event.t_ns for event in events_of(log, run, kinds)), timing)
-    began_ns = clock.monotonic_ns()
-    for event in events_of(log, run, kinds):
-        wait_until(began_ns + timeline.at(event.t_ns))
+    began_ns, before_ns, due_ns = clock.monotonic_ns(), None, 0.0
+    for event in events:
+        if before_ns is not None and timing.speed is not None:
+            gap_ns = event.t_ns - before_ns
+            due_ns += (gap_ns if timing.idle_limit_ns is None else min(gap_ns, timing.idle_limit_ns)) / timing.speed
+            wait_until(began_ns + round(due_ns))
+        before_ns = event.t_ns
         yield event

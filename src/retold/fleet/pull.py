@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from ..recorder import strict_json
 from ..recorder.errors import ShelfError
 from ..recorder.events import Event
 from ..recorder.log.log import EventLog
@@ -112,7 +113,7 @@ class Puller:
         self._keep_newer()
 
     def _keep_newer(self) -> None:
-        self._receiver.receive(self._newer_kept, [], json.dumps(sorted(self._newer)))
+        self._receiver.receive(self._newer_kept, [], strict_json.dumps(sorted(self._newer)))
 
     def _receive(self, batch: Sequence[Shelved]) -> None:
         """Write pages and the cursor behind them, after asking again for the runs that need it."""
