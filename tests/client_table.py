@@ -339,6 +339,9 @@ CLIENTS: dict[str, tuple[Callable[[str], str], str]] = {
 UNKNOWN = ("requests", "urllib", "grpc", "grpc older channel", "grpc async")
 """Clients that retold does not patch: they are refused, never recorded."""
 
+REFUSED = (("claude agent sdk", "in_fork"),)
+"""Ways in which a client is not played: a forked process has no session of its parent's cassette. Nothing is sent."""
+
 
 # Ways to run code: each prepares before the block, and returns how to run work inside it
 

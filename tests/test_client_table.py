@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client_table import CLIENTS, UNKNOWN
+from tests.client_table import CLIENTS, REFUSED, UNKNOWN
 from tests.conftest import ROOT
 
 OTHERS = ROOT / ".clients" / "table" / "bin" / "python"
@@ -29,6 +29,8 @@ def check(python: str | Path, *names: str, environment: dict[str, str]) -> list[
         assert {way: calls for way, (_, calls) in row.items() if calls} == {}, name
         missed, _ = row.pop("a miss")
         assert missed not in ("played", "another answer"), name
+        refused = {way for client, way in REFUSED if client == name}
+        assert {row.pop(way)[0] for way in refused} & {"played", "another answer"} == set(), name
         outcomes = {outcome for outcome, _ in row.values()}
         assert outcomes == {"played"} if is_known else "played" not in outcomes, (name, row)
     return list(table)
