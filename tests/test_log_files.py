@@ -259,3 +259,20 @@ def test_the_parent_error_is_an_input_error() -> None:
     assert issubclass(LogVersionError, LogError)
     assert issubclass(LogError, InputError)
     assert LogVersionError.exit_code == 2
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_log_that_is_being_made_is_never_taken_for_a_foreign_file(number: int, tmp_path: Path) -> None:
+    """Another process commits its making between two questions of the check, whichever they are."""
+    path, asked = tmp_path / "log.db", list[str]()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+
+        def note(statement: str) -> None:
+            asked.append(statement)
+            if len(asked) == number + 1:
+                EventLog(path).start(name="run", mode="live").end()
+
+        connection.set_trace_callback(note)
+        store._check_version(connection, path)
+        assert len(asked) == 3
