@@ -46,6 +46,15 @@ class TestFolderShelf(ErasableShelfContract):
         """The pages that hold the mark; the journal goes on naming a run whose pages are gone."""
         return [str(path) for path in self.folder.rglob("*.jsonl") if mark in path.read_bytes()]
 
+    def test_a_folder_that_it_makes_is_for_its_owner_only(self, tmp_path: Path) -> None:
+        """As a log. A folder that is there keeps its permissions, for example those of a group that reads the shelf."""
+        shared = tmp_path / "shared"
+        shared.mkdir()
+        shared.chmod(0o750)
+        for folder, mode in ((tmp_path / "own", 0o700), (shared, 0o750)):
+            FolderShelf(folder, source="a").put(pages_of("one", [1])[0], None)
+            assert folder.stat().st_mode & 0o777 == mode
+
 
 @pytest.fixture(scope="module")
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:

@@ -53,7 +53,7 @@ class FolderShelf:
             with _named(self.name):
                 if not self._make and not (self._folder / "made").exists():
                     raise Refused(f"there is no shelf in {self.name}; the first `retold ship` makes it.")
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # as a log, for its owner only
                 with _lock(self._folder, fcntl.LOCK_EX):
                     if not (self._folder / "made").exists():
                         self._journal.touch()
