@@ -57,7 +57,7 @@ class Tracer:
 
 @contextmanager
 def tracing() -> Iterator[Tracer]:
-    """Trace with the garbage collector off: it would close captures and logs of earlier tests here, and their modules would count."""
+    """Trace without garbage collection: it closes captures and logs of earlier tests, whose modules would count."""
     tracer, before = Tracer(), sys.getprofile()
     gc.collect()
     gc.disable()
