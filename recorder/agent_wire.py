@@ -14,7 +14,9 @@ A session ends `complete` if the child ended its output, `closed` if the program
 the SDK raised an error, which is kept with its type.
 """
 
+import json
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,7 +35,7 @@ SessionEnding = Literal["complete", "closed", "failed"]
 
 SESSION_ENDINGS: tuple[SessionEnding, ...] = ("complete", "closed", "failed")
 
-_MESSAGES = frozenset({"system", "assistant", "user", "result"})
+_MESSAGES = frozenset({"system", "assistant", "user", "result", "erased"})
 _CONTROL = frozenset({"control_request", "control_response", "control_cancel_request", "transcript_mirror"})
 
 _OPEN_FACTS = frozenset({"apiProvider", "apiKeySource", "tokenSource"})
@@ -72,6 +74,26 @@ class AgentSession:
     def prompts(self) -> list[Any]:
         """The contents of the user's messages."""
         return [object_or_empty(line.data.get("message")).get("content") for line in self.lines if is_prompt(line)]
+
+
+def options_of(argv: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a command line. A value that is JSON is parsed."""
+    found: dict[str, list[Any]] = {}
+    name = ""
+    for word in argv:
+        if word.startswith("--"):
+            name, is_joined, value = word.partition("=")
+            found.setdefault(name, []).extend([_parsed(value)] if is_joined else [])
+        else:
+            found.setdefault(name, []).append(_parsed(word))
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
+
+
+def _parsed(word: str) -> Any:
+    try:
+        return json.loads(word) if word[:1] in ("{", "[") else word
+    except ValueError:
+        return word
 
 
 def is_prompt(line: WireLine) -> bool:

@@ -33,7 +33,7 @@ _OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "step.started": {"name": _TEXT, "type": _TEXT},
     "exchange.ended": {"error": (dict, type(None)), "status": (int, type(None)), "usage": (dict, type(None)),
                        "cost_usd": (int, float, type(None))},
-    "session.started": {"argv": (list, type(None))},
+    "session.started": {"argv": (list, type(None)), "recorded_at": _TEXT},
     "session.ended": {"error": (dict, type(None)), "exit_code": (int, type(None))},
     "message": {"type": _TEXT, "subtype": _OPTIONAL_TEXT, "usage": (dict, type(None))},
 }  # fmt: skip

@@ -15,6 +15,12 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def counted(**counts: int) -> str:
+    """Return `2 exchanges and 1 session`, without the nouns of which there are none; `0 exchanges` if there are none at all."""
+    found = [plural(count, noun) for noun, count in counts.items() if count]
+    return " and ".join(found) or plural(0, next(iter(counts)))
+
+
 def sentence(text: str) -> str:
     """Return the text with a full stop, unless it ends in a question mark."""
     return text if text.endswith("?") else f"{text}."

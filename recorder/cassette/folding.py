@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ..agent_wire import AgentSession
 from ..events import Event, encode
 from ..http.capture import MAX_JSON_BODY_BYTES
 from ..http.exchange import Exchange, Place, Response, as_started, content_encoding, header, wire_parser
@@ -20,16 +21,20 @@ from ..http.sse import Piece
 from ..messages import Session
 from ..secrets.redactor import Redactor
 from ..secrets.streams import PackedRedactor
-from .transfer import interleaved, results_in
+from .sessions import parts_of
+from .transfer import Recorded, interleaved, results_in
 
 RUN = "cassette"
 """The run of the events."""
 
 
 class FoldedExchanges:
-    """Exchanges that were folded: `events` are their events of the kinds `exchange.started`, `message` and `exchange.ended`."""
+    """Exchanges that were folded: `events` are their events of the kinds `exchange.started`, `message` and `exchange.ended`.
 
-    def __init__(self, exchanges: Iterable[Exchange]) -> None:
+    A session of the Agent SDK has all of its events.
+    """
+
+    def __init__(self, exchanges: Iterable[Recorded]) -> None:
         self.events: list[Event] = []
         self._exchanges: dict[int, Exchange] = {}
         self._first_ns: dict[int, int] = {}
@@ -50,7 +55,20 @@ class FoldedExchanges:
         """Return the time from the start of an exchange to the first piece of its body; None without a body."""
         return self._first_ns.get(started.seq)
 
-    def _steps(self, exchange: Exchange, began_ns: int) -> Iterator[int]:
+    def _steps(self, exchange: Recorded, began_ns: int) -> Iterator[int]:
+        return (
+            self._session_steps(exchange, began_ns) if isinstance(exchange, AgentSession) else self._folding(exchange, began_ns)
+        )
+
+    def _session_steps(self, session: AgentSession, began_ns: int) -> Iterator[int]:
+        """Put the events of a session; yield the time of the next one."""
+        number = self._seq
+        for offset_ns, kind, data in parts_of(session):
+            if kind != "session.started":
+                yield began_ns + offset_ns
+            self._put(kind, data, Place(), number, began_ns + offset_ns)
+
+    def _folding(self, exchange: Exchange, began_ns: int) -> Iterator[int]:
         """Fold one exchange step by step; yield the time of the next step."""
         place, session = exchange.place, self._session
         for result in results_in(exchange.request, self._open_uses):

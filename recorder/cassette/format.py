@@ -46,6 +46,7 @@ from ..http.exchange import Exchange, has_frames
 from .entry import DAMAGE, to_exchange
 from .exchanges import Exchanges
 from .foreign import named, named_text, was_cassette, way_out
+from .forms import milliseconds, ms_text
 from .json_layout import lay_out
 from .outline import outline
 from .sessions import entry_to_session, session_to_entry
@@ -65,6 +66,11 @@ class Cassette(NamedTuple):
     path: Path
     exchanges: Sequence[Exchange]
     sessions: tuple[AgentSession, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file holds neither exchanges nor sessions."""
+        return not self.exchanges and not self.sessions
 
 
 # Reading
@@ -290,15 +296,15 @@ def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]
         "stamped": place.stamped,
         "ending": exchange.ending,
         "error": None if failure is None else {"type": failure.type, "message": failure.message},
-        "started_ms": _ms(exchange.started_ns),
+        "started_ms": milliseconds(exchange.started_ns),
     }
     if response is not None:
-        own["first_ms"] = _ms(response.first_ns)
-        own["offsets_ms"] = " ".join(_number(piece.offset_ns) for piece in response.pieces)
+        own["first_ms"] = milliseconds(response.first_ns)
+        own["offsets_ms"] = " ".join(ms_text(piece.offset_ns) for piece in response.pieces)
         if len(response.pieces) > 1 and not has_frames(response.headers, response.pieces[0].data):
             own["sizes"] = " ".join(str(len(piece.data)) for piece in response.pieces)
     return own | {
-        "ended_ms": _ms(exchange.ended_ns - exchange.started_ns),
+        "ended_ms": milliseconds(exchange.ended_ns - exchange.started_ns),
         "cost_usd": exchange.cost_usd,
         "variables": dict(place.variables),
         "tool_results": _storable(list(exchange.tool_results)),
@@ -338,12 +344,3 @@ def _for_json(value: Any) -> Any:
     if isinstance(value, bytes):
         return {"base64_string": base64.b64encode(value).decode()}
     return [_for_json(item) for item in value] if isinstance(value, list) else value
-
-
-def _ms(ns: int) -> float:
-    """Return nanoseconds as milliseconds, rounded to the microsecond, which is exact enough and short in the file."""
-    return round(ns / 1_000_000, 3)
-
-
-def _number(ns: int) -> str:
-    return f"{ns / 1_000_000:.3f}".rstrip("0").rstrip(".")

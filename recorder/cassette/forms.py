@@ -153,6 +153,16 @@ def nanoseconds(ms: Any) -> int:
     return round(value * 1_000_000)
 
 
+def milliseconds(ns: int) -> float:
+    """Return nanoseconds as milliseconds, rounded to the microsecond, which is exact enough and short in the file."""
+    return round(ns / 1_000_000, 3)
+
+
+def ms_text(ns: int) -> str:
+    """Return nanoseconds as milliseconds in a text, without an exponent."""
+    return f"{ns / 1_000_000:.3f}".rstrip("0").rstrip(".")
+
+
 class Pieces(Sequence[TimedPiece]):
     """The pieces of a recorded body: cut by the recorded `sizes`, or as recording would have cut it.
 

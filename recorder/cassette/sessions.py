@@ -19,10 +19,9 @@ from typing import Any
 from ..agent_wire import SESSION_ENDINGS, WIRE, AgentSession, WireLine, kind_of
 from ..events import OWN_SEQ, Entry, Event, encode
 from ..http.exchange import timestamp
-from ..log.log import EventLog
 from ..log.reading import LogReader
 from ..log.run_writer import RunWriter
-from .forms import mapping, moment, nanoseconds, word
+from .forms import mapping, milliseconds, moment, ms_text, nanoseconds, word
 
 CWD, HOME = "/retold/cwd", "/retold/home"
 """The folders in a file."""
@@ -60,35 +59,29 @@ def _session(started: Event, lines: tuple[WireLine, ...], last: Event, ended: di
     return AgentSession(
         lines, ended.get("ending", "closed"), ended.get("error"), ended.get("exit_code"), data["sdk"], data["cwd"], data["home"],
         None if data.get("argv") is None else tuple(map(str, data["argv"])),
-        timestamp(started.wall_ns), started.t_ns, last.t_ns,
+        data.get("recorded_at", timestamp(started.wall_ns)), started.t_ns, last.t_ns,
     )  # fmt: skip
 
 
-def started_data(session: AgentSession) -> dict[str, Any]:
-    """Return the payload of `session.started`."""
+def parts_of(session: AgentSession) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield the events of a session as (time after its start, kind, payload). The live recording of the session has the same."""
     argv = None if session.argv is None else list(session.argv)
-    return {"wire": WIRE, "sdk": session.sdk, "cwd": session.cwd, "home": session.home, "argv": argv}
-
-
-def append_session(writer: RunWriter, session: AgentSession) -> None:
-    """Append a recorded session to a run, with its recorded times. Raise LogError."""
-    at = max(writer.t_ns, session.started_ns)
-    first = writer.append(Entry("session.started", encode(started_data(session)), exchange=OWN_SEQ, t_ns=at))[0].seq
-    entries = [
-        Entry("wire.sent" if line.is_sent else kind_of(line.data), encode(line.data), exchange=first, t_ns=at + line.offset_ns)
-        for line in session.lines
-    ]
+    started = {"wire": WIRE, "sdk": session.sdk, "cwd": session.cwd, "home": session.home, "argv": argv}
+    yield 0, "session.started", started | {"recorded_at": session.recorded_at}
+    for line in session.lines:
+        yield line.offset_ns, "wire.sent" if line.is_sent else kind_of(line.data), line.data
     ended = {"ending": session.ending, "error": session.error, "exit_code": session.exit_code}
-    took_ns = session.ended_ns - session.started_ns
-    writer.append(*entries, Entry("session.ended", encode(ended), exchange=first, t_ns=at + took_ns))
+    yield session.ended_ns - session.started_ns, "session.ended", ended
 
 
-def import_sessions(log: EventLog, sessions: tuple[AgentSession, ...], *, name: str, source: str) -> str:
-    """Append sessions as a new run of mode `import`, with their recorded times, and return its id. Raise LogError."""
-    with log.start(name=name, mode="import", data={"source": source}) as writer:
-        for session in sessions:
-            append_session(writer, session)
-    return writer.run
+def appending(writer: RunWriter, session: AgentSession, began_ns: int) -> Iterator[int]:
+    """Append a recorded session to a run, event by event; yield the time of the next event. Raise LogError."""
+    exchange = OWN_SEQ
+    for offset_ns, kind, data in parts_of(session):
+        if kind != "session.started":
+            yield began_ns + offset_ns
+        (event,) = writer.append(Entry(kind, encode(data), exchange=exchange, t_ns=began_ns + offset_ns))
+        exchange = event.exchange if event.exchange is not None else OWN_SEQ
 
 
 # Folders
@@ -141,13 +134,13 @@ def session_to_entry(session: AgentSession) -> dict[str, Any]:
         "home": session.home,
         "argv": None if session.argv is None else list(session.argv),
         "recorded_at": session.recorded_at,
-        "started_ms": _ms(session.started_ns),
-        "ended_ms": _ms(session.ended_ns - session.started_ns),
+        "started_ms": milliseconds(session.started_ns),
+        "ended_ms": milliseconds(session.ended_ns - session.started_ns),
         "ending": session.ending,
         "error": session.error,
         "exit_code": session.exit_code,
     }
-    lines = (f"{_ms(line.offset_ns):g} {'>' if line.is_sent else '<'} {encode(line.data).decode()}\n" for line in session.lines)
+    lines = (f"{ms_text(line.offset_ns)} {'>' if line.is_sent else '<'} {encode(line.data).decode()}\n" for line in session.lines)
     return {key: value for key, value in entry.items() if value is not None} | {"lines": "".join(lines)}
 
 
@@ -170,7 +163,7 @@ def entry_to_session(entry: Any) -> AgentSession:
         raise ValueError("argv should be a list")
     started_ns = nanoseconds(entry.get("started_ms"))
     return AgentSession(
-        tuple(_line(number, text) for number, text in enumerate(word(entry["lines"]).split("\n"), 1) if text),
+        tuple(_line(at, text) for at, text in enumerate(word(entry["lines"]).split("\n"), 1) if text),
         ending, error, exit_code,
         word(entry.get("sdk", "")), word(entry.get("cwd", CWD)), word(entry.get("home", HOME)),
         None if argv is None else tuple(map(word, argv)),
@@ -183,7 +176,3 @@ def _line(number: int, text: str) -> WireLine:
     if found is None:
         raise ValueError(f"line {number} of a session should be `TIME < {{JSON}}` or `TIME > {{JSON}}`, and is {text[:60]!r}")
     return WireLine(nanoseconds(found[1]), found[2] == ">", json.loads(found[3]))
-
-
-def _ms(ns: int) -> float:
-    return round(ns / 1_000_000, 3)

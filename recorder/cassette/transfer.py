@@ -1,5 +1,7 @@
 """The transfer between log and cassette: read exchanges from a run's events, and append exchanges as the events of a run.
 
+Sessions of the Agent SDK (sessions.py) are appended among the exchanges of the same cassette.
+
 An import uses the same capture as a live recording, so its messages are folded in the same way. Its events have the recorded
 times.
 """
@@ -10,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
+from ..agent_wire import AgentSession
 from ..events import Entry, Event, encode
 from ..http.capture import Capture
 from ..http.exchange import Exchange, Failure, Place, Request, Response, TimedPiece, from_text, wall_ns_of
@@ -21,12 +24,15 @@ from ..log.run_writer import RunWriter
 from ..messages import Session, blocks_of, content_blocks
 from ..secrets.redactor import Redactor
 from ..strict_json import object_or_empty
+from .sessions import appending as appending_session
+
+Recorded = Exchange | AgentSession
 
 INTERRUPTED = Failure("Interrupted", DIED)
 """The failure of an exchange without an end, if the writer of its run died."""
 
-Begin = Callable[[Exchange, int], Iterator[int]]
-"""Returns the steps of an exchange that begins at a time of the run. The steps yield the time of the next one."""
+Begin = Callable[[Recorded, int], Iterator[int]]
+"""Returns the steps of an exchange or session that begins at a time of the run. The steps yield the time of the next one."""
 
 UNENDED = "the recording ended before the exchange did"
 """The reason for an exchange without an end, if the writer ended the run."""
@@ -143,10 +149,15 @@ def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in headers)
 
 
+def in_order(exchanges: Iterable[Exchange], sessions: Iterable[AgentSession]) -> Iterator[Recorded]:
+    """Yield exchanges and sessions in the order in which they were recorded. Both keep their own order."""
+    return heapq.merge(exchanges, sessions, key=lambda each: (each.recorded_at, each.started_ns))
+
+
 def import_exchanges(
-    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
+    log: EventLog, exchanges: Iterable[Recorded], *, name: str, source: str, data: dict[str, Any] | None = None
 ) -> str:  # fmt: skip
-    """Append exchanges as a new run of mode `import`, with their recorded times; return the run's id.
+    """Append exchanges and sessions as a new run of mode `import`, with their recorded times; return the run's id.
 
     `data` is kept with `source` in the run's first event. Exchanges that overlap are written interleaved, as they were recorded,
     because the times of a run never go back.
@@ -158,7 +169,7 @@ def import_exchanges(
 
 
 def importing(
-    log: EventLog, exchanges: Iterable[Exchange], *, name: str, source: str, data: dict[str, Any] | None = None
+    log: EventLog, exchanges: Iterable[Recorded], *, name: str, source: str, data: dict[str, Any] | None = None
 ) -> Iterator[str]:  # fmt: skip
     """Import exchange by exchange, as `import_exchanges` does; yield the run's id after each, and after the last event."""
     coming = iter(exchanges)
@@ -167,7 +178,9 @@ def importing(
     with log.start(name=name, mode="import", data={"source": source, **(data or {})}, recorded_ns=recorded_ns) as writer:
         session, redactor, open_uses = Session(), Redactor(), set[str]()
 
-        def steps(exchange: Exchange, began_ns: int) -> Iterator[int]:
+        def steps(exchange: Recorded, began_ns: int) -> Iterator[int]:
+            if isinstance(exchange, AgentSession):
+                return appending_session(writer, exchange, began_ns)
             return _appending(writer, exchange, began_ns, session, redactor, open_uses)
 
         for _ in interleaved(chain([] if first is None else [first], coming), steps, lambda: writer.t_ns):
@@ -175,13 +188,13 @@ def importing(
     yield writer.run
 
 
-def _recorded_ns(first: Exchange) -> int | None:
+def _recorded_ns(first: Recorded) -> int | None:
     """Return the time when the run of an exchange began, since the epoch; None if the exchange has no time of recording."""
     at_ns = wall_ns_of(first.recorded_at)
     return None if at_ns is None else at_ns - first.started_ns
 
 
-def interleaved(exchanges: Iterable[Exchange], begin: Begin, now_ns: Callable[[], int]) -> Iterator[None]:
+def interleaved(exchanges: Iterable[Recorded], begin: Begin, now_ns: Callable[[], int]) -> Iterator[None]:
     """Take the steps of exchanges in the order of their times; yield after the steps before the next exchange.
 
     `begin` returns the steps of an exchange that begins at a time of the run, `now_ns` the time of the newest step.

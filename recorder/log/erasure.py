@@ -38,6 +38,8 @@ _KEPT = {
     "exchange.started": ("method", "call", "attempt", "stamped", "recorded_at"),
     "response.started": ("status",),
     "exchange.ended": ("ending", "status", "frames", "bytes", "model", "stop_reason", "usage", "cost_usd"),
+    "session.started": ("wire", "sdk", "recorded_at"),
+    "session.ended": ("ending", "exit_code"),
 }
 """The kept fields of a payload, by kind: facts of the recording, no text of a person."""
 
@@ -49,6 +51,8 @@ _EMPTY: dict[str, dict[str, Any]] = {
     "exchange.started": {"uri": "", "headers": [], "body": "", "variables": {}},
     "response.started": {"reason": "", "headers": []},
     "exchange.ended": {"error": None, "sha256": None, "message_id": None},
+    "session.started": {"cwd": "", "home": "", "argv": None},
+    "session.ended": {"error": None},
 }
 """Further fields that readers expect, empty."""
 

@@ -4,12 +4,11 @@ Ids that the SDK makes up do not count. An answer belongs to the question of Cla
 counted, because the ids of two sessions differ. Messages of the user come in the recorded order, other lines in any order.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..recorder import strict_json
-from ..recorder.agent_wire import END_INPUT, AgentSession
+from ..recorder.agent_wire import END_INPUT, AgentSession, options_of
 from ..recorder.strict_json import object_or_empty
 from ..replay.matching.matcher import differences
 from ..replay.matching.redacted import agree
@@ -140,28 +139,8 @@ def argv_differences(recorded: AgentSession, argv: Sequence[str] | None, sdk: st
     """Return the options that differ. Options that only one of two versions of the SDK passes do not count."""
     if recorded.argv is None or argv is None:
         return [] if (recorded.argv is None) == (argv is None) else ["the transport: recorded with another kind of transport"]
-    old, new = _options(recorded.argv), _options(argv)
+    old, new = options_of(recorded.argv), options_of(argv)
     if recorded.sdk != sdk:
         shared = old.keys() & new.keys()
         old, new = ({name: value for name, value in each.items() if name in shared} for each in (old, new))
     return differences(old, new)
-
-
-def _options(argv: Sequence[str]) -> dict[str, Any]:
-    """Return the options of a command line. A value that is JSON is parsed."""
-    found: dict[str, list[Any]] = {}
-    name = ""
-    for word in argv:
-        if word.startswith("--"):
-            name, is_joined, value = word.partition("=")
-            found.setdefault(name, []).extend([_parsed(value)] if is_joined else [])
-        else:
-            found.setdefault(name, []).append(_parsed(word))
-    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
-
-
-def _parsed(word: str) -> Any:
-    try:
-        return json.loads(word) if word[:1] in ("{", "[") else word
-    except ValueError:
-        return word

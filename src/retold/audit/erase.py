@@ -99,7 +99,7 @@ def plan_text(log: EventLog, text: str, *, progress: Progress = lambda _: None) 
 def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lambda _: None) -> Plan:
     """Plan to erase a message, its frames, and every payload that repeats its text. Raises InputError."""
     event = next(log.events(run, after=seq - 1), None)
-    if event is None or event.seq != seq or event.kind not in ("message", "exchange.started"):
+    if event is None or event.seq != seq or event.kind not in ("message", "exchange.started", "wire.sent"):
         raise InputError(f"run {run} has no message {seq}; `retold search` and `retold show {run[:8]} --json` name them.")
     texts = {text for text in _texts_of(event) if text.strip()}
     long = [contains(text) for text in texts if len(text) >= WHOLE_CHARS]
@@ -124,10 +124,16 @@ def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lamb
 
 
 def _texts_of(event: Event) -> Iterator[str]:
-    """Yield the texts of a message, or of the newest turn of a request."""
-    from .texts import text_of_message, text_of_request
+    """Yield the texts of a message, or of the newest turn of a request, or of a prompt of a session of the Agent SDK."""
+    from .texts import text_of_message, text_of_prompt, text_of_request
 
-    found = text_of_message(event.data, {}) if event.kind == "message" else text_of_request(event.data)
+    match event.kind:
+        case "message":
+            found = text_of_message(event.data, {})
+        case "wire.sent":
+            found = text_of_prompt(event.data)
+        case _:
+            found = text_of_request(event.data)
     if found is not None:
         yield found.text
         yield from found.text.split("\n") if "\n" in found.text else ()

@@ -5,13 +5,14 @@ as bytes and finds each spelling: with escapes, in any case, with accents compos
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from ..recorder.cassette.format import read_cassette
 from ..recorder.errors import RetoldError
 from ..recorder.log.log import EventLog
 from ..recorder.secrets.spellings import fold
-from .occurrences import Matches, contains, texts_of_exchange
+from .occurrences import Matches, contains, texts_of_exchange, texts_of_session
 
 WINDOW_BYTES = 1 << 20
 _ESCAPED_BYTES = 16
@@ -83,7 +84,8 @@ def _cassette_has(path: Path, matches: Matches, chars: int) -> bool:
     if any(map(matches, _windows(path, chars))):
         return True
     try:
-        exchanges = read_cassette(path).exchanges
+        held = read_cassette(path)
     except RetoldError:
         return False  # the file is no cassette, or no longer; its bytes were searched
-    return any(matches(text) for exchange in exchanges for text in texts_of_exchange(exchange))
+    texts = chain(*map(texts_of_exchange, held.exchanges), *map(texts_of_session, held.sessions))
+    return any(map(matches, texts))

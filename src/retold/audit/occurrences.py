@@ -1,6 +1,7 @@
 """Find a text in a run, also if it is split over the frames of a stream, compressed, or in JSON inside JSON.
 
-A carrier is one event, or all pieces of a response body, which must be erased together. Its texts are the strings in it as a
+A carrier is one event, or all pieces of a response body, which must be erased together. The pieces of a content block that a
+session of the Agent SDK streams are a carrier, too. Its texts are the strings in it as a
 person reads them: escapes undone, tool inputs and request bodies parsed, deltas of a block joined.
 """
 
@@ -11,12 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..recorder.agent_wire import AgentSession
+from ..recorder.cassette.transfer import import_exchanges
 from ..recorder.errors import LogError
 from ..recorder.events import Event
 from ..recorder.http.encodings import Decoder, decoder_for
 from ..recorder.http.event_stream import EventStreamParser, content_of, total_of
 from ..recorder.http.exchange import Exchange, content_encoding
 from ..recorder.log.log import EventLog
+from ..recorder.log.memory import MemoryStore
+from ..recorder.strict_json import object_in, object_or_empty
 
 _DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
 _INDEX = re.compile(rb'"(?:index|contentBlockIndex)"\s*:\s*(\d+)')
@@ -55,6 +60,7 @@ class _Body:
 def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
     """Yield all carriers of a run. The body of an exchange follows after its last piece."""
     bodies: dict[int, _Body] = {}
+    streamed: dict[tuple[Any, ...], list[Event]] = {}
     for event in log.events(run):
         if event.kind in ("frame", "chunk"):
             body = bodies.setdefault(-1 if event.exchange is None else event.exchange, _Body())
@@ -67,10 +73,39 @@ def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
             bodies[event.exchange] = _Body(decoder_for(headers), content_encoding(headers))
         raw = event.payload.decode("utf-8", "replace")
         yield Carrier(run, event.kind, [event.seq], list(_texts(raw)), raw)
+        if event.kind == "stream.stream_event":
+            yield from _of_block(run, event, streamed)
         if event.kind == "exchange.ended" and event.exchange in bodies:
             yield _of_body(run, bodies.pop(event.exchange))
     for body in bodies.values():
         yield _of_body(run, body)
+    for events in streamed.values():
+        yield _joined(run, events)
+
+
+def _of_block(run: str, event: Event, streamed: dict[tuple[Any, ...], list[Event]]) -> Iterator[Carrier]:
+    """Add an event of a session's stream to its content block. Yield the block before it, which ends as this one begins."""
+    raw = object_in(event.payload)
+    inner = object_or_empty(raw.get("event"))
+    block = event.exchange, raw.get("parent_tool_use_id"), inner.get("index")
+    if inner.get("type") == "content_block_start" and block in streamed:
+        yield _joined(run, streamed.pop(block))
+    if inner.get("type") == "content_block_delta":
+        streamed.setdefault(block, []).append(event)
+
+
+def _joined(run: str, events: list[Event]) -> Carrier:
+    pieces = [delta[1] for event in events if (delta := _DELTA.search(event.payload)) is not None]
+    raw = b"".join(pieces).decode("utf-8", "replace")
+    return Carrier(run, "stream.stream_event", [event.seq for event in events], list(_texts(f'"{raw}"')), raw)
+
+
+def texts_of_session(session: AgentSession) -> Iterator[str]:
+    """Yield every string of a recorded session, and its streamed blocks joined."""
+    with EventLog(store=MemoryStore()) as log:
+        run = import_exchanges(log, [session], name="session", source="")
+        for carrier in carriers_of(log, run):
+            yield from carrier.texts
 
 
 def _pairs(event: Event) -> list[list[str]]:

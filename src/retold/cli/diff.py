@@ -64,7 +64,7 @@ def diff(
     """Compare two recordings by meaning: exit code 0 if they are the same, 1 if they differ.
 
     Ids, times, signatures and durations do not count. ITEM is one of request, prompt, text, thinking, tool_use, tool_result,
-    answer, init, result, system, totals, order, or one with a path in it, such as request.system or tool_use.input.*.
+    answer, init, result, system, session, totals, order, or one with a path in it, such as request.system or tool_use.input.*.
 
     Example: retold diff last~1 last --ignore thinking
     """

@@ -104,9 +104,10 @@ def _cassettes(problems: list[str]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in sorted(_like_cassettes()):
         try:
-            found.append({"path": str(path), "exchanges": len(read_cassette(path).exchanges)})
+            held = read_cassette(path)
+            found.append({"path": str(path), "exchanges": len(held.exchanges), "sessions": len(held.sessions)})
         except CassetteError as error:
-            found.append({"path": str(path), "exchanges": None})
+            found.append({"path": str(path), "exchanges": None, "sessions": None})
             problems.append(str(error))
     return found
 
@@ -163,7 +164,7 @@ def _shelf(problems: list[str]) -> dict[str, Any] | None:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from ..recorder.words import plural
+    from ..recorder.words import counted, plural
 
     versions = "\n".join(f"  {name:<14}{version or 'not installed'}" for name, version in found["versions"].items())
     log = found["log"]
@@ -171,7 +172,7 @@ def _show(found: dict[str, Any]) -> None:
         f"{plural(log['runs'], 'run')}, {log['bytes'] / 1e6:.1f} MB" if log["there"] else "not there yet; the first run makes it"
     )
     cassettes = [
-        f"  {c['path']}: " + ("damaged" if c["exchanges"] is None else plural(c["exchanges"], "exchange"))
+        f"  {c['path']}: " + ("damaged" if c["exchanges"] is None else counted(exchange=c["exchanges"], session=c["sessions"]))
         for c in found["cassettes"]
     ]
     live = found["live"]

@@ -81,12 +81,13 @@ def export(
 
 def _readable(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]") -> "Iterator[RunInfo]":
     """Yield the writable runs and name the others, so that one changed run does not block the export of the rest."""
+    from ..formats.cassette import is_empty
     from ..recorder.errors import RetoldError
 
     with open(os.devnull, "wb") as nowhere:
         for info in runs:
             try:
-                if info.exchanges or form.counts != "exchange":
+                if form.counts != "exchange" or not is_empty(log, info):
                     form.write(log, [info], nowhere)
                 yield info
             except RetoldError as error:
@@ -104,10 +105,11 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     """Write the file completely or not at all: the new file replaces the old one only when it is complete."""
     from ..formats.cassette import check
     from ..recorder.cassette.format import write_cassette
+    from ..recorder.cassette.sessions import each_session
     from ..recorder.cassette.transfer import each_exchange
     from ..recorder.errors import InputError
     from ..recorder.files import replacing
-    from ..recorder.words import plural
+    from ..recorder.words import counted, plural
 
     if output.is_dir():
         raise InputError(f"{output} is a folder; name a file in it.")
@@ -116,26 +118,29 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     try:
         if form.counts == "exchange":  # a file for git gets the mode of other files there
             check(log, runs[0])
-            count = write_cassette(output, each_exchange(log, runs[0].run))
+            sessions = list(each_session(log, runs[0].run))
+            count = write_cassette(output, each_exchange(log, runs[0].run), sessions)
+            written = counted(exchange=count, session=len(sessions))
         else:
             with replacing(output, mode=0o600) as file:
-                count = form.write(log, runs, file)
+                written = plural(form.write(log, runs, file), form.counts)
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.strerror or error}.") from error
     whole = f"run {runs[0].run[:8]}" if len(runs) == 1 else plural(len(runs), "run")
-    note(f"retold: {plural(count, form.counts)} of {whole} written to {output}")
+    note(f"retold: {written} of {whole} written to {output}")
 
 
 def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path | None, *, force: bool) -> None:
     """Write one file per run, with its name."""
     import re
 
+    from ..formats.cassette import is_empty
     from ..recorder.errors import InputError
 
     if output is None or output.suffix:
         raise InputError("this format holds one run per file: name a folder with -o FOLDER, or choose --format jsonl.")
     for info in runs:
-        if info.exchanges or form.counts != "exchange":
+        if form.counts != "exchange" or not is_empty(log, info):
             stem = re.sub(r"[^\w.-]+", "_", info.name).strip("._")[:80] or "run"
             _write(log, form, [info], output / f"{stem}-{info.run[:8]}{form.suffixes[0]}", force=force)
         else:

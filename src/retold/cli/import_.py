@@ -29,7 +29,7 @@ def import_(
     """
     from ..formats.imports import import_files
     from ..recorder.log.log import EventLog
-    from ..recorder.words import one_line, plural
+    from ..recorder.words import counted, one_line
 
     with EventLog(db) as log:
         imported = import_files(log, files, name=name, again=again)
@@ -40,4 +40,5 @@ def import_(
         print_json([{**each.as_dict(), f"{each.counts}s": each.count} for each in imported])
         return
     for each in imported:
-        say(one_line(f"{each.run}  {each.name}  {plural(each.count, each.counts) if each.new else 'is there already'}"))
+        held = counted(**{each.counts: each.count, "session": each.sessions})
+        say(one_line(f"{each.run}  {each.name}  {held if each.new else 'is there already'}"))

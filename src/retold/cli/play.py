@@ -56,17 +56,17 @@ def _play_file(path: str, handlers: "list[Handler]", pace: "Timing") -> None:
     """
     from ..handlers import read_stream
     from ..recorder.cassette.format import read_cassette
-    from ..recorder.cassette.transfer import importing
+    from ..recorder.cassette.transfer import importing, in_order
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
     from ..recorder.log.memory import MemoryStore
     from .others import is_claude, others_in, tell_of
 
     found = read_cassette(path, lazy=True)
-    if not found.exchanges:
+    if found.is_empty:
         raise InputError(f"{path} holds no interactions; there is nothing to play.")
     with EventLog(store=MemoryStore()) as copy:
-        coming = importing(copy, found.exchanges, name=found.path.stem, source=path)
+        coming = importing(copy, in_order(found.exchanges, found.sessions), name=found.path.stem, source=path)
         if not isinstance(found.exchanges, tuple) and is_claude(found.exchanges[0].request.uri):
             first, *handlers = handlers
             read_stream(_paced(_while_imported(copy, coming, first.kinds), pace), first)

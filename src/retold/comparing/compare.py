@@ -190,6 +190,8 @@ def _unknown(a: Side, b: Side) -> frozenset[str]:
     found = {kind for kind in ("init", "result", "system") if (kind in a.kinds) != (kind in b.kinds)}
     if ("request" in a.kinds) != ("request" in b.kinds):  # only one side has exchanges
         found |= {"request", "prompt", "history", "answer"}
+    if ("session" in a.kinds) != ("session" in b.kinds):  # only one side is a session of the Agent SDK
+        found |= {"session", "prompt"}
     return frozenset(found)
 
 

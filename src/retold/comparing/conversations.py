@@ -18,8 +18,13 @@ from typing import Any, NamedTuple
 from ..recorder import strict_json
 from ..recorder.messages import result_text
 
-KINDS = ("request", "prompt", "history", "text", "thinking", "tool_use", "tool_result", "answer", "init", "system", "result")
-"""Kinds of items. Any other block type of the API is a kind of its own. `history` items are answers that a request contains."""
+KINDS = (
+    "request", "prompt", "history", "text", "thinking", "tool_use", "tool_result", "answer", "init", "system", "result",
+    "session",
+)  # fmt: skip
+"""Kinds of items. Any other block type of the API is a kind of its own. `history` items are answers that a request contains.
+`session` items are the options of a session of the Agent SDK, and the requests of its program.
+"""
 
 VOLATILE = frozenset(
     {
@@ -248,13 +253,15 @@ class ConversationBuilder:
         """Add the ending of an answer."""
         self._turns[turn].answer.append(Item.of("answer", value, turn, seq=seq, t_ns=t_ns))
 
-    def other(self, message: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
-        """Add a message that is neither a prompt nor an answer."""
+    def other(self, message: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> Item:
+        """Add a message that is neither a prompt nor an answer, and return its item."""
         kind = str(message.get("type"))
         if kind == "system" and message.get("subtype") == "init":
             kind = "init"
         value = {key: item for key, item in message.items() if key != "type" and (kind != "result" or key not in _TOTALS)}
-        self._turns[-1].after.append(Item.of(kind, value, self.turn, seq=seq, t_ns=t_ns))
+        item = Item.of(kind, value, self.turn, seq=seq, t_ns=t_ns)
+        self._turns[-1].after.append(item)
+        return item
 
     def stream(self) -> Stream:
         """Return the finished stream."""

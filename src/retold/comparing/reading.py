@@ -12,20 +12,22 @@ from hashlib import sha256
 from typing import Any
 
 from ..recorder.cassette.folding import FoldedExchanges
+from ..recorder.cassette.transfer import Recorded
 from ..recorder.events import Event, encode
-from ..recorder.http.exchange import Exchange, Request, from_text
+from ..recorder.http.exchange import Request, from_text
 from ..recorder.http.platforms import messages_request
 from ..recorder.http.refold import REFOLDED, RecordedAnswer
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
 from ..recorder.messages import blocks_of
 from ..replay.matching.rules import DEFAULT_RULES, named, path
+from . import agent_sessions
 from .continuing import Conversations
 from .conversations import ConversationBuilder, Item, Label, Stream
 from .sessions import Sessions
 from .threads import Threads
 
-READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended")
+READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended", *agent_sessions.KINDS)
 
 MESSAGES = "POST /v1/messages"
 """The request of a turn."""
@@ -71,8 +73,8 @@ def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = l
     return Side(title or run, reader.streams(), reader.totals(), f"{log.path}:{run}")
 
 
-def read_exchanges(exchanges: Iterable[Exchange], *, title: str, progress: Progress = lambda _: None) -> Side:
-    """Return the exchanges of a cassette as a side of a comparison, equal to the side of their import."""
+def read_exchanges(exchanges: Iterable[Recorded], *, title: str, progress: Progress = lambda _: None) -> Side:
+    """Return the exchanges and sessions of a cassette as a side of a comparison, equal to the side of their import."""
     folded = FoldedExchanges(exchanges)
     reader = ItemReader(_names(event for event in folded.events if event.kind == "exchange.started"))
     _feed(reader, folded.events, folded.answer, progress)
@@ -142,6 +144,7 @@ class ItemReader:
         self._agents: dict[str, int] = {}
         self._threads = Threads()
         self._sessions = Sessions(self._conversations.new, self._agent_of)
+        self._agent_sessions = agent_sessions.AgentConversations(self._conversations.new)
         self._sums = _Sums()
         self._span_ns = [0, 0]
 
@@ -157,6 +160,8 @@ class ItemReader:
             case "exchange.ended" if event.exchange in self._sessions:
                 self._sessions.ended(event, answer, self._error(event, answer))
                 self._spent(event)
+            case "session.started" | "wire.sent" | "session.ended":
+                return self._agent_sessions.event(event)
             case "run.ended":
                 for seq in list(self._of_exchange):
                     self._interrupted(seq)
@@ -225,7 +230,11 @@ class ItemReader:
             conversation, turn, _ = self._of_exchange[exchange]
             self._blocks(conversation, turn, data, seq, t_ns)
             return
-        conversation = self._place(data, Label(step, task, self._agent(data)))
+        label = Label(step, task, self._agent(data))
+        if exchange is not None and exchange in self._agent_sessions:
+            conversation, data = self._agent_sessions.message(exchange, data, label)
+        else:
+            conversation = self._place(data, label)
         if kind == "assistant":
             self._blocks(conversation, self._turn_of(conversation, data), data, seq, t_ns)
         elif kind == "user":

@@ -14,9 +14,9 @@ from ..formats.imports import import_files
 from ..formats.jsonl import is_ours
 from ..formats.stream_json import unwrapped
 from ..recorder.cassette.format import Cassette, read_cassette
+from ..recorder.cassette.transfer import Recorded, in_order
 from ..recorder.errors import InputError
 from ..recorder.files import open_regular
-from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from .compare import Comparison, compare_sides
@@ -140,10 +140,10 @@ def _read_run(log: EventLog, ref: str, progress: Progress, file: str = "") -> Si
     return side
 
 
-def _checked(cassette: Cassette) -> Sequence[Exchange]:
-    if not cassette.exchanges:
+def _checked(cassette: Cassette) -> Iterator[Recorded]:
+    if cassette.is_empty:
         raise InputError(f"{cassette.path} holds no interactions; there is nothing to compare.")
-    return cassette.exchanges
+    return in_order(cassette.exchanges, cassette.sessions)
 
 
 def _read_imported(path: Path, progress: Progress) -> Side:

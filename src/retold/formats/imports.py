@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..recorder.cassette.foreign import named_line
-from ..recorder.cassette.format import read_cassette
-from ..recorder.cassette.transfer import import_exchanges
+from ..recorder.cassette.format import Cassette, read_cassette
+from ..recorder.cassette.transfer import import_exchanges, in_order
 from ..recorder.errors import InputError
 from ..recorder.files import open_regular
-from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.strict_json import object_in, object_or_empty
@@ -24,7 +23,7 @@ LINES = (".jsonl", ".ndjson")
 @dataclass(frozen=True, slots=True)
 class Imported:
     """A run from an import; `new` is False if an earlier import wrote it. `cut_line` is the number of an incomplete last line,
-    which was left out."""
+    which was left out. `sessions` are the sessions of the Agent SDK in a cassette, beside its exchanges."""
 
     run: str
     name: str
@@ -33,6 +32,7 @@ class Imported:
     counts: str
     new: bool
     cut_line: int | None = None
+    sessions: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON."""
@@ -46,7 +46,7 @@ class _Source:
     path: Path
     form: str
     sha256: str
-    exchanges: Sequence[Exchange] = ()
+    cassette: Cassette | None = None
     checked: jsonl.Checked | None = None
     cut: list[int] = field(default_factory=list)
 
@@ -64,9 +64,9 @@ def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = Non
 def _read(path: Path) -> _Source:
     if path.suffix not in LINES:
         found = read_cassette(path)
-        if not found.exchanges:
+        if found.is_empty:
             raise InputError(f"{path} holds no interactions; there is nothing to import.")
-        return _Source(path, "cassette", _digest(path), exchanges=found.exchanges)
+        return _Source(path, "cassette", _digest(path), cassette=found)
     if not path.exists():
         raise InputError(f"no file at {path}.")
     first = _first_line(path)
@@ -122,15 +122,17 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
         known |= {run: run for run in written}
         file = str(source.path)
         return [Imported(run, title, file, written.get(run, 0), "event", run in written) for run, (title, _) in runs.items()]
-    title = name or source.path.stem
+    title, held = name or source.path.stem, source.cassette
+    sessions = 0 if held is None else len(held.sessions)
     if not again and (run := known.get(source.sha256)) is not None:
         info = log.find(run)
-        counted = (info.exchanges, "exchange") if source.exchanges else (info.messages, "message")
-        return [Imported(run, info.name, str(source.path), *counted, new=False)]
+        counted = (info.messages, "message") if held is None else (info.exchanges, "exchange")
+        return [Imported(run, info.name, str(source.path), *counted, new=False, sessions=sessions)]
     data = {"sha256": source.sha256}
-    if source.exchanges:
-        run = import_exchanges(log, source.exchanges, name=title, source=str(source.path), data=data)
-        made = Imported(run, title, str(source.path), len(source.exchanges), "exchange", new=True)
+    if held is not None:
+        recorded = in_order(held.exchanges, held.sessions)
+        run = import_exchanges(log, recorded, name=title, source=str(source.path), data=data)
+        made = Imported(run, title, str(source.path), len(held.exchanges), "exchange", new=True, sessions=sessions)
     else:
         run, count = stream_json.append(log, source.path, name=title, data=data)
         made = Imported(run, title, str(source.path), count, "message", new=True, cut_line=next(iter(source.cut), None))

@@ -22,7 +22,7 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
             out.write(b"\n---\n\n")
         out.write(_head(run).encode())
         step = ""
-        for event in log.events(run.run, kinds=("message", "exchange.started")):
+        for event in log.events(run.run, kinds=("message", "exchange.started", "wire.sent")):
             if event.step != step:
                 step = event.step
                 out.write(f"\n## {_inline(step)}\n".encode())
@@ -39,7 +39,7 @@ def _head(run: RunInfo) -> str:
 
 
 def _parts(event: Event) -> Iterator[str]:
-    if event.kind == "exchange.started":
+    if event.kind != "message":
         yield from _prompt(event)
         return
     message = Message.of(event)
@@ -52,9 +52,9 @@ def _parts(event: Event) -> Iterator[str]:
 
 
 def _prompt(event: Event) -> Iterator[str]:
-    from ..audit.texts import text_of_request
+    from ..audit.texts import text_of_prompt, text_of_request
 
-    found = text_of_request(event.data)
+    found = text_of_prompt(event.data) if event.kind == "wire.sent" else text_of_request(event.data)
     if found is not None:
         yield f"**User**\n\n{_quote(found.text)}"
 

@@ -25,15 +25,21 @@ from .assemble import page
 PAGE_KINDS = (
     "run.started",
     "exchange.started",
+    "session.started",
+    "wire.sent",
     "response.started",
     "frame",
     "chunk",
     "message",
     "exchange.ended",
+    "session.ended",
     "run.ended",
 )
 """The kinds of events that a page is made of."""
 
+
+READ = ("exchange.started", "message", "exchange.ended", "session.started", "wire.sent", "session.ended")
+"""The kinds of events that belong to conversations."""
 
 FIRST = ("content_block_start", "content_block_delta", "completion", "error", "event_delta", "agent.message")
 """Kinds of frames that are the first sign of an answer."""
@@ -83,13 +89,13 @@ class RunFold:
         if event.kind == "frame":
             self._frame(event, at)
             return
-        asked = (
-            self._reader.event(event, self._answers) if event.kind in ("exchange.started", "message", "exchange.ended") else []
-        )
+        asked = self._reader.event(event, self._answers) if event.kind in READ else []
         number = self._number.get(event.exchange if event.exchange is not None else -1)
         match event.kind:
             case "exchange.started":
                 self._exchange(event, at, asked)
+            case "session.started" | "wire.sent":
+                self._say_asked(asked, event, at, None)
             case "response.started" if number is not None:
                 self._exchanges[number] |= {"head": at, "status": event.data["status"]}
             case "message":
@@ -159,8 +165,11 @@ class RunFold:
             "call": data["call"], "attempt": data["attempt"], "method": data["method"], "uri": data["uri"], "frames": 0,
             "status": None, "ending": None, "model": None, "stop": None, "usage": None, "cost": None, "error": None,
         })  # fmt: skip
+        self._say_asked(asked, event, at, number)
+
+    def _say_asked(self, asked: list[Item], event: Event, at: int, number: int | None) -> None:
         for item in asked:
-            text = item.text if item.kind != "request" else _pretty(item.value)
+            text = item.text if item.kind not in ("request", "session") else _pretty(item.value)
             self._say(item.kind, text, at, event.seq, event.step, event.task, number)
 
     def _frame(self, event: Event, at: int) -> None:

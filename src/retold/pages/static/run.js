@@ -2,8 +2,9 @@
 const NAMES = {
   prompt: "Prompt", text: "Assistant", thinking: "Thinking", tool_use: "Tool call", tool_result: "Tool result", init: "Session",
   result: "Result", system: "System", request: "Request", history: "Earlier answer", server_tool_use: "Server tool call",
+  session: "Options",
 };
-const FOLDED = new Set(["init", "result", "system", "request", "history"]);
+const FOLDED = new Set(["init", "result", "system", "request", "history", "session"]);
 
 const run = data.run;
 const exchanges = data.exchanges;
@@ -163,7 +164,7 @@ function article(number) {
 }
 const KNOWN = new Set(Object.keys(NAMES));
 function brief(message) {
-  return { init: "Tools, model and permissions", result: "Totals of the session", request: "Model, system prompt, tools and options" }[message.kind] || "Show";
+  return { init: "Tools, model and permissions", result: "Totals of the session", request: "Model, system prompt, tools and options", session: "Options of the session" }[message.kind] || "Show";
 }
 let chunks = null;
 function showMessage(number) {
