@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, TextIO
 from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
+from ..recorder.http.call_errors import Calls, call_error
 from ..recorder.http.sessions import text_delta
 from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED
@@ -100,6 +101,12 @@ class Handler(ABC):
     def delta(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
         """Handle a piece of an incomplete text. Called only if `kinds` contains `frame`."""
 
+    def call_failed(self, event: Event, error: str) -> None:  # noqa: B027 - not every handler has something to do here
+        """Handle the end of an exchange that failed. `error` is one line: the status, the API's error and the request's id.
+
+        A step of a workflow reports its own failures, in messages and at its end.
+        """
+
     def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: B027 - not every handler has something to do here
         """Handle the end of a stream of `count` messages, of which `shown` were shown."""
 
@@ -127,6 +134,7 @@ class Reader:
         self._run: Event | None = None
         self._began: Event | None = None
         self._error: str | None = None
+        self._calls = Calls()
         self._has_steps = False
         self._half: dict[int | None, str] = {}
 
@@ -169,6 +177,7 @@ class Reader:
         if not self._has_steps and self._run is not None:
             event = self._run  # the stream began with the run; its first event in `kinds` may come later
         self._began, self.count, self.shown, self._error = event, 0, 0, None
+        self._calls = Calls()
         self._usage: dict[str, int] = {}
         self._costs: list[float | None] = []
         run = {} if self._run is None else self._run.data
@@ -207,10 +216,7 @@ class Reader:
                 self.handler.delta(event, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
     def _note_ending(self, event: Event) -> None:
-        """Add the usage of an exchange, and note its failure if the run has no steps.
-
-        In a run without steps no other event reports a failure. A later success (a retry) clears it.
-        """
+        """Add the usage of an exchange, and note its failure, which no other event reports if the run has no steps."""
         data = event.data
         self._begin(event)
         if data.get("usage"):
@@ -218,11 +224,17 @@ class Reader:
             for key, value in data["usage"].items():
                 if isinstance(value, int):
                     self._usage[key] = self._usage.get(key, 0) + value
+        if (error := call_error(data)) is not None:
+            self.handler.call_failed(event, error)
         if self._has_steps:
             return
-        self._error = (
-            None if data["ending"] in ("complete", "closed") else str((data.get("error") or {}).get("message") or data["ending"])
-        )
+        self._calls.ended(event.exchange, event.step, event.task, data)
+        if "call" not in data:  # recorded by retold 0.1: a retry is no call of its own
+            self._error = error
+        elif self._calls.failed:
+            self._error = error or self._error if self._calls.count == 1 else str(self._calls)
+        else:
+            self._error = None
 
 
 class HandlerThread:

@@ -85,7 +85,7 @@ class Console(Handler):
             self._answers[answer.get("id") or message.seq] = usage_of(answer)
         shown = (trouble := trouble_in(message)) is not None
         if trouble is not None:
-            self._say(message, trouble, "red")
+            self._say(message.wall_ns, message.task, trouble, "red")
         for block in message.blocks if message.type in ("assistant", "user") else ():
             shown |= self._block(message, block)
         return shown
@@ -115,6 +115,13 @@ class Console(Handler):
         self.write((mark if self._typist is None else self._typist.type(mark) + self._typist.end()) + "\n")
         self._typing, self._typist = False, None
 
+    def call_failed(self, event: Event, error: str) -> None:
+        if event.step:
+            return
+        if self._typing:
+            self._end_typing()
+        self._say(event.wall_ns, event.task, f"ERROR: {one_line(error)}", "red")
+
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
         if self._typing:
             self._end_typing()
@@ -135,14 +142,14 @@ class Console(Handler):
                 if self._typing and not message.task:
                     self._end_typing(mark)
                 else:
-                    self._say(message, told_apart(str(block.get("text") or "")) + mark, "")
+                    self._say(message.wall_ns, message.task, told_apart(str(block.get("text") or "")) + mark, "")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
                 given = cut(strict_json.dumps(block.get("input")), INPUT_CHARS)
-                self._say(message, f"TOOL USE: {block.get('name')} {given}", "yellow")
+                self._say(message.wall_ns, message.task, f"TOOL USE: {block.get('name')} {given}", "yellow")
             case "tool_result" if self.options.show_tool_results:
                 failed = bool(block.get("is_error"))
-                text = cut(result_text(block.get("content")), RESULT_CHARS)
-                self._say(message, f"TOOL RESULT: {'(error) ' if failed else ''}{text}", "red" if failed else "dim")
+                text = f"TOOL RESULT: {'(error) ' if failed else ''}{cut(result_text(block.get('content')), RESULT_CHARS)}"
+                self._say(message.wall_ns, message.task, text, "red" if failed else "dim")
             case _:
                 return False
         return True
@@ -164,10 +171,10 @@ class Console(Handler):
             f"Time to first message  {first_ns / 1e6:.0f} ms",
         ]
 
-    def _say(self, message: Message, text: str, style: str) -> None:
-        head = f"[{clock(message.wall_ns)}] " if self.options.show_timestamps else ""
-        if message.task:
-            head += f"[{one_line(message.task)}] "
+    def _say(self, wall_ns: int, task: str, text: str, style: str) -> None:
+        head = f"[{clock(wall_ns)}] " if self.options.show_timestamps else ""
+        if task:
+            head += f"[{one_line(task)}] "
         body = clean(text).rstrip("\n")
         if self._rich is None:
             self.write(f"{head}{under(body, len(head))}\n")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..recorder import strict_json
+from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
 from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd, StreamStart
@@ -33,17 +34,25 @@ class Debug(Handler):
 
     def message(self, message: Message) -> bool:
         kind = one_line(message.type + (f":{message.subtype}" if message.subtype else ""))
-        offset = f" +{(message.t_ns - self._t_ns) / 1e9:.3f}s" if self.options.show_timestamps else ""
-        task = f" [{one_line(message.task)}]" if message.task else ""
-        lines = [f"[{message.seq}]{task} {kind}{offset}"]
+        place, offset = self._head(message)
+        lines = [f"{place} {kind}{offset}"]
         lines += [f"    {one_line(name)}: {indent(clean(value), 6)}" for name, value in self._fields(message)]
         self.write("\n".join(lines) + "\n")
         return True
+
+    def call_failed(self, event: Event, error: str) -> None:
+        place, offset = self._head(event)
+        self.write(f"{place} ERROR: {one_line(error)}{offset}\n")
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:  # noqa: ARG002 - debug shows every message
         if end.error is not None:
             self.write(f"!!! {one_line(end.error)}\n")
         self.write(f"=== DEBUG STREAM END: {plural(count, 'message')} in {seconds(end.duration_ns)} ===\n")
+
+    def _head(self, at: Message | Event) -> tuple[str, str]:
+        """Return the number and the task of an event, and the time since the stream began."""
+        offset = f" +{(at.t_ns - self._t_ns) / 1e9:.3f}s" if self.options.show_timestamps else ""
+        return f"[{at.seq}]{f' [{one_line(at.task)}]' if at.task else ''}", offset
 
     def _fields(self, message: Message) -> Iterator[tuple[str, str]]:
         inner = message.data.get("message")

@@ -23,12 +23,13 @@ from pydantic import BeforeValidator, ByteSize, Field, WithJsonSchema, model_val
 from pydantic_core import PydanticCustomError
 
 from ..recorder.errors import HandlerError
+from ..recorder.events import Event
 from ..recorder.files import why_not_writable
 from ..recorder.messages import Message
 from ..recorder.words import one_line
 from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
-from .simple import SimpleOptions, footer, lines_of
+from .simple import SimpleOptions, footer, lines_of, lines_of_error
 
 
 def _number_or_text(value: object) -> object:
@@ -115,6 +116,10 @@ class File(Handler):
             self._write(line)
             self._written += 1
         return bool(line)
+
+    def call_failed(self, event: Event, error: str) -> None:
+        if self.options.format == "text" and not event.step:
+            self._write(lines_of_error(event, error, _stamp(event.wall_ns) if self.options.show_timestamps else ""))
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
         if self.options.format == "text":

@@ -9,6 +9,7 @@
 
 from collections.abc import Iterator
 
+from ..recorder.events import Event
 from ..recorder.messages import Message, result_text
 from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd
@@ -39,6 +40,10 @@ class Simple(Handler):
             self.write(lines)
         return bool(lines)
 
+    def call_failed(self, event: Event, error: str) -> None:
+        if not event.step:
+            self.write(lines_of_error(event, error, clock(event.wall_ns) if self.options.show_timestamps else ""))
+
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
         said = f"{shown} shown" if shown or not count else f"0 of {count} shown; try stream_handler: debug"
         self.write(f"\n{footer(end, count, said)}\n")
@@ -57,6 +62,11 @@ def lines_of(message: Message, options: SimpleOptions, stamp: str) -> str:
     if message.task:
         head += f"[{one_line(message.task)}] "
     return "".join(f"{head}{under(clean(text).rstrip(chr(10)), len(head))}\n" for text in _texts(message, options))
+
+
+def lines_of_error(event: Event, error: str, stamp: str) -> str:
+    """Return the line that shows a failed call: `[12:34:56] ERROR: 400 invalid_request_error: max_tokens: too large`."""
+    return f"{f'[{stamp}] ' if stamp else ''}{f'[{one_line(event.task)}] ' if event.task else ''}ERROR: {one_line(error)}\n"
 
 
 def trouble_in(message: Message) -> str | None:

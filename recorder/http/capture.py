@@ -282,6 +282,8 @@ class Capture:
             "sha256": self._sha256.hexdigest(),
             **self.fold.summary(),
             "cost_usd": self.cost_usd,
+            "call": self.place.call,
+            "attempt": self.place.attempt,
         }
 
     def _entry(self, kind: str, data: dict[str, Any]) -> Entry:

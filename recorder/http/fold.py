@@ -35,6 +35,7 @@ class Fold:
         self.stopped = False
         self.usage: dict[str, Any] = {}
         self.error: dict[str, Any] | None = None
+        self._failed_request: Any = None
         self._session = session
         self._open: dict[int, dict[str, Any]] = {}
         self._grown: dict[int, dict[str, list[str]]] = {}
@@ -71,7 +72,7 @@ class Fold:
                 self.stopped = True
                 self._message_delta(event)  # Converse has the stop reason here
             case "error":
-                self.error = object_or_empty(event.get("error"))
+                self._failed(event)
             case "completion":
                 return self._legacy_completion(event)
             case _ if is_session_event(event):
@@ -110,7 +111,7 @@ class Fold:
         elif answer.keys() == {"message"}:  # an error of Bedrock
             self.error = answer
         if answer.get("type") == "error":
-            self.error = object_or_empty(answer.get("error"))
+            self._failed(answer)
         if answer.get("type") == "completion":
             return self._legacy_completion(answer | {"stop_reason": answer.get("stop_reason") or "stop_sequence"})
         if answer.get("type") != "message":
@@ -160,6 +161,11 @@ class Fold:
         except KeyError:
             self._delta(index, {name: value})
         return []
+
+    def _failed(self, envelope: dict[str, Any]) -> None:
+        """Take the API's envelope of an error, which repeats the request id of the headers."""
+        self.error = object_or_empty(envelope.get("error"))
+        self._failed_request = envelope.get("request_id")
 
     def _close(self, index: int) -> list[dict[str, Any]]:
         block = self._open.pop(index, None)
@@ -223,7 +229,15 @@ class Fold:
             "model": self.message.get("model"),
             "stop_reason": self.stop_reason,
             "usage": self.usage or None,
+            "api_error": self._api_error(),
         }
+
+    def _api_error(self) -> dict[str, str] | None:
+        """Return the error that the API reported, as `{type, message, request_id}` without the unknown ones."""
+        if self.error is None:
+            return None
+        found = {key: self.error.get(key) for key in ("type", "message")} | {"request_id": self.request_id or self._failed_request}
+        return {key: value for key, value in found.items() if isinstance(value, str)}
 
     @property
     def text(self) -> str:

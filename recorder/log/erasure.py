@@ -37,7 +37,7 @@ _KEPT = {
     "task.ended": ("name", "status", "id"),
     "exchange.started": ("method", "call", "attempt", "stamped", "recorded_at"),
     "response.started": ("status",),
-    "exchange.ended": ("ending", "status", "frames", "bytes", "model", "stop_reason", "usage", "cost_usd"),
+    "exchange.ended": ("ending", "status", "frames", "bytes", "model", "stop_reason", "usage", "cost_usd", "call", "attempt"),
     "session.started": ("wire", "sdk", "recorded_at"),
     "session.ended": ("ending", "exit_code"),
 }
