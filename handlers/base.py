@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, TextIO
 from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
-from ..recorder.http.call_errors import Calls, call_error
+from ..recorder.http.call_errors import CallCounts, call_error
 from ..recorder.http.sessions import text_delta
 from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED
@@ -134,7 +134,7 @@ class Reader:
         self._run: Event | None = None
         self._began: Event | None = None
         self._error: str | None = None
-        self._calls = Calls()
+        self._calls = CallCounts()
         self._has_steps = False
         self._half: dict[int | None, str] = {}
 
@@ -177,7 +177,7 @@ class Reader:
         if not self._has_steps and self._run is not None:
             event = self._run  # the stream began with the run; its first event in `kinds` may come later
         self._began, self.count, self.shown, self._error = event, 0, 0, None
-        self._calls = Calls()
+        self._calls = CallCounts()
         self._usage: dict[str, int] = {}
         self._costs: list[float | None] = []
         run = {} if self._run is None else self._run.data

@@ -17,7 +17,7 @@ from retold.comparing.conversations import Item, Label, Stream
 from retold.comparing.focus import Focus
 from retold.comparing.json_diff import changes
 from retold.comparing.markdown import as_markdown
-from retold.comparing.reading import Side, named_path, read_run
+from retold.comparing.reading import Side, named_path, read_exchanges, read_run
 from retold.comparing.text import as_text
 from retold.pages.diff_page import diff_data
 from retold.recorder.errors import InputError
@@ -502,3 +502,16 @@ def test_ids_in_the_path_of_a_request_do_not_count() -> None:
     assert [*map(named_path, paths)] == [
         "/v1/files/{id}", "/v1/messages/batches/{id}/results", "/v1/skills/my_skill2", "/v1/messages/count_tokens",
     ]  # fmt: skip
+
+
+def test_a_prompt_that_was_edited_after_a_failure_is_not_lost() -> None:
+    """A request with as many messages as the failed one before it continues its conversation, and its new prompt is an item."""
+    first, second = talk(http_error(400, "invalid_request_error", "bad"), Reply([text("Yes.")]))
+    history = [{"role": "user", "content": "First"}, {"role": "assistant", "content": "Hello"}]
+
+    def asking(exchange: Exchange, prompt: str) -> Exchange:
+        body = json.loads(exchange.request.body) | {"messages": [*history, {"role": "user", "content": prompt}]}
+        return replace(exchange, request=replace(exchange.request, body=json.dumps(body).encode()))
+
+    side = read_exchanges([asking(first, "Second"), asking(second, "Second, edited")], title="edited")
+    assert [item.text for item in side.streams[0].items if item.kind == "prompt"] == ["First", "Second", "Second, edited"]

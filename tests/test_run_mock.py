@@ -259,9 +259,9 @@ def test_ls_lists_the_runs_newest_first() -> None:
     run_mock(NUMBERS, handlers=[])
     run_mock(FILE_OPERATIONS, handlers=[])
     expected = """\
-RUN       STARTED         MODE  STATUS     TOOK  MSGS  NAME
-RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  16    streaming_file_operations
-RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  3     clean_streaming_numbers
+RUN       STARTED         MODE  STATUS     TOOK  MSGS  ERRORS  NAME
+RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  16            streaming_file_operations
+RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  3             clean_streaming_numbers
 """
     assert normalised(in_this_process("ls").stdout) == expected
 
@@ -282,6 +282,13 @@ def test_ls_json_has_every_field() -> None:
         "frames": 13,
         "error": None,
         "source": None,
+        "models": ["claude-sonnet-5-5"],
+        "tools": [],
+        "cost_usd": 0.000346,
+        "calls": 1,
+        "failed_calls": 0,
+        "healed_attempts": 0,
+        "outcome": "completed",
     }
 
 

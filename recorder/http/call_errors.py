@@ -38,7 +38,7 @@ def call_error(ended: Mapping[str, Any]) -> str | None:
 
 
 @dataclass(slots=True)
-class Calls:
+class CallCounts:
     """Counts the calls of a run from the ends of its exchanges, in the order of the log."""
 
     _failed_attempts: dict[tuple[object, ...], int] = field(default_factory=dict)

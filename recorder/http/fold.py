@@ -236,7 +236,9 @@ class Fold:
         """Return the error that the API reported, as `{type, message, request_id}` without the unknown ones."""
         if self.error is None:
             return None
-        found = {key: self.error.get(key) for key in ("type", "message")} | {"request_id": self.request_id or self._failed_request}
+        found = {key: self.error.get(key) for key in ("type", "message")} | {
+            "request_id": self.request_id or self._failed_request
+        }
         return {key: value for key, value in found.items() if isinstance(value, str)}
 
     @property

@@ -55,10 +55,10 @@ class Feed(Questions):
     def rows(self, run: str, after: int, until: int, most: int) -> list[Cells]:
         """Return at most so many events of a run with a number above `after` and at most `until`, in order.
 
-        A row is (seq, t_ns, wall_ns, kind, step, exchange, payload).
+        A row is (seq, t_ns, wall_ns, kind, step, task, exchange, payload).
         """
         query = (
-            "SELECT seq, t_ns, wall_ns, kind, step, exchange, payload FROM events "
+            "SELECT seq, t_ns, wall_ns, kind, step, task, exchange, payload FROM events "
             f"WHERE run = ? AND seq > ? AND seq <= ? AND {self._chosen} ORDER BY seq LIMIT ?"
         )
         return self._rows(query, run, after, until, *self._kinds, most)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from ..recorder.http.call_errors import FAILED, CallCounts
 from ..recorder.messages import blocks_of
 from ..recorder.strict_json import object_or_empty
 
@@ -26,13 +27,13 @@ SUMS = (
 
 TOKENS = SUMS[3:7]
 
-FAILED = ("http_error", "error_event", "cut", "no_response")
-"""Endings that count as errors. A client that closes a stream early has not failed."""
-
 _WIDTH = math.log(1.02)
 
 MOST = 10**15
 """Larger counts and costs are ignored: an import may hold any number, and sums have 64 bits."""
+
+PROMPT_CHARS = 300
+"""The first prompt of a run is cut to this many characters."""
 
 Key = tuple[str, str, str]
 """(dimension, key, day)"""
@@ -102,6 +103,16 @@ def _measure(buckets: Counter[int], duration_ns: int) -> None:
         buckets[bucket(duration_ns / 1e6)] += 1
 
 
+@dataclass(frozen=True, slots=True)
+class _OpenRequest:
+    """A request without an answer so far: the number of its call and its attempt, the model it names, and its time."""
+
+    call: int
+    attempt: int
+    model: str
+    t_ns: int
+
+
 @dataclass(slots=True)
 class RunAccount:
     """Books the events of one run in their order. `first_ns(exchange, ended)` returns the time of the first token."""
@@ -114,7 +125,10 @@ class RunAccount:
     keys: dict[str, dict[str, None]] = field(default_factory=dict)
     cost_usd: float | None = None
     errors: int = 0
-    open: dict[int, tuple[int, int]] = field(default_factory=dict)
+    calls: CallCounts = field(default_factory=CallCounts)
+    tokens: Counter[str] = field(default_factory=Counter)
+    prompt: str = ""
+    open: dict[int, _OpenRequest] = field(default_factory=dict)
     uses: dict[str, tuple[str, int]] = field(default_factory=dict)
     turns: dict[str, tuple[str, str, int, dict[str, Any]]] = field(default_factory=dict)
     sessions: set[int] = field(default_factory=set)
@@ -200,28 +214,39 @@ class RunAccount:
         """Note a session of the Agent SDK."""
         self.sessions.add(seq)
 
-    def exchange_started(self, seq: int, attempt: int, t_ns: int) -> None:
-        """Note a request."""
-        self.open[seq] = (attempt, t_ns)
+    def exchange_started(self, seq: int, data: dict[str, Any], model: str, t_ns: int) -> None:
+        """Note a request to a model."""
+        self.open[seq] = _OpenRequest(data.get("call") or 0, data.get("attempt") or 1, model, t_ns)
 
-    def exchange_ended(self, exchange: int, data: dict[str, Any], step: str, seq: int, t_ns: int, wall_ns: int) -> None:
-        """Book an exchange with its usage, cost and duration."""
-        attempt, started_ns = self.open.pop(exchange, (1, t_ns))
+    def model_asked(self, exchange: int) -> str:
+        """Return the model that the request of an open exchange names, or an empty text."""
+        return self.open[exchange].model if exchange in self.open else ""
+
+    def prompted(self, text: str) -> None:
+        """Take a prompt. The first one, shortened, describes the run in a listing."""
+        self.prompt = self.prompt or text.strip()[:PROMPT_CHARS]
+
+    def exchange_ended(
+        self, exchange: int, data: dict[str, Any], step: str, task: str, seq: int, t_ns: int, wall_ns: int
+    ) -> None:  # fmt: skip
+        """Book an exchange with its usage, cost and duration. An error belongs to the model that was asked."""
+        asked = self.open.pop(exchange, _OpenRequest(0, 1, "", t_ns))
+        self.calls.ended(exchange, step, task, {"call": asked.call} | data)
         failed = data.get("ending") in FAILED
         self.errors += failed
         usage = data.get("usage")
-        model = str(data.get("model") or "")
+        model = str(data.get("model") or (asked.model if failed else ""))
         cost = data.get("cost_usd")
         free = not usage and data.get("ending") in ("http_error", "no_response")
         lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free)
         first_ns = None if failed else self.first_ns(exchange, seq)
         for line in lines:
             line.sums["errors"] += failed
-            line.sums["retries"] += attempt > 1
+            line.sums["retries"] += asked.attempt > 1
             if not failed:
-                _measure(line.took, t_ns - started_ns)
+                _measure(line.took, t_ns - asked.t_ns)
             if first_ns is not None:
-                _measure(line.first, first_ns - started_ns)
+                _measure(line.first, first_ns - asked.t_ns)
 
     def _spend(
         self, model: str, step: str, wall_ns: int, usage: dict[str, Any], cost: Any, *, exchanges: int = 1,
@@ -231,11 +256,11 @@ class RunAccount:
         known = float(cost) if isinstance(cost, int | float) and 0 <= cost < MOST else None
         if known is not None:
             self.cost_usd = (self.cost_usd or 0.0) + known
+        spent = {name: n for name in TOKENS if isinstance(n := usage.get(name), int) and 0 <= n <= MOST}
+        self.tokens.update(spent)
         for line in lines:
             line.sums["exchanges"] += exchanges
-            for name in TOKENS:
-                count = usage.get(name)
-                line.sums[name] += count if isinstance(count, int) and 0 <= count <= MOST else 0
+            line.sums.update(spent)
             if known is not None:
                 line.sums["priced"] += 1
                 line.sums["cost_usd"] += known  # type: ignore[assignment] # sums of tokens are whole, this one is not

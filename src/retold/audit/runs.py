@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ..recorder.http.call_errors import outcome
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo, RunQuery
 from .index import Index, RunFacts, opened
@@ -59,6 +60,11 @@ class Found:
         """The cost; None if it is unknown."""
         return None if self.facts is None else self.facts.cost_usd
 
+    @property
+    def outcome(self) -> str:
+        """The status with the failed calls: `completed, 2 of 3 calls failed`."""
+        return self.info.status if self.facts is None else outcome(self.info.status, self.facts.calls, self.facts.failed)
+
 
 def chosen_runs(
     log: EventLog, wanted: Chosen, *, limit: int | None = None, progress: Callable[[int], None] = lambda _: None
@@ -70,6 +76,11 @@ def chosen_runs(
         infos = log.runs(replace(wanted.query, among=_among(log, index, wanted)), limit=limit)
         facts = index.facts([info.run for info in infos])
     return _with_sources(log, infos, facts)
+
+
+def ids_of(log: EventLog, index: Index, wanted: Chosen) -> frozenset[str]:
+    """Return the ids of all runs that fit, by an open index. Raises LogError."""
+    return frozenset(info.run for info in log.runs(replace(wanted.query, among=_among(log, index, wanted))))
 
 
 def _with_sources(log: EventLog, infos: Sequence[RunInfo], facts: Mapping[str, RunFacts]) -> list[Found]:

@@ -49,7 +49,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """Limits of a search. Times are nanoseconds since the epoch, `before` is the id of a hit."""
+    """Limits of a search. Times are nanoseconds since the epoch, `before` is the id of a hit, `runs` are ids."""
 
     run: str | None = None
     step: str | None = None
@@ -59,6 +59,7 @@ class Narrowed:
     since_ns: int | None = None
     until_ns: int | None = None
     before: int | None = None
+    runs: frozenset[str] | None = None
 
 
 def search(index: Index, query: str, narrowed: Narrowed = Narrowed(), *, limit: int = 20, oldest: bool = False) -> Iterator[Hit]:
@@ -73,6 +74,7 @@ def search(index: Index, query: str, narrowed: Narrowed = Narrowed(), *, limit: 
         low=0 if narrowed.since_ns is None else narrowed.since_ns // 1000,
         high=high if narrowed.before is None else min(high, narrowed.before),
         oldest=oldest,
+        runs=narrowed.runs,
     )
     for found in index.texts(wanted):
         # The index compares words, so `Read` also finds the tool `mcp read`. Compare with the whole value of the column.

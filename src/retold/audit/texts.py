@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ..recorder.http.call_errors import call_error
 from ..recorder.http.platforms import asked_of
 from ..recorder.messages import blocks_of, content_blocks, result_text
 from ..recorder.strict_json import object_or_empty
@@ -15,7 +16,7 @@ from ..recorder.strict_json import object_or_empty
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """The words of one event. `type` is one or more of prompt, assistant, user, result, system, text, thinking, tool_use,
+    """The words of one event. `type` is one or more of prompt, assistant, user, result, system, error, text, thinking, tool_use,
     tool_result; `tool` is the name of the used or answering tool."""
 
     text: str
@@ -72,12 +73,20 @@ def _of_block(block: dict[str, Any], tools: dict[str, str]) -> tuple[str, str, s
     return type_, "\n".join(strings({k: v for k, v in block.items() if k not in ("type", "data", "signature", "source")})), ""
 
 
-def text_of_request(started: dict[str, Any]) -> Text | None:
-    """Return the prompt of a request: the user's texts after the last answer. Results of tools are messages of their own."""
+def request_in(started: dict[str, Any]) -> dict[str, Any]:
+    """Return the request of an `exchange.started` in the shape of the Messages API; empty if it has no JSON body."""
     body = started.get("body")
-    if not isinstance(body, str) or started.get("attempt", 1) != 1:
+    return asked_of(str(started.get("uri", "")), body) if isinstance(body, str) else {}
+
+
+def text_of_request(started: dict[str, Any], request: dict[str, Any] | None = None) -> Text | None:
+    """Return the prompt of a request: the user's texts after the last answer. Results of tools are messages of their own.
+
+    `request` is `request_in(started)`, if the caller has it.
+    """
+    if started.get("attempt", 1) != 1:
         return None
-    request = asked_of(str(started.get("uri", "")), body)
+    request = request_in(started) if request is None else request
     messages = request.get("messages")
     words: list[str] = []
     for message in reversed(messages if isinstance(messages, list) else []):
@@ -97,6 +106,12 @@ def text_of_prompt(line: dict[str, Any]) -> Text | None:
         return None
     text = "\n".join(str(block.get("text", "")) for block in blocks_of(line) if block.get("type") == "text")
     return Text(text, "prompt") if text else None
+
+
+def text_of_error(ended: dict[str, Any], model: str) -> Text | None:
+    """Return the words of a failed exchange, or None if it did not fail. `model` is the model that was asked."""
+    error = call_error(ended)
+    return None if error is None else Text(error, "error", "", model)
 
 
 def strings(value: Any) -> Iterator[str]:

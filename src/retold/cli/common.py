@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -146,6 +146,14 @@ def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[
         make_handler(name, options, sys.stdout, folder).check()
         specs.append((name, options))
     return specs
+
+
+def one_of(option: str, value: str | None, values: Sequence[str]) -> None:
+    """Raise InputError if the value of an option is none of its values."""
+    from ..recorder.errors import InputError
+
+    if value is not None and value not in values:
+        raise InputError(f"{option} {value!r}: one of {', '.join(values)}.")
 
 
 def test_mode() -> Literal["mock", "live"]:

@@ -2,15 +2,17 @@
 
 import sys
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Db, Json, note, print_json
+from .common import Db, Json, note, one_of, print_json
 
 if TYPE_CHECKING:
-    from ..audit.runs import Found
+    from ..audit.runs import Chosen, Found
+    from ..recorder.log.log import EventLog
+
+GREEN, AMBER, RED = "32", "33", "31"
 
 
 def ls(
@@ -32,20 +34,20 @@ def ls(
 ) -> None:
     """List the runs in the log, newest first. If other logs record some of them, a column has their sources.
 
-    Exit code 1 if there are none.
+    ERRORS has the calls that failed, and the failed attempts that a retry healed: `2 of 3, 1 healed`. Exit code 1 if there are
+    no runs.
 
     Example: retold ls --since 7d --model 'claude-opus*' --min-cost 0.50
     """
     from typing import get_args
 
-    from ..audit.runs import Chosen, chosen_runs
+    from ..audit.runs import Chosen
     from ..audit.when import moment
     from ..recorder.log.log import EventLog
-    from ..recorder.log.run_writer import Mode, Status
-    from .progress import progress
+    from ..recorder.log.run_writer import Mode
 
-    _one_of("--mode", mode, get_args(Mode))
-    _one_of("--status", status, get_args(Status))
+    one_of("--mode", mode, get_args(Mode))
+    check_status(status)
     wanted = Chosen(
         since_ns=None if since is None else moment(since, "--since"),
         until_ns=None if until is None else moment(until, "--until"),
@@ -56,38 +58,59 @@ def ls(
         tool=tool,
         min_cost=min_cost,
         failed=error,
-        facts=cost,
     )
     log = EventLog(db)
-    with progress("indexed", "events") as told:
-        runs = chosen_runs(log, wanted, limit=limit, progress=told)
+    runs = _found(log, wanted, limit, must_know=cost or wanted.needs_index)
     if json:
         print_json([_as_json(found) for found in runs])
     elif runs:
-        _print(runs)
+        _print(runs, costs=cost or wanted.asks_for_facts)
     if not runs and log.runs(limit=1):
-        note("retold: no run matches; `retold ls` lists all runs.")
+        note("retold: no run matches; `retold ls` lists all runs, --error those that failed or have a failed call.")
         raise typer.Exit(1)
     if not runs:
         note("retold: the log holds no runs yet. Record or replay one first: retold run WORKFLOW.")
         raise typer.Exit(1)
 
 
-def _one_of(option: str, value: str | None, values: Sequence[str]) -> None:
-    if value is not None and value not in values:
-        from ..recorder.errors import InputError
+def check_status(status: str | None) -> None:
+    """Raise InputError if the value of `--status` is no status of a run."""
+    from typing import get_args
 
-        raise InputError(f"{option} {value!r}: one of {', '.join(values)}.")
+    from ..recorder.log.run_writer import Status
+
+    one_of("--status", status, get_args(Status))
+
+
+def _found(log: "EventLog", wanted: "Chosen", limit: int, *, must_know: bool) -> "list[Found]":
+    """Return the runs with their facts. Without an index, for example on a full disk, they are listed without facts."""
+    from dataclasses import replace
+
+    from ..audit.runs import chosen_runs
+    from ..recorder.errors import LogError
+    from .progress import progress
+
+    try:
+        with progress("indexed", "events") as told:
+            return chosen_runs(log, replace(wanted, facts=True), limit=limit, progress=told)
+    except LogError as problem:
+        if must_know:
+            raise
+        runs = chosen_runs(log, wanted, limit=limit)  # raises if the log itself is the problem
+        note(f"retold: the errors of the runs are unknown: {problem}")
+        return runs
 
 
 def _as_json(found: "Found") -> dict[str, Any]:
     from ..recorder.http.exchange import timestamp
 
     r = found.info
-    facts = {}
+    facts: dict[str, Any] = {}
     if found.facts is not None:
         cost = None if found.cost_usd is None else round(found.cost_usd, 10)
         facts = {"models": found.facts.models, "tools": found.facts.tools, "cost_usd": cost}
+        facts |= {"calls": found.facts.calls, "failed_calls": found.facts.failed, "healed_attempts": found.facts.healed}
+        facts |= {"outcome": found.outcome}
     return {
         "run": r.run,
         "name": r.name,
@@ -104,13 +127,13 @@ def _as_json(found: "Found") -> dict[str, Any]:
     }
 
 
-def _print(runs: "list[Found]") -> None:
+def _print(runs: "list[Found]", *, costs: bool) -> None:
     from ..handlers.text import seconds
+    from .common import colours
     from .table import dollars, print_table
 
-    costs = any(found.facts is not None for found in runs)
     sources = any(found.source is not None for found in runs)
-    head = ("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS")
+    head = ("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "ERRORS")
     rows: list[tuple[str, ...]] = [(*head, *(("COST",) if costs else ()), *(("SOURCE",) if sources else ()), "NAME")]
     for found in runs:
         r = found.info
@@ -118,5 +141,25 @@ def _print(runs: "list[Found]") -> None:
         took = "" if r.ended_ns is None else seconds(r.ended_ns - r.started_ns)
         cost = (dollars(found.cost_usd),) if costs else ()
         source = (found.source or "",) if sources else ()
-        rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), *cost, *source, r.name))
-    print_table(rows, cut=sys.stdout.isatty())
+        rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), _errors(found), *cost, *source, r.name))
+
+    def colour(row: int, column: int) -> str:
+        return _colour(runs[row - 1]) if row and head[column : column + 1] in (("STATUS",), ("ERRORS",)) else ""
+
+    print_table(rows, cut=sys.stdout.isatty(), colour=colour if colours() else None)
+
+
+def _errors(found: "Found") -> str:
+    """Return `2 of 3` for the calls that failed, `1 healed` for the failed attempts that a retry repaired, or both."""
+    if found.facts is None:
+        return "?"
+    failed = f"{found.facts.failed} of {found.facts.calls}" if found.facts.failed else ""
+    healed = f"{found.facts.healed} healed" if found.facts.healed else ""
+    return ", ".join(filter(None, (failed, healed)))
+
+
+def _colour(found: "Found") -> str:
+    """Return the colour of a run's status, as SGR parameters: amber if only some of its calls failed."""
+    if found.info.status == "completed":
+        return AMBER if found.outcome != "completed" else GREEN
+    return RED if found.info.status in ("failed", "interrupted") else ""

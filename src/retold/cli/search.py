@@ -5,10 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Json, print_json_lines
+from ..recorder.words import plural
+from .common import Db, Json, note, print_json_lines
 
 if TYPE_CHECKING:
-    from ..audit.search import Hit, TextLine
+    from collections.abc import Iterator
+
+    from ..audit.runs import Chosen
+    from ..audit.search import Hit, Narrowed, TextLine
+    from ..recorder.log.log import EventLog
 
 WIDTH = 200
 """Columns of a long line to print if the output is not a terminal."""
@@ -20,8 +25,17 @@ def search(
     step: Annotated[str | None, typer.Option("--step", metavar="NAME", help="Only in steps of this name.")] = None,
     type_: Annotated[
         str | None,
-        typer.Option("--type", metavar="TYPE", help="prompt, assistant, user, text, thinking, tool_use, tool_result or result."),
+        typer.Option(
+            "--type", metavar="TYPE", help="prompt, assistant, user, text, thinking, tool_use, tool_result, result or error."
+        ),
     ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="TEXT", help="Only runs with this in their name, or a pattern with *.")
+    ] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", help="Only runs that are running, completed, failed, cancelled or interrupted.")
+    ] = None,
+    error: Annotated[bool, typer.Option("--error", help="Only runs that failed, or have a failed call.")] = False,
     tool: Annotated[str | None, typer.Option("--tool", metavar="NAME", help="Only inputs and results of this tool.")] = None,
     model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="Only prompts and answers of this model.")] = None,
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="2h or 7d (ago), today, a date, a time.")] = None,
@@ -32,20 +46,16 @@ def search(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Search the messages, prompts, tool inputs and tool results of all runs, newest first.
+    """Search the messages, prompts, tool inputs, tool results and errors of all runs, newest first.
 
     Exit code 1 if nothing was found.
 
     Example: retold search '"rate limit" AND retry*' --since 7d
     """
-    from ..audit.index import opened
+    from ..audit.runs import Chosen
     from ..audit.search import Narrowed, to_fts
-    from ..audit.search import search as find
     from ..audit.when import moment
     from ..recorder.log.log import EventLog
-    from ..recorder.words import plural
-    from .common import note
-    from .progress import progress
 
     to_fts(text)
     log = EventLog(db)
@@ -58,21 +68,44 @@ def search(
         since_ns=None if since is None else moment(since, "--since"),
         until_ns=None if until is None else moment(until, "--until"),
     )
+    chosen = Chosen(name=name, status=status, failed=error)
     count = 0
-    with progress("indexed", "events") as told, opened(log, progress=told) as index:
-        for hit in find(index, text, narrowed, limit=limit + 1, oldest=oldest):
-            count += 1
-            if count > limit:
-                note(f"retold: the {'oldest' if oldest else 'newest'} {limit}; more with -n {limit * 5}")
-            elif json:
-                print_json_lines([_as_json(hit, around)])
-            else:
-                _show(hit, around, first=count == 1)
+    for count, hit in enumerate(_hits(log, text, narrowed, chosen, limit=limit + 1, oldest=oldest), 1):
+        if count > limit:
+            note(f"retold: the {'oldest' if oldest else 'newest'} {limit}; more with -n {limit * 5}")
+        elif json:
+            print_json_lines([_as_json(hit, around)])
+        else:
+            _show(hit, around, first=count == 1)
+    _tell(text, count, limit)
+
+
+def _tell(text: str, count: int, limit: int) -> None:
+    """Print the number of hits on a terminal. Exit with 1 if there are none."""
     if not count:
         note(f"retold: nothing found for {text!r}")
         raise typer.Exit(1)
     if sys.stderr.isatty() and count <= limit:
         note(f"retold: {plural(count, 'hit')}")
+
+
+def _hits(
+    log: "EventLog", text: str, narrowed: "Narrowed", chosen: "Chosen", *, limit: int, oldest: bool
+) -> "Iterator[Hit]":  # fmt: skip
+    from dataclasses import replace
+
+    from ..audit.index import opened
+    from ..audit.runs import ids_of
+    from ..audit.search import search as find
+    from ..recorder.log.runs import EVERY_RUN
+    from .ls import check_status
+    from .progress import progress
+
+    check_status(chosen.status)
+    with progress("indexed", "events") as told, opened(log, progress=told) as index:
+        if chosen.query != EVERY_RUN or chosen.failed:
+            narrowed = replace(narrowed, runs=ids_of(log, index, chosen))
+        yield from find(index, text, narrowed, limit=limit, oldest=oldest)
 
 
 def _as_json(hit: "Hit", around: int) -> dict[str, object]:

@@ -10,7 +10,7 @@ ending, and the tool results in the order of the calls, because tools may run wh
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -172,6 +172,7 @@ class ConversationBuilder:
         self.root = ""
         self.asked = 0
         self.tail: list[dict[str, Any]] = []
+        self.messages: list[dict[str, Any]] = []
         self.options: dict[str, Any] | None = None
         self._turns = [_Turn()]
         self._on_use = on_use
@@ -188,10 +189,20 @@ class ConversationBuilder:
         self._turns.append(_Turn())
         return self.turn
 
+    def edited(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the messages of the user in a request that differ from those in the same places of the request before it."""
+        before = self.messages[: self.asked]
+        return [
+            new
+            for old, new in zip(before, messages, strict=False)
+            if old != new and new.get("role") == "user" and Item.of("user", new, 0).key != Item.of("user", old, 0).key
+        ]
+
     def request(
-        self, options: dict[str, Any], new: list[dict[str, Any]], count: int, *, seq: int | None, t_ns: int | None
-    ) -> list[Item]:
-        """Add a request: its options if they changed, and its new messages. `count` is the number of all its messages.
+        self, options: dict[str, Any], new: list[dict[str, Any]], count: int, *, edited: Sequence[dict[str, Any]] = (),
+        seq: int | None, t_ns: int | None,
+    ) -> list[Item]:  # fmt: skip
+        """Add a request: its options if they changed, its edited and its new messages. `count` is the number of all.
 
         Return the items that it adds, without tool results.
         """
@@ -204,7 +215,7 @@ class ConversationBuilder:
         if self.asked and new and new[0].get("role") == "assistant":
             new = new[1:]  # the previous answer, which has its own items
         self.asked = count
-        for message in new:
+        for message in (*edited, *new):
             self._asked(turn, message, seq, t_ns)
         return turn.before[before:]
 

@@ -185,15 +185,17 @@ class ItemReader:
             conversation = self._going_on(event, where, messages, data["attempt"], branches=branches)
         turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
         self._of_exchange[event.seq] = conversation, turn, event
-        conversation.tail = messages[-1:]
-        # Each request of a long conversation contains all earlier messages; only the new ones are examined.
-        new = encode(body | {"messages": messages[conversation.asked :]})
+        # Each request of a long conversation contains all earlier messages; only the new and the edited ones are examined.
+        edited = conversation.edited(messages)
+        conversation.tail, conversation.messages = messages[-1:], messages
+        new = encode(body | {"messages": edited + messages[conversation.asked :]})
         asked = DEFAULT_RULES.meaning(Request(data["method"], data["uri"], (), new), self._names)["body"]
         options = {key: value for key, value in asked.items() if key not in ("messages", "stream")}
         options = self._threads.named(options, conversation)
         if where != MESSAGES:
             options = {"request": where} | options
-        items = conversation.request(options, asked["messages"], len(messages), seq=event.seq, t_ns=event.t_ns)
+        changed, added = asked["messages"][: len(edited)], asked["messages"][len(edited) :]
+        items = conversation.request(options, added, len(messages), edited=changed, seq=event.seq, t_ns=event.t_ns)
         self._conversations.asked(conversation)
         return items
 

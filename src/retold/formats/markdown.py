@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
+from ..recorder.http.call_errors import CallCounts, call_error, outcome
 from ..recorder.http.exchange import timestamp
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
@@ -20,9 +21,9 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     for number, run in enumerate(runs):
         if number:
             out.write(b"\n---\n\n")
-        out.write(_head(run).encode())
+        out.write(_head(run, _calls(log, run)).encode())
         step = ""
-        for event in log.events(run.run, kinds=("message", "exchange.started", "wire.sent")):
+        for event in log.events(run.run, kinds=("message", "exchange.started", "exchange.ended", "wire.sent")):
             if event.step != step:
                 step = event.step
                 out.write(f"\n## {_inline(step)}\n".encode())
@@ -32,13 +33,25 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     return count
 
 
-def _head(run: RunInfo) -> str:
+def _calls(log: EventLog, run: RunInfo) -> CallCounts:
+    calls = CallCounts()
+    for event in log.events(run.run, kinds=("exchange.ended",)):
+        calls.ended(event.exchange, event.step, event.task, event.data)
+    return calls
+
+
+def _head(run: RunInfo, calls: CallCounts) -> str:
     took = "" if run.ended_ns is None else f", {seconds(run.ended_ns - run.started_ns)}"
-    summary = f"run `{run.run}`, {run.mode}, {run.status}, {timestamp(run.started_ns)}{took}, {plural(run.messages, 'message')}"
+    status = outcome(run.status, calls.count, calls.failed)
+    summary = f"run `{run.run}`, {run.mode}, {status}, {timestamp(run.started_ns)}{took}, {plural(run.messages, 'message')}"
     return f"# {_inline(run.name) or run.run}\n\n{summary}\n"
 
 
 def _parts(event: Event) -> Iterator[str]:
+    if event.kind == "exchange.ended":
+        if (error := call_error(event.data)) is not None:
+            yield f"**ERROR:** {_inline(error)}"
+        return
     if event.kind != "message":
         yield from _prompt(event)
         return

@@ -12,7 +12,7 @@ from ...recorder.errors import LeftOutWarning
 from ...recorder.event_shapes import fault_in_payload, fault_in_row
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, Account, Key, RunAccount
-from ..texts import Text, storable, text_of_message, text_of_prompt, text_of_request
+from ..texts import Text, request_in, storable, text_of_error, text_of_message, text_of_prompt, text_of_request
 from .tables import FACETS, create, from_json, is_current, to_json
 
 BATCH = 4000
@@ -120,8 +120,8 @@ class _Run:
 
     def _note(self, row: tuple[Any, ...]) -> None:
         """Take an event. If it was changed, warn and leave it out, and index the rest of the log."""
-        seq, t_ns, wall_ns, kind, step, exchange, payload = row
-        fault = fault_in_row((self.run, seq, t_ns, wall_ns, kind, step, "", exchange, payload, b"", b"", 0))
+        seq, t_ns, wall_ns, kind, step, task, exchange, payload = row
+        fault = fault_in_row((self.run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, b"", b"", 0))
         data: Any = None
         if fault is None:
             try:
@@ -130,24 +130,28 @@ class _Run:
             except (ValueError, RecursionError):
                 fault = "is not JSON"
         if fault is None:
-            return self._event(seq, t_ns, wall_ns, kind, step, exchange, data)
+            return self._event(seq, t_ns, wall_ns, kind, step, task, exchange, data)
         self.seq = seq if isinstance(seq, int) else LAST
         self.ended = self.ended or kind == "run.ended"
         message = f"run {self.run}, event {seq}: not indexed ({fault}); see `retold verify`"
         warnings.warn(message[:300], LeftOutWarning, stacklevel=2)
         return None
 
-    def _event(self, seq: int, t_ns: int, wall_ns: int, kind: str, step: str, exchange: int | None, data: dict[str, Any]) -> None:
+    def _event(
+        self, seq: int, t_ns: int, wall_ns: int, kind: str, step: str, task: str, exchange: int | None, data: dict[str, Any]
+    ) -> None:  # fmt: skip
         self.seq = seq
         text = None
         if kind == "message":
             text = text_of_message(data, self.tools)
             self.account.message(data, step, exchange, t_ns, wall_ns)
         elif kind == "exchange.started":
-            text = text_of_request(data)
-            self.account.exchange_started(seq, data.get("attempt") or 1, t_ns)
+            asked = request_in(data)
+            text = text_of_request(data, asked)
+            self.account.exchange_started(seq, data, str(asked.get("model") or ""), t_ns)
         elif kind == "exchange.ended" and exchange is not None:
-            self.account.exchange_ended(exchange, data, step, seq, t_ns, wall_ns)
+            text = text_of_error(data, self.account.model_asked(exchange))
+            self.account.exchange_ended(exchange, data, step, task, seq, t_ns, wall_ns)
         elif kind == "session.started":
             self.account.session_started(seq)
         elif kind == "wire.sent":
@@ -156,6 +160,8 @@ class _Run:
             self.account.ended()
             self.ended = True
         if text is not None:
+            if text.type in ("prompt", "user text"):
+                self.account.prompted(text.text)
             self.texts.append((wall_ns // 1000, text, step, seq))
 
     def _counted(self, identity: str) -> bool:
@@ -181,14 +187,16 @@ class _Run:
                     id_ += 1
             self.last_id = id_
         self.texts.clear()
-        for key, account in self.account.booked.items():
-            _book(self.connection, key, self.mode, account)
+        for key, booked in self.account.booked.items():
+            _book(self.connection, key, self.mode, booked)
         self.account.booked.clear()
         keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool")}
-        self.connection.execute(
-            "INSERT OR REPLACE INTO run_facts VALUES (?, ?, ?, ?)",
-            (self.run, self.account.cost_usd, self.account.errors, strict_json.dumps(keys)),
-        )
+        account, calls = self.account, self.account.calls
+        facts = (
+            self.run, account.cost_usd, account.errors, calls.count, calls.failed, calls.healed, account.tokens["input_tokens"],
+            account.tokens["output_tokens"], storable(account.prompt), strict_json.dumps(keys),
+        )  # fmt: skip
+        self.connection.execute(f"INSERT OR REPLACE INTO run_facts VALUES ({', '.join('?' * len(facts))})", facts)
 
 
 def _book(connection: sqlite3.Connection, key: Key, mode: str, account: Account) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, Account, Key
+from ..texts import readable
 from .tables import from_json
 
 MARKS = "\x02", "\x03"
@@ -23,7 +24,8 @@ class TextQuery:
     """The texts that are asked for.
 
     `words` is an expression in the query language of FTS5, and `signs` a text in its stored form that the words cannot find.
-    `facets` are (column, words) pairs. The rows are those from `low` to before `high`, in microseconds since the epoch.
+    `facets` are (column, words) pairs. The rows are those from `low` to before `high`, in microseconds since the epoch. With
+    `runs`, only the texts of these runs fit.
     """
 
     words: str | None = None
@@ -32,6 +34,7 @@ class TextQuery:
     low: int = 0
     high: int = LAST
     oldest: bool = False
+    runs: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,22 @@ class IndexedText:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """Models, tools, cost and number of failed exchanges of a run. A cost of None is unknown."""
+    """Facts of a run that its events hold. A cost of None is unknown.
+
+    `errors` counts the exchanges that failed, `failed` the calls that failed in the end, `healed` the failed attempts of other
+    calls. `prompt` is the beginning of the first prompt.
+    """
 
     models: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     cost_usd: float | None = None
     errors: int = 0
+    calls: int = 0
+    failed: int = 0
+    healed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    prompt: str = ""
 
 
 class Index:
@@ -78,6 +91,9 @@ class Index:
         if query.words is None:  # signs are no words of the index, so SQLite reads every text
             conditions.append("instr(t.text, ?)")
             values.append(query.signs)
+        if query.runs is not None:
+            conditions.append("t.run IN (SELECT value FROM json_each(?))")
+            values.append(strict_json.dumps(sorted(query.runs)))
         marks = () if query.words is None else MARKS
         shown = "highlight(texts, 0, ?, ?)" if marks else "t.text"
         statement = (
@@ -106,11 +122,17 @@ class Index:
 
     def facts(self, runs: Sequence[str]) -> dict[str, RunFacts]:
         """Return the facts of runs by their ids."""
-        query = "SELECT run, cost_usd, errors, keys FROM run_facts WHERE run IN (SELECT value FROM json_each(?))"
+        query = (
+            "SELECT run, keys, cost_usd, errors, calls, failed, healed, input_tokens, output_tokens, prompt FROM run_facts "
+            "WHERE run IN (SELECT value FROM json_each(?))"
+        )
         found = {}
-        for run, cost_usd, errors, stored in self._connection.execute(query, (strict_json.dumps(runs),)):
+        for row in self._connection.execute(query, (strict_json.dumps(runs),)):
+            run, stored, cost_usd, errors, calls, failed, healed, tokens_in, tokens_out, prompt = row
             keys = json.loads(stored)
-            found[run] = RunFacts(tuple(keys.get("model", ())), tuple(keys.get("tool", ())), cost_usd, errors)
+            models, tools = tuple(keys.get("model", ())), tuple(keys.get("tool", ()))
+            counted = (errors, calls, failed, healed, tokens_in, tokens_out)
+            found[run] = RunFacts(models, tools, cost_usd, *counted, prompt=readable(prompt))
         return found
 
     def runs_with(

@@ -14,7 +14,7 @@ from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, zone
 
-VERSION = 3
+VERSION = 4
 
 KINDS = (
     "run.started", "message", "exchange.started", "exchange.ended", "session.started", "wire.sent", "run.ended",
@@ -29,7 +29,11 @@ CREATE TABLE state (name TEXT PRIMARY KEY, value);
 CREATE TABLE pending (id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL);
 CREATE VIRTUAL TABLE texts USING fts5(text, {", ".join(FACETS)}, seq UNINDEXED);
 CREATE TABLE counted (identity TEXT PRIMARY KEY, run TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE run_facts (run TEXT PRIMARY KEY, cost_usd REAL, errors INTEGER NOT NULL, keys TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE run_facts (
+    run TEXT PRIMARY KEY, cost_usd REAL, errors INTEGER NOT NULL, calls INTEGER NOT NULL, failed INTEGER NOT NULL,
+    healed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, prompt TEXT NOT NULL,
+    keys TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE accounts (
     dimension TEXT, key TEXT, day TEXT, mode TEXT, {", ".join(f"{name} NOT NULL" for name in SUMS)}, first TEXT, took TEXT,
     PRIMARY KEY (dimension, day, key, mode)
