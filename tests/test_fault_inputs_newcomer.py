@@ -57,7 +57,6 @@ def test_small_ones(env: dict[str, str]) -> None:
 
 
 @pytest.mark.stress
-@pytest.mark.xfail(strict=True, reason="absolute paths of the recorder's folder are not mapped to another folder yet")
 @pytest.mark.skipif(claude_code.find() is None, reason="Claude Code is not installed")
 def test_a_session_replayed_in_another_folder_writes_nothing_into_the_first(env: dict[str, str]) -> None:
     output, _ = run(env, "sh", FAULTS / "wire/claude_code_absolute_paths.sh", str(claude_code.find()))

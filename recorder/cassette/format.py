@@ -14,6 +14,7 @@ two, both named `retold`. At the top: `{format: 2}`. In each interaction, the va
     call, attempt   retries of one call share its number
     body_layout     the way from the indented JSON to the request's bytes (json_layout.py); `body_sha256` is their digest when
                     they were recorded; a body that a person edited later is matched as edited
+    folders         the folders of the recorded program (cwd, home, tmp), if they occur in the exchange
     step, task, variables, tool_results, cost_usd   values that the replay of a workflow needs
 
 Sessions of the Claude Agent SDK are under the top-level key `sessions` (sessions.py).
@@ -297,6 +298,7 @@ def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]
         "ending": exchange.ending,
         "error": None if failure is None else {"type": failure.type, "message": failure.message},
         "started_ms": milliseconds(exchange.started_ns),
+        "folders": _shown_folders(exchange),
     }
     if response is not None:
         own["first_ms"] = milliseconds(response.first_ns)
@@ -311,6 +313,13 @@ def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]
         "body_layout": None if laid_out is None else laid_out[1],
         "body_sha256": None if laid_out is None else sha256(exchange.request.body).hexdigest(),
     }
+
+
+def _shown_folders(exchange: Exchange) -> dict[str, str]:
+    """Return the folders of the program if they occur in the exchange. Otherwise a cassette would name them in vain."""
+    request, response = exchange.request, exchange.response
+    body = b"" if response is None or not request.folders else response.body
+    return request.folders.as_dict() if request.folders.show_in(request.body, body) else {}
 
 
 def _storable(results: list[dict[str, Any]]) -> list[dict[str, Any]] | str:

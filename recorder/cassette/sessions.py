@@ -7,17 +7,18 @@ Claude Code, `<` received) and the JSON:
     0.212 > {"type":"control_request", …
 
 A file goes to other machines, so the working directory and the home folder are written as `/retold/cwd` and `/retold/home`. A
-replay puts its own folders in their places (`relocated`).
+replay puts its own folders in their places (`moved`).
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from ..agent_wire import SESSION_ENDINGS, WIRE, AgentSession, WireLine, kind_of
 from ..events import OWN_SEQ, Entry, Event, encode
+from ..folders import FolderMap, Folders, pairs_between
 from ..http.exchange import timestamp
 from ..log.reading import LogReader
 from ..log.run_writer import RunWriter
@@ -27,9 +28,6 @@ CWD, HOME = "/retold/cwd", "/retold/home"
 """The folders in a file."""
 
 _LINE = re.compile(r"(\d+(?:\.\d+)?) ([<>]) (\{.*\})")
-_NO_WORD = re.compile(r"[^A-Za-z0-9]")
-_MIN_FOLDER_CHARS = 4
-"""A shorter folder, such as `/` or `/w`, is part of too many texts."""
 
 
 # From the log, and into it
@@ -87,38 +85,14 @@ def appending(writer: RunWriter, session: AgentSession, began_ns: int) -> Iterat
 # Folders
 
 
-def relocated(value: Any, folders: Mapping[str, str]) -> Any:
-    """Return a JSON value with other folders in its texts. `folders` maps a folder, or the name made of it, to another."""
-    pattern = re.compile("|".join(rf"{re.escape(old)}(?![\w.])" for old in sorted(folders, key=len, reverse=True)) or r"(?!)")
-    return _relocated(value, pattern, folders)
-
-
-def _relocated(value: Any, pattern: re.Pattern[str], folders: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
-        return pattern.sub(lambda found: folders[found[0]], value)
-    if isinstance(value, dict):
-        return {key: _relocated(item, pattern, folders) for key, item in value.items()}
-    return [_relocated(item, pattern, folders) for item in value] if isinstance(value, list) else value
-
-
-def folders_between(cwd: str, home: str, new_cwd: str, new_home: str) -> dict[str, str]:
-    """Return the map from one working directory and home folder to another. Claude Code also names folders `-home-me-project`."""
-    pairs = {home: new_home, _slug(home): _slug(new_home), cwd: new_cwd, _slug(cwd): _slug(new_cwd)}
-    return {old: new for old, new in pairs.items() if len(old) >= _MIN_FOLDER_CHARS and old != new}
-
-
-def _slug(folder: str) -> str:
-    return _NO_WORD.sub("-", folder)
-
-
 def moved(session: AgentSession, cwd: str, home: str) -> AgentSession:
     """Return a session as if it had been recorded in another working directory, with another home folder."""
-    folders = folders_between(session.cwd, session.home, cwd, home)
+    folders = FolderMap(pairs_between(Folders(session.cwd, session.home), Folders(cwd, home)))
     if not folders:
         return session
-    lines = tuple(replace(line, data=relocated(line.data, folders)) for line in session.lines)
-    argv = None if session.argv is None else tuple(relocated(list(session.argv), folders))
-    return replace(session, lines=lines, argv=argv, error=relocated(session.error, folders), cwd=cwd, home=home)
+    lines = tuple(replace(line, data=folders.value(line.data)) for line in session.lines)
+    argv = None if session.argv is None else tuple(folders.value(list(session.argv)))
+    return replace(session, lines=lines, argv=argv, error=folders.value(session.error), cwd=cwd, home=home)
 
 
 # The file

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..agent_wire import AgentSession
 from ..events import Entry, Event, encode
+from ..folders import Folders
 from ..http.capture import Capture
 from ..http.exchange import Exchange, Failure, Place, Request, Response, TimedPiece, from_text, wall_ns_of
 from ..http.platforms import asked_of
@@ -127,7 +128,9 @@ def _to_exchange(part: _Open, unended: str) -> Exchange:
         failure = Failure(**ended["error"])
     last = part.ended or (part.pieces[-1] if part.pieces else part.head or started)
     return Exchange(
-        request=Request(data["method"], data["uri"], _pairs(data["headers"]), from_text(data["body"])),
+        request=Request(
+            data["method"], data["uri"], _pairs(data["headers"]), from_text(data["body"]), Folders.of(data.get("folders"))
+        ),
         response=None if part.head is None else _to_response(part.head, part.pieces, started.t_ns),
         ending=ended["ending"] if part.head is not None else "no_response",
         failure=failure,

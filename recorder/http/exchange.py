@@ -11,6 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..events import Ending
+from ..folders import UNKNOWN, Folders
 from .sse import Piece
 from .wires import Parser, parser_for
 
@@ -19,12 +20,13 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it was sent, already redacted."""
+    """A request as it was sent, already redacted. `folders` are those of the program that sent it, if they are known."""
 
     method: str
     uri: str
     headers: Headers = ()
     body: bytes = b""
+    folders: Folders = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,7 @@ def as_started(request: Request, place: Place, recorded_at: str) -> dict[str, An
         "stamped": place.stamped,
         "variables": place.variables,
         "recorded_at": recorded_at,
+        **({"folders": request.folders.as_dict()} if request.folders else {}),
     }
 
 

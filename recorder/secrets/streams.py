@@ -7,7 +7,7 @@ three characters of a secret are written before it can be recognised.
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -257,9 +257,16 @@ class PackedRedactor:
         return held
 
 
-def _remove(parts: list[_Slot], start: int, end: int) -> None:
-    """Remove [start:end) of the joined text from its pieces; the first of them gets the mark."""
-    mark, at = MARK, 0
+Edit = tuple[int, int, bytes]
+"""The start and the end of a part of a text, and the text that takes its place."""
+
+Edits = Callable[[bytes], Sequence[Edit]]
+"""Returns the edits of a text, in order."""
+
+
+def _remove(parts: list[_Slot], start: int, end: int, mark: bytes = MARK) -> None:
+    """Replace [start:end) of the joined text in its pieces; the first of them gets the mark."""
+    at = 0
     for part in parts:
         size = len(part.text)
         low, high = max(start - at, 0), min(end - at, size)
@@ -269,16 +276,45 @@ def _remove(parts: list[_Slot], start: int, end: int) -> None:
         at += size
 
 
-def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
-    """Return all pieces of a complete body without secrets. No piece is written early, so not even a first character is left."""
+def _edited(pieces: Sequence[Piece], edits: Edits) -> tuple[list[_Slot], set[int]]:
+    """Return the pieces of a complete body with edited texts, and the numbers of the pieces that have a text."""
     slots: list[_Slot] = []
     blocks: dict[bytes, list[_Slot]] = {}
-    for piece in pieces:
+    with_text = set()
+    for at, piece in enumerate(pieces):
         slot, number = _slot(piece)
         slots.append(slot)
         if number is not None:
+            with_text.add(at)
             blocks.setdefault(number, []).append(slot)
     for parts in blocks.values():
-        for start, end in reversed(redactor.find(b"".join([part.text for part in parts]))):
-            _remove(parts, start, end)
+        for start, end, text in reversed(edits(b"".join([part.text for part in parts]))):
+            _remove(parts, start, end, text)
+    return slots, with_text
+
+
+def redact_body(pieces: Sequence[Piece], redactor: Redactor) -> list[Piece]:
+    """Return all pieces of a complete body without secrets. No piece is written early, so not even a first character is left."""
+    slots, _ = _edited(pieces, lambda text: [(start, end, MARK) for start, end in redactor.find(text)])
     return [Piece(slot.clean(redactor), slot.piece.is_frame) for slot in slots]
+
+
+def edit_body(pieces: Sequence[Piece], edits: Edits) -> list[Piece]:
+    """Return all pieces of a complete body with edited texts, also of texts that are split over several pieces.
+
+    A piece without such a text is edited as a whole. The edits must leave JSON as JSON.
+    """
+
+    def edited(data: bytes) -> bytes:
+        for start, end, text in reversed(edits(data)):
+            data = data[:start] + text + data[end:]
+        return data
+
+    slots, with_text = _edited(pieces, edits)
+    found = []
+    for at, slot in enumerate(slots):
+        data = slot.piece.data if at in with_text else edited(slot.piece.data)
+        if slot.packed is not None:
+            data = with_content(slot.packed, data, lambda part: part)
+        found.append(Piece(data, slot.piece.is_frame))
+    return found

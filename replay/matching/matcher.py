@@ -12,13 +12,14 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from ...recorder import strict_json
 from ...recorder.cassette.exchanges import Exchanges
 from ...recorder.errors import MissError
+from ...recorder.folders import UNKNOWN, Folders
 from ...recorder.http.exchange import Exchange, Request
 from ...recorder.secrets.redactor import REDACTED, Redactor
 from ...recorder.words import plural
-from .redacted import agree, fits, may_agree
+from .differences import differences
+from .redacted import agree, may_agree
 from .rules import DEFAULT_RULES, Rules
 from .sketch import Identity, Sketch, distance, identity_of
 from .threads import ThreadIndex, is_continued, is_refused_thread
@@ -30,8 +31,6 @@ MAX_CANDIDATES = 4
 """The number of recorded requests that a miss compares in depth."""
 MAX_COMPARED_BYTES = 256 * 1024
 """The size of the requests compared after the first one. Both limits keep a miss within 100 ms."""
-
-_SHOWN_CHARS = 60
 
 
 class Matcher:
@@ -54,6 +53,7 @@ class Matcher:
         # A lazy sequence is read as far as the requests need it, in recorded order.
         self._exchanges: Sequence[Exchange] = exchanges if isinstance(exchanges, Exchanges) else tuple(exchanges)
         self._read: list[Exchange] = []
+        self._folders: list[Folders] = []
         self._played: list[Exchange] = []
         self._again: set[int] = set()
         # A request may repeat an earlier answer with another day's value, so all requests replace all recorded values.
@@ -81,6 +81,14 @@ class Matcher:
     def exchanges(self) -> Sequence[Exchange]:
         """The exchanges of the recording, in recorded order; a lazy sequence stays one."""
         return self._exchanges
+
+    @property
+    def folders(self) -> Sequence[Folders]:
+        """The different folders of the recorded programs, of the exchanges that are read."""
+        with self._lock:
+            if not self._read:
+                self._read_next()
+        return self._folders
 
     @property
     def played(self) -> list[Exchange]:
@@ -250,6 +258,8 @@ class Matcher:
                 self._redacted.append(key)
         self._waiting[key].append(exchange)
         self._read.append(exchange)
+        if exchange.request.folders not in (UNKNOWN, *self._folders):
+            self._folders.append(exchange.request.folders)
         return exchange
 
     def _read_all(self) -> None:
@@ -330,58 +340,6 @@ class Matcher:
                 best = rank
         assert best is not None
         return best[2], best[3]
-
-
-def differences(recorded: Any, wanted: Any, path: str = "") -> list[str]:
-    """Return where two JSON values differ, one line a place: `messages[0].content: recorded "…", now "…"`."""
-    if isinstance(recorded, dict) and isinstance(wanted, dict):
-        found = []
-        for key in [*recorded, *(key for key in wanted if key not in recorded)]:
-            inner = key if path in ("", "body") else f"{path}.{key}"
-            if key not in wanted:
-                found.append(f"{inner}: recorded {_shown(recorded[key])}, now missing")
-            elif key not in recorded:
-                found.append(f"{inner}: not recorded, now {_shown(wanted[key])}")
-            else:
-                found += differences(recorded[key], wanted[key], inner)
-        return found
-    if isinstance(recorded, list) and isinstance(wanted, list):
-        found = []
-        for number, (one, other) in enumerate(zip(recorded, wanted, strict=False)):
-            found += differences(one, other, f"{path}[{number}]")
-        for number in range(len(wanted), len(recorded)):
-            found.append(f"{path}[{number}]: recorded {_shown(recorded[number])}, now missing")
-        for number in range(len(recorded), len(wanted)):
-            found.append(f"{path}[{number}]: not recorded, now {_shown(wanted[number])}")
-        return found
-    if recorded == wanted and isinstance(recorded, bool) == isinstance(wanted, bool):
-        return []
-    if isinstance(recorded, str) and isinstance(wanted, str):
-        if fits(recorded, wanted):
-            return []
-        start = _common(recorded, wanted)
-        return [f"{path}: recorded {_shown(recorded, start)}, now {_shown(wanted, start)}"]
-    return [f"{path}: recorded {_shown(recorded)}, now {_shown(wanted)}"]
-
-
-def _common(one: str, other: str) -> int:
-    """Return the length of the common prefix, by bisection: comparing slices is a hundred times as fast as comparing
-    characters.
-    """
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
-    return low
-
-
-def _shown(value: Any, start: int = 0) -> str:
-    """Return a value as one short line. Of a long text it shows the part around the first difference."""
-    text = value if isinstance(value, str) else strict_json.dumps(value)
-    begin = max(0, start - 20)
-    part = text[begin : begin + _SHOWN_CHARS]
-    part = ("…" if begin else "") + part + ("…" if begin + _SHOWN_CHARS < len(text) else "")
-    return strict_json.dumps(part) if isinstance(value, str) else part
 
 
 def _times(number: int) -> str:

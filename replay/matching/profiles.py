@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from ...recorder.errors import InputError
+from ...recorder.folders import Folders
 from ...recorder.http.exchange import Exchange, Request, header
 
 Profile = Literal["api", "claude-code"]
@@ -16,6 +17,10 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 _WORKING_DIRECTORY = re.compile(r"Primary working directory: (/[^\n]+)")
 _MEMORY = re.compile(r"`(/[^`\n]*)/\.claude/projects/([^/`\n]+)/memory/?`")
+
+_RAW_CWD = re.compile(rb'Primary working directory: (/[^\\"]+)')
+_RAW_MEMORY = re.compile(rb'`(/[^`\\"]*)/\.claude/projects/[^/`]+/memory/?`')
+"""The same in the JSON of a request."""
 
 _AGENT = re.compile(r"agentId: (a[0-9a-f]{8,32})\b|<task-id>([\w-]{6,64})</task-id>")
 
@@ -49,6 +54,12 @@ def profile_of(exchanges: Iterable[Exchange]) -> Profile:
 def is_claude_code(request: Request) -> bool:
     """Return True if Claude Code sent the request."""
     return header(request.headers, "x-claude-code-session-id") is not None
+
+
+def folders_in(body: bytes) -> Folders:
+    """Return the folders that the prompt of Claude Code names, as far as it does."""
+    cwd, memory = _RAW_CWD.search(body), _RAW_MEMORY.search(body)
+    return Folders(*("" if found is None else found[1].decode("utf-8", "replace") for found in (cwd, memory)))
 
 
 def normalised(body: Any) -> Any:

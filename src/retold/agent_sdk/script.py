@@ -10,7 +10,7 @@ from typing import Any
 from ..recorder import strict_json
 from ..recorder.agent_wire import END_INPUT, AgentSession, options_of
 from ..recorder.strict_json import object_or_empty
-from ..replay.matching.matcher import differences
+from ..replay.matching.differences import differences
 from ..replay.matching.redacted import agree
 
 _MADE_UP = ("uuid", "timestamp", "request_id")

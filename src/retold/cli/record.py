@@ -34,6 +34,7 @@ def record(
     Example: retold record -o cassettes/hello.yaml -- claude -p "Say hello"
     """
     from ..recorder.errors import InputError
+    from ..recorder.folders import Folders
     from ..recorder.http.platforms import api_of
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
@@ -49,7 +50,7 @@ def record(
     with EventLog(db) as log, shipped(log, ship):
         data = {"command": command}
         use = put_to_use(output, record_mode, log=log, name=title, upstream=to, profile=profile, data=data)
-        serving = Serving({title: use}, to, gate)
+        serving = Serving({title: use}, to, gate, folders=Folders.here())
         with run_command(command, serving) as child:
             close(use, failure_of(child), note)
             note_doors(serving, note)

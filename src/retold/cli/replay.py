@@ -25,6 +25,7 @@ def replay(
     """
     from pathlib import Path
 
+    from ..recorder.folders import Folders
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
     from ..replay.timing.timing import Timing
@@ -41,7 +42,7 @@ def replay(
         timing=Timing.parse(timing, idle_limit), recorded=exchanges, faults=tuple(fault or ()),
         hint=f"Record the missing requests with: retold record --mode new_episodes -o {target} -- {command[0]} …",
     )  # fmt: skip
-    serving = Serving({source: use}, to, gate)
+    serving = Serving({source: use}, to, gate, folders=Folders.here())
     with run_command(command, serving, key=True) as child:
         close(use, None, note)
         note_doors(serving, note)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..recorder.agent_wire import options_of
-from ..recorder.cassette.sessions import CWD, HOME, folders_between, relocated
+from ..recorder.cassette.sessions import CWD, HOME
 from ..recorder.events import Event
+from ..recorder.folders import FolderMap, Folders, pairs_between
 from ..recorder.messages import blocks_of
 from ..recorder.strict_json import object_or_empty
 from .conversations import ConversationBuilder, Item, Label
@@ -26,7 +27,7 @@ class AgentConversations:
 
     def __init__(self, begin: Callable[[Label], ConversationBuilder]) -> None:
         self._begin = begin
-        self._folders: dict[int, dict[str, str]] = {}
+        self._folders: dict[int, FolderMap] = {}
         self._conversations: dict[tuple[int, int], ConversationBuilder] = {}
 
     def __contains__(self, session: int | None) -> bool:
@@ -36,7 +37,7 @@ class AgentConversations:
         """Take an event that is no message. Return the items that it adds."""
         data = event.data
         if event.kind == "session.started":
-            self._folders[event.seq] = folders_between(data["cwd"], data["home"], CWD, HOME)
+            self._folders[event.seq] = FolderMap(pairs_between(Folders(data["cwd"], data["home"]), Folders(CWD, HOME)))
             options = {"options": options_of(self._in_folders(event.seq, list(data.get("argv") or ())))}
             return [self._conversation(event).other({"type": "session", **options}, seq=event.seq, t_ns=event.t_ns)]
         if event.exchange not in self._folders:
@@ -77,4 +78,4 @@ class AgentConversations:
 
     def _in_folders(self, session: int, value: Any) -> Any:
         folders = self._folders[session]
-        return relocated(value, folders) if folders else value
+        return folders.value(value) if folders else value

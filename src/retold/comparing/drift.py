@@ -6,7 +6,7 @@ from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange
 from ..recorder.http.fold import Fold
 from ..recorder.http.refold import refold_exchange
-from ..replay.matching.matcher import differences
+from ..replay.matching.differences import differences
 
 _VOLATILE = frozenset({"id", "signature", "tool_use_id", "encrypted_content", "encrypted_index", "data"})
 

@@ -10,11 +10,14 @@ from urllib.parse import unquote
 
 from ..recorder import strict_json
 from ..recorder.errors import MissError, RetoldError
+from ..recorder.folders import UNKNOWN, Folders
+from ..recorder.http.exchange import Request
 from ..recorder.proxy.api_side import to_request
 from ..recorder.proxy.http_messages import Asked, Peer, Refusal, head_bytes, refusal
 from ..recorder.proxy.relay import THREADED_BYTES, Relay, Unrecorded
 from ..recorder.proxy.upstream import Upstream
 from ..replay.faults import Telling
+from ..replay.relocating import folders_between, relocated
 from ..replay.server import retell
 from ..replay.timing.recorded_order import Order, order_of
 from ..replay.timing.session_order import SessionOrder
@@ -41,6 +44,8 @@ class Serving:
     upstream: Upstream
     gate: Gate = field(default_factory=Gate)
     note: Callable[[str], None] | None = None
+    folders: Folders = UNKNOWN
+    """The folders of the program that asks, if retold started it."""
     failures: list[RetoldError] = field(default_factory=list)
     refusals: Counter[int] = field(default_factory=Counter)
     """The number of refused requests, by status. They were not read."""
@@ -103,6 +108,10 @@ class Serving:
             )
         return use, replace(asked, target=target)
 
+    def request(self, asked: Asked) -> Request:
+        """Return a client's request as it is recorded and matched."""
+        return replace(to_request(asked, self.upstream), folders=self.folders)
+
     def health(self) -> bytes:
         """Return the answer of /health: the state of each cassette, as JSON."""
         cassettes = {
@@ -143,7 +152,8 @@ class Connection:
                     return await self._retell(use, told, asked, client)
                 case "pass":
                     return await self._relay.forward(asked, client, lambda _: Unrecorded())
-            return await self._relay.forward(asked, client, use.begin)
+            begin = use.begin
+            return await self._relay.forward(asked, client, lambda sent: begin(replace(sent, folders=serving.folders)))
         except MissError as miss:
             serving.tell(f"retold: {miss}")
             has_no_body = asked.method == "HEAD"
@@ -158,19 +168,20 @@ class Connection:
         def kept_open() -> None:
             self._serving.kept_open[use.source] += 1
 
-        return await retell(*told, asked, client, self._serving.orders.get(id(use)), kept_open)
+        exchange = relocated(told.exchange, folders_between(told.exchange.request, self._serving.request(asked)))
+        return await retell(exchange, told.timing, asked, client, self._serving.orders.get(id(use)), kept_open)
 
     async def _probed(self, use: CassetteSession, asked: Asked, client: Peer) -> bool:
         """Answer HEAD and OPTIONS, which are never misses: Claude Code checks sometimes that the API answers, and a browser
         that an allowed page may send its request."""
-        if (told := use.play_if_any(to_request(asked, self._serving.upstream))) is not None:
+        if (told := use.play_if_any(self._serving.request(asked))) is not None:
             return await self._retell(use, told, asked, client)
         headers = [*self._serving.gate.leave(asked), ("content-length", "0")]
         client.write(head_bytes(200, "OK", headers))
         return asked.keeps_alive
 
     async def _decide(self, use: CassetteSession, asked: Asked) -> Telling | Literal["pass", "record"]:
-        request = to_request(asked, self._serving.upstream)
+        request = self._serving.request(asked)
         if len(asked.body) > THREADED_BYTES:
             return await asyncio.to_thread(use.decide, request)
         return use.decide(request)

@@ -1,18 +1,19 @@
 """Decide about each request of a block: play, record, pass through, or report a miss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Literal
 
 from ..recorder.cassette.format import read_cassette
 from ..recorder.errors import CassetteError, MissError
-from ..recorder.http.exchange import Exchange, Request
+from ..recorder.http.exchange import Exchange, Request, content_encoding
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.secrets.redactor import Redactor
 from ..replay.faults import Faults, Telling, whole
 from ..replay.matching.matcher import Matcher
 from ..replay.matching.profiles import Profile, profile_of
+from ..replay.relocating import in_folders
 from ..settings import Settings
 from .loading import LoadedRecording
 from .record_modes import how_to_record
@@ -67,7 +68,7 @@ class Decisions:
 
     def play_if_any(self, request: Request) -> Telling | None:
         """Return the answer of a request, or None if there is none, which is no miss."""
-        exchange = self.matcher.take_if_any(request)
+        exchange = self._take_if_any(request)
         return None if exchange is None else self._played(exchange)
 
     def filtered(self, request: Request) -> Request | None:
@@ -86,15 +87,35 @@ class Decisions:
     def is_replaced(self, old: Exchange, new: Sequence[Exchange]) -> bool:
         """Return whether the new exchanges replace one that the file held before."""
         if self.loaded.mode == "all":
-            return any(self.matcher.same(exchange.request, old.request) for exchange in new)
+            return any(self.matcher.same(in_folders(each.request, old.request.folders), old.request) for each in new)
         return self.loaded.mode == "rewrite"
 
     def end(self) -> None:
         """End the block."""
         self._has_ended = True
 
+    def _take_if_any(self, request: Request) -> Exchange | None:
+        """Take the exchange that answers a request in the folders of one of the recorded programs, or as it is."""
+        tried: set[bytes] = set()
+        if request.folders and content_encoding(request.headers):
+            request = self._redactor.request(request)
+        # A long recording is read during the first try, so further folders may be known after it.
+        while (asked := next((each for each in self._spellings(request) if each.body not in tried), None)) is not None:
+            tried.add(asked.body)
+            if (exchange := self.matcher.take_if_any(asked)) is not None:
+                return exchange
+        return None
+
+    def _spellings(self, request: Request) -> Iterator[Request]:
+        if request.folders:
+            yield from (in_folders(request, folders) for folders in self.matcher.folders)
+        yield request
+
     def _take(self, asked: Request) -> Telling:
         try:
+            if asked.folders and (exchange := self._take_if_any(asked)) is not None:
+                return self._played(exchange)
+            asked = next(self._spellings(asked))
             return self._played(self.matcher.take(asked))
         except MissError as miss:
             if (struck := self.matcher.alike(asked, self._struck)) is not None:
