@@ -8,7 +8,7 @@ The events of a session; the seq of the first one is the `exchange` of all of th
     wire.received     a line of the control protocol: control_request, control_response, control_cancel_request, transcript_mirror
     stream.TYPE       a line that is no message: stream_event, rate_limit_event, …
     message           system, assistant, user, result
-    session.ended     {ending, error, exit_code}
+    session.ended     {ending, error, exit_code, unread}: `unread` are the fields that the SDK's parser did not read
 
 A session ends `complete` if the child ended its output, `closed` if the program closed the session before, and `failed` if
 the SDK raised an error, which is kept with its type.
@@ -55,7 +55,8 @@ class WireLine:
 class AgentSession:
     """A recorded session, already redacted. `argv` is None for a transport that the program made itself.
 
-    `error` has a type, a message and the attributes `stderr` and `exit_code` if the SDK's error had them.
+    `error` has a type, a message and the attributes `stderr` and `exit_code` if the SDK's error had them. `unread` names the
+    fields that the recording SDK did not read; it is None if they are unknown.
     """
 
     lines: tuple[WireLine, ...]
@@ -69,6 +70,7 @@ class AgentSession:
     recorded_at: str = ""
     started_ns: int = 0
     ended_ns: int = 0
+    unread: tuple[str, ...] | None = None
 
     @property
     def prompts(self) -> list[Any]:
@@ -150,14 +152,17 @@ class WireCapture:
         """Append a line that the child wrote. Call this before the line is handed on."""
         self._note(kind_of(line), without_person(line))
 
-    def end(self, ending: SessionEnding | Ending, error: dict[str, Any] | None = None, exit_code: int | None = None) -> None:
+    def end(
+        self, ending: SessionEnding | Ending, error: dict[str, Any] | None = None, exit_code: int | None = None,
+        unread: list[str] | None = None,
+    ) -> None:  # fmt: skip
         """Append the ending. The first call decides; a log that ends its run calls this with `closed`."""
         with self._lock:
             if self.ending is not None:
                 return
             self.ending = ending if ending in SESSION_ENDINGS else "closed"
             self._writer.open.pop(self.exchange, None)
-        self._note("session.ended", {"ending": self.ending, "error": error, "exit_code": exit_code})
+        self._note("session.ended", {"ending": self.ending, "error": error, "exit_code": exit_code, "unread": unread})
 
     def _note(self, kind: str, data: dict[str, Any]) -> None:
         if not self._writer.ended:

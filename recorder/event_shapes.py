@@ -35,7 +35,7 @@ _OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
                        "cost_usd": (int, float, type(None)), "api_error": (dict, type(None)), "call": _NUMBER,
                        "attempt": _NUMBER},
     "session.started": {"argv": (list, type(None)), "recorded_at": _TEXT},
-    "session.ended": {"error": (dict, type(None)), "exit_code": (int, type(None))},
+    "session.ended": {"error": (dict, type(None)), "exit_code": (int, type(None)), "unread": (list, type(None))},
     "message": {"type": _TEXT, "subtype": _OPTIONAL_TEXT, "usage": (dict, type(None))},
 }  # fmt: skip
 """Optional fields by kind, and their types."""

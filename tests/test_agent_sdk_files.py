@@ -67,6 +67,7 @@ def sessions(draw: st.DrawFn) -> AgentSession:
         tuple(lines), draw(st.sampled_from(SESSION_ENDINGS)), error, draw(st.none() | st.integers(-9, 255)), draw(_WORDS),
         CWD, HOME, draw(st.none() | st.lists(_WORDS, max_size=3).map(tuple)),
         draw(st.sampled_from(["", "2026-11-28T12:00:00.000Z"])), started_ns, started_ns + last_ns + draw(_TIMES_NS),
+        draw(st.none() | st.lists(st.sampled_from(["result.a", "stream_event.b"]), max_size=2).map(tuple)),
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Sessions of the Claude Agent SDK in a cassette, under the top-level key `sessions`, which vcrpy ignores.
 
 An entry has the facts of a session (`sdk`, `cwd`, `argv`, `recorded_at`, `started_ms`, `ended_ms`, `ending`, `error`,
-`exit_code`) and its `lines` as one text. Each line of it is a time in milliseconds after the start, the direction (`>` sent to
-Claude Code, `<` received) and the JSON:
+`exit_code`, `unread`) and its `lines` as one text. Each line of it is a time in milliseconds after the start, the direction (`>`
+sent to Claude Code, `<` received) and the JSON:
 
     0.212 > {"type":"control_request", …
 
@@ -53,11 +53,12 @@ def each_session(log: LogReader, run: str) -> Iterator[AgentSession]:
 
 
 def _session(started: Event, lines: tuple[WireLine, ...], last: Event, ended: dict[str, Any]) -> AgentSession:
-    data = started.data
+    data, unread = started.data, ended.get("unread")
     return AgentSession(
         lines, ended.get("ending", "closed"), ended.get("error"), ended.get("exit_code"), data["sdk"], data["cwd"], data["home"],
         None if data.get("argv") is None else tuple(map(str, data["argv"])),
         data.get("recorded_at", timestamp(started.wall_ns)), started.t_ns, last.t_ns,
+        None if unread is None else tuple(map(str, unread)),
     )  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def parts_of(session: AgentSession) -> Iterator[tuple[int, str, dict[str, Any]]]
     yield 0, "session.started", started | {"recorded_at": session.recorded_at}
     for line in session.lines:
         yield line.offset_ns, "wire.sent" if line.is_sent else kind_of(line.data), line.data
-    ended = {"ending": session.ending, "error": session.error, "exit_code": session.exit_code}
+    unread = None if session.unread is None else list(session.unread)
+    ended = {"ending": session.ending, "error": session.error, "exit_code": session.exit_code, "unread": unread}
     yield session.ended_ns - session.started_ns, "session.ended", ended
 
 
@@ -113,6 +115,7 @@ def session_to_entry(session: AgentSession) -> dict[str, Any]:
         "ending": session.ending,
         "error": session.error,
         "exit_code": session.exit_code,
+        "unread": None if session.unread is None else " ".join(session.unread),
     }
     lines = (f"{ms_text(line.offset_ns)} {'>' if line.is_sent else '<'} {encode(line.data).decode()}\n" for line in session.lines)
     return {key: value for key, value in entry.items() if value is not None} | {"lines": "".join(lines)}
@@ -135,6 +138,7 @@ def entry_to_session(entry: Any) -> AgentSession:
     argv = entry.get("argv")
     if argv is not None and not isinstance(argv, list):
         raise ValueError("argv should be a list")
+    unread = entry.get("unread")
     started_ns = nanoseconds(entry.get("started_ms"))
     return AgentSession(
         tuple(_line(at, text) for at, text in enumerate(word(entry["lines"]).split("\n"), 1) if text),
@@ -142,6 +146,7 @@ def entry_to_session(entry: Any) -> AgentSession:
         word(entry.get("sdk", "")), word(entry.get("cwd", CWD)), word(entry.get("home", HOME)),
         None if argv is None else tuple(map(word, argv)),
         moment(entry.get("recorded_at")), started_ns, started_ns + nanoseconds(entry.get("ended_ms")),
+        None if unread is None else tuple(word(unread).split()),
     )  # fmt: skip
 
 

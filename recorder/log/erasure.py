@@ -52,7 +52,7 @@ _EMPTY: dict[str, dict[str, Any]] = {
     "response.started": {"reason": "", "headers": []},
     "exchange.ended": {"error": None, "sha256": None, "message_id": None},
     "session.started": {"cwd": "", "home": "", "argv": None},
-    "session.ended": {"error": None},
+    "session.ended": {"error": None, "unread": None},
 }
 """Further fields that readers expect, empty."""
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from ..recorder.agent_wire import END_INPUT, SessionEnding, WireCapture, error_data
+from .unread import FieldWatch
 
 
 class Wire(Protocol):
@@ -41,6 +42,7 @@ class RecordedWire:
         self._begin = begin
         self._exit_code = exit_code
         self._capture: WireCapture | None = None
+        self._fields = FieldWatch()
 
     def __repr__(self) -> str:
         return f"<RecordedWire {self._capture!r}>"
@@ -83,6 +85,7 @@ class RecordedWire:
         try:
             async for line in self._real.read_messages():
                 self.capture.received(line)
+                self._fields.received(line)
                 yield line
         except BaseException as error:
             # A program that stops reading ends the loop with GeneratorExit or the cancellation of its event loop.
@@ -103,4 +106,5 @@ class RecordedWire:
 
     def _end(self, ending: SessionEnding, error: BaseException | None) -> None:
         if self._capture is not None:
-            self._capture.end(ending, error_data(error) if error is not None and ending == "failed" else None, self._exit_code())
+            raised = error_data(error) if error is not None and ending == "failed" else None
+            self._capture.end(ending, raised, self._exit_code(), self._fields.unread)

@@ -8,15 +8,19 @@ import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..recorder.files import open_regular
 from .common import Db, Json, print_json, say, test_mode
 
+if TYPE_CHECKING:
+    from ..recorder.agent_wire import AgentSession
+
 PARTS = (
     "anthropic",
+    "claude-agent-sdk",
     "httpx2",
     "httpx",
     "pydantic",
@@ -105,11 +109,38 @@ def _cassettes(problems: list[str]) -> list[dict[str, Any]]:
     for path in sorted(_like_cassettes()):
         try:
             held = read_cassette(path)
-            found.append({"path": str(path), "exchanges": len(held.exchanges), "sessions": len(held.sessions)})
+            unread = _unread(path, held.sessions, problems)
+            found.append({
+                "path": str(path), "exchanges": len(held.exchanges), "sessions": len(held.sessions), "no_longer_read": unread,
+            })  # fmt: skip
         except CassetteError as error:
-            found.append({"path": str(path), "exchanges": None, "sessions": None})
+            found.append({"path": str(path), "exchanges": None, "sessions": None, "no_longer_read": []})
             problems.append(str(error))
     return found
+
+
+def _unread(path: Path, sessions: "tuple[AgentSession, ...]", problems: list[str]) -> list[str]:
+    """Return the fields of sessions that the Agent SDK read when they were recorded, and the installed version does not read.
+
+    Sessions that the installed version recorded are not checked, so that the SDK is not imported for them.
+    """
+    try:
+        installed = importlib.metadata.version("claude-agent-sdk")
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found: dict[str, None] = {}
+    for number, session in enumerate(sessions, 1):
+        if session.sdk != installed:
+            from ..agent_sdk.unread import no_longer_read
+
+            names, errors = no_longer_read(session)
+            found |= dict.fromkeys(names)
+            if errors:
+                problems.append(
+                    f"{path}: Agent SDK {installed} cannot read session {number}, which {session.sdk} recorded: {errors[0]}. "
+                    "Record it again."
+                )
+    return list(found)
 
 
 def _like_cassettes() -> Iterator[Path]:
@@ -166,13 +197,15 @@ def _shelf(problems: list[str]) -> dict[str, Any] | None:
 def _show(found: dict[str, Any]) -> None:
     from ..recorder.words import counted, plural
 
-    versions = "\n".join(f"  {name:<14}{version or 'not installed'}" for name, version in found["versions"].items())
+    versions = "\n".join(f"  {name:<18}{version or 'not installed'}" for name, version in found["versions"].items())
     log = found["log"]
     runs = (
         f"{plural(log['runs'], 'run')}, {log['bytes'] / 1e6:.1f} MB" if log["there"] else "not there yet; the first run makes it"
     )
     cassettes = [
-        f"  {c['path']}: " + ("damaged" if c["exchanges"] is None else counted(exchange=c["exchanges"], session=c["sessions"]))
+        f"  {c['path']}: "
+        + ("damaged" if c["exchanges"] is None else counted(exchange=c["exchanges"], session=c["sessions"]))
+        + (f"\n    no longer read by this Agent SDK: {', '.join(names)}" if (names := c["no_longer_read"]) else "")
         for c in found["cassettes"]
     ]
     live = found["live"]

@@ -1,7 +1,7 @@
 """The sessions of the Agent SDK in a block: which one is played, which one is recorded, and which one is a miss."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..recorder.agent_wire import AgentSession
@@ -53,6 +53,22 @@ class AgentSessions:
         if self.loaded.mode == "all":
             return any(session.prompts == old.prompts for session in new)
         return self.loaded.mode == "rewrite"
+
+    def verified(self, new: Iterable[AgentSession]) -> list[tuple[AgentSession | None, AgentSession]]:
+        """Return the sessions that a block has recorded in record mode `verify`, each with the recorded one that it repeats.
+
+        A repetition has the same messages of the user. Of several the one with the same options counts, or the first one.
+        """
+        from ..agent_sdk.script import argv_differences
+
+        found: list[tuple[AgentSession | None, AgentSession]] = []
+        for session in new:
+            here = ((number, moved(old, session.cwd, session.home)) for number, old in self._left)
+            same = [(number, old) for number, old in here if old.prompts == session.prompts]
+            same.sort(key=lambda each: len(argv_differences(each[1], session.argv, session.sdk)))
+            found.append((same[0][1] if same else None, session))
+            self._left = [each for each in self._left if not same or each[0] != same[0][0]]
+        return found
 
     def end(self) -> None:
         """End the block."""

@@ -2,7 +2,8 @@
 
 import warnings
 
-from ..comparing.drift import drift_between
+from ..comparing.drift import drift_between, drift_between_sessions
+from ..recorder.agent_wire import AgentSession
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange
 
@@ -13,9 +14,13 @@ class DriftWarning(UserWarning):
     """In record mode `verify`, the API answers otherwise than it was recorded."""
 
 
-def drift_of(pairs: list[tuple[Exchange | None, Capture]], source: str) -> list[str]:
-    """Return the differences between recorded exchanges and new answers, and warn of them. None: a request was not recorded."""
+def drift_of(
+    pairs: list[tuple[Exchange | None, Capture]], sessions: list[tuple[AgentSession | None, AgentSession]], source: str
+) -> list[str]:  # fmt: skip
+    """Return the differences between recorded exchanges or sessions and new ones, and warn. None stands for an unrecorded one."""
     found = [line for recorded, capture in pairs for line in drift_between(recorded, capture)]
+    for number, (before, now) in enumerate(sessions, 1):
+        found += drift_between_sessions(before, now, number)
     if found:
         text = f"{source}: the API answers otherwise than recorded:\n" + "\n".join(f"  {line}" for line in found)
         # The frames: drift_of, close of the session, __exit__ of the use, the caller's.

@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from ..recorder.agent_wire import AgentSession
+from ..recorder.cassette.sessions import each_session
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError
 from ..recorder.http.capture import Capture
@@ -183,12 +185,15 @@ class CassetteSession(UsedCassette):
         self._decisions.end()
         self._agents.end()
         self._recording.end(kept=kept, error=error)
+        sessions: list[tuple[AgentSession | None, AgentSession]] = []
         try:
-            if kept and self.recorded and self.record_mode != "verify":
+            if self.record_mode == "verify" and self.log is not None and self.run is not None:
+                sessions = self._agents.verified(each_session(self.log, self.run))
+            elif kept and self.recorded:
                 self._save()
         finally:
             self._recording.close()
-        self.drift += drift_of(self._verified, self.source)
+        self.drift += drift_of(self._verified, sessions, self.source)
 
     def _save(self) -> None:
         log, run = self.log, self.run
