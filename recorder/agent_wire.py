@@ -16,13 +16,16 @@ the SDK raised an error, which is kept with its type.
 
 import json
 import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from .events import OWN_SEQ, Ending, Entry, encode
+from .http.sse import Piece
 from .log.run_writer import RunWriter
 from .secrets.redactor import REDACTED
+from .secrets.streams import FrameRedactor
 from .strict_json import object_or_empty
 
 WIRE = "stream-json"
@@ -127,11 +130,17 @@ def without_person(line: dict[str, Any]) -> dict[str, Any]:
 
 
 class WireCapture:
-    """Appends one session to a run. Each line is committed when its method returns. All methods may raise LogError."""
+    """Appends one session to a run. Each line is committed when its method returns. All methods may raise LogError.
+
+    There is one exception: a line that streams a part of a text waits if a secret may begin at its end, and the lines behind it
+    wait, too. The next part of the text, the complete text, or a line of the program ends the wait.
+    """
 
     def __init__(self, writer: RunWriter, started: dict[str, Any]) -> None:
         self._writer = writer
         self._lock = threading.Lock()
+        self._scrub = FrameRedactor(writer.redactor)
+        self._waiting: deque[tuple[str, int]] = deque()
         self.ending: SessionEnding | None = None
         self.exchange = writer.append(Entry("session.started", encode(started), exchange=OWN_SEQ))[0].seq
         # The end of the run ends the session, as it ends an exchange.
@@ -142,6 +151,7 @@ class WireCapture:
 
     def sent(self, line: dict[str, Any]) -> None:
         """Append a line that the SDK writes. Call this before the line is written."""
+        self._settle()
         self._note("wire.sent", line)
 
     def unsent(self, line: dict[str, Any]) -> None:
@@ -150,7 +160,14 @@ class WireCapture:
 
     def received(self, line: dict[str, Any]) -> None:
         """Append a line that the child wrote. Call this before the line is handed on."""
-        self._note(kind_of(line), without_person(line))
+        kind = kind_of(line)
+        if kind != "stream.stream_event" and not self._scrub.waiting:
+            self._note(kind, without_person(line))
+            return
+        self._waiting.append((kind, self._writer.now_ns()))
+        self._write(self._scrub.feed(Piece(encode(without_person(line)), True)))
+        if line.get("type") == "assistant":
+            self._settle()
 
     def end(
         self, ending: SessionEnding | Ending, error: dict[str, Any] | None = None, exit_code: int | None = None,
@@ -162,7 +179,22 @@ class WireCapture:
                 return
             self.ending = ending if ending in SESSION_ENDINGS else "closed"
             self._writer.open.pop(self.exchange, None)
+        self._settle()
         self._note("session.ended", {"ending": self.ending, "error": error, "exit_code": exit_code, "unread": unread})
+
+    def _settle(self) -> None:
+        """Append the lines that wait."""
+        if self._scrub.waiting:
+            self._write(self._scrub.flush())
+
+    def _write(self, pieces: list[Piece]) -> None:
+        """Append received lines, each with the time of its arrival."""
+        entries = []
+        for piece in pieces:
+            kind, t_ns = self._waiting.popleft()
+            entries.append(Entry(kind, piece.data, exchange=self.exchange, t_ns=t_ns))
+        if entries and not self._writer.ended:
+            self._writer.append(*entries)
 
     def _note(self, kind: str, data: dict[str, Any]) -> None:
         if not self._writer.ended:

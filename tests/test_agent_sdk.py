@@ -11,6 +11,7 @@ import pytest
 import retold
 from tests import agent_cli
 from tests.e2e import in_this_process
+from tests.test_redact_frames import KEY
 
 sdk: Any = pytest.importorskip("claude_agent_sdk")
 
@@ -370,6 +371,33 @@ def test_the_account_of_the_person_is_not_kept(cli: str, tmp_path: Path) -> None
         assert "ada@example.com" not in kept
         assert "Lovelace" not in kept
         assert "4711" not in kept
+
+
+def streamed_text(text: str, at: int) -> dict[str, Any]:
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    return {"type": "stream_event", "event": delta, "session_id": "s1", "parent_tool_use_id": None, "uuid": f"part-{at}"}
+
+
+@pytest.mark.parametrize("pieces", [2, 7, 30])
+def test_a_key_that_the_lines_of_a_stream_split_is_not_kept(pieces: int, cli: str, tmp_path: Path) -> None:
+    """The program gets each line as it is. The replay gives the same lines, with REDACTED in place of the key."""
+    text = f"The key is {KEY}, and that was it."
+    size = -(-len(text) // pieces)
+    parts = [streamed_text(text[at : at + size], at) for at in range(0, len(text), size)]
+    script = agent_cli.written(tmp_path / "key.jsonl", *steps(*parts, said(text), RESULT))
+    run = scene(script, include_partial_messages=True)
+    recorded, replayed = recorded_and_replayed(tmp_path / "session.yaml", run, cli)
+
+    def streamed(messages: list[Any]) -> str:
+        return "".join(each.event["delta"]["text"] for each in messages if isinstance(each, sdk.StreamEvent))
+
+    assert streamed(recorded) == text
+    assert len(replayed) == len(recorded)
+    left = streamed(replayed).replace("REDACTED", "")
+    assert left in [f"The key is {KEY[:kept]}, and that was it." for kept in range(4)]
+    kinds = [event.data.get("uuid") for event in events() if event.kind.startswith(("stream.", "message"))]
+    assert [uuid for uuid in kinds if str(uuid).startswith("part")] == [part["uuid"] for part in parts]
+    assert KEY not in (tmp_path / "session.yaml").read_text()
 
 
 def events(run: str = "last") -> list[retold.Event]:
