@@ -276,18 +276,18 @@ def test_a_server_that_lost_acknowledged_pages_gets_them_again(tmp_path: Path, s
 
 def test_a_shipper_waits_for_a_server_that_is_away(tmp_path: Path, source: EventLog, mirror: EventLog) -> None:
     """It tells its trouble once, recording goes on, and everything is shipped when the server is back."""
-    told: list[str | None] = []
+    troubles: list[str | None] = []
     with Nats(tmp_path) as server:
         shelf = JetStreamShelf(server.servers, "log", source="a")
-        with running(Shipper(source, shelf, told=told.append)) as shipper:
+        with running(Shipper(source, shelf, on_trouble=troubles.append)) as shipper:
             record(source, "one", 5)
             wait_until(lambda: shipper.shipped.events == 7)
             server.kill(0)
             record(source, "two", 5)
-            wait_until(lambda: told != [])
+            wait_until(lambda: troubles != [])
             server.start()
             wait_until(lambda: shipper.shipped.events == 14)
-        assert told[-1] is None
+        assert troubles[-1] is None
         Puller(mirror, shelf).run()
         shelf.close()
     assert_equal(mirror, source)

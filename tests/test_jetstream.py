@@ -79,7 +79,7 @@ def test_a_full_stream_is_waited_for(nats: Nats, log: str, admin: StreamConnecti
     source, mirror = EventLog(tmp_path / "source.db"), EventLog(tmp_path / "mirror.db")
     told: list[str | None] = []
     with closing(JetStreamShelf(nats.servers, log, source="a")) as shelf:
-        with running(Shipper(source, shelf, told=told.append)) as shipper:
+        with running(Shipper(source, shelf, on_trouble=told.append)) as shipper:
             for number in range(4):
                 record(source, f"run-{number}", 98, text="x" * 100)
             wait_until(lambda: told != [])

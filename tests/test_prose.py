@@ -31,7 +31,7 @@ DOCSTRINGS: dict[str, tuple[float, float, float]] = {
     "retold.audit": LIMIT,
     "retold.cli": LIMIT,
     "retold.comparing": LIMIT,
-    "retold.fleet": (8, 4, 4),
+    "retold.fleet": LIMIT,
     "retold.formats": LIMIT,
     "retold.handlers": LIMIT,
     "retold.pages": LIMIT,

@@ -51,7 +51,7 @@ def pull(
     with EventLog(db) as log:
         puller = Puller(
             log, opened, only=run, since_ns=since_ns,
-            told=lambda trouble: attendant.tell("the shelf answers again." if trouble is None else f"{trouble} Waiting for it."),
+            on_trouble=lambda text: attendant.tell("the shelf answers again." if text is None else f"{text} Waiting for it."),
         )  # fmt: skip
         if follow:
             note(f"retold: following {place.name} into {log.path}; Ctrl-C ends it")

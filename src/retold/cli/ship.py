@@ -44,7 +44,7 @@ def ship(
     if not until_done:
         note(f"retold: shipping {log.path} to {place.name} as {name}; Ctrl-C ends it")
     shipper = BackgroundShipper(
-        log, place.open(name), told=lambda trouble: attendant.tell(trouble_line(trouble)), until_done=until_done
+        log, place.open(name), on_trouble=lambda trouble: attendant.tell(trouble_line(trouble)), until_done=until_done
     )
     shipper.start()
     attendant.attend(shipper.join, lambda: shipper.events, leave=shipper.leave, stop=shipper.stop)

@@ -1,1 +1,1 @@
-"""Beyond one machine: pages of a log on a shelf, the shipper that puts them there, and mirrors that are pulled from it."""
+"""Copies of logs on other machines: a shipper puts pages of a log on a shelf, and pullers copy them into mirrors."""

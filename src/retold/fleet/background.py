@@ -1,6 +1,6 @@
-"""A shipper in a thread: beside the recordings of a command or of a program, or alone as `retold ship`.
+"""Run a shipper in a thread: beside the recordings of a command or of a program, or alone as `retold ship`.
 
-Recording never waits for it. At the end of the program it ships the events that are left, within a bound.
+A recording never waits for the shipper. At the end of the program the shipper has a limited time to ship the remaining events.
 """
 
 import os
@@ -19,12 +19,12 @@ from .shelf import Shelf
 from .ship import Shipped, Shipper
 
 DRAIN_S = 10.0
-"""Seconds that the shipping of the rest may take at the end, by default."""
+"""Seconds that the shipper may take for the remaining events at the end, by default."""
 
 
 @dataclass
 class ShippingEnd:
-    """The end of a shipping: its totals, the number of events by run that are not on the shelf, and its failure."""
+    """The result of a shipper: its totals, the number of events of each run that are not on the shelf, and its error."""
 
     shipped: Shipped = field(default_factory=Shipped)
     left: dict[str, int] = field(default_factory=dict)
@@ -32,16 +32,16 @@ class ShippingEnd:
 
 
 class BackgroundShipper:
-    """Ships a log in a thread, until every run has ended (`until_done`), or until it is told to leave.
+    """Ships a log in a thread until `leave` or `stop` is called, or until every run has ended (`until_done`).
 
-    `told` is called, in that thread, with the text of a trouble when it begins and with None when it is over.
+    The thread calls `on_trouble` with a text when the shelf fails, and with None when the shelf works again.
     """
 
     def __init__(
-        self, log: EventLog, shelf: Shelf, *, told: Callable[[str | None], None], until_done: bool = False
+        self, log: EventLog, shelf: Shelf, *, on_trouble: Callable[[str | None], None], until_done: bool = False
     ) -> None:  # fmt: skip
         self._shelf = shelf
-        self._shipper = Shipper(log.reopened(), shelf, told=told)
+        self._shipper = Shipper(log.reopened(), shelf, on_trouble=on_trouble)
         self._until_done = until_done
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="retold-ship", daemon=True)
@@ -51,26 +51,26 @@ class BackgroundShipper:
         self._thread.start()
 
     def join(self, seconds: float | None = None) -> bool:
-        """Wait so many seconds for the end; return whether the shipper has ended."""
+        """Wait at most `seconds` for the shipper, None for no limit. Return whether it has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
     @property
     def events(self) -> int:
-        """The number of events that were shipped so far."""
+        """The number of events that the shipper has put on the shelf."""
         return self._shipper.shipped.events
 
     def leave(self) -> None:
-        """End as soon as the events that the log has now are on the shelf."""
+        """Let the shipper end after it has shipped all events that the log has now."""
         self._shipper.leave()
 
     def stop(self) -> None:
-        """End now: the pages that are on their way are given up."""
+        """End now, and give up the pages that are on their way."""
         self._shipper.stop()
         self._shelf.close()
 
     def ended(self) -> ShippingEnd:
-        """Return the end of the shipping, after it. Raises LogError if the log cannot be read, and an unexpected failure."""
+        """Return the result after the thread has ended. Raises LogError, or the thread's unexpected error."""
         if self._failure is not None and not isinstance(self._failure, RetoldError):
             raise self._failure
         return ShippingEnd(self._shipper.shipped, self._shipper.left(), self._failure)
@@ -101,11 +101,12 @@ def shipping(
     log: EventLog, to: str | None = None, *, source: str | None = None, credentials: str | os.PathLike[str] | None = None,
     ca: str | os.PathLike[str] | None = None, tell: Callable[[str], None] | None = None,
 ) -> Iterator[None]:  # fmt: skip
-    """Ship a log to a shelf during the block, in a thread; recording never waits for the shelf.
+    """Ship a log to a shelf in a thread while the block runs. A recording never waits for the shelf.
 
-    `to` is the address of the shelf, by default `RETOLD_SHIP`; without any address nothing is shipped. At the end of the block
-    the events that are left are shipped, for at most `RETOLD_SHIP_DRAIN_S` seconds (10). Troubles and events that are left are
-    given to `tell`, by default as a ShippingWarning; they raise no error, because the log has these events. Raises InputError.
+    `to` is the address of the shelf, by default `RETOLD_SHIP`. Without an address the block runs and nothing is shipped. At the
+    end of the block the shipper has at most `RETOLD_SHIP_DRAIN_S` seconds (10) for the remaining events. A failing shelf and
+    events that remain raise no error, because the log has all events: `tell` gets a line about each, and the default `tell`
+    issues a ShippingWarning. Raises InputError for a wrong address.
     """
     to = to or os.environ.get("RETOLD_SHIP")
     if not to:
@@ -114,7 +115,7 @@ def shipping(
     tell = tell or _warn
     place = address(to, credentials=_path(credentials), ca=_path(ca))
     seconds = drain_s()
-    shipper = BackgroundShipper(log, place.open(source_name(source)), told=lambda trouble: tell(trouble_line(trouble)))
+    shipper = BackgroundShipper(log, place.open(source_name(source)), on_trouble=lambda trouble: tell(trouble_line(trouble)))
     shipper.start()
     try:
         yield
@@ -132,12 +133,12 @@ def shipping(
 
 
 def trouble_line(trouble: str | None) -> str:
-    """Return a line about the beginning of a trouble, or about its end (None)."""
+    """Return a line for the user: about the failing shelf, or, for None, about a shelf that works again."""
     return "the shelf answers again." if trouble is None else f"{trouble} Waiting for the shelf; recording goes on."
 
 
 def end_lines(ended: ShippingEnd, shelf: str) -> list[str]:
-    """Return a line for each failure of a shipping: its error, a forked run, events that are left."""
+    """Return a line for each failure of a shipper: its error, a forked run, events that are not on the shelf."""
     lines = [] if ended.failure is None else [str(ended.failure)]
     lines += [f"run {run} is not shipped: {why}." for run, why in ended.shipped.forked.items()]
     if ended.left:

@@ -1,12 +1,12 @@
-"""A shelf in a folder: a local one, or one that several machines mount.
+"""A shelf in a local folder, or in a folder that several machines mount.
 
-    journal                     one line a page in the order of arrival: SOURCE/RUN/FIRST
+    journal                     a line SOURCE/RUN/FIRST for each page, in the order of arrival
     SOURCE/RUN/FIRST.jsonl      the lines of the page that begins with event FIRST
     SOURCE/RUN/last             number and hash of the last event of the run's last page, and FIRST of that page
-    made                        a random word, so that a cursor is not taken to another shelf
+    made                        a random word in every cursor, so that no other shelf accepts the cursor
 
-A writer holds the lock of the folder for the time of one page. It writes the line in the journal first: a line whose page is
-not there belongs to a writer that died, and readers pass over it.
+A writer locks the folder while it writes a page. It writes the line in the journal first, then the page. If a writer died between
+the two, the journal has a line without a page, and readers skip it.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ from .pages import Page
 from .shelf import Full, PageConflict, Position, Refused, Shelved, Unreachable, check_follows
 
 POLL_S = 0.02
-"""Seconds between two looks at the journal while a reader waits."""
+"""Seconds after which a waiting reader reads the journal again."""
 
 BATCH = 64
-"""Pages that a reader gets at once."""
+"""The highest number of pages in one list for a reader."""
 
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,120}")
 _LINE = re.compile(rf"({_NAME.pattern})/({_NAME.pattern})/(\d{{12,}})")
 
 
 class FolderShelf:
-    """The pages in a folder, which is made if it is not there; with `make=False` it must be.
+    """A shelf that keeps its pages as files in a folder.
 
-    The folder is touched at the first use. Raises ShelfError.
+    The first use creates a missing folder or, with `make=False`, raises Refused. Raises ShelfError.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, source: str, make: bool = True) -> None:
@@ -48,7 +48,7 @@ class FolderShelf:
 
     @property
     def _made(self) -> str:
-        """The random word of this shelf. The folder is made, or looked for, by the first use."""
+        """The random word of this shelf. The first use reads it, or creates the shelf."""
         if self._word is None:
             with _named(self.name):
                 if not self._make and not (self._folder / "made").exists():
@@ -74,7 +74,7 @@ class FolderShelf:
         return Position(int(seq), bytes.fromhex(own), first)
 
     def put(self, page: Page, after: Position | None) -> Position:
-        """Keep the page; it is on the disk when this returns."""
+        """Write the page to the disk, and return its position."""
         check_follows(page, after)
         with _named(self.name), self._locked(fcntl.LOCK_EX):
             if self._last(page.run) != after:
@@ -83,7 +83,7 @@ class FolderShelf:
             return Position(page.last, page.hash, f"{page.first:012}")
 
     def _list(self, page: Page) -> None:
-        """Write the page, its line in the journal before it, and its run's last position after it."""
+        """Write the line in the journal, then the page, then the run's last position."""
         folder, first = self._run(page.run), f"{page.first:012}"
         folder.mkdir(parents=True, exist_ok=True)
         with self._journal.open("a+b") as journal:
@@ -98,7 +98,7 @@ class FolderShelf:
             _write(folder / "last", f"{page.last} {page.hash.hex()} {first}".encode())
 
     def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
-        """Yield the pages after the cursor, which is a place in the journal."""
+        """Yield the pages after the cursor, which is an offset in the journal."""
         if run is not None and after is None and wait_s == 0 and self._made:
             yield from self._in_order(run)
             return
@@ -121,7 +121,7 @@ class FolderShelf:
                 time.sleep(min(POLL_S, wait_s))
 
     def _in_order(self, run: str) -> Iterator[list[Shelved]]:
-        """Yield all pages of a run, with the cursor of the shelf's beginning."""
+        """Yield all pages of a run. Their cursor points to the beginning of the shelf."""
         files = sorted(self._folder.glob(f"*/{_checked(run)}/*.jsonl"))
         named = [(file.parent.parent.name, file.stem) for file in files]
         for at in range(0, len(named), BATCH):
@@ -129,7 +129,7 @@ class FolderShelf:
             yield [Shelved(f"{self._made}:0", source, page) for source, page in pages if page is not None]
 
     def _shelved(self, lines: list[bytes], at: int) -> Iterator[Shelved]:
-        """Yield the pages that lines of the journal name, as far as they are there."""
+        """Yield the pages that lines of the journal name. Skip lines without a page."""
         for line in lines:
             at += len(line) + 1
             listed = _LINE.fullmatch(line.decode("utf-8", "replace"))
@@ -149,7 +149,7 @@ class FolderShelf:
         return Page(run, int(first), last.seq, last.hash, body)
 
     def replace(self, page: Page) -> None:
-        """Overwrite the bytes of the page with the same events, and put the page in its place."""
+        """Overwrite the bytes of the old page that has the same events, then write this page."""
         with _named(self.name), self._locked(fcntl.LOCK_EX):
             _wipe(self._run(page.run) / f"{page.first:012}.jsonl")
             self._list(page)
@@ -165,7 +165,7 @@ class FolderShelf:
                 folder.rmdir()
 
     def close(self) -> None:
-        """Do nothing: no file stays open."""
+        """Do nothing, because no file stays open."""
 
     def _run(self, run: str) -> Path:
         return self._folder / self.source / _checked(run)
@@ -189,7 +189,7 @@ def _checked(name: str) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and to the disk."""
+    """Write a file to the disk, completely or not at all."""
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:
         file.write(data)
@@ -207,7 +207,7 @@ def _wipe(path: Path) -> None:
 
 @contextlib.contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Turn an error of the operating system into one of a shelf."""
+    """Raise a ShelfError with the shelf's name for an error of the operating system."""
     try:
         yield
     except OSError as error:

@@ -2,12 +2,12 @@
 
 The stream `retold-LOG` has these subjects:
 
-    retold.LOG.SOURCE.run.RUN               the pages of a run; the last one says how far the run is there
-    retold.LOG.SOURCE.part.RUN.FIRST.N      the parts of a page that is larger than one message may be
-    retold.LOG.SOURCE.put.RUN.FIRST         the page that stands in the place of an erased one
+    retold.LOG.SOURCE.run.RUN               the pages of a run; the last page shows how much of the run the shelf has
+    retold.LOG.SOURCE.part.RUN.FIRST.N      the parts of a page that does not fit into one message
+    retold.LOG.SOURCE.put.RUN.FIRST         the replacement of an erased page
 
-A page is published on the condition that its subject's last message is the one that the shipper saw. Servers were seen to break
-that condition, and to lose what they acknowledged, so the receiver checks every number and hash by itself.
+A shipper publishes a page on the condition that its subject has no newer message than the shipper saw. Some servers broke that
+condition, and some lost acknowledged messages, so the receiver checks every number and hash itself.
 
 Readers are pull consumers: a push consumer with a slow reader dropped 59 of 100 pages.
 """
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 
 PART_BYTES = 512 * 1024
 BATCH = 64
-"""Pages that a reader asks for at once."""
+"""The number of pages in one request of a reader."""
 
 KEEP_READER_S = 10.0
-"""Seconds for which a reader without pages keeps its consumer. A consumer whose node died sends nothing, and no error."""
+"""Seconds after which an idle reader replaces its consumer. A consumer on a dead node sends no pages and no error."""
 
 _NO_MESSAGE = (10037, 10043, 10057)  # not found, end of file, cannot be deleted
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,120}")
 
 
 class JetStreamShelf:
-    """The pages in a JetStream stream. It connects at its first use. Raises ShelfError.
+    """A shelf that keeps its pages as messages of a JetStream stream. It connects at its first use. Raises ShelfError.
 
-    `servers` are addresses `nats://HOST:PORT` or `tls://HOST:PORT`. Plain `nats://` is for this machine only. `credentials` is a
-    file that `nsc` makes (a JWT and its key) or that holds a key alone (a seed, `SU…`), `ca` a file of certificates. With
-    `make=False` the stream must be there.
+    `servers` are addresses `nats://HOST:PORT` (this machine only) or `tls://HOST:PORT`. `credentials` is a file of `nsc` (a JWT
+    and its key) or a file with a key alone (a seed, `SU…`), `ca` is a file of certificates. The first use creates a missing
+    stream or, with `make=False`, raises Refused.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class JetStreamShelf:
         return ".".join(["retold", self._log, self.source, kind, *map(str, parts)])
 
     def last(self, run: str) -> Position | None:
-        """Return the position of the run's last page, be it erased or not."""
+        """Return the position of the run's last page, erased or not."""
         js = self._link.js()
         found = self._direct(js, self._subject("run", run))
         seq, own, token = -1, b"", 0
@@ -98,7 +98,7 @@ class JetStreamShelf:
         return header.last, header.hash
 
     def put(self, page: Page, after: Position | None) -> Position:
-        """Publish the page; the stream has acknowledged it when this returns."""
+        """Publish the page, and return after the stream has acknowledged it."""
         js = self._link.js()
         subject = self._subject("run", page.run)
         headers = _headers(page) | {
@@ -110,7 +110,7 @@ class JetStreamShelf:
         return Position(page.last, page.hash, self._publish(js, subject, page, headers))
 
     def _publish(self, js: "JetStreamContext", subject: str, page: Page, headers: dict[str, str]) -> int:
-        """Publish a page under a subject, in parts if it is large; return its sequence in the stream."""
+        """Publish a page under a subject, in parts if it is large. Return its sequence in the stream."""
         body = page.body
         if len(body) > PART_BYTES:
             parts = range(0, len(body), PART_BYTES)
@@ -142,9 +142,9 @@ class JetStreamShelf:
             self._kept = (cursor, reader)
 
     def _in_order(self, js: "JetStreamContext", run: str) -> Iterator[list[Shelved]]:
-        """Yield the pages of one run, each page that stands in the place of an erased one at that place.
+        """Yield the pages of one run, with each replacement at the position of its erased page.
 
-        The place has several pages if a shipper was killed before it deleted the others.
+        If a shipper was killed before it deleted the old page, the stream has both, and this yields both.
         """
         put: dict[tuple[str, int], list[Shelved]] = {}
         for batch in self._consumed(js, self._reader(js, [f"*.put.{run}.*"], 1), 0):
@@ -187,7 +187,7 @@ class JetStreamShelf:
         return int(seq) + 1 if found is not None and (found.headers or {}).get("Retold-Hash") == own else 1
 
     def _reader(self, js: "JetStreamContext", kinds: list[str], start: int, *, headers_only: bool = False) -> "_Consumer":
-        """Make a consumer of the messages of some kinds from a sequence on."""
+        """Create a consumer of the messages of some kinds, from a sequence on."""
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, ReplayPolicy
 
         config = ConsumerConfig(
@@ -200,7 +200,7 @@ class JetStreamShelf:
         return _Consumer(subscription, self._ask(subscription.consumer_info()).num_pending or 0, epoch, time.monotonic())
 
     def _fetched(self, reader: "_Consumer", wait_s: float) -> Iterator[list[Any]]:
-        """Yield messages until none is pending, and none comes for so many seconds. Let go of the consumer after an error."""
+        """Yield messages until none is pending and none arrives for `wait_s` seconds. Drop the consumer after an error."""
         try:
             while reader.pending or wait_s:
                 fetch_s = ANSWER_S if reader.pending else wait_s
@@ -234,7 +234,7 @@ class JetStreamShelf:
         return Shelved(cursor, message.subject.split(".")[2], page)
 
     def _page(self, js: "JetStreamContext", subject: str, headers: dict[str, str], body: bytes) -> Page | None:
-        """Return the page of a message, joined from its parts; None if a part is not there any more."""
+        """Return the page of a message, joined from its parts. Return None if a part is missing."""
         _, log, source, _, run, *_ = subject.split(".")
         header = _header_of(headers)
         if header is None:
@@ -250,9 +250,9 @@ class JetStreamShelf:
     # Erasing
 
     def replace(self, page: Page) -> None:
-        """Publish the page that stands in place of the first; then delete the first securely, its parts before it.
+        """Publish the new page, then delete the parts of the old page and the old page, securely.
 
-        A shipper that was killed in between finds both pages, and begins again.
+        If the shipper is killed between the two, the next shipper finds both pages, and replaces again.
         """
         js = self._link.js()
         old = self._sequences(js, f"part.{page.run}.{page.first}.*", f"put.{page.run}.{page.first}")
@@ -272,7 +272,7 @@ class JetStreamShelf:
         return [message.metadata.sequence.stream for messages in self._fetched(reader, 0) for message in messages]
 
     def _delete(self, js: "JetStreamContext", seq: int) -> None:
-        """Overwrite a message, unless another shipper of this log was faster."""
+        """Delete a message securely, unless another shipper of this log has deleted it."""
         from nats.js.errors import APIError
 
         async def delete() -> None:
@@ -285,7 +285,7 @@ class JetStreamShelf:
         self._ask(delete())
 
     def drop(self, run: str) -> None:
-        """Delete all messages of the run securely, one by one: a purge leaves the bytes."""
+        """Delete all messages of the run securely, one by one, because a purge leaves the bytes on the disk."""
         js = self._link.js()
         for seq in self._sequences(js, f"part.{run}.>", f"put.{run}.*", f"run.{run}"):
             self._delete(js, seq)
@@ -297,7 +297,7 @@ class JetStreamShelf:
 
 @dataclass
 class _Consumer:
-    """A consumer: how many messages wait for it, and the connection's epoch and the time at which it was made."""
+    """A consumer: the number of messages that wait for it, the connection's epoch, and the time of its creation."""
 
     subscription: Any
     pending: int
@@ -309,7 +309,7 @@ class _Consumer:
 
 
 class _Nothing(ShelfError):
-    """A fetch that ended without a message."""
+    """A fetch ended without a message."""
 
 
 async def _fetch(subscription: Any, wait_s: float) -> list[Any]:
@@ -323,7 +323,7 @@ async def _fetch(subscription: Any, wait_s: float) -> list[Any]:
 
 
 class _PageHeader(NamedTuple):
-    """The headers of a page, read."""
+    """The parsed headers of a page."""
 
     first: int
     last: int
@@ -336,7 +336,7 @@ def _headers(page: Page) -> dict[str, str]:
 
 
 def _header_of(headers: Mapping[str, str] | None) -> _PageHeader | None:
-    """Read the headers of a page; None if retold cannot have written them."""
+    """Parse the headers of a page. Return None if retold cannot have written them."""
     try:
         first, last, own = (str((headers or {})[f"Retold-{name}"]) for name in ("First", "Last", "Hash"))
         return _PageHeader(int(first), int(last), bytes.fromhex(own), int((headers or {}).get("Retold-Parts", 0)))

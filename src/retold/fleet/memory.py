@@ -1,4 +1,4 @@
-"""A shelf in memory, for tests: it can fail on purpose in every way in which a server was seen to fail."""
+"""A shelf in memory, for tests. It can fail on purpose in each way that was observed with servers."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ it is refused because the shelf is full."""
 
 
 class _Kept:
-    """What all views of one shelf share."""
+    """The state that all views of one shelf share."""
 
     def __init__(self) -> None:
         self.arrived: list[tuple[str, Page] | None] = []
@@ -24,7 +24,7 @@ class _Kept:
 
 
 class MemoryShelf:
-    """Pages in memory. `mishaps` names what happens to each next `put`, in order; an empty list means nothing."""
+    """A shelf in memory. `mishaps` lists the failures of the next calls of `put`, in order. No entry means no failure."""
 
     def __init__(self, source: str = "memory", kept: _Kept | None = None) -> None:
         self.name = "memory"
@@ -33,11 +33,11 @@ class MemoryShelf:
 
     @property
     def mishaps(self) -> list[Mishap]:
-        """The mishaps to come; append to it."""
+        """The failures of the next calls of `put`. Append to this list."""
         return self._kept.mishaps
 
     def of(self, source: str) -> "MemoryShelf":
-        """Return the same shelf as another writer sees it."""
+        """Return a view of the same shelf for another source."""
         return MemoryShelf(source, self._kept)
 
     def last(self, run: str) -> Position | None:
@@ -51,7 +51,7 @@ class MemoryShelf:
         return max(own, key=lambda position: (position.seq, position.token), default=None)
 
     def put(self, page: Page, after: Position | None) -> Position:
-        """Keep the page, unless the next mishap is another one."""
+        """Keep the page, or fail as the next mishap demands."""
         with self._kept.changed:
             mishap = self.mishaps.pop(0) if self.mishaps else None
             if mishap == "put lost":
@@ -88,7 +88,7 @@ class MemoryShelf:
             return self._kept.arrived[at:]
 
     def replace(self, page: Page) -> None:
-        """Put the page in the place of the page with the same events, and list it again for readers that have the old one."""
+        """Replace the page with the same events, and list the new page again for readers that have the old one."""
         with self._kept.changed:
             self._forget(lambda kept: (kept.run, kept.first) == (page.run, page.first))
             self._kept.arrived.append((self.source, page))
@@ -105,7 +105,7 @@ class MemoryShelf:
                 self._kept.arrived[number] = None
 
     def lose(self, pages: int) -> None:
-        """Lose the newest pages, acknowledged as they are, as a server does that went back to an older state."""
+        """Lose the newest pages although they were acknowledged, as a server does that returned to an older state."""
         with self._kept.changed:
             del self._kept.arrived[len(self._kept.arrived) - pages :]
             self._kept.made += 1

@@ -1,11 +1,11 @@
-"""A shelf by its address, for commands, for `retold.shipping` and for `doctor`.
+"""Open a shelf by its address, for commands, for `retold.shipping` and for `doctor`.
 
     nats://HOST[:PORT][,HOST[:PORT]…]/NAME    a stream of NATS JetStream on this machine
     tls://HOST[:PORT][,HOST[:PORT]…]/NAME     one on another machine
     postgresql://[USER@]HOST[:PORT]/DATABASE/NAME[?OPTIONS]    a schema of PostgreSQL, with options of libpq but a password
     file:///FOLDER, or a path                 a folder
 
-An address holds no credential: it is in shell histories, in listings of processes and in messages.
+An address never holds a credential, because addresses appear in shell histories, process listings and messages.
 """
 
 import importlib.util
@@ -28,22 +28,22 @@ FORMS = "nats://HOST/NAME, tls://HOST/NAME, postgresql://HOST/DATABASE/NAME, fil
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 READER = "reader"
-"""The source of a shelf that is opened for reading; it only names the inbox of the reader."""
+"""The source of a shelf that is opened for reading. It only names the inbox of the reader."""
 
 
 @dataclass(frozen=True)
 class ShelfAddress:
-    """The checked address of a shelf, with the files of its credential. `name` is the address as messages show it."""
+    """The checked address of a shelf, with the files of its credential. `name` is the address in messages."""
 
     name: str
     _open: Callable[[str, bool], Shelf]
 
     def open(self, source: str, *, make: bool = True) -> Shelf:
-        """Open the shelf for a writer with this source. Its first use makes it, unless `make` is false. Raises InputError."""
+        """Open the shelf for a writer with this source. The first use creates it, unless `make` is false. Raises InputError."""
         return self._open(source, make)
 
     def open_to_read(self) -> Shelf:
-        """Open a shelf that is there, for a reader. Raises InputError."""
+        """Open an existing shelf for a reader. Raises InputError."""
         return self._open(READER, False)
 
 
@@ -67,7 +67,7 @@ def address(url: str, *, credentials: Path | None = None, ca: Path | None = None
 
 
 def source_name(given: str | None = None) -> str:
-    """Return the source that was given, else `RETOLD_SOURCE`, else this host's name, made fit for a shelf. Raises InputError."""
+    """Return the given source, else `RETOLD_SOURCE`, else this host's name, in letters that shelves allow. Raises InputError."""
     if named := given or os.environ.get("RETOLD_SOURCE"):
         if not re.fullmatch(r"[0-9A-Za-z_-]{1,120}", named):
             raise InputError(f"{named!r} is no name for a source: use letters, digits, _ and -, 120 at most.")

@@ -1,7 +1,7 @@
 """Pages: consecutive events of one run as one message, in the lines of `retold export --format jsonl`.
 
-A page holds up to `MAX_EVENTS` events and `MAX_BYTES` bytes, but at least one event, however long. When the shipper is caught
-up, a page is the one event that was just recorded.
+A page holds up to `MAX_EVENTS` events and `MAX_BYTES` bytes, but always at least one event, of any length. If the shipper keeps
+up with the recording, a page holds only the newest event.
 """
 
 import json
@@ -36,7 +36,7 @@ class Page(NamedTuple):
     def events(self) -> list[Event]:
         """Return the events of the page.
 
-        Raises ShelfError if a line is damaged or the lines are not those of its header, NewerPage if an update can read it.
+        Raises ShelfError if a line is damaged or the lines do not fit the header, NewerPage if only a newer retold can read it.
         """
         try:
             events = [event_of(line) for line in self.body.split(b"\n") if line]
@@ -58,9 +58,9 @@ class Page(NamedTuple):
 
 
 def page_of(events: Iterable[Event], *, limited: bool = True) -> Page:
-    """Return the page that begins with the first of these events of one run and takes as many as a page may hold.
+    """Return a page of the first events of these, all of one run, up to the limits of a page.
 
-    If the page is not `limited`, it takes all of them.
+    Without `limited`, the page holds all of them.
     """
     lines: list[bytes] = []
     size, first, last = 0, None, None

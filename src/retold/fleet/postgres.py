@@ -1,21 +1,22 @@
-"""A shelf in PostgreSQL: `retold[postgres]`, for those who ask their audit of pages in SQL.
+"""A shelf in PostgreSQL: `retold[postgres]`, for users who query pages in SQL.
 
 The schema `retold_LOG` has one table:
 
     pages (n, source, run, first, last, hash, body, xid)    one row a page; n is the order of arrival
 
-A page is inserted on the condition that the run's newest page is the one that the shipper saw; an advisory lock of the run makes
-two shippers take turns. The page is durable when `put` returns; a server with `synchronous_commit` or `fsync` off is refused.
+A shipper inserts a page on the condition that the run's newest page is the one that the shipper saw. An advisory lock of the run
+makes two shippers take turns. The page is durable when `put` returns: the shelf refuses a server without `synchronous_commit` or
+`fsync`.
 
-Numbers are given before transactions commit, so a reader could pass a page that commits late. It reads only pages of transactions
-that began before every open one, by `xid`; a transaction anywhere on the server that has written and stays open holds all readers
-back. Following is polling: a notification would need a second connection for each reader.
+PostgreSQL assigns `n` before a transaction commits, so a reader could miss a page that commits late. Therefore a reader takes
+only pages with a transaction (`xid`) older than every open one. A transaction of any database of the server that has written and
+stays open delays all readers. A waiting reader polls, because a notification would need a second connection for each reader.
 
-The page in the place of an erased one is a new row; the old row is deleted, and no query finds it again. Its bytes stay in the
-table's file: VACUUM, which the shelf asks for after an erasure, gives their space to later rows, and only VACUUM FULL writes the
-file without them. The server's WAL and backups hold them for as long as these are kept.
+An erasure inserts the new page and deletes the old row, which no query finds again. The bytes of the old row stay in the table's
+file until later rows use their space. The shelf runs VACUUM after an erasure, which frees that space; only VACUUM FULL writes the
+file without the bytes. The server's WAL and backups keep them as long as you keep these.
 
-A password is never in the URL: libpq reads it from PGPASSWORD, ~/.pgpass or a service file.
+The URL never holds a password. libpq reads it from PGPASSWORD, ~/.pgpass or a service file.
 """
 
 import contextlib
@@ -36,10 +37,10 @@ if TYPE_CHECKING:
     from psycopg import Connection, Cursor
 
 POLL_S = 0.02
-"""Seconds between two looks for new pages while a reader waits."""
+"""Seconds after which a waiting reader asks for new pages again."""
 
 BATCH = 64
-"""Pages that a reader asks for at once."""
+"""The number of pages in one query of a reader."""
 
 ANSWER_S = 5
 """Seconds after which a server that does not answer is unreachable."""
@@ -48,7 +49,7 @@ _LOG = re.compile(r"[0-9A-Za-z_-]{1,50}")  # with its prefix a name of a schema,
 _SOURCE = re.compile(r"[0-9A-Za-z_-]{1,120}")
 _FULL = ("53100", "53200", "53400")  # disk full, out of memory, a configured limit
 _REFUSALS = ("authentication", "certificate", "no password supplied", "SSL", "does not exist")
-"""Words in an error of the connection, which has no code, that waiting does not mend."""
+"""Texts of connection errors that waiting does not cure. These errors have no code."""
 _AWAY = ("08", "40", "53", "55", "57", "58")  # connection, serialization, resources, locks, shutdown and timeouts, system
 
 _SETTLED = "xid < pg_snapshot_xmin(pg_current_snapshot())"
@@ -66,10 +67,10 @@ INSERT INTO {schema}.shelf (made) SELECT gen_random_uuid()::text WHERE NOT EXIST
 
 
 class PostgresShelf:
-    """The pages in a PostgreSQL database, in the schema `retold_LOG`, which is made if it is not there.
+    """A shelf that keeps its pages as rows in the schema `retold_LOG` of a PostgreSQL database. It connects at its first use.
 
     `url` is `postgresql://[USER@]HOST[:PORT]/DATABASE[?sslrootcert=FILE&service=NAME…]`. Beyond this machine the server must show
-    a certificate: `sslmode=verify-full` is added. It connects at its first use. With `make=False` the schema must be there.
+    a certificate: `sslmode=verify-full` is added. The first use creates a missing schema or, with `make=False`, raises Refused.
     Raises ShelfError, InputError.
     """
 
@@ -101,7 +102,7 @@ class PostgresShelf:
         return None if row is None else Position(row[0], bytes(row[1]), row[2])
 
     def put(self, page: Page, after: Position | None) -> Position:
-        """Insert the page; it is committed when this returns."""
+        """Insert the page, commit, and return its position."""
         check_follows(page, after)
         with self._transaction() as cursor:
             self._take_turns(cursor, page.run)
@@ -165,7 +166,7 @@ class PostgresShelf:
     # Erasing
 
     def replace(self, page: Page) -> None:
-        """Insert the page and delete the ones with the same events, in one transaction; then VACUUM."""
+        """Insert the page and delete the rows with the same events in one transaction, then run VACUUM."""
         with self._transaction() as cursor:
             self._take_turns(cursor, page.run)
             query = f"DELETE FROM {self._schema}.pages WHERE run = %s AND source = %s AND first = %s"
@@ -174,14 +175,14 @@ class PostgresShelf:
         self._vacuum()
 
     def drop(self, run: str) -> None:
-        """Delete all pages of the run; then VACUUM."""
+        """Delete all pages of the run, then run VACUUM."""
         with self._transaction() as cursor:
             self._take_turns(cursor, run)
             cursor.execute(f"DELETE FROM {self._schema}.pages WHERE run = %s AND source = %s", (run, self.source))
         self._vacuum()
 
     def _vacuum(self) -> None:
-        """Free the deleted rows, without a limit of time. For a role that does not own the table the server does nothing."""
+        """Free the deleted rows, without a time limit. If the role does not own the table, the server does nothing."""
         with self._lock, _named(self):
             connection = self._connected()
             connection.execute("SET statement_timeout = 0")
@@ -222,7 +223,7 @@ class PostgresShelf:
         return self._connection
 
     def _prepare(self, connection: "Connection[Any]") -> str:
-        """Look at the server's promises, and make the tables if they are not there; return the word of the shelf."""
+        """Check that the server keeps its commits, create missing tables, and return the word of the shelf."""
         if connection.info.server_version < 130000:
             raise Refused(f"{self.name} is PostgreSQL {connection.info.server_version // 10000}; retold needs 13 or newer.")
         for setting in ("synchronous_commit", "fsync"):
@@ -248,7 +249,7 @@ class PostgresShelf:
 
 
 def _tls_of(url: str) -> dict[str, Any]:
-    """Return the options by which libpq checks a server that is not on this machine. Raises InputError."""
+    """Return the options with which libpq checks the certificate of another machine. Raises InputError."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if parts.scheme not in ("postgresql", "postgres"):
@@ -265,7 +266,7 @@ def _tls_of(url: str) -> dict[str, Any]:
 
 
 def _is_here(host: str) -> bool:
-    """Return whether a host of libpq, with or without a port, is a socket or this machine."""
+    """Return whether a host of libpq, with or without a port, is a Unix socket or this machine."""
     name = unquote(host)
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
     return not name or name.startswith(("/", "@")) or is_loopback(name)
@@ -273,7 +274,7 @@ def _is_here(host: str) -> bool:
 
 @contextlib.contextmanager
 def _named(shelf: PostgresShelf) -> Iterator[None]:
-    """Turn an error of the server into one of a shelf."""
+    """Raise a ShelfError with the shelf's name for an error of the server."""
     try:
         import psycopg
     except ModuleNotFoundError:

@@ -1,8 +1,8 @@
-"""The puller: copy the pages of a shelf into a log, the mirror.
+"""Pull: copy the pages of a shelf into a log, the mirror.
 
-The mirror keeps the cursor of the shelf in the transaction of the events, so a puller that was killed goes on where it stopped.
-A run with a gap is asked for again from its beginning; if the gap stays, the run waits for its next page, and no other run does.
-So is a run whose payloads were replaced. The cursor moves only after that. The mirror also keeps the names of the runs that a
+The mirror keeps the cursor of the shelf in the transaction of the events, so a killed puller continues at its last page.
+If a run has a gap or replaced payloads, the puller asks for the whole run again. If the gap stays, only this run waits, for its
+next page. The cursor moves only after that. The mirror also keeps the names of the runs that a
 newer retold wrote, so that it takes them after an update.
 """
 
@@ -21,14 +21,14 @@ from .pages import NewerPage
 from .shelf import Shelf, Shelved, Unreachable
 
 WAIT_S = 1.0
-"""Seconds that a puller waits for a page before it looks whether it was stopped."""
+"""Seconds for which a puller waits for a page before it checks whether `stop` was called."""
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 
 
 @dataclass
 class Pulled:
-    """The totals of a puller. `held` has the number of the first missing event by run, `refused` the reason by run."""
+    """The totals of a puller. `held` maps runs to the number of their first missing event, `refused` maps runs to a reason."""
 
     pages: int = 0
     events: int = 0
@@ -40,18 +40,18 @@ class Pulled:
 
 
 class Puller:
-    """Pulls the pages of a shelf into a log: of all runs, of the run `only`, or of the runs that began since a time.
+    """Pulls pages of a shelf into a log: of all runs, of the run `only`, or of the runs that began since a time.
 
-    A pull of some runs reads the shelf from its beginning, and leaves the cursor of the mirror where it is. `since_ns` is in
-    nanoseconds since 1970.
+    With `only` or `since_ns` (nanoseconds since 1970), the puller reads the shelf from its beginning, and does not move the
+    cursor of the mirror.
 
-    `told` is called with the text of a trouble when it begins, and with None when it is over. `seen` is called after each
+    The puller calls `on_trouble` with a text when the shelf fails and with None when the shelf works again, and `seen` after each
     transaction.
     """
 
     def __init__(
         self, log: EventLog, shelf: Shelf, *, only: str | None = None, since_ns: int | None = None,
-        told: Callable[[str | None], None] | None = None, seen: Callable[[Pulled], None] | None = None,
+        on_trouble: Callable[[str | None], None] | None = None, seen: Callable[[Pulled], None] | None = None,
     ) -> None:  # fmt: skip
         self.log = log
         self.shelf = shelf
@@ -60,7 +60,7 @@ class Puller:
         self._since_ns = since_ns
         self._chosen: dict[str, bool] = {}
         self._at: str | None = None
-        self._told = told or (lambda _: None)
+        self._on_trouble = on_trouble or (lambda _: None)
         self._seen = seen or (lambda _: None)
         self._stopped = threading.Event()
         self._receiver = receiver(log)
@@ -68,14 +68,14 @@ class Puller:
         self._newer: set[str] = set(json.loads(self._receiver.cursor(self._newer_kept) or "[]"))
 
     def stop(self) -> None:
-        """Let `run` return after the transaction that is being written."""
+        """Let `run` return after its current transaction."""
         self._stopped.set()
 
     def run(self, *, follow: bool = False) -> Pulled:
-        """Pull the pages that are there; with `follow`, go on until `stop` is called.
+        """Pull all pages of the shelf; with `follow`, wait for more until `stop` is called.
 
-        Without `follow`, raises ShelfError if the shelf cannot be reached; with it, only if the shelf refuses for good. Raises
-        LogError if the log cannot be written.
+        Raises ShelfError if the shelf refuses for good or, without `follow`, if it does not answer. Raises LogError if the log
+        cannot be written.
         """
         wait_s = _FIRST_WAIT_S
         newer = sorted(self._newer) if self._only is None else []
@@ -116,7 +116,7 @@ class Puller:
         self._receiver.receive(self._newer_kept, [], strict_json.dumps(sorted(self._newer)))
 
     def _receive(self, batch: Sequence[Shelved]) -> None:
-        """Write pages and the cursor behind them, after asking again for the runs that need it."""
+        """Ask again for the runs that need it, then write the pages and their cursor."""
         if not batch:
             return
         cursor = None if self._is_part() else batch[-1].cursor
@@ -138,7 +138,7 @@ class Puller:
                 self.pulled.held[run] = found.gaps[run]
 
     def _write(self, batch: Sequence[Shelved], cursor: str | None) -> Received:
-        """Write pages in one transaction; the cursor is kept with them if none of their runs must be asked for again."""
+        """Write pages in one transaction, with the cursor if no run of them needs a second request."""
         arrivals, newer, damaged = [], set[str](), dict[str, str]()
         for shelved in batch:
             try:
@@ -165,7 +165,7 @@ class Puller:
         return found
 
     def _is_chosen(self, events: Sequence[Event]) -> bool:
-        """Return whether a run is to be pulled. Its first event decides; without that, its pages are a gap and come again."""
+        """Return whether to pull a run. Its first event decides; until that arrives, its pages are a gap and arrive again."""
         if self._since_ns is None or not events:
             return True
         if events[0].seq == 0:
@@ -175,4 +175,4 @@ class Puller:
     def _tell(self, trouble: str | None) -> None:
         is_new, self.pulled.waiting = (trouble is None) != (self.pulled.waiting is None), trouble
         if is_new:
-            self._told(trouble)
+            self._on_trouble(trouble)

@@ -1,8 +1,8 @@
 """Shelf: the interface to the place where pages are kept for other machines.
 
-A shelf keeps the pages of each run in order, and lists all pages in the order in which they arrived. It need not be trusted to
-keep what it acknowledged, or to refuse a page twice: the shipper looks again at what the shelf has, and the receiver checks every
-number and every hash. A shelf of another author passes the tests of `tests/contracts/shelf.py`.
+A shelf keeps the pages of each run in order, and lists all pages in the order of their arrival. It may lose acknowledged pages or
+accept a page twice: the shipper looks at the shelf again later, and the receiver checks every number and every hash. If you write
+a shelf, run the tests of `tests/contracts/shelf.py` on it.
 """
 
 from collections.abc import Iterator
@@ -13,19 +13,19 @@ from .pages import Page
 
 
 class Unreachable(ShelfError):
-    """The shelf does not answer. Wait, and try again."""
+    """The shelf does not answer. The caller waits, and tries again."""
 
 
 class Full(ShelfError):
-    """The shelf has no room for the page. Wait until somebody makes room, and try again."""
+    """The shelf has no room for the page. The caller waits for an operator to make room, and tries again."""
 
 
 class Refused(ShelfError):
-    """The shelf will never take the page: the credential, the address or the shelf's own settings forbid it. Stop."""
+    """The credential, the address or the settings of the shelf forbid the page. The caller stops."""
 
 
 class PageConflict(ShelfError):
-    """The page does not follow the last page of its run: another shipper was faster. Look again at the last page."""
+    """The page does not follow the last page of its run: another shipper was faster. The caller reads the last page again."""
 
 
 class Position(NamedTuple):
@@ -43,7 +43,7 @@ def check_follows(page: Page, after: Position | None) -> None:
 
 
 class Shelved(NamedTuple):
-    """A page as a reader gets it: the source that put it there, and the cursor to go on from."""
+    """A page for a reader, with the source that put it, and the cursor behind it."""
 
     cursor: str
     source: str
@@ -67,29 +67,29 @@ class Shelf(Protocol):
         """Keep the page after the run's last page, and return its position.
 
         Raises PageConflict unless `after` is still the last page of the run, Full, Refused, Unreachable. After Unreachable the
-        page may have been kept: ask for the last page.
+        shelf may have the page: call `last`.
         """
 
     def pages(self, after: str | None = None, *, run: str | None = None, wait_s: float = 0) -> Iterator[list[Shelved]]:
-        """Yield the pages that arrived after the cursor, of one run or of all, as many at once as are there.
+        """Yield lists of the pages that arrived after the cursor, of one run or of all.
 
-        The iterator ends when no page comes for `wait_s` seconds. Without a cursor, the pages of one run come in the order of
+        The iterator ends if no page arrives for `wait_s` seconds. Without a cursor, the pages of one run come in the order of
         its events.
 
-        A cursor that does not fit the shelf any more (the shelf was made anew, or lost pages) begins at a place from which no
-        page is left out; then pages come twice. Raises ShelfError.
+        If the cursor no longer fits because the shelf was created again or lost pages, the pages begin earlier, so that none is
+        left out and some arrive twice. Raises ShelfError.
         """
 
     def close(self) -> None:
-        """Let go of connections. The shelf is not used afterwards."""
+        """Close the connections. The caller does not use the shelf afterwards."""
 
 
 @runtime_checkable
 class ErasableShelf(Shelf, Protocol):
-    """A shelf whose pages can be erased."""
+    """A shelf that can erase pages."""
 
     def replace(self, page: Page) -> None:
-        """Put the page in the place of the page with the same events, whose bytes are overwritten. Raises ShelfError."""
+        """Keep this page instead of the page with the same events, and overwrite the bytes of the old one. Raises ShelfError."""
 
     def drop(self, run: str) -> None:
         """Remove all pages of a run, and overwrite their bytes. Raises ShelfError."""

@@ -1,14 +1,16 @@
-"""The shipper: copy the runs of a log to a shelf, page by page, each event once.
+"""Ship: copy the runs of a log to a shelf, page by page, each event once.
 
-The shipper has no cursor of its own. The last page of a run on the shelf tells how far the run is there, so a shipper that was
-killed goes on where it stopped, and two shippers of one log do not harm each other:
+The shipper has no cursor of its own: it continues after the last page of the run on the shelf. So a killed shipper loses nothing,
+and two shippers of one log do not harm each other:
 
-1. A page is put on the condition that the run's last page is the one that the shipper saw.
-2. If that fails, or if no answer came, the shipper looks at the last page again before it puts anything.
-3. If the shelf has an event that differs from the log's, or one that the log does not have, the two have forked. The run is
-   named and left alone.
-4. Some time after its last page was put, an ended run is looked at once more: a server can lose pages that it acknowledged.
-5. No page of a run is on its way while events of the run are erased on the shelf, else its text could arrive afterwards.
+1. The shipper puts a page on the condition that the run's last page is the one that it saw.
+2. If that fails, or if no answer arrives, the shipper looks at the last page again before it puts another page.
+3. If the shelf has an event that differs from the log's, or an event that the log lacks, the two have forked. The shipper reports
+   the run and leaves it alone.
+4. Some time after the last page of an ended run, the shipper looks at the run once more, because a server can lose acknowledged
+   pages.
+5. While the shipper erases events of a run on the shelf, no page of the run is on its way, because such a page could bring the
+   erased text back.
 """
 
 import threading
@@ -29,22 +31,22 @@ from .pages import MAX_EVENTS, page_of
 from .shelf import ErasableShelf, Full, PageConflict, Position, Refused, Shelf, Unreachable
 
 POLL_S = 0.005
-"""Seconds between two looks for new events in the log."""
+"""Seconds between two checks for new events in the log."""
 
 IDLE_POLL_S, IDLE_AFTER_S = 0.02, 1.0
 """The same in a log without a change for so many seconds, which costs a quarter."""
 
 LOOK_AT_FILE_S = 10.0
-"""Seconds after which the log is opened anew."""
+"""Seconds after which the shipper opens the log again."""
 
 LOOK_AGAIN_S = 180.0
-"""Seconds after which an ended run is looked at once more. A NATS server syncs its files to the disk every 120 s."""
+"""Seconds after which the shipper looks at an ended run once more. A NATS server syncs its files to the disk every 120 s."""
 
 AT_ONCE = 16
-"""Runs that are shipped at the same time, each with one page on its way."""
+"""The number of runs that are shipped at the same time, each with one page on its way."""
 
 _TASKS = 4 * AT_ONCE
-"""Runs with a task: the others wait in a dictionary, which costs less than a task."""
+"""The number of runs with a task. The others wait in a dictionary, which costs less than a task."""
 
 _RECORDS = (ERASED, REDACTED, PRUNED)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
@@ -52,7 +54,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
 
 @dataclass
 class Shipped:
-    """The totals of a shipper. `forked` gives the reason for each run that was left alone; `waiting` is the last trouble."""
+    """The totals of a shipper. `forked` maps each run that it left alone to the reason; `waiting` is its present trouble."""
 
     pages: int = 0
     events: int = 0
@@ -68,19 +70,19 @@ class _Forked(Exception):
 
 
 class Shipper:
-    """Ships the runs that a log recorded itself to a shelf, until it is stopped.
+    """Ships the runs of a log to a shelf, but not the runs that the log received from other logs.
 
-    `told` is called with the text of a trouble when it begins, and with None when no run has one any more.
+    The shipper calls `on_trouble` with a text when the shelf fails for a first run, and with None when it works for every run.
     """
 
     def __init__(
-        self, log: EventLog, shelf: Shelf, *, told: Callable[[str | None], None] | None = None,
+        self, log: EventLog, shelf: Shelf, *, on_trouble: Callable[[str | None], None] | None = None,
         look_again_s: float = LOOK_AGAIN_S,
     ) -> None:  # fmt: skip
         self.log = log
         self.shelf = shelf
         self.shipped = Shipped()
-        self._told = told or (lambda _: None)
+        self._on_trouble = on_trouble or (lambda _: None)
         self._look_again_s = look_again_s
         self._stopped = threading.Event()
         self._leaving = threading.Event()
@@ -99,13 +101,13 @@ class Shipper:
         self._stopped.set()
 
     def leave(self) -> None:
-        """Let `run` return as soon as the events that the log has now are on the shelf, ended runs or not."""
+        """Let `run` return after all events that the log has now, of ended runs or not, are on the shelf."""
         self._leaving.set()
 
     def left(self) -> dict[str, int]:
-        """Return the number of events by run that are not on the shelf, as far as this shipper knows. Raises LogError.
+        """Return the number of events of each run that this shipper has not seen on the shelf. Raises LogError.
 
-        Ask after `run` has returned. Of a run whose place on the shelf is unknown, all events count.
+        Call it after `run` has returned. If the shipper never saw the run's last page, all events of the run count.
         """
         found: dict[str, int] = {}
         if self.log.exists():
@@ -146,7 +148,7 @@ class Shipper:
         return self.shipped
 
     def _watch(self, pool: ThreadPoolExecutor, tasks: dict[str, Future[None]], *, until_done: bool) -> bool:
-        """Watch the log for some seconds and ship what is new; return whether everything is done. Raises LogError, ShelfError."""
+        """Watch the log for some seconds and ship new events. Return whether everything is done. Raises LogError, ShelfError."""
         began_s = busy_s = time.monotonic()
         version, changed = -1, dict[str, None]()
         # A log that was moved or replaced is seen when it is opened the next time.
@@ -175,7 +177,7 @@ class Shipper:
         return False
 
     def _forget_other_log(self, store: Readings) -> None:
-        """Begin anew if another log stands in the place of the one that was read before."""
+        """Begin again if the file holds another log than before."""
         if self._entered is None or store.entries(after=self._entered.n - 1)[:1] == [self._entered]:
             return
         self._entered = None
@@ -183,19 +185,19 @@ class Shipper:
             kept.clear()
 
     def _find_runs(self, store: Readings) -> None:
-        """Note the runs that began since the last look, but those of other logs."""
+        """Note the runs that began since the last look, without the runs of other logs."""
         for entry in store.entries(after=self._entered.n if self._entered is not None else 0):
             self._entered = entry
             if entry.what == "started" and store.source_of(entry.run) is None:
                 self._open.add(entry.run)
 
     def _has_news(self, store: Readings, run: str) -> bool:
-        """Return whether the log has an event of the run that was not shipped, as far as is known without asking the shelf."""
+        """Return whether the log has an event of the run after the last position that the shipper knows."""
         at = self._at.get(run)
         return at is None or bool(store.read(run, after=at.seq, limit=1))
 
     def _due_again(self) -> set[str]:
-        """Return the ended runs whose second look is due."""
+        """Return the ended runs that are due for their second look."""
         due = {run for run, at in self._again.items() if at <= time.monotonic()}
         for run in due:
             del self._again[run]
@@ -249,7 +251,7 @@ class Shipper:
         return position
 
     def _ship_page(self, store: Readings, run: str) -> bool:
-        """Put the next page; return False if there is none. Raises ShelfError, _Forked."""
+        """Put the next page. Return False if there is none. Raises ShelfError, _Forked."""
         if run not in self._at:
             self._at[run] = self._look(store, run)
         at = self._at[run]
@@ -272,11 +274,11 @@ class Shipper:
         return True
 
     def _no_erasing(self, run: str) -> threading.RLock:
-        """Return the lock that is held while a page of the run is read and put, and while the run is erased on the shelf."""
+        """Return the lock of the run, for reading and putting a page, and for erasing the run on the shelf."""
         return self._erasing[hash(run) % len(self._erasing)]
 
     def _erase(self, store: Readings, events: Sequence[Event]) -> None:
-        """Erase on the shelf what these events record as erased here, before any mirror reads the record. Raises ShelfError."""
+        """Erase on the shelf the payloads that these events record as erased, before a mirror reads them. Raises ShelfError."""
         for event in events:
             if event.kind not in _RECORDS:
                 continue
@@ -288,9 +290,9 @@ class Shipper:
                     self._replace_pages(store, run, {seq for seq, _ in event.data["payloads"]})
 
     def _replace_pages(self, store: Readings, run: str, erased: set[int]) -> None:
-        """Put the pages of a run that hold these events once more, as the log has them now.
+        """Replace the pages of a run that hold these events with pages of the events in the log.
 
-        A page that is there twice was replaced by a shipper that was killed before it removed the first one.
+        If the shelf has a page twice, a killed shipper replaced it, and did not remove the old one. Replace it again.
         """
         pages = [shelved.page for batch in self.shelf.pages(run=run) for shelved in batch if shelved.source == self.shelf.source]
         times = Counter(page.first for page in pages)
@@ -306,7 +308,7 @@ class Shipper:
         return self.shelf
 
     def _ended(self, store: Readings, run: str, at: Position | None) -> None:
-        """If the last page holds the run's last event, look at the run once more some time later. Forget a pruned run."""
+        """If the last page holds the run's last event, plan a second look at the run. Forget a pruned run."""
         last = store.read(run, newest_first=True, limit=1)
         if last and (last[0].kind != "run.ended" or at is None or at.seq != last[0].seq):
             return
@@ -328,7 +330,7 @@ class Shipper:
                 setattr(self.shipped, name, getattr(self.shipped, name) + number)
 
     def _tell(self, run: str, trouble: str | None) -> None:
-        """Note that a run has a trouble or none; pass it on with the first run that has one, and with the last."""
+        """Note whether the shelf fails for a run. Report the first run with a trouble, and the end of the last trouble."""
         with self._lock:
             had = bool(self._troubled)
             (self._troubled.discard if trouble is None else self._troubled.add)(run)
@@ -336,4 +338,4 @@ class Shipper:
             if is_new:
                 self.shipped.waiting = trouble
         if is_new:
-            self._told(trouble)
+            self._on_trouble(trouble)

@@ -1,4 +1,4 @@
-"""A connection to NATS JetStream and to the one stream of a shelf, for callers that are not asynchronous."""
+"""A connection to NATS JetStream and to the one stream of a shelf, for synchronous callers."""
 
 import asyncio
 import contextlib
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 OLDEST_SERVER = (2, 11)
 
 ANSWER_S = 5.0
-"""Seconds after which a server that does not answer is unreachable."""
+"""Seconds without an answer after which a server is unreachable."""
 
 CONNECT_S = 2
-"""Seconds that one server has to take a connection."""
+"""Seconds that one server has to accept a connection."""
 
 _ANOTHER_WAS_FASTER = (10071, 10164, 10158)  # the last two while the nodes still agree about the other message
 _NO_ROOM = (10023, 10047, 10077)  # resources, storage, the stream's own limit of messages or bytes
@@ -38,7 +38,7 @@ class StreamConnection:
     """The connection to the stream `retold-LOG`. It connects at its first use.
 
     `servers`, `credentials`, `ca` and `make` are those of `JetStreamShelf`. Answers come to subjects below `inbox`, so that
-    permissions can keep one client from the answers of another. Raises InputError for an address that is not one.
+    permissions can keep one client from the answers of another. Raises InputError for a wrong address.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class StreamConnection:
         self.epoch = 0
 
     def js(self) -> "JetStreamContext":
-        """Return the connection's JetStream. It looks at the server and the stream at first, and after it was unreachable."""
+        """Return the JetStream. The first call, and the first after a failure, connect and check server and stream."""
         asked_s = time.monotonic()
         with self._connecting:
             js = self._js
@@ -126,7 +126,7 @@ class StreamConnection:
         self.epoch += 1
 
     async def _notice(self, error: Exception) -> None:
-        """Note an error that explains why an answer does not come: a client of NATS tries again for ever."""
+        """Note an error that explains a missing answer, because the NATS client retries for ever without raising it."""
         self._noticed = error
         text = str(error).lower()
         if "permissions violation" in text or "authorization" in text or isinstance(error, ssl.SSLCertVerificationError):
@@ -149,7 +149,7 @@ class StreamConnection:
         await js.add_stream(config)
 
     def _check_stream(self, kept: dict[str, Any]) -> None:
-        """Raise Refused if the stream would lose pages."""
+        """Raise Refused if the stream's settings can lose pages."""
         faults = {
             "it is not stored in files": kept.get("storage") != "file",
             "it discards old pages when it is full; set discard to new": kept.get("discard") != "new",
@@ -202,7 +202,7 @@ class StreamConnection:
 
 
 def _checked_server(server: str) -> str:
-    """Return an address without a path. Raises InputError for one with a credential, or without TLS beyond this machine."""
+    """Return the address without a path. Raises InputError if it holds a credential, or lacks TLS beyond this machine."""
     try:
         parts = urlsplit(server)
         parts.port  # noqa: B018  a port that is no number raises
@@ -218,7 +218,7 @@ def _checked_server(server: str) -> str:
 
 
 class _Loop:
-    """A thread with an event loop, for a client that is asynchronous only."""
+    """A thread with an event loop, because the client is asynchronous."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -226,7 +226,7 @@ class _Loop:
         self._lock = threading.Lock()
 
     def run(self, asking: Coroutine[Any, Any, _Answer], seconds: float) -> _Answer:
-        """Run a coroutine in the thread and return its result. Raises TimeoutError, and what the coroutine raises."""
+        """Run a coroutine in the thread and return its result. Raises TimeoutError, or the error of the coroutine."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -249,7 +249,7 @@ class _Loop:
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
-    """Run a loop until it is stopped; then end its tasks, and close it."""
+    """Run a loop until `stop`, then end its tasks and close it."""
     loop.run_forever()
     loop.run_until_complete(_end(asyncio.all_tasks(loop)))
     loop.close()
