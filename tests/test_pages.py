@@ -4,16 +4,20 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import retold
+from retold.audit.erase import erase, plan_text
 from retold.pages.assemble import embedded
 from retold.pages.diff_page import diff_page
+from retold.pages.rendering import TAGS, rendered
 from retold.pages.run_page import RunFold, render, run_page
 from retold.recorder.events import Event, encode
+from retold.recorder.http.exchange import Place
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.runs import RunInfo
 from tests.browser import CHROMIUM, Browser, Tab
@@ -84,7 +88,8 @@ def test_play_goes_from_the_beginning_to_the_end(browser: Browser) -> None:
     tab.run("window.clock = 0, performance.now = () => window.clock, null")
     moment = "document.querySelector('#now').textContent"
     assert tab.run(moment) == "2.24 s / 2.24 s"
-    tab.press("3")
+    tab.press("+")
+    tab.press("+")
     tab.press(" ")
     assert tab.run("document.querySelector('#play').textContent") == "Pause"
     tab.run("window.clock = 100")
@@ -94,7 +99,7 @@ def test_play_goes_from_the_beginning_to_the_end(browser: Browser) -> None:
     tab.run("window.clock = 200")
     assert tab.run("document.querySelector('#play').textContent") == "Play"
     assert tab.run("document.querySelector('#scrub').getAttribute('aria-valuetext')") == "1.00 s of 2.24 s"
-    tab.press("2")
+    tab.press("-")
     tab.press(" ")
     tab.run("window.clock = 900")
     tab.wait(f"{moment} === '2.24 s / 2.24 s'")
@@ -213,6 +218,178 @@ def _many(count: int) -> dict[str, Any]:
         give("message", {"type": "assistant", "message": {"id": str(answer), "content": [{"type": "text", "text": said}]}})
         give("exchange.ended", {"ending": "complete", "status": 200, "model": "m", "stop_reason": "end_turn", "usage": None})
     return fold.data()
+
+
+# Truth, rendering and ways through the page
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+MARKDOWN = "# Plan\n\n- **bold** [site](https://example.com) [bad](ftp://x) <b>x</b>\n\n```python\ndef f(): return 'a'\n```\n"
+BAD = http_error(400, "invalid_request_error", "max_tokens: too large")
+
+
+def texts(tab: Tab, selector: str) -> list[str]:
+    found: list[str] = tab.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
+    return found
+
+
+@needs_browser
+def test_failed_calls_are_in_the_conversation_and_in_the_status(browser: Browser) -> None:
+    """The status is amber, each error stands after its request, and the filter and `e` find errors."""
+    tab = opened(browser, page_of(Reply([text("Fine.")]), BAD, BAD))
+    assert texts(tab, "#status.warn") == ["completed, 2 of 3 calls failed"]
+    line = "400 invalid_request_error: max_tokens: too large"
+    assert texts(tab, "article.error .said") == [line, line]
+    assert texts(tab, ".lane.bad .label") == [line, line]
+    tab.press("e")
+    tab.press("e")
+    assert tab.run("document.querySelectorAll('article.error')[1].classList.contains('here')")
+    tab.run("{ const s = document.querySelector('#kinds'); s.value = 'errors'; s.dispatchEvent(new Event('change')); }")
+    tab.wait("document.querySelectorAll('article').length === 2")
+    assert (texts(tab, "article .said"), len(texts(tab, ".lane"))) == ([line, line], 2)
+    assert tab.complaints() == []
+
+
+@needs_browser
+def test_every_prompt_stands_above_its_answer(browser: Browser) -> None:
+    """Two requests that overlap do not mix: all messages of a request are together."""
+    first, second = talk(Reply([text("Answer 1")]), prompt="Question 1"), talk(Reply([text("Answer 2")]), prompt="Question 2")
+    log, run = recorded(
+        [*first, *(replace(each, place=Place(call=2), started_ns=1, ended_ns=each.ended_ns + 1) for each in second)]
+    )
+    with log:
+        tab = opened(browser, run_page(log, log.find(run)))
+    assert texts(tab, "article.prompt .said, article.text .said") == ["Question 1", "Answer 1", "Question 2", "Answer 2"]
+
+
+@needs_browser
+def test_markdown_code_and_images_are_shown_as_such(browser: Browser) -> None:
+    """Links lead to the web only, markup of a model is text, an image is in the page, and `Raw` shows the source."""
+    prompt: Any = [
+        {"type": "text", "text": "See"},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
+        {"type": "image", "source": {"type": "base64", "media_type": "image/svg+xml", "data": PIXEL}},
+        {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}},
+    ]
+    tab = opened(browser, page_of(Reply([text(MARKDOWN)]), prompt=prompt))
+    assert texts(tab, "article.text h4, article.text li strong, article.text pre .k") == ["Plan", "bold", "def", "return"]
+    assert tab.run("[...document.querySelectorAll('article.text a[target]')].map(e => e.href)") == ["https://example.com/"]
+    assert "bad <b>x</b>" in tab.run("document.querySelector('article.text li').textContent")
+    tab.wait("[...document.images].map(e => e.naturalWidth).join() === '1'")
+    assert "[image image/svg+xml" in (asked := tab.run("document.querySelector('article.prompt .said').textContent"))
+    assert "[image https://example.com/a.png]" in asked
+    tab.run("document.querySelector('article.text [aria-pressed]').click()")
+    assert texts(tab, "article.text .said") == [MARKDOWN]
+    assert len(tab.requested()) == 2  # the page, and the image in it
+    assert tab.complaints() == []
+
+
+@needs_browser
+def test_headers_are_shown_on_demand(browser: Browser) -> None:
+    tab = opened(browser, page_of(Reply([text("Hello")])))
+    assert texts(tab, "table.headers") == []
+    tab.run("document.querySelectorAll('details').forEach(e => { e.open = true })")
+    tab.wait("document.querySelectorAll('table.headers').length === 2")
+    assert "content-typeapplication/json" in texts(tab, "table.headers tr")
+    assert "content-typetext/event-stream; charset=utf-8" in texts(tab, "table.headers tr")
+
+
+@needs_browser
+def test_an_erased_text_names_the_erasure(browser: Browser) -> None:
+    log, run = recorded(talk(Reply([text("Secret of Ada")]), prompt="Of Ada"))
+    with log:
+        erase(log, plan_text(log, "Ada"), why="a request", by="Bo")
+        html = run_page(log, log.find(run))
+    assert "Ada" not in html
+    tab = opened(browser, html)
+    erased = texts(tab, "article.erased .said")
+    assert len(erased) == 2
+    assert re.fullmatch(r"\[erased on \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, by Bo: a request\]", erased[0])
+
+
+@needs_browser
+def test_the_timeline_is_enlarged_by_a_brush_and_leads_back(browser: Browser) -> None:
+    """A drag over the ruler shows that part. A bar leads to its message, and the message to its bar."""
+    tab = opened(browser, page_of(*[Reply([text(f"Number {n}")]) for n in range(40)]))
+    box = tab.run(
+        "(() => { const b = document.querySelector('#ruler').getBoundingClientRect(); return [b.left, b.top, b.width] })()"
+    )
+    for kind, at in (("mousePressed", 0.5), ("mouseMoved", 0.6), ("mouseReleased", 0.75)):
+        tab.call(
+            "Input.dispatchMouseEvent", type=kind, x=box[0] + at * box[2], y=box[1] + 9, button="left", buttons=1, clickCount=1
+        )
+    ticks = texts(tab, "#ruler > span")
+    assert ticks[0] != "0 ms"
+    assert 5 < int(tab.run("document.querySelector('.lane').getAttribute('aria-setsize')")) < 15
+    tab.press("w")
+    assert texts(tab, "#ruler > span")[0] == "0 ms"
+    tab.run("document.querySelectorAll('.lane button')[3].click()")
+    assert texts(tab, "article.here .said") == ["Number 3"]
+    tab.run("document.querySelector('article.here .bar-of').click()")
+    assert tab.run("document.querySelector('.lane.here').getAttribute('aria-posinset')") == "4"
+    tab.press("?")
+    assert tab.run("document.querySelector('dialog').open")
+    assert tab.complaints() == []
+
+
+@needs_browser
+def test_a_link_opens_at_its_message_and_its_moment(browser: Browser) -> None:
+    """The message is in view although the heights of those above become known late, and the searched words are marked."""
+    replies = [Reply([text("line\n" * (n % 7) + f"Number {n}")]) for n in range(75)]
+    log, run = recorded(talk(*replies))
+    with log:
+        Path("links.html").write_text(run_page(log, log.find(run)), "utf-8")
+        seq = next(m.seq for m in log.messages(run) if "Number 71" in str(m.data))
+    url = Path("links.html").absolute().as_uri()
+    tab = browser.open(f"{url}?q=number+71#seq-{seq}")
+    tab.wait("document.querySelector('mark.here')?.textContent === 'Number 71'")
+    place = "document.querySelector('mark.here').getBoundingClientRect().top"
+    tab.run("new Promise(done => { let n = 50; const f = () => (n-- ? requestAnimationFrame(f) : done()); f() })")
+    assert 100 < tab.run(place) < 850
+    tab = browser.open(f"{url}?t=0.1")
+    assert tab.run("document.querySelector('#now').textContent").startswith("100 ms / ")
+    assert tab.complaints() == []
+
+
+def test_rendering_makes_the_known_tags_only() -> None:
+    """Nothing of a hostile text becomes a tag or an attribute, and nesting has a bound."""
+
+    def tags(nodes: list[Any]) -> Iterator[tuple[str, dict[str, str]]]:
+        for node in nodes:
+            if isinstance(node, list):
+                yield node[0], node[1]
+                yield from tags(node[2:])
+
+    chance = random.Random(5)
+    parts = [
+        "*",
+        "**",
+        "`",
+        "```py\n",
+        "> ",
+        "- ",
+        "1. ",
+        "# ",
+        "[a](",
+        ")",
+        "javascript:x",
+        "http://a.b",
+        "<script>",
+        "|a|b|\n|-|-|\n",
+        "\n",
+        "a ",
+        "&lt;",
+        "~~",
+        "![i](",
+        "\\",
+    ]
+    for _ in range(60):
+        for tag, attributes in tags(rendered("".join(chance.choices(parts, k=60))) or []):
+            assert tag in TAGS
+            assert set(attributes) <= {"href", "title", "rel", "target", "class", "start"}
+            assert re.match("https?://|mailto:|$", attributes.get("href", ""))
+    assert rendered("plain text, two lines.\nThat is all") is None
+    assert rendered("> " * 5000 + "deep") is not None
+    assert rendered("*" * 30_000) is None
 
 
 # The page of a difference

@@ -1,8 +1,8 @@
 """Assemble a page from its template, style, scripts and data, as one file that loads nothing.
 
 Text from a model is hostile input. It enters a page in one place, as JSON in a data block that contains no `<`. Scripts insert
-it as text, never as markup. The content security policy allows the page's own style and scripts, by their digests, and nothing
-else: no network, no other script, no form, no frame.
+it as text, never as markup. The content security policy allows the page's own style and scripts, by their digests, images that
+are in the page itself, and nothing else: no network, no other script, no form, no frame.
 """
 
 import base64
@@ -14,6 +14,9 @@ from typing import Any
 
 from ..recorder import strict_json
 
+PARTS = {"run": {"js": ["recording.js", "conversation.js", "timeline.js", "player.js", "run.js"]}}
+"""The files of pages that have several of a kind."""
+
 _UNSAFE = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
 
 
@@ -23,7 +26,7 @@ def page(name: str, *, title: str, data: dict[str, Any], plain: str = "", live: 
     `data` is the JSON that its script shows. `plain` is the content without scripts. `live` lets the page send requests to its
     server.
     """
-    style, script = _static("base.css") + _static(f"{name}.css"), _static("common.js") + _static(f"{name}.js")
+    style, script = (_joined([f"base.{of}", *PARTS.get(name, {}).get(of, [f"{name}.{of}"])]) for of in ("css", "js"))
     allowed = policy(style, script, live)
     return str(
         _template().render(name=name, title=title, plain=plain, style=style, script=script, data=embedded(data), policy=allowed)
@@ -38,6 +41,7 @@ def policy(style: str, script: str, live: bool) -> str:
             "default-src 'none'",
             f"script-src '{_digest(script)}'",
             f"style-src '{_digest(style)}'",
+            "img-src data:",
             f"connect-src {server}",
             "base-uri 'none'",
             f"form-action {server}",
@@ -49,6 +53,10 @@ def embedded(data: Any) -> str:
     """Return JSON for a data block of HTML, without characters that could end the block or that UTF-8 cannot encode."""
     text = strict_json.dumps(data, separators=(",", ":"))
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _joined(names: list[str]) -> str:
+    return "".join(map(_static, names))
 
 
 def _digest(text: str) -> str:

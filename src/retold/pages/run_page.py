@@ -12,15 +12,19 @@ from ..comparing.reading import ItemReader, answers_in, error_of
 from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
+from ..recorder.http.call_errors import CallCounts, call_error, outcome
 from ..recorder.http.exchange import timestamp
 from ..recorder.http.sessions import text_delta
 from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED, events_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
-from ..recorder.messages import Message, result_text
+from ..recorder.messages import Message
 from ..recorder.strict_json import object_or_empty
 from .assemble import page
+from .content import parts_of
+from .erasures import Erasures
+from .rendering import rendered
 
 PAGE_KINDS = (
     "run.started",
@@ -41,6 +45,9 @@ PAGE_KINDS = (
 READ = ("exchange.started", "message", "exchange.ended", "session.started", "wire.sent", "session.ended")
 """The kinds of events that belong to conversations."""
 
+ERASED_TEXTS = ("exchange.started", "wire.sent", "message")
+"""The kinds of events in whose place the page shows an erasure."""
+
 FIRST = ("content_block_start", "content_block_delta", "completion", "error", "event_delta", "agent.message")
 """Kinds of frames that are the first sign of an answer."""
 
@@ -56,7 +63,12 @@ def run_page(log: EventLog, info: RunInfo) -> str:
 def render(data: dict[str, Any], info: RunInfo, *, live: bool = False) -> str:
     """Return the page for the data of a fold."""
     took = "" if info.ended_ns is None else f", {seconds(info.ended_ns - info.started_ns)}"
-    plain = f"{info.name}: {info.mode}, {info.status}{took}, {info.messages} messages, {info.exchanges} exchanges"
+    calls = CallCounts()
+    for x in data["exchanges"]:
+        if x["ending"] is not None:
+            calls.ended(x["seq"], x["step"], x["task"], x)
+    status = outcome(info.status, calls.count, calls.failed)
+    plain = f"{info.name}: {info.mode}, {status}{took}, {info.messages} messages, {info.exchanges} exchanges"
     return page("run", title=f"{info.name} · retold", data=data, plain=plain, live=live)
 
 
@@ -65,6 +77,7 @@ class RunFold:
 
     def __init__(self, log: EventLog, info: RunInfo) -> None:
         self._answers = answers_in(log)
+        self._erasures = Erasures(log)
         self._info = info
         self._reader = ItemReader({})
         self._exchanges: list[dict[str, Any]] = []
@@ -77,6 +90,7 @@ class RunFold:
         self._closed: dict[int, list[tuple[int, dict[str, Any]]]] = {}
         self._told = (0, 0)
         self._touched: set[int] = set()
+        self._agents: dict[str, int] = {}
         self._news = False
         self._last_us = 0
         self._frame_us = 0
@@ -91,13 +105,18 @@ class RunFold:
             return
         asked = self._reader.event(event, self._answers) if event.kind in READ else []
         number = self._number.get(event.exchange if event.exchange is not None else -1)
+        if event.kind in ERASED_TEXTS and b'"erased_by"' in event.payload and "erased_by" in event.data:
+            asked = []
+            of = len(self._exchanges) if event.kind == "exchange.started" else number
+            erasure = self._erasures.of(str(event.data["erased_by"]))
+            self._say("erased", "", at, event.seq, event.step, event.task, of, erased=erasure)
         match event.kind:
             case "exchange.started":
                 self._exchange(event, at, asked)
             case "session.started" | "wire.sent":
                 self._say_asked(asked, event, at, None)
             case "response.started" if number is not None:
-                self._exchanges[number] |= {"head": at, "status": event.data["status"]}
+                self._exchanges[number] |= {"head": at, "status": event.data["status"], "answered": event.data["headers"]}
             case "message":
                 self._message(Message.of(event), number, at)
             case "exchange.ended" if number is not None:
@@ -164,13 +183,19 @@ class RunFold:
             "seq": event.seq, "t": at, "head": None, "first": None, "end": None, "step": event.step, "task": event.task,
             "call": data["call"], "attempt": data["attempt"], "method": data["method"], "uri": data["uri"], "frames": 0,
             "status": None, "ending": None, "model": None, "stop": None, "usage": None, "cost": None, "error": None,
+            "asked": data["headers"], "answered": [],
         })  # fmt: skip
         self._say_asked(asked, event, at, number)
 
     def _say_asked(self, asked: list[Item], event: Event, at: int, number: int | None) -> None:
         for item in asked:
-            text = item.text if item.kind not in ("request", "session") else _pretty(item.value)
-            self._say(item.kind, text, at, event.seq, event.step, event.task, number)
+            fields: dict[str, Any] = {"headers": True} if item.kind == "request" else {}
+            if item.kind in ("prompt", "history"):
+                text, images = parts_of(item.value.get("content"))
+                fields |= {"images": images} if images else {}
+            else:
+                text = _pretty(item.value) if item.kind in ("request", "session") else item.text
+            self._say(item.kind, text, at, event.seq, event.step, event.task, number, **fields)
 
     def _frame(self, event: Event, at: int) -> None:
         number = self._number.get(event.exchange if event.exchange is not None else -1)
@@ -223,6 +248,8 @@ class RunFold:
 
     def _message(self, message: Message, number: int | None, at: int) -> None:
         place = (message.step, message.task)
+        if message.type == "erased":
+            return
         if message.type not in ("assistant", "user") or not list(message.blocks):
             kind = "init" if message.subtype == "init" else message.type
             self._say(kind, _pretty(message.data), at, message.seq, *place, number, title=str(message.subtype or ""))
@@ -231,6 +258,8 @@ class RunFold:
             kind = str(block.get("type"))
             known = self._block(number, bool(message.data.get("incomplete"))) if message.type == "assistant" else None
             fields: dict[str, Any] = {"incomplete": True} if message.data.get("incomplete") else {}
+            if (parent := message.data.get("parent_tool_use_id")) is not None:
+                fields["agent"] = self._agents.setdefault(str(parent), len(self._agents) + 1)
             if known is not None:
                 fields |= {"block": known[0], "start": known[1]["start"]}
                 if known[1]["raw"]:
@@ -246,8 +275,12 @@ class RunFold:
                         str(block.get("id")),
                     )
                 case "tool_result":
-                    text, fields["use"] = result_text(block.get("content")), str(block.get("tool_use_id"))
-                    fields["error"] = bool(block.get("is_error"))
+                    text, images = parts_of(block.get("content"))
+                    fields |= {"use": str(block.get("tool_use_id")), "error": bool(block.get("is_error"))}
+                    fields |= {"images": images} if images else {}
+                case "image" | "document":
+                    text, images = parts_of([block])
+                    kind, fields["images"] = "prompt" if message.type == "user" else kind, images
                 case _:
                     text = _pretty(block)
             self._say(kind, text, at, message.seq, *place, number, **fields)
@@ -264,13 +297,17 @@ class RunFold:
 
     def _say(self, kind: str, text: str, at: int, seq: int, step: str, task: str, number: int | None, **fields: Any) -> None:
         place = {"step": step, "task": task, "x": number}
+        if kind in ("text", "thinking", "prompt", "history") and (tree := rendered(text)) is not None:
+            fields["tree"] = tree
         self._messages.append({"kind": kind, "text": text, "t": at, "start": at, "seq": seq, **place, **fields})
 
     def _ended(self, event: Event, exchange: dict[str, Any], at: int) -> None:
         data = event.data
-        failure = data.get("error")
-        said = error_of(self._answers(event)) if data["ending"] in ("error_event", "http_error") else None
-        error = said or ({"type": failure["type"], "message": failure["message"]} if failure else None)
+        if data["ending"] in ("error_event", "http_error") and "api_error" not in data:  # recorded by retold 0.1
+            data = data | {"api_error": error_of(self._answers(event))}
+        error = call_error(data)
+        if error is not None:
+            self._say("error", error, at, event.seq, event.step, event.task, self._number[event.exchange or 0])
         exchange |= {
             "end": at, "ending": data["ending"], "model": data.get("model"), "stop": data.get("stop_reason"),
             "usage": data.get("usage"), "cost": data.get("cost_usd"), "error": error,

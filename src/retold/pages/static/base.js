@@ -58,6 +58,66 @@ function fill(element, text, wanted) {
   return element;
 }
 
+// A tree that was made from Markdown or code: [tag, attributes, ...nodes], or a text.
+const TAGS = new Set("p h4 h5 h6 ul ol li blockquote pre code em strong s a hr br table thead tbody tr th td span".split(" "));
+const ATTRIBUTES = new Set(["class", "href", "title", "rel", "target", "start"]);
+function treeNodes(nodes, wanted) {
+  return nodes.flatMap((node) => {
+    if (typeof node === "string") return marked(node, wanted);
+    const [tag, attributes, ...inside] = node, children = treeNodes(inside, wanted);
+    if (!TAGS.has(tag) || (attributes.href !== undefined && !/^(https?:\/\/|mailto:)/.test(attributes.href))) return children;
+    const kept = Object.fromEntries(Object.entries(attributes).filter(([name]) => ATTRIBUTES.has(name)));
+    if (tag === "pre") Object.assign(kept, { tabindex: "0", dir: "ltr" });
+    else if (/^(p|li|h\d|t[hd])$/.test(tag)) kept.dir = "auto";
+    return [el(tag, kept, ...children)];
+  });
+}
+// JSON with its keys, texts, numbers and words in colours.
+const JSON_TOKEN = /("(?:[^"\\\n]|\\.)*")(\s*:)?|\b(?:true|false|null)\b|-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?/g;
+function jsonNodes(text, wanted) {
+  const nodes = [];
+  let at = 0;
+  for (const match of text.matchAll(JSON_TOKEN)) {
+    nodes.push(...marked(text.slice(at, match.index), wanted));
+    const [token, string, colon] = match, of = string === undefined ? (/^[tfn]/.test(token) ? "k" : "n") : colon ? "f" : "s";
+    nodes.push(el("span", { class: of }, ...marked(string ?? token, wanted)), ...(colon ? [colon] : []));
+    at = match.index + token.length;
+  }
+  return [...nodes, ...marked(text.slice(at), wanted)];
+}
+// Copy a text. A page that is no secure context has only the old way.
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const field = el("textarea", { "aria-label": "Copied text" });
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const done = document.execCommand("copy");
+    field.remove();
+    return done;
+  }
+}
+function keysDialog(keys) {
+  return el("dialog", { "aria-label": "Keys" }, el("form", { method: "dialog", class: "head" }, el("h2", {}, "Keys"), el("button", {}, "Close")),
+    el("dl", {}, ...keys.flatMap(([names, said]) => [el("dt", {}, ...names.split(" ").map((name) => (name === "–" ? " – " : el("kbd", {}, name)))), el("dd", {}, said)])));
+}
+function toggle(dialog) { if (dialog.open) dialog.close(); else dialog.showModal(); }
+
+// A moment in the time zone of the reader, as the command line prints it.
+function localTime(iso) {
+  const at = new Date(iso), two = (value) => String(value).padStart(2, "0");
+  return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}`;
+}
+function dollars(cost) {
+  if (cost === null || cost === undefined) return "?";
+  if (cost > 0 && cost < 0.00005) return "<$0.0001";
+  return cost >= 1 || cost === 0 ? `$${cost.toFixed(2)}` : `$${cost.toFixed(4)}`;
+}
+function chipOf(status) { return status === "completed" ? "good" : status === "running" ? "busy" : "bad"; }
+
 function ms(us) {
   if (us === null || us === undefined) return "unknown";
   const value = us / 1000;
@@ -160,6 +220,13 @@ class ChunkedList {
   at(number) {
     if (!this.made[number]) this.make(Math.floor(number / this.size));
     return this.made[number];
+  }
+  reset() {
+    this.observer.disconnect();
+    this.element.replaceChildren();
+    this.made = [];
+    this.chunks = [];
+    this.count = 0;
   }
   all() {
     for (let number = 0; number < this.chunks.length; number++) this.make(number);
