@@ -31,6 +31,7 @@ DOCSTRINGS: dict[str, tuple[float, float, float]] = {
     "retold.audit": LIMIT,
     "retold.cli": LIMIT,
     "retold.comparing": LIMIT,
+    "retold.experiments": LIMIT,
     "retold.fleet": LIMIT,
     "retold.formats": LIMIT,
     "retold.handlers": LIMIT,
