@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from . import strict_json
@@ -26,10 +26,13 @@ _MAY_TAKE_LONG = re.compile(r"[*+?{|]")
 
 _CHILD = """
 import json, re, signal, sys
-pattern, flags, text, at_start, limit = json.load(sys.stdin)
+pattern, flags, texts, at_start, name, limit = json.load(sys.stdin)
 compiled = re.compile(pattern, flags)
 signal.setitimer(signal.ITIMER_VIRTUAL, limit)  # no handler: the signal ends the process
-found = [match[0] for match in ([compiled.match(text)] if at_start else compiled.finditer(text)) if match]
+if name is not None:
+    found = [compiled.sub(lambda _: name, text) for text in texts]
+else:
+    found = [match[0] for text in texts for match in ([compiled.match(text)] if at_start else compiled.finditer(text)) if match]
 signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 json.dump(found, sys.stdout)
 """
@@ -42,7 +45,21 @@ def find_texts(pattern: re.Pattern[str], text: str, *, at_start: bool = False) -
     if threading.current_thread() is threading.main_thread():
         with patience(pattern.pattern):
             return _found(pattern, text, at_start)
-    return _found_by_child(pattern, text, at_start)
+    return _by_child(pattern, [text], at_start=at_start)
+
+
+def replaced(pattern: re.Pattern[str], texts: Sequence[str], name: str) -> list[str]:
+    """Return texts with `name` in place of each part that a pattern of a user matches. Raise InputError after two seconds."""
+    if not _MAY_TAKE_LONG.search(pattern.pattern):
+        return _replaced(pattern, texts, name)
+    if threading.current_thread() is threading.main_thread():
+        with patience(pattern.pattern):
+            return _replaced(pattern, texts, name)
+    return _by_child(pattern, texts, name=name)
+
+
+def _replaced(pattern: re.Pattern[str], texts: Sequence[str], name: str) -> list[str]:
+    return [pattern.sub(lambda _: name, text) for text in texts]
 
 
 def _found(pattern: re.Pattern[str], text: str, at_start: bool) -> list[str]:
@@ -50,8 +67,8 @@ def _found(pattern: re.Pattern[str], text: str, at_start: bool) -> list[str]:
     return [match[0] for match in matches if match is not None]
 
 
-def _found_by_child(pattern: re.Pattern[str], text: str, at_start: bool) -> list[str]:
-    given = strict_json.dumps([pattern.pattern, pattern.flags, text, at_start, LIMIT_S], ensure_ascii=True)
+def _by_child(pattern: re.Pattern[str], texts: Sequence[str], *, at_start: bool = False, name: str | None = None) -> list[str]:
+    given = strict_json.dumps([pattern.pattern, pattern.flags, list(texts), at_start, name, LIMIT_S], ensure_ascii=True)
     done = subprocess.run([sys.executable, "-I", "-c", _CHILD], input=given, capture_output=True, text=True, check=False)
     if done.returncode == -signal.SIGVTALRM:
         raise _too_long(pattern.pattern)

@@ -11,7 +11,7 @@ import pytest
 
 from retold.recorder.errors import InputError
 from retold.recorder.log.log import EventLog
-from retold.recorder.patience import find_texts, patience
+from retold.recorder.patience import find_texts, patience, replaced
 from retold.replay.matching.places import matches
 from retold.testing.pytest_vcr import blocked_sockets
 from tests.e2e import in_this_process, refused
@@ -55,6 +55,22 @@ def test_a_pattern_without_an_end_is_refused_in_a_worker_thread(monkeypatch: pyt
     monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
     with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match=r"0\.2 s for one text"):
         pool.submit(find_texts, re.compile(pattern), f"{LONG}?").result()
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_replacing_is_bounded_in_every_thread(monkeypatch: pytest.MonkeyPatch, in_thread: bool) -> None:
+    """And gives the same texts in each."""
+    monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
+    with ThreadPoolExecutor(1) as pool:
+
+        def call(pattern: str, *texts: str) -> list[str]:
+            compiled = re.compile(pattern)
+            return pool.submit(replaced, compiled, texts, "X").result() if in_thread else replaced(compiled, texts, "X")
+
+        assert call(r"\d+", "a 12 b 3", "", "é\ud800 4") == ["a X b X", "", "é\ud800 X"]
+        assert call("12", "a 12 b", "3") == ["a X b", "3"]
+        with pytest.raises(InputError, match=r"0\.2 s for one text"):
+            call(CATASTROPHIC[0], f"{LONG}?")
 
 
 def test_connecting_from_a_worker_thread_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:

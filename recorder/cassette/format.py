@@ -1,7 +1,8 @@
 """The cassette: a part of the log as a reviewable text file that vcrpy can replay, too.
 
 The format is vcrpy's YAML, version 1: `version`, `interactions[].request/response`. vcrpy ignores other keys, so retold adds
-two, both named `retold`. At the top: `{format: 2}`. In each interaction, the values without a place in vcrpy's format:
+two, both named `retold`. At the top: `{format: 2}` and rules of matching (kept.py). In each interaction, the
+values without a place in vcrpy's format:
 
     recorded_at     the time when the request was sent, ISO 8601, UTC
     started_ms      the same on the run's own clock, for the pauses between exchanges
@@ -49,6 +50,7 @@ from .exchanges import Exchanges
 from .foreign import named, named_text, was_cassette, way_out
 from .forms import milliseconds, ms_text
 from .json_layout import lay_out
+from .kept import NOTHING_KEPT, Kept
 from .outline import outline
 from .sessions import entry_to_session, session_to_entry
 from .writing import CassetteLoader, dump
@@ -62,11 +64,12 @@ _END_OF_1 = re.compile(rb"\n\.\.\.[ \t]*(?:#[^\n]*)?(?:\r?\n[ \t]*(?:#[^\n]*)?)*
 
 
 class Cassette(NamedTuple):
-    """A cassette's exchanges and sessions of the Agent SDK, each in recorded order, and its file."""
+    """A cassette's exchanges and sessions of the Agent SDK, each in recorded order, its file, and the rules that it keeps."""
 
     path: Path
     exchanges: Sequence[Exchange]
     sessions: tuple[AgentSession, ...] = ()
+    kept: Kept = NOTHING_KEPT
 
     @property
     def is_empty(self) -> bool:
@@ -105,11 +108,12 @@ def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False) -> Casset
         return Cassette(path, *_read_whole(path, data))
     _check_format(path, found.document, data)
     exchanges = Exchanges(found, lambda: _read_whole(path, data)[0])
-    return Cassette(path, exchanges if lazy else tuple(exchanges), _read_sessions(path, found.document))
+    kept = _read_kept(path, found.document)
+    return Cassette(path, exchanges if lazy else tuple(exchanges), _read_sessions(path, found.document), kept)
 
 
-def _read_whole(path: Path, data: bytes) -> tuple[tuple[Exchange, ...], tuple[AgentSession, ...]]:
-    """Return all exchanges and sessions of a file of any form."""
+def _read_whole(path: Path, data: bytes) -> tuple[tuple[Exchange, ...], tuple[AgentSession, ...], Kept]:
+    """Return all exchanges and sessions of a file of any form, and the rules that it keeps."""
     document = _load(path, data)
     if isinstance(document, dict) and "workflow" in document and "interactions" not in document:
         raise CassetteError(f"{path} is a workflow, not a cassette. Its recording is beside it; retold run {path} plays it.")
@@ -129,7 +133,14 @@ def _read_whole(path: Path, data: bytes) -> tuple[tuple[Exchange, ...], tuple[Ag
             raise CassetteError(
                 f"{path}:{_line_of(data, number)}: interaction {number + 1} is damaged: {what}. The file was left as it is."
             ) from error
-    return tuple(exchanges), _read_sessions(path, document)
+    return tuple(exchanges), _read_sessions(path, document), _read_kept(path, document)
+
+
+def _read_kept(path: Path, document: dict[str, Any]) -> Kept:
+    try:
+        return Kept.of(document.get("retold"))
+    except ValueError as error:
+        raise CassetteError(f"{path}: the key `retold` at the top is damaged: {error}. The file was left as it is.") from error
 
 
 def _read_sessions(path: Path, document: dict[str, Any]) -> tuple[AgentSession, ...]:
@@ -206,7 +217,10 @@ def _line_of(data: bytes, number: int) -> int:
 # Writing
 
 
-_HEAD = {"version": 1, "retold": {"format": FORMAT}}
+def _head(kept: Kept) -> dict[str, Any]:
+    return {"version": 1, "retold": {"format": FORMAT, **kept.as_dict()}}
+
+
 _END = {"retold_end": True}
 
 _UNREAD_HEADERS = re.compile(
@@ -215,9 +229,11 @@ _UNREAD_HEADERS = re.compile(
 """Request headers that no matching rule and no other part of retold reads from a recording. The log keeps them."""
 
 
-def to_yaml(exchanges: Iterable[Exchange], file: IO[str], sessions: Iterable[AgentSession] = ()) -> int:
+def to_yaml(
+    exchanges: Iterable[Exchange], file: IO[str], sessions: Iterable[AgentSession] = (), kept: Kept = NOTHING_KEPT
+) -> int:  # fmt: skip
     """Write a cassette as YAML and return the number of interactions. One is in memory at a time."""
-    dump(_HEAD, file)
+    dump(_head(kept), file)
     count = 0
     for count, exchange in enumerate(exchanges, 1):
         if count == 1:
@@ -234,7 +250,7 @@ def to_yaml(exchanges: Iterable[Exchange], file: IO[str], sessions: Iterable[Age
 
 
 def write_cassette(
-    path: str | os.PathLike[str], exchanges: Iterable[Exchange], sessions: Iterable[AgentSession] = ()
+    path: str | os.PathLike[str], exchanges: Iterable[Exchange], sessions: Iterable[AgentSession] = (), kept: Kept = NOTHING_KEPT,
 ) -> int:  # fmt: skip
     """Write a cassette completely or not at all, and return the number of its exchanges. Raise CassetteError.
 
@@ -248,14 +264,14 @@ def write_cassette(
             file = io.TextIOWrapper(data, encoding="utf-8", newline="")
             if path.suffix == ".json":
                 entries = [_to_entry(exchange) for exchange in exchanges]
-                document = {**_HEAD, "interactions": entries}
+                document = {**_head(kept), "interactions": entries}
                 if held := [session_to_entry(session) for session in sessions]:
                     document["sessions"] = held
                 file.write(strict_json.dumps(_for_json({**document, **_END}), indent=1))
                 count = len(entries)
                 file.write("\n")
             else:
-                count = to_yaml(exchanges, file, sessions)
+                count = to_yaml(exchanges, file, sessions, kept)
             file.flush()
             file.detach()
     except OSError as error:

@@ -25,6 +25,7 @@ from ..log.run_writer import RunWriter
 from ..messages import Session, blocks_of, content_blocks
 from ..secrets.redactor import Redactor
 from ..strict_json import object_or_empty
+from .kept import NOTHING_KEPT, Kept
 from .sessions import appending as appending_session
 
 Recorded = Exchange | AgentSession
@@ -61,6 +62,15 @@ class _Open:
 def exchanges_of(log: LogReader, run: str) -> list[Exchange]:
     """Return the exchanges of a run in the order of their starts, as a cassette holds them."""
     return list(each_exchange(log, run))
+
+
+def kept_in(log: LogReader, run: str) -> Kept:
+    """Return the rules of matching that a run keeps in its first event."""
+    first = next(log.events(run, kinds=("run.started",)), None)
+    try:
+        return Kept.of(None if first is None else first.data)
+    except ValueError:  # data of the user under these names
+        return NOTHING_KEPT
 
 
 def each_exchange(log: LogReader, run: str) -> Iterator[Exchange]:

@@ -7,14 +7,16 @@ order of its keys does not matter, and the parts that `ignore` names are removed
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from ...recorder.cassette.kept import Kept
 from ...recorder.errors import InputError
 from ...recorder.http.exchange import Headers, Request
 from ...recorder.http.platforms import model_path
+from ...recorder.patience import replaced
 from .profiles import Profile, normalised
 
 Predicate = Callable[[Request, Request], object]
@@ -44,13 +46,15 @@ class Rules:
     """Which parts of a request count, by name.
 
     `match_on`: names of NAMES, or predicates. `ignore`: paths in a JSON body (`a.b`, `a[*].b`, `a[0]`, `**.b` anywhere).
-    `profile`: the program that makes the requests; the parts that it changes in every run are normalised (profiles.py). Raise
-    InputError for an unknown name or a malformed path.
+    `mask`: regular expressions; the texts in a body that they match are replaced by one name. They see a text as the report of a
+    miss shows it. `profile`: the program that makes the requests; the parts that it changes in every run are normalised
+    (profiles.py). Raise InputError for an unknown name, or a malformed path or expression.
     """
 
     match_on: tuple[str | Predicate, ...] = ("method", "path", "query", "body")
     ignore: tuple[str, ...] = DEFAULT_IGNORE
     profile: Profile = "api"
+    mask: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.match_on:
@@ -59,6 +63,18 @@ class Rules:
         for path in self.ignore:
             if not path or "".join(match[0] for match in _TOKEN.finditer(path)) != path.replace(".", ""):
                 raise InputError(f"{path!r} in ignore is not a path of a JSON body; write a.b, a[*].b, a[0] or **.b.")
+        for pattern in self.mask:
+            _checked(pattern)
+
+    @property
+    def kept(self) -> Kept:
+        """The rules that a recording keeps: those that the user added."""
+        return Kept(tuple(path for path in self.ignore if path not in DEFAULT_IGNORE), self.mask)
+
+    def with_kept(self, kept: Kept) -> "Rules":
+        """Return the rules with those that a recording keeps. Raise InputError."""
+        ignore, mask = Kept(self.ignore, self.mask).with_(kept)
+        return replace(self, ignore=ignore, mask=mask)
 
     def meaning(self, request: Request, names: Mapping[str, str]) -> dict[str, Any]:
         """Return the parts of a request that count. `names` maps volatile texts to the names that replace them."""
@@ -100,13 +116,13 @@ class Rules:
         try:
             value = json.loads(body, parse_float=_number)
         except (ValueError, RecursionError):
-            return _unbounded(body).decode("utf-8", "backslashreplace")
+            return masked(_unbounded(body).decode("utf-8", "backslashreplace"), self.mask)
         for ignored in self.ignore:
             _remove(value, _tokens(ignored))
         if self.profile == "claude-code":
             value = normalised(value)
         pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
-        return named(value, re.compile(pattern), names) if pattern else value
+        return masked(named(value, re.compile(pattern), names) if pattern else value, self.mask)
 
 
 DEFAULT_RULES = Rules()
@@ -197,3 +213,45 @@ def named(value: Any, pattern: re.Pattern[str], names: Mapping[str, str]) -> Any
     if isinstance(value, dict):
         return {key: named(item, pattern, names) for key, item in value.items()}
     return [named(item, pattern, names) for item in value] if isinstance(value, list) else value
+
+
+MASKED = "{{masked}}"
+"""The name that takes the place of a masked text."""
+
+
+def _checked(pattern: str) -> None:
+    try:
+        compiled = re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise InputError(f"{pattern!r} in mask is not a regular expression: {error}.") from error
+    if compiled.fullmatch("") is not None:
+        raise InputError(f"{pattern!r} in mask matches the empty text; write + instead of *, or a text that must be there.")
+
+
+def masked(value: Any, patterns: Iterable[str]) -> Any:
+    """Return a JSON value with each part of its texts that a pattern matches replaced by one name.
+
+    Raise InputError if a pattern takes too long.
+    """
+    texts = list(_texts(value)) if (given := tuple(patterns)) else []
+    before = texts
+    for pattern in given:
+        texts = replaced(re.compile(pattern), texts, MASKED)
+    return value if texts == before else _with_texts(value, iter(texts))
+
+
+def _texts(value: Any) -> Iterable[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
+
+
+def _with_texts(value: Any, texts: Iterator[str]) -> Any:
+    """Return a JSON value with other texts, in the order of `_texts`."""
+    if isinstance(value, str):
+        return next(texts)
+    if isinstance(value, dict):
+        return {key: _with_texts(item, texts) for key, item in value.items()}
+    return [_with_texts(item, texts) for item in value] if isinstance(value, list) else value

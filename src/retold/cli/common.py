@@ -49,6 +49,24 @@ ProfileOption = Annotated[
     str,
     typer.Option("--profile", metavar="P", help="The rules of matching: api, claude-code, or auto (chosen by the recording)."),
 ]
+IgnoreOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="PATH",
+        help="A part of request bodies that does not count in matching: a.b, a[*].b, a[0] or **.b. The recording keeps it; may "
+        "be repeated.",
+    ),
+]
+MaskOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mask",
+        metavar="REGEX",
+        help="What this matches in the texts of request bodies does not count in matching. The recording keeps it; may be "
+        "repeated.",
+    ),
+]
 FaultOption = Annotated[
     list[str] | None,
     typer.Option(

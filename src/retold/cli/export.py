@@ -106,7 +106,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     from ..formats.cassette import check
     from ..recorder.cassette.format import write_cassette
     from ..recorder.cassette.sessions import each_session
-    from ..recorder.cassette.transfer import each_exchange
+    from ..recorder.cassette.transfer import each_exchange, kept_in
     from ..recorder.errors import InputError
     from ..recorder.files import replacing
     from ..recorder.words import counted, plural
@@ -119,7 +119,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
         if form.counts == "exchange":  # a file for git gets the mode of other files there
             check(log, runs[0])
             sessions = list(each_session(log, runs[0].run))
-            count = write_cassette(output, each_exchange(log, runs[0].run), sessions)
+            count = write_cassette(output, each_exchange(log, runs[0].run), sessions, kept_in(log, runs[0].run))
             written = counted(exchange=count, session=len(sessions))
         else:
             with replacing(output, mode=0o600) as file:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from .common import AllowOrigin, Db, ProfileOption, ShipOption, UpstreamOption, note, shipped
+from .common import AllowOrigin, Db, IgnoreOption, MaskOption, ProfileOption, ShipOption, UpstreamOption, note, shipped
 
 
 def record(
@@ -21,6 +21,8 @@ def record(
         str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes (record missing requests) or all.")
     ] = "rewrite",
     profile: ProfileOption = "auto",
+    ignore: IgnoreOption = None,
+    mask: MaskOption = None,
     allow_origin: AllowOrigin = None,
     ship: ShipOption = None,
     db: Db = None,
@@ -33,6 +35,7 @@ def record(
 
     Example: retold record -o cassettes/hello.yaml -- claude -p "Say hello"
     """
+    from ..recorder.cassette.kept import Kept
     from ..recorder.errors import InputError
     from ..recorder.folders import Folders
     from ..recorder.http.platforms import api_of
@@ -49,7 +52,8 @@ def record(
     title = name or (output.stem if output is not None else Path(command[0]).name)
     with EventLog(db) as log, shipped(log, ship):
         data = {"command": command}
-        use = put_to_use(output, record_mode, log=log, name=title, upstream=to, profile=profile, data=data)
+        kept = Kept(tuple(ignore or ()), tuple(mask or ()))
+        use = put_to_use(output, record_mode, log=log, name=title, upstream=to, profile=profile, kept=kept, data=data)
         serving = Serving({title: use}, to, gate, folders=Folders.here())
         with run_command(command, serving) as child:
             close(use, failure_of(child), note)

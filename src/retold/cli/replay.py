@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from .common import AllowOrigin, Db, FaultOption, IdleLimit, ProfileOption, TimingOption, note
+from .common import AllowOrigin, Db, FaultOption, IdleLimit, IgnoreOption, MaskOption, ProfileOption, TimingOption, note
 
 
 def replay(
@@ -13,6 +13,8 @@ def replay(
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,
     profile: ProfileOption = "auto",
+    ignore: IgnoreOption = None,
+    mask: MaskOption = None,
     fault: FaultOption = None,
     allow_origin: AllowOrigin = None,
     db: Db = None,
@@ -25,6 +27,7 @@ def replay(
     """
     from pathlib import Path
 
+    from ..recorder.cassette.kept import Kept
     from ..recorder.folders import Folders
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
@@ -35,11 +38,12 @@ def replay(
 
     log, gate = EventLog(db), Gate(origins=origins_of(allow_origin or ()))
     to = Upstream.parse("https://api.anthropic.com")
-    source, exchanges = recording_named(recording, log)
+    source, exchanges, kept = recording_named(recording, log)
+    own = Kept(tuple(ignore or ()), tuple(mask or ()))
     target = recording if exchanges is None else "CASSETTE"
     use = put_to_use(
         Path(recording) if exchanges is None else None, "none", log=log, name=source, upstream=to, profile=profile,
-        timing=Timing.parse(timing, idle_limit), recorded=exchanges, faults=tuple(fault or ()),
+        kept=kept.with_(own), timing=Timing.parse(timing, idle_limit), recorded=exchanges, faults=tuple(fault or ()),
         hint=f"Record the missing requests with: retold record --mode new_episodes -o {target} -- {command[0]} …",
     )  # fmt: skip
     serving = Serving({source: use}, to, gate, folders=Folders.here())

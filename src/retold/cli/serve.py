@@ -12,6 +12,8 @@ from .common import (
     Db,
     FaultOption,
     IdleLimit,
+    IgnoreOption,
+    MaskOption,
     ProfileOption,
     ShipOption,
     TimingOption,
@@ -33,6 +35,8 @@ def serve(
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,
     profile: ProfileOption = "auto",
+    ignore: IgnoreOption = None,
+    mask: MaskOption = None,
     fault: FaultOption = None,
     mode: Annotated[str, typer.Option("--mode", help="none, or to record: once, new_episodes, all, rewrite.")] = "none",
     upstream: UpstreamOption = None,
@@ -52,6 +56,7 @@ def serve(
 
     Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
     """
+    from ..recorder.cassette.kept import Kept
     from ..recorder.http.platforms import api_of
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
@@ -64,14 +69,14 @@ def serve(
     record_mode = mode_of(mode)
     to = Upstream.parse(upstream or api_of(os.environ))
     pace = Timing.parse(timing, idle_limit)
-    files = _named(cassettes)
+    files, kept = _named(cassettes), Kept(tuple(ignore or ()), tuple(mask or ()))
     for path in cassettes:
         if record_mode == "none" and not path.exists():
             raise InputError(f"no cassette at {path}. Record it, for example with --mode once.")
     with EventLog(db) as log, shipped(log, None if record_mode == "none" else ship):
         uses = {
             name: put_to_use(
-                path, record_mode, log=log, name=name, upstream=to, profile=profile, timing=pace, repeats=repeat,
+                path, record_mode, log=log, name=name, upstream=to, profile=profile, kept=kept, timing=pace, repeats=repeat,
                 faults=tuple(fault or ()), hint=f"Record the missing requests with: retold serve {path} --mode new_episodes",
             )
             for name, path in files.items()

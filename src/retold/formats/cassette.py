@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from ..recorder.cassette.format import to_yaml
 from ..recorder.cassette.sessions import each_session
-from ..recorder.cassette.transfer import each_exchange
+from ..recorder.cassette.transfer import each_exchange, kept_in
 from ..recorder.errors import InputError
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
@@ -19,7 +19,7 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
     text = io.TextIOWrapper(out, encoding="utf-8", newline="")
     try:
         sessions = list(each_session(log, run.run))
-        return to_yaml(each_exchange(log, run.run), text, sessions) + len(sessions)
+        return to_yaml(each_exchange(log, run.run), text, sessions, kept_in(log, run.run)) + len(sessions)
     finally:
         text.flush()
         text.detach()

@@ -128,9 +128,9 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
         info = log.find(run)
         counted = (info.messages, "message") if held is None else (info.exchanges, "exchange")
         return [Imported(run, info.name, str(source.path), *counted, new=False, sessions=sessions)]
-    data = {"sha256": source.sha256}
+    data: dict[str, Any] = {"sha256": source.sha256}
     if held is not None:
-        recorded = in_order(held.exchanges, held.sessions)
+        recorded, data = in_order(held.exchanges, held.sessions), data | held.kept.as_dict()
         run = import_exchanges(log, recorded, name=title, source=str(source.path), data=data)
         made = Imported(run, title, str(source.path), len(held.exchanges), "exchange", new=True, sessions=sessions)
     else:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..recorder.cassette.format import names_file
-from ..recorder.cassette.transfer import exchanges_of
+from ..recorder.cassette.kept import NOTHING_KEPT, Kept
+from ..recorder.cassette.transfer import exchanges_of, kept_in
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
 from ..recorder.files import why_not_writable
 from ..recorder.http.exchange import Exchange
@@ -19,7 +20,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.proxy.http1 import Server
 from ..recorder.proxy.upstream import Upstream
 from ..replay.matching.profiles import check_profile
-from ..replay.matching.rules import DEFAULT_RULES
+from ..replay.matching.rules import DEFAULT_RULES, Rules
 from ..replay.timing.timing import INSTANT, Timing
 from ..settings import Settings
 from ..testing.record_modes import RecordMode, check, resolve
@@ -40,15 +41,19 @@ Note = Callable[[str], None]
 
 def put_to_use(
     path: Path | None, mode: RecordMode, *, log: EventLog, name: str, upstream: Upstream, profile: str = "auto",
-    timing: Timing = INSTANT, data: dict[str, Any] | None = None, **settings: Any,
+    kept: Kept = NOTHING_KEPT, timing: Timing = INSTANT, data: dict[str, Any] | None = None, **settings: Any,
 ) -> CassetteSession:  # fmt: skip
-    """Return the session of a cassette, or of the log alone if there is no path. Raise InputError, CassetteError, LogError."""
+    """Return the session of a cassette, or of the log alone if there is no path. Raise InputError, CassetteError, LogError.
+
+    `kept` are rules of matching that a recording keeps.
+    """
     if mode != "none":
         if path is not None and (why := why_not_writable(path)) is not None:
             raise CassetteError(f"cannot write the cassette {path}: {why}.")
         log.open()  # now, not while the first client waits for its answer; an unusable log is reported at once
         price("", {})  # loads for 150 ms, which must not fall into a stream
     rules, detect = (DEFAULT_RULES, True) if profile == "auto" else (_rules_of(profile), False)
+    rules = rules.with_kept(kept)
     own = Settings(
         timing=timing, rules=rules, detect=detect, recordings=log, name=name, stamped="arrival", price=price,
         data={"upstream": upstream.url, **(data or {})}, **settings,
@@ -56,7 +61,7 @@ def put_to_use(
     return CassetteSession(path, mode, own)
 
 
-def _rules_of(profile: str) -> Any:
+def _rules_of(profile: str) -> Rules:
     return replace(DEFAULT_RULES, profile=check_profile(profile))
 
 
@@ -68,17 +73,20 @@ def mode_of(asked: str) -> RecordMode:
     return mode
 
 
-def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None]:
-    """Return the name of the recording RUN|CASSETTE, and the exchanges of a run; None for a cassette, which has a path."""
+def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None, Kept]:
+    """Return the name of the recording RUN|CASSETTE, and the exchanges and the kept rules of a run.
+
+    The exchanges are None for a cassette, which has a path.
+    """
     if names_file(reference):
         if not Path(reference).exists():
             raise CassetteMissing(f"no cassette at {reference}. Record one: retold record -o {reference} -- COMMAND.")
-        return reference, None
+        return reference, None, NOTHING_KEPT
     found = log.find(reference)
     exchanges = exchanges_of(log, found.run)
     if not exchanges:
         raise InputError(f"run {found.run} ({found.name}) has no exchanges to replay.")
-    return f"run {found.run[:8]} ({found.name})", exchanges
+    return f"run {found.run[:8]} ({found.name})", exchanges, kept_in(log, found.run)
 
 
 # Servers

@@ -126,7 +126,7 @@ class BlockRun:
                 self._check()
                 self._settings.load_prices()
             cassette = None if self._path is None else str(self._path)
-            data = {"cassette": cassette, "record_mode": self._mode, **self._settings.data}
+            data = {"cassette": cassette, "record_mode": self._mode, **self._settings.rules.kept.as_dict(), **self._settings.data}
             name = self._settings.name or ("recording" if self._path is None else self._path.stem)
             self._writer = self._opened().start(name=name, mode=mode, data=data, redactor=self._redactor)
         return self._writer

@@ -6,19 +6,27 @@ from hashlib import sha256
 from typing import Literal
 
 from ..recorder.cassette.format import read_cassette
-from ..recorder.errors import CassetteError, MissError
+from ..recorder.errors import CassetteError, InputError, MissError
 from ..recorder.http.exchange import Exchange, Request, content_encoding
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.secrets.redactor import Redactor
 from ..replay.faults import Faults, Telling, whole
 from ..replay.matching.matcher import Matcher
 from ..replay.matching.profiles import Profile, profile_of
+from ..replay.matching.rules import Rules
 from ..replay.relocating import in_folders
 from ..settings import Settings
 from .loading import LoadedRecording
 from .record_modes import how_to_record
 
 __tracebackhide__ = True
+
+
+def _rules(settings: Settings, loaded: LoadedRecording, source: str) -> Rules:
+    try:
+        return settings.rules.with_kept(loaded.kept)
+    except InputError as error:
+        raise CassetteError(f"{source}: {error}") from error
 
 
 class Decisions:
@@ -39,7 +47,7 @@ class Decisions:
             self.replayable,
             source=source,
             redactor=redactor,
-            rules=replace(settings.rules, profile=self.profile),
+            rules=replace(_rules(settings, loaded, source), profile=self.profile),
             repeats=settings.repeats,
         )
         self._settings = settings
@@ -126,8 +134,8 @@ class Decisions:
             text = f"{miss}\n{hint}" if existed else f"no cassette at {self._source}.\n{hint}"
             self.misses.append(text)
             raise for_sdk(MissError(text)) from None
-        except CassetteError as damaged:  # found by reading on in a long cassette
-            raise for_sdk(damaged) from None
+        except InputError as wrong:  # damage in a long cassette, or a mask that takes too long
+            raise for_sdk(wrong) from None
 
     def _played(self, exchange: Exchange) -> Telling:
         """Return an exchange with the faults of its call. If they destroyed its answer, a retry can get it."""

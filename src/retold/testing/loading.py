@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..recorder import clock
 from ..recorder.agent_wire import AgentSession
+from ..recorder.cassette.kept import NOTHING_KEPT, Kept
 from ..recorder.errors import CassetteError
 from ..recorder.http.exchange import Exchange
 from ..settings import Settings
@@ -26,6 +27,8 @@ class ExpiredWarning(UserWarning):
 class LoadedRecording:
     """The recording of a block. `existed` if there was one; `file` is None if the recording does not come from a file.
 
+    `kept` are the rules of matching that the recording keeps.
+
     `mode` is the record mode of the block, which an expired cassette may have changed to `rewrite`.
     """
 
@@ -34,6 +37,7 @@ class LoadedRecording:
     exchanges: Sequence[Exchange] = ()
     sessions: tuple[AgentSession, ...] = ()
     file: CassetteFile | None = None
+    kept: Kept = NOTHING_KEPT
 
     @property
     def only_replays(self) -> bool:
@@ -66,8 +70,8 @@ def load(path: Path | None, mode: RecordMode, settings: Settings, source: str) -
             # The frames: load, CassetteSession(), __enter__ of the use, the caller's.
             warnings.warn(f'{expired}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=4)
     if mode == "rewrite":
-        return LoadedRecording(mode, file.existed, file=file)
-    return LoadedRecording(mode, file.existed, file.loaded, file.sessions, file)
+        return LoadedRecording(mode, file.existed, file=file, kept=file.kept)
+    return LoadedRecording(mode, file.existed, file.loaded, file.sessions, file, file.kept)
 
 
 def why_expired(exchanges: Iterable[Exchange | AgentSession], limit: timedelta | None, source: str) -> str | None:

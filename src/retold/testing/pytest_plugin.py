@@ -43,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("retold_max_age", "Age from which a cassette is expired, such as 90d.", default=None)
     parser.addini("retold_hosts", "Further hosts to record, as patterns.", type="linelist", default=[])
     parser.addini("retold_block_network", "Refuse requests to other hosts.", type="bool", default=False)
+    parser.addini("retold_ignore", "Paths in request bodies that matching ignores, for every test.", type="linelist", default=[])
+    parser.addini("retold_mask", "Patterns for texts that matching ignores, for every test.", type="linelist", default=[])
     parser.addini("retold_outside", "count: let API requests outside of cassettes pass in mode none too.", default="refuse")
     parser.addini("retold_log", "The log that recordings go to (default: .retold/log.db in the root folder).", default=None)
     parser.addini("retold_vcr", "Run tests marked with vcr, as for pytest-recording, on retold.", type="bool", default=False)
@@ -129,6 +131,7 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     if marker is None and "retold_cassette" not in request.fixturenames:
         yield None
         return
+    from ..recorder.cassette.kept import Kept
     from .record_modes import resolve
     from .use import Use
     from .use_cassette import use_cassette
@@ -149,8 +152,9 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     override = config.getoption("--retold-mode")
     asked = resolve(options.pop("record_mode"), override=override)
     own = use_cassette(**options).settings
+    rules = own.rules.with_kept(Kept(tuple(config.getini("retold_ignore")), tuple(config.getini("retold_mask"))))
     settings = replace(
-        own, name=item.nodeid, recordings=log_path(config), since=config.stash[SINCE],
+        own, rules=rules, name=item.nodeid, recordings=log_path(config), since=config.stash[SINCE],
         is_overridden=own.is_overridden or bool(override),
     )  # fmt: skip
     using = Use(path_of(item, marker), asked, settings, everywhere=True)

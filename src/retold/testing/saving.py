@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.format import read_cassette, write_cassette
+from ..recorder.cassette.kept import NOTHING_KEPT, Kept
 from ..recorder.cassette.sessions import each_session
 from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing
@@ -44,8 +45,9 @@ class CassetteFile:
         self._signature = self._sign()
         self.loaded: Sequence[Exchange] = ()
         self.sessions: tuple[AgentSession, ...] = ()
+        self.kept = NOTHING_KEPT
         try:
-            _, self.loaded, self.sessions = read_cassette(os.path.normpath(path), lazy=lazy)
+            _, self.loaded, self.sessions, self.kept = read_cassette(os.path.normpath(path), lazy=lazy)
             self.existed = True
         except CassetteMissing:
             self.existed = False
@@ -57,31 +59,37 @@ class CassetteFile:
         """Return why the file cannot be written; None if nothing is known to prevent it. Nothing is made."""
         return why_not_writable(self.path)
 
-    def save(self, log: EventLog, run: str, *, keep: Keep | None, drops: Drops, drops_session: DropsSession) -> None:
-        """Add the exchanges of a run, as `keep` leaves them, and its sessions; remove old ones. Raises CassetteError."""
+    def save(
+        self, log: EventLog, run: str, *, keep: Keep | None, drops: Drops, drops_session: DropsSession, kept: Kept
+    ) -> None:  # fmt: skip
+        """Add the exchanges of a run, as `keep` leaves them, its sessions and the rules `kept`; remove old ones.
+
+        Raises CassetteError.
+        """
         new = [exchange for exchange in exchanges_of(log, run) if exchange.place.stamped != "replay"]
         if keep is not None:
             new = [left for exchange in new if (left := keep(exchange)) is not None]
         sessions = list(each_session(log, run))
         try:
-            self._merge(new, lambda old: drops(old, new), sessions, lambda old: drops_session(old, sessions))
+            self._merge(new, lambda old: drops(old, new), sessions, lambda old: drops_session(old, sessions), kept)
         except CassetteError as error:
             raise CassetteError(f"{error} The recording is in the log: retold export {run[:8]} -o CASSETTE.") from error
 
     def _merge(
         self, new: Sequence[Exchange], drops: Callable[[Exchange], bool],
-        sessions: Sequence[AgentSession], drops_session: Callable[[AgentSession], bool],
+        sessions: Sequence[AgentSession], drops_session: Callable[[AgentSession], bool], rules: Kept,
     ) -> None:  # fmt: skip
         """Write the file anew. New calls get numbers after the others, so that retries stay with their call."""
         target = Path(os.path.realpath(self.path))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.parent):
-                now, held = self._current()
+                now, held, its = self._current()
                 kept = self._kept(now, drops)
                 held = [each for each in held if not (each in self.sessions and self._may_be_old(each) and drops_session(each))]
                 last = max((exchange.place.call for exchange in kept), default=0)
-                write_cassette(self.path, [*kept, *(_renumbered(exchange, last) for exchange in new)], [*held, *sessions])
+                whole = [*kept, *(_renumbered(exchange, last) for exchange in new)]
+                write_cassette(self.path, whole, [*held, *sessions], its.with_(rules))
         except OSError as error:
             raise CassetteError(f"cannot write the cassette {self.path}: {error.strerror or error}.") from error
 
@@ -96,15 +104,15 @@ class CassetteFile:
                 kept.append(exchange)
         return kept
 
-    def _current(self) -> tuple[Iterable[Exchange], Iterable[AgentSession]]:
+    def _current(self) -> tuple[Iterable[Exchange], Iterable[AgentSession], Kept]:
         """The content of the file as it is now. A file that was deleted meanwhile counts as unchanged: nothing gets lost."""
         if self._sign() == self._signature:
-            return self.loaded, self.sessions
+            return self.loaded, self.sessions, self.kept
         try:
             found = read_cassette(self.path)
-            return found.exchanges, found.sessions
+            return found.exchanges, found.sessions, found.kept
         except CassetteMissing:
-            return self.loaded, self.sessions
+            return self.loaded, self.sessions, self.kept
 
     def _may_be_old(self, exchange: Exchange | AgentSession) -> bool:
         return self._since is None or exchange.recorded_at < self._since

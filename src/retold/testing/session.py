@@ -204,7 +204,7 @@ class CassetteSession(UsedCassette):
         elif (file := self._loaded.file) is not None:
             file.save(
                 log, run, keep=self._settings.before_keep, drops=self._decisions.is_replaced,
-                drops_session=self._agents.is_replaced,
+                drops_session=self._agents.is_replaced, kept=self._settings.rules.kept,
             )  # fmt: skip
             self.written = self.path
 

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class use_cassette(Use):
     timing        instant, original, 2x …; idle_limit caps pauses, for example `"2s"`
     match_on      names of rules, or functions of (request, recorded) that return whether both agree
     ignore        paths in JSON bodies that matching ignores
+    mask          regular expressions for texts in bodies that matching ignores; the cassette keeps them and the paths
     hosts         further hosts to record, as patterns; the Anthropic API is recorded at any base URL
     block_network refuse requests to other hosts instead of passing them through
     before_record (request) -> the request to record and match, or None to pass it through unrecorded
@@ -61,6 +63,7 @@ class use_cassette(Use):
         idle_limit: str | None = None,
         match_on: Sequence[str | Predicate] | None = None,
         ignore: Sequence[str] = DEFAULT_IGNORE,
+        mask: Sequence[str] = (),
         hosts: Iterable[str] = (),
         block_network: bool = False,
         before_record: BeforeRecord | None = None,
@@ -77,7 +80,7 @@ class use_cassette(Use):
             raise InputError(f"unknown on_expired {on_expired!r}: give warn, fail or rerecord.")
         settings = Settings(
             timing=Timing.parse(timing, idle_limit) if isinstance(timing, str) else timing,
-            rules=Rules(ignore=_several(ignore)) if match_on is None else Rules(_several(match_on), _several(ignore)),
+            rules=_rules(match_on, ignore, mask),
             hosts=_several(hosts),
             block_network=block_network,
             before_record=before_record,
@@ -93,6 +96,11 @@ class use_cassette(Use):
             is_overridden=is_overridden(),
         )
         super().__init__(None if path is None else Path(path), resolve(record_mode), settings)
+
+
+def _rules(match_on: Sequence[str | Predicate] | None, ignore: Sequence[str], mask: Sequence[str]) -> Rules:
+    rules = Rules(ignore=_several(ignore), mask=_several(mask))
+    return rules if match_on is None else replace(rules, match_on=_several(match_on))
 
 
 def _several(values: Any) -> tuple[Any, ...]:
