@@ -2,10 +2,12 @@
 
 The events of a session; the seq of the first one is the `exchange` of all of them:
 
-    session.started   {wire, sdk, cwd, home, argv}: the versions, the folders, and the options that the child gets
+    session.started   {wire, sdk, cwd, home, argv}: the versions, the folders, and the options that the child gets; in a workflow
+                      also {options, variables}: the options and volatile values of the step, which a replay compares
     wire.sent         a line that the SDK wrote (control_request, control_response, user), or {"type": "end_input"}
     wire.unsent       a sent line, again, that the SDK could not write: Claude Code had ended, or its input had
-    wire.received     a line of the control protocol: control_request, control_response, control_cancel_request, transcript_mirror
+    wire.received     a line of the control protocol (control_request, control_response, control_cancel_request,
+                      transcript_mirror), or a line for the SDK alone (`sdk_host_only`)
     stream.TYPE       a line that is no message: stream_event, rate_limit_event, …
     message           system, assistant, user, result
     session.ended     {ending, error, exit_code, unread}: `unread` are the fields that the SDK's parser did not read
@@ -55,6 +57,19 @@ class WireLine:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPlace:
+    """The place of a session in a workflow. `steps` has the step of each of its prompts, in order, and at least one.
+
+    `options` are those of the step, `variables` the volatile values in its texts by their names.
+    """
+
+    steps: tuple[str, ...]
+    task: str
+    options: dict[str, Any]
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class AgentSession:
     """A recorded session, already redacted. `argv` is None for a transport that the program made itself.
 
@@ -74,6 +89,7 @@ class AgentSession:
     started_ns: int = 0
     ended_ns: int = 0
     unread: tuple[str, ...] | None = None
+    place: StepPlace | None = None
 
     @property
     def prompts(self) -> list[Any]:
@@ -109,6 +125,8 @@ def is_prompt(line: WireLine) -> bool:
 def kind_of(line: dict[str, Any]) -> str:
     """Return the event kind of a received line."""
     type_ = str(line.get("type"))
+    if line.get("sdk_host_only") is True:
+        return "wire.received"
     if type_ in _MESSAGES:
         return "message"
     return "wire.received" if type_ in _CONTROL else f"stream.{type_[:40]}"
@@ -134,15 +152,22 @@ class WireCapture:
 
     There is one exception: a line that streams a part of a text waits if a secret may begin at its end, and the lines behind it
     wait, too. The next part of the text, the complete text, or a line of the program ends the wait.
+
+    `step` and `task` are the place of the next lines in a workflow. `started_ns` is the time of the run at which the session
+    began, `last_ns` that of its newest line.
     """
 
-    def __init__(self, writer: RunWriter, started: dict[str, Any]) -> None:
+    def __init__(self, writer: RunWriter, started: dict[str, Any], *, step: str = "", task: str = "") -> None:
         self._writer = writer
         self._lock = threading.Lock()
         self._scrub = FrameRedactor(writer.redactor)
-        self._waiting: deque[tuple[str, int]] = deque()
+        self._waiting: deque[tuple[str, int, str]] = deque()
+        self.step = step
+        self.task = task
         self.ending: SessionEnding | None = None
-        self.exchange = writer.append(Entry("session.started", encode(started), exchange=OWN_SEQ))[0].seq
+        (event,) = writer.append(Entry("session.started", encode(started), step, task, exchange=OWN_SEQ))
+        self.exchange = event.seq
+        self.started_ns = self.last_ns = event.t_ns
         # The end of the run ends the session, as it ends an exchange.
         writer.open[self.exchange] = self
 
@@ -164,7 +189,8 @@ class WireCapture:
         if kind != "stream.stream_event" and not self._scrub.waiting:
             self._note(kind, without_person(line))
             return
-        self._waiting.append((kind, self._writer.now_ns()))
+        self.last_ns = self._writer.now_ns()
+        self._waiting.append((kind, self.last_ns, self.step))
         self._write(self._scrub.feed(Piece(encode(without_person(line)), True)))
         if line.get("type") == "assistant":
             self._settle()
@@ -191,14 +217,15 @@ class WireCapture:
         """Append received lines, each with the time of its arrival."""
         entries = []
         for piece in pieces:
-            kind, t_ns = self._waiting.popleft()
-            entries.append(Entry(kind, piece.data, exchange=self.exchange, t_ns=t_ns))
+            kind, t_ns, step = self._waiting.popleft()
+            entries.append(Entry(kind, piece.data, step, self.task, self.exchange, t_ns))
         if entries and not self._writer.ended:
             self._writer.append(*entries)
 
     def _note(self, kind: str, data: dict[str, Any]) -> None:
         if not self._writer.ended:
-            self._writer.append(Entry(kind, encode(data), exchange=self.exchange))
+            (event,) = self._writer.append(Entry(kind, encode(data), self.step, self.task, self.exchange))
+            self.last_ns = event.t_ns
 
 
 def error_data(error: BaseException) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import retold
 from retold.comparing.reading import Side, read_exchanges, read_run
-from retold.recorder.agent_wire import SESSION_ENDINGS, AgentSession, WireLine
+from retold.recorder.agent_wire import SESSION_ENDINGS, AgentSession, StepPlace, WireLine, is_prompt
 from retold.recorder.cassette.sessions import CWD, HOME, each_session, entry_to_session, session_to_entry
 from retold.recorder.cassette.transfer import exchanges_of, import_exchanges, in_order
 from retold.recorder.log.memory import MemoryStore
@@ -63,11 +63,16 @@ def sessions(draw: st.DrawFn) -> AgentSession:
         st.none() | st.fixed_dictionaries({"type": _WORDS, "message": _WORDS}, optional={"exit_code": st.integers(0, 9)})
     )
     started_ns = draw(_TIMES_NS)
+    prompts = sum(is_prompt(line) for line in lines)
+    steps = st.lists(_WORDS, min_size=max(prompts, 1), max_size=max(prompts, 1)).map(tuple)
+    named = st.dictionaries(st.sampled_from(["date", "execution_id"]), _WORDS)
+    place = draw(st.none() | st.builds(StepPlace, steps, _WORDS, st.dictionaries(_WORDS, _WORDS | st.integers(0, 9)), named))
     return AgentSession(
         tuple(lines), draw(st.sampled_from(SESSION_ENDINGS)), error, draw(st.none() | st.integers(-9, 255)), draw(_WORDS),
         CWD, HOME, draw(st.none() | st.lists(_WORDS, max_size=3).map(tuple)),
         draw(st.sampled_from(["", "2026-11-28T12:00:00.000Z"])), started_ns, started_ns + last_ns + draw(_TIMES_NS),
         draw(st.none() | st.lists(st.sampled_from(["result.a", "stream_event.b"]), max_size=2).map(tuple)),
+        place,
     )  # fmt: skip
 
 
@@ -176,7 +181,8 @@ def test_only_the_common_kinds_of_two_forms_of_recording_are_compared(tmp_path: 
     """The output of Claude Code has no prompts and no options."""
     made = session("tool")
     printed = tmp_path / "printed.jsonl"
-    printed.write_text("".join(f"{json.dumps(line.data)}\n" for line in made.lines if not line.is_sent and "uuid" in line.data))
+    lines = [line.data for line in made.lines if not line.is_sent and "uuid" in line.data]
+    printed.write_text("".join(f"{json.dumps(line)}\n" for line in lines if "sdk_host_only" not in line))
     found = retold.compare(cassette(tmp_path / "s.yaml", made), printed, ignore=["**.cwd", "tool_use", "tool_result", "init"])
     assert found.same, found
     assert set(found.not_compared) == {"session", "prompt"}

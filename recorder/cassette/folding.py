@@ -62,11 +62,11 @@ class FoldedExchanges:
 
     def _session_steps(self, session: AgentSession, began_ns: int) -> Iterator[int]:
         """Put the events of a session; yield the time of the next one."""
-        number = self._seq
-        for offset_ns, kind, data in parts_of(session):
+        number, task = self._seq, "" if session.place is None else session.place.task
+        for offset_ns, kind, step, data in parts_of(session):
             if kind != "session.started":
                 yield began_ns + offset_ns
-            self._put(kind, data, Place(), number, began_ns + offset_ns)
+            self._put(kind, data, Place(step, task), number, began_ns + offset_ns)
 
     def _folding(self, exchange: Exchange, began_ns: int) -> Iterator[int]:
         """Fold one exchange step by step; yield the time of the next step."""
