@@ -2,7 +2,6 @@
 
 import warnings
 
-from ..comparing.drift import drift_between, drift_between_sessions
 from ..recorder.agent_wire import AgentSession
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange
@@ -18,6 +17,10 @@ def drift_of(
     pairs: list[tuple[Exchange | None, Capture]], sessions: list[tuple[AgentSession | None, AgentSession]], source: str
 ) -> list[str]:  # fmt: skip
     """Return the differences between recorded exchanges or sessions and new ones, and warn. None stands for an unrecorded one."""
+    if not pairs and not sessions:
+        return []
+    from ..comparing.drift import drift_between, drift_between_sessions  # slow, and only record mode verify needs it
+
     found = [line for recorded, capture in pairs for line in drift_between(recorded, capture)]
     for number, (before, now) in enumerate(sessions, 1):
         found += drift_between_sessions(before, now, number)
