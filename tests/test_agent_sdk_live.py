@@ -1,0 +1,144 @@
+"""A program with the real Claude Code, against a scripted API: recorded once, and replayed elsewhere without Claude Code."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import claude_code
+from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
+
+sdk: Any = pytest.importorskip("claude_agent_sdk")
+
+from tests.test_agent_sdk import CALLS, NOWHERE, allow, calc, collected, hook, used  # noqa: E402
+
+CLAUDE_CODE = claude_code.find()
+
+pytestmark = [
+    pytest.mark.stress,
+    pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed"),
+]
+
+
+PROMPTS = ("ADD", "SLOW", "ONE", "TWO", "FORK", "LOOP", "DIE")
+"""The words of the prompts. The last one in a request counts; Claude Code adds further texts to it."""
+
+
+def answer(request: Request) -> Reply:
+    """The scripted API: what it answers to each prompt of the program."""
+    said = json.dumps(request.json["messages"])
+    prompt = max(PROMPTS, key=said.rfind)
+    is_answered = said.rfind("tool_result") > said.rfind(prompt)
+    match prompt:
+        case "ADD" if not is_answered:
+            bash = tool_use("Bash", {"command": "pwd", "description": "Where"})
+            return Reply([text("I add."), tool_use("mcp__calc__add", {"a": 2, "b": 40}), bash], stop_reason="tool_use")
+        case "SLOW":
+            return Reply([text("This is a long answer, word by word, and it has no end.", pieces=4)], gap_s=0.3)
+        case "LOOP":
+            return Reply([tool_use("Bash", {"command": "pwd", "description": "Again"})], stop_reason="tool_use")
+        case "DIE":
+            kill_children()
+    return Reply([text(f"Answer {prompt}.")])
+
+
+def kill_children() -> None:
+    """Kill the Claude Code that this process runs."""
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(entry.read_text().rpartition(")")[2].split()[1])
+            is_cli = b"--input-format" in (entry.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if parent == os.getpid() and is_cli:
+            os.kill(int(entry.parent.name), signal.SIGKILL)
+
+
+def options(cli: str, url: str, **further: Any) -> Any:
+    env = {**claude_code.ENVIRONMENT, "ANTHROPIC_BASE_URL": url}
+    return sdk.ClaudeAgentOptions(cli_path=cli, env=env, setting_sources=[], **further)
+
+
+async def conversation(cli: str, url: str) -> list[Any]:
+    """Turns with a tool of the program, a callback, a hook, a new permission mode and model, and an interrupt."""
+    found: list[Any] = []
+    hooks = {"PreToolUse": [sdk.HookMatcher(matcher="Bash", hooks=[hook])]}
+    given = {"can_use_tool": allow, "hooks": hooks, "mcp_servers": {"calc": calc()}, "include_partial_messages": True}
+    async with sdk.ClaudeSDKClient(options(cli, url, **given)) as client:
+        await client.query("ADD please")
+        found += await collected(client.receive_response())
+        await client.set_permission_mode("acceptEdits")
+        await client.set_model("claude-haiku-4-5")
+        found += [await client.get_mcp_status(), await client.get_context_usage()]
+        await client.query("SLOW please")
+        is_interrupted = False
+        async for message in client.receive_response():
+            found.append(message)
+            if isinstance(message, sdk.StreamEvent) and "text_delta" in str(message) and not is_interrupted:
+                is_interrupted = True
+                await client.interrupt()
+        await client.query("ONE please")
+        found += await collected(client.receive_response())
+    return found
+
+
+async def program(cli: str, url: str) -> dict[str, list[Any]]:
+    """All sessions of the program: a conversation, its fork beside a new one, a continued one up to its limit, one that dies."""
+
+    async def ask(prompt: str, **further: Any) -> list[Any]:
+        return await collected(sdk.query(prompt=prompt, options=options(cli, url, **further)))
+
+    first = await conversation(cli, url)
+    id_ = next(message.session_id for message in first if isinstance(message, sdk.ResultMessage))
+    forked, fresh = await asyncio.gather(ask("FORK please", resume=id_, fork_session=True), ask("TWO please"))
+    limited = await ask("LOOP please", continue_conversation=True, max_turns=1, allowed_tools=["Bash"])
+    resumed = await ask("DIE please", resume=id_)
+    return {"first": first, "forked": forked, "fresh": fresh, "limited": limited, "killed": resumed}
+
+
+def without_folders(found: dict[str, list[Any]]) -> dict[str, list[str]]:
+    """Return the messages as texts, with names in place of the folders. Claude Code writes them as `-home-me-project`, too."""
+
+    def named(text: str) -> str:
+        for folder, name in ((str(Path.cwd()), "CWD"), (os.environ["HOME"], "HOME")):
+            text = text.replace(folder, name).replace(re.sub("[^A-Za-z0-9]", "-", folder), name)
+        return text
+
+    return {name: [named(repr(message)) for message in messages] for name, messages in found.items()}
+
+
+@contextmanager
+def elsewhere(folder: Path) -> Any:
+    """Another working directory, and another home."""
+    (folder / "project").mkdir(parents=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder / "project")
+        patch.setenv("HOME", str(folder))
+        patch.setenv("PATH", os.defpath)
+        yield
+
+
+def test_a_program_is_replayed_in_another_folder_without_claude_code(tmp_path: Path) -> None:
+    """Messages are equal by repr but for the folders, and callbacks, hooks and tools of the program run as often."""
+    path = tmp_path / "session.yaml"
+    CALLS.clear()
+    with MessagesServer(answer) as server, used(path, "once") as cassette:
+        recorded = without_folders(asyncio.run(program(str(CLAUDE_CODE), server.url)))
+    calls, url = list(CALLS), server.url
+    assert cassette.recorded == 5
+    assert "error_max_turns" in recorded["limited"][-2]
+    assert recorded["killed"][-1].endswith(", -9)")
+    assert {call[0] for call in calls} == {"allow", "hook", "add"}
+    CALLS.clear()
+    with elsewhere(tmp_path / "other"), used(path) as cassette:
+        replayed = without_folders(asyncio.run(program(NOWHERE, url)))
+    assert cassette.all_played
+    assert calls == CALLS
+    for name, messages in recorded.items():
+        assert replayed[name] == messages, name
