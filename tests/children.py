@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import retold
 from tests import forks
@@ -30,13 +30,8 @@ class Folder:
         """Start `retold ARGS` and go on; `url` makes it live-capable, so that it needs the SDK."""
         own = {"PATH": os.environ["PATH"], "HOME": str(self.path), "LANG": "C.UTF-8", "TZ": "UTC"}
         if url:
-            env = own | {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"} | environment
-            self.children.append(forks.spawn("-m", "retold", *args, env=env, cwd=self.path))
-        else:
-            command = [sys.executable, "-m", "retold", *map(str, args)]
-            pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-            child = subprocess.Popen(command, env=own | environment, cwd=self.path, preexec_fn=_heed_sigint, **pipes)
-            self.children.append(child)
+            own |= {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"}
+        self.children.append(forks.spawn("-m", "retold", *args, env=own | environment, cwd=self.path))
         return self.children[-1]
 
     def run_python(self, script: str) -> None:

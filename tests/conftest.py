@@ -109,15 +109,12 @@ def environment() -> dict[str, str]:
 
 @pytest.fixture
 def cli(environment: dict[str, str]) -> Cli:
-    """Run `retold ARGS` in a process of its own, as a user does: `cli("run", path, url=server.url)`; `url` makes it live-capable,
-    so that it needs the SDK."""
+    """Run `retold ARGS` in a process of its own, as a user does: `cli("run", path, url=server.url)`; `url` makes it live."""
 
     def run(*args: str | os.PathLike[str], url: str | None = None, env: dict[str, str] | None = None, **kwargs: Any) -> Any:
         own = environment | (env or {})
         if url is not None:
-            live = own | {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"}
-            return forks.run("-m", "retold", *map(str, args), env=live, **kwargs)
-        command = [sys.executable, "-m", "retold", *map(str, args)]
-        return subprocess.run(command, env=own, capture_output=True, text=True, timeout=60, check=False, **kwargs)
+            own |= {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"}
+        return forks.run("-m", "retold", *map(str, args), env=own, **kwargs)
 
     return run

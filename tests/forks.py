@@ -1,8 +1,10 @@
-"""Python children that need the SDK, forked from a process that has imported it: the import takes 2.5 s of CPU, a fork 20 ms.
+"""Python children, forked from a process that has imported retold and the SDK: the SDK takes 2.5 s of CPU, a new interpreter with
+a command of retold 0.5 s, a fork 0.1 s.
 
 Each worker of pytest starts one such process, when a test first asks for a child. A child is like one of `subprocess`: a process
-of its own with its own environment, folder, arguments and output, which imports retold by itself and ends as any interpreter.
-A test about the start of a process, its memory or the import of the SDK uses `subprocess`.
+of its own with its own environment, folder, arguments, input and output, which ends as any interpreter. No module of retold
+reads the environment, the folder or the clock when it is imported, so the imports can be shared.
+A test about the start of a process, its memory, an import or a variable of the interpreter's own uses `subprocess`.
 """
 
 import atexit
@@ -12,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -25,6 +28,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
+IMPORTED = ("audit", "cli", "comparing", "fleet", "formats", "handlers", "servers", "workflow")
+"""The packages of retold whose modules the children share, with all that they import."""
 
 
 class Child:
@@ -73,11 +78,13 @@ class Child:
 
 
 def run(
-    *argv: str | Path, env: Mapping[str, str], timeout: float = 60, cwd: str | Path | None = None
+    *argv: str | Path, env: Mapping[str, str], timeout: float = 60, cwd: str | Path | None = None, input: str = ""
 ) -> "subprocess.CompletedProcess[str]":
     """Run `python ARGV` (a file, -m or -c) to its end, as `subprocess.run` with `capture_output`."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        child = start(*argv, env=env, stdout=out.fileno(), stderr=err.fileno(), cwd=cwd)
+    with tempfile.TemporaryFile("w+") as typed, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        typed.write(input)
+        typed.seek(0)
+        child = start(*argv, env=env, files=(typed.fileno(), out.fileno(), err.fileno()), cwd=cwd)
         try:
             code = child.wait(timeout)
         finally:
@@ -88,10 +95,11 @@ def run(
 
 
 def spawn(*argv: str | Path, env: Mapping[str, str], cwd: Path) -> Child:
-    """Start `python ARGV` with pipes for its output, as `subprocess.Popen`."""
+    """Start `python ARGV` with pipes for its output and no input, as `subprocess.Popen`."""
     (out, to_out), (err, to_err) = os.pipe(), os.pipe()
     try:
-        child = start(*argv, env=env, stdout=to_out, stderr=to_err, cwd=cwd)
+        with open(os.devnull) as nothing:
+            child = start(*argv, env=env, files=(nothing.fileno(), to_out, to_err), cwd=cwd)
     finally:
         os.close(to_out)
         os.close(to_err)
@@ -99,12 +107,12 @@ def spawn(*argv: str | Path, env: Mapping[str, str], cwd: Path) -> Child:
     return child
 
 
-def start(*argv: str | Path, env: Mapping[str, str], stdout: int, stderr: int, cwd: str | Path | None = None) -> Child:
-    """Start `python ARGV` with these files as its output."""
+def start(*argv: str | Path, env: Mapping[str, str], files: tuple[int, int, int], cwd: str | Path | None = None) -> Child:
+    """Start `python ARGV` with these files as its input, output and errors."""
     task = {"argv": list(map(str, argv)), "env": dict(env), "cwd": str(cwd or Path.cwd())}
     ending, told = os.pipe()
     try:
-        socket.send_fds(_server(), [json.dumps(task).encode() + b"\n"], [stdout, stderr, told])
+        socket.send_fds(_server(), [json.dumps(task).encode() + b"\n"], [*files, told])
     finally:
         os.close(told)
     return Child(int(_line(ending)), ending)
@@ -141,23 +149,28 @@ def _server() -> socket.socket:
 def serve(channel: int) -> None:
     """Fork a child for each task that comes, until the socket is closed. Returns in each child too, after its script."""
     path = [entry for entry in sys.path if entry not in ("", str(ROOT))]
+    gc.disable()
     importlib.import_module("anthropic")
+    for package in IMPORTED:
+        for module in pkgutil.walk_packages(importlib.import_module(f"retold.{package}").__path__, f"retold.{package}."):
+            importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for the children
     server = socket.socket(fileno=channel)
     while True:
         text, files = b"", list[int]()
         while not text.endswith(b"\n"):
-            more, fds, _, _ = socket.recv_fds(server, 1 << 20, 3)
+            more, fds, _, _ = socket.recv_fds(server, 1 << 20, 4)
             if not more:
                 return
             text, files = text + more, files + fds
         if os.fork() == 0:
             server.close()
-            stdout, stderr, told = files
+            *streams, told = files
             if _wait_for_a_fork(told):
-                return _become(json.loads(text), path, stdout, stderr)
+                return _become(json.loads(text), path, streams)
         for file in files:
             os.close(file)
 
@@ -175,8 +188,8 @@ def _wait_for_a_fork(told: int) -> bool:
     os._exit(0)
 
 
-def _become(task: dict[str, Any], path: list[str], stdout: int, stderr: int) -> None:
-    for number, file in ((1, stdout), (2, stderr)):
+def _become(task: dict[str, Any], path: list[str], streams: list[int]) -> None:
+    for number, file in enumerate(streams):
         os.dup2(file, number)
         os.close(file)
     os.chdir(task["cwd"])

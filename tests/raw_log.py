@@ -3,8 +3,6 @@
 import contextlib
 import os
 import sqlite3
-import subprocess
-import sys
 import tempfile
 from hashlib import sha256
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any, Self
 
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.sqlite.store import SqliteStore
+from tests import forks
 
 COLUMNS = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
 
@@ -62,14 +61,14 @@ class Child:
 
     def __init__(self, script: str, *arguments: object) -> None:
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `finish`
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            text=True,
-            env=dict(os.environ),
-        )
+        (typed, to_child), (of_child, printed) = os.pipe(), os.pipe()
+        self.stdin, self.stdout = os.fdopen(to_child, "w"), os.fdopen(of_child)
+        try:
+            files = (typed, printed, self.errors.fileno())
+            self.process = forks.start("-c", script, *map(str, arguments), env=os.environ, files=files)
+        finally:
+            os.close(typed)
+            os.close(printed)
 
     def __enter__(self) -> Self:
         return self
@@ -80,27 +79,23 @@ class Child:
 
     def line(self) -> str:
         """The next line it prints."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip("\n")
+        return self.stdout.readline().rstrip("\n")
 
     def tell(self, line: str = "") -> None:
         """Send it a line."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        self.stdin.write(line + "\n")
+        self.stdin.flush()
 
     def hang_up(self) -> None:
         """End its input."""
-        assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self.stdin.close()
 
     def finish(self) -> tuple[int, str, str]:
         """End its input and wait for its end: exit code, the rest of its output, its errors."""
-        assert self.process.stdout is not None
         self.hang_up()
-        out = "" if self.process.stdout.closed else self.process.stdout.read()
-        self.process.stdout.close()
+        out = "" if self.stdout.closed else self.stdout.read()
+        self.stdout.close()
         code = self.process.wait(120)
         if self.errors.closed:
             return code, out, ""

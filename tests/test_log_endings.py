@@ -1,9 +1,8 @@
 """Endings are written once and are the last: late where they could not be written in time, and never in the wrong words."""
 
 import contextlib
+import os
 import sqlite3
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.run_writer import RunWriter
 from retold.recorder.log.sqlite.reading import SqliteReadings
+from tests import forks
 from tests.conftest import ROOT
 from tests.raw_log import Child, query, store_of
 from tests.test_log_append import refuse
@@ -211,5 +211,6 @@ with MessagesServer([Reply([text("hi")])]) as server:
 
 def test_a_recording_that_is_never_closed_ends_completed_at_exit(path: Path) -> None:
     """As the documentation's example does it."""
-    subprocess.run([sys.executable, "-c", AT_EXIT, str(path), str(ROOT)], check=True)
+    done = forks.run("-c", AT_EXIT, path, ROOT, env=os.environ)
+    assert (done.returncode, done.stderr) == (0, "")
     assert query(path, "SELECT status, error FROM runs") == [("completed", None)]

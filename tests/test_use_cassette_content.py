@@ -1,8 +1,6 @@
 """Whatever a stream holds comes back: its bytes to a plain client, its events to the SDK; and what was seen survives kill -9."""
 
 import asyncio
-import subprocess
-import sys
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -12,6 +10,7 @@ import httpx2
 import pytest
 
 import retold
+from tests import forks
 from tests.clients import NOWHERE, body, client, client_async
 from tests.conftest import ROOT
 from tests.messages_server import Block, MessagesServer, Reply, raw, redacted_thinking, text, thinking, tool_use
@@ -172,10 +171,7 @@ with retold.use_cassette("c.yaml", record_mode="once"):
 def test_what_a_killed_test_has_seen_is_in_the_log(environment: dict[str, str]) -> None:
     """Sync and async: every event that its client had, of both streams; the run is interrupted, and no cassette was made."""
     with MessagesServer(lambda _: Reply([text("Hello there")], hang_after=4)) as server:
-        child = subprocess.run(
-            [sys.executable, "-c", KILLED, server.url], env=environment | {"PYTHONPATH": str(ROOT)},
-            capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        child = forks.run("-c", KILLED, server.url, env=environment | {"PYTHONPATH": str(ROOT)})
     assert (child.returncode, child.stderr) == (-9, "")
     log = retold.EventLog()
     (run,) = log.runs()

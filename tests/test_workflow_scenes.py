@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,6 @@ import retold
 from retold.handlers import HANDLERS, Handler
 from retold.recorder.messages import Message
 from tests.children import DEADLINE_S, Folder, line_of, rest_of, wait_until
-from tests.conftest import Cli
 from tests.e2e import NUMBERS, Ran, in_this_process, normalised, run_live, run_mock, step, write_workflow
 from tests.messages_server import MessagesServer, Reply, Request, http_error, text, tool_use
 
@@ -390,9 +391,10 @@ def test_half_of_a_character_survives_files_and_prompts(monkeypatch: pytest.Monk
     assert json.loads(Path("w.jsonl").read_text().splitlines()[1])["message"]["message"]["content"][0]["text"] == "half \ud83d"
 
 
-def test_terminal_without_unicode_gets_escapes(cli: Cli) -> None:
+def test_terminal_without_unicode_gets_escapes(environment: dict[str, str]) -> None:
     """A run does not fail because its output is not UTF-8."""
-    done = cli("run", NUMBERS, "--handler", "simple", env={"PYTHONIOENCODING": "ascii"})
+    command = [sys.executable, "-m", "retold", "run", str(NUMBERS), "--handler", "simple"]
+    done = subprocess.run(command, env=environment | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "\n\\u2713 Stream completed: 3 messages (1 shown)" in done.stdout
 
