@@ -179,8 +179,8 @@ def test_doctor_names_what_stands_in_the_way() -> None:
     found = json.loads(done.stdout)
     assert done.returncode == 1
     assert found["cassettes"] == [
-        {"path": "cassettes/numbers.yaml", "exchanges": 1},
-        {"path": "cassettes/torn.yaml", "exchanges": None},
+        {"path": "cassettes/numbers.yaml", "exchanges": 1, "sessions": 0},
+        {"path": "cassettes/torn.yaml", "exchanges": None, "sessions": None},
     ]
     newer, torn = found["problems"]
     assert newer.startswith("the log .retold/log.db was written by a newer retold")

@@ -356,7 +356,18 @@ def test_commands_that_record_ship_too(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert in_this_process("pull", "shelf", "--db", "mirror.db").returncode == 0
     assert_equal(EventLog("mirror.db"), EventLog())
     listed = in_this_process("ls", "--db", "mirror.db").stdout
-    assert listed.splitlines()[0].split() == ["RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "ERRORS", "SOURCE", "NAME"]
+    assert listed.splitlines()[0].split() == [
+        "RUN",
+        "STARTED",
+        "MODE",
+        "STATUS",
+        "TOOK",
+        "MSGS",
+        "ERRORS",
+        "SOURCE",
+        "HEARD",
+        "NAME",
+    ]
     assert sorted(run["source"] for run in json.loads(in_this_process("ls", "--db", "mirror.db", "--json").stdout)) == ["a", "b"]
     assert "SOURCE" not in in_this_process("ls").stdout
     assert verify(EventLog("mirror.db")).findings == []

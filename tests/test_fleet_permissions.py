@@ -19,6 +19,7 @@ import yaml
 from retold.audit.erase import erase, plan_text
 from retold.cli import make_app
 from retold.fleet.jetstream import JetStreamShelf
+from retold.fleet.presence import kept_by
 from retold.recorder.log.log import EventLog
 from tests.conftest import ROOT
 from tests.e2e import in_this_process, refused
@@ -37,13 +38,17 @@ NO_POD = [
     f"{API}.CONSUMER.CREATE.retold-team.mine.retold.team.pod-a.run.0", f"{API}.CONSUMER.DURABLE.CREATE.retold-team.mine",
     f"{API}.CONSUMER.MSG.NEXT.retold-team.mine", f"{API}.CONSUMER.INFO.retold-team.mine", f"{API}.CONSUMER.NAMES.retold-team",
     f"{API}.CONSUMER.LIST.retold-team", f"{API}.STREAM.INFO.retold-other", "_INBOX_reader.0", "_INBOX_pod-b.0",
+    "$KV.retold-team-alive.source.pod-b", "$KV.retold-team-alive.mirror.m", "$KV.retold-team-alive.source.pod-a.x",
+    f"{API}.DIRECT.GET.KV_retold-team-alive", f"{API}.CONSUMER.CREATE.KV_retold-team-alive.mine",
+    f"{API}.STREAM.INFO.KV_retold-team-alive",
 ]  # fmt: skip
 """Subjects to which only a pod has a reason to try to publish."""
 
 NO_READER = [
     "retold.team.pod-a.run.0", "retold.team.pod-a.part.0.0.0", "retold.team.pod-a.put.0.0", "retold.team.reader.run.0",
     f"{API}.CONSUMER.DURABLE.CREATE.retold-team.mine", f"{API}.DIRECT.GET.retold-other.retold.team.pod-a.run.0",
-    f"{API}.CONSUMER.CREATE.retold-other.mine", "_INBOX_pod-a.0",
+    f"{API}.CONSUMER.CREATE.retold-other.mine", "_INBOX_pod-a.0", "$KV.retold-team-alive.source.pod-a",
+    "$KV.retold-team-alive.mirror.a.b", "$KV.retold-other-alive.mirror.m",
 ]  # fmt: skip
 
 NOBODY = [
@@ -53,6 +58,7 @@ NOBODY = [
     f"{API}.STREAM.CREATE.mine", f"{API}.STREAM.NAMES", f"{API}.STREAM.LIST", f"{API}.INFO", f"{API}.META.LEADER.STEPDOWN",
     f"{API}.SERVER.REMOVE", f"{API}.ACCOUNT.PURGE.$G", f"{API}.CONSUMER.DELETE.retold-team.mine",
     f"{API}.CONSUMER.LEADER.STEPDOWN.retold-team.mine", f"{API}.CONSUMER.PAUSE.retold-team.mine",
+    *(f"{API}.STREAM.{what}.KV_retold-team-alive" for what in ("CREATE", "UPDATE", "DELETE", "PURGE", "MSG.DELETE")),
     "$JS.ACK.retold-team.mine.1.1.1.1.0", "$KV.mine.0", "$O.mine.0", "$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO", "other",
 ]  # fmt: skip
 """Subjects to which neither may publish."""
@@ -177,7 +183,9 @@ def test_pods_ship_and_a_reader_pulls(server: Nats, keys: dict[str, Path], monke
     monkeypatch.setenv("RETOLD_NATS_CREDENTIALS", str(keys["READER"]))
     done = in_this_process("pull", url, "--db", "mirror.db")
     assert done.returncode == 0, done.stderr
+    assert "cannot report" not in done.stderr
     assert_equal(EventLog("mirror.db"), *logs)
+    assert sorted(kept_by(EventLog("mirror.db")).sources) == ["pod-a", "pod-b"]
 
 
 @pytest.mark.stress
@@ -195,7 +203,9 @@ def test_another_source_and_an_erasure_need_another_credential(
     erase(log, plan_text(log, "Alice"), why="asked", by="me")
     own = in_this_process(*erasing, keys["POD_A"])
     assert (own.returncode, "permissions violation" in own.stderr) == (1, True)
-    assert in_this_process(*erasing, keys["ADMIN"]).returncode == 0
+    assert in_this_process("pull", url, "--db", "mirror.db", "--credentials", keys["READER"]).returncode == 0
+    done = in_this_process(*erasing, keys["ADMIN"])
+    assert (done.returncode, "has not pulled 1 erasure yet" in done.stderr) == (0, True)
     monkeypatch.setenv("RETOLD_NATS_CREDENTIALS", str(keys["READER"]))
     assert in_this_process("pull", url, "--db", "mirror.db").returncode == 0
     for info in log.runs():

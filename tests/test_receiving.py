@@ -15,7 +15,7 @@ from retold.recorder.log.erasure import ERASED, PRUNED, replace_payloads, tombst
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.memory import MemoryStore
 from retold.recorder.log.receiving import Arrival, Received, receiver
-from retold.recorder.log.store import Store
+from retold.recorder.log.store import Receiving, Store
 
 SHELF = "shelf"
 
@@ -276,3 +276,12 @@ def test_a_log_of_another_kind_says_that_it_cannot_receive() -> None:
     """A store of another author need not receive."""
     with pytest.raises(retold.LogError, match="cannot receive"):
         receiver(EventLog(store=Plain()))  # type: ignore[abstract]
+
+
+def test_the_cursors_of_all_shelves_are_kept(mirror: EventLog, source: EventLog) -> None:
+    """Each under the name of its shelf, with the newest value."""
+    assert isinstance(mirror.store, Receiving)
+    receiving = receiver(mirror)
+    for shelf, cursor in (("one", "1"), ("two", "é"), ("one", "2"), ("one", None)):
+        receiving.receive(shelf, [Arrival("a", recorded(source, "one", 3))], cursor)
+    assert mirror.store.cursors() == {"one": "2", "two": "é"}

@@ -14,12 +14,12 @@ from retold.fleet.opening import address
 from retold.fleet.postgres import PostgresShelf
 from retold.fleet.shelf import Refused, Unreachable
 from retold.recorder.errors import InputError
-from tests.contracts.shelf import ErasableShelfContract, got_from, pages_of
+from tests.contracts.shelf import AttendedShelfContract, ErasableShelfContract, got_from, pages_of
 from tests.nats import Nats
 from tests.postgres import PASSWORD, Postgres, programs
 
 
-class TestMemoryShelf(ErasableShelfContract):
+class TestMemoryShelf(ErasableShelfContract, AttendedShelfContract):
     """The shelf in memory."""
 
     @pytest.fixture
@@ -33,7 +33,7 @@ class TestMemoryShelf(ErasableShelfContract):
         return [repr(got.page) for batch in self.view.pages() for got in batch if mark in got.page.body]
 
 
-class TestFolderShelf(ErasableShelfContract):
+class TestFolderShelf(ErasableShelfContract, AttendedShelfContract):
     """The shelf in a folder."""
 
     @pytest.fixture
@@ -63,7 +63,7 @@ def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
         yield server
 
 
-class TestJetStreamShelf(ErasableShelfContract):
+class TestJetStreamShelf(ErasableShelfContract, AttendedShelfContract):
     """The shelf on a real NATS server."""
 
     @pytest.fixture
@@ -94,7 +94,7 @@ def postgres() -> Iterator[Postgres]:
         yield server
 
 
-class TestPostgresShelf(ErasableShelfContract):
+class TestPostgresShelf(ErasableShelfContract, AttendedShelfContract):
     """The shelf on a real PostgreSQL server, with the password in the environment."""
 
     @pytest.fixture

@@ -158,6 +158,10 @@ class MemoryStore(Store):
         """Return the cursor that was kept last for the shelf."""
         return self._cursors.get(shelf)
 
+    def cursors(self) -> dict[str, str]:
+        """Return all kept cursors by shelf."""
+        return dict(self._cursors)
+
     def source_of(self, run: str) -> str | None:
         """Return the source of a received run, or None for any other run."""
         return self._sources.get(run)

@@ -185,6 +185,9 @@ class Receiving(Store, Protocol):
     def cursor(self, shelf: str) -> str | None:
         """Return the cursor that was kept last for the shelf."""
 
+    def cursors(self) -> dict[str, str]:
+        """Return all kept cursors by shelf."""
+
     def count_kinds(self, run: str) -> Counter[str]:
         """Return the number of events of each kind that a run holds now."""
 

@@ -143,6 +143,34 @@ class ShelfContract:
         assert [got.page for got in got_from(shelf)] == [first, page]
 
 
+class AttendedShelfContract(ShelfContract):
+    """The tests of a shelf that keeps reports."""
+
+    def test_the_newest_report_under_each_key_is_kept(self, make_shelf: Callable[[str], Any]) -> None:
+        """For every opening of the shelf; a report is no page."""
+        shelf = make_shelf("a")
+        assert shelf.reports() == {}
+        for key, text in (("source.a", b"1"), ("mirror.a-b_1", b'{"x":"\xc3\xa9"}'), ("source.a", b"2")):
+            shelf.report(key, text)
+        assert make_shelf("b").reports() == {"source.a": b"2", "mirror.a-b_1": b'{"x":"\xc3\xa9"}'}
+        assert got_from(shelf) == []
+
+    def test_a_cursor_has_read_the_runs_before_it(self, make_shelf: Callable[[str], Any]) -> None:
+        """Whole runs of the shelf's own source only; a cursor of another shelf has read nothing."""
+        shelf, other = make_shelf("a"), make_shelf("xa")
+        one, two, foreign = pages_of("one", [1, 1]), pages_of("two", [1]), pages_of("foreign", [1])
+        put_all(shelf, [one[0]])
+        put_all(shelf, two)
+        put_all(shelf, [one[1]])
+        put_all(other, foreign)
+        cursors = [got.cursor for got in got_from(shelf)]
+        assert [shelf.has_read(cursor, one[0].run) for cursor in cursors] == [False, False, True, True]
+        assert [shelf.has_read(cursor, two[0].run) for cursor in cursors] == [False, True, True, True]
+        assert not any(shelf.has_read(cursor, foreign[0].run) for cursor in cursors)
+        assert not any(shelf.has_read(cursors[-1], run) for run in ("0" * 16, one[0].run[:8]))
+        assert not any(shelf.has_read(cursor, one[0].run) for cursor in ("0:999999", "x|9|00"))
+
+
 class ErasableShelfContract(ShelfContract):
     """The tests of a shelf whose pages can be erased."""
 

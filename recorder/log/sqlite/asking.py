@@ -77,6 +77,11 @@ class OneByOne(Readings):
         with self.reading() as store:
             return store.cursor(shelf)
 
+    def cursors(self) -> dict[str, str]:
+        """Return all kept cursors by shelf. Raises LogError."""
+        with self.reading() as store:
+            return store.cursors()
+
     def source_of(self, run: str) -> str | None:
         """Return the source of a received run, or None for any other run. Raises LogError."""
         with self.reading() as store:

@@ -129,6 +129,14 @@ class SqliteReadings(Readings):
         row = self._row("SELECT cursor FROM shelves WHERE shelf = ?", shelf)
         return None if row is None else str(row[0])
 
+    def cursors(self) -> dict[str, str]:
+        """Return all kept cursors by shelf."""
+        try:
+            rows = self.connection.execute("SELECT shelf, cursor FROM shelves").fetchall()
+        except sqlite3.Error as error:
+            raise LogError(f"cannot read the log {self.named}: {error}.") from error
+        return {str(shelf): str(cursor) for shelf, cursor in rows}
+
     def source_of(self, run: str) -> str | None:
         """Return the source of a received run, or None for any other run."""
         row = self._row("SELECT source FROM received WHERE run = ?", run)

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import typer
 
 from ..recorder.files import open_regular
 from .common import Db, Json, print_json, say, test_mode
+from .fleet_check import mirror_found, mirror_line, shelf_found, shelf_lines
 
 if TYPE_CHECKING:
     from ..recorder.agent_wire import AgentSession
@@ -44,7 +44,7 @@ KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 
 
 def doctor(json: Json = False, db: Db = None) -> None:
-    """List packages, the log, the cassettes and the shelf of RETOLD_SHIP; check that they can be read, and for a key.
+    """List packages, the log, the cassettes and the fleet on the shelf of RETOLD_SHIP; check each of them, and for a key.
 
     Keys are never printed. Exit code 1 if a problem prevents a run.
 
@@ -56,7 +56,7 @@ def doctor(json: Json = False, db: Db = None) -> None:
         "log": _log(db, problems),
         "cassettes": _cassettes(problems),
         "live": _live(problems),
-        "shelf": _shelf(problems),
+        "shelf": shelf_found(db, problems),
         "problems": problems,
     }
     if json:
@@ -94,6 +94,7 @@ def _log(db: Path | None, problems: list[str]) -> dict[str, Any]:
         try:
             runs = log.runs()
             found |= {"runs": len(runs), "bytes": log.path.stat().st_size}
+            found["shelves"] = mirror_found(log)
             found["unfinished"] = [info.run for info in runs if info.status in ("running", "interrupted")]
         except (RetoldError, OSError) as error:
             problems.append(str(error))
@@ -175,25 +176,6 @@ def _live(problems: list[str]) -> dict[str, Any]:
     }
 
 
-def _shelf(problems: list[str]) -> dict[str, Any] | None:
-    """Return the shelf of `RETOLD_SHIP` after a look at it, which makes nothing there. Return None if there is none."""
-    from ..fleet.opening import address, source_name
-    from ..recorder.errors import RetoldError
-
-    if not (url := os.environ.get("RETOLD_SHIP")):
-        return None
-    found: dict[str, Any] = {"address": "RETOLD_SHIP", "source": None, "reached": False}
-    try:
-        place = address(url)
-        found |= {"address": place.name, "source": source_name()}
-        with closing(place.open(found["source"], make=False)) as shelf:
-            shelf.last("0" * 16)  # a run that is not there: this looks at the server and at the settings of the stream
-        found["reached"] = True
-    except RetoldError as error:
-        problems.append(str(error))
-    return found
-
-
 def _show(found: dict[str, Any]) -> None:
     from ..recorder.words import counted, plural
 
@@ -210,10 +192,9 @@ def _show(found: dict[str, Any]) -> None:
     ]
     live = found["live"]
     say(f"Versions\n{versions}\n")
-    say(f"Log\n  {log['path']}: {runs}\n")
+    say("\n".join([f"Log\n  {log['path']}: {runs}", *map(mirror_line, log.get("shelves", []))]) + "\n")
     say("Cassettes\n" + ("\n".join(cassettes) or "  none below this folder") + "\n")
     say(f"Live runs\n  key           {live['key']}\n  API           {live['base_url']}\n  TEST_MODE     {live['mode']}\n")
     if (shelf := found["shelf"]) is not None:
-        is_reached = "reached" if shelf["reached"] else "not reached"
-        say(f"Shelf\n  {shelf['address']} as {shelf['source'] or 'no source'}: {is_reached}\n")
+        say("\n".join(["Shelf", *shelf_lines(shelf)]) + "\n")
     say("Problems\n" + ("\n".join(f"  {problem}" for problem in found["problems"]) or "  none"))

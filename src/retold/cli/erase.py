@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Json, note, print_json, say
+from .common import Db, Json, ShipOption, note, print_json, say, shipped
 from .confirm import DryRun, Who, Why, Yes, confirm
 
 if TYPE_CHECKING:
@@ -30,12 +30,14 @@ def erase(
     who: Who = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    ship: ShipOption = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
     """Erase a run, a message and its repetitions, or every payload with a text, from the tables and from the file's bytes.
 
-    The place, time and digest of each payload stay, so `retold verify` still succeeds. Cassettes are not changed.
+    The place, time and digest of each payload stay, so `retold verify` still succeeds. Cassettes are not changed. With a shelf,
+    the erasure is shipped, and mirrors that have not pulled it are named.
 
     Example: retold erase --text "Jane Doe" --why "request 4711" --dry-run
     """
@@ -58,7 +60,7 @@ def erase(
     run = None
     if plan.count and not dry_run:
         reason = confirm(yes, why)
-        with log:
+        with log, shipped(log, ship):
             run = audit.erase(log, plan, why=reason, by=who, whole=None if whole is None else whole.run)
     elif text is not None and not dry_run and left_behind(log, text):
         with log:

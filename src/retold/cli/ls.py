@@ -10,6 +10,7 @@ from .common import Db, Json, note, one_of, print_json
 
 if TYPE_CHECKING:
     from ..audit.runs import Chosen, Found
+    from ..fleet.presence import Pulls
     from ..recorder.log.log import EventLog
 
 GREEN, AMBER, RED = "32", "33", "31"
@@ -32,7 +33,9 @@ def ls(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """List the runs in the log, newest first. If other logs record some of them, a column has their sources.
+    """List the runs in the log, newest first.
+
+    In a mirror, SOURCE has the source of each run, and HEARD its last report, for a run that goes on: `5 s ago`, or `gone`.
 
     ERRORS has the calls that failed, and the failed attempts that a retry healed: `2 of 3, 1 healed`. Exit code 1 if there are
     no runs.
@@ -43,6 +46,7 @@ def ls(
 
     from ..audit.runs import Chosen
     from ..audit.when import moment
+    from ..fleet.presence import kept_by
     from ..recorder.log.log import EventLog
     from ..recorder.log.run_writer import Mode
 
@@ -61,10 +65,11 @@ def ls(
     )
     log = EventLog(db)
     runs = _found(log, wanted, limit, must_know=cost or wanted.needs_index)
+    pulls = kept_by(log)
     if json:
-        print_json([_as_json(found) for found in runs])
+        print_json([_as_json(found, pulls) for found in runs])
     elif runs:
-        _print(runs, costs=cost or wanted.asks_for_facts)
+        _print(runs, pulls, costs=cost or wanted.asks_for_facts)
     if not runs and log.runs(limit=1):
         note("retold: no run matches; `retold ls` lists all runs, --error those that failed or have a failed call.")
         raise typer.Exit(1)
@@ -101,7 +106,7 @@ def _found(log: "EventLog", wanted: "Chosen", limit: int, *, must_know: bool) ->
         return runs
 
 
-def _as_json(found: "Found") -> dict[str, Any]:
+def _as_json(found: "Found", pulls: "Pulls") -> dict[str, Any]:
     from ..recorder.http.exchange import timestamp
 
     r = found.info
@@ -111,6 +116,9 @@ def _as_json(found: "Found") -> dict[str, Any]:
         facts = {"models": found.facts.models, "tools": found.facts.tools, "cost_usd": cost}
         facts |= {"calls": found.facts.calls, "failed_calls": found.facts.failed, "healed_attempts": found.facts.healed}
         facts |= {"outcome": found.outcome}
+    if (heard := pulls.sources.get(found.source or "")) is not None:
+        facts |= {"heard": timestamp(heard.report.at_ns), "left": heard.report.left, "pulled": timestamp(heard.pulled_ns)}
+        facts |= {"source_ended": heard.report.ended, "source_gone": heard.is_gone}
     return {
         "run": r.run,
         "name": r.name,
@@ -127,26 +135,43 @@ def _as_json(found: "Found") -> dict[str, Any]:
     }
 
 
-def _print(runs: "list[Found]", *, costs: bool) -> None:
+def _heard(found: "Found", pulls: "Pulls") -> str:
+    """Return the age of the last report of the source of a run that goes on."""
+    from ..fleet.presence import ago
+
+    heard = pulls.sources.get(found.source or "")
+    if heard is None or found.info.status != "running":
+        return ""
+    age = ago(heard.report.at_ns)
+    if heard.report.ended:
+        return f"ended {age}"
+    left = f", {heard.report.left} left" if heard.report.left else ""
+    return f"gone, {age}{left}" if heard.is_gone else f"{age}{left}"
+
+
+def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool) -> None:
+    from ..fleet.presence import ago
     from ..handlers.text import seconds
     from .common import colours
     from .table import dollars, print_table
 
     sources = any(found.source is not None for found in runs)
     head = ("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "ERRORS")
-    rows: list[tuple[str, ...]] = [(*head, *(("COST",) if costs else ()), *(("SOURCE",) if sources else ()), "NAME")]
+    rows: list[tuple[str, ...]] = [(*head, *(("COST",) if costs else ()), *(("SOURCE", "HEARD") if sources else ()), "NAME")]
     for found in runs:
         r = found.info
         started = time.strftime("%m-%d %H:%M:%S", time.localtime(r.started_ns / 1e9))
         took = "" if r.ended_ns is None else seconds(r.ended_ns - r.started_ns)
         cost = (dollars(found.cost_usd),) if costs else ()
-        source = (found.source or "",) if sources else ()
+        source = (found.source or "", _heard(found, pulls)) if sources else ()
         rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), _errors(found), *cost, *source, r.name))
 
     def colour(row: int, column: int) -> str:
         return _colour(runs[row - 1]) if row and head[column : column + 1] in (("STATUS",), ("ERRORS",)) else ""
 
     print_table(rows, cut=sys.stdout.isatty(), colour=colour if colours() else None)
+    for shelf, at_ns in sorted(pulls.shelves.items()):
+        note(f"retold: pulled from {shelf} {ago(at_ns)}")
 
 
 def _errors(found: "Found") -> str:

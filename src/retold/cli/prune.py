@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Json, note, print_json, say
+from .common import Db, Json, ShipOption, note, print_json, say, shipped
 from .confirm import DryRun, Who, Why, Yes, confirm
 
 
@@ -18,6 +18,7 @@ def prune(
     who: Who = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    ship: ShipOption = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -44,7 +45,7 @@ def prune(
     run = None
     if runs and not dry_run:
         reason = confirm(yes, why)
-        with log, progress("removed", "runs") as told:
+        with log, shipped(log, ship), progress("removed", "runs") as told:
             run = audit.prune(log, runs, why=reason, by=who, progress=told)
     if json:
         print_json({"runs": [info.run for info in runs], "pruned_by": run})

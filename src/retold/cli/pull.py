@@ -34,7 +34,8 @@ def pull(
     Example: retold pull tls://nats.example.com/team --db mirror.db
     """
     from ..audit.when import moment
-    from ..fleet.opening import address
+    from ..fleet.opening import address, source_name
+    from ..fleet.presence import mirror_name
     from ..fleet.pull import Puller
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
@@ -50,7 +51,7 @@ def pull(
     opened = place.open_to_read()
     with EventLog(db) as log:
         puller = Puller(
-            log, opened, only=run, since_ns=since_ns,
+            log, opened, only=run, since_ns=since_ns, name=mirror_name(source_name(), log.path),
             on_trouble=lambda text: attendant.tell("the shelf answers again." if text is None else f"{text} Waiting for it."),
         )  # fmt: skip
         if follow:
@@ -63,6 +64,8 @@ def pull(
         if json:
             print_json({"shelf": place.name, "log": str(log.path), **_as_json(puller.pulled)})
         _summarise(puller.pulled, place.name, str(log.path))
+        if puller.fault is not None:
+            note(f"retold: this mirror cannot report, so its source cannot name it after an erasure: {puller.fault}")
     if work.failure is not None:
         raise work.failure
     if puller.pulled.held or puller.pulled.refused:

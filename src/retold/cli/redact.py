@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Db, Json, note, print_json, say
+from .common import Db, Json, ShipOption, note, print_json, say, shipped
 from .confirm import DryRun, Who, Why, Yes, confirm
 
 
@@ -17,6 +17,7 @@ def redact(
     who: Who = None,
     yes: Yes = False,
     dry_run: DryRun = False,
+    ship: ShipOption = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -51,7 +52,7 @@ def redact(
         reason = confirm(yes, why)
         if any(find_texts(each, text) for each in patterns for text in (reason, who or "")):
             raise InputError("nothing was done: the reason matches the pattern, so the log would keep the text.")
-        with log:
+        with log, shipped(log, ship):
             run = audit.redact(log, plan, found, patterns, why=reason, by=who)
     if json:
         print_json({"texts": len(found), "events": plan.count, "runs": sorted(plan.events), "redacted_by": run})

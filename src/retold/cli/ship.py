@@ -58,17 +58,20 @@ def _as_json(ended: "ShippingEnd", shelf: str, source: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     failure = None if ended.failure is None else str(ended.failure)
-    return {"shelf": shelf, "source": source, **asdict(ended.shipped), "left": ended.left, "error": failure}
+    return {
+        "shelf": shelf, "source": source, **asdict(ended.shipped), "left": ended.left, "error": failure,
+        "behind": {each.mirror: each.erasures for each in ended.behind},
+    }  # fmt: skip
 
 
 def _summarise(ended: "ShippingEnd", shelf: str, source: str) -> None:
-    from ..fleet.background import end_lines
+    from ..fleet.background import end_lines, erasure_lines
     from ..recorder.words import plural
 
     shipped, lines = ended.shipped, end_lines(ended, shelf)
     pages = f"{plural(shipped.events, 'event')} in {plural(shipped.pages, 'page')}"
     note(f"retold: shipped {pages} to {shelf} as {source}" + ("" if lines else "; nothing is left"))
-    for line in lines:
+    for line in lines + erasure_lines(ended):
         note(f"retold: {line}")
     if ended.failure is not None:
         raise typer.Exit(getattr(ended.failure, "exit_code", 1))

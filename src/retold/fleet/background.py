@@ -5,29 +5,39 @@ A recording never waits for the shipper. At the end of the program the shipper h
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..recorder.errors import InputError, RetoldError, ShippingWarning
+from ..recorder.errors import InputError, RetoldError, ShelfError, ShippingWarning
 from ..recorder.log.log import EventLog
 from ..recorder.words import plural
 from .opening import address, source_name
+from .presence import Behind, Heartbeat, mirrors_behind
 from .shelf import Shelf
 from .ship import Shipped, Shipper
 
 DRAIN_S = 10.0
 """Seconds that the shipper may take for the remaining events at the end, by default."""
 
+MOMENT_S = 2.0
+"""Seconds that a shipper waits at its end for mirrors that follow to pull an erasure."""
+
 
 @dataclass
 class ShippingEnd:
-    """The result of a shipper: its totals, the number of events of each run that are not on the shelf, and its error."""
+    """The result of a shipper: its totals, the number of events of each run that are not on the shelf, and its error.
+
+    `behind` has the mirrors that have not pulled every erasure of the log, `unknown` the reason if the shipper cannot find them.
+    """
 
     shipped: Shipped = field(default_factory=Shipped)
     left: dict[str, int] = field(default_factory=dict)
+    behind: list[Behind] = field(default_factory=list)
+    unknown: str | None = None
     failure: BaseException | None = None
 
 
@@ -44,6 +54,10 @@ class BackgroundShipper:
         self._shipper = Shipper(log.reopened(), shelf, on_trouble=on_trouble)
         self._until_done = until_done
         self._failure: BaseException | None = None
+        self._heartbeat = Heartbeat(shelf, self._shipper)
+        self._behind: list[Behind] = []
+        self._unknown: str | None = None
+        self._is_stopped = False
         self._thread = threading.Thread(target=self._run, name="retold-ship", daemon=True)
 
     def start(self) -> None:
@@ -66,6 +80,7 @@ class BackgroundShipper:
 
     def stop(self) -> None:
         """End now, and give up the pages that are on their way."""
+        self._is_stopped = True
         self._shipper.stop()
         self._shelf.close()
 
@@ -73,15 +88,33 @@ class BackgroundShipper:
         """Return the result after the thread has ended. Raises LogError, or the thread's unexpected error."""
         if self._failure is not None and not isinstance(self._failure, RetoldError):
             raise self._failure
-        return ShippingEnd(self._shipper.shipped, self._shipper.left(), self._failure)
+        return ShippingEnd(self._shipper.shipped, self._shipper.left(), self._behind, self._unknown, self._failure)
 
     def _run(self) -> None:
+        self._heartbeat.start()
         try:
-            self._shipper.run(until_done=self._until_done)
+            try:
+                self._shipper.run(until_done=self._until_done)
+            finally:
+                self._heartbeat.stop()
+            if not self._is_stopped:
+                self._heartbeat.end()
+                self._look_at_mirrors()
         except BaseException as error:
             self._failure = error
         finally:
             self._shelf.close()
+
+    def _look_at_mirrors(self) -> None:
+        """Find the mirrors that have not pulled every erasure, after a moment for those that follow."""
+        until_s = time.monotonic() + (MOMENT_S if self._shipper.shipped.pages else 0)
+        try:
+            self._behind = mirrors_behind(self._shipper.log, self._shelf)
+            while any(each.follows for each in self._behind) and time.monotonic() < until_s and not self._is_stopped:
+                time.sleep(0.1)
+                self._behind = mirrors_behind(self._shipper.log, self._shelf)
+        except ShelfError as error:
+            self._unknown = str(error)
 
 
 def drain_s() -> float:
@@ -125,7 +158,8 @@ def shipping(
             shipper.stop()
             shipper.join()
         try:
-            lines = end_lines(shipper.ended(), place.name)
+            ended = shipper.ended()
+            lines = end_lines(ended, place.name) + erasure_lines(ended)
         except RetoldError as error:  # the log cannot be read any more
             lines = [str(error)]
         for line in lines:
@@ -145,6 +179,13 @@ def end_lines(ended: ShippingEnd, shelf: str) -> list[str]:
         events, runs = plural(sum(ended.left.values()), "event"), plural(len(ended.left), "run")
         lines.append(f"left: {events} of {runs} are not known to be on {shelf}; `retold ship --to {shelf}` ships them.")
     return lines
+
+
+def erasure_lines(ended: ShippingEnd) -> list[str]:
+    """Return a line for each mirror that may still have an erased text, and one if that is unknown. They are no failures."""
+    if ended.unknown is not None:
+        return [f"the mirrors that have not pulled the erasures of this log are unknown: {ended.unknown}"]
+    return [each.line() for each in ended.behind]
 
 
 def _path(file: str | os.PathLike[str] | None) -> Path | None:

@@ -3,6 +3,7 @@
     journal                     a line SOURCE/RUN/FIRST for each page, in the order of arrival
     SOURCE/RUN/FIRST.jsonl      the lines of the page that begins with event FIRST
     SOURCE/RUN/last             number and hash of the last event of the run's last page, and FIRST of that page
+    alive.d/KEY                 the newest report under a key (reports.py)
     made                        a random word in every cursor, so that no other shelf accepts the cursor
 
 A writer locks the folder while it writes a page. It writes the line in the journal first, then the page. If a writer died between
@@ -164,6 +165,28 @@ class FolderShelf:
             with contextlib.suppress(FileNotFoundError):
                 folder.rmdir()
 
+    def report(self, key: str, text: bytes) -> None:
+        """Write the text into the file of the key."""
+        with _named(self.name), self._locked(fcntl.LOCK_EX):  # two pods may share a source
+            (self._folder / "alive.d").mkdir(exist_ok=True)
+            _write(self._folder / "alive.d" / ".".join(map(_checked, key.split("."))), text)
+
+    def reports(self) -> dict[str, bytes]:
+        """Return the newest text under each key."""
+        assert self._made
+        with _named(self.name):
+            return {path.name: path.read_bytes() for path in self._folder.glob("alive.d/*") if path.suffix != ".new"}
+
+    def has_read(self, cursor: str, run: str) -> bool:
+        """Return whether a reader with this cursor has read every page of a run of this source."""
+        made, _, number = cursor.partition(":")
+        if made != self._made or not number.isdecimal():
+            return False
+        with _named(self.name):
+            journal = self._journal.read_bytes()
+        own = (b"\n" + journal).rfind(f"\n{self.source}/{_checked(run)}/".encode())
+        return 0 <= own < int(number) <= len(journal)
+
     def close(self) -> None:
         """Do nothing, because no file stays open."""
 
@@ -190,7 +213,7 @@ def _checked(name: str) -> str:
 
 def _write(path: Path, data: bytes) -> None:
     """Write a file to the disk, completely or not at all."""
-    beside = path.with_suffix(".new")
+    beside = path.with_name(f"{path.name}.new")
     with beside.open("wb") as file:
         file.write(data)
         file.flush()

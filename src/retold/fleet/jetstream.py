@@ -1,6 +1,6 @@
 """A shelf on NATS JetStream: `retold[nats]`, nats-server 2.11 or newer.
 
-The stream `retold-LOG` has these subjects:
+The stream `retold-LOG` has these subjects, and the bucket `retold-LOG-alive` the reports (stream_reports.py):
 
     retold.LOG.SOURCE.run.RUN               the pages of a run; the last page shows how much of the run the shelf has
     retold.LOG.SOURCE.part.RUN.FIRST.N      the parts of a page that does not fit into one message
@@ -24,6 +24,7 @@ from ..recorder.errors import InputError, ShelfError
 from .pages import Page
 from .shelf import Position, Refused, Shelved, Unreachable, check_follows
 from .stream_connection import ANSWER_S, StreamConnection
+from .stream_reports import StreamReports
 
 if TYPE_CHECKING:
     from nats.js import JetStreamContext
@@ -62,6 +63,7 @@ class JetStreamShelf:
         self.source = source
         self._log = log
         self._kept: tuple[str, _Consumer] | None = None
+        self._reports = StreamReports(self._link)
 
     # Writing
 
@@ -128,12 +130,14 @@ class JetStreamShelf:
         if run is not None and after is None and wait_s == 0:
             yield from self._in_order(js, run)
             return
-        if after is not None and self._kept is not None and self._kept[0] == after and self._kept[1].is_good(self._link.epoch):
-            reader = self._kept[1]
-        else:
+        kept, self._kept = self._kept, None
+        if wait_s and kept is not None and kept[0] == after and kept[1].is_good(self._link.epoch):
+            reader = kept[1]
+        else:  # without waiting, too: the number of pages that wait for a kept consumer is old
+            if kept is not None:
+                self._let_go(kept[1])
             kinds = [f"run.{run or '*'}", f"put.{run or '*'}.*"]
             reader = self._reader(js, [f"*.{kind}" for kind in kinds], self._start(js, after))
-        self._kept = None
         cursor = after
         for batch in self._consumed(js, reader, wait_s):
             cursor = batch[-1].cursor if batch else cursor
@@ -289,6 +293,22 @@ class JetStreamShelf:
         js = self._link.js()
         for seq in self._sequences(js, f"part.{run}.>", f"put.{run}.*", f"run.{run}"):
             self._delete(js, seq)
+
+    # Reports
+
+    def report(self, key: str, text: bytes) -> None:
+        """Put the text under the key of the bucket."""
+        self._reports.put(key, text)
+
+    def reports(self) -> dict[str, bytes]:
+        """Return the newest text under each key of the bucket."""
+        return self._reports.all()
+
+    def has_read(self, cursor: str, run: str) -> bool:
+        """Return whether a reader with this cursor has read every page of a run of this source."""
+        js = self._link.js()
+        start, last = self._start(js, cursor), self._direct(js, self._subject("run", run))
+        return last is not None and (last.seq or 0) < start
 
     def close(self) -> None:
         """Close the connection."""

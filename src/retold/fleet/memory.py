@@ -20,6 +20,7 @@ class _Kept:
         self.arrived: list[tuple[str, Page] | None] = []
         self.made = 0
         self.mishaps: list[Mishap] = []
+        self.reports: dict[str, bytes] = {}
         self.changed = threading.Condition(threading.RLock())
 
 
@@ -103,6 +104,21 @@ class MemoryShelf:
         for number, kept in enumerate(self._kept.arrived):
             if kept is not None and kept[0] == self.source and is_gone(kept[1]):
                 self._kept.arrived[number] = None
+
+    def report(self, key: str, text: bytes) -> None:
+        """Keep the text under the key."""
+        self._kept.reports[key] = text
+
+    def reports(self) -> dict[str, bytes]:
+        """Return the newest text under each key."""
+        return dict(self._kept.reports)
+
+    def has_read(self, cursor: str, run: str) -> bool:
+        """Return whether a reader with this cursor has read every page of a run of this source."""
+        made, _, number = cursor.partition(":")
+        arrived = [at for at, kept in enumerate(self._kept.arrived, 1) if kept and (kept[0], kept[1].run) == (self.source, run)]
+        fits = made == str(self._kept.made) and number.isdecimal() and int(number) <= len(self._kept.arrived)
+        return fits and bool(arrived) and arrived[-1] <= int(number)
 
     def lose(self, pages: int) -> None:
         """Lose the newest pages although they were acknowledged, as a server does that returned to an older state."""

@@ -1,8 +1,9 @@
 """A shelf in PostgreSQL: `retold[postgres]`, for users who query pages in SQL.
 
-The schema `retold_LOG` has one table:
+The schema `retold_LOG` has two tables:
 
     pages (n, source, run, first, last, hash, body, xid)    one row a page; n is the order of arrival
+    reports (key, body)                                     the newest report of each source and mirror (reports.py)
 
 A shipper inserts a page on the condition that the run's newest page is the one that the shipper saw. An advisory lock of the run
 makes two shippers take turns. The page is durable when `put` returns: the shelf refuses a server without `synchronous_commit` or
@@ -61,6 +62,7 @@ CREATE TABLE IF NOT EXISTS {schema}.pages (
     n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, source text NOT NULL, run text NOT NULL, first bigint NOT NULL,
     last bigint NOT NULL, hash bytea NOT NULL, body bytea NOT NULL, xid xid8 NOT NULL DEFAULT pg_current_xact_id()
 );
+CREATE TABLE IF NOT EXISTS {schema}.reports (key text PRIMARY KEY, body bytea NOT NULL);
 CREATE INDEX IF NOT EXISTS pages_by_run ON {schema}.pages (run, source, last DESC);
 INSERT INTO {schema}.shelf (made) SELECT gen_random_uuid()::text WHERE NOT EXISTS (SELECT 1 FROM {schema}.shelf);
 """
@@ -188,6 +190,30 @@ class PostgresShelf:
             connection.execute("SET statement_timeout = 0")
             connection.execute(f"VACUUM {self._schema}.pages")
             connection.execute(f"SET statement_timeout = '{ANSWER_S}s'")
+
+    # Reports
+
+    def report(self, key: str, text: bytes) -> None:
+        """Put the text into the row of the key."""
+        query = (
+            f"INSERT INTO {self._schema}.reports (key, body) VALUES (%s, %s) ON CONFLICT (key) DO UPDATE SET body = excluded.body"
+        )
+        with self._transaction() as cursor:
+            cursor.execute(query, (key, text))
+
+    def reports(self) -> dict[str, bytes]:
+        """Return the newest text under each key."""
+        with self._transaction() as cursor:
+            rows = cursor.execute(f"SELECT key, body FROM {self._schema}.reports ORDER BY key").fetchall()
+        return {str(key): bytes(body) for key, body in rows}
+
+    def has_read(self, cursor: str, run: str) -> bool:
+        """Return whether a reader with this cursor has read every page of a run of this source."""
+        start = self._start(cursor)
+        with self._transaction() as asking:
+            query = f"SELECT max(n) FROM {self._schema}.pages WHERE run = %s AND source = %s"
+            row = asking.execute(query, (run, self.source)).fetchone()
+        return row is not None and row[0] is not None and row[0] <= start
 
     # The connection
 

@@ -2,12 +2,13 @@
 
 The mirror keeps the cursor of the shelf in the transaction of the events, so a killed puller continues at its last page.
 If a run has a gap or replaced payloads, the puller asks for the whole run again. If the gap stays, only this run waits, for its
-next page. The cursor moves only after that. The mirror also keeps the names of the runs that a
-newer retold wrote, so that it takes them after an update.
+next page. The cursor moves only after that. The mirror also keeps the names of the runs that wait for an event, and of those that
+a newer retold wrote: the next pull asks for them again.
 """
 
 import json
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.receiving import Arrival, Received, receiver
 from ..recorder.log.store import Erasable
 from .pages import NewerPage
+from .presence import Presence
+from .reports import HEARTBEAT_S
 from .shelf import Shelf, Shelved, Unreachable
 
 WAIT_S = 1.0
@@ -46,12 +49,13 @@ class Puller:
     cursor of the mirror.
 
     The puller calls `on_trouble` with a text when the shelf fails and with None when the shelf works again, and `seen` after each
-    transaction.
+    transaction. With a `name`, the puller reports to the shelf; `fault` is the reason if it cannot.
     """
 
     def __init__(
         self, log: EventLog, shelf: Shelf, *, only: str | None = None, since_ns: int | None = None,
         on_trouble: Callable[[str | None], None] | None = None, seen: Callable[[Pulled], None] | None = None,
+        name: str | None = None,
     ) -> None:  # fmt: skip
         self.log = log
         self.shelf = shelf
@@ -64,12 +68,21 @@ class Puller:
         self._seen = seen or (lambda _: None)
         self._stopped = threading.Event()
         self._receiver = receiver(log)
-        self._newer_kept = f"{shelf.name} newer"
-        self._newer: set[str] = set(json.loads(self._receiver.cursor(self._newer_kept) or "[]"))
+        self._presence = None if name is None else Presence(shelf, name, self._receiver)
+        self._reports_at_s = 0.0
+        self._waiting_kept = f"{shelf.name} newer"
+        self._kept_waiting: set[str] = set(json.loads(self._receiver.cursor(self._waiting_kept) or "[]"))
+        self._unasked = set(self._kept_waiting)
+        self._newer = set[str]()
 
     def stop(self) -> None:
         """Let `run` return after its current transaction."""
         self._stopped.set()
+
+    @property
+    def fault(self) -> str | None:
+        """The reason for which the puller cannot report to the shelf, or None."""
+        return None if self._presence is None else self._presence.fault
 
     def run(self, *, follow: bool = False) -> Pulled:
         """Pull all pages of the shelf; with `follow`, wait for more until `stop` is called.
@@ -78,18 +91,21 @@ class Puller:
         cannot be written.
         """
         wait_s = _FIRST_WAIT_S
-        newer = sorted(self._newer) if self._only is None else []
         while not self._stopped.is_set():
             try:
-                while newer:
-                    self._take_newer(newer[-1])
-                    newer.pop()
-                for batch in self.shelf.pages(self._cursor(), run=self._only, wait_s=WAIT_S if follow else 0):
+                while self._unasked and self._only is None:
+                    self._ask_again(run := min(self._unasked))
+                    self._unasked.discard(run)
+                self._keep_waiting()
+                is_due = not follow or self._is_due()  # then it does not wait, so that it comes to the shelf's end
+                for batch in self.shelf.pages(self._cursor(), run=self._only, wait_s=0 if is_due else WAIT_S):
                     self._receive(batch)
                     wait_s = _FIRST_WAIT_S
                     self._tell(None)
-                    if self._stopped.is_set():
+                    if self._stopped.is_set() or (not is_due and self._is_due()):
                         break
+                else:
+                    self._report(is_due=is_due)
                 if not follow:
                     break
             except Unreachable as error:
@@ -106,26 +122,33 @@ class Puller:
     def _is_part(self) -> bool:
         return self._only is not None or self._since_ns is not None
 
-    def _take_newer(self, run: str) -> None:
-        """Ask for a run that an older retold could not read."""
-        self._newer.discard(run)
-        self._ask_again(run)
-        self._keep_newer()
+    def _is_due(self) -> bool:
+        return self._presence is not None and time.monotonic() >= self._reports_at_s
 
-    def _keep_newer(self) -> None:
-        self._receiver.receive(self._newer_kept, [], strict_json.dumps(sorted(self._newer)))
+    def _report(self, *, is_due: bool) -> None:
+        """Report to the shelf, whose end was reached."""
+        if is_due and self._presence is not None:
+            self._presence.exchange(self.pulled.held, len(self.pulled.refused))
+            self._reports_at_s = time.monotonic() + HEARTBEAT_S
+
+    def _keep_waiting(self) -> None:
+        """Keep the names of the runs that the next pull asks for again."""
+        if (waiting := self._unasked | self._newer | self.pulled.held.keys()) != self._kept_waiting:
+            self._receiver.receive(self._waiting_kept, [], strict_json.dumps(sorted(waiting)))
+            self._kept_waiting = waiting
 
     def _receive(self, batch: Sequence[Shelved]) -> None:
         """Ask again for the runs that need it, then write the pages and their cursor."""
         if not batch:
             return
         cursor = None if self._is_part() else batch[-1].cursor
+        # A page may have come that a run waited for; the pages behind it were passed over.
+        filled = self.pulled.held.keys() & {shelved.page.run for shelved in batch}
         found = self._write(batch, cursor)
         self._at = batch[-1].cursor
-        for run in sorted(found.gaps.keys() | found.again):
+        for run in sorted(found.gaps.keys() | found.again | filled):
             self._ask_again(run)
-        if found.newer:
-            self._keep_newer()
+        self._keep_waiting()
         if cursor is not None and not found.is_whole:
             self._receiver.receive(self.shelf.name, [], cursor)
         self._seen(self.pulled)
@@ -156,8 +179,10 @@ class Puller:
         self.pulled.events += found.events
         self.pulled.known += found.known
         self.pulled.erased += found.erased
-        if (found.erased or found.pruned) and isinstance(self.log.store, Erasable):
-            self.log.vacuum()
+        if found.erased or found.pruned:
+            self._reports_at_s = 0  # the source of an erasure waits for the report
+            if isinstance(self.log.store, Erasable):
+                self.log.vacuum()
         for run in {arrival.events[0].run for arrival in arrivals}:
             self.pulled.held.pop(run, None)
             self.pulled.refused.pop(run, None)

@@ -93,3 +93,20 @@ class ErasableShelf(Shelf, Protocol):
 
     def drop(self, run: str) -> None:
         """Remove all pages of a run, and overwrite their bytes. Raises ShelfError."""
+
+
+@runtime_checkable
+class AttendedShelf(Shelf, Protocol):
+    """A shelf that also keeps the newest report of each source and each mirror (reports.py)."""
+
+    def report(self, key: str, text: bytes) -> None:
+        """Keep the text under the key, in the place of the one before. Raises ShelfError."""
+
+    def reports(self) -> dict[str, bytes]:
+        """Return the newest text under each key. Raises ShelfError."""
+
+    def has_read(self, cursor: str, run: str) -> bool:
+        """Return whether a reader with this cursor has read every page that the shelf has of a run of this source.
+
+        Return False if the shelf has no page of the run, or the cursor does not fit the shelf. Raises ShelfError.
+        """

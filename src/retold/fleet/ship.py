@@ -9,14 +9,15 @@ and two shippers of one log do not harm each other:
    the run and leaves it alone.
 4. Some time after the last page of an ended run, the shipper looks at the run once more, because a server can lose acknowledged
    pages.
-5. While the shipper erases events of a run on the shelf, no page of the run is on its way, because such a page could bring the
+5. If a mirror reports missing events that the shelf has lost from the middle of a run, the shipper puts their page once more.
+6. While the shipper erases events of a run on the shelf, no page of the run is on its way, because such a page could bring the
    erased text back.
 """
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -69,6 +70,17 @@ class _Forked(Exception):
     """The shelf and the log have different events of one run."""
 
 
+def gaps_of(shelf: Shelf, run: str) -> list[tuple[int, int]]:
+    """Return the first and last number of the events that the shelf lacks between pages of a run of its source."""
+    pages = [got.page for batch in shelf.pages(run=run) for got in batch if got.source == shelf.source]
+    found, seq = [], 0
+    for page in sorted(pages, key=lambda page: page.first):
+        if page.first > seq:
+            found.append((seq, page.first - 1))
+        seq = max(seq, page.last + 1)
+    return found
+
+
 class Shipper:
     """Ships the runs of a log to a shelf, but not the runs that the log received from other logs.
 
@@ -118,6 +130,32 @@ class Shipper:
                         if last.seq > self._shelved.get(run, -1):
                             found[run] = last.seq - self._shelved.get(run, -1)
         return found
+
+    def waiting(self) -> int:
+        """Return the number of events that wait for the shelf now, of the runs that this shipper knows. Raises LogError."""
+        found = 0
+        if self.log.exists():
+            with self.log.store.reading() as store:
+                for run in sorted(self._open):
+                    last = store.read(run, newest_first=True, limit=1)
+                    found += last[0].seq - self._shelved.get(run, -1) if last else 0
+        return max(found, 0)
+
+    def mend(self, runs: Iterable[str]) -> None:
+        """Ship the pages of these runs anew that the shelf lost from between others. Raises ShelfError, LogError."""
+        with self.log.store.reading() as store:
+            for run in runs:
+                if store.source_of(run) is None and store.read(run, limit=1):
+                    with self._no_erasing(run):
+                        for first, last in gaps_of(self.shelf, run):
+                            self._fill(store, run, first, last)
+
+    def _fill(self, store: Readings, run: str, first: int, last: int) -> None:
+        while first <= last:
+            page = page_of(store.read(run, after=first - 1, until=last, limit=MAX_EVENTS))
+            self._erasable().replace(page)
+            self._count(pages=1, events=page.last - page.first + 1, bytes=len(page.body))
+            first = page.last + 1
 
     def run(self, *, until_done: bool = False) -> Shipped:
         """Ship until `stop` is called, or, with `until_done`, until every run has ended and is on the shelf.

@@ -49,9 +49,10 @@ class StreamConnection:
         self.name = f"{','.join(self._servers)}/{log}"
         self.log = log
         self.stream = f"retold-{log}"
+        self.bucket = f"retold-{log}-alive"
         self.created = ""
         self._inbox = inbox
-        self._make = make
+        self.make = make
         self._credentials = None if credentials is None else Path(credentials)
         self._ca = None if ca is None else os.fspath(ca)
         self._loop = _Loop()
@@ -59,6 +60,7 @@ class StreamConnection:
         self._client: Client | None = None
         self._js: JetStreamContext | None = None
         self._denied: str | None = None
+        self.reports_denied: str | None = None
         self._noticed: Exception | None = None
         self._failed: tuple[float, Unreachable] | None = None
         self.epoch = 0
@@ -77,6 +79,12 @@ class StreamConnection:
                     self._failed = (time.monotonic(), error)
                     raise
             return js
+
+    def asynchronous(self) -> "JetStreamContext":
+        """Return the JetStream that `js` has looked at, within a coroutine. Raises Unreachable if it was lost since."""
+        if self._js is None:
+            raise Unreachable(f"{self.name} does not answer: the connection broke.")
+        return self._js
 
     async def _connect(self) -> "JetStreamContext":
         try:
@@ -129,7 +137,9 @@ class StreamConnection:
         """Note an error that explains a missing answer, because the NATS client retries for ever without raising it."""
         self._noticed = error
         text = str(error).lower()
-        if "permissions violation" in text or "authorization" in text or isinstance(error, ssl.SSLCertVerificationError):
+        if "permissions violation" in text and self.bucket.lower() in text:
+            self.reports_denied = str(error)  # no reason to stop shipping
+        elif "permissions violation" in text or "authorization" in text or isinstance(error, ssl.SSLCertVerificationError):
             self._denied = str(error)
 
     @property
@@ -140,11 +150,22 @@ class StreamConnection:
     async def _make_stream(self, js: "JetStreamContext") -> None:
         from nats.js.api import DiscardPolicy, StorageType, StoreCompression, StreamConfig
 
-        if not self._make:
+        if not self.make:
             raise Refused(f"{self.name} has no stream {self.stream}; the first `retold ship` makes it.")
         config = StreamConfig(
             name=self.stream, subjects=[f"retold.{self.log}.>"], num_replicas=self._nodes, storage=StorageType.FILE,
             discard=DiscardPolicy.NEW, allow_direct=True, compression=StoreCompression.S2,
+        )  # fmt: skip
+        await js.add_stream(config)
+        await self.make_bucket(js)
+
+    async def make_bucket(self, js: "JetStreamContext") -> None:
+        """Make the bucket of the reports: a stream that keeps the newest message of each key, with the settings of NATS's own."""
+        from nats.js.api import DiscardPolicy, StorageType, StreamConfig
+
+        config = StreamConfig(
+            name=f"KV_{self.bucket}", subjects=[f"$KV.{self.bucket}.>"], num_replicas=self._nodes, storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW, allow_direct=True, max_msgs_per_subject=1, deny_delete=True, allow_rollup_hdrs=True,
         )  # fmt: skip
         await js.add_stream(config)
 
