@@ -102,6 +102,10 @@ def test_a_recording_matches_where_the_environment_has_other_secrets() -> None:
     ("match_on", "asked", "is_same"),
     [
         (("method",), request({"other": 1}, "https://h/x"), True),
+        (("path",), request(uri="http://127.0.0.1:9/base/v1/messages"), True),
+        (("path",), request(uri="http://127.0.0.1:9/messages"), True),
+        (("path",), request(uri="http://127.0.0.1:9/messages/count_tokens"), False),
+        (("path",), request(uri="http://127.0.0.1:9/base/messagesx"), False),
         (("host",), request(uri="https://API.anthropic.com/"), True),
         (("host",), request(uri="https://h/v1/messages"), False),
         (("port",), request(uri="https://h:443/"), True),

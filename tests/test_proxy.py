@@ -67,6 +67,25 @@ def test_a_request_reaches_the_api_as_it_was_sent() -> None:
     assert only(running).request.uri == upstream.url + "/base/v1/messages?beta=true"
 
 
+@pytest.mark.parametrize(
+    ("base", "asked", "sent"),
+    [
+        ("", "/messages?beta=true", "/v1/messages?beta=true"),
+        ("/gateway", "/messages/count_tokens", "/gateway/v1/messages/count_tokens"),
+        ("/gateway/v1", "/messages", "/gateway/v1/messages"),
+        ("", "/models", "/v1/models"),
+        ("", "/messagesx", "/messagesx"),
+        ("", "/v1/messages", "/v1/messages"),
+    ],
+)
+def test_a_client_without_the_version_in_its_base_url_reaches_the_api(base: str, asked: str, sent: str) -> None:
+    """As the Vercel AI SDK, whose own base URL ends in /v1. It is recorded as it is sent."""
+    with RawUpstream(ANSWERS["no phrase"]) as upstream, wire(upstream.url + base) as running:
+        raw(running.url, request_bytes(path=asked))
+    assert upstream.requests[0].startswith(f"POST {sent} HTTP/1.1".encode())
+    assert only(running).request.uri == upstream.url + sent
+
+
 def test_a_request_in_chunks_arrives_with_its_length() -> None:
     """100-continue is answered at once: the whole request is read before it is sent on."""
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"

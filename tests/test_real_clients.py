@@ -11,10 +11,11 @@ import pytest
 import retold
 from tests import claude_code
 from tests.conftest import Cli
-from tests.messages_server import MessagesServer, Reply, http_error, text
+from tests.messages_server import MessagesServer, Reply, http_error, text, tool_use
 
 CLAUDE_CODE = claude_code.find()
 NODE_SDK = claude_code.CLIENTS / "node_modules" / "@anthropic-ai" / "sdk"
+VERCEL_SDK = claude_code.CLIENTS / "node_modules" / "@ai-sdk" / "anthropic"
 
 STREAMS = [
     Reply([text("As it comes.")]),
@@ -88,6 +89,44 @@ def test_the_typescript_sdk_gets_the_same_bytes(cli: Cli) -> None:
     replayed = cli("replay", "c.yaml", "--", *client, env=env)
     assert replayed.stdout == recorded.stdout
     assert [line.split(",")[0] for line in recorded.stdout.splitlines()[4:]] == ["[200", "[529", "[200", "[200", "[200"]
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(shutil.which("node") is None or not VERCEL_SDK.is_dir(), reason="the Vercel AI SDK is not installed")
+def test_an_agent_of_the_vercel_ai_sdk_runs_again_in_another_folder(cli: Cli, tmp_path: Path) -> None:
+    """Its base URL has no version: it asks for /messages."""
+    env = {"RETOLD_CLIENTS": str(claude_code.CLIENTS), "ANTHROPIC_API_KEY": "test-key"}
+    writes_elsewhere(["node", str(Path(__file__).parent / "vercel.mjs"), "Write it"], "write", cli, tmp_path, env)
+
+
+@pytest.mark.stress
+@pytest.mark.claude_code
+@pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
+def test_claude_code_runs_again_in_another_folder(cli: Cli, tmp_path: Path) -> None:
+    assert CLAUDE_CODE is not None
+    command = [CLAUDE_CODE, "-p", "Write it", "--allowedTools", "Write"]
+    writes_elsewhere(command, "Write", cli, tmp_path, claude_code.ENVIRONMENT)
+
+
+def writes_elsewhere(command: list[str], tool: str, cli: Cli, tmp_path: Path, env: dict[str, str]) -> None:
+    """Replay a program in another folder and home than its recording: the file that it writes is in the other folder."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    homes = [tmp_path / "first", tmp_path / "second"]
+    for folder in (one, two, *homes):
+        folder.mkdir()
+    file = {"file_path": f"{one}/note.txt", "content": "hello"}
+    script = [Reply([tool_use(tool, file)], stop_reason="tool_use"), Reply([text(f"Done in {one}.", 20)])]
+    cassette = tmp_path / "c.yaml"
+    with MessagesServer(script) as server:
+        options = ["-o", cassette, "--upstream", server.url]
+        recorded = cli("record", *options, "--", *command, env=env | {"HOME": str(homes[0])}, cwd=one, input="")
+    (one / "note.txt").unlink()
+    replayed = cli("replay", cassette, "--", *command, env=env | {"HOME": str(homes[1])}, cwd=two, input="")
+    assert (recorded.returncode, replayed.returncode) == (0, 0), replayed.stderr
+    assert "replayed 2 of 2 exchanges" in replayed.stderr
+    assert replayed.stdout == recorded.stdout.replace(str(one), str(two))
+    assert (two / "note.txt").read_text() == "hello"
+    assert not (one / "note.txt").exists()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

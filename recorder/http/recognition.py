@@ -39,6 +39,17 @@ _SDK_AGENT = re.compile(r"(Async)?Anthropic\w*/", re.ASCII)
 _MESSAGES_PATH = re.compile(r"/v1/(messages|complete)(/|$)")
 
 
+_UNVERSIONED = re.compile(r"/(?:messages|complete|models|files|skills)(?:[/?].*)?")
+
+
+def versioned(target: str) -> str:
+    """Return the target of a request to the API with its version.
+
+    A client whose base URL is to end in `/v1`, such as the Vercel AI SDK, asks for `/messages` at a base URL without it.
+    """
+    return f"/v1{target}" if _UNVERSIONED.fullmatch(target) else target
+
+
 class Outgoing(NamedTuple):
     """A request before it is sent. `headers` finds names in any case; `body` is None if it is not in memory."""
 

@@ -16,6 +16,7 @@ from ...recorder.cassette.kept import Kept
 from ...recorder.errors import InputError
 from ...recorder.http.exchange import Headers, Request
 from ...recorder.http.platforms import model_path
+from ...recorder.http.recognition import versioned
 from ...recorder.patience import replaced
 from .profiles import Profile, normalised
 
@@ -129,14 +130,14 @@ DEFAULT_RULES = Rules()
 
 
 def path(uri: str) -> str:
-    """Return the path of a URL without the prefix that a base URL puts before `/v1/`.
+    """Return the path of a URL without the prefix that a base URL puts before `/v1/`, and with that version if it lacks it.
 
     The path of Bedrock or Vertex is returned without its region, account and project, which are no part of the question.
     """
     if (named := model_path(uri)) is not None:
         return named.matched
-    before, api, rest = urlsplit(uri).path.rpartition("/v1/")
-    return (api or before) + rest
+    _, api, rest = urlsplit(uri).path.rpartition("/v1/")
+    return api + rest if api else versioned(rest)
 
 
 def _unbounded(body: bytes) -> bytes:

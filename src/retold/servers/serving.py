@@ -12,6 +12,7 @@ from ..recorder import strict_json
 from ..recorder.errors import MissError, RetoldError
 from ..recorder.folders import UNKNOWN, Folders
 from ..recorder.http.exchange import Request
+from ..recorder.http.recognition import versioned
 from ..recorder.proxy.api_side import to_request
 from ..recorder.proxy.http_messages import Asked, Peer, Refusal, head_bytes, refusal
 from ..recorder.proxy.relay import THREADED_BYTES, Relay, Unrecorded
@@ -91,7 +92,10 @@ class Serving:
         return Connection(self)
 
     def use_of(self, asked: Asked) -> tuple[CassetteSession, Asked]:
-        """Return the cassette that a request names, and the request without that name. Raise MissError."""
+        """Return the cassette that a request names, and the request without that name, with the version of the API.
+
+        Raise MissError.
+        """
         name, target = asked.header(CASSETTE_HEADER), asked.target
         if (match := _NAMED.fullmatch(target)) is not None:
             name, target = unquote(match[1]), (match[2] or "/") + (match[3] or "")
@@ -106,7 +110,7 @@ class Serving:
                 if name is not None
                 else f"name a cassette, by the path /cassette/NAME or the header {CASSETTE_HEADER}; there are {known}."
             )
-        return use, replace(asked, target=target)
+        return use, replace(asked, target=target if self.upstream.path.endswith("/v1") else versioned(target))
 
     def request(self, asked: Asked) -> Request:
         """Return a client's request as it is recorded and matched."""
