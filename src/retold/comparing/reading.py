@@ -12,20 +12,21 @@ from hashlib import sha256
 from typing import Any
 
 from ..recorder.cassette.folding import FoldedExchanges
-from ..recorder.cassette.transfer import Recorded
-from ..recorder.events import Event, encode
-from ..recorder.http.exchange import Request, from_text
+from ..recorder.cassette.kept import NOTHING_KEPT, Kept
+from ..recorder.cassette.transfer import Recorded, kept_in
+from ..recorder.events import Event
 from ..recorder.http.platforms import messages_request
 from ..recorder.http.refold import REFOLDED, RecordedAnswer
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
 from ..recorder.messages import blocks_of
-from ..replay.matching.rules import DEFAULT_RULES, named, path
+from ..replay.matching.rules import path
 from . import agent_sessions
 from .continuing import Conversations
 from .conversations import ConversationBuilder, Item, Label, Stream
 from .sessions import Sessions
 from .threads import Threads
+from .varying import OWN_MANNER, PLAIN, Manner, Varying
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended", *agent_sessions.KINDS)
 
@@ -48,12 +49,17 @@ Answers = Callable[[Event], RecordedAnswer]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A recording that was read. A total is None if the recording lacks it."""
+    """A recording that was read. A total is None if the recording lacks it.
+
+    `kept` are the rules that the recording keeps, and `has_folders` is whether its requests give the folders of their program.
+    """
 
     title: str
     streams: tuple[Stream, ...]
     totals: dict[str, float | None]
     source: str = ""
+    kept: Kept = NOTHING_KEPT
+    has_folders: bool = False
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -61,27 +67,34 @@ class Side:
         return frozenset(item.kind for stream in self.streams for item in stream.items)
 
 
-def read_run(log: EventLog, run: str, *, title: str = "", progress: Progress = lambda _: None) -> Side:
+def read_run(
+    log: EventLog, run: str, *, title: str = "", progress: Progress = lambda _: None, manner: Manner = OWN_MANNER
+) -> Side:  # fmt: skip
     """Read a run as a side of a comparison. `progress` is called with the number of events read. Raise LogError."""
     answers = answers_in(log)
-    reader = ItemReader(_names(log.events(run, kinds=("exchange.started",))))
+    varying = Varying(_names(log.events(run, kinds=("exchange.started",))), manner, kept_in(log, run))
+    reader = ItemReader(varying)
     _feed(reader, events_of(log, run, READ_KINDS), answers, progress)
     first = reader.first_exchange
     if first is not None and reader.ttft_ms is None:
         frame = next(log.events(run, exchange=first.seq, kinds=("frame", "chunk")), None)
         reader.ttft_ms = None if frame is None else (frame.t_ns - first.t_ns) / 1e6
-    return Side(title or run, reader.streams(), reader.totals(), f"{log.path}:{run}")
+    return reader.side(title or run, f"{log.path}:{run}")
 
 
-def read_exchanges(exchanges: Iterable[Recorded], *, title: str, progress: Progress = lambda _: None) -> Side:
+def read_exchanges(
+    exchanges: Iterable[Recorded], *, title: str, progress: Progress = lambda _: None, manner: Manner = OWN_MANNER,
+    kept: Kept = NOTHING_KEPT,
+) -> Side:  # fmt: skip
     """Return the exchanges and sessions of a cassette as a side of a comparison, equal to the side of their import."""
     folded = FoldedExchanges(exchanges)
-    reader = ItemReader(_names(event for event in folded.events if event.kind == "exchange.started"))
+    names = _names(event for event in folded.events if event.kind == "exchange.started")
+    reader = ItemReader(Varying(names, manner, kept))
     _feed(reader, folded.events, folded.answer, progress)
     if reader.first_exchange is not None:
         first_ns = folded.first_piece_ns(reader.first_exchange)
         reader.ttft_ms = None if first_ns is None else first_ns / 1e6
-    return Side(title, reader.streams(), reader.totals(), title)
+    return reader.side(title, title)
 
 
 def answers_in(log: EventLog) -> Answers:
@@ -99,11 +112,11 @@ def read_messages(
     messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None
 ) -> Side:
     """Return messages in the shapes of stream-json as a side of a comparison."""
-    reader = ItemReader({})
+    reader = ItemReader()
     for count, message in enumerate(messages, 1):
         reader.message(message, None, None, None, "", "")
         progress(count)
-    return Side(title, reader.streams(), reader.totals(), source)
+    return reader.side(title, source)
 
 
 def _names(started: Iterable[Event]) -> dict[str, str]:
@@ -130,14 +143,12 @@ class _Sums:
 
 
 class ItemReader:
-    """Builds conversations from events in the order of the log."""
+    """Builds conversations from events in the order of the log. Without `varying` everything is read as it is."""
 
-    def __init__(self, names: Mapping[str, str]) -> None:
+    def __init__(self, varying: Varying | None = None) -> None:
         self.first_exchange: Event | None = None
         self.ttft_ms: float | None = None
-        self._names = names
-        pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
-        self._pattern = re.compile(pattern) if pattern else None
+        self._varying = varying or Varying({}, PLAIN)
         self._conversations = Conversations()
         self._of_exchange: dict[int, tuple[ConversationBuilder, int, Event]] = {}
         self._of_message: dict[tuple[ConversationBuilder, str], int] = {}
@@ -171,7 +182,7 @@ class ItemReader:
         data = event.data
         if self.first_exchange is None:
             self.first_exchange, self._span_ns[0] = event, event.t_ns
-        raw = from_text(data["body"])
+        raw = self._varying.body(data)
         whole = messages_request(data["uri"], raw)
         where = f"{data['method'].upper()} {named_path(data['uri']) if whole is None else whole.path}"
         sent = _object(raw) if whole is None else whole.body
@@ -182,14 +193,14 @@ class ItemReader:
         messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
         conversation, branches = self._threads.continued(sent) if where == MESSAGES else (None, False)
         if conversation is None or conversation.label != Label(event.step, event.task):
-            conversation = self._going_on(event, where, messages, data["attempt"], branches=branches)
+            root = Item.of(where, {"first": self._varying.first(body, messages)}, 0).key
+            conversation = self._going_on(event, root, messages, data["attempt"], branches=branches)
         turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
         self._of_exchange[event.seq] = conversation, turn, event
         # Each request of a long conversation contains all earlier messages; only the new and the edited ones are examined.
         edited = conversation.edited(messages)
         conversation.tail, conversation.messages = messages[-1:], messages
-        new = encode(body | {"messages": edited + messages[conversation.asked :]})
-        asked = DEFAULT_RULES.meaning(Request(data["method"], data["uri"], (), new), self._names)["body"]
+        asked = self._varying.meaning(data, body | {"messages": edited + messages[conversation.asked :]})
         options = {key: value for key, value in asked.items() if key not in ("messages", "stream")}
         options = self._threads.named(options, conversation)
         if where != MESSAGES:
@@ -200,11 +211,9 @@ class ItemReader:
         return items
 
     def _going_on(
-        self, event: Event, where: str, messages: list[dict[str, Any]], attempt: int, *, branches: bool = False
+        self, event: Event, root: str, messages: list[dict[str, Any]], attempt: int, *, branches: bool = False
     ) -> ConversationBuilder:  # fmt: skip
         """Return the conversation that a request continues, or a new one. A request that branches off begins a new one."""
-        first = messages[:1] if self._pattern is None else named(messages[:1], self._pattern, self._names)
-        root = Item.of(where, {"first": first}, 0).key
         label = Label(event.step, event.task)
         if not branches:
             found = self._conversations.continued(label, root, messages, again=attempt > 1)
@@ -223,8 +232,7 @@ class ItemReader:
             return
         if kind == "assistant":
             self._threads.answered(exchange, data)
-        if self._pattern is not None:
-            data = named(data, self._pattern, self._names)
+        data = self._varying.value(data)
         if exchange is not None and exchange in self._sessions:
             self._sessions.message(exchange, data, Label(step, task), seq, t_ns)
             return
@@ -340,6 +348,10 @@ class ItemReader:
         if found["duration_ms"] is None and self.first_exchange is not None:
             found["duration_ms"] = (self._span_ns[1] - self._span_ns[0]) / 1e6
         return found | {"ttft_ms": self.ttft_ms}
+
+    def side(self, title: str, source: str) -> Side:
+        """Return what was read."""
+        return Side(title, self.streams(), self.totals(), source, self._varying.kept, self._varying.has_folders)
 
     def streams(self) -> tuple[Stream, ...]:
         """Return the conversations, in the order in which they began."""

@@ -22,6 +22,7 @@ from ..recorder.log.runs import RunInfo
 from .compare import Comparison, compare_sides
 from .focus import Focus, parse_tolerances
 from .reading import Progress, Side, read_exchanges, read_messages, read_run
+from .varying import OWN_MANNER, Manner
 
 _SQLITE = b"SQLite format 3\0"
 _FILE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".db")
@@ -61,25 +62,42 @@ def compare(
     Raise InputError, or a subclass of it, for a source that cannot be read.
     """
     focus = Focus(tuple(ignore), tuple(only), parse_tolerances(tolerance), volatile)
-    return compare_sides(read_side(a, log, progress), read_side(b, log, progress), focus)
+    one, other = _alike([a, b], [read_side(source, log, progress) for source in (a, b)], log, progress)
+    return compare_sides(one, other, focus)
+
+
+def _alike(
+    sources: Sequence[Source], sides: Sequence[Side], log: EventLog | str | os.PathLike[str] | None, progress: Progress
+) -> Iterator[Side]:  # fmt: skip
+    """Yield two sides that were read by the rules of both. Folders are named only if both sides have them.
+
+    Read a side again if it was read otherwise. Messages have no requests, so no such rule concerns them.
+    """
+    one, other = sides
+    manner = Manner(kept=one.kept.with_(other.kept), with_folders=one.has_folders == other.has_folders)
+    for source, side in zip(sources, sides, strict=True):
+        is_alike = set(side.kept.ignore + side.kept.mask) == set(manner.kept.ignore + manner.kept.mask)
+        is_alike = is_alike and (manner.with_folders or not side.has_folders)
+        yield side if is_alike or "request" not in side.kinds else read_side(source, log, progress, manner)
 
 
 def read_side(
-    source: Source, log: EventLog | str | os.PathLike[str] | None = None, progress: Progress = lambda _: None
+    source: Source, log: EventLog | str | os.PathLike[str] | None = None, progress: Progress = lambda _: None,
+    manner: Manner = OWN_MANNER,
 ) -> Side:  # fmt: skip
     """Read one side of a comparison. Open the log only for a run. Raise InputError, CassetteError or LogError."""
     if isinstance(source, Side):
         return source
     if isinstance(source, Cassette):
-        return read_exchanges(_checked(source), title=str(source.path), progress=progress)
+        return read_exchanges(_checked(source), title=str(source.path), progress=progress, manner=manner, kept=source.kept)
     if isinstance(source, str | os.PathLike):
-        return _read_named(os.fspath(source), log, progress)
+        return _read_named(os.fspath(source), log, progress, manner)
     if isinstance(source, RunInfo):
-        return _read_run(_log_of(log), source.run, progress)
+        return _read_run(_log_of(log), source.run, progress, manner)
     if isinstance(source, HasRun):
         if source.run is None:
             raise InputError(f"{source!r} has not recorded anything yet.")
-        return _read_run(_log_of(source.log), source.run, progress)
+        return _read_run(_log_of(source.log), source.run, progress, manner)
     return read_messages(source, title="messages", progress=progress)
 
 
@@ -87,10 +105,10 @@ def _log_of(log: EventLog | str | os.PathLike[str] | None) -> EventLog:
     return log if isinstance(log, EventLog) else EventLog(log)
 
 
-def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progress: Progress) -> Side:
+def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progress: Progress, manner: Manner) -> Side:
     file, _, run = name.rpartition(":")
     if file and _is_log(Path(file)):
-        return _read_run(EventLog(file), run or "last", progress, file)
+        return _read_run(EventLog(file), run or "last", progress, manner, file)
     path = Path(name)
     if name == "-" or (name == "/dev/stdin" and not path.is_file()):
         return _read_stream_json(sys.stdin, "stdin", progress)
@@ -99,11 +117,12 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
     if not path.exists():
         if "/" in name or path.suffix in _FILE_SUFFIXES:
             raise InputError(f"no file {name}. Give a file, or a run of the log {_log_of(log).path}; `retold ls` lists them.")
-        return _read_run(_log_of(log), name, progress)
+        return _read_run(_log_of(log), name, progress, manner)
     if _is_log(path):
-        return _read_run(EventLog(path), "last", progress, name)
+        return _read_run(EventLog(path), "last", progress, manner, name)
     if path.suffix not in (".jsonl", ".ndjson"):
-        return read_exchanges(_checked(read_cassette(path)), title=name, progress=progress)
+        held = read_cassette(path)
+        return read_exchanges(_checked(held), title=name, progress=progress, manner=manner, kept=held.kept)
     try:
         with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as lines:
             if not _is_event(lines.readline()):
@@ -111,7 +130,7 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
                 return _read_stream_json(lines, name, progress)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
-    return _read_imported(path, progress)
+    return _read_imported(path, progress, manner)
 
 
 def _is_event(line: str) -> bool:
@@ -131,10 +150,11 @@ def _is_log(path: Path) -> bool:
         return False
 
 
-def _read_run(log: EventLog, ref: str, progress: Progress, file: str = "") -> Side:
+def _read_run(log: EventLog, ref: str, progress: Progress, manner: Manner, file: str = "") -> Side:
     found = log.find(ref)
     where = f"{file}: " if file else ""
-    side = read_run(log, found.run, title=f"{where}{found.name} ({found.run[:8]}, {found.mode})", progress=progress)
+    title = f"{where}{found.name} ({found.run[:8]}, {found.mode})"
+    side = read_run(log, found.run, title=title, progress=progress, manner=manner)
     if not side.streams:
         raise InputError(f"run {found.run[:8]} ({found.name}) holds no messages and no exchanges; there is nothing to compare.")
     return side
@@ -146,11 +166,11 @@ def _checked(cassette: Cassette) -> Iterator[Recorded]:
     return in_order(cassette.exchanges, cassette.sessions)
 
 
-def _read_imported(path: Path, progress: Progress) -> Side:
+def _read_imported(path: Path, progress: Progress, manner: Manner) -> Side:
     """Read the newest run among the events that `retold export` wrote."""
     with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
         import_files(log, [path])
-        return replace(_read_run(log, "last", progress, str(path)), source=str(path))
+        return replace(_read_run(log, "last", progress, manner, str(path)), source=str(path))
 
 
 def _read_stream_json(lines: Iterable[str], name: str, progress: Progress) -> Side:

@@ -79,7 +79,7 @@ class RunFold:
         self._answers = answers_in(log)
         self._erasures = Erasures(log)
         self._info = info
-        self._reader = ItemReader({})
+        self._reader = ItemReader()
         self._exchanges: list[dict[str, Any]] = []
         self._messages: list[dict[str, Any]] = []
         self._frames: list[tuple[int, int, int, int, int]] = []

@@ -1,0 +1,91 @@
+"""`diff` takes out of requests what matching takes out: the parts that Claude Code changes, kept rules, and folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retold.comparing.compare import Comparison
+from retold.comparing.sources import compare
+from retold.formats.imports import import_files
+from retold.recorder.cassette.format import write_cassette
+from retold.recorder.cassette.kept import NOTHING_KEPT, Kept
+from retold.recorder.folders import Folders
+from retold.recorder.http.exchange import Exchange, Request
+from retold.recorder.log.log import EventLog
+from tests.exchanges import JSON, URL, answer
+from tests.test_profiles import CLAUDE_CODE, DIFFERENCES, asked
+
+ONE, TWO = Folders("/tmp/one", "/home/ann"), Folders("/srv/two", "/root/b")
+
+
+def told(body: dict[str, Any], cwd: str, *, headers: Any = JSON, folders: Folders = Folders()) -> Exchange:  # noqa: B008
+    """An exchange whose answer writes a file into a folder."""
+    use = {"type": "tool_use", "id": "toolu_9", "name": "Write", "input": {"file_path": f"{cwd}/note.txt"}}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [use], "stop_reason": "tool_use"}
+    response = answer(json.dumps(message).encode(), headers=JSON)
+    return Exchange(Request("POST", URL, headers, json.dumps(body).encode(), folders), response, ended_ns=10**6)
+
+
+def compared(*sides: Exchange, kept: tuple[Kept, Kept] = (NOTHING_KEPT, NOTHING_KEPT), imported: bool = False) -> Comparison:
+    for name, side, rules in zip("ab", sides, kept, strict=True):
+        write_cassette(f"{name}.yaml", [side], kept=rules)
+    if not imported:
+        return compare("a.yaml", "b.yaml")
+    with EventLog("log.db") as log:
+        runs = [made.run for made in import_files(log, [Path("a.yaml"), Path("b.yaml")])]
+        return compare(*runs, log=log)
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_another_folder_home_date_and_machine_of_claude_code_are_no_difference(imported: bool) -> None:
+    """Neither in the request nor in the path that a tool gets."""
+    there: dict[str, Any] = {
+        "cwd": "/root/work",
+        "home": "/root",
+        "date": "2027-01-31",
+        "machine": "Darwin 27.1.0",
+        "version": "2.1.330.cd5",
+    }
+    sides = [told(asked(), "/home/ann/work", headers=CLAUDE_CODE), told(asked(**there), "/root/work", headers=CLAUDE_CODE)]
+    found = compared(*sides, imported=imported)
+    assert found.same, found.differences
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_everything_else_is_a_difference(name: str) -> None:
+    sides = [told(body, "/home/ann/work", headers=CLAUDE_CODE) for body in (asked(), DIFFERENCES[name])]
+    assert not compared(*sides).same
+
+
+def work(folder: str, text: str = "Go on.") -> dict[str, Any]:
+    return {"model": "m", "system": f"You work in {folder}.", "messages": [{"role": "user", "content": text}]}
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_recorded_folders_are_no_difference(imported: bool) -> None:
+    sides = [told(work(each.cwd), each.cwd, folders=each) for each in (ONE, TWO)]
+    assert compared(*sides, imported=imported).same
+    sides[1] = told(work("/srv/other"), TWO.cwd, folders=TWO)
+    assert [difference.what for difference in compared(*sides).differences] == ["request"]
+
+
+def test_folders_count_if_one_side_does_not_give_them() -> None:
+    """An older recording of the same folder is the same."""
+    sides = [told(work(ONE.cwd), ONE.cwd), told(work(ONE.cwd), ONE.cwd, folders=ONE)]
+    assert compared(*sides).same
+
+
+KEPT = Kept(("messages[0].note",), (r"took \d+ ms",))
+
+
+@pytest.mark.parametrize("kept", [(KEPT, NOTHING_KEPT), (NOTHING_KEPT, KEPT), (KEPT, KEPT)])
+@pytest.mark.parametrize("imported", [False, True])
+def test_the_rules_of_either_side_hold_for_both(kept: tuple[Kept, Kept], imported: bool) -> None:
+    sides = [work("/w", f"It took {number} ms") for number in (12, 3456)]
+    for number, side in enumerate(sides):
+        side["messages"][0]["note"] = number
+    exchanges = [told(side, "/w") for side in sides]
+    assert compared(*exchanges, kept=kept, imported=imported).same
+    assert not compared(*exchanges).same
