@@ -78,7 +78,9 @@ def test_a_line_that_the_program_does_not_write_is_a_miss_after_the_patience(clo
     """Within a turn. The recorded program interrupted the turn here."""
     interrupt = {"type": "control_request", "request_id": "req_9", "request": {"subtype": "interrupt"}}
     user = {"type": "user", "message": {"role": "user", "content": "Go"}}
-    lines = [(True, user), (False, {"type": "system"}), (True, interrupt), (False, {"type": "result"})]
+    lines: list[tuple[bool, dict[str, Any]]] = [
+        (True, user), (False, {"type": "system"}), (True, interrupt), (False, {"type": "result"}),
+    ]  # fmt: skip
     recorded = replace(session("iter"), lines=tuple(WireLine(at * MS, *line) for at, line in enumerate(lines)))
     began = clock.now_ns
     with pytest.raises(MissError, match=r"line 3, the request interrupt: recorded, and this program does not send it"):
@@ -87,8 +89,8 @@ def test_a_line_that_the_program_does_not_write_is_a_miss_after_the_patience(clo
 
 
 def test_reading_on_after_a_session_that_was_closed_in_a_turn_is_an_error(clock: AsyncVirtualClock) -> None:
-    lines = [(True, {"type": "user", "message": {"content": "Go"}}), (False, {"type": "system"})]
-    recorded = replace(session("iter"), ending="closed", lines=tuple(WireLine(at * MS, *line) for at, line in enumerate(lines)))
+    lines = (WireLine(0, True, {"type": "user", "message": {"content": "Go"}}), WireLine(MS, False, {"type": "system"}))
+    recorded = replace(session("iter"), ending="closed", lines=lines)
     with pytest.raises(RecordingEnded, match="closed the session here, and this one reads on"):
         asyncio.run(read(wire(recorded, "instant"), recorded, clock))
 
