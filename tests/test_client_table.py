@@ -2,11 +2,10 @@
 
 import json
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.client_table import CLIENTS, REFUSED, UNKNOWN
 from tests.conftest import ROOT
 
@@ -16,10 +15,8 @@ OTHERS = ROOT / ".clients" / "table" / "bin" / "python"
 QUICK = ("anthropic", "anthropic aiohttp", "anthropic own transport", "aiohttp", "urllib")
 
 
-def check(python: str | Path, *names: str, environment: dict[str, str]) -> list[str]:
-    """Run rows of the table and check every cell; return the clients that were there."""
-    command = [str(python), "-W", "ignore", "-m", "tests.client_table", *names]
-    done = subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+def check(done: "subprocess.CompletedProcess[str]") -> list[str]:
+    """Check every cell of the printed rows; return the clients that were there."""
     assert done.returncode == 0, done.stderr[-2000:]
     table: dict[str, dict[str, tuple[str, int]]] = json.loads(done.stdout.splitlines()[-1])
     for name, row in table.items():
@@ -38,11 +35,14 @@ def check(python: str | Path, *names: str, environment: dict[str, str]) -> list[
 
 def test_no_client_is_live_in_a_replay(environment: dict[str, str]) -> None:
     """Direct, in threads, pools, loops and tasks that are older than the block, in raw threads, and in forked children."""
-    assert check(sys.executable, *QUICK, environment=environment) == list(QUICK)
+    done = forks.run("-m", "tests.client_table", *QUICK, env=environment | {"PYTHONPATH": str(ROOT)})
+    assert check(done) == list(QUICK)
 
 
 @pytest.mark.stress
 @pytest.mark.skipif(not OTHERS.exists(), reason="the clients of other projects are not installed (.ci/run installs them)")
 def test_no_client_of_another_project_is_live_in_a_replay(environment: dict[str, str]) -> None:
     """litellm, langchain, pydantic-ai, instructor, openai and google-genai pointed elsewhere, Bedrock, Vertex, greenlets."""
-    assert check(OTHERS, environment=environment) == list(CLIENTS)
+    command = [str(OTHERS), "-W", "ignore", "-m", "tests.client_table"]
+    done = subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    assert check(done) == list(CLIENTS)

@@ -1,6 +1,7 @@
 """Real recordings, other people's: each is replayed through the real SDK by issuing its recorded request again."""
 
 import asyncio
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # old models, which the SDK warns of
     pytest.mark.filterwarnings("ignore:Using Claude with:UserWarning"),
 ]
+
+
+@functools.cache
+def recorded(path: Path) -> Sequence[Exchange]:
+    return read_cassette(path).exchanges
 
 
 def body_of(exchange: Exchange) -> bytes:
@@ -114,11 +120,11 @@ def from_memory(exchanges: Sequence[Exchange]) -> httpx2.MockTransport:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name.partition('__')[2]}-{path.stem}")
 def test_a_recording_answers_its_own_requests_with_its_own_bytes(path: Path, issued: Any) -> None:
     """Each request, issued again by the SDK, gets its recorded body; what the SDK cannot parse fails as without retold."""
-    exchanges = read_cassette(path).exchanges
+    exchanges = recorded(path)
     got = issued(ReplayTransport(Matcher(exchanges)), exchanges, httpx2.Response)
     assert [answer if isinstance(answer, bytes) else answer[2] for answer in got] == [body_of(e) for e in exchanges]
-    for kind in (httpx2.Response, Message):
-        assert issued(ReplayTransport(Matcher(exchanges)), exchanges, kind) == issued(from_memory(exchanges), exchanges, kind)
+    assert got == issued(from_memory(exchanges), exchanges, httpx2.Response)
+    assert issued(ReplayTransport(Matcher(exchanges)), exchanges, Message) == issued(from_memory(exchanges), exchanges, Message)
 
 
 def api_of(client: Any, exchange: Exchange) -> Any:
@@ -126,13 +132,13 @@ def api_of(client: Any, exchange: Exchange) -> Any:
     return client.beta.messages if "beta=true" in exchange.request.uri else client.messages
 
 
-STREAMS = [path for path in FILES if any(b"event: message_start" in body_of(e) for e in read_cassette(path).exchanges)]
+STREAMS = [path for path in FILES if any(b"event: message_start" in body_of(e) for e in recorded(path))]
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: f"{path.parent.name.partition('__')[2]}-{path.stem}")
 def test_the_sdk_reads_a_replayed_stream_as_it_reads_the_same_bytes_from_memory(path: Path) -> None:
     """Through `messages.create(stream=True)`, sync and async, the events of a replayed stream are those of its bytes."""
-    for exchange in read_cassette(path).exchanges:
+    for exchange in recorded(path):
         if b"event: message_start" not in body_of(exchange):
             continue
         asked = json.loads(exchange.request.body)
