@@ -121,6 +121,11 @@ class Session:
         self._made += 1
         return data | {"session_id": self.id, "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.id}/{self._made}"))}
 
+    def take(self, message: Mapping[str, Any]) -> None:
+        """Count a message that another program made, and take its session's id."""
+        self._made += 1
+        self.id = str(message.get("session_id") or self.id)
+
     def system(self, subtype: str, fields: dict[str, Any]) -> dict[str, Any]:
         """Return a message of the recorder itself, not of the conversation."""
         return self._finish({"type": "system", "subtype": subtype} | fields)

@@ -282,9 +282,13 @@ def _cause(capture: Capture) -> Cause | None:
             return "cut"
         case "closed":
             return "timeout"
-    if capture.status == 429 or said == "rate_limit_error":
+    return cause_of(capture.status, said)
+
+
+def cause_of(status: int | None, said: object) -> Cause:
+    """Return the cause of a failure from the HTTP status and the type of the API's error. An error event has the status 200."""
+    if status == 429 or said == "rate_limit_error":
         return "rate_limit"
-    if capture.status == 529 or said == "overloaded_error":
+    if status == 529 or said == "overloaded_error":
         return "overloaded"
-    # The stream of an error event has the status 200.
-    return "server_error" if (capture.status or 0) >= 500 or said == "api_error" else "other"
+    return "server_error" if (status or 0) >= 500 or said == "api_error" else "other"

@@ -110,7 +110,7 @@ def fingerprint(step: Step, loaded: Loaded) -> str:
     workflow, own = loaded.workflow, _asking(step.model_dump(mode="json"))
     files = [(name, _digest(loaded.folder / name)) for name in _files(own)]
     around = [_asking(workflow.defaults.model_dump(mode="json")), workflow.global_vars, workflow.workspace_dir]
-    said = [own, files, *around, workflow.environment.mode, sorted(StepResult.__dataclass_fields__)]
+    said = [own, files, *around, workflow.environment.mode, workflow.engine, sorted(StepResult.__dataclass_fields__)]
     return sha256(strict_json.dumps(said, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
 
 

@@ -4,13 +4,14 @@ from typing import Any
 
 from ..handlers import HANDLERS
 from .step_types import WorkflowFile
+from .tools import DEFINITIONS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema() -> dict[str, Any]:
-    """Return a JSON Schema (draft 2020-12) that accepts the same files as `retold validate`, except for references and
-    templates.
+    """Return a JSON Schema (draft 2020-12) that accepts the same files as `retold validate`, except for references, templates
+    and the options that only one engine has.
 
     `stream_handler_opts` accepts the options of all handlers; only `validate` checks which handler has which option.
     """
@@ -39,7 +40,21 @@ def json_schema() -> dict[str, Any]:
         "description": "Options of the handlers that stream_handler names.",
         "anyOf": [_mapping(known), {"type": "null"}],
     }
+    schema["$defs"]["Workflow"] |= _tools_of_engines()
     return {"$schema": DIALECT, "$id": "retold-workflow.schema.json", **schema, "title": "retold workflow"}
+
+
+def _tools_of_engines() -> dict[str, Any]:
+    """Return the condition that a workflow without a step on Claude Code names only tools of the Messages API."""
+    is_claude_code = {"properties": {"engine": {"const": "claude_code"}}, "required": ["engine"]}
+    steps = {"properties": {"steps": {"contains": is_claude_code}}, "required": ["steps"]}
+    known = {"items": {"enum": list(DEFINITIONS)}}
+    options = {"properties": {"claude_options": {"properties": {"allowed_tools": known, "disallowed_tools": known}}}}
+    step = {**options, "properties": {**options["properties"], "parallel_tasks": {"items": options}}}
+    return {
+        "if": {"not": {"anyOf": [is_claude_code, steps]}},
+        "then": {"properties": {"steps": {"items": step}, "defaults": options}},
+    }
 
 
 def _mapping(properties: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..recorder import strict_json
+from ..recorder.agent_wire import AgentSession
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange, Place, Request
 from ..recorder.log.run_writer import RunWriter
@@ -21,13 +22,31 @@ from .tools import TimedOut
 
 
 class Playback:
-    """The exchanges that a mock run replays, those still to be played, and their timeline from the beginning of the run."""
+    """The exchanges and sessions that a mock run replays, and their timeline from the beginning of the run.
 
-    def __init__(self, exchanges: Iterable[Exchange], source: str, timing: Timing) -> None:
+    `unplayed_sessions` are the sessions of steps that are still to be played. `variables` maps the volatile texts in sessions to
+    their names.
+    """
+
+    def __init__(self, exchanges: Iterable[Exchange], sessions: Iterable[AgentSession], source: str, timing: Timing) -> None:
         self.exchanges = tuple(exchanges)
+        sessions = tuple(sessions)
+        self.unplayed_sessions = [session for session in sessions if session.place is not None]
+        places = [session.place for session in self.unplayed_sessions if session.place is not None]
+        self.variables = {text: name for place in places for name, text in place.variables.items() if text}
         self.redactor = Redactor()
         self.matcher = Matcher(self.exchanges, source=source, redactor=self.redactor)
-        self.timeline = Timeline([0, *(ns for exchange in self.exchanges for ns in times_of(exchange))], timing)
+        lines = [session.started_ns + line.offset_ns for session in sessions for line in session.lines]
+        ends = [session.ended_ns for session in sessions]
+        self.timeline = Timeline([0, *(ns for each in self.exchanges for ns in times_of(each)), *lines, *ends], timing)
+
+    def take_session(self, step: str, task: str) -> AgentSession | None:
+        """Return the next recorded session that begins in a step, or None if there is none."""
+        for session in self.unplayed_sessions:
+            if session.place is not None and (session.place.steps[0], session.place.task) == (step, task):
+                self.unplayed_sessions.remove(session)
+                return session
+        return None
 
     def history(self, step: str, task: str) -> list[dict[str, Any]]:
         """Return the conversation before the recorded step: the messages of its first request, without the last one."""

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from ..recorder.strict_json import object_or_empty
 from ..recorder.words import nearest
 from . import schema
+from .engines import engine_problems
 from .handler_specs import handler_problems
 from .source import YamlPath
 from .templates import Known, has_template, problem_in, problem_in_condition, unknown_step
@@ -59,6 +60,7 @@ def problems_of(data: Any, folder: Path) -> Iterator[Problem]:
     for path, text in _strings({k: v for k, v in data.items() if k not in ("steps", "defaults", "description")}, ("workflow",)):
         if has_template(text):
             yield path, f"{path[-1]!r} is used literally; templates work in steps and in defaults"
+    yield from engine_problems(data, steps)
     writes = _may_write(defaults)
     for number, step in enumerate(steps):
         if isinstance(step, dict):

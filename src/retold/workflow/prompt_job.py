@@ -34,6 +34,15 @@ class Unit:
     session_name: str = ""
     shows_itself: bool = False
     """Whether it names its own handler, which then shows it alone."""
+    engine: schema.Engine = schema.DEFAULT_ENGINE
+    turns_left: int | None = None
+    """The turns that the `max_turns` of its session leaves."""
+
+    @property
+    def max_turns(self) -> int:
+        """The highest number of turns."""
+        own = self.options.max_turns or schema.MAX_TURNS
+        return own if self.turns_left is None else min(own, self.turns_left)
 
     def body(self) -> dict[str, Any]:
         """Return the body of the first request."""
@@ -58,7 +67,7 @@ class Unit:
         options = self.options
         conversation = Conversation(
             body=self.body(),
-            max_turns=options.max_turns or schema.MAX_TURNS,
+            max_turns=self.max_turns,
             writer=writer,
             session=session,
             step=self.step,
@@ -100,18 +109,26 @@ def _unit(
     parts: list[schema.Part] = [part for prompt in said for part in _parts(prompt)]
     if file is not None:
         parts.append(schema.FilePart(type="file", path=file))
+    texts = [raw.system_prompt, raw.append_system_prompt, *_texts(parts), *_of_session(step, workflow)]
     return Unit(
         step=step.name,
         task=task,
         prompt=build_prompt(parts, variables, context, where),
         options=options,
-        volatile=volatile_in_texts([raw.system_prompt, raw.append_system_prompt, *_texts(parts)], context),
+        volatile=volatile_in_texts(texts, context),
         workdir=(workspace / (options.cwd or ".")).resolve(),
         output_to=None if output is None else context.output_path(output, step, task),
         session_name=render(step.session_config.session_name, variables, where) if isinstance(step, SessionStep) else "",
         shows_itself=own is not None
         and not {"async_streaming", "stream_handler", "stream_handler_opts"}.isdisjoint(own.model_fields_set),
+        engine=step.engine or workflow.engine,
     )
+
+
+def _of_session(step: Step, workflow: Workflow) -> list[str]:
+    """Return the prompts of all steps of sessions if the step is one of them: what one asks, the later ones repeat."""
+    steps = [other for other in workflow.steps if isinstance(other, SessionStep)] if isinstance(step, SessionStep) else []
+    return [text for other in steps for text in _texts(_parts(other.prompt))]
 
 
 def _parts(prompt: schema.Prompt) -> list[schema.Part]:

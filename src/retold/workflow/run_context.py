@@ -2,15 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ..recorder.errors import RunError
 from ..recorder.log.log import EventLog
 from ..recorder.log.run_writer import RunWriter
+from ..recorder.messages import Session
 from . import schema
 from .agent import Api, Conversation, Outcome, converse
+from .claude_code import ClaudeTurn
+from .claude_code_mock import MockClaudeCode
 from .load import Loaded
 from .mock import MockApi, Playback
 from .prompt import Context
@@ -18,6 +22,19 @@ from .prompt_job import Unit, allowed_tools
 from .results import RunResult
 from .sessions import SessionState
 from .tools import LiveTools, RecordedTools, TimedOut, Tools
+
+Hold = Callable[[Unit, Session], Awaitable[Outcome]]
+"""Holds one conversation of a unit to its end, and returns its outcome, which includes failures. Raises MissError in replay."""
+
+
+class ClaudeCode(Protocol):
+    """Claude Code, live or from a recording."""
+
+    async def hold(self, turn: ClaudeTurn, timeout_ms: int | None, /) -> None:
+        """Give the lines that answer a prompt to its turn. Raises RunError, and MissError in replay."""
+
+    async def close(self) -> None:
+        """End the sessions that stayed open for later steps."""
 
 
 @dataclass
@@ -33,9 +50,53 @@ class Running:
     result: RunResult
     notify: Callable[[str], None]
     sessions: dict[str, SessionState] = field(default_factory=dict)
+    _claude_code: ClaudeCode | None = None
 
     @contextlib.asynccontextmanager
-    async def answers(self, unit: Unit, timeout_ms: int | None) -> AsyncIterator[tuple[Api, Tools]]:
+    async def holding(self, unit: Unit, timeout_ms: int | None) -> AsyncIterator[Hold]:
+        """Yield the function that holds conversations of a unit. Raise RunError if its folder cannot be made."""
+        if unit.engine == "claude_code":
+            yield lambda unit, session: self._hold_claude_code(
+                ClaudeTurn(unit, self.writer, session, self.notify_of(unit.task)), timeout_ms
+            )
+            return
+        async with self._answers(unit, timeout_ms) as (api, tools):
+            yield lambda unit, session: self._hold(
+                unit.conversation(self.writer, session, self.notify_of(unit.task)), api, tools, timeout_ms
+            )
+
+    def failed(self, unit: Unit, session: Session, error: str) -> Outcome:
+        """Return the outcome of a conversation that could not begin, and append its messages."""
+        notify = self.notify_of(unit.task)
+        if unit.engine == "claude_code":
+            return ClaudeTurn(unit, self.writer, session, notify).failed(error, "other")
+        return unit.conversation(self.writer, session, notify).failed(error, "other")
+
+    async def close(self) -> None:
+        """End the sessions with Claude Code that are open."""
+        if self._claude_code is not None:
+            await self._claude_code.close()
+
+    async def _hold_claude_code(self, turn: ClaudeTurn, timeout_ms: int | None) -> Outcome:
+        if self._claude_code is None:
+            self._claude_code = self._new_claude_code()
+        try:
+            await self._claude_code.hold(turn, timeout_ms)
+        except TimedOut as error:
+            return turn.failed(str(error), "timeout")
+        except RunError as error:
+            return turn.failed(str(error), "cut")
+        return turn.outcome()
+
+    def _new_claude_code(self) -> ClaudeCode:
+        if self.recording is not None:
+            return MockClaudeCode(self.recording, self.writer, str(self.cassette))
+        from .claude_code_live import LiveClaudeCode
+
+        return LiveClaudeCode(self.writer)
+
+    @contextlib.asynccontextmanager
+    async def _answers(self, unit: Unit, timeout_ms: int | None) -> AsyncIterator[tuple[Api, Tools]]:
         """Yield the API and the tools for the conversations of a unit. Raise RunError if its folder cannot be made."""
         if self.recording is not None:
             mock = MockApi(
@@ -62,7 +123,7 @@ class Running:
         """Return a function that reports progress with the name of the task."""
         return (lambda text: self.notify(f"[{task}] {text}")) if task else self.notify
 
-    async def hold(self, conversation: Conversation, api: Api, tools: Tools, timeout_ms: int | None) -> Outcome:
+    async def _hold(self, conversation: Conversation, api: Api, tools: Tools, timeout_ms: int | None) -> Outcome:
         """Hold a conversation to its end and return its outcome, which includes failures. Raise MissError in replay.
 
         A replay times out where the recording did, at any pace.

@@ -5,14 +5,16 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO, TypedDict, Unpack
 
+from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.format import read_cassette, write_cassette
-from ..recorder.cassette.transfer import exchanges_of
+from ..recorder.cassette.sessions import each_session
+from ..recorder.cassette.transfer import Recorded, exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RunError
 from ..recorder.files import why_not_writable
 from ..recorder.http.exchange import Exchange
@@ -137,20 +139,34 @@ class Runner:
         if self.mode == "mock":
             self.recording = self._read_recording()
             return
-        from .live import check_credentials
-
-        check_credentials()
+        self._check_engines()
         with contextlib.suppress(CassetteMissing):
             read_cassette(self.cassette)  # report a damaged cassette now, before the run costs money
         if (problem := why_not_writable(self.cassette)) is not None:
             raise CassetteError(f"cannot write the cassette {self.cassette}: {problem}.")
+
+    def _check_engines(self) -> None:
+        """Raise InputError if an engine of the workflow cannot be used for a live run."""
+        engines = {step.engine or self.workflow.engine for step in self.workflow.steps}
+        if "claude_code" in engines:
+            try:
+                from .claude_code_live import check_installed
+            except ImportError as error:
+                raise InputError(
+                    "engine: claude_code needs the Agent SDK for a live run: pip install 'retold[agent]'."
+                ) from error
+            check_installed()
+        if "messages_api" in engines:
+            from .live import check_credentials
+
+            check_credentials()
 
     def _read_recording(self) -> Playback:
         try:
             found = read_cassette(self.cassette)
         except CassetteMissing as error:
             raise CassetteMissing(f"no recording at {self.cassette}. Record it with: {self._record_command()}") from error
-        return Playback(found.exchanges, str(self.cassette), self.timing)
+        return Playback(found.exchanges, found.sessions, str(self.cassette), self.timing)
 
     def _record_command(self) -> str:
         own = self.cassette == self.loaded.cassette()
@@ -169,17 +185,25 @@ class Runner:
             running = Running(self.loaded, self.recording, self.cassette, self.log, writer, context, result, self.notify)
             for earlier in finished:
                 self._resume(running, earlier)
-            for step in workflow.steps[len(finished) :]:
-                self.notify(f"step {len(result.steps) + 1}/{len(workflow.steps)} {step.name}")
-                done = await self._step(running, step)
-                result.steps.append(done)
-                if not done.goes_on:
-                    result.error = f"step {step.name!r} failed: {done.error}"
-                    break
+            try:
+                await self._steps(running, workflow.steps[len(finished) :])
+            finally:
+                await running.close()
             result.status = "completed" if result.error is None else "failed"
             writer.end("completed" if result.error is None else "failed", error=result.error)
         self._finish(result, finished)
         return result
+
+    async def _steps(self, running: Running, steps: Sequence[Step]) -> None:
+        """Run steps until one fails."""
+        result = running.result
+        for step in steps:
+            self.notify(f"step {len(result.steps) + 1}/{len(self.workflow.steps)} {step.name}")
+            done = await self._step(running, step)
+            result.steps.append(done)
+            if not done.goes_on:
+                result.error = f"step {step.name!r} failed: {done.error}"
+                return
 
     def _resume(self, running: Running, earlier: Finished) -> None:
         """Reuse a step that the broken-off run had finished."""
@@ -217,7 +241,9 @@ class Runner:
             elif failed and step.goes_on:
                 result.notes.append(f"step {step.name!r} went on although tasks failed: {', '.join(failed)}")
         if self.mode == "live" and good:
-            write_cassette(self._cassette_at, self._recorded(result.run, finished))
+            recorded = self._recorded(result.run, finished)
+            sessions = [each for each in recorded if isinstance(each, AgentSession)]
+            write_cassette(self._cassette_at, [each for each in recorded if isinstance(each, Exchange)], sessions)
         elif self.mode == "live" and self._cassette_at.exists():
             result.notes.append(f"the cassette {self.cassette} was left as it was")
         if self.recording is not None and good:
@@ -225,17 +251,21 @@ class Runner:
             unplayed = [exchange for exchange in self.recording.matcher.unplayed if exchange.place.step not in resumed]
             if unplayed:
                 result.notes.append(note_unplayed(unplayed) + f" in {self.cassette}")
+            sessions = [each for each in self.recording.unplayed_sessions if each.place and each.place.steps[0] not in resumed]
+            if sessions:
+                result.notes.append(f"{plural(len(sessions), 'recorded session')} not played in {self.cassette}")
 
     def _condition(self, name: str) -> str | None:
         return next(step.condition for step in self.workflow.steps if step.name == name)
 
-    def _recorded(self, run: str, finished: list[Finished]) -> list[Exchange]:
-        """Return the exchanges of a run. Those of finished steps that it reused from earlier runs come first."""
-        exchanges: list[Exchange] = []
+    def _recorded(self, run: str, finished: list[Finished]) -> list[Recorded]:
+        """Return the exchanges and sessions of a run. Those of finished steps that it reused from earlier runs come first."""
+        found: list[Recorded] = []
         for earlier in dict.fromkeys(each.run for each in finished):
             steps = {each.result.name for each in finished if each.run == earlier}
-            exchanges += _later([e for e in exchanges_of(self.log, earlier) if e.place.step in steps], exchanges)
-        return exchanges + _later(exchanges_of(self.log, run), exchanges)
+            exchanges = [each for each in exchanges_of(self.log, earlier) if each.place.step in steps]
+            found += _later([*exchanges, *each_session(self.log, earlier, steps=steps)], found)
+        return found + _later([*exchanges_of(self.log, run), *each_session(self.log, run)], found)
 
     async def _step(self, running: Running, step: Step) -> StepResult:
         """Run one step between its events. Handlers are started before it and joined after it."""
@@ -291,13 +321,10 @@ class Runner:
         return results[-1]
 
 
-def _later(exchanges: list[Exchange], before: list[Exchange]) -> list[Exchange]:
-    """Return exchanges of another run with their times shifted behind those of the runs before."""
-    shift_ns = max((exchange.ended_ns for exchange in before), default=0)
-    return [
-        replace(exchange, started_ns=exchange.started_ns + shift_ns, ended_ns=exchange.ended_ns + shift_ns)
-        for exchange in exchanges
-    ]
+def _later(recorded: list[Recorded], before: list[Recorded]) -> list[Recorded]:
+    """Return exchanges and sessions of another run with their times shifted behind those of the runs before."""
+    shift_ns = max((each.ended_ns for each in before), default=0)
+    return [replace(each, started_ns=each.started_ns + shift_ns, ended_ns=each.ended_ns + shift_ns) for each in recorded]
 
 
 @contextlib.contextmanager

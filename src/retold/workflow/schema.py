@@ -1,10 +1,10 @@
 """The models of a workflow file. All are strict: an unknown key is an error."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 
-from .tools import ToolName
+from .tools import DEFINITIONS
 
 MAX_TOKENS = 8192
 MAX_TURNS = 10
@@ -13,6 +13,13 @@ MODELS = {"sonnet": "claude-sonnet-5-5", "opus": "claude-opus-5-5", "haiku": "cl
 """Aliases and their model ids. Any other name is passed to the API unchanged."""
 
 DEFAULT_MODEL = "sonnet"
+
+
+Engine = Literal["messages_api", "claude_code"]
+"""The program that holds the conversations of a step: retold through the Messages API, or Claude Code."""
+
+ENGINES: tuple[str, ...] = get_args(Engine)
+DEFAULT_ENGINE: Engine = "messages_api"
 
 
 class Model(BaseModel):
@@ -98,8 +105,19 @@ class RetryConfig(Model):
     base_delay_ms: Annotated[int, Field(ge=0)] = 500
 
 
+Tool = Annotated[
+    str,
+    Field(pattern=NOT_BLANK),
+    WithJsonSchema({"anyOf": [{"enum": list(DEFINITIONS)}, {"type": "string", "pattern": NOT_BLANK}]}),
+]
+"""A tool. The Messages API has those of DEFINITIONS, and Claude Code has further ones, and rules such as `Bash(git log:*)`."""
+
+
 class ClaudeOptions(Model):
-    """How a conversation is held and shown. None is an option that is not set."""
+    """How a conversation is held and shown. None is an option that is not set.
+
+    Claude Code does not have `max_tokens`, `temperature` and `cost_tracking`, and of `retry_config` only `max_retries`.
+    """
 
     model: str | None = None
     fallback_model: str | None = None
@@ -108,8 +126,8 @@ class ClaudeOptions(Model):
     system_prompt: str | None = None
     append_system_prompt: str | None = None
     temperature: Annotated[float, Field(ge=0, le=1)] | None = None
-    allowed_tools: list[ToolName] | None = None
-    disallowed_tools: list[ToolName] | None = None
+    allowed_tools: list[Tool] | None = None
+    disallowed_tools: list[Tool] | None = None
     permission_mode: Literal["default", "acceptEdits", "bypassPermissions", "plan"] | None = None
     cwd: str | None = None
     session_id: str | None = None

@@ -5,17 +5,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from .schema import ClaudeOptions, Model, Name, PresetName, Prompt, RetryConfig
+from .schema import DEFAULT_ENGINE, ClaudeOptions, Engine, Model, Name, PresetName, Prompt, RetryConfig
 from .yaml12 import SpelledFloat, SpelledInt
 
 
 class BaseStep(Model):
     """The keys of every step.
 
+    `engine` holds the conversations of the step; the default is that of the workflow.
+
     `condition` is an expression, such as `steps.check.text != ""`. A step is skipped if its condition is false.
     """
 
     name: Name
+    engine: Engine | None = None
     description: str | None = None
     condition: str | None = None
     claude_options: ClaudeOptions = ClaudeOptions()
@@ -200,12 +203,15 @@ def _spelled(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 class Workflow(Model):
     """A workflow: its steps, and their common settings.
 
+    `engine` holds the conversations of the steps that name none.
+
     With `checkpoint_enabled`, the next run continues a run that broke off, without repeating its finished steps.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_. -]*$")]
     description: str | None = None
     version: Annotated[str | float | int | None, WrapValidator(_spelled)] = None
+    engine: Engine = DEFAULT_ENGINE
     workspace_dir: str | None = None
     checkpoint_enabled: bool = False
     checkpoint_dir: str = ".retold/checkpoints"

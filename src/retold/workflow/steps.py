@@ -10,7 +10,7 @@ from ..recorder import strict_json
 from ..recorder.errors import RunError
 from ..recorder.messages import Session
 from . import schema
-from .agent import Api, Conversation, Outcome
+from .agent import Outcome
 from .extraction import extract
 from .prompt_job import Unit
 from .results import StepResult, TaskResult, add_up, fill
@@ -18,7 +18,6 @@ from .retry import delay_s
 from .run_context import Running
 from .sessions import SessionState, last_session
 from .step_types import BatchStep, ExtractStep, ParallelStep, RobustConfig, RobustStep, SessionStep, Step
-from .tools import Tools
 
 
 async def perform(running: Running, step: Step, units: Sequence[Unit], done: StepResult) -> None:
@@ -46,13 +45,11 @@ async def perform(running: Running, step: Step, units: Sequence[Unit], done: Ste
 
 async def _converse(running: Running, unit: Unit, session: Session, timeout_ms: int | None = None) -> Outcome:
     """Hold one conversation of a unit and return its outcome."""
-    limit_ms = _shorter(unit.options.timeout_ms, timeout_ms)
-    conversation = unit.conversation(running.writer, session, running.notify_of(unit.task))
     try:
-        async with running.answers(unit, limit_ms) as (api, tools):
-            return await running.hold(conversation, api, tools, limit_ms)
+        async with running.holding(unit, _shorter(unit.options.timeout_ms, timeout_ms)) as hold:
+            return await hold(unit, session)
     except RunError as error:
-        return conversation.failed(str(error), "other")
+        return running.failed(unit, session, str(error))
 
 
 def _keep(running: Running, unit: Unit, outcome: Outcome, done: StepResult | TaskResult) -> None:
@@ -65,13 +62,12 @@ def _keep(running: Running, unit: Unit, outcome: Outcome, done: StepResult | Tas
 
 async def _session(running: Running, step: SessionStep, unit: Unit, done: StepResult) -> None:
     config, name = step.session_config, unit.session_name
-    state = running.sessions.get(name) or _continued(running, step, name)
+    state = running.sessions.get(name) or _continued(running, step, unit)
     left = None if config.max_turns is None else config.max_turns - state.turns
     # max_turns counts over all steps, and runs, of the session.
     if left is not None and left < 1:
         raise RunError(f"session {name!r} has used the {config.max_turns} turns of its max_turns")
-    options = unit.options.model_copy(update={"max_turns": _shorter(unit.options.max_turns or schema.MAX_TURNS, left)})
-    outcome = await _converse(running, replace(unit, history=state.messages, options=options), state.session)
+    outcome = await _converse(running, replace(unit, history=state.messages, turns_left=left), state.session)
     _keep(running, unit, outcome, done)
     # A failed step leaves the session unchanged, so that the next one continues from its last good state.
     if outcome.error is None:
@@ -80,15 +76,15 @@ async def _session(running: Running, step: SessionStep, unit: Unit, done: StepRe
         running.context.sessions[name] = state.messages
 
 
-def _continued(running: Running, step: SessionStep, name: str) -> SessionState:
+def _continued(running: Running, step: SessionStep, unit: Unit) -> SessionState:
     """Return the session as an earlier run left it. A mock run uses the history in its recording, not the current log."""
     config = step.session_config
     if running.recording is not None:
-        return SessionState(Session(), running.recording.history(step.name, ""))
+        return SessionState(Session(), running.recording.history(step.name, ""), engine=unit.engine)
     found = None
     if config.persist and config.continue_on_restart:
-        found = last_session(running.log, running.loaded.workflow.name, name)
-    return found or SessionState(Session(), [])
+        found = last_session(running.log, running.loaded.workflow.name, unit.session_name, unit.engine)
+    return found or SessionState(Session(), [], engine=unit.engine)
 
 
 # Tasks
@@ -148,38 +144,30 @@ def _settle_tasks(done: StepResult, *, consolidate: bool, allow_failures: bool) 
 
 async def _robust(running: Running, unit: Unit, config: RobustConfig, done: StepResult) -> None:
     """Repeat until an attempt succeeds, each in its own session in the log. If none does, apply the fallback."""
-    limit_ms = unit.options.timeout_ms
     outcomes: list[Outcome] = []
     if unit.options.retry_config is None:  # retries of requests would multiply with those of the step
         unit = replace(unit, options=unit.options.model_copy(update={"retry_config": schema.RetryConfig(max_retries=0)}))
-    async with running.answers(unit, limit_ms) as (api, tools):
+    async with running.holding(unit, unit.options.timeout_ms) as hold:
         while True:
-            conversation, outcome = await _attempt(running, unit, api, tools, limit_ms)
+            session = Session()
+            outcome = await hold(unit, session)
             outcomes.append(outcome)
             done.attempts = len(outcomes)
             again = outcome.failure in config.retry_conditions or "any" in config.retry_conditions
             if outcome.error is None or not again or len(outcomes) > config.max_retries:
                 break
-            await _pause(running, unit, conversation, config, outcome, len(outcomes))
+            await _pause(running, unit, session, config, outcome, len(outcomes))
         if outcome.error is not None and config.fallback_action == "simplified_prompt":
             options = unit.options.model_copy(update={"allowed_tools": [], "max_turns": 1})
-            _, outcome = await _attempt(running, replace(unit, options=options), api, tools, limit_ms)
-            outcomes.append(outcome)
+            outcomes.append(await hold(replace(unit, options=options), Session()))
     _settle_attempts(running, unit, config, outcomes, done)
 
 
-async def _attempt(running: Running, unit: Unit, api: Api, tools: Tools, limit_ms: int | None) -> tuple[Conversation, Outcome]:
-    conversation = unit.conversation(running.writer, Session(), running.notify)
-    return conversation, await running.hold(conversation, api, tools, limit_ms)
-
-
-async def _pause(
-    running: Running, unit: Unit, conversation: Conversation, config: RobustConfig, outcome: Outcome, attempt: int
-) -> None:
+async def _pause(running: Running, unit: Unit, session: Session, config: RobustConfig, outcome: Outcome, attempt: int) -> None:
     """Announce another attempt and wait. A replay does not wait, because the recorded times contain the pauses."""
     wait_s = delay_s(config, attempt)
     said = {"attempt": attempt, "max_retries": config.max_retries, "retry_delay_ms": round(wait_s * 1000), "error": outcome.error}
-    conversation.say(conversation.session.system("step_retry", said))
+    running.writer.note("message", session.system("step_retry", said), step=unit.step, task=unit.task)
     if not unit.options.async_streaming:  # otherwise its handler shows it
         running.notify(f"attempt {attempt} of {config.max_retries + 1} failed: {outcome.error}; again in {wait_s:.1f} s")
     if running.recording is None:
