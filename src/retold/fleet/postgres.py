@@ -49,7 +49,7 @@ ANSWER_S = 5
 _LOG = re.compile(r"[0-9A-Za-z_-]{1,50}")  # with its prefix a name of a schema, of which PostgreSQL keeps 63 bytes
 _SOURCE = re.compile(r"[0-9A-Za-z_-]{1,120}")
 _FULL = ("53100", "53200", "53400")  # disk full, out of memory, a configured limit
-_REFUSALS = ("authentication", "certificate", "no password supplied", "SSL", "does not exist")
+_REFUSALS = ("authentication", "certificate", "pg_hba.conf", "no password supplied", "SSL", "does not exist")
 """Texts of connection errors that waiting does not cure. These errors have no code."""
 _AWAY = ("08", "40", "53", "55", "57", "58")  # connection, serialization, resources, locks, shutdown and timeouts, system
 

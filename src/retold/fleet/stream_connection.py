@@ -139,8 +139,10 @@ class StreamConnection:
         text = str(error).lower()
         if "permissions violation" in text and self.bucket.lower() in text:
             self.reports_denied = str(error)  # no reason to stop shipping
-        elif "permissions violation" in text or "authorization" in text or isinstance(error, ssl.SSLCertVerificationError):
-            self._denied = str(error)
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            self._denied = f"{error}. Write tls://HOST, and name the authority of its certificate with --ca."
+        elif "permissions violation" in text or "authorization" in text:
+            self._denied = f"{error}. Is it the right credential for this source?"
 
     @property
     def _nodes(self) -> int:
@@ -209,7 +211,7 @@ class StreamConnection:
         except (nats.errors.Error, TimeoutError, OSError) as error:
             self._js = None  # the stream may have been made anew
             if self._denied is not None:
-                raise Refused(f"{self.name} refuses this: {self._denied}. Is it the right credential for this source?") from error
+                raise Refused(f"{self.name} refuses this: {self._denied}") from error
             why = self._noticed if isinstance(error, TimeoutError) and self._noticed is not None else error
             raise Unreachable(f"{self.name} does not answer: {type(why).__name__} {why}".rstrip(" .") + ".") from error
 
