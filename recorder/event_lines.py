@@ -25,18 +25,45 @@ def values_of(event: Event) -> dict[str, Any]:
 
 def line_of(event: Event) -> bytes:
     """Return the line of an event, with its newline."""
-    return strict_json.dumps(values_of(event), separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+    run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema = event
+    try:
+        text = payload.decode()
+    except UnicodeDecodeError:
+        return strict_json.dumps(values_of(event), separators=(",", ":")).encode("utf-8", "surrogatepass") + b"\n"
+    # The same line in a third of the time: a page of a shelf has 200 of them.
+    q, number = strict_json.quoted, "null" if exchange is None else exchange
+    return (
+        f'{{"run":{q(run)},"seq":{seq},"t_ns":{t_ns},"wall_ns":{wall_ns},"kind":{q(kind)},"step":{q(step)},"task":{q(task)},'
+        f'"exchange":{number},"payload":{q(text)},"digest":"{digest.hex()}","hash":"{own.hex()}","schema":{schema}}}\n'
+    ).encode("utf-8", "surrogatepass")
 
 
 def event_of(line: bytes) -> Event:
     """Return the event of a line. Raise ValueError if retold cannot have written the line."""
     try:
-        data = json.loads(line)
-        values = {key: data[key] for key in KEYS}
-        values |= {key: bytes.fromhex(data[key]) for key in ("digest", "hash")}
-        event = Event(**values | {"payload": from_text(data["payload"])})
+        return _event(json.loads(line))
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def events_of(lines: bytes) -> list[Event]:
+    """Return the events of lines, in a third less time than one by one. Raise ValueError as `event_of` does."""
+    whole = lines.removesuffix(b"\n")
+    try:
+        found = json.loads(f"[{whole.decode('utf-8', 'surrogatepass').replace(chr(10), ',')}]")
+        if len(found) == whole.count(b"\n") + 1:
+            return [_event(data) for data in found]
+    except (KeyError, TypeError, RecursionError, ValueError):
+        pass  # one of the lines is at fault, or empty: read one by one, each has its own error
+    return [event_of(line) for line in lines.split(b"\n") if line]
+
+
+def _event(data: Any) -> Event:
+    """Return the event of a JSON object. Raises KeyError, TypeError, ValueError."""
+    event = Event(
+        data["run"], data["seq"], data["t_ns"], data["wall_ns"], data["kind"], data["step"], data["task"], data["exchange"],
+        from_text(data["payload"]), bytes.fromhex(data["digest"]), bytes.fromhex(data["hash"]), data["schema"],
+    )  # fmt: skip
     if (column := fault_in_row(event)) is not None:
         raise ValueError(f"event {event.seq} of run {event.run}: its {column} is not of a type that retold writes")
     if event.kind in KNOWN and (fault := fault_in_payload(event.kind, json.loads(event.payload))) is not None:

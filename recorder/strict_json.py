@@ -6,6 +6,7 @@ are never written through this module, because they keep their bytes.
 
 import json
 import math
+from json.encoder import encode_basestring
 from typing import Any
 
 
@@ -21,6 +22,11 @@ def dumps(
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:
         return json.dumps(finite(value), allow_nan=False, **options)
+
+
+def quoted(text: str) -> str:
+    """Return a text as a JSON string, as `dumps` writes it; for lines of a fixed shape, which need no encoder of their own."""
+    return encode_basestring(text)
 
 
 def object_or_empty(value: Any) -> dict[str, Any]:

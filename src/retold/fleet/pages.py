@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..recorder.errors import ShelfError
-from ..recorder.event_lines import event_of, line_of
+from ..recorder.event_lines import events_of, line_of
 from ..recorder.events import SCHEMA, Event
 
 MAX_EVENTS = 200
@@ -39,7 +39,7 @@ class Page(NamedTuple):
         Raises ShelfError if a line is damaged or the lines do not fit the header, NewerPage if only a newer retold can read it.
         """
         try:
-            events = [event_of(line) for line in self.body.split(b"\n") if line]
+            events = events_of(self.body)
         except ValueError as error:
             if self._is_newer():
                 raise NewerPage(f"{self!r} was written by a newer retold; update this one.") from error
