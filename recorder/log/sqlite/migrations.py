@@ -214,14 +214,21 @@ def migrate(connection: sqlite3.Connection) -> None:
             raise
 
 
-def _script(connection: sqlite3.Connection, statements: str) -> None:
+def _script(connection: sqlite3.Connection, script: str) -> None:
     """Execute a script inside the open transaction; `executescript` would commit it first."""
-    pending = ""
-    for line in statements.split("\n"):
+    for statement in _statements(script):
+        connection.execute(statement)
+
+
+@functools.cache
+def _statements(script: str) -> list[str]:
+    statements, pending = [], ""
+    for line in script.split("\n"):
         pending += line + "\n"
         if sqlite3.complete_statement(pending):
-            connection.execute(pending)
+            statements.append(pending)
             pending = ""
+    return statements
 
 
 @functools.cache

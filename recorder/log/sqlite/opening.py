@@ -63,13 +63,14 @@ def open_for_writing(path: Path, durability: Durability, *, named: Path | None =
             create_private(path)
             connection = _connect(path)
             try:
-                _bring_up_to_date(connection, named)
-                connection.execute("PRAGMA journal_mode = WAL")
+                _check_version(connection, named)
+                connection.execute("PRAGMA journal_mode = WAL")  # first, because a transaction in it does not wait for the disk
+                connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
+                _bring_up_to_date(connection)
             except BaseException:
                 connection.close()
                 raise
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_AT_LAST_PAGES}")
-        connection.execute(f"PRAGMA synchronous = {'FULL' if durability == 'power' else 'NORMAL'}")
         reserve.keep(path)
         return connection
     except (OSError, sqlite3.Error) as error:
@@ -232,8 +233,7 @@ def _check_version(connection: sqlite3.Connection, path: Path) -> None:
         )
 
 
-def _bring_up_to_date(connection: sqlite3.Connection, named: Path) -> None:
-    _check_version(connection, named)
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     if connection.execute("PRAGMA user_version").fetchone()[0] == VERSION:
         return
     from .migrations import migrate
