@@ -62,13 +62,18 @@ def bucket(ms: float) -> int:
     return math.ceil(math.log(max(ms, 0.001)) / _WIDTH)
 
 
+def bucket_ms(number: int) -> float:
+    """Return the time in milliseconds that stands for a bucket, within 1 % of each of its times."""
+    return math.exp(number * _WIDTH) * 2 / (math.exp(_WIDTH) + 1)
+
+
 def percentile(buckets: Counter[int], share: float) -> float | None:
     """Return the time in milliseconds that `share` of the counted times do not exceed, within 1 %; None without any time."""
     due = share * buckets.total()
     for number in sorted(buckets):
         due -= buckets[number]
         if due <= 0:
-            return math.exp(number * _WIDTH) * 2 / (math.exp(_WIDTH) + 1)
+            return bucket_ms(number)
     return None
 
 
@@ -127,6 +132,7 @@ class RunAccount:
     errors: int = 0
     calls: CallCounts = field(default_factory=CallCounts)
     tokens: Counter[str] = field(default_factory=Counter)
+    times: Account = field(default_factory=Account)
     prompt: str = ""
     open: dict[int, _OpenRequest] = field(default_factory=dict)
     uses: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -240,7 +246,7 @@ class RunAccount:
         free = not usage and data.get("ending") in ("http_error", "no_response")
         lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free)
         first_ns = None if failed else self.first_ns(exchange, seq)
-        for line in lines:
+        for line in (*lines, self.times):
             line.sums["errors"] += failed
             line.sums["retries"] += asked.attempt > 1
             if not failed:

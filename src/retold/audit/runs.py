@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from ..recorder.errors import LogError
 from ..recorder.http.call_errors import outcome
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo, RunQuery
@@ -22,6 +23,7 @@ class Chosen:
     until_ns: int | None = None
     name: str | None = None
     mode: str | None = None
+    without_mode: str | None = None
     status: str | None = None
     model: str | None = None
     tool: str | None = None
@@ -33,7 +35,8 @@ class Chosen:
     def query(self) -> RunQuery:
         """The part that the listing answers."""
         return RunQuery(
-            like=self.name, mode=self.mode, status=self.status, since_ns=self.since_ns, until_ns=self.until_ns
+            like=self.name, mode=self.mode, without_mode=self.without_mode, status=self.status, since_ns=self.since_ns,
+            until_ns=self.until_ns,
         )  # fmt: skip
 
     @property
@@ -76,6 +79,21 @@ def chosen_runs(
         infos = log.runs(replace(wanted.query, among=_among(log, index, wanted)), limit=limit)
         facts = index.facts([info.run for info in infos])
     return _with_sources(log, infos, facts)
+
+
+def listed_runs(
+    log: EventLog, wanted: Chosen, *, limit: int | None = None, progress: Callable[[int], None] = lambda _: None
+) -> tuple[list[Found], str | None]:
+    """Return the newest runs that fit, with their facts. If no index can be made, return them without facts, and the reason.
+
+    Raises LogError if the log itself is the problem, or if the index has to choose.
+    """
+    try:
+        return chosen_runs(log, replace(wanted, facts=True), limit=limit, progress=progress), None
+    except LogError as problem:
+        if wanted.failed or wanted.asks_for_facts:
+            raise
+        return chosen_runs(log, replace(wanted, facts=False), limit=limit), str(problem)
 
 
 def ids_of(log: EventLog, index: Index, wanted: Chosen) -> frozenset[str]:

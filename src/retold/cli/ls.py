@@ -89,21 +89,17 @@ def check_status(status: str | None) -> None:
 
 def _found(log: "EventLog", wanted: "Chosen", limit: int, *, must_know: bool) -> "list[Found]":
     """Return the runs with their facts. Without an index, for example on a full disk, they are listed without facts."""
-    from dataclasses import replace
-
-    from ..audit.runs import chosen_runs
+    from ..audit.runs import listed_runs
     from ..recorder.errors import LogError
     from .progress import progress
 
-    try:
-        with progress("indexed", "events") as told:
-            return chosen_runs(log, replace(wanted, facts=True), limit=limit, progress=told)
-    except LogError as problem:
-        if must_know:
-            raise
-        runs = chosen_runs(log, wanted, limit=limit)  # raises if the log itself is the problem
+    with progress("indexed", "events") as told:
+        runs, problem = listed_runs(log, wanted, limit=limit, progress=told)
+    if problem is not None and must_know:
+        raise LogError(problem)
+    if problem is not None:
         note(f"retold: the errors of the runs are unknown: {problem}")
-        return runs
+    return runs
 
 
 def _as_json(found: "Found", pulls: "Pulls") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """retold stats: usage, cost, times and errors of the runs."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,12 +22,20 @@ def stats(
         str | None, typer.Option("--mode", help="Only runs of this mode: live, import or mock.", show_default="live and import")
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    format_: Annotated[
+        str | None,
+        typer.Option("--format", metavar="FORMAT", help="text, csv, json, or html: a page with charts.", show_default="text"),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the page to a file.")] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
     """Print messages, tokens, cost, errors, retries and times of the runs, by model, day, workflow, step or tool.
 
     An unknown cost is printed as ?, never as 0. Replays do not count. Percentiles are right within 1 %.
+
+    With --format html, write a page that draws costs, tokens, errors, retries and times by day and model.
 
     Example: retold stats --by model,day --since 30d
     """
@@ -37,31 +46,50 @@ def stats(
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
     from .progress import progress
+    from .stats_page import write_page
 
     keys = [each.strip() for each in by.split(",")]
     if not set(keys) <= set(DIMENSIONS) or len(keys) != len(set(keys)) or len(set(keys) - {"day"}) > 1:
         raise InputError(f"--by {by!r}: name one of {', '.join(DIMENSIONS)}, or one of them and day, such as model,day.")
     if mode not in (None, "live", "import", "mock"):
         raise InputError(f"--mode {mode!r}: one of live, import, mock.")
-    if json and csv:
-        raise InputError("--json and --csv exclude each other; choose one.")
-    with progress("indexed", "events") as told, opened(EventLog(db), progress=told) as index:
-        lines = account(
-            index,
-            keys,
-            modes=("live", "import") if mode is None else (mode,),
-            since_day=None if since is None else day_of(moment(since, "--since")),
-            until_day=None if until is None else day_of(moment(until, "--until")),
-        )
-    if json:
+    form = _form(format_, output, csv=csv, json=json)
+    modes = ("live", "import") if mode is None else (mode,)
+    since_day = None if since is None else day_of(moment(since, "--since"))
+    until_day = None if until is None else day_of(moment(until, "--until"))
+    log = EventLog(db)
+    if form == "html":
+        return write_page(log, output, force=force, modes=modes, since_day=since_day, until_day=until_day)
+    with progress("indexed", "events") as told, opened(log, progress=told) as index:
+        lines = account(index, keys, modes=modes, since_day=since_day, until_day=until_day)
+    if form == "json":
         print_json([_as_dict(keys, line) for line in lines])
-    elif csv:
+    elif form == "csv":
         _print_csv(keys, lines)
     elif lines:
         _print(keys, lines)
     if not lines:
         note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
         raise typer.Exit(1)
+    return None
+
+
+FORMS = ("text", "csv", "json", "html")
+
+
+def _form(named: str | None, output: Path | None, *, csv: bool, json: bool) -> str:
+    """Return the form of the output, which an ending of the file can name too. Raise InputError if two differ."""
+    from ..recorder.errors import InputError
+    from .common import one_of
+
+    one_of("--format", named, FORMS)
+    of_file = "html" if output is not None and output.suffix.lower() in (".html", ".htm") else None
+    asked = {each for each in (named, of_file, "csv" if csv else None, "json" if json else None) if each is not None}
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(sorted(asked))} exclude each other; choose one form.")
+    if output is not None and asked != {"html"}:
+        raise InputError("-o writes the page of --format html; redirect any other form: retold stats --csv > FILE.")
+    return next(iter(asked), "text")
 
 
 def _as_dict(keys: list[str], line: "StatsLine") -> dict[str, Any]:

@@ -19,23 +19,25 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..audit.accounts import day_of
 from ..audit.index import opened
+from ..audit.runs import Chosen, listed_runs
 from ..audit.search import Hit, context, search
+from ..audit.when import moment
 from ..comparing.reading import read_run
 from ..comparing.sources import compare
 from ..pages.assemble import page
 from ..pages.diff_page import diff_page
+from ..pages.log_page import RUNS, log_data, log_page
 from ..pages.run_page import PAGE_KINDS, RunFold, render
 from ..recorder import strict_json
-from ..recorder.errors import RetoldError
+from ..recorder.errors import InputError, RetoldError
 from ..recorder.http.exchange import timestamp
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..servers.gate import foreign_page
-
-LISTED = 200
-"""The number of runs in the list by default."""
+from .listing import listing
 
 HITS = 100
 """The number of hits that a search shows."""
@@ -65,6 +67,7 @@ def application(log: EventLog, home: str, stopping: Callable[[], bool]) -> Starl
             Route(f"{home}run/{{run}}", view.run),
             Route(f"{home}run/{{run}}/events", view.events),
             Route(f"{home}diff", view.diff),
+            Route(f"{home}log", view.log),
         ],
         middleware=[
             Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"], www_redirect=False),
@@ -107,18 +110,8 @@ class _View:
     def runs(self, request: Request) -> Response:
         """Return the newest runs and the hits of a search."""
         query = request.query_params.get("q", "").strip()
-        wanted = request.query_params.get("n", "")
-        limit = int(wanted) if re.fullmatch(r"\d{1,6}", wanted) else LISTED
-        found = self._log.runs(limit=limit + 1)
-        data: dict[str, Any] = {
-            "home": self._home,
-            "log": str(self._log.path),
-            "runs": [_listed(info) for info in found[:limit]],
-            "more": len(found) > limit,
-            "query": query,
-            "hits": [],
-            "problem": None,
-        }
+        data: dict[str, Any] = {"home": self._home, "log": str(self._log.path), "query": query, "hits": [], "problem": None}
+        data |= listing(self._log, request.query_params)
         if query:
             try:
                 with opened(self._log) as index:
@@ -139,6 +132,18 @@ class _View:
         if data["run"]["status"] == "running":
             data["live"] = f"{self._home}run/{info.run}/events?after={last}"
         return HTMLResponse(render(data, info, live=True), headers=_HEADERS)
+
+    def log(self, request: Request) -> Response:
+        """Return the page of the log: costs, errors and times of its runs."""
+        asked = request.query_params
+        try:
+            since, until = (day_of(moment(asked[key], key)) if asked.get(key) else None for key in ("since", "until"))
+        except InputError as error:
+            return PlainTextResponse(f"retold: {error}\n", 400, headers=_HEADERS)
+        runs, _ = listed_runs(self._log, Chosen(without_mode="mock"), limit=RUNS + 1)
+        with opened(self._log) as index:
+            data = log_data(index, runs, name=str(self._log.path), since_day=since, until_day=until)
+        return HTMLResponse(log_page(data, home=self._home), headers=_HEADERS)
 
     def diff(self, request: Request) -> Response:
         """Return the page that compares two runs of this log. (`retold diff` also compares files.)"""
@@ -185,20 +190,6 @@ class _View:
             fold.event(event)
             after = event.seq
         return after
-
-
-def _listed(info: RunInfo) -> dict[str, Any]:
-    return {
-        "run": info.run,
-        "name": info.name,
-        "mode": info.mode,
-        "status": info.status,
-        "started": timestamp(info.started_ns),
-        "took": None if info.ended_ns is None else (info.ended_ns - info.started_ns) // 1000,
-        "messages": info.messages,
-        "exchanges": info.exchanges,
-        "error": info.error,
-    }
 
 
 def _hit(hit: Hit) -> dict[str, Any]:

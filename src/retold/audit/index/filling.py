@@ -190,11 +190,12 @@ class _Run:
         for key, booked in self.account.booked.items():
             _book(self.connection, key, self.mode, booked)
         self.account.booked.clear()
-        keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool")}
+        keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool", "day")}
         account, calls = self.account, self.account.calls
         facts = (
             self.run, account.cost_usd, account.errors, calls.count, calls.failed, calls.healed, account.tokens["input_tokens"],
-            account.tokens["output_tokens"], storable(account.prompt), strict_json.dumps(keys),
+            account.tokens["output_tokens"], storable(account.prompt),
+            strict_json.dumps([sorted(account.times.first), sorted(account.times.took)]), strict_json.dumps(keys),
         )  # fmt: skip
         self.connection.execute(f"INSERT OR REPLACE INTO run_facts VALUES ({', '.join('?' * len(facts))})", facts)
 

@@ -57,7 +57,8 @@ class RunFacts:
     """Facts of a run that its events hold. A cost of None is unknown.
 
     `errors` counts the exchanges that failed, `failed` the calls that failed in the end, `healed` the failed attempts of other
-    calls. `prompt` is the beginning of the first prompt.
+    calls. `prompt` is the beginning of the first prompt. `first` and `took` are the buckets of accounts.py in which its times to
+    the first token and its durations of answers are.
     """
 
     models: tuple[str, ...] = ()
@@ -70,6 +71,9 @@ class RunFacts:
     input_tokens: int = 0
     output_tokens: int = 0
     prompt: str = ""
+    days: tuple[str, ...] = ()
+    first: tuple[int, ...] = ()
+    took: tuple[int, ...] = ()
 
 
 class Index:
@@ -123,16 +127,16 @@ class Index:
     def facts(self, runs: Sequence[str]) -> dict[str, RunFacts]:
         """Return the facts of runs by their ids."""
         query = (
-            "SELECT run, keys, cost_usd, errors, calls, failed, healed, input_tokens, output_tokens, prompt FROM run_facts "
-            "WHERE run IN (SELECT value FROM json_each(?))"
+            "SELECT run, keys, cost_usd, errors, calls, failed, healed, input_tokens, output_tokens, prompt, times "
+            "FROM run_facts WHERE run IN (SELECT value FROM json_each(?))"
         )
         found = {}
         for row in self._connection.execute(query, (strict_json.dumps(runs),)):
-            run, stored, cost_usd, errors, calls, failed, healed, tokens_in, tokens_out, prompt = row
-            keys = json.loads(stored)
-            models, tools = tuple(keys.get("model", ())), tuple(keys.get("tool", ()))
+            run, stored, cost_usd, errors, calls, failed, healed, tokens_in, tokens_out, prompt, times = row
+            models, tools, days = (tuple(json.loads(stored).get(key, ())) for key in ("model", "tool", "day"))
             counted = (errors, calls, failed, healed, tokens_in, tokens_out)
-            found[run] = RunFacts(models, tools, cost_usd, *counted, prompt=readable(prompt))
+            first, took = map(tuple, json.loads(times))
+            found[run] = RunFacts(models, tools, cost_usd, *counted, readable(prompt), days, first, took)
         return found
 
     def runs_with(

@@ -32,7 +32,7 @@ CREATE TABLE counted (identity TEXT PRIMARY KEY, run TEXT NOT NULL) WITHOUT ROWI
 CREATE TABLE run_facts (
     run TEXT PRIMARY KEY, cost_usd REAL, errors INTEGER NOT NULL, calls INTEGER NOT NULL, failed INTEGER NOT NULL,
     healed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, prompt TEXT NOT NULL,
-    keys TEXT NOT NULL
+    times TEXT NOT NULL, keys TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE accounts (
     dimension TEXT, key TEXT, day TEXT, mode TEXT, {", ".join(f"{name} NOT NULL" for name in SUMS)}, first TEXT, took TEXT,

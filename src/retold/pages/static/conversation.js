@@ -154,17 +154,36 @@ function showMessage(number) {
   settle(element);
   return element;
 }
-let current = -1;
+let current = -1, settling = 0;
+// Mark the words of a search in a message, and return the range of the first one. The text itself stays as it is.
+function markHit(element, query) {
+  const phrase = query.replaceAll('"', " ").replace(/\b(?:AND|OR|NOT)\b|[()*]/g, " ").trim().toLowerCase(), ranges = [];
+  const nodes = [], walker = document.createTreeWalker(element.said, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) nodes.push([walker.currentNode, walker.currentNode.data.toLowerCase()]);
+  const mark = (word) => {
+    for (const [node, text] of nodes) for (let at = text.indexOf(word); word && at >= 0 && ranges.length < 500; at = text.indexOf(word, at + word.length)) {
+      const range = new Range();
+      range.setStart(node, at);
+      range.setEnd(node, at + word.length);
+      ranges.push(range);
+    }
+  };
+  mark(phrase);
+  if (!ranges.length) phrase.split(/\s+/).forEach(mark);
+  if (window.Highlight) CSS.highlights.set("hit", new Highlight(...ranges));
+  return ranges[0] || null;
+}
 // Rows above the target get their heights only when they come near the view: scroll until the target stays.
-function settle(element) {
+function settle(element, range = null) {
+  const mine = ++settling;
   let left = 40;
   const stop = () => { left = 0; };
   for (const kind of ["wheel", "touchstart", "pointerdown", "keydown"]) window.addEventListener(kind, stop, { once: true, passive: true });
   const step = () => {
-    if (left-- <= 0) return;
-    const mark = element.querySelector("mark.here") || element.querySelector("mark");
-    const target = mark || element;
-    target.scrollIntoView({ block: target.offsetHeight > window.innerHeight * 0.6 ? "start" : "center" });
+    if (left-- <= 0 || mine !== settling) return; // a later target has taken over
+    const target = element.querySelector("mark.here") || element.querySelector("mark") || element;
+    if (range) window.scrollBy(0, range.getBoundingClientRect().top - window.innerHeight / 2);
+    else target.scrollIntoView({ block: target.offsetHeight > window.innerHeight * 0.6 ? "start" : "center" });
     requestAnimationFrame(step);
   };
   left++;

@@ -129,7 +129,7 @@ document.addEventListener("keydown", (event) => {
   if (action) { event.preventDefault(); action(); }
 });
 
-const totals = el("table", {}, el("caption", { class: "hidden" }, "Totals"), el("thead", {}, el("tr", {}, ...["", "A", "B"].map((name, number) => el("th", { scope: "col", class: number ? "n" : null }, name)))),
+const totals = el("table", {}, el("caption", { class: "hidden" }, "Totals"), el("thead", {}, el("tr", {}, el("td", {}), ...["A", "B"].map((name) => el("th", { scope: "col", class: "n" }, name)))),
   el("tbody", {}, ...data.totals.map((total) => el("tr", {}, el("th", { scope: "row" }, total.name), el("td", { class: "n" }, total.a), el("td", { class: `n${total.differs ? " differs" : ""}` }, total.b), el("td", { class: "quiet" }, total.counts ? (total.differs ? "differs" : "") : "not counted")))));
 document.body.append(
   el("header", {}, data.home ? el("p", { class: "noprint" }, el("a", { href: data.home }, "All runs")) : null,
@@ -137,8 +137,8 @@ document.body.append(
     el("div", { class: "sides" }, el("div", {}, el("b", {}, "A"), ...textNodes(data.a.title)), el("div", {}, el("b", {}, "B"), ...textNodes(data.b.title))),
     data.first ? el("p", { class: "quiet" }, "First divergence: ", ...textNodes(data.first)) : null,
     data.unknown.length ? el("p", { class: "quiet" }, `Not compared, as only one side says it: ${data.unknown.join(", ")}`) : null),
-  el("div", { class: "bar", role: "toolbar", "aria-label": "Differences" }, el("div", {},
+  el("section", { class: "bar", "aria-label": "Controls" }, el("div", { role: "toolbar", "aria-label": "Differences" },
     el("button", { id: "previous", onclick: () => go(-1), disabled: !different.length, "aria-keyshortcuts": "p" }, "↑ Previous"), el("button", { id: "next", onclick: () => go(1), disabled: !different.length, "aria-keyshortcuts": "n" }, "↓ Next"), said,
     el("fieldset", { class: "group" }, ...search.elements))),
-  el("main", {}, el("section", { class: "panel", "aria-label": "Streams" }, body), el("section", { class: "panel", "aria-label": "Totals" }, el("h2", {}, "Totals"), totals)),
+  el("main", {}, el("section", { class: "panel", "aria-label": "Streams" }, el("h2", { class: "hidden" }, "Items"), body), el("section", { class: "panel", tabindex: "0", "aria-label": "Totals" }, el("h2", {}, "Totals"), totals)),
   el("footer", {}, el("kbd", {}, "n"), el("kbd", {}, "p"), " next and previous difference  ", el("kbd", {}, "/"), " search"));

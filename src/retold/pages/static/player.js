@@ -128,7 +128,7 @@ function frameRow(number) {
     el("span", {}, el("span", { class: "quiet" }, `${kinds[frames.k[number]].replace(/^content_block_/, "").replace("_", " ")} `), ...textNodes(frameText(number))));
 }
 let frameNow = -1;
-const frameList = new VirtualList("Frames", 22, 0, frameRow);
+const frameList = new VirtualList("List of frames", 22, 0, frameRow);
 
 // Keys: those of asciinema where it has one
 

@@ -49,7 +49,7 @@ const more = el("details", { id: "more", open: window.innerWidth > 640 }, el("su
 const frameBox = el("section", { class: "panel frames", "aria-label": "Frames" }, el("h2", {}, "Frames ", el("span", { class: "quiet" }, "ms, gap, kind")), frameList.element);
 document.body.append(
   el("header", {}, nav, el("h1", {}, ...textNodes(run.name), " ", status), problem, more),
-  el("div", { class: "bar", role: "toolbar", "aria-label": "Player" }, el("div", {}, button, scrub, clock, speeds, el("label", {}, following, " follow"),
+  el("section", { class: "bar", "aria-label": "Controls" }, el("div", { role: "toolbar", "aria-label": "Player" }, button, scrub, clock, speeds, el("label", {}, following, " follow"),
     el("fieldset", { class: "group" }, kindSelect, placeSelect), el("fieldset", { class: "group" }, ...search.elements),
     el("button", { "aria-label": "Keys", title: "Keys (?)", onclick: () => toggle(help) }, "?"))),
   el("main", {},
@@ -89,13 +89,8 @@ function followLink() {
   if (!named) return;
   const number = numberOf(Number(named[1]), Number(named[2] || 1), query);
   const element = showMessage(number);
-  if (!element || !query) return;
-  const words = query.replaceAll('"', " ").replace(/\b(?:AND|OR|NOT)\b|[()*]/g, " ").trim().toLowerCase();
-  wanted = textOf(messages[number]).toLowerCase().includes(words) ? words : words.split(/\s+/).find((word) => textOf(messages[number]).toLowerCase().includes(word)) || "";
-  if (!wanted) return;
-  whole(element);
-  const mark = element.querySelector("mark");
-  if (mark) { mark.classList.add("here"); settle(element); }
+  const range = element && query ? markHit(element, query) : null;
+  if (range) settle(element, range);
 }
 window.addEventListener("hashchange", followLink);
 followLink();

@@ -52,7 +52,7 @@ function laneRow(at) {
     showMessage(of < 0 ? messages.findIndex((m) => m.x === lane.number) : of);
   };
   const row = el("li", { class: `lane ${lane.kind}${lane.failed ? " bad" : ""}${at === laneHere ? " here" : ""}`, title: said, onclick: open },
-    el("button", { class: "name", "aria-label": said, onclick: (event) => { event.stopPropagation(); open(); } }, ...textNodes(name)), track);
+    el("button", { class: "name", onclick: (event) => { event.stopPropagation(); open(); } }, ...textNodes(name), el("span", { class: "hidden" }, ...textNodes(`: ${said}`))), track);
   if (lane.kind === "request" && lane.x.frames) requestAnimationFrame(() => drawFrames(track, lane));
   if (label) track.append(labelOf(lane, label));
   return row;
@@ -89,7 +89,7 @@ function framesOf(number) {
   return byExchange[number] || [];
 }
 let laneHere = -1;
-const timeline = new VirtualList("Timeline", 26, 0, laneRow);
+const timeline = new VirtualList("Lanes of the timeline", 26, 0, laneRow);
 const scale = el("div", { id: "ruler", title: "Drag to enlarge a part; double-click for the whole run" });
 const head = el("div", { id: "head" });
 const brush = el("div", { id: "brush", hidden: true });
