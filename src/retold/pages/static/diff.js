@@ -41,12 +41,14 @@ function cell(row, side) {
   if (only) said.style.cssText = "display: block; background: none; color: inherit; text-decoration: none";
   return el("div", { class: `cell${only ? (side === "a" ? " gone" : " new") : ""}` }, said);
 }
+// Rows of a turn stand together, under its number.
+function turnOf(row) { return row.a === undefined ? `Turn ${row.b}` : row.b === undefined || row.a === row.b ? `Turn ${row.a}` : `Turn ${row.a} | ${row.b}`; }
 const TELL = { changed: "changed", added: "only in B", removed: "only in A", moved: "moved" };
 function drawRow(number) {
   const row = rows[number];
-  const turns = row.a === undefined ? `turn ${row.b}` : row.b === undefined || row.a === row.b ? `turn ${row.a}` : `turn ${row.a} | ${row.b}`;
-  const element = el("div", { class: `row ${row.k}`, role: "group", tabindex: "-1" },
-    el("h3", {}, ...textNodes(`${turns}, ${row.name}`), row.k === "equal" ? null : el("span", { class: `chip ${row.k === "removed" ? "bad" : row.k === "added" ? "good" : "busy"}` }, TELL[row.k] + (row.ignored ? ", ignored" : ""))),
+  const turns = turnOf(row), before = rows[number - 1], begins = !before || before.stream !== row.stream || turnOf(before) !== turns || blocks.some((block) => block.from === number);
+  const element = el("div", { class: `row ${row.k}${begins ? " begins" : ""}`, role: "group", tabindex: "-1" },
+    el("h3", {}, begins ? el("span", { class: "turn" }, turns) : null, ...textNodes(row.name), row.k === "equal" ? null : el("span", { class: `chip ${row.k === "removed" ? "bad" : row.k === "added" ? "good" : "busy"}` }, TELL[row.k] + (row.ignored ? ", ignored" : ""))),
     cell(row, "a"), cell(row, "b"));
   return element;
 }

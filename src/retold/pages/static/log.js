@@ -57,7 +57,7 @@ const counts = [["errors", "bad", "errors"], ["retries", "retry", "retries"]];
 const trouble = chart("Errors and retries by day", days.map((day) => ({ label: day.slice(5), parts: counts.map(([key, name, said]) => {
   const value = sum(of(day), (line) => line[key]);
   return { value, class: name, link: hash({ day, errors: 1 }), said: `${day}: ${value} ${said}` };
-}) })), { shown: short, total: `${sum(data.lines, (line) => line.errors)} errors, ${sum(data.lines, (line) => line.retries)} retries` });
+}) })), { shown: short, total: `${plural(sum(data.lines, (line) => line.errors), "error")}, ${sum(data.lines, (line) => line.retries)} retried` });
 // A distribution: columns double in width, so that milliseconds and minutes fit.
 function distribution(title, key) {
   const pairs = models.flatMap((model) => (data.times[model]?.[key] || []).map(([value, count]) => ({ model, value, count, at: Math.floor(Math.log2(value) * 2) })));
@@ -88,9 +88,9 @@ function drawRuns() {
   const what = [day, asked.has("model") ? nameOf(model) : "", asked.get("errors") ? "with errors" : "", ...["first", "took"].map((key) => (asked.get(key) ? `${key === "first" ? "first token" : "answer"} after ${asked.get(key).split("-").map((value) => time(Number(value))).join(" to ")}` : ""))].filter(Boolean).join(", ");
   box.replaceChildren(...[el("div", { role: "status" }, el("h2", {}, ...textNodes(`${plural(fit.length, "run")}${what ? `: ${what}` : ""}`), " ", what ? el("a", { href: "#" }, "all") : null)),
     data.cut ? el("p", { class: "quiet" }, `Of the newest ${plural(data.runs.length, "run")}.`) : null,
-    el("table", {}, el("caption", { class: "hidden" }, "Runs"), el("thead", {}, el("tr", {}, ...["Day", "Name", "Outcome", "Models", "Cost", "Run"].map((name) => el("th", { scope: "col", class: name === "Cost" ? "n" : null }, name)))),
-      el("tbody", {}, ...fit.slice(0, 200).map((run) => el("tr", {}, el("td", {}, run.day), el("td", { class: "name" }, data.home ? el("a", { href: `${data.home}run/${run.run}` }, ...textNodes(run.name)) : el("span", {}, ...textNodes(run.name))),
-        el("td", {}, el("span", { class: `chip ${run.outcome !== run.status ? "warn" : chipOf(run.status)}` }, run.outcome)), el("td", {}, ...textNodes((run.models || []).join(", "))), el("td", { class: "n" }, run.cost === undefined ? "" : dollars(run.cost)), el("td", {}, run.run.slice(0, 8)))))),
+    el("table", {}, el("caption", { class: "hidden" }, "Runs"), el("thead", {}, el("tr", {}, ...["Day", "Name", "Outcome", "Models", "Cost", "Run"].map((name) => el("th", { scope: "col", class: name === "Cost" ? "n" : name.toLowerCase() }, name)))),
+      el("tbody", {}, ...fit.slice(0, 200).map((run) => el("tr", {}, el("td", { class: "day" }, run.day), el("td", { class: "name" }, data.home ? el("a", { href: `${data.home}run/${run.run}` }, ...textNodes(run.name)) : el("span", {}, ...textNodes(run.name))),
+        el("td", {}, el("span", { class: `chip ${run.outcome !== run.status ? "warn" : chipOf(run.status)}` }, run.outcome)), el("td", { class: "models" }, ...textNodes((run.models || []).join(", "))), el("td", { class: "n" }, run.cost === undefined ? "" : dollars(run.cost)), el("td", {}, run.run.slice(0, 8)))))),
     fit.length > 200 ? el("p", { class: "quiet" }, `and ${fit.length - 200} more`) : null].filter(Boolean));
   for (const bar of document.querySelectorAll("svg a")) bar.classList.toggle("here", location.hash !== "" && bar.getAttribute("href") === location.hash);
 }

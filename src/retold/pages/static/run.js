@@ -20,11 +20,11 @@ function drawFacts() {
   const first = exchanges.find((x) => x.first !== null);
   facts.replaceChildren(...[
     ["Mode", run.mode], ["Started", localTime(run.started)], ["Took", ms(total)],
-    ["First token", first ? ms(first.first - first.t) : "unknown"], ["Requests", exchanges.length.toLocaleString("en")],
+    ...(exchanges.length ? [["First token", first ? ms(first.first - first.t) : "unknown"], ["Requests", exchanges.length.toLocaleString("en")]] : []),
     attempts > failed ? ["Healed retries", String(attempts - failed)] : null,
-    ["Models", [...new Set(exchanges.map((x) => x.model).filter(Boolean))].join(", ") || "unknown"],
+    ...(exchanges.length ? [["Models", [...new Set(exchanges.map((x) => x.model).filter(Boolean))].join(", ") || "unknown"],
     ["Frames", frames.t.length.toLocaleString("en")], ["Tokens in", sum("input_tokens").toLocaleString("en")],
-    ["Tokens out", sum("output_tokens").toLocaleString("en")], ["Cost", cost], ["Run", run.run],
+    ["Tokens out", sum("output_tokens").toLocaleString("en")], ["Cost", cost]] : []), ["Run", run.run],
   ].filter(Boolean).map(([name, value]) => el("li", {}, `${name} `, el("b", {}, ...textNodes(value)))));
   problem.hidden = !run.error;
   fill(problem, run.error || "", "");
@@ -47,15 +47,16 @@ const wrap = el("div", { id: "wrap" }, el("div", { class: "scale", "aria-hidden"
 const nav = data.home ? el("p", { class: "noprint" }, el("a", { href: data.home }, "All runs")) : null;
 const more = el("details", { id: "more", open: window.innerWidth > 640 }, el("summary", {}, "About this run"), facts);
 const frameBox = el("section", { class: "panel frames", "aria-label": "Frames" }, el("h2", {}, "Frames ", el("span", { class: "quiet" }, "ms, gap, kind")), frameList.element);
+const timelineBox = el("section", { class: "panel", id: "timeline", "aria-label": "Timeline" },
+  el("div", { class: "head" }, el("h2", {}, "Timeline"), el("span", { class: "noprint" }, zoomIn, " ", zoomOut, " ", wholeRun)), wrap,
+  el("ul", { class: "legend", "aria-hidden": "true" }, ...[["wait", "waiting for the first token"], ["stream", "streaming, a gap for each frame"], ["tool", "tool"], ["bad", "error"]].map(([name, said]) => el("li", { class: name }, el("i", {}), said))));
 document.body.append(
   el("header", {}, nav, el("h1", {}, ...textNodes(run.name), " ", status), problem, more),
   el("section", { class: "bar", "aria-label": "Controls" }, el("div", { role: "toolbar", "aria-label": "Player" }, button, scrub, clock, speeds, el("label", {}, following, " follow"),
     el("fieldset", { class: "group" }, kindSelect, placeSelect), el("fieldset", { class: "group" }, ...search.elements),
     el("button", { "aria-label": "Keys", title: "Keys (?)", onclick: () => toggle(help) }, "?"))),
   el("main", {},
-    el("section", { class: "panel", id: "timeline", "aria-label": "Timeline" },
-      el("div", { class: "head" }, el("h2", {}, "Timeline"), el("span", { class: "noprint" }, zoomIn, " ", zoomOut, " ", wholeRun)), wrap,
-      el("ul", { class: "legend", "aria-hidden": "true" }, ...[["wait", "waiting for the first token"], ["stream", "streaming, a gap for each frame"], ["tool", "tool"], ["bad", "error"]].map(([name, said]) => el("li", { class: name }, el("i", {}), said)))),
+    timelineBox,
     el("div", { class: "columns" },
       el("section", { class: "panel talk", "aria-label": "Conversation" }, el("h2", {}, "Conversation"), nothing, conversation), frameBox)),
   help);
@@ -67,6 +68,8 @@ function drawAll() {
   drawPlaces();
   layOut();
   drawTimeline();
+  timelineBox.hidden = !exchanges.length && !lanes.length && filters.kind === "all" && !filters.place;
+  frameBox.hidden = !frames.t.length;
   frameList.resize(frames.t.length);
   shownUpTo = -1;
   draw();
