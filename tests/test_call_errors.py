@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from retold.pages.run_page import run_page
 from retold.recorder.cassette.transfer import import_exchanges
+from retold.recorder.events import OWN_SEQ, Entry
 from retold.recorder.http.call_errors import CallCounts, call_error
 from retold.recorder.http.exchange import Place
 from retold.recorder.log.log import EventLog
 from tests.e2e import in_this_process
+from tests.exchanges import URL
 from tests.messages_server import Reply, http_error, text
 from tests.talks import talk
 
@@ -58,6 +61,26 @@ def test_a_call_fails_with_its_last_attempt(endings: list[tuple[int | None, str]
     for exchange, (call, ending) in enumerate(endings):
         calls.ended(exchange, "", "", {"ending": ending} | ({} if call is None else {"call": call}))
     assert (calls.count, calls.failed, calls.healed) == counts
+
+
+def test_an_error_of_a_log_of_version_0_1_is_shown(tmp_path: Path) -> None:
+    """Its events hold no error of the API: the handlers show the status, and the page reads the answer again."""
+    with EventLog(tmp_path / "old.db") as log, log.start(name="old", mode="live") as writer:
+        body = json.dumps({"model": "claude-test", "messages": [{"role": "user", "content": "Hi"}]})
+        started = {"method": "POST", "uri": URL, "headers": [], "body": body, "call": 1, "attempt": 1, "stamped": "pull"}
+        number = writer.note("exchange.started", started | {"variables": {}, "recorded_at": ""}, exchange=OWN_SEQ).seq
+        head = {"status": 400, "reason": "Bad Request", "headers": [["content-type", "application/json"]]}
+        writer.note("response.started", head, exchange=number)
+        writer.append(Entry("chunk", b'{"type": "error", "error": {"type": "a", "message": "b"}}', exchange=number))
+        ended = {"ending": "http_error", "error": None, "status": 400, "frames": 0, "bytes": 60, "sha256": "", "message_id": None}
+        writer.note(
+            "exchange.ended", ended | {"model": None, "stop_reason": None, "usage": None, "cost_usd": None}, exchange=number
+        )
+    assert output(log, "show", "old") == "[T] ERROR: 400\n\n✗ Stream error: 400 after 0 messages\n"
+    assert "  1 of 1  old" in output(log, "ls")
+    html = run_page(log, log.find("old"))
+    assert '"kind":"error","text":"400 a: b"' in html
+    assert "completed, 1 of 1 calls failed" in html
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,29 @@ def test_a_run_of_the_middleware_is_completed(env: dict[str, str]) -> None:
     assert '"status": "completed"' in output
 
 
+def newcomer(env: dict[str, str], script: str) -> str:
+    env["PYTHONPATH"] += f"{os.pathsep}{FAULTS / 'newcomer'}"
+    return forks.run(FAULTS / "newcomer" / script, env=env).stdout
+
+
+def test_failed_calls_are_shown_everywhere(env: dict[str, str]) -> None:
+    output = newcomer(env, "failed_calls.py")
+    said = dict(part.partition("\n")[::2] for part in output.split("\n$ retold ")[1:])
+    line = "400 invalid_request_error: max_tokens: too large"
+    assert said["show failing"].count(f"ERROR: {line}") == said["show failing --handler debug"].count(f"ERROR: {line}") == 2
+    assert re.search(r"completed +0.\ds +1 +2 of 3 +failing", said["ls"])
+    assert re.search(r"claude-haiku-4-5 +2 +0", said["stats"])
+    assert "completed, 2 of 3 calls failed" in said["export failing --format markdown"]
+    assert line in Path("f.html").read_text()
+
+
+def test_no_prompt_is_lost_after_a_failed_call(env: dict[str, str]) -> None:
+    output = newcomer(env, "lost_prompt.py")
+    for name in ("branch", "branch_bad"):
+        assert f"{name} page holds the edited prompt: True\n1 in markdown\n" in output
+    assert "third [-edited-]{+other+}" in output
+
+
 def test_a_running_loop_is_named_and_has_a_form_of_its_own(env: dict[str, str]) -> None:
     source = (FAULTS / "newcomer/running_loop.py").read_text()
     env["PYTHONPATH"] = str(FAULTS / "newcomer")

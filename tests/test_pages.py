@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 import retold
 from retold.audit.erase import erase, plan_text
+from retold.formats.markdown import write as write_markdown
 from retold.pages.assemble import embedded
+from retold.pages.content import parts_of
 from retold.pages.diff_page import diff_page
 from retold.pages.rendering import TAGS, rendered
 from retold.pages.run_page import RunFold, render, run_page
@@ -299,7 +302,9 @@ def test_an_erased_text_names_the_erasure(browser: Browser) -> None:
     with log:
         erase(log, plan_text(log, "Ada"), why="a request", by="Bo")
         html = run_page(log, log.find(run))
+        write_markdown(log, [log.find(run)], markdown := BytesIO())
     assert "Ada" not in html
+    assert markdown.getvalue().count(b"*[erased]*") == 1
     tab = opened(browser, html)
     erased = texts(tab, "article.erased .said")
     assert len(erased) == 2
@@ -346,6 +351,20 @@ def test_a_link_opens_at_its_message_and_its_moment(browser: Browser) -> None:
     tab = browser.open(f"{url}?t=0.1")
     assert tab.run("document.querySelector('#now').textContent").startswith("100 ms / ")
     assert tab.complaints() == []
+
+
+def test_each_block_of_a_content_is_text_or_an_image() -> None:
+    """A tool may answer with an image. A source that is no base64, or of a type that may hold a script, is described only."""
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+    assert parts_of("Hi") == ("Hi", [])
+    assert parts_of([{"type": "text", "text": "a"}, image]) == ("a", [("image/png", PIXEL)])
+    hostile = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": '" onerror="x'}}
+    assert parts_of([hostile])[1] == []
+    document = {"type": "document", "title": "a.pdf", "source": {"media_type": "application/pdf", "data": "AAAA"}}
+    assert parts_of([document, {"type": "tool_reference", "tool_name": "Read"}]) == (
+        "\n[document a.pdf application/pdf 3 bytes]\n[tool Read]", [],
+    )  # fmt: skip
+    assert parts_of([{"type": "new", "x": 1}]) == ('{\n  "type": "new",\n  "x": 1\n}', [])
 
 
 def test_rendering_makes_the_known_tags_only() -> None:

@@ -60,6 +60,8 @@ def _parts(event: Event) -> Iterator[str]:
         if message.data.get("is_error"):
             yield f"**Error** {_inline(str(message.data.get('result') or message.data.get('errors') or ''))}"
         return
+    if message.type == "erased":
+        yield "*[erased]*"
     for block in message.blocks:
         yield _block(block, message.type, incomplete=bool(message.data.get("incomplete")))
 
