@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 
 import retold
 from tests import agent_cli
@@ -183,10 +184,12 @@ RESULT = {
 }  # fmt: skip
 
 
-def test_a_killed_child_is_killed_again(cli: str, tmp_path: Path) -> None:
-    script = agent_cli.written(tmp_path / "killed.jsonl", *steps(said("Half")), {"d": "kill"})
+@pytest.mark.parametrize(("end", "code"), [({"d": "kill"}, -9), ({"d": "raise", "exit_code": 3}, 3)])
+def test_a_killed_child_is_killed_again(end: dict[str, Any], code: int, cli: str, tmp_path: Path) -> None:
+    """And one that ends with an exit code ends with it again."""
+    script = agent_cli.written(tmp_path / "killed.jsonl", *steps(said("Half")), end)
     recorded, replayed = recorded_and_replayed(tmp_path / "session.yaml", scene(script), cli)
-    assert replayed[-1] == recorded[-1] == (recorded[-1][0], recorded[-1][1], -9)
+    assert replayed[-1] == recorded[-1] == (recorded[-1][0], recorded[-1][1], code)
     assert list(map(repr, replayed)) == list(map(repr, recorded))
 
 
@@ -341,7 +344,7 @@ def test_original_timing_plays_lines_at_their_times(cli: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_the_cassette_replays_in_another_folder_with_another_home(
+def test_the_cassette_replays_in_another_folder_with_another_home_on_another_day(
     suffix: str, cli: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"session.{suffix}"
@@ -353,7 +356,7 @@ def test_the_cassette_replays_in_another_folder_with_another_home(
     other.mkdir(parents=True)
     monkeypatch.chdir(other)
     monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
-    with used(path) as cassette:
+    with time_machine.travel("2031-05-04", tick=True), used(path) as cassette:
         replayed = asyncio.run(SCENES["tools"](NOWHERE))
     assert cassette.all_played
     assert str(here) not in repr(replayed)

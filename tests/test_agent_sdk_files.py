@@ -15,9 +15,11 @@ from retold.comparing.reading import Side, read_exchanges, read_run
 from retold.recorder.agent_wire import SESSION_ENDINGS, AgentSession, StepPlace, WireLine, is_prompt
 from retold.recorder.cassette.sessions import CWD, HOME, each_session, entry_to_session, session_to_entry
 from retold.recorder.cassette.transfer import exchanges_of, import_exchanges, in_order
+from retold.recorder.http.exchange import Exchange
 from retold.recorder.log.memory import MemoryStore
 from tests.agent_cli import WIRES
 from tests.e2e import in_this_process
+from tests.exchanges import JSON, answer, exchange
 from tests.talk import asked, text, turn
 
 FOLDER = "/home/dev/proj"
@@ -207,6 +209,29 @@ def test_an_empty_cassette_has_nothing_to_play_compare_or_import(tmp_path: Path)
     path = cassette(tmp_path / "empty.yaml")
     for command in (["play"], ["diff", path], ["import"]):
         assert "holds no interactions" in in_this_process(*command, path).stderr
+
+
+# A session that was recorded on both wires
+
+
+def requests_of(made: AgentSession) -> list[Exchange]:
+    """The exchanges of a session, as a proxy records them: its answers, with their ids."""
+    answers = [line.data for line in made.lines if line.data.get("type") == "assistant"]
+    headers = [(*JSON, ("request-id", each["request_id"])) for each in answers]
+    bodies = [json.dumps(each["message"]).encode() for each in answers]
+    return [exchange(answer(body, headers=head), body=asked("Hi")) for body, head in zip(bodies, headers, strict=True)]
+
+
+@pytest.mark.parametrize("order", [("session", "http"), ("http", "session")])
+def test_a_session_on_both_wires_is_counted_once(order: tuple[str, str], tmp_path: Path) -> None:
+    made = session("text")
+    cassette(tmp_path / "session.yaml", made)
+    retold.write_cassette(tmp_path / "http.yaml", requests_of(made))
+    for name in order:
+        in_this_process("import", tmp_path / f"{name}.yaml")
+        in_this_process("stats")  # counts what is there so far
+    found = json.loads(in_this_process("stats", "--by", "workflow", "--json").stdout)
+    assert {each["workflow"]: each["exchanges"] for each in found} == {order[0]: 1, order[1]: 0}
 
 
 # Erasing

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import retold
 from tests import claude_code
 from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
 
@@ -113,6 +115,26 @@ def without_folders(found: dict[str, list[Any]]) -> dict[str, list[str]]:
     return {name: [named(repr(message)) for message in messages] for name, messages in found.items()}
 
 
+def test_a_session_resumes_from_a_copy_of_the_log_in_another_home(tmp_path: Path) -> None:
+    """Claude Code has no transcript of the session in that home. The SDK takes it from the store."""
+    with MessagesServer(answer) as server:
+
+        async def ask(prompt: str, log: retold.EventLog, **further: Any) -> str:
+            store = retold.session_store(log)
+            given = options(str(CLAUDE_CODE), server.url, session_store=store, cwd=tmp_path, **further)
+            found = await collected(sdk.query(prompt=prompt, options=given))
+            store.close()
+            return str(found[-1].session_id)
+
+        with retold.EventLog(tmp_path / "one.db") as log:
+            id_ = asyncio.run(ask("ONE please", log))
+        shutil.copy(tmp_path / "one.db", tmp_path / "two.db")
+        with elsewhere(tmp_path / "other"), retold.EventLog(tmp_path / "two.db") as log:
+            assert asyncio.run(ask("TWO please", log, resume=id_)) == id_
+        said = json.dumps(server.requests[-1].json["messages"])
+    assert said.index("ONE please") < said.index("Answer ONE.") < said.index("TWO please")
+
+
 @contextmanager
 def elsewhere(folder: Path) -> Any:
     """Another working directory, and another home."""
@@ -135,6 +157,7 @@ def test_a_program_is_replayed_in_another_folder_without_claude_code(tmp_path: P
     assert "error_max_turns" in recorded["limited"][-2]
     assert recorded["killed"][-1].endswith(", -9)")
     assert {call[0] for call in calls} == {"allow", "hook", "add"}
+    assert "Request interrupted by user" in str(recorded["first"])
     CALLS.clear()
     with elsewhere(tmp_path / "other"), used(path) as cassette:
         replayed = without_folders(asyncio.run(program(NOWHERE, url)))

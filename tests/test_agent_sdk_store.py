@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import retold
+from tests.e2e import in_this_process
 
 sdk: Any = pytest.importorskip("claude_agent_sdk")
 
@@ -52,8 +53,36 @@ def test_a_session_is_loaded_from_a_copy_of_the_log(logs: Any, tmp_path: Path) -
     elsewhere.mkdir()
     shutil.copy(log.path, elsewhere / "log.db")
     with retold.EventLog(elsewhere / "log.db") as copy:
-        again = retold.session_store(copy)
-        assert asyncio.run(again.load(KEY)) == ENTRIES
-        asyncio.run(again.append(KEY, [{"type": "user", "uuid": "b"}]))
-        assert [entry.get("uuid") for entry in asyncio.run(again.load(KEY))] == ["a", None, "b"]
-        again.close()
+        goes_on(copy)
+
+
+def goes_on(log: retold.EventLog) -> None:
+    """Load the session from another log, and continue it there."""
+    store = retold.session_store(log)
+    assert asyncio.run(store.load(KEY)) == ENTRIES
+    assert [each["session_id"] for each in asyncio.run(store.list_sessions(KEY["project_key"]))] == [KEY["session_id"]]
+    asyncio.run(store.append(KEY, [{"type": "user", "uuid": "b"}]))
+    assert [entry.get("uuid") for entry in asyncio.run(store.load(KEY))] == ["a", None, "b"]
+    store.close()
+
+
+def test_a_session_goes_on_in_a_mirror(logs: Any, tmp_path: Path) -> None:
+    """The mirror receives the session from a shelf, while the process that wrote it still runs, and later entries too."""
+    log, shelf, mirror = logs(), f"{tmp_path}/shelf", tmp_path / "mirror.db"
+    store = retold.session_store(log)
+    asyncio.run(store.append(KEY, ENTRIES))
+
+    def passed_on() -> None:
+        with retold.shipping(log, shelf, source="pod-a"):
+            pass
+        assert in_this_process("pull", shelf, "--db", mirror).returncode == 0
+
+    passed_on()
+    with retold.EventLog(mirror) as copy:
+        goes_on(copy)
+    asyncio.run(store.append(KEY, [{"type": "user", "uuid": "c"}]))
+    store.close()
+    passed_on()
+    with retold.EventLog(mirror) as copy:
+        assert [entry.get("uuid") for entry in asyncio.run(retold.session_store(copy).load(KEY))] == ["a", None, "b", "c"]
+    assert in_this_process("verify", "--db", mirror).returncode == 0

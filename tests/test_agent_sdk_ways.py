@@ -1,5 +1,6 @@
 """Sessions of the Agent SDK in other ways to run: killed, on trio, in a suite of tests, and with the real Claude Code."""
 
+import asyncio
 import json
 import os
 import signal
@@ -54,10 +55,14 @@ def test_every_line_that_a_killed_program_saw_is_in_the_log(tmp_path: Path) -> N
 
 
 def test_a_session_replays_on_trio(tmp_path: Path) -> None:
-    """It is recorded on asyncio."""
+    """It is recorded on asyncio, and one that was recorded on trio replays on asyncio."""
     trio = pytest.importorskip("trio")
-    run = SCENES["tools"]
-    recorded, _ = recorded_and_replayed(tmp_path / "session.yaml", run, agent_cli.installed(tmp_path / "bin"))
+    run, cli = SCENES["tools"], agent_cli.installed(tmp_path / "bin")
+    with used(tmp_path / "trio.yaml", "once"):
+        recorded = trio.run(run, cli)
+    with used(tmp_path / "trio.yaml"):
+        assert list(map(repr, asyncio.run(run(NOWHERE)))) == list(map(repr, recorded))
+    recorded, _ = recorded_and_replayed(tmp_path / "session.yaml", run, cli)
     for timing in ("instant", "20x"):
         with used(tmp_path / "session.yaml", timing=timing):
             replayed = trio.run(run, NOWHERE)

@@ -41,6 +41,9 @@ Key = tuple[str, str, str]
 Counted = Callable[[str], bool]
 """A function that returns whether a message of this identity was counted in another run."""
 
+OF_SESSION = "session "
+"""Begins the second identity of a message that a session of the Agent SDK counted. An exchange with the same answer is a copy."""
+
 
 @dataclass(slots=True)
 class Account:
@@ -120,12 +123,16 @@ class _OpenRequest:
 
 @dataclass(slots=True)
 class RunAccount:
-    """Books the events of one run in their order. `first_ns(exchange, ended)` returns the time of the first token."""
+    """Books the events of one run in their order. `first_ns(exchange, ended)` returns the time of the first token.
+
+    `counted` claims a message for this run if no other run has claimed it. `claimed` claims nothing.
+    """
 
     name: str
     started_ns: int
     first_ns: Callable[[int, int], int | None]
     counted: Counted = lambda _: False
+    claimed: Counted = lambda _: False
     booked: dict[Key, Account] = field(default_factory=dict)
     keys: dict[str, dict[str, None]] = field(default_factory=dict)
     cost_usd: float | None = None
@@ -138,6 +145,7 @@ class RunAccount:
     uses: dict[str, tuple[str, int]] = field(default_factory=dict)
     turns: dict[str, tuple[str, str, int, dict[str, Any]]] = field(default_factory=dict)
     sessions: set[int] = field(default_factory=set)
+    copies: set[int] = field(default_factory=set)
 
     def _lines(self, keys: dict[str, str], wall_ns: int) -> list[Account]:
         """Return the accounts of some keys. A run counts once for each key, on the day on which it began."""
@@ -166,9 +174,13 @@ class RunAccount:
     def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> None:
         """Book a message: on its model if it is an answer, and on the tools of its tool uses and results.
 
-        A session of the Agent SDK has no exchanges: its results report the usage.
+        A session of the Agent SDK has no exchanges: its results report the usage. If a proxy recorded the requests of the same
+        session, the run that is booked first counts.
         """
-        exchange = None if exchange in self.sessions else exchange
+        if exchange in self.sessions:
+            exchange = None
+            for identity in identities(data):
+                self.counted(OF_SESSION + identity)
         inner = object_or_empty(data.get("message"))
         keys = {"workflow": self.name, "step": step}
         model = inner.get("model")
@@ -177,6 +189,9 @@ class RunAccount:
         lines = self._lines(keys, wall_ns)
         counted = [self.counted(identity) for identity in identities(data)]
         if exchange is None and any(counted):
+            return
+        if exchange is not None and any(self.claimed(OF_SESSION + identity) for identity in identities(data)):
+            self.copies.add(exchange)
             return
         for line in lines:
             line.sums["messages"] += 1
@@ -244,6 +259,10 @@ class RunAccount:
         model = str(data.get("model") or (asked.model if failed else ""))
         cost = data.get("cost_usd")
         free = not usage and data.get("ending") in ("http_error", "no_response")
+        if exchange in self.copies:
+            self.copies.discard(exchange)
+            self._note_spent(object_or_empty(usage), cost)
+            return
         lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free)
         first_ns = None if failed else self.first_ns(exchange, seq)
         for line in (*lines, self.times):
@@ -259,11 +278,7 @@ class RunAccount:
         free: bool = False,
     ) -> list[Account]:  # fmt: skip
         lines = self._lines({"model": model, "workflow": self.name, "step": step}, wall_ns)
-        known = float(cost) if isinstance(cost, int | float) and 0 <= cost < MOST else None
-        if known is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + known
-        spent = {name: n for name in TOKENS if isinstance(n := usage.get(name), int) and 0 <= n <= MOST}
-        self.tokens.update(spent)
+        known, spent = self._note_spent(usage, cost)
         for line in lines:
             line.sums["exchanges"] += exchanges
             line.sums.update(spent)
@@ -273,6 +288,15 @@ class RunAccount:
             else:
                 line.sums["unpriced"] += not free
         return lines
+
+    def _note_spent(self, usage: dict[str, Any], cost: Any) -> tuple[float | None, dict[str, int]]:
+        """Add a cost and a usage to those of the run itself, and return the usable values."""
+        known = float(cost) if isinstance(cost, int | float) and 0 <= cost < MOST else None
+        if known is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + known
+        spent = {name: n for name in TOKENS if isinstance(n := usage.get(name), int) and 0 <= n <= MOST}
+        self.tokens.update(spent)
+        return known, spent
 
     def ended(self) -> None:
         """Book a session that ended without a report of its usage: each answer has a usage, but no cost."""

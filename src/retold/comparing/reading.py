@@ -330,7 +330,7 @@ class ItemReader:
         self._sums.usage(data.get("usage"), sums)
         for key, name in (("total_cost_usd", "cost_usd"), ("num_turns", "turns"), ("duration_ms", "duration_ms")):
             if isinstance(data.get(key), int | float):
-                sums[name] = sums.get(name, 0) + data[key]
+                sums[name] = round(sums.get(name, 0) + data[key], 10)  # sums of Claude Code have the noise of floats
         if self.ttft_ms is None and isinstance(data.get("ttft_ms"), int | float):
             self.ttft_ms = data["ttft_ms"]
 

@@ -94,7 +94,7 @@ class _Run:
         self.gone = line is None
         name, self.mode, started_ns = ("", "", 0) if line is None else (str(line[0]), str(line[1]), line[2])
         started_ns = started_ns if isinstance(started_ns, int) else 0
-        self.account = RunAccount(name, started_ns, partial(feed.first_content_ns, run), self._counted)
+        self.account = RunAccount(name, started_ns, partial(feed.first_content_ns, run), self._counted, self._claimed)
         self.texts: list[tuple[int, Text, str, int]] = []
 
     @classmethod
@@ -171,6 +171,13 @@ class _Run:
         self.connection.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (identity, self.run))
         (run,) = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
         return bool(run != self.run)
+
+    def _claimed(self, identity: str) -> bool:
+        """Return whether another run counted a message."""
+        if self.mode not in ("live", "import"):
+            return False
+        row = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
+        return row is not None and row[0] != self.run
 
     def save(self) -> None:
         """Write the words and accounts of the events since the last call."""
