@@ -30,7 +30,7 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="cassette, jsonl, stream-json, markdown, html or parquet.",
+            help="cassette, jsonl, stream-json, transcript, agent-cassette, markdown, html or parquet.",
             show_default="by the file's ending",
         ),
     ] = None,
@@ -42,7 +42,7 @@ def export(
 ) -> None:
     """Export a run as a cassette (which vcrpy can replay), as JSON lines, as a transcript, or for a data tool.
 
-    jsonl keeps every event byte-exact. `retold import` reads jsonl, stream-json and cassettes.
+    jsonl keeps every event byte-exact. `retold import` reads it, stream-json, transcript, agent-cassette and cassettes.
 
     Example: retold export last -o cassettes/hello.yaml
     """
@@ -103,7 +103,9 @@ def _by_ending(output: Path | None) -> str:
 
 def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path, *, force: bool) -> None:
     """Write the file completely or not at all: the new file replaces the old one only when it is complete."""
+    from ..formats import FORMATS
     from ..formats.cassette import check
+    from ..formats.transcript import write_files
     from ..recorder.cassette.format import write_cassette
     from ..recorder.cassette.sessions import each_session
     from ..recorder.cassette.transfer import each_exchange, kept_in
@@ -121,6 +123,8 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
             sessions = list(each_session(log, runs[0].run))
             count = write_cassette(output, each_exchange(log, runs[0].run), sessions, kept_in(log, runs[0].run))
             written = counted(exchange=count, session=len(sessions))
+        elif form is FORMATS["transcript"]:
+            written = plural(write_files(log, runs[0], output), form.counts)
         else:
             with replacing(output, mode=0o600) as file:
                 written = plural(form.write(log, runs, file), form.counts)

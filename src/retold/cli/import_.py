@@ -21,7 +21,8 @@ def import_(
     db: Db = None,
 ) -> None:
     """Import files into the log, each as a separate run: cassettes of retold and vcrpy, the output of Claude Code with
-    --output-format stream-json, its session transcripts, and JSON lines that retold exported.
+    --output-format stream-json, its transcripts with those of their subagents, tapes of claude-agent-cassette, and JSON lines
+    that retold exported.
 
     All files are read before the first is written. A file that was imported before is skipped.
 
@@ -29,13 +30,17 @@ def import_(
     """
     from ..formats.imports import import_files
     from ..recorder.log.log import EventLog
-    from ..recorder.words import counted, one_line
+    from ..recorder.words import counted, one_line, plural
 
     with EventLog(db) as log:
         imported = import_files(log, files, name=name, again=again)
     for each in imported:
         if each.cut_line is not None:
             note(one_line(f"retold: {each.file}:{each.cut_line}: the last line is cut short and was left out"))
+        if each.unknown_lines:
+            lines = ", ".join(map(str, each.unknown_lines[:5])) + (", …" if len(each.unknown_lines) > 5 else "")
+            which = f"{plural(len(each.unknown_lines), 'line')} of an unknown form, kept unchanged: {lines}"
+            note(one_line(f"retold: {each.file}: {which}"))
     if json:
         print_json([{**each.as_dict(), f"{each.counts}s": each.count} for each in imported])
         return

@@ -10,15 +10,19 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from ..formats import agent_cassette
+from ..formats.agent_cassette import is_ours as is_tape
 from ..formats.imports import import_files
 from ..formats.jsonl import is_ours
 from ..formats.stream_json import unwrapped
+from ..formats.transcript import is_transcript, subagents_of
 from ..recorder.cassette.format import Cassette, read_cassette
 from ..recorder.cassette.transfer import Recorded, in_order
 from ..recorder.errors import InputError
 from ..recorder.files import open_regular
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
+from ..recorder.strict_json import object_in
 from .compare import Comparison, compare_sides
 from .focus import Focus, parse_tolerances
 from .reading import Progress, Side, read_exchanges, read_messages, read_run
@@ -125,7 +129,12 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
         return read_exchanges(_checked(held), title=name, progress=progress, manner=manner, kept=held.kept)
     try:
         with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as lines:
-            if not _is_event(lines.readline()):
+            first = lines.readline()
+            if is_tape(object_in(first)):
+                session = agent_cassette.read(path)
+                return read_exchanges([session], title=name, progress=progress, manner=manner)
+            has_parts = is_transcript(object_in(first)) and bool(subagents_of(path))
+            if not _is_event(first) and not has_parts:
                 lines.seek(0)
                 return _read_stream_json(lines, name, progress)
     except (OSError, UnicodeDecodeError) as error:
@@ -167,7 +176,7 @@ def _checked(cassette: Cassette) -> Iterator[Recorded]:
 
 
 def _read_imported(path: Path, progress: Progress, manner: Manner) -> Side:
-    """Read the newest run among the events that `retold export` wrote."""
+    """Read the newest run among the events that `retold export` wrote, or a session with its subagents."""
     with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
         import_files(log, [path])
         return replace(_read_run(log, "last", progress, manner, str(path)), source=str(path))

@@ -36,6 +36,8 @@ FORMATS = {
     "cassette": Format("cassette", (".yaml", ".yml", ".json"), "exchange", many=False),
     "jsonl": Format("jsonl", (".jsonl", ".ndjson"), "event"),
     "stream-json": Format("stream_json", (), "message"),
+    "agent-cassette": Format("agent_cassette", (), "line", many=False),
+    "transcript": Format("transcript", (), "line", many=False),
     "markdown": Format("markdown", (".md", ".markdown"), "message"),
     "html": Format("html", (".html", ".htm"), "message", many=False),
     "parquet": Format("parquet", (".parquet",), "event", text=False),

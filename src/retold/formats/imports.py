@@ -15,7 +15,8 @@ from ..recorder.files import open_regular
 from ..recorder.log.log import EventLog
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.strict_json import object_in, object_or_empty
-from . import jsonl, stream_json
+from . import agent_cassette, jsonl, stream_json
+from .transcript import Part, is_transcript, subagents_of
 
 LINES = (".jsonl", ".ndjson")
 
@@ -23,7 +24,8 @@ LINES = (".jsonl", ".ndjson")
 @dataclass(frozen=True, slots=True)
 class Imported:
     """A run from an import; `new` is False if an earlier import wrote it. `cut_line` is the number of an incomplete last line,
-    which was left out. `sessions` are the sessions of the Agent SDK in a cassette, beside its exchanges."""
+    which was left out. `unknown_lines` are the numbers of lines of an unknown form, which were kept. `sessions`
+    are the sessions of the Agent SDK in a cassette, beside its exchanges."""
 
     run: str
     name: str
@@ -33,6 +35,7 @@ class Imported:
     new: bool
     cut_line: int | None = None
     sessions: int = 0
+    unknown_lines: tuple[int, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields as JSON."""
@@ -49,6 +52,8 @@ class _Source:
     cassette: Cassette | None = None
     checked: jsonl.Checked | None = None
     cut: list[int] = field(default_factory=list)
+    unknown: list[int] = field(default_factory=list)
+    parts: Sequence[Part] = ()
 
 
 def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = None, again: bool = False) -> list[Imported]:
@@ -74,11 +79,19 @@ def _read(path: Path) -> _Source:
         raise InputError(f"{path}: {kind}")
     if jsonl.is_ours(first):
         return _Source(path, "jsonl", _digest(path), checked=jsonl.check(path))
+    if agent_cassette.is_ours(first):
+        unknown: list[int] = []
+        session = agent_cassette.read(path, unknown.append)
+        return _Source(path, "agent-cassette", _digest(path), cassette=Cassette(path, (), (session,)), unknown=unknown)
     # Read to the end, so that a damaged line is an error before the log holds half of the run.
     cut: list[int] = []
     if not sum(line["type"] in stream_json.MESSAGES for line in stream_json.read(path, cut.append)):
         raise InputError(f"{path} holds no messages; there is nothing to import.")
-    return _Source(path, "stream-json", _digest(path), cut=cut)
+    parts = subagents_of(path) if is_transcript(first) else []
+    for part in parts:
+        for _ in stream_json.read(part.path):
+            pass
+    return _Source(path, "stream-json", _digest(path, *(part.path for part in parts)), cut=cut, parts=parts)
 
 
 def _first_line(path: Path) -> dict[str, Any]:
@@ -94,11 +107,12 @@ def _first_line(path: Path) -> dict[str, Any]:
     raise InputError(f"{path} is empty; there is nothing to import.")
 
 
-def _digest(path: Path) -> str:
-    with open_regular(path) as file:
-        digest = sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
+def _digest(*paths: Path) -> str:
+    digest = sha256()
+    for path in paths:
+        with open_regular(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 
@@ -132,9 +146,11 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
     if held is not None:
         recorded, data = in_order(held.exchanges, held.sessions), data | held.kept.as_dict()
         run = import_exchanges(log, recorded, name=title, source=str(source.path), data=data)
-        made = Imported(run, title, str(source.path), len(held.exchanges), "exchange", new=True, sessions=sessions)
+        unknown = tuple(source.unknown)
+        counted = len(held.exchanges), "exchange"
+        made = Imported(run, title, str(source.path), *counted, new=True, sessions=sessions, unknown_lines=unknown)
     else:
-        run, count = stream_json.append(log, source.path, name=title, data=data)
+        run, count = stream_json.append(log, source.path, name=title, data=data, parts=source.parts)
         made = Imported(run, title, str(source.path), count, "message", new=True, cut_line=next(iter(source.cut), None))
     known[source.sha256] = run
     return [made]

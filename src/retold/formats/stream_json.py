@@ -11,6 +11,7 @@ Each line is kept unchanged. A line that is no message becomes an event of a sep
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from heapq import merge
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ from ..recorder.files import open_regular
 from ..recorder.http.exchange import wall_ns_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
+from .transcript import META, Part
 
 MESSAGES = ("system", "assistant", "user", "result")
 """Types of lines that are messages. A line of another type becomes an event of the kind `stream.TYPE`."""
@@ -78,23 +80,39 @@ def unwrapped(line: Any) -> Any:
     return inner if isinstance(inner, dict) and not str(inner.get("type", "")).startswith("control_") else None
 
 
-def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any]) -> tuple[str, int]:
-    """Append the lines of a file as a new run of mode `import`, with their recorded times. Return (run, number of messages)."""
+def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any], parts: Sequence[Part] = ()) -> tuple[str, int]:
+    """Append the lines of a file as a new run of mode `import`, with their recorded times. Return (run, number of messages).
+
+    `parts` are the transcripts of subagents; their lines come among the others, by their times.
+    """
     began_ns = next(filter(None, map(_wall_ns, read(path))), None)
     count, t_ns = 0, 0
     with log.start(name=name, mode="import", data={"source": str(path), **data}, recorded_ns=began_ns) as writer:
         entries: list[Entry] = []
-        for line in read(path):
-            at_ns = _wall_ns(line)
-            t_ns = t_ns if at_ns is None or began_ns is None else max(t_ns, at_ns - began_ns)
+        for at_ns, task, line in merge(_timed(path, ""), *map(_of_subagent, parts), key=lambda timed: timed[0]):
+            t_ns = t_ns if began_ns is None else max(t_ns, at_ns - began_ns)
             type_ = line["type"]
             count += type_ in MESSAGES
-            entries.append(Entry("message" if type_ in MESSAGES else f"stream.{type_[:40]}", encode(line), t_ns=t_ns))
+            entries.append(Entry("message" if type_ in MESSAGES else f"stream.{type_[:40]}", encode(line), task=task, t_ns=t_ns))
             if len(entries) == AT_ONCE:
                 writer.append(*entries)
                 entries = []
         writer.append(*entries)
     return writer.run, count
+
+
+def _timed(path: Path, task: str, meta: Line | None = None) -> Iterator[tuple[int, str, Line]]:
+    """Yield the lines of a file with their times since the epoch. A line without a time has that of the line before it."""
+    at_ns = next(filter(None, map(_wall_ns, read(path))), 0)
+    if meta is not None:
+        yield at_ns, task, {"type": META, "meta": meta}
+    for line in read(path):
+        at_ns = max(at_ns, _wall_ns(line) or 0)
+        yield at_ns, task, line
+
+
+def _of_subagent(part: Part) -> Iterator[tuple[int, str, Line]]:
+    return _timed(part.path, part.task, part.meta)
 
 
 def _wall_ns(line: Line) -> int | None:
