@@ -1,12 +1,15 @@
 """Runs every benchmark in a process of its own, one after the other, says at the end which goals were met, and writes it all
-to benchmarks/RESULTS.md. `python -m benchmarks NAME …` runs some of them and writes nothing.
+to benchmarks/RESULTS.md. `python -m benchmarks NAME …` runs some of them and writes nothing; with `--merge` before the names,
+it puts their tables in the place of the older ones in that file.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +21,7 @@ NAMES = (
     "bigfiles",
     "diff",
     "fleet",
+    "fleet_sizes",
     "fold",
     "handlers",
     "memory",
@@ -27,6 +31,8 @@ NAMES = (
     "stream",
     "wire",
 )
+RESULTS = ROOT / "benchmarks" / "RESULTS.md"
+
 MESSAGES = "100000"
 """For `audit`, whose own size takes minutes; what the environment says holds before it."""
 
@@ -34,6 +40,7 @@ MESSAGES = "100000"
 def _rows(name: str, home: Path) -> tuple[str, list[Row]]:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
     clean = environment(home) | {"MESSAGES": os.environ.get("MESSAGES", MESSAGES)}
+    clean |= {name: os.environ[name] for name in ("EVENTS", "RUNS") if name in os.environ}
     done = subprocess.run(command, cwd=ROOT, env=clean, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
     return found["title"], [Row(**row) for row in found["rows"]]
@@ -41,7 +48,8 @@ def _rows(name: str, home: Path) -> tuple[str, list[Row]]:
 
 def main() -> None:
     began = time.monotonic()
-    chosen = sys.argv[1:] or NAMES
+    merge = sys.argv[1:2] == ["--merge"]
+    chosen = sys.argv[2:] if merge else sys.argv[1:] or NAMES
     if unknown := sorted({*chosen} - {*NAMES}):
         sys.exit(f"benchmarks: {', '.join(unknown)}? There are {', '.join(NAMES)}.")
     where = f"{machine()}; load {os.getloadavg()[0]:.1f} at the beginning"
@@ -54,42 +62,70 @@ def main() -> None:
             script = f"`python -m benchmarks.{name}`, {time.monotonic() - started:.0f} s"
             print(f"{table(title, found)}\n{script}\n", flush=True)
             tables.append((script, title, found))
-    summary = _summary([row for _, _, rows in tables for row in rows])
+    summary = _summary(cells([row for _, _, rows in tables for row in rows])[1:])
     print(f"{summary}\nin {time.monotonic() - began:.0f} s")
     if chosen is NAMES:
         _write(where, tables, summary)
+    elif merge:
+        RESULTS.write_text(merged(RESULTS.read_text("utf-8"), where, tables), "utf-8")
 
 
 HOW = "Medians of interleaved rounds; compared is ours / peer, or with a sign ours - peer."
 
 
-def _summary(rows: list[Row]) -> str:
-    goals = [row for row in rows if row.met is not None]
-    missed = [row for row in goals if not row.met]
-    lines = [f"{len(goals) - len(missed)} of {len(goals)} goals met"]
-    for what, ours, theirs, peer, compared, goal, _ in cells(missed)[1:]:
+def _summary(lines: Sequence[Sequence[str]]) -> str:
+    """The goals that were met and missed, of the cells of all tables."""
+    goals = [line for line in lines if line[6]]
+    missed = [line for line in goals if line[6] == "MISSED"]
+    found = [f"{len(goals) - len(missed)} of {len(goals)} goals met"]
+    for what, ours, theirs, peer, compared, goal, _ in missed:
         beside = f", {peer} {theirs}: {' '.join(compared.split())}" if peer else ""
-        lines.append(f"- missed: {what}: {ours}{beside}; goal {goal}")
-    return "\n".join(lines)
+        found.append(f"- missed: {what}: {ours}{beside}; goal {goal}")
+    return "\n".join(found)
 
 
 def _write(where: str, tables: list[tuple[str, str, list[Row]]], summary: str) -> None:
     """RESULTS.md, with the script behind each table."""
     parts = [
         f"# Results\n\nWritten by `make bench` on {date.today().isoformat()}.\n\n{where}\n\n{HOW} A row where the peer wins "
-        f"stands here too.\n\n{summary}\n"
+        f"stands here too.\n\n{summary}\n",
+        *(_section(*each) for each in tables),
     ]
+    RESULTS.write_text("\n".join(parts), "utf-8")
+
+
+def _section(script: str, title: str, rows: list[Row]) -> str:
+    lines = [[escaped(cell) for cell in line] for line in cells(rows)]
+    lines.insert(1, ["---", "---:", "---:", "---", "---", "---", "---"])
+    return f"## {title}\n\n{script}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def merged(results: str, where: str, tables: list[tuple[str, str, list[Row]]]) -> str:
+    """RESULTS.md with these tables in the place of older ones, or in the order of NAMES; the goals are counted anew."""
+    head, *sections = results.split("\n## ")
+    named = {_name_of(section): f"## {section}" for section in sections}
     for script, title, rows in tables:
-        parts.append(f"## {title}\n\n{script}\n")
-        lines = [[escaped(cell) for cell in line] for line in cells(rows)]
-        lines.insert(1, ["---", "---:", "---:", "---", "---", "---", "---"])
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n")
-    (ROOT / "benchmarks" / "RESULTS.md").write_text("\n".join(parts), "utf-8")
+        named[_name_of(script)] = _section(f"{script}, on {date.today().isoformat()}: {where}", title, rows)
+    kept = [named[name] for name in NAMES if name in named]
+    lines = [line for section in kept for line in section.splitlines() if line.startswith("| ")]
+    found = [[_unescaped(cell) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    summary = _summary([line for line in found if line[6] in ("met", "MISSED")])
+    return "\n".join(
+        [re.split(r"\n\d+ of \d+ goals met", head)[0] + f"\n{summary}\n", *(each.rstrip("\n") + "\n" for each in kept)]
+    )
+
+
+def _name_of(section: str) -> str:
+    return str(re.findall(r"`python -m benchmarks\.(\w+)`", section)[0])
 
 
 def escaped(cell: str) -> str:
     """A cell of a Markdown table."""
     return cell.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _unescaped(cell: str) -> str:
+    return cell.strip().replace("\\|", "|").replace("&lt;", "<").replace("&gt;", ">")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,12 @@ class Nats:
         if sent in (signal.SIGKILL, signal.SIGTERM):
             child.wait()
 
+    def pid(self, number: int) -> int:
+        """Return the id of the process of a node that runs."""
+        child = self._children[number]
+        assert child is not None
+        return child.pid
+
     def save(self, number: int, name: str) -> None:
         """Copy the files of a stopped node under a name."""
         shutil.copytree(self.folder / f"s{number}", self.folder / name)

@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from benchmarks.__main__ import NAMES, _summary
+from benchmarks.__main__ import NAMES, _summary, _write, merged
 from benchmarks.contestants import Read
 from benchmarks.measure import Row, absent, beside, cells, environment, figure, ratio
 from benchmarks.peers import SENT, _compared, _kept, _paced
@@ -70,8 +70,35 @@ def test_a_missed_goal_is_named_with_its_figures() -> None:
         ratio("slower", [3.0], "vcrpy", [1.0], "ms", at_most=2),
         absent("alone", [3.0], "aimock", "ms"),
     ]
-    assert _summary(rows).splitlines() == [
+    assert _summary(cells(rows)[1:]).splitlines() == [
         "1 of 3 goals met",
         "- missed: slow: 3.00 ms; goal <= 2 ms",
         "- missed: slower: 3.00 ms, vcrpy 1.00 ms: 3.00x; goal <= 2x",
     ]
+
+
+def test_tables_are_merged_into_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new table is in its place, an old one is replaced, the others stay, and the goals are counted over all."""
+    results = tmp_path / "RESULTS.md"
+    monkeypatch.setattr("benchmarks.__main__.RESULTS", results)
+
+    def table(name: str, ms: float) -> tuple[str, str, list[Row]]:
+        return f"`python -m benchmarks.{name}`, 1 s", f"{name}: a | b", [ratio("slow", [ms], "x|y", [1.0], "ms", at_most=2)]
+
+    _write("here", [table("append", 3.0), table("wire", 1.0)], "1 of 2 goals met\n- missed: slow: old")
+    before = results.read_text()
+    after = merged(before, "there", [table("fleet", 1.0)])
+    assert [line for line in after.splitlines() if line.startswith("## ")] == [
+        f"## {n}: a | b" for n in ("append", "fleet", "wire")
+    ]
+    assert "2 of 3 goals met\n- missed: slow: 3.00 ms, x|y 1.00 ms: 3.00x; goal <= 2x\n\n## append" in after
+    again = merged(after, "there", [table("append", 1.5)])
+    assert "3 of 3 goals met\n\n## append" in again
+    assert again.partition("## fleet")[2] == after.partition("## fleet")[2]
+    assert "missed" not in again
+
+
+def test_the_results_in_the_repository_can_be_merged() -> None:
+    """Merging nothing changes nothing but the count of goals, which stays right."""
+    results = (FOLDER / "RESULTS.md").read_text("utf-8")
+    assert merged(results, "", []) == results
