@@ -1,9 +1,13 @@
 """What it costs to have a log on other machines: shipping to a stream of a real NATS server, and pulling it into a mirror.
 
 The peer in the same round is the same work on a shelf in memory, so the difference is the network and the server, which runs on
-the same machine. CPU is that of this process, without the server. Idle is a shipper and a following puller without events.
+the same machine. CPU is that of this process, without the server. Idle is a shipper and a following puller without events. The
+median of an append is that of this process, while `retold ship` ships its log; its peer is a log that is not shipped.
 """
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +30,7 @@ from retold.recorder.log.log import EventLog
 
 RUNS, EVENTS, ROUNDS = 8, 2_500, 3
 APPENDS, IDLE_S = 150, 5.0
+PACED, PACED_ROUNDS = 400, 5
 
 Timed = tuple[float, float]
 """Events a second, and microseconds of CPU for each."""
@@ -86,6 +91,64 @@ def _follow(log: EventLog, shelf: Shelf, mirror: EventLog) -> tuple[float, float
     return sorted(took)[len(took) // 2], idle
 
 
+def _append_p50(path: Path, number: int) -> float:
+    """Return the median of microseconds of an append, at the pace of a stream."""
+    took = []
+    with EventLog(path) as log, log.start(name=f"paced-{number}", mode="live") as writer:
+        for _ in range(PACED):
+            time.sleep(0.002)
+            began = time.perf_counter()
+            writer.append(Entry("frame", PAYLOAD))
+            took.append(1e6 * (time.perf_counter() - began))
+    return sorted(took)[len(took) // 2]
+
+
+@contextmanager
+def _sidecar(path: Path, server: Nats) -> Iterator[None]:
+    """Ship a log by `retold ship`, a process of its own."""
+    to = f"{server.servers[0]}/sidecar"
+    command = [sys.executable, "-m", "retold", "ship", "--to", to, "--db", str(path), "--source", "a"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
+        try:
+            yield
+        finally:
+            child.kill()
+
+
+def _beside_a_shipper(home: Path, server: Nats) -> list[Row]:
+    """Return the rows of a recorder whose log is shipped, and of one whose server does not answer."""
+    alone, shipped, numbers = home / "alone.db", home / "shipped.db", count()
+
+    def hurt() -> float:
+        server.kill(0, signal.SIGSTOP)
+        try:
+            return _append_p50(shipped, next(numbers))
+        finally:
+            server.kill(0, signal.SIGCONT)
+
+    with _sidecar(shipped, server), closing(JetStreamShelf(server.servers, "sidecar", source="a")) as shelf:
+        run = _append_once(shipped)
+        while shelf.last(run) is None:
+            time.sleep(0.02)
+        found = rounds(
+            PACED_ROUNDS,
+            {
+                "alone": lambda: _append_p50(alone, next(numbers)),
+                "shipped": lambda: _append_p50(shipped, next(numbers)),
+                "hurt": hurt,
+            },
+        )
+    return [
+        ratio("append p50, shipped by a sidecar", found["shipped"], "not shipped", found["alone"], "us"),
+        ratio("append p50, the server stopped", found["hurt"], "not shipped", found["alone"], "us"),
+    ]
+
+
+def _append_once(path: Path) -> str:
+    with EventLog(path) as log, log.start(name="first", mode="live") as writer:
+        return writer.run
+
+
 def measure() -> list[Row]:
     """Return the rows."""
     with folder() as home, Nats(home) as server:
@@ -106,7 +169,13 @@ def measure() -> list[Row]:
                 rows.append(ratio(f"{name}: {what}", ours, "a shelf in memory", theirs, unit))
         with closing(JetStreamShelf(server.servers, "followed", source="a")) as shelf:
             median, idle = _follow(EventLog(home / "followed.db"), shelf, mirror())
-        return [*rows, figure("append to follower, p50", [median], "ms"), figure("idle, of a core", [idle], "%", at_most=2)]
+        beside = _beside_a_shipper(home, server)
+        return [
+            *rows,
+            *beside,
+            figure("append to follower, p50", [median], "ms"),
+            figure("idle, of a core", [idle], "%", at_most=2),
+        ]
 
 
 if __name__ == "__main__":

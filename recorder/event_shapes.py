@@ -56,7 +56,8 @@ def fault_in_row(values: tuple[Any, ...]) -> str | None:
     """
     if tuple(map(type, values)) in _ROWS:
         _, seq, t_ns, wall_ns, _, _, _, exchange, _, _, _, schema = values
-        if _LEAST <= min(seq, t_ns, wall_ns, exchange or 0, schema) <= max(seq, t_ns, wall_ns, exchange or 0, schema) <= _MOST:
+        few = _LEAST <= seq <= _MOST and _LEAST <= (exchange or 0) <= _MOST and _LEAST <= schema <= _MOST
+        if few and _LEAST <= t_ns <= _MOST and _LEAST <= wall_ns <= _MOST:
             return None
     for column, value in zip(_COLUMNS, values, strict=True):
         if type(value) not in _COLUMNS[column] or (isinstance(value, int) and value not in _INTEGERS):
