@@ -7,20 +7,23 @@ a test that replaces an attribute of `time` does not change them either.
 
 import contextlib
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from time import CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime_ns, sleep
 
 __all__ = ("monotonic_ns", "now", "sleep", "wall_ns")
 
 
-def monotonic_ns() -> int:
-    """Return nanoseconds of a clock that never goes back. Only differences are meaningful."""
-    return clock_gettime_ns(CLOCK_MONOTONIC)
+monotonic_ns: Callable[[], int] = partial(clock_gettime_ns, CLOCK_MONOTONIC)
+"""Returns nanoseconds of a clock that never goes back. Only differences are meaningful."""
 
 
 def wall_ns() -> int:
     """Return nanoseconds since the epoch."""
-    hatch = getattr(sys.modules.get("time_machine"), "escape_hatch", None)
+    if (machine := sys.modules.get("time_machine")) is None:
+        return clock_gettime_ns(CLOCK_REALTIME)
+    hatch = getattr(machine, "escape_hatch", None)
     if hatch is not None and hatch.is_travelling():
         with contextlib.suppress(ValueError):  # another thread has just ended the time travel
             real: int = hatch.time.clock_gettime_ns(CLOCK_REALTIME)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from retold.recorder.errors import InputError, LogError, LogVersionError
-from retold.recorder.events import Entry, Event, encode
+from retold.recorder.events import Entry, encode
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Place, Request
 from retold.recorder.log.log import EventLog
@@ -86,9 +86,9 @@ def test_a_long_run_is_folded_into_the_database_while_it_is_written(
 def test_a_log_that_is_gone_is_not_made_again_by_a_checkpoint(path: Path) -> None:
     """It writes what is there, or nothing."""
     checkpoints = store.Checkpoints(path)
-    large = Event("run", 0, 0, 0, "frame", "", "", None, b"x" * store.PAGE_BYTES * store.CHECKPOINT_PAGES, b"", b"")
+    checkpoints.pages = store.CHECKPOINT_PAGES
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        checkpoints.note(connection, [large])
+        checkpoints.begin(connection)
     checkpoints.wait()
     assert not path.exists()
 

@@ -132,11 +132,14 @@ def ending(status: str, error: str | None, counts: dict[str, int]) -> bytes:
 def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
     """Return the entries as the next events of the writer's run: numbered, timed, redacted and chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
-    now_ns, wall_ns, recorded_ns = writer.now_ns(), clock.wall_ns(), writer.recorded_ns
+    now_ns, wall_ns, recorded_ns = clock.monotonic_ns() - writer.started_ns, clock.wall_ns(), writer.recorded_ns
     redactor, events = writer.redactor, Sealed()
-    events.before = before
+    events.before, labels = before, redactor.labels
     for kind, payload, step, task, exchange, at_ns in entries:
-        t_ns = max(t_ns, now_ns if at_ns is None else at_ns)
+        if at_ns is None:
+            at_ns = now_ns
+        if at_ns > t_ns:  # times never go back, although several threads append
+            t_ns = at_ns
         if recorded_ns is not None:
             wall_ns = recorded_ns + t_ns
         if exchange == OWN_SEQ:
@@ -144,7 +147,7 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
         # Bodies were scrubbed frame by frame, across frames too (secrets/streams.py). Everything else is scrubbed here.
         if kind not in ("frame", "chunk"):
             payload = redactor.data(payload)
-        step, task = redactor.label(step), redactor.label(task)
+        step, task = labels[step], labels[task]
         digest = sha256(payload).digest()
         before = seal(before, SCHEMA, run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
         # Faster than `Event(…)`, which is a function in Python.

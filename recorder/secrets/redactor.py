@@ -13,7 +13,7 @@ variable with the name of one.
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -114,12 +114,25 @@ def credentials_of(request: Request) -> set[str]:
     return {value for value in found if len(value) >= MIN_CREDENTIAL_CHARS and shapes.looks_secret(value)}
 
 
+class _Labels(dict[str, str]):
+    """Names without secrets, by name. Names repeat with every event, so a redactor removes their secrets once."""
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        super().__init__({"": ""})
+        self._redact = redact
+
+    def __missing__(self, name: str) -> str:
+        clean = self._redact(name)
+        if len(self) < MAX_KEPT:
+            self[name] = clean
+        return clean
+
+
 class Redactor:
     """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values, of any look."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
         self._values: set[str] = set()
-        self._labels: dict[str, str] = {}
         self._clean: set[bytes] = set()
         self._compile({*secrets_in(os.environ if environ is None else environ), *filter(None, extra)})
 
@@ -131,7 +144,7 @@ class Redactor:
 
     def _compile(self, values: set[str]) -> None:
         self._values = values
-        self._labels, self._clean = {}, set()
+        self.labels, self._clean = _Labels(self.text), set()
         # `+` is a space in a query; a backslash that is escaped itself does not make its next letter an escape.
         texts = {form for value in values for form in (value, value.replace(" ", "+"), value.replace("\\", ""))}
         forms = {text.encode("utf-8", "surrogatepass") for text in texts}
@@ -235,15 +248,8 @@ class Redactor:
         return self.data(text.encode("utf-8", "surrogatepass")).decode("utf-8", "surrogatepass")
 
     def label(self, text: str) -> str:
-        """Return a name (of a run, a step, a task) without secrets. Names repeat with every event, so the answer is kept."""
-        if not text:
-            return text
-        clean = self._labels.get(text)
-        if clean is None:
-            clean = self.text(text)
-            if len(self._labels) < MAX_KEPT:
-                self._labels[text] = clean
-        return clean
+        """Return a name (of a run, a step, a task) without secrets."""
+        return self.labels[text]
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Return header pairs without credentials, also in values that are URLs; names keep their case and order."""

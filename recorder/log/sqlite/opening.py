@@ -13,12 +13,11 @@ import sqlite3
 import stat
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from ...errors import LogError, LogFolderWarning, LogVersionError
-from ...events import Event
 from ...hints import not_a_run
 from . import reserve
 from .scrubbing import scrub
@@ -294,32 +293,33 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 class Checkpoints:
-    """Checkpoints of the WAL, now and then, in a thread: a checkpoint syncs to the disk, and no stream should wait for it."""
+    """Checkpoints of the WAL, now and then, in a thread: a checkpoint syncs to the disk, and no stream should wait for it.
+
+    The writer adds to `pages` the pages that each commit writes. At `due` pages it calls `begin`.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._pages = 0
-        self._look_at = CHECKPOINT_IF_NEARLY_FULL_PAGES
+        self.pages = 0
+        self.due = 0
         self._wrote = False
         self._thread: threading.Thread | None = None
 
-    def note(self, connection: sqlite3.Connection, events: Sequence[Event]) -> None:
-        """Count the pages of events that were committed together, and begin a checkpoint if it is time and none is running.
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a checkpoint if none is running and the WAL is long, or the disk is nearly full.
 
         On a disk that is nearly full the writer waits for it: the WAL of a stream without a pause would take all the room.
         """
-        size = len(events[0].payload) if len(events) == 1 else sum(len(event.payload) for event in events)
-        self._pages += 1 + len(events) // 8 + size // PAGE_BYTES
-        if self._pages < min(self._look_at, CHECKPOINT_PAGES) or self.is_running:
+        if self.is_running:
             return
         is_nearly_full = reserve.is_nearly_full(self._path)
-        if is_nearly_full or self._pages >= CHECKPOINT_PAGES:
-            self._pages = 0
+        if is_nearly_full or self.pages >= CHECKPOINT_PAGES:
+            self.pages = 0
             self._wrote = True
-        self._look_at = self._pages + CHECKPOINT_IF_NEARLY_FULL_PAGES
+        self.due = min(self.pages + CHECKPOINT_IF_NEARLY_FULL_PAGES, CHECKPOINT_PAGES)
         if is_nearly_full:
             self._fold(connection)
-        elif self._pages == 0:
+        elif self.pages == 0:
             self._thread = threading.Thread(target=self._run, name="retold-checkpoint")
             with contextlib.suppress(RuntimeError):  # the interpreter shuts down: closing the log folds the WAL
                 self._thread.start()

@@ -10,6 +10,10 @@ from ...events import Event
 COLUMNS = ", ".join(Event._fields)
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(Event._fields))})"
 
+_VALUES = ", ".join("CAST(? AS TEXT)" if field == "payload" else "?" for field in Event._fields)
+INSERT_TEXT = f"INSERT INTO events ({COLUMNS}) VALUES ({_VALUES})"
+"""Inserts an event as it is, without a row that is made for it, if its payload is ASCII without NUL."""
+
 
 _TYPES = {
     (str, int, int, int, str, str, str, exchange, payload, bytes, bytes, int)

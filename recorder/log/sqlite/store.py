@@ -22,7 +22,7 @@ from .bell import Bell
 from .listing import INSERT_RUN
 from .liveness import Liveness
 from .rebuild import relist
-from .rows import INSERT, to_row
+from .rows import INSERT, INSERT_TEXT, to_row
 from .transaction import Transaction, roll_back, write_error
 from .watch import Watch
 
@@ -209,7 +209,10 @@ class SqliteStore(OneByOne, Store):
                     self._insert(connection, events, also)
                 last = events[-1]
                 self._tips[run] = last.seq + 1, last.hash
-                self._checkpoints.note(connection, events)
+                checkpoints = self._checkpoints
+                checkpoints.pages += 1 + len(events) // 8 + sum([len(event.payload) for event in events]) // opening.PAGE_BYTES
+                if checkpoints.pages >= checkpoints.due:
+                    checkpoints.begin(connection)
             finally:
                 self._is_writing = False
                 if self._connection is not None and self._connection.in_transaction:
@@ -218,8 +221,13 @@ class SqliteStore(OneByOne, Store):
 
     def _insert(self, connection: sqlite3.Connection, events: Sequence[Event], also: Also | None) -> None:
         if len(events) == 1 and also is None:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
+            event = events[0]
+            payload = event.payload
             try:
-                connection.execute(INSERT, to_row(events[0]))
+                if payload.isascii() and b"\0" not in payload:
+                    connection.execute(INSERT_TEXT, event)
+                else:
+                    connection.execute(INSERT, to_row(event))
             except sqlite3.Error as error:
                 raise write_error(self.path, error) from error
             return
