@@ -5,6 +5,7 @@ handler. `HandlerThread` feeds it from a running run, in a thread with its own c
 neither delays nor breaks the recording.
 """
 
+import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from ..recorder.events import Event
 from ..recorder.http.call_errors import CallCounts, call_error
 from ..recorder.http.sessions import text_delta
+from ..recorder.http.sse import PLAIN_DELTA
 from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED
 from ..recorder.log.log import EventLog
@@ -24,6 +26,8 @@ from ..recorder.messages import Message
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
 """The kinds of events from which a handler's streams are built. A handler that shows partial messages reads frames as well."""
+
+_TEXT_DELTA = b'{"type":"text_delta","text":"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,12 +206,7 @@ class Reader:
             self.handler.end(StreamEnd(event.t_ns - began.t_ns, what, self._usage, cost), self.count, self.shown)
 
     def _note_delta(self, event: Event) -> None:
-        data = frame_json(event.payload) or {}
-        delta = data.get("delta")
-        piece = text_delta(data)
-        if data.get("type") == "content_block_delta" and isinstance(delta, dict) and delta.get("type") == "text_delta":
-            piece = str(delta.get("text", ""))
-        if piece:
+        if piece := _text_in(event.payload):
             self._begin(event)
             text = self._half.pop(event.exchange, "") + piece
             if "\ud800" <= text[-1:] <= "\udbff":  # half a surrogate pair: the next piece brings the other half
@@ -235,6 +234,18 @@ class Reader:
             self._error = error or self._error if self._calls.count == 1 else str(self._calls)
         else:
             self._error = None
+
+
+def _text_in(frame: bytes) -> str:
+    """Return the text that a frame adds to a message, empty if it adds none."""
+    # Fast way: the pattern finds the text of nearly all deltas, so that their frame is not parsed.
+    if (plain := PLAIN_DELTA.fullmatch(frame)) is not None and frame.endswith(_TEXT_DELTA, 0, plain.start(3)):
+        return str(json.loads(f'"{plain[3].decode("utf-8", "replace")}"'))
+    data = frame_json(frame) or {}
+    delta = data.get("delta")
+    if data.get("type") == "content_block_delta" and isinstance(delta, dict) and delta.get("type") == "text_delta":
+        return str(delta.get("text", ""))
+    return text_delta(data)
 
 
 class HandlerThread:

@@ -94,7 +94,8 @@ class Console(Handler):
         if event.task:
             return
         head = f"[{clock(event.wall_ns)}] " if self.options.show_timestamps else ""
-        text = clean(text)
+        if not (text.isascii() and text.isprintable()):
+            text = clean(text)
         if not self._typing:
             self._begun += text
             if any(label.startswith(self._begun) for label in LABELS):

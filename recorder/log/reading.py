@@ -92,9 +92,11 @@ class LogReader:
         With `kinds`, the events for which `until` is true must be among them; `run.ended` always ends the loop.
         """
         wanted = None if kinds is None else (*kinds, "run.ended")
+        waited = False
         with self.store.reading() as store:
             while True:
-                alive, seen = store.is_alive(run), after
+                # Only after a wait without news is the writer looked for, and before the log is read for its last events.
+                alive, seen = not waited or store.is_alive(run), after
                 if wanted is not None:  # events of other kinds must not wake the reader again
                     seen = max((event.seq for event in store.read(run, after=after, newest_first=True, limit=1)), default=after)
                 page = store.read(run, after=after, kinds=wanted)
@@ -104,6 +106,7 @@ class LogReader:
                     if event.kind == "run.ended" or (until is not None and until(event)):
                         return
                     after = event.seq
+                waited = not page
                 if not page:
                     if not alive:
                         return

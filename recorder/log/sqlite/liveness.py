@@ -1,8 +1,10 @@
-"""Liveness: detect the runs with a living writer, and keep the endings that could not be written.
+"""Liveness: detect the runs with a living writer, wake their readers, and keep the endings that could not be written.
 
 A writer holds a lock on a file of its own, `LOG.live/RUN`, while its run is open. The kernel drops the lock at any end of the
 process, `kill -9` included, also across containers. A process id could be reused, and a heartbeat would cost writes. The writer
 fills the file when it makes it, so that on a full disk there is room for a note: the status and error of the run.
+
+A reader in the process of the writer waits for a bell that the writer rings after each commit. Other readers poll.
 """
 
 import contextlib
@@ -11,6 +13,7 @@ import json
 import os
 import threading
 from pathlib import Path
+from weakref import ref
 
 from ... import strict_json
 from ...errors import LogError
@@ -25,6 +28,9 @@ _held: dict[Path, int] = {}
 """The lock files that this process holds, and their file descriptors."""
 
 _changing = threading.RLock()
+
+_bells: "dict[str, ref[Bell]]" = {}
+_making = threading.Lock()
 
 
 class Liveness:
@@ -124,3 +130,44 @@ class Liveness:
     def forget(self, run: str) -> None:
         """Remove the file of a run."""
         (self.folder / run).unlink(missing_ok=True)
+
+
+class Bell:
+    """A counter of commits with a condition. All stores of one file in a process share one bell."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self._waiting = 0
+        self._changed = threading.Condition()
+
+    def __repr__(self) -> str:
+        return f"<Bell rung {self.rung} times, {self._waiting} waiting>"
+
+    @classmethod
+    def of(cls, path: Path) -> "Bell":
+        """Return the bell of the log at an absolute path."""
+        with _making:
+            found = _bells[str(path)]() if str(path) in _bells else None
+            if found is None:
+                for dead in [name for name, bell in _bells.items() if bell() is None]:
+                    del _bells[dead]
+                _bells[str(path)] = ref(found := cls())
+            return found
+
+    def ring(self) -> None:
+        """Wake the readers after a commit."""
+        # A reader compares the counter before it waits, so the lock is needed only if a reader waits already.
+        self.rung += 1
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def wait(self, seen: int, seconds: float) -> None:
+        """Wait at most so many seconds for a commit after `rung` was `seen`."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                if self.rung == seen:
+                    self._changed.wait(seconds)
+            finally:
+                self._waiting -= 1

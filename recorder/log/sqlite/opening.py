@@ -295,14 +295,15 @@ def locked(folder: Path) -> Iterator[None]:
 class Checkpoints:
     """Checkpoints of the WAL, now and then, in a thread: a checkpoint syncs to the disk, and no stream should wait for it.
 
-    The writer adds to `pages` the pages that each commit writes. At `due` pages it calls `begin`.
+    The writer adds to `pages` the pages that each commit writes. At `due` pages it calls `begin`. `has_written` is whether a
+    checkpoint may have written the database since `wrote` was called.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.pages = 0
         self.due = 0
-        self._wrote = False
+        self.has_written = False
         self._thread: threading.Thread | None = None
 
     def begin(self, connection: sqlite3.Connection) -> None:
@@ -315,7 +316,7 @@ class Checkpoints:
         is_nearly_full = reserve.is_nearly_full(self._path)
         if is_nearly_full or self.pages >= CHECKPOINT_PAGES:
             self.pages = 0
-            self._wrote = True
+            self.has_written = True
         self.due = min(self.pages + CHECKPOINT_IF_NEARLY_FULL_PAGES, CHECKPOINT_PAGES)
         if is_nearly_full:
             self._fold(connection)
@@ -331,10 +332,8 @@ class Checkpoints:
 
     def wrote(self) -> bool:
         """Return whether a checkpoint may have written the database since the last call."""
-        if not self._wrote:
-            return False
-        self._wrote = self.is_running
-        return True
+        wrote, self.has_written = self.has_written, self.has_written and self.is_running
+        return wrote
 
     def wait(self) -> None:
         """Return when no checkpoint is running. The thread of a checkpoint may close a collected log, and does not wait."""

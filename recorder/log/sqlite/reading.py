@@ -5,19 +5,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ...clock import monotonic_ns
 from ...errors import LogError
+from ...event_shapes import fault_in_row
 from ...events import Event
 from ..ledger import Entered
 from ..runs import RunInfo, RunQuery
 from ..store import PAGE, Readings
 from . import ledger, listing, opening
-from .bell import Bell
 from .listing import Listing
-from .liveness import INTERRUPTED, RUNNING, Ended, Liveness
-from .rows import COLUMNS, to_event
+from .liveness import INTERRUPTED, RUNNING, Bell, Ended, Liveness
+from .rows import COLUMNS
 
 PAGE_BYTES = 1_000_000
 """Bytes of payload after which an answer ends, so that memory stays flat."""
@@ -27,6 +28,14 @@ POLL_S = 0.01
 
 LOOK_EVERY = 10
 """After so many looks without a commit, a waiting reader checks whether the writer is alive."""
+
+
+_TYPES = {
+    (str, int, int, int, str, str, str, exchange, payload, bytes, bytes, int)
+    for exchange in (int, NoneType)
+    for payload in (str, bytes)
+}
+"""The types of the columns, in the order of `COLUMNS`."""
 
 
 class SqliteReadings(Readings):
@@ -77,7 +86,7 @@ class SqliteReadings(Readings):
         try:
             with closing(self.connection.execute(query, values)) as rows:
                 for row in rows:
-                    events.append(event := to_event(row))
+                    events.append(event := _event(row))
                     size += len(event.payload)
                     if size > PAGE_BYTES:
                         break
@@ -103,10 +112,10 @@ class SqliteReadings(Readings):
         """
         deadline_ns = monotonic_ns() + int(seconds * 1e9)
         while True:
-            seen, version = self._bell.rung, opening.data_version(self.connection)
-            if self._holds_more(run, after) or not self.is_alive(run):
+            is_own, seen, look = self._alive.is_held(run), self._bell.rung, 0
+            version = None if is_own else opening.data_version(self.connection)
+            if self._holds_more(run, after) or not (is_own or self.is_alive(run)):
                 return
-            is_own, look = self._alive.is_held(run), 0
             while self._bell.rung == seen and (is_own or opening.data_version(self.connection) == version):
                 left_s = (deadline_ns - monotonic_ns()) / 1e9
                 if left_s <= 0:
@@ -180,4 +189,15 @@ def last_row(connection: sqlite3.Connection, run: str) -> Event | None:
         row = connection.execute(query, (run,)).fetchone()
     except sqlite3.OperationalError as error:  # text that is not UTF-8
         raise LogError(f"cannot read the last event of run {run}: {error}; see `retold verify`.") from error
-    return None if row is None else to_event(row)
+    return None if row is None else _event(row)
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    """Return the event of a row. Raises LogError if a value has a type that is never written, because the log was changed."""
+    if tuple(map(type, row)) not in _TYPES:
+        column = fault_in_row(row)
+        where = f"run {row[0]}, event {row[1]}"
+        raise LogError(f"{where[:80]!r}: its {column} is not of a type that retold writes; see `retold verify`.")
+    run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema = row
+    payload = payload.encode() if isinstance(payload, str) else payload
+    return Event(run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema)

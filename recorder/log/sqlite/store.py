@@ -18,9 +18,8 @@ from ..runs import RunInfo
 from ..store import Batch, Conflict, Ended, Sealed, Store, Tip
 from . import endings, erasure, forks, ledger, opening, reading, reserve
 from .asking import OneByOne
-from .bell import Bell
 from .listing import INSERT_RUN
-from .liveness import Liveness
+from .liveness import Bell, Liveness
 from .rebuild import relist
 from .rows import INSERT, INSERT_TEXT, to_row
 from .transaction import Transaction, roll_back, write_error
@@ -285,10 +284,13 @@ class SqliteStore(OneByOne, Store):
         if self._alive.renew():
             self._tips.clear()  # another process may have ended a run of ours: compare every run
 
+    def _has_checkpointed(self) -> bool:
+        return self._checkpoints.has_written and self._checkpoints.wrote()
+
     def _connected(self, *, make: bool, thorough: bool) -> sqlite3.Connection:
         """Return the connection for writing, after a look at the files. Raises LogError."""
         connection = self._connection
-        if connection is None or self._watch.look(own_checkpoint=self._checkpoints.wrote(), thorough=thorough):
+        if connection is None or self._watch.look(own_checkpoint=self._has_checkpointed(), thorough=thorough):
             connection = self._writable(make=make)
         return connection
 
@@ -296,7 +298,7 @@ class SqliteStore(OneByOne, Store):
         """Return the connection for writing, opened again if the file at the path was replaced or changed by others."""
         began_ns = monotonic_ns()
         if self._connection is not None:
-            change = self._watch.look(own_checkpoint=self._checkpoints.wrote())
+            change = self._watch.look(own_checkpoint=self._has_checkpointed())
             if change is None:
                 roll_back(self._connection)
                 return self._connection
