@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..recorder import clock
 from ..recorder.errors import MissError, RecordingEnded
-from ..recorder.http.exchange import Exchange
+from ..recorder.http.exchange import Exchange, content_encoding
 from ..recorder.http.patching import Send, SendAsync
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.http.tee import library_of, pairs, stream_class, to_request
 from .accepted import readable, repeated_at_once
 from .matching.matcher import Matcher
-from .timing.player import head_ns, hold_ns, timeline_of, wait_until, wait_until_async
+from .timing.player import head_ns, hold_ns, play, play_async, timeline_of, wait_until, wait_until_async
 from .timing.session_order import SessionOrder
 from .timing.timing import INSTANT, Timeline, Timing
 
@@ -54,24 +54,32 @@ class Replayer:
     def answer(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """Return the recorded response when its head is due, paced by `timing` if given. Raise MissError."""
         began_ns = clock.monotonic_ns()
-        self._order.came(exchange)
+        order = self._order_of(exchange)
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
-        wait_until(began_ns + head_ns(exchange, timeline))
-        return _response(request, exchange, self._order, timeline, began_ns, instant=timing.is_instant)
+        if not timeline.is_instant:
+            wait_until(began_ns + head_ns(exchange, timeline))
+        return _response(request, exchange, order, timeline, began_ns)
 
     async def answer_async(self, request: Any, exchange: Exchange, timing: Timing | None = None) -> Any:
         """`answer` in an event loop."""
         began_ns = clock.monotonic_ns()
-        self._order.came(exchange)
+        order = self._order_of(exchange)
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
         timeline = timeline_of(exchange, timing)
         await wait_until_async(began_ns + head_ns(exchange, timeline))
         if exchange.response is None and exchange.ending == "closed":
             await wait_until_async(began_ns + hold_ns(exchange, HOLD_S))
-        return _response(request, exchange, self._order, timeline, began_ns, instant=timing.is_instant)
+        return _response(request, exchange, order, timeline, began_ns)
+
+    def _order_of(self, exchange: Exchange) -> SessionOrder | None:
+        """Note the request of a session, and return the order of its events; None for a request of no session."""
+        if "/sessions" not in exchange.request.uri:
+            return None
+        self._order.came(exchange)
+        return self._order
 
 
 if TYPE_CHECKING:
@@ -120,7 +128,9 @@ class ReplayTransport(Replayer, _Transport):
 class RecordedStream:
     """The recorded body at its pace, then the recorded ending."""
 
-    def __init__(self, request: Any, exchange: Exchange, order: SessionOrder, timeline: Timeline, began_ns: int) -> None:
+    def __init__(
+        self, request: Any, exchange: Exchange, order: SessionOrder | None, timeline: Timeline, began_ns: int
+    ) -> None:  # fmt: skip
         self._request = request
         self._exchange = exchange
         self._order = order
@@ -128,11 +138,13 @@ class RecordedStream:
         self._began_ns = began_ns
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._order.play_sync(self._exchange, self._timeline, self._began_ns)
+        player = play if self._order is None else self._order.play_sync
+        yield from player(self._exchange, self._timeline, self._began_ns)
         self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for data in self._order.play(self._exchange, self._timeline, self._began_ns):
+        player = play_async if self._order is None else self._order.play
+        async for data in player(self._exchange, self._timeline, self._began_ns):
             yield data
         if self._exchange.ending == "closed":  # a timer or a task of the program may close it, as in the recording
             await wait_until_async(self._began_ns + hold_ns(self._exchange, HOLD_S))
@@ -152,21 +164,22 @@ class RecordedStream:
 
 
 def _readable(exchange: Exchange, request: Any) -> Exchange:
+    """Return the exchange in an encoding that the client accepts. Raise MissError, in a form that SDKs do not retry."""
+    if exchange.response is None or not content_encoding(exchange.response.headers):
+        return exchange
     try:
         return readable(exchange, pairs(request.headers))
     except MissError as miss:
         raise for_sdk(miss) from None
 
 
-def _response(
-    request: Any, exchange: Exchange, order: SessionOrder, timeline: Timeline, began_ns: int, *, instant: bool
-) -> Any:  # fmt: skip
+def _response(request: Any, exchange: Exchange, order: SessionOrder | None, timeline: Timeline, began_ns: int) -> Any:
     response = exchange.response
     if response is None:
         raise _error(exchange, request)
     library = library_of(request)
     headers = [(name, value) for name, value in response.headers if name.lower() not in _KEPT_BY_TRANSPORT]
-    if instant:
+    if timeline.is_instant and response.status >= 400:
         headers = repeated_at_once(response.status, headers)
     # Keep an empty reason phrase empty: the API sends 529 without one.
     extensions = {"reason_phrase": response.reason.encode("ascii", "replace")}

@@ -88,7 +88,7 @@ def by_rarest_character(literals: Iterable[bytes]) -> bytes:
 
 
 # One search for a literal costs a fraction of a nanosecond a byte, a search for one of several about forty.
-_LIKELY = tuple(
+LIKELY = tuple(
     map(
         re.compile,
         (
@@ -105,11 +105,6 @@ _LIKELY = tuple(
         ),
     )
 )
-
-
-def is_likely(text: bytes) -> bool:
-    """Return False if no shape is in a text. The answer costs far less than a search for `SHAPES`."""
-    return any(pattern.search(text) is not None for pattern in _LIKELY)
 
 
 _TOKEN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.+/="

@@ -20,8 +20,8 @@ from ...recorder.secrets.redactor import REDACTED, Redactor
 from ...recorder.words import plural
 from .differences import differences
 from .redacted import agree, may_agree
-from .rules import DEFAULT_RULES, Rules
-from .sketch import Identity, Sketch, distance, identity_of
+from .rules import DEFAULT_RULES, Rules, key_of
+from .sketch import Sketch, distance, sketch_of
 from .threads import ThreadIndex, is_continued, is_refused_thread
 
 MAX_DIFFERENCES = 5
@@ -118,15 +118,15 @@ class Matcher:
         their own answers.
         """
         meaning = self._meaning(request, variables or {})
-        asked = identity_of(meaning)
+        key = key_of(meaning)
         with self._lock:
-            exchange = self._find(request, asked.key, unit)
+            exchange = self._find(request, key, unit)
             if exchange is None:
                 refusal = self._threads.refusal(request, self.unplayed, raw=self._compares_bytes)
                 if refusal is not None:
                     return refusal
-                raise MissError(self._report(request, meaning, asked))
-            self._answer(exchange, asked.key)
+                raise MissError(self._report(request, meaning, key))
+            self._answer(exchange, key)
         return exchange
 
     def take_if_any(self, request: Request) -> Exchange | None:
@@ -182,7 +182,7 @@ class Matcher:
 
     def key(self, request: Request, variables: Mapping[str, str] | None = None) -> str:
         """Return the text that requests of equal meaning share."""
-        return identity_of(self._meaning(request, variables or {})).key
+        return key_of(self._meaning(request, variables or {}))
 
     def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
         """Return the parts of a request that count, scrubbed.
@@ -250,8 +250,9 @@ class Matcher:
             exchange = self._exchanges[len(self._read)]
         except IndexError:
             return None
-        key, sketch = identity_of(self._meaning(exchange.request, {}))
-        self._keys[id(exchange)], self._sketches[id(exchange)] = key, sketch
+        meaning = self._meaning(exchange.request, {})
+        key = self._keys[id(exchange)] = key_of(meaning)
+        self._sketches[id(exchange)] = sketch_of(meaning)
         if key not in self._waiting:
             self._waiting[key] = deque()
             if REDACTED in key:
@@ -294,12 +295,12 @@ class Matcher:
         else:
             self._played.append(exchange)
 
-    def _report(self, request: Request, meaning: dict[str, Any], own: Identity) -> str:
+    def _report(self, request: Request, meaning: dict[str, Any], key: str) -> str:
         asked = f"{request.method} {urlsplit(request.uri).path}"
         head = f"no recorded exchange answers call {len(self._played) + 1}, {asked}, in {self.source}"
         if not self._exchanges:
             return f"{head}: it holds no exchanges."
-        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == own.key]
+        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == key]
         times = sum(1 for exchange in alike if self.rules.agree(request, exchange.request))
         if times:
             return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
@@ -308,8 +309,7 @@ class Matcher:
             return f"{head}: it was recorded, but {rejecting} in match_on rejects it."
         if (whole := self._whole(request)) is not request:
             meaning = self._meaning(whole, {})
-            own = identity_of(meaning)
-        number, differences = self._nearest(meaning, own.sketch)
+        number, differences = self._nearest(meaning, sketch_of(meaning))
         lines = [f"{head}.", f"Nearest is recorded exchange {number}; it differs in:"]
         lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]
         if len(differences) > MAX_DIFFERENCES:

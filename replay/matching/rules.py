@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+from ...recorder import strict_json
 from ...recorder.cassette.kept import Kept
 from ...recorder.errors import InputError
 from ...recorder.http.exchange import Headers, Request
@@ -129,12 +130,17 @@ class Rules:
 DEFAULT_RULES = Rules()
 
 
+def key_of(meaning: Mapping[str, Any]) -> str:
+    """Return the text that requests of equal meaning share."""
+    return strict_json.dumps(meaning, sort_keys=True, separators=(",", ":"))
+
+
 def path(uri: str) -> str:
     """Return the path of a URL without the prefix that a base URL puts before `/v1/`, and with that version if it lacks it.
 
     The path of Bedrock or Vertex is returned without its region, account and project, which are no part of the question.
     """
-    if (named := model_path(uri)) is not None:
+    if "/model" in uri and (named := model_path(uri)) is not None:
         return named.matched
     _, api, rest = urlsplit(uri).path.rpartition("/v1/")
     return api + rest if api else versioned(rest)

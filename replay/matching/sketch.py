@@ -9,22 +9,13 @@ numbers. Only the best candidates are then compared in depth.
 from array import array
 from collections.abc import Mapping
 from operator import ne
-from typing import Any, NamedTuple
-
-from ...recorder import strict_json
+from typing import Any
 
 Sketch = dict[str, "array[int]"]
 
 
-class Identity(NamedTuple):
-    """The text that requests of equal meaning share, and the digests of its parts."""
-
-    key: str
-    sketch: Sketch
-
-
-def identity_of(meaning: Mapping[str, Any]) -> Identity:
-    """Return the meaning of a request as text, with the digests of its parts."""
+def sketch_of(meaning: Mapping[str, Any]) -> Sketch:
+    """Return the digests of the parts of a request."""
     sketch: Sketch = {}
     for rule, part in meaning.items():
         inner = (
@@ -32,7 +23,7 @@ def identity_of(meaning: Mapping[str, Any]) -> Identity:
         )
         for place, value in inner.items():
             sketch[place] = array("q", map(_digest, value if isinstance(value, list) else [value]))
-    return Identity(strict_json.dumps(meaning, sort_keys=True, separators=(",", ":")), sketch)
+    return sketch
 
 
 def _digest(value: Any) -> int:

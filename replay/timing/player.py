@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from ...recorder import clock
 from ...recorder.http.exchange import Exchange
 from .precise_sleep import sleep_until
-from .timing import Timeline, Timing
+from .timing import AT_ONCE, Timeline, Timing
 
 GROUP_BYTES = 64 * 1024
 """Pieces that are due at the same moment are joined, up to this size."""
@@ -29,6 +29,8 @@ def times_of(exchange: Exchange) -> Iterator[int]:
 
 def timeline_of(exchange: Exchange, timing: Timing) -> Timeline:
     """Return the timeline of one exchange alone. It begins with the request."""
+    if timing.speed is None:
+        return AT_ONCE
     return Timeline(times_of(exchange), timing)
 
 
@@ -70,9 +72,11 @@ def head_ns(exchange: Exchange, timeline: Timeline) -> int:
 def play(exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[bytes]:
     """Yield the body at its pace. Deadlines count from `began_ns` of the monotonic clock. The caller produces the ending."""
     for deadline, data in schedule(exchange, timeline):
-        wait_until(began_ns + deadline)
+        if deadline:
+            wait_until(began_ns + deadline)
         yield data
-    wait_until(began_ns + timeline.at(exchange.ended_ns))
+    if not timeline.is_instant:
+        wait_until(began_ns + timeline.at(exchange.ended_ns))
 
 
 async def play_async(exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:

@@ -93,3 +93,7 @@ class Timeline:
     def length_ns(self) -> int:
         """The duration of the replay."""
         return self.at(self._recorded[-1])
+
+
+AT_ONCE = Timeline((), INSTANT)
+"""The timeline of every instant replay."""

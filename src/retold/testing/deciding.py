@@ -7,6 +7,7 @@ from typing import Literal
 
 from ..recorder.cassette.format import read_cassette
 from ..recorder.errors import CassetteError, InputError, MissError
+from ..recorder.folders import UNKNOWN
 from ..recorder.http.exchange import Exchange, Request, content_encoding
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.secrets.redactor import Redactor
@@ -51,6 +52,7 @@ class Decisions:
             repeats=settings.repeats,
         )
         self._settings = settings
+        self._only_plays = loaded.mode != "new_episodes" and not loaded.records_everything
         self._source = source
         self._redactor = redactor
         self._struck: list[Exchange] = []
@@ -68,10 +70,10 @@ class Decisions:
         if self._has_ended:
             uri = self._redactor.url(request.uri)
             raise for_sdk(MissError(f"{self._source} is no longer in use: {request.method} {uri} came after its block ended."))
+        if self._only_plays:
+            return self._take(asked)
         if self.loaded.records_everything:
             return "record"
-        if self.loaded.mode != "new_episodes":
-            return self._take(asked)
         return self.play_if_any(asked) or "record"
 
     def play_if_any(self, request: Request) -> Telling | None:
@@ -115,13 +117,13 @@ class Decisions:
         return None
 
     def _spellings(self, request: Request) -> Iterator[Request]:
-        if request.folders:
+        if request.folders is not UNKNOWN:
             yield from (in_folders(request, folders) for folders in self.matcher.folders)
         yield request
 
     def _take(self, asked: Request) -> Telling:
         try:
-            if asked.folders and (exchange := self._take_if_any(asked)) is not None:
+            if asked.folders is not UNKNOWN and (exchange := self._take_if_any(asked)) is not None:
                 return self._played(exchange)
             asked = next(self._spellings(asked))
             return self._played(self.matcher.take(asked))
@@ -140,6 +142,8 @@ class Decisions:
     def _played(self, exchange: Exchange) -> Telling:
         """Return an exchange with the faults of its call. If they destroyed its answer, a retry can get it."""
         self.play_count += 1
+        if not self._settings.faults:
+            return Telling(exchange, self._settings.timing)
         telling, destroyed = self.faults.on(exchange, self._settings.timing)
         if destroyed:
             self.matcher.put_back(exchange)
