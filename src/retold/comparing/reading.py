@@ -148,6 +148,7 @@ class ItemReader:
     def __init__(self, varying: Varying | None = None) -> None:
         self.first_exchange: Event | None = None
         self.ttft_ms: float | None = None
+        self.asked_model: str | None = None
         self._varying = varying or Varying({}, PLAIN)
         self._conversations = Conversations()
         self._of_exchange: dict[int, tuple[ConversationBuilder, int, Event]] = {}
@@ -186,6 +187,7 @@ class ItemReader:
         whole = messages_request(data["uri"], raw)
         where = f"{data['method'].upper()} {named_path(data['uri']) if whole is None else whole.path}"
         sent = _object(raw) if whole is None else whole.body
+        self.asked_model = model if isinstance(model := sent.get("model"), str) else None
         items = self._sessions.started(event, path(data["uri"]), sent)
         if items is not None:
             return items

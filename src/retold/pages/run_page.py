@@ -183,7 +183,7 @@ class RunFold:
             "seq": event.seq, "t": at, "head": None, "first": None, "end": None, "step": event.step, "task": event.task,
             "call": data["call"], "attempt": data["attempt"], "method": data["method"], "uri": data["uri"], "frames": 0,
             "status": None, "ending": None, "model": None, "stop": None, "usage": None, "cost": None, "error": None,
-            "asked": data["headers"], "answered": [],
+            "asked": data["headers"], "answered": [], "to": self._reader.asked_model,
         })  # fmt: skip
         self._say_asked(asked, event, at, number)
 

@@ -7,7 +7,8 @@ const status = el("span", { class: "chip", id: "status" });
 function sum(name) { return exchanges.reduce((all, x) => all + ((x.usage && x.usage[name]) || 0), 0); }
 function calls() {
   const last = new Map();
-  exchanges.forEach((x, number) => { if (x.end !== null) last.set(x.call ? `${x.step}\n${x.task}\n${x.call}` : `#${number}`, isBad(x)); });
+  // A retry that is still open has not failed, and neither has its call.
+  exchanges.forEach((x, number) => last.set(x.call ? `${x.step}\n${x.task}\n${x.call}` : `#${number}`, isBad(x)));
   return { count: last.size, failed: [...last.values()].filter(Boolean).length, attempts: exchanges.filter(isBad).length };
 }
 function drawFacts() {

@@ -28,7 +28,7 @@ function described(lane) {
   const end = x.end === null ? "still open" : bad ? `${x.ending.replace("_", " ")}${x.status >= 400 ? ` ${x.status}` : ""} after ${ms(x.end - x.t)}` : `${x.stop || x.ending} after ${ms(x.end - x.t)}`;
   const tokens = x.usage && x.usage.output_tokens ? `, ${plural(x.usage.output_tokens, "token")}` : "";
   return {
-    name: `${bad ? "✗ " : ""}${lane.number + 1} ${x.model || x.uri.replace(/^[a-z]+:\/\/[^/]*/, "")}${attempt}`,
+    name: `${bad ? "✗ " : ""}${lane.number + 1}${x.attempt > 1 ? ` (attempt ${x.attempt})` : ""} ${x.model || x.to || x.uri.replace(/^[a-z]+:\/\/[^/]*/, "")}`,
     label: bad ? x.error || x.ending : x.end === null ? "" : `${ms(x.end - x.t)}${tokens}`,
     said: `request ${lane.number + 1}${attempt}, ${x.model || x.method + " " + x.uri}, first token ${x.first === null ? "never" : `after ${ms(x.first - x.t)}`}, ${plural(x.frames, "frame")}, ${end}`,
   };
