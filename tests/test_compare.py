@@ -515,3 +515,18 @@ def test_a_prompt_that_was_edited_after_a_failure_is_not_lost() -> None:
 
     side = read_exchanges([asking(first, "Second"), asking(second, "Second, edited")], title="edited")
     assert [item.text for item in side.streams[0].items if item.kind == "prompt"] == ["First", "Second", "Second, edited"]
+
+
+def test_an_image_is_compared_by_its_digest_in_a_text() -> None:
+    """Two images differ in the text of a prompt, which holds neither of them."""
+
+    def prompt(data: str) -> list[dict[str, Any]]:
+        source = {"type": "base64", "media_type": "image/png", "data": data}
+        return [{"type": "image", "source": source}, {"type": "text", "text": "Look"}]
+
+    sides = [read_exchanges(talk(Reply([text("Yes.")]), prompt=prompt(letter * 4000)), title="") for letter in "AB"]  # type: ignore[arg-type]
+    (row,) = [row for row in diff_data(compare_sides(sides[0], sides[1]))["streams"][0]["rows"] if row["of"] == "prompt"]
+    assert row["places"] == []
+    words = "".join(stretch for _, stretch in row["woven"])
+    assert "3,000 bytes, sha256" in words
+    assert "AAAA" not in words

@@ -43,6 +43,9 @@ volatile too.
 DEEPEST = 100
 """The number of nested levels that are examined. A model may nest deeper than Python's recursion limit."""
 
+LONG_DATA = 100
+"""Data in base64 with more characters are named by their size and a digest."""
+
 _TOTALS = frozenset({"usage", "modelUsage", "model_usage_since_last_result", "total_cost_usd", "num_turns", "result"})
 """Fields of a result that are compared elsewhere: as totals, or as the text that they repeat."""
 
@@ -78,10 +81,26 @@ class Item:
                 return str(self.value.get(self.kind, ""))
             case "prompt" | "history" | "tool_result":
                 content = self.value.get("content")
-                return content if isinstance(content, str) else strict_json.dumps(content)
+                return content if isinstance(content, str) else strict_json.dumps(_without_bytes(content))
             case "tool_use":
                 return f"{self.value.get('name')} {strict_json.dumps(self.value.get('input'))}"
         return strict_json.dumps(self.value)
+
+
+def _without_bytes(value: Any, depth: int = 0) -> Any:
+    """Return a content with the size and a digest in place of long data in base64: no person reads an image as text."""
+    if depth == DEEPEST:
+        return value
+    if isinstance(value, list):
+        return [_without_bytes(item, depth + 1) for item in value]
+    if not isinstance(value, dict):
+        return value
+    data = value.get("data")
+    rest = {key: _without_bytes(item, depth + 1) for key, item in value.items()}
+    if isinstance(data, str) and len(data) > LONG_DATA and value.get("type") == "base64":
+        digest = sha256(data.encode("utf-8", "replace")).hexdigest()[:12]
+        rest["data"] = f"{len(data) * 3 // 4:,} bytes, sha256 of the base64 {digest}"
+    return rest
 
 
 def key_of(kind: str, value: Any) -> str:

@@ -1,5 +1,6 @@
 """The page of a comparison: two aligned columns with the changed words marked, and the totals."""
 
+import re
 from typing import Any
 
 from ..comparing.compare import AlignedRow, Comparison
@@ -53,7 +54,7 @@ def _row(row: AlignedRow) -> dict[str, Any]:
         return found | {"text": shown(row.item)}
     if row.item.kind in WHOLE and len(row.a.text) + len(row.b.text) <= MAX_WOVEN_CHARS:
         found["woven"] = [list(stretch) for stretch in weave(row.a.text, row.b.text)]
-        places = [change for change in row.changes if change.path not in ("text", "thinking", "content")]
+        places = [change for change in row.changes if re.split(r"[\[.]", change.path)[0] not in ("text", "thinking", "content")]
     else:
         places = list(row.changes)
     found["places"] = [{"path": change.path, "woven": _woven(change.a, change.b, change.kind)} for change in places]
