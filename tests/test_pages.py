@@ -288,10 +288,11 @@ def test_markdown_code_and_images_are_shown_as_such(browser: Browser) -> None:
 
 @needs_browser
 def test_headers_are_shown_on_demand(browser: Browser) -> None:
-    tab = opened(browser, page_of(Reply([text("Hello")])))
+    """Each request has its own, also one that only continues a conversation."""
+    tab = opened(browser, page_of(Reply([text("Hello")]), Reply([text("Again")])))
     assert texts(tab, "table.headers") == []
     tab.run("document.querySelectorAll('details').forEach(e => { e.open = true })")
-    tab.wait("document.querySelectorAll('table.headers').length === 2")
+    tab.wait("document.querySelectorAll('table.headers').length === 4")
     assert "content-typeapplication/json" in texts(tab, "table.headers tr")
     assert "content-typetext/event-stream; charset=utf-8" in texts(tab, "table.headers tr")
 

@@ -73,7 +73,8 @@ def _nodes(parent: Any) -> Iterator[Node]:
 def _node(node: Any) -> Iterator[Node]:
     match node.type:
         case "text" | "html_block" | "html_inline":
-            yield node.content
+            if node.content:
+                yield node.content
         case "softbreak" | "hardbreak":
             yield ["br", {}]
         case "inline":

@@ -189,7 +189,7 @@ class RunFold:
 
     def _say_asked(self, asked: list[Item], event: Event, at: int, number: int | None) -> None:
         for item in asked:
-            fields: dict[str, Any] = {"headers": True} if item.kind == "request" else {}
+            fields: dict[str, Any] = {}
             if item.kind in ("prompt", "history"):
                 text, images = parts_of(item.value.get("content"))
                 fields |= {"images": images} if images else {}

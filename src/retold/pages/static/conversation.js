@@ -74,10 +74,10 @@ function article(row) {
   const name = `${NAMES[m.kind] || m.kind}${m.title ? ` ${m.title}` : ""}${m.incomplete ? " (incomplete)" : ""}${m.error && m.kind !== "error" ? " (error)" : ""}`;
   const said = el("div", { class: `said${PROSE.has(m.kind) ? " prose" : ""}`, dir: "auto" });
   const images = (m.images || []).map(([type, bytes]) => el("img", { src: `data:${type};base64,${bytes}`, alt: `Image in this message (${type})`, loading: "lazy" }));
-  const headers = m.headers && exchanges[m.x] ? headersOf(exchanges[m.x]) : null;
-  const body = FOLDED.has(m.kind) ? el("details", {}, el("summary", {}, BRIEF[m.kind] || "Show"), said, headers) : said;
+  const headers = m.x !== null && firstOf.get(m.x) === number ? headersOf(m.x) : null;
+  const body = FOLDED.has(m.kind) ? el("details", {}, el("summary", {}, BRIEF[m.kind] || "Show"), said) : said;
   const element = el("article", { class: `${KNOWN.has(m.kind) ? m.kind : "other"}${m.error || m.incomplete ? " bad" : ""}`, tabindex: "-1" },
-    el("div", { class: "head" }, el("h3", {}, ...textNodes(name)), placeOf(m) ? el("span", {}, ...textNodes(placeOf(m))) : null, tools(number)), body, ...images);
+    el("div", { class: "head" }, el("h3", {}, ...textNodes(name)), placeOf(m) ? el("span", {}, ...textNodes(placeOf(m))) : null, tools(number)), body, ...images, ...(headers ? [headers] : []));
   element.said = said;
   element.number = number;
   whole(element);
@@ -102,10 +102,11 @@ function tools(number) {
     el("a", { class: "quiet noprint", href: `#${anchorOf(number)}`, title: "Link to this message" }, `#${m.seq}`),
     el("span", { class: "t" }, ms(m.start)));
 }
-function headersOf(x) {
+function headersOf(number) {
   const table = (title, pairs) => (pairs && pairs.length ? [el("h4", {}, title), el("table", { class: "headers" }, el("tbody", {},
     ...pairs.map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, ...textNodes(name)), el("td", {}, ...textNodes(value))))))] : []);
   const details = el("details", { class: "headers", ontoggle: () => {
+    const x = exchanges[number];
     if (details.open) details.replaceChildren(details.firstChild, el("p", { class: "quiet" }, ...textNodes(`${x.method} ${x.uri}${x.status ? `, status ${x.status}` : ""}`)), ...table("Request headers", x.asked), ...table("Response headers", x.answered));
   } }, el("summary", {}, "Headers of the request and the response"));
   return details;

@@ -10,6 +10,8 @@ let total = 0;
 const blocks = new Map(); // "exchange/block" -> numbers of its frames
 const texts = new Map(); // "exchange/block" -> the message that shows it
 
+const firstOf = new Map(); // exchange -> its first message
+
 function takeFrames(columns) {
   const [gaps, of, kind, block, size] = columns;
   let at = frames.t.length ? frames.t[frames.t.length - 1] : 0;
@@ -27,6 +29,7 @@ function takeFrames(columns) {
 function takeMessages(from) {
   for (let number = from; number < messages.length; number++) {
     const message = messages[number];
+    if (message.x !== null && !firstOf.has(message.x)) firstOf.set(message.x, number);
     if (message.block !== undefined) texts.set(`${message.x}/${message.block}`, number);
   }
 }

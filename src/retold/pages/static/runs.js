@@ -30,7 +30,7 @@ function row(run) {
     el("td", { class: "name" }, el("a", { href: `${data.home}run/${run.run}` }, ...textNodes(run.name || run.run)), below ? el("div", { class: `quiet prompt${run.error ? " bad" : ""}`, title: below, dir: "auto" }, ...textNodes(below)) : null),
     el("td", { class: "status" }, chip), cell("Errors", errorsOf(run), "errors"), cell("Started", localTime(run.started), "when"), cell("Took", run.took === null ? "" : ms(run.took)),
     cell("Cost", run.cost === undefined || (run.cost === null && !run.input) ? "" : dollars(run.cost)), cell("Tokens", run.input === undefined || !(run.input + run.output) ? "" : `${count(run.input)} / ${count(run.output)}`),
-    cell("Models", (run.models || []).map((model) => model.replace(/^claude-/, "")).join(", "), "models"), cell("Messages", count(run.messages)), cell("Mode", run.mode, ""), cell("Run", run.run.slice(0, 8), "id"));
+    el("td", { class: "models", "data-name": "Models" }, ...(run.models || []).flatMap((model, at) => [at ? ", " : "", el("span", { class: "nowrap" }, ...textNodes(model.replace(/^claude-/, "")))])), cell("Messages", count(run.messages)), cell("Mode", run.mode, ""), cell("Run", run.run.slice(0, 8), "id"));
 }
 function hit(found) {
   const said = el("div", { class: "said" });
