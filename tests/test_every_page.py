@@ -60,6 +60,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
         yield log
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as browser:
+        yield browser
+
+
 # The list of runs
 
 
@@ -91,8 +97,8 @@ def test_the_list_has_the_facts_of_each_run(log: EventLog) -> None:
 
 
 @needs_browser
-def test_a_hit_leads_to_its_place_and_a_column_sorts(log: EventLog) -> None:
-    with viewing(log) as url, Browser() as browser:
+def test_a_hit_leads_to_its_place_and_a_column_sorts(log: EventLog, browser: Browser) -> None:
+    with viewing(log) as url:
         tab = browser.open(f"{url}/?q=alpha&n=2")
         link = tab.run("document.querySelector('#hits a').href")
         assert "?q=alpha#seq-" in link
@@ -129,8 +135,8 @@ def test_stats_writes_a_page(log: EventLog) -> None:
 
 
 @needs_browser
-def test_a_bar_lists_its_runs(log: EventLog) -> None:
-    with viewing(log) as url, Browser() as browser:
+def test_a_bar_lists_its_runs(log: EventLog, browser: Browser) -> None:
+    with viewing(log) as url:
         tab = browser.open(f"{url}/log")
         charts = tab.run("[...document.querySelectorAll('svg.chart')].map(e => e.getAttribute('aria-label'))")
         assert charts == [
@@ -158,7 +164,7 @@ def shoot(tab: Tab, name: str) -> None:
 @pytest.mark.stress
 @needs_browser
 @needs_axe
-def test_no_page_has_a_serious_finding_of_axe(log: EventLog) -> None:
+def test_no_page_has_a_serious_finding_of_axe(log: EventLog, browser: Browser) -> None:
     """Wide and narrow, light and dark. No page is wider than its screen, and none complains."""
     with log.start(name="long", mode="live") as long:
         said = ({"type": ("user", "assistant")[n % 2], "message": {"id": str(n), "content": f"Said *{n}*"}} for n in range(5000))
@@ -173,7 +179,7 @@ def test_no_page_has_a_serious_finding_of_axe(log: EventLog) -> None:
     shown = "document.styleSheets[0].insertRule('article, .row { content-visibility: visible !important }'), null"
     serious = "axe.run().then(r => r.violations.filter(v => /serious|critical/.test(v.impact)).map(v => v.id + v.nodes[0].html))"
     looks = [(1440, False), (390, True), *([(1440, True), (390, False)] if "SCREENSHOTS" in os.environ else [])]
-    with viewing(log) as url, Browser() as browser:
+    with viewing(log) as url:
         for name, path in pages.items():
             for width, dark in looks if name != "long" else looks[:1]:
                 tab = browser.open(url + path, width=width, dark=dark)
