@@ -3,7 +3,7 @@
 A script is a list of replies in order, or, where tasks run side by side, a function from the request to its reply.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from tests.messages_server import Block, Reply, Request, Script, http_error, text, thinking, tool_use
 
@@ -192,6 +192,26 @@ TICKETS: Mapping[str, Reply] = {
 }
 
 
+LEAP = 'year = 2100\nprint(f"{year}: {year % 4 == 0 and year % 100 != 0 or year % 400 == 0}")\n'
+
+
+def claude_code(request: Request) -> Reply:
+    """Answer Claude Code, whose requests hold reminders beside the prompts."""
+    asked = str(request.json["messages"])
+    if "which year divisible by 100" in asked:
+        return said("2400: it is divisible by 400.", given=1290, made=12, first_gap_s=0.1)
+    if "why is 2100" in asked:
+        return said("A year divisible by 100 is a leap year only if it is divisible by 400, too.", given=1204, made=24)
+    results = asked.count("'tool_result'")
+    if results == 0:
+        use = tool_use("Write", {"file_path": "leap.py", "content": LEAP}, pieces=20)
+        return said("I'll write the file.", use, given=1311, made=96, first_gap_s=0.15)
+    if results == 1:
+        use = tool_use("Bash", {"command": "python3 leap.py", "description": "Run leap.py"}, pieces=20)
+        return said("Now I'll run it.", use, given=1442, made=61)
+    return said("leap.py prints `2100: False`: 2100 is not a leap year.", given=1530, made=21)
+
+
 def by_beginning(replies: Mapping[str, Reply]) -> Script:
     """The reply whose key a prompt contains: tasks that run side by side ask in any order."""
 
@@ -202,7 +222,8 @@ def by_beginning(replies: Mapping[str, Reply]) -> Script:
     return script
 
 
-REPLIES: Mapping[str, Sequence[Reply] | Mapping[str, Reply]] = {
+REPLIES: Mapping[str, Script | Mapping[str, Reply]] = {
+    "claude_code_steps": claude_code,
     "clean_streaming_numbers": NUMBERS,
     "streaming_file_operations": FILE_OPERATIONS,
     "development_pipeline": DEVELOPMENT,

@@ -27,6 +27,7 @@ def scrubbed_environment(url: str, home: str) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "ANTHROPIC_API_KEY": "test-key",
         "ANTHROPIC_BASE_URL": url,
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     }
 
 

@@ -56,6 +56,24 @@ ASSISTANT: Tidemark: exports have been empty since this morning, and a customer'
 """
 
 
+CLAUDE_CODE = (
+    """\
+[HH:MM:SS] ASSISTANT: I'll write the file.
+[HH:MM:SS] TOOL USE: Write
+[HH:MM:SS] TOOL RESULT: File created successfully at: leap.py (file state ...
+[HH:MM:SS] ASSISTANT: Now I'll run it.
+[HH:MM:SS] TOOL USE: Bash
+[HH:MM:SS] TOOL RESULT: 2100: False
+[HH:MM:SS] ASSISTANT: leap.py prints `2100: False`: 2100 is not a leap year.
+"""
+    + FOOTER.format(9, 7)
+    + "[HH:MM:SS] ASSISTANT: A year divisible by 100 is a leap year only if it is divisible by 400, too.\n"
+    + FOOTER.format(3, 1)
+    + "[HH:MM:SS] ASSISTANT: 2400: it is divisible by 400.\n"
+    + FOOTER.format(3, 1)
+)
+
+
 def shown(name: str) -> str:
     """What an example prints."""
     return normalised(in_this_process("run", EXAMPLES / f"{name}.yaml").stdout)
@@ -101,6 +119,11 @@ def test_session_goes_on_in_its_second_step() -> None:
     ]
     assert [len(messages) for messages in asked] == [1, 3]
     assert asked[1][1]["content"][0]["text"].startswith("1. again")
+
+
+def test_claude_code_is_not_needed_to_replay_its_steps() -> None:
+    """The lines of a session of Claude Code are shown as those of the Messages API are."""
+    assert shown("claude_code_steps") == CLAUDE_CODE
 
 
 def test_batch_lines_carry_their_task() -> None:

@@ -1,4 +1,7 @@
-"""The YAML of the user's own document, verbatim: fragments are told what they lack, and run when they are completed."""
+"""The YAML of the user's own document, verbatim: fragments are told what they lack, and run when they are completed.
+
+Completed, each runs on both engines, whose handlers show the same lines. The engine of Claude Code is a fake (engine_cli.py).
+"""
 
 import json
 import re
@@ -8,6 +11,7 @@ from textwrap import indent
 import pytest
 
 import retold
+from tests import engine_cli
 from tests.conftest import SHARED
 from tests.e2e import Ran, in_this_process, normalised, refused, run_live, run_mock, tree
 from tests.messages_server import MessagesServer, Reply, Request, text
@@ -70,11 +74,23 @@ def hello(request: Request) -> Reply:
     return Reply([text("Hello.")], first_gap_s=0.2 if request.json["messages"][0]["content"] == "Ho" else 0.0)
 
 
-def in_both_modes(monkeypatch: pytest.MonkeyPatch, whole: str) -> Ran:
+@pytest.fixture(params=["messages_api", "claude_code"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Each engine in turn."""
+    if request.param == "claude_code":
+        pytest.importorskip("claude_agent_sdk")
+        engine_cli.install(monkeypatch, tmp_path / "bin")
+    return str(request.param)
+
+
+def in_both_modes(monkeypatch: pytest.MonkeyPatch, engine: str, whole: str) -> Ran:
     """A completed snippet live and in mock, which must say the same; the mock run."""
-    Path("w.yaml").write_text(whole)
-    with MessagesServer(hello) as server:
-        live = run_live(monkeypatch, server, Path("w.yaml"))
+    Path("w.yaml").write_text(whole.replace("workflow:\n", f"workflow:\n  engine: {engine}\n", 1))
+    if engine == "claude_code":
+        live = run_mock(Path("w.yaml"), mode="live")
+    else:
+        with MessagesServer(hello) as server:
+            live = run_live(monkeypatch, server, Path("w.yaml"))
     mock = run_mock(Path("w.yaml"))
     assert live.result.ok, live.result
     assert mock.result.ok, mock.result
@@ -92,10 +108,10 @@ def as_options(name: str) -> str:
 
 
 @pytest.mark.parametrize(("part", "shown"), [(0, ""), (1, HELLO)], ids=["before", "after"])
-def test_two_lines_make_a_step_stream(monkeypatch: pytest.MonkeyPatch, part: int, shown: str) -> None:
+def test_two_lines_make_a_step_stream(monkeypatch: pytest.MonkeyPatch, engine: str, part: int, shown: str) -> None:
     """The step before the migration runs without streaming, the one after it shows its messages; both say the same."""
     before, after = snippet("migration").split("# After")
-    ran = in_both_modes(monkeypatch, as_steps((before, f"# After{after}")[part]))
+    ran = in_both_modes(monkeypatch, engine, as_steps((before, f"# After{after}")[part]))
     assert (normalised(ran.output), ran.text) == (shown, "Hello.")
 
 
@@ -110,20 +126,20 @@ def test_two_lines_make_a_step_stream(monkeypatch: pytest.MonkeyPatch, part: int
         ),
     ],
 )  # fmt: skip
-def test_handler_of_the_document_shows_the_stream(monkeypatch: pytest.MonkeyPatch, name: str, shown: str) -> None:
+def test_handler_of_the_document_shows_the_stream(monkeypatch: pytest.MonkeyPatch, engine: str, name: str, shown: str) -> None:
     """Handlers that write to the screen, with the options of the document."""
-    assert re.fullmatch(shown, normalised(in_both_modes(monkeypatch, as_options(name)).output))
+    assert re.fullmatch(shown, normalised(in_both_modes(monkeypatch, engine, as_options(name)).output))
 
 
-def test_file_handler_of_the_document_appends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_handler_of_the_document_appends(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """`append: true` keeps the live run's lines before those of the mock run."""
-    in_both_modes(monkeypatch, as_options("file"))
+    in_both_modes(monkeypatch, engine, as_options("file"))
     assert Path("logs/claude_stream.log").read_text().count("ASSISTANT: Hello.\n") == 2
 
 
-def test_buffer_handler_of_the_document_is_read_from_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffer_handler_of_the_document_is_read_from_the_result(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """The messages are in the result, in order."""
-    (result,) = in_both_modes(monkeypatch, as_options("buffer")).result.steps[0].handler_results
+    (result,) = in_both_modes(monkeypatch, engine, as_options("buffer")).result.steps[0].handler_results
     assert [message["type"] for message in result["buffered"]] == ["system", "assistant", "result"]
 
 
@@ -134,39 +150,42 @@ def process_message(message):
 """
 
 
-def test_callback_handler_of_the_document_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_callback_handler_of_the_document_is_called(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """The dotted module of the document stands beside the workflow."""
     Path("MyApp").mkdir()
     Path("MyApp/StreamHandler.py").write_text(CALLED)
-    in_both_modes(monkeypatch, as_options("callback"))
+    in_both_modes(monkeypatch, engine, as_options("callback"))
     assert Path("seen.txt").read_text().splitlines() == ["system", "assistant", "result"] * 2
 
 
-def test_development_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_development_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """With the prompt that it lacks, the preset and the streaming work as written."""
-    ran = in_both_modes(monkeypatch, snippet("development") + '      prompt: "Implement it."\n')
+    ran = in_both_modes(monkeypatch, engine, snippet("development") + '      prompt: "Implement it."\n')
     assert normalised(ran.output) == HELLO
-    (request,) = retold.EventLog().events(ran.result.run, kinds=("exchange.started",))
-    assert [tool["name"] for tool in json.loads(request.data["body"])["tools"]] == [
+    (asked,) = retold.EventLog().events(ran.result.run, kinds=("exchange.started", "session.started"))
+    if engine == "claude_code":
+        assert asked.data["options"]["allowed_tools"] == ["Write", "Edit", "Read", "Bash", "Glob", "Grep"]
+        return
+    assert [tool["name"] for tool in json.loads(asked.data["body"])["tools"]] == [
         "Read", "Write", "Edit", "Bash", "Glob", "Grep"
     ]  # fmt: skip
 
 
-def test_production_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """Each run has a file of its own, named by its id."""
-    ran = in_both_modes(monkeypatch, snippet("production") + '      prompt: "Process it."\n')
+    ran = in_both_modes(monkeypatch, engine, snippet("production") + '      prompt: "Process it."\n')
     runs = sorted(info.run for info in retold.EventLog().runs())
     assert sorted(path.name for path in Path("logs").iterdir()) == [f"claude_{run}.log" for run in runs]
     assert "ASSISTANT: Hello.\n" in Path(f"logs/claude_{ran.result.run}.log").read_text()
 
 
-def test_enhanced_steps_of_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_enhanced_steps_of_the_document(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """A session through console and a batch through simple, whose lines carry their task."""
     session, batch = snippet("enhanced").split("# Claude Batch")
     steps = (
         f"{session.rstrip()}\n  prompt: Hi.\n# Claude Batch{batch.rstrip()}\n  tasks: [{{id: one, prompt: Hi}}, {{prompt: Ho}}]\n"
     )
-    shown = normalised(in_both_modes(monkeypatch, as_steps(steps)).output)
+    shown = normalised(in_both_modes(monkeypatch, engine, as_steps(steps)).output)
     console, simple = shown.split("[HH:MM:SS] [one]")
     assert "[HH:MM:SS] Hello.\n=== Stream completed ===\n" in console
     assert (

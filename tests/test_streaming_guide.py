@@ -46,7 +46,9 @@ def examples() -> Iterator[None]:
 
 def quick(name: str) -> list[Reply]:
     """What "Claude" says in an example whose replies are a list, without its pauses."""
-    return [replace(reply, first_gap_s=0.0, gap_s=0.0) for reply in REPLIES[name] if isinstance(reply, Reply)]
+    replies = REPLIES[name]
+    assert not callable(replies)
+    return [replace(reply, first_gap_s=0.0, gap_s=0.0) for reply in replies if isinstance(reply, Reply)]
 
 
 def run(command: str, monkeypatch: pytest.MonkeyPatch) -> Done:
