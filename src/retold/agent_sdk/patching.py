@@ -53,9 +53,18 @@ class _Original:
     async def write(self, data: str) -> None:
         await self._methods["write"](self._transport, data)
 
-    def read_messages(self) -> AsyncIterator[dict[str, Any]]:
-        lines: AsyncIterator[dict[str, Any]] = self._methods["read_messages"](self._transport)
-        return lines
+    async def read_messages(self) -> AsyncIterator[dict[str, Any]]:
+        try:
+            async for line in self._methods["read_messages"](self._transport):
+                yield line
+        except Exception:
+            # The program's callback for stderr gets the reason of the child before the error of the SDK.
+            if (stderr := getattr(self._transport, "_stderr_task", None)) is not None:
+                import anyio  # the SDK has it
+
+                with anyio.move_on_after(1):
+                    await stderr.wait()
+            raise
 
     async def end_input(self) -> None:
         await self._methods["end_input"](self._transport)

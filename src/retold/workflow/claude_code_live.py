@@ -30,11 +30,14 @@ MAX_STDERR_LINES = 20
 
 
 def check_installed() -> None:
-    """Raise InputError if Claude Code is not installed."""
+    """Raise InputError if Claude Code is not installed, or if the SDK does not have the options of a step."""
     from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
 
     try:
-        SubprocessCLITransport("", sdk.ClaudeAgentOptions())._find_cli()
+        options = sdk.ClaudeAgentOptions(tools=[], setting_sources=[], strict_mcp_config=True, session_id=None, stderr=None)
+        SubprocessCLITransport("", options)._find_cli()
+    except TypeError as error:
+        raise InputError("engine: claude_code needs a newer Agent SDK: pip install --upgrade 'retold[agent]'.") from error
     except sdk.CLINotFoundError as error:
         raise InputError(
             "engine: claude_code needs Claude Code for a live run: pip install 'retold[agent]', or install the command `claude`."
@@ -106,7 +109,7 @@ class _Talk:
         self._writer = writer
         self._unit = unit
         self._client: Any = None
-        self._captures: list[_TurnCapture] = []
+        self._capture: _TurnCapture | None = None
         self.turn: ClaudeTurn | None = None
         self._stderr: list[str] = []
 
@@ -117,8 +120,8 @@ class _Talk:
     async def ask(self, turn: ClaudeTurn, *, keeps: bool) -> None:
         """Send a prompt and take the answer. `keeps` leaves the session open for others. Raises the errors of the SDK."""
         self.turn = turn
-        for capture in self._captures:
-            capture.step, capture.turn = turn.unit.step, turn
+        if self._capture is not None:
+            self._capture.step, self._capture.turn = turn.unit.step, turn
         try:
             if keeps:
                 await self._continue(turn)
@@ -129,9 +132,8 @@ class _Talk:
                         async for _ in messages:
                             pass
         finally:
-            for capture in self._captures:
-                if capture.broken is not None:
-                    raise capture.broken
+            if self._capture is not None and self._capture.broken is not None:
+                raise self._capture.broken
 
     async def _continue(self, turn: ClaudeTurn) -> None:
         if self._client is None:
@@ -151,7 +153,7 @@ class _Talk:
     @property
     def death(self) -> str:
         """The reason why Claude Code gave no result."""
-        return death_of(self._captures[-1].error if self._captures else None)
+        return death_of(None if self._capture is None else self._capture.error)
 
     def _sdk_options(self, resume: str | None) -> Any:
         return sdk.ClaudeAgentOptions(
@@ -172,10 +174,9 @@ class _Talk:
         """Return the capture of a session."""
         unit = self._unit
         facts = started | {"options": self.options, "variables": unit.volatile}
-        capture = _TurnCapture(self._writer, facts, step=unit.step, task=unit.task)
-        capture.turn, capture.stderr = self.turn, self._stderr
-        self._captures.append(capture)
-        return capture
+        self._capture = _TurnCapture(self._writer, facts, step=unit.step, task=unit.task)
+        self._capture.turn, self._capture.stderr = self.turn, self._stderr
+        return self._capture
 
     def handle(self, request: Any, send: Send) -> Any:
         """Send a request of the SDK itself."""

@@ -162,4 +162,4 @@ class MockClaudeCode:
     def _report(self, found: Sequence[str]) -> str:
         shown = "".join(f"\n  {line}" for line in found[:MAX_DIFFERENCES])
         more = "" if len(found) <= MAX_DIFFERENCES else f"\n  … and {len(found) - MAX_DIFFERENCES} more places"
-        return f"{self._source} holds another session with Claude Code than this one; it differs in:{shown}{more}"
+        return f"{self._source} holds another session with Claude Code than this one.\nIt differs in:{shown}{more}"
