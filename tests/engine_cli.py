@@ -1,7 +1,8 @@
 """A fake of Claude Code that answers prompts: a child that speaks stream-json, for steps with `engine: claude_code`.
 
 It answers `Hello.` to a prompt, or the text behind `SAY `. `HANG` stops in the middle of an answer, `DIE` ends with an error,
-`BUSY` is an overloaded API; `ONCE` before one of them fails the first time only. Each start is noted with its arguments, and
+`BUSY` is an overloaded API; `ONCE` before one of them fails the first time only. `AFTER X` answers after the prompt `X` is
+answered. Each start is noted with its arguments, and
 each prompt with its process, in `calls.jsonl` in the home folder.
 """
 
@@ -9,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +90,8 @@ class _Session:
 
     def answer(self, prompt: str) -> None:
         """Answer one prompt."""
+        while prompt.startswith("AFTER ") and not any(call.get("answered") == prompt[6:] for call in calls()):
+            time.sleep(0.01)
         has_failed = any(call.get("prompt") == prompt for call in calls())
         _note(prompt=prompt)
         self.say("system", subtype="session_state_changed", state="running", sdk_host_only=True)
@@ -107,6 +111,7 @@ class _Session:
         text = prompt.rpartition("SAY ")[2] if "SAY " in prompt else "Hello."
         self.assistant(text)
         self.result(text)
+        _note(answered=prompt)
 
 
 def main() -> None:

@@ -182,9 +182,9 @@ def test_production_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch, en
 def test_enhanced_steps_of_the_document(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """A session through console and a batch through simple, whose lines carry their task."""
     session, batch = snippet("enhanced").split("# Claude Batch")
-    steps = (
-        f"{session.rstrip()}\n  prompt: Hi.\n# Claude Batch{batch.rstrip()}\n  tasks: [{{id: one, prompt: Hi}}, {{prompt: Ho}}]\n"
-    )
+    later = {"messages_api": "Ho", "claude_code": "AFTER Hi"}[engine]
+    tasks = f"tasks: [{{id: one, prompt: Hi}}, {{prompt: {later}}}]"
+    steps = f"{session.rstrip()}\n  prompt: Hi.\n# Claude Batch{batch.rstrip()}\n  {tasks}\n"
     shown = normalised(in_both_modes(monkeypatch, engine, as_steps(steps)).output)
     console, simple = shown.split("[HH:MM:SS] [one]")
     assert "[HH:MM:SS] Hello.\n=== Stream completed ===\n" in console
