@@ -268,6 +268,32 @@ def test_a_changed_option_is_a_miss_that_names_it(cli: str, tmp_path: Path) -> N
     assert '--model: recorded "claude-opus-5-5", now "claude-haiku-5-5"' in missed(path, scene(PLAIN, model="claude-haiku-5-5"))
 
 
+def test_masked_texts_and_ignored_places_do_not_count(cli: str, tmp_path: Path) -> None:
+    """In prompts and options. The cassette keeps these rules."""
+    path = tmp_path / "session.yaml"
+
+    def asked(number: int, model: str) -> Scene:
+        return scene(PLAIN, f"Look at run-{number}", system_prompt=f"Today is run-{number}", model=model)
+
+    with used(path, "once", mask=[r"run-\d+"], ignore=["--model"]):
+        recorded = asyncio.run(asked(1, "claude-opus-5-5")(cli))
+    with used(path) as cassette:
+        assert list(map(repr, asyncio.run(asked(2, "claude-haiku-5-5")(NOWHERE)))) == list(map(repr, recorded))
+    assert cassette.all_played
+    assert isinstance(recorded[-1], sdk.ResultMessage)
+    text = missed(path, scene(PLAIN, "Look at run-2 again", system_prompt="Today is run-2"))
+    assert 'message.content: recorded "Look at {{masked}}", now "Look at {{masked}} again"' in text
+
+
+def test_a_session_is_played_again_if_repeats_are_allowed(cli: str, tmp_path: Path) -> None:
+    path = tmp_path / "session.yaml"
+    recorded, _ = recorded_and_replayed(path, scene(PLAIN), cli)
+    with used(path, allow_playback_repeats=True) as cassette:
+        for _ in range(2):
+            assert list(map(repr, asyncio.run(scene(PLAIN)(NOWHERE)))) == list(map(repr, recorded))
+    assert (cassette.play_count, cassette.all_played) == (2, True)
+
+
 def test_a_session_without_a_recording_is_a_miss(cli: str, tmp_path: Path) -> None:
     assert "no cassette at" in missed(tmp_path / "none.yaml", scene(PLAIN))
     path = tmp_path / "session.yaml"

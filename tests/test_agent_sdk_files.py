@@ -205,6 +205,14 @@ def test_a_cassette_of_sessions_is_played_listed_and_shown() -> None:
     assert "--model" in page
 
 
+def test_a_cassette_of_sessions_cannot_be_served(tmp_path: Path) -> None:
+    path = cassette(tmp_path / "s.yaml", session("text"))
+    for command in (["replay", path, "--", "true"], ["serve", path]):
+        done = in_this_process(*command)
+        assert done.returncode == 2
+        assert "holds no requests, only sessions of the Agent SDK" in done.stderr
+
+
 def test_an_empty_cassette_has_nothing_to_play_compare_or_import(tmp_path: Path) -> None:
     path = cassette(tmp_path / "empty.yaml")
     for command in (["play"], ["diff", path], ["import"]):

@@ -5,6 +5,7 @@ region, an account or a project in a path of Bedrock or Vertex (recorder/http/pl
 order of its keys does not matter, and the parts that `ignore` names are removed. The boundary of a multipart body does not count.
 """
 
+import copy
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -113,6 +114,13 @@ class Rules:
             case "raw_body":
                 return request.body.decode("utf-8", "backslashreplace")
         return self._body(request.body, names)
+
+    def counting(self, value: Any) -> Any:
+        """Return a copy of a JSON value without the ignored places, and with the masked texts replaced."""
+        value = copy.deepcopy(value)
+        for ignored in self.ignore:
+            _remove(value, _tokens(ignored))
+        return masked(value, self.mask)
 
     def _body(self, body: bytes, names: Mapping[str, str]) -> Any:
         try:

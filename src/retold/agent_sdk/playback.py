@@ -18,6 +18,7 @@ from ..recorder import clock
 from ..recorder.agent_wire import END_INPUT, AgentSession, WireCapture
 from ..recorder.errors import MissError, RecordingEnded
 from ..recorder.strict_json import object_in
+from ..replay.matching.rules import DEFAULT_RULES, Rules
 from ..replay.timing.precise_sleep import sleep_until
 from ..replay.timing.timing import Timeline, Timing
 from .recording import Wire
@@ -25,6 +26,9 @@ from .script import Script, is_question, meaning
 
 PATIENCE_NS = 5_000_000_000
 """The longest wait, within a turn, for a line that the recorded program wrote. Between turns a session waits for any time."""
+
+__tracebackhide__ = True
+"""pytest shows the lines of the test and of the SDK."""
 
 Claim = Callable[[AgentSession], bool]
 """Take a recorded session; False if another session of this run has taken it."""
@@ -35,14 +39,16 @@ class PlayedWire:
 
     `claim` takes one of them, `miss` returns an error for the text of a miss, `again` makes a kept error of the SDK, and
     `capture` records the replay. `instead` returns a transport for a session that is not recorded, if it may be recorded now.
+    `rules` name the parts of the program's lines that do not count.
     """
 
     def __init__(
         self, candidates: Sequence[AgentSession], timing: Timing, *, claim: Claim,
         miss: Callable[[str, type[MissError]], BaseException], again: Callable[[dict[str, Any]], Exception],
-        capture: WireCapture | None = None, instead: Callable[[], Wire] | None = None,
+        capture: WireCapture | None = None, instead: Callable[[], Wire] | None = None, rules: Rules = DEFAULT_RULES,
     ) -> None:  # fmt: skip
-        self._scripts = [Script(session) for session in candidates]
+        self._scripts = [Script(session, rules) for session in candidates]
+        self._rules = rules
         self._timing = timing
         self._claim = claim
         self._make_miss = miss
@@ -117,7 +123,7 @@ class PlayedWire:
         self._change()
 
     async def _hear(self, line: dict[str, Any], text: str) -> None:
-        said = meaning(line, self._questions)
+        said = self._rules.counting(meaning(line, self._questions))
         first = line.get("type") == "user" and not self._is_claimed
         left = [script for script in self._scripts if script.hear(said, line.get("request_id"))]
         fitting = [script for script in left if script is self._script or self._continues(script)]

@@ -12,6 +12,7 @@ from ..recorder.agent_wire import END_INPUT, AgentSession, options_of
 from ..recorder.strict_json import object_or_empty
 from ..replay.matching.differences import differences
 from ..replay.matching.redacted import agree
+from ..replay.matching.rules import DEFAULT_RULES, Rules
 
 _MADE_UP = ("uuid", "timestamp", "request_id")
 
@@ -35,9 +36,12 @@ def meaning(line: Mapping[str, Any], questions: Mapping[str, int]) -> dict[str, 
 
 
 class Script:
-    """A recorded session that is being played. `ids` maps recorded ids of the program's requests to those of this run."""
+    """A recorded session that is being played. `ids` maps recorded ids of the program's requests to those of this run.
 
-    def __init__(self, session: AgentSession) -> None:
+    `rules` name the parts of the program's lines that do not count.
+    """
+
+    def __init__(self, session: AgentSession, rules: Rules = DEFAULT_RULES) -> None:
         self.session = session
         self.lines = session.lines
         self.ids: dict[str, str] = {}
@@ -46,7 +50,7 @@ class Script:
         self._open: dict[int, dict[str, Any]] = {}
         for at, line in enumerate(session.lines):
             if line.is_sent:
-                self._open[at] = meaning(line.data, numbers)
+                self._open[at] = rules.counting(meaning(line.data, numbers))
             elif is_question(line.data):
                 numbers[str(line.data.get("request_id"))] = len(self._asked)
                 self._asked.append(line.data)
@@ -135,11 +139,13 @@ def _short(value: Any) -> str:
 # The options of a session
 
 
-def argv_differences(recorded: AgentSession, argv: Sequence[str] | None, sdk: str) -> list[str]:
+def argv_differences(
+    recorded: AgentSession, argv: Sequence[str] | None, sdk: str, rules: Rules = DEFAULT_RULES
+) -> list[str]:  # fmt: skip
     """Return the options that differ. Options that only one of two versions of the SDK passes do not count."""
     if recorded.argv is None or argv is None:
         return [] if (recorded.argv is None) == (argv is None) else ["the transport: recorded with another kind of transport"]
-    old, new = options_of(recorded.argv), options_of(argv)
+    old, new = rules.counting(options_of(recorded.argv)), rules.counting(options_of(argv))
     if recorded.sdk != sdk:
         shared = old.keys() & new.keys()
         old, new = ({name: value for name, value in each.items() if name in shared} for each in (old, new))

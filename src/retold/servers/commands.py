@@ -58,7 +58,13 @@ def put_to_use(
         timing=timing, rules=rules, detect=detect, recordings=log, name=name, stamped="arrival", price=price,
         data={"upstream": upstream.url, **(data or {})}, **settings,
     )  # fmt: skip
-    return CassetteSession(path, mode, own)
+    made = CassetteSession(path, mode, own)
+    if made.only_replays and made.sessions and not made.exchanges:
+        raise InputError(
+            f"{path} holds no requests, only sessions of the Agent SDK. use_cassette replays them in the program itself; "
+            "retold play shows them."
+        )
+    return made
 
 
 def _rules_of(profile: str) -> Rules:

@@ -9,7 +9,7 @@ from ..recorder.cassette.sessions import moved
 from ..recorder.errors import MissError
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.secrets.redactor import Redactor
-from ..replay.matching.profiles import Profile
+from ..replay.matching.rules import Rules
 from ..settings import Settings
 from .block_run import BlockRun
 from .loading import LoadedRecording
@@ -26,7 +26,7 @@ class AgentSessions:
 
     def __init__(
         self, loaded: LoadedRecording, settings: Settings, recording: BlockRun, *, source: str, redactor: Redactor,
-        misses: list[str], profile: Profile,
+        misses: list[str], rules: Rules,
     ) -> None:  # fmt: skip
         self.loaded = loaded
         self.played: list[AgentSession] = []
@@ -35,7 +35,7 @@ class AgentSessions:
         self._source = source
         self._redactor = redactor
         self._misses = misses
-        self._profile = profile
+        self._rules = rules
         self._left = list(enumerate(loaded.sessions))
         self._lock = threading.Lock()
         self._has_ended = False
@@ -65,7 +65,7 @@ class AgentSessions:
         for session in new:
             here = ((number, moved(old, session.cwd, session.home)) for number, old in self._left)
             same = [(number, old) for number, old in here if old.prompts == session.prompts]
-            same.sort(key=lambda each: len(argv_differences(each[1], session.argv, session.sdk)))
+            same.sort(key=lambda each: len(argv_differences(each[1], session.argv, session.sdk, self._rules)))
             found.append((same[0][1] if same else None, session))
             self._left = [each for each in self._left if not same or each[0] != same[0][0]]
         return found
@@ -90,7 +90,7 @@ class AgentSessions:
         loaded = self.loaded
         if loaded.records_everything:
             return record()
-        if not loaded.sessions and self._profile == "claude-code":
+        if not loaded.sessions and self._rules.profile == "claude-code":
             return None
         may_record = loaded.mode == "new_episodes"
         candidates, why = self._candidates(started)
@@ -106,12 +106,15 @@ class AgentSessions:
 
         if not self.loaded.sessions:
             return [], "holds no session of the Agent SDK."
-        if not self._left:
+        pool = self._left
+        if self._settings.repeats:
+            pool = [*pool, *(each for each in enumerate(self.loaded.sessions) if each not in pool)]
+        if not pool:
             return [], f"holds {len(self.loaded.sessions)} sessions of the Agent SDK, and all of them are played."
         found, nearest = [], list[str]()
-        for number, session in self._left:
+        for number, session in pool:
             here = moved(session, started["cwd"], started["home"])
-            different = argv_differences(here, started["argv"], started["sdk"])
+            different = argv_differences(here, started["argv"], started["sdk"], self._rules)
             if not different:
                 found.append((number, here))
             elif not nearest or len(different) < len(nearest):
@@ -130,10 +133,11 @@ class AgentSessions:
         def claim(session: AgentSession) -> bool:
             with self._lock:
                 found = next((each for each in self._left if each[0] == numbers[id(session)]), None)
-                if found is None:
+                if found is not None:
+                    self._left.remove(found)
+                elif not self._settings.repeats:
                     return False
-                self._left.remove(found)
-                self.played.append(found[1])
+                self.played.append(self.loaded.sessions[numbers[id(session)]])
                 return True
 
         def miss(text: str, kind: type[MissError]) -> BaseException:
@@ -142,7 +146,7 @@ class AgentSessions:
         capture = None if self._settings.log is None else self._recording.begin_session(started, "mock")
         return PlayedWire(
             [session for _, session in candidates], self._settings.timing, claim=claim, miss=miss, again=again, capture=capture,
-            instead=instead,
+            instead=instead, rules=self._rules,
         )  # fmt: skip
 
     def _miss(self, why: str, kind: type[MissError] = MissError) -> BaseException:

@@ -44,11 +44,12 @@ class Decisions:
         further = [each for other in settings.also for each in read_cassette(other).exchanges]
         self.replayable: Sequence[Exchange] = [*loaded.exchanges, *further] if further else loaded.exchanges
         self.faults = Faults(settings.faults)
+        self.rules = replace(_rules(settings, loaded, source), profile=self.profile)
         self.matcher = Matcher(
             self.replayable,
             source=source,
             redactor=redactor,
-            rules=replace(_rules(settings, loaded, source), profile=self.profile),
+            rules=self.rules,
             repeats=settings.repeats,
         )
         self._settings = settings

@@ -49,7 +49,7 @@ class CassetteSession(UsedCassette):
         decisions = Decisions(loaded, settings, source=source, redactor=redactor)
         recording = BlockRun(path, loaded.mode, settings, redactor=redactor, check=partial(_check_writable, loaded, source))
         self._agents = AgentSessions(
-            loaded, settings, recording, source=source, redactor=redactor, misses=decisions.misses, profile=decisions.profile
+            loaded, settings, recording, source=source, redactor=redactor, misses=decisions.misses, rules=decisions.rules
         )
         super().__init__(path, source, decisions, recording, self._agents)
         self._settings = settings
