@@ -78,7 +78,7 @@ def sessions(draw: st.DrawFn) -> AgentSession:
     )  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sessions())
 def test_a_session_is_the_same_after_a_file_and_after_a_log(made: AgentSession) -> None:
     assert entry_to_session(session_to_entry(made)) == made
