@@ -207,7 +207,8 @@ def test_a_cassette_of_sessions_is_played_listed_and_shown() -> None:
 
 def test_a_cassette_of_sessions_cannot_be_served(tmp_path: Path) -> None:
     path = cassette(tmp_path / "s.yaml", session("text"))
-    for command in (["replay", path, "--", "true"], ["serve", path]):
+    commands: list[list[str | Path]] = [["replay", path, "--", "true"], ["serve", path]]
+    for command in commands:
         done = in_this_process(*command)
         assert done.returncode == 2
         assert "holds no requests, only sessions of the Agent SDK" in done.stderr
