@@ -1,16 +1,20 @@
 """The profile claude-code ignores the parts of Claude Code's requests that change from run to run, and nothing else."""
 
 import json
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+import retold
 from retold.recorder.errors import InputError
 from retold.recorder.http.exchange import Headers, Request
 from retold.replay.matching.matcher import Matcher
 from retold.replay.matching.profiles import check_profile, profile_of
 from retold.replay.matching.rules import Rules
-from tests.exchanges import URL, answer, exchange
+from retold.testing.session import CassetteSession
+from tests.exchanges import JSON, URL, answer, exchange
 
 CLAUDE_CODE: Headers = (
     ("content-type", "application/json"),
@@ -88,6 +92,17 @@ def test_parts_that_change_every_run_are_not_a_difference(body: dict[str, Any]) 
     """Without the profile these parts are differences, except for the user's id."""
     assert matches(body)
     assert matches(body, Rules()) is ("metadata" in body)
+
+
+def test_a_block_matches_claude_code_by_its_profile(tmp_path: Path) -> None:
+    """A test may start it in another folder than that of the recording. A recording of an SDK is matched as it is."""
+    for headers, profile in ((CLAUDE_CODE, "claude-code"), (JSON, "api")):
+        sent = replace(request(asked()), headers=headers)
+        retold.write_cassette(tmp_path / "c.yaml", [replace(exchange(answer(b"{}", headers=JSON)), request=sent)])
+        with retold.use_cassette(tmp_path / "c.yaml") as cassette:
+            assert Matcher(cassette.exchanges, rules=Rules(profile=cast(CassetteSession, cassette).profile)).matches(
+                request(asked(cwd="/srv/build-7"))
+            ) is (profile == "claude-code")
 
 
 def test_text_and_a_block_of_text_are_the_same() -> None:

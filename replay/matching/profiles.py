@@ -15,6 +15,9 @@ from ...recorder.http.exchange import Exchange, Request, header
 Profile = Literal["api", "claude-code"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
 
+SESSION_HEADERS = ("X-Claude-Code-Session-Id", "x-claude-code-session-id")
+"""The header of Claude Code's requests, in the spellings that it is recorded in."""
+
 _WORKING_DIRECTORY = re.compile(r"Primary working directory: (/[^\n]+)")
 _MEMORY = re.compile(r"`(/[^`\n]*)/\.claude/projects/([^/`\n]+)/memory/?`")
 
@@ -53,7 +56,7 @@ def profile_of(exchanges: Iterable[Exchange]) -> Profile:
 
 def is_claude_code(request: Request) -> bool:
     """Return True if Claude Code sent the request."""
-    return header(request.headers, "x-claude-code-session-id") is not None
+    return header(request.headers, SESSION_HEADERS[1]) is not None
 
 
 def folders_in(body: bytes) -> Folders:

@@ -44,7 +44,8 @@ def replay(
     use = put_to_use(
         Path(recording) if exchanges is None else None, "none", log=log, name=source, upstream=to, profile=profile,
         kept=kept.with_(own), timing=Timing.parse(timing, idle_limit), recorded=exchanges, faults=tuple(fault or ()),
-        hint=f"Record the missing requests with: retold record --mode new_episodes -o {target} -- {command[0]} …",
+        hint=f"Record the missing requests with: retold record --mode new_episodes -o {target} -- {command[0]} … "
+        "Exclude a part that varies with --mask REGEX or --ignore PATH.",
     )  # fmt: skip
     serving = Serving({source: use}, to, gate, folders=Folders.here())
     with run_command(command, serving, key=True) as child:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Literal
 
+from ..recorder.cassette.exchanges import Exchanges
 from ..recorder.cassette.format import read_cassette
 from ..recorder.errors import CassetteError, InputError, MissError
 from ..recorder.folders import UNKNOWN
@@ -13,7 +14,7 @@ from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.secrets.redactor import Redactor
 from ..replay.faults import Faults, Telling, whole
 from ..replay.matching.matcher import Matcher
-from ..replay.matching.profiles import Profile, profile_of
+from ..replay.matching.profiles import SESSION_HEADERS, Profile, profile_of
 from ..replay.matching.rules import Rules
 from ..replay.relocating import in_folders
 from ..settings import Settings
@@ -30,6 +31,13 @@ def _rules(settings: Settings, loaded: LoadedRecording, source: str) -> Rules:
         raise CassetteError(f"{source}: {error}") from error
 
 
+def _profile_of(exchanges: Sequence[Exchange]) -> Profile:
+    """Return the profile of a recording. A long one without the header of Claude Code is not read for it."""
+    if isinstance(exchanges, Exchanges) and not any(map(exchanges.may_have, SESSION_HEADERS)):
+        return "api"
+    return profile_of(exchanges)
+
+
 class Decisions:
     """The decisions of one block, and their counts. `replayable` holds the exchanges of further cassettes too.
 
@@ -40,7 +48,7 @@ class Decisions:
         self.loaded = loaded
         self.play_count = 0
         self.misses: list[str] = []
-        self.profile: Profile = profile_of(loaded.exchanges) if settings.detect else settings.rules.profile
+        self.profile: Profile = _profile_of(loaded.exchanges) if settings.detect else settings.rules.profile
         further = [each for other in settings.also for each in read_cassette(other).exchanges]
         self.replayable: Sequence[Exchange] = [*loaded.exchanges, *further] if further else loaded.exchanges
         self.faults = Faults(settings.faults)

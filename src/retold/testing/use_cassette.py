@@ -81,6 +81,7 @@ class use_cassette(Use):
         settings = Settings(
             timing=Timing.parse(timing, idle_limit) if isinstance(timing, str) else timing,
             rules=_rules(match_on, ignore, mask),
+            detect=True,
             hosts=_several(hosts),
             block_network=block_network,
             before_record=before_record,
