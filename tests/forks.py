@@ -30,6 +30,8 @@ from typing import IO, Any, Self
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTED = ("audit", "cli", "comparing", "fleet", "formats", "handlers", "servers", "workflow")
 """The packages of retold whose modules the children share, with all that they import."""
+NEED_AN_EXTRA = ("retold.workflow.claude_code_live",)
+"""Modules among them that import a package which retold does not depend on."""
 
 
 class Child:
@@ -153,7 +155,8 @@ def serve(channel: int) -> None:
     importlib.import_module("anthropic")
     for package in IMPORTED:
         for module in pkgutil.walk_packages(importlib.import_module(f"retold.{package}").__path__, f"retold.{package}."):
-            importlib.import_module(module.name)
+            if module.name not in NEED_AN_EXTRA:
+                importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
     gc.enable()
