@@ -1,6 +1,7 @@
 """Suites of other people's tests, run by pytest with the plugin as users have it: through its entry point."""
 
 import importlib
+import importlib.metadata
 import os
 import re
 from pathlib import Path
@@ -15,20 +16,30 @@ from tests.messages_server import MessagesServer
 # A session inside this process forgets every module that it was the first to import: the next one imports a copy, which is
 # slow, and whose classes are others. So whatever is imported late is imported here.
 for _late in (
-    "genai_prices",
+    "genai_prices.decompose",
+    "genai_prices.validation",
     "httpcore2",
     "hypothesis.core",
+    "pytest_recording.exceptions",
+    "pytest_recording.utils",
+    "pytest_recording.validation",
     "retold.testing.use_cassette",
     "retold.testing.pytest_plugin",
     "retold.testing.pytest_vcr",
     "retold.recorder.log.sqlite.migrations",
     "retold.comparing.drift",
     "retold.testing.session",
+    "retold.testing.vcr_config",
+    "retold.testing.vcr_tape",
     "retold.workflow.pricing",
     "truststore",
+    "vcr.stubs.aiohttp_stubs",
     "vcr.stubs.httpx_stubs",
 ):
     importlib.import_module(_late)
+
+PLUGINS = [one for one in importlib.metadata.distributions() if any(point.group == "pytest11" for point in one.entry_points)]
+"""What is installed and has a plugin for pytest, which looks for it among all 200 packages at each of its starts."""
 
 ASKING = """
 import os
@@ -54,6 +65,7 @@ class Suite:
         self.pytester = pytester
         self._patch = patch
         self.folder = pytester.path
+        patch.setattr(importlib.metadata, "distributions", lambda **_: PLUGINS)
         self.write(ASKING, "asking.py")
         patch.setenv("SERVER_URL", NOWHERE)
         patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{self.folder}")
