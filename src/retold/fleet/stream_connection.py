@@ -59,9 +59,10 @@ class StreamConnection:
         self._connecting = threading.Lock()
         self._client: Client | None = None
         self._js: JetStreamContext | None = None
-        self._denied: str | None = None
+        self._denied: tuple[float, str] | None = None
+        self._deaf: str | None = None
         self.reports_denied: str | None = None
-        self._noticed: Exception | None = None
+        self._noticed: tuple[float, Exception] | None = None
         self._failed: tuple[float, Unreachable] | None = None
         self.epoch = 0
 
@@ -135,14 +136,17 @@ class StreamConnection:
 
     async def _notice(self, error: Exception) -> None:
         """Note an error that explains a missing answer, because the NATS client retries for ever without raising it."""
-        self._noticed = error
+        now_s = time.monotonic()  # several threads ask at once: each looks at the errors since its own question
+        self._noticed = now_s, error
         text = str(error).lower()
         if "permissions violation" in text and self.bucket.lower() in text:
             self.reports_denied = str(error)  # no reason to stop shipping
+        elif "permissions violation for subscription" in text:
+            self._deaf = f"{error}. Is it the right credential for this source?"  # no answer will ever come
         elif isinstance(error, ssl.SSLCertVerificationError):
-            self._denied = f"{error}. Write tls://HOST, and name the authority of its certificate with --ca."
+            self._denied = now_s, f"{error}. Write tls://HOST, and name the authority of its certificate with --ca."
         elif "permissions violation" in text or "authorization" in text:
-            self._denied = f"{error}. Is it the right credential for this source?"
+            self._denied = now_s, f"{error}. Is it the right credential for this source?"
 
     @property
     def _nodes(self) -> int:
@@ -192,7 +196,7 @@ class StreamConnection:
         import nats.errors
         from nats.js.errors import APIError
 
-        self._denied = self._noticed = None
+        began_s = time.monotonic()
         try:
             return self._loop.run(asking, answer_s + 2)
         except APIError as error:
@@ -210,9 +214,11 @@ class StreamConnection:
             raise Unreachable(f"the connection to {self.name} was closed.") from error
         except (nats.errors.Error, TimeoutError, OSError) as error:
             self._js = None  # the stream may have been made anew
-            if self._denied is not None:
-                raise Refused(f"{self.name} refuses this: {self._denied}") from error
-            why = self._noticed if isinstance(error, TimeoutError) and self._noticed is not None else error
+            denied = self._denied[1] if self._denied is not None and self._denied[0] >= began_s else None
+            if refusal := self._deaf or denied:
+                raise Refused(f"{self.name} refuses this: {refusal}") from error
+            noticed = self._noticed[1] if self._noticed is not None and self._noticed[0] >= began_s else error
+            why = noticed if isinstance(error, TimeoutError) else error
             raise Unreachable(f"{self.name} does not answer: {type(why).__name__} {why}".rstrip(" .") + ".") from error
 
     def close(self) -> None:
