@@ -206,6 +206,7 @@ def test_another_source_and_an_erasure_need_another_credential(
     assert in_this_process("pull", url, "--db", "mirror.db", "--credentials", keys["READER"]).returncode == 0
     done = in_this_process(*erasing, keys["ADMIN"])
     assert (done.returncode, "has not pulled 1 erasure yet" in done.stderr) == (0, True)
+    assert "in their own journals for 2 to 3 minutes" in done.stderr
     monkeypatch.setenv("RETOLD_NATS_CREDENTIALS", str(keys["READER"]))
     assert in_this_process("pull", url, "--db", "mirror.db").returncode == 0
     for info in log.runs():

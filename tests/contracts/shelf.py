@@ -190,6 +190,7 @@ class ErasableShelfContract(ShelfContract):
         assert shelf.last(first.run)[:2] == (3, second.hash)
         shelf.put(third, shelf.last(first.run))
         assert self.bytes_left(b"data: 0") == []
+        assert shelf.remains == "" or shelf.remains.endswith(".")
 
     def test_a_dropped_run_is_gone(self, shelf: Any) -> None:
         """Its pages, its position and its bytes."""

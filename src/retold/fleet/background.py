@@ -17,7 +17,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.words import plural
 from .opening import address, source_name
 from .presence import Behind, Heartbeat, mirrors_behind
-from .shelf import Shelf
+from .shelf import ErasableShelf, Shelf
 from .ship import Shipped, Shipper
 
 DRAIN_S = 10.0
@@ -31,13 +31,15 @@ MOMENT_S = 2.0
 class ShippingEnd:
     """The result of a shipper: its totals, the number of events of each run that are not on the shelf, and its error.
 
-    `behind` has the mirrors that have not pulled every erasure of the log, `unknown` the reason if the shipper cannot find them.
+    `behind` has the mirrors that have not pulled every erasure of the log, `unknown` the reason if the
+    shipper cannot find them. `remains` is the shelf's own sentence about erased bytes.
     """
 
     shipped: Shipped = field(default_factory=Shipped)
     left: dict[str, int] = field(default_factory=dict)
     behind: list[Behind] = field(default_factory=list)
     unknown: str | None = None
+    remains: str = ""
     failure: BaseException | None = None
 
 
@@ -88,7 +90,8 @@ class BackgroundShipper:
         """Return the result after the thread has ended. Raises LogError, or the thread's unexpected error."""
         if self._failure is not None and not isinstance(self._failure, RetoldError):
             raise self._failure
-        return ShippingEnd(self._shipper.shipped, self._shipper.left(), self._behind, self._unknown, self._failure)
+        remains = self._shelf.remains if isinstance(self._shelf, ErasableShelf) else ""
+        return ShippingEnd(self._shipper.shipped, self._shipper.left(), self._behind, self._unknown, remains, self._failure)
 
     def _run(self) -> None:
         self._heartbeat.start()
@@ -183,9 +186,12 @@ def end_lines(ended: ShippingEnd, shelf: str) -> list[str]:
 
 def erasure_lines(ended: ShippingEnd) -> list[str]:
     """Return a line for each mirror that may still have an erased text, and one if that is unknown. They are no failures."""
+    lines = []
+    if ended.shipped.erasures and ended.remains:
+        lines.append(f"the erasure is on the shelf. {ended.remains}")
     if ended.unknown is not None:
-        return [f"the mirrors that have not pulled the erasures of this log are unknown: {ended.unknown}"]
-    return [each.line() for each in ended.behind]
+        return [*lines, f"the mirrors that have not pulled the erasures of this log are unknown: {ended.unknown}"]
+    return lines + [each.line() for each in ended.behind]
 
 
 def _path(file: str | os.PathLike[str] | None) -> Path | None:

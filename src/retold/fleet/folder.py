@@ -39,6 +39,8 @@ class FolderShelf:
     The first use creates a missing folder or, with `make=False`, raises Refused. Raises ShelfError.
     """
 
+    remains = ""
+
     def __init__(self, folder: str | os.PathLike[str], *, source: str, make: bool = True) -> None:
         self.name = str(folder)
         self.source = _checked(source)

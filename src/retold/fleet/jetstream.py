@@ -49,6 +49,8 @@ class JetStreamShelf:
     stream or, with `make=False`, raises Refused.
     """
 
+    remains = "The servers of a cluster keep the erased bytes in their own journals for 2 to 3 minutes."
+
     def __init__(
         self, servers: Sequence[str], log: str, *, source: str, credentials: str | os.PathLike[str] | None = None,
         ca: str | os.PathLike[str] | None = None, make: bool = True,

@@ -27,6 +27,8 @@ class _Kept:
 class MemoryShelf:
     """A shelf in memory. `mishaps` lists the failures of the next calls of `put`, in order. No entry means no failure."""
 
+    remains = ""
+
     def __init__(self, source: str = "memory", kept: _Kept | None = None) -> None:
         self.name = "memory"
         self.source = source

@@ -86,7 +86,9 @@ class Shelf(Protocol):
 
 @runtime_checkable
 class ErasableShelf(Shelf, Protocol):
-    """A shelf that can erase pages."""
+    """A shelf whose pages can be erased. `remains` is a sentence about erased bytes that it cannot overwrite, or empty."""
+
+    remains: str
 
     def replace(self, page: Page) -> None:
         """Keep this page instead of the page with the same events, and overwrite the bytes of the old one. Raises ShelfError."""

@@ -60,6 +60,7 @@ class Shipped:
     pages: int = 0
     events: int = 0
     bytes: int = 0
+    erasures: int = 0
     conflicts: int = 0
     retries: int = 0
     forked: dict[str, str] = field(default_factory=dict)
@@ -326,6 +327,7 @@ class Shipper:
                     self._erasable().drop(run)
                 else:
                     self._replace_pages(store, run, {seq for seq, _ in event.data["payloads"]})
+            self._count(erasures=1)
 
     def _replace_pages(self, store: Readings, run: str, erased: set[int]) -> None:
         """Replace the pages of a run that hold these events with pages of the events in the log.
