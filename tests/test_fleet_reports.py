@@ -242,6 +242,7 @@ def test_a_mirror_that_follows_is_waited_for(source: EventLog, mirror: EventLog)
 def test_commands_that_erase_ship_and_name_the_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
     """`erase --ship`, `redact` and `prune` with the environment, and `doctor`, which makes a problem of it."""
     monkeypatch.setenv("RETOLD_SOURCE", "a")
+    monkeypatch.setattr("retold.fleet.background.MOMENT_S", 0.1)
     with EventLog() as log:
         record(log, "one", 3, text="Alice")
         record(log, "two", 3, text="Bob")

@@ -89,6 +89,7 @@ def test_each_wrong_credential_is_one_clear_error(
     assert text.count("\n") == 1
 
 
+@pytest.mark.stress
 def test_a_shipper_that_is_refused_names_the_events_that_are_left(server: Nats, files: Path) -> None:
     """It does not wait for a certificate to become another one."""
     record(EventLog("a.db"), "one", 3)
