@@ -1,4 +1,4 @@
-"""The part of YAML that recorders write, read ten times as fast as a YAML parser reads it.
+"""Read the YAML of cassettes: with a YAML parser, or ten times as fast, if a text is in the part of YAML that recorders write.
 
 The part is block style with plain keys, one value a line: plain and quoted scalars, literal blocks, `{}` and `[]`. `read_item`
 returns the value that `CassetteLoader` gives for the same text, or raises NotPlain for a text outside of the part (anchors, tags,
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from .writing import CassetteLoader
+from ..bounded_yaml import Loader
 
 KEY = r"[A-Za-z_$][A-Za-z0-9_.$/-]{0,99}"
 """The pattern of a key without quotes."""
@@ -40,6 +40,42 @@ Path = tuple[str | None, ...]
 
 _MESSAGES = ((None, "request"), (None, "response"))
 """The mappings in an interaction that have headers."""
+
+
+_TYPES = frozenset(f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "null", "timestamp"))
+
+
+class CassetteLoader(Loader):
+    """The bounded loader; names and values of headers are text as written (`no`, `0123`, `12:30:45`, `~`)."""
+
+    def get_single_node(self) -> Any:
+        """Return the root node, with its headers as text. Raise YAMLError."""
+        root = super().get_single_node()
+        for entries in _values(root, "interactions"):
+            for entry in entries.value if isinstance(entries, yaml.SequenceNode) else ():
+                for message in (*_values(entry, "request"), *_values(entry, "response")):
+                    for headers in _values(message, "headers"):
+                        if not isinstance(headers, yaml.ScalarNode):
+                            self._as_text(headers)
+        return root
+
+    def _as_text(self, node: Any) -> None:
+        """Turn the scalars of a header mapping (names, values, lists of values) into text. Written tags stay."""
+        if isinstance(node, yaml.ScalarNode):
+            if node.tag in _TYPES and node.tag == self.resolve(yaml.ScalarNode, node.value, (True, False)):
+                node.tag = "tag:yaml.org,2002:str"
+        elif isinstance(node, yaml.SequenceNode):
+            for inner in node.value:
+                if not isinstance(inner, yaml.MappingNode):
+                    self._as_text(inner)
+        else:
+            for key, value in node.value:
+                self._as_text(key)
+                self._as_text(value)
+
+
+def _values(node: Any, name: str) -> list[Any]:
+    return [value for key, value in node.value if key.value == name] if isinstance(node, yaml.MappingNode) else []
 
 
 class NotPlain(Exception):

@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from ..events import ENDINGS, Ending
-from ..folders import Folders
+from ..folders import UNKNOWN, Folders
 from ..http.exchange import Exchange, Failure, Place, Request, Response
 from .forms import (
     Pieces,
@@ -35,7 +35,7 @@ def to_exchange(entry: dict[str, Any]) -> Exchange:
         address(recorded["url" if "url" in recorded and "uri" not in recorded else "uri"]),
         headers_of(recorded.get("headers")),
         _asked(recorded, own),
-        Folders.of(own.get("folders")),
+        Folders.of(own["folders"]) if "folders" in own else UNKNOWN,
     )
     ending = word(own.get("ending", "complete"))
     if ending not in ENDINGS:

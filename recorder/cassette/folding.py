@@ -77,11 +77,11 @@ class FoldedExchanges:
         number = self._seq
         self._exchanges[number] = exchange
         self._put("exchange.started", as_started(request, place, exchange.recorded_at), place, number, began_ns)
-        if place.attempt == 1:
+        if place.attempt == 1 and "/sessions" in request.uri:
             for message in sent_messages(request.method, request.uri, request.body, session):
                 self._put("message", message, place, number, began_ns)
         response = exchange.response
-        fold = Fold(session, model=model_in(request.uri))
+        fold = Fold(session, model=model_in(request.uri) if "/model" in request.uri else None)
         body = None
         if response is not None:
             yield began_ns + response.first_ns

@@ -45,6 +45,7 @@ from ..errors import CassetteError, CassetteMissing
 from ..files import read_regular, replacing
 from ..hints import near, unreadable
 from ..http.exchange import Exchange, has_frames
+from .block_yaml import CassetteLoader
 from .entry import DAMAGE, to_exchange
 from .exchanges import Exchanges
 from .foreign import named, named_text, was_cassette, way_out
@@ -53,7 +54,7 @@ from .json_layout import lay_out
 from .kept import NOTHING_KEPT, Kept
 from .outline import outline
 from .sessions import entry_to_session, session_to_entry
-from .writing import CassetteLoader, dump
+from .writing import dump
 
 FORMAT = 2
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
@@ -137,8 +138,11 @@ def _read_whole(path: Path, data: bytes) -> tuple[tuple[Exchange, ...], tuple[Ag
 
 
 def _read_kept(path: Path, document: dict[str, Any]) -> Kept:
+    own = document.get("retold")
+    if not isinstance(own, dict) or own.keys() <= {"format"}:
+        return NOTHING_KEPT
     try:
-        return Kept.of(document.get("retold"))
+        return Kept.of(own)
     except ValueError as error:
         raise CassetteError(f"{path}: the key `retold` at the top is damaged: {error}. The file was left as it is.") from error
 

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from .block_yaml import KEY, ODD_BREAKS, NotPlain, item_pattern, read_item
-from .writing import CassetteLoader
+from .block_yaml import KEY, ODD_BREAKS, CassetteLoader, NotPlain, item_pattern, read_item
 
 Span = tuple[int, int]
 

@@ -1,51 +1,12 @@
-"""The YAML of cassettes: write values, and read headers.
+"""Write the YAML of cassettes.
 
-A text of several lines is a literal block. A text that YAML 1.1 or 1.2 could take for another type is quoted. When a file is
-read, header names and values are text as written, even if YAML takes them for another type.
+A text of several lines is a literal block. A text that YAML 1.1 or 1.2 could take for another type is quoted.
 """
 
 import re
 from typing import IO, Any
 
 import yaml
-
-from ..bounded_yaml import Loader
-
-_TYPES = frozenset(f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float", "null", "timestamp"))
-
-
-class CassetteLoader(Loader):
-    """The bounded loader; names and values of headers are text as written (`no`, `0123`, `12:30:45`, `~`)."""
-
-    def get_single_node(self) -> Any:
-        """Return the root node, with its headers as text. Raise YAMLError."""
-        root = super().get_single_node()
-        for entries in _values(root, "interactions"):
-            for entry in entries.value if isinstance(entries, yaml.SequenceNode) else ():
-                for message in (*_values(entry, "request"), *_values(entry, "response")):
-                    for headers in _values(message, "headers"):
-                        if not isinstance(headers, yaml.ScalarNode):
-                            self._as_text(headers)
-        return root
-
-    def _as_text(self, node: Any) -> None:
-        """Turn the scalars of a header mapping (names, values, lists of values) into text. Written tags stay."""
-        if isinstance(node, yaml.ScalarNode):
-            if node.tag in _TYPES and node.tag == self.resolve(yaml.ScalarNode, node.value, (True, False)):
-                node.tag = "tag:yaml.org,2002:str"
-        elif isinstance(node, yaml.SequenceNode):
-            for inner in node.value:
-                if not isinstance(inner, yaml.MappingNode):
-                    self._as_text(inner)
-        else:
-            for key, value in node.value:
-                self._as_text(key)
-                self._as_text(value)
-
-
-def _values(node: Any, name: str) -> list[Any]:
-    return [value for key, value in node.value if key.value == name] if isinstance(node, yaml.MappingNode) else []
-
 
 # YAML normalises these inside a literal block, or cannot hold them there.
 _NOT_LITERAL = re.compile(r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n")

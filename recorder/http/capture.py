@@ -87,7 +87,7 @@ class Capture:
         self._contents: list[Piece] = []  # the content of a compressed body that is not folded yet
         self._arrivals: list[int] = []  # arrival times of its chunks that are delayed
         self._json: list[bytes] = []
-        self.fold = Fold(self._session, model=model_in(request.uri))
+        self.fold = Fold(self._session, model=model_in(request.uri) if "/model" in request.uri else None)
         self.status: int | None = None
         self.ending: Ending | None = None
         self.failure: Failure | None = None
@@ -100,7 +100,8 @@ class Capture:
         self.started_ns = started.t_ns
         self.first_ns: int | None = None
         self.ended_ns = started.t_ns
-        if place.attempt == 1 and (sent := sent_messages(request.method, request.uri, request.body, self._session)):
+        to_session = place.attempt == 1 and "/sessions" in request.uri
+        if to_session and (sent := sent_messages(request.method, request.uri, request.body, self._session)):
             run.append(*map(self._message, sent))
 
     def __repr__(self) -> str:

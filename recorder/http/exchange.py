@@ -186,7 +186,7 @@ def as_started(request: Request, place: Place, recorded_at: str) -> dict[str, An
         "stamped": place.stamped,
         "variables": place.variables,
         "recorded_at": recorded_at,
-        **({"folders": request.folders.as_dict()} if request.folders else {}),
+        **({"folders": request.folders.as_dict()} if request.folders is not UNKNOWN and request.folders else {}),
     }
 
 

@@ -75,6 +75,8 @@ class Fold:
                 self._failed(event)
             case "completion":
                 return self._legacy_completion(event)
+            case "ping":
+                pass
             case _ if is_session_event(event):
                 return self._session_event(event)
         return []

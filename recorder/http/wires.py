@@ -43,4 +43,6 @@ def parser_for(kind: str | None, beginning: bytes) -> Parser | None:
 
 def frame_json(frame: bytes) -> dict[str, Any] | None:
     """Return the event in a frame of any wire, or None if the frame holds no JSON object."""
+    if frame[:1] > b"\1":  # text: a frame of Bedrock begins with its length
+        return sse_json(frame)
     return event_stream.event_of(frame) if event_stream.is_frame(frame) else sse_json(frame)

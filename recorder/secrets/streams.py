@@ -79,7 +79,8 @@ def _slot(piece: Piece) -> tuple[_Slot, bytes | None]:
             return _Slot(piece, text=piece.data), b""
         return _Slot(piece, packed=piece.data), None  # a frame of Bedrock that was cut
     packed, ends = None, b"content_block_stop" in piece.data
-    if (content := content_of(piece.data)) is not None:
+    # A frame of Bedrock begins with its length, a frame of text does not.
+    if piece.data[:1] <= b"\1" and (content := content_of(piece.data)) is not None:
         packed, ends = piece.data, content.ends_block
         piece = Piece(content.data, True)
     if (found := text_of_delta(piece.data)) is None:

@@ -155,8 +155,9 @@ class ItemReader:
         self._of_message: dict[tuple[ConversationBuilder, str], int] = {}
         self._agents: dict[str, int] = {}
         self._threads = Threads()
-        self._sessions = Sessions(self._conversations.new, self._agent_of)
-        self._agent_sessions = agent_sessions.AgentConversations(self._conversations.new)
+        # Few recordings have sessions: both are None until the first one.
+        self._sessions: Sessions | None = None
+        self._agent_sessions: agent_sessions.AgentConversations | None = None
         self._sums = _Sums()
         self._span_ns = [0, 0]
 
@@ -169,10 +170,12 @@ class ItemReader:
                 self.message(event.data, event.seq, event.t_ns, event.exchange, event.step, event.task)
             case "exchange.ended" if event.exchange in self._of_exchange:
                 self._ended(event, answer)
-            case "exchange.ended" if event.exchange in self._sessions:
+            case "exchange.ended" if self._sessions is not None and event.exchange in self._sessions:
                 self._sessions.ended(event, answer, self._error(event, answer))
                 self._spent(event)
             case "session.started" | "wire.sent" | "session.ended":
+                if self._agent_sessions is None:
+                    self._agent_sessions = agent_sessions.AgentConversations(self._conversations.new)
                 return self._agent_sessions.event(event)
             case "run.ended":
                 for seq in list(self._of_exchange):
@@ -184,13 +187,14 @@ class ItemReader:
         if self.first_exchange is None:
             self.first_exchange, self._span_ns[0] = event, event.t_ns
         raw = self._varying.body(data)
-        whole = messages_request(data["uri"], raw)
+        whole = messages_request(data["uri"], raw) if "/model" in data["uri"] else None
         where = f"{data['method'].upper()} {named_path(data['uri']) if whole is None else whole.path}"
         sent = _object(raw) if whole is None else whole.body
         self.asked_model = model if isinstance(model := sent.get("model"), str) else None
-        items = self._sessions.started(event, path(data["uri"]), sent)
-        if items is not None:
-            return items
+        if "/sessions" in data["uri"]:
+            self._sessions = self._sessions or Sessions(self._conversations.new, self._agent_of)
+            if (items := self._sessions.started(event, path(data["uri"]), sent)) is not None:
+                return items
         body = self._threads.whole(event.seq, sent)
         messages = [message for message in body.get("messages") or () if isinstance(message, dict)]
         conversation, branches = self._threads.continued(sent) if where == MESSAGES else (None, False)
@@ -235,7 +239,7 @@ class ItemReader:
         if kind == "assistant":
             self._threads.answered(exchange, data)
         data = self._varying.value(data)
-        if exchange is not None and exchange in self._sessions:
+        if exchange is not None and self._sessions is not None and exchange in self._sessions:
             self._sessions.message(exchange, data, Label(step, task), seq, t_ns)
             return
         if exchange in self._of_exchange and kind == "assistant":
@@ -243,7 +247,7 @@ class ItemReader:
             self._blocks(conversation, turn, data, seq, t_ns)
             return
         label = Label(step, task, self._agent(data))
-        if exchange is not None and exchange in self._agent_sessions:
+        if exchange is not None and self._agent_sessions is not None and exchange in self._agent_sessions:
             conversation, data = self._agent_sessions.message(exchange, data, label)
         else:
             conversation = self._place(data, label)
@@ -342,7 +346,7 @@ class ItemReader:
         found: dict[str, float | None] = dict.fromkeys(TOTALS)
         # Exchanges take precedence over session results.
         found |= sums.results | sums.exchanges
-        if self._sessions.prompts:
+        if self._sessions is not None and self._sessions.prompts:
             found["turns"] = (found["turns"] or 0) + self._sessions.prompts
         if sums.costs:
             known = [cost for cost in sums.costs if cost is not None]

@@ -78,7 +78,9 @@ def _alike(
     Read a side again if it was read otherwise. Messages have no requests, so no such rule concerns them.
     """
     one, other = sides
-    manner = Manner(kept=one.kept.with_(other.kept), with_folders=one.has_folders == other.has_folders)
+    manner = Manner(
+        kept=one.kept if one.kept == other.kept else one.kept.with_(other.kept), with_folders=one.has_folders == other.has_folders
+    )
     for source, side in zip(sources, sides, strict=True):
         is_alike = set(side.kept.ignore + side.kept.mask) == set(manner.kept.ignore + manner.kept.mask)
         is_alike = is_alike and (manner.with_folders or not side.has_folders)

@@ -7,6 +7,7 @@ they change in every run.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..recorder.http.threads import Histories, previous_id, turn_of
@@ -27,14 +28,17 @@ class Threads:
     """The threads of one run, and the conversation that each answer ended."""
 
     def __init__(self) -> None:
-        self._histories = Histories()
         self._asked: dict[int, _Asked] = {}
         self._ended: dict[str, ConversationBuilder] = {}
         self._last: dict[ConversationBuilder, str] = {}
 
+    @cached_property
+    def _histories(self) -> Histories:
+        return Histories()
+
     def whole(self, exchange: int, body: dict[str, Any]) -> dict[str, Any]:
         """Return the request of an exchange with its whole history. `thread` has the same value in each turn of a thread."""
-        if turn_of(body) is None:
+        if "thread" not in body or turn_of(body) is None:
             return body
         self._asked[exchange] = _Asked(body)
         whole = self._histories.whole(body)
@@ -44,7 +48,7 @@ class Threads:
 
     def continued(self, body: Mapping[str, Any]) -> tuple[ConversationBuilder | None, bool]:
         """Return the conversation that a request continues, if any, and whether it branches off before its last answer."""
-        previous = previous_id(body)
+        previous = previous_id(body) if "thread" in body else None
         conversation = None if previous is None else self._ended.get(previous)
         if conversation is None or self._last[conversation] == previous:
             return conversation, False

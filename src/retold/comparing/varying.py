@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..recorder.cassette.kept import NOTHING_KEPT, Kept
 from ..recorder.cassette.sessions import CWD, HOME
 from ..recorder.events import encode
-from ..recorder.folders import FolderMap, Folders, pairs_between
+from ..recorder.folders import UNKNOWN, FolderMap, Folders, pairs_between
 from ..recorder.http.exchange import Request, from_text
 from ..replay.matching.profiles import folders_in, is_claude_code
 from ..replay.matching.rules import DEFAULT_RULES, Rules, masked, named
@@ -43,25 +43,28 @@ class Varying:
         self.kept = kept
         self.has_folders = False
         """Whether a request gives the folders of its program."""
-        ignore, mask = kept.with_(manner.kept)
+        ignore, mask = kept if manner.kept == NOTHING_KEPT else kept.with_(manner.kept)
         self._ignored = Rules(match_on=("body",), ignore=ignore)
         self._rules = replace(DEFAULT_RULES, mask=mask)
-        self._map = FolderMap({})
+        self._map: FolderMap | None = None
 
     def body(self, data: Mapping[str, Any]) -> bytes:
         """Return the body of a request without what varies. `meaning`, `first` and `value` refer to this request from now on."""
         body = from_text(data["body"])
         if self._manner.is_plain:
             return body
-        request = Request(data["method"], data["uri"], tuple(map(tuple, data["headers"])), body, Folders.of(data.get("folders")))
-        self.has_folders = self.has_folders or bool(request.folders)
-        self._rules = replace(self._rules, profile="claude-code" if is_claude_code(request) else "api")
-        pairs = pairs_between(request.folders, NAMED) if self._manner.with_folders else {}
-        if is_claude_code(request):
+        folders = Folders.of(data["folders"]) if data.get("folders") else UNKNOWN
+        request = Request(data["method"], data["uri"], tuple(map(tuple, data["headers"])), body, folders)
+        self.has_folders = self.has_folders or (folders is not UNKNOWN and bool(folders))
+        is_of_claude_code = is_claude_code(request)
+        self._rules = replace(self._rules, profile="claude-code" if is_of_claude_code else "api")
+        pairs = {} if folders is UNKNOWN or not self._manner.with_folders else pairs_between(folders, NAMED)
+        if is_of_claude_code:
             pairs |= pairs_between(folders_in(body), NAMED)
         if pairs:
             self._map = FolderMap(pairs)
-        body = self._map.data(body)
+        if self._map is not None:
+            body = self._map.data(body)
         # Such a rule may name a message by its number, so it is applied to the whole request.
         return encode(self._ignored.meaning(replace(request, body=body), {})["body"]) if self._ignored.ignore else body
 
