@@ -262,6 +262,9 @@ def test_the_end_of_an_exchange_sums_it_up(log: EventLog) -> None:
     assert summary["usage"].pop("cache_creation") is not None
     assert {key: summary[key] for key in summary if key not in ("sha256", "usage")} == {
         "ending": "complete",
+        "call": 0,
+        "attempt": 1,
+        "api_error": None,
         "error": None,
         "status": 200,
         "frames": len(frames),
