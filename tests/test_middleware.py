@@ -42,7 +42,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def use(kind: str, form: Any, url: str, **options: Any) -> Any:
-    """What a form of the API yields, with a client of that kind."""
+    """Return the result of a form of the API, with a client of that kind."""
     if kind == "sync":
         with client(url, **options) as asking:
             return form(asking)
@@ -94,7 +94,7 @@ def test_every_form_of_the_api_is_the_same_and_is_recorded(form: str, kind: str,
 
 
 def test_the_frames_in_the_log_are_the_servers_bytes(kind: str, log: retold.EventLog) -> None:
-    """Frame by frame, pings and padding included; and what is folded from them is there as a message."""
+    """The log holds every frame, with pings and padding, and the message that they fold into."""
     with MessagesServer([HELLO]) as server, retold.recording(log) as recording:
         assert ask(kind, server.url, middleware=[recording]) == "Hello there, é 😀"
     (run,) = log.runs()
@@ -105,7 +105,7 @@ def test_the_frames_in_the_log_are_the_servers_bytes(kind: str, log: retold.Even
 
 
 def test_a_compressed_stream_is_recorded_as_it_came(kind: str, log: retold.EventLog) -> None:
-    """The bytes on the wire, whose messages are in the log all the same."""
+    """The log holds the bytes on the wire, and the messages in them."""
     with MessagesServer([Reply([text("Hello there")], encoding="gzip")]) as server, retold.recording(log) as recording:
         ask(kind, server.url, middleware=[recording])
     assert bodies(exchanges(log)) == [server.bodies[0]]
@@ -113,7 +113,7 @@ def test_a_compressed_stream_is_recorded_as_it_came(kind: str, log: retold.Event
 
 
 def test_a_compressed_answer_without_streaming_is_recorded_as_the_sdk_read_it(kind: str, log: retold.EventLog) -> None:
-    """Decoded, and its headers say so: what is recorded can be replayed."""
+    """The body is recorded decoded, with fitting headers, so the recording can be replayed."""
     with MessagesServer([Reply([text("Hello there")], encoding="gzip")]) as server, retold.recording(log) as recording:
         use(kind, lambda asking: asking.messages.create(**body()), server.url, middleware=[recording])
     (exchange,) = exchanges(log)
@@ -213,7 +213,7 @@ def failure_of(kind: str, url: str, **options: Any) -> tuple[list[str], str, str
 
 
 @pytest.mark.parametrize("failure", FAILING)
-def test_a_failure_is_the_same_and_is_recorded_as_what_it_was(failure: str, kind: str, log: retold.EventLog) -> None:
+def test_a_failure_stays_the_same_and_is_recorded(failure: str, kind: str, log: retold.EventLog) -> None:
     """The same events, the same exception after as many attempts, and each attempt with its ending and its bytes."""
     reply, ending = FAILING[failure]
     with MessagesServer(lambda _: reply) as server:
@@ -228,7 +228,7 @@ def test_a_failure_is_the_same_and_is_recorded_as_what_it_was(failure: str, kind
 
 
 def test_a_refused_connection_is_recorded_as_no_response(kind: str, log: retold.EventLog) -> None:
-    """With what the transport said, not what the SDK made of it."""
+    """The record holds the transport's error, not the SDK's."""
     with closing(socket.socket()) as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
@@ -265,7 +265,7 @@ def test_a_call_that_was_cancelled_before_its_answer_is_recorded(log: retold.Eve
 
 @pytest.mark.trap(15)
 def test_a_stream_that_its_client_left_is_recorded_as_closed(kind: str, log: retold.EventLog) -> None:
-    """With what came until then."""
+    """The bytes until then are recorded."""
 
     def leave(asking: Anthropic) -> None:
         with asking.messages.create(**body(), stream=True) as stream:

@@ -1,4 +1,4 @@
-"""The recording proxy: the client sees what it would have seen without it, and the log says what happened."""
+"""The recording proxy: the client gets the same bytes as without it, and the log holds the exchange."""
 
 import json
 import re
@@ -52,14 +52,14 @@ ANSWERS = {
 @pytest.mark.trap(6, 18)
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_reaches_the_client_byte_for_byte(answer: bytes) -> None:
-    """Status line, header case and order, framing and body: nothing is told anew."""
+    """Status line, header case and order, framing and body are relayed unchanged."""
     with RawUpstream(answer) as upstream, wire(upstream.url) as running:
         assert raw(running.url, request_bytes()) == answer
     assert only(running).ending == ("http_error" if b"529" in answer else "complete")
 
 
 def test_a_request_reaches_the_api_as_it_was_sent() -> None:
-    """Only its host is another, and what is meant for retold is left out."""
+    """Only the host changes, and headers for retold are removed."""
     with RawUpstream(ANSWERS["no phrase"]) as upstream, wire(upstream.url + "/base") as running:
         raw(running.url, request_bytes(head="X-Odd: 1\r\nx-odd: 2\r\nX-Retold-Cassette: wire\r\n", path="/v1/messages?beta=true"))
     sent = request_bytes(head="X-Odd: 1\r\nx-odd: 2\r\n", path="/base/v1/messages?beta=true")
@@ -79,7 +79,7 @@ def test_a_request_reaches_the_api_as_it_was_sent() -> None:
     ],
 )
 def test_a_client_without_the_version_in_its_base_url_reaches_the_api(base: str, asked: str, sent: str) -> None:
-    """As the Vercel AI SDK, whose own base URL ends in /v1. It is recorded as it is sent."""
+    """The base URL of the Vercel AI SDK ends in /v1, for example. The request is recorded as it is sent."""
     with RawUpstream(ANSWERS["no phrase"]) as upstream, wire(upstream.url + base) as running:
         raw(running.url, request_bytes(path=asked))
     assert upstream.requests[0].startswith(f"POST {sent} HTTP/1.1".encode())
@@ -97,7 +97,7 @@ def test_a_request_in_chunks_arrives_with_its_length() -> None:
     assert upstream.requests[0].endswith(b'\r\nContent-Length: 7\r\n\r\n{"a":1}')
 
 
-def test_a_request_has_one_length_whatever_it_claims() -> None:
+def test_a_request_with_two_lengths_is_sent_with_one() -> None:
     """Chunks and a length at once are read in two ways by two servers: a way past a gate."""
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n"
     with RawUpstream(b"HTTP/1.1 204 \r\n\r\n") as upstream, wire(upstream.url) as running:
@@ -186,8 +186,8 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
 
 @pytest.mark.trap(2, 13)
 @pytest.mark.parametrize(("answer", "ending", "said"), BROKEN.values(), ids=BROKEN)
-def test_what_is_broken_reaches_the_client_as_broken(answer: bytes, ending: str, said: str) -> None:
-    """To the last byte that came; the log says what was wrong with it."""
+def test_a_broken_answer_reaches_the_client_broken(answer: bytes, ending: str, said: str) -> None:
+    """The client gets every byte that arrived, and the log holds the error."""
     with RawUpstream(answer) as upstream, wire(upstream.url) as running:
         assert raw(running.url, request_bytes()) == answer
     exchange = only(running)
@@ -221,7 +221,7 @@ def test_a_client_that_leaves_closes_the_connection_to_the_api_at_once() -> None
     assert exchange.response.body == FRAMES
 
 
-def test_what_is_cut_off_by_stopping_the_proxy_is_cut() -> None:
+def test_an_exchange_is_cut_if_the_proxy_stops() -> None:
     """It was not the client that left."""
     with RawUpstream(b"HTTP/1.1 200 OK\r\n\r\nhalf", ending="wait") as upstream, wire(upstream.url) as running:
         sock = connected(running.url)
@@ -252,7 +252,7 @@ def test_what_is_cut_off_by_stopping_the_proxy_is_cut() -> None:
     ],
 )
 def test_requests_for_others_are_refused(request_line: str, head: str, status: int) -> None:
-    """Other hosts by any spelling, and a page in a browser whose name was bound anew to this machine."""
+    """Other hosts in any spelling, and a page in a browser after its host name was bound to this machine."""
     with MessagesServer([]) as server, wire(server.url) as running:
         answer = raw(running.url, f"{request_line} HTTP/1.1\r\n{head}\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -291,7 +291,7 @@ def asked(running: Wire, *prompts: str) -> list[Any]:
     return [json.loads(post(running.url, prompt).body)["content"][0]["text"] for prompt in prompts]
 
 
-def test_new_episodes_sends_on_and_records_what_is_missing(tmp_path: Path) -> None:
+def test_new_episodes_sends_and_records_missing_requests(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     with MessagesServer([Reply([text(str(n))]) for n in range(4)]) as server:
         with wire(server.url, mode="once", path=path) as running:
@@ -319,7 +319,7 @@ LENIENT = {
 
 @pytest.mark.parametrize(("answer", "body"), LENIENT.values(), ids=LENIENT)
 def test_an_answer_that_a_client_may_read_is_recorded(answer: bytes, body: bytes) -> None:
-    """The parser of the recording is strict; where it refuses a head, the log holds status and body all the same."""
+    """The parser of the recording is strict. If it refuses a head, the log still holds status and body."""
     with RawUpstream(answer) as upstream, wire(upstream.url) as running:
         assert raw(running.url, request_bytes()) == answer
     exchange = only(running)
@@ -349,7 +349,7 @@ def test_an_answer_that_comes_before_the_request_is_sent_is_recorded() -> None:
     ],
 )
 def test_an_answer_without_a_body_is_complete(method: str, answer: bytes) -> None:
-    """HEAD, 204 and 304 have none, whatever their length says; 100 comes before an answer."""
+    """HEAD, 204 and 304 have no body, even with a length; 100 comes before an answer."""
     with RawUpstream(answer) as upstream, wire(upstream.url) as running, connected(running.url) as sock:
         sock.sendall(request_bytes().replace(b"POST", method.encode(), 1))
         assert sock.recv(999) == answer

@@ -1,4 +1,4 @@
-"""The pytest plugin: a cassette beside each test that is marked for one, or asks for one, and who says how it is used."""
+"""The pytest plugin: each test with the mark or the fixture has a cassette; marks, options and settings decide about its use."""
 
 from hashlib import sha256
 
@@ -27,7 +27,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 
 def test_every_test_has_a_file_of_its_own_beside_its_module(suite: Suite) -> None:
-    """Functions, classes, parameters: whatever is in a name, it stays in its folder and is told apart from every other."""
+    """Functions, classes, parameters: the file stays in its folder for every name, and no two names share one."""
     suite.write("""
         import unittest
 
@@ -104,7 +104,7 @@ def test_a_mark_can_name_the_file(suite: Suite) -> None:
 
 
 def test_a_test_has_a_cassette_if_it_is_marked_or_asks_for_one(suite: Suite) -> None:
-    """The fixture says how it was used; other tests are on their own."""
+    """The fixture reports the use of the cassette; other tests have none."""
     suite.write("""
         def test_asks(retold_cassette):
             ask("asks")
@@ -145,7 +145,7 @@ def test_a_test_has_a_cassette_if_it_is_marked_or_asks_for_one(suite: Suite) -> 
 
 
 def test_a_fixture_can_use_the_cassette_of_its_test(suite: Suite) -> None:
-    """Whatever a test needs is part of it: what its fixtures ask before and after it is recorded, too."""
+    """Requests of the test's fixtures, before and after it, are recorded, too."""
     suite.write("""
         @pytest.fixture
         def greeting():
@@ -234,7 +234,7 @@ def test_the_mode_is_the_marks_else_the_inis_else_none(suite: Suite) -> None:
     assert mode_of(suite, "-o", "retold_mode=new_episodes", mark=ONCE) == "once"
 
 
-def test_ci_forces_none_unless_told_otherwise(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ci_forces_none_unless_a_mode_is_given(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither mark nor ini count there; the option and the environment do, and the option wins."""
     monkeypatch.setenv("CI", "true")
     assert mode_of(suite, "-o", "retold_mode=new_episodes", mark=ONCE) == "none"
@@ -301,7 +301,7 @@ def test_the_timing_is_the_options_else_the_marks_else_the_inis(suite: Suite, mo
 
 
 def test_an_unknown_timing_is_refused(suite: Suite) -> None:
-    """With what can be given."""
+    """The error lists the valid options."""
     suite.write(HI)
     result = suite.run("--retold-timing=slow")
     result.assert_outcomes(errors=1)
@@ -335,7 +335,7 @@ def test_the_ini_names_hosts_and_blocks_the_others(suite: Suite) -> None:
     assert suite.files() == ["cassettes/test_chat/test_get.yaml"]
 
 
-def test_the_ini_says_how_old_a_cassette_may_be(suite: Suite) -> None:
+def test_the_ini_limits_the_age_of_cassettes(suite: Suite) -> None:
     """An expired one is a warning, as pytest shows them."""
     suite.write(HI)
     with serve() as server:

@@ -1,4 +1,4 @@
-"""What a pytest session says at the end, and what it keeps: the account, failures, recordings not played, orphans, workers."""
+"""The summary and the recordings of a pytest session: totals, failures, unplayed recordings, orphans, workers."""
 
 import re
 
@@ -47,7 +47,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 @pytest.fixture
 def recorded(suite: Suite) -> Suite:
-    """A suite of two tests whose three calls are recorded."""
+    """A suite of two tests with three recorded calls."""
     suite.write(TWO)
     with serve() as server:
         suite.record(server=server).assert_outcomes(passed=2)
@@ -57,8 +57,8 @@ def recorded(suite: Suite) -> Suite:
 # The account
 
 
-def test_the_summary_says_what_was_replayed_and_what_that_saved(suite: Suite) -> None:
-    """Tokens in and out, and their price by today's table; of a model without a known price it says so."""
+def test_the_summary_counts_replayed_calls_and_saved_costs(suite: Suite) -> None:
+    """Tokens in and out, and their price by today's table; a model without a known price is named."""
     suite.write("""
         @pytest.mark.retold
         def test_priced():
@@ -83,7 +83,7 @@ def test_the_summary_says_what_was_replayed_and_what_that_saved(suite: Suite) ->
     ]
 
 
-def test_a_mode_that_no_test_heeds_is_said(suite: Suite) -> None:
+def test_a_mode_that_no_test_uses_is_reported(suite: Suite) -> None:
     """Who asks for a recording of tests without a mark would pay for each run and keep nothing."""
     suite.write("def test_one():\n    ask('one')\n")
     with serve() as server:
@@ -93,8 +93,8 @@ def test_a_mode_that_no_test_heeds_is_said(suite: Suite) -> None:
         ]
 
 
-def test_the_summary_counts_misses_and_what_was_not_played(recorded: Suite) -> None:
-    """With the file of each recording that nobody asked for."""
+def test_the_summary_counts_misses_and_unplayed_recordings(recorded: Suite) -> None:
+    """Each unplayed recording is listed with its file."""
     recorded.write("""
         @pytest.mark.retold
         def test_one():
@@ -175,7 +175,7 @@ FAILURES = {
 @pytest.mark.trap(40)
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_test_that_failed_never_replaces_a_good_cassette(failure: str, recorded: Suite) -> None:
-    """Wherever it failed; what it recorded is in the log, as a run that did not complete."""
+    """A failure in any phase counts. The recording stays in the log, as a failed run."""
     before = recorded.read(f"{FOLDER}/test_one.yaml")
     source = FAILURES[failure]
     recorded.write(source if "@pytest.mark.retold" in source else "@pytest.mark.retold\n" + source)
@@ -188,7 +188,7 @@ def test_a_test_that_failed_never_replaces_a_good_cassette(failure: str, recorde
 
 
 def test_a_test_that_failed_leaves_no_new_cassette(suite: Suite) -> None:
-    """Half a test is not what the next one should replay."""
+    """The next test must not replay half of a test."""
     suite.write(TWO + "    assert False\n")
     with serve() as server:
         suite.record(server=server).assert_outcomes(passed=1, failed=1)
@@ -208,7 +208,7 @@ def test_a_test_that_failed_as_expected_keeps_its_recording(mark: str, suite: Su
 
 
 def test_a_damaged_cassette_is_an_error_at_its_test_alone(recorded: Suite) -> None:
-    """Named with its line, and left as it is, whatever the mode."""
+    """The report names its line, and no mode changes the file."""
     path = recorded.folder / FOLDER / "test_one.yaml"
     path.write_text("version: 1\ninteractions: [\n")
     with serve() as server:
@@ -222,14 +222,14 @@ def test_a_damaged_cassette_is_an_error_at_its_test_alone(recorded: Suite) -> No
 
 
 @pytest.mark.trap(43)
-def test_what_a_failed_or_deselected_test_did_not_play_is_not_reported(recorded: Suite) -> None:
+def test_unplayed_recordings_of_failed_or_deselected_tests_are_not_reported(recorded: Suite) -> None:
     """It did not come to it, or was not asked to."""
     recorded.write(TWO.replace('    ask("two")\n', '    assert False\n    ask("two")\n'))
     assert summary(recorded.run())[0] == "1 replayed, 0 recorded, 0 missed, 0 recordings not played"
     assert summary(recorded.run("-k", "one"))[0] == "1 replayed, 0 recorded, 0 missed, 0 recordings not played"
 
 
-def test_what_is_not_played_is_reported_in_mode_once_too(recorded: Suite) -> None:
+def test_unplayed_recordings_are_reported_in_mode_once_too(recorded: Suite) -> None:
     """With a cassette it replays as `none` does."""
     recorded.write(TWO.replace('    ask("more")\n', ""))
     assert summary(recorded.run("--retold-mode=once"))[:2] == [
@@ -238,7 +238,7 @@ def test_what_is_not_played_is_reported_in_mode_once_too(recorded: Suite) -> Non
     ]
 
 
-def test_what_another_test_plays_of_a_shared_cassette_is_played(suite: Suite) -> None:
+def test_a_recording_of_a_shared_cassette_counts_as_played_by_any_test(suite: Suite) -> None:
     """Two tests that share a file play all of it together."""
     suite.write(TWO.replace("@pytest.mark.retold", '@pytest.mark.retold("shared.yaml")'))
     with serve() as server:
@@ -250,7 +250,7 @@ def test_what_another_test_plays_of_a_shared_cassette_is_played(suite: Suite) ->
 
 
 def orphans(suite: Suite, *args: str) -> tuple[list[str], int]:
-    """Which files are said to belong to no test, and the exit code."""
+    """The files that the report lists as belonging to no test, and the exit code."""
     result = suite.run("--retold-check-orphans", *args)
     return re.findall(r"^  orphan: (\S+) belongs to no test$", result.stdout.str(), re.MULTILINE), int(result.ret)
 
@@ -321,7 +321,7 @@ def test_the_cassettes_of_a_module_without_marked_tests_are_orphans(how: str, re
 
 
 def test_a_module_that_was_not_asked_for_has_no_orphans(recorded: Suite) -> None:
-    """Nobody looked at its tests."""
+    """Its tests were not collected."""
     recorded.write("@pytest.mark.retold\ndef test_nothing():\n    pass\n", "test_other.py")
     assert orphans(recorded, "test_other.py") == ([], 0)
 
@@ -336,7 +336,7 @@ def test_a_cassette_named_by_way_of_another_folder_belongs_to_its_test(suite: Su
 
 
 def test_a_folder_that_is_no_modules_has_no_orphans(recorded: Suite) -> None:
-    """What a suite keeps there for `retold.use_cassette` is not the plugin's to judge."""
+    """The plugin does not report files that a suite keeps there for `retold.use_cassette`."""
     recorded.write("version: 1\ninteractions: []\n", "cassettes/samples/mine.yaml")
     recorded.write("version: 1\ninteractions: []\n", "cassettes/mine.yaml")
     assert orphans(recorded) == ([], 0)

@@ -1,4 +1,4 @@
-"""`use_cassette`: what a block or a decorated function records and replays, in every mode, and what it leaves behind."""
+"""`use_cassette`: recording and replaying in a block or a decorated function, in every mode, and the files that remain."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,7 +29,7 @@ def runs() -> list[retold.RunInfo]:
 # Blocks
 
 
-def test_what_one_block_records_the_next_replays(ask: Ask) -> None:
+def test_the_next_block_replays_the_recording_of_a_block(ask: Ask) -> None:
     """The second time there is no server and no need for one."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once"):
         said = ask("hi", server.url)
@@ -210,7 +210,7 @@ def test_without_a_mode_nothing_is_recorded(ask: Ask) -> None:
     assert (cassette.record_mode, server.calls, CASSETTE.exists(), runs()) == ("none", 0, False, [])
 
 
-def test_once_records_what_is_not_there_and_then_only_replays(ask: Ask) -> None:
+def test_once_records_a_missing_cassette_and_then_only_replays(ask: Ask) -> None:
     """With a cassette, a request that it does not hold is a loud miss, and the cassette stays as it is."""
     with serve() as server:
         with retold.use_cassette(CASSETTE, record_mode="once"):
@@ -229,8 +229,8 @@ AFTERWARDS = {"new_episodes": ["a", "b", "c"], "all": ["a", "b", "c"], "rewrite"
 
 
 @pytest.mark.parametrize("mode", AFTERWARDS)
-def test_each_recording_mode_sends_and_keeps_what_it_says(mode: str) -> None:
-    """new_episodes sends what is missing; all and rewrite send everything; rewrite alone drops what was not asked again."""
+def test_each_recording_mode_sends_and_keeps_its_requests(mode: str) -> None:
+    """new_episodes sends missing requests; all and rewrite send every request; only rewrite drops unrepeated exchanges."""
     record(CASSETTE, "a", "b")
     with serve("new b", "new c") as server:
         with retold.use_cassette(CASSETTE, record_mode=mode):
@@ -245,8 +245,8 @@ def test_each_recording_mode_sends_and_keeps_what_it_says(mode: str) -> None:
         assert len(cassette.unplayed) == len(AFTERWARDS[mode]) - 2
 
 
-def test_all_keeps_what_was_not_asked_again_under_predicates_too() -> None:
-    """Whether a request is asked again is for the same rules to say as whether it matches."""
+def test_all_keeps_exchanges_that_were_not_repeated_under_predicates_too() -> None:
+    """The rules of matching decide whether a request was repeated."""
     record(CASSETTE, "a", "b")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="all", match_on=[lambda a, b: a.body == b.body]):
         ask("b", server.url)
@@ -254,7 +254,7 @@ def test_all_keeps_what_was_not_asked_again_under_predicates_too() -> None:
 
 
 def test_new_episodes_into_a_log_keeps_each_recording_once() -> None:
-    """What was replayed is in the run, too, but is not recorded again."""
+    """The run holds replayed exchanges, too, but they are not recorded again."""
     record(CASSETTE, "a")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="new_episodes", log="log.db"):
         ask("a", server.url)
@@ -276,7 +276,7 @@ def test_a_block_without_requests_leaves_the_cassette_alone(mode: str) -> None:
 @pytest.mark.parametrize("mode", [*RECORDING_MODES, "verify"])
 @pytest.mark.parametrize("ci", ["true", "1"])
 def test_ci_forces_none(mode: str, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing goes out, and the miss says why and what overrides it."""
+    """Nothing is sent, and the miss names the reason and the option that overrides it."""
     monkeypatch.setenv("CI", ci)
     expected = "CI=true allows no recording unless one of the two overrides allows it."
     with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode), pytest.raises(retold.MissError, match=expected):
@@ -285,8 +285,8 @@ def test_ci_forces_none(mode: str, ci: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("ci", ["", "0", "false", "False"])
-def test_a_ci_that_says_no_is_none(ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody switched it off."""
+def test_ci_set_to_no_is_not_ci(ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user switched it off."""
     monkeypatch.setenv("CI", ci)
     with retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         assert cassette.record_mode == "once"
@@ -295,7 +295,7 @@ def test_a_ci_that_says_no_is_none(ci: str, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("ci", ["", "true"])
 @pytest.mark.parametrize("mode", [None, "none", "all"])
 def test_the_environment_overrides_the_mode(mode: str | None, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the code says, under CI too."""
+    """The variable overrides the mode in the code, under CI too."""
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("RETOLD_RECORD_MODE", "new_episodes")
     with retold.use_cassette(CASSETTE, record_mode=mode) as cassette:

@@ -1,4 +1,4 @@
-"""Many at once: tasks, threads and executors share the cassette of whoever started them, and nobody else's."""
+"""Concurrent requests: tasks, threads and executors use the cassette of the code that started them, and no other."""
 
 import asyncio
 import threading
@@ -75,7 +75,7 @@ def test_identical_calls_get_their_answers_in_recorded_order(ask: Ask) -> None:
 
 @AT_ONCE
 def test_identical_calls_at_once_get_each_answer_once(at_once: Callable[..., list[str]]) -> None:
-    """Whoever comes first gets the first."""
+    """The first request gets the first answer."""
     with serve("one", "two", "three") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         assert sorted(at_once(["hi"] * 3, server.url)) == ["one", "three", "two"]
     with retold.use_cassette(CASSETTE):
@@ -96,7 +96,7 @@ def test_two_threads_never_play_the_same_recording() -> None:
         assert sorted(threaded(["hi"] * 2)) == ["one", "two"]
 
 
-def test_in_new_episodes_there_is_no_miss_for_whoever_comes_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_request_in_new_episodes_is_no_miss(monkeypatch: pytest.MonkeyPatch) -> None:
     """One recording, two who ask for it at the same moment: one gets it, the other is recorded."""
     meeting, matches = Meeting(), Matcher.matches
 
@@ -113,7 +113,7 @@ def test_in_new_episodes_there_is_no_miss_for_whoever_comes_second(monkeypatch: 
 
 
 def test_threads_that_record_at_once_record_into_one_run() -> None:
-    """What the first two threads record is all kept, and numbered as two calls."""
+    """The recordings of the first two threads are all kept, and numbered as two calls."""
     with serve() as server, MeetingLog("log.db") as log:
         with retold.use_cassette(CASSETTE, record_mode="once", log=log):
             threaded(SIX, server.url)
@@ -182,7 +182,7 @@ ELSEWHERE = [in_thread, in_a_thread_of_a_thread, in_worker, in_pool, by_map, by_
 @pytest.mark.trap(39)
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
 def test_work_handed_on_inherits_the_cassette(elsewhere: Callable[[Callable[[], str]], str]) -> None:
-    """Threads, pools and `to_thread` record into and replay from the cassette of whoever started them."""
+    """Threads, pools and `to_thread` record into and replay from the cassette of the code that started them."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         said = elsewhere(lambda: ask("hi", server.url))
     assert (said, cassette.recorded) == ("You said hi.", 1)
@@ -312,7 +312,7 @@ def test_a_retry_is_a_second_attempt_of_the_same_call(ask: Ask) -> None:
 
 
 def test_a_retry_is_not_waited_for_in_an_instant_replay(ask: Ask, slept: list[float]) -> None:
-    """The API asked to wait for half a minute; there is nobody to be spared."""
+    """The API asked to wait for half a minute, but a replay has no server to spare."""
     with MessagesServer([RETRY, Reply([text("yes")])]) as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url)
     refused, answered = retold.read_cassette(CASSETTE).exchanges

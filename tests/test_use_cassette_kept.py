@@ -1,4 +1,4 @@
-"""What a use of a cassette keeps and leaves: the cassette, the run in the log, and the account that it gives of itself."""
+"""The results of a block with a cassette: the cassette, the run in the log, and the counts of the block."""
 
 import asyncio
 from dataclasses import replace
@@ -27,8 +27,8 @@ def frames_of(run: str, path: str | None = None) -> list[bytes]:
 
 
 @pytest.mark.needs("genai-prices")
-def test_what_a_recorded_answer_cost_is_kept() -> None:
-    """In the cassette and in the log, by the price of the day: whoever asks later need not know it."""
+def test_the_cost_of_a_recorded_answer_is_kept() -> None:
+    """The cassette and the log hold the cost by the price of the day, so later readers need no price table."""
     answers = [Reply([text("yes")], model="claude-haiku-4-5")]
     with MessagesServer(answers) as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         ask("hi", server.url)
@@ -52,7 +52,7 @@ def fail(ask: Ask, url: str, error: BaseException, path: str | Path = CASSETTE, 
 @pytest.mark.parametrize("kind", ASKING)
 @pytest.mark.parametrize("mode", ["new_episodes", "all", "rewrite"])
 def test_a_failed_block_keeps_the_old_cassette_byte_for_byte(mode: str, kind: str) -> None:
-    """What it recorded is in the log, as a failed run that says why."""
+    """The log holds the recording as a failed run with the reason."""
     before = record(CASSETTE, "old").read_bytes()
     with serve() as server, pytest.raises(ValueError, match="bad"):
         fail(ASKING[kind], server.url, ValueError("bad"), mode=mode)
@@ -63,7 +63,7 @@ def test_a_failed_block_keeps_the_old_cassette_byte_for_byte(mode: str, kind: st
 
 
 def test_a_failed_block_leaves_no_new_cassette() -> None:
-    """Half a test is not what the next one should replay."""
+    """The next test must not replay half of a test."""
     with serve() as server, pytest.raises(ValueError, match="bad"):
         fail(ask, server.url, ValueError("bad"), "new/c.yaml", "once")
     assert not Path("new").exists()
@@ -152,7 +152,7 @@ def test_replays_into_a_log_are_runs_of_mode_mock(kind: str) -> None:
 
 
 def test_a_log_that_was_given_stays_open() -> None:
-    """It belongs to whoever opened it."""
+    """The caller that opened it closes it."""
     record(CASSETTE)
     with retold.EventLog("mine.db") as log:
         for _ in range(2):
@@ -164,7 +164,7 @@ def test_a_log_that_was_given_stays_open() -> None:
         assert [run.name for run in log.runs()] == ["later", "c", "c"]
 
 
-def test_what_before_record_removes_is_not_in_the_log_of_a_replay() -> None:
+def test_the_log_of_a_replay_lacks_the_parts_that_before_record_removes() -> None:
     """The same function for recording, matching and the log."""
 
     def without_name(request: Request) -> Request:
@@ -206,7 +206,7 @@ def test_a_replayed_stream_can_be_read_after_its_block() -> None:
 # The account
 
 
-def test_a_cassette_in_use_says_what_was_played() -> None:
+def test_a_cassette_in_use_lists_played_exchanges() -> None:
     """play_count, played, unplayed, all_played, requests, recorded, misses."""
     record(CASSETTE, "a", "b", "c")
     with retold.use_cassette(CASSETTE) as cassette:
@@ -225,8 +225,8 @@ def test_a_cassette_in_use_says_what_was_played() -> None:
     assert repr(cassette) == "<UsedCassette c.yaml none 3 of 3 played>"
 
 
-def test_a_cassette_in_use_says_what_was_recorded() -> None:
-    """Exchanges, so that every attempt counts; what was played before does not."""
+def test_a_cassette_in_use_lists_recorded_exchanges() -> None:
+    """It lists exchanges, so every attempt counts. Exchanges that were played do not count."""
     record(CASSETTE, "a")
     overloaded = Reply(status=529, headers={"retry-after-ms": "1"})
     with MessagesServer([overloaded, Reply([text("yes")])]) as server:
@@ -238,7 +238,7 @@ def test_a_cassette_in_use_says_what_was_recorded() -> None:
 
 
 def test_a_cassette_that_is_not_there_holds_nothing() -> None:
-    """Until the block ends: what is being recorded is in the log."""
+    """Until the block ends, the log holds the recording."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         ask("a", server.url)
         assert (cassette.requests, cassette.unplayed, cassette.all_played, cassette.recorded) == ([], [], True, 1)
@@ -246,7 +246,7 @@ def test_a_cassette_that_is_not_there_holds_nothing() -> None:
 
 
 def test_replays_and_recordings_are_the_same_exchange() -> None:
-    """What is kept of a replay by recording it again is what was kept before: request, bytes and ending."""
+    """A recorded replay equals the first recording: request, bytes and ending."""
     record(CASSETTE, "a")
     with retold.use_cassette(CASSETTE, log="replays.db"):
         ask("a")

@@ -1,4 +1,4 @@
-"""What is not recorded is loud: misses, missing and damaged cassettes, and whoever comes too late."""
+"""Errors of unrecorded requests: misses, missing and damaged cassettes, and requests after the end of a block."""
 
 import asyncio
 import re
@@ -75,7 +75,7 @@ def test_a_miss_names_the_nearest_recording_the_difference_and_the_way_out(ask: 
     )
 
 
-def test_a_request_that_comes_too_often_is_told_so(ask: Ask) -> None:
+def test_the_miss_of_a_repeated_request_counts_the_recorded_ones(ask: Ask) -> None:
     """The third of two."""
     record(CASSETTE, "hi", "hi")
     with retold.use_cassette(CASSETTE):
@@ -90,7 +90,7 @@ def test_a_request_that_comes_too_often_is_told_so(ask: Ask) -> None:
 
 
 def test_a_miss_by_a_predicate_names_the_predicate(ask: Ask) -> None:
-    """What was played is another request: it is no repetition, and no rule with a name has anything to show."""
+    """The played exchange belongs to another request, so the miss is no repetition, and no named rule differs."""
 
     def same_body(asked: Request, recorded: Request) -> bool:
         return asked.body == recorded.body
@@ -106,7 +106,7 @@ def test_a_miss_by_a_predicate_names_the_predicate(ask: Ask) -> None:
     )
 
 
-def test_a_cassette_that_is_not_there_says_how_to_record_it(ask: Ask) -> None:
+def test_the_error_of_a_missing_cassette_names_the_way_to_record_it(ask: Ask) -> None:
     """The whole message."""
     with retold.use_cassette("cassettes/new.yaml"), pytest.raises(retold.MissError) as miss:
         ask("hi")

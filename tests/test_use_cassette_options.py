@@ -34,7 +34,7 @@ def replay(**options: Any) -> retold.UsedCassette:
 
 
 def test_also_replays_from_further_cassettes() -> None:
-    """Its own first; what is new goes to its own, and the others stay as they are."""
+    """Its own cassette answers first and gets new exchanges; the others stay unchanged."""
     record(Path("other.yaml"), "b", "c")
     before = record(CASSETTE, "a", "b").parent.joinpath("other.yaml").read_bytes()
     with serve() as server:
@@ -84,8 +84,8 @@ def test_an_old_cassette_is_replayed_with_a_warning(age: Any) -> None:
     assert caught[0].filename == __file__
 
 
-def test_a_cassette_within_its_age_says_nothing() -> None:
-    """Nor does one that says nothing of its age, as vcrpy's."""
+def test_a_cassette_within_its_age_causes_no_warning() -> None:
+    """A cassette without an age, such as one of vcrpy, causes no warning either."""
     aged(89)
     replay(max_age="90d", on_expired="fail")
     CASSETTE.write_text(re.sub(r" *recorded_at: .*\n", "", CASSETTE.read_text()))
@@ -139,7 +139,7 @@ def test_using_a_cassette_never_makes_it_younger(mode: str) -> None:
 
 
 def test_an_age_that_is_none_is_an_error() -> None:
-    """With what can be given."""
+    """The error lists the valid options."""
     with pytest.raises(retold.InputError, match="unknown duration 'a while'"):
         retold.use_cassette(CASSETTE, max_age="a while")
 
@@ -191,7 +191,7 @@ def verify(now: tuple[Reply, ...], asked: str) -> retold.UsedCassette:
 
 
 def drift(*now: Reply, asked: str = "hi") -> list[str]:
-    """What mode verify reports, by warning and in `drift`, of a server that gives these answers now; nothing is changed by it."""
+    """Return the report of mode verify, its warning and `drift`, for a server with these answers. The file stays unchanged."""
     before = CASSETTE.read_bytes() if CASSETTE.exists() else None
     with pytest.warns(retold.DriftWarning) as caught:
         cassette = verify(now, asked)
@@ -222,7 +222,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_verify_reports_what_changed(change: str) -> None:
+def test_verify_reports_changes(change: str) -> None:
     """A line a place, and the cassette stays as it is."""
     taped(HELLO)
     now, line = CHANGES[change]
@@ -252,7 +252,7 @@ def test_verify_compares_each_answer_with_its_own() -> None:
     assert drift(HELLO, Reply([text("By")])) == ['call 2: content[0].text: recorded "Bye", now "By"']
 
 
-def test_verify_says_nothing_where_the_answer_means_the_same(ask: Ask) -> None:
+def test_verify_reports_nothing_if_the_answer_has_the_same_meaning(ask: Ask) -> None:
     """Message ids, request ids, times and token counts are new each time; the run is in the log all the same."""
     with serve("Hello there") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url)

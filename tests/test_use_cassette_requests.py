@@ -1,4 +1,4 @@
-"""Which requests are a cassette's own, what is recorded of them, and what of them counts when they are matched."""
+"""The requests that a cassette covers, the parts that it records, and the parts that count in matching."""
 
 import asyncio
 import json
@@ -72,7 +72,7 @@ def test_further_hosts_are_recorded_and_replayed(kind: str, pattern: str) -> Non
 
 @pytest.mark.parametrize("kind", GET)
 def test_block_network_refuses_other_hosts(kind: str) -> None:
-    """With a text that says which, without what may be secret in its query."""
+    """The error names the request, without its query, which may hold a secret."""
     with (
         files() as server,
         retold.use_cassette(CASSETTE, record_mode="once", block_network=True),
@@ -114,11 +114,11 @@ def refusal(url: str) -> str:
 
 
 def test_the_api_is_known_by_its_host() -> None:
-    """Without any header that says so: never live, a miss."""
+    """Without a header of the API it is a miss, and is never sent."""
     assert refusal("https://api.anthropic.com/v1/models") == "MissError"
 
 
-def test_a_host_whose_name_merely_ends_alike_is_another_one() -> None:
+def test_a_host_with_only_the_same_ending_is_another_one() -> None:
     """notanthropic.com is not Anthropic's."""
     assert refusal("https://notanthropic.com/v1/models") == "BlockedError"
 
@@ -127,12 +127,12 @@ def test_a_host_whose_name_merely_ends_alike_is_another_one() -> None:
 
 
 def anonymous(request: Request) -> Request | None:
-    """Requests without the user's name; none at all for what is private."""
+    """Requests without the user's name, and None for private requests."""
     return None if b"private" in request.body else replace(request, body=re.sub(rb"I am \w+", b"I am NAME", request.body))
 
 
-def test_before_record_changes_what_is_recorded_and_matched(ask: Ask) -> None:
-    """What goes out is unchanged."""
+def test_before_record_changes_recorded_and_matched_requests(ask: Ask) -> None:
+    """The sent request is unchanged."""
     with serve("hello") as server, retold.use_cassette(CASSETTE, record_mode="once", before_record=anonymous):
         ask("I am Alice", server.url)
     assert server.requests[0].json["messages"][0]["content"] == "I am Alice"
@@ -142,8 +142,8 @@ def test_before_record_changes_what_is_recorded_and_matched(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("mode", ["none", "all", "verify"])
-def test_what_before_record_takes_away_passes_through(mode: str, ask: Ask) -> None:
-    """Unrecorded, whatever the mode, and no miss."""
+def test_a_request_that_before_record_removes_passes_through(mode: str, ask: Ask) -> None:
+    """In every mode it is not recorded, and is no miss."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode, before_record=anonymous) as cassette:
         assert ask("private", server.url) == "You said private."
     assert (cassette.recorded, cassette.misses, CASSETTE.exists()) == (0, [], False)
@@ -151,7 +151,7 @@ def test_what_before_record_takes_away_passes_through(mode: str, ask: Ask) -> No
 
 @pytest.mark.trap(32)
 def test_loading_drops_nothing_that_before_record_would_take_away() -> None:
-    """A filter is for requests; what is in the cassette stays there, and is played by whoever asks without it."""
+    """The filter changes requests only. Recorded exchanges stay, and a block without the filter plays them."""
     record(CASSETTE, "private", "I am Alice")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="new_episodes", before_record=anonymous) as cassette:
         assert len(cassette.requests) == 2
@@ -164,7 +164,7 @@ def test_loading_drops_nothing_that_before_record_would_take_away() -> None:
 def test_secrets_are_neither_in_the_cassette_nor_in_the_log(
     in_environment: bool, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the environment, and those that `redact` names; and what was recorded so still matches itself."""
+    """The secrets of the environment and those that `redact` names are removed, and the recording still matches itself."""
     options: dict[str, Any] = {} if in_environment else {"redact": [SECRET]}
     if in_environment:
         monkeypatch.setenv("MY_TOKEN", SECRET)
@@ -184,7 +184,7 @@ def test_secrets_are_neither_in_the_cassette_nor_in_the_log(
 # What counts
 
 
-def test_the_names_of_match_on_are_what_counts(ask: Ask) -> None:
+def test_only_the_parts_that_match_on_names_count(ask: Ask) -> None:
     """Without the body any prompt is answered, in recorded order; with the port another server is not."""
     record(CASSETTE, "a", "b")
     with retold.use_cassette(CASSETTE, match_on=["method", "path"]):
@@ -194,7 +194,7 @@ def test_the_names_of_match_on_are_what_counts(ask: Ask) -> None:
 
 
 def test_predicates_of_match_on_decide(ask: Ask) -> None:
-    """They say yes by True or nothing, no by False or an AssertionError, as in vcrpy, and all of them must agree."""
+    """They accept by True or None and refuse by False or an AssertionError, as in vcrpy. All must accept."""
     record(CASSETTE, "a", "b")
 
     def silent(asked: Request, recorded: Request) -> None:
@@ -225,7 +225,7 @@ def test_paths_of_ignore_do_not_count(path: str) -> None:
         ask(prompt, NOWHERE, extra_body=changed)
 
 
-def test_who_the_user_is_and_what_is_cached_does_not_count_by_default(ask: Ask) -> None:
+def test_the_id_of_the_user_and_cache_marks_do_not_count_by_default(ask: Ask) -> None:
     """Nor does who carries the request; the model, the limit and the tools do."""
     system: Any = [{"type": "text", "text": "s"}]
     with serve("yes") as server, retold.use_cassette(CASSETTE, record_mode="once"):
@@ -256,7 +256,7 @@ def test_the_order_of_keys_does_not_count(ask: Ask) -> None:
 
 @pytest.mark.trap(34)
 def test_headers_count_where_they_are_asked_to(ask: Ask) -> None:
-    """Those that say what is asked; betas in any order."""
+    """Only headers about the question count; betas in any order."""
     with serve("yes") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url, extra_headers={"anthropic-beta": "a,b"})
     with retold.use_cassette(CASSETTE, match_on=["body", "headers"]):

@@ -70,7 +70,7 @@ def normalised(body: Any) -> Any:
     if not isinstance(body, dict):
         return body
     places: dict[str, str] = {}
-    for text in _texts(body):
+    for text in texts_in(body):
         if "Primary working directory: " in text and (match := _WORKING_DIRECTORY.search(text)) is not None:
             places |= {match[1]: "{{cwd}}", re.sub(r"[^A-Za-z0-9]", "-", match[1]): "{{project}}"}
         if "/.claude/projects/" in text and (match := _MEMORY.search(text)) is not None:
@@ -126,9 +126,10 @@ def _blocks(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _texts(value: Any) -> Iterable[str]:
+def texts_in(value: Any) -> Iterable[str]:
+    """Yield the texts in a JSON value, without the keys of objects, in order."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
+            yield from texts_in(item)

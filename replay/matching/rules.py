@@ -20,7 +20,7 @@ from ...recorder.http.exchange import Headers, Request
 from ...recorder.http.platforms import model_path
 from ...recorder.http.recognition import versioned
 from ...recorder.patience import replaced
-from .profiles import Profile, normalised
+from .profiles import Profile, normalised, texts_in
 
 Predicate = Callable[[Request, Request], object]
 """A function of (request, recorded) that returns whether they agree. As in vcrpy, None means yes and an AssertionError means
@@ -248,23 +248,15 @@ def masked(value: Any, patterns: Iterable[str]) -> Any:
 
     Raise InputError if a pattern takes too long.
     """
-    texts = list(_texts(value)) if (given := tuple(patterns)) else []
+    texts = list(texts_in(value)) if (given := tuple(patterns)) else []
     before = texts
     for pattern in given:
         texts = replaced(re.compile(pattern), texts, MASKED)
     return value if texts == before else _with_texts(value, iter(texts))
 
 
-def _texts(value: Any) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
-
-
 def _with_texts(value: Any, texts: Iterator[str]) -> Any:
-    """Return a JSON value with other texts, in the order of `_texts`."""
+    """Return a JSON value with other texts, in the order of `texts_in`."""
     if isinstance(value, str):
         return next(texts)
     if isinstance(value, dict):
