@@ -30,6 +30,7 @@ def event_of(name: str, value: dict[str, Any]) -> dict[str, Any] | None:
             message: dict[str, Any] = {"type": "message", "role": value.get("role"), "content": [], "usage": {}}
             return {"type": "message_start", "message": message}
         case "contentBlockStart":
+            # A tool use of the Messages API begins with an empty input.
             block = block_of(object_or_empty(value.get("start")))
             return {"type": "content_block_start", "index": index, "content_block": {"input": {}} | block}
         case "contentBlockDelta":
@@ -60,6 +61,7 @@ def _delta(delta: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         return {"type": "thinking", "thinking": ""}, {"type": "thinking_delta", "thinking": thought["text"]}
     if "citation" in delta:
         return {"type": "text", "text": ""}, {"type": "citations_delta", "citation": delta["citation"]}
+    # The only key of a delta is its kind, also of an unknown one. The fold keeps its value.
     return {"type": next(iter(delta), "")}, {"type": "unknown_delta"} | delta
 
 

@@ -66,6 +66,7 @@ class ThreadIndex:
             if body is None or whole is None:
                 continue
             found.setdefault(self._key(_with(exchange.request, whole)), []).append(exchange)
+            # In recorded order: a later request of the thread continues this answer. Only an answer can be continued.
             if exchange.response is not None and exchange.response.status == 200:
                 fold = refold_exchange(exchange)
                 if isinstance(message_id := fold.message.get("id"), str):
@@ -87,7 +88,8 @@ class ThreadIndex:
         turn, previous = turn_of(body), previous_id(body)
         if turn is None or path(request.uri) not in MESSAGES_PATHS:
             return None
-        self.whole(request)
+        self.whole(request)  # builds the index
+        # Each of these errors makes a client send its whole history, which may match. Without a chance of that, report a miss.
         if previous is not None and previous not in self._histories:
             return _error(request, 404, "thread_not_found", f"no answer of this recording has the id {previous}")
         if not any(_ends_alike(_body(exchange.request) or {}, body) for exchange in waiting):

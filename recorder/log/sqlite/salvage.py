@@ -46,6 +46,7 @@ def salvage(path: Path, to: Path, progress: Callable[[int], None] = lambda _: No
         new.execute("BEGIN IMMEDIATE")
         entries = _readable(old, "SELECT n, run, what, seq, hash, chain FROM ledger WHERE n > ? ORDER BY n LIMIT 1", 0)
         ends: dict[str, int | None] = {}
+        # The ledger gives the number of the last event of each ended run, so a gap at its end is found, too.
         for entry in entries:
             new.execute("INSERT INTO ledger (n, run, what, seq, hash, chain) VALUES (?, ?, ?, ?, ?, ?)", entry)
             ends[entry[1]] = entry[3] if entry[2] == "ended" else ends.get(entry[1])
@@ -108,13 +109,14 @@ def _rows(old: sqlite3.Connection, run: str, end: int | None, found: Salvaged) -
                 except sqlite3.DatabaseError:
                     continue
         if not page:
+            # A whole page of numbers is unreadable. Go on behind it: to the known end, or until too many are missing in a row.
             missing = seq if missing < 0 else missing
             seq += PAGE
             if end is None and seq - missing > GIVEN_UP_AFTER:
                 break
             continue
         for row in page:
-            if row[1] > seq or missing >= 0:
+            if row[1] > seq or missing >= 0:  # a gap ends here, which may have begun in earlier pages
                 first = seq if missing < 0 else missing
                 if row[1] > first:
                     found.lost.append((run, first, row[1] - 1))
@@ -123,5 +125,5 @@ def _rows(old: sqlite3.Connection, run: str, end: int | None, found: Salvaged) -
             yield row
     if end is not None and (seq <= end or missing >= 0):
         found.lost.append((run, seq if missing < 0 else missing, end))
-    elif end is None and missing >= 0:
+    elif end is None and missing >= 0:  # the run may have had no further event: report one number
         found.lost.append((run, missing, missing))

@@ -156,6 +156,7 @@ class RunAccount:
             if key not in own:
                 own[key] = None
                 began = key if dimension == "day" else day_of(self.started_ns)
+                # A run that lasts over midnight has lines on both days, but is one run of its first day.
                 if dimension != "day" or day == day_of(self.started_ns):
                     self._line(dimension, key, began).sums["runs"] += 1
             lines.append(self._line(dimension, key, day))
@@ -179,6 +180,7 @@ class RunAccount:
         """
         if exchange in self.sessions:
             exchange = None
+            # Claim the message under a second name, by which the run of the proxy recognises its own copy below.
             for identity in identities(data):
                 self.counted(OF_SESSION + identity)
         inner = object_or_empty(data.get("message"))
@@ -188,13 +190,15 @@ class RunAccount:
             keys["model"] = model
         lines = self._lines(keys, wall_ns)
         counted = [self.counted(identity) for identity in identities(data)]
-        if exchange is None and any(counted):
+        if exchange is None and any(counted):  # an import that was booked before
             return
+        # The message is booked already, so the usage of this exchange is not booked either (`exchange_ended`).
         if exchange is not None and any(self.claimed(OF_SESSION + identity) for identity in identities(data)):
             self.copies.add(exchange)
             return
         for line in lines:
             line.sums["messages"] += 1
+        # Several lines share the id and the usage of one answer, so the usage is booked once.
         if exchange is None and data.get("type") == "assistant" and isinstance(inner.get("usage"), dict) and model:
             self.turns[str(inner.get("id"))] = (str(model), step, wall_ns, inner["usage"])
         if data.get("type") == "result" and exchange is None:
@@ -218,6 +222,7 @@ class RunAccount:
         spent = data.get("model_usage_since_last_result") or data.get("modelUsage")
         if not isinstance(spent, dict) or not self.turns:
             return
+        # The report covers these answers, so `ended` must not book their usage again.
         answers = Counter(model for model, *_ in self.turns.values())
         self.turns.clear()
         for model, usage in spent.items():
@@ -251,6 +256,7 @@ class RunAccount:
         self, exchange: int, data: dict[str, Any], step: str, task: str, seq: int, t_ns: int, wall_ns: int
     ) -> None:  # fmt: skip
         """Book an exchange with its usage, cost and duration. An error belongs to the model that was asked."""
+        # An exchange whose start cannot be read has no duration, but its usage counts.
         asked = self.open.pop(exchange, _OpenRequest(0, 1, "", t_ns))
         self.calls.ended(exchange, step, task, {"call": asked.call} | data)
         failed = data.get("ending") in FAILED
@@ -258,6 +264,7 @@ class RunAccount:
         usage = data.get("usage")
         model = str(data.get("model") or (asked.model if failed else ""))
         cost = data.get("cost_usd")
+        # A refused call costs nothing, so it does not make the sum of costs incomplete.
         free = not usage and data.get("ending") in ("http_error", "no_response")
         if exchange in self.copies:
             self.copies.discard(exchange)

@@ -75,6 +75,7 @@ def structure_of(text: str) -> dict[str, Any]:
     tokens = _tokens(text)
     lines = _LINE_END.split(text)
     sections: list[dict[str, Any]] = []
+    # Only headings of the document itself begin a section, not those in a list or a quotation (level > 0).
     begins = [(t.map[0], t.map[1], int(t.tag[1]), tokens[n + 1].content) for n, t in enumerate(tokens)
               if t.type == "heading_open" and t.map and t.level == 0]  # fmt: skip
     first = begins[0][0] if begins else len(lines)
@@ -128,8 +129,10 @@ def _plain(text: str, closed: Container[str]) -> str:
             pieces.append(token.content.rstrip("\n"))
         elif token.type == "html_block":
             inner = _without_tags(token.content, closed)
+            # Without its tags the block may be Markdown again, whose marks go too.
             pieces.append((_plain(inner, closed) if inner != token.content else inner).strip())
         elif token.type in ("tr_open", "tr_close"):
+            # A row is one piece that its cells are added to: begin an empty one, or drop the tab after the last cell.
             in_row = token.type == "tr_open"
             pieces[-1:] = [*pieces[-1:], ""] if in_row else [pieces[-1].rstrip("\t")]
     return "\n".join(pieces)
