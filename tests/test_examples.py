@@ -146,11 +146,11 @@ def test_extract_writes_data_and_prints_the_summary() -> None:
 
 
 def test_robust_shows_its_attempts() -> None:
-    """The attempt that failed, the pause after it, and the one that went well are all there."""
+    """The attempt that failed, its error, the pause after it, and the one that went well are all there."""
     said = shown("robust_retries")
     kinds = re.findall(r"^\[\d+\] (\S+)", said, re.MULTILINE)
     failed, retried, good = "result:error_during_execution", "system:step_retry", "result:success"
-    assert kinds == ["system:init", failed, retried, "system:init", "assistant", good]
+    assert kinds == ["system:init", "ERROR:", failed, retried, "system:init", "assistant", good]
     assert "HTTP 529 overloaded_error" in said
 
 
