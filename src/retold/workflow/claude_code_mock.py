@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.agent_wire import AgentSession, WireCapture, is_prompt, kind_of
 from ..recorder.cassette.sessions import moved, started_data
 from ..recorder.errors import MissError, RunError
@@ -145,7 +146,7 @@ class MockClaudeCode:
             kept.close()
         session = moved(found, str(unit.workdir), os.path.expanduser("~"))
         assert session.place is not None
-        self._compare(unit, session.place.options, json.loads(json.dumps(agent_options(unit))))
+        self._compare(unit, session.place.options, json.loads(strict_json.dumps(agent_options(unit))))
         played = _PlayedSession(session, self._writer, self._recording, unit)
         if unit.session_name:
             self._kept[unit.session_name] = played
