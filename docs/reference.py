@@ -23,6 +23,7 @@ WIDTH = 78
 
 GROUPS = {
     "Tests": ("use_cassette", "UsedCassette", "DriftWarning", "ExpiredWarning", "FaultWarning"),
+    "Forks": ("fork",),
     "Recording one client": ("recording", "Recording"),
     "The log": ("EventLog", "RunInfo", "Event", "Message"),
     "Workflows": ("run_workflow", "run_workflow_async", "RunResult", "StepResult", "TaskResult"),
@@ -137,7 +138,7 @@ def _signature(name: str, public: Any) -> str:
     return "\n".join([f"class {name}", *(f"    {ast.unparse(field)}" for field in fields)])
 
 
-CONSTRUCTED = ("use_cassette", "EventLog", "Timing")
+CONSTRUCTED = ("use_cassette", "fork", "EventLog", "Timing")
 """Classes that users call."""
 
 

@@ -31,6 +31,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 """Required fields, by kind."""
 
 _OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
+    "run.started": {"fork": (dict,)},
     "run.ended": {"error": _OPTIONAL_TEXT},
     "step.started": {"name": _TEXT, "type": _TEXT},
     "exchange.ended": {"error": (dict, type(None)), "status": (int, type(None)), "usage": (dict, type(None)),

@@ -277,6 +277,20 @@ def _appending(
     open_uses |= {str(b.get("id")) for b in capture.fold.content if b.get("type") == "tool_use"} - answered
 
 
+def append_at_once(writer: RunWriter, exchange: Exchange, session: Session, open_uses: set[str]) -> None:
+    """Append a recorded exchange, and the messages folded from it, at the present time of the run. Raise LogError.
+
+    The bytes of its answer are written as they were recorded. They were redacted then.
+    """
+    response = exchange.response
+    if response is not None:
+        pieces = tuple(replace(piece, offset_ns=0) for piece in response.pieces)
+        response = replace(response, pieces=pieces, first_ns=0)
+    now = replace(exchange, response=response, ended_ns=exchange.started_ns)
+    for _ in _appending(writer, now, writer.now_ns(), session, Redactor({}), open_uses):
+        pass
+
+
 def results_in(request: Request, open_uses: set[str]) -> list[dict[str, Any]]:
     """Return the tool results in a request for tool uses of earlier exchanges, each once."""
     if not open_uses or not (b"tool_result" in request.body or b"toolResult" in request.body):

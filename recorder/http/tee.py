@@ -245,6 +245,15 @@ def _of_library(kind: Any, value: object) -> Any:
     return stream_class(kind, library_of(value))
 
 
+def with_content(request: Any, content: bytes) -> Any:
+    """Return a request of the same client with another body."""
+    framing = (b"content-length", b"transfer-encoding")
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in framing]
+    return library_of(request).Request(
+        request.method, request.url, headers=headers, content=content, extensions=request.extensions
+    )  # fmt: skip
+
+
 def to_request(request: Any) -> Request:
     """Return a client's request, which was already read, as it is recorded."""
     return Request(request.method, str(request.url), pairs(request.headers), request.content)

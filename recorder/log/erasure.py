@@ -29,7 +29,7 @@ ERASED_NAME = "erased"
 """The name of a run whose name was erased."""
 
 _KEPT = {
-    "run.started": ("mode",),
+    "run.started": ("mode", "fork"),
     "run.ended": ("status", "messages", "exchanges", "frames"),
     "step.started": ("name", "type"),
     "step.ended": ("name", "status"),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .comparing.compare import Comparison as Comparison
     from .comparing.compare import Difference as Difference
     from .comparing.sources import compare as compare
+    from .experiments.block import fork as fork
     from .fleet.background import shipping as shipping
     from .middleware import Recording as Recording
     from .middleware import recording as recording
@@ -60,6 +61,7 @@ _HOMES = {
     "agent_sdk.session_store": ("session_store",),
     "comparing.assertion": ("assert_same_stream",),
     "comparing.sources": ("compare",),
+    "experiments.block": ("fork",),
     "fleet.background": ("shipping",),
     "middleware": ("Recording", "recording"),
     "recorder.cassette.format": ("Cassette", "read_cassette", "write_cassette"),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from .experiments.branch import Branch
 from .recorder.http.capture import Price
 from .recorder.http.exchange import Exchange, Request
 from .recorder.log.log import EventLog
@@ -39,6 +40,8 @@ class Settings:
     since: str | None = None
     # For servers: exchanges may come from a run, and recordings may go to the log alone.
     recorded: Sequence[Exchange] | None = None
+    # For forks: the recorded side. `recorded` holds its prefix.
+    branch: Branch | None = None
     # For vcrpy cassettes: a callback that takes new exchanges instead of the file, and whether aiohttp is led to the door.
     keep: Callable[[list[Exchange]], None] | None = None
     leads: bool = True

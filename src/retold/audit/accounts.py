@@ -119,6 +119,7 @@ class _OpenRequest:
     attempt: int
     model: str
     t_ns: int
+    repeats: bool = False
 
 
 @dataclass(slots=True)
@@ -178,6 +179,8 @@ class RunAccount:
         A session of the Agent SDK has no exchanges: its results report the usage. If a proxy recorded the requests of the same
         session, the run that is booked first counts.
         """
+        if exchange in self.open and self.open[exchange].repeats:
+            return
         if exchange in self.sessions:
             exchange = None
             # Claim the message under a second name, by which the run of the proxy recognises its own copy below.
@@ -240,9 +243,9 @@ class RunAccount:
         """Note a session of the Agent SDK."""
         self.sessions.add(seq)
 
-    def exchange_started(self, seq: int, data: dict[str, Any], model: str, t_ns: int) -> None:
-        """Note a request to a model."""
-        self.open[seq] = _OpenRequest(data.get("call") or 0, data.get("attempt") or 1, model, t_ns)
+    def exchange_started(self, seq: int, data: dict[str, Any], model: str, t_ns: int, *, repeats: bool = False) -> None:
+        """Note a request to a model. An exchange that `repeats` one of another run, as a fork replays it, is not booked again."""
+        self.open[seq] = _OpenRequest(data.get("call") or 0, data.get("attempt") or 1, model, t_ns, repeats)
 
     def model_asked(self, exchange: int) -> str:
         """Return the model that the request of an open exchange names, or an empty text."""
@@ -259,6 +262,8 @@ class RunAccount:
         # An exchange whose start cannot be read has no duration, but its usage counts.
         asked = self.open.pop(exchange, _OpenRequest(0, 1, "", t_ns))
         self.calls.ended(exchange, step, task, {"call": asked.call} | data)
+        if asked.repeats:
+            return
         failed = data.get("ending") in FAILED
         self.errors += failed
         usage = data.get("usage")

@@ -19,11 +19,12 @@ from ..recorder.log.sqlite.rows import to_column
 
 What = Literal[
     "edited", "removed", "inserted", "reordered", "cut off", "missing run", "unknown run", "listing", "ledger", "received",
-    "schema", "damaged",
+    "schema", "damaged", "fork",
 ]  # fmt: skip
 """The kind of a finding. `listing`: the line in `runs` differs from the events. `received`: a run of
-another log, or the cursor of a shelf. `schema`: a table, index, view, trigger or
-setting is not as retold makes it. `damaged`: the file itself cannot be read, or its indexes do not fit its tables."""
+another log, or the cursor of a shelf. `schema`: a table, index, view, trigger or setting is not as retold makes it. `damaged`:
+the file itself cannot be read, or its indexes do not fit its tables. `fork`: a fork and its parent do not share the events
+before the fork."""
 
 MOVED_WITHIN = 100_000
 """A moved row is searched for in so many rows after its place."""

@@ -7,6 +7,7 @@ from functools import partial
 from ..recorder.errors import LogError
 from ..recorder.http.call_errors import outcome
 from ..recorder.log.log import EventLog
+from ..recorder.log.origin import Origin, origin_of
 from ..recorder.log.runs import RunInfo, RunQuery
 from .index import Index, RunFacts, opened
 
@@ -52,11 +53,15 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A run, with its facts if the index was asked and holds them. `source` is the log that records a received run."""
+    """A run, with its facts if the index was asked and holds them.
+
+    `source` is the log that records a received run, and `origin` the parent of a fork.
+    """
 
     info: RunInfo
     facts: RunFacts | None = None
     source: str | None = None
+    origin: Origin | None = None
 
     @property
     def cost_usd(self) -> float | None:
@@ -104,8 +109,27 @@ def ids_of(log: EventLog, index: Index, wanted: Chosen) -> frozenset[str]:
 def _with_sources(log: EventLog, infos: Sequence[RunInfo], facts: Mapping[str, RunFacts]) -> list[Found]:
     if not infos:
         return []
-    with log.store.reading() as store:
-        return [Found(info, facts.get(info.run), store.source_of(info.run)) for info in infos]
+    with log.reading() as held:
+        return [Found(info, facts.get(info.run), held.store.source_of(info.run), origin_of(held, info.run)) for info in infos]
+
+
+def as_tree(runs: Sequence[Found]) -> list[tuple[int, Found]]:
+    """Return the runs with their depths: each fork follows its parent, if that is listed, and the other forks of it.
+
+    Runs of one depth keep their order.
+    """
+    listed = {found.info.run for found in runs}
+    forks: dict[str, list[Found]] = {}
+    for found in runs:
+        parent = "" if found.origin is None or found.origin.parent not in listed else found.origin.parent
+        forks.setdefault(parent, []).append(found)
+    tree: list[tuple[int, Found]] = []
+    waiting = [(0, found) for found in reversed(forks.get("", []))]
+    while waiting:
+        depth, found = waiting.pop()
+        tree.append((depth, found))
+        waiting += [(depth + 1, fork) for fork in reversed(forks.get(found.info.run, []))]
+    return tree
 
 
 def _among(log: EventLog, index: Index, wanted: Chosen) -> frozenset[str] | None:

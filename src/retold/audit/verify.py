@@ -6,7 +6,7 @@ show that a table is one, and events are read along their primary key, which is 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, get_args
@@ -15,12 +15,14 @@ from ..recorder.events import GENESIS
 from ..recorder.log.erasure import ERASED, PRUNED, REDACTED
 from ..recorder.log.ledger import Entered, Head, chained
 from ..recorder.log.log import EventLog
+from ..recorder.log.origin import Origin
 from ..recorder.log.run_writer import Status
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.log.sqlite.questions import Unreadable
 from ..recorder.strict_json import object_in
 from .chain import End, Finding, Row, check, payload_digest
 from .file_check import check_integrity, check_schema, check_settings
+from .forks import Lineage
 from .listing_check import Seen, check_line, check_order, check_received
 
 PAGE = 1000
@@ -31,7 +33,10 @@ ENDED = get_args(Status)[1:]
 
 @dataclass
 class Report:
-    """The counts and findings of a check. `findings` has at most one entry for each run, its first wrong row."""
+    """The counts and findings of a check. `findings` has at most one entry for each run, its first wrong row.
+
+    `forks` counts the forks that share their beginning with their parent. `unproven` has a sentence for each of the others.
+    """
 
     runs: int = 0
     events: int = 0
@@ -39,6 +44,8 @@ class Report:
     erased: int = 0
     redacted: int = 0
     pruned: int = 0
+    forks: int = 0
+    unproven: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     head: str = ""
 
@@ -70,6 +77,7 @@ class _Verifier:
     entries: list[Entered] = field(default_factory=list)
     erasures: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     pruned: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
     result: Report = field(default_factory=Report)
 
     def report(self, run: str | None, against: Head | None) -> Report:
@@ -158,10 +166,33 @@ class _Verifier:
                 self._read_erasures()
                 if run not in self.pruned:  # else another process pruned it during this check
                     self._found(finding)
+        self._check_forks(started, alone=only is not None)
         if only is None:
             for name in self.evidence.runs_not_entered():
                 self._found(Finding(name, 0, "unknown run", "the ledger has no entry for its beginning: it was inserted"))
             self._check_order()
+
+    def _check_forks(self, started: Collection[str], *, alone: bool) -> None:
+        """Compare each fork with its parent. If a fork was checked `alone`, check the chain of its parent now."""
+        wrong = {finding.run for finding in self.result.findings}
+        for run, origin in self.origins.items():
+            parent = origin.parent
+            if run in wrong or run in self.pruned:
+                continue
+            if alone and parent in started and parent not in self.pruned and not self._is_whole(parent):
+                wrong.add(parent)
+            whole = {*started} - wrong - self.pruned.keys()
+            found = Lineage(self.evidence, whole, self.pruned, lambda each: bool(self.erasures.get(each))).check(run, origin)
+            if isinstance(found, Finding):
+                self._found(found)
+            elif found is None:
+                self.result.forks += 1
+            else:
+                self.result.unproven.append(f"run {run} is a fork, and cannot be compared with its parent: {found}")
+
+    def _is_whole(self, run: str) -> bool:
+        end = self._end_of(run)
+        return not isinstance(check(run, partial(self._rows, run), end, self._allowed(run), counted=lambda _: None), Finding)
 
     def _check_run(self, run: str, first: bytes, end: End | None, beginnings: dict[bytes, str]) -> Finding | None:
         found = self.evidence.first_event(run)
@@ -172,6 +203,8 @@ class _Verifier:
                 return Finding(run, None, "missing run", "the pruned run is not the one in the ledger")
             return None
         self.result.runs += 1
+        if (origin := Origin.of(object_in(found.payload))) is not None:
+            self.origins[run] = origin
         own = found.hash
         if found.seq == 0 and own != first and own in beginnings:
             return Finding(run, 0, "reordered", f"these are the events of run {beginnings[own]}")

@@ -27,6 +27,7 @@ COMMANDS = {
     "run": ("run.run", "Run a workflow, offline or live."),
     "record": ("record.record", "Run any program and record its requests to the API."),
     "replay": ("replay.replay", "Run any program against a recording, offline."),
+    "fork": ("fork.fork", "Run a program again from a point of its recording."),
     "serve": ("serve.serve", "Answer any client from cassettes."),
     "proxy": ("serve.proxy", "Record the requests of clients, until stopped."),
     "ls": ("ls.ls", "List the runs in the log."),

@@ -33,7 +33,7 @@ def ls(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """List the runs in the log, newest first.
+    """List the runs in the log, newest first, and the forks of a run below it.
 
     In a mirror, SOURCE has the source of each run, and HEARD its last report, for a run that goes on: `5 s ago`, or `gone`.
 
@@ -127,8 +127,13 @@ def _as_json(found: "Found", pulls: "Pulls") -> dict[str, Any]:
         "frames": r.frames,
         "error": r.error,
         "source": found.source,
+        "fork": None if found.origin is None else found.origin.as_dict(),
         **facts,
     }
+
+
+def _branch(depth: int) -> str:
+    return "   " * (depth - 1) + "└─ " if depth else ""
 
 
 def _heard(found: "Found", pulls: "Pulls") -> str:
@@ -146,6 +151,7 @@ def _heard(found: "Found", pulls: "Pulls") -> str:
 
 
 def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool) -> None:
+    from ..audit.runs import as_tree
     from ..fleet.presence import ago
     from ..handlers.text import seconds
     from .common import colours
@@ -154,16 +160,19 @@ def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool) -> None:
     sources = any(found.source is not None for found in runs)
     head = ("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "ERRORS")
     rows: list[tuple[str, ...]] = [(*head, *(("COST",) if costs else ()), *(("SOURCE", "HEARD") if sources else ()), "NAME")]
-    for found in runs:
+    tree = as_tree(runs)
+    for depth, found in tree:
         r = found.info
         started = time.strftime("%m-%d %H:%M:%S", time.localtime(r.started_ns / 1e9))
         took = "" if r.ended_ns is None else seconds(r.ended_ns - r.started_ns)
         cost = (dollars(found.cost_usd),) if costs else ()
         source = (found.source or "", _heard(found, pulls)) if sources else ()
-        rows.append((r.run[:8], started, r.mode, r.status, took, str(r.messages), _errors(found), *cost, *source, r.name))
+        rows.append(
+            (r.run[:8], started, r.mode, r.status, took, str(r.messages), _errors(found), *cost, *source, _branch(depth) + r.name)
+        )
 
     def colour(row: int, column: int) -> str:
-        return _colour(runs[row - 1]) if row and head[column : column + 1] in (("STATUS",), ("ERRORS",)) else ""
+        return _colour(tree[row - 1][1]) if row and head[column : column + 1] in (("STATUS",), ("ERRORS",)) else ""
 
     print_table(rows, cut=sys.stdout.isatty(), colour=colour if colours() else None)
     for shelf, at_ns in sorted(pulls.shelves.items()):

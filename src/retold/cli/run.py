@@ -8,40 +8,62 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .common import Db, Handlers, IdleLimit, Json, ShipOption, TimingOption, handler_specs, note, print_json, shipped, test_mode
+from .fork import AnswerOption, FailedOption, ModelOption, SetOption, UnpricedOption, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..comparing.compare import Comparison
+    from ..experiments.plan import PlannedFork
     from ..recorder.log.log import EventLog
     from ..workflow.results import RunResult
 
 
+LiveOption = Annotated[
+    bool | None,
+    typer.Option("--live/--mock", help="Call the API and record, or replay the cassette.", show_default="TEST_MODE, or mock"),
+]
+CassetteOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Use this cassette instead of the workflow's own.")]
+CheckOption = Annotated[
+    str | None,
+    typer.Option("--check", metavar="GOLDEN", help="Exit with 1 if the run differs from this recording; see retold diff."),
+]
+CheckIgnoreOption = Annotated[
+    list[str] | None,
+    typer.Option("--check-ignore", metavar="ITEM", help="Leave out of the check, e.g. thinking, totals. May be repeated."),
+]
+ForkOption = Annotated[
+    str | None,
+    typer.Option("--fork", metavar="RUN", help="Go on from a recorded run: replay it up to --at, and run the rest live."),
+]
+ForkAtOption = Annotated[
+    str | None, typer.Option("--at", metavar="POINT", help="Where the fork begins, e.g. greet.2: before turn 2 of step greet.")
+]
+
+
 def run(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="The workflow file (YAML).")],
-    live: Annotated[
-        bool | None,
-        typer.Option("--live/--mock", help="Call the API and record, or replay the cassette.", show_default="TEST_MODE, or mock"),
-    ] = None,
+    live: LiveOption = None,
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,
     handler: Handlers = None,
-    cassette: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Use this cassette instead of the workflow's own.")
-    ] = None,
-    check: Annotated[
-        str | None,
-        typer.Option("--check", metavar="GOLDEN", help="Exit with 1 if the run differs from this recording; see retold diff."),
-    ] = None,
-    check_ignore: Annotated[
-        list[str] | None,
-        typer.Option("--check-ignore", metavar="ITEM", help="Leave out of the check, e.g. thinking, totals. May be repeated."),
-    ] = None,
+    cassette: CassetteOption = None,
+    check: CheckOption = None,
+    check_ignore: CheckIgnoreOption = None,
+    fork: ForkOption = None,
+    at: ForkAtOption = None,
+    model: ModelOption = None,
+    assignments: SetOption = None,
+    answer: AnswerOption = None,
+    failed: FailedOption = False,
+    unpriced: UnpricedOption = False,
     json: Json = False,
     ship: ShipOption = None,
     db: Db = None,
 ) -> None:
     """Run a workflow offline from its cassette (the default, without a key), or live against the API and record it.
+
+    With --fork, no tool of the recorded part runs again, and the cassette is written only if --cassette names one.
 
     Example: retold run examples/clean_streaming_numbers.yaml
     """
@@ -49,7 +71,8 @@ def run(
     from ..workflow.runner import run_workflow
 
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None
-    mode = _mode(live)
+    branching = _forking(live, fork, at, model, assignments, answer, failed=failed, unpriced=unpriced)
+    mode = "live" if branching is not None else _mode(live)
     with EventLog(db) as log, shipped(log, ship):
         compared = None if check is None else _compared(check, check_ignore or [], log)
         result = run_workflow(
@@ -62,6 +85,7 @@ def run(
             log=log,
             out=sys.stderr if json else sys.stdout,
             show=bool(handler) or not json,
+            fork=branching,
             notify=note if sys.stderr.isatty() and (mode == "live" or timing != "instant") else None,
         )
     found = None if compared is None else compared(result)
@@ -76,6 +100,34 @@ def run(
         note(f"retold: compared with {check}\n{as_text(found)}")
     if not result.ok or (found is not None and not found.same):
         raise typer.Exit(1)
+
+
+def _forking(
+    live: bool | None, run: str | None, at: str | None, model: str | None, assignments: list[str] | None, answer: Path | None, *,
+    failed: bool, unpriced: bool,
+) -> "PlannedFork | None":  # fmt: skip
+    """Return the fork that the options ask for, or None. Raise InputError for options that need --fork."""
+    from ..recorder.errors import InputError
+
+    if run is None:
+        given = {
+            "--at": at,
+            "--model": model,
+            "--set": assignments,
+            "--answer": answer,
+            "--failed": failed,
+            "--unpriced": unpriced,
+        }
+        if alone := [option for option, value in given.items() if value]:
+            raise InputError(f"{alone[0]} changes a fork; name the run with --fork RUN, such as --fork last --at greet.2.")
+        return None
+    if live is False:
+        raise InputError("--fork runs live from the point on; leave out --mock.")
+    if at is None:
+        raise InputError("--fork needs a point: --at STEP.TURN, such as --at greet.2.")
+    from ..experiments.plan import PlannedFork
+
+    return PlannedFork(run, wanted(at, model, assignments, answer, failed=failed, unpriced=unpriced))
 
 
 def _mode(live: bool | None) -> Literal["live", "mock"]:
@@ -110,7 +162,7 @@ def _summarise(result: "RunResult") -> None:
     messages = sum(step.messages for step in result.steps)
     steps = f"{plural(len(result.steps), 'step')}, {plural(messages, 'message')}"
     verb = "replayed" if result.mode == "mock" else "recorded"
-    where = f"{verb} {'from' if result.mode == 'mock' else 'to'} {result.cassette}"
+    where = f"{verb} {'from' if result.mode == 'mock' else 'to'} {result.cassette or result.log}"
     if result.error is not None:
         note(f"retold: run {result.run[:8]} failed ({result.mode}; {steps}): {one_line(result.error)}")
     else:

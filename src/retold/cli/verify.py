@@ -30,7 +30,7 @@ def verify(
 ) -> None:
     """Check the hash chain of every run and name the first row that was edited, removed, inserted, moved or cut off.
 
-    Exit code 0 if the log is unchanged, 1 if it was changed.
+    A fork is compared with its parent up to the point of the fork. Exit code 0 if the log is unchanged, 1 if it was changed.
 
     Example: retold verify --against head.txt
     """
@@ -58,6 +58,8 @@ def verify(
             event = "" if finding.seq is None else f"event {finding.seq}"
             where = ", ".join(filter(None, (f"run {finding.run}" if finding.run else "the log", event)))
             say(one_line(f"{where}: {finding.what}: {finding.detail}"))
+        for sentence in report.unproven:
+            say(one_line(sentence))
         say(_summary(report, against is not None))
     if not report.ok:
         raise typer.Exit(1)
@@ -84,6 +86,8 @@ def _summary(report: "Report", against: bool) -> str:
             parts.append(f"{plural(count, 'payload')} {done}")
     if report.pruned:
         parts.append(f"{plural(report.pruned, 'run')} pruned")
+    if report.forks:
+        parts.append(f"{plural(report.forks, 'fork')} {'begins' if report.forks == 1 else 'begin'} as the parent")
     if report.ok:
         verdict = "unchanged since the head" if against else "nothing was changed"
     else:

@@ -8,7 +8,7 @@ one form of recording cannot hold a kind of item (stream-json has no requests), 
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from .align import pair_up, script
@@ -164,12 +164,12 @@ class Comparison:
 
 
 def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
-    """Compare two recordings that were read."""
+    """Compare two recordings that were read. A fork is compared with its parent from the fork on."""
     unknown = _unknown(a, b)
-    pairs = tuple(
+    pairs = _since_fork(a, b, tuple(
         Pair(label, tuple(_rows(_known(one, unknown), _known(other, unknown), focus)))
         for label, one, other in _paired(a.streams, b.streams)
-    )
+    ))  # fmt: skip
     totals = tuple(_total(name, a.totals.get(name), b.totals.get(name), focus) for name in TOTALS)
     differences = [difference for pair in pairs for difference in _differences(pair, focus)]
     differences += [
@@ -178,6 +178,24 @@ def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
         if total.differs
     ]
     return Comparison(a, b, pairs, totals, tuple(differences), tuple(kind for kind in KINDS if kind in unknown))
+
+
+def _since_fork(a: Side, b: Side, pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
+    """Return the rows after the fork if one side is a fork of the other, else all rows."""
+    fork = next((side for side, other in ((b, a), (a, b)) if side.origin and side.origin.parent == other.run), None)
+    if fork is None or fork.origin is None:
+        return pairs
+    before, live_from = fork.origin.seq, fork.live_from
+
+    def is_shared(row: AlignedRow) -> bool:
+        # The place in the parent decides, because a fork may write the shared part in another order.
+        parents, own = (row.a, row.b) if fork is b else (row.b, row.a)
+        if parents is not None:
+            return parents.seq is not None and parents.seq <= before
+        return own is not None and own.seq is not None and own.seq < live_from
+
+    kept = (replace(pair, rows=tuple(row for row in pair.rows if not is_shared(row))) for pair in pairs)
+    return tuple(pair for pair in kept if pair.rows)
 
 
 def _unknown(a: Side, b: Side) -> frozenset[str]:

@@ -19,6 +19,7 @@ from ..recorder.http.platforms import messages_request
 from ..recorder.http.refold import REFOLDED, RecordedAnswer
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
+from ..recorder.log.origin import Origin
 from ..recorder.messages import blocks_of
 from ..replay.matching.rules import path
 from . import agent_sessions
@@ -52,6 +53,7 @@ class Side:
     """A recording that was read. A total is None if the recording lacks it.
 
     `kept` are the rules that the recording keeps, and `has_folders` is whether its requests give the folders of their program.
+    `run` is the id of a run of a log. A fork has an `origin`, and `live_from`, the event of its first exchange of its own.
     """
 
     title: str
@@ -60,6 +62,9 @@ class Side:
     source: str = ""
     kept: Kept = NOTHING_KEPT
     has_folders: bool = False
+    run: str = ""
+    origin: Origin | None = None
+    live_from: int = 0
 
     @property
     def kinds(self) -> frozenset[str]:

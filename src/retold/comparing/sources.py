@@ -25,6 +25,7 @@ from ..recorder.log.runs import RunInfo
 from ..recorder.strict_json import object_in
 from .compare import Comparison, compare_sides
 from .focus import Focus, parse_tolerances
+from .forks import as_fork
 from .reading import Progress, Side, read_exchanges, read_messages, read_run
 from .varying import OWN_MANNER, Manner
 
@@ -168,7 +169,7 @@ def _read_run(log: EventLog, ref: str, progress: Progress, manner: Manner, file:
     side = read_run(log, found.run, title=title, progress=progress, manner=manner)
     if not side.streams:
         raise InputError(f"run {found.run[:8]} ({found.name}) holds no messages and no exchanges; there is nothing to compare.")
-    return side
+    return as_fork(side, log, found.run)
 
 
 def _checked(cassette: Cassette) -> Iterator[Recorded]:

@@ -149,14 +149,14 @@ class Connection:
             return asked.keeps_alive
         try:
             use, asked = serving.use_of(asked)
-            if asked.method in ("HEAD", "OPTIONS") and use.record_mode == "none":
+            if asked.method in ("HEAD", "OPTIONS") and (use.record_mode == "none" or use.forks):
                 return await self._probed(use, asked, client)
             match await self._decide(use, asked):
                 case Telling() as told:
                     return await self._retell(use, told, asked, client)
                 case "pass":
                     return await self._relay.forward(asked, client, lambda _: Unrecorded())
-            begin = use.begin
+            begin, asked = use.begin, replace(asked, body=use.changed(asked.body))
             return await self._relay.forward(asked, client, lambda sent: begin(replace(sent, folders=serving.folders)))
         except MissError as miss:
             serving.tell(f"retold: {miss}")

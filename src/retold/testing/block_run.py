@@ -3,11 +3,13 @@
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..experiments.branch import ANSWERED
 from ..recorder.agent_wire import WireCapture
-from ..recorder.cassette.transfer import results_in
+from ..recorder.cassette.transfer import append_at_once, results_in
 from ..recorder.events import Entry, encode
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange, Place, Request, header
@@ -16,7 +18,7 @@ from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session
 from ..recorder.secrets.redactor import Redactor
 from ..settings import Settings
-from .calls import Calls
+from .calls import REPEATED, Calls
 from .fallbacks import Fallbacks
 from .record_modes import RecordMode
 
@@ -46,8 +48,9 @@ class BlockRun:
         self._session = Session()
         self._replays: list[Capture] = []
         self._tool_uses: set[str] = set()
+        self._shared: list[Exchange] = []
         self.log: EventLog | None = None
-        self.calls = Calls()
+        self.calls = Calls(after=0 if settings.branch is None else settings.branch.last_call)
         self.sessions = 0
         self._fallbacks = Fallbacks()
 
@@ -69,6 +72,7 @@ class BlockRun:
         """Return the capture of a request. `key` is the same for a repeated request. Raise LogError."""
         with self._lock:
             writer = self._begun("live")
+            self._write_shared()
             self._note_tool_results(writer, request)
             retry = header(request.headers, "x-stainless-retry-count") or "0"
             call, attempt = self._fallbacks.continued(request) or self.calls.place(key, retry)
@@ -90,6 +94,27 @@ class BlockRun:
             )  # fmt: skip
             self._replays = [*(each for each in self._replays if each.ending is None), capture]
         return capture
+
+    def share(self, exchange: Exchange, key: str, *, is_last: bool) -> None:
+        """Keep a played exchange of a fork's prefix for its run, which begins with the last one or the first live one.
+
+        A fork that leaves its recording before the point therefore writes nothing. Raise LogError.
+        """
+        with self._lock:
+            place = exchange.place
+            if exchange.ending in REPEATED:
+                self.calls.note_failed(key, place.call, place.attempt)
+            stamped = place.stamped if place.stamped == ANSWERED else "replay"
+            self._shared.append(replace(exchange, place=replace(place, stamped=stamped)))
+            if is_last or self._writer is not None:
+                self._begun("live")
+                self._write_shared()
+
+    def _write_shared(self) -> None:
+        assert self._writer is not None
+        shared, self._shared = self._shared, []
+        for exchange in shared:
+            append_at_once(self._writer, exchange, self._session, self._tool_uses)
 
     def begin_session(self, started: dict[str, Any], mode: Literal["live", "mock"]) -> WireCapture:
         """Return the capture of a session of the Agent SDK, recorded or replayed. Raise LogError."""
@@ -127,6 +152,8 @@ class BlockRun:
                 self._settings.load_prices()
             cassette = None if self._path is None else str(self._path)
             data = {"cassette": cassette, "record_mode": self._mode, **self._settings.rules.kept.as_dict(), **self._settings.data}
+            if self._settings.branch is not None:
+                data |= self._settings.branch.data
             name = self._settings.name or ("recording" if self._path is None else self._path.stem)
             self._writer = self._opened().start(name=name, mode=mode, data=data, redactor=self._redactor)
         return self._writer

@@ -46,13 +46,13 @@ class Tally:
 
 
 class Calls:
-    """The exchanges of one recording. The caller holds a lock around every method."""
+    """The exchanges of one recording, numbered after call `after`. The caller holds a lock around every method."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, after: int = 0) -> None:
         self.count = 0
         self.open: list[Capture] = []
         self._keys: dict[int, str] = {}
-        self._last_call = 0
+        self._last_call = after
         self._failed: dict[str, dict[int, int]] = {}
         self._tally = Tally()
 
@@ -84,6 +84,12 @@ class Calls:
         self.open.append(capture)
         self._keys[id(capture)] = key
 
+    def note_failed(self, key: str, call: int, attempt: int) -> None:
+        """Note that an attempt failed, so that a repetition of its request gets the next number."""
+        self._failed.setdefault(key, {})[call] = attempt
+        while len(self._failed) > MAX_FAILED:
+            del self._failed[next(iter(self._failed))]
+
     def settle(self) -> list[Capture]:
         """Count the exchanges that have ended since the last time, let go of them and return them."""
         ended = [capture for capture in self.open if capture.ending is not None]
@@ -93,9 +99,7 @@ class Calls:
             key = self._keys.pop(id(capture))
             self._tally.add(capture)
             if capture.ending in REPEATED:
-                self._failed.setdefault(key, {})[capture.place.call] = capture.place.attempt
-                while len(self._failed) > MAX_FAILED:
-                    del self._failed[next(iter(self._failed))]
+                self.note_failed(key, capture.place.call, capture.place.attempt)
         return ended
 
     def _forget(self, key: str, call: int) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Literal
 
@@ -18,6 +19,7 @@ from ..replay.matching.profiles import SESSION_HEADERS, Profile, profile_of
 from ..replay.matching.rules import Rules
 from ..replay.relocating import in_folders
 from ..settings import Settings
+from .forking import ForkDecisions
 from .loading import LoadedRecording
 from .record_modes import how_to_record
 
@@ -48,18 +50,18 @@ class Decisions:
         self.loaded = loaded
         self.play_count = 0
         self.misses: list[str] = []
-        self.profile: Profile = _profile_of(loaded.exchanges) if settings.detect else settings.rules.profile
+        branch = settings.branch
+        known = loaded.exchanges if branch is None else [*branch.prefix, *branch.rest]
+        self.profile: Profile = _profile_of(known) if settings.detect else settings.rules.profile
         further = [each for other in settings.also for each in read_cassette(other).exchanges]
         self.replayable: Sequence[Exchange] = [*loaded.exchanges, *further] if further else loaded.exchanges
         self.faults = Faults(settings.faults)
         self.rules = replace(_rules(settings, loaded, source), profile=self.profile)
-        self.matcher = Matcher(
-            self.replayable,
-            source=source,
-            redactor=redactor,
-            rules=self.rules,
-            repeats=settings.repeats,
-        )
+        self.matcher = Matcher(self.replayable, source=source, redactor=redactor, rules=self.rules, repeats=settings.repeats)
+        self._fork: ForkDecisions | None = None
+        if branch is not None:
+            beyond = Matcher(branch.rest, redactor=redactor, rules=self.rules)
+            self._fork = ForkDecisions(branch, self.matcher, self._take_if_any, partial(self._is_in, beyond))
         self._settings = settings
         self._only_plays = loaded.mode != "new_episodes" and not loaded.records_everything
         self._source = source
@@ -79,11 +81,21 @@ class Decisions:
         if self._has_ended:
             uri = self._redactor.url(request.uri)
             raise for_sdk(MissError(f"{self._source} is no longer in use: {request.method} {uri} came after its block ended."))
+        if self._fork is not None:
+            return self._forked(asked, self._fork)
         if self._only_plays:
             return self._take(asked)
         if self.loaded.records_everything:
             return "record"
         return self.play_if_any(asked) or "record"
+
+    def _forked(self, asked: Request, fork: ForkDecisions) -> Telling | Literal["record"]:
+        try:
+            exchange = fork.take(asked)
+        except MissError as miss:
+            self.misses += [] if self.misses else [str(miss)]
+            raise for_sdk(miss) from None
+        return "record" if exchange is None else self._played(exchange)
 
     def play_if_any(self, request: Request) -> Telling | None:
         """Return the answer of a request, or None if there is none, which is no miss."""
@@ -119,22 +131,27 @@ class Decisions:
         if request.folders and content_encoding(request.headers):
             request = self._redactor.request(request)
         # A long recording is read during the first try, so further folders may be known after it.
-        while (asked := next((each for each in self._spellings(request) if each.body not in tried), None)) is not None:
+        while (
+            asked := next((each for each in self._spellings(self.matcher, request) if each.body not in tried), None)
+        ) is not None:
             tried.add(asked.body)
             if (exchange := self.matcher.take_if_any(asked)) is not None:
                 return exchange
         return None
 
-    def _spellings(self, request: Request) -> Iterator[Request]:
+    def _is_in(self, matcher: Matcher, request: Request) -> bool:
+        return any(matcher.matches(spelling) for spelling in self._spellings(matcher, request))
+
+    def _spellings(self, matcher: Matcher, request: Request) -> Iterator[Request]:
         if request.folders is not UNKNOWN:
-            yield from (in_folders(request, folders) for folders in self.matcher.folders)
+            yield from (in_folders(request, folders) for folders in matcher.folders)
         yield request
 
     def _take(self, asked: Request) -> Telling:
         try:
             if asked.folders is not UNKNOWN and (exchange := self._take_if_any(asked)) is not None:
                 return self._played(exchange)
-            asked = next(self._spellings(asked))
+            asked = next(self._spellings(self.matcher, asked))
             return self._played(self.matcher.take(asked))
         except MissError as miss:
             if (struck := self.matcher.alike(asked, self._struck)) is not None:

@@ -16,7 +16,7 @@ from ..recorder.http.exchange import Exchange, Request
 from ..recorder.http.patching import Send, SendAsync
 from ..recorder.http.recognition import Outgoing, is_api
 from ..recorder.http.sdk_errors import for_sdk
-from ..recorder.http.tee import Recorder, tee, to_request
+from ..recorder.http.tee import Recorder, tee, to_request, with_content
 from ..recorder.secrets.redactor import Redactor
 from ..replay.faults import Faults, Telling
 from ..replay.matching.profiles import Profile
@@ -44,6 +44,7 @@ class CassetteSession(UsedCassette):
 
     def __init__(self, path: Path | None, mode: RecordMode, settings: Settings) -> None:
         source = str(path) if path is not None else settings.name or "the log"
+        source = source if settings.branch is None else settings.branch.title
         redactor = Redactor(extra=settings.redact)
         self._loaded = loaded = load(path, mode, settings, source)
         decisions = Decisions(loaded, settings, source=source, redactor=redactor)
@@ -99,7 +100,7 @@ class CassetteSession(UsedCassette):
                 return send(request)
             case Telling() as told:
                 return self._logged(self._replayer.answer(request, *told), request, told.exchange)
-        return self._recorder.handle(request, send)
+        return self._recorder.handle(self._changed(request), send)
 
     async def handle_async(self, request: Any, send: SendAsync) -> Any:
         """Do the same for an async client."""
@@ -111,7 +112,7 @@ class CassetteSession(UsedCassette):
                 return await send(request)
             case Telling() as told:
                 return self._logged(await self._replayer.answer_async(request, *told), request, told.exchange)
-        return await self._recorder.handle_async(request, send)
+        return await self._recorder.handle_async(self._changed(request), send)
 
     def agent_wire(self, started: dict[str, Any], real: Any, exit_code: Callable[[], int | None]) -> Any:
         """Return the transport of a session of the Agent SDK, or None to let it pass. Raise MissError, LogError.
@@ -129,6 +130,10 @@ class CassetteSession(UsedCassette):
                 raise blocked(asked)
             return "pass"
         return self.decide(to_request(request))
+
+    def _changed(self, request: Any) -> Any:
+        body = self.changed(request.content)
+        return request if body == request.content else with_content(request, body)
 
     def _logged(self, response: Any, request: Any, exchange: Exchange) -> Any:
         """Return a replayed response. If the user gave a log, the response is recorded into it as a run of mode mock."""
@@ -149,7 +154,20 @@ class CassetteSession(UsedCassette):
 
     def decide(self, request: Request) -> Telling | Literal["pass", "record"]:
         """Return the answer of a request of the API, or the way to treat it. Raise MissError."""
-        return self._decisions.decide(request)
+        decided = self._decisions.decide(request)
+        if self.forks and isinstance(decided, Telling):
+            is_last = not self._decisions.matcher.unplayed_numbers
+            self._recording.share(decided.exchange, self._decisions.key(request), is_last=is_last)
+        return decided
+
+    @property
+    def forks(self) -> bool:
+        """Whether this is a fork: it replays up to a point, and records from there on."""
+        return self._settings.branch is not None
+
+    def changed(self, body: bytes) -> bytes:
+        """Return the body of a live request as a fork sends it; outside of a fork it is unchanged."""
+        return body if self._settings.branch is None else self._settings.branch.changes.applied(body)
 
     def play_if_any(self, request: Request) -> Telling | None:
         """Return the answer of a request, or None if there is none, which is no miss."""

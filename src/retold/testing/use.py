@@ -73,7 +73,7 @@ class Use:
         return self._session
 
     def __enter__(self) -> UsedCassette:
-        if self._path is None:
+        if self._path is None and self.settings.recorded is None:
             raise InputError("use_cassette() needs a path; only as a decorator it can be named after the function.")
         if self._session is not None:
             raise InputError(f"this use_cassette({str(self._path)!r}) is in use already; make another one.")

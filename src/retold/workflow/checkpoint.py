@@ -15,7 +15,6 @@ from typing import Any
 
 from ..recorder import strict_json
 from ..recorder.errors import InputError
-from ..recorder.events import Event
 from ..recorder.files import read_regular, read_text, why_not_writable
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo, RunQuery
@@ -96,7 +95,7 @@ class Checkpoint:
         for event, step in zip(events, self._loaded.workflow.steps, strict=False):
             if event.data.get("fingerprint") != fingerprint(step, self._loaded) or event.data["status"] not in FINISHED:
                 break
-            found.append(_finished(event, run))
+            found.append(finished_step(event.data, run))
         return found
 
 
@@ -107,11 +106,19 @@ def _run_of(log: EventLog, run: str) -> RunInfo | None:
 
 def fingerprint(step: Step, loaded: Loaded) -> str:
     """Return a digest of everything that may change the answer of a step, files included. A changed step runs again."""
+    return _short([question(step, loaded), sorted(StepResult.__dataclass_fields__)])
+
+
+def question(step: Step, loaded: Loaded) -> str:
+    """Return a digest of everything in a workflow file, and in files that it names, that may change the requests of a step."""
     workflow, own = loaded.workflow, _asking(step.model_dump(mode="json"))
     files = [(name, _digest(loaded.folder / name)) for name in _files(own)]
     around = [_asking(workflow.defaults.model_dump(mode="json")), workflow.global_vars, workflow.workspace_dir]
-    said = [own, files, *around, workflow.environment.mode, workflow.engine, sorted(StepResult.__dataclass_fields__)]
-    return sha256(strict_json.dumps(said, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
+    return _short([own, files, *around, workflow.environment.mode, workflow.engine])
+
+
+def _short(value: Any) -> str:
+    return sha256(strict_json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:16]
 
 
 def _asking(value: Any) -> Any:
@@ -143,7 +150,8 @@ def _digest(path: Path) -> str | None:
         return None  # the step reports the problem when it runs
 
 
-def _finished(event: Event, run: str) -> Finished:
-    data = dict(event.data["result"])
+def finished_step(ended: dict[str, Any], run: str) -> Finished:
+    """Return a finished step of a run from the payload of its last event."""
+    data = dict(ended["result"])
     data["tasks"] = [TaskResult(**task) for task in data.pop("tasks")]
-    return Finished(StepResult(**data), str(event.data.get("from") or run), event.data.get("session"))
+    return Finished(StepResult(**data), str(ended.get("from") or run), ended.get("session"))

@@ -29,12 +29,13 @@ from .schema import RetryConfig
 class LiveApi:
     """Answers the requests of one conversation through the SDK. Leaving the async context closes the connections.
 
-    It repeats failed requests according to `retries`, including broken streams, which the SDK does not repeat.
+    It repeats failed requests according to `retries`, including broken streams, which the SDK does not repeat. Calls are
+    numbered after `calls`.
     """
 
     def __init__(
         self, writer: RunWriter, *, step: str, task: str, variables: Mapping[str, str], retries: RetryConfig, cost_tracking: bool,
-        notify: Callable[[str], None] = lambda _: None,
+        notify: Callable[[str], None] = lambda _: None, calls: int = 0,
     ) -> None:  # fmt: skip
         self._client = anthropic.AsyncAnthropic(max_retries=0)
         self._writer = writer
@@ -47,7 +48,7 @@ class LiveApi:
         keys = (self._client.api_key, self._client.auth_token)
         writer.redactor = Redactor(extra=[key for key in keys if key and len(key) >= MIN_SECRET_CHARS])
         self._price = price if cost_tracking else None
-        self._calls = 0
+        self._calls = calls
         self.unfinished: Reply | None = None
 
     async def __aenter__(self) -> Self:
@@ -56,15 +57,18 @@ class LiveApi:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._client.close()
 
-    async def ask(self, body: dict[str, Any], session: Session) -> Reply:
-        """Send a request and read the answer to its end. The reply holds any failure, as the recording does."""
-        self._calls += 1
-        for attempt in range(1, self._retries.max_retries + 2):
-            capture, reply = await self._attempt(body, session, attempt)
-            wait_s = self._wait_s(capture, reply, attempt)
+    async def ask(self, body: dict[str, Any], session: Session, *, call: int | None = None, attempt: int = 1) -> Reply:
+        """Send a request and read the answer to its end. The reply holds any failure, as the recording does.
+
+        With `call` this is the attempt of that number of an earlier call.
+        """
+        self._calls = self._calls + 1 if call is None else call
+        for number in range(attempt, self._retries.max_retries + 2):
+            capture, reply = await self._attempt(body, session, number)
+            wait_s = self._wait_s(capture, reply, number)
             if wait_s is None:
                 break
-            self._notify(f"attempt {attempt} of {self._retries.max_retries + 1}: {reply.error}; again in {wait_s:.1f} s")
+            self._notify(f"attempt {number} of {self._retries.max_retries + 1}: {reply.error}; again in {wait_s:.1f} s")
             await asyncio.sleep(wait_s)
         return reply
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..experiments.branch import ANSWERED
 from ..recorder import strict_json
 from ..recorder.agent_wire import AgentSession
 from ..recorder.http.capture import Capture
@@ -89,6 +90,10 @@ class MockApi:
         data = strict_json.dumps(body, separators=(",", ":")).encode()
         unit = (self._step, self._task)
         exchange = self._recording.matcher.take(Request("POST", "/v1/messages", (), data), self._variables, unit)
+        return (await self.play(exchange, data, session))[0]
+
+    async def play(self, exchange: Exchange, data: bytes, session: Session) -> tuple[Reply, Exchange]:
+        """Play an exchange and the attempts of its call that follow it. Return the last answer and its exchange."""
         while True:
             reply = await self._play(exchange, data, session)
             if exchange.ending == "closed" and self._timeout_ms is not None:
@@ -97,7 +102,7 @@ class MockApi:
                 raise TimedOut(self._timeout_ms)
             following = self._recording.matcher.next_attempt(exchange)
             if following is None:
-                return reply
+                return reply, exchange
             exchange = following
 
     async def _play(self, exchange: Exchange, body: bytes, session: Session) -> Reply:
@@ -105,7 +110,8 @@ class MockApi:
         await wait_until_async(began_ns + timeline.at(exchange.started_ns))
         request = Request(exchange.request.method, exchange.request.uri, exchange.request.headers, body)
         asked = exchange.place
-        place = Place(self._step, self._task, asked.call, asked.attempt, "replay", self._variables)
+        stamped = ANSWERED if asked.stamped == ANSWERED else "replay"
+        place = Place(self._step, self._task, asked.call, asked.attempt, stamped, self._variables)
         capture = Capture(
             self._writer, request, place=place, session=session, redactor=self._recording.redactor,
             cost_usd=exchange.cost_usd,

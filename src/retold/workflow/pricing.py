@@ -27,3 +27,8 @@ def _table() -> Callable[..., Any] | None:
     except ModuleNotFoundError:
         return None
     return extract_usage
+
+
+def is_priced(model: str) -> bool | None:
+    """Return whether the table has a price for the model; None if genai-prices is not installed."""
+    return None if _table() is None else price(model, {"input_tokens": 1, "output_tokens": 1}) is not None

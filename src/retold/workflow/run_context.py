@@ -15,6 +15,7 @@ from . import schema
 from .agent import Api, Conversation, Outcome, converse
 from .claude_code import ClaudeTurn
 from .claude_code_mock import MockClaudeCode
+from .forked import ForkedApi, ForkedRun, ForkedTools
 from .load import Loaded
 from .mock import MockApi, Playback
 from .prompt import Context
@@ -39,7 +40,10 @@ class ClaudeCode(Protocol):
 
 @dataclass
 class Running:
-    """One run of a workflow. `recording` is the recording that a mock run replays; it is None in a live run."""
+    """One run of a workflow. `recording` is the recording that a mock run replays; it is None in a live run.
+
+    `fork` is the recorded side of a fork, which is a live run.
+    """
 
     loaded: Loaded
     recording: Playback | None
@@ -50,6 +54,7 @@ class Running:
     result: RunResult
     notify: Callable[[str], None]
     sessions: dict[str, SessionState] = field(default_factory=dict)
+    fork: ForkedRun | None = None
     _claude_code: ClaudeCode | None = None
 
     @contextlib.asynccontextmanager
@@ -110,14 +115,22 @@ class Running:
             unit.workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot make the working directory {unit.workdir}: {error.strerror}") from error
-        options = unit.options
+        options, fork, place = unit.options, self.fork, (unit.step, unit.task)
+        retries = options.retry_config or schema.RetryConfig()
         live = LiveApi(
-            self.writer, step=unit.step, task=unit.task, variables=unit.volatile,
-            retries=options.retry_config or schema.RetryConfig(), cost_tracking=options.cost_tracking is not False,
-            notify=self.notify_of(unit.task),
+            self.writer, step=unit.step, task=unit.task, variables=unit.volatile, retries=retries,
+            cost_tracking=options.cost_tracking is not False, notify=self.notify_of(unit.task),
+            calls=0 if fork is None else fork.last_call(place),
         )  # fmt: skip
         async with live, LiveTools(unit.workdir, allowed_tools(options)) as tools:
-            yield live, tools
+            if fork is None:
+                yield live, tools
+                return
+            mock = MockApi(
+                fork.playback, self.writer, step=unit.step, task=unit.task, variables=unit.volatile, timeout_ms=timeout_ms
+            )
+            api = ForkedApi(fork, mock, live, unit=place, variables=unit.volatile, max_retries=retries.max_retries)
+            yield api, ForkedTools(fork, tools)
 
     def notify_of(self, task: str) -> Callable[[str], None]:
         """Return a function that reports progress with the name of the task."""

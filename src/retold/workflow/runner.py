@@ -22,7 +22,8 @@ from ..recorder.log.log import EventLog
 from ..recorder.words import plural
 from ..replay.matching.matcher import note_unplayed
 from ..replay.timing.timing import INSTANT, Timing
-from .checkpoint import Checkpoint, Finished, fingerprint
+from .checkpoint import Checkpoint, Finished, fingerprint, question
+from .forked import ForkedRun, Forking
 from .load import Loaded, load_workflow
 from .mock import Playback
 from .paths import render_options
@@ -52,6 +53,7 @@ class RunOptions(TypedDict, total=False):
     out: TextIO | None
     show: bool
     notify: Callable[[str], None] | None
+    fork: Forking | None
 
 
 def run_workflow(
@@ -66,12 +68,16 @@ def run_workflow(
     out: TextIO | None = None,
     show: bool = True,
     notify: Callable[[str], None] | None = None,
+    fork: Forking | None = None,
 ) -> RunResult:
     """Run a workflow file and return its result. A failed step is part of the result, not an exception.
 
     `mode="mock"` replays the cassette offline; `mode="live"` calls the API and records. `handlers` replaces the handlers of
     the file ((name, options) pairs; an empty list shows nothing). Handlers write to `out` (default stdout); with `show=False`
     only those run that write elsewhere (file, buffer, callback). `notify` is called with lines of progress.
+
+    With `fork=retold.fork(RUN, at="STEP.TURN")` the run continues a recorded one: everything before the point is replayed, tools
+    included, and the rest is live. Its cassette is written only if you name one.
 
     Raise WorkflowError, CassetteError, LogError or InputError before anything runs, and MissError. Raise InputError inside a
     running event loop: await `run_workflow_async` there.
@@ -82,7 +88,7 @@ def run_workflow(
     return asyncio.run(
         run_workflow_async(
             path, mode=mode, timing=timing, idle_limit=idle_limit, handlers=handlers, cassette=cassette, log=log, out=out,
-            show=show, notify=notify,
+            show=show, notify=notify, fork=fork,
         )
     )  # fmt: skip
 
@@ -93,16 +99,19 @@ async def run_workflow_async(path: str | os.PathLike[str], **options: Unpack[Run
     timing = options.get("timing", INSTANT)
     cassette, log, notify = options.get("cassette"), options.get("log"), options.get("notify")
     own_log = EventLog() if log is None else None
+    fork = options.get("fork")
     runner = Runner(
         loaded,
-        options.get("mode", "mock"),
+        "live" if fork is not None else options.get("mode", "mock"),
         Timing.parse(timing, options.get("idle_limit")) if isinstance(timing, str) else timing,
         options.get("handlers"),
         Path(cassette) if cassette is not None else loaded.cassette(),
         log or own_log or EventLog(),
         (options.get("out") or sys.stdout) if options.get("show", True) else None,
         notify or (lambda _: None),
+        fork=fork,
     )
+    runner.keeps_cassette = fork is None or cassette is not None
     try:
         runner.prepare()
         return await runner.run()
@@ -116,7 +125,7 @@ class Runner:
 
     def __init__(
         self, loaded: Loaded, mode: Mode, timing: Timing, handlers: HandlerSpecs | None, cassette: Path, log: EventLog,
-        out: TextIO | None, notify: Callable[[str], None],
+        out: TextIO | None, notify: Callable[[str], None], *, fork: Forking | None = None,
     ) -> None:  # fmt: skip
         self.loaded = loaded
         self.workflow = loaded.workflow
@@ -129,8 +138,12 @@ class Runner:
         self.out = out
         self.notify = notify
         self.recording: Playback | None = None
+        self.keeps_cassette = True
+        self._forking = fork
+        self.fork: ForkedRun | None = None
         retold = cassette if mode == "mock" else None
-        self.checkpoint = Checkpoint(self.loaded, mode, retold=retold) if self.workflow.checkpoint_enabled else None
+        resumes = self.workflow.checkpoint_enabled and fork is None
+        self.checkpoint = Checkpoint(self.loaded, mode, retold=retold) if resumes else None
 
     def prepare(self) -> None:
         """Do everything that can fail, before anything runs or is written."""
@@ -139,7 +152,11 @@ class Runner:
         if self.mode == "mock":
             self.recording = self._read_recording()
             return
+        if self._forking is not None:
+            self.fork = ForkedRun(self._forking.branch(self.log), self.loaded, self.timing)
         self._check_engines()
+        if not self.keeps_cassette:
+            return
         with contextlib.suppress(CassetteMissing):
             read_cassette(self.cassette)  # report a damaged cassette now, before the run costs money
         if (problem := why_not_writable(self.cassette)) is not None:
@@ -176,13 +193,16 @@ class Runner:
         """Run the steps in order. The first failed step ends the run."""
         workflow = self.workflow
         finished = self.checkpoint.finished(self.log) if self.checkpoint is not None else []
-        data = {"workflow": str(self.loaded.source.path), "environment": workflow.environment.mode, "timing": str(self.timing)}
-        with self.log.start(name=workflow.name, mode=self.mode, data=data) as writer, _sigterm_cancels():
+        finished = finished if self.fork is None else self.fork.finished
+        name, data = self._beginning()
+        with self.log.start(name=name, mode=self.mode, data=data) as writer, _sigterm_cancels():
             if self.checkpoint is not None:
                 self.checkpoint.write(writer.run)
-            result = RunResult(writer.run, workflow.name, self.mode, "running", [], str(self.log.path), str(self.cassette))
+            result = RunResult(writer.run, workflow.name, self.mode, "running", [], str(self.log.path), self._named_cassette)
             context = Context(self.loaded, writer.run, datetime.now().astimezone().date().isoformat())
-            running = Running(self.loaded, self.recording, self.cassette, self.log, writer, context, result, self.notify)
+            running = Running(
+                self.loaded, self.recording, self.cassette, self.log, writer, context, result, self.notify, fork=self.fork
+            )
             for earlier in finished:
                 self._resume(running, earlier)
             try:
@@ -204,6 +224,18 @@ class Runner:
             if not done.goes_on:
                 result.error = f"step {step.name!r} failed: {done.error}"
                 return
+
+    @property
+    def _named_cassette(self) -> str | None:
+        return str(self.cassette) if self.keeps_cassette else None
+
+    def _beginning(self) -> tuple[str, dict[str, Any]]:
+        """Return the name of the run and the data of its first event."""
+        workflow = self.workflow
+        data = {"workflow": str(self.loaded.source.path), "environment": workflow.environment.mode, "timing": str(self.timing)}
+        steps = {step.name: question(step, self.loaded) for step in workflow.steps} if self.mode == "live" else {}
+        own = data | ({"steps": steps} if steps else {})  # a fork of this run compares them
+        return (workflow.name, own) if self.fork is None else (self.fork.branch.name, own | self.fork.branch.data)
 
     def _resume(self, running: Running, earlier: Finished) -> None:
         """Reuse a step that the broken-off run had finished."""
@@ -240,6 +272,10 @@ class Runner:
                 result.notes.append(f"step {step.name!r} fell back ({step.fallback}) after: {step.error}")
             elif failed and step.goes_on:
                 result.notes.append(f"step {step.name!r} went on although tasks failed: {', '.join(failed)}")
+        if self.fork is not None and (left := self.fork.playback.matcher.unplayed):
+            result.notes.append(f"{note_unplayed(left)}: the run did not ask for all of {self.fork.branch.title}")
+        if not self.keeps_cassette:
+            return
         if self.mode == "live" and good:
             recorded = self._recorded(result.run, finished)
             sessions = [each for each in recorded if isinstance(each, AgentSession)]
@@ -293,7 +329,8 @@ class Runner:
             done.status, done.error = "failed", str(failure)
         except MissError as miss:
             done.status, done.error = "failed", str(miss)
-            raise MissError(f"step {step.name!r}: {miss}\nRecord it again with: {self._record_command()}") from miss
+            way_out = "" if self.fork is not None else f"\nRecord it again with: {self._record_command()}"
+            raise MissError(f"step {step.name!r}: {miss}{way_out}") from miss
         finally:
             done.messages = writer.counts["message"] - before
             name = units[0].session_name

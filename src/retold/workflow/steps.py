@@ -81,6 +81,8 @@ def _continued(running: Running, step: SessionStep, unit: Unit) -> SessionState:
     config = step.session_config
     if running.recording is not None:
         return SessionState(Session(), running.recording.history(step.name, ""), engine=unit.engine)
+    if running.fork is not None and (history := running.fork.history(step.name)) is not None:
+        return SessionState(Session(), history, engine=unit.engine)
     found = None
     if config.persist and config.continue_on_restart:
         found = last_session(running.log, running.loaded.workflow.name, unit.session_name, unit.engine)

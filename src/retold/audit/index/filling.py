@@ -148,7 +148,8 @@ class _Run:
         elif kind == "exchange.started":
             asked = request_in(data)
             text = text_of_request(data, asked)
-            self.account.exchange_started(seq, data, str(asked.get("model") or ""), t_ns)
+            repeats = self.mode == "live" and data.get("stamped") == "replay"
+            self.account.exchange_started(seq, data, str(asked.get("model") or ""), t_ns, repeats=repeats)
         elif kind == "exchange.ended" and exchange is not None:
             text = text_of_error(data, self.account.model_asked(exchange))
             self.account.exchange_ended(exchange, data, step, task, seq, t_ns, wall_ns)

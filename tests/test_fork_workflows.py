@@ -1,0 +1,184 @@
+"""A workflow goes on from a point of a recorded run: no tool of the recorded part runs again, and the rest is live."""
+
+import json
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+import retold
+from retold.recorder.cassette.transfer import exchanges_of
+from tests.clients import ask
+from tests.e2e import Done, Ran, in_this_process, run_live, step, write_workflow
+from tests.messages_server import MessagesServer, Reply, Request, http_error, text, tool_use
+
+pytestmark = pytest.mark.needs("anthropic>=0.103")
+
+PAUSES = {"retry_config": {"max_retries": 1, "base_delay_ms": 1}}
+OPTIONS = {"allowed_tools": ["Bash"], "max_turns": 5, **PAUSES}
+
+
+def script(request: Request) -> Reply:
+    """Step `work` uses a tool twice, step `sum` says a text. The answers name the model."""
+    messages = request.json["messages"]
+    turn = len(messages) // 2 + 1
+    if "Work" in messages[0]["content"] and turn < 3:
+        use = tool_use("Bash", {"command": f"echo {turn} >> ran.txt; echo did {turn}"}, id=f"toolu_{uuid4().hex}")
+        return Reply([use], stop_reason="tool_use")
+    return Reply([text(f"Turn {turn} by {request.json['model']}.")])
+
+
+def workflow(**changed: Any) -> Path:
+    steps = [
+        step("work", changed.get("work", "Work."), claude_options=OPTIONS),
+        step("sum", changed.get("sum", "Sum up: {{steps.work.text}}"), claude_options=PAUSES),
+    ]
+    return write_workflow("w.yaml", *steps, workspace_dir="space")
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """A live run of two steps with four turns in all; its tools have run twice."""
+    with MessagesServer(script) as server:
+        ran = run_live(monkeypatch, server, workflow())
+    assert Path("space/ran.txt").read_text() == "1\n2\n"
+    assert ran.result.ok, ran.error
+    return ran
+
+
+def go_on(server: MessagesServer, *options: str) -> Done:
+    return in_this_process("run", "w.yaml", "--fork", "w", *options, url=server.url)
+
+
+def asked(server: MessagesServer) -> list[tuple[str, int]]:
+    """(model, number of messages) of each request that reached the upstream."""
+    return [(request.json["model"], len(request.json["messages"])) for request in server.requests]
+
+
+def test_tools_before_the_point_do_not_run_again(recorded: Ran) -> None:
+    """Turn 2 of `work` goes to another model: the recorded result of the first tool is sent on, and the second tool runs."""
+    with MessagesServer(script) as server:
+        done = go_on(server, "--at", "work.2", "--model", "opus")
+    assert done.returncode == 0, done.stderr
+    assert asked(server) == [("claude-opus-5-5", 3), ("claude-opus-5-5", 5), ("claude-opus-5-5", 1)]
+    assert Path("space/ran.txt").read_text() == "1\n2\n2\n"
+    log = retold.EventLog()
+    new = log.find("last")
+    old, forked = exchanges_of(log, recorded.result.run), exchanges_of(log, new.run)
+    assert [exchange.place.stamped for exchange in forked] == ["replay", "pull", "pull", "pull"]
+    assert [exchange.place.call for exchange in forked] == [1, 2, 3, 1]
+    assert forked[0].response is not None
+    assert old[0].response is not None
+    assert forked[0].response.body == old[0].response.body
+    assert (new.name, new.mode, new.status) == ("w@work.2", "live", "completed")
+    assert "nothing was changed: 2 runs" in in_this_process("verify").stdout
+    assert "1 fork begins as the parent" in in_this_process("verify").stdout
+    sent = server.requests[0].json["messages"][-1]["content"]
+    assert [block["content"] for block in sent] == ["did 1"]
+    cassette = retold.read_cassette("cassettes/w.yaml")
+    assert len(cassette.exchanges) == 4  # of the parent: a fork does not replace the workflow's cassette
+    assert json.loads(cassette.exchanges[1].request.body)["model"] == "claude-sonnet-5-5"
+
+
+def test_a_later_step_may_have_changed(recorded: Ran) -> None:
+    """The step at the point runs as it is in the file now, after all of the steps before it were replayed."""
+    workflow(sum="Praise: {{steps.work.text}}")
+    with MessagesServer(script) as server:
+        done = go_on(server, "--at", "sum.1", "--json")
+    result = json.loads(done.stdout)
+    assert [step["text"] for step in result["steps"]] == ["Turn 3 by claude-sonnet-5-5.", "Turn 1 by claude-sonnet-5-5."]
+    assert [request.json["messages"][0]["content"] for request in server.requests] == ["Praise: Turn 3 by claude-sonnet-5-5."]
+    assert Path("space/ran.txt").read_text() == "1\n2\n"
+    assert recorded.result.steps[0].text == result["steps"][0]["text"]
+    durations = [m.data["duration_ms"] for m in retold.EventLog().messages(result["run"]) if m.type == "result"]
+    assert all(duration >= 0 for duration in durations)
+
+
+def test_a_cut_answer_is_asked_for_again(recorded: Ran) -> None:
+    """The workflow repeats a broken call as ever, and the repetition is live: the second attempt of the same call."""
+    log = retold.EventLog()
+    second = [event.seq for event in log.events(recorded.result.run, kinds=("exchange.started",))][1]
+    frames = [event.seq for event in log.events(recorded.result.run, exchange=second, kinds=("frame",))]
+    with MessagesServer(script) as server:
+        done = go_on(server, "--at", f"seq:{frames[1]}", "--cassette", "fork.yaml")
+    assert done.returncode == 0, done.stderr
+    assert asked(server) == [("claude-sonnet-5-5", 3), ("claude-sonnet-5-5", 5), ("claude-sonnet-5-5", 1)]
+    forked = exchanges_of(log, log.find("last").run)
+    assert [(exchange.place.call, exchange.place.attempt, exchange.ending) for exchange in forked] == [
+        (1, 1, "complete"), (2, 1, "cut"), (2, 2, "complete"), (3, 1, "complete"), (1, 1, "complete"),
+    ]  # fmt: skip
+    assert in_this_process("verify").returncode == 0
+    assert in_this_process("run", "w.yaml", "--cassette", "fork.yaml").returncode == 0
+
+
+def test_an_answer_of_the_users_goes_in_place_of_the_models(recorded: Ran) -> None:
+    """Its tool runs, and the next request is live."""
+    own = {"content": [{"type": "tool_use", "name": "Bash", "input": {"command": "echo mine"}}]}
+    Path("own.json").write_text(json.dumps(own))
+    with MessagesServer(script) as server:
+        done = go_on(server, "--at", "work.2", "--answer", "own.json")
+    assert done.returncode == 0, done.stderr
+    assert server.requests[0].json["messages"][-1]["content"][0]["content"] == "mine"
+    stamped = [exchange.place.stamped for exchange in exchanges_of(retold.EventLog(), retold.EventLog().find("last").run)]
+    assert stamped == ["replay", "answer", "pull", "pull"]
+    assert recorded.result.run != retold.EventLog().find("last").run
+
+
+def test_forks_of_a_fork(recorded: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The changed requests of the first fork are recognised by the second one, which `run_workflow` runs."""
+    with MessagesServer(script) as server:
+        assert go_on(server, "--at", "work.2", "--model", "opus").returncode == 0
+        first = retold.EventLog().find("last").run
+        again = run_live(monkeypatch, server, Path("w.yaml"), fork=retold.fork(first, at="sum.1", model="haiku"))
+    assert again.result.ok
+    assert asked(server)[3:] == [("claude-haiku-5-5", 1)]
+    assert again.text == "Turn 1 by claude-haiku-5-5."
+    assert "2 forks begin as the parent" in in_this_process("verify").stdout
+    assert recorded.result.run != first
+
+
+@pytest.mark.parametrize(
+    ("options", "changed", "expected"),
+    [
+        (["--at", "sum.1"], {"work": "Work more."}, "the step 'work' of w.yaml was changed since run"),
+        (["--at", "work.2"], {"work": "Work more."}, "Undo the change, or fork before the first turn of the step."),
+        (["--at", "work.9"], {}, "has no turn work.9: it has 3 turns"),
+        (["--at", "wrok.1"], {}, "did you mean work"),
+        (["--at", "work.2", "--mock"], {}, "leave out --mock"),
+        ([], {}, "--fork needs a point"),
+    ],
+)
+def test_bad_input_writes_nothing(recorded: Ran, options: list[str], changed: dict[str, str], expected: str) -> None:
+    workflow(**changed)
+    with MessagesServer(script) as server:
+        done = go_on(server, *options)
+    assert (done.returncode, len(retold.EventLog().runs()), server.calls) == (2, 1, 0)
+    assert expected in done.stderr
+    assert recorded.result.ok
+
+
+def test_only_a_run_of_a_workflow_can_go_on_as_one(recorded: Ran) -> None:
+    """The options of a fork need --fork, and a run of another kind is refused with the command that forks it."""
+    log = retold.EventLog()
+    with MessagesServer(script) as server, retold.use_cassette("c.yaml", record_mode="once", name="block"):
+        ask("hi", server.url)
+    done = in_this_process("run", "w.yaml", "--fork", "block", "--at", "1", url=server.url)
+    assert (done.returncode, f"it with: retold fork {log.find('block').run[:8]} -- CMD" in done.stderr) == (2, True)
+    done = in_this_process("run", "w.yaml", "--at", "work.2")
+    assert (done.returncode, "--at changes a fork; name the run with --fork RUN" in done.stderr) == (2, True)
+    assert recorded.result.ok
+
+
+def test_a_failed_attempt_before_the_point_is_repeated_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A point between two attempts of one call: the recorded 529 is replayed, and its repetition is sent."""
+    replies = [http_error(529, headers={"retry-after-ms": "1"}), Reply([text("Recorded.")])]
+    with MessagesServer(replies) as server:
+        ran = run_live(monkeypatch, server, write_workflow("w.yaml", step("say", "Say hi.", claude_options=PAUSES)))
+    log = retold.EventLog()
+    second = [event.seq for event in log.events(ran.result.run, kinds=("exchange.started",))][1]
+    with MessagesServer([Reply([text("Live.")])]) as server:
+        done = go_on(server, "--at", f"seq:{second}")
+    assert (done.returncode, server.calls) == (0, 1), done.stderr
+    forked = exchanges_of(log, log.find("last").run)
+    assert [(each.place.call, each.place.attempt, each.ending) for each in forked] == [(1, 1, "http_error"), (1, 2, "complete")]
