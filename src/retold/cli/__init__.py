@@ -28,6 +28,7 @@ COMMANDS = {
     "record": ("record.record", "Run any program and record its requests to the API."),
     "replay": ("replay.replay", "Run any program against a recording, offline."),
     "fork": ("fork.fork", "Run a program again from a point of its recording."),
+    "try": ("try_.try_", "Fork a run with several models, side by side."),
     "serve": ("serve.serve", "Answer any client from cassettes."),
     "proxy": ("serve.proxy", "Record the requests of clients, until stopped."),
     "ls": ("ls.ls", "List the runs in the log."),

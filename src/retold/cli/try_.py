@@ -1,0 +1,109 @@
+"""retold try: fork a run with several models side by side."""
+
+import os
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .common import Db, Json, RunArgument, UpstreamOption, note, print_json, say
+from .fork import FailedOption, SetOption, UnpricedOption
+
+if TYPE_CHECKING:
+    from ..experiments.tries import Attempt
+
+
+class TableFormat(StrEnum):
+    """Format of a table."""
+
+    text = "text"
+    json = "json"
+    markdown = "markdown"
+
+
+def try_(
+    run: RunArgument,
+    command: Annotated[list[str], typer.Argument(metavar="CMD...", help="The program and its arguments, after --.")],
+    models: Annotated[str, typer.Option("--models", metavar="A,B,…", help="The models to try.")],
+    at: Annotated[str, typer.Option("--at", metavar="POINT", help="Where the forks begin, e.g. 2; see retold fork.")] = "1",
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            "--verify", metavar="CMD", help="Judge each fork by this shell command, with the program's output on its stdin.",
+            show_default="the program's exit code",
+        ),
+    ] = None,
+    times: Annotated[int, typer.Option("-n", "--times", min=1, metavar="N", help="Forks of each model.")] = 1,
+    max_parallel: Annotated[int, typer.Option("--max-parallel", min=1, metavar="N", help="The most forks at once.")] = 4,
+    assignments: SetOption = None,
+    failed: FailedOption = False,
+    unpriced: UnpricedOption = False,
+    upstream: UpstreamOption = None,
+    form: Annotated[TableFormat, typer.Option("--format", help="The format of the table.")] = TableFormat.text,
+    json: Json = False,
+    db: Db = None,
+) -> None:  # fmt: skip
+    """Fork a run once for each model, side by side, and compare verdicts, tokens, cost and time.
+
+    The shared part is replayed in each fork. Tokens and cost are those of the live part; an unknown cost stays unknown.
+    Exit code 1 if a verdict failed, 3 if the program left the recording before the point.
+
+    Example: retold try last --models claude-haiku-4-5,claude-opus-5-5 --at 2 --verify 'grep -q 42' -- python hello.py
+    """
+    from ..experiments.changes import Changes
+    from ..experiments.plan import Wanted
+    from ..experiments.tries import Trial, run_trial
+    from ..recorder.errors import InputError, MissError
+    from ..recorder.http.platforms import api_of
+    from ..recorder.log.log import EventLog
+    from ..recorder.proxy.upstream import Upstream
+
+    named = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
+    if not named:
+        raise InputError("--models names no model; give them with commas: --models claude-haiku-4-5,claude-opus-5-5.")
+    wanted = {name: Wanted(at, Changes.parse(name, assignments or ()), failed=failed, unpriced=unpriced) for name in named}
+    trial = Trial(run, wanted, command, verify, times, max_parallel)
+    with EventLog(db) as log:
+        made = run_trial(trial, log, Upstream.parse(upstream or api_of(os.environ)), lambda line: note(f"retold: {line}"))
+    if json or form is TableFormat.json:
+        print_json({"run": run, "at": at, "attempts": [each.as_dict() for each in made]})
+    elif form is TableFormat.markdown:
+        say(_markdown(made))
+    else:
+        _print(made)
+    if left := next((each.error for each in made if each.verdict == "left"), None):
+        raise MissError(left)
+    for reason in dict.fromkeys(each.error for each in made if each.error):
+        note(f"retold: {reason}")
+    if any(each.verdict != "passed" for each in made):
+        raise typer.Exit(1)
+
+
+HEAD = ("MODEL", "N", "VERDICT", "IN", "OUT", "COST", "TOOK", "RUN", "FIRST DIVERGENCE")
+
+
+def _rows(made: "list[Attempt]") -> list[tuple[str, ...]]:
+    from .table import dollars
+
+    def count(tokens: int | None) -> str:
+        return "?" if tokens is None else f"{tokens:,}"
+
+    return [
+        (
+            each.model, str(each.number), each.verdict, count(each.input_tokens), count(each.output_tokens),
+            dollars(each.cost_usd), f"{each.seconds:.1f}s", (each.run or "")[:8], each.divergence or "none",
+        )
+        for each in made
+    ]  # fmt: skip
+
+
+def _print(made: "list[Attempt]") -> None:
+    from .table import print_table
+
+    print_table([HEAD, *_rows(made)], cut=sys.stdout.isatty())
+
+
+def _markdown(made: "list[Attempt]") -> str:
+    cells = [HEAD, ("---",) * len(HEAD), *_rows(made)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in cells)

@@ -1,0 +1,34 @@
+"""The example of docs/experiments.md, executed by copy and paste against a server on this machine."""
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.documents import blocks_of
+from tests.messages_server import MessagesServer, Reply, Request, text
+from tests.test_readme import execute
+
+
+def answer(request: Request) -> Reply:
+    """Opus gives the length in km, other models do not."""
+    asked = request.json["messages"][-1]["content"]
+    length = "6,650 km" if "opus" in request.json["model"] else "very long"
+    return Reply([text("The Nile." if asked == "Name a river." else f"It is {length}.")])
+
+
+@pytest.mark.stress
+def test_fork_diff_and_try() -> None:
+    """The program of the page is recorded once; its forks and tries ask for their second turn only."""
+    blocks = [block for block in blocks_of(ROOT / "docs" / "experiments.md") if block.file == "talk.py" or "talk" in block.text]
+    page = [block for block in blocks if block.file == "talk.py" or block.language == "sh"]
+    assert len(page) == 3
+    page[2] = page[2]._replace(text=page[2].text.rstrip() + "  # exit code 1: haiku fails\n")
+    with MessagesServer(answer) as server:
+        said = dict(execute(page, server.url))
+    assert [request.json["model"] for request in server.requests].count("claude-sonnet-5-5") == 2
+    assert server.calls == 5
+    fork = next(said[command] for command in said if command.startswith("retold fork"))
+    assert fork == "The Nile.\nIt is 6,650 km.\n"
+    assert "└─ talk@2" in said["retold ls"]
+    assert "1 fork begins as the parent" in said["retold verify"]
+    table = next(said[command] for command in said if command.startswith("retold try")).splitlines()
+    assert [line.split()[:3] for line in table[1:]] == [["claude-opus-5-5", "1", "passed"], ["claude-haiku-4-5", "1", "failed"]]
