@@ -182,10 +182,10 @@ def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
 
 def _since_fork(a: Side, b: Side, pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
     """Return the rows after the fork if one side is a fork of the other, else all rows."""
-    fork = next((side for side, other in ((b, a), (a, b)) if side.origin and side.origin.parent == other.run), None)
-    if fork is None or fork.origin is None:
+    fork = next((side for side, other in ((b, a), (a, b)) if side.fork and side.fork[0].parent == other.run), None)
+    if fork is None or fork.fork is None:
         return pairs
-    before, live_from = fork.origin.seq, fork.live_from
+    before, live_from = fork.fork[0].seq, fork.fork[1]
 
     def is_shared(row: AlignedRow) -> bool:
         # The place in the parent decides, because a fork may write the shared part in another order.

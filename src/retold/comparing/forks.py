@@ -17,4 +17,4 @@ def as_fork(side: Side, log: LogReader, run: str) -> Side:
     exchanges = log.events(run, kinds=("exchange.started",))
     live_from = next((event.seq for event in exchanges if event.data["stamped"] != "replay"), sys.maxsize)
     title = f"{side.title}, forked from {origin.parent[:8]} at {at or f'event {origin.seq}'}"
-    return replace(side, title=title, run=run, origin=origin, live_from=live_from)
+    return replace(side, title=title, run=run, fork=(origin, live_from))

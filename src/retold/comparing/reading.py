@@ -53,7 +53,7 @@ class Side:
     """A recording that was read. A total is None if the recording lacks it.
 
     `kept` are the rules that the recording keeps, and `has_folders` is whether its requests give the folders of their program.
-    `run` is the id of a run of a log. A fork has an `origin`, and `live_from`, the event of its first exchange of its own.
+    `run` is the id of a run of a log. `fork` has the origin of a fork, and the event of its first exchange of its own.
     """
 
     title: str
@@ -63,8 +63,7 @@ class Side:
     kept: Kept = NOTHING_KEPT
     has_folders: bool = False
     run: str = ""
-    origin: Origin | None = None
-    live_from: int = 0
+    fork: tuple[Origin, int] | None = None
 
     @property
     def kinds(self) -> frozenset[str]:
