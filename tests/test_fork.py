@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 
 import retold
+from retold.experiments.answer import answered, message_of
+from retold.experiments.changes import Changes
 from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.http.exchange import Exchange
+from retold.recorder.http.refold import refold_exchange
 from retold.recorder.log.origin import Origin, origin_of
 from tests.clients import ask, echo
 from tests.e2e import Done, in_this_process
+from tests.exchanges import exchange
 from tests.messages_server import MessagesServer, Reply, Request, text
 from tests.wire import asks
 
@@ -52,7 +56,7 @@ def fork(server: MessagesServer, *options: str, run: str = "talk", asking: tuple
 
 
 def bodies(exchanges: list[Exchange]) -> list[bytes]:
-    return [exchange.response.body for exchange in exchanges if exchange.response is not None]
+    return [each.response.body for each in exchanges if each.response is not None]
 
 
 def asked(server: MessagesServer) -> list[tuple[str, str]]:
@@ -75,8 +79,8 @@ def test_a_fork_replays_the_prefix_and_records_the_rest(log: retold.EventLog, ca
     assert (new.name, new.mode, new.status) == ("talk@2", "live", "completed")
     recorded, forked = exchanges_of(log, old.run), exchanges_of(log, new.run)
     assert bodies(forked) == [bodies(recorded)[0], *server.bodies]
-    assert [exchange.place.stamped for exchange in forked] == ["replay", "arrival", "arrival"]
-    assert [exchange.place.call for exchange in forked] == [1, 2, 3]
+    assert [each.place.stamped for each in forked] == ["replay", "arrival", "arrival"]
+    assert [each.place.call for each in forked] == [1, 2, 3]
     second = [event.seq for event in log.events(old.run, kinds=("exchange.started",))][1]
     before = next(log.events(old.run, after=second - 2))
     assert origin_of(log, new.run) == Origin(old.run, before.seq, before.hash)
@@ -94,7 +98,7 @@ def test_a_block_forks_in_this_process(log: retold.EventLog) -> None:
     assert said == ["You said one.", "Mine.", "Live three by claude-haiku-5-5."]
     assert asked(server) == [("claude-haiku-5-5", "three")]
     assert forked.run is not None
-    assert [exchange.place.stamped for exchange in exchanges_of(log, forked.run)] == ["replay", "answer", "pull"]
+    assert [each.place.stamped for each in exchanges_of(log, forked.run)] == ["replay", "answer", "pull"]
     assert forked.log is not None
 
 
@@ -109,7 +113,7 @@ def test_a_point_inside_an_answer_cuts_it(log: retold.EventLog, capfd: pytest.Ca
     lines = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [line[3] for line in lines] == [None, "IncompleteRead", None]
     old, new = (exchanges_of(log, log.find(name).run) for name in ("talk", "last"))
-    assert [exchange.ending for exchange in new] == ["complete", "cut", "complete"]
+    assert [each.ending for each in new] == ["complete", "cut", "complete"]
     assert bodies(new)[1] == b"".join(piece.data for piece in old[1].response.pieces[:3])  # type: ignore[union-attr]
     assert in_this_process("verify").returncode == 0
 
@@ -200,7 +204,7 @@ def test_parallel_requests_may_come_in_any_order(log: retold.EventLog) -> None:
         said = [ask(prompt, server.url, **LIKE_THE_PARENT) for prompt in ("one", "three", "two", "new")]
     assert said == ["You said one.", "Live three by claude-sonnet-4-5.", "You said two.", "Live new by claude-sonnet-4-5."]
     assert forked.run is not None
-    assert [exchange.place.stamped for exchange in exchanges_of(log, forked.run)] == ["replay", "pull", "replay", "pull"]
+    assert [each.place.stamped for each in exchanges_of(log, forked.run)] == ["replay", "pull", "replay", "pull"]
 
 
 # Bad input
@@ -296,3 +300,55 @@ def test_a_changed_prefix_is_found_by_verify(log: retold.EventLog) -> None:
         f"run {elsewhere.run} is a fork, and cannot be compared with its parent: its parent 0123456789abcdef is not in this log"
     ]
     assert report["forks"] == 1
+
+
+# Changes and answers
+
+
+@pytest.mark.parametrize(
+    ("assignments", "expected"),
+    [
+        (["temperature=0.2"], {"temperature": 0.2}),
+        (["thinking.type=disabled"], {"thinking": {"type": "disabled"}}),
+        (["max_tokens=null"], {"max_tokens": None}),
+        (["system=Be brief."], {"system": "Be brief."}),
+        (["messages[0].content=[]"], {"messages": [{"role": "user", "content": []}]}),
+        (["messages[1].content=x"], {}),
+        (["max_tokens.deep=1"], {}),
+    ],
+)
+def test_values_are_set_by_path(assignments: list[str], expected: dict[str, Any]) -> None:
+    """Keys are added, null removes one, lists do not grow, and a request that asks for no message stays as it is."""
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    changes = Changes.parse(None, assignments)
+    changed = json.loads(changes.applied(json.dumps(asked).encode()))
+    assert changed == {key: value for key, value in {**asked, **expected}.items() if value is not None}
+    assert changes.applied(b'{"max_tokens": 1}') == b'{"max_tokens": 1}'
+    assert Changes.recorded({"changes": [changes.as_dict()]}) == (changes,)
+
+
+def test_an_answer_is_streamed_as_the_api_would() -> None:
+    """The SDK's fold of the frames is the given message, and a request without streaming gets it whole."""
+    blocks = [
+        {"type": "thinking", "thinking": "Well.", "signature": "sig"},
+        {"type": "text", "text": "Hëllo."},
+        {"type": "tool_use", "name": "Bash", "input": {"command": "ls"}},
+        {"type": "server_block", "data": 1},
+    ]
+    message = message_of({"content": blocks})
+    for streams in (True, False):
+        body = json.dumps({"model": "m", "stream": streams, "messages": []}).encode()
+        made = answered(exchange(body=body), message)
+        fold = refold_exchange(made)
+        assert (fold.content, fold.stop_reason, fold.message["model"]) == (message["content"], "tool_use", "m")
+        assert made.ending == "complete"
+    assert message_of("Hello.\n")["content"] == [{"type": "text", "text": "Hello."}]
+
+
+def test_an_answer_may_be_the_last_part(log: retold.EventLog) -> None:
+    """The program reached the point, and ended with the answer."""
+    Path("mine.txt").write_text("Mine.")
+    with MessagesServer(other) as server:
+        done = fork(server, "--at", "3", "--answer", "mine.txt")
+    assert (done.returncode, server.calls) == (0, 0), done.stderr
+    assert log.find("last").messages == 3

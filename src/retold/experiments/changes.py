@@ -1,5 +1,6 @@
 """Changes of live requests: another model, or other values at paths of the JSON body."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -18,8 +19,8 @@ _PARTS = re.compile(r"([^.\[\]]+)|\[(\d+)\]")
 class Changes:
     """The changes of every live request of a fork that asks for a message: its model, and values by path.
 
-    A path is `temperature`, `thinking.type` or `tools[3].description`. A value of None removes the key. A path that a request
-    does not have is added if only its last key is new; else the request keeps its value.
+    A path is `temperature`, `thinking.type` or `tools[3].description`. A value of None removes the key. Keys that a request does
+    not have are added; a request without the item of a list stays as it is.
     """
 
     model: str | None = None
@@ -92,8 +93,10 @@ def _value(text: str) -> Any:
 
 
 def _put(target: Any, parts: list[str | int], value: Any) -> bool:
-    """Set or remove the value at a path, and return whether the path exists but for its last key."""
-    for part in parts[:-1]:
+    """Set or remove the value at a path, and return whether the path fits. Absent objects are made, lists never grow."""
+    for part, following in itertools.pairwise(parts):
+        if isinstance(target, dict) and part not in target and isinstance(following, str) and value is not None:
+            target[part] = {}
         if not _holds(target, part):
             return False
         target = target[part]

@@ -12,7 +12,7 @@ from ..servers.commands import put_to_use
 from ..servers.gate import Gate
 from ..servers.serving import Serving
 from ..testing.session import CassetteSession
-from .branch import Branch
+from .branch import ANSWERED, Branch
 
 
 def forked(
@@ -30,7 +30,8 @@ def forked(
 
 def why_not_reached(use: CassetteSession, branch: Branch) -> RunError | None:
     """Return the error of a program that ended before it sent a request after the point, or None."""
-    if use.recorded:
+    is_answered = any(exchange.place.stamped == ANSWERED for exchange in branch.prefix)
+    if use.recorded or (use.run is not None and is_answered):
         return None
     if use.run is not None:
         return RunError(f"the program sent no request after the point {branch.point} of {branch.title}.")
