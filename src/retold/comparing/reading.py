@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from ..recorder.cassette.folding import FoldedExchanges
@@ -24,7 +23,7 @@ from ..recorder.messages import blocks_of
 from ..replay.matching.rules import path
 from . import agent_sessions
 from .continuing import Conversations
-from .conversations import ConversationBuilder, Item, Label, Stream
+from .conversations import ConversationBuilder, Item, Label, Stream, body_key
 from .sessions import Sessions
 from .threads import Threads
 from .varying import OWN_MANNER, PLAIN, Manner, Varying
@@ -308,7 +307,7 @@ class ItemReader:
         if (data.get("status") or 200) >= 400:
             value["status"] = data["status"]
         if data["ending"] == "complete" and data.get("model") is None:  # not a message: count_tokens, a list of models
-            value["body_sha256"] = _body_key(answer(event).body)
+            value["body_sha256"] = body_key(answer(event).body)
         volatile = {"message_id": data.get("message_id"), "duration_ms": (event.t_ns - started.t_ns) / 1e6}
         conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
         self._threads.ended(started.seq, data.get("message_id"), conversation)
@@ -368,16 +367,6 @@ class ItemReader:
         for seq in list(self._of_exchange):
             self._interrupted(seq)
         return tuple(conversation.stream() for conversation in self._conversations.all)
-
-
-def _body_key(body: bytes) -> str:
-    """Return a digest of the body of an answer that is no message. Ids and times in JSON, or in lines of JSON, do not count."""
-    for parts in ([body], body.split(b"\n")):
-        try:
-            return Item.of("body", {"values": [json.loads(part) for part in parts if part.strip()]}, 0).key
-        except (ValueError, RecursionError):
-            continue
-    return sha256(body).hexdigest()[:32]
 
 
 _ID = re.compile(r"(?<=/)[a-z]{2,}_\d[A-Za-z0-9]*(?=/|$)")
