@@ -71,7 +71,8 @@ WITH_A_LOG = {
     "show last --type assitant": "no message of type 'assitant' in the run; did you mean 'assistant'?",
     "play log.db": f"cannot read the cassette log.db: {SQLITE}",
     "run log.db": f"cannot read the workflow log.db: {SQLITE}",
-    "export last --format yml": "unknown format 'yml': one of cassette, jsonl, stream-json, agent-cassette, transcript, markdown, html, parquet.",
+    "export last --format yml": "unknown format 'yml': one of cassette, jsonl, stream-json, agent-cassette, transcript, "
+    "markdown, html, parquet.",
     "export last -o folder -f": "folder is a folder; name a file in it.",
     "stats --by modle": "--by 'modle': name one of model, day, workflow, step, tool, or one of them and day, such as model,day.",
     "diff last": "Missing argument 'B'.",
