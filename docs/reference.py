@@ -26,7 +26,7 @@ GROUPS = {
     "Forks": ("fork",),
     "Recording one client": ("recording", "Recording"),
     "The log": ("EventLog", "RunInfo", "Event", "Message"),
-    "Workflows": ("run_workflow", "run_workflow_async", "RunResult", "StepResult", "TaskResult"),
+    "Workflows": ("run_workflow", "arun_workflow", "RunResult", "StepResult", "TaskResult"),
     "Comparing": ("compare", "assert_same_stream", "Comparison", "Difference"),
     "Cassettes": ("read_cassette", "write_cassette", "Cassette", "Exchange", "Request", "Response", "Place"),
     "Timing": ("Timing",),

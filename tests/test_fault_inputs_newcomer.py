@@ -60,8 +60,8 @@ def test_a_running_loop_is_named_and_has_a_form_of_its_own(env: dict[str, str]) 
     source = (FAULTS / "newcomer/running_loop.py").read_text()
     env["PYTHONPATH"] = str(FAULTS / "newcomer")
     error = forks.run(FAULTS / "newcomer/running_loop.py", env=env).stderr
-    assert error.rstrip().endswith("await run_workflow_async(…).")
-    Path("async.py").write_text(source.replace("retold.run_workflow(", "await retold.run_workflow_async("))
+    assert error.rstrip().endswith("await arun_workflow(…).")
+    Path("async.py").write_text(source.replace("retold.run_workflow(", "await retold.arun_workflow("))
     assert "Error" not in forks.run("async.py", env=env).stderr
 
 

@@ -79,9 +79,9 @@ def test_workflow_runs_in_a_running_loop() -> None:
     cassette = Path(__file__).parents[1] / "examples" / "clean_streaming_numbers.yaml"
 
     async def both() -> retold.RunResult:
-        with pytest.raises(retold.InputError, match=r"await run_workflow_async"):
+        with pytest.raises(retold.InputError, match=r"await arun_workflow"):
             retold.run_workflow(cassette, handlers=[])
-        return await retold.run_workflow_async(cassette, handlers=[])
+        return await retold.arun_workflow(cassette, handlers=[])
 
     result = asyncio.run(both())
     assert (result.status, result.steps) == ("completed", retold.run_workflow(cassette, handlers=[]).steps)

@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from .workflow.results import RunResult as RunResult
     from .workflow.results import StepResult as StepResult
     from .workflow.results import TaskResult as TaskResult
+    from .workflow.runner import arun_workflow as arun_workflow
     from .workflow.runner import run_workflow as run_workflow
-    from .workflow.runner import run_workflow_async as run_workflow_async
 
 _HOMES = {
     "agent_sdk.session_store": ("session_store",),
@@ -98,7 +98,7 @@ _HOMES = {
     "testing.use": ("FaultWarning",),
     "testing.used": ("UsedCassette",),
     "workflow.results": ("RunResult", "StepResult", "TaskResult"),
-    "workflow.runner": ("run_workflow", "run_workflow_async"),
+    "workflow.runner": ("run_workflow", "arun_workflow"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -42,7 +42,7 @@ Mode = Literal["mock", "live"]
 
 
 class RunOptions(TypedDict, total=False):
-    """The keyword arguments of `run_workflow` and `run_workflow_async`."""
+    """The keyword arguments of `run_workflow` and `arun_workflow`."""
 
     mode: Mode
     timing: Timing | str
@@ -80,20 +80,20 @@ def run_workflow(
     included, and the rest is live. Its cassette is written only if you name one.
 
     Raise WorkflowError, CassetteError, LogError or InputError before anything runs, and MissError. Raise InputError inside a
-    running event loop: await `run_workflow_async` there.
+    running event loop: await `arun_workflow` there.
     """
     with contextlib.suppress(RuntimeError):
         asyncio.get_running_loop()
-        raise InputError("run_workflow cannot run inside an event loop (a notebook, an async test): await run_workflow_async(…).")
+        raise InputError("run_workflow cannot run inside an event loop (a notebook, an async test): await arun_workflow(…).")
     return asyncio.run(
-        run_workflow_async(
+        arun_workflow(
             path, mode=mode, timing=timing, idle_limit=idle_limit, handlers=handlers, cassette=cassette, log=log, out=out,
             show=show, notify=notify, fork=fork,
         )
     )  # fmt: skip
 
 
-async def run_workflow_async(path: str | os.PathLike[str], **options: Unpack[RunOptions]) -> RunResult:
+async def arun_workflow(path: str | os.PathLike[str], **options: Unpack[RunOptions]) -> RunResult:
     """Run a workflow as `run_workflow` does, with the same arguments and errors, in the running event loop."""
     loaded = load_workflow(path)
     timing = options.get("timing", INSTANT)
