@@ -24,7 +24,7 @@ WIDTH = 78
 GROUPS = {
     "Tests": ("use_cassette", "UsedCassette", "DriftWarning", "ExpiredWarning", "FaultWarning"),
     "Forks": ("fork",),
-    "Recording one client": ("recording", "Recording"),
+    "Recording without a cassette": ("record", "recording", "Recording"),
     "The log": ("EventLog", "RunInfo", "Event", "Message"),
     "Workflows": ("run_workflow", "arun_workflow", "RunResult", "StepResult", "TaskResult"),
     "Comparing": ("compare", "assert_same_stream", "Comparison", "Difference"),
@@ -138,7 +138,7 @@ def _signature(name: str, public: Any) -> str:
     return "\n".join([f"class {name}", *(f"    {ast.unparse(field)}" for field in fields)])
 
 
-CONSTRUCTED = ("use_cassette", "fork", "EventLog", "Timing")
+CONSTRUCTED = ("use_cassette", "fork", "record", "EventLog", "Timing")
 """Classes that users call."""
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .fleet.background import shipping as shipping
     from .middleware import Recording as Recording
     from .middleware import recording as recording
+    from .recorded_block import record as record
     from .recorder.cassette.format import Cassette as Cassette
     from .recorder.cassette.format import read_cassette as read_cassette
     from .recorder.cassette.format import write_cassette as write_cassette
@@ -64,6 +65,7 @@ _HOMES = {
     "experiments.block": ("fork",),
     "fleet.background": ("shipping",),
     "middleware": ("Recording", "recording"),
+    "recorded_block": ("record",),
     "recorder.cassette.format": ("Cassette", "read_cassette", "write_cassette"),
     "recorder.errors": (
         "BlockedError",
