@@ -91,9 +91,16 @@ class LogVersionError(LogError):
 
 
 class MissError(RetoldError):
-    """A request in a replay for which there is no recorded exchange. It is never retried and never sent live."""
+    """A request in a replay for which there is no recorded exchange. It is never retried and never sent live.
+
+    `brief` is the message in at most three lines. The first one is the first difference, if there is a recording to compare.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str, brief: str | None = None) -> None:
+        super().__init__(message)
+        self.brief = message if brief is None else brief
 
 
 class RecordingEnded(MissError):

@@ -112,21 +112,59 @@ def test_the_summary_counts_misses_and_unplayed_recordings(recorded: Suite) -> N
     ]
 
 
-def test_a_miss_fails_its_test_with_the_whole_text(recorded: Suite) -> None:
-    """The nearest recording, the difference, and how to record again."""
-    recorded.write("""
-        @pytest.mark.retold
-        def test_one():
-            ask("on")
-    """)
+MISSES = {
+    'ask("on")': [
+        'retold.MissError: messages[0].content: recorded "one", now "on"',
+        "no recorded exchange answers call 1, POST /v1/messages, in FOLDER/test_one.yaml; nearest is recorded exchange 1.",
+        "To record this test again: pytest test_chat.py::test_one --retold-mode=rewrite",
+    ],
+    'ask("on", system="Be brief.", max_tokens=9)': [
+        "retold.MissError: max_tokens: recorded 64, now 9",
+        "no recorded exchange answers call 1, POST /v1/messages, in FOLDER/test_one.yaml; nearest is recorded exchange 1.",
+        "It differs in messages[0].content, system, too.",
+        "To record this test again: pytest test_chat.py::test_one --retold-mode=rewrite",
+    ],
+    'ask("one"), ask("one")': [
+        "retold.MissError: no recorded exchange answers call 2, POST /v1/messages, in FOLDER/test_one.yaml: the same request was "
+        "recorded once and has been played once already.",
+        "To record this test again: pytest test_chat.py::test_one --retold-mode=rewrite",
+    ],
+}
+"""A request of a test, and the lines of its miss."""
+
+
+@pytest.mark.parametrize("asking", MISSES)
+def test_a_miss_fails_its_test_with_four_lines_at_the_line_of_the_suite(recorded: Suite, asking: str) -> None:
+    """First the difference, then the relative path of the cassette, then the command that records this test again."""
+    recorded.write(f"@pytest.mark.retold\ndef test_one():\n    {asking}\n")
     result = recorded.run()
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([
-        f"E  *retold.MissError: no recorded exchange answers call 1, POST /v1/messages, in *{FOLDER}/test_one.yaml.",
-        "E  *Nearest is recorded exchange 1; it differs in:",
-        'E  *  messages[[]0[]].content: recorded "one", now "on"',
-        'E  *Record the missing requests with record_mode="new_episodes" (pytest: --retold-mode=new_episodes, elsewhere: *',
-    ])  # fmt: skip
+    assert errors(result) == [line.replace("FOLDER", FOLDER) for line in MISSES[asking]]
+    assert "site-packages" not in str(result.stdout)
+    assert re.search(r"clients\.py:\d+: MissError$", str(result.stdout), re.MULTILINE)
+
+
+def errors(result: pytest.RunResult) -> list[str]:
+    """The lines of the errors."""
+    return [line[1:].strip() for line in result.outlines if line.startswith("E  ")]
+
+
+def test_the_command_of_a_miss_selects_one_test_and_keeps_a_shared_cassette(recorded: Suite) -> None:
+    """The argument is quoted for a shell and counts from the folder in which pytest was started."""
+    recorded.write("""
+        @pytest.mark.retold("test_one.yaml")
+        @pytest.mark.parametrize("prompt", ["on my way"])
+        def test_one(prompt):
+            ask(prompt)
+    """)
+    assert errors(recorded.run())[-1] == (
+        "To record this test again: pytest 'test_chat.py::test_one[on my way]' --retold-mode=new_episodes"
+    )
+
+
+def test_a_miss_with_the_full_trace_has_the_frames_of_the_sdk(recorded: Suite) -> None:
+    recorded.write("@pytest.mark.retold\ndef test_one():\n    ask('on')\n")
+    assert "_base_client.py" in str(recorded.run("--full-trace").stdout)
 
 
 def test_a_missing_cassette_fails_its_test_with_the_way_to_record_it(suite: Suite) -> None:
@@ -134,8 +172,8 @@ def test_a_missing_cassette_fails_its_test_with_the_way_to_record_it(suite: Suit
     suite.write(TWO)
     result = suite.run("-k", "one")
     result.stdout.fnmatch_lines([
-        f"E  *retold.MissError: no cassette at *{FOLDER}/test_one.yaml.",
-        'E  *Record it with record_mode="once" (pytest: --retold-mode=once, elsewhere: RETOLD_RECORD_MODE=once).',
+        f"E  *retold.MissError: no cassette at {FOLDER}/test_one.yaml.",
+        "E  *To record this test: pytest test_chat.py::test_one --retold-mode=once",
     ])  # fmt: skip
     assert summary(result)[0] == "0 replayed, 0 recorded, 1 missed, 0 recordings not played"
 

@@ -125,7 +125,7 @@ class Matcher:
                 refusal = self._threads.refusal(request, self.unplayed, raw=self._compares_bytes)
                 if refusal is not None:
                     return refusal
-                raise MissError(self._report(request, meaning, key))
+                raise self._miss(request, meaning, key)
             self._answer(exchange, key)
         return exchange
 
@@ -295,18 +295,19 @@ class Matcher:
         else:
             self._played.append(exchange)
 
-    def _report(self, request: Request, meaning: dict[str, Any], key: str) -> str:
+    def _miss(self, request: Request, meaning: dict[str, Any], key: str) -> MissError:
         asked = f"{request.method} {urlsplit(request.uri).path}"
         head = f"no recorded exchange answers call {len(self._played) + 1}, {asked}, in {self.source}"
         if not self._exchanges:
-            return f"{head}: it holds no exchanges."
+            return MissError(f"{head}: it holds no exchanges.")
         alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == key]
         times = sum(1 for exchange in alike if self.rules.agree(request, exchange.request))
         if times:
-            return f"{head}: the same request was recorded {_times(times)} and has been played {_times(times)} already."
+            often = _times(times)
+            return MissError(f"{head}: the same request was recorded {often} and has been played {often} already.")
         if alike:
             rejecting = ", ".join(self.rules.disagreeing(request, alike[0].request))
-            return f"{head}: it was recorded, but {rejecting} in match_on rejects it."
+            return MissError(f"{head}: it was recorded, but {rejecting} in match_on rejects it.")
         if (whole := self._whole(request)) is not request:
             meaning = self._meaning(whole, {})
         number, differences = self._nearest(meaning, sketch_of(meaning))
@@ -314,7 +315,7 @@ class Matcher:
         lines += [f"  {line}" for line in differences[:MAX_DIFFERENCES]]
         if len(differences) > MAX_DIFFERENCES:
             lines.append(f"  … and {len(differences) - MAX_DIFFERENCES} more places")
-        return "\n".join(lines)
+        return MissError("\n".join(lines), brief=_brief(f"{head}; nearest is recorded exchange {number}.", differences))
 
     def _nearest(self, wanted: dict[str, Any], sketch: Sketch) -> tuple[int, list[str]]:
         """Return the number and the differences of the most similar recorded exchange. Unplayed exchanges win a tie.
@@ -340,6 +341,16 @@ class Matcher:
                 best = rank
         assert best is not None
         return best[2], best[3]
+
+
+def _brief(where: str, differences: Sequence[str]) -> str:
+    """Return the first difference, the place of the miss, and the paths of further differences, one line each."""
+    if not differences:
+        return where
+    first, *others = differences
+    paths = ", ".join(line.partition(": ")[0] for line in others[: MAX_DIFFERENCES - 1])
+    more = "" if len(others) < MAX_DIFFERENCES else f" and {len(others) - MAX_DIFFERENCES + 1} more places"
+    return "\n".join([first, where, *([f"It differs in {paths}{more}, too."] if others else [])])
 
 
 def _times(number: int) -> str:

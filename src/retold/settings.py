@@ -13,6 +13,7 @@ from .recorder.http.exchange import Exchange, Request
 from .recorder.log.log import EventLog
 from .replay.matching.rules import Rules
 from .replay.timing.timing import Timing
+from .testing.record_modes import OneTest, how_to_record
 
 OnExpired = Literal["warn", "fail", "rerecord"]
 BeforeRecord = Callable[[Request], Request | None]
@@ -48,9 +49,17 @@ class Settings:
     stamped: str = "pull"
     price: Price | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
+    # The way to record after a miss, of a command; or the test that misses, which is reported in a few lines.
     hint: str | None = None
+    test: OneTest | None = None
     detect: bool = False
     faults: tuple[str, ...] = ()
+
+    def how_to_record(self, *, existed: bool) -> str:
+        """Return the advice on recording that a miss prints. `existed`: the cassette file existed."""
+        if self.test is not None:
+            return self.test.how_to_record(existed=existed)
+        return self.hint or how_to_record(existed=existed)
 
     def load_prices(self) -> None:
         """Load the price table if costs are computed. Loading takes 150 ms, once per process."""

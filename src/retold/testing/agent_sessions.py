@@ -13,7 +13,6 @@ from ..replay.matching.rules import Rules
 from ..settings import Settings
 from .block_run import BlockRun
 from .loading import LoadedRecording
-from .record_modes import how_to_record
 
 if TYPE_CHECKING:
     from ..agent_sdk.recording import ExitCode, Wire
@@ -150,9 +149,9 @@ class AgentSessions:
         )  # fmt: skip
 
     def _miss(self, why: str, kind: type[MissError] = MissError) -> BaseException:
-        text = f"{self._source} {why}\n{self._settings.hint or how_to_record(existed=self.loaded.existed)}"
+        text = f"{self._source} {why}\n{self._settings.how_to_record(existed=self.loaded.existed)}"
         if not self.loaded.existed:
-            text = f"no cassette at {self._source}.\n{how_to_record(existed=False)}"
+            text = f"no cassette at {self._source}.\n{self._settings.how_to_record(existed=False)}"
         text = self._redactor.text(text)
         self._misses.append(text)
         return for_sdk(kind(text))

@@ -13,6 +13,7 @@ from ..recorder.folders import UNKNOWN
 from ..recorder.http.exchange import Exchange, Request, content_encoding
 from ..recorder.http.sdk_errors import for_sdk
 from ..recorder.secrets.redactor import Redactor
+from ..recorder.words import clean
 from ..replay.faults import Faults, Telling, whole
 from ..replay.matching.matcher import Matcher
 from ..replay.matching.profiles import SESSION_HEADERS, Profile, profile_of
@@ -21,7 +22,6 @@ from ..replay.relocating import in_folders
 from ..settings import Settings
 from .forking import ForkDecisions
 from .loading import LoadedRecording
-from .record_modes import how_to_record
 
 __tracebackhide__ = True
 
@@ -158,8 +158,9 @@ class Decisions:
                 self.play_count += 1
                 return Telling(whole(struck), self._settings.timing)
             existed = self.loaded.existed
-            hint = self._settings.hint or how_to_record(existed=existed)
-            text = f"{miss}\n{hint}" if existed else f"no cassette at {self._source}.\n{hint}"
+            hint = self._settings.how_to_record(existed=existed)
+            said = miss if self._settings.test is None else clean(miss.brief)
+            text = f"{said}\n{hint}" if existed else f"no cassette at {self._source}.\n{hint}"
             self.misses.append(text)
             raise for_sdk(MissError(text)) from None
         except InputError as wrong:  # damage in a long cassette, or a mask that takes too long

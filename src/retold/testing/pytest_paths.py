@@ -7,12 +7,15 @@ has the same file in every session.
 """
 
 import os
+import shlex
 import unicodedata
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .record_modes import OneTest
 
 MAX_NAME = 200
 _KEPT = frozenset("._-[] ,=+@")
@@ -37,10 +40,8 @@ def folder_of(item: pytest.Item) -> Path:
 def path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
     """Return the path of a test's cassette."""
     folder = folder_of(item)
-    if marker is not None:
-        named = marker.args[0] if marker.args else marker.kwargs.get("path")
-        if named is not None:
-            return folder / str(named)
+    if (named := _named_by(marker)) is not None:
+        return folder / str(named)
     owner = getattr(item, "cls", None)
     name = without_secrets(item, item.name if owner is None else f"{owner.__qualname__}.{item.name}")
     safe = safe_name(name)
@@ -50,6 +51,19 @@ def path_of(item: pytest.Item, marker: pytest.Mark | None) -> Path:
         if apart.exists() or f"{safe}{_SUFFIX}" not in _listed(folder):
             return apart
     return folder / f"{safe}{_SUFFIX}"
+
+
+def _named_by(marker: pytest.Mark | None) -> object:
+    if marker is None:
+        return None
+    return marker.args[0] if marker.args else marker.kwargs.get("path")
+
+
+def one_test(item: pytest.Item, marker: pytest.Mark | None, path: Path) -> OneTest:
+    """Return the test as a miss names it, with paths that count from the folder in which pytest was started."""
+    start = item.config.invocation_params.dir
+    argument = "::".join([os.path.relpath(item.path, start), *item.nodeid.split("::")[1:]])
+    return OneTest(shlex.quote(argument), os.path.relpath(path, start), _named_by(marker) is not None)
 
 
 def without_secrets(item: pytest.Item, name: str) -> str:

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .pytest_misses import only_of_the_suite
 from .pytest_outside import Outside, is_marked, lines
-from .pytest_paths import NAMES, folder_of, note, path_of
+from .pytest_paths import NAMES, folder_of, note, one_test, path_of
 from .pytest_session import PASSED, SINCE, STATS, Stats, began, begin, finish, log_path, saved, tell_worker
 from .record_modes import MODES
 
@@ -97,8 +98,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember that a test passed. An interrupt, an exit or a failure in setup leaves no such report."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember that a test passed. An interrupt, an exit or a failure in setup leaves no such report.
+
+    The report of a miss ends at the line of the suite that sent the request.
+    """
+    if call.excinfo is not None and not item.config.getoption("fulltrace"):
+        only_of_the_suite(call.excinfo)
     report = yield
     if report.when == "call":
         # A test that was expected to fail, and did, counts as passed: its recording is the one that the test needs.
@@ -153,11 +161,12 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     asked = resolve(options.pop("record_mode"), override=override)
     own = use_cassette(**options).settings
     rules = own.rules.with_kept(Kept(tuple(config.getini("retold_ignore")), tuple(config.getini("retold_mask"))))
+    path = path_of(item, marker)
     settings = replace(
-        own, rules=rules, name=item.nodeid, recordings=log_path(config), since=config.stash[SINCE],
-        is_overridden=own.is_overridden or bool(override),
+        own, rules=rules, name=item.nodeid, test=one_test(item, marker, path), recordings=log_path(config),
+        since=config.stash[SINCE], is_overridden=own.is_overridden or bool(override),
     )  # fmt: skip
-    using = Use(path_of(item, marker), asked, settings, everywhere=True)
+    using = Use(path, asked, settings, everywhere=True)
     item.config.stash[_items].append(item)
     yield begin(item, using)
 

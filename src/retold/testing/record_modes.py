@@ -9,7 +9,7 @@ verify         send everything, compare with the recording, change nothing
 """
 
 import os
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from ..recorder.errors import InputError
 
@@ -49,6 +49,24 @@ def check(mode: str) -> RecordMode:
     from ..recorder.words import nearest, sentence
 
     raise InputError(sentence(f"unknown record mode {mode!r}{nearest(mode, MODES)}"))
+
+
+class OneTest(NamedTuple):
+    """A test of pytest as a miss names it: the argument that selects it, its cassette's path, and whether the mark names it."""
+
+    argument: str
+    cassette: str
+    names_cassette: bool
+
+    def how_to_record(self, *, existed: bool) -> str:
+        """Return the command that records this test alone.
+
+        Other tests may use a cassette that the mark names, so the command keeps their recordings.
+        """
+        if not existed:
+            return f"To record this test: pytest {self.argument} --retold-mode=once"
+        mode = "new_episodes" if self.names_cassette else "rewrite"
+        return f"To record this test again: pytest {self.argument} --retold-mode={mode}"
 
 
 def how_to_record(*, existed: bool) -> str:

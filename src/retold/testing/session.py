@@ -45,6 +45,7 @@ class CassetteSession(UsedCassette):
     def __init__(self, path: Path | None, mode: RecordMode, settings: Settings) -> None:
         source = str(path) if path is not None else settings.name or "the log"
         source = source if settings.branch is None else settings.branch.title
+        source = source if settings.test is None else settings.test.cassette
         redactor = Redactor(extra=settings.redact)
         self._loaded = loaded = load(path, mode, settings, source)
         decisions = Decisions(loaded, settings, source=source, redactor=redactor)
