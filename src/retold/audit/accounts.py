@@ -21,7 +21,7 @@ DIMENSIONS = ("model", "day", "workflow", "step", "tool")
 
 SUMS = (
     "runs", "exchanges", "messages", "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
-    "cost_usd", "priced", "unpriced", "errors", "retries",
+    "cost_usd", "priced", "unpriced", "errors", "retries", "without_usage",
 )  # fmt: skip
 """The sums. For a tool, `messages` counts its uses and `errors` its results that are errors."""
 
@@ -294,6 +294,7 @@ class RunAccount:
         for line in lines:
             line.sums["exchanges"] += exchanges
             line.sums.update(spent)
+            line.sums["without_usage"] += 0 if spent or free else exchanges
             if known is not None:
                 line.sums["priced"] += 1
                 line.sums["cost_usd"] += known  # type: ignore[assignment] # sums of tokens are whole, this one is not

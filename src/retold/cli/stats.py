@@ -9,7 +9,7 @@ import typer
 from .common import Db, Json, note, print_json, say
 
 if TYPE_CHECKING:
-    from ..audit.stats import StatsLine
+    from ..audit.stats import Repriced, StatsLine
 
 
 def stats(
@@ -20,6 +20,10 @@ def stats(
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The last day: the same forms.")] = None,
     mode: Annotated[
         str | None, typer.Option("--mode", help="Only runs of this mode: live, import or mock.", show_default="live and import")
+    ] = None,
+    reprice: Annotated[
+        str | None,
+        typer.Option("--reprice", metavar="MODEL", help="Also print the cost of the same traffic with this model, as a range."),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     format_: Annotated[
@@ -54,6 +58,8 @@ def stats(
     if mode not in (None, "live", "import", "mock"):
         raise InputError(f"--mode {mode!r}: one of live, import, mock.")
     form = _form(format_, output, csv=csv, json=json)
+    if reprice is not None:
+        _check_reprice(reprice, keys, form)
     modes = ("live", "import") if mode is None else (mode,)
     since_day = None if since is None else day_of(moment(since, "--since"))
     until_day = None if until is None else day_of(moment(until, "--until"))
@@ -63,11 +69,13 @@ def stats(
     with progress("indexed", "events") as told, opened(log, progress=told) as index:
         lines = account(index, keys, modes=modes, since_day=since_day, until_day=until_day)
     if form == "json":
-        print_json([_as_dict(keys, line) for line in lines])
+        print_json([_as_dict(keys, line, reprice) for line in lines])
     elif form == "csv":
-        _print_csv(keys, lines)
+        _print_csv(keys, lines, reprice)
     elif lines:
         _print(keys, lines)
+        if reprice is not None:
+            _print_repriced(keys, lines, reprice)
     if not lines:
         note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
         raise typer.Exit(1)
@@ -92,7 +100,30 @@ def _form(named: str | None, output: Path | None, *, csv: bool, json: bool) -> s
     return next(iter(asked), "text")
 
 
-def _as_dict(keys: list[str], line: "StatsLine") -> dict[str, Any]:
+def _check_reprice(model: str, keys: list[str], form: str) -> None:
+    """Raise InputError if nothing can be priced with a model, or the output has no place for it."""
+    from ..recorder.errors import InputError
+    from ..workflow.pricing import is_priced
+
+    if form == "html":
+        raise InputError("--reprice has no place in the page of --format html; choose text, csv or json.")
+    if "tool" in keys:
+        raise InputError("--reprice needs tokens, and tools have none: choose --by model, day, workflow or step.")
+    known = is_priced(model)
+    if known is None:
+        raise InputError("--reprice needs the table of prices; install it with pip install 'retold[prices]'.")
+    if not known:
+        raise InputError(f"--reprice {model!r}: the table of prices (genai-prices) has no such model of Anthropic.")
+
+
+def _repriced(keys: list[str], line: "StatsLine", model: str) -> "Repriced":
+    from ..audit.stats import repriced
+    from ..workflow.pricing import price
+
+    return repriced(line, model, price, is_same_model=dict(zip(keys, line.keys, strict=True)).get("model") == model)
+
+
+def _as_dict(keys: list[str], line: "StatsLine", reprice: str | None = None) -> dict[str, Any]:
     from dataclasses import fields
 
     found: dict[str, Any] = dict(zip(keys, line.keys, strict=True))
@@ -103,6 +134,9 @@ def _as_dict(keys: list[str], line: "StatsLine") -> dict[str, Any]:
             found |= {f"{stem}_p{p}_ms": _rounded(v) for p, v in zip((50, 95, 99), value, strict=True)}
         else:
             found[each.name] = value
+    if reprice is not None:
+        cost = _repriced(keys, line, reprice)
+        found |= {"repriced_model": reprice, "repriced_low_usd": cost.low_usd, "repriced_high_usd": cost.high_usd}
     return found
 
 
@@ -110,12 +144,12 @@ def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 3)
 
 
-def _print_csv(keys: list[str], lines: "list[StatsLine]") -> None:
+def _print_csv(keys: list[str], lines: "list[StatsLine]", reprice: str | None) -> None:
     import csv
 
     from ..recorder.words import clean
 
-    rows = [_as_dict(keys, line) for line in lines]
+    rows = [_as_dict(keys, line, reprice) for line in lines]
     if rows:
         writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -148,6 +182,24 @@ def _print(keys: list[str], lines: "list[StatsLine]") -> None:
     if unpriced:
         note(f"retold: the cost of {plural(unpriced, 'exchange')} is not known and not in the sums (marked + or ?)")
     return None
+
+
+def _print_repriced(keys: list[str], lines: "list[StatsLine]", model: str) -> None:
+    from ..recorder.words import plural
+    from .table import dollars, print_table
+
+    rows = [(*(key.upper() for key in keys), "CALLS", "COST", "LOW", "HIGH")]
+    for line in lines:
+        cost = _repriced(keys, line, model)
+        more = "+" if cost.low_usd is not None and cost.without_usage else ""
+        ends = (dollars(cost.low_usd) + more, dollars(cost.high_usd) + more)
+        recorded = dollars(line.cost_usd) + ("+" if line.unpriced and line.cost_usd is not None else "")
+        rows.append((*(key or "-" for key in line.keys), str(line.exchanges), recorded, *ends))
+    say(f"\nThe same traffic with {model} (its counts of tokens may differ by 35 %):\n")
+    print_table(rows, cut=sys.stdout.isatty(), right=range(len(keys), 20))
+    unknown = sum(line.without_usage for line in lines)
+    if unknown:
+        note(f"retold: {plural(unknown, 'exchange')} without a usage cannot be priced (marked + or ?)")
 
 
 def _print_tools(keys: list[str], lines: "list[StatsLine]") -> None:
