@@ -41,6 +41,7 @@ COMMANDS = {
     "view": ("view.view", "Show runs in a browser."),
     "search": ("search.search", "Search messages, prompts and tools of all runs."),
     "stats": ("stats.stats", "Print tokens, cost, errors and times."),
+    "explain": ("explain.explain", "Explain why requests missed the prompt cache."),
     "verify": ("verify.verify", "Check that the log is unchanged."),
     "recover": ("recover.recover", "Repair the log after a crash."),
     "erase": ("erase.erase", "Erase a run, a message or a text permanently."),

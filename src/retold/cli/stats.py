@@ -43,7 +43,7 @@ def stats(
 
     Example: retold stats --by model,day --since 30d
     """
-    from ..audit.accounts import DIMENSIONS, day_of
+    from ..audit.accounts import day_of
     from ..audit.index import opened
     from ..audit.stats import stats as account
     from ..audit.when import moment
@@ -53,8 +53,7 @@ def stats(
     from .stats_page import write_page
 
     keys = [each.strip() for each in by.split(",")]
-    if not set(keys) <= set(DIMENSIONS) or len(keys) != len(set(keys)) or len(set(keys) - {"day"}) > 1:
-        raise InputError(f"--by {by!r}: name one of {', '.join(DIMENSIONS)}, or one of them and day, such as model,day.")
+    _check_keys(by, keys)
     if mode not in (None, "live", "import", "mock"):
         raise InputError(f"--mode {mode!r}: one of live, import, mock.")
     form = _form(format_, output, csv=csv, json=json)
@@ -68,6 +67,23 @@ def stats(
         return write_page(log, output, force=force, modes=modes, since_day=since_day, until_day=until_day)
     with progress("indexed", "events") as told, opened(log, progress=told) as index:
         lines = account(index, keys, modes=modes, since_day=since_day, until_day=until_day)
+    _print_as(form, keys, lines, reprice)
+    if not lines:
+        note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
+        raise typer.Exit(1)
+    return None
+
+
+def _check_keys(by: str, keys: list[str]) -> None:
+    """Raise InputError if `--by` names anything but one dimension, or one and day."""
+    from ..audit.accounts import DIMENSIONS
+    from ..recorder.errors import InputError
+
+    if not set(keys) <= set(DIMENSIONS) or len(keys) != len(set(keys)) or len(set(keys) - {"day"}) > 1:
+        raise InputError(f"--by {by!r}: name one of {', '.join(DIMENSIONS)}, or one of them and day, such as model,day.")
+
+
+def _print_as(form: str, keys: list[str], lines: "list[StatsLine]", reprice: str | None) -> None:
     if form == "json":
         print_json([_as_dict(keys, line, reprice) for line in lines])
     elif form == "csv":
@@ -76,10 +92,6 @@ def stats(
         _print(keys, lines)
         if reprice is not None:
             _print_repriced(keys, lines, reprice)
-    if not lines:
-        note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
-        raise typer.Exit(1)
-    return None
 
 
 FORMS = ("text", "csv", "json", "html")

@@ -75,7 +75,7 @@ def read_run(
 ) -> Side:  # fmt: skip
     """Read a run as a side of a comparison. `progress` is called with the number of events read. Raise LogError."""
     answers = answers_in(log)
-    varying = Varying(_names(log.events(run, kinds=("exchange.started",))), manner, kept_in(log, run))
+    varying = Varying(names_in(log.events(run, kinds=("exchange.started",))), manner, kept_in(log, run))
     reader = ItemReader(varying)
     _feed(reader, events_of(log, run, READ_KINDS), answers, progress)
     first = reader.first_exchange
@@ -91,7 +91,7 @@ def read_exchanges(
 ) -> Side:  # fmt: skip
     """Return the exchanges and sessions of a cassette as a side of a comparison, equal to the side of their import."""
     folded = FoldedExchanges(exchanges)
-    names = _names(event for event in folded.events if event.kind == "exchange.started")
+    names = names_in(event for event in folded.events if event.kind == "exchange.started")
     reader = ItemReader(Varying(names, manner, kept))
     _feed(reader, folded.events, folded.answer, progress)
     if reader.first_exchange is not None:
@@ -122,7 +122,8 @@ def read_messages(
     return reader.side(title, source)
 
 
-def _names(started: Iterable[Event]) -> dict[str, str]:
+def names_in(started: Iterable[Event]) -> dict[str, str]:
+    """Return the names of the volatile values that requests have, by value."""
     names: dict[str, str] = {}
     for event in started:
         if b'"variables":{}' not in event.payload:
@@ -229,6 +230,11 @@ class ItemReader:
             if found is not None:
                 return found
         return self._conversations.new(label, root)
+
+    def placed(self, exchange: int) -> tuple[ConversationBuilder, int] | None:
+        """Return the conversation and the turn of an exchange that has not ended; None if it belongs to a session."""
+        found = self._of_exchange.get(exchange)
+        return None if found is None else found[:2]
 
     def message(
         self, data: Mapping[str, Any], seq: int | None, t_ns: int | None, exchange: int | None, step: str, task: str
