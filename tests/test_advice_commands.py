@@ -19,7 +19,10 @@ HOLE = "§"
 """Stands for a value that the code puts into a text."""
 
 COMMANDS: dict[str, Any] = dict(typer.main.get_group(make_app()).commands)
-OPTIONS = {name: {option: each for each in command.params for option in each.opts} for name, command in COMMANDS.items()}
+OPTIONS = {
+    name: {option: each for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    for name, command in COMMANDS.items()
+}
 
 GENERAL = {"--help", "--version"}
 OF_PYTEST = {"--retold-mode", "--retold-timing", "--retold-check-orphans"}
@@ -31,6 +34,7 @@ OF_OTHER_PROGRAMS = {
     "--noprofile", "--norc",  # bash
     "--check-ignore",  # git
     "--textconv",  # git
+    "--upgrade",  # pip
 }  # fmt: skip
 
 

@@ -282,6 +282,7 @@ def test_ls_json_has_every_field() -> None:
         "frames": 13,
         "error": None,
         "source": None,
+        "fork": None,
         "models": ["claude-sonnet-5-5"],
         "tools": [],
         "cost_usd": 0.000346,
