@@ -112,6 +112,17 @@ def test_the_times_of_a_replay_prove_nothing() -> None:
     assert all(each.read_tokens is not None for each in found)
 
 
+def test_a_thread_has_the_prefix_of_its_whole_history() -> None:
+    """A turn repeats neither tools nor messages, which is no difference. A thread of another recording has an unknown prefix."""
+    first = asking(1, thread={"type": "create"})
+    going_on = {"type": "continue", "previous_message_id": "msg_1"}
+    second = {"model": MODEL, "max_tokens": 9, "messages": asking(1)["messages"], "thread": going_on}
+    (found,) = explained(call(1, first, 0, 5000), call(2, second, 0, 5100))
+    assert (found.turn, found.outcome, found.difference, found.causes) == (2, "missed", None, [NO_CAUSE])
+    with pytest.raises(retold.InputError, match="no request of the Messages API with its whole history"):
+        explained(call(2, second, 0, 5100))
+
+
 MISSES: dict[str, tuple[dict[str, Any], float, list[str]]] = {
     "nothing": ({}, 10, [NO_CAUSE]),
     "system": ({"system": "Be long."}, 10, ["system changed"]),

@@ -21,6 +21,7 @@ from ..recorder.errors import InputError
 from ..recorder.events import Event, encode
 from ..recorder.http.exchange import from_text, wall_ns_of
 from ..recorder.http.platforms import messages_request
+from ..recorder.http.threads import turn_of
 from ..recorder.interrupted import events_of
 from ..recorder.log.log import EventLog
 from ..recorder.strict_json import object_in, object_or_empty
@@ -115,7 +116,7 @@ def explain_cache(source: str, log: Path | None, price: Price) -> list[Explained
             has_times = info.mode != "mock"
             requests = _Requests(events, answers_in(opened), kept_in(opened, info.run), has_times=has_times)
     if not requests.count:
-        raise InputError(f"{source} has no request of the Messages API; the cache has nothing to do with it.")
+        raise InputError(f"{source} has no request of the Messages API with its whole history; there is nothing to explain.")
     if not requests.has_usage:
         raise InputError(f"no answer in {source} has a usage, so the cache of its requests is unknown.")
     return [explain(before, asked, price) for before, asked in requests.pairs]
@@ -151,6 +152,8 @@ class _Requests:
             return
         conversation, turn = placed
         body = self._threads.whole(event.seq, object_in(raw) if whole is None else whole.body)
+        if turn_of(body) == "continue":  # of a thread that began in another run: its prefix is unknown
+            return
         asked = CachingRequest(
             conversation.number, str(conversation.label), turn, event.seq, str(body.get("model", "")), Prefix(body),
             event.t_ns if self._has_times else 0, wall_ns_of(data["recorded_at"] or "") if self._has_times else None,
