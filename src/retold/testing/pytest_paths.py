@@ -59,11 +59,16 @@ def _named_by(marker: pytest.Mark | None) -> object:
     return marker.args[0] if marker.args else marker.kwargs.get("path")
 
 
+def is_named(marker: pytest.Mark | None) -> bool:
+    """Return whether the mark names a cassette, which other tests may use, too."""
+    return _named_by(marker) is not None
+
+
 def one_test(item: pytest.Item, marker: pytest.Mark | None, path: Path) -> OneTest:
     """Return the test as a miss names it, with paths that count from the folder in which pytest was started."""
     start = item.config.invocation_params.dir
     argument = "::".join([os.path.relpath(item.path, start), *item.nodeid.split("::")[1:]])
-    return OneTest(shlex.quote(argument), os.path.relpath(path, start), _named_by(marker) is not None)
+    return OneTest(shlex.quote(argument), os.path.relpath(path, start), is_named(marker))
 
 
 def without_secrets(item: pytest.Item, name: str) -> str:

@@ -39,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--retold-mode", choices=MODES, default=None, help="Record mode for every cassette, also under CI.")
     group.addoption("--retold-timing", default=None, metavar="T", help="instant, original, or a factor such as 2x.")
     group.addoption("--retold-check-orphans", action="store_true", help="Fail if a cassette belongs to no test.")
+    group.addoption("--retold-prune", action="store_true", help="Remove the recordings that no test played.")
     parser.addini("retold_mode", "Record mode where a test names none (default: none).", default=None)
     parser.addini("retold_timing", "Timing of replays (default: instant).", default=None)
     parser.addini("retold_max_age", "Age from which a cassette is expired, such as 90d.", default=None)
@@ -95,6 +96,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.stash[_foreign].add(folder_of(item))
         if is_marked(item):
             known.add(Path(os.path.normpath(path_of(item, item.get_closest_marker("retold")))))
+            if config.getoption("--retold-prune"):
+                from .pytest_prune import note_user
+
+                note_user(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -201,7 +206,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     output = getattr(config, "workeroutput", None)
     if output is not None:
         output["retold"] = asdict(stats)
-    elif stats.orphans and session.exitstatus == pytest.ExitCode.OK:
+        return
+    if config.getoption("--retold-prune"):
+        from .pytest_prune import prune
+
+        prune(stats)
+    if stats.orphans and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -262,7 +272,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.line(line)
     for path, left in sorted(stats.unplayed.items()):
         if left:
-            terminalreporter.line(f"  not played: {len(left)} in {_relative(path, config)}")
+            outcome = f" ({stats.pruned[path]})" if path in stats.pruned else ""
+            terminalreporter.line(f"  not played: {len(left)} in {_relative(path, config)}{outcome}")
     for text in stats.drift:
         terminalreporter.line(f"  drift: {text}")
     for path in stats.orphans:

@@ -34,6 +34,11 @@ class Stats:
     marked: int = 0
     live: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
+    # For --retold-prune: the tests of each cassette, those that passed, cassettes that other tests may use, and the outcome.
+    users: dict[str, int] = field(default_factory=dict)
+    passed: dict[str, int] = field(default_factory=dict)
+    uncertain: list[str] = field(default_factory=list)
+    pruned: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: dict[str, Any]) -> None:
         """Add another worker's numbers, which come as plain data."""
@@ -46,6 +51,10 @@ class Stats:
         self.drift += other["drift"]
         self.known_usd += other["known_usd"]
         self.orphans = sorted({*self.orphans, *other["orphans"]})
+        self.users |= other["users"]  # each worker collects all tests
+        self.uncertain = sorted({*self.uncertain, *other["uncertain"]})
+        for path, times in other["passed"].items():
+            self.passed[path] = self.passed.get(path, 0) + times
         for model, usage in other["usage"].items():
             self.spend(model, usage)
         for mine, theirs in ((self.live, other["live"]), (self.refused, other["refused"])):
@@ -112,6 +121,8 @@ def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
         # Sessions of the Agent SDK are counted downwards, beside the exchanges.
         left += [-1 - number for number in cassette.unplayed_session_numbers]
         stats.leave(str(cassette.path), left)
+        if not cassette.misses:
+            stats.passed[str(cassette.path)] = stats.passed.get(str(cassette.path), 0) + 1
     for exchange in cassette.played:
         fold = refold_exchange(exchange)
         if exchange.cost_usd is not None:
