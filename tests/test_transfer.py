@@ -16,7 +16,8 @@ from retold.comparing.reading import read_exchanges, read_run
 from retold.handlers import make_handler, read_stream
 from retold.handlers.base import READ_KINDS
 from retold.recorder.cassette.format import read_cassette, write_cassette
-from retold.recorder.cassette.transfer import INTERRUPTED, exchanges_of, import_exchanges
+from retold.recorder.cassette.sessions import each_session
+from retold.recorder.cassette.transfer import INTERRUPTED, exchanges_of, import_exchanges, in_order
 from retold.recorder.events import encode
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Exchange, Failure, Request, Response, TimedPiece, has_frames
@@ -117,8 +118,9 @@ def log(tmp_path: Path) -> Any:
 @pytest.mark.parametrize("path", sorted((ROOT / "cassettes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_cassette_imported_and_exported_is_the_same_cassette(log: EventLog, path: Path, tmp_path: Path) -> None:
     """Nothing of ours is lost on the way through the log: not a byte of the file differs."""
-    run = import_exchanges(log, read_cassette(path).exchanges, name="run", source=str(path))
-    write_cassette(tmp_path / "again.yaml", exchanges_of(log, run))
+    recorded = read_cassette(path)
+    run = import_exchanges(log, in_order(recorded.exchanges, recorded.sessions), name="run", source=str(path))
+    write_cassette(tmp_path / "again.yaml", exchanges_of(log, run), list(each_session(log, run)))
     assert (tmp_path / "again.yaml").read_text("utf-8") == path.read_text("utf-8")
 
 
