@@ -38,6 +38,12 @@ _ENDINGS = {
 def diff(
     a: Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The recording to compare with A, named in the same way.")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MORE]...", help="With three or more recordings, the last is judged by the others.", show_default=False
+        ),
+    ] = None,
     form: Annotated[
         ReportFormat | None,
         typer.Option("--format", help="The format of the output.", show_default="by the file's ending, or text"),
@@ -66,8 +72,16 @@ def diff(
     Ids, times, signatures and durations do not count. ITEM is one of request, prompt, text, thinking, tool_use, tool_result,
     answer, init, result, system, session, totals, order, or one with a path in it, such as request.system or tool_use.input.*.
 
+    With three or more, as in BASELINE BASELINE -- RUN, differences among the baseline runs are noise: the exit code is 1 only if
+    the last run differs in another way.
+
     Example: retold diff last~1 last --ignore thinking
     """
+    if more:
+        return _judge(
+            [a, b, *more[:-1]], more[-1], form if not json else ReportFormat.json, output, db,
+            {"ignore": ignore, "only": only, "tolerance": tolerance},
+        )  # fmt: skip
     from ..comparing.sources import compare
     from .progress import progress
 
@@ -77,6 +91,27 @@ def diff(
             progress=told,
         )  # fmt: skip
     text = _written(found, ReportFormat.json if json else form or _by_ending(output), limit or None, colour=output is None)
+    _put(text, output, same=found.same)
+
+
+def _judge(
+    baseline: list[str], run: str, form: ReportFormat | None, output: Path | None, db: Path | None,
+    chosen: dict[str, list[str] | None],
+) -> None:  # fmt: skip
+    from ..comparing.focus import Focus, parse_tolerances
+    from ..comparing.noise import judge
+    from ..comparing.sources import read_side
+
+    form = form or _by_ending(output)
+    if form not in (ReportFormat.text, ReportFormat.json):
+        raise InputError(f"a run judged by several others has no {form} report; choose text or json.")
+    focus = Focus(tuple(chosen["ignore"] or ()), tuple(chosen["only"] or ()), parse_tolerances(chosen["tolerance"] or ()), False)
+    found = judge([read_side(source, db) for source in baseline], read_side(run, db), focus)
+    text = found.as_text() if form is ReportFormat.text else strict_json.dumps(found.as_dict(), indent=2)
+    _put(clean_json(text) if form is ReportFormat.json else text, output, same=found.same)
+
+
+def _put(text: str, output: Path | None, *, same: bool) -> None:
     if output is None:
         print(text)
     else:
@@ -84,7 +119,7 @@ def diff(
             output.write_text(text + "\n", "utf-8")
         except OSError as error:
             raise InputError(f"cannot write {output}: {error.strerror}.") from error
-    if not found.same:
+    if not same:
         raise typer.Exit(1)
 
 
