@@ -43,3 +43,5 @@ def test_only_a_difference_outside_the_band_of_the_baseline_is_a_regression() ->
         assert bool(found["regressions"]) is bool(code)
     done = in_this_process("diff", *[baseline[0]] * 2, "--", like)
     assert done.returncode == 1  # equal baseline runs allow no variation
+    done = in_this_process("diff", baseline[0], "--", like)
+    assert (done.returncode, "one baseline run shows no variation" in done.stderr) == (2, True)

@@ -36,6 +36,7 @@ _ENDINGS = {
 
 
 def diff(
+    ctx: typer.Context,
     a: Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The recording to compare with A, named in the same way.")],
     more: Annotated[
@@ -77,9 +78,10 @@ def diff(
 
     Example: retold diff last~1 last --ignore thinking
     """
-    if more:
+    if more or ctx.meta.get("retold.separated"):
+        named = [a, b, *(more or [])]
         return _judge(
-            [a, b, *more[:-1]], more[-1], form if not json else ReportFormat.json, output, db,
+            named[:-1], named[-1], form if not json else ReportFormat.json, output, db,
             {"ignore": ignore, "only": only, "tolerance": tolerance},
         )  # fmt: skip
     from ..comparing.sources import compare
