@@ -25,7 +25,7 @@ OPTIONS = {
 }
 
 GENERAL = {"--help", "--version"}
-OF_PYTEST = {"--retold-mode", "--retold-timing", "--retold-check-orphans"}
+OF_PYTEST = {"--retold-mode", "--retold-timing", "--retold-check-orphans", "--retold-prune"}
 OF_PYTEST_RECORDING = {
     "--record-mode", "--block-network", "--allowed-hosts", "--disable-recording", "--disable-vcr",
 }  # fmt: skip

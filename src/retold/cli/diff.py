@@ -79,10 +79,9 @@ def diff(
     Example: retold diff last~1 last --ignore thinking
     """
     if more or ctx.meta.get("retold.separated"):
-        named = [a, b, *(more or [])]
         return _judge(
-            named[:-1], named[-1], form if not json else ReportFormat.json, output, db,
-            {"ignore": ignore, "only": only, "tolerance": tolerance},
+            [a, b, *(more or [])], form if not json else ReportFormat.json, output, db, limit or None,
+            {"ignore": ignore, "only": only, "tolerance": tolerance}, volatile=volatile,
         )  # fmt: skip
     from ..comparing.sources import compare
     from .progress import progress
@@ -97,19 +96,22 @@ def diff(
 
 
 def _judge(
-    baseline: list[str], run: str, form: ReportFormat | None, output: Path | None, db: Path | None,
-    chosen: dict[str, list[str] | None],
+    named: list[str], form: ReportFormat | None, output: Path | None, db: Path | None,
+    limit: int | None, chosen: dict[str, list[str] | None], *, volatile: bool,
 ) -> None:  # fmt: skip
     from ..comparing.focus import Focus, parse_tolerances
     from ..comparing.noise import judge
     from ..comparing.sources import read_side
 
+    if volatile:
+        raise InputError("--volatile is for two recordings; leave it out if several judge a run.")
+    *baseline, run = named
     form = form or _by_ending(output)
     if form not in (ReportFormat.text, ReportFormat.json):
         raise InputError(f"a run judged by several others has no {form} report; choose text or json.")
     focus = Focus(tuple(chosen["ignore"] or ()), tuple(chosen["only"] or ()), parse_tolerances(chosen["tolerance"] or ()), False)
     found = judge([read_side(source, db) for source in baseline], read_side(run, db), focus)
-    text = found.as_text() if form is ReportFormat.text else strict_json.dumps(found.as_dict(), indent=2)
+    text = found.as_text(limit) if form is ReportFormat.text else strict_json.dumps(found.as_dict(), indent=2)
     _put(clean_json(text) if form is ReportFormat.json else text, output, same=found.same)
 
 
