@@ -12,6 +12,8 @@ from retold.formats import FORMATS
 from retold.formats.imports import import_files
 from retold.formats.transcript import write_files
 from retold.recorder.cassette.sessions import each_session
+from retold.recorder.errors import InputError
+from retold.recorder.events import Entry, encode
 from retold.recorder.log.log import EventLog
 from tests.agent_cli import WIRES
 from tests.e2e import in_this_process, refused
@@ -167,6 +169,20 @@ def test_an_export_of_a_transcript_names_its_files(tmp_path: Path) -> None:
     done = in_this_process("export", "last", "--format", "transcript", "-o", tmp_path / "s.jsonl")
     assert "9 lines of run" in done.stderr
     assert (tmp_path / "s/subagents/agent-a39d948b9a7cafd99.meta.json").exists()
+
+
+@pytest.mark.parametrize("task", ["../outside", "subagents/../../outside", "/tmp/outside-of-the-folder", "sub\0agent"])
+def test_a_subagent_outside_of_the_folder_is_refused(task: str, tmp_path: Path) -> None:
+    """The run may come from another machine, and its paths are not those of Claude Code."""
+    with EventLog(tmp_path / "log.db") as log:
+        with log.start(name="run", mode="import") as writer:
+            for each in ("", task):
+                writer.append(Entry("message", encode({"type": "user", "sessionId": SESSION}), task=each))
+        (tmp_path / "out").mkdir()
+        with pytest.raises(InputError, match="outside of the folder"):
+            write_files(log, log.find(writer.run), tmp_path / "out" / "s.jsonl")
+    assert list((tmp_path / "out").iterdir()) == []
+    assert not list(tmp_path.rglob("outside*"))
 
 
 def test_a_transcript_whose_subagent_changed_is_imported_again(tmp_path: Path) -> None:

@@ -82,7 +82,11 @@ def write_files(log: EventLog, run: RunInfo, path: Path) -> int:
     """Write the transcript of a session to `path`, and those of its subagents into the folder beside it. Raise InputError."""
     _check(log, run)
     count = 0
-    for task in tasks_of(log, run):
+    tasks = tasks_of(log, run)
+    for task in tasks:  # a run may come from another machine
+        if task and (task.startswith("/") or "\0" in task or ".." in task.split("/")):
+            raise InputError(f"run {run.run} names the file of a subagent {task!r}, outside of the folder. Nothing was written.")
+    for task in tasks:
         file = path.with_suffix("") / f"{task}.jsonl" if task else path
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file, mode=0o600) as out:
