@@ -100,8 +100,8 @@ def _judge(
     limit: int | None, chosen: dict[str, list[str] | None], *, volatile: bool,
 ) -> None:  # fmt: skip
     from ..comparing.focus import Focus, parse_tolerances
-    from ..comparing.noise import judge
     from ..comparing.sources import read_side
+    from ..experiments.noise import judge
 
     if volatile:
         raise InputError("--volatile is for two recordings; leave it out if several judge a run.")

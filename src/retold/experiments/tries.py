@@ -1,12 +1,10 @@
 """`retold try`: fork one run with several models, several times, side by side, and judge each fork by a command."""
 
 import asyncio
-import contextlib
 import os
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +18,7 @@ from ..recorder.proxy.http1 import Server
 from ..recorder.proxy.upstream import Upstream
 from ..servers.child import environment
 from ..servers.commands import GRACE_S
+from ..sigterm import sigterm_cancels
 from ..testing.session import CassetteSession
 from .branch import Branch
 from .commands import forked, why_not_reached
@@ -105,28 +104,12 @@ async def _all(
 
     forks = [(model, branch, number) for model, branch in branches.items() for number in range(1, trial.times + 1)]
     try:
-        with _ends_on_sigterm():
+        with sigterm_cancels():
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(one(*fork)) for fork in forks]
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None  # callers expect the plain exception, not a group
     return [task.result() for task in tasks]
-
-
-@contextlib.contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM cancel the try, so that its programs end with it."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    try:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    except (ValueError, RuntimeError):  # not in the main thread, where signals arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.words import plural
 from ..replay.matching.matcher import note_unplayed
 from ..replay.timing.timing import INSTANT, Timing
+from ..sigterm import sigterm_cancels
 from .checkpoint import Checkpoint, Finished, fingerprint, question
 from .forked import ForkedRun, Forking
 from .load import Loaded, load_workflow
@@ -195,7 +195,7 @@ class Runner:
         finished = self.checkpoint.finished(self.log) if self.checkpoint is not None else []
         finished = finished if self.fork is None else self.fork.finished
         name, data = self._beginning()
-        with self.log.start(name=name, mode=self.mode, data=data) as writer, _sigterm_cancels():
+        with self.log.start(name=name, mode=self.mode, data=data) as writer, sigterm_cancels():
             if self.checkpoint is not None:
                 self.checkpoint.write(writer.run)
             result = RunResult(writer.run, workflow.name, self.mode, "running", [], str(self.log.path), self._named_cassette)
@@ -362,19 +362,3 @@ def _later(recorded: list[Recorded], before: list[Recorded]) -> list[Recorded]:
     """Return exchanges and sessions of another run with their times shifted behind those of the runs before."""
     shift_ns = max((each.ended_ns for each in before), default=0)
     return [replace(each, started_ns=each.started_ns + shift_ns, ended_ns=each.ended_ns + shift_ns) for each in recorded]
-
-
-@contextlib.contextmanager
-def _sigterm_cancels() -> Any:
-    """Let SIGTERM cancel the run, so that it ends as cancelled and not as a run without an end."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-    try:
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-    except (ValueError, RuntimeError):  # not in the main thread, where signals arrive
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)

@@ -13,11 +13,11 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..comparing.compare import Difference, compare_sides
+from ..comparing.focus import EVERYTHING, Focus
+from ..comparing.reading import Side
 from ..recorder.errors import InputError
 from ..recorder.words import clean, plural
-from .compare import Difference, compare_sides
-from .focus import EVERYTHING, Focus
-from .reading import Side
 
 _WORDING = ("text", "thinking")
 
