@@ -1,7 +1,7 @@
 """console: a header box, the content, and a box with statistics. Plain text if the output is not a terminal.
 
-It respects `NO_COLOR`, `TERM=dumb` and the width of the terminal. Rich takes 20 ms to import, so it is imported only for a
-terminal.
+It respects the rule of colours (colour.py) and the width of the terminal. Rich takes 20 ms to import, so it is imported only
+for a terminal.
 """
 
 from collections import Counter
@@ -14,6 +14,7 @@ from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
 from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd, StreamStart
+from .colour import in_colour
 from .simple import trouble_in
 from .text import LABELS, clock, cut, dollars, indent, seconds, under
 
@@ -56,10 +57,12 @@ class Console(Handler):
     def __init__(self, options: Any, out: TextIO, folder: Path = Path()) -> None:
         super().__init__(options, out, folder)
         self._rich: Screen | None = None
-        if out.isatty():
+        if out.isatty() or in_colour(out):
             from rich import console
 
-            self._rich = console.Console(file=out, highlight=False, emoji=False, markup=False)
+            self._rich = console.Console(
+                file=out, highlight=False, emoji=False, markup=False, force_terminal=True, no_color=not in_colour(out)
+            )
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def on_terminal(*arguments: str) -> str:
     """What a command writes to a terminal of its own, stdout and stderr."""
     pid, fd = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "retold", *arguments])
+        os.execv(sys.executable, [sys.executable, "-m", "retold", "--no-pager", *arguments])
     data = b""
     while True:
         try:

@@ -4,6 +4,8 @@ Import only the requested command: typer inspects every parameter of every regis
 commands.
 """
 
+import contextlib
+import copy
 import functools
 import importlib
 import io
@@ -14,13 +16,16 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable
+from enum import StrEnum
 from types import TracebackType
-from typing import Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from ..handlers import colour
 from ..recorder.errors import RetoldError, RunError
 from ..recorder.words import clean, one_line
+from . import pager
 from .common import note
 
 COMMANDS = {
@@ -56,7 +61,30 @@ COMMANDS = {
 """The function of each command, and its line in the list of commands, at most 80 columns wide."""
 
 
+PAGED = frozenset(
+    {"ls", "show", "search", "stats", "explain", "diff", "verify", "export", "validate", "schema", "doctor"}
+)  # fmt: skip
+"""The commands with a pager: their whole output exists when they begin to print, so it may be long but never runs on."""
+
+
+class When(StrEnum):
+    """When the output has colours."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class _Group(typer.core.TyperGroup):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Let every command take the options of all output, too: `retold ls --color never`. Only the group's help lists them."""
+        super().__init__(*args, **kwargs)
+        for option in (each for each in self.params if each.name in ("color", "no_pager")):
+            own: Any = copy.copy(option)
+            own.hidden, own.expose_value = True, False
+            for command in self.commands.values():
+                command.params.append(own)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in self.commands and os.path.isfile(args[0]):
             ctx.fail(f"No such command {args[0]!r}. To run a workflow: retold run {args[0]}")
@@ -78,13 +106,13 @@ def make_app(asked: str | None = None) -> typer.Typer:
     )
     app.callback()(_main)
     for name, (where, summary) in COMMANDS.items():
-        app.command(name, short_help=summary)(_command(where) if asked in (None, name) else _unasked)
+        app.command(name, short_help=summary)(_command(name, where) if asked in (None, name) else _unasked)
     return app
 
 
-def _command(where: str) -> Callable[..., None]:
+def _command(name: str, where: str) -> Callable[..., None]:
     module, _, function = where.partition(".")
-    return _piped(getattr(importlib.import_module(f".{module}", __name__), function))
+    return _piped(getattr(importlib.import_module(f".{module}", __name__), function), is_paged=name in PAGED)
 
 
 def _unasked() -> None:
@@ -99,19 +127,41 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
+def _colour(when: When | None) -> None:
+    if when is not None:
+        colour.choose(when.value)
+
+
+def _pager(unwanted: bool) -> None:
+    if unwanted:
+        pager.want(False)
+
+
 def _main(
-    version: bool = typer.Option(False, "--version", help="Show the version and exit.", callback=_version, is_eager=True),
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+    color: Annotated[
+        When | None,
+        typer.Option(
+            "--color", help="Colours in the output; may follow the command, too.", show_default="auto", callback=_colour
+        ),
+    ] = None,
+    no_pager: Annotated[
+        bool, typer.Option("--no-pager", help="Print long output without a pager; may follow, too.", callback=_pager)
+    ] = False,
 ) -> None:
     """Record every Claude message stream once; retell it anywhere."""
 
 
-def _piped(function: Callable[..., None]) -> Callable[..., None]:
+def _piped(function: Callable[..., None], *, is_paged: bool) -> Callable[..., None]:
     """Wrap a command: if its reader closes the pipe early (`| head`), exit with 141 and print nothing."""
 
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with pager.paged() if is_paged else contextlib.nullcontext():
+                function(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -145,6 +195,8 @@ def main() -> None:
         sys.exit(RunError.exit_code)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: some terminals lack some characters
+    colour.choose("auto")
+    pager.want(True)
     try:
         make_app(_asked(sys.argv[1:]))()
     except RetoldError as error:
@@ -166,7 +218,13 @@ def _asked(arguments: list[str]) -> str | None:
     """Return the command in the arguments, or "". Return None during shell completion, which may need any command."""
     if "_RETOLD_COMPLETE" in os.environ:
         return None
-    return next((argument for argument in arguments if not argument.startswith("-")), "")
+    found = iter(arguments)
+    for argument in found:
+        if not argument.startswith("-"):
+            return argument
+        if argument == "--color":
+            next(found, None)
+    return ""
 
 
 def _leave(code: int) -> NoReturn:

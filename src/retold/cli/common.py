@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..handlers.colour import in_colour
 from ..recorder import strict_json
 from ..recorder.words import clean, clean_json
 
@@ -21,6 +22,7 @@ Db = Annotated[
     typer.Option("--db", metavar="FILE", help="The log to use.", envvar="RETOLD_DB", show_default=".retold/log.db"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
 Handlers = Annotated[
     list[str] | None,
     typer.Option(
@@ -134,8 +136,8 @@ def print_json_lines(values: Iterable[Any]) -> None:
 
 
 def colours() -> bool:
-    """Return whether stdout is a terminal and its user allows colours."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Return whether stdout gets colours."""
+    return in_colour(sys.stdout)
 
 
 def note(text: str) -> None:
@@ -164,6 +166,17 @@ def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[
         make_handler(name, options, sys.stdout, folder).check()
         specs.append((name, options))
     return specs
+
+
+def form_of(*, json: bool, csv: bool) -> Literal["text", "json", "csv"]:
+    """Return the form of the output that options ask for. Raise InputError for two forms."""
+    from ..recorder.errors import InputError
+
+    if json and csv:
+        raise InputError("--csv and --json exclude each other; choose one form.")
+    if json:
+        return "json"
+    return "csv" if csv else "text"
 
 
 def one_of(option: str, value: str | None, values: Sequence[str]) -> None:

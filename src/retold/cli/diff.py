@@ -1,7 +1,5 @@
 """retold diff: the differences between two recordings."""
 
-import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ import typer
 from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.words import clean_json
-from .common import Db
+from .common import Db, colours
 
 if TYPE_CHECKING:
     from ..comparing.compare import Comparison
@@ -145,4 +143,4 @@ def _written(found: "Comparison", form: ReportFormat, limit: int | None, *, colo
             return diff_page(found)
     from ..comparing.text import as_text
 
-    return as_text(found, colour=colour and sys.stdout.isatty() and not os.environ.get("NO_COLOR"), limit=limit)
+    return as_text(found, colour=colour and colours(), limit=limit)

@@ -1,6 +1,5 @@
 """retold explain: why requests missed the prompt cache."""
 
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,7 +59,7 @@ def _print(found: "list[Explained]") -> None:
         )
         for each in found
     ]  # fmt: skip
-    print_table([head, *rows], cut=sys.stdout.isatty(), right=range(len(head) - 1))
+    print_table([head, *rows], right=range(len(head) - 1))
     missed = [each for each in found if each.outcome == "missed"]
     say()
     for each in missed:

@@ -1,12 +1,12 @@
 """retold ls: list the runs in the log."""
 
-import sys
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Db, Json, note, one_of, print_json
+from .common import Csv, Db, Json, form_of, note, one_of, print_json
 
 if TYPE_CHECKING:
     from ..audit.runs import Chosen, Found
@@ -15,9 +15,29 @@ if TYPE_CHECKING:
 
 GREEN, AMBER, RED = "32", "33", "31"
 
+CSV_COLUMNS = (
+    "run", "name", "mode", "status", "started", "ended", "messages", "exchanges", "frames", "error", "source", "parent", "models",
+    "tools", "cost_usd", "calls", "failed_calls", "healed_attempts", "outcome",
+)  # fmt: skip
+"""The columns of --csv: values of --json, with the run that a fork continues as `parent`. Lists are joined by spaces."""
+
+
+class SortKey(StrEnum):
+    """The columns by which a listing can be sorted."""
+
+    started = "started"
+    name = "name"
+    mode = "mode"
+    status = "status"
+    took = "took"
+    messages = "messages"
+    errors = "errors"
+    cost = "cost"
+    source = "source"
+
 
 def ls(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of runs, newest first.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Maximum number of runs; 0 lists all.")] = 50,
     since: Annotated[
         str | None, typer.Option("--since", metavar="TIME", help="Began since: 2h or 7d (ago), today, a date, a time.")
     ] = None,
@@ -30,10 +50,15 @@ def ls(
     min_cost: Annotated[float | None, typer.Option("--min-cost", metavar="USD", help="Cost at least this amount.")] = None,
     error: Annotated[bool, typer.Option("--error", help="The run or one of its exchanges failed.")] = False,
     cost: Annotated[bool, typer.Option("--cost", help="Show the cost of each run.")] = False,
+    sort: Annotated[
+        SortKey, typer.Option("--sort", help="Times and numbers from the largest down, texts from A to Z.")
+    ] = SortKey.started,
+    reverse: Annotated[bool, typer.Option("--reverse", "-r", help="The other way round.")] = False,
+    csv: Csv = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """List the runs in the log, newest first, and the forks of a run below it.
+    """List the runs in the log, newest first, and the forks of a run below it unless --sort names a column.
 
     In a mirror, SOURCE has the source of each run, and HEARD its last report, for a run that goes on: `5 s ago`, or `gone`.
 
@@ -46,30 +71,39 @@ def ls(
 
     from ..audit.runs import Chosen
     from ..audit.when import moment
-    from ..fleet.presence import kept_by
     from ..recorder.log.log import EventLog
     from ..recorder.log.run_writer import Mode
 
+    form = form_of(json=json, csv=csv)
     one_of("--mode", mode, get_args(Mode))
     check_status(status)
+    since_ns = None if since is None else moment(since, "--since")
+    until_ns = None if until is None else moment(until, "--until")
     wanted = Chosen(
-        since_ns=None if since is None else moment(since, "--since"),
-        until_ns=None if until is None else moment(until, "--until"),
-        name=name,
-        mode=mode,
-        status=status,
-        model=model,
-        tool=tool,
-        min_cost=min_cost,
-        failed=error,
+        since_ns, until_ns, name=name, mode=mode, status=status, model=model, tool=tool, min_cost=min_cost, failed=error
     )
-    log = EventLog(db)
-    runs = _found(log, wanted, limit, must_know=cost or wanted.needs_index)
+    costs = cost or sort is SortKey.cost
+    _list(EventLog(db), wanted, limit, sort, reverse, form, costs=costs)
+
+
+def _list(
+    log: "EventLog", wanted: "Chosen", limit: int, sort: SortKey, reverse: bool, form: str, *, costs: bool
+) -> None:  # fmt: skip
+    from ..fleet.presence import kept_by
+    from ..recorder.words import plural
+
+    runs, is_cut = _sorted(log, wanted, limit, sort, reverse, must_know=costs or wanted.needs_index)
+    is_newest_first = sort is SortKey.started and not reverse
     pulls = kept_by(log)
-    if json:
+    if form == "json":
         print_json([_as_json(found, pulls) for found in runs])
+    elif form == "csv":
+        _print_csv(runs, pulls)
     elif runs:
-        _print(runs, pulls, costs=cost or wanted.asks_for_facts)
+        _print(runs, pulls, costs=costs or wanted.asks_for_facts, is_tree=is_newest_first)
+    if is_cut:
+        first = "newest" if is_newest_first else "first"
+        note(f"retold: the {first} {plural(limit, 'run')}; more with -n {limit * 5}, all with -n 0")
     if not runs and log.runs(limit=1):
         note("retold: no run matches; `retold ls` lists all runs, --error those that failed or have a failed call.")
         raise typer.Exit(1)
@@ -87,7 +121,38 @@ def check_status(status: str | None) -> None:
     one_of("--status", status, get_args(Status))
 
 
-def _found(log: "EventLog", wanted: "Chosen", limit: int, *, must_know: bool) -> "list[Found]":
+def _sorted(
+    log: "EventLog", wanted: "Chosen", limit: int, sort: SortKey, reverse: bool, *, must_know: bool
+) -> "tuple[list[Found], bool]":  # fmt: skip
+    """Return the first runs in an order, and whether there are more. The log itself lists the newest first."""
+    in_log_order = sort is SortKey.started and not reverse
+    runs = _found(log, wanted, limit + 1 if in_log_order and limit else None, must_know=must_know)
+    if not in_log_order:
+        known = [found for found in runs if _key(found, sort) is not None]
+        is_text = sort in (SortKey.name, SortKey.mode, SortKey.status, SortKey.source)
+        known.sort(key=lambda found: _key(found, sort), reverse=is_text == reverse)
+        runs = known + [found for found in runs if _key(found, sort) is None]
+    return runs[: limit or None], bool(limit) and len(runs) > limit
+
+
+def _key(found: "Found", sort: SortKey) -> Any:
+    """Return the value of a run in a column; None if it is unknown, which comes last in either direction."""
+    info, facts = found.info, found.facts
+    match sort:
+        case SortKey.started:
+            return info.started_ns
+        case SortKey.took:
+            return None if info.ended_ns is None else info.ended_ns - info.started_ns
+        case SortKey.errors:
+            return None if facts is None else (facts.failed, facts.healed)
+        case SortKey.cost:
+            return found.cost_usd
+        case SortKey.source:
+            return found.source
+    return getattr(info, sort.value)
+
+
+def _found(log: "EventLog", wanted: "Chosen", limit: int | None, *, must_know: bool) -> "list[Found]":
     """Return the runs with their facts. Without an index, for example on a full disk, they are listed without facts."""
     from ..audit.runs import listed_runs
     from ..recorder.errors import LogError
@@ -132,6 +197,17 @@ def _as_json(found: "Found", pulls: "Pulls") -> dict[str, Any]:
     }
 
 
+def _print_csv(runs: "list[Found]", pulls: "Pulls") -> None:
+    from .table import print_csv
+
+    rows = []
+    for found in runs:
+        line = _as_json(found, pulls) | {"parent": None if found.origin is None else found.origin.parent}
+        values = (line.get(name) for name in CSV_COLUMNS)
+        rows.append([" ".join(value) if isinstance(value, tuple) else value for value in values])
+    print_csv(CSV_COLUMNS, rows)
+
+
 def _branch(depth: int) -> str:
     return "   " * (depth - 1) + "└─ " if depth else ""
 
@@ -150,17 +226,16 @@ def _heard(found: "Found", pulls: "Pulls") -> str:
     return f"gone, {age}{left}" if heard.is_gone else f"{age}{left}"
 
 
-def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool) -> None:
+def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool, is_tree: bool) -> None:
     from ..audit.runs import as_tree
     from ..fleet.presence import ago
     from ..handlers.text import seconds
-    from .common import colours
     from .table import dollars, print_table
 
     sources = any(found.source is not None for found in runs)
     head = ("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "ERRORS")
     rows: list[tuple[str, ...]] = [(*head, *(("COST",) if costs else ()), *(("SOURCE", "HEARD") if sources else ()), "NAME")]
-    tree = as_tree(runs)
+    tree = as_tree(runs) if is_tree else [(0, found) for found in runs]
     for depth, found in tree:
         r = found.info
         started = time.strftime("%m-%d %H:%M:%S", time.localtime(r.started_ns / 1e9))
@@ -174,7 +249,7 @@ def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool) -> None:
     def colour(row: int, column: int) -> str:
         return _colour(tree[row - 1][1]) if row and head[column : column + 1] in (("STATUS",), ("ERRORS",)) else ""
 
-    print_table(rows, cut=sys.stdout.isatty(), colour=colour if colours() else None)
+    print_table(rows, right=(4, 5), colour=colour, whole=range(4))
     for shelf, at_ns in sorted(pulls.shelves.items()):
         note(f"retold: pulled from {shelf} {ago(at_ns)}")
 

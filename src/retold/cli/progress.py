@@ -12,7 +12,8 @@ EVERY_S = 0.1
 @contextmanager
 def progress(verb: str, noun: str) -> Iterator[Callable[[int], None]]:
     """Yield a function that takes the current count, prints `checked 12,000 events`, and clears the line at the end."""
-    if not sys.stderr.isatty():
+    err = sys.stderr  # this one, even if a pager takes its place before the end
+    if not err.isatty():
         yield lambda _: None
         return
     due = time.monotonic() + AFTER_S
@@ -21,13 +22,13 @@ def progress(verb: str, noun: str) -> Iterator[Callable[[int], None]]:
     def tell(count: int) -> None:
         nonlocal due, shown
         if time.monotonic() >= due:
-            sys.stderr.write(f"\r\x1b[K{verb} {count:,} {noun}")
-            sys.stderr.flush()
+            err.write(f"\r\x1b[K{verb} {count:,} {noun}")
+            err.flush()
             due, shown = time.monotonic() + EVERY_S, True
 
     try:
         yield tell
     finally:
         if shown:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            err.write("\r\x1b[K")
+            err.flush()

@@ -175,7 +175,6 @@ def _print(keys: list[str], lines: "list[StatsLine]") -> None:
 
     if "tool" in keys:
         return _print_tools(keys, lines)
-    cut = sys.stdout.isatty()
     names = [tuple(key or "-" for key in line.keys) for line in lines]
     head = tuple(key.upper() for key in keys)
     right = range(len(keys), 20)
@@ -187,9 +186,9 @@ def _print(keys: list[str], lines: "list[StatsLine]") -> None:
         used.append((*name, *map(str, (line.runs, line.exchanges, line.messages)), *map(_short, tokens), cost))
         times = map(_time, (*line.first_token_ms, *line.duration_ms))
         went.append((*name, str(line.errors), str(line.retries), *times))
-    print_table(used, cut=cut, right=right)
+    print_table(used, right=right)
     say()
-    print_table(went, cut=cut, right=right)
+    print_table(went, right=right)
     unpriced = sum(line.unpriced for line in lines)
     if unpriced:
         note(f"retold: the cost of {plural(unpriced, 'exchange')} is not known and not in the sums (marked + or ?)")
@@ -208,7 +207,7 @@ def _print_repriced(keys: list[str], lines: "list[StatsLine]", model: str) -> No
         recorded = dollars(line.cost_usd) + ("+" if line.unpriced and line.cost_usd is not None else "")
         rows.append((*(key or "-" for key in line.keys), str(line.exchanges), recorded, *ends))
     say(f"\nThe same traffic with {model} (its counts of tokens may differ by 35 %):\n")
-    print_table(rows, cut=sys.stdout.isatty(), right=range(len(keys), 20))
+    print_table(rows, right=range(len(keys), 20))
     unknown = sum(line.without_usage for line in lines)
     if unknown:
         note(f"retold: {plural(unknown, 'exchange')} without a usage cannot be priced (marked + or ?)")
@@ -221,7 +220,7 @@ def _print_tools(keys: list[str], lines: "list[StatsLine]") -> None:
     for line in lines:
         counts = map(str, (line.runs, line.messages, line.errors))
         rows.append((*(key or "-" for key in line.keys), *counts, *map(_time, line.duration_ms)))
-    print_table(rows, cut=sys.stdout.isatty(), right=range(len(keys), 20))
+    print_table(rows, right=range(len(keys), 20))
 
 
 def _short(count: int) -> str:

@@ -1,7 +1,6 @@
 """retold try: fork a run with several models side by side."""
 
 import os
-import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,7 +100,7 @@ def _rows(made: "list[Attempt]") -> list[tuple[str, ...]]:
 def _print(made: "list[Attempt]") -> None:
     from .table import print_table
 
-    print_table([HEAD, *_rows(made)], cut=sys.stdout.isatty())
+    print_table([HEAD, *_rows(made)])
 
 
 def _markdown(made: "list[Attempt]") -> str:

@@ -1,0 +1,321 @@
+"""A terminal gets colours, a pager and tables that fit; a pipe gets the same words, plain and whole. `ls` sorts and cuts."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retold.cli import main, make_app, pager
+from retold.cli.table import LEAST, fitted, print_table, width_of
+from retold.handlers import colour, make_handler
+from retold.recorder.events import Entry
+from retold.recorder.http.exchange import Failure
+from retold.recorder.log.log import EventLog
+from tests.e2e import in_this_process
+from tests.talk import asked, record, text, turn
+
+WIDE = "東京の天気"
+HEBREW = "שלום"
+
+
+class Screen(io.StringIO):
+    """A terminal that keeps its text."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 1
+
+
+def on_screen(*arguments: str) -> tuple[int, str, str]:
+    """Run a command in this process whose stdout and stderr are terminals. Return its exit code and both texts."""
+    out, err, argv = Screen(), Screen(), sys.argv
+    sys.argv = ["retold", *arguments]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        sys.argv = argv
+    return int(ended.value.code or 0), out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 80 columns without settings of its user."""
+    for name in ("NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "PAGER", "LESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("RETOLD_PAGER", "cat")
+    monkeypatch.setattr(colour, "_chosen", "auto")
+
+
+@pytest.fixture
+def runs() -> list[str]:
+    """Three runs, oldest first: a dear one, a cheap one with a failed call, and one of an unknown cost."""
+    failed = turn(asked("b"), text("x"), ending="cut", failure=Failure("Cut", "cut"), call=1)
+    return [
+        record(".retold/log.db", turn(asked("a"), text("one"), cost_usd=0.5, call=0), name="beta"),
+        record(".retold/log.db", turn(asked("b"), text("two"), cost_usd=0.25, call=0), failed, name=WIDE),
+        record(".retold/log.db", turn(asked("c"), text("three"), call=0), name="alpha"),
+    ]
+
+
+# Colours
+
+
+@pytest.mark.parametrize(
+    ("environment", "choice", "on_terminal", "in_pipe"),
+    [
+        ({}, "auto", True, False),
+        ({"NO_COLOR": "1"}, "auto", False, False),
+        ({"NO_COLOR": ""}, "auto", True, False),
+        ({"CLICOLOR_FORCE": "1"}, "auto", True, True),
+        ({"FORCE_COLOR": "3"}, "auto", True, True),
+        ({"FORCE_COLOR": "0"}, "auto", True, False),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, "auto", False, False),
+        ({"TERM": "dumb"}, "auto", False, False),
+        ({"TERM": "dumb", "FORCE_COLOR": "1"}, "auto", True, True),
+        ({"CLICOLOR": "0"}, "auto", False, False),
+        ({"NO_COLOR": "1"}, "always", True, True),
+        ({"FORCE_COLOR": "1"}, "never", False, False),
+    ],
+)
+def test_the_rule_of_colours(
+    environment: dict[str, str], choice: Any, on_terminal: bool, in_pipe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """The choice on the command line comes first, then NO_COLOR, then the two that force, then the terminal."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    colour.choose(choice)
+    assert (colour.in_colour(Screen()), colour.in_colour(io.StringIO())) == (on_terminal, in_pipe)
+
+
+@pytest.mark.usefixtures("runs")
+def test_one_rule_for_every_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables, hits, differences and the handler console follow it, before the command and after it, and the next command
+    begins anew."""
+    for way in (["ls"], ["search", "one"], ["diff", "last", "last~2"], ["show", "last", "--handler", "console"]):
+        assert "\x1b[" in in_this_process("--color", "always", *way).stdout, way
+        assert "\x1b[3" not in on_screen(*way, "--color=never")[1], way
+    assert "\x1b[" in in_this_process("ls", "--color", "always").stdout
+    assert "\x1b[" in on_screen("ls")[1]
+    assert "\x1b[" not in in_this_process("ls").stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in in_this_process("ls").stdout
+
+
+def test_every_command_takes_the_options_of_all_output() -> None:
+    """The group's help lists them, the commands' do not; a wrong value is an error that lists the right ones."""
+    group: Any = typer.main.get_command(make_app())
+    for name, command in group.commands.items():
+        hidden = {option: each.hidden for each in command.params for option in each.opts}
+        assert (hidden["--color"], hidden["--no-pager"]) == (True, True), name
+    done = in_this_process("ls", "--color", "sometimes")
+    assert done.returncode == 2
+    assert "always" in done.stderr
+
+
+# The pager
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "less"),
+        ({"PAGER": "more"}, "more"),
+        ({"PAGER": "more", "RETOLD_PAGER": "less -S"}, "less -S"),
+        ({"PAGER": "more", "RETOLD_PAGER": ""}, None),
+        ({"PAGER": "cat"}, None),
+    ],
+)
+def test_the_program_of_the_pager(environment: dict[str, str], expected: str | None) -> None:
+    assert pager.program(environment) == expected
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_pager_gets_output_and_notes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal only, with the colours and the width of the terminal; its options can be set."""
+    monkeypatch.setenv("RETOLD_PAGER", "{ echo $LESS; cat; } > page.txt")
+    assert on_screen("ls", "-n", "2") == (0, "", "")
+    lines = Path("page.txt").read_text().splitlines()
+    assert lines[0] == "FRX"
+    assert lines[1].startswith("\x1b[1mRUN\x1b[0m")
+    assert lines[-1] == "retold: the newest 2 runs; more with -n 10, all with -n 0"
+    Path("page.txt").unlink()
+    assert "alpha" in on_screen("ls", "--no-pager")[1]
+    assert "alpha" in on_screen("--no-pager", "ls")[1]
+    assert "alpha" in in_this_process("ls").stdout
+    assert on_screen("ls", "--status", "failed")[0] == 1  # nothing is printed, so no pager starts
+    assert not Path("page.txt").exists()
+
+
+@pytest.mark.usefixtures("runs")
+def test_leaving_the_pager_early_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends quietly; a pipe that is not the pager's still ends it with 141."""
+    with EventLog() as log, log.start(name="long", mode="live") as run:
+        run.append(*(Entry("message", b'{"type":"system","note":"%d %s"}' % (at, b"long " * 20)) for at in range(1000)))
+    monkeypatch.setenv("RETOLD_PAGER", "true")
+    assert on_screen("show", "last", "--raw") == (0, "", "")
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_pager_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output comes without it. Without less there is no pager, and no note."""
+    monkeypatch.setenv("RETOLD_PAGER", "no-such-pager -x")
+    code, out, err = on_screen("ls")
+    assert (code, "alpha" in out) == (0, True)
+    assert err == "retold: cannot run the pager 'no-such-pager -x'; see RETOLD_PAGER and PAGER\n"
+    monkeypatch.delenv("RETOLD_PAGER")
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    code, out, err = on_screen("ls")
+    assert (code, "alpha" in out, err) == (0, True, "")
+
+
+@pytest.mark.usefixtures("runs")
+@pytest.mark.needs("pexpect")
+def test_less_on_a_real_terminal() -> None:
+    """A long table stays on the screen until `q`, and Ctrl-C does not end it."""
+    import pexpect
+
+    environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "LANG": "C.UTF-8", "TERM": "xterm"}
+    child = pexpect.spawn(
+        sys.executable, ["-m", "retold", "ls"], dimensions=(3, 80), env=environment, encoding="utf-8", timeout=30
+    )  # fmt: skip
+    child.expect("alpha")
+    child.expect(":")
+    child.sendintr()
+    child.send("G")
+    child.expect("beta")
+    child.send("q")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus in (0, 130)  # 130 if Ctrl-C came while the command was still writing
+
+
+# Tables
+
+TEXTS = st.text(st.sampled_from("ab …é東京🚀שa\u0301"), max_size=30)
+
+
+@settings(max_examples=40)
+@given(TEXTS, st.integers(0, 40))
+def test_a_text_that_is_shortened_fits(text: str, width: int) -> None:
+    """It says so by its last character, and a text that fits is left as it is."""
+    shown = fitted(text, width)
+    assert width_of(shown) <= width
+    assert shown == text if width_of(text) <= width else shown[-1:] in ("…", "")
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip), TEXTS), min_size=1, max_size=5))
+def test_columns_begin_in_the_same_cell(rows: list[tuple[str, str, str]]) -> None:
+    """Whatever the widths of the characters, in a pipe: each line is its cells, padded and two spaces apart."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        print_table([("A", "B", "C"), *rows], right=(1,))
+    widths = [max(width_of(row[column]) for row in [("A", "B", "C"), *rows]) for column in range(3)]
+    for line, row in zip(out.getvalue().split("\n")[1:], rows, strict=False):
+        pads = [" " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        assert line == f"{row[0]}{pads[0]}  {pads[1]}{row[1]}  {row[2]}".rstrip()
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60])
+def test_a_table_fits_on_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest column of text gives way first; figures and the columns that stay whole are cut only at the edge."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    out = Screen()
+    with contextlib.redirect_stdout(out):
+        print_table([("RUN", "N", "NAME"), ("0123456789", "12345", WIDE * 8), ("b", "1", "x")], right=(1,), whole=(0,))
+    lines = [re.sub(r"\x1b\[[0-9]*m", "", line) for line in out.getvalue().splitlines()]
+    assert all(width_of(line) <= columns for line in lines)
+    assert lines[1].startswith("0123456789  12345")
+    assert lines[1].endswith("…")
+    assert LEAST < 10
+
+
+def test_text_from_right_to_left_leaves_its_neighbours_in_place() -> None:
+    """Marks around it on a terminal; in a pipe the text is the recorded one."""
+    out, pipe = Screen(), io.StringIO()
+    for each in (out, pipe):
+        with contextlib.redirect_stdout(each):
+            print_table([("NAME", "N"), (HEBREW, "12"), ("plain", "3")])
+    assert out.getvalue().splitlines()[1] == f"\u200e{HEBREW}\u200e   12"
+    assert pipe.getvalue().splitlines()[1] == f"{HEBREW}   12"
+
+
+def test_a_header_is_bold_on_a_terminal_only() -> None:
+    """So is a row of totals."""
+    out = Screen()
+    with contextlib.redirect_stdout(out):
+        print_table([("A",), ("b",), ("total",)], has_total=True)
+    assert out.getvalue() == "\x1b[1mA\x1b[0m\nb\n\x1b[1mtotal\x1b[0m\n"
+
+
+def test_console_has_its_boxes_where_colours_are_forced() -> None:
+    """`--color always | less -R` shows what the terminal shows."""
+    colour.choose("always")
+    out = io.StringIO()
+    make_handler("console", {}, out)._box("title", ["line"], "cyan")  # type: ignore[attr-defined]
+    assert "╭" in out.getvalue()
+
+
+# The listing
+
+
+def names(*arguments: str) -> list[str]:
+    return [run["name"] for run in json.loads(in_this_process("ls", *arguments, "--json").stdout)]
+
+
+SORTED = {
+    "": ["alpha", WIDE, "beta"],
+    "-r": ["beta", WIDE, "alpha"],
+    "--sort name": ["alpha", "beta", WIDE],
+    "--sort name --reverse": [WIDE, "beta", "alpha"],
+    "--sort cost": ["beta", WIDE, "alpha"],
+    "--sort cost -r": [WIDE, "beta", "alpha"],
+    "--sort errors -n 2": [WIDE, "alpha"],
+    "--sort messages": [WIDE, "alpha", "beta"],
+    "--sort status": ["alpha", WIDE, "beta"],
+    "--sort mode": ["alpha", WIDE, "beta"],
+    "--sort source": ["alpha", WIDE, "beta"],
+}
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_listing_is_sorted() -> None:
+    """Numbers from the largest down, texts from A to Z, an unknown value last in either direction; equal runs newest first."""
+    assert {options: names(*options.split()) for options in SORTED} == SORTED
+    assert sorted(names("--sort", "took")) == sorted(SORTED[""])
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_listing_names_its_cut() -> None:
+    """With the way to more, also beside JSON and CSV; a listing that is whole has no note."""
+    for form in ([], ["--json"], ["--csv"]):
+        done = in_this_process("ls", "-n", "2", *form)
+        assert done.stderr == "retold: the newest 2 runs; more with -n 10, all with -n 0\n"
+        assert in_this_process("ls", "-n", "3", *form).stderr == ""
+        assert in_this_process("ls", "-n", "0", *form).stderr == ""
+    assert in_this_process("ls", "-n", "1", "--sort", "name").stderr.startswith("retold: the first 1 run; ")
+
+
+def test_a_listing_as_csv(runs: list[str]) -> None:
+    """The values of --json, a line for each run; two forms at once are refused."""
+    found = list(csv.DictReader(io.StringIO(in_this_process("ls", "--csv").stdout)))
+    assert [line["run"] for line in found] == runs[::-1]
+    assert [(line["cost_usd"], line["failed_calls"], line["models"]) for line in found] == [
+        ("", "0", "claude-test-1"), ("0.25", "1", "claude-test-1"), ("0.5", "0", "claude-test-1")
+    ]  # fmt: skip
+    assert in_this_process("ls", "--csv", "--json").returncode == 2
