@@ -23,6 +23,7 @@ WIDTH = 78
 
 GROUPS = {
     "Tests": ("use_cassette", "UsedCassette", "DriftWarning", "ExpiredWarning", "FaultWarning"),
+    "Trajectories": ("trajectory", "Trajectory", "ExpectedTool"),
     "Forks": ("fork",),
     "Recording without a cassette": ("record", "recording", "Recording"),
     "The log": ("EventLog", "RunInfo", "Event", "Message"),

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .comparing.compare import Difference as Difference
     from .comparing.sources import compare as compare
     from .experiments.block import fork as fork
+    from .experiments.trajectory import ExpectedTool as ExpectedTool
+    from .experiments.trajectory import Trajectory as Trajectory
+    from .experiments.trajectory import trajectory as trajectory
     from .fleet.background import shipping as shipping
     from .middleware import Recording as Recording
     from .middleware import recording as recording
@@ -63,6 +66,7 @@ _HOMES = {
     "comparing.assertion": ("assert_same_stream",),
     "comparing.sources": ("compare",),
     "experiments.block": ("fork",),
+    "experiments.trajectory": ("ExpectedTool", "Trajectory", "trajectory"),
     "fleet.background": ("shipping",),
     "middleware": ("Recording", "recording"),
     "recorded_block": ("record",),

@@ -43,6 +43,7 @@ COMMANDS = {
     "import": ("import_.import_", "Import recordings into the log."),
     "export": ("export.export", "Export a run."),
     "diff": ("diff.diff", "Compare two recordings by meaning."),
+    "check": ("check.check", "Check a recording against an expectation."),
     "view": ("view.view", "Show runs in a browser."),
     "search": ("search.search", "Search messages, prompts and tools of all runs."),
     "stats": ("stats.stats", "Print tokens, cost, errors and times."),

@@ -40,7 +40,6 @@ TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache
 TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
 """The totals of a recording. `ttft_ms` is the time to the first token of the first answer."""
 
-
 Progress = Callable[[int], None]
 
 Answers = Callable[[Event], RecordedAnswer]
@@ -52,7 +51,7 @@ class Side:
     """A recording that was read. A total is None if the recording lacks it.
 
     `kept` are the rules that the recording keeps, and `has_folders` is whether its requests give the folders of their program.
-    `run` is the id of a run of a log. `fork` has the origin of a fork, and the event of its first exchange of its own.
+    A run of a log has its id in `run`, its status, and if it is a fork, in `fork` its origin and its first exchange of its own.
     """
 
     title: str
@@ -62,6 +61,7 @@ class Side:
     kept: Kept = NOTHING_KEPT
     has_folders: bool = False
     run: str = ""
+    status: str = ""
     fork: tuple[Origin, int] | None = None
 
     @property

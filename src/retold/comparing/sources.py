@@ -16,10 +16,13 @@ from ..formats.imports import import_files
 from ..formats.jsonl import is_ours
 from ..formats.stream_json import unwrapped
 from ..formats.transcript import is_transcript, subagents_of
+from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.format import Cassette, read_cassette
-from ..recorder.cassette.transfer import Recorded, in_order
+from ..recorder.cassette.sessions import each_session
+from ..recorder.cassette.transfer import Recorded, exchanges_of, in_order
 from ..recorder.errors import InputError
 from ..recorder.files import open_regular
+from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.strict_json import object_in
@@ -46,10 +49,35 @@ class HasRun(Protocol):
         """The log of the run, or its path."""
 
 
-Source = str | os.PathLike[str] | HasRun | RunInfo | Cassette | Side | Iterable[Mapping[str, Any]]
+@runtime_checkable
+class InUse(Protocol):
+    """A cassette in use: the exchanges and sessions that it played, and the run of those that it recorded."""
+
+    @property
+    def source(self) -> str:
+        """The name of the recording in messages."""
+
+    @property
+    def played(self) -> Sequence[Exchange]:
+        """The played exchanges."""
+
+    @property
+    def played_sessions(self) -> Sequence[AgentSession]:
+        """The played sessions."""
+
+    @property
+    def run(self) -> str | None:
+        """The id of the run, None if nothing was recorded."""
+
+    @property
+    def log(self) -> EventLog | None:
+        """The log of the run."""
+
+
+Source = str | os.PathLike[str] | HasRun | InUse | RunInfo | Cassette | Side | Iterable[Mapping[str, Any]]
 """The sources that `compare` accepts: the name or id of a run, `last`, `last~1`; the path of a cassette, of a stream-json file,
 or of a log (`FILE.db` is its newest run, `FILE.db:RUN` another one); `-` for stream-json on stdin; a RunResult or RunInfo; a
-Cassette; messages.
+Cassette, or a UsedCassette, such as `retold_cassette`; messages.
 """
 
 
@@ -99,6 +127,8 @@ def read_side(
         return read_exchanges(_checked(source), title=str(source.path), progress=progress, manner=manner, kept=source.kept)
     if isinstance(source, str | os.PathLike):
         return _read_named(os.fspath(source), log, progress, manner)
+    if isinstance(source, InUse):
+        return _read_in_use(source, progress, manner)
     if isinstance(source, RunInfo):
         return _read_run(_log_of(log), source.run, progress, manner)
     if isinstance(source, HasRun):
@@ -106,6 +136,20 @@ def read_side(
             raise InputError(f"{source!r} has not recorded anything yet.")
         return _read_run(_log_of(source.log), source.run, progress, manner)
     return read_messages(source, title="messages", progress=progress)
+
+
+def _read_in_use(used: InUse, progress: Progress, manner: Manner) -> Side:
+    """Read the exchanges of a block so far: the played ones, and the recorded ones from the log. A replay needs no log."""
+    exchanges, sessions = list(used.played), list(used.played_sessions)
+    if used.run is not None and used.log is not None:
+        log = EventLog(used.log.path)  # the log of a block that has ended is closed
+        if not exchanges and not sessions:
+            return _read_run(log, used.run, progress, manner)
+        exchanges += [each for each in exchanges_of(log, used.run) if each.place.stamped != "replay"]
+        sessions += [each for each in each_session(log, used.run) if each not in sessions]
+    if not exchanges and not sessions:
+        raise InputError(f"{used.source} has played and recorded nothing so far; there is nothing to read.")
+    return read_exchanges(in_order(exchanges, sessions), title=used.source, progress=progress, manner=manner)
 
 
 def _log_of(log: EventLog | str | os.PathLike[str] | None) -> EventLog:
@@ -169,7 +213,7 @@ def _read_run(log: EventLog, ref: str, progress: Progress, manner: Manner, file:
     side = read_run(log, found.run, title=title, progress=progress, manner=manner)
     if not side.streams:
         raise InputError(f"run {found.run[:8]} ({found.name}) holds no messages and no exchanges; there is nothing to compare.")
-    return as_fork(side, log, found.run)
+    return replace(as_fork(side, log, found.run), status=found.status)
 
 
 def _checked(cassette: Cassette) -> Iterator[Recorded]:

@@ -37,6 +37,7 @@ class Varying:
     """Takes out what varies in the requests and messages of one run, in their order."""
 
     def __init__(self, names: Mapping[str, str], manner: Manner, kept: Kept = NOTHING_KEPT) -> None:
+        names = {} if manner.is_plain else names
         pattern = "|".join(re.escape(text) for text in sorted(names, key=len, reverse=True))
         self._names, self._pattern = names, re.compile(pattern) if pattern else None
         self._manner = manner

@@ -34,20 +34,23 @@ class Source:
         return self.positions.get(path, (1, 1))
 
 
-def read_source(path: Path) -> Source:
-    """Read a YAML file. Raise WorkflowError with file, line and column if it cannot be read or is not YAML."""
+def read_source(path: Path, noun: str = "workflow") -> Source:
+    """Read a YAML file. Raise WorkflowError with file, line and column if it cannot be read or is not YAML.
+
+    `noun` names the content in messages.
+    """
     try:
         text = read_text(path)
     except FileNotFoundError as error:
-        raise WorkflowError(f"no workflow file {path}{near(path)}") from error
+        raise WorkflowError(f"no {noun} file {path}{near(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise WorkflowError(f"cannot read the workflow {path}: {unreadable(error)}") from error
+        raise WorkflowError(f"cannot read the {noun} {path}: {unreadable(error)}") from error
     loader = Yaml12Loader(text)
     positions: dict[YamlPath, tuple[int, int]] = {}
     try:
         node = loader.get_single_node()
         if node is None:
-            raise WorkflowError(f"{path}: the workflow is empty.")
+            raise WorkflowError(f"{path}: the {noun} is empty.")
         _note(node, (), positions, path)
         return Source(path, loader.construct_document(node), positions)
     except yaml.YAMLError as error:
