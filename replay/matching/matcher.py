@@ -22,7 +22,7 @@ from .differences import differences
 from .redacted import agree, may_agree
 from .rules import DEFAULT_RULES, Rules, key_of
 from .sketch import Sketch, distance, sketch_of
-from .threads import ThreadIndex, is_continued, is_refused_thread
+from .threads import ThreadIndex, is_continued, is_refused_thread, is_threaded
 
 MAX_DIFFERENCES = 5
 """The number of differences that a miss report lists; the rest are counted."""
@@ -66,6 +66,7 @@ class Matcher:
         self._waiting: dict[str, deque[Exchange]] = {}
         # Only these keys need the slower comparison that treats a redacted place as a wildcard.
         self._redacted: list[str] = []
+        self._has_threads = False
         if lazy is None:
             self._read_all()
 
@@ -74,8 +75,8 @@ class Matcher:
 
     @cached_property
     def _threads(self) -> ThreadIndex:
-        """Built for the first request that no exchange matches as it is."""
-        return ThreadIndex(self._exchanges, self.key)
+        """Built for the first request that no exchange matches as it is, so every exchange is read by then."""
+        return ThreadIndex(self._exchanges, self.key, has_threads=self._has_threads)
 
     @property
     def exchanges(self) -> Sequence[Exchange]:
@@ -253,6 +254,7 @@ class Matcher:
         meaning = self._meaning(exchange.request, {})
         key = self._keys[id(exchange)] = key_of(meaning)
         self._sketches[id(exchange)] = sketch_of(meaning)
+        self._has_threads = self._has_threads or is_threaded(exchange.request)
         if key not in self._waiting:
             self._waiting[key] = deque()
             if REDACTED in key:

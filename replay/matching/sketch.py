@@ -41,12 +41,19 @@ def distance(one: Sketch, other: Sketch) -> int:
     for place in one.keys() & other.keys():
         a, b = one[place], other[place]
         shared = min(len(a), len(b))
-        differing += max(len(a), len(b)) - shared
-        for start in range(0, shared, _CHUNK):  # most chunks of a growing conversation are equal, and one comparison skips them
-            left, right = a[start : min(start + _CHUNK, shared)], b[start : min(start + _CHUNK, shared)]
-            if left != right:
-                differing += sum(map(ne, left, right))
+        differing += max(len(a), len(b)) - shared + _unequal(a[:shared], b[:shared])
     return differing
 
 
-_CHUNK = 64
+def _unequal(a: "array[int]", b: "array[int]") -> int:
+    """Return how many numbers differ. Most of a growing conversation is equal, and one comparison skips an equal half."""
+    if a == b:
+        return 0
+    if len(a) <= _PIECE:
+        return sum(map(ne, a, b))
+    middle = len(a) // 2
+    return _unequal(a[:middle], b[:middle]) + _unequal(a[middle:], b[middle:])
+
+
+_PIECE = 64
+"""Shorter pieces are compared number by number."""

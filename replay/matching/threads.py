@@ -26,20 +26,21 @@ _JSON: Headers = (("content-type", "application/json"),)
 
 class ThreadIndex:
     """The exchanges of a recording by their whole requests. `key` returns the text that requests of equal meaning share.
+    `has_threads` is whether a recorded request belongs to a thread.
 
     The index is built for the first request that needs it. A recording without threads and a client without threads never do.
     """
 
-    def __init__(self, exchanges: Sequence[Exchange], key: Callable[[Request], str]) -> None:
+    def __init__(self, exchanges: Sequence[Exchange], key: Callable[[Request], str], *, has_threads: bool) -> None:
         self._exchanges = exchanges
         self._key = key
-        self._has_threads = any(_is_threaded(exchange.request) for exchange in exchanges)
+        self._has_threads = has_threads
         self._histories = Histories()
         self._by_key: dict[str, list[Exchange]] | None = None
 
     def concerns(self, request: Request) -> bool:
         """Return whether threads play a part in matching this request."""
-        return (self._has_threads or _is_threaded(request)) and path(request.uri) in MESSAGES_PATHS
+        return (self._has_threads or is_threaded(request)) and path(request.uri) in MESSAGES_PATHS
 
     def candidates(self, request: Request) -> list[Exchange]:
         """Return the exchanges with the same whole request, those of the same kind of turn first, else in recorded order."""
@@ -113,7 +114,8 @@ def is_refused_thread(exchange: Exchange) -> bool:
     return is_thread_error(refold_exchange(exchange).error)
 
 
-def _is_threaded(request: Request) -> bool:
+def is_threaded(request: Request) -> bool:
+    """Return whether a request begins or continues a thread."""
     return b'"thread"' in request.body and turn_of(_body(request) or {}) is not None
 
 
