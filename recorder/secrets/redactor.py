@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from ..http.encodings import decoder_for
 from ..http.exchange import Request, content_encoding
 from . import shapes
+from .learned import ANY_START, Learned
 from .spellings import Folded, ends_in_half_an_escape, fold
 
 REDACTED = "REDACTED"
@@ -46,6 +47,9 @@ MIN_CREDENTIAL_CHARS = 16
 
 MIN_SECRET_CHARS = 8
 """A shorter value of a variable (`1`, `true`, `test`) also occurs in ordinary text."""
+
+MAX_COMPILED = 8
+"""The number of learned credentials that are compiled into one pattern, which is faster as long as there are few."""
 
 MAX_KEPT = 1000
 """The number of names, and of heads of frames, that are remembered."""
@@ -134,19 +138,35 @@ class Redactor:
     """Removes secrets from bytes, text, headers and URLs. `extra` are further secret values, of any look."""
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
-        self._values: set[str] = set()
         self._clean: set[bytes] = set()
-        self._compile({*secrets_in(os.environ if environ is None else environ), *filter(None, extra)})
+        self._learned = Learned(shapes.MIN_PREFIX)
+        self._given = {*secrets_in(os.environ if environ is None else environ), *filter(None, extra)}
+        self._few: dict[str, None] = {}
+        self._compile()
 
     def learn(self, request: Request) -> None:
-        """Remove the credentials of this request from now on, in every place."""
-        found = credentials_of(request)
-        if not found <= self._values:
-            self._compile(self._values | found)
+        """Remove the credentials of this request from now on, in every place.
 
-    def _compile(self, values: set[str]) -> None:
-        self._values = values
-        self.labels, self._clean = _Labels(self.text), set()
+        Of credentials of plain characters, all but the first few are forgotten after MAX_LEARNED others.
+        """
+        for value in sorted(credentials_of(request) - self._given - self._few.keys()):
+            if not Learned.takes(value) or len(self._few) < MAX_COMPILED:
+                self._few[value] = None
+                if len(self._few) > MAX_COMPILED:
+                    self._make_room()
+                self._compile()
+            elif self._learned.add(value):
+                self._learn_beginnings()
+
+    def _make_room(self) -> None:
+        """Move the oldest compiled credential to the others. They take no odd ones, of which the oldest is forgotten."""
+        oldest = next(filter(Learned.takes, self._few), next(iter(self._few)))
+        del self._few[oldest]
+        if Learned.takes(oldest):
+            self._learned.add(oldest)
+
+    def _compile(self) -> None:
+        values = {*self._given, *self._few}
         # `+` is a space in a query; a backslash that is escaped itself does not make its next letter an escape.
         texts = {form for value in values for form in (value, value.replace(" ", "+"), value.replace("\\", ""))}
         forms = {text.encode("utf-8", "surrogatepass") for text in texts}
@@ -161,10 +181,34 @@ class Redactor:
         self._pattern = re.compile(b"|".join(map(re.escape, self.secrets)))
         needs_any = any(map(_NEEDS_ANY.search, values))
         self._backslash, self._percent = (_ANY_BACKSLASH, _ANY_PERCENT) if needs_any else (_SOME_BACKSLASHES, _SOME_PERCENT)
-        beginnings = {*shapes.BEGINNINGS, *(secret[: shapes.MIN_PREFIX] for secret in self.secrets)}
-        escapes = rb"[\\%]" if needs_any else rb"\\(?:u00|u0?\Z|\Z|[/x])|%"
-        self.beginning = re.compile(shapes.by_rarest_character(beginnings) + b"|" + escapes)
+        self._escapes = rb"[\\%]" if needs_any else rb"\\(?:u00|u0?\Z|\Z|[/x])|%"
+        self._compile_beginnings(self._learned.starts)
+
+    def _learn_beginnings(self) -> None:
+        """Look for the beginnings of the credentials without a pattern of their own, too."""
+        starts = self._learned.starts
+        is_known = self._starts is None if starts is None else self._starts is not None and starts <= self._starts
+        if is_known:
+            self._forget_clean()
+        else:
+            self._compile_beginnings(starts)
+
+    def _forget_clean(self) -> None:
+        """Forget the texts that held no secret before a secret was learned."""
+        self.labels, self._clean = _Labels(self.text), set()
+
+    def _compile_beginnings(self, starts: set[bytes] | None) -> None:
+        self._forget_clean()
+        self._starts = starts
+        beginnings = {*shapes.BEGINNINGS, *(secret[: shapes.MIN_PREFIX] for secret in self.secrets), *(starts or ())}
+        known = shapes.by_rarest_character(beginnings) + b"|" + self._escapes
+        self.beginning = re.compile(known if starts is not None else known + b"|" + ANY_START)
         """Finds something in every text in which a secret, or an escape that may hide one, begins."""
+
+    @property
+    def longest(self) -> int:
+        """The size of the longest secret value, in bytes."""
+        return max(self._learned.longest, *map(len, self.secrets), 0)
 
     def find(self, data: bytes) -> list[Span]:
         """Return the places of all secrets, in order."""
@@ -178,7 +222,8 @@ class Redactor:
 
     def _unfolded(self, data: bytes, folded: Folded, start: int, end: int) -> Span:
         low, high = folded.original(start, end)
-        if self._eaten and folded.data[start:end] in self._eaten and (slashes := _SLASHES.match(data, low)) is not None:
+        found = folded.data[start:end]
+        if (found in self._eaten or found in self._learned.eaten) and (slashes := _SLASHES.match(data, low)) is not None:
             low += len(slashes[0]) // 2 * 2  # the letter is the secret's, the backslashes are not
         if self._backslashed and folded.data.endswith(self._backslashed, start, end) and data.startswith(b"\\\\", high):
             high += 2
@@ -190,11 +235,15 @@ class Redactor:
 
     def _is_likely(self, data: bytes) -> bool:
         """Return False if no shape and no secret is in a text. The answer costs far less than a search for the shapes."""
-        return any(part.search(data) is not None for part in shapes.LIKELY) or any(secret in data for secret in self.secrets)
+        if any(part.search(data) is not None for part in shapes.LIKELY) or any(secret in data for secret in self.secrets):
+            return True
+        return self._learned.may_be_in(data)
 
     def _spans(self, data: bytes) -> Iterable[Span]:
         if self.secrets:
             yield from (match.span() for match in self._pattern.finditer(data))
+        if self._learned:
+            yield from self._learned.spans(data)
         at = 0
         while (match := _SHAPES.search(data, at)) is not None:
             kind = match.lastgroup
@@ -226,7 +275,7 @@ class Redactor:
         if ends_in_half_an_escape(data):
             return True
         text = fold(data).data if self._has_escapes(data) else data
-        if self._backslashed and text.endswith(self._backslashed):
+        if (self._backslashed and text.endswith(self._backslashed)) or self._learned.is_open(text):
             return True
         return shapes.is_open(text) or any(
             text.endswith(secret[:size]) for secret in self.secrets for size in range(shapes.MIN_PREFIX, len(secret))

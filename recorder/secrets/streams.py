@@ -107,7 +107,7 @@ class FrameRedactor:
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._beginning = redactor.beginning
-        self._max_open = max(MAX_OPEN_BYTES, *(8 * len(secret) for secret in redactor.secrets), 0)
+        self._max_open = max(MAX_OPEN_BYTES, 8 * redactor.longest)
         self._queue: deque[_Slot] = deque()
         self._blocks: dict[bytes, _Block] = {}
         self.found = False
