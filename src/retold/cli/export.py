@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
@@ -30,33 +31,33 @@ def export(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="cassette, jsonl, stream-json, transcript, agent-cassette, markdown, html or parquet.",
+            help="cassette, jsonl, stream-json, transcript, agent-cassette, session-trace, otlp, atif, markdown, html, parquet.",
             show_default="by the file's ending",
         ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default="stdout")
     ] = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="With otlp: write prompts, answers, tool inputs and results, and error texts, too.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     db: Db = None,
 ) -> None:
-    """Export a run as a cassette (which vcrpy can replay), as JSON lines, as a transcript, or for a data tool.
+    """Export a run as a cassette (which vcrpy can replay), as JSON lines, as a transcript, or for another tool: otlp for
+    OpenTelemetry, atif for Harbor, session-trace for the trace viewer of the Hugging Face Hub.
 
-    jsonl keeps every event byte-exact. `retold import` reads it, stream-json, transcript, agent-cassette and cassettes.
+    jsonl keeps every event byte-exact. `retold import` reads it and every other format but markdown, html and parquet.
 
     Example: retold export last -o cassettes/hello.yaml
     """
-    from ..formats import FORMATS
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
 
     if (run is None) != everything:
         raise InputError("name the run to export, or --all; one of them.")
     name = format_ or _by_ending(output)
-    if name not in FORMATS:
-        raise InputError(f"unknown format {name!r}: one of {', '.join(FORMATS)}.")
-    form = FORMATS[name]
-    log = EventLog(db)
+    form, log = _format(name, content=content), EventLog(db)
     runs = log.runs()[::-1] if run is None else [log.find(run)]
     if not runs:
         raise InputError(f"the log {log.path} holds no runs yet; there is nothing to export.")
@@ -94,11 +95,24 @@ def _readable(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]") -> "It
                 note(f"retold: run {info.run[:8]} ({info.name}) is left out: {error}")
 
 
+def _format(name: str, *, content: bool) -> "Format":
+    from ..formats import FORMATS
+    from ..recorder.errors import InputError
+
+    if name not in FORMATS:
+        raise InputError(f"unknown format {name!r}: one of {', '.join(FORMATS)}.")
+    form = FORMATS[name]
+    if content and not form.content:
+        raise InputError(f"--content is for --format otlp; {name} always has the content.")
+    return replace(form, with_content=content)
+
+
 def _by_ending(output: Path | None) -> str:
     from ..formats import FORMATS
 
-    suffix = "" if output is None else output.suffix.lower()
-    return next((name for name, form in FORMATS.items() if suffix in form.suffixes), "cassette")
+    name = "" if output is None else output.name.lower()
+    endings = [(ending, format_) for format_, form in FORMATS.items() for ending in form.suffixes if name.endswith(ending)]
+    return max(endings, key=lambda found: len(found[0]))[1] if endings else "cassette"
 
 
 def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path, *, force: bool) -> None:
@@ -123,7 +137,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
             sessions = list(each_session(log, runs[0].run))
             count = write_cassette(output, each_exchange(log, runs[0].run), sessions, kept_in(log, runs[0].run))
             written = counted(exchange=count, session=len(sessions))
-        elif form is FORMATS["transcript"]:
+        elif form.module == FORMATS["transcript"].module:
             written = plural(write_files(log, runs[0], output), form.counts)
         else:
             with replacing(output, mode=0o600) as file:
@@ -146,7 +160,7 @@ def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", ou
     for info in runs:
         if form.counts != "exchange" or not is_empty(log, info):
             stem = re.sub(r"[^\w.-]+", "_", info.name).strip("._")[:80] or "run"
-            _write(log, form, [info], output / f"{stem}-{info.run[:8]}{form.suffixes[0]}", force=force)
+            _write(log, form, [info], output / f"{stem}-{info.run[:8]}{form.ending}", force=force)
         else:
             note(f"retold: run {info.run[:8]} ({info.name}) has no exchanges; no cassette of it")
 

@@ -12,7 +12,8 @@ def import_(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", help="Cassettes (.yaml, .json) of retold or vcrpy; .jsonl: stream-json, a session, an export."
+            metavar="FILE...",
+            help="Cassettes (.yaml, .json) of retold or vcrpy; .jsonl: stream-json, a session, an export; traces, trajectories.",
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the file's")] = None,
@@ -21,8 +22,8 @@ def import_(
     db: Db = None,
 ) -> None:
     """Import files into the log, each as a separate run: cassettes of retold and vcrpy, the output of Claude Code with
-    --output-format stream-json, its transcripts with those of their subagents, tapes of claude-agent-cassette, and JSON lines
-    that retold exported.
+    --output-format stream-json, its transcripts with those of their subagents, tapes of claude-agent-cassette, session traces of
+    the Hugging Face Hub, trajectories in ATIF, traces in the JSON of OTLP, and JSON lines that retold exported.
 
     All files are read before the first is written. A file that was imported before is skipped.
 

@@ -11,11 +11,12 @@ from ..recorder.cassette.foreign import named_line
 from ..recorder.cassette.format import Cassette, read_cassette
 from ..recorder.cassette.transfer import import_exchanges, in_order
 from ..recorder.errors import InputError
-from ..recorder.files import open_regular
+from ..recorder.files import open_regular, read_regular
 from ..recorder.log.log import EventLog
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.strict_json import object_in, object_or_empty
-from . import agent_cassette, jsonl, stream_json
+from . import agent_cassette, atif_reading, jsonl, otlp_reading, session_trace_reading, stream_json
+from .talks import Talk
 from .transcript import Part, is_transcript, subagents_of
 
 LINES = (".jsonl", ".ndjson")
@@ -54,6 +55,7 @@ class _Source:
     cut: list[int] = field(default_factory=list)
     unknown: list[int] = field(default_factory=list)
     parts: Sequence[Part] = ()
+    talks: Sequence[Talk] = ()
 
 
 def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = None, again: bool = False) -> list[Imported]:
@@ -68,6 +70,8 @@ def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = Non
 
 def _read(path: Path) -> _Source:
     if path.suffix not in LINES:
+        if path.suffix == ".json" and (talks := _talks_in(path)):
+            return _Source(path, "talks", _digest(path), talks=talks)
         found = read_cassette(path)
         if found.is_empty:
             raise InputError(f"{path} holds no interactions; there is nothing to import.")
@@ -79,6 +83,10 @@ def _read(path: Path) -> _Source:
         raise InputError(f"{path}: {kind}")
     if jsonl.is_ours(first):
         return _Source(path, "jsonl", _digest(path), checked=jsonl.check(path))
+    if session_trace_reading.is_ours(first):
+        return _Source(path, "talks", _digest(path), talks=[session_trace_reading.read(path)])
+    if otlp_reading.is_ours(first):
+        return _Source(path, "talks", _digest(path), talks=otlp_reading.read(path))
     if agent_cassette.is_ours(first):
         unknown: list[int] = []
         session = agent_cassette.read(path, unknown.append)
@@ -92,6 +100,16 @@ def _read(path: Path) -> _Source:
         for _ in stream_json.read(part.path):
             pass
     return _Source(path, "stream-json", _digest(path, *(part.path for part in parts)), cut=cut, parts=parts)
+
+
+def _talks_in(path: Path) -> list[Talk]:
+    """Return the talks of a document in ATIF or OTLP, and none for a file of another format."""
+    if not path.exists():
+        return []
+    data = read_regular(path)
+    if atif_reading.is_ours(atif_reading.beginning(data)):
+        return [atif_reading.read(path)]
+    return otlp_reading.read(path) if otlp_reading.may_be(data) and b'"interactions"' not in data else []
 
 
 def _first_line(path: Path) -> dict[str, Any]:
@@ -136,6 +154,8 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
         known |= {run: run for run in written}
         file = str(source.path)
         return [Imported(run, title, file, written.get(run, 0), "event", run in written) for run, (title, _) in runs.items()]
+    if source.talks:
+        return [_import_talk(log, source, talk, name, known, again) for talk in source.talks]
     title, held = name or source.path.stem, source.cassette
     sessions = 0 if held is None else len(held.sessions)
     if not again and (run := known.get(source.sha256)) is not None:
@@ -154,3 +174,17 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
         made = Imported(run, title, str(source.path), count, "message", new=True, cut_line=next(iter(source.cut), None))
     known[source.sha256] = run
     return [made]
+
+
+def _import_talk(log: EventLog, source: _Source, talk: Talk, name: str | None, known: dict[str, str], again: bool) -> Imported:
+    digest = sha256(f"{source.sha256} {talk.key}".encode()).hexdigest() if talk.key else source.sha256
+    file = str(source.path)
+    if not again and (run := known.get(digest)) is not None:
+        info = log.find(run)
+        return Imported(run, info.name, file, info.messages, "message", new=False)
+    title, lines = name or talk.name, sorted(talk.lines, key=lambda line: line.at_ns)
+    began_ns = next((line.at_ns for line in lines if line.at_ns), None)
+    data = {"source": file, "sha256": digest}
+    run, count = stream_json.append_lines(log, lines, began_ns, name=title, data=data)
+    known[digest] = run
+    return Imported(run, title, file, count, "message", new=True)

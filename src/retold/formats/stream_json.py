@@ -10,10 +10,10 @@ Each line is kept unchanged. A line that is no message becomes an event of a sep
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from ..recorder.errors import InputError
 from ..recorder.event_shapes import fault_in_payload
@@ -31,6 +31,15 @@ AT_ONCE = 200
 """Lines in a transaction."""
 
 Line = dict[str, Any]
+
+
+class Timed(NamedTuple):
+    """A line with its time since the epoch in nanoseconds (0 if it is unknown), its step and its task."""
+
+    at_ns: int
+    step: str
+    task: str
+    line: Line
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
@@ -86,14 +95,26 @@ def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any], parts:
     `parts` are the transcripts of subagents; their lines come among the others, by their times.
     """
     began_ns = next(filter(None, map(_wall_ns, read(path))), None)
+    lines = merge(_timed(path, ""), *map(_of_subagent, parts), key=lambda timed: timed.at_ns)
+    return append_lines(log, lines, began_ns, name=name, data={"source": str(path), **data})
+
+
+def append_lines(
+    log: EventLog, lines: Iterable[Timed], began_ns: int | None, *, name: str, data: dict[str, Any]
+) -> tuple[str, int]:  # fmt: skip
+    """Append lines in the order of their times as a new run of mode `import`. Return (run, number of messages).
+
+    `began_ns` is the time of the first one; None if the times are unknown. Raises LogError.
+    """
     count, t_ns = 0, 0
-    with log.start(name=name, mode="import", data={"source": str(path), **data}, recorded_ns=began_ns) as writer:
+    with log.start(name=name, mode="import", data=data, recorded_ns=began_ns) as writer:
         entries: list[Entry] = []
-        for at_ns, task, line in merge(_timed(path, ""), *map(_of_subagent, parts), key=lambda timed: timed[0]):
+        for at_ns, step, task, line in lines:
             t_ns = t_ns if began_ns is None else max(t_ns, at_ns - began_ns)
             type_ = line["type"]
             count += type_ in MESSAGES
-            entries.append(Entry("message" if type_ in MESSAGES else f"stream.{type_[:40]}", encode(line), task=task, t_ns=t_ns))
+            kind = "message" if type_ in MESSAGES else f"stream.{type_[:40]}"
+            entries.append(Entry(kind, encode(line), step, task, t_ns=t_ns))
             if len(entries) == AT_ONCE:
                 writer.append(*entries)
                 entries = []
@@ -101,17 +122,17 @@ def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any], parts:
     return writer.run, count
 
 
-def _timed(path: Path, task: str, meta: Line | None = None) -> Iterator[tuple[int, str, Line]]:
+def _timed(path: Path, task: str, meta: Line | None = None) -> Iterator[Timed]:
     """Yield the lines of a file with their times since the epoch. A line without a time has that of the line before it."""
     at_ns = next(filter(None, map(_wall_ns, read(path))), 0)
     if meta is not None:
-        yield at_ns, task, {"type": META, "meta": meta}
+        yield Timed(at_ns, "", task, {"type": META, "meta": meta})
     for line in read(path):
         at_ns = max(at_ns, _wall_ns(line) or 0)
-        yield at_ns, task, line
+        yield Timed(at_ns, "", task, line)
 
 
-def _of_subagent(part: Part) -> Iterator[tuple[int, str, Line]]:
+def _of_subagent(part: Part) -> Iterator[Timed]:
     return _timed(part.path, part.task, part.meta)
 
 
