@@ -145,7 +145,7 @@ def _load_module(module: str, folder: Path) -> ModuleType:
     # Hide modules of the same name from elsewhere during the import, and restore them afterwards.
     others = {
         name: loaded
-        for name, loaded in sys.modules.items()
+        for name, loaded in list(sys.modules.items())
         if (name == top or name.startswith(f"{top}.")) and not str(getattr(loaded, "__file__", "")).startswith(inside)
     }
     for name in others:

@@ -49,10 +49,14 @@ os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(ROOT / "tests")
 
 
+gc.disable()  # until all tests are collected: the imports make a million objects that stay
+
+
 def pytest_collection_finish() -> None:
     """Whatever the imports made stays for the session: a collection that need not look at it takes 1 ms instead of 140."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

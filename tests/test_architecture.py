@@ -1,6 +1,7 @@
 """The house holds: imports go down only, rooms stay small, everything public is documented, and the lists match the tree."""
 
 import ast
+import functools
 import inspect
 import os
 import re
@@ -52,13 +53,18 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 MODULES = dict(modules())
-TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """Return the syntax tree of every module; reading them takes 2 s, so not while tests are collected, which each worker does."""
+    return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
 def imports_of(name: str) -> Iterator[tuple[str, bool]]:
     """(module, whether it was named relatively) of every import of ours, wherever in the module it stands."""
     is_package = MODULES[name].name == "__init__.py"
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
             yield from ((alias.name, False) for alias in node.names if alias.name.partition(".")[0] == "retold")
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -125,7 +131,7 @@ def test_functions_are_short() -> None:
     """No function is longer than a screen."""
     functions = [
         (f"{name}.{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1)
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
@@ -135,7 +141,7 @@ def test_functions_are_short() -> None:
 def test_a_class_name_means_one_thing() -> None:
     """No two classes share a name, so a reader who meets one knows the other uses of it."""
     places: dict[str, list[str]] = {}
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 places.setdefault(node.name, []).append(f"{name}:{node.lineno}")
@@ -146,7 +152,7 @@ def test_conditional_expressions_are_not_nested() -> None:
     """A choice of three is a statement: `a if b else c if d else e` hides the cases."""
     nested = [
         f"{name}:{node.lineno}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.IfExp)
         if any(isinstance(inner, ast.IfExp) for inner in ast.walk(node) if inner is not node)
@@ -176,7 +182,7 @@ def is_behind_the_wall(name: str) -> bool:
 def uses_connections(name: str) -> bool:
     """Return whether a module imports SQLite, wherever in the module, also for type checkers."""
     imported = set[str]()
-    for node in ast.walk(TREES[name]):
+    for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
             imported |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -203,7 +209,7 @@ def test_sqlite_is_imported_behind_the_walls_only() -> None:
 
 def test_sql_is_written_behind_the_walls_only() -> None:
     """No module outside writes a statement, a condition or an order for another one to run."""
-    found = {name: text for name, tree in TREES.items() for text in texts_of(tree) if SQL.search(text)}
+    found = {name: text for name, tree in trees().items() for text in texts_of(tree) if SQL.search(text)}
     outside = {name: text for name, text in found.items() if not is_behind_the_wall(name)}
     assert outside == {}
     assert {room for room in SQL_ROOMS for name in found if f"{name}.".startswith(f"{room}.")} == set(SQL_ROOMS)
@@ -233,7 +239,7 @@ def test_sql_is_recognised(code: str, expected: bool) -> None:
 
 def test_every_module_says_what_it_is() -> None:
     """Every module begins with a docstring."""
-    assert [name for name, tree in TREES.items() if not ast.get_docstring(tree)] == []
+    assert [name for name, tree in trees().items() if not ast.get_docstring(tree)] == []
 
 
 def test_every_public_function_and_class_is_documented() -> None:
@@ -241,7 +247,7 @@ def test_every_public_function_and_class_is_documented() -> None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     public = [
         (f"{name}.{node.name}", ast.get_docstring(node))
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in tree.body
         if isinstance(node, kinds) and not node.name.startswith(("_", "pytest_"))
     ]
@@ -271,7 +277,7 @@ def test_public_name_is_importable_and_documented(name: str) -> None:
 
 def test_public_names_are_the_same_for_type_checkers() -> None:
     """What a type checker sees is what is imported on first use, from the same module."""
-    (block,) = (node for node in TREES["retold"].body if isinstance(node, ast.If))
+    (block,) = (node for node in trees()["retold"].body if isinstance(node, ast.If))
     told = {
         alias.asname or alias.name: str(node.module)
         for node in block.body
@@ -285,7 +291,7 @@ def test_every_error_and_warning_can_be_named_by_users() -> None:
     """Whoever catches one, or filters it, imports it from `retold`."""
     kinds = [
         f"{name}.{node.name}"
-        for name, tree in TREES.items()
+        for name, tree in trees().items()
         for node in tree.body
         if isinstance(node, ast.ClassDef) and node.name.endswith(("Error", "Warning", "Missing")) and node.name[0] != "_"
     ]

@@ -33,7 +33,7 @@ from retold.workflow.schema import ClaudeOptions
 from retold.workflow.step_types import STEPS, BaseStep, Workflow
 from tests.conftest import ROOT
 from tests.documents import PAGES, Block, blocks_of, prose_of
-from tests.test_architecture import MODULES, TREES
+from tests.test_architecture import MODULES, trees
 
 DOCS = ROOT / "docs"
 COMMANDS: dict[str, Any] = dict(getattr(typer.main.get_command(make_app()), "commands", {}))
@@ -288,7 +288,7 @@ def literals() -> set[str]:
     return {
         node.value
         for name in MODULES
-        for node in ast.walk(TREES[name])
+        for node in ast.walk(trees()[name])
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.documents import PAGES, blocks_of, prose_of
-from tests.test_architecture import MODULES, TREES
+from tests.test_architecture import MODULES, trees
 
 HABITS = {
     "what": re.compile(r"\bwhat\b", re.IGNORECASE),
@@ -81,7 +81,7 @@ def check(texts: list[str], limits: Iterable[float]) -> None:
 def docstrings_of(package: str) -> list[str]:
     """Return the docstrings of the modules of a package, of their classes and functions, without command lines."""
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    modules = [tree for name, tree in TREES.items() if package_of(name) == package]
+    modules = [tree for name, tree in trees().items() if package_of(name) == package]
     nodes = [node for tree in modules for node in ast.walk(tree) if isinstance(node, documented)]
     return [re.sub(r"^Example: .*", "", text, flags=re.MULTILINE) for node in nodes if (text := ast.get_docstring(node))]
 
