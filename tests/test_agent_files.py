@@ -66,7 +66,7 @@ _ENTRIES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_ENTRIES, max_size=6))
 def test_any_tape_comes_back(tmp_path: Path, entries: list[Any]) -> None:
     """With its lines of another form, in their places."""

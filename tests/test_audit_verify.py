@@ -161,7 +161,7 @@ def test_what_is_no_head_is_refused(text: str) -> None:
 COLUMNS = ("run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", "payload", "digest", "hash", "schema")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(data=st.data())
 def test_any_flipped_byte_is_found(path: Path, runs: list[str], data: st.DataObject) -> None:
     """In any row, column, byte and bit of an event: its run is named."""

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(exchanges(), exchanges())
 @example(exchange(answer(b"\xff\x00\xfe", headers=JSON), body=b"\x80"), exchange(answer(headers=SSE)))
 def test_reading_gives_back_what_was_written(folder: Path, suffix: str, one: Exchange, other: Exchange) -> None:

@@ -41,7 +41,7 @@ def test_vcrpy_replays_the_cassettes_of_the_examples(path: Path) -> None:
     assert replayed_by_vcrpy(path, recorded) == expected(recorded)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=15)
 @given(exchanges().filter(lambda e: e.response is not None), exchanges().filter(lambda e: e.response is not None))
 def test_vcrpy_replays_whatever_retold_writes(tmp_path_factory: pytest.TempPathFactory, one: Exchange, other: Exchange) -> None:
     """Any bytes in any shape: YAML's escapes, literal blocks and `!!binary` mean the same to vcrpy."""

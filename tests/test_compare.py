@@ -426,7 +426,7 @@ def said(comparison: Comparison) -> list[Any]:
 
 
 @given(sides)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_a_side_does_not_differ_from_itself(one: Side) -> None:
     assert compare_sides(one, one).differences == ()
 
@@ -444,7 +444,7 @@ MIRRORED = {"added": "removed", "removed": "added", "changed": "changed", "moved
 
 
 @given(sides, sides)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @example(listed([None, [None], None]), listed([[None], []]))
 def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> None:
     """Added becomes removed, and every change is reversed. Elements have the indexes of the first side."""
@@ -454,7 +454,7 @@ def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> No
 
 
 @given(sides, sides)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> None:
     """Applying the alignment to A yields B: no item is lost, and every change of position is reported."""
     for pair, one, other in zip(compare_sides(a, b).pairs, a.streams, b.streams, strict=False):
@@ -463,7 +463,7 @@ def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> No
 
 
 @given(sides, sides, names, names)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @example(listed([]), listed([[None, None]]), [], ["tool_use.**"])
 @example(listed([]), listed([[None, None]]), [], ["**.none"])
 def test_ignoring_never_adds_a_difference(a: Side, b: Side, some: list[str], more: list[str]) -> None:

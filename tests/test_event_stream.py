@@ -57,7 +57,7 @@ def payloads(body: bytes) -> list[tuple[dict[str, Any], bytes]]:
     return [(event.headers, event.payload) for event in buffer]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(frames, max_size=6), st.binary(max_size=20), st.lists(st.integers(0, 400), max_size=8))
 def test_random_cuts_of_a_stream_give_the_same_frames(parts: list[bytes], rest: bytes, places: list[int]) -> None:
     """The frames are those that were packed, and all pieces joined are the stream, with any bytes behind it."""

@@ -203,7 +203,7 @@ def test_an_erased_text_leaves_shelf_and_mirrors(
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 def test_whatever_happens_to_pages_each_event_arrives_once(data: st.DataObject) -> None:
     """Lost pages, lost acknowledgements, doubled pages, a shelf that goes back to an older state."""
     mishaps: list[Mishap] = ["put lost", "acknowledgement lost", "doubled"]

@@ -105,7 +105,7 @@ entries = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(st.lists(st.lists(entries, min_size=1, max_size=4), max_size=6))
 def test_every_chain_is_the_documented_one_from_its_first_row(
     tmp_path_factory: pytest.TempPathFactory, batches: list[list[Entry]]

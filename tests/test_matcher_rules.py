@@ -70,7 +70,7 @@ json_values = st.recursive(
 
 
 @pytest.mark.trap(31)
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     json_values,
     st.booleans(),

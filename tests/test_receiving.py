@@ -238,7 +238,7 @@ def test_a_recorded_redaction_reaches_the_mirror(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_any_arrival_of_pages_gives_prefixes_and_in_the_end_the_whole(data: st.DataObject) -> None:
     """Pages in any order, doubled, overlapping: each run is a prefix of its source at all times, and equal when all has come."""
     source, mirror = EventLog(store=MemoryStore()), EventLog(store=MemoryStore())

@@ -55,7 +55,7 @@ def leaked(secret: str, said: str) -> list[str]:
 cuts = st.lists(st.integers(0, 70), max_size=12)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(cuts, st.sampled_from([KEY, SECRET]), st.text("ask- \n\"é", max_size=8), st.text(" .\n\"é", min_size=1, max_size=8),
        st.sampled_from(["text", "thinking", "partial_json"]), st.booleans())  # fmt: skip
 @example(places=[], secret=KEY, before="sk-", after="é", field="text", with_pings=False)
@@ -80,7 +80,7 @@ def test_a_secret_split_over_any_deltas_is_removed(
 parts = st.tuples(st.integers(0, 1), st.sampled_from(["s", "sk", "sk-", "sk-a", "k-ant", "-ant-", "hun", "ter2", " ", "x"]))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(parts, max_size=12))
 def test_streams_without_a_secret_are_kept_byte_for_byte(said: list[tuple[int, str]]) -> None:
     """What only looks like a beginning is written as it came, in its order, interleaved blocks included."""
@@ -116,7 +116,7 @@ def scrubbed_chunks(chunks: list[bytes], redactor: Redactor) -> list[bytes]:
     return [piece.data for chunk in chunks for piece in scrub.feed(Piece(chunk, False))] + [piece.data for piece in scrub.flush()]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(cuts, st.sampled_from([KEY, SECRET]), st.text('ask- \n"é', max_size=8), st.text(' .\n"é', min_size=1, max_size=8))
 def test_a_secret_split_over_any_chunks_is_removed(places: list[int], secret: str, before: str, after: str) -> None:
     """A body that is no stream is cut where the socket cuts it."""
@@ -130,7 +130,7 @@ def test_a_secret_split_over_any_chunks_is_removed(places: list[int], secret: st
     assert len(clean) == len(chunks)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(
     st.lists(
         st.one_of(st.binary(max_size=8), st.sampled_from([b"s", b"sk-", b"sk-a", b"sk-ant", b"-ant-", b"hunter2-"])), max_size=12

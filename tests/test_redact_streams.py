@@ -59,7 +59,7 @@ def cut(whole: str, places: list[int]) -> list[str]:
 
 
 @pytest.mark.trap(41)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @example(AWKWARD[3], [2], "\\", ".", "text", True, False)
 @given(
     secret=st.sampled_from([KEY, *AWKWARD]),
@@ -85,7 +85,7 @@ def test_a_secret_over_any_number_of_deltas_is_never_written(
     assert [data == PING for data in clean] == [data == PING for data in frames]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(st.sampled_from([KEY, *AWKWARD]), st.data())
 def test_what_merely_begins_like_a_secret_is_written_as_it_came(secret: str, data: st.DataObject) -> None:
     """Byte for byte and in order, pings included, once it is clear that it was none: by what follows, or by the end."""

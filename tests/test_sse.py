@@ -52,7 +52,7 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
     return [body[start:end] for start, end in itertools.pairwise(edges)]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.lists(st.binary(max_size=30), max_size=10), st.integers(8, 40))
 def test_joined_pieces_are_the_input_for_any_bytes_and_any_split(chunks: list[bytes], limit: int) -> None:
     """Nothing is lost, added or moved, also where frames are longer than the parser keeps."""
@@ -61,7 +61,7 @@ def test_joined_pieces_are_the_input_for_any_bytes_and_any_split(chunks: list[by
 
 
 @pytest.mark.trap(7)
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=200)
 @given(streams, st.lists(st.integers(0, 60), max_size=8))
 @example(b"data: x\r\n\r\ndata: y\r\n\r\n", [9, 10, 11])
 @example(b"data: x\n\r\ndata: y", [8, 9])
@@ -123,7 +123,7 @@ def test_an_endless_frame_is_bounded_in_memory() -> None:
         assert fed - given_out <= 1000
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(st.integers(20, 60), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n\r\n"]), st.lists(st.integers(0, 80), max_size=8))
 def test_the_frame_after_an_oversized_one_is_whole(size: int, end: bytes, places: list[int]) -> None:
     """An oversized frame ends at its blank line, wherever the pieces were cut, and costs its neighbour nothing."""

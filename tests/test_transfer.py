@@ -124,7 +124,7 @@ def test_a_cassette_imported_and_exported_is_the_same_cassette(log: EventLog, pa
     assert (tmp_path / "again.yaml").read_text("utf-8") == path.read_text("utf-8")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(exchanges())
 def test_any_exchange_goes_through_the_log_unchanged(tmp_path_factory: pytest.TempPathFactory, recorded: Exchange) -> None:
     """Bytes, pieces, times, status, ending and all that a workflow noted beside it."""
@@ -376,7 +376,7 @@ def test_an_import_that_fails_is_a_failed_run(log: EventLog) -> None:
     assert (info.status, info.error, info.exchanges) == ("failed", "ValueError: no more", 1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(recorded=st.lists(exchanges(), max_size=4))
 def test_folded_exchanges_are_compared_as_their_import(recorded: list[Exchange]) -> None:
     """A comparison reads the same items and totals, in the same order, from a cassette and from the run of its import."""

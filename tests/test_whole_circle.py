@@ -64,7 +64,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
         yield opened
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(exchanges(), st.sampled_from(["read", "cut", "left"]), st.sampled_from([".yaml", ".json"]))
 def test_the_whole_circle_is_the_identity_on_bytes_and_endings(log: EventLog, drawn: Exchange, how: str, suffix: str) -> None:
     """Whatever was sent, and however it ended: read to its end, cut, left by the client, or an HTTP error."""
