@@ -143,6 +143,7 @@ def _load_module(module: str, folder: Path) -> ModuleType:
     if spec is None:
         return importlib.import_module(module)
     # Hide modules of the same name from elsewhere during the import, and restore them afterwards.
+    # Search a copy of the list: steps that run in parallel import other modules meanwhile.
     others = {
         name: loaded
         for name, loaded in list(sys.modules.items())

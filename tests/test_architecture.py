@@ -57,7 +57,7 @@ MODULES = dict(modules())
 
 @functools.cache
 def trees() -> dict[str, ast.Module]:
-    """Return the syntax tree of every module; reading them takes 2 s, so not while tests are collected, which each worker does."""
+    """Return the syntax tree of every module. Reading them takes 2 s: not while tests are collected, which each worker does."""
     return {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 

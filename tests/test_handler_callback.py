@@ -4,6 +4,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pexpect
@@ -11,6 +12,7 @@ import pytest
 
 import retold
 from retold.handlers import make_handler, read_stream
+from retold.handlers.callback import load_function
 from tests.conftest import Cli
 from tests.e2e import CASSETTE, NUMBERS, Ran, in_this_process, normalised, run_mock
 from tests.test_handler_contract import record
@@ -119,6 +121,22 @@ def test_module_beside_the_workflow_takes_precedence() -> None:
     run_with(SEE, module="json")
     assert lines()[0] == "system init count"
     assert sys.modules["json"] is theirs
+
+
+def test_modules_that_other_threads_import_meanwhile_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps run in parallel, so another one may import the SDK while this one looks for modules of its callback's name."""
+
+    class Elsewhere(ModuleType):
+        """A module of the same name; asking for its file imports another, as a second thread would at that moment."""
+
+        def __getattr__(self, name: str) -> str:
+            monkeypatch.setitem(sys.modules, f"imported_meanwhile_{name}", self)
+            return "/elsewhere/notes.py"
+
+    monkeypatch.setitem(sys.modules, "notes", Elsewhere("notes"))
+    Path("notes.py").write_text("def note(message):\n    raise AssertionError\n")
+    assert load_function("notes", "note", Path.cwd()).__module__ == "notes"
+    assert isinstance(sys.modules["notes"], Elsewhere)
 
 
 def test_callback_on_the_command_line_is_looked_for_beside_the_workflow(cli: Cli) -> None:
