@@ -345,7 +345,7 @@ def test_new_episodes_records_a_session_that_is_not_in_the_cassette(cli: str, tm
     assert [session.prompts for session in retold.read_cassette(path).sessions] == [["Session 1"], ["Session 2"], ["Session 1"]]
 
 
-@pytest.mark.parametrize(("mode", "left"), [("all", ["2", "1"]), ("rewrite", ["1"])])
+@pytest.mark.parametrize(("mode", "left"), [("all", ["2", "1"]), ("rewrite", ["1"]), ("refresh", ["1"])])
 def test_recording_again_replaces_sessions(mode: str, left: list[str], cli: str, tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     with used(path, "once"):

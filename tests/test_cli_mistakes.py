@@ -21,11 +21,13 @@ NOT_TEXT = "it is not text (byte 1 is not UTF-8)."
 SQLITE = "it is an SQLite file; name a log with --db."
 HANDLERS = "there are simple, console, debug, file, buffer, callback."
 TIMINGS = "give instant, original, or a factor such as 2x (twice as fast) or 0.5x."
-MODES = "there are none, once, new_episodes, all, rewrite, verify."
+MODES = "there are none, once, new_episodes, refresh, all, rewrite, verify."
 
 WITHOUT_A_LOG = {
     "rnu flow.yaml": "No such command 'rnu'. Did you mean 'run'?",
     "flow.yaml": "No such command 'flow.yaml'. To run a workflow: retold run flow.yaml",
+    "cassette prune": "Only a session of your tests shows which recordings they play. To remove the others: pytest "
+    "--retold-prune",
     "run": "Missing argument 'WORKFLOW'.",
     "run flow.yaml --lvie": "No such option: --lvie (Possible options: --live)",
     "run flow.yaml --handler debgu": "unknown handler 'debgu'; did you mean 'debug'?",

@@ -35,23 +35,28 @@ def held(suite: Suite, name: str) -> list[str]:
     return prompts_of(suite.folder / FOLDER / name)
 
 
-def test_a_session_replaces_what_missed_and_drops_what_no_test_plays(suite: Suite) -> None:
-    """With new_episodes, only the changed request is sent."""
+@pytest.mark.parametrize("options", [("--retold-mode=refresh",), ("--retold-mode=new_episodes", "--retold-prune")])
+def test_a_session_replaces_what_missed_and_drops_what_no_test_plays(suite: Suite, options: tuple[str, ...]) -> None:
+    """Only the changed request is sent."""
     recorded(suite, "@pytest.mark.retold\ndef test_one():\n    ask('one')\n    ask('two')\n")
     suite.write("@pytest.mark.retold\ndef test_one():\n    ask('one')\n    ask('new')\n")
     with serve() as server:
-        result = suite.run("--retold-mode=new_episodes", "--retold-prune", server=server)
+        result = suite.run(*options, server=server)
         assert server.calls == 1
     assert summary(result)[1] == f"  not played: 1 in {FOLDER}/test_one.yaml (removed)"
     assert held(suite, "test_one.yaml") == ["one", "new"]
     suite.run("--retold-prune").assert_outcomes(passed=1)
 
 
-def test_a_shared_cassette_keeps_what_any_test_plays(suite: Suite) -> None:
+@pytest.mark.parametrize(
+    "option",
+    ["--retold-prune", "--retold-mode=refresh", pytest.param("--retold-mode=refresh -n 2", marks=pytest.mark.stress)],
+)
+def test_a_shared_cassette_keeps_what_any_test_plays(suite: Suite, option: str) -> None:
     recorded(suite, SHARED)
     recorded(suite, SHARED.replace('"two"', '"too"'))
     assert held(suite, "shared.yaml") == ["one", "two", "too"]
-    suite.run("--retold-prune").assert_outcomes(passed=2)
+    suite.run(*option.split()).assert_outcomes(passed=2)
     assert held(suite, "shared.yaml") == ["one", "too"]
 
 
@@ -68,7 +73,7 @@ def test_a_shared_cassette_keeps_what_any_test_plays(suite: Suite) -> None:
 )
 def test_a_cassette_is_kept_if_another_test_may_play_the_rest(suite: Suite, options: tuple[str, ...], source: str) -> None:
     recorded(suite, SHARED)
-    suite.write(source)
+    suite.write(source.replace("new_episodes", "refresh"))
     result = suite.run("--retold-prune", *options)
     assert held(suite, "shared.yaml") == ["one", "two"]
     unplayed = [line for line in summary(result) if "not played: " in line]

@@ -116,18 +116,18 @@ MISSES = {
     'ask("on")': [
         'retold.MissError: messages[0].content: recorded "one", now "on"',
         "no recorded exchange answers call 1, POST /v1/messages, in FOLDER/test_one.yaml; nearest is recorded exchange 1.",
-        "To record this test again: pytest test_chat.py::test_one --retold-mode=rewrite",
+        "To record this test again: pytest test_chat.py::test_one --retold-mode=refresh",
     ],
     'ask("on", system="Be brief.", max_tokens=9)': [
         "retold.MissError: max_tokens: recorded 64, now 9",
         "no recorded exchange answers call 1, POST /v1/messages, in FOLDER/test_one.yaml; nearest is recorded exchange 1.",
         "It differs in messages[0].content, system, too.",
-        "To record this test again: pytest test_chat.py::test_one --retold-mode=rewrite",
+        "To record this test again: pytest test_chat.py::test_one --retold-mode=refresh",
     ],
     'ask("one"), ask("one")': [
         "retold.MissError: no recorded exchange answers call 2, POST /v1/messages, in FOLDER/test_one.yaml: the same request was "
         "recorded once and has been played once already.",
-        "To record this test again: pytest test_chat.py::test_one --retold-mode=rewrite",
+        "To record this test again: pytest test_chat.py::test_one --retold-mode=refresh",
     ],
 }
 """A request of a test, and the lines of its miss."""
@@ -158,7 +158,7 @@ def test_the_command_of_a_miss_selects_one_test_and_keeps_a_shared_cassette(reco
             ask(prompt)
     """)
     assert errors(recorded.run())[-1] == (
-        "To record this test again: pytest 'test_chat.py::test_one[on my way]' --retold-mode=new_episodes"
+        "To record this test again: pytest 'test_chat.py::test_one[on my way]' --retold-mode=refresh"
     )
 
 

@@ -17,7 +17,7 @@ from tests.suites import Suite
 pytest_plugins = ["pytester"]
 
 CASSETTE = Path("c.yaml")
-RECORDING = ("new_episodes", "all", "rewrite")
+RECORDING = ("new_episodes", "refresh", "all", "rewrite")
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_threads_that_record_into_one_cassette_keep_each_others_exchanges(mode: 
             thread.start()
         for thread in threads:
             thread.join()
-    assert sorted(prompts_of(CASSETTE)) == sorted([*names, *(had if mode != "rewrite" else ())])
+    assert sorted(prompts_of(CASSETTE)) == sorted([*names, *(had if mode not in ("rewrite", "refresh") else ())])
 
 
 @pytest.mark.parametrize("mode", RECORDING)
@@ -95,6 +95,63 @@ def test_retries_stay_with_their_call_beside_the_calls_of_others() -> None:
         ask("outer", server.url)
         record(CASSETTE, "one", "two")
     assert [(e.place.call, e.place.attempt) for e in retold.read_cassette(CASSETTE).exchanges] == [(1, 1), (2, 1), (3, 1)]
+
+
+# Mode refresh
+
+
+def refresh(*prompts: str) -> None:
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="refresh"):
+        for prompt in prompts:
+            ask(prompt, server.url)
+
+
+def test_a_refreshed_cassette_holds_what_the_block_played_or_recorded() -> None:
+    """Of equal recordings, as many remain as were played. If each one was, the file keeps its bytes."""
+    record(CASSETTE, "a", "b", "same")
+    same = retold.read_cassette(CASSETTE).exchanges[2]
+    retold.write_cassette(CASSETTE, [*retold.read_cassette(CASSETTE).exchanges, same])
+    refresh("same", "b")
+    assert prompts_of(CASSETTE) == ["b", "same"]
+    before = CASSETTE.read_bytes()
+    refresh("same", "b")
+    assert CASSETTE.read_bytes() == before
+    refresh("b", "new")
+    assert prompts_of(CASSETTE) == ["b", "new"]
+
+
+def test_a_failed_block_removes_nothing() -> None:
+    before = record(CASSETTE, "a", "b").read_bytes()
+    with contextlib.suppress(KeyError), retold.use_cassette(CASSETTE, record_mode="refresh"):
+        ask("a")
+        raise KeyError
+    assert CASSETTE.read_bytes() == before
+    with retold.use_cassette("none.yaml", record_mode="refresh"):
+        pass
+    assert not Path("none.yaml").exists()
+
+
+@pytest.mark.parametrize("new", [(), ("new",)])
+def test_blocks_that_refresh_one_cassette_at_once_keep_what_each_played(new: tuple[str, ...]) -> None:
+    """The first one to end removes a recording that the second one has played, which puts it back."""
+    record(CASSETTE, "one", "two", "both", "unplayed")
+    with serve() as server, retold.use_cassette(CASSETTE, record_mode="refresh"):
+        for prompt in ("two", "both"):
+            ask(prompt)
+        with retold.use_cassette(CASSETTE, record_mode="refresh"):
+            for prompt in ("one", "both", *new):
+                ask(prompt, server.url)
+    assert sorted(prompts_of(CASSETTE)) == sorted(["both", "one", "two", *new])
+
+
+def test_a_block_that_removed_nothing_still_shows_that_it_played() -> None:
+    record(CASSETTE, "one", "two")
+    with retold.use_cassette(CASSETTE, record_mode="refresh"):
+        ask("two")
+        with retold.use_cassette(CASSETTE, record_mode="refresh"):
+            ask("one")
+            ask("two")
+    assert prompts_of(CASSETTE) == ["one", "two"]
 
 
 SHARED = """
@@ -181,7 +238,7 @@ def test_a_symbolic_link_stays_one(mode: str) -> None:
     with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode):
         ask("new", server.url)
     assert CASSETTE.is_symlink()
-    assert prompts_of(Path("shared/real.yaml")) == (["new"] if mode == "rewrite" else ["old", "new"])
+    assert prompts_of(Path("shared/real.yaml")) == (["new"] if mode in ("refresh", "rewrite") else ["old", "new"])
     assert [path.name for path in Path("shared").iterdir()] == ["real.yaml"]
 
 

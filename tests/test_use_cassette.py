@@ -12,7 +12,7 @@ from retold.recorder.http.tee import current
 from tests.clients import ASKING, NOWHERE, Ask, ask, ask_async, body, client_async, prompts_of, record, say_async, serve
 
 CASSETTE = Path("c.yaml")
-RECORDING_MODES = ["once", "new_episodes", "all", "rewrite"]
+RECORDING_MODES = ["once", "new_episodes", "refresh", "all", "rewrite"]
 
 
 @pytest.fixture(name="ask", params=ASKING)
@@ -225,20 +225,19 @@ def test_once_records_a_missing_cassette_and_then_only_replays(ask: Ask) -> None
     assert CASSETTE.read_bytes() == before
 
 
-AFTERWARDS = {"new_episodes": ["a", "b", "c"], "all": ["a", "b", "c"], "rewrite": ["b", "c"]}
+AFTERWARDS = {"new_episodes": ["a", "b", "c"], "refresh": ["b", "c"], "all": ["a", "b", "c"], "rewrite": ["b", "c"]}
 
 
 @pytest.mark.parametrize("mode", AFTERWARDS)
 def test_each_recording_mode_sends_and_keeps_its_requests(mode: str) -> None:
-    """new_episodes sends missing requests; all and rewrite send every request; only rewrite drops unrepeated exchanges."""
+    """new_episodes and refresh send missing requests; refresh drops unplayed exchanges, and rewrite unrepeated ones."""
     record(CASSETTE, "a", "b")
+    is_paid_again = mode in ("all", "rewrite")
     with serve("new b", "new c") as server:
         with retold.use_cassette(CASSETTE, record_mode=mode):
             said = [ask("b", server.url), ask("c", server.url)]
-        assert said == (["You said b.", "new b"] if mode == "new_episodes" else ["new b", "new c"])
-        assert [request.json["messages"][0]["content"] for request in server.requests] == (
-            ["c"] if mode == "new_episodes" else ["b", "c"]
-        )
+        assert said == (["new b", "new c"] if is_paid_again else ["You said b.", "new b"])
+        assert [request.json["messages"][0]["content"] for request in server.requests] == (["b", "c"] if is_paid_again else ["c"])
     assert prompts_of(CASSETTE) == AFTERWARDS[mode]
     with retold.use_cassette(CASSETTE) as cassette:
         assert [ask("b"), ask("c")] == said

@@ -147,7 +147,7 @@ DAMAGED = {
 
 
 @pytest.mark.trap(45)
-@pytest.mark.parametrize("mode", ["none", "once", "new_episodes", "all", "rewrite", "verify"])
+@pytest.mark.parametrize("mode", ["none", "once", "new_episodes", "refresh", "all", "rewrite", "verify"])
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_cassette_is_an_error_and_is_never_overwritten(damage: str, mode: str) -> None:
     """In every mode, before anything is sent."""

@@ -87,6 +87,8 @@ class _Group(typer.core.TyperGroup):
                 command.params.append(own)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[:2] == ["cassette", "prune"]:
+            ctx.fail("Only a session of your tests shows which recordings they play. To remove the others: pytest --retold-prune")
         if args[0] not in self.commands and os.path.isfile(args[0]):
             ctx.fail(f"No such command {args[0]!r}. To run a workflow: retold run {args[0]}")
         ctx.meta["retold.separated"] = args[-2:-1] == ["--"]  # the parser of the command drops it

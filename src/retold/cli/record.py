@@ -18,7 +18,7 @@ def record(
     upstream: UpstreamOption = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.", show_default="the cassette's, or the program's")] = None,
     mode: Annotated[
-        str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes (record missing requests) or all.")
+        str, typer.Option("--mode", help="rewrite, or with -o: once, new_episodes, refresh or all, as in tests.")
     ] = "rewrite",
     profile: ProfileOption = "auto",
     ignore: IgnoreOption = None,

@@ -38,7 +38,7 @@ def serve(
     ignore: IgnoreOption = None,
     mask: MaskOption = None,
     fault: FaultOption = None,
-    mode: Annotated[str, typer.Option("--mode", help="none, or to record: once, new_episodes, all, rewrite.")] = "none",
+    mode: Annotated[str, typer.Option("--mode", help="none, or to record: once, new_episodes, refresh, all, rewrite.")] = "none",
     upstream: UpstreamOption = None,
     repeat: Annotated[bool, typer.Option("--repeat", help="Answer a request more often than it was recorded.")] = False,
     host: Host = "127.0.0.1",

@@ -75,7 +75,9 @@ def mode_of(asked: str) -> RecordMode:
     """Return the record mode of a server. A started recording means `rewrite`, so it holds under CI too. Raise InputError."""
     mode = check(asked) if asked == "rewrite" else resolve(asked)
     if mode == "verify":
-        raise InputError("record mode verify is one of use_cassette and pytest; give none, once, new_episodes, all or rewrite.")
+        raise InputError(
+            "record mode verify is one of use_cassette and pytest; give none, once, new_episodes, refresh, all or rewrite."
+        )
     return mode
 
 

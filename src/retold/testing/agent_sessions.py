@@ -91,7 +91,7 @@ class AgentSessions:
             return record()
         if not loaded.sessions and self._rules.profile == "claude-code":
             return None
-        may_record = loaded.mode == "new_episodes"
+        may_record = loaded.records_misses
         candidates, why = self._candidates(started)
         if not candidates:
             if may_record:

@@ -63,7 +63,7 @@ class Decisions:
             beyond = Matcher(branch.rest, redactor=redactor, rules=self.rules)
             self._fork = ForkDecisions(branch, self.matcher, self._take_if_any, partial(self._is_in, beyond))
         self._settings = settings
-        self._only_plays = loaded.mode != "new_episodes" and not loaded.records_everything
+        self._only_plays = not loaded.records_misses and not loaded.records_everything
         self._source = source
         self._redactor = redactor
         self._struck: list[Exchange] = []

@@ -45,6 +45,11 @@ class LoadedRecording:
         return self.mode == "none" or (self.mode == "once" and self.existed)
 
     @property
+    def records_misses(self) -> bool:
+        """Whether the block plays recorded requests and records the others."""
+        return self.mode in ("new_episodes", "refresh")
+
+    @property
     def records_everything(self) -> bool:
         """Whether the block plays nothing."""
         return self.mode in ("all", "rewrite", "verify") or (self.mode == "once" and not self.existed)

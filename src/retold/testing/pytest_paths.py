@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from .pytest_session import STATS
 from .record_modes import OneTest
 
 MAX_NAME = 200
@@ -64,11 +65,22 @@ def is_named(marker: pytest.Mark | None) -> bool:
     return _named_by(marker) is not None
 
 
-def one_test(item: pytest.Item, marker: pytest.Mark | None, path: Path) -> OneTest:
+def note_user(item: pytest.Item) -> None:
+    """Count a collected test as a user of its cassette, for pruning."""
+    stats, marker = item.config.stash[STATS], item.get_closest_marker("retold")
+    path, folder = path_of(item, marker), folder_of(item)
+    stats.users[str(path)] = stats.users.get(str(path), 0) + 1
+    parts = {Path(str(arg).partition("::")[0]).stem for arg in item.config.args if "::" in str(arg)}
+    inside = Path(os.path.normpath(path)).is_relative_to(folder)
+    if is_named(marker) and (folder.name in parts or not inside):
+        stats.uncertain = sorted({*stats.uncertain, str(path)})
+
+
+def one_test(item: pytest.Item, path: Path) -> OneTest:
     """Return the test as a miss names it, with paths that count from the folder in which pytest was started."""
     start = item.config.invocation_params.dir
     argument = "::".join([os.path.relpath(item.path, start), *item.nodeid.split("::")[1:]])
-    return OneTest(shlex.quote(argument), os.path.relpath(path, start), is_named(marker))
+    return OneTest(shlex.quote(argument), os.path.relpath(path, start))
 
 
 def without_secrets(item: pytest.Item, name: str) -> str:

@@ -21,7 +21,7 @@ import pytest
 
 from .pytest_misses import only_of_the_suite
 from .pytest_outside import Outside, is_marked, lines
-from .pytest_paths import NAMES, folder_of, note, one_test, path_of
+from .pytest_paths import NAMES, folder_of, note, note_user, one_test, path_of
 from .pytest_session import PASSED, SINCE, STATS, Stats, began, begin, finish, log_path, saved, tell_worker
 from .record_modes import MODES
 
@@ -96,10 +96,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.stash[_foreign].add(folder_of(item))
         if is_marked(item):
             known.add(Path(os.path.normpath(path_of(item, item.get_closest_marker("retold")))))
-            if config.getoption("--retold-prune"):
-                from .pytest_prune import note_user
-
-                note_user(item)
+            note_user(item)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -168,7 +165,7 @@ def _retold_cassette(request: pytest.FixtureRequest) -> Iterator["UsedCassette |
     rules = own.rules.with_kept(Kept(tuple(config.getini("retold_ignore")), tuple(config.getini("retold_mask"))))
     path = path_of(item, marker)
     settings = replace(
-        own, rules=rules, name=item.nodeid, test=one_test(item, marker, path), recordings=log_path(config),
+        own, rules=rules, name=item.nodeid, test=one_test(item, path), recordings=log_path(config),
         since=config.stash[SINCE], is_overridden=own.is_overridden or bool(override),
     )  # fmt: skip
     using = Use(path, asked, settings, everywhere=True)
@@ -207,10 +204,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if output is not None:
         output["retold"] = asdict(stats)
         return
-    if config.getoption("--retold-prune"):
+    if config.getoption("--retold-prune") or stats.refreshed:
         from .pytest_prune import prune
 
-        prune(stats)
+        prune(stats, None if config.getoption("--retold-prune") else stats.refreshed)
     if stats.orphans and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -1,4 +1,4 @@
-"""`pytest --retold-prune`: remove the recordings that no test played from the cassettes of a session.
+"""`pytest --retold-prune` and record mode `refresh`: remove the recordings that no test of a session played.
 
 A cassette is pruned only if each collected test that uses it ran and passed without a miss. Tests that were not collected may
 use a cassette that a mark names. So such a cassette is also kept if it is outside of the folder of its module, or if single
@@ -7,33 +7,23 @@ tests (`test_a.py::test_one`) were selected from the module.
 
 import os
 from collections import Counter
+from collections.abc import Container
 from pathlib import Path
-
-import pytest
 
 from ..recorder.cassette.format import read_cassette, write_cassette
 from ..recorder.errors import CassetteError
 from ..recorder.log.sqlite.opening import locked
-from .pytest_paths import folder_of, is_named, path_of
-from .pytest_session import STATS, Stats
+from .pytest_session import Stats
 
 
-def note_user(item: pytest.Item) -> None:
-    """Count a collected test as a user of its cassette."""
-    stats, marker = item.config.stash[STATS], item.get_closest_marker("retold")
-    path, folder = path_of(item, marker), folder_of(item)
-    stats.users[str(path)] = stats.users.get(str(path), 0) + 1
-    parts = {Path(str(arg).partition("::")[0]).stem for arg in item.config.args if "::" in str(arg)}
-    inside = Path(os.path.normpath(path)).is_relative_to(folder)
-    if is_named(marker) and (folder.name in parts or not inside):
-        stats.uncertain = sorted({*stats.uncertain, str(path)})
+def prune(stats: Stats, only: Container[str] | None = None) -> None:
+    """Remove the recordings that no test played, and note the pruned cassettes or the reason for which one is kept.
 
-
-def prune(stats: Stats) -> None:
-    """Remove the recordings that no test played, and note the pruned cassettes or the reason for which one is kept."""
+    `only` are the paths of the cassettes to prune; by default all.
+    """
     files = Counter(map(os.path.realpath, stats.users))
     for path, left in stats.unplayed.items():
-        if not left:
+        if not left or (only is not None and path not in only):
             continue
         certain = path not in stats.uncertain and files[os.path.realpath(path)] == 1
         if not certain or stats.passed.get(path) != stats.users.get(path):

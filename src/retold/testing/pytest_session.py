@@ -34,7 +34,9 @@ class Stats:
     marked: int = 0
     live: dict[str, int] = field(default_factory=dict)
     refused: dict[str, int] = field(default_factory=dict)
-    # For --retold-prune: the tests of each cassette, those that passed, cassettes that other tests may use, and the outcome.
+    # For pruning: cassettes of mode refresh, the tests of each cassette, those that passed, cassettes that other tests may use,
+    # and the outcome.
+    refreshed: list[str] = field(default_factory=list)
     users: dict[str, int] = field(default_factory=dict)
     passed: dict[str, int] = field(default_factory=dict)
     uncertain: list[str] = field(default_factory=list)
@@ -53,6 +55,7 @@ class Stats:
         self.orphans = sorted({*self.orphans, *other["orphans"]})
         self.users |= other["users"]  # each worker collects all tests
         self.uncertain = sorted({*self.uncertain, *other["uncertain"]})
+        self.refreshed = sorted({*self.refreshed, *other["refreshed"]})
         for path, times in other["passed"].items():
             self.passed[path] = self.passed.get(path, 0) + times
         for model, usage in other["usage"].items():
@@ -115,12 +118,14 @@ def count(stats: Stats, cassette: "UsedCassette", *, failed: bool) -> None:
     stats.recorded += cassette.recorded
     stats.misses += len(cassette.misses)
     stats.drift += cassette.drift
-    if not failed and cassette.record_mode in ("none", "once", "new_episodes"):
+    if not failed and cassette.record_mode in ("none", "once", "new_episodes", "refresh"):
         own = len(cassette.exchanges)  # further cassettes are not the test's own
         left = [number for number in cassette.unplayed_numbers if number < own]
         # Sessions of the Agent SDK are counted downwards, beside the exchanges.
         left += [-1 - number for number in cassette.unplayed_session_numbers]
         stats.leave(str(cassette.path), left)
+        if cassette.record_mode == "refresh":
+            stats.refreshed = sorted({*stats.refreshed, str(cassette.path)})
         if not cassette.misses:
             stats.passed[str(cassette.path)] = stats.passed.get(str(cassette.path), 0) + 1
     for exchange in cassette.played:

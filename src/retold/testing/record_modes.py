@@ -3,6 +3,7 @@
 none           replay; a request without a recording is a miss
 once           record if the cassette does not exist; otherwise replay
 new_episodes   replay recorded requests, record the others
+refresh        the same; at the end, remove the recordings that were not played
 all            record everything; replace recordings of repeated requests, keep the others
 rewrite        record everything into an empty cassette
 verify         send everything, compare with the recording, change nothing
@@ -13,7 +14,7 @@ from typing import Literal, NamedTuple, get_args
 
 from ..recorder.errors import InputError
 
-RecordMode = Literal["none", "once", "new_episodes", "all", "rewrite", "verify"]
+RecordMode = Literal["none", "once", "new_episodes", "refresh", "all", "rewrite", "verify"]
 MODES: tuple[RecordMode, ...] = get_args(RecordMode)
 
 ENVIRONMENT = "RETOLD_RECORD_MODE"
@@ -52,21 +53,16 @@ def check(mode: str) -> RecordMode:
 
 
 class OneTest(NamedTuple):
-    """A test of pytest as a miss names it: the argument that selects it, its cassette's path, and whether the mark names it."""
+    """A test of pytest as a miss names it: the argument that selects it, and its cassette's path."""
 
     argument: str
     cassette: str
-    names_cassette: bool
 
     def how_to_record(self, *, existed: bool) -> str:
-        """Return the command that records this test alone.
-
-        Other tests may use a cassette that the mark names, so the command keeps their recordings.
-        """
+        """Return the command that records this test alone. It sends only the requests that no recording answers."""
         if not existed:
             return f"To record this test: pytest {self.argument} --retold-mode=once"
-        mode = "new_episodes" if self.names_cassette else "rewrite"
-        return f"To record this test again: pytest {self.argument} --retold-mode={mode}"
+        return f"To record this test again: pytest {self.argument} --retold-mode=refresh"
 
 
 def how_to_record(*, existed: bool) -> str:

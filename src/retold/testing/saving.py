@@ -4,6 +4,10 @@ Between the two, other writers may have saved the same cassette: threads, nested
 share a file. Saving therefore takes a lock on the folder, reads the file again and adds only exchanges of its own. An exchange
 is *old* if the file held it when the use began; `rewrite` and `all` remove old exchanges and nothing else. With `since`, the
 beginning of a pytest session, exchanges recorded in that session are never old: tests that share a file keep each other's.
+
+A block that refreshes a cassette removes the old exchanges that it did not play. Blocks that refresh one file at the same time
+keep what each of them played, by two rules. The end of each such block renews the file, even if nothing changed. A block that
+finds a renewed file removes nothing, and puts back what it played and the other block removed.
 """
 
 import os
@@ -12,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.format import read_cassette, write_cassette
@@ -24,6 +29,7 @@ from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.log.sqlite.opening import locked
 
+T = TypeVar("T", Exchange, AgentSession)
 Signature = tuple[int, int, int]
 Keep = Callable[[Exchange], Exchange | None]
 Drops = Callable[[Exchange, Sequence[Exchange]], bool]
@@ -60,38 +66,47 @@ class CassetteFile:
         return why_not_writable(self.path)
 
     def save(
-        self, log: EventLog, run: str, *, keep: Keep | None, drops: Drops, drops_session: DropsSession, kept: Kept
+        self, run: tuple[EventLog, str] | None, *, keep: Keep | None, drops: Drops, drops_session: DropsSession, kept: Kept,
+        refreshes: bool = False,
     ) -> None:  # fmt: skip
         """Add the exchanges of a run, as `keep` leaves them, its sessions and the rules `kept`; remove old ones.
 
-        Raises CassetteError.
+        Without a run there is nothing to add. Raises CassetteError.
         """
-        new = [exchange for exchange in exchanges_of(log, run) if exchange.place.stamped != "replay"]
+        new = [] if run is None else [exchange for exchange in exchanges_of(*run) if exchange.place.stamped != "replay"]
         if keep is not None:
             new = [left for exchange in new if (left := keep(exchange)) is not None]
-        sessions = list(each_session(log, run))
+        sessions = [] if run is None else list(each_session(*run))
         try:
-            self._merge(new, lambda old: drops(old, new), sessions, lambda old: drops_session(old, sessions), kept)
-        except CassetteError as error:
-            raise CassetteError(f"{error} The recording is in the log: retold export {run[:8]} -o CASSETTE.") from error
-
-    def _merge(
-        self, new: Sequence[Exchange], drops: Callable[[Exchange], bool],
-        sessions: Sequence[AgentSession], drops_session: Callable[[AgentSession], bool], rules: Kept,
-    ) -> None:  # fmt: skip
-        """Write the file anew. New calls get numbers after the others, so that retries stay with their call."""
-        target = Path(os.path.realpath(self.path))
-        try:
+            target = Path(os.path.realpath(self.path))
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(target.parent):
-                now, held, its = self._current()
-                kept = self._kept(now, drops)
-                held = [each for each in held if not (each in self.sessions and self._may_be_old(each) and drops_session(each))]
-                last = max((exchange.place.call for exchange in kept), default=0)
-                whole = [*kept, *(_renumbered(exchange, last) for exchange in new)]
-                write_cassette(self.path, whole, [*held, *sessions], its.with_(rules))
-        except OSError as error:
-            raise CassetteError(f"cannot write the cassette {self.path}: {error.strerror or error}.") from error
+                self._merge(new, lambda old: drops(old, new), sessions, lambda old: drops_session(old, sessions), kept, refreshes)
+        except (CassetteError, OSError) as error:
+            text = f"cannot write the cassette {self.path}: {error.strerror or error}." if isinstance(error, OSError) else error
+            way = "" if run is None else f" The recording is in the log: retold export {run[1][:8]} -o CASSETTE."
+            raise CassetteError(f"{text}{way}") from error
+
+    def _merge(
+        self, new: Sequence[Exchange], drops: Callable[[Exchange], bool], sessions: Sequence[AgentSession],
+        drops_session: Callable[[AgentSession], bool], rules: Kept, refreshes: bool,
+    ) -> None:  # fmt: skip
+        """Write the file anew. New calls get numbers after the others, so that retries stay with their call."""
+        is_renewed = self._sign() != self._signature
+        now, held, its = self._current()
+        if refreshes and is_renewed:
+            now = [*now, *_missing_in(now, [each for each in self.loaded if not drops(each)])]
+            held = [*held, *(each for each in self.sessions if not drops_session(each) and each not in held)]
+            kept = list(now)
+        else:
+            kept = self._kept(now, drops)
+            held = [each for each in held if not (each in self.sessions and self._may_be_old(each) and drops_session(each))]
+        if refreshes and not is_renewed and not new and not sessions and (kept, held) == (list(now), list(self.sessions)):
+            os.utime(self.path)
+            return
+        last = max((exchange.place.call for exchange in kept), default=0)
+        whole = [*kept, *(_renumbered(exchange, last) for exchange in new)]
+        write_cassette(self.path, whole, [*held, *sessions], its.with_(rules))
 
     def _kept(self, now: Iterable[Exchange], drops: Callable[[Exchange], bool]) -> list[Exchange]:
         old = Counter(map(_digest, filter(self._may_be_old, self.loaded)))
@@ -124,6 +139,32 @@ class CassetteFile:
         except OSError:
             return None
         return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def each_once(left: Sequence[T]) -> Callable[[T, object], bool]:
+    """Return the function that is true for each value of `left`, as often as it is in there."""
+    rest = list(left)
+
+    def drops(old: T, _: object) -> bool:
+        is_left = old in rest
+        if is_left:
+            rest.remove(old)
+        return is_left
+
+    return drops
+
+
+def _missing_in(now: Iterable[Exchange], wanted: Iterable[Exchange]) -> list[Exchange]:
+    """Return the wanted exchanges that are not there now."""
+    there = Counter(map(_digest, now))
+    missing = []
+    for exchange in wanted:
+        digest = _digest(exchange)
+        if there[digest] > 0:
+            there[digest] -= 1
+        else:
+            missing.append(exchange)
+    return missing
 
 
 def _renumbered(exchange: Exchange, last: int) -> Exchange:

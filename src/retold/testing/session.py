@@ -30,6 +30,7 @@ from .drift import drift_of
 from .lead import Lead, blocked
 from .loading import LoadedRecording, load
 from .record_modes import RecordMode
+from .saving import each_once
 from .used import UsedCassette
 
 __tracebackhide__ = True
@@ -208,22 +209,29 @@ class CassetteSession(UsedCassette):
         try:
             if self.record_mode == "verify" and self.log is not None and self.run is not None:
                 sessions = self._agents.verified(each_session(self.log, self.run))
-            elif kept and self.recorded:
+            elif kept and (self.recorded or (self._drops_unplayed and self.play_count)):
                 self._save()
         finally:
             self._recording.close()
         self.drift += drift_of(self._verified, sessions, self.source)
 
+    @property
+    def _drops_unplayed(self) -> bool:
+        """Whether the end of the block removes the recordings that it did not play. A session of pytest does so at its end."""
+        return self.record_mode == "refresh" and self._loaded.existed and self._settings.since is None
+
     def _save(self) -> None:
-        log, run = self.log, self.run
-        assert log is not None
-        assert run is not None
+        log, run, file = self.log, self.run, self._loaded.file
         if self._settings.keep is not None:
-            self._settings.keep(exchanges_of(log, run))
-        elif (file := self._loaded.file) is not None:
+            if log is not None and run is not None:
+                self._settings.keep(exchanges_of(log, run))
+        elif file is not None:
+            refreshes = self._drops_unplayed
             file.save(
-                log, run, keep=self._settings.before_keep, drops=self._decisions.is_replaced,
-                drops_session=self._agents.is_replaced, kept=self._settings.rules.kept,
+                None if log is None or run is None else (log, run), keep=self._settings.before_keep,
+                drops=each_once(self.unplayed) if refreshes else self._decisions.is_replaced,
+                drops_session=each_once(self.unplayed_sessions) if refreshes else self._agents.is_replaced,
+                kept=self._settings.rules.kept, refreshes=refreshes,
             )  # fmt: skip
             self.written = self.path
 

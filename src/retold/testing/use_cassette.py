@@ -32,7 +32,7 @@ class use_cassette(Use):
         assert cassette.play_count == 1
 
     path          the file, in YAML or JSON; as a decorator without a path, `cassettes/FUNCTION.yaml` beside the function's file
-    record_mode   none, once, new_episodes, all, rewrite, verify; `CI=true` means none
+    record_mode   none, once, new_episodes, refresh, all, rewrite, verify; `CI=true` means none
     timing        instant, original, 2x …; idle_limit caps pauses, for example `"2s"`
     match_on      names of rules, or functions of (request, recorded) that return whether both agree
     ignore        paths in JSON bodies that matching ignores
