@@ -12,6 +12,10 @@ from typing import Any
 
 from .events import Event
 from .strict_json import object_or_empty
+from .words import clean, one_line
+
+BRIEF_CHARS = 60
+"""Characters of a text in the repr of its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class Message:
         """Return the message in an event of the kind `message`."""
         return cls(event.run, event.seq, event.t_ns, event.wall_ns, event.step, event.task, event.data)
 
+    def __repr__(self) -> str:
+        kind = f"{self.type}:{self.subtype}" if self.subtype else self.type
+        shown = ", ".join(map(_brief, self.blocks))
+        return f"<Message {self.seq} {kind}{': ' if shown else ''}{shown}>"
+
     @property
     def type(self) -> str:
         """`system`, `assistant`, `user`, `result`, or another name of its source; empty if there is none."""
@@ -45,6 +54,14 @@ class Message:
     def blocks(self) -> Iterator[dict[str, Any]]:
         """The content blocks; a plain string counts as one text block."""
         yield from blocks_of(self.data)
+
+
+def _brief(block: Mapping[str, Any]) -> str:
+    """Return the beginning of a text, or the type and name of another block, on one line."""
+    if block.get("type") != "text":
+        return clean(" ".join(str(block[key]) for key in ("type", "name") if key in block))
+    text = one_line(str(block.get("text", "")))
+    return text if len(text) <= BRIEF_CHARS else f"{text[:BRIEF_CHARS]}…"
 
 
 def content_blocks(content: Any) -> Iterator[dict[str, Any]]:

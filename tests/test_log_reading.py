@@ -162,7 +162,10 @@ def test_events_are_filtered_by_kind_exchange_and_step(log: EventLog) -> None:
     assert [event.payload for event in log.events(run, kinds=("frame",), exchange=1, step="b")] == [b"1"]
     assert [message.data for message in log.messages(run)] == [{"n": 2}, {"n": 4}]
     assert [message.data for message in log.messages(run, step="a")] == [{"n": 4}]
-    assert list(log.events("unknown")) == []
+    assert list(log.events("0" * 16)) == []
+    for read in (log.events, log.messages, log.follow):
+        with pytest.raises(InputError, match="no run 'unknown' in the log"):
+            next(iter(read("unknown")))
 
 
 def test_a_reader_sees_events_appended_while_it_reads(log: EventLog) -> None:

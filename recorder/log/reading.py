@@ -1,5 +1,6 @@
 """LogReader: the questions that a log answers, and the loop in which a reader follows a run that is still being written."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from .store import PAGE, Readings
 
 FIRST_PAGE = 20
 """Events of the first page: the beginning of a run does not wait for a page of long events."""
+
+IS_ID = re.compile("[0-9a-f]{16}")
+"""The form of the id of a run, as `EventLog.start` makes it."""
 
 WAIT_S = 1.0
 """Seconds that a reader waits for the store. It only loses time if the store could not wake it, after an interrupt."""
@@ -64,23 +68,31 @@ class LogReader:
         self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
         exchange: int | None = None, step: str | None = None,
     ) -> Iterator[Event]:  # fmt: skip
-        """Yield the events of a run in order, from the one after `after` to `until`, in flat memory. Raises LogError."""
+        """Yield the events of a run in order, from the one after `after` to `until`, in flat memory.
+
+        `run` is an id, or names a run as in `find`. Raises InputError, LogError.
+        """
         limit = FIRST_PAGE
+        run = self._id(run)
         with self.store.reading() as store:
             while page := store.read(run, after=after, until=until, kinds=kinds, exchange=exchange, step=step, limit=limit):
                 yield from page
                 after, limit = page[-1].seq, PAGE
+
+    def _id(self, run: str) -> str:
+        """Return the id of a run that is named by its id, or as in `find`."""
+        return run if IS_ID.fullmatch(run) else self.find(run).run
 
     def last(self, run: str) -> Event | None:
         """Return the newest event of a run, or None if it has none. Raises LogError."""
         return next(iter(self.store.read(run, newest_first=True, limit=1)), None)
 
     def has(self, run: str, exchange: int, kind: str) -> bool:
-        """Return whether an exchange of a run has an event of that kind. Raises LogError."""
-        return bool(self.store.read(run, exchange=exchange, kinds=(kind,), limit=1))
+        """Return whether an exchange of a run has an event of that kind; `run` is as in `events`. Raises InputError, LogError."""
+        return bool(self.store.read(self._id(run), exchange=exchange, kinds=(kind,), limit=1))
 
     def messages(self, run: str, *, after: int = -1, step: str | None = None) -> Iterator[Message]:
-        """Yield the complete messages of a run in order. Raises LogError."""
+        """Yield the complete messages of a run in order; `run` is as in `events`. Raises InputError, LogError."""
         for event in self.events(run, after=after, kinds=("message",), step=step):
             yield Message.of(event)
 
@@ -93,6 +105,7 @@ class LogReader:
         """
         wanted = None if kinds is None else (*kinds, "run.ended")
         waited = False
+        run = self._id(run)
         with self.store.reading() as store:
             while True:
                 # Only after a wait without news is the writer looked for, and before the log is read for its last events.

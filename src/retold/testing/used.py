@@ -36,7 +36,9 @@ class UsedCassette:
 
     def __repr__(self) -> str:
         held = len(self.exchanges) + len(self.sessions)
-        return f"<UsedCassette {self.source} {self.record_mode} {self.play_count} of {held} played>"
+        counts = [f"{self.play_count} of {held} played"] if held or not self.recorded else []
+        counts += [f"{self.recorded} recorded"] if self.recorded else []
+        return f"<UsedCassette {self.source} {self.record_mode} {', '.join(counts)}>"
 
     def __len__(self) -> int:
         """The number of exchanges and sessions, with those that the block recorded."""

@@ -6,7 +6,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..recorder.words import plural
 from .agent import Outcome, sum_usage
+
+REPR_CHARS = 60
+"""Characters of an answer in the repr of a result."""
 
 
 @dataclass
@@ -25,6 +29,9 @@ class TaskResult:
     duration_ms: int = 0
     time_to_first_message_ms: int | None = None
     session_id: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return f"<TaskResult {self.id} {_outcome(self)}>"
 
 
 @dataclass
@@ -56,6 +63,9 @@ class StepResult:
     tasks: list[TaskResult] = field(default_factory=list)
     handler_results: list[dict[str, Any]] = field(default_factory=list, compare=False)
 
+    def __repr__(self) -> str:
+        return f"<StepResult {self.name} {_outcome(self)}>"
+
     @property
     def goes_on(self) -> bool:
         """Whether the next step may run."""
@@ -77,6 +87,10 @@ class RunResult:
     notes: list[str] = field(default_factory=list)
     handler_errors: list[str] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        error = "" if self.error is None else f", {self.error!r}"
+        return f"<RunResult {self.run[:8]} {self.name} {self.mode} {self.status}: {plural(len(self.steps), 'step')}{error}>"
+
     @property
     def ok(self) -> bool:
         """Whether all steps and handlers succeeded."""
@@ -92,6 +106,12 @@ class RunResult:
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON values, as `retold run --json` prints it."""
         return asdict(self)
+
+
+def _outcome(done: TaskResult | StepResult) -> str:
+    """Return the status of a step or task, and the beginning of its text or error."""
+    text = done.text if done.error is None else done.error
+    return f"{done.status} {text if len(text) <= REPR_CHARS else text[:REPR_CHARS] + '…'!r}"
 
 
 def fill(done: TaskResult | StepResult, outcome: Outcome, *, cost_tracking: bool) -> None:
