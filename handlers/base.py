@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
 from ..recorder.http.call_errors import CallCounts, call_error
+from ..recorder.http.prompts import prompt_of
 from ..recorder.http.sessions import text_delta
 from ..recorder.http.sse import PLAIN_DELTA
 from ..recorder.http.wires import frame_json
@@ -105,6 +106,15 @@ class Handler(ABC):
     def delta(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
         """Handle a piece of an incomplete text. Called only if `kinds` contains `frame`."""
 
+    def thought(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
+        """Handle a piece of incomplete thinking. Called only if `kinds` contains `frame`."""
+
+    def prompt(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
+        """Handle what the user said in a request. Called only if `kinds` contains those of prompts."""
+
+    def exchange_ended(self, event: Event) -> None:  # noqa: B027 - not every handler has something to do here
+        """Handle the end of an exchange. No further piece of its texts comes."""
+
     def call_failed(self, event: Event, error: str) -> None:  # noqa: B027 - not every handler has something to do here
         """Handle the end of an exchange that failed. `error` is one line: the status, the API's error and the request's id.
 
@@ -157,6 +167,10 @@ class Reader:
                 self._begin(event)
             case "exchange.ended":
                 self._note_ending(event)
+            case "exchange.started" | "wire.sent":
+                if text := prompt_of(event):
+                    self._begin(event)
+                    self.handler.prompt(event, text)
             case "frame":
                 self._note_delta(event)
             case "message":
@@ -206,13 +220,15 @@ class Reader:
             self.handler.end(StreamEnd(event.t_ns - began.t_ns, what, self._usage, cost), self.count, self.shown)
 
     def _note_delta(self, event: Event) -> None:
-        if piece := _text_in(event.payload):
+        is_thinking, piece = _piece_in(event.payload)
+        if piece:
             self._begin(event)
             text = self._half.pop(event.exchange, "") + piece
             if "\ud800" <= text[-1:] <= "\udbff":  # half a surrogate pair: the next piece brings the other half
                 text, self._half[event.exchange] = text[:-1], text[-1]
             if text:
-                self.handler.delta(event, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+                text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                (self.handler.thought if is_thinking else self.handler.delta)(event, text)
 
     def _note_ending(self, event: Event) -> None:
         """Add the usage of an exchange, and note its failure, which no other event reports if the run has no steps."""
@@ -223,6 +239,7 @@ class Reader:
             for key, value in data["usage"].items():
                 if isinstance(value, int):
                     self._usage[key] = self._usage.get(key, 0) + value
+        self.handler.exchange_ended(event)
         if (error := call_error(data)) is not None:
             self.handler.call_failed(event, error)
         if self._has_steps:
@@ -236,16 +253,19 @@ class Reader:
             self._error = None
 
 
-def _text_in(frame: bytes) -> str:
-    """Return the text that a frame adds to a message, empty if it adds none."""
+def _piece_in(frame: bytes) -> tuple[bool, str]:
+    """Return whether a frame holds thinking, and the text that it adds to a message; an empty text if it adds none."""
     # Fast way: the pattern finds the text of nearly all deltas, so that their frame is not parsed.
     if (plain := PLAIN_DELTA.fullmatch(frame)) is not None and frame.endswith(_TEXT_DELTA, 0, plain.start(3)):
-        return str(json.loads(f'"{plain[3].decode("utf-8", "replace")}"'))
+        return False, str(json.loads(f'"{plain[3].decode("utf-8", "replace")}"'))
     data = frame_json(frame) or {}
     delta = data.get("delta")
-    if data.get("type") == "content_block_delta" and isinstance(delta, dict) and delta.get("type") == "text_delta":
-        return str(delta.get("text", ""))
-    return text_delta(data)
+    if data.get("type") == "content_block_delta" and isinstance(delta, dict):
+        if delta.get("type") == "thinking_delta":
+            return True, str(delta.get("thinking", ""))
+        if delta.get("type") == "text_delta":
+            return False, str(delta.get("text", ""))
+    return False, text_delta(data)
 
 
 class HandlerThread:

@@ -11,20 +11,25 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..recorder import strict_json
 from ..recorder.events import Event
+from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text, usage_of
 from ..recorder.words import clean, one_line, plural
 from .base import Handler, Options, StreamEnd, StreamStart
 from .colour import in_colour
-from .simple import trouble_in
-from .text import LABELS, clock, cut, dollars, indent, seconds, under
+from .simple import INCOMPLETE, PROMPT_CHARS, trouble_in
+from .text import LABELS, clock, cut, dollars, seconds, under
+from .typed import Typed, dim
 
 if TYPE_CHECKING:
     from rich.console import Console as Screen
 
-    from .typist import Typist
-
 RESULT_CHARS = 200
 INPUT_CHARS = 60
+
+
+def _begun(text: str) -> str | None:
+    """Return the beginning of a typed text, or None if it may still become a line like one of the console's own."""
+    return None if any(label.startswith(text) for label in LABELS) else told_apart(text)
 
 
 def told_apart(text: str) -> str:
@@ -40,14 +45,15 @@ class ConsoleOptions(Options):
     show_tool_use: bool = True
     show_timestamps: bool = True
     show_tool_results: bool = False
+    show_prompts: bool = False
+    show_thinking: bool = False
     partial: bool = False
 
 
 class Console(Handler):
     """Styled output for a person, and the same words without boxes and colours for a pipe.
 
-    With `partial` a text appears as its frames arrive. Concurrent tasks are still shown by whole messages, because their pieces
-    would mix within a line.
+    With `partial` a text appears as its frames arrive.
     """
 
     name = "console"
@@ -66,16 +72,15 @@ class Console(Handler):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return (*super().kinds, "frame") if self.options.partial else super().kinds
+        prompts = PROMPT_KINDS if self.options.show_prompts else ()
+        return (*super().kinds, *prompts, *(("frame",) if self.options.partial else ()))
 
     def start(self, start: StreamStart) -> None:
         self._start = start
         self._first_ns: int | None = None
         self._results: list[dict[str, Any]] = []
         self._answers: dict[object, dict[str, int]] = {}
-        self._typing = False
-        self._begun = ""
-        self._typist: Typist | None = None
+        self._typed = Typed(self.out, _begun)
         if self.options.show_header:
             self._box(one_line(start.title), [f"{start.mode} run {start.run[:8]}, {clock(start.wall_ns)}"], "cyan")
 
@@ -94,41 +99,26 @@ class Console(Handler):
         return shown
 
     def delta(self, event: Event, text: str) -> None:
-        if event.task:
-            return
-        head = f"[{clock(event.wall_ns)}] " if self.options.show_timestamps else ""
-        if not (text.isascii() and text.isprintable()):
-            text = clean(text)
-        if not self._typing:
-            self._begun += text
-            if any(label.startswith(self._begun) for label in LABELS):
-                return  # it may still become a line like one of ours
-            text, self._begun = told_apart(self._begun), ""
-        if self._rich is not None:
-            from .typist import Typist
+        if self.options.partial:
+            self._type(event, text)
 
-            self._typist = self._typist or Typist(self._rich.width, len(head) or 2)
-            typed = self._typist.type(text)
-        else:
-            typed = indent(text, len(head) or 2)
-        self.write(typed if self._typing else head + typed)
-        self._typing = True
+    def thought(self, event: Event, text: str) -> None:
+        if self.options.partial and self.options.show_thinking:
+            self._type(event, text, is_thinking=True, sgr=dim(self.out))
 
-    def _end_typing(self, mark: str = "") -> None:
-        """End the text that is being typed."""
-        self.write((mark if self._typist is None else self._typist.type(mark) + self._typist.end()) + "\n")
-        self._typing, self._typist = False, None
+    def prompt(self, event: Event, text: str) -> None:
+        self._say(event.wall_ns, event.task, f"USER: {cut(text, PROMPT_CHARS)}", "cyan")
+
+    def exchange_ended(self, event: Event) -> None:
+        for is_thinking in (True, False):
+            self._typed.complete(event.exchange, is_thinking=is_thinking)
 
     def call_failed(self, event: Event, error: str) -> None:
-        if event.step:
-            return
-        if self._typing:
-            self._end_typing()
-        self._say(event.wall_ns, event.task, f"ERROR: {one_line(error)}", "red")
+        if not event.step:
+            self._say(event.wall_ns, event.task, f"ERROR: {one_line(error)}", "red")
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
-        if self._typing:
-            self._end_typing()
+        self._typed.end()
         if end.error is not None:
             self._line(f"✗ Stream error: {one_line(end.error)} after {plural(count, 'message')}", "bold red")
         elif count and not shown:
@@ -140,13 +130,13 @@ class Console(Handler):
     def _block(self, message: Message, block: dict[str, Any]) -> bool:
         match block.get("type"):
             case "text" if message.type == "assistant":
-                mark = " [incomplete]" if message.data.get("incomplete") else ""
-                if not message.task:
-                    self._begun = ""  # held back until now; the block holds the whole text
-                if self._typing and not message.task:
-                    self._end_typing(mark)
-                else:
+                mark = INCOMPLETE if message.data.get("incomplete") else ""
+                if not self._typed.complete(message.exchange, mark):
                     self._say(message.wall_ns, message.task, told_apart(str(block.get("text") or "")) + mark, "")
+            case "thinking" if self.options.show_thinking and block.get("thinking"):
+                mark = INCOMPLETE if message.data.get("incomplete") else ""
+                if not self._typed.complete(message.exchange, mark, is_thinking=True):
+                    self._say(message.wall_ns, message.task, f"THINKING: {block['thinking']}{mark}", "dim")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
                 given = cut(strict_json.dumps(block.get("input")), INPUT_CHARS)
                 self._say(message.wall_ns, message.task, f"TOOL USE: {block.get('name')} {given}", "yellow")
@@ -175,10 +165,21 @@ class Console(Handler):
             f"Time to first message  {first_ns / 1e6:.0f} ms",
         ]
 
+    def _head(self, wall_ns: int, task: str) -> str:
+        stamp = f"[{clock(wall_ns)}] " if self.options.show_timestamps else ""
+        return f"{stamp}[{one_line(task)}] " if task else stamp
+
+    def _type(self, event: Event, text: str, *, is_thinking: bool = False, sgr: str = "") -> None:
+        head = self._head(event.wall_ns, event.task)
+        label = "THINKING: " if is_thinking else ""
+        self._typed.piece(
+            event.exchange, text, head=head + label, margin=len(head) or 2, is_thinking=is_thinking, sgr=sgr
+        )  # fmt: skip
+
     def _say(self, wall_ns: int, task: str, text: str, style: str) -> None:
-        head = f"[{clock(wall_ns)}] " if self.options.show_timestamps else ""
-        if task:
-            head += f"[{one_line(task)}] "
+        self._typed.say(lambda: self._lines(self._head(wall_ns, task), text, style))
+
+    def _lines(self, head: str, text: str, style: str) -> None:
         body = clean(text).rstrip("\n")
         if self._rich is None:
             self.write(f"{head}{under(body, len(head))}\n")

@@ -29,7 +29,7 @@ from ..recorder.messages import Message
 from ..recorder.words import one_line
 from .base import Handler, StreamEnd, StreamStart
 from .jsonl import json_line
-from .simple import SimpleOptions, footer, lines_of, lines_of_error
+from .simple import LineOptions, footer, lines_of, lines_of_error
 
 
 def _number_or_text(value: object) -> object:
@@ -50,7 +50,7 @@ Size = Annotated[ByteSize, Field(ge=1), BeforeValidator(_number_or_text), WithJs
 """A number of bytes, or a text with a unit."""
 
 
-class FileOptions(SimpleOptions):
+class FileOptions(LineOptions):
     """The path, the format, and the rotation of the file.
 
     `append: false` truncates the file at the beginning of each run. `max_file_size` is in bytes, or a text such as "10MB". A

@@ -8,23 +8,43 @@
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from ..recorder.events import Event
+from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text
 from ..recorder.words import clean, one_line, plural
-from .base import Handler, Options, StreamEnd
-from .text import clock, cut, seconds, under
+from .base import Handler, Options, StreamEnd, StreamStart
+from .text import arguments, clock, cut, seconds, under
+from .typed import Typed, dim
+
+INCOMPLETE = " [incomplete]"
+"""The mark of a text that its stream did not finish."""
 
 RESULT_CHARS = 50
 """A tool result is cut to this many characters."""
 
 
-class SimpleOptions(Options):
-    """The parts of a stream that simple shows."""
+PROMPT_CHARS = 1000
+"""A prompt is cut to this many characters."""
+
+
+class LineOptions(Options):
+    """The parts of a stream that become lines."""
 
     show_timestamps: bool = True
     show_tool_use: bool = True
     show_tool_results: bool = True
+
+
+class SimpleOptions(LineOptions):
+    """The parts of a stream that simple shows. With `partial` a text appears while its frames arrive."""
+
+    show_steps: bool = False
+    show_prompts: bool = False
+    show_thinking: bool = False
+    show_tool_input: bool = False
+    partial: bool = False
 
 
 class Simple(Handler):
@@ -34,19 +54,69 @@ class Simple(Handler):
     Options = SimpleOptions
     options: SimpleOptions
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        prompts = PROMPT_KINDS if self.options.show_prompts else ()
+        return (*super().kinds, *prompts, *(("frame",) if self.options.partial else ()))
+
+    def start(self, start: StreamStart) -> None:
+        self._typed = Typed(self.out)
+        self._prompts: set[str] = set()
+        if self.options.show_steps and start.step:
+            self.write(f"STEP: {one_line(start.step)}\n")
+
     def message(self, message: Message) -> bool:
-        stamp = clock(message.wall_ns) if self.options.show_timestamps else ""
-        if lines := lines_of(message, self.options, stamp):
-            self.write(lines)
-        return bool(lines)
+        texts = list(_texts(message, self.options))
+        if message.type == "user":  # a session repeats what the program wrote to it
+            texts = [text for text in texts if text not in self._prompts]
+        for text in texts:
+            if not text.startswith(("ASSISTANT: ", "THINKING: ")) or not self._was_typed(message, text):
+                self._say(message, text)
+        return bool(texts)
+
+    def delta(self, event: Event, text: str) -> None:
+        if self.options.partial:
+            self._type(event, text, "ASSISTANT: ")
+
+    def thought(self, event: Event, text: str) -> None:
+        if self.options.partial and self.options.show_thinking:
+            self._type(event, text, "THINKING: ", is_thinking=True, sgr=dim(self.out))
+
+    def prompt(self, event: Event, text: str) -> None:
+        line = f"USER: {cut(text, PROMPT_CHARS)}"
+        self._prompts.add(line)
+        self._say(event, line)
+
+    def exchange_ended(self, event: Event) -> None:
+        for is_thinking in (True, False):
+            self._typed.complete(event.exchange, is_thinking=is_thinking)
 
     def call_failed(self, event: Event, error: str) -> None:
         if not event.step:
-            self.write(lines_of_error(event, error, clock(event.wall_ns) if self.options.show_timestamps else ""))
+            self._typed.say(lambda: self.write(lines_of_error(event, error, self._stamp(event))))
 
     def end(self, end: StreamEnd, count: int, shown: int) -> None:
+        self._typed.end()
         said = f"{shown} shown" if shown or not count else f"0 of {count} shown; try stream_handler: debug"
         self.write(f"\n{footer(end, count, said)}\n")
+
+    def _stamp(self, at: Message | Event) -> str:
+        return clock(at.wall_ns) if self.options.show_timestamps else ""
+
+    def _say(self, at: Message | Event, text: str) -> None:
+        head = _head(at.task, self._stamp(at))
+        if self.options.partial and self.out.isatty():
+            self._typed.line(text, head=head, margin=len(head) or 2, sgr=dim(self.out) if text.startswith("THINKING: ") else "")
+        else:
+            self._typed.say(lambda: self.write(_line(head, text)))
+
+    def _type(self, event: Event, text: str, label: str, **style: Any) -> None:
+        head = _head(event.task, self._stamp(event))
+        self._typed.piece(event.exchange, text, head=head + label, margin=len(head) or 2, **style)
+
+    def _was_typed(self, message: Message, text: str) -> bool:
+        mark = INCOMPLETE if message.data.get("incomplete") else ""
+        return self._typed.complete(message.exchange, mark, is_thinking=text.startswith("THINKING: "))
 
 
 def footer(end: StreamEnd, count: int, said: str) -> str:
@@ -56,17 +126,23 @@ def footer(end: StreamEnd, count: int, said: str) -> str:
     return f"✓ Stream completed: {plural(count, 'message')} ({said}) in {seconds(end.duration_ns)}"
 
 
-def lines_of(message: Message, options: SimpleOptions, stamp: str) -> str:
+def lines_of(message: Message, options: LineOptions, stamp: str) -> str:
     """Return the lines that show a message, each with its time and task, or an empty text if the message is not shown."""
-    head = f"[{stamp}] " if stamp else ""
-    if message.task:
-        head += f"[{one_line(message.task)}] "
-    return "".join(f"{head}{under(clean(text).rstrip(chr(10)), len(head))}\n" for text in _texts(message, options))
+    head = _head(message.task, stamp)
+    return "".join(_line(head, text) for text in _texts(message, options))
 
 
 def lines_of_error(event: Event, error: str, stamp: str) -> str:
     """Return the line that shows a failed call: `[12:34:56] ERROR: 400 invalid_request_error: max_tokens: too large`."""
-    return f"{f'[{stamp}] ' if stamp else ''}{f'[{one_line(event.task)}] ' if event.task else ''}ERROR: {one_line(error)}\n"
+    return f"{_head(event.task, stamp)}ERROR: {one_line(error)}\n"
+
+
+def _head(task: str, stamp: str) -> str:
+    return f"{f'[{stamp}] ' if stamp else ''}{f'[{one_line(task)}] ' if task else ''}"
+
+
+def _line(head: str, text: str) -> str:
+    return f"{head}{under(clean(text).rstrip(chr(10)), len(head))}\n"
 
 
 def trouble_in(message: Message) -> str | None:
@@ -83,16 +159,21 @@ def trouble_in(message: Message) -> str | None:
     return None
 
 
-def _texts(message: Message, options: SimpleOptions) -> Iterator[str]:
+def _texts(message: Message, options: LineOptions) -> Iterator[str]:
+    further = options if isinstance(options, SimpleOptions) else SimpleOptions()
     if (trouble := trouble_in(message)) is not None:
         yield trouble
     for block in message.blocks if message.type in ("assistant", "user") else ():
         match block.get("type"):
             case "text" if message.type == "assistant":
-                mark = " [incomplete]" if message.data.get("incomplete") else ""
-                yield f"ASSISTANT: {block.get('text') or ''}{mark}"
+                yield f"ASSISTANT: {block.get('text') or ''}{INCOMPLETE if message.data.get('incomplete') else ''}"
+            case "text" if further.show_prompts:
+                yield f"USER: {cut(str(block.get('text') or ''), PROMPT_CHARS)}"
+            case "thinking" if further.show_thinking and block.get("thinking"):
+                yield f"THINKING: {block['thinking']}{INCOMPLETE if message.data.get('incomplete') else ''}"
             case "tool_use" | "server_tool_use" if options.show_tool_use:
-                yield f"TOOL USE: {block.get('name')}"
+                given = f" {arguments(block.get('input'))}" if further.show_tool_input and block.get("input") else ""
+                yield f"TOOL USE: {block.get('name')}{given}"
             case "tool_result" if options.show_tool_results:
                 failed = "(error) " if block.get("is_error") else ""
                 yield f"TOOL RESULT: {failed}{cut(result_text(block.get('content')), RESULT_CHARS)}"

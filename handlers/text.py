@@ -3,6 +3,9 @@
 import math
 import re
 import time
+from typing import Any
+
+from ..recorder import strict_json
 
 
 def clock(wall_ns: int) -> str:
@@ -28,14 +31,36 @@ def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[:limit] + "..."
 
 
+VALUE_CHARS = 60
+"""A value of a tool's input is cut to this many characters."""
+
+INPUT_CHARS = 160
+"""The whole input of a tool is cut to this many characters."""
+
+_PLAIN = re.compile(r'[^\s"=]+')
+
+
+def arguments(given: Any) -> str:
+    """Return the input of a tool as `path=notes.txt limit=3`. A text with spaces is quoted; long values are cut."""
+    if not isinstance(given, dict):
+        return cut(strict_json.dumps(given), INPUT_CHARS)
+    return cut(" ".join(f"{key}={_value(value)}" for key, value in given.items()), INPUT_CHARS)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, str) and _PLAIN.fullmatch(value):
+        return cut(value, VALUE_CHARS)
+    return cut(strict_json.dumps(value), VALUE_CHARS)
+
+
 def indent(text: str, width: int) -> str:
     """Return the text with all lines after the first indented."""
     return text.replace("\n", "\n" + " " * width)
 
 
 LABELS = (
-    "ASSISTANT:", "TOOL USE:", "TOOL RESULT:", "ERROR:", "RETRY:", "===", "✓ ", "✗ ", "0 of ", "Messages  ", "Tokens  ",
-    "Cost  ", "Duration  ", "Average per message  ", "Time to first message  ", "retold:",
+    "ASSISTANT:", "TOOL USE:", "TOOL RESULT:", "USER:", "THINKING:", "STEP:", "ERROR:", "RETRY:", "===", "✓ ", "✗ ", "0 of ",
+    "Messages  ", "Tokens  ", "Cost  ", "Duration  ", "Average per message  ", "Time to first message  ", "retold:",
 )  # fmt: skip
 """The beginnings of retold's own lines, after their time."""
 

@@ -15,14 +15,19 @@ class Typist:
     """Takes pieces of a text and returns the characters to write now.
 
     The last word waits for the next piece, because it may grow. Spaces and empty lines wait too, because they are dropped at
-    the end of the text. `width` is the width of the terminal and `indent` that of the text before, both in cells.
+    the end of the text. `width` is the width of the terminal, `indent` that of the space before further lines, and `column` that
+    of the text before the first line (the indent, if None), all in cells.
     """
 
-    def __init__(self, width: int, indent: int) -> None:
-        self._width = max(width, indent + 1)
+    def __init__(self, width: int, indent: int, column: int | None = None) -> None:
         self._indent = indent
-        self._column = indent
+        self._column = indent if column is None else column
         self._waiting = ""
+        self.resize(width)
+
+    def resize(self, width: int) -> None:
+        """Wrap further text at another width."""
+        self._width = max(width, self._indent + 1)
 
     def type(self, text: str) -> str:
         """Add characters and return the text to write now."""

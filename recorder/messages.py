@@ -20,7 +20,10 @@ BRIEF_CHARS = 60
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message with its place in the log. `data` is the message itself, unknown types and fields included."""
+    """One message with its place in the log. `data` is the message itself, unknown types and fields included.
+
+    `exchange` is the seq of the first event of its exchange, or None if it belongs to none.
+    """
 
     run: str
     seq: int
@@ -29,11 +32,12 @@ class Message:
     step: str
     task: str
     data: dict[str, Any]
+    exchange: int | None = None
 
     @classmethod
     def of(cls, event: Event) -> "Message":
         """Return the message in an event of the kind `message`."""
-        return cls(event.run, event.seq, event.t_ns, event.wall_ns, event.step, event.task, event.data)
+        return cls(event.run, event.seq, event.t_ns, event.wall_ns, event.step, event.task, event.data, event.exchange)
 
     def __repr__(self) -> str:
         kind = f"{self.type}:{self.subtype}" if self.subtype else self.type

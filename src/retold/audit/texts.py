@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..recorder.http.call_errors import call_error
-from ..recorder.http.platforms import asked_of
-from ..recorder.messages import blocks_of, content_blocks, result_text
+from ..recorder.http.prompts import prompt_of_line, prompt_of_request, request_in
+from ..recorder.messages import blocks_of, result_text
 from ..recorder.strict_json import object_or_empty
 
 
@@ -73,38 +73,16 @@ def _of_block(block: dict[str, Any], tools: dict[str, str]) -> tuple[str, str, s
     return type_, "\n".join(strings({k: v for k, v in block.items() if k not in ("type", "data", "signature", "source")})), ""
 
 
-def request_in(started: dict[str, Any]) -> dict[str, Any]:
-    """Return the request of an `exchange.started` in the shape of the Messages API; empty if it has no JSON body."""
-    body = started.get("body")
-    return asked_of(str(started.get("uri", "")), body) if isinstance(body, str) else {}
-
-
 def text_of_request(started: dict[str, Any], request: dict[str, Any] | None = None) -> Text | None:
-    """Return the prompt of a request: the user's texts after the last answer. Results of tools are messages of their own.
-
-    `request` is `request_in(started)`, if the caller has it.
-    """
-    if started.get("attempt", 1) != 1:
-        return None
+    """Return the prompt of a request, or None if it has none. `request` is `request_in(started)`, if the caller has it."""
     request = request_in(started) if request is None else request
-    messages = request.get("messages")
-    words: list[str] = []
-    for message in reversed(messages if isinstance(messages, list) else []):
-        if not isinstance(message, dict) or message.get("role") != "user":
-            break
-        texts = [str(b.get("text", "")) for b in content_blocks(message.get("content")) if b.get("type") == "text"]
-        words[:0] = texts
-    if isinstance(request.get("prompt"), str):  # /v1/complete
-        words.append(request["prompt"])
-    text = "\n".join(filter(None, words))
+    text = prompt_of_request(started, request)
     return Text(text, "prompt", "", str(request.get("model") or "")) if text else None
 
 
 def text_of_prompt(line: dict[str, Any]) -> Text | None:
     """Return the words of a message of the user that the Agent SDK wrote, or None for any other line that it wrote."""
-    if line.get("type") != "user":
-        return None
-    text = "\n".join(str(block.get("text", "")) for block in blocks_of(line) if block.get("type") == "text")
+    text = prompt_of_line(line)
     return Text(text, "prompt") if text else None
 
 

@@ -9,6 +9,7 @@ from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.http.call_errors import CallCounts, call_error, outcome
 from ..recorder.http.exchange import timestamp
+from ..recorder.http.prompts import PROMPT_KINDS, prompt_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.messages import Message, result_text
@@ -23,7 +24,7 @@ def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
             out.write(b"\n---\n\n")
         out.write(_head(run, _calls(log, run)).encode())
         step = ""
-        for event in log.events(run.run, kinds=("message", "exchange.started", "exchange.ended", "wire.sent")):
+        for event in log.events(run.run, kinds=("message", "exchange.ended", *PROMPT_KINDS)):
             if event.step != step:
                 step = event.step
                 out.write(f"\n## {_inline(step)}\n".encode())
@@ -67,11 +68,8 @@ def _parts(event: Event) -> Iterator[str]:
 
 
 def _prompt(event: Event) -> Iterator[str]:
-    from ..audit.texts import text_of_prompt, text_of_request
-
-    found = text_of_prompt(event.data) if event.kind == "wire.sent" else text_of_request(event.data)
-    if found is not None:
-        yield f"**User**\n\n{_quote(found.text)}"
+    if text := prompt_of(event):
+        yield f"**User**\n\n{_quote(text)}"
 
 
 def _block(block: dict[str, Any], type_: str, *, incomplete: bool) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..audit.texts import request_in
 from ..recorder.errors import LogError
 from ..recorder.events import Event
 from ..recorder.http.call_errors import FAILED
+from ..recorder.http.prompts import request_in
 from ..recorder.log.reading import LogReader
 from ..recorder.messages import blocks_of, content_blocks
 from ..recorder.strict_json import object_or_empty

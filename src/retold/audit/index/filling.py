@@ -10,9 +10,10 @@ from typing import Any, Self
 from ...recorder import strict_json
 from ...recorder.errors import LeftOutWarning
 from ...recorder.event_shapes import fault_in_payload, fault_in_row
+from ...recorder.http.prompts import request_in
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, Account, Key, RunAccount
-from ..texts import Text, request_in, storable, text_of_error, text_of_message, text_of_prompt, text_of_request
+from ..texts import Text, storable, text_of_error, text_of_message, text_of_prompt, text_of_request
 from .tables import FACETS, create, from_json, is_current, to_json
 
 BATCH = 4000
