@@ -68,7 +68,7 @@ def test_miss_is_a_failed_run_in_the_log() -> None:
     Path("w.yaml").write_text(NUMBERS.read_text().replace("sonnet", "opus"))
     with pytest.raises(retold.MissError):
         run_mock(Path("w.yaml"), cassette=CASSETTE)
-    done = in_this_process("show", "last")
+    done = in_this_process("show", "last", "--handler", "simple")
     assert done.stdout.startswith("\n✗ Stream error: no recorded exchange answers call 1, POST /v1/messages, in ")
     assert done.returncode == 0
 

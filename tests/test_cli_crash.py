@@ -114,7 +114,7 @@ def test_killed_run_is_listed_as_interrupted_and_shown(killed: Killed, cli: Cli)
     for _ in range(2):  # before and after a later run has closed it
         listed = normalised(cli("ls", cwd=folder.path).stdout).splitlines()[-1].split()
         assert listed[3:5] == ["live", "interrupted"]
-        shown = normalised(cli("show", "talk", cwd=folder.path).stdout)
+        shown = normalised(cli("show", "talk", "--handler", "simple", cwd=folder.path).stdout)
         assert shown == SHOWN_OF_HANGING + "\n✗ Stream error: interrupted: the recording process died after 3 messages\n"
         with retold.EventLog(folder.log.path) as log:
             run_mock(NUMBERS, handlers=[], log=log)
@@ -184,7 +184,7 @@ def test_stopped_run_is_closed_as_cancelled(stopped: Stop, cli: Cli, number: sig
     assert run.out.startswith(SHOWN_OF_HANGING)
     (listed,) = run.folder.log.runs()
     assert (listed.status, listed.frames, listed.messages) == ("cancelled", 12, 3)
-    assert normalised(cli("show", "last", cwd=run.folder.path).stdout) == run.out
+    assert normalised(cli("show", "last", "--handler", "simple", cwd=run.folder.path).stdout) == run.out
     assert not (run.folder.path / "cassettes").exists()
 
 
@@ -279,7 +279,7 @@ def test_tail_of_a_run_that_is_over_shows_it(cli: Cli) -> None:
     """With nothing running, `tail` shows the last run whole."""
     run_mock(NUMBERS, handlers=[])
     done = cli("tail")
-    assert done.stdout == cli("show", "last").stdout
+    assert done.stdout == cli("show", "last", "--handler", "simple").stdout
     assert (done.stderr, done.returncode) == ("", 0)
 
 

@@ -321,7 +321,7 @@ def test_imported_cassette_is_shown_like_a_run() -> None:
     """An imported cassette is a run: its messages and tool results come in true order."""
     done = in_this_process("import", ROOT / "cassettes" / FILE_OPERATIONS.name)
     assert normalised(done.stdout) == "RUN  streaming_file_operations  5 exchanges\n"
-    body, _, footer = normalised(in_this_process("show", "last").stdout).partition("\n\n")
+    body, _, footer = normalised(in_this_process("show", "last", "--handler", "simple").stdout).partition("\n\n")
     assert body == SIMPLE_FILE_OPERATIONS.partition("\n\n")[0]
     assert footer == "✓ Stream completed: 14 messages (13 shown) in N.Ns\n"
 

@@ -168,7 +168,7 @@ def test_ctrl_c_leaves_a_closed_run_and_whole_lines(here: Folder) -> None:
     assert run.status == "cancelled"
     ended = {event.task: event.data["status"] for event in here.log.events(run.run, kinds=("task.ended",))}
     assert ended == {"a": "cancelled", "b": "cancelled"}
-    assert normalised(in_this_process("show", "last").stdout) == normalised(out)
+    assert normalised(in_this_process("show", "last", "--handler", "simple").stdout) == normalised(out)
     assert sorted(normalised(out).splitlines()[:2]) == SHOWN.splitlines()
     recorded = [message.data for message in here.log.messages(run.run)]
     assert [json.loads(line)["message"] for line in Path("w.jsonl").read_text().splitlines()] == recorded

@@ -35,8 +35,11 @@ Handlers = Annotated[
 TimingOption = Annotated[
     str, typer.Option("--timing", metavar="T", help="instant, original, or a factor such as 2x (twice as fast).")
 ]
+SpeedOption = Annotated[
+    str | None, typer.Option("--speed", "-s", metavar="FACTOR", help="2 is twice as fast; the same as --timing 2x.")
+]
 IdleLimit = Annotated[
-    str | None, typer.Option("--idle-limit", metavar="DURATION", help="Shorten longer pauses to this, e.g. 2s.")
+    str | None, typer.Option("--idle-limit", "-i", metavar="DURATION", help="Shorten longer pauses to this, e.g. 2s.")
 ]
 UpstreamOption = Annotated[
     str | None,
@@ -177,6 +180,15 @@ def form_of(*, json: bool, csv: bool) -> Literal["text", "json", "csv"]:
     if json:
         return "json"
     return "csv" if csv else "text"
+
+
+def timing_of(timing: str | None, speed: str | None, default: str) -> str:
+    """Return the timing that --timing or --speed asks for. Raise InputError for both."""
+    from ..recorder.errors import InputError
+
+    if timing is not None and speed is not None:
+        raise InputError("--timing and --speed set the same thing; leave one of them out.")
+    return timing or (default if speed is None else f"{speed.removesuffix('x')}x")
 
 
 def one_of(option: str, value: str | None, values: Sequence[str]) -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from ..handlers.base import Handler
     from ..recorder.log.log import EventLog
+    from .viewing import Specs
 
 
 def others_in(log: "EventLog", run: str, way: str) -> list[str]:
@@ -32,11 +32,11 @@ def is_claude(uri: str) -> bool:
     return host.endswith("anthropic.com") or "/v1/messages" in path or path.endswith("/v1/complete") or "anthropic.claude" in path
 
 
-def tell_of(others: list[str], handlers: list["Handler"], *, empty: bool) -> list["Handler"]:
+def tell_of(others: list[str], handlers: "Specs", *, empty: bool) -> "Specs":
     """Print the sentences, and return the handlers still to run: a run without messages has no stream to draw on a screen."""
     from ..recorder.words import one_line
     from .common import say
 
     for sentence in others:
         say(one_line(sentence))
-    return [each for each in handlers if not (others and empty and each.name in ("simple", "console"))]
+    return [(name, options) for name, options in handlers if not (others and empty and name in ("simple", "console"))]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Handlers, Json, RunArgument, handler_specs, print_json_lines, say
+from .common import Db, Handlers, Json, RunArgument, print_json_lines, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ def show(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Show the messages of a run from the log, through a handler (simple unless you name one).
+    """Show a run from the log: the prompts, the messages, and what the tools were asked; or through the handler that you name.
 
     Example: retold show last --step review --type assistant
     """
@@ -42,13 +42,14 @@ def show(
     from ..recorder.log.log import EventLog
     from ..recorder.messages import Message
     from .others import others_in, tell_of
+    from .viewing import viewed
 
     if raw and handler:
         raise InputError("--raw shows the events as they are; leave out --handler.")
     if partial and (raw or json or handler):
         raise InputError("--partial is the handler console:partial=true; leave out --handler, --raw and --json.")
     handler = ["console:partial=true"] if partial else handler
-    handlers = [make_handler(name, options, sys.stdout) for name, options in handler_specs(handler or ["simple"])]
+    specs = viewed(handler, shown=type_ is None)
     log = EventLog(db)
     found = log.find(run)
 
@@ -69,7 +70,8 @@ def show(
         print_json_lines(as_json(Message.of(event)) for event in events if event.kind == "message")
     else:
         others = others_in(log, found.run, "--raw shows them") if step is None and type_ is None else []
-        for each in tell_of(others, handlers, empty=not found.messages):
+        for name, options in tell_of(others, specs, empty=not found.messages):
+            each = make_handler(name, options, sys.stdout)
             read_stream(chosen(events_of(log, found.run, each.kinds)), each, lambda: why_unended(log, found.run))
 
 

@@ -1,11 +1,15 @@
 """retold tail: follow a run in progress."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Handlers, Json, handler_specs, note, print_json_lines
+from .common import Db, Handlers, Json, note, print_json_lines
+
+if TYPE_CHECKING:
+    from ..recorder.log.log import EventLog
+    from .viewing import Specs
 
 
 def tail(
@@ -18,16 +22,19 @@ def tail(
 ) -> None:
     """Follow a run from its beginning until it ends, also from another terminal.
 
+    On a terminal the text is typed as it comes. Space pauses, `.` shows the next piece, ? lists the keys, and q quits.
+
     Example: retold tail --handler console
     """
-    from ..handlers import Reader, make_handler
-    from ..handlers.base import READ_KINDS
     from ..handlers.jsonl import as_json
     from ..recorder.interrupted import why_unended
     from ..recorder.log.log import EventLog
     from ..recorder.messages import Message
+    from .keyboard import can_take_keys
+    from .viewing import break_off, closing, feed, kinds_of, readers, viewed
 
-    readers = [Reader(make_handler(name, options, sys.stdout)) for name, options in handler_specs(handler or ["simple"])]
+    on_terminal = sys.stdout.isatty()
+    specs = viewed(handler, shown=on_terminal, typed=on_terminal)
     log = EventLog(db)
     running = next((r for r in log.runs(limit=50) if r.status == "running"), None) if run is None else None
     found = running or log.find(run or "last")
@@ -36,14 +43,28 @@ def tail(
         return
     if found.status == "running":
         note(f"retold: following {found.run[:8]} ({found.name}); Ctrl-C to leave")
-    kinds = sorted({*READ_KINDS, *(kind for reader in readers for kind in reader.handler.kinds)})
-    try:
+        if can_take_keys():
+            _follow(log, found.run, specs)
+            return
+    shown = readers(specs)
+    kinds = kinds_of(shown)
+    with closing(shown):
         for event in log.follow(found.run, kinds=kinds):
-            for reader in readers:
-                if event.kind in reader.handler.kinds:
-                    reader.event(event)
-        for reader in filter(lambda reader: reader.is_open, readers):
-            reader.broke_off(why_unended(log, found.run))
-    finally:
-        for reader in readers:
-            reader.handler.close()
+            feed(event, shown)
+        break_off(shown, lambda: why_unended(log, found.run))
+
+
+def _follow(log: "EventLog", run: str, specs: "Specs") -> None:
+    """Follow a run on a terminal with keys."""
+    from ..recorder.interrupted import why_unended
+    from ..replay.timing.viewer import Viewer
+    from .viewing import break_off, closing, kinds_of, readers
+    from .watch import FOLLOWING, Theatre
+
+    viewer = Viewer(speed=None, keys=FOLLOWING)
+    with Theatre(viewer, sys.stdout).opened() as watch:
+        shown = readers(specs, watch.out)
+        with closing(shown):
+            watch.follow(log.follow(run, kinds=kinds_of(shown)), shown)
+            if not viewer.has_quit:
+                break_off(shown, lambda: why_unended(log, run))
