@@ -158,6 +158,66 @@ def test_bad_input_writes_nothing(recorded: Ran, options: list[str], changed: di
     assert recorded.result.ok
 
 
+VERIFY = 'read line && test "$line" = "Turn 3 by $RETOLD_TRY_MODEL." && test -d "$RETOLD_TRY_FOLDER" && test -n "$RETOLD_RUN"'
+
+
+def test_a_workflow_is_tried_with_several_models(recorded: Ran) -> None:
+    """Each model goes on from the recorded turn, without a command; tokens and cost are those of the live part."""
+    with MessagesServer(script) as server:
+        models = "claude-opus-5-5,claude-haiku-5-5,my-own"
+        options = ("--models", models, "--unpriced", "--at", "work.2", "--verify", VERIFY, "--json")
+        done = in_this_process("try", "w", *options, url=server.url)
+    made = json.loads(done.stdout)["attempts"]
+    assert [(each["model"], each["verdict"]) for each in made] == [(name, "passed") for name in models.split(",")], done.stderr
+    assert asked(server) == [(name, count) for name in models.split(",") for count in (3, 5, 1)]
+    assert [each["cost_usd"] is None for each in made] == [False, False, True]
+    assert {each["input_tokens"] for each in made} == {75}
+    assert {each["divergence"] is None for each in made} == {False}
+    names = {info.name for info in retold.EventLog().runs()}
+    assert names == {"w", *(f"w@work.2 {name} 1" for name in models.split(","))}
+    assert "3 forks begin as the parent" in in_this_process("verify").stdout
+    assert recorded.result.ok
+    with MessagesServer(script) as server:
+        done = in_this_process("try", "w", "--models", "opus", "--at", "sum.1", "--verify", "exit 3", url=server.url)
+    assert (done.returncode, done.stdout.splitlines()[1].split()[2]) == (1, "failed")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--models", "opus", "--at", "work.9"], "has no turn work.9: it has 3 turns"),
+        (["--models", "opus", "--at", "seq:9999"], "has no event 9999"),
+        (["--models", "opuss", "--at", "work.2"], "unknown model 'opuss'; did you mean 'opus'?"),
+        (["--models", "opus,haiku", "--at", "sum.1", "CHANGED"], "the step 'work' of w.yaml was changed since run"),
+        (["--models", "opus,haiku", "--at", "work.2", "GONE"], "ran the workflow w.yaml, which is not there"),
+        (["--models", "opus", "--at", "work.2", "ERASED"], "was erased; nothing of it can be replayed"),
+        (["--models", "opus", "--at", "1", "BLOCK"], "is no run of a workflow; name the program to run"),
+        (["--models", "opus", "--at", "work.2", "--upstream", "http://127.0.0.1:9"], "--upstream is for a command"),
+    ],
+)  # fmt: skip
+def test_a_try_that_cannot_begin_writes_nothing(recorded: Ran, options: list[str], expected: str) -> None:
+    """Each is one error: of the options, of the parent, or of a workflow that was changed since."""
+    run, log, what = recorded.result.run, retold.EventLog(), options[-1]
+    match what:
+        case "CHANGED":
+            workflow(work="Work more.")
+        case "GONE":
+            Path("w.yaml").unlink()
+        case "ERASED":
+            assert in_this_process("erase", run, "--yes", "--why", "asked for").returncode == 0
+        case "BLOCK":
+            with MessagesServer(script) as server, retold.use_cassette("c.yaml", record_mode="once", name="block"):
+                ask("hi", server.url)
+            run = log.find("block").run
+    runs = [info.run for info in log.runs()]
+    with MessagesServer(script) as server:
+        done = in_this_process("try", run, *(o for o in options if not o.isupper()), url=server.url)
+    assert (done.returncode, server.calls, done.stdout) == (2, 0, ""), done.stderr
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [info.run for info in log.runs()] == runs
+
+
 def test_only_a_run_of_a_workflow_can_go_on_as_one(recorded: Ran) -> None:
     """The options of a fork need --fork, and a run of another kind is refused with the command that forks it."""
     log = retold.EventLog()

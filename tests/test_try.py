@@ -116,14 +116,20 @@ def test_tables(log: retold.EventLog) -> None:
         (["--models", "claude-opus-55"], 2, "unknown model 'claude-opus-55'; did you mean 'claude-opus-5-5'?"),
         (["--models", " , "], 2, "--models names no model"),
         (["--models", GOOD, "--at", "9"], 2, "has no turn 9: it has 2 turns"),
+        (["--models", GOOD, "--at", "seq:999"], 2, "has no event 999"),
+        (["--models", GOOD, "--at", "2", "ERASED"], 2, "was erased; nothing of it can be replayed"),
         (["--models", GOOD, "--at", "2", "LEFT"], 3, "The program left the recording at its request 1, before the point 2"),
         (["--models", GOOD, "MISSING"], 2, "cannot run no-such-command: No such file or directory."),
     ],
 )
 def test_bad_input_writes_nothing(log: retold.EventLog, options: list[str], code: int, expected: str) -> None:
     command = ["no-such-command"] if options[-1] == "MISSING" else asks(*(("x",) if options[-1] == "LEFT" else ("a", "b")))
-    options = [option for option in options if option not in ("LEFT", "MISSING")]
+    run, runs = log.find("talk").run, 1
+    if options[-1] == "ERASED":
+        assert in_this_process("erase", run, "--yes", "--why", "asked for").returncode == 0
+        runs = 2  # with the one that records the erasure
+    options = [option for option in options if option not in ("LEFT", "MISSING", "ERASED")]
     with MessagesServer(other) as server:
-        done = in_this_process("try", "talk", *options, "--upstream", server.url, "--", *command)
-    assert (done.returncode, server.calls, len(log.runs())) == (code, 0, 1)
+        done = in_this_process("try", run, *options, "--upstream", server.url, "--", *command)
+    assert (done.returncode, server.calls, len(log.runs())) == (code, 0, runs)
     assert expected in done.stderr

@@ -64,12 +64,13 @@ class Attempt:
 class Trial:
     """A try: the parent, the point, the forks that are wanted by model, the program and the command that judges.
 
-    The judging command gets the program's stdout on its stdin, and the variables of `_variables`.
+    The judging command gets the program's stdout on its stdin, and the variables of `variables_of`. Of a workflow (which needs no
+    command) it gets the texts of the steps.
     """
 
     ref: str
     wanted: dict[str, Wanted]
-    command: Sequence[str]
+    command: Sequence[str] = ()
     verify: str | None = None
     times: int = 1
     max_parallel: int = 4
@@ -128,7 +129,7 @@ class _Fork:
         use, serving = forked(replace(self.branch, name=name), self.log, self.to, self.trial.command)
         server = Server(serving.answerer)
         with tempfile.TemporaryDirectory(prefix="retold-try-") as folder, (Path(folder) / "stdout").open("w+b") as output:
-            variables = self._variables(folder)
+            variables = variables_of(folder, self.model, self.number)
             began = time.monotonic()
             try:
                 own = environment({**os.environ, **variables}, server.url, key=False)
@@ -140,12 +141,8 @@ class _Fork:
             use.close(kept=True, error=None if code == 0 else RetoldError(f"the command ended with {code}"))
             verified = None
             if self.trial.verify is not None and use.run is not None:
-                verified = await _judged(self.trial.verify, {**os.environ, **variables, "RETOLD_RUN": use.run}, output)
+                verified = await judged(self.trial.verify, {**os.environ, **variables, "RETOLD_RUN": use.run}, output)
         return self._judge(use, code, verified, seconds, failures=serving.failures)
-
-    def _variables(self, folder: str) -> dict[str, str]:
-        """Return the variables of the program and of the command that judges it: a folder of its own, model and number."""
-        return {"RETOLD_TRY_FOLDER": folder, "RETOLD_TRY_MODEL": self.model, "RETOLD_TRY_NUMBER": str(self.number)}
 
     def _judge(
         self, use: CassetteSession, code: int, verified: int | None, seconds: float, *, failures: Sequence[RetoldError]
@@ -162,12 +159,19 @@ class _Fork:
             self.model, self.number, verdict, code, verified, use.run,
             tally.input_tokens if tally.used else None, tally.output_tokens if tally.used else None,
             round(tally.cost_usd, 10) if known else None, round(seconds, 3),
-            None if use.run is None else self._divergence(use.run), error,
+            None if use.run is None else divergence(self.log, self.branch.origin.parent, use.run), error,
         )  # fmt: skip
 
-    def _divergence(self, run: str) -> str | None:
-        found: Comparison = compare(self.branch.origin.parent, run, log=self.log)
-        return None if found.first is None else heading(found.first)
+
+def variables_of(folder: str, model: str, number: int) -> dict[str, str]:
+    """Return the variables of the program and of the command that judges it: a folder of its own, model and number."""
+    return {"RETOLD_TRY_FOLDER": folder, "RETOLD_TRY_MODEL": model, "RETOLD_TRY_NUMBER": str(number)}
+
+
+def divergence(log: EventLog, parent: str, run: str) -> str | None:
+    """Return the first difference of a fork from its parent, or None."""
+    found: Comparison = compare(parent, run, log=log)
+    return None if found.first is None else heading(found.first)
 
 
 async def _ended(command: Sequence[str], environ: dict[str, str], server: Server, output: IO[bytes]) -> int:
@@ -187,7 +191,7 @@ async def _ended(command: Sequence[str], environ: dict[str, str], server: Server
     return child.returncode
 
 
-async def _judged(verify: str, environ: dict[str, str], output: IO[bytes]) -> int:
+async def judged(verify: str, environ: dict[str, str], output: IO[bytes]) -> int:
     """Run the command that judges, with the program's stdout on its stdin; return its exit code. It prints to stderr."""
     output.seek(0)
     child = await asyncio.create_subprocess_exec("/bin/sh", "-c", verify, env=environ, stdin=output, stdout=2)
