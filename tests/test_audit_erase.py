@@ -12,6 +12,7 @@ from retold.audit.index import opened
 from retold.audit.leftovers import left_behind
 from retold.audit.search import search
 from retold.audit.verify import verify
+from retold.formats.imports import import_files
 from retold.recorder.cassette.format import write_cassette
 from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from retold.recorder.errors import InputError
@@ -183,6 +184,32 @@ def test_a_run_is_erased_whole_and_its_account_stays(log: EventLog) -> None:
     for command in ("show", "play", "export"):
         done = in_this_process(command, run, "--db", DB)
         assert (command, done.returncode, "Traceback" in done.stderr) == (command, 0, False)
+    assert verify(log).findings == []
+
+
+SESSION = [
+    {"type": "system", "subtype": "init", "session_id": "s"},
+    *({"type": "assistant", "session_id": "s", "message": {
+        "id": f"msg_{number}", "model": "claude-opus-5-5", "content": [{"type": "text", "text": "Dear Quirkington"}],
+        "usage": {"input_tokens": 7, "output_tokens": 2, "service_tier": "Quirkington"}}} for number in (1, 1, 2)),
+    {"type": "result", "subtype": "success", "is_error": False, "result": "Dear Quirkington", "session_id": "s", "modelUsage": {
+        "claude-opus-5-5": {"inputTokens": 14, "outputTokens": 5, "cacheReadInputTokens": 1, "costUSD": 0.25}}},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lines", [SESSION, SESSION[:-1]], ids=["reported", "cut"])
+def test_a_session_is_erased_and_its_account_stays(log: EventLog, lines: list[dict[str, object]]) -> None:
+    """A session has its usage and its cost in messages: their replacements keep these, once for each answer."""
+    Path("s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (made,) = import_files(log, [Path("s.jsonl")])
+    before = in_this_process("stats", "--json", "--db", DB).stdout
+    assert json.loads(before)[0]["exchanges"] == 2
+    for _ in range(2):  # a second erasure finds its own replacements
+        done = in_this_process("erase", made.run, "--why", "asked", "--yes", "--db", DB)
+        assert bytes_with("quirkington") == []
+    assert (done.returncode, "nothing to erase" in done.stdout) == (1, True)
+    after = in_this_process("stats", "--json", "--db", DB).stdout
+    assert after == before
     assert verify(log).findings == []
 
 

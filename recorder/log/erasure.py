@@ -5,7 +5,8 @@ payload, so the chain of the run holds. The event of the erasure keeps the sha25
 distinguishes an erasure from an edit. A pruned run goes whole; the event of the removal keeps its last number and hash.
 
 The replacement of a payload has the form that readers of its kind expect and none of the recorded text. The cost of a run
-stays: model, usage and cost of an exchange belong to the account, not to a person.
+stays: model, usage and cost belong to the account, not to a person. An exchange has them in its last event. A session has them in
+its messages, whose replacement keeps them under `account`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from ..errors import LogError
 from ..events import Entry, Event, encode
-from ..strict_json import object_in
+from ..strict_json import object_in, object_or_empty
 from .log import EventLog
 from .run_writer import RunWriter
 from .store import Erasable
@@ -66,8 +67,42 @@ def tombstone(kind: str, payload: bytes, by: str) -> bytes:
     data = object_in(payload)
     kept = {key: data[key] for key in _KEPT.get(kind, ()) if key in data}
     if kind == "message":
+        account = account_of(data)
         kept = {"type": "erased", "subtype": str(data.get("subtype") if data.get("type") == "erased" else data.get("type"))}
+        kept |= {"account": account} if account else {}
     return encode(kept | _EMPTY.get(kind, {}) | {"erased_by": by})
+
+
+def account_of(message: dict[str, Any]) -> dict[str, Any]:
+    """Return the model, the tokens and the costs in a message, in its own shape without its texts; empty if it has none.
+
+    The id of an answer, which its lines share, becomes a digest. Of the replacement of a message, return what it keeps.
+    """
+    if message.get("type") == "erased":
+        return object_or_empty(message.get("account"))
+    inner = object_or_empty(message.get("message"))
+    if message.get("type") == "assistant" and isinstance(inner.get("model"), str) and (usage := _numbers(inner.get("usage"))):
+        digest = sha256(str(inner.get("id")).encode()).hexdigest()[:16]
+        return {"message": {"id": digest, "model": inner["model"], "usage": usage}}
+    name = next((name for name in _SPENT if isinstance(message.get(name), dict)), None)
+    if message.get("type") != "result" or name is None:
+        return {}
+    return {name: {str(model): _numbers(usage) for model, usage in message[name].items()}}
+
+
+_SPENT = ("model_usage_since_last_result", "modelUsage")
+"""The fields of a result with the usage of a session by model; the first one counts."""
+
+
+_COUNTS = (
+    "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
+    "inputTokens", "outputTokens", "cacheCreationInputTokens", "cacheReadInputTokens", "costUSD",
+)  # fmt: skip
+
+
+def _numbers(value: Any) -> dict[str, Any]:
+    counts = object_or_empty(value)
+    return {key: n for key in _COUNTS if isinstance(n := counts.get(key), int | float) and not isinstance(n, bool)}
 
 
 def is_tombstone(kind: str, payload: bytes) -> bool:

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..recorder.http.call_errors import FAILED, CallCounts
+from ..recorder.log.erasure import account_of
 from ..recorder.messages import blocks_of
 from ..recorder.strict_json import object_or_empty
 
@@ -181,6 +182,8 @@ class RunAccount:
         """
         if exchange in self.open and self.open[exchange].repeats:
             return
+        if data.get("type") == "erased":
+            data = {"type": data.get("subtype"), **account_of(data)}
         if exchange in self.sessions:
             exchange = None
             # Claim the message under a second name, by which the run of the proxy recognises its own copy below.
