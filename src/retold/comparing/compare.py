@@ -165,11 +165,16 @@ class Comparison:
 
 def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
     """Compare two recordings that were read. A fork is compared with its parent from the fork on."""
-    unknown = _unknown(a, b)
-    pairs = _since_fork(a, b, tuple(
-        Pair(label, tuple(_rows(_known(one, unknown), _known(other, unknown), focus)))
-        for label, one, other in _paired(a.streams, b.streams)
-    ))  # fmt: skip
+    unknown, of_exchanges = _unknown(a, b), _unknown_of_exchanges(a, b)
+
+    def rows(one: Stream | None, other: Stream | None) -> Iterator[AlignedRow]:
+        both = all(_has_exchanges(stream) for stream in (one, other) if stream is not None)
+        left_out = unknown | of_exchanges if both else unknown
+        return _rows(_known(one, left_out), _known(other, left_out), focus)
+
+    paired = _paired(a.streams, b.streams)
+    pairs = _since_fork(a, b, tuple(Pair(label, tuple(rows(one, other))) for label, one, other in paired))
+    unknown |= of_exchanges
     totals = tuple(_total(name, a.totals.get(name), b.totals.get(name), focus) for name in TOTALS)
     differences = [difference for pair in pairs for difference in _differences(pair, focus)]
     differences += [
@@ -205,7 +210,7 @@ def _unknown(a: Side, b: Side) -> frozenset[str]:
     """
     if not a.streams or not b.streams:
         return frozenset()
-    found = {kind for kind in ("init", "result", "system") if (kind in a.kinds) != (kind in b.kinds)}
+    found = _lacking(a.kinds, b.kinds)
     if ("request" in a.kinds) != ("request" in b.kinds):  # only one side has exchanges
         found |= {"request", "prompt", "history", "answer"}
     if ("session" in a.kinds) != ("session" in b.kinds):  # only one side is a session of the Agent SDK
@@ -213,8 +218,28 @@ def _unknown(a: Side, b: Side) -> frozenset[str]:
     return frozenset(found)
 
 
+def _lacking(a: frozenset[str], b: frozenset[str]) -> frozenset[str]:
+    """Return the kinds of messages of a recorder that only one of two sets has."""
+    return (a ^ b) & {"init", "result", "system"}
+
+
+def _unknown_of_exchanges(a: Side, b: Side) -> frozenset[str]:
+    """Return the kinds that only one side has in its conversations of exchanges.
+
+    A cassette has no result of these, and if it holds sessions beside them, it has those of the sessions.
+    """
+    found = [
+        frozenset(item.kind for stream in side.streams if _has_exchanges(stream) for item in stream.items) for side in (a, b)
+    ]
+    return _lacking(*found) if all(found) else frozenset()
+
+
 def _known(stream: Stream | None, unknown: frozenset[str]) -> Sequence[Item]:
     return [] if stream is None else [item for item in stream.items if item.kind not in unknown]
+
+
+def _has_exchanges(stream: Stream) -> bool:
+    return any(item.kind == "request" for item in stream.items)
 
 
 # Which streams belong together
