@@ -3,6 +3,8 @@
 The check works while other processes write: it reads page by page, and holds a snapshot only for short questions and for
 SQLite's own check. It may or may not reach rows that are added after its beginning. Its order matters: first the schema must
 show that a table is one, and events are read along their primary key, which is the table itself, never through an index.
+
+With the proof of an earlier check (proof.py) it reads the runs that had not ended then. Of each other run it reads the last row.
 """
 
 from collections import defaultdict
@@ -24,6 +26,7 @@ from .chain import End, Finding, Row, check, payload_digest
 from .file_check import check_integrity, check_schema, check_settings
 from .forks import Lineage
 from .listing_check import Seen, check_line, check_order, check_received
+from .proof import Proof
 
 PAGE = 1000
 
@@ -31,10 +34,21 @@ ENDED = get_args(Status)[1:]
 """The statuses of a run that has an end."""
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The runs and events that were not read again, and the times between which they were checked."""
+
+    runs: int
+    events: int
+    whole_at: str
+    at: str
+
+
 @dataclass
 class Report:
     """The counts and findings of a check. `findings` has at most one entry for each run, its first wrong row.
 
+    `runs` and `events` were checked now; `before` is None if that is all of them.
     `forks` counts the forks that share their beginning with their parent. `unproven` has a sentence for each of the others.
     """
 
@@ -48,6 +62,7 @@ class Report:
     unproven: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     head: str = ""
+    before: Before | None = None
 
     @property
     def ok(self) -> bool:
@@ -60,20 +75,23 @@ class Report:
 
 
 def verify(
-    log: EventLog, run: str | None = None, *, against: Head | None = None, progress: Callable[[int], None] = lambda _: None
-) -> Report:
+    log: EventLog, run: str | None = None, *, against: Head | None = None, proof: Proof | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:  # fmt: skip
     """Check a log, or one run of it (by its id). `against` is a head of the log that was kept elsewhere.
 
+    With `proof`, the runs that it covers are not read again, nor SQLite's own check of the whole file made.
     `progress` gets the number of events checked so far. Raises LogError if there is no log.
     """
     with Evidence(log) as evidence:
-        return _Verifier(evidence, progress).report(run, against)
+        return _Verifier(evidence, progress, proof).report(run, against)
 
 
 @dataclass
 class _Verifier:
     evidence: Evidence
     progress: Callable[[int], None]
+    proof: Proof | None = None
     entries: list[Entered] = field(default_factory=list)
     erasures: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     pruned: dict[str, tuple[int, bytes]] = field(default_factory=dict)
@@ -99,8 +117,20 @@ class _Verifier:
         self._read_erasures()
         if against is not None:
             self._check_head(against)
-        self._check_runs(run)
-        self.result.findings += check_integrity(self.evidence)
+        self._check_runs(run, self._proved())
+        if self.proof is None:
+            self.result.findings += check_integrity(self.evidence)
+
+    def _proved(self) -> set[str]:
+        """Return the runs that the proof covers: they had ended, and were not changed by an erasure since."""
+        if self.proof is None:
+            return set()
+        head, found = Head.parse(self.proof.head), len(self.result.findings)
+        self._check_head(head)
+        if len(self.result.findings) > found:
+            return set()
+        proved = {entry.run for entry in self.entries[: head.n] if entry.what == "ended"}
+        return {run for run in proved if all(audit in proved for audit, _ in self.erasures.get(run, ()))}
 
     def _found(self, finding: Finding) -> None:
         self.result.findings.append(finding)
@@ -157,12 +187,22 @@ class _Verifier:
                 self._found(Finding(run, seq, "edited", "the head covers another event here: the run was rewritten"))
         return None
 
-    def _check_runs(self, only: str | None) -> None:
+    def _check_runs(self, only: str | None, proved: Collection[str]) -> None:
         started = {entry.run: entry for entry in self.entries if entry.what == "started"}
         beginnings = {entry.hash: entry.run for entry in started.values()}
         ends = {entry.run: End(entry.seq, entry.hash) for entry in self.entries if entry.what == "ended"}
+        before = [ends[run] for run in started if run in proved and run not in self.pruned]
+        if self.proof is not None:
+            events = sum(end.seq + 1 for end in before)
+            self.result.before = Before(len(before), events, self.proof.whole_at, self.proof.at)
         for run, entry in started.items():
-            if only in (None, run) and (finding := self._check_run(run, entry.hash, ends.get(run), beginnings)) is not None:
+            if only not in (None, run):
+                continue
+            if run in proved and run not in self.pruned:
+                finding = self._check_end(run, ends[run])
+            else:
+                finding = self._check_run(run, entry.hash, ends.get(run), beginnings)
+            if finding is not None:
                 self._read_erasures()
                 if run not in self.pruned:  # else another process pruned it during this check
                     self._found(finding)
@@ -171,6 +211,13 @@ class _Verifier:
             for name in self.evidence.runs_not_entered():
                 self._found(Finding(name, 0, "unknown run", "the ledger has no entry for its beginning: it was inserted"))
             self._check_order()
+
+    def _check_end(self, run: str, end: End) -> Finding | None:
+        """Check only the last row of a run that was checked before."""
+        row = self.evidence.event(run, end.seq)
+        if row is None:
+            return Finding(run, end.seq, "cut off", "the ledger has its end, but this event is missing")
+        return None if row.hash == end.hash else Finding(run, end.seq, "edited", "its end differs from the ledger")
 
     def _check_forks(self, started: Collection[str], *, alone: bool) -> None:
         """Compare each fork with its parent. If a fork was checked `alone`, check the chain of its parent now."""

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..recorder.words import one_line
-from .common import Db, Json, print_json, say
+from .common import Db, Json, note, print_json, say
 
 if TYPE_CHECKING:
     from ..audit.verify import Report
+    from ..recorder.log.log import EventLog
 
 
 def verify(
@@ -25,15 +26,23 @@ def verify(
             help="An earlier head, or a file that holds one: prove that no event before it was changed.",
         ),
     ] = None,
+    new: Annotated[
+        bool,
+        typer.Option(
+            "--new", help="Check only what the last check did not prove. It misses later changes of the rows that it proved."
+        ),
+    ] = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
     """Check the hash chain of every run and name the first row that was edited, removed, inserted, moved or cut off.
 
-    A fork is compared with its parent up to the point of the fork. Exit code 0 if the log is unchanged, 1 if it was changed.
+    A fork is compared with its parent up to the point of the fork. A check of the whole log that finds nothing is remembered in a
+    file beside the log, for --new. Exit code 0 if the log is unchanged, 1 if it was changed.
 
     Example: retold verify --against head.txt
     """
+    from ..audit.proof import Proof
     from ..audit.verify import verify as check
     from ..recorder.errors import InputError
     from ..recorder.log.ledger import Head
@@ -42,27 +51,54 @@ def verify(
 
     log = EventLog(db)
     if head:
-        if run is not None or against is not None:
-            raise InputError("--head prints the head of the whole log; leave out RUN and --against.")
+        if run is not None or against is not None or new:
+            raise InputError("--head prints the head of the whole log; leave out RUN, --against and --new.")
         now = log.head()
         print_json({"head": str(now)}) if json else say(str(now))
         return
     kept = None if against is None else Head.parse(_text_of(against))
+    if new and run is not None:
+        raise InputError("--new checks the whole log; leave out RUN.")
     only = None if run is None else log.find(run).run
+    proof = Proof.read(log) if new else None
     with progress("checked", "events") as told:
-        report = check(log, only, against=kept, progress=told)
+        report = check(log, only, against=kept, proof=proof, progress=told)
+    if only is None:
+        _remember(log, report, is_wanted=new)
     if json:
         print_json(report.as_dict())
     else:
-        for finding in report.findings:
-            event = "" if finding.seq is None else f"event {finding.seq}"
-            where = ", ".join(filter(None, (f"run {finding.run}" if finding.run else "the log", event)))
-            say(one_line(f"{where}: {finding.what}: {finding.detail}"))
-        for sentence in report.unproven:
-            say(one_line(sentence))
-        say(_summary(report, against is not None))
+        _print(report, against=against is not None)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _print(report: "Report", *, against: bool) -> None:
+    for finding in report.findings:
+        event = "" if finding.seq is None else f"event {finding.seq}"
+        where = ", ".join(filter(None, (f"run {finding.run}" if finding.run else "the log", event)))
+        say(one_line(f"{where}: {finding.what}: {finding.detail}"))
+    for sentence in report.unproven:
+        say(one_line(sentence))
+    say(_summary(report, against))
+
+
+def _remember(log: "EventLog", report: "Report", *, is_wanted: bool) -> None:
+    """Keep what the check proved for the next one with --new, or forget what earlier ones proved.
+
+    A folder that is not writable, such as an archive, matters only to a user of --new.
+    """
+    from ..audit import proof
+
+    try:
+        if report.ok:
+            at = proof.now()
+            proof.Proof(report.head, at if report.before is None else report.before.whole_at, at).keep(log)
+        else:
+            proof.forget(log)
+    except OSError as error:
+        if is_wanted:
+            note(f"retold: what was checked is not remembered for --new: {proof.path_of(log)}: {error.strerror or error}")
 
 
 def _text_of(head: str) -> str:
@@ -92,4 +128,10 @@ def _summary(report: "Report", against: bool) -> str:
         verdict = "unchanged since the head" if against else "nothing was changed"
     else:
         verdict = plural(len(report.findings), "finding")
-    return f"{verdict}: {', '.join(parts)}"
+    said = f"{verdict}: {', '.join(parts)}"
+    if (before := report.before) is not None:
+        said += (
+            f" checked now; {plural(before.runs, 'run')}, {before.events:,} events not read again: checked between "
+            f"{before.whole_at} and {before.at}"
+        )
+    return said
