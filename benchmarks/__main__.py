@@ -27,6 +27,7 @@ NAMES = (
     "memory",
     "peers",
     "replay",
+    "scale",
     "startup",
     "stream",
     "wire",
@@ -40,7 +41,7 @@ MESSAGES = "100000"
 def _rows(name: str, home: Path) -> tuple[str, list[Row]]:
     command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
     clean = environment(home) | {"MESSAGES": os.environ.get("MESSAGES", MESSAGES)}
-    clean |= {name: os.environ[name] for name in ("EVENTS", "RUNS") if name in os.environ}
+    clean |= {name: os.environ[name] for name in ("EVENTS", "RUNS", "CALLS") if name in os.environ}
     done = subprocess.run(command, cwd=ROOT, env=clean, check=True, stdout=subprocess.PIPE, text=True)
     found = json.loads(done.stdout)
     return found["title"], [Row(**row) for row in found["rows"]]
