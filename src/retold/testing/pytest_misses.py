@@ -6,8 +6,8 @@ import pytest
 
 from ..recorder.errors import MissError
 
-CLIENTS = ("anthropic", "claude_agent_sdk", "aiohttp", "httpx", "httpx2", "httpcore", "httpcore2", "retold")
-"""The libraries between the suite and the recording, by the names of their packages."""
+CLIENTS = ("anthropic", "asyncio", "claude_agent_sdk", "aiohttp", "httpx", "httpx2", "httpcore", "httpcore2", "retold")
+"""The packages between the suite and the recording. A workflow runs in an event loop of its own."""
 
 
 def only_of_the_suite(failed: "pytest.ExceptionInfo[BaseException]") -> None:
