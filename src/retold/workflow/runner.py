@@ -233,8 +233,8 @@ class Runner:
         """Return the name of the run and the data of its first event."""
         workflow = self.workflow
         data = {"workflow": str(self.loaded.source.path), "environment": workflow.environment.mode, "timing": str(self.timing)}
-        steps = {step.name: question(step, self.loaded) for step in workflow.steps} if self.mode == "live" else {}
-        own = data | ({"steps": steps} if steps else {})  # a fork of this run compares them
+        # A fork of the run compares the steps, and so does a pin of it.
+        own = data | {"steps": {step.name: question(step, self.loaded) for step in workflow.steps}}
         return (workflow.name, own) if self.fork is None else (self.fork.branch.name, own | self.fork.branch.data)
 
     def _resume(self, running: Running, earlier: Finished) -> None:
