@@ -168,28 +168,32 @@ def in_order(exchanges: Iterable[Exchange], sessions: Iterable[AgentSession]) ->
 
 
 def import_exchanges(
-    log: EventLog, exchanges: Iterable[Recorded], *, name: str, source: str, data: dict[str, Any] | None = None
+    log: EventLog, exchanges: Iterable[Recorded], *, name: str, source: str, data: dict[str, Any] | None = None,
+    redactor: Redactor | None = None,
 ) -> str:  # fmt: skip
     """Append exchanges and sessions as a new run of mode `import`, with their recorded times; return the run's id.
 
-    `data` is kept with `source` in the run's first event. Exchanges that overlap are written interleaved, as they were recorded,
-    because the times of a run never go back.
+    `data` is kept with `source` in the run's first event. `redactor` removes secrets, by default those of the environment.
+    Exchanges that overlap are written interleaved, as they were recorded, because the times of a run never go back.
     """
     run = ""
-    for run in importing(log, exchanges, name=name, source=source, data=data):  # noqa: B007 - the last value is used
+    for run in importing(log, exchanges, name=name, source=source, data=data, redactor=redactor):  # noqa: B007 - the last value is used
         pass
     return run
 
 
 def importing(
-    log: EventLog, exchanges: Iterable[Recorded], *, name: str, source: str, data: dict[str, Any] | None = None
+    log: EventLog, exchanges: Iterable[Recorded], *, name: str, source: str, data: dict[str, Any] | None = None,
+    redactor: Redactor | None = None,
 ) -> Iterator[str]:  # fmt: skip
     """Import exchange by exchange, as `import_exchanges` does; yield the run's id after each, and after the last event."""
     coming = iter(exchanges)
     first = next(coming, None)
     recorded_ns = None if first is None else _recorded_ns(first)
-    with log.start(name=name, mode="import", data={"source": source, **(data or {})}, recorded_ns=recorded_ns) as writer:
-        session, redactor, open_uses = Session(), Redactor(), set[str]()
+    redactor = redactor or Redactor()
+    first_data = {"source": source, **(data or {})}
+    with log.start(name=name, mode="import", data=first_data, redactor=redactor, recorded_ns=recorded_ns) as writer:
+        session, open_uses = Session(), set[str]()
 
         def steps(exchange: Recorded, began_ns: int) -> Iterator[int]:
             if isinstance(exchange, AgentSession):

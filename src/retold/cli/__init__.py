@@ -34,6 +34,7 @@ COMMANDS = {
     "replay": ("replay.replay", "Run any program against a recording, offline."),
     "fork": ("fork.fork", "Run a program again from a point of its recording."),
     "try": ("try_.try_", "Fork a run with several models, side by side."),
+    "pin": ("pin.pin", "Write a run as a regression test of pytest."),
     "serve": ("serve.serve", "Answer any client from cassettes."),
     "proxy": ("serve.proxy", "Record the requests of clients, until stopped."),
     "ls": ("ls.ls", "List the runs in the log."),

@@ -120,10 +120,16 @@ _ENDED = {"failed": "failed", "cancelled": "was cancelled", "interrupted": "was 
 
 def _check_erased(log: EventLog, info: RunInfo, title: str, point: Point) -> None:
     """Refuse a parent if events before the point, or their answers, were erased: they cannot be replayed."""
-    for event in log.events(info.run):
-        within = event.seq <= point.seq or (event.exchange is not None and event.exchange <= point.seq)
-        if within and is_tombstone(event.kind, event.payload) and (event.kind != "chunk" or event.digest != _EMPTY):
+    for event in erased_in(log, info.run):
+        if event.seq <= point.seq or (event.exchange is not None and event.exchange <= point.seq):
             raise InputError(f"{title} cannot be forked at {point.text}: event {event.seq} ({event.kind}) was erased.")
+
+
+def erased_in(log: EventLog, run: str) -> Iterator[Event]:
+    """Yield the events of a run without their content, which was erased."""
+    for event in log.events(run):
+        if is_tombstone(event.kind, event.payload) and (event.kind != "chunk" or event.digest != _EMPTY):
+            yield event
 
 
 _EMPTY = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
