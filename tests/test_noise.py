@@ -1,69 +1,222 @@
-"""Several baseline runs: differences that they have among themselves are noise, any other one is a regression."""
+"""Several baseline runs: a run is judged by what varies among them, and only a deviation from that band is a regression."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import retold
+from retold.comparing.focus import Focus, parse_tolerances
+from retold.comparing.reading import Side, read_messages
+from retold.experiments.noise import judge, place_of
+from tests.conftest import ROOT
 from tests.e2e import in_this_process
 
+ORDERS = ("abc", "bac", "cab", "acb", "bca")
+CASSETTE = ROOT / "cassettes" / "streaming_file_operations.yaml"
 
-def _run(name: str, order: str, wording: str, *, fails: str = "") -> str:
-    uses = [{"type": "tool_use", "id": f"{name}{tool}", "name": tool, "input": {"of": tool}} for tool in order]
+
+def _messages(
+    name: str, order: str, wording: str, *, fails: str = "", argument: Any = None, found: str = "found",
+    tokens: int | None = None, last: str = "done",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """A run of two turns: texts (divided by `|`) and calls of tools with one letter; then their results and a last text."""
+    uses = [
+        {
+            "type": "tool_use",
+            "id": f"{name}{tool}",
+            "name": tool,
+            "input": {"of": tool} | ({"with": argument} if tool == "b" and argument is not None else {}),
+        }
+        for tool in order
+    ]
     results = [
-        {"type": "tool_result", "tool_use_id": f"{name}{tool}", "content": f"found {tool}", "is_error": tool == fails}
+        {"type": "tool_result", "tool_use_id": f"{name}{tool}", "content": f"{found} {tool}", "is_error": tool == fails}
         for tool in order
     ]
     texts = [{"type": "text", "text": text} for text in wording.split("|") if text]
-    lines = [
+    end = {"type": "result", "subtype": "success", "usage": {"output_tokens": tokens}, "num_turns": 2}
+    return [
         {"type": "user", "message": {"role": "user", "content": "look"}},
-        {
-            "type": "assistant",
-            "message": {"id": f"m1{name}", "role": "assistant", "content": [*texts, *uses]},
-        },
+        {"type": "assistant", "message": {"id": f"m1{name}", "role": "assistant", "content": [*texts, *uses]}},
         {"type": "user", "message": {"role": "user", "content": results}},
-        {"type": "assistant", "message": {"id": f"m2{name}", "role": "assistant", "content": [{"type": "text", "text": "done"}]}},
+        {"type": "assistant", "message": {"id": f"m2{name}", "role": "assistant", "content": [{"type": "text", "text": last}]}},
+        *([] if tokens is None else [end]),
     ]
-    Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return f"{name}.jsonl"
 
 
-@pytest.mark.usefixtures("cli")
-def test_only_a_difference_outside_the_band_of_the_baseline_is_a_regression() -> None:
-    """Five runs with shuffled tools and other wording: a sixth like them passes, a failing tool does not."""
-    orders = ("abc", "bac", "cab", "acb", "bca")
-    baseline = [_run(f"r{n}", order, f"wording number {n}") for n, order in enumerate(orders)]
-    like = _run("like", "cba", "quite another sentence")
-    bad = _run("bad", "cba", "quite another sentence", fails="b")
-    for run, code in ((like, 0), (bad, 1)):
-        done = in_this_process("diff", *baseline, "--", run)
+def _side(name: str, *arguments: Any, **options: Any) -> Side:
+    return read_messages(_messages(name, *arguments, **options), title=name)
+
+
+def _found(baseline: Sequence[Side], run: Side, focus: Focus | None = None) -> list[str]:
+    """The kind and the place of each regression."""
+    judged = judge(baseline, run, focus or Focus())
+    assert judged.runs == len(baseline)
+    return [f"{each.kind} {place_of(each)}" for each in judged.regressions]
+
+
+BASELINE = [_side(f"r{n}", order, f"wording number {n}") for n, order in enumerate(ORDERS)]
+
+
+@pytest.mark.parametrize(
+    ("run", "found"),
+    [
+        (_side("x", "cba", "quite another sentence"), []),
+        (_side("x", "ca", "w"), ["missing turn 1, tool call b"]),
+        (_side("x", "abcd", "w"), ["added turn 1, tool call d"]),
+        (_side("x", "abca", "w"), ["added turn 1, tool call a"]),
+        (_side("x", "cab", "w", fails="b"), ["value turn 1, tool result b, is_error"]),
+        (_side("x", "cab", "w", argument=1), ["value turn 1, tool call b, input.with"]),
+        (_side("x", "cab", ""), ["missing turn 1, text"]),
+        (_side("x", "cab", "one|two"), ["added turn 1, text"]),
+        (_side("x", "cab", "w", last="failed"), ["value turn 2, text, text"]),
+        (_side("x", "cab", "w", found="lost"), [f"value turn 1, tool result {tool}, content" for tool in "cab"]),
+    ],
+)
+def test_one_real_regression_among_shuffled_tools_and_other_wording(run: Side, found: list[str]) -> None:
+    """The sixth run of the same kind is no regression; each single change of another kind is one."""
+    assert _found(BASELINE, run) == found
+
+
+@pytest.mark.parametrize("first", range(5))
+def test_all_baseline_runs_judge(first: int) -> None:
+    """The order of the baseline runs does not change the verdict, and each of them passes."""
+    turned = [*BASELINE[first:], *BASELINE[:first]]
+    assert _found(turned, _side("x", "cba", "w", fails="b")) == ["value turn 1, tool result b, is_error"]
+    assert _found(turned, BASELINE[first]) == []
+
+
+@pytest.mark.parametrize(
+    ("known", "value", "within"),
+    [
+        ((1, 5), 3, True),
+        ((1, 5), 5.0, True),
+        ((1, 5), 6, False),
+        ((1, 5), "3", False),
+        ((1, True), False, False),
+        ((True, False), False, True),
+        (("a.py", "b.py"), "b.py", True),
+        (("a.py", "b.py"), "c.py", False),
+        (("a.py", "b.py", "a.py"), "c.py", False),
+        (("weather in Paris", "Paris weather", "weather of Paris now"), "the weather in Paris", True),
+        (("weather in Paris", "Paris weather", "weather of Paris now"), "delete every file", False),
+        (([1, 2], [1]), [1], True),
+        (([1, 2], [1]), [1, 3], False),
+        (({"x": 1}, {"x": 1, "y": 2}), {"x": 1}, True),
+        (({"x": 1}, {"x": 1, "y": 2}), {"y": 2}, False),
+        (({"x": 1}, {"x": 2}), {"x": 1, "z": 1}, False),
+    ],
+)
+def test_another_argument_at_a_path_that_varied(known: Sequence[Any], value: Any, *, within: bool) -> None:
+    """Numbers have a range, other values are those seen. A text may be new if it was new in each of three or more runs."""
+    baseline = [_side(f"r{n}", "ab", "w", argument=each) for n, each in enumerate(known)]
+    assert (_found(baseline, _side("x", "ab", "w", argument=value)) == []) is within
+
+
+def test_order_varies_as_far_as_the_baseline_runs_show() -> None:
+    """Tools that changed places are free, through others too; a tool that always came last stays last."""
+    baseline = [_side(f"r{n}", order, "w") for n, order in enumerate(("abcd", "bacd", "acbd"))]
+    assert _found(baseline, _side("x", "cbad", "w")) == []
+    assert _found(baseline, _side("x", "cbda", "w")) == ["order turn 1, tool call a"]
+
+
+def test_an_item_that_some_runs_lack_is_optional_but_not_more_often_than_seen() -> None:
+    """Tool b is optional. A call that each run makes once, in turns that differ, may not be missing."""
+    baseline = [_side("r0", "ab", "w"), _side("r1", "a", "w")]
+    assert _found(baseline, _side("x", "a", "w")) == _found(baseline, _side("y", "ab", "w")) == []
+
+    def call(*turns: str) -> Side:
+        uses = [
+            [{"type": "tool_use", "id": f"t{n}", "name": tool, "input": {}} for tool in tools] for n, tools in enumerate(turns)
+        ]
+        lines = [{"type": "assistant", "message": {"id": f"m{n}", "content": blocks}} for n, blocks in enumerate(uses)]
+        return read_messages(lines, title="")
+
+    moving = [call("a", "b", "c"), call("b", "a", "c")]
+    assert _found(moving, call("a", "a", "c")) == ["count tool call a", "count tool call b"]
+
+
+def test_totals_may_exceed_the_baseline_by_its_own_spread() -> None:
+    """A sum of varying texts has no sharp bounds; equal totals have. A tolerance is added, and other totals do not count."""
+    baseline = [_side(f"r{n}", "ab", "w", tokens=tokens) for n, tokens in enumerate((100, 110))]
+    for tokens, found in ((95, []), (120, []), (121, ["total total output_tokens"]), (89, ["total total output_tokens"])):
+        assert _found(baseline, _side("x", "ab", "w", tokens=tokens)) == found
+    equal = [_side(f"r{n}", "ab", "w", tokens=100) for n in range(2)]
+    more = _side("x", "ab", "w", tokens=102)
+    assert _found(equal, more) == ["total total output_tokens"]
+    assert _found(equal, more, Focus(ignore=("totals",))) == []
+    assert _found(equal, more, Focus(tolerance=parse_tolerances(["tokens=5%"]))) == []
+    assert _found(equal, _side("x", "ab", "w")) == []  # its totals are unknown, so they are not compared
+
+
+def test_ignored_parts_are_no_regression() -> None:
+    """`ignore` takes out kinds, paths and the order; what remains counts."""
+    run = _side("x", "cba", "w", fails="b", argument=1)
+    assert _found(BASELINE, run, Focus(ignore=("tool_use.input.with",))) == ["value turn 1, tool result b, is_error"]
+    assert _found(BASELINE, run, Focus(ignore=("tool_use", "tool_result"))) == []
+    assert _found(BASELINE, run, Focus(only=("tool_use",))) == ["value turn 1, tool call b, input.with"]
+    fixed = [_side(f"r{n}", "abc", "w") for n in range(2)]
+    assert _found(fixed, _side("x", "bac", "w")) == ["order turn 1, tool call a"]
+    assert _found(fixed, _side("x", "bac", "w"), Focus(ignore=("order",))) == []
+
+
+# retold diff
+
+
+@pytest.fixture
+def files(cli: Any) -> list[str]:
+    """Five baseline runs, `like` and `bad` as files."""
+    del cli
+    runs = {f"r{n}": (order, f"wording number {n}", "") for n, order in enumerate(ORDERS)}
+    runs |= {"like": ("cba", "quite another sentence", ""), "bad": ("cba", "quite another sentence", "b")}
+    for name, (order, wording, fails) in runs.items():
+        lines = _messages(name, order, wording, fails=fails)
+        Path(f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [f"r{n}.jsonl" for n in range(5)]
+
+
+def test_both_ways_by_hand(files: list[str]) -> None:
+    """Exit code 0 for a run like the five, 1 for a failing tool; the report names the number of runs, and refuses one."""
+    for run, code in (("like", 0), ("bad", 1)):
+        done = in_this_process("diff", *files, "--", f"{run}.jsonl")
         assert (done.returncode, "judged by 5 baseline runs" in done.stdout) == (code, True), done.stdout
-        done = in_this_process("diff", *baseline, run, "--json")
-        found = json.loads(done.stdout)
-        assert (done.returncode, found["same"], found["runs"]) == (code, not code, 5)
-        assert bool(found["regressions"]) is bool(code)
-    done = in_this_process("diff", *[baseline[0]] * 2, "--", like)
+        found = json.loads(in_this_process("diff", *files, f"{run}.jsonl", "--json").stdout)
+        assert (found["same"], found["runs"], len(found["regressions"])) == (not code, 5, code)
+        assert found["noise"]
+    assert "turn 1, tool result b, is_error\n    true; the baseline runs have false" in done.stdout or code
+    done = in_this_process("diff", *[files[0]] * 2, "--", "like.jsonl")
     assert done.returncode == 1  # equal baseline runs allow no variation
-    done = in_this_process("diff", baseline[0], "--", like)
+    done = in_this_process("diff", files[0], "--", "like.jsonl")
     assert (done.returncode, "one baseline run shows no variation" in done.stderr) == (2, True)
 
 
-@pytest.mark.usefixtures("cli")
-@pytest.mark.parametrize(("wording", "code"), [("quite another sentence", 0), ("", 1), ("one|and two", 1)])
-def test_another_number_of_texts_is_a_regression(wording: str, code: int) -> None:
-    """A text may have any wording if it varies among the baseline runs, but it may not be absent, and no text may be added."""
-    baseline = [_run(f"r{n}", "ab", f"wording number {n} {n * 'x'}") for n in range(3)]
-    done = in_this_process("diff", *baseline, "--", _run("run", "ab", wording))
-    assert done.returncode == code, done.stdout
-
-
-@pytest.mark.usefixtures("cli")
-def test_a_report_has_a_limit_and_refuses_what_it_does_not_have() -> None:
-    """Two regressions with --limit 1 are one line and a count; --volatile, HTML and Markdown are errors."""
-    baseline = [_run("r1", "abc", "a"), _run("r2", "abc", "b")]
-    bad = _run("bad", "abcd", "a", fails="b")
-    done = in_this_process("diff", *baseline, bad, "--limit", "1")
-    count = len(json.loads(in_this_process("diff", *baseline, bad, "--json").stdout)["regressions"])
+def test_every_format_of_a_judged_run(files: list[str]) -> None:
+    """Text has a limit; Markdown and HTML have the verdict and the regression; --volatile is an error."""
+    done = in_this_process("diff", files[0], files[0], "bad.jsonl", "--limit", "1")
+    count = len(json.loads(in_this_process("diff", files[0], files[0], "bad.jsonl", "--json").stdout)["regressions"])
     assert done.stdout.splitlines()[-1] == f"  … and {count - 1} more; --limit 0 prints all"
-    for option in ("--volatile", "--format=html", "--format=markdown"):
-        assert in_this_process("diff", *baseline, bad, option).returncode == 2
+    for form, said in (
+        ("markdown", "**turn 1, tool result b, is\\_error**\n\n```diff\ntrue; the baseline runs have false\n```"),
+        ("html", "1 regression: judged by 5 baseline runs"),
+    ):
+        done = in_this_process("diff", *files, "bad.jsonl", f"--format={form}")
+        assert (done.returncode, said in done.stdout) == (1, True), done.stdout
+    assert '"ignored":true' in done.stdout
+    done = in_this_process("diff", *files, "bad.jsonl", "-o", "judged.html")
+    assert (done.returncode, Path("judged.html").read_text().startswith("<!doctype html>")) == (1, True)
+    assert in_this_process("diff", *files, "bad.jsonl", "--volatile").returncode == 2
+
+
+@pytest.mark.usefixtures("cli")
+def test_sides_of_several_forms_are_read_by_common_rules() -> None:
+    """A cassette, two runs of the log and a stream-json file of the same run differ in nothing that all of them hold."""
+    retold.run_workflow(ROOT / "examples" / "streaming_file_operations.yaml", show=False)
+    retold.run_workflow(ROOT / "examples" / "streaming_file_operations.yaml", show=False)
+    Path("run.jsonl").write_text(in_this_process("show", "last", "--json").stdout)
+    done = in_this_process("diff", str(CASSETTE), "last~1", "run.jsonl", "--json", "--", "last")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["regressions"], found["runs"]) == (0, [], 3), done.stdout
+    assert "request" in found["not_compared"]

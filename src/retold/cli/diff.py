@@ -13,6 +13,7 @@ from .common import Db, colours
 
 if TYPE_CHECKING:
     from ..comparing.compare import Comparison
+    from ..experiments.noise import Judgement
 
 
 class ReportFormat(StrEnum):
@@ -45,7 +46,11 @@ def diff(
     ] = None,
     form: Annotated[
         ReportFormat | None,
-        typer.Option("--format", help="The format of the output.", show_default="by the file's ending, or text"),
+        typer.Option(
+            "--format",
+            help="The format of the output.",
+            show_default="by the file's ending, or text",
+        ),
     ] = None,
     ignore: Annotated[
         list[str] | None,
@@ -71,49 +76,31 @@ def diff(
     Ids, times, signatures and durations do not count. ITEM is one of request, prompt, text, thinking, tool_use, tool_result,
     answer, init, result, system, session, totals, order, or one with a path in it, such as request.system or tool_use.input.*.
 
-    With three or more, as in BASELINE BASELINE -- RUN, differences among the baseline runs are noise: the exit code is 1 only if
-    the last run differs in another way.
+    With three or more, as in BASELINE BASELINE -- RUN, the last run is judged by the others: the exit code is 1 only if it lies
+    outside of the band in which they vary.
 
     Example: retold diff last~1 last --ignore thinking
     """
-    if more or ctx.meta.get("retold.separated"):
-        return _judge(
-            [a, b, *(more or [])], form if not json else ReportFormat.json, output, db, limit or None,
-            {"ignore": ignore, "only": only, "tolerance": tolerance}, volatile=volatile,
-        )  # fmt: skip
-    from ..comparing.sources import compare
+    from ..comparing.compare import compare_sides
+    from ..comparing.focus import Focus, parse_tolerances
+    from ..comparing.sources import read_sides
+    from ..experiments.noise import judge
     from .progress import progress
 
-    with progress("read", "events") as told:
-        found = compare(
-            a, b, ignore=ignore or (), only=only or (), tolerance=tolerance or (), volatile=volatile, log=db,
-            progress=told,
-        )  # fmt: skip
-    text = _written(found, ReportFormat.json if json else form or _by_ending(output), limit or None, colour=output is None)
-    _put(text, output, same=found.same)
-
-
-def _judge(
-    named: list[str], form: ReportFormat | None, output: Path | None, db: Path | None,
-    limit: int | None, chosen: dict[str, list[str] | None], *, volatile: bool,
-) -> None:  # fmt: skip
-    from ..comparing.focus import Focus, parse_tolerances
-    from ..comparing.sources import read_side
-    from ..experiments.noise import judge
-
-    if volatile:
+    is_judged = bool(more) or ctx.meta.get("retold.separated", False)
+    if is_judged and volatile:
         raise InputError("--volatile is for two recordings; leave it out if several judge a run.")
-    *baseline, run = named
-    form = form or _by_ending(output)
-    if form not in (ReportFormat.text, ReportFormat.json):
-        raise InputError(f"a run judged by several others has no {form} report; choose text or json.")
-    focus = Focus(tuple(chosen["ignore"] or ()), tuple(chosen["only"] or ()), parse_tolerances(chosen["tolerance"] or ()), False)
-    found = judge([read_side(source, db) for source in baseline], read_side(run, db), focus)
-    text = found.as_text(limit) if form is ReportFormat.text else strict_json.dumps(found.as_dict(), indent=2)
-    _put(clean_json(text) if form is ReportFormat.json else text, output, same=found.same)
+    form = ReportFormat.json if json else form or _by_ending(output)
+    focus = Focus(tuple(ignore or ()), tuple(only or ()), parse_tolerances(tolerance or ()), volatile)
+    with progress("read", "events") as told:
+        sides = read_sides([a, b, *(more or [])], db, told)
+    found = judge(sides[:-1], sides[-1], focus) if is_judged else compare_sides(sides[0], sides[1], focus)
+    _put(_written(found, form, limit or None, colour=output is None), output)
+    if not found.same:
+        raise typer.Exit(1)
 
 
-def _put(text: str, output: Path | None, *, same: bool) -> None:
+def _put(text: str, output: Path | None) -> None:
     if output is None:
         print(text)
     else:
@@ -121,18 +108,20 @@ def _put(text: str, output: Path | None, *, same: bool) -> None:
             output.write_text(text + "\n", "utf-8")
         except OSError as error:
             raise InputError(f"cannot write {output}: {error.strerror}.") from error
-    if not same:
-        raise typer.Exit(1)
 
 
 def _by_ending(output: Path | None) -> ReportFormat:
     return ReportFormat.text if output is None else _ENDINGS.get(output.suffix.lower(), ReportFormat.text)
 
 
-def _written(found: "Comparison", form: ReportFormat, limit: int | None, *, colour: bool) -> str:
+def _written(found: "Comparison | Judgement", form: ReportFormat, limit: int | None, *, colour: bool) -> str:
+    from ..comparing.compare import Comparison
+
+    if form is ReportFormat.json:
+        return clean_json(strict_json.dumps(found.as_dict(), indent=2))
+    if not isinstance(found, Comparison):
+        return _judged(found, form, limit)
     match form:
-        case ReportFormat.json:
-            return clean_json(strict_json.dumps(found.as_dict(), indent=2))
         case ReportFormat.markdown:
             from ..comparing.markdown import as_markdown
 
@@ -143,4 +132,17 @@ def _written(found: "Comparison", form: ReportFormat, limit: int | None, *, colo
             return diff_page(found)
     from ..comparing.text import as_text
 
-    return as_text(found, colour=colour and colours(), limit=limit)
+    return as_text(found, colour=colour and form is ReportFormat.text and colours(), limit=limit)
+
+
+def _judged(found: "Judgement", form: ReportFormat, limit: int | None) -> str:
+    match form:
+        case ReportFormat.markdown:
+            from ..experiments.noise_report import as_markdown
+
+            return as_markdown(found, limit=limit)
+        case ReportFormat.html:
+            from ..experiments.noise_report import as_page
+
+            return as_page(found)
+    return found.as_text(limit)

@@ -165,15 +165,15 @@ class Comparison:
 
 def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
     """Compare two recordings that were read. A fork is compared with its parent from the fork on."""
-    unknown, of_exchanges = _unknown(a, b), _unknown_of_exchanges(a, b)
+    unknown, of_exchanges = unknown_kinds(a, b), unknown_of_exchanges(a, b)
 
     def rows(one: Stream | None, other: Stream | None) -> Iterator[AlignedRow]:
-        both = all(_has_exchanges(stream) for stream in (one, other) if stream is not None)
+        both = all(has_exchanges(stream) for stream in (one, other) if stream is not None)
         left_out = unknown | of_exchanges if both else unknown
         return _rows(_known(one, left_out), _known(other, left_out), focus)
 
-    paired = _paired(a.streams, b.streams)
-    pairs = _since_fork(a, b, tuple(Pair(label, tuple(rows(one, other))) for label, one, other in paired))
+    found = paired(a.streams, b.streams)
+    pairs = _since_fork(a, b, tuple(Pair(label, tuple(rows(one, other))) for label, one, other in found))
     unknown |= of_exchanges
     totals = tuple(_total(name, a.totals.get(name), b.totals.get(name), focus) for name in TOTALS)
     differences = [difference for pair in pairs for difference in _differences(pair, focus)]
@@ -203,7 +203,7 @@ def _since_fork(a: Side, b: Side, pairs: tuple[Pair, ...]) -> tuple[Pair, ...]:
     return tuple(pair for pair in kept if pair.rows)
 
 
-def _unknown(a: Side, b: Side) -> frozenset[str]:
+def unknown_kinds(a: Side, b: Side) -> frozenset[str]:
     """Return the kinds that only one side's form of recording can hold. They are not compared.
 
     Stream-json, for example, has no requests, and a cassette has no result.
@@ -223,14 +223,12 @@ def _lacking(a: frozenset[str], b: frozenset[str]) -> frozenset[str]:
     return (a ^ b) & {"init", "result", "system"}
 
 
-def _unknown_of_exchanges(a: Side, b: Side) -> frozenset[str]:
+def unknown_of_exchanges(a: Side, b: Side) -> frozenset[str]:
     """Return the kinds that only one side has in its conversations of exchanges.
 
     A cassette has no result of these, and if it holds sessions beside them, it has those of the sessions.
     """
-    found = [
-        frozenset(item.kind for stream in side.streams if _has_exchanges(stream) for item in stream.items) for side in (a, b)
-    ]
+    found = [frozenset(item.kind for stream in side.streams if has_exchanges(stream) for item in stream.items) for side in (a, b)]
     return _lacking(*found) if all(found) else frozenset()
 
 
@@ -238,14 +236,15 @@ def _known(stream: Stream | None, unknown: frozenset[str]) -> Sequence[Item]:
     return [] if stream is None else [item for item in stream.items if item.kind not in unknown]
 
 
-def _has_exchanges(stream: Stream) -> bool:
+def has_exchanges(stream: Stream) -> bool:
+    """Return whether a conversation was recorded as exchanges."""
     return any(item.kind == "request" for item in stream.items)
 
 
 # Which streams belong together
 
 
-def _paired(a: Sequence[Stream], b: Sequence[Stream]) -> list[tuple[str, Stream | None, Stream | None]]:
+def paired(a: Sequence[Stream], b: Sequence[Stream]) -> list[tuple[str, Stream | None, Stream | None]]:
     """Return the streams in pairs, in the order of A; streams that only B has come last."""
     partner: dict[int, int] = {}
     left = dict(enumerate(b))

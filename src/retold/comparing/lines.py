@@ -84,6 +84,11 @@ def lines_of(difference: Difference) -> Iterator[DiffLine]:
         yield DiffLine("", (Stretch("equal", _short(_summary(item), 2 * CONTEXT)),))
 
 
+def summary_of(item: Item) -> str:
+    """Return the content of an item as one line of limited length."""
+    return _short(_summary(item))
+
+
 def _summary(item: Item) -> str:
     """Return the part of an item that a person needs: the input of a call, the non-empty fields of an ending."""
     match item.kind:

@@ -12,15 +12,15 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&:-])")
 
 def as_markdown(comparison: Comparison, *, limit: int | None = LIMIT) -> str:
     """Return the comparison as GitHub-flavoured Markdown. With `limit` None it contains all differences."""
-    parts = [f"### {_plain(summary(comparison))}", f"A: {_plain(comparison.a.title)}  \nB: {_plain(comparison.b.title)}"]
+    parts = [f"### {plain(summary(comparison))}", f"A: {plain(comparison.a.title)}  \nB: {plain(comparison.b.title)}"]
     if comparison.first is not None:
-        parts.append(f"First divergence: {_plain(heading(comparison.first))}")
+        parts.append(f"First divergence: {plain(heading(comparison.first))}")
     found = [difference for difference in comparison.differences if difference.what != "totals"]
     grouped = list(repeated(found))
     for difference, more in grouped[:limit]:
         lines = [text for line in lines_of(difference) for text in _diff_lines(line)]
         again = f" (and {more:,} more like it)" if more else ""
-        parts.append(f"**{_plain(heading(difference))}**{again}\n\n{_fenced(lines)}")
+        parts.append(f"**{plain(heading(difference))}**{again}\n\n{fenced(lines)}")
     if limit is not None and len(grouped) > limit:
         parts.append(f"… and {len(grouped) - limit:,} more.")
     if not comparison.same:
@@ -32,7 +32,7 @@ def as_markdown(comparison: Comparison, *, limit: int | None = LIMIT) -> str:
 
 
 def _totals(comparison: Comparison) -> list[tuple[str, str, str, str]]:
-    return [(f"`{total_name(total)}`", _plain(a), _plain(b), _plain(how)) for total, a, b, how in total_rows(comparison)]
+    return [(f"`{total_name(total)}`", plain(a), plain(b), plain(how)) for total, a, b, how in total_rows(comparison)]
 
 
 def _diff_lines(line: DiffLine) -> list[str]:
@@ -53,13 +53,13 @@ def _signed(sign: str, text: str) -> list[str]:
     return [sign + part for part in text.split("\n")]
 
 
-def _fenced(lines: list[str]) -> str:
+def fenced(lines: list[str], language: str = "diff") -> str:
     """Return a block with a fence longer than any in it, so that none of its content is Markdown."""
     longest = max((len(ticks) for line in lines for ticks in re.findall("`+", line)), default=0)
     fence = "`" * max(3, longest + 1)
-    return "\n".join([f"{fence}diff", *lines, fence])
+    return "\n".join([f"{fence}{language}", *lines, fence])
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text with the special characters of Markdown escaped."""
     return _SPECIAL.sub(r"\\\1", clean(text).replace("\n", " "))

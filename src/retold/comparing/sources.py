@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -95,25 +96,53 @@ def compare(
     Raise InputError, or a subclass of it, for a source that cannot be read.
     """
     focus = Focus(tuple(ignore), tuple(only), parse_tolerances(tolerance), volatile)
-    one, other = _alike([a, b], [read_side(source, log, progress) for source in (a, b)], log, progress)
+    one, other = read_sides([a, b], log, progress)
     return compare_sides(one, other, focus)
 
 
-def _alike(
-    sources: Sequence[Source], sides: Sequence[Side], log: EventLog | str | os.PathLike[str] | None, progress: Progress
-) -> Iterator[Side]:  # fmt: skip
-    """Yield two sides that were read by the rules of both. Folders are named only if both sides have them.
+class Progresses:
+    """The progress of several sides that are read one after the other: `progress` gets the sum of their events."""
 
-    Read a side again if it was read otherwise. Messages have no requests, so no such rule concerns them.
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._before = self._count = 0
+
+    def next(self) -> Progress:
+        """Return the progress of the next side."""
+        self._before += self._count
+        self._count = 0
+        return self._tell
+
+    def _tell(self, count: int) -> None:
+        self._count = count
+        self._progress(self._before + count)
+
+
+def read_sides(
+    sources: Sequence[Source], log: EventLog | str | os.PathLike[str] | None = None, progress: Progress = lambda _: None
+) -> list[Side]:  # fmt: skip
+    """Read sides that are to be compared, by the rules of all of them. Folders are named only if all sides have them.
+
+    `progress` is called with the number of events of all sides that were read. Raise InputError, CassetteError or LogError.
     """
-    one, other = sides
-    manner = Manner(
-        kept=one.kept if one.kept == other.kept else one.kept.with_(other.kept), with_folders=one.has_folders == other.has_folders
-    )
-    for source, side in zip(sources, sides, strict=True):
-        is_alike = set(side.kept.ignore + side.kept.mask) == set(manner.kept.ignore + manner.kept.mask)
-        is_alike = is_alike and (manner.with_folders or not side.has_folders)
-        yield side if is_alike or "request" not in side.kinds else read_side(source, log, progress, manner)
+    counts = Progresses(progress)
+
+    def counted(source: Source, manner: Manner = OWN_MANNER) -> Side:
+        return read_side(source, log, counts.next(), manner)
+
+    sides = [counted(source) for source in sources]
+    kept = reduce(lambda one, other: one if one == other else one.with_(other), (side.kept for side in sides))
+    manner = Manner(kept=kept, with_folders=len({side.has_folders for side in sides}) == 1)
+
+    def is_alike(side: Side) -> bool:
+        same_rules = set(side.kept.ignore + side.kept.mask) == set(manner.kept.ignore + manner.kept.mask)
+        return same_rules and (manner.with_folders or not side.has_folders)
+
+    # Messages have no requests, so no such rule concerns them.
+    return [
+        side if is_alike(side) or "request" not in side.kinds else counted(source, manner)
+        for source, side in zip(sources, sides, strict=True)
+    ]
 
 
 def read_side(

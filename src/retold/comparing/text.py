@@ -44,6 +44,11 @@ def _differences(comparison: Comparison, colour: bool, limit: int | None) -> Ite
         yield f"… and {len(grouped) - limit:,} more; --limit 0 writes out all, --format json too"
 
 
+def marked(line: DiffLine) -> str:
+    """Return a line with removed text in [-…-] and added text in {+…+}."""
+    return _woven(line, colour=False)
+
+
 def _woven(line: DiffLine, colour: bool) -> str:
     text = "".join(_marked(stretch, colour) for stretch in line.stretches)
     return f"{line.path}: {text}" if line.path else text

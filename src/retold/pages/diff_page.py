@@ -24,6 +24,11 @@ def diff_page(comparison: Comparison, *, home: str | None = None) -> str:
     return page("diff", title="A difference · retold", data=data, plain=as_text(comparison))
 
 
+def page_of(comparison: Comparison, verdict: dict[str, Any], *, plain: str) -> str:
+    """Return the page of a comparison with another verdict: the keys `same`, `summary` and `first` of its data."""
+    return page("diff", title="A difference · retold", data=diff_data(comparison) | verdict, plain=plain)
+
+
 def diff_data(comparison: Comparison) -> dict[str, Any]:
     """Return the data of the page: all rows of the alignment. An equal row contains its text once."""
     first = comparison.first
