@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .common import Db, Json, colours, print_json
+from .reporting import CheckFormat, FormatOption, JunitOption, refuse_both, reported, write_reports
 
 
 def check(
@@ -14,6 +15,8 @@ def check(
         str, typer.Argument(metavar="RUN", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")
     ],
     expect: Annotated[Path, typer.Option("--expect", metavar="FILE", help="The expectation (YAML).")],
+    form: FormatOption = CheckFormat.text,
+    junit: JunitOption = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -33,6 +36,7 @@ def check(
     from ..experiments.verdict import Verdict
     from .progress import progress
 
+    refuse_both(form, json=json)
     wanted = read_expectation(expect)
     with progress("read", "events") as told:
         verdict = Verdict.on(facts_of(read_side(run, db, told, PLAIN)), wanted.wanted)
@@ -42,6 +46,11 @@ def check(
             said["line"], said["column"] = wanted.position(failure.at)
         print_json(found)
     else:
-        print(verdict.as_text(width=shutil.get_terminal_size((120, 24)).columns, colour=colours()))
+        with reported(github=form is CheckFormat.github):
+            print(verdict.as_text(width=shutil.get_terminal_size((120, 24)).columns, colour=colours()))
+    if junit is not None or form is CheckFormat.github:
+        from ..ci.report import report_of_check
+
+        write_reports(report_of_check(verdict, wanted), github=form is CheckFormat.github, junit=junit)
     if not verdict.ok:
         raise typer.Exit(1)

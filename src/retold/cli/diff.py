@@ -10,8 +10,10 @@ from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.words import clean_json
 from .common import Db, colours
+from .reporting import JunitOption, reported, write_reports
 
 if TYPE_CHECKING:
+    from ..ci.report import CiReport
     from ..comparing.compare import Comparison
     from ..experiments.noise import Judgement
 
@@ -23,6 +25,7 @@ class ReportFormat(StrEnum):
     json = "json"
     markdown = "markdown"
     html = "html"
+    github = "github"
 
 
 _ENDINGS = {
@@ -34,40 +37,53 @@ _ENDINGS = {
 }
 
 
+A = Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")]
+B = Annotated[str, typer.Argument(metavar="B", help="The recording to compare with A, named in the same way.")]
+MoreArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MORE]...", help="With three or more recordings, the last is judged by the others.", show_default=False
+    ),
+]
+ReportFormatOption = Annotated[
+    ReportFormat | None,
+    typer.Option(
+        "--format",
+        help="The format of the output; github: annotations, and a summary of the step.",
+        show_default="by the file's ending, or text",
+    ),
+]
+ItemIgnoreOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore", metavar="ITEM", help="Leave out, e.g. thinking, tool_use.input.path, totals, order. May be repeated."
+    ),
+]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="ITEM", help="Compare only this. May be repeated.")]
+ToleranceOption = Annotated[
+    list[str] | None,
+    typer.Option("--tolerance", metavar="TOTAL=N", help="Allow a total to differ: duration=20%, cost=0.01. May be repeated."),
+]
+VolatileOption = Annotated[bool, typer.Option("--volatile", help="List ids, times and signatures too; they never count.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="Print at most this many differences; 0 prints all.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default="stdout")
+]
+
+
 def diff(
     ctx: typer.Context,
-    a: Annotated[str, typer.Argument(metavar="A", help="A run, a cassette, a log (FILE.db[:RUN]), a stream-json file, or -.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The recording to compare with A, named in the same way.")],
-    more: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[MORE]...", help="With three or more recordings, the last is judged by the others.", show_default=False
-        ),
-    ] = None,
-    form: Annotated[
-        ReportFormat | None,
-        typer.Option(
-            "--format",
-            help="The format of the output.",
-            show_default="by the file's ending, or text",
-        ),
-    ] = None,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--ignore", metavar="ITEM", help="Leave out, e.g. thinking, tool_use.input.path, totals, order. May be repeated."
-        ),
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", metavar="ITEM", help="Compare only this. May be repeated.")] = None,
-    tolerance: Annotated[
-        list[str] | None,
-        typer.Option("--tolerance", metavar="TOTAL=N", help="Allow a total to differ: duration=20%, cost=0.01. May be repeated."),
-    ] = None,
-    volatile: Annotated[bool, typer.Option("--volatile", help="List ids, times and signatures too; they never count.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Print at most this many differences; 0 prints all.")] = 50,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default="stdout")
-    ] = None,
+    a: A,
+    b: B,
+    more: MoreArgument = None,
+    form: ReportFormatOption = None,
+    ignore: ItemIgnoreOption = None,
+    only: OnlyOption = None,
+    tolerance: ToleranceOption = None,
+    volatile: VolatileOption = False,
+    limit: LimitOption = 50,
+    output: OutputOption = None,
+    junit: JunitOption = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     db: Db = None,
 ) -> None:
@@ -91,13 +107,25 @@ def diff(
     if is_judged and volatile:
         raise InputError("--volatile is for two recordings; leave it out if several judge a run.")
     form = ReportFormat.json if json else form or _by_ending(output)
+    if form is ReportFormat.github and output is not None:
+        raise InputError("--format github prints annotations; leave out --output.")
     focus = Focus(tuple(ignore or ()), tuple(only or ()), parse_tolerances(tolerance or ()), volatile)
     with progress("read", "events") as told:
         sides = read_sides([a, b, *(more or [])], db, told)
     found = judge(sides[:-1], sides[-1], focus) if is_judged else compare_sides(sides[0], sides[1], focus)
-    _put(_written(found, form, limit or None, colour=output is None), output)
+    with reported(github=form is ReportFormat.github):
+        _put(_written(found, form, limit or None, colour=output is None), output)
+    if junit is not None or form is ReportFormat.github:
+        write_reports(_report(found), github=form is ReportFormat.github, junit=junit)
     if not found.same:
         raise typer.Exit(1)
+
+
+def _report(found: "Comparison | Judgement") -> "CiReport":
+    from ..ci.report import report_of_diff, report_of_judgement
+    from ..comparing.compare import Comparison
+
+    return report_of_diff(found) if isinstance(found, Comparison) else report_of_judgement(found)
 
 
 def _put(text: str, output: Path | None) -> None:

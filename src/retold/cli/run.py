@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .common import Db, Handlers, IdleLimit, Json, ShipOption, TimingOption, handler_specs, note, print_json, shipped, test_mode
+from .common import (
+    Db,
+    Handlers,
+    IdleLimit,
+    Json,
+    ShipOption,
+    TimingOption,
+    handler_specs,
+    note,
+    print_json,
+    say,
+    shipped,
+    test_mode,
+)
 from .fork import AnswerOption, FailedOption, ModelOption, SetOption, UnpricedOption, wanted
+from .reporting import CheckFormat, FormatOption, JunitOption, refuse_both, reported, write_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ..ci.report import CiReport
     from ..comparing.compare import Comparison
     from ..experiments.plan import PlannedFork
     from ..recorder.log.log import EventLog
@@ -50,6 +65,8 @@ def run(
     cassette: CassetteOption = None,
     check: CheckOption = None,
     check_ignore: CheckIgnoreOption = None,
+    form: FormatOption = CheckFormat.text,
+    junit: JunitOption = None,
     fork: ForkOption = None,
     at: ForkAtOption = None,
     model: ModelOption = None,
@@ -70,10 +87,12 @@ def run(
     from ..recorder.log.log import EventLog
     from ..workflow.runner import run_workflow
 
+    _refuse_reports(check, form, junit, json=json)
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None
     branching = _forking(live, fork, at, model, assignments, answer, failed=failed, unpriced=unpriced)
     mode = "live" if branching is not None else _mode(live)
-    with EventLog(db) as log, shipped(log, ship):
+    is_github = form is CheckFormat.github
+    with EventLog(db) as log, shipped(log, ship), reported(github=is_github):
         compared = None if check is None else _compared(check, check_ignore or [], log)
         result = run_workflow(
             workflow,
@@ -88,7 +107,16 @@ def run(
             fork=branching,
             notify=note if sys.stderr.isatty() and (mode == "live" or timing != "instant") else None,
         )
-    found = None if compared is None else compared(result)
+        found = None if compared is None else compared(result)
+        _tell(result, found, check, json=json, is_github=is_github)
+    if found is not None and (is_github or junit is not None):
+        write_reports(_report(found, result), github=is_github, junit=junit)
+    if not result.ok or (found is not None and not found.same):
+        raise typer.Exit(1)
+
+
+def _tell(result: "RunResult", found: "Comparison | None", golden: str | None, *, json: bool, is_github: bool) -> None:
+    """Print a result, and its comparison with the golden recording if there is one."""
     if json:
         print_json(result.as_dict() | ({} if found is None else {"check": found.as_dict()}))
     else:
@@ -97,9 +125,7 @@ def run(
     if found is not None:
         from ..comparing.text import as_text
 
-        note(f"retold: compared with {check}\n{as_text(found)}")
-    if not result.ok or (found is not None and not found.same):
-        raise typer.Exit(1)
+        (say if is_github else note)(f"retold: compared with {golden}\n{as_text(found)}")  # stdout alone is fenced
 
 
 def _forking(
@@ -128,6 +154,27 @@ def _forking(
     from ..experiments.plan import PlannedFork
 
     return PlannedFork(run, wanted(at, model, assignments, answer, failed=failed, unpriced=unpriced))
+
+
+def _refuse_reports(check: str | None, form: CheckFormat, junit: Path | None, *, json: bool) -> None:
+    """Raise InputError for a report without a check, or for two formats."""
+    from ..recorder.errors import InputError
+
+    refuse_both(form, json=json)
+    if check is None and (junit is not None or form is not CheckFormat.text):
+        raise InputError(f"{'--format' if junit is None else '--junit'} reports a check; add --check GOLDEN.")
+
+
+def _report(found: "Comparison", result: "RunResult") -> "CiReport":
+    """Return the report of a checked run: its comparison, and a case for the run itself."""
+    from dataclasses import replace
+
+    from ..ci.report import Case, CaseProblem, report_of_diff
+
+    failed = [result.error] if result.error is not None else result.handler_errors
+    run = Case("run", tuple(CaseProblem(said) for said in failed))
+    report = report_of_diff(found, "retold run --check")
+    return replace(report, cases=(run, *report.cases))
 
 
 def _mode(live: bool | None) -> Literal["live", "mock"]:

@@ -7,31 +7,41 @@ import typer
 
 from ..recorder.words import one_line
 from .common import Db, Json, note, print_json, say
+from .reporting import CheckFormat, FormatOption, JunitOption, refuse_both, reported, write_reports
 
 if TYPE_CHECKING:
+    from ..audit.chain import Finding
     from ..audit.verify import Report
     from ..recorder.log.log import EventLog
 
 
+VerifiedArgument = Annotated[
+    str | None, typer.Argument(metavar="[RUN]", help="An id, prefix, name, last, or last~N.", show_default="every run")
+]
+HeadOption = Annotated[bool, typer.Option("--head", help="Print the head of the log, to keep elsewhere, without a check.")]
+AgainstOption = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        metavar="HEAD",
+        help="An earlier head, or a file that holds one: prove that no event before it was changed.",
+    ),
+]
+NewOption = Annotated[
+    bool,
+    typer.Option(
+        "--new", help="Check only what the last check did not prove. It misses later changes of the rows that it proved."
+    ),
+]
+
+
 def verify(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="An id, prefix, name, last, or last~N.", show_default="every run")
-    ] = None,
-    head: Annotated[bool, typer.Option("--head", help="Print the head of the log, to keep elsewhere, without a check.")] = False,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            metavar="HEAD",
-            help="An earlier head, or a file that holds one: prove that no event before it was changed.",
-        ),
-    ] = None,
-    new: Annotated[
-        bool,
-        typer.Option(
-            "--new", help="Check only what the last check did not prove. It misses later changes of the rows that it proved."
-        ),
-    ] = False,
+    run: VerifiedArgument = None,
+    head: HeadOption = False,
+    against: AgainstOption = None,
+    new: NewOption = False,
+    form: FormatOption = CheckFormat.text,
+    junit: JunitOption = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -49,8 +59,11 @@ def verify(
     from ..recorder.log.log import EventLog
     from .progress import progress
 
+    refuse_both(form, json=json)
     log = EventLog(db)
     if head:
+        if junit is not None or form is not CheckFormat.text:
+            raise InputError("--head checks nothing; leave out --format and --junit.")
         if run is not None or against is not None or new:
             raise InputError("--head prints the head of the whole log; leave out RUN, --against and --new.")
         now = log.head()
@@ -68,19 +81,37 @@ def verify(
     if json:
         print_json(report.as_dict())
     else:
-        _print(report, against=against is not None)
+        with reported(github=form is CheckFormat.github):
+            _print(report, against=against is not None)
+    _report(report, against=against is not None, github=form is CheckFormat.github, junit=junit)
     if not report.ok:
         raise typer.Exit(1)
 
 
 def _print(report: "Report", *, against: bool) -> None:
-    for finding in report.findings:
-        event = "" if finding.seq is None else f"event {finding.seq}"
-        where = ", ".join(filter(None, (f"run {finding.run}" if finding.run else "the log", event)))
-        say(one_line(f"{where}: {finding.what}: {finding.detail}"))
-    for sentence in report.unproven:
-        say(one_line(sentence))
-    say(_summary(report, against))
+    say("\n".join([*_lines(report), _summary(report, against)]))
+
+
+def _report(report: "Report", *, against: bool, github: bool, junit: Path | None) -> None:
+    """Write the reports for CI services that are asked for."""
+    if junit is None and not github:
+        return
+    from ..ci.report import report_of_lines
+
+    problems = [(_place(finding), one_line(f"{finding.what}: {finding.detail}")) for finding in report.findings]
+    verdict = _summary(report, against)
+    made = report_of_lines("retold verify", verdict, problems, "\n".join([*_lines(report), verdict]))
+    write_reports(made, github=github, junit=junit)
+
+
+def _lines(report: "Report") -> list[str]:
+    found = [one_line(f"{_place(finding)}: {finding.what}: {finding.detail}") for finding in report.findings]
+    return [*found, *map(one_line, report.unproven)]
+
+
+def _place(finding: "Finding") -> str:
+    event = "" if finding.seq is None else f"event {finding.seq}"
+    return one_line(", ".join(filter(None, (f"run {finding.run}" if finding.run else "the log", event))))
 
 
 def _remember(log: "EventLog", report: "Report", *, is_wanted: bool) -> None:

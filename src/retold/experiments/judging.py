@@ -56,7 +56,7 @@ def judge(wanted: Expectation, run: Facts) -> Iterator[Offence]:
         step = run.steps.get(name)
         if step is None:
             known = nearest(name, list(run.steps)) if run.steps else "; it has no steps"
-            yield Offence(("steps", name), f"the run has no step {name!r}{known}", end)
+            yield from (Offence(("steps", name, *at), f"the run has no step {name!r}{known}", end) for at in inner.names)
             continue
         first, last = _first_row(run, name), max(len(step.rows) - 2, 0)
         yield from (Offence(("steps", name, *each.at), each.message, first + min(each.row, last)) for each in judge(inner, step))
@@ -80,14 +80,14 @@ def _budget(
         return
     noun = total.removesuffix("_usd")
     if value is None:
-        yield Offence((key,), f"the {noun} of the run {_IS[noun]} unknown: {unknown or _WHY[noun]}", end)
+        yield Offence((key,), f"{_UNKNOWN[noun]}{unknown or _WHY[noun]}", end)
     elif value > most:
         yield Offence((key,), f"{noun} {amount(total, value)}, at most {amount(total, most)}", end)
     elif unknown:
         yield Offence((key,), f"{noun} at least {amount(total, value)}, the rest is unknown: {unknown}", end)
 
 
-_IS = {"tokens": "are", "cost": "is"}
+_UNKNOWN = {"tokens": "the tokens of the run are unknown: ", "cost": "the cost of the run is unknown: "}
 _WHY = {"tokens": "no answer in it has a usage", "cost": "an answer has no usage, or its model no known price"}
 
 
