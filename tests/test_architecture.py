@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 import typer.main
+from typer.testing import CliRunner
 
 import retold
-from retold.cli import make_app
+from retold.cli import GROUPS, make_app
 from retold.workflow.tools import DEFINITIONS
 from tests.conftest import ROOT
 
@@ -310,6 +311,14 @@ COMMANDS: dict[str, Any] = dict(getattr(typer.main.get_command(make_app()), "com
 def test_commands_are_found() -> None:
     """The commands judged below are those of the help."""
     assert {"run", "ls", "show", "play", "tail", "import", "export"} <= set(COMMANDS)
+
+
+def test_the_help_lists_each_command_in_one_group() -> None:
+    """A new command belongs to a purpose; its line fits into a terminal of 80 columns."""
+    assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
+    listed = CliRunner().invoke(make_app(), ["--help"], terminal_width=80).output
+    assert [title for title in GROUPS if f"\n{title}:\n  " in listed] == list(GROUPS)
+    assert max(map(len, listed.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -62,6 +62,16 @@ COMMANDS = {
 }
 """The function of each command, and its line in the list of commands, at most 80 columns wide."""
 
+GROUPS = {
+    "Record": ("run", "record", "proxy", "import"),
+    "Watch": ("ls", "show", "play", "tail", "view", "search"),
+    "Test": ("replay", "serve", "pin", "check", "validate", "schema"),
+    "Compare": ("diff", "fork", "try", "explain", "stats"),
+    "Audit": ("verify", "erase", "redact", "prune", "recover", "doctor"),
+    "Share": ("export", "ship", "pull"),
+}
+"""The commands by purpose, as the help lists them."""
+
 
 PAGED = frozenset(
     {"ls", "show", "search", "stats", "explain", "diff", "verify", "export", "validate", "schema", "doctor"}
@@ -86,6 +96,14 @@ class _Group(typer.core.TyperGroup):
             own.hidden, own.expose_value = True, False
             for command in self.commands.values():
                 command.params.append(own)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """List the commands by purpose, with their lines in one column."""
+        del ctx
+        width = max(map(len, COMMANDS))
+        for title, names in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name][1]) for name in names])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[:2] == ["cassette", "prune"]:
