@@ -241,6 +241,17 @@ def test_a_session_on_both_wires_is_counted_once(order: tuple[str, str], tmp_pat
         in_this_process("stats")  # counts what is there so far
     found = json.loads(in_this_process("stats", "--by", "workflow", "--json").stdout)
     assert {each["workflow"]: each["exchanges"] for each in found} == {order[0]: 1, order[1]: 0}
+    # A search finds each text once, in the run that counts, and with --run or --name in the other one, too.
+    for said in ("Hello from the fake", "Hi" if order[0] == "http" else "count lines"):
+        hits = [json.loads(line)["name"] for line in in_this_process("search", said, "--json").stdout.splitlines()]
+        assert set(hits) == {order[0]}, said
+    for option in ("--run", "--name"):
+        hit = json.loads(in_this_process("search", "Hello from the fake", option, order[1], "--json").stdout.splitlines()[0])
+        assert hit["name"] == order[1]
+    first, second = (retold.EventLog().find(name).run for name in order)
+    listed = {each["run"]: each["copy_of"] for each in json.loads(in_this_process("ls", "--json").stdout)}
+    assert listed == {first: None, second: first}
+    assert f"{order[1]} (counted in {first[:8]})" in in_this_process("ls").stdout
 
 
 # Erasing

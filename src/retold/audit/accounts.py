@@ -39,8 +39,8 @@ PROMPT_CHARS = 300
 Key = tuple[str, str, str]
 """(dimension, key, day)"""
 
-Counted = Callable[[str], bool]
-"""A function that returns whether a message of this identity was counted in another run."""
+Counted = Callable[[str], str]
+"""A function that returns the other run in which a message of this identity was counted; empty if there is none."""
 
 OF_SESSION = "session "
 """Begins the second identity of a message that a session of the Agent SDK counted. An exchange with the same answer is a copy."""
@@ -106,6 +106,12 @@ def identities(data: dict[str, Any]) -> list[str]:
     return answer + ([f"line {line}"] if isinstance(line, str) and line else [])
 
 
+def _usable(usage: dict[str, Any], cost: Any) -> tuple[float | None, dict[str, int]]:
+    """Return the cost, None if it is no usable number, and the usable counts of a usage."""
+    known = float(cost) if isinstance(cost, int | float) and 0 <= cost < MOST else None
+    return known, {name: n for name in TOKENS if isinstance(n := usage.get(name), int) and 0 <= n <= MOST}
+
+
 def _measure(buckets: Counter[int], duration_ns: int) -> None:
     """Count a time. A time of 0 was not measured: the cassettes of other recorders have no times."""
     if duration_ns > 0:
@@ -124,6 +130,20 @@ class _OpenRequest:
 
 
 @dataclass(slots=True)
+class _Spent:
+    """A sum of costs (None if none is known) and tokens."""
+
+    cost_usd: float | None = None
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def add(self, cost: float | None, tokens: dict[str, int]) -> None:
+        """Add those of one exchange."""
+        if cost is not None:
+            self.cost_usd = (self.cost_usd or 0.0) + cost
+        self.tokens.update(tokens)
+
+
+@dataclass(slots=True)
 class RunAccount:
     """Books the events of one run in their order. `first_ns(exchange, ended)` returns the time of the first token.
 
@@ -133,14 +153,13 @@ class RunAccount:
     name: str
     started_ns: int
     first_ns: Callable[[int, int], int | None]
-    counted: Counted = lambda _: False
-    claimed: Counted = lambda _: False
+    counted: Counted = lambda _: ""
+    claimed: Counted = lambda _: ""
     booked: dict[Key, Account] = field(default_factory=dict)
     keys: dict[str, dict[str, None]] = field(default_factory=dict)
-    cost_usd: float | None = None
+    spent: _Spent = field(default_factory=_Spent)
     errors: int = 0
     calls: CallCounts = field(default_factory=CallCounts)
-    tokens: Counter[str] = field(default_factory=Counter)
     times: Account = field(default_factory=Account)
     prompt: str = ""
     open: dict[int, _OpenRequest] = field(default_factory=dict)
@@ -148,6 +167,13 @@ class RunAccount:
     turns: dict[str, tuple[str, str, int, dict[str, Any]]] = field(default_factory=dict)
     sessions: set[int] = field(default_factory=set)
     copies: set[int] = field(default_factory=set)
+    answers: Counter[str] = field(default_factory=Counter)
+    copied: _Spent = field(default_factory=_Spent)
+
+    @property
+    def copy_of(self) -> str:
+        """The run in which the answers of this one are counted, empty if one is counted here: both recorded one session."""
+        return "" if self.answers[""] or not self.answers else self.answers.most_common(1)[0][0]
 
     def _lines(self, keys: dict[str, str], wall_ns: int) -> list[Account]:
         """Return the accounts of some keys. A run counts once for each key, on the day on which it began."""
@@ -174,14 +200,16 @@ class RunAccount:
         """Count the run for its day and its workflow, even if it has no further events."""
         self._lines({"workflow": self.name}, self.started_ns)
 
-    def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> None:
+    def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> str:
         """Book a message: on its model if it is an answer, and on the tools of its tool uses and results.
+
+        Return the other run in which it is counted, or an empty text.
 
         A session of the Agent SDK has no exchanges: its results report the usage. If a proxy recorded the requests of the same
         session, the run that is booked first counts.
         """
         if exchange in self.open and self.open[exchange].repeats:
-            return
+            return ""
         if data.get("type") == "erased":
             data = {"type": data.get("subtype"), **account_of(data)}
         if exchange in self.sessions:
@@ -195,13 +223,15 @@ class RunAccount:
         if isinstance(model, str) and model:
             keys["model"] = model
         lines = self._lines(keys, wall_ns)
-        counted = [self.counted(identity) for identity in identities(data)]
-        if exchange is None and any(counted):  # an import that was booked before
-            return
-        # The message is booked already, so the usage of this exchange is not booked either (`exchange_ended`).
-        if exchange is not None and any(self.claimed(OF_SESSION + identity) for identity in identities(data)):
-            self.copies.add(exchange)
-            return
+        names = identities(data)
+        other = next(filter(None, [self.counted(identity) for identity in names]), "")
+        if exchange is not None:
+            # If the message is booked already, the usage of this exchange is not booked either (`exchange_ended`).
+            other = next(filter(None, [self.claimed(OF_SESSION + identity) for identity in names]), "")
+            self.copies |= {exchange} if other else set()
+        self.answers[other] += data.get("type") == "assistant"
+        if other:
+            return other
         for line in lines:
             line.sums["messages"] += 1
         # Several lines share the id and the usage of one answer, so the usage is booked once.
@@ -211,6 +241,7 @@ class RunAccount:
             self._result(data, step, wall_ns)
         for block in blocks_of(data):
             self._tool(block, t_ns, wall_ns)
+        return ""
 
     def _tool(self, block: dict[str, Any], t_ns: int, wall_ns: int) -> None:
         kind = str(block.get("type", ""))
@@ -276,7 +307,7 @@ class RunAccount:
         free = not usage and data.get("ending") in ("http_error", "no_response")
         if exchange in self.copies:
             self.copies.discard(exchange)
-            self._note_spent(object_or_empty(usage), cost)
+            self.copied.add(*_usable(object_or_empty(usage), cost))
             return
         lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free)
         first_ns = None if failed else self.first_ns(exchange, seq)
@@ -293,7 +324,8 @@ class RunAccount:
         free: bool = False,
     ) -> list[Account]:  # fmt: skip
         lines = self._lines({"model": model, "workflow": self.name, "step": step}, wall_ns)
-        known, spent = self._note_spent(usage, cost)
+        known, spent = _usable(usage, cost)
+        self.spent.add(known, spent)
         for line in lines:
             line.sums["exchanges"] += exchanges
             line.sums.update(spent)
@@ -304,15 +336,6 @@ class RunAccount:
             else:
                 line.sums["unpriced"] += not free
         return lines
-
-    def _note_spent(self, usage: dict[str, Any], cost: Any) -> tuple[float | None, dict[str, int]]:
-        """Add a cost and a usage to those of the run itself, and return the usable values."""
-        known = float(cost) if isinstance(cost, int | float) and 0 <= cost < MOST else None
-        if known is not None:
-            self.cost_usd = (self.cost_usd or 0.0) + known
-        spent = {name: n for name in TOKENS if isinstance(n := usage.get(name), int) and 0 <= n <= MOST}
-        self.tokens.update(spent)
-        return known, spent
 
     def ended(self) -> None:
         """Book a session that ended without a report of its usage: each answer has a usage, but no cost."""

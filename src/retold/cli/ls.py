@@ -176,7 +176,7 @@ def _as_json(found: "Found", pulls: "Pulls") -> dict[str, Any]:
         cost = None if found.cost_usd is None else round(found.cost_usd, 10)
         facts = {"models": found.facts.models, "tools": found.facts.tools, "cost_usd": cost}
         facts |= {"calls": found.facts.calls, "failed_calls": found.facts.failed, "healed_attempts": found.facts.healed}
-        facts |= {"outcome": found.outcome}
+        facts |= {"outcome": found.outcome, "copy_of": found.facts.copy_of or None}
     if (heard := pulls.sources.get(found.source or "")) is not None:
         facts |= {"heard": timestamp(heard.report.at_ns), "left": heard.report.left, "pulled": timestamp(heard.pulled_ns)}
         facts |= {"source_ended": heard.report.ended, "source_gone": heard.is_gone}
@@ -212,6 +212,12 @@ def _branch(depth: int) -> str:
     return "   " * (depth - 1) + "└─ " if depth else ""
 
 
+def _name(found: "Found") -> str:
+    """Return the name of a run. If it recorded the session of another one, that one counts in sums."""
+    copy_of = "" if found.facts is None else found.facts.copy_of
+    return found.info.name + (f" (counted in {copy_of[:8]})" if copy_of else "")
+
+
 def _heard(found: "Found", pulls: "Pulls") -> str:
     """Return the age of the last report of the source of a run that goes on."""
     from ..fleet.presence import ago
@@ -243,7 +249,18 @@ def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool, is_tree: bool) -
         cost = (dollars(found.cost_usd),) if costs else ()
         source = (found.source or "", _heard(found, pulls)) if sources else ()
         rows.append(
-            (r.run[:8], started, r.mode, r.status, took, str(r.messages), _errors(found), *cost, *source, _branch(depth) + r.name)
+            (
+                r.run[:8],
+                started,
+                r.mode,
+                r.status,
+                took,
+                str(r.messages),
+                _errors(found),
+                *cost,
+                *source,
+                _branch(depth) + _name(found),
+            )
         )
 
     def colour(row: int, column: int) -> str:

@@ -96,7 +96,9 @@ class _Run:
         name, self.mode, started_ns = ("", "", 0) if line is None else (str(line[0]), str(line[1]), line[2])
         started_ns = started_ns if isinstance(started_ns, int) else 0
         self.account = RunAccount(name, started_ns, partial(feed.first_content_ns, run), self._counted, self._claimed)
-        self.texts: list[tuple[int, Text, str, int]] = []
+        self.texts: list[tuple[int, Text, str, int, str]] = []
+        self.prompts: dict[int, list[tuple[int, int]]] = {}  # times and numbers of the prompts of open exchanges and sessions
+        self.marks: list[tuple[int, int, str]] = []  # prompts of messages that another run has
 
     @classmethod
     def resumed(cls, connection: sqlite3.Connection, feed: Feed, id_: int, run: str, seq: int) -> Self:
@@ -142,52 +144,58 @@ class _Run:
         self, seq: int, t_ns: int, wall_ns: int, kind: str, step: str, task: str, exchange: int | None, data: dict[str, Any]
     ) -> None:  # fmt: skip
         self.seq = seq
-        text = None
+        text, copy_of, wall_us = None, "", wall_ns // 1000
         if kind == "message":
             text = text_of_message(data, self.tools)
-            self.account.message(data, step, exchange, t_ns, wall_ns)
+            copy_of = self.account.message(data, step, exchange, t_ns, wall_ns)
+            if copy_of and exchange is not None:
+                self.marks += [(*prompt, copy_of) for prompt in self.prompts.pop(exchange, ())]
         elif kind == "exchange.started":
             asked = request_in(data)
             text = text_of_request(data, asked)
             repeats = self.mode == "live" and data.get("stamped") == "replay"
             self.account.exchange_started(seq, data, str(asked.get("model") or ""), t_ns, repeats=repeats)
+            self.prompts[seq] = [(wall_us, seq)]
         elif kind == "exchange.ended" and exchange is not None:
             text = text_of_error(data, self.account.model_asked(exchange))
             self.account.exchange_ended(exchange, data, step, task, seq, t_ns, wall_ns)
+            self.prompts.pop(exchange, None)
         elif kind == "session.started":
             self.account.session_started(seq)
         elif kind == "wire.sent":
             text = text_of_prompt(data)
+            self.prompts.setdefault(exchange or 0, []).append((wall_us, seq))
         elif kind == "run.ended":
             self.account.ended()
             self.ended = True
         if text is not None:
             if text.type in ("prompt", "user text"):
                 self.account.prompted(text.text)
-            self.texts.append((wall_ns // 1000, text, step, seq))
+            self.texts.append((wall_us, text, step, seq, copy_of))
 
-    def _counted(self, identity: str) -> bool:
-        """Return whether another run counted a message, and else count it for this run. A mock run repeats counted messages."""
+    def _counted(self, identity: str) -> str:
+        """Return the other run that counted a message, or count it for this run. A mock run repeats counted messages."""
         if self.mode not in ("live", "import"):
-            return False
+            return ""
         self.connection.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (identity, self.run))
         (run,) = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
-        return bool(run != self.run)
+        return "" if run == self.run else str(run)
 
-    def _claimed(self, identity: str) -> bool:
-        """Return whether another run counted a message."""
+    def _claimed(self, identity: str) -> str:
+        """Return the other run that counted a message."""
         if self.mode not in ("live", "import"):
-            return False
+            return ""
         row = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
-        return row is not None and row[0] != self.run
+        return "" if row is None or row[0] == self.run else str(row[0])
 
     def save(self) -> None:
         """Write the words and accounts of the events since the last call."""
-        insert = f"INSERT INTO texts (rowid, text, {', '.join(FACETS)}, seq) VALUES ({', '.join('?' * (len(FACETS) + 3))})"
-        for wall_us, text, step, seq in self.texts:
+        columns = f"rowid, text, {', '.join(FACETS)}, seq, copy"
+        insert = f"INSERT INTO texts ({columns}) VALUES ({', '.join('?' * (len(FACETS) + 4))})"
+        for wall_us, text, step, seq, copy_of in self.texts:
             # Several events may share a microsecond: the next free number keeps their order.
             id_ = self.last_id + 1 if wall_us <= self.last_id < wall_us + 1_000_000 else wall_us
-            values = (storable(text.text), self.run, step, text.type, text.tool, text.model, seq)
+            values = (storable(text.text), self.run, step, text.type, text.tool, text.model, seq, copy_of)
             while True:
                 try:
                     self.connection.execute(insert, (id_, *values))
@@ -196,17 +204,28 @@ class _Run:
                     id_ += 1
             self.last_id = id_
         self.texts.clear()
+        self._mark()
         for key, booked in self.account.booked.items():
             _book(self.connection, key, self.mode, booked)
         self.account.booked.clear()
         keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool", "day")}
         account, calls = self.account, self.account.calls
+        spent = account.copied if account.copy_of else account.spent
         facts = (
-            self.run, account.cost_usd, account.errors, calls.count, calls.failed, calls.healed, account.tokens["input_tokens"],
-            account.tokens["output_tokens"], storable(account.prompt),
+            self.run, spent.cost_usd, account.errors, calls.count, calls.failed, calls.healed, spent.tokens["input_tokens"],
+            spent.tokens["output_tokens"], storable(account.prompt),
             strict_json.dumps([sorted(account.times.first), sorted(account.times.took)]), strict_json.dumps(keys),
+            account.copy_of,
         )  # fmt: skip
         self.connection.execute(f"INSERT OR REPLACE INTO run_facts VALUES ({', '.join('?' * len(facts))})", facts)
+
+    def _mark(self) -> None:
+        """Mark the prompts whose answers turned out to be copies. Their rows have the number of their time or one soon after."""
+        find = "SELECT rowid FROM texts WHERE rowid >= ? AND rowid < ? AND run = ? AND seq = ?"
+        for wall_us, seq, copy_of in self.marks:
+            for row in self.connection.execute(find, (wall_us, wall_us + 2_000_000, self.run, seq)).fetchall():
+                self.connection.execute("UPDATE texts SET copy = ? WHERE rowid = ?", (copy_of, *row))
+        self.marks.clear()
 
 
 def _book(connection: sqlite3.Connection, key: Key, mode: str, account: Account) -> None:

@@ -23,6 +23,8 @@ LAST = 2**62
 class TextQuery:
     """The texts that are asked for.
 
+    A text that another run has too, because both recorded one session, fits only if that run is not asked for.
+
     `words` is an expression in the query language of FTS5, and `signs` a text in its stored form that the words cannot find.
     `facets` are (column, words) pairs. The rows are those from `low` to before `high`, in microseconds since the epoch. With
     `runs`, only the texts of these runs fit.
@@ -56,6 +58,7 @@ class IndexedText:
 class RunFacts:
     """Facts of a run that its events hold. A cost of None is unknown.
 
+    `copy_of` is the run in which all answers of this one are counted, because both recorded one session; empty if there is none.
     `errors` counts the exchanges that failed, `failed` the calls that failed in the end, `healed` the failed attempts of other
     calls. `prompt` is the beginning of the first prompt. `first` and `took` are the buckets of accounts.py in which its times to
     the first token and its durations of answers are.
@@ -74,6 +77,7 @@ class RunFacts:
     days: tuple[str, ...] = ()
     first: tuple[int, ...] = ()
     took: tuple[int, ...] = ()
+    copy_of: str = ""
 
 
 class Index:
@@ -96,8 +100,12 @@ class Index:
             conditions.append("instr(t.text, ?)")
             values.append(query.signs)
         if query.runs is not None:
+            runs = strict_json.dumps(sorted(query.runs))
             conditions.append("t.run IN (SELECT value FROM json_each(?))")
-            values.append(strict_json.dumps(sorted(query.runs)))
+            conditions.append("t.copy NOT IN (SELECT value FROM json_each(?))")
+            values += [runs, runs]
+        elif "run" not in dict(query.facets):
+            conditions.append("t.copy = ''")
         marks = () if query.words is None else MARKS
         shown = "highlight(texts, 0, ?, ?)" if marks else "t.text"
         statement = (
@@ -127,16 +135,16 @@ class Index:
     def facts(self, runs: Sequence[str]) -> dict[str, RunFacts]:
         """Return the facts of runs by their ids."""
         query = (
-            "SELECT run, keys, cost_usd, errors, calls, failed, healed, input_tokens, output_tokens, prompt, times "
+            "SELECT run, keys, cost_usd, errors, calls, failed, healed, input_tokens, output_tokens, prompt, times, copy_of "
             "FROM run_facts WHERE run IN (SELECT value FROM json_each(?))"
         )
         found = {}
         for row in self._connection.execute(query, (strict_json.dumps(runs),)):
-            run, stored, cost_usd, errors, calls, failed, healed, tokens_in, tokens_out, prompt, times = row
+            run, stored, cost_usd, errors, calls, failed, healed, tokens_in, tokens_out, prompt, times, copy_of = row
             models, tools, days = (tuple(json.loads(stored).get(key, ())) for key in ("model", "tool", "day"))
             counted = (errors, calls, failed, healed, tokens_in, tokens_out)
             first, took = map(tuple, json.loads(times))
-            found[run] = RunFacts(models, tools, cost_usd, *counted, readable(prompt), days, first, took)
+            found[run] = RunFacts(models, tools, cost_usd, *counted, readable(prompt), days, first, took, copy_of)
         return found
 
     def runs_with(

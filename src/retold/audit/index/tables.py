@@ -14,7 +14,7 @@ from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, zone
 
-VERSION = 7
+VERSION = 8
 
 KINDS = (
     "run.started", "message", "exchange.started", "exchange.ended", "session.started", "wire.sent", "run.ended",
@@ -27,12 +27,12 @@ FACETS = ("run", "step", "type", "tool", "model")
 _SCHEMA = f"""
 CREATE TABLE state (name TEXT PRIMARY KEY, value);
 CREATE TABLE pending (id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL);
-CREATE VIRTUAL TABLE texts USING fts5(text, {", ".join(FACETS)}, seq UNINDEXED);
+CREATE VIRTUAL TABLE texts USING fts5(text, {", ".join(FACETS)}, seq UNINDEXED, copy UNINDEXED);
 CREATE TABLE counted (identity TEXT PRIMARY KEY, run TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE run_facts (
     run TEXT PRIMARY KEY, cost_usd REAL, errors INTEGER NOT NULL, calls INTEGER NOT NULL, failed INTEGER NOT NULL,
     healed INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, prompt TEXT NOT NULL,
-    times TEXT NOT NULL, keys TEXT NOT NULL
+    times TEXT NOT NULL, keys TEXT NOT NULL, copy_of TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE accounts (
     dimension TEXT, key TEXT, day TEXT, mode TEXT, {", ".join(f"{name} NOT NULL" for name in SUMS)}, first TEXT, took TEXT,
