@@ -397,6 +397,25 @@ def test_a_cassette_in_json_is_still_read_as_one(tmp_path: Path, damage: Callabl
     assert "cassette" in done.stderr or "YAML" in done.stderr
 
 
+def test_a_run_is_compared_with_what_went_out_of_it(examples: EventLog, tmp_path: Path) -> None:
+    """`diff` reads traces, trajectories and session traces as it reads runs of messages. Other commands name the file."""
+    info = examples.find("streaming_file_operations")
+    for form, ending in ENDINGS.items():
+        path = write(examples, form, info, tmp_path / f"run{ending}")
+        done = in_this_process(
+            "diff", info.run, str(path), "--ignore", "totals", "--ignore", "system", "--db", str(examples.path)
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        other = path.with_name(path.name.replace("run", "other"))
+        other.write_text(path.read_text().replace("gamma", "delta"))
+        done = in_this_process("diff", info.run, str(other), "--ignore", "totals", "--db", str(examples.path))
+        assert (done.returncode, "delta" in done.stdout) == (1, True)
+    done = in_this_process("play", str(tmp_path / "run.atif.json"), "--db", str(examples.path))
+    assert (done.returncode, "this is a trajectory in ATIF. `retold import` takes it." in done.stderr) == (2, True)
+    done = in_this_process("play", str(tmp_path / "run.otlp.json"), "--db", str(examples.path))
+    assert (done.returncode, "this is a file of traces in the JSON of OTLP." in done.stderr) == (2, True)
+
+
 def test_the_command_chooses_by_the_ending_and_writes_a_file_a_run(tmp_path: Path) -> None:
     """`--all` writes a folder for the formats with one run per file. `--content` belongs to otlp alone."""
     log = EventLog(tmp_path / "log.db")

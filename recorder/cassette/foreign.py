@@ -27,6 +27,10 @@ def named(document: Any) -> str | None:
         return _named_list(document)
     if not isinstance(document, dict):
         return None
+    if isinstance(document.get("resourceSpans"), list):
+        return "this is a file of traces in the JSON of OTLP. `retold import` takes it."
+    if str(document.get("schema_version", "")).startswith("ATIF-"):
+        return "this is a trajectory in ATIF. `retold import` takes it."
     if not document.get("interactions"):
         for key, kind in (("grpc_interactions", "gRPC"), ("ws_interactions", "WebSocket")):
             if document.get(key):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from ..formats import agent_cassette
 from ..formats.agent_cassette import is_ours as is_tape
-from ..formats.imports import import_files
+from ..formats.imports import holds_talks, import_files
 from ..formats.jsonl import is_ours
 from ..formats.stream_json import unwrapped
 from ..formats.transcript import is_transcript, subagents_of
@@ -201,6 +201,8 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
     if _is_log(path):
         return _read_run(EventLog(path), "last", progress, manner, name)
     if path.suffix not in (".jsonl", ".ndjson"):
+        if holds_talks(path, {}):
+            return _read_imported(path, progress, manner)
         held = read_cassette(path)
         return read_exchanges(_checked(held), title=name, progress=progress, manner=manner, kept=held.kept)
     try:
@@ -210,7 +212,7 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
                 session = agent_cassette.read(path)
                 return read_exchanges([session], title=name, progress=progress, manner=manner)
             has_parts = is_transcript(object_in(first)) and bool(subagents_of(path))
-            if not _is_event(first) and not has_parts:
+            if not _is_event(first) and not has_parts and not holds_talks(path, object_in(first)):
                 lines.seek(0)
                 return _read_stream_json(lines, name, progress)
     except (OSError, UnicodeDecodeError) as error:
@@ -252,7 +254,7 @@ def _checked(cassette: Cassette) -> Iterator[Recorded]:
 
 
 def _read_imported(path: Path, progress: Progress, manner: Manner) -> Side:
-    """Read the newest run among the events that `retold export` wrote, or a session with its subagents."""
+    """Read the newest run of an export, a trace or a trajectory, or a session with its subagents."""
     with tempfile.TemporaryDirectory(prefix="retold-") as folder, EventLog(Path(folder) / "log.db") as log:
         import_files(log, [path])
         return replace(_read_run(log, "last", progress, manner, str(path)), source=str(path))

@@ -70,8 +70,8 @@ def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = Non
 
 def _read(path: Path) -> _Source:
     if path.suffix not in LINES:
-        if path.suffix == ".json" and (talks := _talks_in(path)):
-            return _Source(path, "talks", _digest(path), talks=talks)
+        if holds_talks(path, {}):
+            return _Source(path, "talks", _digest(path), talks=_talks_in(path, {}))
         found = read_cassette(path)
         if found.is_empty:
             raise InputError(f"{path} holds no interactions; there is nothing to import.")
@@ -83,10 +83,8 @@ def _read(path: Path) -> _Source:
         raise InputError(f"{path}: {kind}")
     if jsonl.is_ours(first):
         return _Source(path, "jsonl", _digest(path), checked=jsonl.check(path))
-    if session_trace_reading.is_ours(first):
-        return _Source(path, "talks", _digest(path), talks=[session_trace_reading.read(path)])
-    if otlp_reading.is_ours(first):
-        return _Source(path, "talks", _digest(path), talks=otlp_reading.read(path))
+    if holds_talks(path, first):
+        return _Source(path, "talks", _digest(path), talks=_talks_in(path, first))
     if agent_cassette.is_ours(first):
         unknown: list[int] = []
         session = agent_cassette.read(path, unknown.append)
@@ -102,14 +100,24 @@ def _read(path: Path) -> _Source:
     return _Source(path, "stream-json", _digest(path, *(part.path for part in parts)), cut=cut, parts=parts)
 
 
-def _talks_in(path: Path) -> list[Talk]:
-    """Return the talks of a document in ATIF or OTLP, and none for a file of another format."""
-    if not path.exists():
-        return []
+def holds_talks(path: Path, first: dict[str, Any]) -> bool:
+    """Return whether a file is a trace, a trajectory or a session trace. `first` is the object in its first line, or empty."""
+    if path.suffix in LINES:
+        return otlp_reading.is_ours(first) or session_trace_reading.is_ours(first)
+    if path.suffix != ".json" or not path.is_file():
+        return False
     data = read_regular(path)
-    if atif_reading.is_ours(atif_reading.beginning(data)):
-        return [atif_reading.read(path)]
-    return otlp_reading.read(path) if otlp_reading.may_be(data) and b'"interactions"' not in data else []
+    is_trace = otlp_reading.may_be(data) and b'"interactions"' not in data
+    return is_trace or atif_reading.is_ours(atif_reading.beginning(data))
+
+
+def _talks_in(path: Path, first: dict[str, Any]) -> list[Talk]:
+    if session_trace_reading.is_ours(first):
+        return [session_trace_reading.read(path)]
+    is_trace = path.suffix in LINES or otlp_reading.may_be(read_regular(path))
+    if is_trace and not atif_reading.is_ours(atif_reading.beginning(read_regular(path))):
+        return otlp_reading.read(path)
+    return [atif_reading.read(path)]
 
 
 def _first_line(path: Path) -> dict[str, Any]:
