@@ -4,11 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 comma := ,
 BIN := $(VENV)/bin
+DEMO := examples/clean_streaming_numbers.yaml
 
 .PHONY: demo fleet test test-lowest installs check bench cassettes clean
 
+# On a terminal the text streams at its recorded pace, 0.7 s; elsewhere it is shown at once.
 demo: $(VENV)/.demo
-	$(BIN)/retold run examples/clean_streaming_numbers.yaml
+	@timing=instant; if [ -t 1 ]; then timing=original; fi; set -x; $(BIN)/retold run $(DEMO) --timing $$timing
 
 # Three NATS servers, two recorders and a mirror on this machine; it ends by itself, or by Ctrl-C.
 fleet: $(VENV)/.test
@@ -42,9 +44,12 @@ $(BIN)/python:
 	  else $(PYTHON) -m venv $(VENV); fi
 
 # uv leaves byte code to the first import, which a read-only or write-averse environment never writes: compile at once.
-install = if command -v uv >/dev/null; \
-	  then uv pip install --quiet --compile-bytecode --python $(BIN)/python -e $(1); \
-	  else $(BIN)/python -m pip install --quiet --disable-pip-version-check -e $(1); fi
+# On a terminal the installer shows its progress; elsewhere only what is installed and where.
+install = echo "installing retold with what it needs into $(VENV), once: $(1)"; \
+	  quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
+	  if command -v uv >/dev/null; \
+	  then uv pip install $$quiet --compile-bytecode --python $(BIN)/python -e $(1); \
+	  else $(BIN)/python -m pip install $$quiet --disable-pip-version-check -e $(1); fi
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@$(call install,".[prices$(comma)view]")

@@ -1,5 +1,6 @@
 """Readers of the log that show, store or pass on messages. This package imports `retold.recorder` only."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,8 +35,21 @@ def make_handler(name: str, options: dict[str, Any], out: TextIO, folder: Path =
     return handler(make_options(handler, options), out, folder)
 
 
+TYPED = {"partial": True, "show_thinking": True}
+"""The options of handlers that type texts as they streamed."""
+
+
+def typed(specs: Iterable[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return (name, options) of handlers with the options TYPED that each has. Given options win."""
+    return [
+        (name, {key: value for key, value in TYPED.items() if key in handler_class(name).Options.model_fields} | options)
+        for name, options in specs
+    ]
+
+
 __all__ = [
     "HANDLERS",
+    "TYPED",
     "Handler",
     "HandlerThread",
     "Options",
@@ -47,4 +61,5 @@ __all__ = [
     "make_options",
     "option_problems",
     "read_stream",
+    "typed",
 ]

@@ -105,7 +105,7 @@ class Simple(Handler):
 
     def _say(self, at: Message | Event, text: str) -> None:
         head = _head(at.task, self._stamp(at))
-        if self.options.partial and self.out.isatty():
+        if self.out.isatty():
             self._typed.line(text, head=head, margin=len(head) or 2, sgr=dim(self.out) if text.startswith("THINKING: ") else "")
         else:
             self._typed.say(lambda: self.write(_line(head, text)))

@@ -8,7 +8,11 @@ from rich.cells import cell_len, chop_cells
 LONG_WORD = 24
 """A longer word, in cells, is written at once, because it may belong to a script without spaces."""
 
-_PIECES = re.compile(r"\n|[^\S\n]+|\S+")
+_NO_SPACES = "\u2e80-\u303f\u3041-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff01-\uff60"
+_PIECES = re.compile(
+    rf"\n|[^\S\n]+|[{_NO_SPACES}][\u3001\u3002\u300d\u300f\u3011\uff01\uff09\uff0c\uff0e\uff1f]*|[^\s{_NO_SPACES}]+"
+)
+"""Chinese, Japanese and Korean lines may break between any two characters, but not before a closing mark."""
 
 
 class Typist:

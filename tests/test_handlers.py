@@ -335,9 +335,8 @@ A line that is
     longer than its
     terminal.
 
-    -
-    一二三四五六七八九十
-    一二三四五六七
+    - 一二三四五六七八九
+    十一二三四五六七
     -
     a/long/path/without/
     any/space/in/it"""
@@ -346,7 +345,7 @@ A line that is
 @pytest.mark.needs("rich>=13.7")
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_typed_text_is_wrapped_at_words_with_any_pieces(size: int) -> None:
-    """On a terminal typed lines break between words, further lines are indented, and none exceeds the width."""
+    """On a terminal typed lines break between words or CJK characters, further lines are indented, none is too wide."""
     typist = Typist(24, 4)
     written = "".join(typist.type(TYPED[i : i + size]) for i in range(0, len(TYPED), size)) + typist.end()
     assert [line.rstrip() for line in written.splitlines()] == TYPED_AT_24.splitlines()

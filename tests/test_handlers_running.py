@@ -152,7 +152,7 @@ def in_a_terminal(environment: dict[str, str], handler: str, **extra: str) -> st
     """Return the output of `retold show last` in a terminal of 80 columns."""
     with retold.EventLog() as log, log.start(name="story", mode="mock") as writer:
         tell(writer, WIDE)
-    env: Any = environment | {"TERM": "xterm-256color"} | extra
+    env: Any = environment | {"TERM": "xterm-256color", "RETOLD_PAGER": "cat"} | extra
     command = ["-m", "retold", "show", "last", "--handler", handler]
     child = pexpect.spawn(sys.executable, command, env=env, dimensions=(24, 80), encoding="utf-8", timeout=30)
     out = str(child.read())

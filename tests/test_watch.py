@@ -16,14 +16,16 @@ import pytest
 import retold
 from retold.cli.keyboard import Keyboard
 from retold.cli.screen import Screen
+from retold.cli.step_table import print_steps
 from retold.cli.viewing import readers, viewed
 from retold.cli.watch import FOLLOWING, Theatre
 from retold.handlers import make_handler, read_stream
 from retold.recorder.events import Entry, Event
 from retold.recorder.strict_json import dumps
 from retold.replay.timing.viewer import Key, Viewer
+from retold.workflow.results import StepResult
 from tests.conftest import ROOT
-from tests.e2e import in_this_process, normalised
+from tests.e2e import NUMBERS, in_this_process, normalised
 
 S = 1_000_000_000
 STATUS = re.compile(r"(?:\x1bD\x1b\[A)?\x1b7\r\x1b\[B(?:\x1b\[J|\x1b\[2m([^\x1b]*)\x1b\[0m|([^\x1b]+))\x1b8")
@@ -252,7 +254,7 @@ def watched(*pressed: tuple[float, Key], handlers: Iterable[str] = (), out: Term
     keys, events = Keys(*pressed), seconds_of_words()
     watch = Theatre(viewer or Viewer(), out, 10 * S, now=keys.now)
     watch.keys = cast(Keyboard, keys)
-    specs = viewed(list(handlers), shown=True, typed=True)
+    specs = viewed(list(handlers), shown=True, types=True)
     watch.play(lambda: iter(events), lambda screen: readers(specs, screen), why=lambda: "interrupted")
     watch.screen.close()
     return keys
@@ -303,7 +305,7 @@ def test_a_run_in_progress_is_shown_as_it_comes_until_a_person_quits(terminal: T
     watch = Theatre(Viewer(speed=None, keys=FOLLOWING), terminal)
     watch.keys = cast(Keyboard, Unpressed())
     with pytest.raises(retold.RetoldError, match="gone"):
-        watch.follow(iter(coming()), readers(viewed(None, shown=True, typed=True), watch.out))
+        watch.follow(iter(coming()), readers(viewed(None, shown=True, types=True), watch.out))
     assert "ASSISTANT: zero" in terminal.text
 
 
@@ -428,3 +430,75 @@ def test_play_without_keys_types_too(environment: dict[str, str]) -> None:
     assert "\x1b" not in out
     assert "] THINKING: Four operations" in out
     assert child.exitstatus == 0
+
+
+# Workflows
+
+
+def test_run_in_a_terminal_names_steps_and_ends_with_their_table(environment: dict[str, str]) -> None:
+    child = spawned(environment, "run", ROOT / "examples" / "parallel_reviews.yaml")
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", rest_of(child)).splitlines()
+    assert child.exitstatus == 0
+    assert [line for line in lines if line.startswith("step ") and "/" in line] == ["step 1/2 look", "step 2/2 conclude"]
+    table = lines[lines.index(next(line for line in lines if line.startswith("step  "))) :][:4]
+    assert [line.split()[0] for line in table] == ["step", "look", "conclude", "total"]
+    assert table[0].split() == ["step", "model", "turns", "in", "out", "cost", "time", "status"]
+    assert table[1].endswith("completed")
+    assert max(map(len, table)) <= 80
+    assert lines[-1].startswith("retold: run ") or lines[-2].startswith("retold: run ")
+
+
+def test_table_of_steps_marks_what_failed_and_what_was_skipped(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """An unknown cost is a question mark, and so is the sum with it."""
+    done = StepResult("one", "claude", "completed", turns=2, usage={"input_tokens": 3, "cache_read_input_tokens": 1000})
+    fell = StepResult("two", "claude_robust", "fallback", cost_usd=0.5, duration_ms=1500)
+    steps = [done, fell, StepResult("three", "claude", "skipped"), StepResult("four", "claude", "failed", cost_usd=0.25)]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with retold.EventLog("table.db") as log, log.start(name="w", mode="mock") as writer:
+        answer = {"type": "assistant", "message": {"model": "claude-a", "content": []}}
+        writer.note("message", answer, step="one")
+        writer.note("message", answer | {"message": {"model": "claude-b", "content": []}}, step="one")
+        print_steps(retold.RunResult(writer.run, "w", "mock", "failed", steps, "table.db", None), log)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+    assert [re.split(r"\s{2,}", line) for line in shown.splitlines()] == [
+        ["step", "model", "turns", "in", "out", "cost", "time", "status"],
+        ["one", "claude-a, claude-b", "2", "1,003", "0", "?", "0.0s", "completed"],
+        ["two", "?", "0", "0", "0", "$0.5000", "1.5s", "fallback"],
+        ["three", "skipped"],
+        ["four", "?", "0", "0", "0", "$0.2500", "0.0s", "failed"],
+        ["total", "2", "1,003", "0", "?", "1.5s"],
+    ]
+    assert "\x1b[31mfailed" in terminal.getvalue()
+
+
+def test_run_at_a_pace_in_a_terminal_types_and_takes_keys(environment: dict[str, str]) -> None:
+    """A pause stops the clock of the run; the key of a seek moves it on, and the run ends as ever."""
+    child = spawned(environment, "run", NUMBERS, "-s", "0.05")
+    child.expect("0.05x  space pauses")
+    assert is_raw(child)
+    child.send(" ")
+    child.expect("paused  space plays on")
+    child.send("\x1b[C ")
+    out = rest_of(child)
+    assert "Stream completed" in out
+    assert "completed: 1 step, 3 messages" in out
+    assert (child.exitstatus, is_raw(child)) == (0, False)
+
+
+def test_run_that_is_quit_is_cancelled(environment: dict[str, str]) -> None:
+    child = spawned(environment, "run", NUMBERS, "-s", "0.01")
+    child.expect("space pauses")
+    child.send("q")
+    rest_of(child)
+    assert (child.exitstatus, is_raw(child)) == (130, False)
+    (run,) = retold.EventLog().runs()
+    assert run.status == "cancelled"
+
+
+def test_run_in_a_pipe_writes_the_lines_of_its_handler_at_any_pace() -> None:
+    done = in_this_process("run", NUMBERS, "--handler", "simple", "-s", "100")
+    instant = in_this_process("run", NUMBERS, "--handler", "simple")
+    assert normalised(done.stdout) == normalised(instant.stdout)
+    assert "turns" not in done.stderr

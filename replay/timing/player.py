@@ -3,7 +3,7 @@
 `schedule` is pure. `play` and `play_async` are its two rims: they wait and yield.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from ...recorder import clock
 from ...recorder.http.exchange import Exchange
@@ -79,12 +79,23 @@ def play(exchange: Exchange, timeline: Timeline, began_ns: int) -> Iterator[byte
         wait_until(began_ns + timeline.at(exchange.ended_ns))
 
 
-async def play_async(exchange: Exchange, timeline: Timeline, began_ns: int) -> AsyncIterator[bytes]:
-    """`play` in an event loop."""
+Until = Callable[[int, int], Awaitable[None]]
+"""Waits in an event loop until the time of replay reaches (the monotonic time of its beginning, nanoseconds after it)."""
+
+
+async def until_async(began_ns: int, after_ns: int) -> None:
+    """Wait on the real clock."""
+    await wait_until_async(began_ns + after_ns)
+
+
+async def play_async(
+    exchange: Exchange, timeline: Timeline, began_ns: int, until: Until = until_async
+) -> AsyncIterator[bytes]:  # fmt: skip
+    """`play` in an event loop. `until` is its clock."""
     for deadline, data in schedule(exchange, timeline):
-        await wait_until_async(began_ns + deadline)
+        await until(began_ns, deadline)
         yield data
-    await wait_until_async(began_ns + timeline.at(exchange.ended_ns))
+    await until(began_ns, timeline.at(exchange.ended_ns))
 
 
 def wait_until(deadline_ns: int) -> None:

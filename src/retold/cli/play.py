@@ -44,7 +44,7 @@ def play(
 
     pace = Timing.parse(timing_of(timing, speed, "original"), idle_limit)
     on_terminal = sys.stdout.isatty()
-    specs = viewed(handler, shown=on_terminal, typed=on_terminal and not pace.is_instant)
+    specs = viewed(handler, shown=on_terminal, types=on_terminal and not pace.is_instant)
     if names_file(recording):
         _play_file(recording, specs, pace)
     else:

@@ -13,13 +13,14 @@ from .common import (
     IdleLimit,
     Json,
     ShipOption,
-    TimingOption,
+    SpeedOption,
     handler_specs,
     note,
     print_json,
     say,
     shipped,
     test_mode,
+    timing_of,
 )
 from .fork import AnswerOption, FailedOption, ModelOption, SetOption, UnpricedOption, wanted
 from .reporting import CheckFormat, FormatOption, JunitOption, refuse_both, reported, write_reports
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
     from ..comparing.compare import Comparison
     from ..experiments.plan import PlannedFork
     from ..recorder.log.log import EventLog
+    from ..replay.timing.player import Until
     from ..workflow.results import RunResult
+    from ..workflow.runner import RunOptions
+    from .watch import Theatre
 
 
 LiveOption = Annotated[
@@ -59,7 +63,11 @@ ForkAtOption = Annotated[
 def run(
     workflow: Annotated[Path, typer.Argument(metavar="WORKFLOW", help="The workflow file (YAML).")],
     live: LiveOption = None,
-    timing: TimingOption = "instant",
+    timing: Annotated[
+        str | None,
+        typer.Option("--timing", metavar="T", help="instant, original, or a factor such as 2x.", show_default="instant"),
+    ] = None,
+    speed: SpeedOption = None,
     idle_limit: IdleLimit = None,
     handler: Handlers = None,
     cassette: CassetteOption = None,
@@ -80,52 +88,78 @@ def run(
 ) -> None:
     """Run a workflow offline from its cassette (the default, without a key), or live against the API and record it.
 
+    On a terminal, --timing original or -s 2 types the text as it streamed; `?` lists the keys.
+
     With --fork, no tool of the recorded part runs again, and the cassette is written only if --cassette names one.
 
     Example: retold run examples/clean_streaming_numbers.yaml
     """
     from ..recorder.log.log import EventLog
-    from ..workflow.runner import run_workflow
+    from ..replay.timing.timing import Timing
 
     _refuse_reports(check, form, junit, json=json)
     handlers: list[tuple[str, dict[str, Any]]] | None = handler_specs(handler, workflow.parent) if handler else None
     branching = _forking(live, fork, at, model, assignments, answer, failed=failed, unpriced=unpriced)
     mode = "live" if branching is not None else _mode(live)
+    pace = Timing.parse(timing_of(timing, speed, "instant"), idle_limit)
     is_github = form is CheckFormat.github
     with EventLog(db) as log, shipped(log, ship), reported(github=is_github):
         compared = None if check is None else _compared(check, check_ignore or [], log)
-        result = run_workflow(
-            workflow,
-            mode=mode,
-            timing=timing,
-            idle_limit=idle_limit,
-            handlers=handlers,
-            cassette=cassette,
-            log=log,
-            out=sys.stderr if json else sys.stdout,
-            show=bool(handler) or not json,
-            fork=branching,
-            notify=note if sys.stderr.isatty() and (mode == "live" or timing != "instant") else None,
-        )
+        options: RunOptions = {
+            "mode": mode, "timing": pace, "handlers": handlers, "cassette": cassette, "log": log, "fork": branching,
+            "out": sys.stderr if json else sys.stdout, "show": bool(handler) or not json,
+            "notify": note if sys.stderr.isatty() else None,
+        }  # fmt: skip
+        result = _ran(workflow, options, watches=mode == "mock" and not json and sys.stdout.isatty() and not pace.is_instant)
         found = None if compared is None else compared(result)
-        _tell(result, found, check, json=json, is_github=is_github)
+        _tell(result, log, found, check, json=json, is_github=is_github)
     if found is not None and (is_github or junit is not None):
         write_reports(_report(found, result), github=is_github, junit=junit)
     if not result.ok or (found is not None and not found.same):
         raise typer.Exit(1)
 
 
-def _tell(result: "RunResult", found: "Comparison | None", golden: str | None, *, json: bool, is_github: bool) -> None:
+def _tell(
+    result: "RunResult", log: "EventLog", found: "Comparison | None", golden: str | None, *, json: bool, is_github: bool,
+) -> None:  # fmt: skip
     """Print a result, and its comparison with the golden recording if there is one."""
     if json:
         print_json(result.as_dict() | ({} if found is None else {"check": found.as_dict()}))
     else:
         _show_unstreamed(result)
+        if sys.stderr.isatty():
+            from .step_table import print_steps
+
+            print_steps(result, log)
     _summarise(result)
     if found is not None:
         from ..comparing.text import as_text
 
         (say if is_github else note)(f"retold: compared with {golden}\n{as_text(found)}")  # stdout alone is fenced
+
+
+def _ran(workflow: Path, options: "RunOptions", *, watches: bool) -> "RunResult":
+    """Run a workflow and return its result, for a person who watches or for any other reader."""
+    from ..workflow.runner import arun_watched, run_workflow
+    from .keyboard import can_take_keys
+
+    if not watches:
+        return run_workflow(workflow, **options)
+    if not can_take_keys():
+        import asyncio
+
+        return asyncio.run(arun_watched(workflow, types=True, **options))
+    from .run_watch import notes_of, watch_run
+
+    pace = options["timing"]
+    assert not isinstance(pace, str)
+
+    async def work(until: "Until", theatre: "Theatre") -> "RunResult":
+        notify = notes_of(theatre) if options.get("notify") else None
+        shown: RunOptions = {**options, "out": theatre.out, "notify": notify}
+        return await arun_watched(workflow, until, types=True, **shown)
+
+    return watch_run(work, pace)
 
 
 def _forking(

@@ -34,7 +34,7 @@ def tail(
     from .viewing import break_off, closing, feed, kinds_of, readers, viewed
 
     on_terminal = sys.stdout.isatty()
-    specs = viewed(handler, shown=on_terminal, typed=on_terminal)
+    specs = viewed(handler, shown=on_terminal, types=on_terminal)
     log = EventLog(db)
     running = next((r for r in log.runs(limit=50) if r.status == "running"), None) if run is None else None
     found = running or log.find(run or "last")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from ..handlers import Reader, handler_class, make_handler
+from ..handlers import Reader, make_handler, typed
 from ..recorder.events import Event
 from .common import handler_specs
 
@@ -14,27 +14,15 @@ Specs = list[tuple[str, dict[str, Any]]]
 SHOWN = {"show_steps": True, "show_prompts": True, "show_tool_input": True}
 """Options of `simple` for a person who looks at a run: the steps, what the user said, and what the tools were asked."""
 
-TYPED = {"partial": True, "show_thinking": True}
-"""Options of handlers that type texts as they streamed."""
 
-
-def viewed(named: list[str] | None, *, shown: bool, typed: bool = False) -> Specs:
+def viewed(named: list[str] | None, *, shown: bool, types: bool = False) -> Specs:
     """Return (name, options) of the handlers; simple if none is named. Raise HandlerError for a wrong name or option.
 
-    `shown` gives the default handler the options SHOWN. `typed` gives each handler the options TYPED that it has; options of the
-    user win.
+    `shown` gives the default handler the options SHOWN. With `types`, each handler types texts if it can.
     """
     default = SHOWN if shown else {}
     specs: Specs = handler_specs(named) if named else [("simple", dict(default))]
-    return typing(specs) if typed else specs
-
-
-def typing(specs: Sequence[tuple[str, dict[str, Any]]]) -> Specs:
-    """Return the handlers with the options TYPED that they have."""
-    return [
-        (name, {key: value for key, value in TYPED.items() if key in handler_class(name).Options.model_fields} | options)
-        for name, options in specs
-    ]
+    return typed(specs) if types else specs
 
 
 def readers(specs: Specs, out: TextIO | None = None) -> list[Reader]:

@@ -18,7 +18,6 @@ from ..recorder.log.run_writer import RunWriter
 from ..recorder.strict_json import object_or_empty
 from ..replay.matching.differences import differences
 from ..replay.matching.rules import named
-from ..replay.timing.player import wait_until_async
 from .claude_code import ClaudeTurn, agent_options
 from .mock import Playback
 from .prompt_job import Unit
@@ -91,7 +90,7 @@ class _PlayedSession:
         return round(self.session.started_ns / 1000) + round(offset_ns / 1000)
 
     async def _until(self, recorded_ns: int) -> None:
-        await wait_until_async(self._began_ns + self._recording.timeline.at(recorded_ns))
+        await self._recording.until(self._began_ns, self._recording.timeline.at(recorded_ns))
 
     def close(self) -> None:
         """Append the lines that are left, and the recorded ending."""

@@ -16,20 +16,24 @@ from ..recorder.log.run_writer import RunWriter
 from ..recorder.messages import Session, content_blocks
 from ..recorder.secrets.redactor import Redactor
 from ..replay.matching.matcher import Matcher
-from ..replay.timing.player import head_ns, play_async, times_of, wait_until_async
+from ..replay.timing.player import Until, head_ns, play_async, times_of, until_async
 from ..replay.timing.timing import Timeline, Timing
 from .agent import Reply, reply_of
 from .tools import TimedOut
 
 
 class Playback:
-    """The exchanges and sessions that a mock run replays, and their timeline from the beginning of the run.
+    """The exchanges and sessions that a mock run replays, and their timeline from the beginning of the run. `until` is its clock.
 
     `unplayed_sessions` are the sessions of steps that are still to be played. `variables` maps the volatile texts in sessions to
     their names.
     """
 
-    def __init__(self, exchanges: Iterable[Exchange], sessions: Iterable[AgentSession], source: str, timing: Timing) -> None:
+    def __init__(
+        self, exchanges: Iterable[Exchange], sessions: Iterable[AgentSession], source: str, timing: Timing,
+        until: Until = until_async,
+    ) -> None:  # fmt: skip
+        self.until = until
         self.exchanges = tuple(exchanges)
         sessions = tuple(sessions)
         self.unplayed_sessions = [session for session in sessions if session.place is not None]
@@ -106,8 +110,8 @@ class MockApi:
             exchange = following
 
     async def _play(self, exchange: Exchange, body: bytes, session: Session) -> Reply:
-        timeline, began_ns = self._recording.timeline, self._writer.started_ns
-        await wait_until_async(began_ns + timeline.at(exchange.started_ns))
+        timeline, began_ns, until = self._recording.timeline, self._writer.started_ns, self._recording.until
+        await until(began_ns, timeline.at(exchange.started_ns))
         request = Request(exchange.request.method, exchange.request.uri, exchange.request.headers, body)
         asked = exchange.place
         stamped = ANSWERED if asked.stamped == ANSWERED else "replay"
@@ -117,10 +121,10 @@ class MockApi:
             cost_usd=exchange.cost_usd,
         )  # fmt: skip
         try:
-            await wait_until_async(began_ns + head_ns(exchange, timeline))
+            await until(began_ns, head_ns(exchange, timeline))
             if exchange.response is not None:
                 capture.response(exchange.response.status, exchange.response.reason, exchange.response.headers)
-                async for data in play_async(exchange, timeline, began_ns):
+                async for data in play_async(exchange, timeline, began_ns, until):
                     capture.data(data)
         except BaseException:
             capture.end("closed")

@@ -42,7 +42,7 @@ class ClaudeCode(Protocol):
 class Running:
     """One run of a workflow. `recording` is the recording that a mock run replays; it is None in a live run.
 
-    `fork` is the recorded side of a fork, which is a live run.
+    `fork` is the recorded side of a fork, which is a live run. `types` is whether handlers type texts as they stream.
     """
 
     loaded: Loaded
@@ -55,6 +55,7 @@ class Running:
     notify: Callable[[str], None]
     sessions: dict[str, SessionState] = field(default_factory=dict)
     fork: ForkedRun | None = None
+    types: bool = False
     _claude_code: ClaudeCode | None = None
 
     @contextlib.asynccontextmanager

@@ -20,6 +20,7 @@ from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.words import plural
 from ..replay.matching.matcher import note_unplayed
+from ..replay.timing.player import Until, until_async
 from ..replay.timing.timing import INSTANT, Timing
 from ..sigterm import sigterm_cancels
 from .checkpoint import Checkpoint, Finished, fingerprint, question
@@ -95,6 +96,15 @@ def run_workflow(
 
 async def arun_workflow(path: str | os.PathLike[str], **options: Unpack[RunOptions]) -> RunResult:
     """Run a workflow as `run_workflow` does, with the same arguments and errors, in the running event loop."""
+    return await arun_watched(path, **options)
+
+
+async def arun_watched(
+    path: str | os.PathLike[str], until: Until | None = None, *, types: bool = False, **options: Unpack[RunOptions]
+) -> RunResult:  # fmt: skip
+    """Run a workflow for a person who watches. `until` is the clock of a mock run; it counts in recorded time, whatever the
+    timing. With `types`, handlers type texts as they stream, if they can.
+    """
     loaded = load_workflow(path)
     timing = options.get("timing", INSTANT)
     cassette, log, notify = options.get("cassette"), options.get("log"), options.get("notify")
@@ -112,6 +122,7 @@ async def arun_workflow(path: str | os.PathLike[str], **options: Unpack[RunOptio
         fork=fork,
     )
     runner.keeps_cassette = fork is None or cassette is not None
+    runner.until, runner.types = until, types
     try:
         runner.prepare()
         return await runner.run()
@@ -138,6 +149,8 @@ class Runner:
         self.out = out
         self.notify = notify
         self.recording: Playback | None = None
+        self.until: Until | None = None
+        self.types = False
         self.keeps_cassette = True
         self._forking = fork
         self.fork: ForkedRun | None = None
@@ -183,7 +196,8 @@ class Runner:
             found = read_cassette(self.cassette)
         except CassetteMissing as error:
             raise CassetteMissing(f"no recording at {self.cassette}. Record it with: {self._record_command()}") from error
-        return Playback(found.exchanges, found.sessions, str(self.cassette), self.timing)
+        timing = self.timing if self.until is None else replace(self.timing, speed=1.0)
+        return Playback(found.exchanges, found.sessions, str(self.cassette), timing, self.until or until_async)
 
     def _record_command(self) -> str:
         own = self.cassette == self.loaded.cassette()
@@ -201,7 +215,16 @@ class Runner:
             result = RunResult(writer.run, workflow.name, self.mode, "running", [], str(self.log.path), self._named_cassette)
             context = Context(self.loaded, writer.run, datetime.now().astimezone().date().isoformat())
             running = Running(
-                self.loaded, self.recording, self.cassette, self.log, writer, context, result, self.notify, fork=self.fork
+                self.loaded,
+                self.recording,
+                self.cassette,
+                self.log,
+                writer,
+                context,
+                result,
+                self.notify,
+                fork=self.fork,
+                types=self.types,
             )
             for earlier in finished:
                 self._resume(running, earlier)

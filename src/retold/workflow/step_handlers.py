@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from ..handlers import Handler, HandlerThread, make_handler
+from ..handlers import Handler, HandlerThread, make_handler, typed
 from .handler_specs import handler_specs
 from .prompt_job import Unit
 from .results import StepResult
@@ -62,6 +62,7 @@ class Showing:
 
     def _start(self, specs: HandlerSpecs, unit: Unit | None, tasks: frozenset[str] | None = None) -> None:
         folder = self._running.loaded.folder
+        specs = typed(specs) if self._running.types else specs
         made: list[Handler] = [make_handler(name, values, self._out or sys.stdout, folder) for name, values in specs]
         made = [handler for handler in made if handler.silent or self._out is not None]
         if any(not handler.silent for handler in made):
