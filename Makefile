@@ -6,7 +6,7 @@ comma := ,
 BIN := $(VENV)/bin
 DEMO := examples/clean_streaming_numbers.yaml
 
-.PHONY: demo fleet test test-lowest installs check bench cassettes clean
+.PHONY: demo fleet test test-lowest installs check docs bench cassettes clean
 
 # On a terminal the text streams at its recorded pace, 0.7 s; elsewhere it is shown at once.
 demo: $(VENV)/.demo
@@ -30,6 +30,10 @@ check: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The documentation as a site: open site/index.html. A broken link or an unknown name is an error.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: $(VENV)/.test $(VENV)/.bench
 	$(BIN)/python -m benchmarks
@@ -57,11 +61,15 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
 	@$(call install,".[test]")
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.docs
+
+$(VENV)/.docs: pyproject.toml | $(BIN)/python
+	@$(call install,".[docs]")
+	@touch $@
 
 # What is measured against is optional: a row says "not installed". No stamp then, so the next `make bench` tries again.
 $(VENV)/.bench: pyproject.toml $(VENV)/.test
 	@if $(call install,".[bench]"); then touch $@; else echo "not all peers can be installed: their rows will say so"; fi
 
 clean:
-	rm -rf $(VENV) .retold build dist *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .retold build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,8 @@
 """Write the two pages that are generated: docs/cli.md from the help texts, docs/api.md from signatures and docstrings.
 
 python docs/reference.py
+
+In the site, mkdocstrings writes the API from the same docstrings. The groups and members below are those of both.
 """
 
 import ast
@@ -44,7 +46,7 @@ MEMBERS = {
 INTRO = """\
 # Python API
 
-`python docs/reference.py` writes this page from the signatures and docstrings. Import each name from `retold`, for example
+`docs/reference.py` writes this page from the signatures and docstrings. Import each name from `retold`, for example
 `from retold import use_cassette`. `retold.__all__` lists the names, and `retold.__version__` is the version. An import costs
 nothing until you use a name.
 
@@ -75,31 +77,57 @@ def api() -> str:
     return "\n".join(parts)
 
 
+def api_page() -> str:
+    """Return the page of the public names in the site, with directives of mkdocstrings and the anchors of this page."""
+    anchors: set[str] = set()
+
+    def directive(match: re.Match[str]) -> str:
+        name, public = match[1], getattr(retold, match[1])
+        is_error = isinstance(public, type) and issubclass(public, Exception)
+        members = [member for member, _ in _public_members(name, public)] if isinstance(public, type) and not is_error else []
+        shown = f"[{', '.join(members)}]" if members else "false\n      inherited_members: false"
+        anchor = f"[](){{#{name.lower()}}}\n\n" if name.lower() not in anchors else ""
+        anchors.add(name.lower())
+        ancestry = f"{_ancestry(public)}\n\n" if is_error else ""
+        return f"{anchor}::: retold.{name}\n    options:\n      members: {shown}\n\n{ancestry}"
+
+    return re.sub(r"^### (\w+)\n(?:(?!^##).*\n?)*", directive, api(), flags=re.MULTILINE)
+
+
+def _ancestry(error: type[Exception]) -> str:
+    code = f" Exit code {error.exit_code}." if issubclass(error, retold.RetoldError) else ""
+    return f"A `{error.__bases__[0].__name__}`.{code}"
+
+
 def _entry(name: str) -> str:
     public = getattr(retold, name)
     if isinstance(public, type) and issubclass(public, Exception):
-        code = f" Exit code {public.exit_code}." if issubclass(public, retold.RetoldError) else ""
-        base = public.__bases__[0].__name__
-        return f"### {name}\n\n{_markdown(inspect.getdoc(public) or '')}\nA `{base}`.{code}\n"
-    parts = [f"### {name}\n", _block(_signature(name, public)), _markdown(inspect.getdoc(public) or "")]
+        return f"### {name}\n\n{as_markdown(inspect.getdoc(public) or '')}\n{_ancestry(public)}\n"
+    parts = [f"### {name}\n", _block(_signature(name, public)), as_markdown(inspect.getdoc(public) or "")]
     if isinstance(public, type):
         members = list(_members(name, public))
         parts += ["".join(members)] if members else []
     return "\n".join(parts)
 
 
-def _members(name: str, kind: type) -> Iterator[str]:
-    """Yield an item for each public method and property of a class, in the order of its source, base classes first."""
+def _public_members(name: str, kind: type) -> Iterator[tuple[str, Any]]:
+    """Yield each public method and property of a class, in the order of its source, base classes first."""
     ours = [each for each in reversed(kind.__mro__) if each.__module__.startswith("retold")]
     found = dict.fromkeys(member for each in ours for member in vars(each) if not member.startswith("_"))
     for member in found:
         value = inspect.getattr_static(kind, member)
-        if name in MEMBERS and member not in MEMBERS[name]:
-            continue
-        text = textwrap.indent(_markdown(inspect.getdoc(getattr(kind, member)) or "").strip(), "  ").lstrip()
+        is_public = name not in MEMBERS or member in MEMBERS[name]
+        if is_public and (isinstance(value, property | classmethod | staticmethod) or inspect.isfunction(value)):
+            yield member, value
+
+
+def _members(name: str, kind: type) -> Iterator[str]:
+    """Yield an item for each public method and property of a class."""
+    for member, value in _public_members(name, kind):
+        text = textwrap.indent(as_markdown(inspect.getdoc(getattr(kind, member)) or "").strip(), "  ").lstrip()
         if isinstance(value, property):
             yield f"- `.{member}` → `{_returns(value.fget)}`: {text}\n"
-        elif inspect.isfunction(value) or isinstance(value, classmethod | staticmethod):
+        else:
             yield f"- `.{_one_line(member, getattr(value, '__func__', value))}`: {text}\n"
 
 
@@ -135,8 +163,13 @@ def _signature(name: str, public: Any) -> str:
     init = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__init__"), None)
     if init is not None and name in CONSTRUCTED:
         return _laid_out(name, _arguments(_without_self(init.args)), "")
-    fields = [node for node in tree.body if isinstance(node, ast.AnnAssign) and not ast.unparse(node.target).startswith("_")]
-    return "\n".join([f"class {name}", *(f"    {ast.unparse(field)}" for field in fields)])
+    return "\n".join([f"class {name}", *(f"    {ast.unparse(field)}" for field in _fields(public).values())])
+
+
+def _fields(kind: type) -> dict[str, ast.AnnAssign]:
+    """Return the public fields that the body of a class declares."""
+    found = {ast.unparse(node.target): node for node in _tree(kind).body if isinstance(node, ast.AnnAssign)}
+    return {name: node for name, node in found.items() if not name.startswith("_")}
 
 
 CONSTRUCTED = ("use_cassette", "fork", "record", "EventLog", "Timing")
@@ -169,17 +202,24 @@ def _laid_out(name: str, arguments: Sequence[str], returns: str) -> str:
 # Docstrings
 
 
-def _markdown(text: str) -> str:
-    """Return a docstring as Markdown: indented parts are Python, aligned lists are text, and the rest are paragraphs."""
+def as_markdown(text: str, *, tables: bool = False) -> str:
+    """Return a docstring as Markdown: indented parts are Python, lists in columns are text or tables, the rest are paragraphs."""
     parts = []
     for part in re.split(r"\n\n+", text.strip()):
         if all(line.startswith("    ") for line in part.splitlines()):
             parts.append(_block(textwrap.dedent(part), "python"))
         elif re.match(r"\w+ {2,}\S", part):
-            parts.append(_block(part))
+            parts.append(_table(part) if tables else _block(part))
         else:
             parts.append(f"{part}\n")
     return "\n".join(parts)
+
+
+def _table(text: str) -> str:
+    """Return a list in columns as a table; lines that begin with a space continue the row above."""
+    rows = [re.split(r" +", row, maxsplit=1) for row in re.sub(r"\n +", " ", text.replace("|", "\\|")).splitlines()]
+    lines = [f"| `{name}` | {meaning} |" for name, meaning in rows]
+    return "\n".join(["| | |", "|---|---|", *lines]) + "\n"
 
 
 def _block(text: str, language: str = "text") -> str:

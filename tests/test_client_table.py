@@ -5,9 +5,10 @@ import subprocess
 
 import pytest
 
-from tests import forks
+from tests import forks, recipes
 from tests.client_table import CLIENTS, REFUSED, UNKNOWN
 from tests.conftest import ROOT
+from tests.messages_server import MessagesServer
 
 OTHERS = ROOT / ".clients" / "table" / "bin" / "python"
 """An environment with clients of other projects (tests/client_table.txt); `.ci/run` makes it."""
@@ -42,7 +43,16 @@ def test_no_client_is_live_in_a_replay(environment: dict[str, str]) -> None:
 @pytest.mark.stress
 @pytest.mark.skipif(not OTHERS.exists(), reason="the clients of other projects are not installed (.ci/run installs them)")
 def test_no_client_of_another_project_is_live_in_a_replay(environment: dict[str, str]) -> None:
-    """litellm, langchain, pydantic-ai, instructor, openai and google-genai pointed elsewhere, Bedrock, Vertex, greenlets."""
-    command = [str(OTHERS), "-W", "ignore", "-m", "tests.client_table"]
-    done = subprocess.run(command, env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False)
+    """litellm, langchain, pydantic-ai, instructor, openai and google-genai pointed elsewhere, Bedrock, Vertex, greenlets.
+
+    The recipes of the documentation run in the same process. A replay of them sends nothing, and each other part its requests.
+    """
+    recipes.write()
+    command = [str(OTHERS), "-W", "ignore", "-m", "tests.recipes"]
+    with MessagesServer(recipes.answer) as server:
+        own = {"PYTHONPATH": str(ROOT), "ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_BASE": server.url}
+        own |= {"ANTHROPIC_API_KEY": "test-key", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        done = subprocess.run(command, env=environment | own, capture_output=True, text=True, check=False)
     assert check(done) == list(CLIENTS)
+    recipes.check(next(line for line in done.stdout.splitlines() if line.startswith('{"recorded"')))
+    assert server.calls == 14, [request.path for request in server.requests]

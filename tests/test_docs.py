@@ -97,6 +97,22 @@ def test_every_page_is_reachable() -> None:
     assert [page for page in PAGES if page.parent == DOCS and name_of(page) not in linked] == []
 
 
+def test_every_page_is_in_the_site() -> None:
+    """The navigation of mkdocs.yml names each page of docs/ once, because `make docs` refuses a page that it does not name."""
+
+    def places(nav: Any) -> Iterator[str]:
+        if isinstance(nav, str):
+            yield nav
+        else:
+            for item in nav.values() if isinstance(nav, dict) else nav:
+                yield from places(item)
+
+    named = sorted(places(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]))
+    pages = [str(page.relative_to(DOCS)) for page in PAGES if page.is_relative_to(DOCS)]
+    elsewhere = ["architecture.md", "changes.md", "index.md", "recordings.md", "streaming-guide.md"]
+    assert named == sorted([*pages, *elsewhere])
+
+
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CHANGELOG.md"])
 def test_no_item_is_written_twice(page: str) -> None:
     """Both files are merged by union, which keeps the old and the new form of an edited item."""

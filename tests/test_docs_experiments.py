@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.documents import blocks_of
 from tests.messages_server import MessagesServer, Reply, Request, text
-from tests.test_readme import execute
+from tests.page_commands import execute
 
 
 def answer(request: Request) -> Reply:
