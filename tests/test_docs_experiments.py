@@ -1,5 +1,7 @@
 """The example of docs/experiments.md, executed by copy and paste against a server on this machine."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.conftest import ROOT
@@ -16,11 +18,11 @@ def answer(request: Request) -> Reply:
 
 
 @pytest.mark.stress
-def test_fork_diff_and_try() -> None:
-    """The program of the page is recorded once; its forks and tries ask for their second turn only."""
+def test_fork_diff_try_and_pin() -> None:
+    """The program of the page is recorded once; its forks and tries ask for their second turn only, and its test for none."""
     blocks = [block for block in blocks_of(ROOT / "docs" / "experiments.md") if block.file == "talk.py" or "talk" in block.text]
     page = [block for block in blocks if block.file == "talk.py" or block.language == "sh"]
-    assert len(page) == 3
+    assert len(page) == 4
     page[2] = page[2]._replace(text=page[2].text.rstrip() + "  # exit code 1: haiku fails\n")
     with MessagesServer(answer) as server:
         said = dict(execute(page, server.url))
@@ -30,5 +32,8 @@ def test_fork_diff_and_try() -> None:
     assert fork == "The Nile.\nIt is 6,650 km.\n"
     assert "└─ talk@2" in said["retold ls"]
     assert "1 fork begins as the parent" in said["retold verify"]
+    written = next(block.text for block in blocks if "def test_talk" in block.text)
+    assert Path("tests/test_talk.py").read_text().endswith(f"\n\n{written}")
+    assert "1 passed" in said["pytest tests/test_talk.py"]
     table = next(said[command] for command in said if command.startswith("retold try")).splitlines()
     assert [line.split()[:3] for line in table[1:]] == [["claude-opus-5-5", "1", "passed"], ["claude-haiku-4-5", "1", "failed"]]

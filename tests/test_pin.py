@@ -4,18 +4,22 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import forks, pinning
+from tests import claude_code, forks, pinning
+from tests.conftest import Cli
 from tests.e2e import in_this_process, tree
+from tests.messages_server import MessagesServer
 from tests.suites import Suite
 
 pytest_plugins = ["pytester"]
 
+CLAUDE_CODE = claude_code.find()
 HAS_AGENT_SDK = importlib.util.find_spec("claude_agent_sdk") is not None
 
 
@@ -179,3 +183,37 @@ def test_lamp(retold_cassette):
     )
     assert retold_cassette.all_played
 """
+
+
+@pytest.mark.stress
+@pytest.mark.claude_code
+@pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
+def test_a_session_of_claude_code_passes_in_another_home(cli: Cli, tmp_path: Path) -> None:
+    """The recorded command runs in another folder, with another home; one with another prompt fails with the difference."""
+    command = claude_code.command(CLAUDE_CODE or "", "GO-TOOLS")
+    with MessagesServer(claude_code.Script()) as server:
+        options = ("--name", "session", "--upstream", server.url)
+        assert cli("record", *options, "--", *command, env=claude_code.ENVIRONMENT, input="").returncode == 0
+    done = cli("pin", "session")
+    assert done.returncode == 0, done.stderr
+    clone, home = tmp_path / "clone", tmp_path / "other home"
+    shutil.copytree("tests", clone / "tests")
+    home.mkdir()
+    own = {"PATH": os.environ["PATH"], "HOME": str(home), **claude_code.ENVIRONMENT}
+    del own["ANTHROPIC_API_KEY"]
+    path = clone / "tests" / "test_session.py"
+    for code, text in ((0, "1 passed"), (1, "GO-TEXT")):
+        run = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "tests"]
+        tested = subprocess.run(run, env=own, cwd=clone, capture_output=True, text=True, check=False)
+        assert (tested.returncode, text in tested.stdout) == (code, True), tested.stdout
+        path.write_text(path.read_text().replace('"GO-TOOLS"', '"GO-TEXT"'))
+
+
+@pytest.mark.stress
+def test_the_test_of_a_command_passes_as_users_run_it(pinned: Path, environment: dict[str, str]) -> None:
+    """In processes of their own, in a fresh clone."""
+    for name in ("tests", "agent.py"):
+        (shutil.copytree if (pinned / name).is_dir() else shutil.copy)(pinned / name, name)
+    run = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "tests/test_agent.py"]
+    tested = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert tested.returncode == 0, tested.stdout

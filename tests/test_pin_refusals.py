@@ -156,6 +156,14 @@ def test_a_run_that_took_over_steps_is_refused() -> None:
     assert "took over the step 'first' from an earlier run" in pin("again")
 
 
+def test_a_part_of_a_recording_is_refused() -> None:
+    """Record mode new_episodes records the requests that the cassette does not hold; a test of a command needs all of them."""
+    with retold.EventLog() as log:
+        data = {"command": ["python", "a.py"], "record_mode": "new_episodes", "cassette": "a.yaml"}
+        import_exchanges(log, [exchange()], name="part", source="x", data=data)
+    assert "recorded only the requests that a.yaml did not hold." in pin("part")
+
+
 def test_json_has_the_facts() -> None:
     good("talk")
     found = json.loads(in_this_process("pin", "talk", "--json").stdout)

@@ -50,15 +50,15 @@ QUESTION = body("How are you?")
 def test_requests_of_every_endpoint_are_sent_again() -> None:
     """Messages, their count, batches and their results, models; a field that old versions of the SDK lack, and a beta."""
     source = pin(
-        asked("/v1/messages", {**QUESTION, "cache_control": None, "new_field": {"a": True}}, message()),
-        asked("/v1/messages?beta=true", QUESTION, message()),
+        asked("/v1/messages", {**QUESTION, "temperature": 0.5, "new_field": {"a": True}}, message()),
+        asked("/v1/messages?beta=true", {**QUESTION, "stream": False}, message()),
         asked("/v1/messages/count_tokens", {key: QUESTION[key] for key in ("model", "messages")}, b'{"input_tokens": 9}'),
         asked("/v1/messages/batches", {"requests": [{"custom_id": "a", "params": QUESTION}]}, b'{"id": "msgbatch_1"}'),
         asked("/v1/messages/batches/msgbatch_1/results", got=b'{"custom_id": "a"}\n', method="GET"),
         asked("/v1/models?limit=2", got=b'{"data": []}', method="GET"),
         asked("/v1/messages", {**QUESTION, "max_tokens": 64_000}, message("Slow.")),
     )
-    assert 'extra_body={"cache_control": None, "new_field": {"a": True}}' in source
+    assert 'extra_body={"temperature": 0.5, "new_field": {"a": True}}' in source
     assert 'extra_query={"beta": "true"}' in source
     assert 'client.get("/v1/models?limit=2", cast_to=object)' in source
     assert "timeout=600" in source

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def folder_of(recorded: Iterable[Recorded]) -> Path:
 def command_parts(draft: Draft, command: Sequence[str], folder: Path) -> Parts:
     """Return the parts of the test of a command that ran in a folder."""
     program, *rest = (_relative(word, folder) for word in command)
+    program = _on_path(program)
     is_python = _PYTHON.fullmatch(program) is not None
     typed = shlex.join(["python" if is_python else program, *rest])
     words = [Code("sys.executable") if is_python else program, *rest]
@@ -58,6 +60,12 @@ def _exit_code(error: str) -> int:
         return int(found[1])
     found = _SIGNALLED.search(error)
     return 0 if found is None else -int(found[1])
+
+
+def _on_path(program: str) -> str:
+    """Return the name of a program if its absolute path is the one that the name has on this machine."""
+    name = os.path.basename(program)
+    return name if os.path.isabs(program) and shutil.which(name) == program else program
 
 
 def _relative(word: str, folder: Path) -> str:

@@ -31,10 +31,9 @@ STREAMED_ABOVE = 20_000
 """The `max_tokens` above which the SDK refuses a request without a stream, unless it has a time limit."""
 
 _NAMED = (
-    "model", "max_tokens", "system", "temperature", "top_p", "top_k", "stop_sequences", "thinking", "metadata", "tool_choice",
-    "tools", "messages",
+    "model", "max_tokens", "system", "stop_sequences", "thinking", "metadata", "tool_choice", "tools", "messages",
 )  # fmt: skip
-"""Fields of a request that every version of the SDK names. It takes others as `extra_body`."""
+"""Fields of a request that every version of the SDK names; the newest has no `temperature`. It takes others as `extra_body`."""
 
 _CLIENTS = {
     "client": "anthropic.Anthropic({retries})",
@@ -107,9 +106,11 @@ def _sent(exchange: Exchange, index: int) -> _Sent:
     resource = f"{client}.messages"
     is_post = request.method.upper() == "POST"
     if is_post and where == "/v1/messages" and {"model", "max_tokens", "messages"} <= body.keys():
-        streams = body.pop("stream", False) is True
+        streams = body.get("stream") is True
+        further = {} if body.get("stream", True) is not False else {"stream": False}  # some clients send it
+        body = {name: value for name, value in body.items() if name != "stream" or value is None}
         method = f"{resource}.stream" if streams else f"{resource}.create"
-        made = _Sent(exchange, index, client, method, fields=_arguments(body, request), streams=streams)
+        made = _Sent(exchange, index, client, method, fields=_arguments(body, request) | further, streams=streams)
         if not streams and isinstance(body["max_tokens"], int) and body["max_tokens"] > STREAMED_ABOVE:
             made.fields["timeout"] = 600
         return made

@@ -108,6 +108,11 @@ def _check_run(log: EventLog, run: RunInfo, started: Mapping[str, Any], title: s
         why = "messages only, and no requests" if has_messages else "no requests"
         ended = f" ({run.status}: {run.error})" if run.error else ""
         raise InputError(f"{title} holds {why}; there is nothing to replay{ended}.")
+    if started.get("record_mode") == "new_episodes" and started.get("command") and "fork" not in started:
+        raise InputError(
+            f"{title} recorded only the requests that {started.get('cassette')} did not hold. Record all of them with: "
+            "retold record --mode rewrite"
+        )
     for event in log.events(run.run, kinds=("step.resumed",)):
         raise InputError(
             f"{title} took over the step {event.step!r} from an earlier run, so it holds a part of the workflow only. "
