@@ -21,6 +21,7 @@ from ...errors import LogError, LogFolderWarning, LogVersionError
 from ...hints import not_a_run
 from . import reserve
 from .scrubbing import scrub
+from .turns import scrub_in_turns
 
 VERSION = 3
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""
@@ -43,6 +44,9 @@ CHECKPOINT_AT_LAST_PAGES = 16_000
 """A stream without a pause lets no checkpoint catch up with it, and the WAL grows. Here (64 MB) the writer does it itself."""
 
 VACUUM_MARGIN_BYTES = 1024 * 1024
+
+REWRITTEN_BYTES = 64 * 1024 * 1024
+"""A log with more content is not written anew under the write lock, which takes 15 s a GB, but scrubbed in turns."""
 
 FOLD_TIMEOUT_MS = 1000
 
@@ -108,6 +112,27 @@ def open_for_reading(path: Path, sought: str = "", *, named: Path | None = None)
         raise
 
 
+def is_large(connection: sqlite3.Connection) -> bool:
+    """Return whether a log has too much content to be written anew while other processes wait. Raises sqlite3.Error."""
+    return _content_bytes(connection) > REWRITTEN_BYTES
+
+
+def scrub_large(path: Path) -> bool:
+    """Overwrite deleted data in a large log in turns, between which others write. Return whether all of it is gone.
+
+    The file keeps its length, and the disk gets unused pages back as holes. Raises sqlite3.Error, OSError.
+    """
+    with contextlib.closing(_connect(path)) as connection:
+        return scrub_in_turns(connection, path)
+
+
+def _content_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size of a file without its free pages."""
+    names = ("page_size", "page_count", "freelist_count")
+    size, pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
+    return int((pages - free) * size)
+
+
 def vacuum(connection: sqlite3.Connection, path: Path) -> bool:
     """Write the file again and empty the WAL, so that neither contains deleted data.
 
@@ -129,9 +154,7 @@ def vacuum(connection: sqlite3.Connection, path: Path) -> bool:
 
 def _write_anew(connection: sqlite3.Connection, path: Path) -> bool:
     """Return whether there was room for it: for the WAL, and for holes in the file that folding the WAL fills."""
-    names = ("page_size", "page_count", "freelist_count")
-    size, pages, free = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
-    file, new = path.stat(), (pages - free) * size
+    file, new = path.stat(), _content_bytes(connection)
     holes = max(0, file.st_size - file.st_blocks * 512)
     if reserve.free_bytes(path) < new + min(new, holes) + VACUUM_MARGIN_BYTES:
         return False

@@ -9,18 +9,21 @@ disk gets the pages back that are unused as a whole:
 
 SQLite reads none of these bytes, so an interruption at any time leaves a sound file. The caller folds the WAL first; this module
 holds the write lock while it works. The layout is that of https://www.sqlite.org/fileformat2.html.
+
+A large file is scrubbed in turns (turns.py), so that other processes write in between.
 """
 
 import ctypes
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _KEEP_SIZE_AND_PUNCH_HOLE = 0x01 | 0x02
 _INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
+_LOCK_BYTE = 1 << 30
 _HEADER_BYTES = 100
 """The file's header stands before the content of page 1."""
 
@@ -33,15 +36,29 @@ def scrub(connection: sqlite3.Connection, path: Path) -> None:
 
     Raises sqlite3.Error, also if the WAL is not empty, and OSError.
     """
+    handle = opened(path)
+    with exclusively(connection, path):
+        DatabaseFile(handle).scrub(roots_of(connection))
+        os.fsync(handle)
+    with closing(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")):
+        pass
+
+
+def opened(path: Path) -> int:
+    """Open the file of a log for writing past SQLite. Raises OSError."""
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    _open.append(handle)
+    return handle
+
+
+@contextmanager
+def exclusively(connection: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Hold the write lock for a `with` block that changes the file itself. Raises sqlite3.Error, also if the WAL is not empty."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         if (wal := path.with_name(path.name + "-wal")).exists() and wal.stat().st_size:
-            raise sqlite3.OperationalError("the WAL could not be emptied: another process keeps reading from it")
-        roots = [1, *(root for (root,) in connection.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0"))]
-        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        _open.append(handle)
-        _File(handle).scrub(roots)
-        os.fsync(handle)
+            raise WalInUse("the WAL could not be emptied: another process keeps reading from it")
+        yield
         # A commit makes other connections forget the pages that they have read, with the old bytes.
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         connection.execute(f"PRAGMA user_version = {version}")
@@ -50,8 +67,15 @@ def scrub(connection: sqlite3.Connection, path: Path) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    with closing(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")):
-        pass
+
+
+def roots_of(connection: sqlite3.Connection) -> list[int]:
+    """Return the pages at which the trees of a file begin."""
+    return [1, *(root for (root,) in connection.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0"))]
+
+
+class WalInUse(sqlite3.OperationalError):
+    """The WAL holds pages that the file does not have yet."""
 
 
 @dataclass(slots=True)
@@ -63,16 +87,22 @@ class _Cell:
     overflow: tuple[int, int] | None
 
 
-class _File:
-    """A database file whose WAL is empty."""
+class DatabaseFile:
+    """A database file whose WAL is empty. `seen` is called with the number of each page that was scrubbed."""
 
-    def __init__(self, handle: int) -> None:
+    def __init__(self, handle: int, seen: Callable[[int], None] = lambda _: None) -> None:
         self._handle = handle
+        self._seen = seen
         header = os.pread(handle, _HEADER_BYTES, 0)
         size = int.from_bytes(header[16:18])
         self._size = 65536 if size == 1 else size
         self._usable = self._size - header[20]
         self._free = int.from_bytes(header[32:36])
+        self.pages = os.fstat(handle).st_size // self._size
+        self.moves_pages = header[52:56] != bytes(4)
+        """Whether the file has an auto-vacuum, which moves pages and keeps a map of them."""
+        self.lock_page = _LOCK_BYTE // self._size + 1
+        """The page that SQLite never uses."""
 
     def _page(self, number: int) -> bytes:
         return os.pread(self._handle, self._size, (number - 1) * self._size)
@@ -83,14 +113,19 @@ class _File:
 
     def scrub(self, roots: list[int]) -> None:
         """Overwrite the unused parts of the free list and of the trees that begin at these pages."""
-        for number in self._free_pages():
-            if not _punch(self._handle, (number - 1) * self._size, self._size):
-                self._put(number, self._page(number), bytes(self._size))
+        for number in self.free_pages():
+            self.scrub_free(number)
         waiting = list(roots)
         while waiting:
-            waiting += self._tree_page(waiting.pop())
+            waiting += self.scrub_tree(waiting.pop())
 
-    def _free_pages(self) -> Iterator[int]:
+    def scrub_free(self, number: int) -> None:
+        """Give a free page back to the disk, or overwrite it."""
+        if not _punch(self._handle, (number - 1) * self._size, self._size):
+            self._put(number, self._page(number), bytes(self._size))
+        self._seen(number)
+
+    def free_pages(self) -> Iterator[int]:
         """The leaves of the free list; what its trunk pages do not use is overwritten."""
         trunk = self._free
         while trunk:
@@ -98,10 +133,21 @@ class _File:
             count = int.from_bytes(page[4:8])
             used = page[: 8 + 4 * count]
             self._put(trunk, page, used.ljust(self._size, b"\0"))
+            self._seen(trunk)
             yield from (int.from_bytes(used[at : at + 4]) for at in range(8, len(used), 4))
             trunk = int.from_bytes(page[:4])
 
-    def _tree_page(self, number: int) -> list[int]:
+    def below(self, number: int) -> list[int]:
+        """Return the pages below a page of a B-tree, in no order."""
+        page = self._page(number)
+        at = _HEADER_BYTES if number == 1 else 0
+        if page[at] not in (_INTERIOR_INDEX, _INTERIOR_TABLE):
+            return []
+        end = at + 12 + 2 * int.from_bytes(page[at + 3 : at + 5])
+        starts = (int.from_bytes(page[pointer : pointer + 2]) for pointer in range(at + 12, end, 2))
+        return [int.from_bytes(page[at + 8 : at + 12]), *(int.from_bytes(page[start : start + 4]) for start in starts)]
+
+    def scrub_tree(self, number: int) -> list[int]:
         """Overwrite what a page of a B-tree, and the overflow pages of its rows, do not use; return the pages below it."""
         page = self._page(number)
         at = _HEADER_BYTES if number == 1 else 0
@@ -125,6 +171,7 @@ class _File:
             if cell.overflow is not None:
                 self._overflow(*cell.overflow)
         self._put(number, page, bytes(clean))
+        self._seen(number)
         return below
 
     def _cell(self, page: bytes, start: int, kind: int) -> _Cell:
@@ -153,9 +200,11 @@ class _File:
     def _overflow(self, number: int, left: int) -> None:
         while left > self._usable - 4:
             left -= self._usable - 4
+            self._seen(number)
             number = int.from_bytes(os.pread(self._handle, 4, (number - 1) * self._size))
         page = self._page(number)
         self._put(number, page, page[: 4 + left].ljust(self._size, b"\0"))
+        self._seen(number)
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

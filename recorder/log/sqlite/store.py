@@ -158,21 +158,26 @@ class SqliteStore(OneByOne, Store):
             self._end_left_runs(connection)
 
     def vacuum(self) -> bool:
-        """Write the file anew, so that neither it nor the WAL contains removed content; others wait. Raises LogError.
+        """Remove the last copies of removed content from the file and the WAL. Raises LogError.
 
+        A small file is written anew, while others wait; a large one is overwritten in place, in turns, and keeps its length.
         Return False if the disk had no room for that: the bytes were overwritten in place, and the file keeps its length.
         """
-        with self.lock:
-            try:
-                is_new = opening.vacuum(self._writable(), self._file)
-            except (sqlite3.Error, OSError) as error:
-                raise LogError(
-                    f"what was taken out of {self.path} is gone from its tables, but its bytes may still stand in the file: "
-                    f"{error}. Do the same again when that is mended."
-                ) from error
-            reserve.keep(self._file, beside=0)
-            self._watch.adopt()
-        return is_new
+        try:
+            with self.lock:
+                is_large = opening.is_large(self._writable())
+            # Without the lock of this process: its writers go on between the turns, too.
+            is_clean = is_large and opening.scrub_large(self._file)
+            with self.lock:
+                is_clean = is_clean or opening.vacuum(self._writable(), self._file)
+                reserve.keep(self._file, beside=0)
+                self._watch.adopt()
+        except (sqlite3.Error, OSError) as error:
+            raise LogError(
+                f"what was taken out of {self.path} is gone from its tables, but its bytes may still stand in the file: "
+                f"{error}. Do the same again when that is mended."
+            ) from error
+        return is_clean
 
     def make_room(self) -> None:
         """Fold the WAL into the file and empty it, if that is possible: on a full disk, this and the reserve is all the room.
