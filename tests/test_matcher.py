@@ -4,6 +4,7 @@ import json
 import random
 import threading
 import traceback
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -391,3 +392,19 @@ def test_a_miss_does_not_name_a_redacted_place() -> None:
         matcher.take(request(redacted("a word b") | {"max_tokens": 5}))
     assert "max_tokens: recorded 100, now 5" in str(caught.value)
     assert "REDACTED" not in str(caught.value)
+
+
+def test_the_matcher_keeps_no_copy_of_the_requests() -> None:
+    """The requests of a conversation of 1,000 turns have half a gigabyte: their keys had as much again."""
+    messages: list[Json] = []
+    exchanges = []
+    for turn in range(60):
+        messages.append({"role": "user", "content": f"turn {turn} " + "of some length " * 100})
+        exchanges += recorded(BODY | {"messages": messages})
+    size = sum(len(exchange.request.body) for exchange in exchanges)
+    tracemalloc.start()
+    matcher = Matcher(exchanges)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < size / 10
+    assert matcher.take(exchanges[30].request) is exchanges[30]

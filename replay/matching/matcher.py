@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,9 +62,10 @@ class Matcher:
         with_variables = () if lazy is not None and not lazy.may_have("variables") else self._exchanges
         variables = [pair for exchange in with_variables for pair in exchange.place.variables.items()]
         self._recorded = {value: name for name, value in variables if value}
-        self._keys: dict[int, str] = {}
+        # Digests of the keys: in a long conversation the keys themselves take as much memory as all of its requests.
+        self._keys: dict[int, bytes] = {}
         self._sketches: dict[int, Sketch] = {}
-        self._waiting: dict[str, deque[Exchange]] = {}
+        self._waiting: dict[bytes, deque[Exchange]] = {}
         # Only these keys need the slower comparison that treats a redacted place as a wildcard.
         self._redacted: list[str] = []
         self._has_threads = False
@@ -196,7 +198,7 @@ class Matcher:
         return self.rules.meaning(scrubbed, names)
 
     def _find(self, request: Request, key: str, unit: tuple[str, str] | None = None) -> Exchange | None:
-        found = self._candidate(key, request, unit)
+        found = self._candidate(_digest(key), request, unit)
         if found is not None:
             return found
         # A text that was redacted on the recording machine is plain here if this machine's environment differs.
@@ -204,7 +206,7 @@ class Matcher:
         likes = [like for like in self._redacted if like != key and may_agree(like, key)]
         wanted = json.loads(key) if likes else None
         for like in likes:
-            if agree(json.loads(like), wanted) and (found := self._candidate(like, request, unit)) is not None:
+            if agree(json.loads(like), wanted) and (found := self._candidate(_digest(like), request, unit)) is not None:
                 return found
         return self._threaded(request)
 
@@ -225,7 +227,7 @@ class Matcher:
     def _is_waiting(self, exchange: Exchange) -> bool:
         return any(other is exchange for other in self._waiting[self._keys[id(exchange)]])
 
-    def _candidate(self, key: str, request: Request, unit: tuple[str, str] | None) -> Exchange | None:
+    def _candidate(self, key: bytes, request: Request, unit: tuple[str, str] | None) -> Exchange | None:
         """Return the first exchange of this unit, else of any unit. A repeat gets the latest answer that was played."""
         first: Exchange | None = None
         for exchange in self._of_key(key):
@@ -238,7 +240,7 @@ class Matcher:
             first = next((exchange for exchange in again if self.rules.agree(request, exchange.request)), None)
         return first
 
-    def _of_key(self, key: str) -> Iterator[Exchange]:
+    def _of_key(self, key: bytes) -> Iterator[Exchange]:
         """Yield the waiting exchanges of a key in order. Read on in the recording for further ones."""
         yield from list(self._waiting.get(key, ()))
         while (exchange := self._read_next()) is not None:
@@ -252,13 +254,14 @@ class Matcher:
         except IndexError:
             return None
         meaning = self._meaning(exchange.request, {})
-        key = self._keys[id(exchange)] = key_of(meaning)
+        text = key_of(meaning)
+        key = self._keys[id(exchange)] = _digest(text)
         self._sketches[id(exchange)] = sketch_of(meaning)
         self._has_threads = self._has_threads or is_threaded(exchange.request)
         if key not in self._waiting:
             self._waiting[key] = deque()
-            if REDACTED in key:
-                self._redacted.append(key)
+            if REDACTED in text:
+                self._redacted.append(text)
         self._waiting[key].append(exchange)
         self._read.append(exchange)
         if exchange.request.folders not in (UNKNOWN, *self._folders):
@@ -272,7 +275,7 @@ class Matcher:
     def _answer(self, exchange: Exchange, key: str) -> None:
         """Play an exchange for a request with this key."""
         self._play(exchange)
-        if key != self._keys[id(exchange)]:
+        if _digest(key) != self._keys[id(exchange)]:
             # A client that sends whole histories does not repeat the attempts whose thread had expired.
             for refused in filter(self._is_waiting, self._threads.refused_with(exchange)):
                 self._play(refused)
@@ -302,7 +305,8 @@ class Matcher:
         head = f"no recorded exchange answers call {len(self._played) + 1}, {asked}, in {self.source}"
         if not self._exchanges:
             return MissError(f"{head}: it holds no exchanges.")
-        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == key]
+        digest = _digest(key)
+        alike = [exchange for exchange in self._exchanges if self._keys[id(exchange)] == digest]
         times = sum(1 for exchange in alike if self.rules.agree(request, exchange.request))
         if times:
             often = _times(times)
@@ -343,6 +347,10 @@ class Matcher:
                 best = rank
         assert best is not None
         return best[2], best[3]
+
+
+def _digest(key: str) -> bytes:
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def _brief(where: str, differences: Sequence[str]) -> str:
