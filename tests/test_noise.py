@@ -207,7 +207,9 @@ def test_every_format_of_a_judged_run(files: list[str]) -> None:
     assert '"ignored":true' in done.stdout
     done = in_this_process("diff", *files, "bad.jsonl", "-o", "judged.html")
     assert (done.returncode, Path("judged.html").read_text().startswith("<!doctype html>")) == (1, True)
-    assert in_this_process("diff", *files, "bad.jsonl", "--volatile").returncode == 2
+    for wrong, said in ((["bad.jsonl", "--volatile"], "--volatile is for two"), (["--", "bad.jsonl", "--json"], "before `--`")):
+        done = in_this_process("diff", *files, *wrong)
+        assert (done.returncode, said in done.stderr) == (2, True)
 
 
 @pytest.mark.usefixtures("cli")

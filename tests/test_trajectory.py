@@ -9,9 +9,11 @@ import anthropic
 import pytest
 
 import retold
+from tests import talk as exchanges
 from tests.conftest import ROOT
 from tests.e2e import in_this_process
 from tests.messages_server import MessagesServer, Reply, text, tool_use
+from tests.test_agent_sdk_files import session
 
 Call = tuple[str, dict[str, Any]]
 
@@ -281,6 +283,20 @@ def test_a_stream_that_ended_early_has_unknown_sums(tmp_path: Path) -> None:
     assert "ended:" not in str(failed.value)
 
 
+def test_sessions_beside_requests_have_unknown_sums(tmp_path: Path) -> None:
+    """The tool calls of both are there. Their usages overlap in a workflow and not elsewhere, so no limit is shown to hold."""
+    retold.write_cassette(
+        tmp_path / "both.yaml", [exchanges.turn(exchanges.asked("Hi"), exchanges.text("Hello"))], [session("tool")]
+    )
+    retold.write_cassette(tmp_path / "session.yaml", [], [session("tool")])
+    alone = retold.trajectory(tmp_path / "session.yaml").expect(ended="success", max_tokens=1_000_000)
+    both = retold.trajectory(tmp_path / "both.yaml")
+    assert both.calls == alone.calls != ()
+    assert both.turns == alone.turns + 1
+    with pytest.raises(AssertionError, match="sessions of the Agent SDK beside requests"):
+        both.expect(max_tokens=1_000_000)
+
+
 # retold check
 
 
@@ -329,9 +345,9 @@ def test_check_by_hand() -> None:
     assert "the run has no step 'file_operation'; did you mean 'file_operations'?" in done.stdout
 
 
-@pytest.mark.usefixtures("recorded")
+@pytest.mark.usefixtures("cli")
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("content", "message"),
     [
         ("tolls: [Read]\n", "e.yaml:1:1: unknown key 'tolls'; did you mean 'tools'?"),
         ("max_turns: 3\ntools:\n  - name: Read\n    inputs: {}\n", "e.yaml:4:5: unknown key 'inputs'; did you mean 'input'?"),
@@ -341,16 +357,17 @@ def test_check_by_hand() -> None:
         ("steps:\n", "e.yaml:1:1: 'steps' should be a mapping"),
         ("- Read\n", "e.yaml:1:1: an expectation is a mapping"),
         ("tools: [\n", "not valid YAML"),
+        ("version: 1\ninteractions: []\n", "e.yaml:1:1: this is a cassette; give it as the recording"),
         ("", "the expectation is empty"),
         ("{}\n", "it expects nothing"),
         ("text_matches: (\nnever: Bash\n", "2 errors in the expectation:\ne.yaml:1:1: '(' is no regular expression"),
     ],
 )
-def test_a_wrong_file_is_refused_with_its_place(text: str, said: str) -> None:
+def test_a_wrong_file_is_refused_with_its_place(content: str, message: str) -> None:
     """Exit code 2, one line for each mistake with file, line and column."""
-    Path("e.yaml").write_text(text)
+    Path("e.yaml").write_text(content)
     done = in_this_process("check", "last", "--expect", "e.yaml")
-    assert (done.returncode, said in done.stderr, done.stdout) == (2, True, ""), done.stderr
+    assert (done.returncode, message in done.stderr, done.stdout) == (2, True, ""), done.stderr
 
 
 @pytest.mark.usefixtures("recorded")

@@ -103,6 +103,8 @@ def diff(
     from ..experiments.noise import judge
     from .progress import progress
 
+    if late := next((name for name in more or () if name.startswith("--")), None):
+        raise InputError(f"{late} comes after `--`, so it would name a recording; put options before `--`.")
     is_judged = bool(more) or ctx.meta.get("retold.separated", False)
     if is_judged and volatile:
         raise InputError("--volatile is for two recordings; leave it out if several judge a run.")

@@ -27,7 +27,9 @@ def read_expectation(path: Path) -> ExpectationFile:
     source = read_source(path, "expectation")
     reader = ExpectationReader()
     wanted = Expectation()
-    if isinstance(source.data, dict):
+    if isinstance(source.data, dict) and "interactions" in source.data:
+        reader.problems.append(((), "this is a cassette; give it as the recording, and a file of expectations with --expect"))
+    elif isinstance(source.data, dict):
         wanted = reader.read(source.data)
     else:
         reader.problems.append(((), "an expectation is a mapping with keys such as `tools`, `never` and `max_turns`"))

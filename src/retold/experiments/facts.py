@@ -26,7 +26,7 @@ class ToolCall:
     input: dict[str, Any]
     turn: int
     conversation: str
-    row: int
+    row: int = field(compare=False)
     result: str | None
     is_error: bool | None
 

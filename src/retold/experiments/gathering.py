@@ -28,7 +28,7 @@ def facts_of(side: Side) -> Facts:
     known = [int(count) for name in TOKENS if (count := side.totals.get(name)) is not None]
     tokens, cost = sum(known) if known else None, side.totals.get("cost_usd")
     sums = [f"{amount('tokens', tokens)} tokens", "unknown cost" if cost is None else amount("cost_usd", cost)]
-    whole = replace(whole, tokens=tokens, cost_usd=cost, unknown=_incomplete(side.streams), steps=steps)
+    whole = replace(whole, tokens=tokens, cost_usd=cost, unknown=_incomplete(side), steps=steps)
     return _with_end(whole, sums)
 
 
@@ -96,12 +96,13 @@ def _endings(stream: Stream) -> Iterator[str]:
         yield "error" if result.get("is_error") and subtype == "success" else subtype
 
 
-def _incomplete(streams: Iterable[Stream]) -> str:
+def _incomplete(side: Side) -> str:
     """Return why the usage of a recording is incomplete, or an empty text."""
-    for stream in streams:
-        for item in stream.items:
-            if item.kind == "answer" and item.value.get("ending") in UNFINISHED and item.value.get("stop_reason") is None:
-                return f"the answer of turn {item.turn} ended early ({item.value['ending']}), so its usage is incomplete"
+    if {"session", "request"} <= side.kinds:
+        return "it holds sessions of the Agent SDK beside requests, and its sums are those of the requests only"
+    for item in (item for stream in side.streams for item in stream.items):
+        if item.kind == "answer" and item.value.get("ending") in UNFINISHED and item.value.get("stop_reason") is None:
+            return f"the answer of turn {item.turn} ended early ({item.value['ending']}), so its usage is incomplete"
     return ""
 
 
