@@ -278,6 +278,29 @@ def test_histories_that_the_run_did_not_record_are_copied_context(tmp_path: Path
         ]
 
 
+def test_a_tool_of_the_api_ends_within_its_answer(tmp_path: Path) -> None:
+    """Its use, its result and the text behind it are one answer; the old API with a bare prompt is read as well."""
+    use = {"type": "server_tool_use", "id": "srv1", "name": "web_search", "input": {"query": "x"}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srv1", "content": [{"type": "web_search_result", "title": "X"}]}
+    log = EventLog(tmp_path / "log.db")
+    legacy = unstreamed(b'{"model":"m","prompt":"Human: Hi"}', text("Hello."), call=2)
+    legacy = replace(legacy, request=replace(legacy.request, uri="https://api.anthropic.com/v1/complete"))
+    run = record(log.path, unstreamed(asked("Search x."), use, found, text("X it is."), call=1), legacy)
+    *spans, _ = spans_of(write(log, "otlp", log.find(run), tmp_path / "run.otlp.json").read_bytes())
+    assert [span["name"] for span in spans] == ["chat claude-test-1", "execute_tool web_search", "text_completion claude-test-1"]
+    answer, tool, _ = spans
+    assert answer["startTimeUnixNano"] <= tool["startTimeUnixNano"] <= tool["endTimeUnixNano"] <= answer["endTimeUnixNano"]
+    assert tool["attributes"]["gen_ai.tool.type"] == "extension"
+    document = json.loads(write(log, "atif", log.find(run), tmp_path / "run.atif.json").read_text())
+    Trajectory.model_validate(document)
+    assert [each["source_call_id"] for each in document["steps"][1]["observation"]["results"]] == ["srv1"]
+    with EventLog(tmp_path / "other.db") as other:
+        for form, ending in ENDINGS.items():
+            (made,) = import_files(other, [write(log, form, log.find(run), tmp_path / f"run{ending}")])
+            roles = [each[0] for each in content_of(other, made.run)]
+            assert sorted(roles) == ["assistant", "assistant", "tool", "user", "user"], form
+
+
 FOREIGN_TRACE = {
     "resourceSpans": [{"scopeSpans": [{"spans": [
         {"traceId": "5B8EFFF798038103D269B633813FC60C", "spanId": "EEE19B7EC3C1B174", "name": "chat gpt", "kind": 3,
@@ -314,6 +337,21 @@ def test_a_trace_of_another_instrumentation_comes_in(tmp_path: Path) -> None:
         assert call[6] == {"input_tokens": 5, "cache_creation_input_tokens": 2}
         assert call[2][1] == {"type": "x.new"}
         assert log.find(made.run).started_ns == 1544712660000000000
+
+
+def test_spans_without_a_duration_keep_their_order(tmp_path: Path) -> None:
+    """Recordings of other tools may have no times: an answer, its tool and the next answer are at one moment."""
+    use = tool_use("Read", "t1", path="/x")
+    log = EventLog(tmp_path / "log.db")
+    talk = [turn(asked("Read it."), use), turn(asked("Read it.", [use], [tool_result("t1", "found")]), text("Done."))]
+    still = [replace(each, response=answer(*(p.data for p in each.response.pieces), step_ns=0), ended_ns=0) for each in talk
+             if each.response is not None]  # fmt: skip
+    info = log.find(record(log.path, *still))
+    with EventLog(tmp_path / "other.db") as other:
+        for form, ending in ENDINGS.items():
+            (made,) = import_files(other, [write(log, form, info, tmp_path / f"run{ending}")])
+            found = [each[0] for each in content_of(other, made.run)]
+            assert found == ["user", "assistant", "tool", "assistant"], form
 
 
 def test_each_trace_of_a_file_is_a_run(tmp_path: Path) -> None:

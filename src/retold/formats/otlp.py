@@ -233,6 +233,8 @@ class _Spans:
         asked, found = answer.request, Attributes()
         if not answer.exchange:
             asked = {"messages": coming, "system": self._systems.pop(answer.unit, None)}
+        if isinstance(prompt := asked.get("prompt"), str):  # /v1/complete
+            asked = {"messages": [{"role": "user", "content": prompt}]}
         if isinstance(messages := asked.get("messages"), list) and messages:
             found["gen_ai.input.messages"] = strict_json.dumps(list(messages_of(messages)))
         if system := [part_of(block) for block in content_blocks(asked.get("system"))]:

@@ -125,14 +125,17 @@ def _talk(path: Path, trace: str, spans: list[Span]) -> Talk:
     named = next((span["attributes"].get("gen_ai.agent.name") for span in spans if not span["parent"]), None)
     talk = Talk(str(named or path.name.partition(".")[0]), trace, session=Session(f"otlp {trace}"))
     reading = _OtlpReading(talk)
-    done: list[tuple[int, int, Any, Span]] = []
-    for span in spans:
+    done: list[tuple[tuple[int, ...], Any, Span]] = []
+    for number, span in enumerate(spans):
         attributes = span["attributes"]
         if any(name in attributes for name in _TEXTS) and attributes.get("gen_ai.operation.name") != "invoke_agent":
-            done += [(span["from_ns"], 2, reading.asked, span), (span["to_ns"], 0, reading.answered, span)]
+            # At one time answers come first, then tools, then requests. Spans without a duration keep their order in the file.
+            lasts = span["from_ns"] < span["to_ns"]
+            begun, ended = ((2, number), (0, number)) if lasts else ((1, number, 0), (1, number, 1))
+            done += [((span["from_ns"], *begun), reading.asked, span), ((span["to_ns"], *ended), reading.answered, span)]
         elif "gen_ai.tool.call.result" in attributes:
-            done.append((span["to_ns"], 1, reading.tool, span))
-    for at_ns, _, take, span in sorted(done, key=lambda each: each[:2]):
+            done.append(((span["to_ns"], 1, number), reading.tool, span))
+    for (at_ns, *_), take, span in sorted(done, key=lambda each: each[0]):
         take(at_ns, span)
     return talk
 

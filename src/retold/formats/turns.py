@@ -68,7 +68,8 @@ class Said:
     """An answer of the model, or the failure of one. `part` is the innermost part that holds it.
 
     Of an HTTP exchange, `seq` is its number, `started` and `ended` are its payloads, and `request` is its body. `first_ns` is
-    the arrival of the first piece of a stream. Otherwise `exchange` is False, and the payloads are empty.
+    the arrival of the first piece of a stream. Otherwise `exchange` is False, and the payloads are empty. `early` are the tools
+    with a result before the answer `is_over`, such as those that the API runs.
     """
 
     seq: int
@@ -85,6 +86,8 @@ class Said:
     blocks: list[dict[str, Any]] = field(default_factory=list)
     message: dict[str, Any] = field(default_factory=dict)
     tools: list["Tool"] = field(default_factory=list)
+    early: list["Tool"] = field(default_factory=list)
+    is_over: bool = False
     replayed: bool = False
 
     @property
@@ -334,9 +337,12 @@ class _Fold:
         for block in results:
             if (tool := self._tools.pop(str(block.get("tool_use_id")), None)) is not None:
                 tool.ended_ns, tool.result = self._now_ns, block
-                yield tool
+                if tool.answer.is_over:
+                    yield tool
+                else:  # a tool comes after its answer
+                    tool.answer.early.append(tool)
 
-    def _answered(self, answer: Said) -> Iterator[Said]:
+    def _answered(self, answer: Said) -> Iterator[Turn]:
         self._said.add(key_of(answer.blocks))
         if answer.exchange:
             answer.ended_ns = self._now_ns
@@ -344,4 +350,6 @@ class _Fold:
                 first = next(iter(self._log.store.read(
                     self._run_id, exchange=answer.seq, kinds=("frame", "chunk"), limit=1)), None)  # fmt: skip
                 answer.first_ns = None if first is None else self._base_ns + first.t_ns
+        answer.is_over = True
         yield answer
+        yield from answer.early
