@@ -46,6 +46,20 @@ def test_schema_accepts_every_step_type_and_handler(schema: Draft202012Validator
     assert errors_of(schema, yaml.safe_load(path.read_text())) == []
 
 
+def test_schema_describes_every_key(schema: Draft202012Validator) -> None:
+    """An editor shows the meaning of each key of a workflow, of a step and of its options, beside its completion."""
+    definitions: Any = schema.schema["$defs"]  # type: ignore[index]
+    assert schema.schema["$id"] == "retold-workflow.schema.json"  # type: ignore[index]
+    common = ("name", "type", "prompt", "claude_options", "engine", "condition", "output_to_file", "description")
+    for name, model in definitions.items():
+        if name in ("Workflow", "ClaudeOptions", "Environment", "Defaults") or name.endswith("Step"):
+            keys = [key for key in model["properties"] if not name.endswith("Step") or key in common]
+            if name == "Workflow":  # of these two, the keys inside have texts
+                keys = [key for key in keys if key not in ("environment", "defaults")]
+            assert keys
+            assert [key for key in keys if not model["properties"][key].get("description")] == [], name
+
+
 def a_step(**keys: Any) -> Any:
     return {"workflow": {"name": "w", "steps": [step(**keys)]}}
 

@@ -27,6 +27,7 @@ from retold.recorder.log.erasure import ERASED, PRUNED, REDACTED
 from retold.recorder.secrets.redactor import SECRET_HEADERS
 from retold.testing.record_modes import MODES
 from retold.testing.use_cassette import use_cassette
+from retold.workflow.key_texts import OF_OPTIONS, OF_STEP, OF_WORKFLOW
 from retold.workflow.load import load_workflow
 from retold.workflow.presets import PRESETS
 from retold.workflow.schema import ClaudeOptions
@@ -193,6 +194,21 @@ def test_keys_of_workflows() -> None:
     of_steps = section("workflows.md", "Keys of a step").partition("### ")[0]
     assert set(first_column(of_steps)) == {*BaseStep.model_fields, "type", "prompt"}
     assert set(first_column(section("workflows.md", "`claude_options`"))) == set(ClaudeOptions.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("title", "texts"), [("Keys of `workflow`", OF_WORKFLOW), ("Keys of a step", OF_STEP), ("`claude_options`", OF_OPTIONS)]
+)
+def test_texts_of_keys(title: str, texts: dict[str, str]) -> None:
+    """The schema shows in an editor what the tables hold: the meaning of each key, and its default, without links."""
+    table: dict[str, str] = {}
+    for line in section("workflows.md", title).partition("### ")[0].splitlines():
+        if line.startswith("| `"):
+            names, *default, meaning = (cell.strip() for cell in line.strip("|").split("|"))
+            default = [f" (default: {each})" for each in default if each not in ("", "required")]
+            text = "".join([re.sub(r"\[([^\]]*)\]\(.*?\)", r"\1", meaning).replace(" (below)", ""), *default])
+            table |= dict.fromkeys(_CODE.findall(names), text)
+    assert texts == table
 
 
 @pytest.mark.parametrize("name", STEPS)

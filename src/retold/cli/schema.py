@@ -6,10 +6,10 @@ from .common import print_json
 def schema() -> None:
     """Print the JSON Schema of workflow files, for editors that complete and check YAML.
 
-    Save it in a file, and name that file in the first line of your workflow:
+    Save it as retold-workflow.schema.json, and name it in the first line of your workflow:
 
     \b
-        # yaml-language-server: $schema=workflow.schema.json
+        # yaml-language-server: $schema=retold-workflow.schema.json
 
     Example: retold schema
     """

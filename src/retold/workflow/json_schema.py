@@ -3,7 +3,8 @@
 from typing import Any
 
 from ..handlers import HANDLERS
-from .step_types import WorkflowFile
+from .key_texts import OF_OPTIONS, OF_STEP, OF_WORKFLOW
+from .step_types import STEPS, WorkflowFile
 from .tools import DEFINITIONS
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -40,8 +41,22 @@ def json_schema() -> dict[str, Any]:
         "description": "Options of the handlers that stream_handler names.",
         "anyOf": [_mapping(known), {"type": "null"}],
     }
+    _describe(schema["$defs"])
     schema["$defs"]["Workflow"] |= _tools_of_engines()
     return {"$schema": DIALECT, "$id": "retold-workflow.schema.json", **schema, "title": "retold workflow"}
+
+
+def _describe(definitions: dict[str, Any]) -> None:
+    """Give each key the text that its table in docs/workflows.md has."""
+    steps = {step.__name__: OF_STEP for step in STEPS.values()}
+    for name, texts in ({"Workflow": OF_WORKFLOW, "ClaudeOptions": OF_OPTIONS} | steps).items():
+        for key, text in texts.items():
+            holder = definitions[name]
+            outer, _, inner = key.rpartition(".")
+            if outer:
+                holder = definitions[holder["properties"][outer]["$ref"].rpartition("/")[2]]
+            if inner in holder["properties"]:  # steps with tasks have no prompt
+                holder["properties"][inner].setdefault("description", text)
 
 
 def _tools_of_engines() -> dict[str, Any]:
