@@ -169,6 +169,18 @@ def test_two():
 FILE = "cassettes/test_chat/shared.yaml"
 
 
+def test_tests_that_share_a_missing_cassette_record_it_together(suite: Suite) -> None:
+    """With `once`, a cassette is missing if it was so when the session began. Afterwards a new request is a miss."""
+    suite.write(SHARED)
+    with serve() as server:
+        suite.run("--retold-mode=once", server=server).assert_outcomes(passed=2)
+        assert server.calls == 4  # the second test replays "both"
+        suite.write(SHARED.replace('"two"', '"new"'))
+        suite.run("--retold-mode=once", server=server).assert_outcomes(passed=1, failed=1)
+        assert server.calls == 4
+    assert prompts_of(suite.folder / FILE) == ["one", "both", "both", "two"]
+
+
 @pytest.mark.parametrize("mode", ["rewrite", "all"])
 def test_tests_that_share_a_cassette_record_it_anew_together(suite: Suite, mode: str) -> None:
     """A session empties the file once, and removes an old exchange once: each test finds its own calls afterwards."""

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -27,13 +27,14 @@ class ExpiredWarning(UserWarning):
 class LoadedRecording:
     """The recording of a block. `existed` if there was one; `file` is None if the recording does not come from a file.
 
-    `kept` are the rules of matching that the recording keeps.
+    `kept` are the rules of matching that the recording keeps. `is_new`: the same session of pytest has made the recording.
 
     `mode` is the record mode of the block, which an expired cassette may have changed to `rewrite`.
     """
 
     mode: RecordMode
     existed: bool
+    is_new: bool = field(default=False, kw_only=True)
     exchanges: Sequence[Exchange] = ()
     sessions: tuple[AgentSession, ...] = ()
     file: CassetteFile | None = None
@@ -42,12 +43,12 @@ class LoadedRecording:
     @property
     def only_replays(self) -> bool:
         """Whether the block records nothing."""
-        return self.mode == "none" or (self.mode == "once" and self.existed)
+        return self.mode == "none" or (self.mode == "once" and self.existed and not self.is_new)
 
     @property
     def records_misses(self) -> bool:
         """Whether the block plays recorded requests and records the others."""
-        return self.mode in ("new_episodes", "refresh")
+        return self.mode in ("new_episodes", "refresh") or (self.mode == "once" and self.existed and self.is_new)
 
     @property
     def records_everything(self) -> bool:
@@ -66,6 +67,9 @@ def load(path: Path | None, mode: RecordMode, settings: Settings, source: str) -
         return LoadedRecording(mode, False)
     # A use that may write the file reads all of it now, so that it never replaces what it could not read.
     file = CassetteFile(path, since=settings.since, lazy=mode in ("none", "once"))
+    is_new = mode == "once" and file.is_of_this_session
+    if is_new:  # another test of the session has made it: this one adds its own requests
+        file = CassetteFile(path, since=settings.since)
     if (expired := why_expired(chain(file.loaded, file.sessions), settings.max_age, source)) is not None:
         if settings.on_expired == "fail":
             raise CassetteError(f'{expired}. Record it again with record_mode="rewrite".')
@@ -76,7 +80,7 @@ def load(path: Path | None, mode: RecordMode, settings: Settings, source: str) -
             warnings.warn(f'{expired}; record it again with record_mode="rewrite"', ExpiredWarning, stacklevel=4)
     if mode == "rewrite":
         return LoadedRecording(mode, file.existed, file=file, kept=file.kept)
-    return LoadedRecording(mode, file.existed, file.loaded, file.sessions, file, file.kept)
+    return LoadedRecording(mode, file.existed, file.loaded, file.sessions, file, file.kept, is_new=is_new)
 
 
 def why_expired(exchanges: Iterable[Exchange | AgentSession], limit: timedelta | None, source: str) -> str | None:

@@ -61,6 +61,12 @@ class CassetteFile:
     def __repr__(self) -> str:
         return f"<CassetteFile {self.path} {len(self.loaded)} exchanges>"
 
+    @property
+    def is_of_this_session(self) -> bool:
+        """Whether the session of pytest made the file: no recording in it is older, because new ones come last."""
+        first = next(iter(self.loaded), None) or next(iter(self.sessions), None)
+        return first is not None and self._since is not None and first.recorded_at >= self._since
+
     def why_not_writable(self) -> str | None:
         """Return why the file cannot be written; None if nothing is known to prevent it. Nothing is made."""
         return why_not_writable(self.path)
