@@ -20,7 +20,7 @@ def cli(tmp_path: Path) -> str:
     return agent_cli.installed(tmp_path / "bin")
 
 
-IN_EVERY_RUN = ("tool of the program", "conversation")
+IN_EVERY_RUN = ("tool of the program",)
 SCENES = [pytest.param(name, marks=() if name in IN_EVERY_RUN else pytest.mark.stress) for name in scenes.SCENES]
 
 
@@ -72,6 +72,7 @@ def test_a_session_that_fails_passes_as_a_failure(end: dict[str, Any], code: int
     assert replayed("scene").all_played
 
 
+@pytest.mark.stress
 def test_a_session_with_another_transport_is_refused(cli: str, tmp_path: Path) -> None:
     """Its options are unknown, because the SDK made no command line of them."""
     tape = tmp_path / "tape.jsonl"
