@@ -1,6 +1,7 @@
 """Several baseline runs: a run is judged by what varies among them, and only a deviation from that band is a regression."""
 
 import json
+import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,9 @@ def test_all_baseline_runs_judge(first: int) -> None:
         ((1, 5), 5.0, True),
         ((1, 5), 6, False),
         ((1, 5), "3", False),
+        ((10, 20, 15), 30, True),
+        ((10, 20, 15), 31, False),
+        ((10, 20, 10), 21, False),
         ((1, True), False, False),
         ((True, False), False, True),
         (("a.py", "b.py"), "b.py", True),
@@ -121,6 +125,13 @@ def test_order_varies_as_far_as_the_baseline_runs_show() -> None:
     baseline = [_side(f"r{n}", order, "w") for n, order in enumerate(("abcd", "bacd", "acbd"))]
     assert _found(baseline, _side("x", "cbad", "w")) == []
     assert _found(baseline, _side("x", "cbda", "w")) == ["order turn 1, tool call a"]
+
+
+def test_a_pair_that_few_runs_have_has_no_order() -> None:
+    """Two of five runs have both a and d: their order may be chance. If each run of two has both, it counts."""
+    baseline = [_side(f"r{n}", order, "w") for n, order in enumerate(("abd", "ba", "ab", "abd", "ba"))]
+    assert _found(baseline, _side("x", "dab", "w")) == []
+    assert _found(baseline[::3], _side("x", "dab", "w")) == ["order turn 1, tool call a"]
 
 
 def test_an_item_that_some_runs_lack_is_optional_but_not_more_often_than_seen() -> None:
@@ -161,6 +172,20 @@ def test_ignored_parts_are_no_regression() -> None:
     fixed = [_side(f"r{n}", "abc", "w") for n in range(2)]
     assert _found(fixed, _side("x", "bac", "w")) == ["order turn 1, tool call a"]
     assert _found(fixed, _side("x", "bac", "w"), Focus(ignore=("order",))) == []
+
+
+def test_few_runs_of_one_kind_are_taken_for_a_regression() -> None:
+    """Of 40 sixth runs with shuffled tools, other numbers and words, few are a false alarm; each failing tool is found."""
+    luck = random.Random(18)
+
+    def drawn(*, fails: str = "") -> Side:
+        order = "".join(luck.sample("abcde", 5))
+        words = " ".join(luck.choices(("look", "read", "the", "file", "now", "then", "it"), k=9))
+        return _side("r", order, words, argument=luck.randint(10, 50), tokens=luck.randint(90, 130), fails=fails)
+
+    bands = [[drawn() for _ in range(5)] for _ in range(10)]
+    assert sum(not judge(band, drawn()).same for band in bands for _ in range(4)) <= 4
+    assert all("is_error" in judge(band, drawn(fails="c")).as_text() for band in bands)
 
 
 # retold diff

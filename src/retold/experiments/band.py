@@ -1,10 +1,12 @@
 """The band of one conversation: which of its items vary among the baseline runs, and how.
 
 Presence  An item that every baseline run has must be there. No item may be there that none has.
-Value     A leaf of an item may have a value that it has in a baseline run, or a number between the smallest and the largest.
+Value     A leaf of an item may have a value that it has in a baseline run, or a number between the smallest and the largest. If
+          there are three or more different numbers, another one may exceed them by as much as they differ among themselves.
 Wording   A text of the model that varies may have any wording. Another text that is different in each of three or more runs
           may have a new wording that shares as many words with one of them as they share with each other.
-Order     Items of one turn may change places if the baseline runs ordered them differently, directly or through others.
+Order     Items of one turn may change places if the baseline runs ordered them differently, directly or through others, or if
+          fewer than three of them have both.
 Count     A tool may be called, and may fail, as often in the conversation as in the baseline runs, and so may texts occur.
 """
 
@@ -31,7 +33,7 @@ ORDERED = ("request", "prompt", "history", "tool_result", "answer", "init", "res
 """Kinds whose order is fixed, or follows that of others."""
 
 ENOUGH = 3
-"""The number of runs whose values are all different, from which a text may have a new wording."""
+"""The number of observations that show more than chance: of different values, or of the order of two items."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +161,16 @@ class _Order:
     """The order of the slots of a turn in the baseline runs. Slots that two runs order differently are one group."""
 
     def __init__(self, orders: Sequence[Sequence[Slot]]) -> None:
-        self._before: set[tuple[Slot, Slot]] = set()
+        self._before = Counter[tuple[Slot, Slot]]()
+        self._enough = min(ENOUGH, len(orders))
         self._group: dict[Slot, Slot] = {}
         for order in orders:
             turns: dict[int, list[Slot]] = defaultdict(list)
             for slot in order:
                 if slot.place.what not in ORDERED:
                     turns[slot.place.turn].append(slot)
-            self._before |= {pair for slots in turns.values() for pair in combinations(slots, 2)}
-        for one, other in self._before:
+            self._before.update(pair for slots in turns.values() for pair in combinations(slots, 2))
+        for one, other in list(self._before):
             if (other, one) in self._before and self._of(one) is not self._of(other):
                 self._group[self._of(one)] = self._of(other)
 
@@ -177,15 +180,17 @@ class _Order:
         return slot
 
     def is_reversed(self, one: Slot, other: Slot) -> bool:
-        """Return whether `one` before `other` contradicts all baseline runs that have both."""
-        return (other, one) in self._before and (one, other) not in self._before and self._of(one) is not self._of(other)
+        """Return whether `one` before `other` contradicts all baseline runs that have both, which are enough."""
+        seen = self._before[other, one] >= self._enough and not self._before[one, other]
+        return seen and self._of(one) is not self._of(other)
 
 
 def _band(what: str, path: str, value: Any, values: Sequence[Any]) -> str | None:
     """Return the band of a leaf in words if a value is outside of it. `values` are those of the baseline runs."""
     if all(_is_number(each) for each in [value, *values]):
         low, high = min(values), max(values)
-        if low <= value <= high:
+        spread = high - low if len(set(values)) >= ENOUGH else 0
+        if low - spread <= value <= high + spread:
             return None
         return f"the baseline runs have {shown(low)}" + (f" to {shown(high)}" if high != low else "")
     distinct = {key_of("", each): each for each in values}
