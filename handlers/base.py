@@ -24,9 +24,13 @@ from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED
 from ..recorder.log.log import EventLog
 from ..recorder.messages import Message
+from ..recorder.strict_json import object_or_empty
 
 READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.started", "task.ended", "message", "exchange.ended")
-"""The kinds of events from which a handler's streams are built. A handler that shows partial messages reads frames as well."""
+"""The kinds of events from which a handler's streams are built. A handler that types texts reads STREAMED_KINDS as well."""
+
+STREAMED_KINDS = ("frame", "stream.stream_event")
+"""The kinds of events that hold pieces of texts: those of responses, and partial messages of the Agent SDK."""
 
 _TEXT_DELTA = b'{"type":"text_delta","text":"'
 
@@ -104,10 +108,10 @@ class Handler(ABC):
         """Handle a complete message and return True if it was shown. The next message follows after the return."""
 
     def delta(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
-        """Handle a piece of an incomplete text. Called only if `kinds` contains `frame`."""
+        """Handle a piece of an incomplete text. Called only if `kinds` contains STREAMED_KINDS."""
 
     def thought(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
-        """Handle a piece of incomplete thinking. Called only if `kinds` contains `frame`."""
+        """Handle a piece of incomplete thinking. Called only if `kinds` contains STREAMED_KINDS."""
 
     def prompt(self, event: Event, text: str) -> None:  # noqa: B027 - not every handler has something to do here
         """Handle what the user said in a request. Called only if `kinds` contains those of prompts."""
@@ -172,7 +176,9 @@ class Reader:
                     self._begin(event)
                     self.handler.prompt(event, text)
             case "frame":
-                self._note_delta(event)
+                self._note_piece(event, *_piece_in(event.payload))
+            case "stream.stream_event" if event.data.get("parent_tool_use_id") is None:
+                self._note_piece(event, *_piece_of(object_or_empty(event.data.get("event"))))
             case "message":
                 self._begin(event)
                 self.count += 1
@@ -219,8 +225,7 @@ class Reader:
             cost = sum(known) if known and len(known) == len(self._costs) else None
             self.handler.end(StreamEnd(event.t_ns - began.t_ns, what, self._usage, cost), self.count, self.shown)
 
-    def _note_delta(self, event: Event) -> None:
-        is_thinking, piece = _piece_in(event.payload)
+    def _note_piece(self, event: Event, is_thinking: bool, piece: str) -> None:
         if piece:
             self._begin(event)
             text = self._half.pop(event.exchange, "") + piece
@@ -258,7 +263,11 @@ def _piece_in(frame: bytes) -> tuple[bool, str]:
     # Fast way: the pattern finds the text of nearly all deltas, so that their frame is not parsed.
     if (plain := PLAIN_DELTA.fullmatch(frame)) is not None and frame.endswith(_TEXT_DELTA, 0, plain.start(3)):
         return False, str(json.loads(f'"{plain[3].decode("utf-8", "replace")}"'))
-    data = frame_json(frame) or {}
+    return _piece_of(frame_json(frame) or {})
+
+
+def _piece_of(data: dict[str, Any]) -> tuple[bool, str]:
+    """Return what `_piece_in` does, of the event in a frame."""
     delta = data.get("delta")
     if data.get("type") == "content_block_delta" and isinstance(delta, dict):
         if delta.get("type") == "thinking_delta":

@@ -14,7 +14,7 @@ from ..recorder.events import Event
 from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text, usage_of
 from ..recorder.words import clean, one_line, plural
-from .base import Handler, Options, StreamEnd, StreamStart
+from .base import STREAMED_KINDS, Handler, Options, StreamEnd, StreamStart
 from .colour import in_colour
 from .simple import INCOMPLETE, PROMPT_CHARS, trouble_in
 from .text import LABELS, clock, cut, dollars, seconds, under
@@ -73,7 +73,7 @@ class Console(Handler):
     @property
     def kinds(self) -> tuple[str, ...]:
         prompts = PROMPT_KINDS if self.options.show_prompts else ()
-        return (*super().kinds, *prompts, *(("frame",) if self.options.partial else ()))
+        return (*super().kinds, *prompts, *(STREAMED_KINDS if self.options.partial else ()))
 
     def start(self, start: StreamStart) -> None:
         self._start = start
@@ -131,11 +131,11 @@ class Console(Handler):
         match block.get("type"):
             case "text" if message.type == "assistant":
                 mark = INCOMPLETE if message.data.get("incomplete") else ""
-                if not self._typed.complete(message.exchange, mark):
+                if not self._typed.completed_by(message, mark):
                     self._say(message.wall_ns, message.task, told_apart(str(block.get("text") or "")) + mark, "")
             case "thinking" if self.options.show_thinking and block.get("thinking"):
                 mark = INCOMPLETE if message.data.get("incomplete") else ""
-                if not self._typed.complete(message.exchange, mark, is_thinking=True):
+                if not self._typed.completed_by(message, mark, is_thinking=True):
                     self._say(message.wall_ns, message.task, f"THINKING: {block['thinking']}{mark}", "dim")
             case "tool_use" | "server_tool_use" if self.options.show_tool_use:
                 given = cut(strict_json.dumps(block.get("input")), INPUT_CHARS)

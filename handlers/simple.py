@@ -14,7 +14,7 @@ from ..recorder.events import Event
 from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text
 from ..recorder.words import clean, one_line, plural
-from .base import Handler, Options, StreamEnd, StreamStart
+from .base import STREAMED_KINDS, Handler, Options, StreamEnd, StreamStart
 from .text import arguments, clock, cut, seconds, under
 from .typed import Typed, dim
 
@@ -57,7 +57,7 @@ class Simple(Handler):
     @property
     def kinds(self) -> tuple[str, ...]:
         prompts = PROMPT_KINDS if self.options.show_prompts else ()
-        return (*super().kinds, *prompts, *(("frame",) if self.options.partial else ()))
+        return (*super().kinds, *prompts, *(STREAMED_KINDS if self.options.partial else ()))
 
     def start(self, start: StreamStart) -> None:
         self._typed = Typed(self.out)
@@ -116,7 +116,7 @@ class Simple(Handler):
 
     def _was_typed(self, message: Message, text: str) -> bool:
         mark = INCOMPLETE if message.data.get("incomplete") else ""
-        return self._typed.complete(message.exchange, mark, is_thinking=text.startswith("THINKING: "))
+        return self._typed.completed_by(message, mark, is_thinking=text.startswith("THINKING: "))
 
 
 def footer(end: StreamEnd, count: int, said: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
+from ..recorder.messages import Message
 from ..recorder.words import clean
 from .colour import in_colour
 from .text import indent
@@ -74,6 +75,12 @@ class Typed:
         if typed:
             self._go_on()
         return typed
+
+    def completed_by(self, message: Message, mark: str = "", *, is_thinking: bool = False) -> bool:
+        """End the text of a message as `complete` does. The messages of subagents have no typed text."""
+        if message.data.get("parent_tool_use_id") is not None:
+            return False
+        return self.complete(message.exchange, mark, is_thinking=is_thinking)
 
     def say(self, lines: Callable[[], None]) -> None:
         """Call a function that writes whole lines, now or after the text that is being typed."""

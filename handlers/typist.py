@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 from rich.cells import cell_len, chop_cells
 
+TAB = " " * 4
+"""A tab is written as spaces, because its width on a terminal depends on its place."""
+
 LONG_WORD = 24
 """A longer word, in cells, is written at once, because it may belong to a script without spaces."""
 
@@ -35,7 +38,7 @@ class Typist:
 
     def type(self, text: str) -> str:
         """Add characters and return the text to write now."""
-        text = self._waiting + text
+        text = self._waiting + text.replace("\t", TAB)
         spaces = len(text)
         # All text up to the last space is complete; the word after it may still grow.
         while spaces and not text[spaces - 1].isspace():

@@ -148,7 +148,7 @@ EVENTS = st.lists(st.floats(0, 100), min_size=1, max_size=20).map(sorted)
 LIMIT = st.none() | st.integers(0, 20 * S)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(EVENTS, PRESSED, LIMIT)
 def test_any_keys_show_every_event_once_and_in_order_between_seeks_back(
     at: list[float], keys: list[tuple[float, Key]], limit: int | None
@@ -163,7 +163,7 @@ def test_any_keys_show_every_event_once_and_in_order_between_seeks_back(
     assert person.viewer.is_paused or len(person.showings[-1]) == len(whole)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(EVENTS, PRESSED, LIMIT)
 def test_a_wait_that_is_over_makes_its_event_due(at: list[float], keys: list[tuple[float, Key]], limit: int | None) -> None:
     viewer, now = Viewer(idle_limit_ns=limit), 0
@@ -191,7 +191,7 @@ BYTES: dict[bytes, list[Key]] = {
 }  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.sampled_from(sorted(BYTES)), max_size=10), st.data())
 def test_keys_are_read_from_bytes_that_are_cut_anywhere_but_after_escape(typed: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(typed)
@@ -208,7 +208,7 @@ def test_escape_alone_is_no_key() -> None:
     assert [parser.feed(b"\x1b"), parser.feed(b"q")] == [[], ["quit"]]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.binary(max_size=40))
 def test_any_bytes_are_read(data: bytes) -> None:
     assert set(KeyParser().feed(data)) <= set(get_args(Key))

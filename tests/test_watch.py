@@ -20,6 +20,7 @@ from retold.cli.step_table import print_steps
 from retold.cli.viewing import readers, viewed
 from retold.cli.watch import FOLLOWING, Theatre
 from retold.handlers import make_handler, read_stream
+from retold.handlers.typed import Typed
 from retold.recorder.events import Entry, Event
 from retold.recorder.strict_json import dumps
 from retold.replay.timing.viewer import Key, Viewer
@@ -122,6 +123,18 @@ def test_concurrent_answers_are_typed_one_after_the_other() -> None:
     ]  # fmt: skip
 
 
+def test_partial_messages_of_the_agent_sdk_are_typed_and_those_of_subagents_are_not() -> None:
+    def piece(text: str, parent: str | None = None) -> Told:
+        delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+        return "stream.stream_event", {"type": "stream_event", "event": delta, "parent_tool_use_id": parent}, 1
+
+    lines = told(
+        piece("One "), piece("Sub", "toolu_1"), ("message", said(text="Sub.") | {"parent_tool_use_id": "toolu_1"}, 1),
+        piece("text."), ("message", said(text="One text.") | {"parent_tool_use_id": None}, 1), partial=True,
+    )  # fmt: skip
+    assert lines == ["[HH:MM:SS] ASSISTANT: One text.", "[HH:MM:SS] ASSISTANT: Sub."]
+
+
 def test_text_of_an_exchange_that_ends_without_a_message_blocks_no_other() -> None:
     lines = told(
         ("frame", "text:Half", 1), ("message", said(text="Whole."), 2),
@@ -156,6 +169,23 @@ def test_typed_and_whole_lines_are_wrapped_at_words_within_the_width() -> None:
     half = len(lines) // 2
     assert lines[:half] == lines[half:]
     assert "".join(line[11:] for line in lines[:half]).replace(" ", "") == f"ASSISTANT:{text}".replace(" ", "")
+
+
+def test_text_is_wrapped_at_the_new_width_after_the_window_changed(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """A tab takes the space that is counted for it."""
+    typed = Typed(terminal)
+    typed.piece(1, "one two three four five six seven eight nine ten eleven twelve thirteen fourteen ", head="> ", margin=2)
+    monkeypatch.setenv("COLUMNS", "20")
+    typed.piece(1, "fifteen\tsixteen seventeen eighteen", head="> ", margin=2)
+    typed.complete(1)
+    assert [line.rstrip() for line in terminal.getvalue().splitlines()] == [
+        "> one two three four five six seven eight nine ten eleven twelve thirteen",
+        "  fourteen fifteen", "  sixteen seventeen", "  eighteen",
+    ]  # fmt: skip
+    typed.line("a\tb", head="> ", margin=2)
+    assert terminal.getvalue().endswith("> a    b\n")
 
 
 # The screen
@@ -364,7 +394,12 @@ def test_play_in_a_terminal_takes_keys(environment: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, -signal.SIGHUP), (signal.SIGQUIT, -signal.SIGQUIT)],
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.stress),
+        pytest.param(signal.SIGHUP, -signal.SIGHUP, marks=pytest.mark.stress),
+        pytest.param(signal.SIGQUIT, -signal.SIGQUIT, marks=pytest.mark.stress),
+    ],
     ids=lambda value: getattr(value, "name", None),
 )
 def test_a_signal_gives_the_terminal_back(environment: dict[str, str], number: signal.Signals, code: int) -> None:
@@ -377,6 +412,7 @@ def test_a_signal_gives_the_terminal_back(environment: dict[str, str], number: s
     assert (child.exitstatus, child.signalstatus) == ((code, None) if code > 0 else (None, -code))
 
 
+@pytest.mark.stress
 def test_a_crash_gives_the_terminal_back(environment: dict[str, str]) -> None:
     """The note of the crash begins on a line of its own, and the status line is gone."""
     Path("crash.py").write_text("def crash(message):\n    raise SystemExit('crashed')\n")
@@ -387,6 +423,7 @@ def test_a_crash_gives_the_terminal_back(environment: dict[str, str]) -> None:
     assert child.exitstatus == 1
 
 
+@pytest.mark.stress
 def test_a_suspended_player_gives_the_terminal_back_and_takes_it_again(environment: dict[str, str]) -> None:
     """Ctrl-Z stops it; in the foreground again, it goes on where it was."""
     env: Any = environment | {"TERM": "xterm-256color", "PS1": "", "HISTFILE": ""}
@@ -421,6 +458,7 @@ def test_tail_in_a_terminal_types_what_another_process_records(environment: dict
     assert (child.exitstatus, is_raw(child)) == (0, False)
 
 
+@pytest.mark.stress
 def test_play_without_keys_types_too(environment: dict[str, str]) -> None:
     """A terminal for the output alone: no status line, and an end of its own."""
     command = f"{sys.executable} -m retold play {FILES} -s 50 < /dev/null"
@@ -435,6 +473,7 @@ def test_play_without_keys_types_too(environment: dict[str, str]) -> None:
 # Workflows
 
 
+@pytest.mark.stress
 def test_run_in_a_terminal_names_steps_and_ends_with_their_table(environment: dict[str, str]) -> None:
     child = spawned(environment, "run", ROOT / "examples" / "parallel_reviews.yaml")
     lines = re.sub(r"\x1b\[[0-9;]*m", "", rest_of(child)).splitlines()
@@ -487,6 +526,7 @@ def test_run_at_a_pace_in_a_terminal_types_and_takes_keys(environment: dict[str,
     assert (child.exitstatus, is_raw(child)) == (0, False)
 
 
+@pytest.mark.stress
 def test_run_that_is_quit_is_cancelled(environment: dict[str, str]) -> None:
     child = spawned(environment, "run", NUMBERS, "-s", "0.01")
     child.expect("space pauses")
