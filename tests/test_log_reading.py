@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from retold.recorder.errors import InputError, LogError
 from retold.recorder.events import Entry
+from retold.recorder.log import reading
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.runs import RunQuery
 from retold.recorder.log.store import PAGE
@@ -185,3 +187,23 @@ def test_the_repr_of_an_event_shows_where_when_and_what(log: EventLog, monkeypat
     event = writer.append(Entry("frame", b"data: 1\n\n", t_ns=10**15))[0]
     assert repr(event) == "<aaaa11#1 frame +1000000000.0ms 'data: 1\\n\\n'>"
     assert repr(writer) == "<RunWriter aaaa111122223333 'run' 2 events>"
+
+
+def test_a_follower_of_a_flood_gets_several_events_by_one_read(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read for each event takes the interpreter from the writer. The clock is the flood's: ten events in each pause."""
+    writer = log.start(name="flood", mode="live")
+    now, pauses = [reading.GATHER_NS], [0]
+
+    def flood(seconds: float) -> None:
+        now[0] += int(seconds * 1e9) + 1
+        pauses[0] += 1
+        if writer.seq < 100:
+            writer.append(*[Entry("frame", b"data: x\n\n")] * 10)
+        else:
+            writer.end()
+
+    monkeypatch.setattr(reading, "monotonic_ns", lambda: now[0])
+    monkeypatch.setattr(reading, "time", SimpleNamespace(sleep=flood))
+    events = list(log.follow(writer.run))
+    assert [event.seq for event in events] == list(range(102))
+    assert pauses == [11]

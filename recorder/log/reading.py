@@ -1,10 +1,12 @@
 """LogReader: the questions that a log answers, and the loop in which a reader follows a run that is still being written."""
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..clock import monotonic_ns
 from ..errors import LogError
 from ..events import Event
 from ..hints import not_a_run
@@ -21,6 +23,13 @@ IS_ID = re.compile("[0-9a-f]{16}")
 
 WAIT_S = 1.0
 """Seconds that a reader waits for the store. It only loses time if the store could not wake it, after an interrupt."""
+
+GATHER_NS = 2_000_000
+"""The least time between two reads of a follower, in nanoseconds.
+
+A read costs as much as some appends, and the writer waits for the interpreter meanwhile. In a flood one read then gets all events
+of that time; events with longer pauses are read at once.
+"""
 
 
 class LogReader:
@@ -106,8 +115,12 @@ class LogReader:
         wanted = None if kinds is None else (*kinds, "run.ended")
         waited = False
         run = self._id(run)
+        read_ns = 0
         with self.store.reading() as store:
             while True:
+                if (early_ns := read_ns + GATHER_NS - monotonic_ns()) > 0:
+                    time.sleep(early_ns / 1e9)
+                read_ns = monotonic_ns()
                 # Only after a wait without news is the writer looked for, and before the log is read for its last events.
                 alive, seen = not waited or store.is_alive(run), after
                 if wanted is not None:  # events of other kinds must not wake the reader again
