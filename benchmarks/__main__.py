@@ -30,6 +30,7 @@ NAMES = (
     "scale",
     "startup",
     "stream",
+    "whole",
     "wire",
 )
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"

@@ -11,9 +11,11 @@ Ours are measured in a process that has the log open, as `retold view` has; Duck
 import json
 import os
 import random
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -160,6 +162,14 @@ def _timed(work: Callable[[], Any]) -> Callable[[], float]:
     return measured
 
 
+def _bare_fts5(export: Path, path: Path) -> None:
+    """The lines of the export in a table of FTS5 without anything else, in one transaction."""
+    with closing(sqlite3.connect(path)) as connection, export.open() as lines:
+        connection.execute("CREATE VIRTUAL TABLE texts USING fts5(text)")
+        connection.executemany("INSERT INTO texts (text) VALUES (?)", ((line,) for line in lines))
+        connection.commit()
+
+
 def _ripgrep(pattern: str, export: Path) -> Callable[[], float]:
     command = [str(RG), "--no-config", "-c", "-i", pattern, str(export)]
     return _timed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
@@ -204,6 +214,7 @@ def measure() -> list[Row]:
         export = home / "all.jsonl"
         with export.open("wb") as out:
             exported = _timed(lambda: FORMATS["stream-json"].write(log, log.runs()[::-1], out))()
+        bare = _timed(lambda: _bare_fts5(export, home / "bare.db"))()
         verified = _timed(lambda: verify(log))()
         duck = _duckdb(export, log)
         with opened(log) as index:
@@ -229,8 +240,8 @@ def measure() -> list[Row]:
             found = rounds(ROUNDS, contestants)
         sizes = {"the log": log.path, "the index": path_of(log), "the export": export}
         return [
-            figure(f"{MESSAGES:,} messages written", [wrote / 1000], "s"),
-            figure("indexed", [indexed / 1000], "s"),
+            ratio(f"{MESSAGES:,} messages written", [wrote / 1000], "bare FTS5", [bare / 1000], "s", at_most=2.0),
+            ratio("indexed", [indexed / 1000], "bare FTS5", [bare / 1000], "s", at_most=2.0),
             figure("exported as stream-json", [exported / 1000], "s"),
             figure("verified", [verified / 1000], "s"),
             *(figure(f"size of {what}", [path.stat().st_size / 1e6], "MB") for what, path in sizes.items()),

@@ -20,7 +20,7 @@ from benchmarks.measure import ROOT, Row, environment, figure, folder, run
 FEW, MANY = 1_000, 100_000
 ALLOWANCE_MB = 5.0
 ROUNDS = 2
-FLAT = {("capture", 100), ("show", 100), ("follow", 100)}
+FLAT = {("capture", 100), ("show", 100), ("follow", 100), ("export", 100)}
 BLOCKS = {"blocks of 100": 100, "one block": 1_000_000}
 
 
