@@ -83,7 +83,8 @@ def _flat(path: Path) -> Iterator[tuple[str, float]]:
     """(what, ms) of all that must not depend on the size of the log."""
     at = ("--db", path)
     commands: dict[str, tuple[str, ...]] = {
-        "ls": ("ls",), "show last": ("show", "last"), "search": ("search", RARE, "--limit", "5"), "tail last": ("tail", "last"),
+        "ls": ("ls", "--limit", "10"), "show last": ("show", "last"), "search": ("search", RARE, "--limit", "5"),
+        "tail last": ("tail", "last"),
     }  # fmt: skip
     for what, command in commands.items():
         _retold(*command, *at)  # imports what it needs; the first search makes the index
