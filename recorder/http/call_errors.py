@@ -37,6 +37,19 @@ def call_error(ended: Mapping[str, Any]) -> str | None:
     return " ".join(filter(None, parts)) or "the stream carried an error event"
 
 
+def error_kind(ended: Mapping[str, Any]) -> str:
+    """Return the kind of the failure in the payload of an `exchange.ended`, or an empty text if the exchange did not fail.
+
+    For example `429 rate_limit_error`, `cut` or `no_response`.
+    """
+    ending = ended.get("ending")
+    if ending not in FAILED or ending in _NO_ANSWER:
+        return str(ending) if ending in FAILED else ""
+    status = ended.get("status") if ending == "http_error" else None
+    kind = object_or_empty(ended.get("api_error")).get("type")
+    return " ".join(str(each) for each in (status, kind) if each) or str(ending)
+
+
 @dataclass(slots=True)
 class CallCounts:
     """Counts the calls of a run from the ends of its exchanges, in the order of the log."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..erasure import ERASED, PRUNED, REDACTED
 from ..reading import LogReader
+from ..runs import RunQuery
 from .questions import Cells, Questions
 
 
@@ -12,6 +13,7 @@ class Feed(Questions):
 
     def __init__(self, log: LogReader, kinds: Sequence[str]) -> None:
         super().__init__(log, "replace")
+        self._log = log
         self._kinds = kinds
         # `kind <> 'frame'` repeats the condition of an index, so that SQLite uses it.
         self._chosen = f"kind <> 'frame' AND kind IN ({', '.join('?' * len(kinds))})"
@@ -46,6 +48,11 @@ class Feed(Questions):
         """Return the name of a run; empty if the listing has no line for it."""
         row = self._row("SELECT name FROM runs WHERE run = ?", run)
         return "" if row is None else str(row[0])
+
+    def status(self, run: str) -> str:
+        """Return the status of a run now: one without an end is running or interrupted. Raises LogError."""
+        found = self._log.runs(RunQuery(run=run), limit=1)
+        return found[0].status if found else "unknown"
 
     def has_more(self, run: str, after: int) -> bool:
         """Return whether a run has an event after `after`."""

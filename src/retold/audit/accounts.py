@@ -1,4 +1,5 @@
-"""Accounts: the sums of runs, messages, tokens, costs, errors and times by model, day, workflow, step and tool.
+"""Accounts: the sums of runs, messages, tokens, costs, errors and times by model, day, hour, workflow, step, tool, error and
+status.
 
 An account is one line: a dimension (`model`), a key in it (`claude-…`), a local day and a mode of run. Times are counted in
 buckets, each 2 % wider than the one before, so percentiles over any set of lines are right within 1 %. An unknown cost is not
@@ -13,12 +14,17 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from ..recorder.http.call_errors import FAILED, CallCounts
+from ..recorder.http.call_errors import FAILED, CallCounts, error_kind
 from ..recorder.log.erasure import account_of
 from ..recorder.messages import blocks_of
 from ..recorder.strict_json import object_or_empty
 
-DIMENSIONS = ("model", "day", "workflow", "step", "tool")
+DIMENSIONS = ("model", "day", "hour", "workflow", "step", "tool", "error", "status")
+"""The dimensions. `error` is the kind of a failure, and `status` that of the run. A run without an end has an account of the
+dimension `OPEN` instead of one by status, with its id as the key.
+"""
+
+OPEN = "open"
 
 SUMS = (
     "runs", "exchanges", "messages", "input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens",
@@ -84,6 +90,11 @@ def percentile(buckets: Counter[int], share: float) -> float | None:
 def day_of(wall_ns: int) -> str:
     """Return the local day of nanoseconds since the epoch. `ls` and `--since today` use local days too."""
     return time.strftime("%Y-%m-%d", time.localtime(wall_ns // 1_000_000_000))
+
+
+def hour_of(wall_ns: int) -> str:
+    """Return the local hour of nanoseconds since the epoch, such as `09:00`."""
+    return time.strftime("%H:00", time.localtime(wall_ns // 1_000_000_000))
 
 
 def zone() -> str:
@@ -179,7 +190,7 @@ class RunAccount:
         """Return the accounts of some keys. A run counts once for each key, on the day on which it began."""
         day = day_of(wall_ns)
         lines = []
-        for dimension, key in (keys | {"day": day}).items():
+        for dimension, key in (keys | {"day": day, "hour": hour_of(wall_ns), OPEN: ""}).items():
             own = self.keys.setdefault(dimension, {})
             if key not in own:
                 own[key] = None
@@ -309,7 +320,7 @@ class RunAccount:
             self.copies.discard(exchange)
             self.copied.add(*_usable(object_or_empty(usage), cost))
             return
-        lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free)
+        lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free, error=error_kind(data))
         first_ns = None if failed else self.first_ns(exchange, seq)
         for line in (*lines, self.times):
             line.sums["errors"] += failed
@@ -321,9 +332,9 @@ class RunAccount:
 
     def _spend(
         self, model: str, step: str, wall_ns: int, usage: dict[str, Any], cost: Any, *, exchanges: int = 1,
-        free: bool = False,
+        free: bool = False, error: str = "",
     ) -> list[Account]:  # fmt: skip
-        lines = self._lines({"model": model, "workflow": self.name, "step": step}, wall_ns)
+        lines = self._lines({"model": model, "workflow": self.name, "step": step, "error": error}, wall_ns)
         known, spent = _usable(usage, cost)
         self.spent.add(known, spent)
         for line in lines:

@@ -54,15 +54,41 @@ def stats(
 ) -> list[StatsLine]:
     """Return lines by one dimension of accounts.DIMENSIONS, or by one and `day`, in the order of their keys.
 
+    `name` is another word for `workflow`: the names of runs.
+
     Mock runs repeat exchanges that were counted when they were recorded, so they are left out unless `modes` contains `mock`.
     Days are local, and both ends belong to the span. A run counts once for each key, on the day on which it began.
     """
-    dimension = next((each for each in by if each != "day"), "day")
+    dimension = _dimension(by)
     found: dict[tuple[str, ...], Account] = {}
     for (_, key, day), account in index.accounts(dimension, modes, since_day, until_day):
         keys = tuple(day if each == "day" else key for each in by)
         found.setdefault(keys, Account()).add(account)
     return [_line(keys, found[keys]) for keys in sorted(found)]
+
+
+def total(
+    index: Index, by: Sequence[str], *, modes: Collection[str] = ("live", "import"),
+    since_day: str | None = None, until_day: str | None = None,
+) -> StatsLine:  # fmt: skip
+    """Return the sums and percentiles of all that `stats` counted for the same arguments: a run of two models counts once.
+
+    Its first key is `TOTAL`. The total of tools has 0 runs, because the accounts of tools do not show which runs they share.
+    """
+    dimension = _dimension(by)
+    keys = ("TOTAL", *[""] * (len(by) - 1))
+    whole = Account()
+    # Every run and exchange has exactly one day, but may have several models or steps.
+    for _, account in index.accounts("tool" if dimension == "tool" else "day", modes, since_day, until_day):
+        whole.add(account)
+    if dimension == "tool":
+        whole.sums["runs"] = 0
+    return _line(keys, whole)
+
+
+def _dimension(by: Sequence[str]) -> str:
+    dimension = next((each for each in by if each != "day"), "day")
+    return "workflow" if dimension == "name" else dimension
 
 
 def _line(keys: tuple[str, ...], account: Account) -> StatsLine:

@@ -48,6 +48,7 @@ COMMANDS = {
     "view": ("view.view", "Show runs in a browser."),
     "search": ("search.search", "Search messages, prompts and tools of all runs."),
     "stats": ("stats.stats", "Print tokens, cost, errors and times."),
+    "query": ("query.query", "Read the log with SQL."),
     "explain": ("explain.explain", "Explain why requests missed the prompt cache."),
     "verify": ("verify.verify", "Check that the log is unchanged."),
     "recover": ("recover.recover", "Repair the log after a crash."),
@@ -74,7 +75,7 @@ GROUPS = {
 
 
 PAGED = frozenset(
-    {"ls", "show", "search", "stats", "explain", "diff", "verify", "export", "validate", "schema", "doctor"}
+    {"ls", "show", "search", "stats", "explain", "diff", "verify", "export", "query", "validate", "schema", "doctor"}
 )  # fmt: skip
 """The commands with a pager: their whole output exists when they begin to print, so it may be long but never runs on."""
 

@@ -138,6 +138,15 @@ def print_json_lines(values: Iterable[Any]) -> None:
         sys.stdout.flush()
 
 
+def print_json_list(values: Iterable[Any]) -> None:
+    """Print a JSON list on stdout, one value per line, without holding it."""
+    before = "[\n"
+    for value in values:
+        sys.stdout.write(before + clean_json(strict_json.dumps(value)))
+        before = ",\n"
+    sys.stdout.write("[]\n" if before == "[\n" else "\n]\n")
+
+
 def colours() -> bool:
     """Return whether stdout gets colours."""
     return in_colour(sys.stdout)

@@ -1,20 +1,21 @@
 """retold stats: usage, cost, times and errors of the runs."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Db, Json, note, print_json, say
+from .common import Csv, Db, Json, note, one_of, print_json, say
 
 if TYPE_CHECKING:
     from ..audit.stats import Repriced, StatsLine
+    from ..recorder.log.log import EventLog
 
 
 def stats(
     by: Annotated[
-        str, typer.Option("--by", help="model, day, workflow, step or tool; or one of them and day: model,day.")
+        str,
+        typer.Option("--by", help="model, day, hour, name, step, tool, error or status; or one of them and day: model,day."),
     ] = "model",
     since: Annotated[str | None, typer.Option("--since", metavar="TIME", help="The first day: 7d (ago), today, a date.")] = None,
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="The last day: the same forms.")] = None,
@@ -25,7 +26,7 @@ def stats(
         str | None,
         typer.Option("--reprice", metavar="MODEL", help="Also print the cost of the same traffic with this model, as a range."),
     ] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    csv: Csv = False,
     format_: Annotated[
         str | None,
         typer.Option("--format", metavar="FORMAT", help="text, csv, json, or html: a page with charts.", show_default="text"),
@@ -35,38 +36,35 @@ def stats(
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Print messages, tokens, cost, errors, retries and times of the runs, by model, day, workflow, step or tool.
+    """Print messages, tokens, cost, errors, retries and times of the runs, by a column of your choice, and their total.
 
-    An unknown cost is printed as ?, never as 0. Replays do not count. Percentiles are right within 1 %.
+    An unknown cost is printed as ?, never as 0. Replays do not count. Percentiles are right within 1 %. By error, a line is a
+    kind of failure; by status, that of the run. The total is in the table only, not in JSON and CSV.
 
     With --format html, write a page that draws costs, tokens, errors, retries and times by day and model.
 
     Example: retold stats --by model,day --since 30d
     """
     from ..audit.accounts import day_of
-    from ..audit.index import opened
-    from ..audit.stats import stats as account
     from ..audit.when import moment
-    from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
-    from .progress import progress
     from .stats_page import write_page
 
     keys = [each.strip() for each in by.split(",")]
     _check_keys(by, keys)
-    if mode not in (None, "live", "import", "mock"):
-        raise InputError(f"--mode {mode!r}: one of live, import, mock.")
+    one_of("--mode", mode, ("live", "import", "mock"))
     form = _form(format_, output, csv=csv, json=json)
     if reprice is not None:
         _check_reprice(reprice, keys, form)
-    modes = ("live", "import") if mode is None else (mode,)
-    since_day = None if since is None else day_of(moment(since, "--since"))
-    until_day = None if until is None else day_of(moment(until, "--until"))
+    span: dict[str, Any] = {
+        "modes": ("live", "import") if mode is None else (mode,),
+        "since_day": None if since is None else day_of(moment(since, "--since")),
+        "until_day": None if until is None else day_of(moment(until, "--until")),
+    }
     log = EventLog(db)
     if form == "html":
-        return write_page(log, output, force=force, modes=modes, since_day=since_day, until_day=until_day)
-    with progress("indexed", "events") as told, opened(log, progress=told) as index:
-        lines = account(index, keys, modes=modes, since_day=since_day, until_day=until_day)
+        return write_page(log, output, force=force, **span)
+    lines = _lines(log, keys, span, with_total=form == "text")
     _print_as(form, keys, lines, reprice)
     if not lines:
         note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
@@ -74,13 +72,27 @@ def stats(
     return None
 
 
+def _lines(log: "EventLog", keys: list[str], span: dict[str, Any], *, with_total: bool) -> "list[StatsLine]":
+    from ..audit.index import opened
+    from ..audit.stats import stats as account
+    from ..audit.stats import total
+    from .progress import progress
+
+    with progress("indexed", "events") as told, opened(log, progress=told) as index:
+        lines = account(index, keys, **span)
+        if with_total and len(lines) > 1:
+            lines.append(total(index, keys, **span))
+    return lines
+
+
 def _check_keys(by: str, keys: list[str]) -> None:
     """Raise InputError if `--by` names anything but one dimension, or one and day."""
     from ..audit.accounts import DIMENSIONS
     from ..recorder.errors import InputError
 
-    if not set(keys) <= set(DIMENSIONS) or len(keys) != len(set(keys)) or len(set(keys) - {"day"}) > 1:
-        raise InputError(f"--by {by!r}: name one of {', '.join(DIMENSIONS)}, or one of them and day, such as model,day.")
+    names = ["name" if each == "workflow" else each for each in DIMENSIONS]
+    if not set(keys) <= {*names, "workflow"} or len(keys) != len(set(keys)) or len(set(keys) - {"day"}) > 1:
+        raise InputError(f"--by {by!r}: name one of {', '.join(names)}, or one of them and day, such as model,day.")
 
 
 def _print_as(form: str, keys: list[str], lines: "list[StatsLine]", reprice: str | None) -> None:
@@ -157,15 +169,11 @@ def _rounded(ms: float | None) -> float | None:
 
 
 def _print_csv(keys: list[str], lines: "list[StatsLine]", reprice: str | None) -> None:
-    import csv
-
-    from ..recorder.words import clean
+    from .table import print_csv
 
     rows = [_as_dict(keys, line, reprice) for line in lines]
     if rows:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: clean(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows)
+        print_csv(list(rows[0]), [list(row.values()) for row in rows])
 
 
 def _print(keys: list[str], lines: "list[StatsLine]") -> None:
@@ -175,7 +183,8 @@ def _print(keys: list[str], lines: "list[StatsLine]") -> None:
 
     if "tool" in keys:
         return _print_tools(keys, lines)
-    names = [tuple(key or "-" for key in line.keys) for line in lines]
+    has_total = len(lines) > 1
+    names = [_named(line) for line in lines]
     head = tuple(key.upper() for key in keys)
     right = range(len(keys), 20)
     used = [(*head, "RUNS", "CALLS", "MSGS", "IN", "OUT", "CACHE+", "CACHE>", "COST")]
@@ -183,13 +192,15 @@ def _print(keys: list[str], lines: "list[StatsLine]") -> None:
     for name, line in zip(names, lines, strict=True):
         tokens = (line.input_tokens, line.output_tokens, line.cache_creation_input_tokens, line.cache_read_input_tokens)
         cost = dollars(line.cost_usd) + ("+" if line.unpriced and line.cost_usd is not None else "")
-        used.append((*name, *map(str, (line.runs, line.exchanges, line.messages)), *map(_short, tokens), cost))
+        # A message belongs to no failure, so a line of errors has none.
+        messages = "-" if "error" in keys and line.keys[0] != "TOTAL" else str(line.messages)
+        used.append((*name, str(line.runs), str(line.exchanges), messages, *map(_short, tokens), cost))
         times = map(_time, (*line.first_token_ms, *line.duration_ms))
         went.append((*name, str(line.errors), str(line.retries), *times))
-    print_table(used, right=right)
+    print_table(used, right=right, has_total=has_total)
     say()
-    print_table(went, right=right)
-    unpriced = sum(line.unpriced for line in lines)
+    print_table(went, right=right, has_total=has_total)
+    unpriced = lines[-1].unpriced  # of the total, or of the only line
     if unpriced:
         note(f"retold: the cost of {plural(unpriced, 'exchange')} is not known and not in the sums (marked + or ?)")
     return None
@@ -199,18 +210,30 @@ def _print_repriced(keys: list[str], lines: "list[StatsLine]", model: str) -> No
     from ..recorder.words import plural
     from .table import dollars, print_table
 
+    has_total = len(lines) > 1
+    costs = [_repriced(keys, line, model) for line in (lines[:-1] if has_total else lines)]
+    if has_total:
+        costs.append(_sum_of(costs))  # the ranges add up; a range of the total would take each model for another one
     rows = [(*(key.upper() for key in keys), "CALLS", "COST", "LOW", "HIGH")]
-    for line in lines:
-        cost = _repriced(keys, line, model)
+    for line, cost in zip(lines, costs, strict=True):
         more = "+" if cost.low_usd is not None and cost.without_usage else ""
         ends = (dollars(cost.low_usd) + more, dollars(cost.high_usd) + more)
         recorded = dollars(line.cost_usd) + ("+" if line.unpriced and line.cost_usd is not None else "")
-        rows.append((*(key or "-" for key in line.keys), str(line.exchanges), recorded, *ends))
+        rows.append((*_named(line), str(line.exchanges), recorded, *ends))
     say(f"\nThe same traffic with {model} (its counts of tokens may differ by 35 %):\n")
-    print_table(rows, right=range(len(keys), 20))
-    unknown = sum(line.without_usage for line in lines)
+    print_table(rows, right=range(len(keys), 20), has_total=has_total)
+    unknown = costs[-1].without_usage
     if unknown:
         note(f"retold: {plural(unknown, 'exchange')} without a usage cannot be priced (marked + or ?)")
+
+
+def _sum_of(costs: "list[Repriced]") -> "Repriced":
+    from ..audit.stats import Repriced
+
+    lows = [cost.low_usd for cost in costs if cost.low_usd is not None]
+    highs = [cost.high_usd for cost in costs if cost.high_usd is not None]
+    without = sum(cost.without_usage for cost in costs)
+    return Repriced(sum(lows) if lows else None, sum(highs) if highs else None, without)
 
 
 def _print_tools(keys: list[str], lines: "list[StatsLine]") -> None:
@@ -218,9 +241,15 @@ def _print_tools(keys: list[str], lines: "list[StatsLine]") -> None:
 
     rows = [(*(key.upper() for key in keys), "RUNS", "USES", "ERRORS", "TOOK50", "P95", "P99")]
     for line in lines:
-        counts = map(str, (line.runs, line.messages, line.errors))
-        rows.append((*(key or "-" for key in line.keys), *counts, *map(_time, line.duration_ms)))
-    print_table(rows, right=range(len(keys), 20))
+        counts = ("-" if line.keys[0] == "TOTAL" and not line.runs else str(line.runs), str(line.messages), str(line.errors))
+        rows.append((*_named(line), *counts, *map(_time, line.duration_ms)))
+    print_table(rows, right=range(len(keys), 20), has_total=len(lines) > 1)
+
+
+def _named(line: "StatsLine") -> tuple[str, ...]:
+    """Return the keys of a line, with `-` for a missing one. The total has only one."""
+    is_total = line.keys[0] == "TOTAL" and not any(line.keys[1:])
+    return line.keys if is_total else tuple(key or "-" for key in line.keys)
 
 
 def _short(count: int) -> str:

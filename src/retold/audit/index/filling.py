@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
@@ -12,7 +13,7 @@ from ...recorder.errors import LeftOutWarning
 from ...recorder.event_shapes import fault_in_payload, fault_in_row
 from ...recorder.http.prompts import request_in
 from ...recorder.log.sqlite.feed import Feed
-from ..accounts import SUMS, Account, Key, RunAccount
+from ..accounts import OPEN, SUMS, Account, Key, RunAccount
 from ..texts import Text, storable, text_of_error, text_of_message, text_of_prompt, text_of_request
 from .tables import FACETS, create, from_json, is_current, to_json
 
@@ -88,6 +89,7 @@ class _Run:
         self.run = run
         self.seq = -1
         self.ended = False
+        self.status = "running"
         self.mode: str
         self.tools: dict[str, str] = {}
         self.last_id = 0
@@ -167,7 +169,7 @@ class _Run:
             self.prompts.setdefault(exchange or 0, []).append((wall_us, seq))
         elif kind == "run.ended":
             self.account.ended()
-            self.ended = True
+            self.ended, self.status = True, str(data.get("status"))
         if text is not None:
             if text.type in ("prompt", "user text"):
                 self.account.prompted(text.text)
@@ -205,9 +207,11 @@ class _Run:
             self.last_id = id_
         self.texts.clear()
         self._mark()
-        for key, booked in self.account.booked.items():
-            _book(self.connection, key, self.mode, booked)
+        for (dimension, key, day), booked in self.account.booked.items():
+            _book(self.connection, (dimension, self.run if dimension == OPEN else key, day), self.mode, booked)
         self.account.booked.clear()
+        if self.ended:
+            self._book_status()
         keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool", "day")}
         account, calls = self.account, self.account.calls
         spent = account.copied if account.copy_of else account.spent
@@ -219,13 +223,16 @@ class _Run:
         )  # fmt: skip
         self.connection.execute(f"INSERT OR REPLACE INTO run_facts VALUES ({', '.join('?' * len(facts))})", facts)
 
-    def _mark(self) -> None:
-        """Mark the prompts whose answers turned out to be copies. Their rows have the number of their time or one soon after."""
-        find = "SELECT rowid FROM texts WHERE rowid >= ? AND rowid < ? AND run = ? AND seq = ?"
-        for wall_us, seq, copy_of in self.marks:
-            for row in self.connection.execute(find, (wall_us, wall_us + 2_000_000, self.run, seq)).fetchall():
-                self.connection.execute("UPDATE texts SET copy = ? WHERE rowid = ?", (copy_of, *row))
-        self.marks.clear()
+        self._mark()
+    def _book_status(self) -> None:
+        """Move the accounts of the run, which has ended, to its status."""
+        where = "dimension = ? AND key = ? AND mode = ?"
+        values = (OPEN, self.run, self.mode)
+        query = f"SELECT day, first, took, {', '.join(SUMS)} FROM accounts WHERE {where}"
+        for day, first, took, *sums in self.connection.execute(query, values).fetchall():
+            account = Account(Counter(dict(zip(SUMS, sums, strict=True))), from_json(first), from_json(took))
+            _book(self.connection, ("status", self.status, day), self.mode, account)
+        self.connection.execute(f"DELETE FROM accounts WHERE {where}", values)
 
 
 def _book(connection: sqlite3.Connection, key: Key, mode: str, account: Account) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
-from ..accounts import SUMS, Account, Key
+from ..accounts import OPEN, SUMS, Account, Key
 from ..texts import readable
 from .tables import from_json
 
@@ -122,7 +122,19 @@ class Index:
     def accounts(
         self, dimension: str, modes: Collection[str], since_day: str | None, until_day: str | None
     ) -> Iterator[tuple[Key, Account]]:  # fmt: skip
-        """Yield the accounts of a dimension for runs of these modes. The first and the last day belong to the span."""
+        """Yield the accounts of a dimension for runs of these modes. The first and the last day belong to the span.
+
+        Accounts by status include those of runs without an end, under the present status of each.
+        """
+        for (_, key, day), account in self._accounts(dimension, modes, since_day, until_day):
+            yield (dimension, key, day), account
+        if dimension == "status":
+            for (_, run, day), account in self._accounts(OPEN, modes, since_day, until_day):
+                yield (dimension, self._feed.status(run), day), account
+
+    def _accounts(
+        self, dimension: str, modes: Collection[str], since_day: str | None, until_day: str | None
+    ) -> Iterator[tuple[Key, Account]]:  # fmt: skip
         query = (
             f"SELECT key, day, first, took, {', '.join(SUMS)} FROM accounts WHERE dimension = ? AND day >= ? AND day <= ? "
             f"AND mode IN ({', '.join('?' * len(modes))})"

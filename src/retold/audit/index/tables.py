@@ -14,7 +14,7 @@ from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, zone
 
-VERSION = 8
+VERSION = 9
 
 KINDS = (
     "run.started", "message", "exchange.started", "exchange.ended", "session.started", "wire.sent", "run.ended",

@@ -1,0 +1,162 @@
+"""`retold query` reads the log with SQL, shows where a statement is wrong, ends in time, and can change nothing."""
+
+import json
+import os
+import signal
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from retold.recorder.errors import InputError
+from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite.query import SqlQuery
+from tests.e2e import in_this_process
+from tests.talk import asked, record, text, tool_use, turn
+
+ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of two runs, which no test changes."""
+    path = tmp_path_factory.mktemp("log") / "log.db"
+    record(path, turn(asked("a"), text("one"), cost_usd=0.5, call=0), name="first")
+    record(path, turn(asked("b"), tool_use("Read", "t1", file_path="x"), cost_usd=0.25, call=0), name="second")
+    return path
+
+
+@pytest.fixture
+def log(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That log, as the one that commands use."""
+    monkeypatch.setenv("RETOLD_DB", str(recorded))
+    return recorded
+
+
+def refused(sql: str, *options: str) -> str:
+    done = in_this_process("query", sql, *options)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr.removeprefix("retold: ")
+
+
+@pytest.mark.usefixtures("log")
+def test_the_forms_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table, a list of JSON objects, CSV; NULL is unknown, bytes are hexadecimal, a repeated name gets a number."""
+    sql = "SELECT name, NULL AS none, x'00ff' AS bytes, messages + 0.5 AS half, name FROM runs ORDER BY id"
+    assert in_this_process("query", sql).stdout.splitlines() == [
+        "name    none  bytes  half  name",
+        "first   NULL  00ff    1.5  first",
+        "second  NULL  00ff    1.5  second",
+    ]
+    found = json.loads(in_this_process("query", sql, "--json").stdout)
+    assert found[0] == {"name": "first", "none": None, "bytes": "00ff", "half": 1.5, "name_2": "first"}
+    assert in_this_process("query", sql, "--csv", "-n", "1").stdout == "name,none,bytes,half,name\nfirst,,00ff,1.5,first\n"
+    monkeypatch.setattr("sys.stdin.read", lambda: "SELECT 1 AS one", raising=False)
+    assert in_this_process("query", "-", "--json").stdout == '[\n{"one": 1}\n]\n'
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize("table", ["runs", "events", "messages", "exchanges", "usage", "tool_uses", "ledger"])
+def test_every_table_and_view_can_be_read(table: str) -> None:
+    """The views read JSON and join; the answer is whole, and no rows are exit code 1."""
+    done = in_this_process("query", f"SELECT count(*) AS n FROM {table}", "--json")
+    assert json.loads(done.stdout)[0]["n"] > 0
+    assert in_this_process("query", f"SELECT * FROM {table} WHERE 0", "--json").stdout == "[]\n"
+    assert in_this_process("query", f"SELECT * FROM {table} WHERE 0").returncode == 1
+
+
+@pytest.mark.usefixtures("log")
+def test_a_long_answer_is_cut_with_a_note() -> None:
+    """A table after 1,000 rows, JSON and CSV only on request."""
+    many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 1001) SELECT x FROM c"
+    done = in_this_process("query", many)
+    assert len(done.stdout.splitlines()) == 1001
+    assert done.stderr == "retold: the first 1000 rows; more with -n 5000, all with -n 0\n"
+    assert len(in_this_process("query", many, "-n", "0").stdout.splitlines()) == 1002
+    assert len(json.loads(in_this_process("query", many, "--json").stdout)) == 1001
+
+
+@pytest.mark.usefixtures("log")
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT * FORM runs", 'SQL, line 1, column 10: near "FORM": syntax error.\n  SELECT * FORM runs\n           ^\n'),
+        ("SELECT 'FROM',\n 東 FROM FROM", 'SQL, line 2, column 9: near "FROM": syntax error.\n   東 FROM FROM\n           ^\n'),
+        ("SELECT r.nam FROM runs r", "SQL, line 1, column 10: no such column: r.nam; did you mean 'name'?\n"),
+        ("SELECT qqqqqqq FROM runs", "no such column: qqqqqqq; PRAGMA table_info(runs) lists the columns of runs.\n"),
+        ("SELECT * FROM run", "SQL, line 1, column 15: no such table: run; did you mean 'runs'?\n"),
+        ("SELECT * FROM qqqq", "no such table: qqqq; there are erasing, events, exchanges, "),
+        ("SELECT foo(1)", "SQL, line 1, column 8: no such function: foo.\n"),
+        ("SELECT 'x", 'SQL, line 1, column 8: unrecognized token: "\'x".\n'),
+        ("SELECT (1", "SQL, line 1, column 10: incomplete input.\n"),
+        ("SELECT run FROM runs a JOIN runs b", "SQL, line 1, column 8: ambiguous column name: run.\n"),
+        ("SELECT zeroblob(1000000000)", "SQL: string or blob too big.\n"),
+        ("SELECT 1; SELECT 2", "one statement at a time"),
+        (" ; ", "the SQL is empty.\n"),
+    ],
+)  # fmt: skip
+def test_an_error_has_its_place_in_the_sql(sql: str, expected: str) -> None:
+    """Line, column and a mark below the word, in cells of the terminal; a similar name if there is one."""
+    assert expected in refused(sql)
+
+
+WRITING = [
+    "DELETE FROM runs", "INSERT INTO runs (run) VALUES ('x')", "UPDATE events SET payload = 'x'", "DROP TABLE runs", "VACUUM",
+    "VACUUM INTO 'copy.db'", "CREATE TABLE x (a)", "CREATE TEMP TABLE x (a)", "CREATE TEMP VIEW x AS SELECT 1", "BEGIN",
+    "SAVEPOINT x", "ATTACH 'other.db' AS other", "DETACH main", "PRAGMA query_only = OFF", "PRAGMA user_version = 9",
+    "PRAGMA writable_schema = ON", "PRAGMA journal_mode = DELETE", "PRAGMA wal_checkpoint", "REINDEX", "ANALYZE",
+    "SELECT load_extension('x')", "SELECT * FROM pragma_user_version", "CREATE VIRTUAL TABLE x USING fts5(a)",
+    "WITH x AS (SELECT 1) DELETE FROM runs", "EXPLAIN DELETE FROM runs", "INSERT INTO runs (run) VALUES ('x') RETURNING run",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sql", WRITING)
+def test_a_query_can_only_read(sql: str, log: Path) -> None:
+    """The authorizer refuses each statement; without it, the read-only connection does. No file changes or appears."""
+    before = (log.read_bytes(), os.listdir())
+    assert "a query only reads the log" in refused(sql)
+    with SqlQuery(EventLog(log), 10) as asking:
+        asking._connection.set_authorizer(None)
+        if sql.startswith(("DELETE FROM", "INSERT", "UPDATE", "DROP", "CREATE TABLE", "PRAGMA user_version", "WITH")):
+            with pytest.raises(InputError, match="only reads"):
+                list(asking.ask(sql).rows)
+    assert (log.read_bytes(), os.listdir()) == before
+    with closing(sqlite3.connect(log)) as connection:
+        assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
+
+
+def test_a_query_ends_in_time(log: Path) -> None:
+    """Only its own computing counts: a reader may take as long as they like between two rows."""
+    assert (
+        refused(ENDLESS, "--timeout", "0.05")
+        == "the query took longer than 0.05 s and was ended; narrow it, or allow more time.\n"
+    )
+    with SqlQuery(EventLog(log), 30) as asking:
+        rows = asking.ask(ENDLESS.replace("count(*)", "x")).rows
+        assert next(rows) == (1,)
+        asking._due = 0.0  # as after a long pause
+        assert [next(rows) for _ in range(500)][-1] == (501,)
+
+
+@pytest.mark.usefixtures("log")
+def test_ctrl_c_ends_a_query() -> None:
+    """SQLite computes without looking at signals, so the watch over its time has to."""
+    main = threading.main_thread().ident
+    assert main is not None
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with SIGINT ignored
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    try:
+        timer.start()
+        done = in_this_process("query", ENDLESS)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_a_log_is_needed() -> None:
+    """As for every command that reads it; a query makes no log."""
+    assert "no log at .retold/log.db" in refused("SELECT 1")
+    assert not Path(".retold").exists()
