@@ -6,16 +6,22 @@ file with a name from outside is opened here.
 
 import contextlib
 import errno
+import gzip
+import io
 import os
 import secrets
 import stat
+import zlib
 from collections.abc import Iterator
 from io import TextIOWrapper
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 _MAX_STEM_BYTES = 200
 """How much of a file's name its temporary name repeats: file systems allow 255 bytes."""
+
+MOST_UNPACKED_BYTES = 512 * 1024 * 1024
+"""The largest content of a compressed file that is read into memory: a few kilobytes may decompress to gigabytes."""
 
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
@@ -64,9 +70,61 @@ def read_text(path: str | Path) -> str:
         return file.read()
 
 
+def plain_name(path: str | os.PathLike[str]) -> str:
+    """Return a name in lower case, without the ending `.gz`. Its ending names the format of the file."""
+    return os.fspath(path).lower().removesuffix(".gz")
+
+
+def is_packed(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file of this name is compressed with gzip."""
+    return os.fspath(path).lower().endswith(".gz")
+
+
+def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file like `open_regular`; the content of a compressed file is decompressed while it is read."""
+    file = open_regular(path)
+    return cast(BinaryIO, _Unpacking(file)) if is_packed(path) else file
+
+
+class _Unpacking(gzip.GzipFile):
+    """Decompresses a file, and closes it with itself."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(fileobj=file, mode="rb")
+        self._file = file
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._file.close()
+
+
+def unpacked(data: bytes) -> bytes:
+    """Return the content of gzip data. Raise OSError if it is damaged or larger than MOST_UNPACKED_BYTES."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data), mode="rb") as file:
+        try:
+            content = file.read(MOST_UNPACKED_BYTES + 1)
+        except (EOFError, zlib.error) as error:
+            raise OSError(errno.EINVAL, f"its gzip data is damaged ({error})") from error
+    if len(content) > MOST_UNPACKED_BYTES:
+        raise OSError(errno.EFBIG, f"it holds more than {MOST_UNPACKED_BYTES // 2**20} MB when it is decompressed")
+    return content
+
+
+@contextlib.contextmanager
+def packing(file: BinaryIO, path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Yield a file that compresses into `file` if the name ends in `.gz`, else `file`. Equal content gives equal bytes."""
+    if not is_packed(path):
+        yield file
+        return
+    with gzip.GzipFile(filename="", fileobj=file, mode="wb", mtime=0) as packed:
+        yield cast(BinaryIO, packed)
+
+
 def why_not_writable(path: Path) -> str | None:
     """Return the reason why no file can be created or written at `path`, None if there is none. Create nothing."""
-    if path.suffix == ".toml":
+    if plain_name(path).endswith(".toml"):
         return "retold reads TOML and does not write it; use .yaml or .json"
     path = Path(os.path.realpath(path))
     try:

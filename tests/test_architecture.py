@@ -368,8 +368,10 @@ def test_package_folders_are_mapped() -> None:
 
 
 def test_package_data_is_there() -> None:
-    """What the wheel ships beside modules: the marker for type checkers, and the pages' styles, scripts and template."""
-    assert PROJECT["tool"]["setuptools"]["package-data"] == {"retold": ["py.typed"], "retold.pages": ["static/*"]}
+    """What the wheel ships beside modules: the marker for type checkers, the pages' styles, scripts and template, the starter."""
+    assert PROJECT["tool"]["setuptools"]["package-data"] == {
+        "retold": ["py.typed"], "retold.pages": ["static/*"], "retold.workflow": ["starter/*"]
+    }  # fmt: skip
     assert (ROOT / "src" / "retold" / "py.typed").is_file()
     assert {path.suffix for path in (ROOT / "src" / "retold" / "pages" / "static").iterdir()} == {".html", ".css", ".js"}
 

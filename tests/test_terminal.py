@@ -319,3 +319,55 @@ def test_a_listing_as_csv(runs: list[str]) -> None:
         ("", "0", "claude-test-1"), ("0.25", "1", "claude-test-1"), ("0.5", "0", "claude-test-1")
     ]  # fmt: skip
     assert in_this_process("ls", "--csv", "--json").returncode == 2
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_narrow_terminal_has_room_for_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds and, beside the cost, the number of messages are left out there; a pipe has every column."""
+    head = on_screen("ls", "--cost", "--color", "never")[1].splitlines()[0].split()
+    assert head == ["RUN", "STARTED", "MODE", "STATUS", "TOOK", "ERRORS", "COST", "NAME"]
+    monkeypatch.setenv("COLUMNS", "120")
+    wide = on_screen("ls", "--cost", "--color", "never")[1]
+    assert wide == in_this_process("ls", "--cost").stdout
+    assert re.search(r"\d\d-\d\d \d\d:\d\d:\d\d", wide)
+
+
+# Other tables
+
+
+def test_hits_fit_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those in wide characters, of which half as many fit."""
+    monkeypatch.setenv("COLUMNS", "40")
+    record(".retold/log.db", turn(asked("a"), text(f"needle {WIDE * 20}"), call=0), name=WIDE * 9)
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in on_screen("search", "needle")[1].splitlines()]
+    assert all(width_of(line) <= 40 for line in lines)
+    assert [line[-1] for line in lines] == ["…", "…"]
+
+
+@pytest.mark.usefixtures("runs")
+def test_hits_as_csv() -> None:
+    """A line of names, then a line for each hit with its matching lines."""
+    found = list(csv.DictReader(io.StringIO(in_this_process("search", "one OR two", "--csv").stdout)))
+    assert [(line["name"], line["type"], line["lines"]) for line in found] == [
+        (WIDE, "assistant text", "two"), ("beta", "assistant text", "one")
+    ]  # fmt: skip
+    assert in_this_process("search", "one", "--csv", "--json").returncode == 2
+
+
+def test_the_explanation_of_the_cache_as_csv() -> None:
+    """The fields of --json; a list is JSON in its field."""
+    talk = [turn(asked("a"), text("x"), call=0), turn(asked("a", "x", "b"), text("y"), call=1)]
+    record(".retold/log.db", *talk, name="talk")
+    (line,) = csv.DictReader(io.StringIO(in_this_process("explain", "cache", "last", "--csv").stdout))
+    (found,) = json.loads(in_this_process("explain", "cache", "last", "--json").stdout)
+    assert set(line) == set(found)
+    assert (line["turn"], json.loads(line["causes"])) == (str(found["turn"]), found["causes"])
+
+
+@pytest.mark.usefixtures("runs")
+def test_the_doctor_marks_its_headings() -> None:
+    """On a terminal they are bold, and red above problems."""
+    assert "\x1b[1mVersions\x1b[0m\n  retold" in on_screen("doctor")[1]
+    Path("bad.yaml").write_text("interactions: [\n")
+    assert "\x1b[1;31mProblems\x1b[0m\n  bad.yaml" in on_screen("doctor")[1]
+    assert "\x1b" not in in_this_process("doctor").stdout

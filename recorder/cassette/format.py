@@ -42,7 +42,7 @@ import yaml
 from .. import strict_json
 from ..agent_wire import AgentSession
 from ..errors import CassetteError, CassetteMissing
-from ..files import read_regular, replacing
+from ..files import packing, plain_name, read_regular, replacing, unpacked
 from ..hints import near, unreadable
 from ..http.exchange import Exchange, has_frames
 from .block_yaml import CassetteLoader
@@ -64,6 +64,9 @@ _CONFLICT = re.compile(rb"^<{7}(?: |\r?$)", re.MULTILINE)
 _END_OF_1 = re.compile(rb"\n\.\.\.[ \t]*(?:#[^\n]*)?(?:\r?\n[ \t]*(?:#[^\n]*)?)*\Z")
 
 
+_GZIP = b"\x1f\x8b"
+
+
 class Cassette(NamedTuple):
     """A cassette's exchanges and sessions of the Agent SDK, each in recorded order, its file, and the rules that it keeps."""
 
@@ -83,7 +86,8 @@ class Cassette(NamedTuple):
 
 def names_file(reference: str) -> bool:
     """Return whether an argument RUN|CASSETTE names a file, existing or not, rather than a run of the log."""
-    return reference.endswith((".yaml", ".yml", ".json", ".toml")) or "/" in reference or Path(reference).is_file()
+    has_ending = plain_name(reference).endswith((".yaml", ".yml", ".json", ".toml"))
+    return has_ending or "/" in reference or reference == "-" or Path(reference).is_file()
 
 
 LAZY_BYTES = 1_000_000
@@ -103,14 +107,33 @@ def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False) -> Casset
         raise CassetteMissing(f"no cassette at {path}{near(path)}") from error
     except OSError as error:
         raise CassetteError(f"cannot read the cassette {path}: {unreadable(error)}") from error
+    return cassette_of(path, data, lazy=lazy)
+
+
+def cassette_of(path: Path, data: bytes, *, lazy: bool = False) -> Cassette:
+    """Return the cassette in the bytes of a file; see `read_cassette`. Compressed bytes are decompressed. Raise CassetteError."""
+    if data.startswith(_GZIP):
+        try:
+            data = unpacked(data)
+        except OSError as error:
+            raise CassetteError(f"cannot read the cassette {path}: {unreadable(error)}") from error
     lazy = lazy and len(data) >= LAZY_BYTES
-    found = None if path.suffix == ".json" and not lazy else outline(data, path.suffix)
+    suffix = _suffix(path, data)
+    found = None if suffix == ".json" and not lazy else outline(data, suffix)
     if found is None:
         return Cassette(path, *_read_whole(path, data))
     _check_format(path, found.document, data)
     exchanges = Exchanges(found, lambda: _read_whole(path, data)[0])
     kept = _read_kept(path, found.document)
     return Cassette(path, exchanges if lazy else tuple(exchanges), _read_sessions(path, found.document), kept)
+
+
+def _suffix(path: Path, data: bytes) -> str:
+    """Return the ending that names the format. A file without one, such as a pipe, is JSON if it begins as an object."""
+    suffix = Path(plain_name(path)).suffix
+    if suffix in (".yaml", ".yml", ".json", ".toml"):
+        return suffix
+    return ".json" if data[:200].lstrip().startswith(b"{") else suffix
 
 
 def _read_whole(path: Path, data: bytes) -> tuple[tuple[Exchange, ...], tuple[AgentSession, ...], Kept]:
@@ -167,9 +190,10 @@ def _load(path: Path, data: bytes) -> Any:
     try:
         if data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
             data.decode()
-        if path.suffix == ".toml":
+        suffix = _suffix(path, data)
+        if suffix == ".toml":
             return tomllib.loads(data.decode())
-        return json.loads(data) if path.suffix == ".json" else yaml.load(data, Loader=CassetteLoader)
+        return json.loads(data) if suffix == ".json" else yaml.load(data, Loader=CassetteLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         try:
             data.decode()
@@ -180,7 +204,7 @@ def _load(path: Path, data: bytes) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = getattr(error, "lineno", 1) if mark is None else mark.line + 1
         problem = getattr(error, "problem", None) or str(error)
-        if path.suffix != ".json" and (conflict := _CONFLICT.search(data)) is not None:
+        if _suffix(path, data) != ".json" and (conflict := _CONFLICT.search(data)) is not None:
             line, problem = data.count(b"\n", 0, conflict.start()) + 1, "an unresolved merge conflict (`<<<<<<<`)"
         what = "the cassette is damaged: " if was_cassette(data) else "not a cassette, nor any other YAML or JSON: "
         raise CassetteError(f"{path}:{line}: {what}{problem}. It was left as it is.{way_out(data)}") from error
@@ -194,7 +218,7 @@ def _check_format(path: Path, document: dict[str, Any], data: bytes) -> None:
             f"{path} was written by a newer retold (cassette format {version}, this one reads up to {FORMAT}). Update "
             "retold: pip install -U retold."
         )
-    if version is not None and path.suffix != ".json" and not _is_whole(document, data, version):
+    if version is not None and _suffix(path, data) != ".json" and not _is_whole(document, data, version):
         line = data.count(b"\n") + 1
         mark = "`...`" if version == 1 else "`retold_end: true`"
         raise CassetteError(
@@ -261,12 +285,12 @@ def write_cassette(
     A symbolic link stays a link, and the file that it points to is replaced. An existing file keeps its mode.
     """
     path = Path(path)
-    if path.suffix == ".toml":
+    if plain_name(path).endswith(".toml"):
         raise CassetteError(f"cannot write the cassette {path}: retold reads TOML and does not write it. Use .yaml or .json.")
     try:
-        with replacing(path) as data:
+        with replacing(path) as packed, packing(packed, path) as data:
             file = io.TextIOWrapper(data, encoding="utf-8", newline="")
-            if path.suffix == ".json":
+            if plain_name(path).endswith(".json"):
                 entries = [_to_entry(exchange) for exchange in exchanges]
                 document = {**_head(kept), "interactions": entries}
                 if held := [session_to_entry(session) for session in sessions]:

@@ -29,6 +29,7 @@ from . import pager
 from .common import note
 
 COMMANDS = {
+    "init": ("init.init", "Write a workflow to start from."),
     "run": ("run.run", "Run a workflow, offline or live."),
     "record": ("record.record", "Run any program and record its requests to the API."),
     "replay": ("replay.replay", "Run any program against a recording, offline."),
@@ -45,6 +46,7 @@ COMMANDS = {
     "export": ("export.export", "Export a run."),
     "diff": ("diff.diff", "Compare two recordings by meaning."),
     "check": ("check.check", "Check a recording against an expectation."),
+    "textconv": ("textconv.textconv", "Print a recording as text for git diff."),
     "view": ("view.view", "Show runs in a browser."),
     "search": ("search.search", "Search messages, prompts and tools of all runs."),
     "stats": ("stats.stats", "Print tokens, cost, errors and times."),
@@ -60,23 +62,28 @@ COMMANDS = {
     "validate": ("validate.validate", "Check workflow files and list all errors."),
     "schema": ("schema.schema", "Print the JSON Schema of workflow files."),
     "doctor": ("doctor.doctor", "Check the installation and list problems."),
+    "help": ("help.help_", "Print the help of a command."),
 }
 """The function of each command, and its line in the list of commands, at most 80 columns wide."""
 
 GROUPS = {
-    "Record": ("run", "record", "proxy", "import"),
+    "Record": ("init", "run", "record", "proxy", "import"),
     "Watch": ("ls", "show", "play", "tail", "view", "search"),
     "Test": ("replay", "serve", "pin", "check", "validate", "schema"),
-    "Compare": ("diff", "fork", "try", "explain", "stats"),
-    "Audit": ("verify", "erase", "redact", "prune", "recover", "doctor"),
+    "Compare": ("diff", "textconv", "fork", "try", "explain", "stats"),
+    "Audit": ("query", "verify", "erase", "redact", "prune", "recover", "doctor"),
     "Share": ("export", "ship", "pull"),
+    "Help": ("help",),
 }
 """The commands by purpose, as the help lists them."""
 
 
 PAGED = frozenset(
-    {"ls", "show", "search", "stats", "explain", "diff", "verify", "export", "query", "validate", "schema", "doctor"}
-)  # fmt: skip
+    {
+        *("ls", "show", "search", "stats", "query", "explain", "diff", "check", "textconv", "verify", "export"),
+        *("validate", "schema", "doctor", "help"),
+    }
+)
 """The commands with a pager: their whole output exists when they begin to print, so it may be long but never runs on."""
 
 

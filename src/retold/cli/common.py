@@ -126,6 +126,11 @@ def say(text: str = "") -> None:
     print(clean(text), flush=True)
 
 
+def heading(text: str, sgr: str = "1") -> None:
+    """Print a line on stdout, cleaned, in bold or in another style if there are colours."""
+    print(f"\x1b[{sgr}m{clean(text)}\x1b[0m" if colours() else clean(text), flush=True)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON value on stdout, indented."""
     print(clean_json(strict_json.dumps(value, indent=2)))

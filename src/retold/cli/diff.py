@@ -9,7 +9,8 @@ import typer
 from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.words import clean_json
-from .common import Db, colours
+from .common import Db, colours, print_json
+from .endings import file_of, form_of_file, printed_to
 from .reporting import JunitOption, reported, write_reports
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class ReportFormat(StrEnum):
 
 
 _ENDINGS = {
+    ".txt": ReportFormat.text,
     ".json": ReportFormat.json,
     ".md": ReportFormat.markdown,
     ".markdown": ReportFormat.markdown,
@@ -66,6 +68,8 @@ ToleranceOption = Annotated[
 ]
 VolatileOption = Annotated[bool, typer.Option("--volatile", help="List ids, times and signatures too; they never count.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=0, help="Print at most this many differences; 0 prints all.")]
+StatOption = Annotated[bool, typer.Option("--stat", help="Only count the differences, by stream and kind of item.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing; the exit code is the answer.")]
 OutputOption = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default="stdout")
 ]
@@ -82,6 +86,8 @@ def diff(
     tolerance: ToleranceOption = None,
     volatile: VolatileOption = False,
     limit: LimitOption = 50,
+    stat: StatOption = False,
+    quiet: QuietOption = False,
     output: OutputOption = None,
     junit: JunitOption = None,
     json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -106,17 +112,16 @@ def diff(
     if late := next((name for name in more or () if name.startswith("--")), None):
         raise InputError(f"{late} comes after `--`, so it would name a recording; put options before `--`.")
     is_judged = bool(more) or ctx.meta.get("retold.separated", False)
-    if is_judged and volatile:
-        raise InputError("--volatile is for two recordings; leave it out if several judge a run.")
-    form = ReportFormat.json if json else form or _by_ending(output)
-    if form is ReportFormat.github and output is not None:
-        raise InputError("--format github prints annotations; leave out --output.")
+    file = file_of(output)
+    form = ReportFormat.json if json else form or _by_ending(file)
+    _check(form, file, is_judged=is_judged, volatile=volatile, stat=stat, quiet=quiet)
     focus = Focus(tuple(ignore or ()), tuple(only or ()), parse_tolerances(tolerance or ()), volatile)
     with progress("read", "events") as told:
         sides = read_sides([a, b, *(more or [])], db, told)
     found = judge(sides[:-1], sides[-1], focus) if is_judged else compare_sides(sides[0], sides[1], focus)
-    with reported(github=form is ReportFormat.github):
-        _put(_written(found, form, limit or None, colour=output is None), output)
+    if not quiet:
+        with reported(github=form is ReportFormat.github), printed_to(file, what="the differences"):
+            _print(found, form, limit or None, stat=stat)
     if junit is not None or form is ReportFormat.github:
         write_reports(_report(found), github=form is ReportFormat.github, junit=junit)
     if not found.same:
@@ -130,21 +135,47 @@ def _report(found: "Comparison | Judgement") -> "CiReport":
     return report_of_diff(found) if isinstance(found, Comparison) else report_of_judgement(found)
 
 
-def _put(text: str, output: Path | None) -> None:
-    if output is None:
-        print(text)
-    else:
-        try:
-            output.write_text(text + "\n", "utf-8")
-        except OSError as error:
-            raise InputError(f"cannot write {output}: {error.strerror}.") from error
+def _check(
+    form: ReportFormat, output: Path | None, *, is_judged: bool, volatile: bool, stat: bool, quiet: bool
+) -> None:  # fmt: skip
+    """Raise InputError for options that exclude each other."""
+    for option, is_given in (("--volatile", volatile), ("--stat", stat)):
+        if is_judged and is_given:
+            raise InputError(f"{option} is for two recordings; leave it out if several judge a run.")
+    if form is ReportFormat.github and output is not None:
+        raise InputError("--format github prints annotations; leave out --output.")
+    if quiet and (stat or output is not None):
+        raise InputError("-q prints nothing; leave out --stat and -o.")
+    if stat and form not in (ReportFormat.text, ReportFormat.json):
+        raise InputError(f"--stat has no {form} report; choose text or json.")
 
 
 def _by_ending(output: Path | None) -> ReportFormat:
-    return ReportFormat.text if output is None else _ENDINGS.get(output.suffix.lower(), ReportFormat.text)
+    return ReportFormat.text if output is None else ReportFormat(form_of_file(output, _ENDINGS, "text"))
 
 
-def _written(found: "Comparison | Judgement", form: ReportFormat, limit: int | None, *, colour: bool) -> str:
+def _print(found: "Comparison | Judgement", form: ReportFormat, limit: int | None, *, stat: bool) -> None:
+    from ..comparing.compare import Comparison
+    from ..comparing.lines import summary
+    from ..comparing.stat import rows
+    from ..comparing.stat import stat as counted
+    from .table import print_table
+
+    if not stat or not isinstance(found, Comparison):
+        print(_written(found, form, limit))
+        return
+    lines = counted(found)
+    if form is ReportFormat.json:
+        print_json({"same": found.same, "stat": [line.as_dict() for line in lines]})
+        return
+    if lines:
+        table = rows(lines)
+        print_table(table, right=range(len(table[0]) - 5, len(table[0]) - 1))
+        print()
+    print(summary(found))
+
+
+def _written(found: "Comparison | Judgement", form: ReportFormat, limit: int | None) -> str:
     from ..comparing.compare import Comparison
 
     if form is ReportFormat.json:
@@ -162,7 +193,7 @@ def _written(found: "Comparison | Judgement", form: ReportFormat, limit: int | N
             return diff_page(found)
     from ..comparing.text import as_text
 
-    return as_text(found, colour=colour and form is ReportFormat.text and colours(), limit=limit)
+    return as_text(found, colour=form is ReportFormat.text and colours(), limit=limit)
 
 
 def _judged(found: "Judgement", form: ReportFormat, limit: int | None) -> str:

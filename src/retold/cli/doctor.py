@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ..recorder.files import open_regular
-from .common import Db, Json, print_json, say, test_mode
+from .common import Db, Json, heading, print_json, say, test_mode
 from .fleet_check import mirror_found, mirror_line, shelf_found, shelf_lines
 
 if TYPE_CHECKING:
@@ -191,10 +191,16 @@ def _show(found: dict[str, Any]) -> None:
         for c in found["cassettes"]
     ]
     live = found["live"]
-    say(f"Versions\n{versions}\n")
-    say("\n".join([f"Log\n  {log['path']}: {runs}", *map(mirror_line, log.get("shelves", []))]) + "\n")
-    say("Cassettes\n" + ("\n".join(cassettes) or "  none below this folder") + "\n")
-    say(f"Live runs\n  key           {live['key']}\n  API           {live['base_url']}\n  TEST_MODE     {live['mode']}\n")
+    heading("Versions")
+    say(f"{versions}\n")
+    heading("Log")
+    say("\n".join([f"  {log['path']}: {runs}", *map(mirror_line, log.get("shelves", []))]) + "\n")
+    heading("Cassettes")
+    say(("\n".join(cassettes) or "  none below this folder") + "\n")
+    heading("Live runs")
+    say(f"  key           {live['key']}\n  API           {live['base_url']}\n  TEST_MODE     {live['mode']}\n")
     if (shelf := found["shelf"]) is not None:
-        say("\n".join(["Shelf", *shelf_lines(shelf)]) + "\n")
-    say("Problems\n" + ("\n".join(f"  {problem}" for problem in found["problems"]) or "  none"))
+        heading("Shelf")
+        say("\n".join(shelf_lines(shelf)) + "\n")
+    heading("Problems", "1;31" if found["problems"] else "1")
+    say("\n".join(f"  {problem}" for problem in found["problems"]) or "  none")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Db, Json, print_json, say
+from .common import Csv, Db, Json, form_of, print_json, say
 
 if TYPE_CHECKING:
     from ..experiments.cache import Explained
@@ -19,7 +19,8 @@ class Subject(StrEnum):
 
 def explain(
     subject: Annotated[Subject, typer.Argument(metavar="SUBJECT", help="The subject: cache.")],
-    source: Annotated[str, typer.Argument(metavar="RUN", help="A run of the log, or the file of a cassette.")],
+    source: Annotated[str, typer.Argument(metavar="RUN", help="A run of the log, or a cassette: a file, - or REV:path.")],
+    csv: Csv = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -32,11 +33,15 @@ def explain(
     """
     from ..experiments.cache import explain_cache
     from ..workflow.pricing import price
+    from .table import print_csv_of
 
     del subject  # there is one so far
+    form = form_of(json=json, csv=csv)
     found = explain_cache(source, db, price)
-    if json:
+    if form == "json":
         print_json([each.as_dict() for each in found])
+    elif form == "csv":
+        print_csv_of([each.as_dict() for each in found])
     elif found:
         _print(found)
     else:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, cast
 
 import typer
 
+from ..recorder.files import plain_name
 from ..recorder.words import clean
 from .common import Db, note
+from .endings import file_of, unknown_ending
 
 if TYPE_CHECKING:
     from ..formats import Format
@@ -56,14 +58,13 @@ def export(
 
     if (run is None) != everything:
         raise InputError("name the run to export, or --all; one of them.")
+    output = file_of(output)
     name = format_ or _by_ending(output)
     form, log = _format(name, content=content), EventLog(db)
     runs = log.runs()[::-1] if run is None else [log.find(run)]
     if not runs:
         raise InputError(f"the log {log.path} holds no runs yet; there is nothing to export.")
-    known = len(runs)
-    if everything:
-        runs = list(_readable(log, form, runs))
+    known, runs = len(runs), list(_readable(log, form, runs)) if everything else runs
     if everything and not form.many:
         _write_folder(log, form, [info for info in runs if info.mode != "audit"], output, force=force)
     elif not runs:
@@ -108,11 +109,16 @@ def _format(name: str, *, content: bool) -> "Format":
 
 
 def _by_ending(output: Path | None) -> str:
+    """Return the format that the ending of a file names: a cassette without a file or an ending."""
     from ..formats import FORMATS
 
-    name = "" if output is None else output.name.lower()
+    if output is None or not output.suffix or output.is_dir():
+        return "cassette"
+    name = plain_name(output)
     endings = [(ending, format_) for format_, form in FORMATS.items() for ending in form.suffixes if name.endswith(ending)]
-    return max(endings, key=lambda found: len(found[0]))[1] if endings else "cassette"
+    if not endings:
+        raise unknown_ending(output, [ending for form in FORMATS.values() for ending in form.suffixes])
+    return max(endings, key=lambda found: len(found[0]))[1]
 
 
 def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path, *, force: bool) -> None:
@@ -124,7 +130,7 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
     from ..recorder.cassette.sessions import each_session
     from ..recorder.cassette.transfer import each_exchange, kept_in
     from ..recorder.errors import InputError
-    from ..recorder.files import replacing
+    from ..recorder.files import is_packed, packing, replacing
     from ..recorder.words import counted, plural
 
     if output.is_dir():
@@ -138,10 +144,12 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
             count = write_cassette(output, each_exchange(log, runs[0].run), sessions, kept_in(log, runs[0].run))
             written = counted(exchange=count, session=len(sessions))
         elif form.module == FORMATS["transcript"].module:
+            if is_packed(output):
+                raise InputError("a transcript has several files, which are not compressed; leave out .gz.")
             written = plural(write_files(log, runs[0], output), form.counts)
         else:
-            with replacing(output, mode=0o600) as file:
-                written = plural(form.write(log, runs, file), form.counts)
+            with replacing(output, mode=0o600) as file, packing(file, output) as packed:
+                written = plural(form.write(log, runs, packed), form.counts)
     except OSError as error:
         raise InputError(f"cannot write {output}: {error.strerror or error}.") from error
     whole = f"run {runs[0].run[:8]}" if len(runs) == 1 else plural(len(runs), "run")

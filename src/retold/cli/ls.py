@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..fleet.presence import Pulls
     from ..recorder.log.log import EventLog
 
+RIGHT = ("TOOK", "MSGS", "COST")
+"""The columns of figures."""
+
 GREEN, AMBER, RED = "32", "33", "31"
 
 CSV_COLUMNS = (
@@ -236,37 +239,34 @@ def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool, is_tree: bool) -
     from ..audit.runs import as_tree
     from ..fleet.presence import ago
     from ..handlers.text import seconds
-    from .table import dollars, print_table
+    from .table import dollars, is_narrow, print_table
 
-    sources = any(found.source is not None for found in runs)
-    head = ("RUN", "STARTED", "MODE", "STATUS", "TOOK", "MSGS", "ERRORS")
-    rows: list[tuple[str, ...]] = [(*head, *(("COST",) if costs else ()), *(("SOURCE", "HEARD") if sources else ()), "NAME")]
     tree = as_tree(runs) if is_tree else [(0, found) for found in runs]
-    for depth, found in tree:
-        r = found.info
-        started = time.strftime("%m-%d %H:%M:%S", time.localtime(r.started_ns / 1e9))
-        took = "" if r.ended_ns is None else seconds(r.ended_ns - r.started_ns)
-        cost = (dollars(found.cost_usd),) if costs else ()
-        source = (found.source or "", _heard(found, pulls)) if sources else ()
-        rows.append(
-            (
-                r.run[:8],
-                started,
-                r.mode,
-                r.status,
-                took,
-                str(r.messages),
-                _errors(found),
-                *cost,
-                *source,
-                _branch(depth) + _name(found),
-            )
-        )
+    infos, narrow = [found.info for _, found in tree], is_narrow()
+    clock = "%m-%d %H:%M" if narrow else "%m-%d %H:%M:%S"
+    columns = {
+        "RUN": [info.run[:8] for info in infos],
+        "STARTED": [time.strftime(clock, time.localtime(info.started_ns / 1e9)) for info in infos],
+        "MODE": [info.mode for info in infos],
+        "STATUS": [info.status for info in infos],
+        "TOOK": ["" if info.ended_ns is None else seconds(info.ended_ns - info.started_ns) for info in infos],
+        "MSGS": [str(info.messages) for info in infos],
+        "ERRORS": [_errors(found) for _, found in tree],
+    }
+    if costs:
+        columns["COST"] = [dollars(found.cost_usd) for _, found in tree]
+    if costs and narrow:
+        del columns["MSGS"]  # the name needs the room
+    if any(found.source is not None for found in runs):
+        columns |= {"SOURCE": [found.source or "" for _, found in tree], "HEARD": [_heard(found, pulls) for _, found in tree]}
+    columns["NAME"] = [_branch(depth) + _name(found) for depth, found in tree]
+    heads = list(columns)
 
     def colour(row: int, column: int) -> str:
-        return _colour(tree[row - 1][1]) if row and head[column : column + 1] in (("STATUS",), ("ERRORS",)) else ""
+        return _colour(tree[row - 1][1]) if row and heads[column] in ("STATUS", "ERRORS") else ""
 
-    print_table(rows, right=(4, 5), colour=colour, whole=range(4))
+    right = [heads.index(each) for each in heads if each in RIGHT]
+    print_table([heads, *zip(*columns.values(), strict=True)], right=right, colour=colour, whole=range(4))
     for shelf, at_ns in sorted(pulls.shelves.items()):
         note(f"retold: pulled from {shelf} {ago(at_ns)}")
 

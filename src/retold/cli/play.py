@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 def play(
-    recording: Annotated[str, typer.Argument(metavar="RUN|CASSETTE", help="A run in the log, or a cassette file.")],
+    recording: Annotated[
+        str, typer.Argument(metavar="RUN|CASSETTE", help="A run in the log, or a cassette: a file, - or REV:path.")
+    ],
     timing: Annotated[
         str | None,
         typer.Option("--timing", metavar="T", help="instant, original, or a factor such as 2x.", show_default="original"),
@@ -85,7 +87,7 @@ def _play_file(path: str, specs: "Specs", pace: "Timing") -> None:
     A long cassette that begins with a call of Claude is played while it is read. Then notes on other hosts come at the end, and
     damage inside of an interaction is an error when its turn comes.
     """
-    from ..recorder.cassette.format import read_cassette
+    from ..recorder.cassette.named import read_named, stem_of
     from ..recorder.cassette.transfer import importing, in_order
     from ..recorder.errors import InputError
     from ..recorder.interrupted import DIED
@@ -93,11 +95,11 @@ def _play_file(path: str, specs: "Specs", pace: "Timing") -> None:
     from ..recorder.log.memory import MemoryStore
     from .others import is_claude, others_in, tell_of
 
-    found = read_cassette(path, lazy=True)
+    found = read_named(path, lazy=True)
     if found.is_empty:
         raise InputError(f"{path} holds no interactions; there is nothing to play.")
     with EventLog(store=MemoryStore()) as copy:
-        coming = importing(copy, in_order(found.exchanges, found.sessions), name=found.path.stem, source=path)
+        coming = importing(copy, in_order(found.exchanges, found.sessions), name=stem_of(path), source=path)
         recording = _Recording(lambda kinds: _while_imported(copy, coming, kinds), lambda: f"interrupted: {DIED}")
         is_lazy = not isinstance(found.exchanges, tuple) and is_claude(found.exchanges[0].request.uri)
         if is_lazy and not _watch(recording, specs, pace):

@@ -29,8 +29,8 @@ def query(
 ) -> None:
     """Read the log with one SQL statement of SQLite. It cannot change anything, neither in the log nor elsewhere.
 
-    The tables and views are runs, events, messages, exchanges, usage, tool_uses and ledger; docs/schema.md has their columns.
-    NULL is an unknown value, and bytes are printed as hexadecimal digits. Exit code 1 if there are no rows.
+    The tables and views are runs, events, messages, exchanges, usage, tool_uses and ledger; PRAGMA table_info(runs) lists
+    the columns of one. NULL is an unknown value, and bytes are printed as hexadecimal digits. Exit code 1 if there are no rows.
 
     Example: retold query "SELECT name, sum(output_tokens) FROM usage JOIN runs USING (run) GROUP BY name"
     """
@@ -91,7 +91,8 @@ def _print(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
         right = [column for column in range(len(names)) if all(_is_number(row[column]) for row in rows)]
         texts = [["NULL" if value is None else str(value) for value in row] for row in rows]
-        print_table([names, *texts], right=right)
+        ids = [column for column, name in enumerate(names) if name == "run"]  # to copy into another command
+        print_table([names, *texts], right=right, whole=ids)
 
 
 def _is_number(value: Any) -> bool:

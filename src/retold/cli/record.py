@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .common import AllowOrigin, Db, IgnoreOption, MaskOption, ProfileOption, ShipOption, UpstreamOption, note, shipped
+from .endings import check_cassette
 
 
 def record(
@@ -45,6 +46,7 @@ def record(
     from ..servers.gate import Gate, origins_of
     from ..servers.serving import Serving
 
+    check_cassette(output)
     to, gate = Upstream.parse(upstream or api_of(os.environ)), Gate(origins=origins_of(allow_origin or ()))
     record_mode = mode_of(mode)
     if output is None and record_mode != "rewrite":

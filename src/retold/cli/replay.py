@@ -8,7 +8,9 @@ from .common import AllowOrigin, Db, FaultOption, IdleLimit, IgnoreOption, MaskO
 
 
 def replay(
-    recording: Annotated[str, typer.Argument(metavar="RUN|CASSETTE", help="A run in the log, or a cassette file.")],
+    recording: Annotated[
+        str, typer.Argument(metavar="RUN|CASSETTE", help="A run in the log, or a cassette: a file, - or REV:path.")
+    ],
     command: Annotated[list[str], typer.Argument(metavar="CMD...", help="The program and its arguments, after --.")],
     timing: TimingOption = "instant",
     idle_limit: IdleLimit = None,

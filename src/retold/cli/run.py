@@ -22,6 +22,7 @@ from .common import (
     test_mode,
     timing_of,
 )
+from .endings import check_cassette
 from .fork import AnswerOption, FailedOption, ModelOption, SetOption, UnpricedOption, wanted
 from .reporting import CheckFormat, FormatOption, JunitOption, refuse_both, reported, write_reports
 
@@ -102,6 +103,7 @@ def run(
     branching = _forking(live, fork, at, model, assignments, answer, failed=failed, unpriced=unpriced)
     mode = "live" if branching is not None else _mode(live)
     pace = Timing.parse(timing_of(timing, speed, "instant"), idle_limit)
+    check_cassette(cassette if mode == "live" else None)
     is_github = form is CheckFormat.github
     with EventLog(db) as log, shipped(log, ship), reported(github=is_github):
         compared = None if check is None else _compared(check, check_ignore or [], log)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..recorder.words import plural
-from .common import Db, Json, note, print_json_lines
+from .common import Csv, Db, Json, form_of, note, print_json_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,7 @@ def search(
     around: Annotated[int, typer.Option("--context", "-C", min=0, metavar="N", help="Lines around each matching line.")] = 1,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of hits.")] = 20,
     oldest: Annotated[bool, typer.Option("--oldest", help="Oldest first.")] = False,
+    csv: Csv = False,
     json: Json = False,
     db: Db = None,
 ) -> None:
@@ -58,6 +59,7 @@ def search(
     from ..recorder.log.log import EventLog
 
     to_fts(text)
+    form = form_of(json=json, csv=csv)
     log = EventLog(db)
     narrowed = Narrowed(
         run=None if run is None else log.find(run).run,
@@ -73,11 +75,26 @@ def search(
     for count, hit in enumerate(_hits(log, text, narrowed, chosen, limit=limit + 1, oldest=oldest), 1):
         if count > limit:
             note(f"retold: the {'oldest' if oldest else 'newest'} {limit}; more with -n {limit * 5}")
-        elif json:
-            print_json_lines([_as_json(hit, around)])
         else:
-            _show(hit, around, first=count == 1)
+            _print(hit, around, form, first=count == 1)
     _tell(text, count, limit)
+
+
+def _print(hit: "Hit", around: int, form: str, *, first: bool) -> None:
+    from .table import print_csv
+
+    if form == "text":
+        _show(hit, around, first=first)
+        return
+    found = _as_json(hit, around)
+    if form == "json":
+        print_json_lines([found])
+        return
+    lines = "\n".join(line.text for line in hit.lines if line.found)
+    row = {**found, "type": hit.type, "lines": lines}
+    if first:
+        print_csv(list(row), [])
+    print_csv([], [list(row.values())])
 
 
 def _tell(text: str, count: int, limit: int) -> None:
@@ -92,6 +109,7 @@ def _tell(text: str, count: int, limit: int) -> None:
 def _hits(
     log: "EventLog", text: str, narrowed: "Narrowed", chosen: "Chosen", *, limit: int, oldest: bool
 ) -> "Iterator[Hit]":  # fmt: skip
+    from contextlib import ExitStack
     from dataclasses import replace
 
     from ..audit.index import opened
@@ -102,7 +120,9 @@ def _hits(
     from .progress import progress
 
     check_status(chosen.status)
-    with progress("indexed", "events") as told, opened(log, progress=told) as index:
+    with ExitStack() as stack:
+        with progress("indexed", "events") as told:  # its line is gone before the first hit
+            index = stack.enter_context(opened(log, progress=told))
         if chosen.query != EVERY_RUN or chosen.failed:
             narrowed = replace(narrowed, runs=ids_of(log, index, chosen))
         yield from find(index, text, narrowed, limit=limit, oldest=oldest)
@@ -136,13 +156,14 @@ def _show(hit: "Hit", around: int, *, first: bool) -> None:
     from ..audit.search import context
     from ..recorder.words import one_line
     from .common import colours
+    from .table import fitted
 
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
     bold, off = ("\x1b[1m", "\x1b[0m") if colours() else ("", "")
     when = time.strftime("%m-%d %H:%M:%S", time.localtime(hit.wall_ns / 1e9))
     what = " ".join(filter(None, (hit.type, hit.tool)))
     where = one_line("  ".join(filter(None, (f"{hit.run[:8]}#{hit.seq}", when, what, hit.name, hit.step))))
-    print(f"{'' if first else chr(10)}{bold}{where[:width]}{off}")
+    print(f"{'' if first else chr(10)}{bold}{fitted(where, width)}{off}")
     for number, group in enumerate(context(hit.lines, around)):
         if number:
             print("  …")
@@ -154,11 +175,14 @@ def _shown(line: "TextLine", width: int) -> str:
     """Return a line, cut to the width around its first match. On a terminal the matches are marked."""
     from ..recorder.words import clean
     from .common import colours
+    from .table import width_of
 
     start = 0
     if line.found and line.found[0][1] > width - 2:
         start = max(line.found[0][0] - width // 3, 0)
     end = min(start + width - 2, len(line.text))
+    while width_of(line.text[start:end]) > width - 2:  # wide characters
+        end -= 1
     on, off = ("\x1b[1;31m", "\x1b[0m") if colours() else ("", "")
     text, at = "…" if start else "", start
     for low, high in line.found:

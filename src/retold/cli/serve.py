@@ -1,11 +1,14 @@
 """retold serve and retold proxy: the servers of `replay` and `record`, for long use."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..recorder.cassette.kept import NOTHING_KEPT, Kept
+from ..recorder.cassette.named import is_elsewhere, read_named, stem_of
 from ..recorder.errors import InputError
 from .common import (
     AllowOrigin,
@@ -21,6 +24,10 @@ from .common import (
     note,
     shipped,
 )
+from .endings import check_cassette
+
+if TYPE_CHECKING:
+    from ..recorder.http.exchange import Exchange
 
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses a free one. The URL is printed.")]
@@ -56,7 +63,6 @@ def serve(
 
     Example: retold serve cassettes/hello.yaml cassettes/bye.yaml --port 8080
     """
-    from ..recorder.cassette.kept import Kept
     from ..recorder.http.platforms import api_of
     from ..recorder.log.log import EventLog
     from ..recorder.proxy.upstream import Upstream
@@ -71,15 +77,19 @@ def serve(
     pace = Timing.parse(timing, idle_limit)
     files, kept = _named(cassettes), Kept(tuple(ignore or ()), tuple(mask or ()))
     for path in cassettes:
-        if record_mode == "none" and not path.exists():
+        if is_elsewhere(str(path)) and record_mode != "none":
+            raise InputError(f"{path} cannot be recorded into; leave out --mode, or name a file.")
+        if record_mode == "none" and not is_elsewhere(str(path)) and not path.exists():
             raise InputError(f"no cassette at {path}. Record it, for example with --mode once.")
     with EventLog(db) as log, shipped(log, None if record_mode == "none" else ship):
         uses = {
             name: put_to_use(
-                path, record_mode, log=log, name=name, upstream=to, profile=profile, kept=kept, timing=pace, repeats=repeat,
-                faults=tuple(fault or ()), hint=f"Record the missing requests with: retold serve {path} --mode new_episodes",
+                held[0], record_mode, log=log, name=name, upstream=to, profile=profile, kept=held[2].with_(kept), timing=pace,
+                recorded=held[1], repeats=repeat, faults=tuple(fault or ()),
+                hint=f"Record the missing requests with: retold serve {path} --mode new_episodes",
             )
             for name, path in files.items()
+            for held in (_held(path),)
         }  # fmt: skip
         serve_until_stopped(Serving(uses, to, gate, note=note), host, port, note)
 
@@ -109,6 +119,7 @@ def proxy(
     from ..servers.gate import Gate
     from ..servers.serving import Serving
 
+    check_cassette(output)
     gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     to = Upstream.parse(upstream or api_of(os.environ))
     with EventLog(db) as log, shipped(log, ship):
@@ -116,11 +127,20 @@ def proxy(
         serve_until_stopped(Serving({name: use}, to, gate, note=note), host, port, note)
 
 
+def _held(path: Path) -> "tuple[Path | None, Sequence[Exchange] | None, Kept]":
+    """Return the path of a cassette that is a file; the exchanges and the kept rules of one that is a pipe or a revision."""
+    if not is_elsewhere(str(path)):
+        return path, None, NOTHING_KEPT
+    held = read_named(path)
+    return None, held.exchanges, held.kept
+
+
 def _named(paths: list[Path]) -> dict[str, Path]:
     """Return the cassettes by the names that requests use. Raise InputError for two files of the same name."""
     files: dict[str, Path] = {}
     for path in paths:
-        if path.stem in files:
-            raise InputError(f"{files[path.stem]} and {path} have the same name; serve them one at a time.")
-        files[path.stem] = path
+        name = stem_of(path)
+        if name in files:
+            raise InputError(f"{files[name]} and {path} have the same name; serve them one at a time.")
+        files[name] = path
     return files

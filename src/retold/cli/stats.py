@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..recorder.files import plain_name
 from .common import Csv, Db, Json, note, one_of, print_json, say
+from .endings import file_of, form_of_file, printed_to
 
 if TYPE_CHECKING:
     from ..audit.stats import Repriced, StatsLine
@@ -31,7 +33,9 @@ def stats(
         str | None,
         typer.Option("--format", metavar="FORMAT", help="text, csv, json, or html: a page with charts.", show_default="text"),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the page to a file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file to write; .txt, .csv, .json or .html.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing file.")] = False,
     json: Json = False,
     db: Db = None,
@@ -48,11 +52,12 @@ def stats(
     from ..audit.accounts import day_of
     from ..audit.when import moment
     from ..recorder.log.log import EventLog
-    from .stats_page import write_page
+    from .stats_page import print_page
 
     keys = [each.strip() for each in by.split(",")]
     _check_keys(by, keys)
     one_of("--mode", mode, ("live", "import", "mock"))
+    output = file_of(output)
     form = _form(format_, output, csv=csv, json=json)
     if reprice is not None:
         _check_reprice(reprice, keys, form)
@@ -62,14 +67,12 @@ def stats(
         "until_day": None if until is None else day_of(moment(until, "--until")),
     }
     log = EventLog(db)
-    if form == "html":
-        return write_page(log, output, force=force, **span)
-    lines = _lines(log, keys, span, with_total=form == "text")
-    _print_as(form, keys, lines, reprice)
-    if not lines:
-        note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
-        raise typer.Exit(1)
-    return None
+    what = f"the page of {log.path}" if form == "html" else "the statistics"
+    with printed_to(output, what=what, force=force):
+        if form == "html":
+            print_page(log, **span)
+        else:
+            _print_as(form, keys, _lines(log, keys, span, with_total=form == "text"), reprice)
 
 
 def _lines(log: "EventLog", keys: list[str], span: dict[str, Any], *, with_total: bool) -> "list[StatsLine]":
@@ -104,9 +107,13 @@ def _print_as(form: str, keys: list[str], lines: "list[StatsLine]", reprice: str
         _print(keys, lines)
         if reprice is not None:
             _print_repriced(keys, lines, reprice)
+    if not lines:
+        note("retold: no exchanges to count; `retold ls` lists the runs, --mode mock counts replays.")
+        raise typer.Exit(1)
 
 
 FORMS = ("text", "csv", "json", "html")
+ENDINGS = {".txt": "text", ".csv": "csv", ".json": "json", ".html": "html", ".htm": "html"}
 
 
 def _form(named: str | None, output: Path | None, *, csv: bool, json: bool) -> str:
@@ -115,12 +122,13 @@ def _form(named: str | None, output: Path | None, *, csv: bool, json: bool) -> s
     from .common import one_of
 
     one_of("--format", named, FORMS)
-    of_file = "html" if output is not None and output.suffix.lower() in (".html", ".htm") else None
-    asked = {each for each in (named, of_file, "csv" if csv else None, "json" if json else None) if each is not None}
+    chosen = (named, "csv" if csv else None, "json" if json else None)
+    ending = "" if output is None else Path(plain_name(output)).suffix
+    # A form that is asked for counts, whatever the ending, unless the ending names another form.
+    of_file = form_of_file(output, ENDINGS, "text") if output is not None and (ending in ENDINGS or not any(chosen)) else None
+    asked = {each for each in (*chosen, of_file) if each is not None}
     if len(asked) > 1:
         raise InputError(f"{' and '.join(sorted(asked))} exclude each other; choose one form.")
-    if output is not None and asked != {"html"}:
-        raise InputError("-o writes the page of --format html; redirect any other form: retold stats --csv > FILE.")
     return next(iter(asked), "text")
 
 

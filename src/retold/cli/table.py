@@ -7,9 +7,10 @@ import csv
 import shutil
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.words import clean, one_line
 from .common import colours
 
@@ -21,6 +22,9 @@ UNKNOWN = "?"
 
 LEAST = 8
 """Columns of text are not shortened to fewer cells."""
+
+NARROW = 100
+"""Columns of a terminal below which a table leaves out what matters least."""
 
 GAP = "  "
 
@@ -58,6 +62,11 @@ def print_table(
             cells.append(space + shown if column in right else shown + space)
             left = max(left - width - len(GAP), 0)
         print(GAP.join(cells).rstrip())
+
+
+def is_narrow() -> bool:
+    """Return whether stdout is a terminal with little room for a table of many columns."""
+    return sys.stdout.isatty() and shutil.get_terminal_size().columns < NARROW
 
 
 def width_of(text: str) -> int:
@@ -99,10 +108,22 @@ def _in_place(text: str) -> str:
 
 
 def print_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print CSV: a line of names, then the rows. None is an empty field, and text is cleaned for a terminal."""
+    """Print CSV: a line of names unless there are none, then the rows. None is an empty field, and text is cleaned."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
+    if names:
+        writer.writerow(names)
     writer.writerows([clean(value) if isinstance(value, str) else value for value in row] for row in rows)
+
+
+def print_csv_of(objects: Sequence[Mapping[str, Any]]) -> None:
+    """Print objects that have the same keys as CSV. A list or an object in one is JSON."""
+    if objects:
+        rows = ([_plain(value) for value in each.values()] for each in objects)
+        print_csv(list(objects[0]), rows)
+
+
+def _plain(value: Any) -> Any:
+    return strict_json.dumps(value) if isinstance(value, dict | list | tuple) else value
 
 
 def dollars(cost_usd: float | None) -> str:

@@ -20,6 +20,7 @@ class TableFormat(StrEnum):
     text = "text"
     json = "json"
     markdown = "markdown"
+    csv = "csv"
 
 
 def try_(
@@ -62,6 +63,7 @@ def try_(
     from ..experiments.tries import Trial
     from ..recorder.errors import InputError
     from ..recorder.log.log import EventLog
+    from .table import print_csv_of
 
     named = list(dict.fromkeys(name.strip() for name in models.split(",") if name.strip()))
     if not named:
@@ -74,6 +76,8 @@ def try_(
         made = _tried(trial, log, upstream)
     if json or form is TableFormat.json:
         print_json({"run": run, "at": at, "attempts": [each.as_dict() for each in made]})
+    elif form is TableFormat.csv:
+        print_csv_of([each.as_dict() for each in made])
     elif form is TableFormat.markdown:
         say(_markdown(made))
     else:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,11 +17,12 @@ from ..formats.jsonl import is_ours
 from ..formats.stream_json import unwrapped
 from ..formats.transcript import is_transcript, subagents_of
 from ..recorder.agent_wire import AgentSession
-from ..recorder.cassette.format import Cassette, read_cassette
+from ..recorder.cassette.format import Cassette, cassette_of, read_cassette
+from ..recorder.cassette.named import STDIN, bytes_of, is_elsewhere
 from ..recorder.cassette.sessions import each_session
 from ..recorder.cassette.transfer import Recorded, exchanges_of, in_order
 from ..recorder.errors import InputError
-from ..recorder.files import open_regular
+from ..recorder.files import open_plain, open_regular, plain_name
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
@@ -77,8 +77,8 @@ class InUse(Protocol):
 
 Source = str | os.PathLike[str] | HasRun | InUse | RunInfo | Cassette | Side | Iterable[Mapping[str, Any]]
 """The sources that `compare` accepts: the name or id of a run, `last`, `last~1`; the path of a cassette, of a stream-json file,
-or of a log (`FILE.db` is its newest run, `FILE.db:RUN` another one); `-` for stream-json on stdin; a RunResult or RunInfo; a
-Cassette, or a UsedCassette, such as `retold_cassette`; messages.
+or of a log (`FILE.db` is its newest run, `FILE.db:RUN` another one); `-` for stdin; `REV:path`, a
+revision in git; a RunResult or RunInfo; a Cassette, or a UsedCassette, such as `retold_cassette`; messages.
 """
 
 
@@ -190,8 +190,8 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
     if file and _is_log(Path(file)):
         return _read_run(EventLog(file), run or "last", progress, manner, file)
     path = Path(name)
-    if name == "-" or (name == "/dev/stdin" and not path.is_file()):
-        return _read_stream_json(sys.stdin, "stdin", progress)
+    if is_elsewhere(name):
+        return _read_elsewhere(name, progress, manner)
     if path.is_dir():
         raise InputError(f"{name} is a folder; name a cassette, a stream-json file or a log in it, or a run.")
     if not path.exists():
@@ -200,13 +200,13 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
         return _read_run(_log_of(log), name, progress, manner)
     if _is_log(path):
         return _read_run(EventLog(path), "last", progress, manner, name)
-    if path.suffix not in (".jsonl", ".ndjson"):
+    if not plain_name(path).endswith((".jsonl", ".ndjson")):
         if holds_talks(path, {}):
             return _read_imported(path, progress, manner)
         held = read_cassette(path)
         return read_exchanges(_checked(held), title=name, progress=progress, manner=manner, kept=held.kept)
     try:
-        with TextIOWrapper(open_regular(path), encoding="utf-8-sig") as lines:
+        with TextIOWrapper(open_plain(path), encoding="utf-8-sig") as lines:
             first = lines.readline()
             if is_tape(object_in(first)):
                 session = agent_cassette.read(path)
@@ -218,6 +218,22 @@ def _read_named(name: str, log: EventLog | str | os.PathLike[str] | None, progre
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
     return _read_imported(path, progress, manner)
+
+
+def _read_elsewhere(name: str, progress: Progress, manner: Manner) -> Side:
+    """Read a cassette or stream-json from stdin, an open pipe or a revision. Stream-json begins with a line that is a message."""
+    data, title = bytes_of(name), "stdin" if name in STDIN else name
+    first, _, _ = data.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    value = object_in(first.decode("utf-8", "replace"))
+    if data.strip() and "interactions" not in value and (value or plain_name(name).endswith((".jsonl", ".ndjson"))):
+        if is_ours(value) or is_tape(value):
+            raise InputError(f"{title} holds lines of `retold export`; save them in a file to compare them.")
+        try:
+            return _read_stream_json(data.decode("utf-8-sig").split("\n"), title, progress)
+        except UnicodeDecodeError as error:
+            raise InputError(f"cannot read {title}: {error}.") from error
+    held = cassette_of(Path(title), data)
+    return read_exchanges(_checked(held), title=title, progress=progress, manner=manner, kept=held.kept)
 
 
 def _is_event(line: str) -> bool:

@@ -14,8 +14,9 @@ from ..comparing.reading import MESSAGES, READ_KINDS, Answers, ItemReader, answe
 from ..comparing.threads import Threads
 from ..comparing.varying import OWN_MANNER, Varying
 from ..recorder.cassette.folding import FoldedExchanges
-from ..recorder.cassette.format import read_cassette
+from ..recorder.cassette.format import names_file
 from ..recorder.cassette.kept import Kept
+from ..recorder.cassette.named import read_named
 from ..recorder.cassette.transfer import in_order, kept_in
 from ..recorder.errors import InputError
 from ..recorder.events import Event, encode
@@ -103,9 +104,8 @@ def explain_cache(source: str, log: Path | None, price: Price) -> list[Explained
 
     Raise InputError, or a subclass of it, if there is no such recording, or if no answer in it has a usage.
     """
-    path = Path(source)
-    if path.is_file() or path.suffix in (".yaml", ".yml", ".json"):
-        held = read_cassette(path)
+    if names_file(source):
+        held = read_named(source)
         folded = FoldedExchanges(in_order(held.exchanges, held.sessions))
         requests = _Requests(folded.events, folded.answer, held.kept)
     else:

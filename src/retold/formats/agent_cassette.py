@@ -17,7 +17,7 @@ from ..recorder import strict_json
 from ..recorder.agent_wire import END_INPUT, AgentSession, WireLine
 from ..recorder.cassette.sessions import each_session
 from ..recorder.errors import InputError
-from ..recorder.files import open_regular
+from ..recorder.files import open_plain
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.strict_json import object_in
@@ -34,7 +34,7 @@ def is_ours(line: dict[str, Any]) -> bool:
 def read(path: Path, on_unknown: Callable[[int], None] = lambda _: None) -> AgentSession:
     """Return the session of a tape. Call `on_unknown` with the number of each line of another form. Raise InputError."""
     lines: list[WireLine] = []
-    with open_regular(path) as file:
+    with open_plain(path) as file:
         for number, raw in enumerate(file, 1):
             if not raw.strip():
                 continue

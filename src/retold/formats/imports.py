@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..recorder.cassette.foreign import named_line
-from ..recorder.cassette.format import Cassette, read_cassette
+from ..recorder.cassette.format import Cassette, cassette_of, read_cassette
+from ..recorder.cassette.named import bytes_of, is_elsewhere, stem_of
 from ..recorder.cassette.transfer import import_exchanges, in_order
 from ..recorder.errors import InputError
-from ..recorder.files import open_regular, read_regular
+from ..recorder.files import open_plain, open_regular, plain_name, read_regular
 from ..recorder.log.log import EventLog
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.strict_json import object_in, object_or_empty
@@ -69,13 +70,14 @@ def import_files(log: EventLog, paths: Sequence[Path], *, name: str | None = Non
 
 
 def _read(path: Path) -> _Source:
-    if path.suffix not in LINES:
+    if is_elsewhere(str(path)):
+        data = bytes_of(str(path))
+        return _Source(path, "cassette", sha256(data).hexdigest(), cassette=_filled(cassette_of(path, data)))
+    if not plain_name(path).endswith(LINES):
         if holds_talks(path, {}):
             return _Source(path, "talks", _digest(path), talks=_talks_in(path, {}))
-        found = read_cassette(path)
-        if found.is_empty:
-            raise InputError(f"{path} holds no interactions; there is nothing to import.")
-        return _Source(path, "cassette", _digest(path), cassette=found)
+        held = _filled(read_cassette(path))  # first, because its error names the file
+        return _Source(path, "cassette", _digest(path), cassette=held)
     if not path.exists():
         raise InputError(f"no file at {path}.")
     first = _first_line(path)
@@ -120,9 +122,16 @@ def _talks_in(path: Path, first: dict[str, Any]) -> list[Talk]:
     return [atif_reading.read(path)]
 
 
+def _filled(found: Cassette) -> Cassette:
+    """Return the cassette. Raise InputError if it holds nothing."""
+    if found.is_empty:
+        raise InputError(f"{found.path} holds no interactions; there is nothing to import.")
+    return found
+
+
 def _first_line(path: Path) -> dict[str, Any]:
     try:
-        with open_regular(path) as file:
+        with open_plain(path) as file:
             for raw in file:
                 if raw.strip():
                     return object_or_empty(json.loads(raw))
@@ -164,7 +173,7 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
         return [Imported(run, title, file, written.get(run, 0), "event", run in written) for run, (title, _) in runs.items()]
     if source.talks:
         return [_import_talk(log, source, talk, name, known, again) for talk in source.talks]
-    title, held = name or source.path.stem, source.cassette
+    title, held = name or stem_of(source.path), source.cassette
     sessions = 0 if held is None else len(held.sessions)
     if not again and (run := known.get(source.sha256)) is not None:
         info = log.find(run)

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from ..recorder.errors import InputError
 from ..recorder.event_lines import KEYS, event_of, line_of
 from ..recorder.events import GENESIS, SCHEMA, Entry, Event, encode, seal
-from ..recorder.files import open_regular
+from ..recorder.files import open_plain
 from ..recorder.log import erasure
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
@@ -49,7 +49,7 @@ class Checked:
 
 def read(path: Path) -> Iterator[Event]:
     """Yield the events of a file, line by line. Raises InputError with file and line."""
-    with open_regular(path) as file:
+    with open_plain(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

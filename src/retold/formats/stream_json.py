@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 from ..recorder.errors import InputError
 from ..recorder.event_shapes import fault_in_payload
 from ..recorder.events import Entry, encode
-from ..recorder.files import open_regular
+from ..recorder.files import open_plain
 from ..recorder.http.exchange import wall_ns_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
@@ -59,7 +59,7 @@ def read(path: Path, on_cut: Callable[[int], None] = lambda _: None) -> Iterator
     A transcript is imported while it is being written, or after its writer died. Raises InputError with file and line.
     """
     try:
-        with open_regular(path) as file:
+        with open_plain(path) as file:
             for number, raw in enumerate(file, 1):
                 if not raw.strip():
                     continue

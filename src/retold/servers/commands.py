@@ -11,6 +11,7 @@ from typing import Any
 
 from ..recorder.cassette.format import names_file
 from ..recorder.cassette.kept import NOTHING_KEPT, Kept
+from ..recorder.cassette.named import is_elsewhere, read_named
 from ..recorder.cassette.transfer import exchanges_of, kept_in
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RetoldError, RunError
 from ..recorder.files import why_not_writable
@@ -82,10 +83,15 @@ def mode_of(asked: str) -> RecordMode:
 
 
 def recording_named(reference: str, log: EventLog) -> tuple[str, Sequence[Exchange] | None, Kept]:
-    """Return the name of the recording RUN|CASSETTE, and the exchanges and the kept rules of a run.
+    """Return the name of the recording RUN|CASSETTE, and the exchanges and the kept rules of a run, a pipe or a revision.
 
-    The exchanges are None for a cassette, which has a path.
+    The exchanges are None for a cassette that is a file, which has a path.
     """
+    if is_elsewhere(reference):
+        held = read_named(reference)
+        if not held.exchanges:
+            raise InputError(f"{reference} has no exchanges to replay.")
+        return reference, held.exchanges, held.kept
     if names_file(reference):
         if not Path(reference).exists():
             raise CassetteMissing(f"no cassette at {reference}. Record one: retold record -o {reference} -- COMMAND.")

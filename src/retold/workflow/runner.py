@@ -12,6 +12,7 @@ from typing import Any, Literal, TextIO, TypedDict, Unpack
 
 from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.format import read_cassette, write_cassette
+from ..recorder.cassette.named import is_elsewhere, read_named
 from ..recorder.cassette.sessions import each_session
 from ..recorder.cassette.transfer import Recorded, exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RunError
@@ -193,8 +194,10 @@ class Runner:
 
     def _read_recording(self) -> Playback:
         try:
-            found = read_cassette(self.cassette)
+            found = read_named(self.cassette)
         except CassetteMissing as error:
+            if is_elsewhere(str(self.cassette)):
+                raise
             raise CassetteMissing(f"no recording at {self.cassette}. Record it with: {self._record_command()}") from error
         timing = self.timing if self.until is None else replace(self.timing, speed=1.0)
         return Playback(found.exchanges, found.sessions, str(self.cassette), timing, self.until or until_async)

@@ -223,7 +223,14 @@ class _Run:
         )  # fmt: skip
         self.connection.execute(f"INSERT OR REPLACE INTO run_facts VALUES ({', '.join('?' * len(facts))})", facts)
 
-        self._mark()
+    def _mark(self) -> None:
+        """Mark the prompts whose answers turned out to be copies. Their rows have the number of their time or one soon after."""
+        find = "SELECT rowid FROM texts WHERE rowid >= ? AND rowid < ? AND run = ? AND seq = ?"
+        for wall_us, seq, copy_of in self.marks:
+            for row in self.connection.execute(find, (wall_us, wall_us + 2_000_000, self.run, seq)).fetchall():
+                self.connection.execute("UPDATE texts SET copy = ? WHERE rowid = ?", (copy_of, *row))
+        self.marks.clear()
+
     def _book_status(self) -> None:
         """Move the accounts of the run, which has ended, to its status."""
         where = "dimension = ? AND key = ? AND mode = ?"

@@ -1,0 +1,277 @@
+"""A cassette can be named as a file, as `-`, as an open pipe, as a revision in git, and compressed; git shows it by meaning."""
+
+import gzip
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import retold
+from retold.cli.endings import CASSETTES, check_cassette
+from retold.formats import FORMATS
+from retold.recorder.cassette.format import names_file, read_cassette
+from retold.recorder.cassette.named import is_elsewhere, is_revision, read_named, stem_of
+from retold.recorder.errors import CassetteError, CassetteMissing, InputError
+from retold.recorder.files import MOST_UNPACKED_BYTES, unpacked
+from tests.conftest import ROOT
+from tests.e2e import in_this_process
+
+NUMBERS = ROOT / "cassettes" / "clean_streaming_numbers.yaml"
+
+
+@pytest.fixture
+def numbers() -> Path:
+    """A cassette in the working directory."""
+    return Path(shutil.copy(NUMBERS, "numbers.yaml"))
+
+
+@pytest.fixture
+def repository(numbers: Path) -> Path:
+    """A repository with that cassette in a folder, committed once, then changed and staged, then changed again."""
+    Path("deep").mkdir()
+    path = Path(shutil.move(numbers, "deep/numbers.yaml"))
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    path.write_text(path.read_text().replace('"text": "1\\n', '"text": "0\\n').replace("one number per line", "staged"))
+    git("add", ".")
+    path.write_text(path.read_text().replace("staged", "in the work tree"))
+    return path
+
+
+def git(*arguments: str) -> str:
+    names = ["-c", "user.name=tests", "-c", "user.email=tests", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *names, *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def typed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Let stdin hold these bytes."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "elsewhere"),
+    [
+        ("-", True), ("/dev/stdin", True), ("/dev/fd/63", True), ("/proc/self/fd/3", True), ("HEAD:a/b.yaml", True),
+        ("HEAD~2:./x.JSON", True), (":staged.yml", True), ("main@{yesterday}:x.yaml.gz", True), ("a.yaml", False),
+        ("log.db:last", False), ("test_a.py::test_b.yaml", False), ("http://x.yaml", False), ("--option:x.yaml", False),
+        ("HEAD:x.txt", False), ("last~1", False), ("HEAD:", False),
+    ],
+)  # fmt: skip
+def test_names_of_what_is_no_file(name: str, elsewhere: bool) -> None:
+    """A colon alone makes no revision: the path has to end as recordings do. A file of the whole name is that file."""
+    assert is_elsewhere(name) is elsewhere
+    assert not elsewhere or names_file(name)
+    if elsewhere and ":" in name and "/" not in name:
+        Path(name).touch()
+        assert not is_revision(name)
+
+
+@pytest.mark.usefixtures("repository")
+def test_every_command_takes_a_revision() -> None:
+    """Of a commit, of the index, from the top or from here; the work tree is the file itself."""
+    shown = in_this_process("diff", "HEAD:deep/numbers.yaml", ":deep/numbers.yaml")
+    assert (shown.returncode, "one number per line" in shown.stdout) == (1, True)
+    os.chdir("deep")
+    assert in_this_process("diff", "HEAD:./numbers.yaml", "HEAD:deep/numbers.yaml").returncode == 0
+    assert in_this_process("diff", ":./numbers.yaml", "numbers.yaml").returncode == 1
+    assert "10" in in_this_process("play", "HEAD:./numbers.yaml", "--timing", "instant").stdout
+    imported = in_this_process("import", "HEAD:./numbers.yaml")
+    assert imported.stdout.split()[1:] == ["numbers", "1", "exchange"]
+    assert "is there already" in in_this_process("import", "HEAD:deep/numbers.yaml").stdout
+    assert "one request" in in_this_process("explain", "cache", "HEAD:./numbers.yaml").stdout
+    assert "one number per line" in in_this_process("textconv", "HEAD:./numbers.yaml").stdout
+    example = ROOT / "examples" / "clean_streaming_numbers.yaml"
+    assert in_this_process("run", str(example), "--cassette", "HEAD:./numbers.yaml").returncode == 0
+    assert retold.compare("HEAD:./numbers.yaml", "HEAD:deep/numbers.yaml").same
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_revision_that_is_not_there() -> None:
+    """The error is git's, with its hint, in one sentence; outside of a repository too."""
+    with pytest.raises(
+        CassetteMissing, match=r"no cassette at HEAD:numbers\.yaml: path 'numbers\.yaml' does not exist in 'HEAD'\."
+    ):
+        read_named("HEAD:numbers.yaml")
+    with pytest.raises(CassetteMissing, match=r"no cassette at nope:x\.yaml: .*nope"):
+        read_named("nope:x.yaml")
+    done = in_this_process("replay", "HEAD:numbers.yaml", "--", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    done = in_this_process("serve", "HEAD:deep/numbers.yaml", "--mode", "once")
+    assert "HEAD:deep/numbers.yaml cannot be recorded into" in done.stderr
+
+
+def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(CassetteError, match=r"^cannot read HEAD:x\.yaml: git cannot be run"):
+        read_named("HEAD:x.yaml")
+
+
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_a_cassette_on_stdin(suffix: str, numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YAML or JSON, by its content; stream-json as before."""
+    made = Path(f"made{suffix}")
+    held = read_cassette(numbers)
+    retold.write_cassette(made, held.exchanges)
+    for arguments in (["diff", "-", "numbers.yaml"], ["diff", "numbers.yaml", "/dev/stdin"], ["import", "-"]):
+        typed(monkeypatch, made.read_bytes())
+        done = in_this_process(*arguments)
+        assert (done.returncode, done.stderr) == (0, ""), arguments
+    assert "stdin" in done.stdout
+    lines = in_this_process("show", "last", "--json").stdout
+    typed(monkeypatch, lines.encode())
+    assert in_this_process("diff", "-", "last").returncode == 0
+    typed(monkeypatch, b"")
+    done = in_this_process("diff", "-", "numbers.yaml")
+    assert done.returncode == 2
+
+
+def test_a_process_substitution(numbers: Path) -> None:
+    """`retold diff <(…) FILE`: the shell names an open pipe. A pipe in a folder is not waited for."""
+    reading, writing = os.pipe()
+    os.write(writing, numbers.read_bytes())
+    os.close(writing)
+    assert retold.compare(f"/dev/fd/{reading}", numbers).same
+    os.close(reading)
+    os.mkfifo("pipe.yaml")
+    with pytest.raises(InputError, match="it is a named pipe, not a file"):
+        retold.compare("pipe.yaml", numbers)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"), [("a/b.yaml", "b"), ("a.yaml.gz", "a"), ("HEAD:x/y.yaml", "y"), ("-", "stdin"), ("a.b.json", "a.b")]
+)
+def test_the_name_of_a_recording(name: str, stem: str) -> None:
+    assert stem_of(name) == stem
+
+
+# Compressed files, and endings
+
+
+def test_compressed_files_there_and_back(numbers: Path) -> None:
+    """A cassette and an export of events; equal content gives equal bytes, and the content is the uncompressed one."""
+    assert in_this_process("import", str(numbers)).returncode == 0
+    for name in ("made.yaml", "made.json", "made.jsonl"):
+        for each in (name, f"{name}.gz", f"again-{name}.gz"):
+            assert in_this_process("export", "last", "-o", each).returncode == 0
+        assert gzip.decompress(Path(f"{name}.gz").read_bytes()) == Path(name).read_bytes()
+        assert Path(f"{name}.gz").read_bytes() == Path(f"again-{name}.gz").read_bytes()
+        assert in_this_process("diff", name, f"{name}.gz").returncode == 0
+    done = in_this_process("import", "made.jsonl.gz", "--db", "other.db")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert in_this_process("import", "made.yaml.gz", "--db", "other.db").stdout.split()[1] == "made"
+    with retold.use_cassette("made.yaml.gz") as cassette:
+        assert cassette.all_played is False
+
+
+def test_damaged_and_endless_compressed_files(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are errors that name the file; nothing is built of a bomb."""
+    Path("cut.yaml.gz").write_bytes(gzip.compress(numbers.read_bytes())[:-20])
+    with pytest.raises(CassetteError, match=r"^cannot read the cassette cut\.yaml\.gz: its gzip data is damaged"):
+        read_cassette("cut.yaml.gz")
+    assert MOST_UNPACKED_BYTES > 100_000_000
+    monkeypatch.setattr("retold.recorder.files.MOST_UNPACKED_BYTES", 1000)
+    with pytest.raises(OSError, match="holds more than 0 MB"):
+        unpacked(gzip.compress(bytes(1001)))
+
+
+@pytest.mark.usefixtures("numbers")
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        (["export", "last", "-o", "x.docx"], [each for form in FORMATS.values() for each in form.suffixes]),
+        (["diff", "last", "last", "-o", "x.docx"], [".txt", ".json", ".md", ".html"]),
+        (["stats", "-o", "x.docx"], [".txt", ".csv", ".json", ".html"]),
+        (["record", "-o", "x.docx", "--", "true"], CASSETTES),
+        (["proxy", "-o", "x.docx.gz"], CASSETTES),
+        (["run", "w.yaml", "--live", "--cassette", "x.docx"], CASSETTES),
+    ],
+)
+def test_an_unknown_ending_is_named(arguments: list[str], known: list[str]) -> None:
+    """With those that are known; nothing is written."""
+    assert in_this_process("import", "numbers.yaml").returncode == 0
+    done = in_this_process(*arguments)
+    assert done.returncode == 2
+    assert "the ending .docx" in done.stderr
+    assert all(ending in done.stderr for ending in known)
+    assert not Path("x.docx").exists()
+
+
+def test_the_ending_decides_the_format(numbers: Path) -> None:
+    """Of statistics and of differences, compressed too; what is written is what would be printed."""
+    assert in_this_process("import", str(numbers)).returncode == 0
+    for ending, options in ((".csv", ["--csv"]), (".json", ["--json"]), (".txt", [])):
+        assert in_this_process("stats", "-o", f"s{ending}").stdout == ""
+        assert Path(f"s{ending}").read_text() == in_this_process("stats", *options).stdout
+    assert in_this_process("stats", "-o", "s.csv").returncode == 2
+    assert in_this_process("stats", "-o", "s.html.gz").returncode == 0
+    assert gzip.decompress(Path("s.html.gz").read_bytes()).startswith(b"<!doctype html>")
+    assert in_this_process("diff", "last", str(numbers), "-o", "d.json.gz").returncode in (0, 1)
+    assert json.loads(gzip.decompress(Path("d.json.gz").read_bytes()))["a"]
+    assert in_this_process("diff", "last", "last", "-o", "d.MD").returncode == 0
+    assert in_this_process("stats", "-o", "s").returncode == 0
+    assert Path("s").read_text() == Path("s.txt").read_text()
+    check_cassette(Path("no_ending"))
+
+
+@pytest.mark.usefixtures("numbers")
+def test_a_dash_is_stdout() -> None:
+    """For what can be printed. A cassette that is recorded needs a file, so neither `-` nor a revision is made one by mistake."""
+    assert in_this_process("import", "numbers.yaml").returncode == 0
+    for arguments in (["export", "last"], ["stats"], ["diff", "last", "last"]):
+        assert in_this_process(*arguments, "-o", "-").stdout == in_this_process(*arguments).stdout
+    for name in ("-", "HEAD:x.yaml", "/dev/fd/99999"):
+        done = in_this_process("record", "-o", name, "--", "true")
+        assert (done.returncode, done.stderr) == (2, f"retold: {name} cannot be written; a cassette is written to a file.\n")
+    assert sorted(map(str, Path().iterdir())) == [".retold", "numbers.yaml"]
+
+
+# git diff
+
+
+def test_git_shows_a_cassette_by_meaning(repository: Path) -> None:
+    """The two lines of the help are enough, and a cassette that was made again shows what differs by meaning only."""
+    help_text = in_this_process("textconv", "--help").stdout
+    attributes, command = (line.strip() for line in help_text.splitlines() if line.strip().startswith(("echo", "git config")))
+    subprocess.run(attributes, shell=True, check=True)
+    subprocess.run(command.replace("retold textconv", f"{sys.executable} -m retold textconv"), shell=True, check=True)
+    Path("cassettes/in").mkdir(parents=True)
+    path = Path(shutil.move(repository, "cassettes/in/numbers.yaml"))
+    git("add", ".")
+    git("commit", "-qm", "two")
+    changed = path.read_text().replace("in the work tree", "and again").replace("Sun, 22 Nov 2026", "Mon, 23 Nov 2026")
+    path.write_text(changed)
+    lines = [line for line in git("diff").splitlines() if line.startswith(("+ ", "- "))]
+    assert lines == [
+        "-      Count from 1 to 10, in the work tree, and nothing else.",
+        "+      Count from 1 to 10, and again, and nothing else.",
+    ]
+
+
+@pytest.mark.parametrize("content", ["plain: yaml\n", "version: 1\ninteractions: [\n", "not\tyaml: [\n"])
+def test_textconv_prints_any_other_file_as_it_is(content: str) -> None:
+    """git stops at a failure of the command, and would show no difference of the other files."""
+    Path("other.yaml").write_text(content)
+    done = in_this_process("textconv", "other.yaml")
+    assert (done.returncode, done.stdout) == (0, content)
+    assert done.stderr.startswith("retold: printed as it is: ")
+    assert in_this_process("textconv", "missing.yaml").returncode == 2
+
+
+def test_the_text_of_a_cassette_is_stable(numbers: Path) -> None:
+    """Neither ids nor times are in it, so two recordings of the same answers have one text."""
+    first = in_this_process("textconv", str(numbers)).stdout
+    other: dict[str, Any] = {"req_011CdiLUDjuJR8eCT89r6GPX": "req_2", "2026-11-22": "2027-01-01"}
+    text = numbers.read_text()
+    for old, new in other.items():
+        text = text.replace(old, new)
+    numbers.write_text(text)
+    assert in_this_process("textconv", str(numbers)).stdout == first
+    assert "req_" not in first
+    assert first.startswith("conversation")
