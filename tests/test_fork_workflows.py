@@ -182,40 +182,33 @@ def test_a_workflow_is_tried_with_several_models(recorded: Ran) -> None:
     assert (done.returncode, done.stdout.splitlines()[1].split()[2]) == (1, "failed")
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (["--models", "opus", "--at", "work.9"], "has no turn work.9: it has 3 turns"),
-        (["--models", "opus", "--at", "seq:9999"], "has no event 9999"),
-        (["--models", "opuss", "--at", "work.2"], "unknown model 'opuss'; did you mean 'opus'?"),
-        (["--models", "opus,haiku", "--at", "sum.1", "CHANGED"], "the step 'work' of w.yaml was changed since run"),
-        (["--models", "opus,haiku", "--at", "work.2", "GONE"], "ran the workflow w.yaml, which is not there"),
-        (["--models", "opus", "--at", "work.2", "ERASED"], "was erased; nothing of it can be replayed"),
-        (["--models", "opus", "--at", "1", "BLOCK"], "is no run of a workflow; name the program to run"),
-        (["--models", "opus", "--at", "work.2", "--upstream", "http://127.0.0.1:9"], "--upstream is for a command"),
-    ],
-)  # fmt: skip
-def test_a_try_that_cannot_begin_writes_nothing(recorded: Ran, options: list[str], expected: str) -> None:
+def test_a_try_that_cannot_begin_writes_nothing(recorded: Ran) -> None:
     """Each is one error: of the options, of the parent, or of a workflow that was changed since."""
-    run, log, what = recorded.result.run, retold.EventLog(), options[-1]
-    match what:
-        case "CHANGED":
-            workflow(work="Work more.")
-        case "GONE":
-            Path("w.yaml").unlink()
-        case "ERASED":
-            assert in_this_process("erase", run, "--yes", "--why", "asked for").returncode == 0
-        case "BLOCK":
-            with MessagesServer(script) as server, retold.use_cassette("c.yaml", record_mode="once", name="block"):
-                ask("hi", server.url)
-            run = log.find("block").run
-    runs = [info.run for info in log.runs()]
-    with MessagesServer(script) as server:
-        done = in_this_process("try", run, *(o for o in options if not o.isupper()), url=server.url)
-    assert (done.returncode, server.calls, done.stdout) == (2, 0, ""), done.stderr
-    assert expected in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert [info.run for info in log.runs()] == runs
+    run, log = recorded.result.run, retold.EventLog()
+
+    def refused(expected: str, *options: str, parent: str = run) -> None:
+        runs = [info.run for info in log.runs()]
+        with MessagesServer(script) as server:
+            done = in_this_process("try", parent, *options, url=server.url)
+        assert (done.returncode, server.calls, done.stdout) == (2, 0, ""), done.stderr
+        assert expected in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert [info.run for info in log.runs()] == runs
+
+    refused("has no turn work.9: it has 3 turns", "--models", "opus", "--at", "work.9")
+    refused("has no event 9999", "--models", "opus", "--at", "seq:9999")
+    refused("unknown model 'opuss'; did you mean 'opus'?", "--models", "opuss", "--at", "work.2")
+    refused("--upstream is for a command", "--models", "opus", "--at", "work.2", "--upstream", "http://127.0.0.1:9")
+    with MessagesServer(script) as server, retold.use_cassette("c.yaml", record_mode="once", name="block"):
+        ask("hi", server.url)
+    block = log.find("block").run
+    refused("is no run of a workflow; name the program to run", "--models", "opus", "--at", "1", parent=block)
+    workflow(work="Work more.")
+    refused("the step 'work' of w.yaml was changed since run", "--models", "opus,haiku", "--at", "sum.1")
+    Path("w.yaml").unlink()
+    refused("ran the workflow w.yaml, which is not there", "--models", "opus,haiku", "--at", "work.2")
+    assert in_this_process("erase", run, "--yes", "--why", "asked for").returncode == 0
+    refused("was erased; nothing of it can be replayed", "--models", "opus", "--at", "work.2")
 
 
 def test_only_a_run_of_a_workflow_can_go_on_as_one(recorded: Ran) -> None:
