@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..recorder.errors import InputError
+from .common import say
 
 if TYPE_CHECKING:
     from ..ci.report import CiReport
@@ -54,5 +55,5 @@ def write_reports(report: "CiReport", *, github: bool, junit: Path | None) -> No
     if github:
         from ..ci.github import annotations, write_summary
 
-        print("\n".join(annotations(report)), flush=True)
+        say("\n".join(annotations(report)))
         write_summary(report)
