@@ -20,8 +20,7 @@ from typing import Any
 from benchmarks.measure import ROOT, Row, environment, figure, folder, quantile, ratio, rounds, run
 from benchmarks.samples import AROUND_DELTAS, HEADERS, arguments, exchange
 from retold.recorder.http.exchange import Exchange
-from retold.replay.timing.player import play, play_async, timeline_of
-from retold.replay.timing.timing import ORIGINAL, Timeline
+from retold.replay.timing.timing import ORIGINAL, Timeline, play, play_async, timeline_of
 
 DELTAS = 2_000
 INSTANTS = 25

@@ -21,9 +21,9 @@ from benchmarks.samples import arguments
 from benchmarks.server import Server, serving
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
-from retold.recorder.http.tee import Recorder, intercepted
-from retold.recorder.log.log import EventLog
-from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.http.patching import intercepted
+from retold.recorder.http.tee import Recorder
+from retold.recorder.log.log import EventLog, RunWriter
 from retold.recorder.secrets.redactor import Redactor
 
 DELTAS = 2_000

@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Literal, TextIO
 from pydantic import BaseModel, ConfigDict
 
 from ..recorder.events import Event
-from ..recorder.http.call_errors import CallCounts, call_error
+from ..recorder.http.call_errors import FAILED, CallCounts, call_error
+from ..recorder.http.exchange import frame_json
 from ..recorder.http.prompts import prompt_of
 from ..recorder.http.sessions import text_delta
 from ..recorder.http.sse import PLAIN_DELTA
-from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED
 from ..recorder.log.log import EventLog
 from ..recorder.messages import Message
@@ -245,7 +245,8 @@ class Reader:
                 if isinstance(value, int):
                     self._usage[key] = self._usage.get(key, 0) + value
         self.handler.exchange_ended(event)
-        if (error := call_error(data)) is not None:
+        error = call_error(data) if data.get("ending") in FAILED else None
+        if error is not None:
             self.handler.call_failed(event, error)
         if self._has_steps:
             return

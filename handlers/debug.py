@@ -6,9 +6,8 @@ from typing import Any
 from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.messages import Message, result_text, usage_of
-from ..recorder.words import clean, one_line, plural
+from ..recorder.words import clean, indent, one_line, plural, seconds
 from .base import Handler, Options, StreamEnd, StreamStart
-from .text import indent, seconds
 
 _SAID_ELSEWHERE = frozenset({"type", "subtype", "uuid", "message", "parent_tool_use_id"})
 

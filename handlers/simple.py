@@ -13,9 +13,9 @@ from typing import Any
 from ..recorder.events import Event
 from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text
-from ..recorder.words import clean, one_line, plural
+from ..recorder.words import clean, clock, cut, one_line, plural, seconds
 from .base import STREAMED_KINDS, Handler, Options, StreamEnd, StreamStart
-from .text import arguments, clock, cut, seconds, under
+from .text import arguments, under
 from .typed import Typed, dim
 
 INCOMPLETE = " [incomplete]"

@@ -11,9 +11,8 @@ from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
 from ..recorder.messages import Message
-from ..recorder.words import clean
+from ..recorder.words import clean, indent
 from .colour import in_colour
-from .text import indent
 
 if TYPE_CHECKING:
     from .typist import Typist

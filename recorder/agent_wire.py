@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from .events import OWN_SEQ, Ending, Entry, encode
 from .http.sse import Piece
-from .log.run_writer import RunWriter
+from .log.log import RunWriter
 from .secrets.redactor import REDACTED
 from .secrets.streams import FrameRedactor
 from .strict_json import object_or_empty

@@ -10,8 +10,7 @@ import json
 from typing import Any
 
 from . import strict_json
-from .event_shapes import KNOWN, fault_in_payload, fault_in_row
-from .events import Event
+from .events import KNOWN, Event, fault_in_payload, fault_in_row
 from .http.exchange import from_text, to_text
 
 KEYS = Event._fields

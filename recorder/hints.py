@@ -38,16 +38,14 @@ def not_a_run(ref: str) -> str | None:
     return None
 
 
-_SHELF = re.compile(r"(nats|tls|file|postgres|postgresql):/+")
+SHELF = re.compile(r"(nats|tls|file|postgres|postgresql):/+")
+"""The beginning of the address of a shelf, also as a Path spells it."""
 
 
-def not_a_log(path: str | os.PathLike[str]) -> str | None:
-    """Return a hint for the address of a shelf that was given as the path of a log; None for any other path."""
-    named = _SHELF.match(os.fspath(path))
-    if named is None:
-        return None
+def not_a_log(shelf: re.Match[str]) -> str:
+    """Return a hint for the address of a shelf that was given as the path of a log."""
     # A Path has one slash where the address had two or three.
-    url = f"{named[1]}://{'/' if named[1] == 'file' else ''}{os.fspath(path)[named.end() :]}"
+    url = f"{shelf[1]}://{'/' if shelf[1] == 'file' else ''}{shelf.string[shelf.end() :]}"
     if "@" in url:
         url = "URL"  # it may hold a password
     return f"a shelf is no log: make a log of it with `retold pull {url} --db mirror.db`, and use --db mirror.db."

@@ -24,6 +24,10 @@ def dumps(
         return json.dumps(finite(value), allow_nan=False, **options)
 
 
+canonical = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+"""Returns the one text of a JSON value with finite numbers: compact, with the keys in order. Raises ValueError for NaN."""
+
+
 def quoted(text: str) -> str:
     """Return a text as a JSON string, as `dumps` writes it; for lines of a fixed shape, which need no encoder of their own."""
     return encode_basestring(text)

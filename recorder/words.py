@@ -6,7 +6,9 @@ their number. All text that retold prints passes through it. Ordinary text stays
 """
 
 import difflib
+import math
 import re
+import time
 from collections.abc import Iterable, Sequence
 
 
@@ -79,3 +81,31 @@ def _escaped(match: re.Match[str]) -> str:
         return f"\\u{code:04x}"
     high, low = divmod(code - 0x10000, 0x400)
     return f"\\u{0xD800 + high:04x}\\u{0xDC00 + low:04x}"
+
+
+def clock(wall_ns: int) -> str:
+    """Return nanoseconds since the epoch as the local time of day, `HH:MM:SS`."""
+    return time.strftime("%H:%M:%S", time.localtime(wall_ns / 1e9))
+
+
+def seconds(duration_ns: int) -> str:
+    """Return a duration in nanoseconds as `3.2s`, or from a minute on as `2m 05s`."""
+    if duration_ns < 60_000_000_000:
+        return f"{duration_ns / 1e9:.1f}s"
+    minutes, rest = divmod(round(duration_ns / 1e9), 60)
+    return f"{minutes}m {rest:02d}s"
+
+
+def dollars(cost: float) -> str:
+    """Return `$0.0123`. A cost below a hundredth of a cent gets as many digits as it takes to show one."""
+    return f"${cost:.{4 if cost == 0 or cost >= 0.00005 else -math.floor(math.log10(cost))}f}"
+
+
+def cut(text: str, limit: int) -> str:
+    """Return the first `limit` characters, followed by `...` if there are more."""
+    return text if len(text) <= limit else text[:limit] + "..."
+
+
+def indent(text: str, width: int) -> str:
+    """Return the text with all lines after the first indented."""
+    return text.replace("\n", "\n" + " " * width)

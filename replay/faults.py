@@ -22,8 +22,7 @@ from ..recorder.errors import InputError
 from ..recorder.http.encodings import decoder_for
 from ..recorder.http.exchange import Exchange, Failure, Response, TimedPiece, frame_parser, header
 from ..recorder.http.refold import refold_exchange
-from .timing.player import timeline_of
-from .timing.timing import ORIGINAL, Timing, parse_duration_ns
+from .timing.timing import ORIGINAL, Timing, parse_duration_ns, timeline_of
 
 Kind = Literal["overloaded", "rate_limit", "cut", "error_event", "stall", "slow"]
 

@@ -11,10 +11,9 @@ from ..recorder import clock
 from ..recorder.http.exchange import Exchange, Response
 from ..recorder.proxy.http_messages import Asked, Peer, head_bytes
 from .accepted import readable, repeated_at_once
-from .timing.player import head_ns, hold_ns, play_async, timeline_of, wait_until_async
 from .timing.recorded_order import Order
 from .timing.session_order import SessionOrder
-from .timing.timing import Timing
+from .timing.timing import Timing, head_ns, hold_ns, play_async, timeline_of, wait_until_async
 
 LINGER_S = 0.1
 """How long a cut waits after the last byte. Claude Code loses unread bytes if the connection breaks at once."""

@@ -10,13 +10,25 @@ from ..recorder import clock
 from ..recorder.errors import MissError, RecordingEnded
 from ..recorder.http.exchange import Exchange, content_encoding
 from ..recorder.http.patching import Send, SendAsync
+from ..recorder.http.recognition import library_of, pairs, to_request
 from ..recorder.http.sdk_errors import for_sdk
-from ..recorder.http.tee import library_of, pairs, stream_class, to_request
+from ..recorder.http.tee import stream_class
 from .accepted import readable, repeated_at_once
 from .matching.matcher import Matcher
-from .timing.player import head_ns, hold_ns, play, play_async, timeline_of, wait_until, wait_until_async
 from .timing.session_order import SessionOrder
-from .timing.timing import INSTANT, Timeline, Timing
+from .timing.timing import (
+    AT_ONCE,
+    INSTANT,
+    Timeline,
+    Timing,
+    head_ns,
+    hold_ns,
+    play,
+    play_async,
+    timeline_of,
+    wait_until,
+    wait_until_async,
+)
 
 HOLD_S = 1.0
 """How much longer than recorded an async client may take to close a stream that the recorded client closed.
@@ -57,7 +69,7 @@ class Replayer:
         order = self._order_of(exchange)
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
-        timeline = timeline_of(exchange, timing)
+        timeline = AT_ONCE if timing.speed is None else timeline_of(exchange, timing)
         if not timeline.is_instant:
             wait_until(began_ns + head_ns(exchange, timeline))
         return _response(request, exchange, order, timeline, began_ns)
@@ -68,8 +80,9 @@ class Replayer:
         order = self._order_of(exchange)
         exchange = _readable(exchange, request)
         timing = self._timing if timing is None else timing
-        timeline = timeline_of(exchange, timing)
-        await wait_until_async(began_ns + head_ns(exchange, timeline))
+        timeline = AT_ONCE if timing.speed is None else timeline_of(exchange, timing)
+        if not timeline.is_instant:
+            await wait_until_async(began_ns + head_ns(exchange, timeline))
         if exchange.response is None and exchange.ending == "closed":
             await wait_until_async(began_ns + hold_ns(exchange, HOLD_S))
         return _response(request, exchange, order, timeline, began_ns)
@@ -138,17 +151,30 @@ class RecordedStream:
         self._began_ns = began_ns
 
     def __iter__(self) -> Iterator[bytes]:
-        player = play if self._order is None else self._order.play_sync
-        yield from player(self._exchange, self._timeline, self._began_ns)
+        if self._order is not None:
+            yield from self._order.play_sync(self._exchange, self._timeline, self._began_ns)
+        elif not self._timeline.is_instant:
+            yield from play(self._exchange, self._timeline, self._began_ns)
+        elif body := self._body:
+            yield body
         self._end()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        player = play_async if self._order is None else self._order.play
-        async for data in player(self._exchange, self._timeline, self._began_ns):
-            yield data
+        if self._order is None and self._timeline.is_instant:
+            if body := self._body:
+                yield body
+        else:
+            player = play_async if self._order is None else self._order.play
+            async for data in player(self._exchange, self._timeline, self._began_ns):
+                yield data
         if self._exchange.ending == "closed":  # a timer or a task of the program may close it, as in the recording
             await wait_until_async(self._began_ns + hold_ns(self._exchange, HOLD_S))
         self._end()
+
+    @property
+    def _body(self) -> bytes:
+        """The whole body, which an instant replay hands on at once."""
+        return b"" if self._exchange.response is None else self._exchange.response.body
 
     def close(self) -> None:
         """Close nothing: no connection is open."""

@@ -16,7 +16,7 @@ RENAMED = {
     "retold.recorder.cassette": "retold.recorder.cassette.format",
     "retold.recorder.exchange": "retold.recorder.http.exchange",
     "retold.recorder.fold": "retold.recorder.http.fold",
-    "retold.recorder.ledger": "retold.recorder.log.ledger",
+    "retold.recorder.ledger": "retold.recorder.log.store",
     "retold.recorder.redact": "retold.recorder.secrets.redactor",
     "retold.recorder.redact_frames": "retold.recorder.secrets.streams",
     "retold.recorder.sse": "retold.recorder.http.sse",
@@ -33,7 +33,7 @@ CHANGED = {
     "from retold.used import UsedCassette": "from retold.testing.session import CassetteSession as UsedCassette",
     'use._place(Request("GET","x"),"k")': 'use.calls.place("k", "0")',
     "log._alive._held": "log.store._alive._held",
-    "from retold.recorder.ledger import Head, head": "from retold.recorder.log.ledger import Head",
+    "from retold.recorder.ledger import Head, head": "from retold.recorder.log.store import Head",
     "str(head(c))": 'str(EventLog(d + "/log.db").head())',
 }
 """Other names that the scripts take from inside."""

@@ -11,10 +11,9 @@ from retold.audit import erase
 from retold.recorder.events import Entry
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
-from retold.recorder.log.log import EventLog
+from retold.recorder.log.log import EventLog, RunWriter
 from retold.recorder.log.memory import MemoryStore
 from retold.recorder.log.receiving import Arrival, receiver
-from retold.recorder.log.run_writer import RunWriter
 
 KEYS = {"events": ("run", "seq"), "runs": ("id",), "ledger": ("n",), "received": ("run",), "shelves": ("shelf",)}
 """The tables, and the columns that name a row of each."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from retold.audit.chain import Finding
 from retold.audit.verify import Report, verify
 from retold.recorder.events import Entry, encode
-from retold.recorder.log.ledger import Head
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.store import Head
 
 FIELDS = "t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
 """What a row says apart from its key."""

@@ -12,7 +12,8 @@ import anthropic
 from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Exchange, Place, Request, header
-from retold.recorder.http.tee import Recorder, intercepted
+from retold.recorder.http.patching import intercepted
+from retold.recorder.http.tee import Recorder
 from retold.recorder.log.log import EventLog
 
 ASK: Any = {"model": "claude-test", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}

@@ -10,7 +10,7 @@ from retold.recorder.cassette.format import read_cassette
 from retold.recorder.errors import CassetteError, InputError, LogError
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
-from retold.recorder.log.sqlite.transaction import write_error
+from retold.recorder.log.sqlite.rows import write_error
 from retold.workflow.checkpoint import Checkpoint
 from retold.workflow.load import load_workflow
 from tests.e2e import write_workflow

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import retold
 from retold.comparing.reading import Side, read_exchanges, read_run
 from retold.recorder.agent_wire import SESSION_ENDINGS, AgentSession, StepPlace, WireLine, is_prompt
+from retold.recorder.cassette.folding import in_order
 from retold.recorder.cassette.sessions import CWD, HOME, each_session, entry_to_session, session_to_entry
-from retold.recorder.cassette.transfer import exchanges_of, import_exchanges, in_order
+from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from retold.recorder.http.exchange import Exchange
 from retold.recorder.log.memory import MemoryStore
 from tests.agent_cli import WIRES

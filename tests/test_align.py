@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retold.comparing import align as aligner
 from retold.comparing.align import EqualRun, Op, align, pair_up, script
-from retold.comparing.word_diff import weave
+from retold.comparing.value_diff import weave
 
 keys = st.lists(st.sampled_from("abcdefgh"), max_size=30)
 edited = st.tuples(keys, keys, st.randoms(use_true_random=False)).map(lambda t: (t[0], _edited(t[0], t[1], t[2])))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from retold.audit.verify import verify
 from retold.recorder.errors import InputError
 from retold.recorder.events import Entry
-from retold.recorder.log.ledger import Head
 from retold.recorder.log.log import EventLog
 from retold.recorder.log.sqlite.rows import to_column
+from retold.recorder.log.store import Head
 from tests.e2e import in_this_process
 from tests.raw_log import computed_chain, query, rows
 from tests.tamper import FIELDS, copied, findings, report, swap, tamper, write_log

@@ -13,9 +13,9 @@ from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.http import capture as capture_module
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.tee import Recorder
-from retold.recorder.log import run_writer as writer_module
+from retold.recorder.log import log as writer_module
 from retold.recorder.log.log import EventLog
-from retold.replay.timing.player import times_of
+from retold.replay.timing.timing import times_of
 from tests.exchanges import URL
 from tests.messages_server import MessagesServer, Reply, http_error, text
 from tests.tape import ASK, recording

@@ -15,11 +15,12 @@ import httpx2
 import pytest
 
 from retold.recorder.errors import LogError
-from retold.recorder.http import wires
+from retold.recorder.http import exchange
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Place, Request
+from retold.recorder.http.patching import intercepted
 from retold.recorder.http.sse import FrameParser
-from retold.recorder.http.tee import Recorder, intercepted
+from retold.recorder.http.tee import Recorder
 from retold.recorder.log.log import EventLog
 from tests.children import DEADLINE_S, wait_until
 from tests.exchanges import GZIP, JSON, SSE, URL
@@ -211,7 +212,7 @@ def test_an_endless_frame_is_recorded_in_pieces_and_reaches_the_client_whole(
     tape: Tape, read: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frame without an end is bounded in memory, marked as no frame, and costs the client nothing."""
-    monkeypatch.setattr(wires, "FrameParser", functools.partial(FrameParser, max_frame_bytes=10_000))
+    monkeypatch.setattr(exchange, "FrameParser", functools.partial(FrameParser, max_frame_bytes=10_000))
     endless = b"data: " + b"x" * 300_000
     with MessagesServer([Reply(raw_frames=[endless, b"\n\n", b"data: 2\n\n"], split=1000)]) as server:
         received = read(server.url)

@@ -15,7 +15,7 @@ import anthropic
 import httpx2
 import pytest
 
-from retold.recorder.http.tee import current
+from retold.recorder.http.patching import current
 from tests.messages_server import MessagesServer, Reply, http_error, text, thinking, tool_use
 from tests.tape import ASK, BOTH, Consume, Seen, Tape, consume_sync, recording, sent_events
 

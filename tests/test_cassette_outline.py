@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from retold.recorder.cassette import format as cassette_format
 from retold.recorder.cassette.block_yaml import CassetteLoader, NotPlain
+from retold.recorder.cassette.exchanges import Outline, outline
 from retold.recorder.cassette.format import read_cassette, write_cassette
-from retold.recorder.cassette.outline import Outline, outline
 from retold.recorder.errors import CassetteError
 from retold.recorder.http.exchange import Exchange
 from tests.exchanges import JSON, answer, exchange, exchanges, texts

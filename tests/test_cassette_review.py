@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retold.recorder.cassette.entry import LAYOUTS, lay_out, restore
 from retold.recorder.cassette.format import read_cassette, write_cassette
-from retold.recorder.cassette.json_layout import LAYOUTS, lay_out, restore
 from retold.recorder.errors import CassetteError
 from retold.recorder.http.exchange import Exchange, Request
 from tests.conftest import SHARED

@@ -15,10 +15,10 @@ import retold
 from retold.comparing.compare import Comparison, Difference, compare_sides
 from retold.comparing.conversations import Item, Label, Stream
 from retold.comparing.focus import Focus
-from retold.comparing.json_diff import changes
 from retold.comparing.markdown import as_markdown
 from retold.comparing.reading import Side, named_path, read_exchanges, read_run
 from retold.comparing.text import as_text
+from retold.comparing.value_diff import changes
 from retold.pages.diff_page import diff_data
 from retold.recorder.errors import InputError
 from retold.recorder.http.exchange import Exchange

@@ -29,7 +29,7 @@ from retold.testing.record_modes import MODES
 from retold.testing.use_cassette import use_cassette
 from retold.workflow.key_texts import OF_OPTIONS, OF_STEP, OF_WORKFLOW
 from retold.workflow.load import load_workflow
-from retold.workflow.presets import PRESETS
+from retold.workflow.options import PRESETS
 from retold.workflow.schema import ClaudeOptions
 from retold.workflow.step_types import STEPS, BaseStep, Workflow
 from tests.conftest import ROOT

@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from retold.audit.occurrences import texts_of_exchange
 from retold.recorder.http import event_stream
 from retold.recorder.http.event_stream import TYPE, EventStreamParser
-from retold.recorder.http.exchange import Exchange, Request, Response, TimedPiece, pieces_of
+from retold.recorder.http.exchange import Exchange, Request, Response, TimedPiece, frame_json, parser_for, pieces_of
 from retold.recorder.http.fold import Fold
 from retold.recorder.http.refold import refold_exchange
 from retold.recorder.http.sse import Piece
-from retold.recorder.http.wires import frame_json, parser_for
 from retold.recorder.messages import Session
 from retold.recorder.secrets.redactor import Redactor
 from retold.recorder.secrets.streams import FrameRedactor, redact_body

@@ -15,7 +15,7 @@ from retold.handlers.base import READ_KINDS, Handler, StreamEnd
 from retold.handlers.typist import Typist
 from retold.recorder.events import Entry
 from retold.recorder.interrupted import why_unended
-from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.log.log import RunWriter
 from retold.recorder.messages import Message
 from tests.e2e import normalised
 from tests.raw_log import store_of

@@ -12,8 +12,8 @@ from rich.cells import cell_len
 
 import retold
 from retold.handlers import HANDLERS, Handler
-from retold.handlers.text import indent
 from retold.recorder.messages import Message
+from retold.recorder.words import indent
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, normalised, run_mock
 from tests.test_handlers import INIT, RESULT, tell, text, tool_use
 

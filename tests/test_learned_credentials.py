@@ -56,6 +56,7 @@ def test_learned_credentials_are_removed_like_those_of_the_environment(
     many = Redactor({})
     for value in values:
         many.learn(keyed(value))
+    assert many._learned is not None
     reference = Redactor({}, extra=many._few.keys() | many._learned._forms.keys())
     text = "".join(values[part % len(values)] if isinstance(part, int) else part for part in parts)
     spelt = {
@@ -82,6 +83,7 @@ def test_a_credential_is_found_at_every_place_of_a_text() -> None:
 def test_a_credential_that_is_split_over_frames_is_removed_however_many_are_known() -> None:
     """With more than MAX_STARTS different beginnings, too."""
     redactor = taught(300)
+    assert redactor._learned is not None
     assert redactor._learned.starts is None
     for size in (1, 3, 7, 20):
         written = b"".join(streamed(redactor, frames(f"the key {key(250)} is of no use", size)))

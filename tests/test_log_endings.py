@@ -14,8 +14,7 @@ from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
-from retold.recorder.log.log import EventLog
-from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.log.log import EventLog, RunWriter
 from retold.recorder.log.sqlite.reading import SqliteReadings
 from tests import forks
 from tests.conftest import ROOT

@@ -19,8 +19,7 @@ from retold.recorder.errors import LogError
 from retold.recorder.events import Entry, Event
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
-from retold.recorder.log.log import EventLog
-from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.log.log import EventLog, RunWriter
 from retold.recorder.log.sqlite.store import SqliteStore
 from tests.faults import kill
 from tests.raw_log import computed_chain, rows, stored_chain

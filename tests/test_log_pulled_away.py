@@ -12,9 +12,9 @@ import pytest
 
 from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
-from retold.recorder.log.log import EventLog
-from retold.recorder.log.run_writer import RunWriter
+from retold.recorder.log.log import EventLog, RunWriter
 from retold.recorder.log.sqlite import opening as store
+from retold.recorder.log.store import erasable
 from tests.raw_log import Child, store_of
 
 READER = """
@@ -216,7 +216,7 @@ def link_led_elsewhere(at: Recorder) -> None:
 
 def pruned_by_another_process(at: Recorder) -> None:
     with EventLog(at.path) as log:
-        log.vacuum()
+        erasable(log.store).vacuum()
 
 
 TOLD_AT_ONCE = (

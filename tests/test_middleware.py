@@ -18,7 +18,7 @@ from anthropic import Anthropic, AsyncAnthropic
 import retold
 from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.http.exchange import Exchange
-from retold.recorder.http.tee import current
+from retold.recorder.http.patching import current
 from tests import forks
 from tests.clients import NOWHERE, MeetingLog, body, client, client_async, say, say_async, serve, threaded
 from tests.messages_server import MessagesServer, Reply, http_error, text

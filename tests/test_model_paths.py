@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retold.recorder.errors import WorkflowError
-from retold.workflow.paths import render_options, render_path
+from retold.workflow.options import render_options, render_path
 from retold.workflow.schema import ClaudeOptions
 from tests.e2e import in_this_process
 from tests.messages_server import MessagesServer, Reply, text

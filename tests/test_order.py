@@ -7,9 +7,8 @@ import pytest
 
 from retold.recorder.http.exchange import Exchange, TimedPiece
 from retold.replay.timing import recorded_order as order_module
-from retold.replay.timing.player import timeline_of
 from retold.replay.timing.recorded_order import Order, order_of
-from retold.replay.timing.timing import INSTANT
+from retold.replay.timing.timing import INSTANT, timeline_of
 from tests.exchanges import answer, exchange
 
 MS = 1_000_000

@@ -120,7 +120,7 @@ def test_a_test_has_a_cassette_if_it_is_marked_or_asks_for_one(suite: Suite) -> 
     with serve() as server:
         suite.record(server=server).assert_outcomes(passed=3)
     suite.write("""
-        from retold.recorder.http.tee import current
+        from retold.recorder.http.patching import current
 
         def test_asks(retold_cassette):
             assert (retold_cassette.play_count, retold_cassette.all_played, len(retold_cassette.requests)) == (0, False, 1)

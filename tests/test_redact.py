@@ -17,7 +17,8 @@ from retold.recorder.cassette.transfer import exchanges_of, import_exchanges
 from retold.recorder.events import encode
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Failure, Request
-from retold.recorder.http.tee import Recorder, intercepted
+from retold.recorder.http.patching import intercepted
+from retold.recorder.http.tee import Recorder
 from retold.recorder.log.log import EventLog
 from retold.recorder.secrets.redactor import SECRET_HEADERS, Redactor, secrets_in
 from tests.exchanges import GZIP, JSON, SSE, URL, answer, exchange

@@ -16,9 +16,9 @@ import pytest
 from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.errors import MissError
 from retold.recorder.http.exchange import Exchange, Failure
-from retold.recorder.http.tee import intercepted
+from retold.recorder.http.patching import intercepted
 from retold.replay.matching.matcher import Matcher
-from retold.replay.timing import player
+from retold.replay.timing import timing as timing_module
 from retold.replay.timing.timing import Timing
 from retold.replay.transport import Replayer, ReplayTransport
 from tests.exchanges import JSON, URL, answer, exchange
@@ -324,7 +324,7 @@ def test_threads_get_their_own_answers(six: list[Exchange]) -> None:
 def test_playing_with_original_timing_gives_every_frame_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transport yields each piece when it is due, not the whole body at the end."""
     waits: list[int] = []
-    monkeypatch.setattr(player, "wait_until", waits.append)
+    monkeypatch.setattr(timing_module, "wait_until", waits.append)
     stream = exchange(answer(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"))
     with (
         httpx2.Client(transport=ReplayTransport(Matcher([stream]), Timing(1.0))) as client,

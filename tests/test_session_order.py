@@ -9,9 +9,8 @@ import pytest
 from retold.recorder import clock
 from retold.recorder.http.exchange import Exchange
 from retold.replay.timing import session_order
-from retold.replay.timing.player import timeline_of
 from retold.replay.timing.session_order import SessionOrder
-from retold.replay.timing.timing import INSTANT
+from retold.replay.timing.timing import INSTANT, timeline_of
 from tests.exchanges import JSON, answer, exchange
 
 ROOT = "https://api.anthropic.com/v1/sessions"

@@ -11,6 +11,7 @@ from retold.recorder.log.log import EventLog
 from retold.recorder.log.memory import MemoryStore
 from retold.recorder.log.sqlite.evidence import Evidence
 from retold.recorder.log.sqlite.store import SqliteStore
+from retold.recorder.log.store import erasable, salvageable
 from tests.contracts.store import StoreContract
 
 
@@ -67,7 +68,7 @@ def test_a_log_in_memory_touches_no_file(tmp_path: Path, monkeypatch: pytest.Mon
     folder.mkdir()
     monkeypatch.chdir(folder)
     with EventLog(store=MemoryStore()) as log, log.start(name="one", mode="live"):
-        for ask in (lambda: Evidence(log), log.vacuum, log.make_room, log.relist):
+        for ask in (lambda: Evidence(log), lambda: erasable(log.store), lambda: salvageable(log.store)):
             with pytest.raises(LogError, match="not kept in a file"):
                 ask()
     assert list(folder.iterdir()) == []

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from retold.handlers import HANDLERS
 from retold.workflow import schema, step_types
 from retold.workflow.load import load_workflow
-from retold.workflow.presets import PRESETS
+from retold.workflow.options import PRESETS
 from tests.conftest import ROOT
 from tests.e2e import Done, in_this_process, normalised
 from tests.example_replies import REPLIES

@@ -15,7 +15,7 @@ import typer.main
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retold.cli import main, make_app, pager
+from retold.cli import main, make_app, terminal
 from retold.cli.table import LEAST, fitted, print_table, width_of
 from retold.handlers import colour, make_handler
 from retold.recorder.events import Entry
@@ -141,7 +141,7 @@ def test_every_command_takes_the_options_of_all_output() -> None:
     ],
 )
 def test_the_program_of_the_pager(environment: dict[str, str], expected: str | None) -> None:
-    assert pager.program(environment) == expected
+    assert terminal.program(environment) == expected
 
 
 @pytest.mark.usefixtures("runs")

@@ -15,8 +15,8 @@ from retold.recorder.log.log import EventLog
 from retold.recorder.messages import Session
 from retold.workflow.extraction import json_in, plain_text, structure_of, summary_of
 from retold.workflow.load import load_workflow
+from retold.workflow.source import scalar
 from retold.workflow.templates import Known, holds, problem_in_condition, render
-from retold.workflow.yaml12 import scalar
 from tests.e2e import in_this_process, refusal_of, run_live, run_mock, step, write_workflow
 from tests.messages_server import MessagesServer, Reply, text, tool_use
 

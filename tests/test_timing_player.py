@@ -11,9 +11,20 @@ from hypothesis import strategies as st
 
 from retold.recorder.errors import InputError
 from retold.recorder.http.exchange import Exchange, TimedPiece
-from retold.replay.timing import player
-from retold.replay.timing.player import GROUP_BYTES, head_ns, play, play_async, schedule, timeline_of, times_of
-from retold.replay.timing.timing import INSTANT, ORIGINAL, Timeline, Timing, parse_duration_ns
+from retold.replay.timing.timing import (
+    GROUP_BYTES,
+    INSTANT,
+    ORIGINAL,
+    Timeline,
+    Timing,
+    head_ns,
+    parse_duration_ns,
+    play,
+    play_async,
+    schedule,
+    timeline_of,
+    times_of,
+)
 from tests.exchanges import SSE, answer, exchange
 
 MS = 1_000_000
@@ -226,8 +237,8 @@ def played(
     monkeypatch: pytest.MonkeyPatch, kind: str, recorded: Exchange, timing: Timing, clock: VirtualClock, work_ns: int = 0
 ) -> list[tuple[int, bytes]]:
     """Return the (time, piece) pairs of a consumer that needs `work_ns` for each piece. The last pair is the end."""
-    monkeypatch.setattr(player, "clock", clock)
-    monkeypatch.setattr(player, "sleep_until", getattr(clock, "sleep_until", None))
+    monkeypatch.setattr(timing, "clock", clock)
+    monkeypatch.setattr(timing, "sleep_until", getattr(clock, "sleep_until", None))
     began, timeline, got = clock.now_ns, timeline_of(recorded, timing), list[tuple[int, bytes]]()
 
     def take(data: bytes) -> None:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from retold.comparing.reading import read_exchanges, read_run
 from retold.handlers import make_handler, read_stream
 from retold.handlers.base import READ_KINDS
+from retold.recorder.cassette.folding import in_order
 from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.cassette.sessions import each_session
-from retold.recorder.cassette.transfer import INTERRUPTED, exchanges_of, import_exchanges, in_order
+from retold.recorder.cassette.transfer import INTERRUPTED, exchanges_of, import_exchanges
 from retold.recorder.events import encode
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Exchange, Failure, Request, Response, TimedPiece, has_frames

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import retold
-from retold.recorder.http.tee import current
+from retold.recorder.http.patching import current
 from tests.clients import ASKING, NOWHERE, Ask, ask, ask_async, body, client_async, prompts_of, record, say_async, serve
 
 CASSETTE = Path("c.yaml")

@@ -138,6 +138,17 @@ def read_item(text: str) -> dict[str, Any]:
     return item
 
 
+def read_mapping(text: str) -> dict[str, Any]:
+    """Return a block mapping, or an empty one of a text without lines. Raise NotPlain."""
+    if _ODD.search(text) is not None:
+        raise NotPlain
+    lines = list(_lines(text))
+    found, end = _mapping(lines, 0, (), False) if lines else ({}, 0)
+    if end != len(lines):
+        raise NotPlain
+    return found
+
+
 def _lines(text: str) -> Iterator[_Line]:
     at = 0
     while at < len(text):

@@ -1,28 +1,35 @@
 """Fold the exchanges of a cassette into the events that a comparison reads, without a log.
 
-The events are those of an import (transfer.py), except for the pieces of the bodies: each body is folded as a whole. The folded
+The events, and their order, are those of an import (transfer.py), except for the pieces of the bodies: each body is folded as a
+whole. The folded
 texts are redacted once, not frame by frame, so that no first character of a key is left. Numbers
 and times are those of an import, too.
 """
 
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from ..agent_wire import AgentSession
 from ..events import Event, encode
 from ..http.capture import MAX_JSON_BODY_BYTES
-from ..http.exchange import Exchange, Place, Response, as_started, content_encoding, header, wire_parser
+from ..http.exchange import Exchange, Place, Request, Response, as_started, content_encoding, header, wire_parser
 from ..http.fold import Fold
-from ..http.platforms import model_in
+from ..http.platforms import asked_of, model_in
 from ..http.refold import RecordedAnswer
 from ..http.sessions import sent_messages
 from ..http.sse import Piece
-from ..messages import Session
+from ..messages import Session, content_blocks
 from ..secrets.redactor import Redactor
 from ..secrets.streams import PackedRedactor
+from ..strict_json import object_or_empty
 from .sessions import parts_of
-from .transfer import Recorded, interleaved, results_in
+
+Recorded = Exchange | AgentSession
+
+Begin = Callable[[Recorded, int], Iterator[int]]
+"""Returns the steps of an exchange or session that begins at a time of the run. The steps yield the time of the next one."""
 
 RUN = "cassette"
 """The run of the events."""
@@ -173,3 +180,54 @@ class _FoldedBody:
         if not self._json or len(self._response.body) > MAX_JSON_BODY_BYTES:
             return []
         return self._fold.feed_json(b"".join(self._json))
+
+
+def in_order(exchanges: Iterable[Exchange], sessions: Iterable[AgentSession]) -> Iterator[Recorded]:
+    """Yield exchanges and sessions in the order in which they were recorded. Both keep their own order."""
+    return heapq.merge(exchanges, sessions, key=lambda each: (each.recorded_at, each.started_ns))
+
+
+def interleaved(exchanges: Iterable[Recorded], begin: Begin, now_ns: Callable[[], int]) -> Iterator[None]:
+    """Take the steps of exchanges in the order of their times; yield after the steps before the next exchange.
+
+    `begin` returns the steps of an exchange that begins at a time of the run, `now_ns` the time of the newest step.
+    """
+    running: list[tuple[int, int, Iterator[int]]] = []
+    shift_ns, before_ns = 0, -1
+    for number, exchange in enumerate(exchanges):
+        if exchange.started_ns <= before_ns:  # from another recording than the one before it, or from an unknown time
+            _advance(running)
+            shift_ns = now_ns() - exchange.started_ns
+        before_ns = exchange.started_ns
+        began_ns = exchange.started_ns + shift_ns
+        _advance(running, began_ns)
+        steps = begin(exchange, began_ns)
+        heapq.heappush(running, (next(steps), number, steps))
+        yield
+    _advance(running)
+    yield
+
+
+def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:
+    """Take the steps of exchanges that are due until a time, or all of them, in the order of their times."""
+    while running and (until_ns is None or running[0][0] <= until_ns):
+        _, number, steps = running[0]
+        due_ns = next(steps, None)
+        if due_ns is None:
+            heapq.heappop(running)
+        else:
+            heapq.heapreplace(running, (due_ns, number, steps))
+
+
+def results_in(request: Request, open_uses: set[str]) -> list[dict[str, Any]]:
+    """Return the tool results in a request for tool uses of earlier exchanges, each once."""
+    if not open_uses or not (b"tool_result" in request.body or b"toolResult" in request.body):
+        return []
+    messages = asked_of(request.uri, request.body).get("messages")
+    found = []
+    for message in messages if isinstance(messages, list) else []:
+        for block in content_blocks(object_or_empty(message).get("content")):
+            if block.get("type") == "tool_result" and block.get("tool_use_id") in open_uses:
+                open_uses.discard(block["tool_use_id"])
+                found.append(block)
+    return found

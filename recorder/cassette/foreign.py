@@ -7,6 +7,8 @@ import json
 import re
 from typing import Any
 
+from .exchanges import _protocol, named_interaction
+
 _EVENTS = (
     "message_start",
     "message_delta",
@@ -82,26 +84,6 @@ def _named_list(items: list[Any]) -> str | None:
     if all({"t", "d"} <= item.keys() or item.get("type") in _MESSAGES for item in items[:5]):
         return f"this is a transcript of a session, as one list. {_LINES}"
     return _CHUNKS if named_line(items[0]) is not None else None
-
-
-def named_interaction(entry: Any) -> str | None:
-    """Return the sentence that names an interaction of another protocol than HTTP, or None."""
-    request = entry.get("request") if isinstance(entry, dict) else None
-    if not isinstance(request, dict):
-        return None
-    uri = request.get("uri", entry.get("uri", ""))
-    headers = request.get("headers") or {}
-    scheme = uri.partition("://")[0].lower() if isinstance(uri, str) and "://" in uri[:12] else ""
-    if scheme in ("ws", "wss"):
-        return _protocol("WebSocket")
-    grpc_call = "uri" not in request and "url" not in request and str(request.get("method", "")).startswith("/")
-    if scheme.startswith("grpc") or grpc_call or "application/grpc" in str(headers)[:2000]:
-        return _protocol("gRPC")
-    return None
-
-
-def _protocol(kind: str) -> str:
-    return f"this is a {kind} cassette, and retold reads HTTP. Replay it with the tool that recorded it."
 
 
 def was_cassette(data: bytes) -> bool:

@@ -46,13 +46,10 @@ from ..files import packing, plain_name, read_regular, replacing, unpacked
 from ..hints import near, unreadable
 from ..http.exchange import Exchange, has_frames
 from .block_yaml import CassetteLoader
-from .entry import DAMAGE, to_exchange
-from .exchanges import Exchanges
+from .entry import DAMAGE, lay_out, milliseconds, ms_text, to_exchange
+from .exchanges import Exchanges, outline
 from .foreign import named, named_text, was_cassette, way_out
-from .forms import milliseconds, ms_text
-from .json_layout import lay_out
 from .kept import NOTHING_KEPT, Kept
-from .outline import outline
 from .sessions import entry_to_session, session_to_entry
 from .writing import dump
 

@@ -22,9 +22,9 @@ from ..agent_wire import SESSION_ENDINGS, WIRE, AgentSession, StepPlace, WireLin
 from ..events import OWN_SEQ, Entry, Event, encode
 from ..folders import FolderMap, Folders, pairs_between
 from ..http.exchange import timestamp
+from ..log.log import RunWriter
 from ..log.reading import LogReader
-from ..log.run_writer import RunWriter
-from .forms import mapping, milliseconds, moment, ms_text, nanoseconds, word
+from .entry import mapping, milliseconds, moment, ms_text, nanoseconds, word
 
 CWD, HOME = "/retold/cwd", "/retold/home"
 """The folders in a file."""

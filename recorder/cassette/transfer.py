@@ -6,8 +6,7 @@ An import uses the same capture as a live recording, so its messages are folded 
 times.
 """
 
-import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -17,24 +16,17 @@ from ..events import Entry, Event, encode
 from ..folders import Folders
 from ..http.capture import Capture
 from ..http.exchange import Exchange, Failure, Place, Request, Response, TimedPiece, from_text, wall_ns_of
-from ..http.platforms import asked_of
 from ..interrupted import DIED, why_unended
-from ..log.log import EventLog
+from ..log.log import EventLog, RunWriter
 from ..log.reading import LogReader
-from ..log.run_writer import RunWriter
-from ..messages import Session, blocks_of, content_blocks
+from ..messages import Session, blocks_of
 from ..secrets.redactor import Redactor
-from ..strict_json import object_or_empty
+from .folding import Recorded, interleaved, results_in
 from .kept import NOTHING_KEPT, Kept
 from .sessions import appending as appending_session
 
-Recorded = Exchange | AgentSession
-
 INTERRUPTED = Failure("Interrupted", DIED)
 """The failure of an exchange without an end, if the writer of its run died."""
-
-Begin = Callable[[Recorded, int], Iterator[int]]
-"""Returns the steps of an exchange or session that begins at a time of the run. The steps yield the time of the next one."""
 
 UNENDED = "the recording ended before the exchange did"
 """The reason for an exchange without an end, if the writer ended the run."""
@@ -162,11 +154,6 @@ def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in headers)
 
 
-def in_order(exchanges: Iterable[Exchange], sessions: Iterable[AgentSession]) -> Iterator[Recorded]:
-    """Yield exchanges and sessions in the order in which they were recorded. Both keep their own order."""
-    return heapq.merge(exchanges, sessions, key=lambda each: (each.recorded_at, each.started_ns))
-
-
 def import_exchanges(
     log: EventLog, exchanges: Iterable[Recorded], *, name: str, source: str, data: dict[str, Any] | None = None,
     redactor: Redactor | None = None,
@@ -209,38 +196,6 @@ def _recorded_ns(first: Recorded) -> int | None:
     """Return the time when the run of an exchange began, since the epoch; None if the exchange has no time of recording."""
     at_ns = wall_ns_of(first.recorded_at)
     return None if at_ns is None else at_ns - first.started_ns
-
-
-def interleaved(exchanges: Iterable[Recorded], begin: Begin, now_ns: Callable[[], int]) -> Iterator[None]:
-    """Take the steps of exchanges in the order of their times; yield after the steps before the next exchange.
-
-    `begin` returns the steps of an exchange that begins at a time of the run, `now_ns` the time of the newest step.
-    """
-    running: list[tuple[int, int, Iterator[int]]] = []
-    shift_ns, before_ns = 0, -1
-    for number, exchange in enumerate(exchanges):
-        if exchange.started_ns <= before_ns:  # from another recording than the one before it, or from an unknown time
-            _advance(running)
-            shift_ns = now_ns() - exchange.started_ns
-        before_ns = exchange.started_ns
-        began_ns = exchange.started_ns + shift_ns
-        _advance(running, began_ns)
-        steps = begin(exchange, began_ns)
-        heapq.heappush(running, (next(steps), number, steps))
-        yield
-    _advance(running)
-    yield
-
-
-def _advance(running: list[tuple[int, int, Iterator[int]]], until_ns: int | None = None) -> None:
-    """Take the steps of exchanges that are due until a time, or all of them, in the order of their times."""
-    while running and (until_ns is None or running[0][0] <= until_ns):
-        _, number, steps = running[0]
-        due_ns = next(steps, None)
-        if due_ns is None:
-            heapq.heappop(running)
-        else:
-            heapq.heapreplace(running, (due_ns, number, steps))
 
 
 def _appending(
@@ -293,17 +248,3 @@ def append_at_once(writer: RunWriter, exchange: Exchange, session: Session, open
     now = replace(exchange, response=response, ended_ns=exchange.started_ns)
     for _ in _appending(writer, now, writer.now_ns(), session, Redactor({}), open_uses):
         pass
-
-
-def results_in(request: Request, open_uses: set[str]) -> list[dict[str, Any]]:
-    """Return the tool results in a request for tool uses of earlier exchanges, each once."""
-    if not open_uses or not (b"tool_result" in request.body or b"toolResult" in request.body):
-        return []
-    messages = asked_of(request.uri, request.body).get("messages")
-    found = []
-    for message in messages if isinstance(messages, list) else []:
-        for block in content_blocks(object_or_empty(message).get("content")):
-            if block.get("type") == "tool_result" and block.get("tool_use_id") in open_uses:
-                open_uses.discard(block["tool_use_id"])
-                found.append(block)
-    return found

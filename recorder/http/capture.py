@@ -13,7 +13,7 @@ from typing import Any
 from ..clock import wall_ns
 from ..errors import LogError
 from ..events import OWN_SEQ, Ending, Entry, encode
-from ..log.run_writer import RunWriter
+from ..log.log import RunWriter
 from ..messages import Session
 from ..secrets.redactor import Redactor
 from ..secrets.streams import FrameRedactor, PackedRedactor
@@ -22,6 +22,7 @@ from .exchange import (
     NOWHERE,
     Failure,
     Headers,
+    Parser,
     Place,
     Request,
     as_started,
@@ -34,7 +35,6 @@ from .fold import Fold
 from .platforms import model_in
 from .sessions import sent_messages
 from .sse import Classified, Piece
-from .wires import Parser
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""
@@ -260,7 +260,10 @@ class Capture:
     def _folded(self, piece: Piece) -> list[dict[str, Any]]:
         """Return the messages that a piece completes. JSON waits until its end; a truncated or oversized frame has none."""
         if isinstance(piece, Classified):
-            return self.fold.feed_event(piece.data) if piece.delta is None else self.fold.feed_delta(*piece.delta)
+            if piece.delta is None:
+                return self.fold.feed_event(piece.data)
+            self.fold.deltas.append(piece.delta)
+            return []
         if piece.is_frame:
             return self.fold.feed(piece.data)
         # Neither a frame nor part of a stream: JSON, which is folded at the end of the body.

@@ -1,6 +1,10 @@
 """The values of one recorded HTTP exchange: the request, the response in pieces, and the ending.
 
 Log, cassette, matcher and player exchange these values. Times are nanoseconds; offsets count from the exchange's start.
+
+The body of a response comes on a wire: a module that cuts a body into frames and returns the event of the Messages API in a
+frame. There are server-sent events (sse.py) and the event stream of Bedrock (event_stream.py). `parser_for` and `frame_json`
+choose the wire, so the fold, handlers and pages read events and need no knowledge of wires.
 """
 
 import base64
@@ -8,12 +12,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from ..events import Ending
 from ..folders import UNKNOWN, Folders
-from .sse import Piece
-from .wires import Parser, parser_for
+from . import event_stream
+from .event_stream import EventStreamParser
+from .sse import FrameParser, Piece
+from .sse import frame_json as sse_json
+
+
+class Parser(Protocol):
+    """Cuts a body into frames. Joined, all returned bytes equal all fed bytes."""
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """Return the pieces that `data` completes."""
+
+    def flush(self) -> list[Piece]:
+        """Return the rest at the end of the body."""
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether a frame has begun and is not complete."""
+
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -132,6 +153,28 @@ class Exchange:
 def header(headers: Iterable[tuple[str, str]], name: str) -> str | None:
     """Return the first value of a header, in any case of its name; None if there is none."""
     return next((value for key, value in headers if key.lower() == name), None)
+
+
+def parser_for(kind: str | None, beginning: bytes) -> Parser | None:
+    """Return a parser for a body, or None if it is no stream of frames.
+
+    `kind` is its content type. If it is None, the beginning of the body decides.
+    """
+    if kind is None:
+        if beginning.startswith((b"event:", b"data:")):
+            return FrameParser()
+        return EventStreamParser() if event_stream.total_of(beginning) is not None else None
+    kind = kind.lower()
+    if kind.startswith("text/event-stream"):
+        return FrameParser()
+    return EventStreamParser() if kind.startswith(event_stream.TYPE) else None
+
+
+def frame_json(frame: bytes) -> dict[str, Any] | None:
+    """Return the event in a frame of any wire, or None if the frame holds no JSON object."""
+    if frame[:1] > b"\1":  # text: a frame of Bedrock begins with its length
+        return sse_json(frame)
+    return event_stream.event_of(frame) if event_stream.is_frame(frame) else sse_json(frame)
 
 
 def frame_parser(headers: Iterable[tuple[str, str]], beginning: bytes) -> Parser | None:

@@ -7,6 +7,8 @@ event_stream.py); `Fold.take` folds events of every wire. Session events have a 
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from ..events import Ending
@@ -14,9 +16,12 @@ from ..messages import Session, content_blocks
 from ..strict_json import object_or_empty
 from . import converse
 from .batches import answers_in
+from .exchange import frame_json
 from .sessions import SessionFold, events_in, is_session_event
 from .sse import PLAIN_DELTA
-from .wires import frame_json
+
+Delta = tuple[bytes | Any, ...]
+"""A plain delta, as `PLAIN_DELTA` cuts it: index of the block, key and escaped text."""
 
 
 class Fold:
@@ -37,6 +42,8 @@ class Fold:
         self.error: dict[str, Any] | None = None
         self._failed_request: Any = None
         self._session = session
+        self.deltas: list[Delta] = []
+        """Plain deltas that are not yet in their blocks. `feed_event` and `flush` fold them."""
         self._open: dict[int, dict[str, Any]] = {}
         self._grown: dict[int, dict[str, list[str]]] = {}
         self._cited: dict[int, list[Any]] = {}
@@ -45,8 +52,10 @@ class Fold:
 
     def feed(self, frame: bytes) -> list[dict[str, Any]]:
         """Take one frame; return the assistant messages that it completes (at most one in a well-formed stream)."""
-        delta = PLAIN_DELTA.fullmatch(frame)
-        return self.feed_event(frame) if delta is None else self.feed_delta(*delta.groups())
+        if (delta := PLAIN_DELTA.fullmatch(frame)) is None:
+            return self.feed_event(frame)
+        self.deltas.append(delta.groups())
+        return []
 
     def feed_event(self, frame: bytes) -> list[dict[str, Any]]:
         """Take one frame that is not a plain delta; return the assistant messages that it completes."""
@@ -55,6 +64,8 @@ class Fold:
 
     def take(self, event: dict[str, Any]) -> list[dict[str, Any]]:
         """Take one event of the Messages API or of a session; return the messages that it completes."""
+        if self.deltas:
+            self._fold_deltas()
         match event.get("type"):
             case "message_start":
                 self.message = self._named | object_or_empty(event.get("message"))
@@ -126,6 +137,7 @@ class Fold:
 
     def flush(self) -> list[dict[str, Any]]:
         """Return the blocks that the stream left open, as incomplete messages. Empty blocks are left out."""
+        self._fold_deltas()
         messages = []
         for index in sorted(self._open):
             block = self._finished(index, self._open[index])
@@ -152,17 +164,15 @@ class Fold:
             else:
                 block[key] = value
 
-    def feed_delta(self, number: bytes, key: bytes, text: bytes) -> list[dict[str, Any]]:
-        """Take a plain delta, as `PLAIN_DELTA` cuts it. It completes no message; without escapes it needs no JSON parser."""
-        value = text.decode("utf-8", "replace")
-        if b"\\" in text:
-            value = json.loads(f'"{value}"')
-        index, name = int(number), key.decode()
-        try:
-            self._grown[index][name].append(value)
-        except KeyError:
-            self._delta(index, {name: value})
-        return []
+    def _fold_deltas(self) -> None:
+        """Add the waiting deltas to their blocks. The texts of one block are decoded together."""
+        deltas, self.deltas = self.deltas, []
+        for (number, key), those in groupby(deltas, key=itemgetter(0, 1)):
+            text = b"".join([text for _, _, text in those])
+            value = text.decode("utf-8", "replace")
+            if b"\\" in text:  # without escapes it needs no JSON parser
+                value = json.loads(f'"{value}"')
+            self._delta(int(number), {key.decode(): value})
 
     def _failed(self, envelope: dict[str, Any]) -> None:
         """Take the API's envelope of an error, which repeats the request id of the headers."""

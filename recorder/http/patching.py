@@ -21,7 +21,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import BlockedError, MissError
-from .recognition import REFUSED_HEADER, Outgoing, is_api
+from .recognition import LIBRARIES, REFUSED_HEADER, Outgoing, is_api
 from .sdk_errors import for_sdk, prepare_sdk
 
 Send = Callable[[Any], Any]
@@ -29,8 +29,6 @@ SendAsync = Callable[[Any], Awaitable[Any]]
 
 __tracebackhide__ = True
 """pytest hides these frames, so an error that passes through looks as it would without retold."""
-
-LIBRARIES = ("httpx2", "httpx")
 
 _FAKES = frozenset({"MockTransport", "ASGITransport", "WSGITransport", "_TestClientTransport", "ReplayTransport"})
 

@@ -1,4 +1,4 @@
-"""Recognise a request of the Anthropic API by its host, headers, path or body.
+"""Read the request of a client, and recognise those of the Anthropic API by host, headers, path or body.
 
 Clients reach the API through gateways, Bedrock and Vertex, so the host alone does not identify it. A request belongs to the
 API in any of these cases:
@@ -8,15 +8,21 @@ API in any of these cases:
 3. The user agent is that of an Anthropic SDK (`Anthropic/Python …`, `AsyncAnthropicBedrock/Python …`).
 4. The path is `/v1/messages` or below, and a header of an SDK (`x-stainless-…`) or of the API (`x-api-key`) is present.
 5. The path is a Bedrock or Vertex path of a Claude model, as the SDK's clients build it.
+
+httpx2 is a fork of httpx with the same names. Neither is imported before a client does; the type of a request shows its library.
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from fnmatch import fnmatch
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from .exchange import Request
 from .platforms import model_path
+
+LIBRARIES = ("httpx2", "httpx")
 
 MODEL_HOSTS = (
     "anthropic.com", "*.anthropic.com", "bedrock-runtime*.amazonaws.com", "bedrock-runtime*.amazonaws.com.cn",
@@ -94,3 +100,31 @@ def is_anthropic(host: str) -> bool:
 def is_model_host(host: str) -> bool:
     """Return whether a host is known to serve Claude models."""
     return any(fnmatch(host.lower().rstrip("."), pattern) for pattern in MODEL_HOSTS)
+
+
+def library_of(value: object) -> Any:
+    """Return the library, httpx2 or httpx, of a request, a response or a stream."""
+    for kind in type(value).__mro__:
+        name = kind.__module__.partition(".")[0]
+        if name in LIBRARIES:
+            return sys.modules[name]
+    raise TypeError(f"{type(value).__name__} belongs to neither of {', '.join(LIBRARIES)}")
+
+
+def with_content(request: Any, content: bytes) -> Any:
+    """Return a request of the same client with another body."""
+    framing = (b"content-length", b"transfer-encoding")
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in framing]
+    return library_of(request).Request(
+        request.method, request.url, headers=headers, content=content, extensions=request.extensions
+    )  # fmt: skip
+
+
+def to_request(request: Any) -> Request:
+    """Return a client's request, which was already read, as it is recorded."""
+    return Request(request.method, str(request.url), pairs(request.headers), request.content)
+
+
+def pairs(headers: Any) -> tuple[tuple[str, str], ...]:
+    """Return headers as pairs of text, in order and with their case on the wire."""
+    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)

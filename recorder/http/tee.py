@@ -2,9 +2,6 @@
 
 The time of a frame is the time when the client pulls it, or pulls one that arrived together with it. `patching.py` calls this
 module for each request.
-
-httpx2 is a fork of httpx with the same names. This module imports neither before a client does; the type of a request shows
-its library.
 """
 
 import contextlib
@@ -18,9 +15,8 @@ from typing import Any
 from ..errors import LogError
 from .capture import Capture
 from .exchange import Request
-from .patching import LIBRARIES, Send, SendAsync
-from .patching import current as current
-from .patching import intercepted as intercepted
+from .patching import Send, SendAsync
+from .recognition import LIBRARIES, library_of, pairs, to_request
 from .sdk_errors import for_sdk
 
 __tracebackhide__ = True
@@ -226,15 +222,6 @@ def transport_errors() -> tuple[type[Exception], ...]:
     return tuple(sys.modules[name].TransportError for name in LIBRARIES if name in sys.modules)
 
 
-def library_of(value: object) -> Any:
-    """Return the library, httpx2 or httpx, of a request, a response or a stream."""
-    for kind in type(value).__mro__:
-        name = kind.__module__.partition(".")[0]
-        if name in LIBRARIES:
-            return sys.modules[name]
-    raise TypeError(f"{type(value).__name__} belongs to neither of {', '.join(LIBRARIES)}")
-
-
 @functools.cache
 def stream_class(kind: Any, library: Any) -> Any:
     """Return Return `kind` as a stream of that library, which checks for its own base classes."""
@@ -243,22 +230,3 @@ def stream_class(kind: Any, library: Any) -> Any:
 
 def _of_library(kind: Any, value: object) -> Any:
     return stream_class(kind, library_of(value))
-
-
-def with_content(request: Any, content: bytes) -> Any:
-    """Return a request of the same client with another body."""
-    framing = (b"content-length", b"transfer-encoding")
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in framing]
-    return library_of(request).Request(
-        request.method, request.url, headers=headers, content=content, extensions=request.extensions
-    )  # fmt: skip
-
-
-def to_request(request: Any) -> Request:
-    """Return a client's request, which was already read, as it is recorded."""
-    return Request(request.method, str(request.url), pairs(request.headers), request.content)
-
-
-def pairs(headers: Any) -> tuple[tuple[str, str], ...]:
-    """Return headers as pairs of text, in order and with their case on the wire."""
-    return tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)

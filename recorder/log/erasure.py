@@ -16,8 +16,7 @@ from typing import Any
 from ..errors import LogError
 from ..events import Entry, Event, encode
 from ..strict_json import object_in, object_or_empty
-from .log import EventLog
-from .run_writer import RunWriter
+from .log import EventLog, RunWriter
 from .store import Erasable
 
 ERASED = "payloads.erased"

@@ -1,4 +1,4 @@
-"""EventLog: the one writer interface of retold, and the readers' way in.
+"""EventLog and RunWriter: the one writer interface of retold. The log is the readers' way in, too.
 
 Everything that happens goes through `EventLog.append`; everything else reads. An event is committed when `append` returns, so
 it survives `kill -9` before the application or a handler sees it. Each run has one writer, which keeps the run's next number
@@ -13,23 +13,25 @@ writer's, the store raises Conflict.
 import os
 import secrets
 import warnings
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, cast, get_args
 
+from .. import clock
 from ..errors import InputError, LogError, LogVersionError, RecordingLostWarning
-from ..events import Entry, Event, encode
-from ..hints import not_a_log
+from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, encode, ending, seal
+from ..hints import SHELF, not_a_log
 from ..secrets.redactor import Redactor
 from .reading import LogReader
-from .run_writer import Mode, RunWriter, Status, ending, seal_all
-from .runs import COUNTED, RunInfo
+from .runs import COUNTED, Mode, RunInfo, Status
 from .sqlite.opening import Durability
 from .sqlite.store import SqliteStore
-from .store import Ended, Erasable, Salvageable, Store
+from .store import Ended, Erasable, Sealed, Store, erasable
 
 DEFAULT_PATH = Path(".retold") / "log.db"
 
@@ -54,6 +56,125 @@ def default_on_failure() -> OnFailure:
     return cast(OnFailure, word)
 
 
+class Recorded(Protocol):
+    """An exchange that is being recorded."""
+
+    def end(self, ending: Ending, /) -> None:
+        """Write its last event, if that is not written yet."""
+
+
+class RunWriter:
+    """The writer of one run; as a context manager it ends the run, as failed if an exception passes through."""
+
+    def __init__(
+        self, log: "EventLog", run: str, name: str, redactor: Redactor | None = None, *, recorded_ns: int | None = None
+    ) -> None:
+        self.log = log
+        self.run = run
+        self.redactor = redactor or Redactor()
+        self.name = self.redactor.label(name)
+        self.started_ns = clock.monotonic_ns()
+        self.recorded_ns = recorded_ns
+        self.seq = 0
+        self.hash = GENESIS
+        self.t_ns = 0
+        self.counts: defaultdict[str, int] = defaultdict(int)
+        self.info: RunInfo | None = None
+        self.ending: tuple[Status, str | None] | None = None
+        self.ended = False
+        self.lost = False
+        self.open: dict[int, Recorded] = {}
+        self.in_flight: Sequence[Event] | None = None
+
+    def __repr__(self) -> str:
+        return f"<RunWriter {self.run} {self.name!r} {self.seq} events{' ended' if self.ended else ''}>"
+
+    def now_ns(self) -> int:
+        """Return the nanoseconds since the run began, on the monotonic clock that stamps its events."""
+        return clock.monotonic_ns() - self.started_ns
+
+    def append(self, *entries: Entry) -> list[Event]:
+        """Append in one transaction, and return the committed events. Raises LogError."""
+        return self.log.append(self, entries)
+
+    def note(self, kind: str, data: Any, *, step: str = "", task: str = "", exchange: int | None = None) -> Event:
+        """Append one event with a JSON payload, and return it. Raises LogError."""
+        return self.append(Entry(kind, encode(data), step, task, exchange))[0]
+
+    def has(self, exchange: int, kind: str) -> bool:
+        """Return whether an exchange of the run has an event of that kind. Raises LogError."""
+        return self.log.has(self.run, exchange, kind)
+
+    def moved_past(self, events: Sequence[Event]) -> None:
+        """Take committed events as the newest ones. After a failed append the log does not call this, so no gap remains."""
+        last = events[-1]
+        # An interrupt may come between two of these lines. `seq` is the first, so `EventLog._settle` can tell how far it got.
+        self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
+        for event in events:
+            self.counts[event.kind] += 1
+        if last.kind == "run.ended":
+            self.ended = True
+        self.in_flight = None
+
+    def recover(self, last: Event, events: Iterable[Event]) -> None:
+        """Take the state from the events of the run in the store, after an interrupt within `moved_past`."""
+        counts: defaultdict[str, int] = defaultdict(int)
+        for event in events:
+            counts[event.kind] += 1
+        ended = last.kind == "run.ended"
+        # One call in C: an interrupt comes before it or after it, never between two of these values.
+        vars(self).update(seq=last.seq + 1, hash=last.hash, t_ns=last.t_ns, counts=counts, ended=ended, in_flight=None)
+
+    def end(self, status: Status = "completed", *, error: str | None = None) -> None:
+        """Write the run's last event; exchanges that are still open count as closed. Raises LogError.
+
+        The first call decides about status and error. Later calls only write an ending that the first one could not write.
+        """
+        self.ending = self.ending or (status, error)
+        if not self.ended:
+            self.log.end(self, *self.ending)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None:
+            self.end()
+        elif isinstance(error, Exception):
+            self.end("failed", error=f"{type(error).__name__}: {error}")
+        else:
+            self.end("cancelled", error=type(error).__name__)
+
+
+def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
+    """Return the entries as the next events of the writer's run: numbered, timed, redacted and chained."""
+    run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
+    now_ns, wall_ns, recorded_ns = clock.monotonic_ns() - writer.started_ns, clock.wall_ns(), writer.recorded_ns
+    redactor, events = writer.redactor, Sealed()
+    events.before, labels = before, redactor.labels
+    for kind, payload, step, task, exchange, at_ns in entries:
+        if at_ns is None:
+            at_ns = now_ns
+        if at_ns > t_ns:  # times never go back, although several threads append
+            t_ns = at_ns
+        if recorded_ns is not None:
+            wall_ns = recorded_ns + t_ns
+        if exchange == OWN_SEQ:
+            exchange = seq
+        # Bodies were scrubbed frame by frame, across frames too (secrets/streams.py). Everything else is scrubbed here.
+        if kind not in ("frame", "chunk"):
+            payload = redactor.data(payload)
+        step, task = labels[step], labels[task]
+        digest = sha256(payload).digest()
+        before = seal(before, SCHEMA, run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
+        # Faster than `Event(…)`, which is a function in Python.
+        events.append(
+            tuple.__new__(Event, (run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before, SCHEMA))
+        )
+        seq += 1
+    return events
+
+
 class EventLog(LogReader):
     """The append-only log of events, in the SQLite file at `path` (default: `RETOLD_DB` or `.retold/log.db`).
 
@@ -74,8 +195,8 @@ class EventLog(LogReader):
     ) -> None:  # fmt: skip
         if path is not None and store is not None:
             raise InputError("a log has a path or a store, not both.")
-        if store is None and (hint := not_a_log(path or default_path())) is not None:
-            raise InputError(hint)
+        if store is None and (shelf := SHELF.match(os.fspath(path or default_path()))) is not None:
+            raise InputError(not_a_log(shelf))
         super().__init__(store or SqliteStore(Path(path) if path is not None else default_path(), durability=durability))
         self.on_failure = on_failure or default_on_failure()
         self._is_writing = False
@@ -187,27 +308,8 @@ class EventLog(LogReader):
 
         Raises LogError.
         """
-        store = self._erasable()
+        store = erasable(self.store)
         self._commit(writer, [entry], lambda events: change(store, events[0]))
-
-    def restore(self, events: Iterable[Event], *, name: str, mode: str) -> int:
-        """Write a run that another log exported, unchanged, all or nothing; return the number of its events.
-
-        The caller has checked its chain. A run without an end counts as interrupted. Raises LogError.
-        """
-        return self._salvageable().restore(events, name=name, mode=mode)
-
-    def relist(self) -> None:
-        """Rebuild the listing from the events, and end the runs of writers that died. Raises LogError."""
-        self._salvageable().relist()
-
-    def vacuum(self) -> bool:
-        """Leave no trace of removed content in the store; others wait. Return False if it could not shrink. Raises LogError."""
-        return self._erasable().vacuum()
-
-    def make_room(self) -> None:
-        """Free space in the store before something is removed, if that is possible. Raises LogError."""
-        self._erasable().make_room()
 
     def defer(self, write: Callable[[], None]) -> None:
         """Call `write` before the next event is written, for callers that cannot write now (a garbage collector)."""
@@ -276,13 +378,3 @@ class EventLog(LogReader):
                 self.store.note_ending(writer.run, "interrupted", f"the log could not be written: {error.__cause__ or error}")
             self.store.leave(writer.run)  # readers that follow the run need not wait for more of it
             warnings.warn(f"run {writer.run} is not recorded any further: {error}", RecordingLostWarning, stacklevel=4)
-
-    def _erasable(self) -> Erasable:
-        if not isinstance(self.store, Erasable):
-            raise LogError(f"the log {self.path} is not kept in a file.")
-        return self.store
-
-    def _salvageable(self) -> Salvageable:
-        if not isinstance(self.store, Salvageable):
-            raise LogError(f"the log {self.path} is not kept in a file.")
-        return self.store

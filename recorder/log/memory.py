@@ -7,9 +7,8 @@ from dataclasses import replace
 from itertools import islice
 
 from ..events import Event
-from .ledger import Entered, What, next_entry
 from .runs import RunInfo, RunQuery
-from .store import PAGE, Batch, Conflict, Store, Tip
+from .store import PAGE, Batch, Conflict, Entered, Store, Tip, What, next_entry
 
 
 class MemoryStore(Store):

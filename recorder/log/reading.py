@@ -11,9 +11,8 @@ from ..errors import LogError
 from ..events import Event
 from ..hints import not_a_run
 from ..messages import Message
-from .ledger import Head, open_runs
 from .runs import EVERY_RUN, RunInfo, RunQuery, find_run
-from .store import PAGE, Readings
+from .store import PAGE, Head, Readings, open_runs
 
 FIRST_PAGE = 20
 """Events of the first page: the beginning of a run does not wait for a page of long events."""

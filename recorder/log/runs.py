@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ..errors import InputError
 from ..hints import not_a_run
@@ -12,6 +12,11 @@ from ..words import plural
 
 COUNTED = {"messages": "message", "exchanges": "exchange.started", "frames": "frame"}
 """The numbers in the line of a run, each with the kind of event that it counts."""
+
+Mode = Literal["live", "mock", "import", "audit"]
+"""A run of mode `audit` records a change of the log itself: an erasure, a redaction, a removal."""
+
+Status = Literal["running", "completed", "failed", "cancelled", "interrupted"]
 
 MAX_SKIP = 2**62
 """The largest N of `last~N`: SQLite accepts no larger number."""

@@ -9,7 +9,7 @@ place of the text finds each candidate. The candidates are then searched for as 
 import re
 from collections.abc import Iterator
 
-from .spellings import fold
+from .shapes import fold
 
 MAX_LEARNED = 1000
 """The number of credentials that are remembered, beyond the first few. The one that was used the longest ago is forgotten."""

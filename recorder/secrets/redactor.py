@@ -6,7 +6,7 @@ It removes three kinds of secrets:
 2. everything with the shape of a key (shapes.py);
 3. the secrets of the environment: values that look secret, in variables with names of secrets, such as `API_TOKEN`.
 
-Each is found in every spelling of JSON and URLs (spellings.py). Recording and matching use the same redactor, so a recording
+Each is found in every spelling of JSON and URLs (shapes.py). Recording and matching use the same redactor, so a recording
 matches itself. The environment of another machine holds other secrets. Therefore an ordinary word is never a secret, even in a
 variable with the name of one.
 """
@@ -22,7 +22,7 @@ from ..http.encodings import decoder_for
 from ..http.exchange import Request, content_encoding
 from . import shapes
 from .learned import ANY_START, Learned
-from .spellings import Folded, ends_in_half_an_escape, fold
+from .shapes import Folded, ends_in_half_an_escape, fold
 
 REDACTED = "REDACTED"
 MARK = REDACTED.encode()
@@ -139,7 +139,7 @@ class Redactor:
 
     def __init__(self, environ: Mapping[str, str] | None = None, extra: Iterable[str] = ()) -> None:
         self._clean: set[bytes] = set()
-        self._learned = Learned(shapes.MIN_PREFIX)
+        self._learned: Learned | None = None  # made for the first credential without a pattern of its own
         self._given = {*secrets_in(os.environ if environ is None else environ), *filter(None, extra)}
         self._few: dict[str, None] = {}
         self._compile()
@@ -155,15 +155,22 @@ class Redactor:
                 if len(self._few) > MAX_COMPILED:
                     self._make_room()
                 self._compile()
-            elif self._learned.add(value):
-                self._learn_beginnings()
+            else:
+                self._add(value)
 
     def _make_room(self) -> None:
         """Move the oldest compiled credential to the others. They take no odd ones, of which the oldest is forgotten."""
         oldest = next(filter(Learned.takes, self._few), next(iter(self._few)))
         del self._few[oldest]
         if Learned.takes(oldest):
-            self._learned.add(oldest)
+            self._add(oldest)
+
+    def _add(self, value: str) -> None:
+        """Remember a credential without a pattern of its own, and look for its beginning, too."""
+        if self._learned is None:
+            self._learned = Learned(shapes.MIN_PREFIX)
+        if self._learned.add(value):
+            self._learn_beginnings(self._learned.starts)
 
     def _compile(self) -> None:
         values = {*self._given, *self._few}
@@ -182,11 +189,9 @@ class Redactor:
         needs_any = any(map(_NEEDS_ANY.search, values))
         self._backslash, self._percent = (_ANY_BACKSLASH, _ANY_PERCENT) if needs_any else (_SOME_BACKSLASHES, _SOME_PERCENT)
         self._escapes = rb"[\\%]" if needs_any else rb"\\(?:u00|u0?\Z|\Z|[/x])|%"
-        self._compile_beginnings(self._learned.starts)
+        self._compile_beginnings(set() if self._learned is None else self._learned.starts)
 
-    def _learn_beginnings(self) -> None:
-        """Look for the beginnings of the credentials without a pattern of their own, too."""
-        starts = self._learned.starts
+    def _learn_beginnings(self, starts: set[bytes] | None) -> None:
         is_known = self._starts is None if starts is None else self._starts is not None and starts <= self._starts
         if is_known:
             self._forget_clean()
@@ -208,7 +213,7 @@ class Redactor:
     @property
     def longest(self) -> int:
         """The size of the longest secret value, in bytes."""
-        return max(self._learned.longest, *map(len, self.secrets), 0)
+        return max(0 if self._learned is None else self._learned.longest, *map(len, self.secrets), 0)
 
     def find(self, data: bytes) -> list[Span]:
         """Return the places of all secrets, in order."""
@@ -223,7 +228,8 @@ class Redactor:
     def _unfolded(self, data: bytes, folded: Folded, start: int, end: int) -> Span:
         low, high = folded.original(start, end)
         found = folded.data[start:end]
-        if (found in self._eaten or found in self._learned.eaten) and (slashes := _SLASHES.match(data, low)) is not None:
+        is_eaten = found in self._eaten or (self._learned is not None and found in self._learned.eaten)
+        if is_eaten and (slashes := _SLASHES.match(data, low)) is not None:
             low += len(slashes[0]) // 2 * 2  # the letter is the secret's, the backslashes are not
         if self._backslashed and folded.data.endswith(self._backslashed, start, end) and data.startswith(b"\\\\", high):
             high += 2
@@ -237,12 +243,12 @@ class Redactor:
         """Return False if no shape and no secret is in a text. The answer costs far less than a search for the shapes."""
         if any(part.search(data) is not None for part in shapes.LIKELY) or any(secret in data for secret in self.secrets):
             return True
-        return self._learned.may_be_in(data)
+        return self._learned is not None and self._learned.may_be_in(data)
 
     def _spans(self, data: bytes) -> Iterable[Span]:
         if self.secrets:
             yield from (match.span() for match in self._pattern.finditer(data))
-        if self._learned:
+        if self._learned is not None:
             yield from self._learned.spans(data)
         at = 0
         while (match := _SHAPES.search(data, at)) is not None:
@@ -275,7 +281,9 @@ class Redactor:
         if ends_in_half_an_escape(data):
             return True
         text = fold(data).data if self._has_escapes(data) else data
-        if (self._backslashed and text.endswith(self._backslashed)) or self._learned.is_open(text):
+        if self._backslashed and text.endswith(self._backslashed):
+            return True
+        if self._learned is not None and self._learned.is_open(text):
             return True
         return shapes.is_open(text) or any(
             text.endswith(secret[:size]) for secret in self.secrets for size in range(shapes.MIN_PREFIX, len(secret))

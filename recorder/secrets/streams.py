@@ -13,9 +13,8 @@ from typing import Any
 
 from ..http.encodings import Decoder, decoder_for
 from ..http.event_stream import content_of, total_of, with_content
-from ..http.exchange import Headers, frame_parser
+from ..http.exchange import Headers, Parser, frame_parser
 from ..http.sse import PLAIN_DELTA, Classified, Piece, text_of_delta
-from ..http.wires import Parser
 from .redactor import MARK, Redactor
 from .shapes import MAX_OPEN_BYTES, MIN_PREFIX
 

@@ -18,10 +18,11 @@ from ...recorder.errors import MissError
 from ...recorder.folders import UNKNOWN, Folders
 from ...recorder.http.exchange import Exchange, Request
 from ...recorder.secrets.redactor import REDACTED, Redactor
+from ...recorder.strict_json import canonical
 from ...recorder.words import plural
 from .differences import differences
 from .redacted import agree, may_agree
-from .rules import DEFAULT_RULES, Rules, key_of
+from .rules import DEFAULT_RULES, Rules
 from .sketch import Sketch, distance, sketch_of
 from .threads import ThreadIndex, is_continued, is_refused_thread, is_threaded
 
@@ -121,7 +122,7 @@ class Matcher:
         their own answers.
         """
         meaning = self._meaning(request, variables or {})
-        key = key_of(meaning)
+        key = canonical(meaning)
         with self._lock:
             exchange = self._find(request, key, unit)
             if exchange is None:
@@ -185,7 +186,7 @@ class Matcher:
 
     def key(self, request: Request, variables: Mapping[str, str] | None = None) -> str:
         """Return the text that requests of equal meaning share."""
-        return key_of(self._meaning(request, variables or {}))
+        return canonical(self._meaning(request, variables or {}))
 
     def _meaning(self, request: Request, variables: Mapping[str, str]) -> dict[str, Any]:
         """Return the parts of a request that count, scrubbed.
@@ -254,10 +255,10 @@ class Matcher:
         except IndexError:
             return None
         meaning = self._meaning(exchange.request, {})
-        text = key_of(meaning)
+        text = canonical(meaning)
         key = self._keys[id(exchange)] = _digest(text)
         self._sketches[id(exchange)] = sketch_of(meaning)
-        self._has_threads = self._has_threads or is_threaded(exchange.request)
+        self._has_threads = self._has_threads or (b'"thread"' in exchange.request.body and is_threaded(exchange.request))
         if key not in self._waiting:
             self._waiting[key] = deque()
             if REDACTED in text:

@@ -7,13 +7,13 @@ order of its keys does not matter, and the parts that `ignore` names are removed
 
 import copy
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from ...recorder import strict_json
 from ...recorder.cassette.kept import Kept
 from ...recorder.errors import InputError
 from ...recorder.http.exchange import Headers, Request
@@ -124,7 +124,7 @@ class Rules:
 
     def _body(self, body: bytes, names: Mapping[str, str]) -> Any:
         try:
-            value = json.loads(body, parse_float=_number)
+            value = json.loads(body, parse_float=_number, parse_constant=lambda _: None)
         except (ValueError, RecursionError):
             return masked(_unbounded(body).decode("utf-8", "backslashreplace"), self.mask)
         for ignored in self.ignore:
@@ -136,11 +136,6 @@ class Rules:
 
 
 DEFAULT_RULES = Rules()
-
-
-def key_of(meaning: Mapping[str, Any]) -> str:
-    """Return the text that requests of equal meaning share."""
-    return strict_json.dumps(meaning, sort_keys=True, separators=(",", ":"))
 
 
 def path(uri: str) -> str:
@@ -180,9 +175,11 @@ def _headers(headers: Headers) -> dict[str, list[str]]:
     return found
 
 
-def _number(text: str) -> float | int:
-    """Return 1.0 as 1, because the two are equal in JSON."""
+def _number(text: str) -> float | int | None:
+    """Return 1.0 as 1, because the two are equal in JSON; None for a number that is too large, as strict_json.py writes it."""
     value = float(text)
+    if not math.isfinite(value):
+        return None
     return int(value) if value.is_integer() else value
 
 

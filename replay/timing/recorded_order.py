@@ -15,8 +15,7 @@ from typing import Literal
 
 from ...recorder import clock
 from ...recorder.http.exchange import Exchange
-from .player import wait_until_async
-from .timing import Timeline
+from .timing import Timeline, wait_until_async
 
 GRACE_S = 2.0
 

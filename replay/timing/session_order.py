@@ -15,8 +15,7 @@ from functools import cached_property
 from ...recorder import clock
 from ...recorder.http.exchange import Exchange, TimedPiece
 from ...recorder.http.sessions import SessionPath, session_path
-from .player import play, play_async, schedule, wait_until, wait_until_async
-from .timing import Timeline
+from .timing import Timeline, play, play_async, schedule, wait_until, wait_until_async
 
 GRACE_S = 2.0
 

@@ -23,9 +23,9 @@ from .recorder.errors import InputError, LogError
 from .recorder.events import encode
 from .recorder.http.capture import Capture
 from .recorder.http.exchange import Place, Request
-from .recorder.http.tee import pairs, tee, to_request
-from .recorder.log.log import EventLog
-from .recorder.log.run_writer import RunWriter
+from .recorder.http.recognition import pairs, to_request
+from .recorder.http.tee import tee
+from .recorder.log.log import EventLog, RunWriter
 from .recorder.messages import Session
 from .recorder.secrets.redactor import Redactor
 from .testing.fallbacks import Fallbacks

@@ -24,9 +24,8 @@ from typing import Any
 import pytest
 
 from retold.recorder.events import GENESIS, SCHEMA, Event, encode, seal
-from retold.recorder.log.ledger import chained
 from retold.recorder.log.runs import RunInfo, RunQuery
-from retold.recorder.log.store import Conflict, Ended, Sealed, Store
+from retold.recorder.log.store import Conflict, Ended, Sealed, Store, chained
 
 
 def event(

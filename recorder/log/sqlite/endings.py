@@ -12,17 +12,15 @@ from typing import Any
 
 from ...clock import wall_ns
 from ...errors import LogError
-from ...events import SCHEMA, Event, seal
+from ...events import SCHEMA, Event, ending, seal
 from ...secrets.redactor import Redactor
-from ..run_writer import ending
 from ..runs import COUNTED, RunInfo
 from ..store import Batch
-from . import erasure, ledger
+from . import erasure, rows
 from .listing import INSERT_RUN, count
-from .liveness import Liveness
 from .reading import last_row
-from .rows import INSERT, to_row
-from .transaction import Transaction
+from .rows import INSERT, Transaction, to_row
+from .sharing import Liveness
 
 
 def count_events(connection: sqlite3.Connection, run: str) -> int:
@@ -42,7 +40,7 @@ def _finish(connection: sqlite3.Connection, last: Event, status: str, error: str
         "UPDATE runs SET status = ?, error = ?, messages = ?, exchanges = ?, frames = ?, ended_ns = ? WHERE run = ?",
         (status, error, *(counts[key] for key in COUNTED), last.wall_ns, last.run),
     )
-    ledger.enter(connection, last.run, "ended", last.seq, last.hash)
+    rows.enter(connection, last.run, "ended", last.seq, last.hash)
 
 
 def end_left_runs(connection: sqlite3.Connection, alive: Liveness, transaction: Callable[[], Transaction]) -> None:
@@ -89,7 +87,7 @@ def receive(connection: sqlite3.Connection, batch: Batch) -> None:
     # The ledger has the runs in the order of the batch.
     for event in batch.events:
         if event.seq == 0:
-            ledger.enter(connection, event.run, "started", event.seq, event.hash)
+            rows.enter(connection, event.run, "started", event.seq, event.hash)
         if event.run in batch.ended and event.kind == "run.ended":
             finish(connection, event, batch.ended[event.run])
     for run, payloads in batch.erased.items():
@@ -108,7 +106,7 @@ def restore_run(connection: sqlite3.Connection, events: Iterable[Event], name: s
     for event in events:
         if event.seq == 0:
             connection.execute(INSERT_RUN, (event.run, name, mode, event.wall_ns))
-            ledger.enter(connection, event.run, "started", event.seq, event.hash)
+            rows.enter(connection, event.run, "started", event.seq, event.hash)
         connection.execute(INSERT, to_row(event))
         if event.kind == "run.ended":
             totals = {key: counts[kind] for key, kind in COUNTED.items()}

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...events import Event
-from ..ledger import Entered, Head
 from ..reading import LogReader
-from . import ledger, opening
+from ..store import Entered, Head
+from . import opening, rows
 from .listing import COLUMNS as LINE_COLUMNS
 from .questions import Cells, Questions, Unreadable, integrity_lines
 from .rows import COLUMNS
@@ -86,14 +86,14 @@ class Evidence(Questions):
     def entries(self) -> list[Entered]:
         """Return the entries of the ledger in order."""
         try:
-            return list(ledger.entries(self._connection))
+            return list(rows.entries(self._connection))
         except sqlite3.Error as error:
             raise Unreadable(str(error)) from error
 
     def head_of(self, entries: Sequence[Entered]) -> Head:
         """Return the head of a log with these entries, in the snapshot of the caller."""
         try:
-            return ledger.head_of(self._connection, entries)
+            return rows.head_of(self._connection, entries)
         except sqlite3.Error as error:
             raise Unreadable(str(error)) from error
 

@@ -22,17 +22,14 @@ class Forkable(Protocol):
 WAIT_S = 1.0
 """How long a fork waits for a write of another thread."""
 
-_open: WeakSet[Forkable] = WeakSet()
+shut_before: WeakSet[Forkable] = WeakSet()
+"""The objects that are shut before each fork, as long as they exist."""
+
 _locked: list[Forkable] = []
 
 
-def shut_before(log: Forkable) -> None:
-    """Shut `log` before each fork, as long as it exists."""
-    _open.add(log)
-
-
 def _before() -> None:
-    for log in sorted(_open, key=id):  # in one order, because two threads may fork at once
+    for log in sorted(shut_before, key=id):  # in one order, because two threads may fork at once
         if log.lock.acquire(timeout=WAIT_S):
             _locked.append(log)
             log.shut()

@@ -10,7 +10,7 @@ import functools
 import sqlite3
 from contextlib import closing
 
-from . import ledger
+from . import rows
 
 EVENTS = """
 CREATE TABLE events (
@@ -184,9 +184,9 @@ def _ledger(connection: sqlite3.Connection) -> None:
         first = connection.execute(f"{ends} LIMIT 1", (run,)).fetchone()
         last = connection.execute(f"{ends} DESC LIMIT 1", (run,)).fetchone()
         if first is not None:
-            ledger.enter(connection, run, "started", first[1], first[2])
+            rows.enter(connection, run, "started", first[1], first[2])
         if last is not None and last[0] == "run.ended":
-            ledger.enter(connection, run, "ended", last[1], last[2])
+            rows.enter(connection, run, "ended", last[1], last[2])
 
 
 def _received(connection: sqlite3.Connection) -> None:

@@ -1,24 +1,29 @@
-"""SqliteReadings: the questions that a log in an SQLite file answers, through one connection."""
+"""Answer questions from an SQLite file: through one connection (SqliteReadings), or each through its own (OneByOne)."""
 
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
 from ...clock import monotonic_ns
 from ...errors import LogError
-from ...event_shapes import fault_in_row
-from ...events import Event
-from ..ledger import Entered
+from ...events import Event, fault_in_row
 from ..runs import RunInfo, RunQuery
-from ..store import PAGE, Readings
-from . import ledger, listing, opening
+from ..store import PAGE, Entered, Readings
+from . import listing, opening, rows
 from .listing import Listing
-from .liveness import INTERRUPTED, RUNNING, Bell, Ended, Liveness
 from .rows import COLUMNS
+from .sharing import INTERRUPTED, RUNNING, Bell, Ended, Liveness
+
+_TYPES = {
+    (str, int, int, int, str, str, str, exchange, payload, bytes, bytes, int)
+    for exchange in (int, NoneType)
+    for payload in (str, bytes)
+}
+"""The types of the columns, in the order of `COLUMNS`."""
 
 PAGE_BYTES = 1_000_000
 """Bytes of payload after which an answer ends, so that memory stays flat."""
@@ -28,14 +33,6 @@ POLL_S = 0.01
 
 LOOK_EVERY = 10
 """After so many looks without a commit, a waiting reader checks whether the writer is alive."""
-
-
-_TYPES = {
-    (str, int, int, int, str, str, str, exchange, payload, bytes, bytes, int)
-    for exchange in (int, NoneType)
-    for payload in (str, bytes)
-}
-"""The types of the columns, in the order of `COLUMNS`."""
 
 
 class SqliteReadings(Readings):
@@ -101,7 +98,7 @@ class SqliteReadings(Readings):
     def entries(self, after: int = 0) -> Sequence[Entered]:
         """Return the entries of the ledger with a number above `after`. Raises LogError."""
         try:
-            return list(ledger.entries(self.connection, after or None))
+            return list(rows.entries(self.connection, after or None))
         except sqlite3.Error as error:
             raise LogError(f"the ledger of the log cannot be read: {error}; see `retold verify`.") from error
 
@@ -180,6 +177,88 @@ def reading(path: Path, named: Path, alive: Liveness) -> Iterator[SqliteReadings
     """Open a log for some questions. Raises LogError, LogVersionError."""
     with closing(SqliteReadings(path, named, alive)) as readings:
         yield readings
+
+
+class OneByOne(Readings):
+    """The asking half of `SqliteStore`, which sets the attributes."""
+
+    path: Path
+    _file: Path
+    _alive: Liveness
+
+    @property
+    def name(self) -> str:
+        """The path as it was given."""
+        return str(self.path)
+
+    def exists(self) -> bool:
+        """Return whether there is a file, or anything else, at the path."""
+        return self._file.exists()
+
+    def reading(self) -> AbstractContextManager[SqliteReadings]:
+        """Answer several questions through one connection. Raises LogError, LogVersionError."""
+        return reading(self._file, self.path, self._alive)
+
+    def read(
+        self, run: str, *, after: int = -1, until: int | None = None, kinds: Sequence[str] | None = None,
+        exchange: int | None = None, step: str | None = None, newest_first: bool = False, limit: int = PAGE,
+    ) -> Sequence[Event]:  # fmt: skip
+        """Return the events of a run that fit the values. Raises LogError."""
+        with self.reading() as store:
+            return store.read(
+                run, after=after, until=until, kinds=kinds, exchange=exchange, step=step, newest_first=newest_first, limit=limit
+            )
+
+    def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
+        """Return the runs that fit the query, newest first. Raises LogError."""
+        with self.reading() as store:
+            return store.runs(query, limit=limit, skip=skip)
+
+    def entries(self, after: int = 0) -> Sequence[Entered]:
+        """Return the entries of the ledger with a number above `after`. Raises LogError."""
+        with self.reading() as store:
+            return store.entries(after)
+
+    def wait(self, run: str, after: int, seconds: float) -> None:
+        """Return when the run holds an event after `after`, its writer is gone, or so many seconds have passed."""
+        with self.reading() as store:
+            store.wait(run, after, seconds)
+
+    def is_alive(self, run: str) -> bool:
+        """Return whether this process, another one or another log writes the run. Raises LogError."""
+        if self._alive.is_alive(run):
+            return True
+        with self.reading() as store:
+            return store.is_alive(run)
+
+    def version(self) -> int:
+        """Return the number of this state of the file; it can be compared within one `reading` only."""
+        with self.reading() as store:
+            return store.version()
+
+    def cursor(self, shelf: str) -> str | None:
+        """Return the cursor that was kept last for the shelf. Raises LogError."""
+        with self.reading() as store:
+            return store.cursor(shelf)
+
+    def cursors(self) -> dict[str, str]:
+        """Return all kept cursors by shelf. Raises LogError."""
+        with self.reading() as store:
+            return store.cursors()
+
+    def source_of(self, run: str) -> str | None:
+        """Return the source of a received run, or None for any other run. Raises LogError."""
+        with self.reading() as store:
+            return store.source_of(run)
+
+    def count_kinds(self, run: str) -> Counter[str]:
+        """Return the number of events of each kind that a run holds now. Raises LogError."""
+        with self.reading() as store:
+            return store.count_kinds(run)
+
+    def reader(self) -> sqlite3.Connection:
+        """Return a read-only connection, which the caller closes. Raises LogError, LogVersionError."""
+        return opening.open_for_reading(self._file, named=self.path)
 
 
 def last_row(connection: sqlite3.Connection, run: str) -> Event | None:

@@ -3,13 +3,13 @@
 import sqlite3
 
 from ...strict_json import object_in
-from . import ledger
+from . import rows
 from .listing import count
 
 
 def relist(connection: sqlite3.Connection) -> None:
     """Write `runs` again, in the transaction of the caller: the runs of the ledger in its order, then any that it lacks."""
-    started = [entry.run for entry in ledger.entries(connection) if entry.what == "started"]
+    started = [entry.run for entry in rows.entries(connection) if entry.what == "started"]
     known = set(started)
     started += [run for run in runs_with_events(connection) if run not in known]
     connection.execute("DELETE FROM runs")

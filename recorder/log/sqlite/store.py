@@ -16,14 +16,12 @@ from ...errors import LogError
 from ...events import Event
 from ..runs import RunInfo
 from ..store import Batch, Conflict, Ended, Sealed, Store, Tip
-from . import endings, erasure, forks, ledger, opening, reading, reserve
-from .asking import OneByOne
+from . import endings, erasure, forks, opening, reading, reserve, rows
 from .listing import INSERT_RUN
-from .liveness import Bell, Liveness
+from .reading import OneByOne
 from .rebuild import relist
-from .rows import INSERT, INSERT_TEXT, to_row
-from .transaction import Transaction, roll_back, write_error
-from .watch import Watch
+from .rows import INSERT, INSERT_TEXT, Transaction, roll_back, to_row, write_error
+from .sharing import Bell, Liveness, Watch
 
 Also = Callable[[sqlite3.Connection], None]
 """The rest of a transaction that begins with the insertion of events."""
@@ -50,7 +48,7 @@ class SqliteStore(OneByOne, Store):
         self._is_suspect = False
         self._watch = Watch(self._file, self._alive.folder, self._renew)
         self._checkpoints = opening.Checkpoints(self._file)
-        forks.shut_before(self)
+        forks.shut_before.add(self)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self.path}>"
@@ -351,4 +349,4 @@ class SqliteStore(OneByOne, Store):
 def _list(connection: sqlite3.Connection, run: RunInfo, first: Event) -> None:
     """Write the line of a run that begins, and its entry in the ledger."""
     connection.execute(INSERT_RUN, (run.run, run.name, run.mode, run.started_ns))
-    ledger.enter(connection, first.run, "started", first.seq, first.hash)
+    rows.enter(connection, first.run, "started", first.seq, first.hash)

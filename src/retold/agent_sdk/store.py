@@ -13,8 +13,7 @@ import anyio.to_thread
 from claude_agent_sdk import SessionStore, fold_session_summary
 
 from ..recorder.events import Entry, Event, encode
-from ..recorder.log.log import EventLog
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import EventLog, RunWriter
 from ..recorder.log.runs import RunQuery
 
 KINDS = ("session.entry", "session.summary", "session.deleted")

@@ -15,10 +15,10 @@ from ..recorder.errors import InputError, LeftOutWarning, LogError, LogSpaceWarn
 from ..recorder.events import Event
 from ..recorder.http.sse import Piece
 from ..recorder.log import erasure
-from ..recorder.log.log import EventLog
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import EventLog, RunWriter
 from ..recorder.log.runs import RunInfo
 from ..recorder.log.sqlite.evidence import Evidence
+from ..recorder.log.store import erasable
 from ..recorder.patience import find_texts
 from ..recorder.secrets.redactor import Redactor
 from ..recorder.secrets.streams import redact_body
@@ -186,7 +186,7 @@ def _audit(log: EventLog, action: str, why: str, by: str | None, whole: str | No
     with contextlib.suppress(OSError):  # a read-only disk is reported by the log
         if shutil.disk_usage(log.path.parent).free < ROOM_BYTES:
             index.discard_file(index.path_of(log))
-    log.make_room()
+    erasable(log.store).make_room()
     data = {"who": by or who(), "why": why, **({} if whole is None else {"of": whole})}
     return log.start(name=action, mode="audit", data=data)
 
@@ -199,7 +199,7 @@ def _those(log: EventLog, run: str, seqs: set[int]) -> Iterator[Event]:
 def clean(log: EventLog) -> None:
     """Remove the last copies of erased payloads: from the index, from free pages of the file, and from the WAL."""
     index.reset(log)
-    if not log.vacuum():
+    if not erasable(log.store).vacuum():
         warnings.warn(
             f"the disk of {log.path} has no room for a second copy of the log, so what was taken out was overwritten in place. "
             "The file keeps its length; its unused pages go back to the disk if the file system can punch holes, and the log "

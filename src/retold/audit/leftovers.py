@@ -11,7 +11,7 @@ from pathlib import Path
 from ..recorder.cassette.format import read_cassette
 from ..recorder.errors import RetoldError
 from ..recorder.log.log import EventLog
-from ..recorder.secrets.spellings import fold
+from ..recorder.secrets.shapes import fold
 from .occurrences import Matches, contains, texts_of_exchange, texts_of_session
 
 WINDOW_BYTES = 1 << 20

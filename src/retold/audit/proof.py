@@ -14,8 +14,8 @@ from typing import Self
 from ..recorder import clock, strict_json
 from ..recorder.errors import InputError
 from ..recorder.files import read_regular, replacing
-from ..recorder.log.ledger import Head
 from ..recorder.log.log import EventLog
+from ..recorder.log.store import Head
 
 VERSION = 1
 

@@ -10,6 +10,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.log.sqlite.questions import Cells
 from ..recorder.log.sqlite.salvage import damage, salvage
+from ..recorder.log.store import salvageable
 from . import index
 
 Progress = Callable[[int], None]
@@ -57,7 +58,7 @@ def recover(log: EventLog, *, output: Path | None = None, progress: Progress = l
 def _make_again(log: EventLog, result: Recovered, progress: Progress) -> None:
     before = _listing(log)
     open_runs = {info.run for info in log.runs() if info.status != "running" and info.ended_ns is None}
-    log.relist()
+    salvageable(log.store).relist()
     after = _listing(log)
     result.relisted = [line for line in before if line[0] not in open_runs] != [
         line for line in after if line[0] not in open_runs

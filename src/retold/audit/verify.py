@@ -15,12 +15,12 @@ from typing import Any, get_args
 
 from ..recorder.events import GENESIS
 from ..recorder.log.erasure import ERASED, PRUNED, REDACTED
-from ..recorder.log.ledger import Entered, Head, chained
 from ..recorder.log.log import EventLog
 from ..recorder.log.origin import Origin
-from ..recorder.log.run_writer import Status
+from ..recorder.log.runs import Status
 from ..recorder.log.sqlite.evidence import Evidence
 from ..recorder.log.sqlite.questions import Unreadable
+from ..recorder.log.store import Entered, Head, chained
 from ..recorder.strict_json import object_in
 from .chain import End, Finding, Row, check, payload_digest
 from .file_check import check_integrity, check_schema, check_settings

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..comparing.compare import Comparison, Difference
-from ..comparing.lines import heading, lines_of, summary
 from ..comparing.markdown import as_markdown, fenced, plain
-from ..comparing.text import as_text, marked
+from ..comparing.text import as_text, heading, lines_of, marked, summary
 from ..experiments import noise
 from ..experiments.expectation import name_of
 from ..experiments.expectation_file import ExpectationFile

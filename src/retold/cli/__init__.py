@@ -25,7 +25,7 @@ import typer
 from ..handlers import colour
 from ..recorder.errors import RetoldError, RunError
 from ..recorder.words import clean, one_line
-from . import pager
+from . import terminal
 from .common import note
 
 COMMANDS = {
@@ -164,7 +164,7 @@ def _colour(when: When | None) -> None:
 
 def _pager(unwanted: bool) -> None:
     if unwanted:
-        pager.want(False)
+        terminal.want(False)
 
 
 def _main(
@@ -190,7 +190,7 @@ def _piped(function: Callable[..., None], *, is_paged: bool) -> Callable[..., No
     @functools.wraps(function)
     def command(*args: Any, **kwargs: Any) -> None:
         try:
-            with pager.paged() if is_paged else contextlib.nullcontext():
+            with terminal.paged() if is_paged else contextlib.nullcontext():
                 function(*args, **kwargs)
             sys.stdout.flush()
         except BrokenPipeError:
@@ -226,7 +226,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: some terminals lack some characters
     colour.choose("auto")
-    pager.want(True)
+    terminal.want(True)
     try:
         make_app(_asked(sys.argv[1:]))()
     except RetoldError as error:

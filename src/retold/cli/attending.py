@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from .common import note
-from .progress import progress
+from .terminal import progress
 
 LOOK_S = 0.1
 """Seconds between two looks at the work."""

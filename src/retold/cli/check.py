@@ -34,7 +34,7 @@ def check(
     from ..experiments.expectation_file import read_expectation
     from ..experiments.gathering import facts_of
     from ..experiments.verdict import Verdict
-    from .progress import progress
+    from .terminal import progress
 
     refuse_both(form, json=json)
     wanted = read_expectation(expect)

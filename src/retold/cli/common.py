@@ -169,7 +169,7 @@ def handler_specs(named: list[str] | None, folder: Path = Path()) -> list[tuple[
     """
     from ..handlers import make_handler
     from ..recorder.errors import HandlerError
-    from ..workflow.yaml12 import scalar
+    from ..workflow.source import scalar
 
     specs: list[tuple[str, dict[str, Any]]] = []
     for text in named or ():

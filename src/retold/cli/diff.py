@@ -1,11 +1,13 @@
 """retold diff: the differences between two recordings."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..handlers.colour import in_colour
 from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.words import clean_json
@@ -107,7 +109,7 @@ def diff(
     from ..comparing.focus import Focus, parse_tolerances
     from ..comparing.sources import read_sides
     from ..experiments.noise import judge
-    from .progress import progress
+    from .terminal import progress
 
     if late := next((name for name in more or () if name.startswith("--")), None):
         raise InputError(f"{late} comes after `--`, so it would name a recording; put options before `--`.")

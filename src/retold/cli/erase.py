@@ -77,7 +77,7 @@ def erase(
 
 def _planned(log: "EventLog", what: str | None, text: str | None) -> "tuple[Plan, RunInfo | None]":
     from ..audit import erase as audit
-    from .progress import progress
+    from .terminal import progress
 
     with progress("read", "events") as told:
         if text is not None:

@@ -75,7 +75,7 @@ def ls(
     from ..audit.runs import Chosen
     from ..audit.when import moment
     from ..recorder.log.log import EventLog
-    from ..recorder.log.run_writer import Mode
+    from ..recorder.log.runs import Mode
 
     form = form_of(json=json, csv=csv)
     one_of("--mode", mode, get_args(Mode))
@@ -119,7 +119,7 @@ def check_status(status: str | None) -> None:
     """Raise InputError if the value of `--status` is no status of a run."""
     from typing import get_args
 
-    from ..recorder.log.run_writer import Status
+    from ..recorder.log.runs import Status
 
     one_of("--status", status, get_args(Status))
 
@@ -159,7 +159,7 @@ def _found(log: "EventLog", wanted: "Chosen", limit: int | None, *, must_know: b
     """Return the runs with their facts. Without an index, for example on a full disk, they are listed without facts."""
     from ..audit.runs import listed_runs
     from ..recorder.errors import LogError
-    from .progress import progress
+    from .terminal import progress
 
     with progress("indexed", "events") as told:
         runs, problem = listed_runs(log, wanted, limit=limit, progress=told)
@@ -238,7 +238,7 @@ def _heard(found: "Found", pulls: "Pulls") -> str:
 def _print(runs: "list[Found]", pulls: "Pulls", *, costs: bool, is_tree: bool) -> None:
     from ..audit.runs import as_tree
     from ..fleet.presence import ago
-    from ..handlers.text import seconds
+    from ..recorder.words import seconds
     from .table import dollars, is_narrow, print_table
 
     tree = as_tree(runs) if is_tree else [(0, found) for found in runs]

@@ -87,8 +87,9 @@ def _play_file(path: str, specs: "Specs", pace: "Timing") -> None:
     A long cassette that begins with a call of Claude is played while it is read. Then notes on other hosts come at the end, and
     damage inside of an interaction is an error when its turn comes.
     """
+    from ..recorder.cassette.folding import in_order
     from ..recorder.cassette.named import read_named, stem_of
-    from ..recorder.cassette.transfer import importing, in_order
+    from ..recorder.cassette.transfer import importing
     from ..recorder.errors import InputError
     from ..recorder.interrupted import DIED
     from ..recorder.log.log import EventLog

@@ -33,7 +33,7 @@ def prune(
     from ..recorder.http.exchange import timestamp
     from ..recorder.log.log import EventLog
     from ..recorder.words import one_line, plural
-    from .progress import progress
+    from .terminal import progress
 
     before_ns = time.time_ns() - int(age(older_than, "--older-than").total_seconds() * 1e9)
     log = EventLog(db)

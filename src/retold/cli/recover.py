@@ -26,7 +26,7 @@ def recover(
     from ..audit.recover import recover as put_in_order
     from ..recorder.log.log import EventLog
     from ..recorder.words import plural
-    from .progress import progress
+    from .terminal import progress
 
     log = EventLog(db)
     with progress("read", "events") as told:

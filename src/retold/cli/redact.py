@@ -33,7 +33,7 @@ def redact(
     from ..recorder.log.log import EventLog
     from ..recorder.patience import find_texts
     from ..recorder.words import plural
-    from .progress import progress
+    from .terminal import progress
 
     try:
         patterns = [re.compile(each) for each in pattern]

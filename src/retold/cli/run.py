@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..comparing.compare import Comparison
     from ..experiments.plan import PlannedFork
     from ..recorder.log.log import EventLog
-    from ..replay.timing.player import Until
+    from ..replay.timing.timing import Until
     from ..workflow.results import RunResult
     from ..workflow.runner import RunOptions
     from .watch import Theatre

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..recorder import clock
 from ..recorder.words import clean
-from ..replay.timing.player import Until
+from ..replay.timing.timing import Until
 from ..replay.timing.viewer import Viewer
 from .watch import LOOK_S, RUNNING, Theatre
 

@@ -117,7 +117,7 @@ def _hits(
     from ..audit.search import search as find
     from ..recorder.log.runs import EVERY_RUN
     from .ls import check_status
-    from .progress import progress
+    from .terminal import progress
 
     check_status(chosen.status)
     with ExitStack() as stack:

@@ -100,9 +100,8 @@ def _is(event: "Event", wanted: str, *, raw: bool) -> bool:
 
 def _print_raw(events: "Iterable[Event]", *, json: bool) -> None:
     """Print one line per event as `retold export --format jsonl` does, or its header and its indented payload."""
-    from ..handlers.text import indent
     from ..recorder.event_lines import values_of
-    from ..recorder.words import one_line
+    from ..recorder.words import indent, one_line
 
     if json:
         print_json_lines(map(values_of, events))

@@ -16,7 +16,7 @@ def print_page(log: "EventLog", *, modes: tuple[str, ...], since_day: str | None
     from ..audit.index import opened
     from ..audit.runs import Chosen, listed_runs
     from ..pages.log_page import RUNS, log_data, log_page
-    from .progress import progress
+    from .terminal import progress
 
     with progress("indexed", "events") as told, opened(log, progress=told) as index:
         runs, _ = listed_runs(log, Chosen(), limit=RUNS + 1)

@@ -55,9 +55,9 @@ def verify(
     from ..audit.proof import Proof
     from ..audit.verify import verify as check
     from ..recorder.errors import InputError
-    from ..recorder.log.ledger import Head
     from ..recorder.log.log import EventLog
-    from .progress import progress
+    from ..recorder.log.store import Head
+    from .terminal import progress
 
     refuse_both(form, json=json)
     log = EventLog(db)

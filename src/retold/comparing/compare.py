@@ -14,9 +14,8 @@ from typing import Any, Literal, NamedTuple
 from .align import pair_up, script
 from .conversations import KINDS, Item, Label, Stream
 from .focus import EVERYTHING, Focus
-from .json_diff import Change
 from .reading import TOTALS, Side
-from .word_diff import likeness, words_of
+from .value_diff import Change, likeness, words_of
 
 DifferenceKind = Literal["added", "removed", "changed", "moved", "volatile"]
 

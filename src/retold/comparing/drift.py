@@ -10,8 +10,8 @@ from ..recorder.http.refold import refold_exchange
 from ..replay.matching.differences import differences
 from .compare import Difference, compare_sides
 from .focus import Focus
-from .lines import noun
 from .reading import read_exchanges
+from .text import noun
 
 _VOLATILE = frozenset({"id", "signature", "tool_use_id", "encrypted_content", "encrypted_index", "data"})
 

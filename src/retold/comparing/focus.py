@@ -10,8 +10,8 @@ from ..recorder.words import nearest, sentence
 from ..replay.matching.places import matches
 from ..replay.timing.timing import parse_duration_ns
 from .conversations import DEEPEST, KINDS, key_of
-from .json_diff import Change, changes
 from .reading import TOKENS, TOTALS
+from .value_diff import Change, changes
 
 WORDS = (*KINDS, "totals", "order")
 """The names that `ignore` and `only` accept. `order` selects items that only moved."""

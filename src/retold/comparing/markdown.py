@@ -4,8 +4,7 @@ import re
 
 from ..recorder.words import clean
 from .compare import Comparison
-from .lines import DiffLine, heading, lines_of, repeated, summary, total_name, total_rows
-from .text import LIMIT
+from .text import LIMIT, DiffLine, heading, lines_of, repeated, summary, total_name, total_rows
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~@&:-])")
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..recorder.cassette.folding import FoldedExchanges
+from ..recorder.cassette.folding import FoldedExchanges, Recorded
 from ..recorder.cassette.kept import NOTHING_KEPT, Kept
-from ..recorder.cassette.transfer import Recorded, kept_in
+from ..recorder.cassette.transfer import kept_in
 from ..recorder.events import Event
 from ..recorder.http.platforms import messages_request
 from ..recorder.http.refold import REFOLDED, RecordedAnswer
@@ -22,10 +22,9 @@ from ..recorder.log.origin import Origin
 from ..recorder.messages import blocks_of
 from ..replay.matching.rules import path
 from . import agent_sessions
-from .continuing import Conversations
+from .continuing import Conversations, Threads
 from .conversations import ConversationBuilder, Item, Label, Stream, body_key
 from .sessions import Sessions
-from .threads import Threads
 from .varying import OWN_MANNER, PLAIN, Manner, Varying
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended", *agent_sessions.KINDS)

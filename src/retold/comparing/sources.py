@@ -17,10 +17,11 @@ from ..formats.jsonl import is_ours
 from ..formats.stream_json import unwrapped
 from ..formats.transcript import is_transcript, subagents_of
 from ..recorder.agent_wire import AgentSession
+from ..recorder.cassette.folding import Recorded, in_order
 from ..recorder.cassette.format import Cassette, cassette_of, read_cassette
 from ..recorder.cassette.named import STDIN, bytes_of, is_elsewhere
 from ..recorder.cassette.sessions import each_session
-from ..recorder.cassette.transfer import Recorded, exchanges_of, in_order
+from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import InputError
 from ..recorder.files import open_plain, open_regular, plain_name
 from ..recorder.http.exchange import Exchange

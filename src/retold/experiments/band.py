@@ -18,7 +18,7 @@ from typing import Any
 
 from ..comparing.conversations import Item, key_of
 from ..comparing.focus import Focus
-from ..comparing.lines import shown
+from ..comparing.text import shown
 from ..comparing.word_diff import likeness, words_of
 from ..recorder.words import clean
 from .slots import CALLS, Slot, SlotPlace, Slots, leaves

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..comparing.continuing import Threads
 from ..comparing.reading import MESSAGES, READ_KINDS, Answers, ItemReader, answers_in, named_path, names_in
-from ..comparing.threads import Threads
 from ..comparing.varying import OWN_MANNER, Varying
-from ..recorder.cassette.folding import FoldedExchanges
+from ..recorder.cassette.folding import FoldedExchanges, in_order
 from ..recorder.cassette.format import names_file
 from ..recorder.cassette.kept import Kept
 from ..recorder.cassette.named import read_named
-from ..recorder.cassette.transfer import in_order, kept_in
+from ..recorder.cassette.transfer import kept_in
 from ..recorder.errors import InputError
 from ..recorder.events import Event, encode
 from ..recorder.http.exchange import from_text, wall_ns_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..comparing.json_diff import changes
-from ..comparing.lines import amount, shown
+from ..comparing.text import amount, shown
+from ..comparing.value_diff import changes
 from ..recorder.strict_json import dumps
 from ..recorder.words import clean, closest, nearest
 from ..replay.matching.places import matches

@@ -22,8 +22,8 @@ from ..comparing.compare import (
 )
 from ..comparing.conversations import KINDS, Stream
 from ..comparing.focus import EVERYTHING, Focus
-from ..comparing.lines import NOUN, amount, summary_of
 from ..comparing.reading import TOTALS, Side
+from ..comparing.text import NOUN, amount, summary_of
 from ..recorder.errors import InputError
 from ..recorder.words import clean, plural
 from .band import Band, Deviation

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..comparing.compare import Comparison
-from ..comparing.lines import heading
 from ..comparing.sources import compare
+from ..comparing.text import heading
 from ..recorder.errors import InputError, RetoldError
 from ..recorder.log.log import EventLog
 from ..recorder.proxy.http1 import Server

@@ -182,7 +182,7 @@ class Puller:
         if found.erased or found.pruned:
             self._reports_at_s = 0  # the source of an erasure waits for the report
             if isinstance(self.log.store, Erasable):
-                self.log.vacuum()
+                self.log.store.vacuum()
         for run in {arrival.events[0].run for arrival in arrivals}:
             self.pulled.held.pop(run, None)
             self.pulled.refused.pop(run, None)

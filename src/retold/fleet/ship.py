@@ -24,10 +24,9 @@ from dataclasses import dataclass, field
 from ..recorder.errors import LogError
 from ..recorder.events import Event
 from ..recorder.log.erasure import ERASED, PRUNED, REDACTED
-from ..recorder.log.ledger import Entered
 from ..recorder.log.log import EventLog
 from ..recorder.log.reading import LogReader
-from ..recorder.log.store import Readings
+from ..recorder.log.store import Entered, Readings
 from .pages import MAX_EVENTS, page_of
 from .shelf import ErasableShelf, Full, PageConflict, Position, Refused, Shelf, Unreachable
 

@@ -7,10 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ..recorder.cassette.folding import in_order
 from ..recorder.cassette.foreign import named_line
 from ..recorder.cassette.format import Cassette, cassette_of, read_cassette
 from ..recorder.cassette.named import bytes_of, is_elsewhere, stem_of
-from ..recorder.cassette.transfer import import_exchanges, in_order
+from ..recorder.cassette.transfer import import_exchanges
 from ..recorder.errors import InputError
 from ..recorder.files import open_plain, open_regular, plain_name, read_regular
 from ..recorder.log.log import EventLog

@@ -18,6 +18,7 @@ from ..recorder.files import open_plain
 from ..recorder.log import erasure
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
+from ..recorder.log.store import salvageable
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:
@@ -105,7 +106,7 @@ def restore(log: EventLog, path: Path, checked: Checked, known: set[str]) -> dic
     for run, events in groupby(read(path), key=lambda event: event.run):
         if run not in known:
             name, mode = checked.runs[run]
-            written[run] = log.restore(events, name=name, mode=mode)
+            written[run] = salvageable(log.store).restore(events, name=name, mode=mode)
     _restore_erasures(log, checked, set(written))
     return written
 

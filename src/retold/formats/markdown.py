@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
-from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.http.call_errors import CallCounts, call_error, outcome
@@ -13,7 +12,7 @@ from ..recorder.http.prompts import PROMPT_KINDS, prompt_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.messages import Message, result_text
-from ..recorder.words import clean, plural
+from ..recorder.words import clean, plural, seconds
 
 
 def write(log: EventLog, runs: Sequence[RunInfo], out: BinaryIO) -> int:

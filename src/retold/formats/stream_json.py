@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ..recorder.errors import InputError
-from ..recorder.event_shapes import fault_in_payload
-from ..recorder.events import Entry, encode
+from ..recorder.events import Entry, encode, fault_in_payload
 from ..recorder.files import open_plain
 from ..recorder.http.exchange import wall_ns_of
 from ..recorder.log.log import EventLog

@@ -5,9 +5,8 @@ from typing import Any
 
 from ..comparing.compare import AlignedRow, Comparison
 from ..comparing.conversations import Item
-from ..comparing.lines import amount, heading, noun, summary, total_name
-from ..comparing.text import as_text
-from ..comparing.word_diff import weave
+from ..comparing.text import amount, as_text, heading, noun, summary, total_name
+from ..comparing.value_diff import weave
 from ..recorder import strict_json
 from .assemble import page
 

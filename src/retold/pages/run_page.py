@@ -9,18 +9,17 @@ from typing import Any
 
 from ..comparing.conversations import Item
 from ..comparing.reading import ItemReader, answers_in, error_of
-from ..handlers.text import seconds
 from ..recorder import strict_json
 from ..recorder.events import Event
 from ..recorder.http.call_errors import CallCounts, call_error, outcome
-from ..recorder.http.exchange import timestamp
+from ..recorder.http.exchange import frame_json, timestamp
 from ..recorder.http.sessions import text_delta
-from ..recorder.http.wires import frame_json
 from ..recorder.interrupted import DIED, events_of
 from ..recorder.log.log import EventLog
 from ..recorder.log.runs import RunInfo
 from ..recorder.messages import Message
 from ..recorder.strict_json import object_or_empty
+from ..recorder.words import seconds
 from .assemble import page
 from .content import parts_of
 from .erasures import Erasures

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from ..experiments.branch import ANSWERED
 from ..recorder.agent_wire import WireCapture
-from ..recorder.cassette.transfer import append_at_once, results_in
+from ..recorder.cassette.folding import results_in
+from ..recorder.cassette.transfer import append_at_once
 from ..recorder.events import Entry, encode
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange, Place, Request, header
-from ..recorder.log.log import EventLog, default_path
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import EventLog, RunWriter, default_path
 from ..recorder.messages import Session
 from ..recorder.secrets.redactor import Redactor
 from ..settings import Settings

@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 from ..recorder.errors import BlockedError, MissError
 from ..recorder.http.guard import guarded, model_apis
 from ..recorder.http.patching import Block, Led, Send, SendAsync, miss_of
-from ..recorder.http.recognition import REFUSED_HEADER, Outgoing, is_api
+from ..recorder.http.recognition import REFUSED_HEADER, Outgoing, is_api, library_of
 from ..recorder.http.sdk_errors import for_sdk
-from ..recorder.http.tee import library_of
 
 ORIGIN_HEADER = "x-retold-origin"
 """The header in which a led request names the scheme and host that it was made for."""

@@ -14,9 +14,9 @@ from ..recorder.errors import CassetteError
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange, Request
 from ..recorder.http.patching import Send, SendAsync
-from ..recorder.http.recognition import Outgoing, is_api
+from ..recorder.http.recognition import Outgoing, is_api, to_request, with_content
 from ..recorder.http.sdk_errors import for_sdk
-from ..recorder.http.tee import Recorder, tee, to_request, with_content
+from ..recorder.http.tee import Recorder, tee
 from ..recorder.secrets.redactor import Redactor
 from ..replay.faults import Faults, Telling
 from ..replay.matching.profiles import Profile

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from ..recorder import strict_json
 from ..recorder.events import Ending
 from ..recorder.http.capture import Capture
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import RunWriter
 from ..recorder.messages import Session
 from .tools import Tools
 

@@ -6,7 +6,7 @@ Nothing here needs the SDK, because a mock run does without it.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import RunWriter
 from ..recorder.messages import Session, content_blocks, usage_of
 from ..recorder.strict_json import object_or_empty
 from . import schema

@@ -16,7 +16,7 @@ from ..recorder.agent_wire import SessionEnding, WireCapture, kind_of
 from ..recorder.errors import InputError, LogError, RunError
 from ..recorder.events import Ending
 from ..recorder.http.patching import Send, SendAsync, intercepted
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import RunWriter
 from .claude_code import ClaudeTurn, agent_options
 from .claude_code_mock import death_of
 from .prompt_job import Unit

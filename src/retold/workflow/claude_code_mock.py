@@ -14,7 +14,7 @@ from ..recorder import strict_json
 from ..recorder.agent_wire import AgentSession, WireCapture, is_prompt, kind_of
 from ..recorder.cassette.sessions import moved, started_data
 from ..recorder.errors import MissError, RunError
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import RunWriter
 from ..recorder.strict_json import object_or_empty
 from ..replay.matching.differences import differences
 from ..replay.matching.rules import named

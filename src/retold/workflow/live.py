@@ -17,7 +17,7 @@ from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Place, Request
 from ..recorder.http.patching import intercepted
 from ..recorder.http.tee import Recorder, transport_errors
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import RunWriter
 from ..recorder.messages import Session
 from ..recorder.secrets.redactor import MIN_SECRET_CHARS, Redactor
 from .agent import Reply, reply_of

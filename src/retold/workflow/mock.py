@@ -10,14 +10,14 @@ from typing import Any
 from ..experiments.branch import ANSWERED
 from ..recorder import strict_json
 from ..recorder.agent_wire import AgentSession
+from ..recorder.errors import MissError
 from ..recorder.http.capture import Capture
 from ..recorder.http.exchange import Exchange, Place, Request
-from ..recorder.log.run_writer import RunWriter
+from ..recorder.log.log import RunWriter
 from ..recorder.messages import Session, content_blocks
 from ..recorder.secrets.redactor import Redactor
 from ..replay.matching.matcher import Matcher
-from ..replay.timing.player import Until, head_ns, play_async, times_of, until_async
-from ..replay.timing.timing import Timeline, Timing
+from ..replay.timing.timing import Timeline, Timing, Until, head_ns, play_async, times_of, until_async
 from .agent import Reply, reply_of
 from .tools import TimedOut
 
@@ -145,3 +145,21 @@ def _tool_results(body: bytes) -> list[dict[str, Any]]:
     messages = json.loads(body).get("messages", [])
     blocks = [block for message in messages for block in content_blocks(message.get("content"))]
     return [block for block in blocks if block.get("type") == "tool_result"]
+
+
+class RecordedTools:
+    """Tool results from a recording."""
+
+    def __init__(self, results: Mapping[str, dict[str, Any]], source: str, timeout_ms: int | None = None) -> None:
+        self._results = results
+        self._source = source
+        self._timeout_ms = timeout_ms
+
+    async def run(self, use: dict[str, Any]) -> dict[str, Any]:
+        """Return the recorded result of a tool use. If there is none, raise TimedOut under a time limit, else MissError."""
+        result = self._results.get(str(use.get("id")))
+        if result is None and self._timeout_ms is not None:
+            raise TimedOut(self._timeout_ms)
+        if result is None:
+            raise MissError(f"{self._source} holds no result of the tool use {use.get('name')} ({use.get('id')}).")
+        return result

@@ -11,31 +11,28 @@ from pathlib import Path
 from typing import Any, Literal, TextIO, TypedDict, Unpack
 
 from ..recorder.agent_wire import AgentSession
+from ..recorder.cassette.folding import Recorded
 from ..recorder.cassette.format import read_cassette, write_cassette
 from ..recorder.cassette.named import is_elsewhere, read_named
 from ..recorder.cassette.sessions import each_session
-from ..recorder.cassette.transfer import Recorded, exchanges_of
+from ..recorder.cassette.transfer import exchanges_of
 from ..recorder.errors import CassetteError, CassetteMissing, InputError, MissError, RunError
 from ..recorder.files import why_not_writable
 from ..recorder.http.exchange import Exchange
 from ..recorder.log.log import EventLog
 from ..recorder.words import plural
 from ..replay.matching.matcher import note_unplayed
-from ..replay.timing.player import Until, until_async
-from ..replay.timing.timing import INSTANT, Timing
+from ..replay.timing.timing import INSTANT, Timing, Until, until_async
 from ..sigterm import sigterm_cancels
 from .checkpoint import Checkpoint, Finished, fingerprint, question
 from .forked import ForkedRun, Forking
 from .load import Loaded, load_workflow
 from .mock import Playback
-from .paths import render_options
-from .presets import options_of
-from .prompt import Context
-from .prompt_job import units_of
+from .options import options_of, render_options
+from .prompt_job import Context, units_of
 from .results import RunResult, StepResult
-from .run_context import Running
+from .run_context import HandlerSpecs, Running, Showing
 from .sessions import said_in, session_in
-from .step_handlers import HandlerSpecs, Showing
 from .step_types import Step
 from .steps import perform, write_output
 from .templates import holds

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from .schema import DEFAULT_ENGINE, ClaudeOptions, Engine, Model, Name, PresetName, Prompt, RetryConfig
-from .yaml12 import SpelledFloat, SpelledInt
+from .source import SpelledFloat, SpelledInt
 
 
 class BaseStep(Model):

@@ -10,12 +10,12 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from ..recorder.errors import InputError, MissError, RunError
+from ..recorder.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from anthropic.lib.tools.agent_toolset import BashSession
@@ -105,24 +105,6 @@ class Tools(Protocol):
 
     async def run(self, use: dict[str, Any]) -> dict[str, Any]:
         """Return the `tool_result` block for a `tool_use` block."""
-
-
-class RecordedTools:
-    """Tool results from a recording."""
-
-    def __init__(self, results: Mapping[str, dict[str, Any]], source: str, timeout_ms: int | None = None) -> None:
-        self._results = results
-        self._source = source
-        self._timeout_ms = timeout_ms
-
-    async def run(self, use: dict[str, Any]) -> dict[str, Any]:
-        """Return the recorded result of a tool use. If there is none, raise TimedOut under a time limit, else MissError."""
-        result = self._results.get(str(use.get("id")))
-        if result is None and self._timeout_ms is not None:
-            raise TimedOut(self._timeout_ms)
-        if result is None:
-            raise MissError(f"{self._source} holds no result of the tool use {use.get('name')} ({use.get('id')}).")
-        return result
 
 
 class LiveTools:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from ...recorder import strict_json
 from ...recorder.errors import LeftOutWarning
-from ...recorder.event_shapes import fault_in_payload, fault_in_row
+from ...recorder.events import fault_in_payload, fault_in_row
 from ...recorder.http.prompts import request_in
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import OPEN, SUMS, Account, Key, RunAccount

@@ -1,7 +1,8 @@
-"""The pager of long output, as git has it: on a terminal only, and its program ends by itself if the output fits on one screen.
+"""Output for a person at a terminal: the pager of long output, and the progress of work that takes more than a second.
 
-`RETOLD_PAGER`, then `PAGER`, names the program, by default `less`. `cat` or an empty value means none, as does `--no-pager`.
-Notes on stderr go into the pager too, because they would draw over its screen.
+The pager works as git's does: on a terminal only, and its program ends by itself if the output fits on one screen. `RETOLD_PAGER`
+or `PAGER` names the program, by default `less`. `cat` or an empty value means none, as does `--no-pager`. Notes on stderr go
+into the pager too, because they would draw over its screen. Progress is one temporary line on stderr, on a terminal only.
 """
 
 import contextlib
@@ -12,7 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, TextIO
 
 import typer
@@ -133,3 +136,32 @@ class _Page(io.TextIOBase):
             self._pager.wait()
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+AFTER_S = 1.0
+EVERY_S = 0.1
+
+
+@contextmanager
+def progress(verb: str, noun: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function that takes the current count, prints `checked 12,000 events`, and clears the line at the end."""
+    err = sys.stderr  # this one, even if a pager takes its place before the end
+    if not err.isatty():
+        yield lambda _: None
+        return
+    due = time.monotonic() + AFTER_S
+    shown = False
+
+    def tell(count: int) -> None:
+        nonlocal due, shown
+        if time.monotonic() >= due:
+            err.write(f"\r\x1b[K{verb} {count:,} {noun}")
+            err.flush()
+            due, shown = time.monotonic() + EVERY_S, True
+
+    try:
+        yield tell
+    finally:
+        if shown:
+            err.write("\r\x1b[K")
+            err.flush()

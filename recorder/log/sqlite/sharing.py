@@ -1,0 +1,337 @@
+"""Share the file of a log with other processes and readers: which runs have a living writer (Liveness), when another program
+changed the files (Watch), and when there is something new (Bell).
+
+A writer holds a lock on a file of its own, `LOG.live/RUN`, while its run is open. The kernel drops the lock at any end of the
+process, `kill -9` included, also across containers. A process id could be reused, and a heartbeat would cost writes. The writer
+fills the file when it makes it, so that on a full disk there is room for a note: the status and error of the run.
+
+Other programs delete, rename, replace, overwrite and truncate files under a running recorder; SQLite goes on writing to the
+files that it has open. A change of a folder's entries changes the folder's time, so most looks are one `fstat` of the folder.
+Every two milliseconds, and when a run ends, a look also covers the content of the files and the folders further up.
+
+A reader in the process of the writer waits for a bell that the writer rings after each commit. Other readers poll.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+from weakref import WeakMethod, ref
+
+from ... import strict_json
+from ...clock import monotonic_ns, wall_ns
+from ...errors import LogError
+
+Change = Literal["touched", "shrunk", "moved"]
+"""touched: the log was written by another connection or program. shrunk: it, or its WAL, lost bytes. moved: another file, or
+none, has the place of one that is open."""
+
+LOOK_EVERY_NS = 2_000_000
+TICK_NS = 20_000_000
+"""File systems stamp by the tick of a clock: a folder that changed less than this ago may change again with the same time."""
+
+CHECK_SHARE = 100
+"""Looking behind a touch takes at most one part in so many of the time."""
+
+_Id = tuple[int, int]
+
+
+class Watch:
+    """A watch over the files of the log at an absolute path, from the moment at which they were opened."""
+
+    def __init__(self, path: Path, locks: Path, renew: Callable[[], None]) -> None:
+        """Watch the log at `path`; the method `renew` is called after a change of the folder or of the folder of locks in it."""
+        self._path = path
+        self._locks = str(locks)
+        self._renew = WeakMethod(renew)  # no cycle: a log that is let go of closes its connection at once
+        self._folder = self._wal = -1
+
+    def __del__(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the handles by which the watch looks at folder and WAL."""
+        for handle in (self._folder, self._wal):
+            if handle >= 0:
+                os.close(handle)
+        self._folder = self._wal = -1
+
+    def __repr__(self) -> str:
+        return f"<Watch {self._path}>"
+
+    def adopt(self, cost_ns: int = 0) -> None:
+        """Accept the files as they are now. The cost of opening them, in nanoseconds, limits how often touches are examined."""
+        real = os.path.realpath(self._path)  # SQLite keeps the WAL beside the file that a link leads to
+        self.beside = (real + "-wal", real + "-shm")
+        self._folders = (str(self._path.parent), os.path.dirname(real))
+        self.let_go()
+        # Never the log itself: closing it would drop the locks that SQLite holds on it in this process.
+        self._folder, self._wal = _opened(self._folders[1]), _opened(self.beside[0])
+        self._changed_ns = self._folder_ns()
+        self._stamps = self._current_stamps()
+        self._ids = [_id(name) for name in (self._path, *self.beside)]
+        self._size, self._wal_size = _size(self._path), self._wal_end()
+        self._time = _time(self._path)
+        now_ns = monotonic_ns()
+        self._spared_until_ns = now_ns + CHECK_SHARE * cost_ns
+        self._look_at_ns = self._next_look_ns(now_ns)
+
+    def is_quiet(self) -> bool:
+        """Return whether the folder is unchanged, the WAL has not shrunk, and the next look at everything is not due."""
+        if monotonic_ns() >= self._look_at_ns or self._folder_ns() != self._changed_ns:
+            return False
+        size = self._wal_end()
+        if size < self._wal_size:
+            return False
+        self._wal_size = size
+        return True
+
+    def look(self, *, own_checkpoint: bool = False, thorough: bool = True) -> Change | None:
+        """Return the change of the files since they were accepted, or None if there is none.
+
+        With `own_checkpoint`, this process wrote the log's file itself. Without `thorough`, a later look may report a touch.
+        """
+        now_ns = monotonic_ns()
+        self._look_at_ns = 0
+        changed_ns = self._folder_ns()
+        ids = [_id(name) for name in (self._path, *self.beside)]
+        if any(before is not None and before != after for before, after in zip(self._ids, ids, strict=True)):
+            return "moved"
+        stamps = self._current_stamps()
+        if stamps != self._stamps:
+            self._stamps = stamps
+            if (renew := self._renew()) is not None:
+                renew()
+        self._ids = ids  # SQLite makes the files beside the log when it needs them
+        if self._wal < 0:
+            self._wal = _opened(self.beside[0])
+        size, wal_size = _size(self._path), self._wal_end()
+        if size < self._size or wal_size < self._wal_size:
+            return "shrunk"
+        self._size, self._wal_size = size, wal_size
+        if own_checkpoint:
+            self._time = _time(self._path)
+        elif _time(self._path) != self._time and (thorough or now_ns >= self._spared_until_ns):
+            return "touched"
+        self._changed_ns = changed_ns
+        self._look_at_ns = self._next_look_ns(now_ns)
+        return None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the log's file itself is no longer at its path."""
+        return self._ids[0] != _id(self._path)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file at the path is empty."""
+        return _size(self._path) == 0
+
+    def remove_beside(self) -> None:
+        """Remove the WAL and its index, if they belong to the file that was at the path.
+
+        SQLite would read them as those of another file there."""
+        for name, known in zip(self.beside, self._ids[1:], strict=True):
+            if known is not None and known == _id(name):
+                os.unlink(name)
+
+    def _folder_ns(self) -> int:
+        return 0 if self._folder < 0 else os.fstat(self._folder).st_ctime_ns
+
+    def _wal_end(self) -> int:
+        return 0 if self._wal < 0 else os.lseek(self._wal, 0, os.SEEK_END)
+
+    def _current_stamps(self) -> list[int]:
+        return [_time(folder) for folder in (*self._folders, self._locks)]
+
+    def _next_look_ns(self, now_ns: int) -> int:
+        return now_ns + LOOK_EVERY_NS if 0 < self._changed_ns < wall_ns() - TICK_NS else 0
+
+
+def _opened(name: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY)
+    except OSError:
+        return -1
+
+
+def _id(name: str | Path) -> _Id | None:
+    try:
+        found = os.stat(name)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _size(name: str | Path) -> int:
+    try:
+        return os.stat(name).st_size
+    except OSError:
+        return 0
+
+
+def _time(name: str | Path) -> int:
+    try:
+        return os.stat(name).st_mtime_ns
+    except OSError:
+        return 0
+
+
+_bells: "dict[str, ref[Bell]]" = {}
+_making = threading.Lock()
+
+
+class Bell:
+    """A counter of commits with a condition. All stores of one file in a process share one bell."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self._waiting = 0
+        self._changed = threading.Condition()
+
+    def __repr__(self) -> str:
+        return f"<Bell rung {self.rung} times, {self._waiting} waiting>"
+
+    @classmethod
+    def of(cls, path: Path) -> "Bell":
+        """Return the bell of the log at an absolute path."""
+        with _making:
+            found = _bells[str(path)]() if str(path) in _bells else None
+            if found is None:
+                for dead in [name for name, bell in _bells.items() if bell() is None]:
+                    del _bells[dead]
+                _bells[str(path)] = ref(found := cls())
+            return found
+
+    def ring(self) -> None:
+        """Wake the readers after a commit."""
+        # A reader compares the counter before it waits, so the lock is needed only if a reader waits already.
+        self.rung += 1
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
+
+    def wait(self, seen: int, seconds: float) -> None:
+        """Wait at most so many seconds for a commit after `rung` was `seen`."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                if self.rung == seen:
+                    self._changed.wait(seconds)
+            finally:
+                self._waiting -= 1
+
+
+NOTE_BYTES = 512
+RUNNING, INTERRUPTED = ("running", None), ("interrupted", None)
+
+Ended = tuple[str, str | None]
+"""The status of a run and its error."""
+
+_held: dict[Path, int] = {}
+"""The lock files that this process holds, and their file descriptors."""
+
+_changing = threading.RLock()
+
+
+class Liveness:
+    """The lock files of the log at an absolute path."""
+
+    def __init__(self, log: Path) -> None:
+        self.folder = log.with_name(log.name + ".live")
+
+    def __repr__(self) -> str:
+        return f"<Liveness {self.folder}, {len(self._held)} held>"
+
+    @property
+    def _held(self) -> dict[str, int]:
+        return {path.name: handle for path, handle in list(_held.items()) if path.parent == self.folder}
+
+    def claim(self, run: str) -> None:
+        """Lock the file of `run` until `release` or the end of the process. Raises LogError."""
+        path = self.folder / run
+        try:
+            with _changing:
+                self.folder.mkdir(mode=0o700, exist_ok=True)
+                _held[path] = handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # on a full disk there is no room for a note
+                os.pwrite(handle, b" " * NOTE_BYTES, 0)
+        except OSError as error:
+            self.release(run)
+            raise LogError(f"cannot write {self.folder}: {error.strerror}. Name another log with --db FILE.") from error
+
+    def note(self, run: str, status: str, error: str | None) -> None:
+        """Note status and error of a run, for the process that opens the log next. Do nothing if that is impossible."""
+        handle = _held.get(self.folder / run)
+        while handle is not None:
+            data = strict_json.dumps({"status": status, "error": error}, ensure_ascii=True).encode()
+            if len(data) <= NOTE_BYTES:
+                try:
+                    os.pwrite(handle, data.ljust(NOTE_BYTES), 0)
+                except OSError:
+                    return  # a file system that copies on write and is full: the run will count as interrupted
+                return
+            error = (error or "")[: len(error or "") // 2] + "…"
+
+    def release(self, run: str, *, keep_note: bool = False) -> None:
+        """Unlock the file of `run`, and remove it unless `keep_note`. A run that was never claimed is no error."""
+        with _changing:
+            handle = _held.pop(self.folder / run, None)
+            if handle is not None:
+                if not keep_note:
+                    self.forget(run)
+                os.close(handle)
+
+    def renew(self) -> bool:
+        """Lock the files again that this process holds and another program removed; return whether there are any.
+
+        Raises LogError.
+        """
+        renewed = False
+        with _changing:
+            for run, handle in self._held.items():
+                try:
+                    is_there = os.path.samestat(os.stat(self.folder / run), os.fstat(handle))
+                except FileNotFoundError:
+                    is_there = False
+                if not is_there:
+                    self.claim(run)
+                    os.close(handle)
+                    renewed = True
+        return renewed
+
+    def is_held(self, run: str) -> bool:
+        """Return whether this process writes `run`."""
+        return self.folder / run in _held
+
+    def is_alive(self, run: str) -> bool:
+        """Return whether this process or another one writes `run`."""
+        return self.is_held(run) or self.status(run) == RUNNING
+
+    def status(self, run: str) -> Ended:
+        """Return status and error of a run without a last event: running, the noted ones, or interrupted."""
+        if self.is_held(run):
+            return RUNNING
+        try:
+            handle = os.open(self.folder / run, os.O_RDONLY)
+        except OSError:
+            return INTERRUPTED
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            noted = json.loads(os.pread(handle, NOTE_BYTES, 0))
+            return str(noted["status"]), None if noted["error"] is None else str(noted["error"])
+        except BlockingIOError:
+            return RUNNING
+        except (OSError, ValueError, KeyError, TypeError):
+            return INTERRUPTED
+        finally:
+            os.close(handle)
+
+    def forget(self, run: str) -> None:
+        """Remove the file of a run."""
+        (self.folder / run).unlink(missing_ok=True)
