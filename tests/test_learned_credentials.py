@@ -56,8 +56,8 @@ def test_learned_credentials_are_removed_like_those_of_the_environment(
     many = Redactor({})
     for value in values:
         many.learn(keyed(value))
-    assert many._learned is not None
-    reference = Redactor({}, extra=many._few.keys() | many._learned._forms.keys())
+    learned = set() if many._learned is None else many._learned._forms.keys()
+    reference = Redactor({}, extra=many._few.keys() | learned)
     text = "".join(values[part % len(values)] if isinstance(part, int) else part for part in parts)
     spelt = {
         "as it is": text,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from retold.recorder.errors import InputError
 from retold.recorder.http.exchange import Exchange, TimedPiece
+from retold.replay.timing import timing as timing_module
 from retold.replay.timing.timing import (
     GROUP_BYTES,
     INSTANT,
@@ -237,8 +238,8 @@ def played(
     monkeypatch: pytest.MonkeyPatch, kind: str, recorded: Exchange, timing: Timing, clock: VirtualClock, work_ns: int = 0
 ) -> list[tuple[int, bytes]]:
     """Return the (time, piece) pairs of a consumer that needs `work_ns` for each piece. The last pair is the end."""
-    monkeypatch.setattr(timing, "clock", clock)
-    monkeypatch.setattr(timing, "sleep_until", getattr(clock, "sleep_until", None))
+    monkeypatch.setattr(timing_module, "clock", clock)
+    monkeypatch.setattr(timing_module, "sleep_until", getattr(clock, "sleep_until", None))
     began, timeline, got = clock.now_ns, timeline_of(recorded, timing), list[tuple[int, bytes]]()
 
     def take(data: bytes) -> None:

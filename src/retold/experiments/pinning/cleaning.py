@@ -10,8 +10,9 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ...recorder.agent_wire import AgentSession
+from ...recorder.cassette.folding import Recorded, in_order
 from ...recorder.cassette.sessions import CWD, HOME, each_session, moved
-from ...recorder.cassette.transfer import Recorded, exchanges_of, import_exchanges, in_order
+from ...recorder.cassette.transfer import exchanges_of, import_exchanges
 from ...recorder.errors import InputError
 from ...recorder.folders import FolderMap, Folders, pairs_between
 from ...recorder.http.exchange import Exchange, content_encoding

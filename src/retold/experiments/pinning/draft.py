@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ...recorder.agent_wire import AgentSession
+from ...recorder.cassette.folding import Recorded
 from ...recorder.cassette.format import Cassette
 from ...recorder.cassette.kept import Kept
-from ...recorder.cassette.transfer import Recorded
 from ...recorder.http.exchange import Exchange
 from ...recorder.log.runs import RunInfo
 from ..trajectory import Trajectory, trajectory

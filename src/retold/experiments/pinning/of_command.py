@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...recorder.cassette.transfer import Recorded
+from ...recorder.cassette.folding import Recorded
 from ...recorder.http.exchange import Exchange
 from ...recorder.words import one_line
 from .draft import Draft, shown

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ...audit.occurrences import texts_of_exchange, texts_of_session
 from ...recorder.agent_wire import AgentSession
-from ...recorder.cassette.transfer import Recorded
+from ...recorder.cassette.folding import Recorded
 from ...recorder.http.exchange import Exchange, Request
 from ...recorder.words import plural
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ...recorder.cassette.folding import Recorded, in_order
 from ...recorder.cassette.sessions import each_session
-from ...recorder.cassette.transfer import Recorded, exchanges_of, in_order, kept_in
+from ...recorder.cassette.transfer import exchanges_of, kept_in
 from ...recorder.errors import InputError, WorkflowError
 from ...recorder.files import why_not_writable
 from ...recorder.http.exchange import Exchange
