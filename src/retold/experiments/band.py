@@ -19,7 +19,7 @@ from typing import Any
 from ..comparing.conversations import Item, key_of
 from ..comparing.focus import Focus
 from ..comparing.text import shown
-from ..comparing.word_diff import likeness, words_of
+from ..comparing.value_diff import likeness, words_of
 from ..recorder.words import clean
 from .slots import CALLS, Slot, SlotPlace, Slots, leaves
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..comparing.conversations import DEEPEST, Item
-from ..comparing.word_diff import likeness, words_of
+from ..comparing.value_diff import likeness, words_of
 
 CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
 
