@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..handlers.text import seconds
 from ..recorder.strict_json import object_or_empty
+from ..recorder.words import seconds
 from .table import UNKNOWN, dollars, print_table
 
 if TYPE_CHECKING:
