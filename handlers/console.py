@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..recorder import strict_json
+from ..recorder.colour import in_colour
 from ..recorder.events import Event
 from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text, usage_of
 from ..recorder.words import clean, clock, cut, dollars, one_line, plural, seconds
 from .base import STREAMED_KINDS, Handler, Options, StreamEnd, StreamStart
-from .colour import in_colour
 from .simple import INCOMPLETE, PROMPT_CHARS, trouble_in
 from .text import LABELS, under
 from .typed import Typed, dim

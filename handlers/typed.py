@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TextIO
 
+from ..recorder.colour import in_colour
 from ..recorder.messages import Message
 from ..recorder.words import clean, indent
-from .colour import in_colour
 
 if TYPE_CHECKING:
     from .typist import Typist

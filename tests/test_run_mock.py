@@ -260,8 +260,8 @@ def test_ls_lists_the_runs_newest_first() -> None:
     run_mock(FILE_OPERATIONS, handlers=[])
     expected = """\
 RUN       STARTED         MODE  STATUS     TOOK  MSGS  ERRORS  NAME
-RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  16            streaming_file_operations
-RUN  MM-DD HH:MM:SS  mock  completed  N.Ns  3             clean_streaming_numbers
+RUN  MM-DD HH:MM:SS  mock  completed  N.Ns    16          streaming_file_operations
+RUN  MM-DD HH:MM:SS  mock  completed  N.Ns     3          clean_streaming_numbers
 """
     assert normalised(in_this_process("ls").stdout) == expected
 
@@ -290,6 +290,7 @@ def test_ls_json_has_every_field() -> None:
         "failed_calls": 0,
         "healed_attempts": 0,
         "outcome": "completed",
+        "copy_of": None,
     }
 
 
@@ -383,7 +384,7 @@ def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
     heavy = {"anthropic", "vcr", "httpx2", "httpx", "jinja2", "sqlite3", "yaml", "pydantic", "asyncio", "rich"}
     ours = {name for name in modules if name.startswith("retold.") and not name.startswith("retold.cli")}
     assert modules & heavy == set()
-    small = {"retold.recorder.words", "retold.recorder.strict_json"}  # two modules over re, difflib and json
+    small = {"retold.recorder.colour", "retold.recorder.words", "retold.recorder.strict_json"}  # over re, difflib and json
     assert ours - small == {"retold.recorder", "retold.recorder.errors"}
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from retold.cli import main, make_app, terminal
 from retold.cli.table import LEAST, fitted, print_table, width_of
-from retold.handlers import colour, make_handler
+from retold.handlers import make_handler
+from retold.recorder import colour
 from retold.recorder.events import Entry
 from retold.recorder.http.exchange import Failure
 from retold.recorder.log.log import EventLog

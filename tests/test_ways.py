@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 import retold
 from retold.cli import make_app
-from retold.handlers import colour
 from retold.handlers.base import read_stream
 from retold.handlers.console import Console
+from retold.recorder import colour
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.tee import Recorder
 from retold.recorder.log.log import EventLog

@@ -81,7 +81,8 @@ def write_summary(report: CiReport) -> None:
         return
     text = f"## {report.command}\n\n{report.markdown}\n\n"
     if len(text.encode()) > MAX_SUMMARY_BYTES:
-        text = f"## {report.command}\n\n{report.markdown.splitlines()[0]}\n\nThe log of the step has the rest.\n\n"
+        first_line = report.markdown.partition("\n")[0]
+        text = f"## {report.command}\n\n{first_line}\n\nThe log of the step has the rest.\n\n"
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(text)

@@ -97,7 +97,8 @@ def report_of_check(found: Verdict, wanted: ExpectationFile) -> CiReport:
         cases.append(Case(name_of(at), problems))
     text = found.as_text()
     verdict, _, rest = text.partition("\n")
-    markdown = f"### {plain(verdict)}" + (f"\n\n{fenced(rest.splitlines(), '')}" if rest else "")
+    table = fenced(rest.split("\n"), "") if rest else ""
+    markdown = f"### {plain(verdict)}" + (f"\n\n{table}" if table else "")
     return CiReport("retold check", verdict, tuple(cases), text, markdown)
 
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
-from ..handlers import colour
+from ..recorder import colour
 from ..recorder.errors import RetoldError, RunError
 from ..recorder.words import clean, one_line
 from . import terminal

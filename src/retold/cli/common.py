@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..handlers.colour import in_colour
 from ..recorder import strict_json
+from ..recorder.colour import in_colour
 from ..recorder.words import clean, clean_json
 
 if TYPE_CHECKING:

@@ -1,13 +1,12 @@
 """retold diff: the differences between two recordings."""
 
-import sys
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..handlers.colour import in_colour
 from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.words import clean_json
@@ -121,11 +120,12 @@ def diff(
     with progress("read", "events") as told:
         sides = read_sides([a, b, *(more or [])], db, told)
     found = judge(sides[:-1], sides[-1], focus) if is_judged else compare_sides(sides[0], sides[1], focus)
+    is_github = form is ReportFormat.github
     if not quiet:
-        with reported(github=form is ReportFormat.github), printed_to(file, what="the differences"):
+        with reported(github=True) if is_github else nullcontext(), printed_to(file, what="the differences"):
             _print(found, form, limit or None, stat=stat)
-    if junit is not None or form is ReportFormat.github:
-        write_reports(_report(found), github=form is ReportFormat.github, junit=junit)
+    if junit is not None or is_github:
+        write_reports(_report(found), github=is_github, junit=junit)
     if not found.same:
         raise typer.Exit(1)
 
@@ -158,9 +158,9 @@ def _by_ending(output: Path | None) -> ReportFormat:
 
 def _print(found: "Comparison | Judgement", form: ReportFormat, limit: int | None, *, stat: bool) -> None:
     from ..comparing.compare import Comparison
-    from ..comparing.lines import summary
     from ..comparing.stat import rows
     from ..comparing.stat import stat as counted
+    from ..comparing.text import summary
     from .table import print_table
 
     if not stat or not isinstance(found, Comparison):

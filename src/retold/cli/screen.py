@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TextIO
 
-from ..handlers.colour import in_colour
+from ..recorder.colour import in_colour
 
 _BELOW = "\x1b7\r\x1b[B"
 """Save the cursor and go to the beginning of the next line."""

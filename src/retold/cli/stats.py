@@ -79,7 +79,7 @@ def _lines(log: "EventLog", keys: list[str], span: dict[str, Any], *, with_total
     from ..audit.index import opened
     from ..audit.stats import stats as account
     from ..audit.stats import total
-    from .progress import progress
+    from .terminal import progress
 
     with progress("indexed", "events") as told, opened(log, progress=told) as index:
         lines = account(index, keys, **span)

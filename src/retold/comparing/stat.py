@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from ..recorder.words import clean
 from .compare import Comparison
-from .lines import noun
+from .text import noun
 
 MARKS = {"changed": "~", "added": "+", "removed": "-", "moved": ">"}
 """The sign of each kind of difference in a bar."""

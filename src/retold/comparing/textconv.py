@@ -10,8 +10,8 @@ from typing import Any
 from ..recorder import strict_json
 from ..recorder.words import clean
 from .conversations import Item
-from .lines import amount, noun
 from .reading import Side
+from .text import amount, noun
 
 NOT_STABLE = ("duration_ms", "ttft_ms")
 """The totals that differ in every run."""

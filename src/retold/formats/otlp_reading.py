@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..recorder import strict_json
 from ..recorder.errors import InputError
 from ..recorder.files import open_regular
 from ..recorder.messages import Session
@@ -208,7 +209,7 @@ class _OtlpReading:
             parsed = _json(content)
             content = parsed if is_blocks(parsed) else content
         elif not isinstance(content, str):
-            content = json.dumps(content)
+            content = strict_json.dumps(content)
         block = {"type": "tool_result", "tool_use_id": id_, "content": content}
         self._talk.user(at_ns, _unit(span), [block | ({"is_error": True} if "error.type" in attributes else {})])
 

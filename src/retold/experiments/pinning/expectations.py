@@ -1,10 +1,10 @@
 """The assertions of a written test: the trajectory of the recording, in the parts that a person would write."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ...recorder import strict_json
 from ..facts import ToolCall
 from ..trajectory import Trajectory
 from .literals import Code, call, pattern
@@ -49,7 +49,7 @@ def _tool(used: ToolCall) -> dict[str, Any]:
     for key, value in used.input.items():
         if isinstance(value, str) and len(value) > LONG_TEXT:
             beginnings[key] = _beginning(value)
-        elif len(json.dumps(value)) <= 4 * LONG_TEXT:
+        elif len(strict_json.dumps(value)) <= 4 * LONG_TEXT:
             whole[key] = value
     found: dict[str, Any] = {"name": used.name}
     found |= {"input": whole} if whole else {}
