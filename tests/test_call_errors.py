@@ -76,7 +76,7 @@ def test_an_error_of_a_log_of_version_0_1_is_shown(tmp_path: Path) -> None:
         writer.note(
             "exchange.ended", ended | {"model": None, "stop_reason": None, "usage": None, "cost_usd": None}, exchange=number
         )
-    assert output(log, "show", "old") == "[T] ERROR: 400\n\n✗ Stream error: 400 after 0 messages\n"
+    assert output(log, "show", "old") == "[T] USER: Hi\n[T] ERROR: 400\n\n✗ Stream error: 400 after 0 messages\n"
     assert "  1 of 1  old" in output(log, "ls")
     html = run_page(log, log.find("old"))
     assert '"kind":"error","text":"400 a: b"' in html
@@ -118,7 +118,8 @@ def test_the_file_handler_writes_failed_calls(log: EventLog, tmp_path: Path) -> 
 def test_a_healed_retry_does_not_fail_a_stream(log: EventLog) -> None:
     shown = output(log, "show", "healed")
     assert shown.startswith(
-        "[T] ERROR: 529 overloaded_error: Overloaded\n[T] ASSISTANT: better\n\n✓ Stream completed: 1 message "
+        "[T] USER: Please begin.\n[T] ERROR: 529 overloaded_error: Overloaded\n[T] ASSISTANT: better\n\n"
+        "✓ Stream completed: 1 message "
     )
 
 
@@ -157,7 +158,7 @@ def test_markdown_has_each_failed_call_and_the_outcome(log: EventLog) -> None:
 
 
 def test_the_status_of_a_run_with_failed_calls_is_amber(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("retold.cli.common.colours", lambda: True)
+    monkeypatch.setattr("retold.cli.table.colours", lambda: True)
     healed, failing = output(log, "ls").splitlines()[1:]
     assert "\x1b[32mcompleted\x1b[0m" in healed
     assert "\x1b[33mcompleted\x1b[0m" in failing

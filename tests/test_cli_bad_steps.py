@@ -306,7 +306,8 @@ def test_callback_that_cannot_be_called_is_refused(options: str, column: int, sa
         (
             "[simple, debug]",
             "{max_size: 3}",
-            "handler 'simple' has no option 'max_size'; there are show_timestamps, show_tool_use, show_tool_results.",
+            "handler 'simple' has no option 'max_size'; there are show_timestamps, show_tool_use, show_tool_results, "
+            "show_steps, show_prompts, show_thinking, show_tool_input, partial.",
         ),
     ],
 )

@@ -74,9 +74,10 @@ WITH_A_LOG = {
     "play log.db": f"cannot read the cassette log.db: {SQLITE}",
     "run log.db": f"cannot read the workflow log.db: {SQLITE}",
     "export last --format yml": "unknown format 'yml': one of cassette, jsonl, stream-json, agent-cassette, transcript, "
-    "markdown, html, parquet.",
+    "session-trace, otlp, atif, markdown, html, parquet.",
     "export last -o folder -f": "folder is a folder; name a file in it.",
-    "stats --by modle": "--by 'modle': name one of model, day, workflow, step, tool, or one of them and day, such as model,day.",
+    "stats --by modle": "--by 'modle': name one of model, day, hour, name, step, tool, error, status, or one of them and day, "
+    "such as model,day.",
     "diff last": "Missing argument 'B'.",
 }
 

@@ -58,7 +58,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "elsewhere"),
     [
-        ("-", True), ("/dev/stdin", True), ("/dev/fd/63", True), ("/proc/self/fd/3", True), ("HEAD:a/b.yaml", True),
+        ("-", True), ("/dev/stdin", True), ("/dev/fd/65000", True), ("/proc/self/fd/65001", True), ("HEAD:a/b.yaml", True),
         ("HEAD~2:./x.JSON", True), (":staged.yml", True), ("main@{yesterday}:x.yaml.gz", True), ("a.yaml", False),
         ("log.db:last", False), ("test_a.py::test_b.yaml", False), ("http://x.yaml", False), ("--option:x.yaml", False),
         ("HEAD:x.txt", False), ("last~1", False), ("HEAD:", False),
