@@ -1,6 +1,7 @@
 """Text from outside is read and written by the rules of its format: JSON, Markdown, YAML, lines, templates, characters."""
 
 import ast
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ FENCE = "`" * 3
 VARIABLES: dict[str, Any] = {"steps": {"a": {"cost_usd": None, "text": "yes", "status": "completed"}}, "global_vars": {"n": 3}}
 
 
+@functools.cache
 def calls_in(path: Path) -> set[str]:
     """The names of methods and module functions that a source file calls: `splitlines`, `json.dumps`."""
     found = set()
