@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sqlite3
-import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -141,19 +140,23 @@ def test_a_query_ends_in_time(log: Path) -> None:
 
 
 @pytest.mark.usefixtures("log")
-def test_ctrl_c_ends_a_query() -> None:
+def test_ctrl_c_ends_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite computes without looking at signals, so the watch over its time has to."""
-    main = threading.main_thread().ident
-    assert main is not None
+    look, looks = SqlQuery._look, []
+
+    def look_after_a_signal(query: SqlQuery) -> bool:
+        looks.append(query)
+        signal.raise_signal(signal.SIGINT)  # while SQLite computes, and at no other moment: it would end pytest
+        return look(query)
+
+    monkeypatch.setattr(SqlQuery, "_look", look_after_a_signal)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with SIGINT ignored
-    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
     try:
-        timer.start()
         done = in_this_process("query", ENDLESS)
-        timer.join()
     finally:
         signal.signal(signal.SIGINT, before)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert len(looks) == 1  # at once, not after all of its time
 
 
 def test_a_log_is_needed() -> None:
