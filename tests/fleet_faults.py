@@ -115,7 +115,8 @@ def following(mirror: Path, servers: list[str]) -> Iterator[Callable[[], int]]:
         finally:
             puller.stop()
             thread.join()
-        assert failed == []
+        for error in failed:
+            raise error
 
 
 def leader(servers: list[str]) -> int:

@@ -1,5 +1,6 @@
 """`make fleet`: three nodes, two recorders and a mirror, which end by themselves and by Ctrl-C."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -26,9 +27,11 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subproces
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Return the commands that run in a folder."""
+    """Return the commands that run in a folder, without this process."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
+        if process.name == str(os.getpid()):
+            continue
         try:
             if str((process / "cwd").readlink()).startswith(str(folder)):
                 found.append((process / "cmdline").read_text())

@@ -1,5 +1,6 @@
 """JetStream as a shelf meets it: servers and streams that would lose pages, a full stream, answers during an election."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,7 +13,7 @@ import pytest
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import APIError
 
-from retold.fleet.jetstream import BATCH, JetStreamShelf
+from retold.fleet.jetstream import BATCH, JetStreamShelf, _fetch, _Nothing
 from retold.fleet.pull import Puller
 from retold.fleet.shelf import Full, PageConflict, Refused, Unreachable
 from retold.fleet.ship import Shipper
@@ -158,3 +159,14 @@ def test_an_error_of_the_server_is_waited_for_unless_it_is_final(
 
     with pytest.raises(kind, match="faster" if kind is PageConflict else "of the test"):
         admin.ask(fail())
+
+
+def test_a_fetch_without_messages_is_nothing() -> None:
+    """Seen: the client gets a status just before its time is over, and returns an empty list instead of raising an error."""
+
+    class Late:
+        async def fetch(self, *_: object, **__: object) -> list[Any]:
+            return []
+
+    with pytest.raises(_Nothing):
+        asyncio.run(_fetch(Late(), 1))

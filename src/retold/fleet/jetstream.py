@@ -341,6 +341,8 @@ async def _fetch(subscription: Any, wait_s: float) -> list[Any]:
         messages: list[Any] = await subscription.fetch(BATCH, timeout=wait_s)
     except (nats.errors.TimeoutError, TimeoutError):
         raise _Nothing("no page came.") from None
+    if not messages:  # the client got a status instead of a message when its time was over
+        raise _Nothing("no page came.")
     return messages
 
 

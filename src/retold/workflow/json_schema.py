@@ -54,7 +54,9 @@ def _describe(definitions: dict[str, Any]) -> None:
             holder = definitions[name]
             outer, _, inner = key.rpartition(".")
             if outer:
-                holder = definitions[holder["properties"][outer]["$ref"].rpartition("/")[2]]
+                one = holder["properties"][outer]
+                (one,) = one.get("allOf", [one])  # pydantic before 2.9 puts a reference with a default in a list
+                holder = definitions[one["$ref"].rpartition("/")[2]]
             if inner in holder["properties"]:  # steps with tasks have no prompt
                 holder["properties"][inner].setdefault("description", text)
 
