@@ -28,9 +28,11 @@ def told(body: dict[str, Any], cwd: str, *, headers: Any = JSON, folders: Folder
     return Exchange(Request("POST", URL, headers, json.dumps(body).encode(), folders), response, ended_ns=10**6)
 
 
-def compared(*sides: Exchange, kept: tuple[Kept, Kept] = (NOTHING_KEPT, NOTHING_KEPT), imported: bool = False) -> Comparison:
+def compared(
+    *sides: Exchange | list[Exchange], kept: tuple[Kept, Kept] = (NOTHING_KEPT, NOTHING_KEPT), imported: bool = False
+) -> Comparison:
     for name, side, rules in zip("ab", sides, kept, strict=True):
-        write_cassette(f"{name}.yaml", [side], kept=rules)
+        write_cassette(f"{name}.yaml", side if isinstance(side, list) else [side], kept=rules)
     if not imported:
         return compare("a.yaml", "b.yaml")
     with EventLog("log.db") as log:
@@ -57,6 +59,26 @@ def test_another_folder_home_date_and_machine_of_claude_code_are_no_difference(i
 def test_everything_else_is_a_difference(name: str) -> None:
     sides = [told(body, "/home/ann/work", headers=CLAUDE_CODE) for body in (asked(), DIFFERENCES[name])]
     assert not compared(*sides).same
+
+
+def talk(said: str = "", **later: Any) -> list[Exchange]:
+    """Two requests of one conversation; the second one has `later` in its first prompt, and `said` at the end of another."""
+    use = {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_9", "name": "Write", "input": {"file_path": "n"}}]}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_9", "content": "done"}]}
+    first, second = asked(), asked(**later)
+    second["messages"][-1]["content"][0]["text"] += said
+    second["messages"] += [use, result]
+    return [told(body, "/home/ann/work", headers=CLAUDE_CODE) for body in (first, second)]
+
+
+@pytest.mark.parametrize(
+    ("later", "differing"),
+    [({}, []), ({"commits": "0f0f0f0 two\n"}, []), ({"date": "2027-01-31"}, []), ({"said": "Stop."}, [("added", "prompt")])],
+)
+def test_an_earlier_prompt_is_edited_if_more_than_that_differs(later: dict[str, str], differing: list[tuple[str, str]]) -> None:
+    """A fork of a session of Claude Code has the recorded git status before its point, and a new one from there on."""
+    found = compared(talk(), talk(**later))
+    assert [(each.kind, each.what) for each in found.differences] == differing
 
 
 def work(folder: str, text: str = "Go on.") -> dict[str, Any]:

@@ -208,25 +208,26 @@ class ConversationBuilder:
         self._turns.append(_Turn())
         return self.turn
 
-    def edited(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return the messages of the user in a request that differ from those in the same places of the request before it."""
-        before = self.messages[: self.asked]
-        return [
-            new
-            for old, new in zip(before, messages, strict=False)
-            if old != new and new.get("role") == "user" and Item.of("user", new, 0).key != Item.of("user", old, 0).key
-        ]
+    def edited(self, messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the messages of the user in a request that differ from those in the same places of the request before it.
+
+        The first list holds the old messages, the second the new ones.
+        """
+        pairs = zip(self.messages[: self.asked], messages, strict=False)
+        found = [(old, new) for old, new in pairs if new.get("role") == "user" and _differ(old, new)]
+        return [old for old, _ in found], [new for _, new in found]
 
     def request(
-        self, options: dict[str, Any], new: list[dict[str, Any]], count: int, *, edited: Sequence[dict[str, Any]] = (),
-        seq: int | None, t_ns: int | None,
+        self, options: dict[str, Any], new: list[dict[str, Any]], count: int, *,
+        edited: tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]] = ((), ()), seq: int | None, t_ns: int | None,
     ) -> list[Item]:  # fmt: skip
         """Add a request: its options if they changed, its edited and its new messages. `count` is the number of all.
 
+        `edited` holds the old and the new messages of `edited()`, without what varies. Those that are equal now do not count.
         Return the items that it adds, without tool results.
         """
         turn = self._turns[-1]
-        before = len(turn.before)
+        shown = len(turn.before)
         if options != self.options:
             turn.before.append(Item.of("request", options, self.turn, seq=seq, t_ns=t_ns))
             self.options = options
@@ -234,9 +235,10 @@ class ConversationBuilder:
         if self.asked and new and new[0].get("role") == "assistant":
             new = new[1:]  # the previous answer, which has its own items
         self.asked = count
-        for message in (*edited, *new):
+        changed = [after for before, after in zip(*edited, strict=True) if _differ(before, after)]
+        for message in (*changed, *new):
             self._asked(turn, message, seq, t_ns)
-        return turn.before[before:]
+        return turn.before[shown:]
 
     def _asked(self, turn: _Turn, message: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
         content = message.get("content")
@@ -296,6 +298,10 @@ class ConversationBuilder:
     def stream(self) -> Stream:
         """Return the finished stream."""
         return Stream(self.label, self.root, tuple(item for turn in self._turns for item in turn.items()))
+
+
+def _differ(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return old != new and Item.of("user", old, 0).key != Item.of("user", new, 0).key
 
 
 def _is_text(block: Any) -> bool:

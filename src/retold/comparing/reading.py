@@ -207,15 +207,16 @@ class ItemReader:
         turn = conversation.turn if data["attempt"] > 1 and conversation.turn else conversation.next_turn()
         self._of_exchange[event.seq] = conversation, turn, event
         # Each request of a long conversation contains all earlier messages; only the new and the edited ones are examined.
-        edited = conversation.edited(messages)
+        old, edited = conversation.edited(messages)
         conversation.tail, conversation.messages = messages[-1:], messages
-        asked = self._varying.meaning(data, body | {"messages": edited + messages[conversation.asked :]})
+        asked = self._varying.meaning(data, body | {"messages": old + edited + messages[conversation.asked :]})
         options = {key: value for key, value in asked.items() if key not in ("messages", "stream")}
         options = self._threads.named(options, conversation)
         if where != MESSAGES:
             options = {"request": where} | options
-        changed, added = asked["messages"][: len(edited)], asked["messages"][len(edited) :]
-        items = conversation.request(options, added, len(messages), edited=changed, seq=event.seq, t_ns=event.t_ns)
+        said, n = asked["messages"], len(edited)
+        changed = said[:n], said[n : 2 * n]
+        items = conversation.request(options, said[2 * n :], len(messages), edited=changed, seq=event.seq, t_ns=event.t_ns)
         self._conversations.asked(conversation)
         return items
 
