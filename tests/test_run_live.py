@@ -346,14 +346,17 @@ def test_shell_keeps_its_state_between_calls(monkeypatch: pytest.MonkeyPatch) ->
 def test_failure_of_a_tool_is_sent_to_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error inside a tool is its result, and the conversation continues."""
     workflow = write_workflow("hello.yaml", step(claude_options={"allowed_tools": ["Bash", "Read"]}))
-    first = asks(tool_use("Bash", {"command": "echo no; exit 3"}), tool_use("Read", {"file_path": "nope.txt"}))
+    described = tool_use("Bash", {"command": "touch made", "description": "Make a file", "of": 1})
+    first = asks(tool_use("Bash", {"command": "echo no; exit 3"}), tool_use("Read", {"file_path": "nope.txt"}), described)
     with MessagesServer([first, HELLO]) as server:
         ran = run_live(monkeypatch, server, workflow)
     sent = server.requests[1].json["messages"][-1]["content"]
-    assert [block["is_error"] for block in sent] == [True, True]
+    assert [block["is_error"] for block in sent] == [True, True, True]
     assert results_of(ran) == [(block["content"], True) for block in sent]
     assert sent[0]["content"] == "no"
     assert "nope.txt" in str(sent[1]["content"])
+    assert sent[2]["content"] == "Bash: unknown field description, of; there are command, restart, timeout_ms"
+    assert not Path("made").exists()
     assert ran.text == "Hello there."
 
 

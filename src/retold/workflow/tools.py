@@ -139,6 +139,9 @@ class LiveTools:
         if not isinstance(given, dict):
             raise ValueError("the input is not a JSON object")
         if name == "Bash":
+            fields = DEFINITIONS[name]["input_schema"]["properties"]
+            if unknown := sorted(given.keys() - fields.keys()):
+                raise ValueError(f"unknown field {', '.join(unknown)}; there are {', '.join(fields)}")
             return await self._bash(**given)
         return await self._tools[name].call(given)
 
