@@ -143,7 +143,7 @@ def test_forks_of_a_fork(recorded: Ran, monkeypatch: pytest.MonkeyPatch) -> None
     [
         (["--at", "sum.1"], {"work": "Work more."}, "the step 'work' of w.yaml was changed since run"),
         (["--at", "work.2"], {"work": "Work more."}, "Undo the change, or fork before the first turn of the step."),
-        (["--at", "work.9"], {}, "has no turn work.9: it has 3 turns"),
+        (["--at", "work.9"], {}, "has no turn work.9: work has 3 turns: work.1 (event "),
         (["--at", "wrok.1"], {}, "did you mean work"),
         (["--at", "work.2", "--mock"], {}, "leave out --mock"),
         ([], {}, "--fork needs a point"),
@@ -195,7 +195,7 @@ def test_a_try_that_cannot_begin_writes_nothing(recorded: Ran) -> None:
         assert len(done.stderr.splitlines()) == 1
         assert [info.run for info in log.runs()] == runs
 
-    refused("has no turn work.9: it has 3 turns", "--models", "opus", "--at", "work.9")
+    refused("has no turn work.9: work has 3 turns: work.1 (event ", "--models", "opus", "--at", "work.9")
     refused("has no event 9999", "--models", "opus", "--at", "seq:9999")
     refused("unknown model 'opuss'; did you mean 'opus'?", "--models", "opuss", "--at", "work.2")
     refused("--upstream is for a command", "--models", "opus", "--at", "work.2", "--upstream", "http://127.0.0.1:9")

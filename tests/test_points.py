@@ -78,7 +78,7 @@ def test_an_event_inside_an_answer_cuts_it() -> None:
         ("0", "has no turn 0"),
         ("gret.1", "did you mean greet"),
         ("other.1", "its steps with turns are greet, sum"),
-        ("greet.2", "has no turn greet.2: it has 1 turn: 1 (event 1)."),
+        ("greet.2", "has no turn greet.2: greet has 1 turn: greet.1 (event 1)."),
         ("seq:999", "has no event 999: its events are 0 to "),
         ("two", "names no point of a run"),
         ("seq:-1", "names no point of a run"),

@@ -120,9 +120,10 @@ def _known(turns: Sequence[Turn], unit: str | None) -> str:
         names = ", ".join(filter(None, units)) or "none, because it is no run of a workflow"
         return f"its steps with turns are {names}" if like is None else f"did you mean {like}"
     own = [turn for turn in turns if unit is None or unit in (turn.unit, turn.step)]
-    listed = ", ".join(f"{number} (event {turn.seq})" for number, turn in enumerate(own[:_LISTED], 1))
+    named = "" if unit is None else f"{unit}."
+    listed = ", ".join(f"{named}{number} (event {turn.seq})" for number, turn in enumerate(own[:_LISTED], 1))
     more = ", …" if len(own) > _LISTED else ""
-    return f"it has {plural(len(own), 'turn')}: {listed}{more}" if own else "it has no turns"
+    return f"{unit or 'it'} has {plural(len(own), 'turn')}: {listed}{more}" if own else "it has no turns"
 
 
 def _title(run: RunInfo) -> str:
