@@ -209,6 +209,7 @@ BAD = {
     "no file": (["explain", "cache", "nope.yaml"], "nope.yaml"),
     "no usage": (["explain", "cache", "c.yaml"], "no answer in c.yaml has a usage"),
     "no prices": (["stats", "--reprice", "my-own"], "the table of prices (genai-prices) has no such model"),
+    "a typing error": (["stats", "--reprice", "opsu"], "has no such model of Anthropic; did you mean 'opus'?"),
     "a page": (["stats", "--reprice", MODEL, "--format", "html"], "--reprice has no place"),
     "tools": (["stats", "--reprice", MODEL, "--by", "tool"], "tools have none"),
 }
@@ -247,6 +248,7 @@ def test_traffic_is_repriced_as_a_range(stats: Callable[..., Done]) -> None:
     assert "The same traffic with claude-opus-4-5" in table.stdout
     assert table.stdout.splitlines()[-1].endswith("$0.0232+  $0.0676+")
     assert "1 exchange without a usage cannot be priced" in table.stderr
+    assert "The same traffic with claude-opus-5-5" in stats("--reprice", "opus").stdout
     assert "repriced_low_usd" in stats("--reprice", "claude-opus-4-5", "--csv").stdout
 
 

@@ -60,7 +60,7 @@ def stats(
     output = file_of(output)
     form = _form(format_, output, csv=csv, json=json)
     if reprice is not None:
-        _check_reprice(reprice, keys, form)
+        reprice = _model_to_reprice(reprice, keys, form)
     span: dict[str, Any] = {
         "modes": ("live", "import") if mode is None else (mode,),
         "since_day": None if since is None else day_of(moment(since, "--since")),
@@ -132,20 +132,25 @@ def _form(named: str | None, output: Path | None, *, csv: bool, json: bool) -> s
     return next(iter(asked), "text")
 
 
-def _check_reprice(model: str, keys: list[str], form: str) -> None:
-    """Raise InputError if nothing can be priced with a model, or the output has no place for it."""
+def _model_to_reprice(name: str, keys: list[str], form: str) -> str:
+    """Return the id of a model, also for an alias such as `opus`. Raise InputError if it has no price, or the output no place."""
     from ..recorder.errors import InputError
+    from ..recorder.words import nearest, sentence
     from ..workflow.pricing import is_priced
+    from ..workflow.schema import MODELS
 
     if form == "html":
         raise InputError("--reprice has no place in the page of --format html; choose text, csv or json.")
     if "tool" in keys:
         raise InputError("--reprice needs tokens, and tools have none: choose --by model, day, workflow or step.")
+    model = MODELS.get(name, name)
     known = is_priced(model)
     if known is None:
         raise InputError("--reprice needs the table of prices; install it with pip install 'retold[prices]'.")
     if not known:
-        raise InputError(f"--reprice {model!r}: the table of prices (genai-prices) has no such model of Anthropic.")
+        like = nearest(name, [*MODELS, *MODELS.values()])
+        raise InputError(sentence(f"--reprice {name!r}: the table of prices (genai-prices) has no such model of Anthropic{like}"))
+    return model
 
 
 def _repriced(keys: list[str], line: "StatsLine", model: str) -> "Repriced":
