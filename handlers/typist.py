@@ -63,6 +63,9 @@ class Typist:
             if self._column + cells < self._width:
                 self._column += cells
                 yield piece
+            else:
+                # The spaces are dropped, and the line is full: no word that follows may join the one before.
+                self._column = self._width
         elif self._column + cells <= self._width:
             self._column += cells
             yield piece

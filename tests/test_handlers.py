@@ -1,6 +1,7 @@
 """The exact output of each handler for a run made by hand, and the limits of a misbehaving one."""
 
 import io
+import itertools
 import re
 import time
 from collections.abc import Iterable
@@ -350,6 +351,17 @@ def test_typed_text_is_wrapped_at_words_with_any_pieces(size: int) -> None:
     written = "".join(typist.type(TYPED[i : i + size]) for i in range(0, len(TYPED), size)) + typist.end()
     assert [line.rstrip() for line in written.splitlines()] == TYPED_AT_24.splitlines()
     assert max(map(cell_len, written.splitlines())) <= 24
+
+
+def test_words_stay_apart_at_every_edge() -> None:
+    """The spaces between two words become a line break, also if the second word is a letter that still fits."""
+    words = ["a", "name", "a", "(b)", "in", "c", "or", "d", "1", "2", "345", "x\ny", "z"]
+    for width, gap in itertools.product(range(8, 30), (" ", "  ", "\t")):
+        typist = Typist(width, 2)
+        written = typist.type(gap.join(words)) + typist.end()
+        assert written.split() == " ".join(words).split(), width
+        assert max(map(cell_len, written.splitlines())) <= width
+        assert all(written.splitlines()), "no empty line"
 
 
 # Tokens without a result message, and streams that have no end
