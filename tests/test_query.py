@@ -84,6 +84,8 @@ def test_a_long_answer_is_cut_with_a_note() -> None:
         ("SELECT * FORM runs", 'SQL, line 1, column 10: near "FORM": syntax error.\n  SELECT * FORM runs\n           ^\n'),
         ("SELECT 'FROM',\n 東 FROM FROM", 'SQL, line 2, column 9: near "FROM": syntax error.\n   東 FROM FROM\n           ^\n'),
         ("SELECT r.nam FROM runs r", "SQL, line 1, column 10: no such column: r.nam; did you mean 'name'?\n"),
+        ("SELECT Cost_usd FROM runs", "SQL, line 1, column 8: no such column: Cost_usd; it is a column of usage.\n"),
+        ("SELECT r.input FROM runs r", "no such column: r.input; it is a column of tool_uses.\n"),
         ("SELECT qqqqqqq FROM runs", "no such column: qqqqqqq; PRAGMA table_info(runs) lists the columns of runs.\n"),
         ("SELECT * FROM run", "SQL, line 1, column 15: no such table: run; did you mean 'runs'?\n"),
         ("SELECT * FROM qqqq", "no such table: qqqq; there are erasing, events, exchanges, "),

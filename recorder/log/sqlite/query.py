@@ -157,7 +157,7 @@ class SqlQuery(Questions):
         return False
 
     def _hint(self, text: str) -> str:
-        """Return the tables, or the most similar name, after an unknown name."""
+        """Return the tables, those with such a column, or the most similar name, after an unknown name."""
         unknown = _UNKNOWN.match(text)
         if unknown is None or unknown[1] not in ("column", "table"):
             return ""
@@ -165,8 +165,11 @@ class SqlQuery(Questions):
         if unknown[1] == "table":
             close = closest(unknown[2], tables)
             return f"; there are {', '.join(tables)}." if close is None else f"; did you mean {close!r}?"
-        columns = [row[1] for table in tables for row in self._rows(f"PRAGMA table_info({_quoted(table)})")]
-        close = closest(unknown[2].rpartition(".")[2], columns)
+        name = unknown[2].rpartition(".")[2]
+        columns = {table: [row[1] for row in self._rows(f"PRAGMA table_info({_quoted(table)})")] for table in tables}
+        if holders := [table for table, names in columns.items() if name.lower() in names]:
+            return f"; it is a column of {', '.join(holders)}."
+        close = closest(name, [each for names in columns.values() for each in names])
         return "; PRAGMA table_info(runs) lists the columns of runs." if close is None else f"; did you mean {close!r}?"
 
 
