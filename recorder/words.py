@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 
 def plural(count: int, noun: str) -> str:
-    """Return `1 message`, `2 messages`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Return `1 message`, `2 messages`, `1,000 messages`."""
+    return f"1 {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def counted(**counts: int) -> str:

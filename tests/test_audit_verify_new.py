@@ -1,6 +1,7 @@
 """`verify --new` reads what the last check did not prove, and reports which part it read and which part it did not."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,13 @@ def test_the_result_names_what_was_checked_now_and_before(path: Path) -> None:
     assert first is not None
     assert second is not None
     assert said == (
-        "nothing was changed: 1 run, 50 events checked now; 3 runs, 150 events not read again: checked between "
-        f"{first.whole_at} and {first.at}\n"
+        f"nothing was changed: 1 run, 50 events checked now; 3 runs, 150 events not read again: checked at {first.at}\n"
     )
+    assert first.whole_at == first.at
     assert (second.whole_at, second.head != first.head) == (first.whole_at, True)
     assert " 0 runs, 0 events checked now; 4 runs, 200 events not read again" in verified(path, "--new")
+    replace(second, at="2099-12-31T00:00:00Z").keep(EventLog(path))
+    assert f"events not read again: checked between {second.whole_at} and 2099-12-31T00:00:00Z\n" in verified(path, "--new")
 
 
 def test_without_an_earlier_check_everything_is_read(path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_long_answer_is_cut_with_a_note() -> None:
     many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 1001) SELECT x FROM c"
     done = in_this_process("query", many)
     assert len(done.stdout.splitlines()) == 1001
-    assert done.stderr == "retold: the first 1000 rows; more with -n 5000, all with -n 0\n"
+    assert done.stderr == "retold: the first 1,000 rows; more with -n 5000, all with -n 0\n"
     assert len(in_this_process("query", many, "-n", "0").stdout.splitlines()) == 1002
     assert len(json.loads(in_this_process("query", many, "--json").stdout)) == 1001
 

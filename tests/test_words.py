@@ -5,7 +5,7 @@ import pytest
 from retold.recorder.words import closest, nearest, plural, sentence
 
 
-@pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs")])
+@pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1904, "1,904 runs")])
 def test_plural(count: int, text: str) -> None:
     """One thing is singular, and nothing else is."""
     assert plural(count, "run") == text

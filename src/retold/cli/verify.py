@@ -145,7 +145,8 @@ def _text_of(head: str) -> str:
 def _summary(report: "Report", against: bool) -> str:
     from ..recorder.words import plural
 
-    parts = [f"{plural(report.runs, 'run')}, {report.events:,} events"]
+    before = report.before
+    parts = [f"{plural(report.runs, 'run')}, {report.events:,} events{'' if before is None else ' checked now'}"]
     if report.open:
         parts.append(f"{report.open} open")
     for count, done in ((report.erased, "erased"), (report.redacted, "redacted")):
@@ -160,9 +161,7 @@ def _summary(report: "Report", against: bool) -> str:
     else:
         verdict = plural(len(report.findings), "finding")
     said = f"{verdict}: {', '.join(parts)}"
-    if (before := report.before) is not None:
-        said += (
-            f" checked now; {plural(before.runs, 'run')}, {before.events:,} events not read again: checked between "
-            f"{before.whole_at} and {before.at}"
-        )
+    if before is not None:
+        when = f"at {before.at}" if before.whole_at == before.at else f"between {before.whole_at} and {before.at}"
+        said += f"; {plural(before.runs, 'run')}, {before.events:,} events not read again: checked {when}"
     return said
