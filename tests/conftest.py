@@ -83,7 +83,8 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An empty home and working directory, no keys or settings of whoever runs the tests; no signal is left blocked, which
-    every child of a later test would inherit."""
+    every child of a later test would inherit, and a `--color` ends with its test."""
+    monkeypatch.setattr("retold.recorder.colour._chosen", "auto")
     for name in list(os.environ):
         if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or "KEY" in name or "TOKEN" in name or "SECRET" in name:
             monkeypatch.delenv(name)
