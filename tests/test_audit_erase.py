@@ -154,6 +154,11 @@ def test_a_message_is_erased_with_what_repeats_it(log: EventLog) -> None:
     assert [next(m.blocks)["text"] for m in log.messages(first) if m.type == "assistant"] == ["No more."]
     assert [next(m.blocks)["text"] for m in log.messages(second)] == ["Going on."]
     assert verify(log).findings == []
+    for way in ((), ("-o", "erased.yaml")):
+        done = in_this_process("export", second, *way, "--db", DB)
+        last = done.stderr.splitlines()[-1]
+        assert last == f"retold: the cassette cannot be replayed whole: 1 payload of run {second[:8]} erased"
+    assert "erased" not in in_this_process("export", second, "--format", "jsonl", "--db", DB).stderr
 
 
 def test_a_short_message_takes_only_its_own_run_with_it(log: EventLog) -> None:

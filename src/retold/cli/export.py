@@ -73,6 +73,7 @@ def export(
         if not form.text and sys.stdout.isatty():
             raise InputError(f"{name} is not for a terminal; name a file with -o FILE.")
         form.write(log, runs, cast(BinaryIO, _Screen()) if sys.stdout.isatty() else sys.stdout.buffer)
+        _note_erased(log, form, runs)
     else:
         _write(log, form, runs, output, force=force)
     if not everything and runs[0].mode == "mock" and name == "cassette":
@@ -154,6 +155,19 @@ def _write(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: P
         raise InputError(f"cannot write {output}: {error.strerror or error}.") from error
     whole = f"run {runs[0].run[:8]}" if len(runs) == 1 else plural(len(runs), "run")
     note(f"retold: {written} of {whole} written to {output}")
+    _note_erased(log, form, runs)
+
+
+def _note_erased(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]") -> None:
+    """Report erased requests and answers of a cassette, which no replay plays."""
+    from ..experiments.plan import erased_in
+    from ..recorder.words import plural
+
+    if form.counts == "exchange":
+        for info in runs:
+            erased = sum(event.exchange is not None for event in erased_in(log, info.run))
+            if erased:
+                note(f"retold: the cassette cannot be replayed whole: {plural(erased, 'payload')} of run {info.run[:8]} erased")
 
 
 def _write_folder(log: "EventLog", form: "Format", runs: "Sequence[RunInfo]", output: Path | None, *, force: bool) -> None:
