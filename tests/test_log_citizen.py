@@ -16,6 +16,7 @@ from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
 from tests.conftest import ROOT
 from tests.e2e import in_this_process
+from tests.exchanges import answer, exchange
 from tests.talk import asked, record, text, tool_use, turn
 
 DB = Path("log.db")
@@ -34,9 +35,12 @@ def rows(sql: str) -> list[tuple[object, ...]]:
 
 def test_the_questions_on_the_page_have_answers() -> None:
     """Each statement of the page runs unchanged."""
+    failed = record(DB, exchange(answer(b"{}", status=500), body=asked("Do it"), ending="http_error"), name="failed")
     statements = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "schema.md").read_text(), re.DOTALL)[0].strip().split(";\n")
     day = rows("SELECT date('now')")[0][0]
-    assert [rows(statement) for statement in statements] == [[(day, "claude-test-1", 0.5, 0)], [("talk", "", "ls -la")], []]
+    cost, commands, attempts, prompts = [rows(statement) for statement in statements]
+    assert (cost[0], commands) == ((day, "claude-test-1", 0.5, 0), [("talk", "", "ls -la")])
+    assert (attempts, prompts) == ([("failed", 0, 1, "http_error", 500)], [(failed, "http_error", 500, "Do it")])
 
 
 @pytest.mark.needs("sqlite-utils")
