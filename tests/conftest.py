@@ -80,24 +80,30 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+def _scrub(patch: pytest.MonkeyPatch) -> None:
+    """Remove the keys and settings of whoever runs the tests."""
+    for name in list(os.environ):
+        if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or "KEY" in name or "TOKEN" in name or "SECRET" in name:
+            patch.delenv(name)
+    patch.delenv("TEST_MODE", raising=False)
+    patch.delenv("CI", raising=False)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def scrubbed_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No keys, settings or home of whoever runs the tests, also for a fixture of a module, which comes before those of a test."""
+    """Scrub it once before all fixtures: one of a module comes before those of a test."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or "KEY" in name or "TOKEN" in name or "SECRET" in name:
-                patch.delenv(name)
-        patch.delenv("TEST_MODE", raising=False)
-        patch.delenv("CI", raising=False)
+        _scrub(patch)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty home and working directory; no signal is left blocked, which every child of a later test would inherit, and a
-    `--color` ends with its test."""
+    """An empty home and working directory, no keys or settings of whoever runs the tests; no signal is left blocked, which
+    every child of a later test would inherit, and a `--color` ends with its test."""
     monkeypatch.setattr("retold.recorder.colour._chosen", "auto")
+    _scrub(monkeypatch)
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
