@@ -16,9 +16,8 @@ from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text, usage_of
 from ..recorder.words import clean, clock, cut, dollars, one_line, plural, seconds
 from .base import STREAMED_KINDS, Handler, Options, StreamEnd, StreamStart
-from .simple import INCOMPLETE, PROMPT_CHARS, trouble_in
-from .text import LABELS, under
-from .typed import Typed, dim
+from .text import INCOMPLETE, LABELS, PROMPT_CHARS, trouble_in, under
+from .typed import Opening, Typed, dim
 
 if TYPE_CHECKING:
     from rich.console import Console as Screen
@@ -104,7 +103,7 @@ class Console(Handler):
 
     def thought(self, event: Event, text: str) -> None:
         if self.options.partial and self.options.show_thinking:
-            self._type(event, text, is_thinking=True, sgr=dim(self.out))
+            self._type(event, text, is_thinking=True)
 
     def prompt(self, event: Event, text: str) -> None:
         self._say(event.wall_ns, event.task, f"USER: {cut(text, PROMPT_CHARS)}", "cyan")
@@ -169,12 +168,12 @@ class Console(Handler):
         stamp = f"[{clock(wall_ns)}] " if self.options.show_timestamps else ""
         return f"{stamp}[{one_line(task)}] " if task else stamp
 
-    def _type(self, event: Event, text: str, *, is_thinking: bool = False, sgr: str = "") -> None:
-        head = self._head(event.wall_ns, event.task)
-        label = "THINKING: " if is_thinking else ""
-        self._typed.piece(
-            event.exchange, text, head=head + label, margin=len(head) or 2, is_thinking=is_thinking, sgr=sgr
-        )  # fmt: skip
+    def _type(self, event: Event, text: str, *, is_thinking: bool = False) -> None:
+        def opening() -> Opening:
+            head = self._head(event.wall_ns, event.task)
+            return Opening(f"{head}THINKING: " if is_thinking else head, len(head) or 2, dim(self.out) if is_thinking else "")
+
+        self._typed.piece(event.exchange, text, opening, is_thinking=is_thinking)
 
     def _say(self, wall_ns: int, task: str, text: str, style: str) -> None:
         self._typed.say(lambda: self._lines(self._head(wall_ns, task), text, style))

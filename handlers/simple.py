@@ -8,25 +8,17 @@
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 from ..recorder.events import Event
 from ..recorder.http.prompts import PROMPT_KINDS
 from ..recorder.messages import Message, result_text
 from ..recorder.words import clean, clock, cut, one_line, plural, seconds
 from .base import STREAMED_KINDS, Handler, Options, StreamEnd, StreamStart
-from .text import arguments, under
-from .typed import Typed, dim
-
-INCOMPLETE = " [incomplete]"
-"""The mark of a text that its stream did not finish."""
+from .text import INCOMPLETE, PROMPT_CHARS, arguments, trouble_in, under
+from .typed import Opening, Typed, dim
 
 RESULT_CHARS = 50
 """A tool result is cut to this many characters."""
-
-
-PROMPT_CHARS = 1000
-"""A prompt is cut to this many characters."""
 
 
 class LineOptions(Options):
@@ -80,7 +72,7 @@ class Simple(Handler):
 
     def thought(self, event: Event, text: str) -> None:
         if self.options.partial and self.options.show_thinking:
-            self._type(event, text, "THINKING: ", is_thinking=True, sgr=dim(self.out))
+            self._type(event, text, "THINKING: ", is_thinking=True)
 
     def prompt(self, event: Event, text: str) -> None:
         line = f"USER: {cut(text, PROMPT_CHARS)}"
@@ -110,9 +102,12 @@ class Simple(Handler):
         else:
             self._typed.say(lambda: self.write(_line(head, text)))
 
-    def _type(self, event: Event, text: str, label: str, **style: Any) -> None:
-        head = _head(event.task, self._stamp(event))
-        self._typed.piece(event.exchange, text, head=head + label, margin=len(head) or 2, **style)
+    def _type(self, event: Event, text: str, label: str, *, is_thinking: bool = False) -> None:
+        def opening() -> Opening:
+            head = _head(event.task, self._stamp(event))
+            return Opening(head + label, len(head) or 2, dim(self.out) if is_thinking else "")
+
+        self._typed.piece(event.exchange, text, opening, is_thinking=is_thinking)
 
     def _was_typed(self, message: Message, text: str) -> bool:
         mark = INCOMPLETE if message.data.get("incomplete") else ""
@@ -143,20 +138,6 @@ def _head(task: str, stamp: str) -> str:
 
 def _line(head: str, text: str) -> str:
     return f"{head}{under(clean(text).rstrip(chr(10)), len(head))}\n"
-
-
-def trouble_in(message: Message) -> str | None:
-    """Return the failure that a message reports while its stream continues: a failed task, or an attempt to be repeated.
-
-    The footer reports the failure of a whole stream.
-    """
-    data = message.data
-    if message.type == "result" and message.task and data.get("is_error"):
-        return f"ERROR: {next(iter(data.get('errors') or ()), data.get('subtype'))}"
-    if message.type == "system" and message.subtype == "step_retry":
-        attempt = f"attempt {int(data['attempt']) + 1} of {int(data['max_retries']) + 1}"
-        return f"RETRY: {attempt} in {int(data['retry_delay_ms']) / 1000:g}s, after {data['error']}"
-    return None
 
 
 def _texts(message: Message, options: LineOptions) -> Iterator[str]:

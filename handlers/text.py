@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from ..recorder import strict_json
+from ..recorder.messages import Message
 from ..recorder.words import cut, indent
 
 VALUE_CHARS = 60
@@ -11,6 +12,12 @@ VALUE_CHARS = 60
 
 INPUT_CHARS = 160
 """The whole input of a tool is cut to this many characters."""
+
+PROMPT_CHARS = 1000
+"""A prompt is cut to this many characters."""
+
+INCOMPLETE = " [incomplete]"
+"""The mark of a text that its stream did not finish."""
 
 _PLAIN = re.compile(r'[^\s"=]+')
 
@@ -44,3 +51,17 @@ def under(text: str, width: int) -> str:
     retold's own are indented, by 2.
     """
     return indent(text, width) if width else _LIKE_OWN.sub("\n  ", text)
+
+
+def trouble_in(message: Message) -> str | None:
+    """Return the failure that a message reports while its stream continues: a failed task, or an attempt to be repeated.
+
+    The footer reports the failure of a whole stream.
+    """
+    data = message.data
+    if message.type == "result" and message.task and data.get("is_error"):
+        return f"ERROR: {next(iter(data.get('errors') or ()), data.get('subtype'))}"
+    if message.type == "system" and message.subtype == "step_retry":
+        attempt = f"attempt {int(data['attempt']) + 1} of {int(data['max_retries']) + 1}"
+        return f"RETRY: {attempt} in {int(data['retry_delay_ms']) / 1000:g}s, after {data['error']}"
+    return None

@@ -8,7 +8,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from ..recorder.colour import in_colour
 from ..recorder.messages import Message
@@ -16,6 +16,14 @@ from ..recorder.words import clean, indent
 
 if TYPE_CHECKING:
     from .typist import Typist
+
+
+class Opening(NamedTuple):
+    """The beginning of a text: `head` precedes its first piece, further lines get `margin` spaces; `sgr` is its style."""
+
+    head: str
+    margin: int
+    sgr: str = ""
 
 
 @dataclass(slots=True)
@@ -45,13 +53,15 @@ class Typed:
     _typing: bool = False
     _lines: list[Callable[[], None]] = field(default_factory=list)
 
-    def piece(self, exchange: int | None, text: str, *, head: str, margin: int, is_thinking: bool = False, sgr: str = "") -> None:
-        """Add a piece to the text of an exchange. `head` is written before the first piece; further lines get `margin` spaces."""
+    def piece(self, exchange: int | None, text: str, opening: Callable[[], Opening], *, is_thinking: bool = False) -> None:
+        """Add a piece to the text of an exchange. `opening` is called if it is the first one."""
         if not (text.isascii() and text.isprintable()):
             text = clean(text)
         if (found := self._texts.get(exchange)) is not None and found.is_thinking != is_thinking:
             self.complete(exchange, is_thinking=found.is_thinking)
-        found = self._texts.setdefault(exchange, _Text(head, margin, sgr, is_thinking))
+            found = None
+        if found is None:
+            found = self._texts[exchange] = _Text(*opening(), is_thinking)
         found.waiting += text
         if found is self._first():
             self._type(found)
@@ -128,7 +138,11 @@ class Typed:
         self._typing = True
         if text.typist is not None:
             text.typist.resize(get_terminal_size().columns)
-        now = indent(text.waiting, text.margin) if text.typist is None else text.typist.type(text.waiting)
+        now = text.waiting
+        if text.typist is not None:
+            now = text.typist.type(now)
+        elif "\n" in now:
+            now = indent(now, text.margin)
         text.waiting = ""
         self._write(head + _styled(text, now))
 

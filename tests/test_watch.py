@@ -20,7 +20,7 @@ from retold.cli.step_table import print_steps
 from retold.cli.viewing import readers, viewed
 from retold.cli.watch import FOLLOWING, Theatre
 from retold.handlers import make_handler, read_stream
-from retold.handlers.typed import Typed
+from retold.handlers.typed import Opening, Typed
 from retold.recorder.events import Entry, Event
 from retold.recorder.strict_json import dumps
 from retold.replay.timing.viewer import Key, Viewer
@@ -176,9 +176,9 @@ def test_text_is_wrapped_at_the_new_width_after_the_window_changed(
 ) -> None:  # fmt: skip
     """A tab takes the space that is counted for it."""
     typed = Typed(terminal)
-    typed.piece(1, "one two three four five six seven eight nine ten eleven twelve thirteen fourteen ", head="> ", margin=2)
+    typed.piece(1, "one two three four five six seven eight nine ten eleven twelve thirteen fourteen ", lambda: Opening("> ", 2))
     monkeypatch.setenv("COLUMNS", "20")
-    typed.piece(1, "fifteen\tsixteen seventeen eighteen", head="> ", margin=2)
+    typed.piece(1, "fifteen\tsixteen seventeen eighteen", lambda: Opening("> ", 2))
     typed.complete(1)
     assert [line.rstrip() for line in terminal.getvalue().splitlines()] == [
         "> one two three four five six seven eight nine ten eleven twelve thirteen",

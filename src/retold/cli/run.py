@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -103,9 +104,10 @@ def run(
     branching = _forking(live, fork, at, model, assignments, answer, failed=failed, unpriced=unpriced)
     mode = "live" if branching is not None else _mode(live)
     pace = Timing.parse(timing_of(timing, speed, "instant"), idle_limit)
-    check_cassette(cassette if mode == "live" else None)
+    if mode == "live":
+        check_cassette(cassette)
     is_github = form is CheckFormat.github
-    with EventLog(db) as log, shipped(log, ship), reported(github=is_github):
+    with EventLog(db) as log, shipped(log, ship), reported(github=True) if is_github else nullcontext():
         compared = None if check is None else _compared(check, check_ignore or [], log)
         options: RunOptions = {
             "mode": mode, "timing": pace, "handlers": handlers, "cassette": cassette, "log": log, "fork": branching,
@@ -196,7 +198,8 @@ def _refuse_reports(check: str | None, form: CheckFormat, junit: Path | None, *,
     """Raise InputError for a report without a check, or for two formats."""
     from ..recorder.errors import InputError
 
-    refuse_both(form, json=json)
+    if form is not CheckFormat.text:
+        refuse_both(form, json=json)
     if check is None and (junit is not None or form is not CheckFormat.text):
         raise InputError(f"{'--format' if junit is None else '--junit'} reports a check; add --check GOLDEN.")
 
