@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.errors import LogError
-from retold.recorder.events import OWN_SEQ, SCHEMA, Entry
+from retold.recorder.events import OWN_SEQ, SCHEMA, Entry, Frames
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Request
 from retold.recorder.log.log import EventLog
@@ -58,6 +58,38 @@ def test_an_event_is_committed_when_append_returns(log: EventLog, path: Path) ->
             "hash": event.hash,
             "schema": SCHEMA,
         }
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 64, 65, 150])
+def test_frames_that_arrive_together_are_events_like_any(log: EventLog, path: Path, number: int) -> None:
+    """Each has its number, digest and hash, and a payload as text if it is text. They are committed together."""
+    payloads = [b"data: %d\n\n" % each for each in range(number - 1)] + [b"data: \xff\0\n\n"]
+    writer = log.start(name="run", mode="live")
+    events = writer.append_frames(Frames(payloads, "step", "tåsk", 7))
+    found = rows(path, writer.run)[1:]
+    assert [row | {"kind": "frame", "step": "step", "task": "tåsk", "exchange": 7} for row in found] == found
+    assert [(row["seq"], row["payload"]) for row in found] == [*enumerate(payloads, 1)]
+    assert list(log.events(writer.run))[1:] == events
+    assert {row["t_ns"] for row in found} == {events[0].t_ns}
+    assert stored_chain(rows(path, writer.run)) == computed_chain(rows(path, writer.run))
+    kept = query(path, "SELECT DISTINCT typeof(payload) FROM events WHERE seq BETWEEN 1 AND ?", number - 1)
+    assert kept in ([], [("text",)])
+    assert writer.counts["frame"] == number
+    assert writer.append(Entry("frame", b"data: last\n\n"))[0].seq == number + 1
+
+
+@pytest.mark.parametrize("number", [64, 65])
+def test_frames_that_arrive_together_are_kept_all_or_none(log: EventLog, path: Path, number: int) -> None:
+    """If one of them is refused, the run has none of them, and goes on without a gap."""
+    writer = log.start(name="run", mode="live")
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            f"CREATE TRIGGER refused BEFORE INSERT ON events WHEN NEW.seq = {number} BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    with pytest.raises(LogError, match="no room"):
+        writer.append_frames(Frames([b"data: 1\n\n"] * number))
+    assert [row["kind"] for row in rows(path, writer.run)] == ["run.started"]
+    assert writer.append_frames(Frames([b"data: 1\n\n"] * 2))[0].seq == 1
 
 
 def test_start_and_end_are_committed_when_they_return(log: EventLog, path: Path) -> None:

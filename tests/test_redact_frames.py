@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from retold.recorder.events import encode
-from retold.recorder.http.sse import Classified, FrameParser, Piece
+from retold.recorder.http.sse import Classified, FrameParser, Piece, plain_deltas
 from retold.recorder.secrets import shapes
 from retold.recorder.secrets.redactor import Redactor
 from retold.recorder.secrets.streams import FrameRedactor
@@ -202,3 +202,23 @@ def test_a_search_by_the_rarest_character_finds_what_a_search_from_the_first_fin
     assert (found is not None) == any(literal in text for literal in literals)
     for literal in literals:
         assert re.compile(shapes.by_rarest_character(literals)).search(text + literal, len(text)) is not None
+
+
+@settings(deadline=None, max_examples=200)
+@given(cuts, cuts, st.sampled_from([KEY, SECRET, "no secret at all"]), st.text("ask- \n\"é\\", max_size=80),
+       st.text(" .\n\"é\\", max_size=80))  # fmt: skip
+@example([6], [8], KEY, "It is ", " indeed")
+def test_frames_that_arrive_together_are_searched_together(
+    places: list[int], groups: list[int], secret: str, before: str, after: str
+) -> None:
+    """The result is that of a search in each frame: frames pass together only if each would be written unchanged."""
+    frames = [frame(0, piece) for piece in cut(before + secret + after, places)]
+    redactor = Redactor({"MY_TOKEN": SECRET})
+    scrub, written = FrameRedactor(redactor), list[bytes]()
+    edges = sorted({0, len(frames), *(min(place, len(frames)) for place in groups)})
+    for first, last in itertools.pairwise(edges):
+        if (deltas := plain_deltas(b"".join(frames[first:last]))) is not None and scrub.passes(deltas):
+            written += deltas.frames
+        else:
+            written += [piece.data for f in frames[first:last] for piece in scrub.feed(Piece(f, True))]
+    assert written + [piece.data for piece in scrub.flush()] == scrubbed(frames, redactor)

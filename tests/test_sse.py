@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.http.sse import FrameParser, Piece, frame_json, parse_frame
+from retold.recorder.http.sse import PLAIN_DELTA, FrameParser, Piece, frame_json, parse_frame, plain_deltas
 
 LINES = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
@@ -184,3 +184,31 @@ def test_json_nested_too_deeply_is_nothing() -> None:
     """A frame that Python's JSON cannot hold is passed on like any other, not an exception in the client's stream."""
     depth = 100_000
     assert frame_json(b'data: {"a":' + b"[" * depth + b"]" * depth + b"}\n\n") is None
+
+
+_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":"%b"}%b}\n\n'
+plain = st.builds(
+    lambda index, kind, text, spaces: _DELTA % (index, *kind, text, b" " * spaces),
+    st.sampled_from([0, 0, 0, 1]),
+    st.sampled_from([(b"text_delta", b"text")] * 3 + [(b"thinking_delta", b"thinking")]),
+    st.sampled_from([b"word ", b"", b'\\"', b"\\u00e9", "é".encode(), b"\xff", b"event: content_block_delta"]),
+    st.integers(0, 3),
+)
+others = st.sampled_from([b"event: ping\ndata: {}\n\n", b"id: 1\n", b"\n", b"data: x", b'{"a": "'])
+
+
+@given(st.lists(plain, min_size=1, max_size=5), others, st.integers(0, 9))
+@example([_DELTA % (0, b"text_delta", b"text", b"word ", b"")], b"id: 1\n", 0)
+def test_plain_deltas_of_a_block_are_cut_at_once(frames: list[bytes], other: bytes, place: int) -> None:
+    """They are cut and matched like single ones if all bytes belong to them and all heads are equal; else there are none."""
+    body = b"".join(frames)
+    matches = [match for frame in frames if (match := PLAIN_DELTA.fullmatch(frame)) is not None]
+    heads = {frame[: match.start(3)] for frame, match in zip(frames, matches, strict=True)}
+    found = plain_deltas(body)
+    assert (found is not None) == (len(heads) == 1)
+    if found is not None:
+        assert [Piece(frame, True) for frame in found.frames] == parse(body)
+        assert {(found.head, found.block, found.key)} == {(*heads, *match.groups()[:2]) for match in matches}
+        assert found.text == b"".join([match[3] for match in matches])
+    assert plain_deltas(b"".join([*frames[:place], other, *frames[place:]])) is None
+    assert plain_deltas(body[:-1]) is None

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..clock import wall_ns
 from ..errors import LogError
-from ..events import OWN_SEQ, Ending, Entry, encode
+from ..events import OWN_SEQ, Ending, Entry, Frames, encode
 from ..log.log import RunWriter
 from ..messages import Session
 from ..secrets.redactor import Redactor
@@ -34,7 +34,7 @@ from .exchange import (
 from .fold import Fold
 from .platforms import model_in
 from .sessions import sent_messages
-from .sse import Classified, Piece
+from .sse import Classified, Deltas, FrameParser, Piece, plain_deltas
 
 MAX_JSON_BODY_BYTES = 64 * 1024 * 1024
 """A larger body without streaming is recorded, but not folded into messages."""
@@ -126,9 +126,13 @@ class Capture:
             # The first bytes decide if the headers do not name the type.
             if self._bytes == 0:
                 self._parser = wire_parser(self._headers, chunks[0])
-            self._bytes += sum(map(len, chunks))
-            pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(b"".join(chunks))
+            data = b"".join(chunks)
+            self._bytes += len(data)
             try:
+                if (deltas := self._ordinary(data)) is not None:
+                    self._append_deltas(deltas, data)
+                    return
+                pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(data)
                 self._append(self._scrubbed(pieces))
             except LogError:
                 if not self._run.ended:  # another thread may have ended the run meanwhile: then nothing more is recorded
@@ -229,6 +233,22 @@ class Capture:
         if self._withheld is None and self._packed.decoder.exceeded:
             self._withheld = TOO_LARGE
         return [] if self._withheld is not None else [Piece(data, False) for data in wire]
+
+    def _ordinary(self, data: bytes) -> Deltas | None:
+        """Return plain deltas that need no work on each frame: no frame and no piece is waiting, and no secret is near."""
+        if type(self._parser) is not FrameParser or self._parser.is_inside or self._arrivals:
+            return None
+        deltas = plain_deltas(data)
+        return deltas if deltas is not None and self._scrub.passes(deltas) else None
+
+    def _append_deltas(self, deltas: Deltas, data: bytes) -> None:
+        self._frames += len(deltas.frames)
+        self._sha256.update(data)
+        self.fold.deltas.append((deltas.block, deltas.key, deltas.text))
+        t_ns = None if self._clock is None else self._clock()
+        events = self._run.append_frames(Frames(deltas.frames, self.place.step, self.place.task, self.exchange, t_ns))
+        if self.first_ns is None:
+            self.first_ns = events[0].t_ns
 
     def _append(self, pieces: list[Piece]) -> None:
         entries = self._entries(pieces)

@@ -85,13 +85,46 @@ def _ends_with_blank_line(data: bytes) -> bool:
     return data.endswith((b"\n\r", b"\r\r"))
 
 
-PLAIN_DELTA = re.compile(
+_HEAD = (
     rb'event: content_block_delta\ndata: \{"type":"content_block_delta","index":(0|[1-9]\d{0,8}+),"delta":\{"type":"\w++",'
-    rb'"(?!type")(\w++)":"([^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+)"\} *+\} *+\n\n'
+    rb'"(?!type")(\w++)":"'
 )
+_TEXT = rb'[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+'
+_END = rb'"\} *+\} *+\n\n'
+
+PLAIN_DELTA = re.compile(rb"%b(%b)%b" % (_HEAD, _TEXT, _END))
 """The usual form of a delta: index, name and text of its one string, with JSON's escapes.
 
 A matching frame needs no JSON parser. A frame that does not match may still be a delta."""
+
+_PLAIN_DELTAS = re.compile(rb"((%b)(%b)%b)" % (_HEAD, _TEXT, _END))
+
+
+class Deltas(NamedTuple):
+    """Consecutive plain deltas with one head: they belong to one block and differ in their texts only."""
+
+    frames: tuple[bytes, ...]
+    head: bytes
+    block: bytes
+    """The number of the block."""
+    key: bytes
+    text: bytes
+    """The texts of all frames, joined, with JSON's escapes."""
+
+
+def plain_deltas(data: bytes) -> Deltas | None:
+    """Return the frames of `data` if it is a sequence of plain deltas with one head, and nothing else.
+
+    Most chunks of a stream are. One search cuts and matches all frames, at a fourth of the cost of cutting them one by one.
+    """
+    if not data.startswith(b"event: content_block_delta\n") or not (found := _PLAIN_DELTAS.findall(data)):
+        return None
+    frames, heads, blocks, keys, texts = zip(*found, strict=True)
+    # Matches do not overlap. If they are as long as the data, nothing is between them.
+    if sum(map(len, frames)) != len(data) or heads.count(heads[0]) != len(heads):
+        return None
+    return Deltas(frames, heads[0], blocks[0], keys[0], b"".join(texts))
+
 
 # A string of JSON (group 2 is empty if its end is missing), or a brace. Each character is looked at once.
 _JSON_TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)("?)|[{}]', re.DOTALL)

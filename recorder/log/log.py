@@ -24,14 +24,14 @@ from typing import Any, Literal, Protocol, Self, cast, get_args
 
 from .. import clock
 from ..errors import InputError, LogError, LogVersionError, RecordingLostWarning
-from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, encode, ending, seal
+from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, Frames, as_event, encode, ending, seal, seal_frames
 from ..hints import SHELF, not_a_log
 from ..secrets.redactor import Redactor
 from .reading import LogReader
 from .runs import COUNTED, Mode, RunInfo, Status
 from .sqlite.opening import Durability
 from .sqlite.store import SqliteStore
-from .store import Ended, Erasable, Sealed, Store, erasable
+from .store import Ended, Erasable, Sealed, SealedFrames, Store, erasable
 
 DEFAULT_PATH = Path(".retold") / "log.db"
 
@@ -97,6 +97,10 @@ class RunWriter:
         """Append in one transaction, and return the committed events. Raises LogError."""
         return self.log.append(self, entries)
 
+    def append_frames(self, frames: Frames) -> list[Event]:
+        """Append frames in one transaction, and return the committed events. Raises LogError."""
+        return self.log.append(self, frames)
+
     def note(self, kind: str, data: Any, *, step: str = "", task: str = "", exchange: int | None = None) -> Event:
         """Append one event with a JSON payload, and return it. Raises LogError."""
         return self.append(Entry(kind, encode(data), step, task, exchange))[0]
@@ -110,8 +114,11 @@ class RunWriter:
         last = events[-1]
         # An interrupt may come between two of these lines. `seq` is the first, so `EventLog._settle` can tell how far it got.
         self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
-        for event in events:
-            self.counts[event.kind] += 1
+        if type(events) is SealedFrames:
+            self.counts["frame"] += len(events)
+        else:
+            for event in events:
+                self.counts[event.kind] += 1
         if last.kind == "run.ended":
             self.ended = True
         self.in_flight = None
@@ -146,12 +153,20 @@ class RunWriter:
             self.end("cancelled", error=type(error).__name__)
 
 
-def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
+def seal_all(writer: RunWriter, entries: Sequence[Entry] | Frames) -> Sealed:
     """Return the entries as the next events of the writer's run: numbered, timed, redacted and chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
     now_ns, wall_ns, recorded_ns = clock.monotonic_ns() - writer.started_ns, clock.wall_ns(), writer.recorded_ns
-    redactor, events = writer.redactor, Sealed()
-    events.before, labels = before, redactor.labels
+    redactor, labels = writer.redactor, writer.redactor.labels
+    if isinstance(entries, Frames):
+        t_ns = max(t_ns, now_ns if entries.t_ns is None else entries.t_ns)
+        wall_ns = wall_ns if recorded_ns is None else recorded_ns + t_ns
+        clean = entries._replace(step=labels[entries.step], task=labels[entries.task])
+        frames = SealedFrames(seal_frames(before, run, seq, t_ns, wall_ns, clean))
+        frames.before = before
+        return frames
+    events = Sealed()
+    events.before = before
     for kind, payload, step, task, exchange, at_ns in entries:
         if at_ns is None:
             at_ns = now_ns
@@ -167,10 +182,7 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry]) -> Sealed:
         step, task = labels[step], labels[task]
         digest = sha256(payload).digest()
         before = seal(before, SCHEMA, run, seq, t_ns, wall_ns, kind, exchange, step, task, digest)
-        # Faster than `Event(…)`, which is a function in Python.
-        events.append(
-            tuple.__new__(Event, (run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before, SCHEMA))
-        )
+        events.append(as_event((run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, before, SCHEMA)))
         seq += 1
     return events
 
@@ -255,7 +267,7 @@ class EventLog(LogReader):
             raise
         return writer
 
-    def append(self, writer: RunWriter, entries: Sequence[Entry]) -> list[Event]:
+    def append(self, writer: RunWriter, entries: Sequence[Entry] | Frames) -> list[Event]:
         """Append to the writer's run, all or nothing, and commit. Raises LogError; then nothing was appended."""
         if self._deferred:
             self._do_deferred()
@@ -326,7 +338,9 @@ class EventLog(LogReader):
             with suppress(LogError):
                 writer.end()
 
-    def _commit(self, writer: RunWriter, entries: Sequence[Entry], keep: Callable[[Sequence[Event]], None]) -> list[Event]:
+    def _commit(
+        self, writer: RunWriter, entries: Sequence[Entry] | Frames, keep: Callable[[Sequence[Event]], None]
+    ) -> list[Event]:  # fmt: skip
         """Seal entries as the next events of the writer's run, and give them to the store with `keep`. Raises LogError."""
         with self.store.lock:
             if self._is_writing:

@@ -122,6 +122,12 @@ class Sealed(list[Event]):
     before: bytes
 
 
+class SealedFrames(Sealed):
+    """Frames that differ in number, payload, digest and hash only."""
+
+    __slots__ = ()
+
+
 class Readings(Protocol):
     """The questions that a store answers. Every method raises LogError if the store cannot be read."""
 
@@ -306,7 +312,7 @@ class Tip:
         if self.is_ended:
             raise Ended(f"run {run} has ended; nothing can be appended to it.")
         before, seq = self.before, self.seq
-        if type(events) is Sealed and events.before == before and events[0].seq == seq and events[0].run == run:
+        if isinstance(events, Sealed) and events.before == before and events[0].seq == seq and events[0].run == run:
             return
         for event in events:
             if event.run != run or event.seq != seq or event.hash != _sealed(before, event):

@@ -14,7 +14,7 @@ from typing import Any
 from ..http.encodings import Decoder, decoder_for
 from ..http.event_stream import content_of, total_of, with_content
 from ..http.exchange import Headers, Parser, frame_parser
-from ..http.sse import PLAIN_DELTA, Classified, Piece, text_of_delta
+from ..http.sse import PLAIN_DELTA, Classified, Deltas, Piece, text_of_delta
 from .redactor import MARK, Redactor
 from .shapes import MAX_OPEN_BYTES, MIN_PREFIX
 
@@ -123,7 +123,7 @@ class FrameRedactor:
         delta = None
         if piece.is_frame and (match := PLAIN_DELTA.fullmatch(piece.data)) is not None:
             delta = match.groups()
-            if not self._queue and self._is_ordinary(piece.data, match.start(3), delta):
+            if self._is_ordinary(piece.data[: match.start(3)], delta[0], delta[2]):
                 return [_classified(piece, delta)]
         # Complete check: the text of the piece joins the text of its block. A frame without text waits only for those before it.
         slot, number = _slot(piece)
@@ -137,19 +137,25 @@ class FrameRedactor:
         self._queue.append(slot)
         return self._drained()
 
-    def _is_ordinary(self, frame: bytes, start: int, delta: tuple[bytes | Any, ...]) -> bool:
-        """Return whether no secret begins or continues in a plain delta, whose text is at `start`.
+    def passes(self, deltas: Deltas) -> bool:
+        """Return whether all of these frames may be written now, unchanged. If not, give them to `feed`, one by one."""
+        return self._is_ordinary(deltas.head, deltas.block, deltas.text)
+
+    def _is_ordinary(self, head: bytes, index: bytes, new: bytes) -> bool:
+        """Return whether no secret begins or continues in plain deltas of a block, with this head and the text `new`.
 
         One search decides, instead of the complete check.
         """
-        block = self._blocks.get(delta[0])
+        if self._queue:
+            return False
+        block = self._blocks.get(index)
         if block is None:
-            block = self._blocks[delta[0]] = _Block()
-        text = block.tail + delta[2]
+            block = self._blocks[index] = _Block()
+        text = block.tail + new
         # A beginning may be split over the tail and the new text: its first part has fewer than MIN_PREFIX characters.
         if block.wary or self._beginning.search(text, max(0, len(block.tail) - MIN_PREFIX + 1)) is not None:
             return False
-        if (head := frame[:start]) != block.head:
+        if head != block.head:
             if not self._redactor.is_clean(head):
                 return False
             block.head = head

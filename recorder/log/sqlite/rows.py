@@ -1,5 +1,6 @@
 """The rows of events and of the ledger (../store.py), and the transaction that writes them. `reading.py` reads events."""
 
+import functools
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from ...errors import LogError
 from ...events import Event
-from ..store import Conflict, Entered, Head, What, next_entry, open_runs
+from ..store import Conflict, Entered, Head, SealedFrames, What, next_entry, open_runs
 
 COLUMNS = ", ".join(Event._fields)
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(Event._fields))})"
@@ -30,6 +31,30 @@ def to_column(payload: bytes) -> bytes | str:
     except UnicodeDecodeError:
         return payload
     return payload if "\0" in text else text
+
+
+_MOST_FRAMES = 64
+"""The most frames that one statement inserts."""
+
+
+@functools.cache
+def _insert_of(number: int) -> str:
+    """Return the statement that inserts so many frames, from the values that they share and four values of each."""
+    rows = (f"(?1, ?{n}, ?2, ?3, ?4, ?5, ?6, ?7, ?{n + 1}, ?{n + 2}, ?{n + 3}, ?8)" for n in range(9, 9 + 4 * number, 4))
+    return f"INSERT INTO events ({COLUMNS}) VALUES {', '.join(rows)}"
+
+
+def insert_frames(connection: sqlite3.Connection, events: SealedFrames) -> None:
+    """Insert frames at half the cost of a statement for each. A statement inserts a power of 2 of them, so few are compiled."""
+    at = 0
+    while rest := len(events) - at:
+        number = min(_MOST_FRAMES, 1 << rest.bit_length() - 1)
+        run, _, t_ns, wall_ns, kind, step, task, exchange, _, _, _, schema = events[at]
+        values: list[Any] = [run, t_ns, wall_ns, kind, step, task, exchange, schema]
+        for _, seq, _, _, _, _, _, _, payload, digest, own, _ in events[at : at + number]:
+            values += (seq, to_column(payload), digest, own)
+        connection.execute(_insert_of(number), values)
+        at += number
 
 
 _COLUMNS = "n, run, what, seq, hash, chain"

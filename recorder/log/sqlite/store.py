@@ -15,12 +15,12 @@ from ...clock import monotonic_ns
 from ...errors import LogError
 from ...events import Event
 from ..runs import RunInfo
-from ..store import Batch, Conflict, Ended, Sealed, Store, Tip
+from ..store import Batch, Conflict, Ended, Sealed, SealedFrames, Store, Tip
 from . import endings, erasure, forks, opening, reading, reserve, rows
 from .listing import INSERT_RUN
 from .reading import OneByOne
 from .rebuild import relist
-from .rows import INSERT, INSERT_TEXT, Transaction, roll_back, to_row, write_error
+from .rows import INSERT, INSERT_TEXT, Transaction, insert_frames, roll_back, to_row, write_error
 from .sharing import Bell, Liveness, Watch
 
 Also = Callable[[sqlite3.Connection], None]
@@ -198,7 +198,7 @@ class SqliteStore(OneByOne, Store):
                 connection = self._connection
                 if connection is None or thorough or not self._watch.is_quiet():
                     connection = self._connected(make=events[0].seq == 0, thorough=thorough)
-                if type(events) is not Sealed or self._tips.get(run) != (events[0].seq, events.before):
+                if not isinstance(events, Sealed) or self._tips.get(run) != (events[0].seq, events.before):
                     self._check(connection, run, events)
                 self._tips.pop(run, None)  # forgotten until the events are kept: an interrupt may come at any moment
                 try:
@@ -234,7 +234,10 @@ class SqliteStore(OneByOne, Store):
                 raise write_error(self.path, error) from error
             return
         with self._transaction(connection):
-            connection.executemany(INSERT, [to_row(event) for event in events])
+            if type(events) is SealedFrames:
+                insert_frames(connection, events)
+            else:
+                connection.executemany(INSERT, [to_row(event) for event in events])
             if also is not None:
                 also(connection)
 
