@@ -67,9 +67,18 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	@$(call install,".[docs]")
 	@touch $@
 
-# What is measured against is optional: a row says "not installed". No stamp then, so the next `make bench` tries again.
+# The peers of the benchmarks are optional: a row says "not installed". No stamp then, so the next `make bench` tries again.
+# npm installs aimock into .venv; only root can install ripgrep and git, with apt.
 $(VENV)/.bench: pyproject.toml $(VENV)/.test
-	@if $(call install,".[bench]"); then touch $@; else echo "not all peers can be installed: their rows will say so"; fi
+	@missing=; $(call install,".[bench]") || missing="vcrpy, cassetter or DuckDB"; \
+	  [ -x $(BIN)/aimock ] || { command -v npm >/dev/null && \
+	    npm install --global --prefix $(VENV) --silent --no-audit --no-fund @copilotkit/aimock; } || missing="$$missing aimock"; \
+	  for tool in rg:ripgrep git:git; do \
+	    command -v $${tool%:*} >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	      DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $${tool#*:} >/dev/null; } || \
+	    missing="$$missing $${tool#*:}"; \
+	  done; \
+	  if [ -z "$$missing" ]; then touch $@; else echo "these peers cannot be installed, their rows will say so: $$missing"; fi
 
 clean:
 	rm -rf $(VENV) .retold build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -37,7 +37,8 @@ from retold.testing.session import CassetteSession
 EVENTS = int(os.environ.get("EVENTS", 100_000))
 CALLS = int(os.environ.get("CALLS", 5_000))
 FEW_CALLS = 500
-SMALLEST = 10_000
+SIZES = (10_000, 100_000, 1_000_000, 5_000_000)
+SMALLEST = SIZES[0]
 ROUNDS = 5
 APPENDS = 300
 FLAT = 1.5
@@ -108,8 +109,7 @@ def _curves(path: Path) -> Iterator[tuple[str, float]]:
 def _logs(home: Path) -> Iterator[Row]:
     flat: dict[str, list[float]] = {}
     curves: list[Row] = []
-    size = SMALLEST
-    while size <= EVENTS:
+    for size in (size for size in SIZES if size <= EVENTS):
         path = home / f"{size}" / "log.db"
         path.parent.mkdir()
         write_log(path, size * 3 // 5)  # five events hold three messages
@@ -117,7 +117,6 @@ def _logs(home: Path) -> Iterator[Row]:
             flat.setdefault(what, []).append(ms)
         curves += [figure(f"{what}, {size:,} events", [ms], "ms") for what, ms in _curves(path)]
         shutil.rmtree(path.parent)
-        size *= 10
     for what, found in flat.items():
         yield figure(f"{what}, {SMALLEST:,} events", found[:1], "ms")
         yield figure(f"{what}, {EVENTS:,} events, of that", [found[-1] / found[0]], "x", at_most=FLAT)
