@@ -25,7 +25,6 @@ the same structure. Writing is atomic. A YAML file ends with the key `retold_end
 formatter; format 1 ends with `...`. A damaged file is an error and is never overwritten.
 """
 
-import base64
 import io
 import json
 import os
@@ -34,6 +33,7 @@ import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -44,23 +44,21 @@ from ..agent_wire import AgentSession
 from ..errors import CassetteError, CassetteMissing
 from ..files import packing, plain_name, read_regular, replacing, unpacked
 from ..hints import near, unreadable
-from ..http.exchange import Exchange, has_frames
+from ..http.exchange import Exchange, Response, has_frames
 from .block_yaml import CassetteLoader
 from .entry import DAMAGE, lay_out, milliseconds, ms_text, to_exchange
 from .exchanges import Exchanges, outline
 from .foreign import named, named_text, was_cassette, way_out
 from .kept import NOTHING_KEPT, Kept
+from .logged import LiteralBody
 from .sessions import entry_to_session, session_to_entry
-from .writing import dump
+from .writing import as_text, dump, for_json
 
 FORMAT = 2
 """Version of the `retold:` keys that this module writes; a newer one is refused."""
 
-
 _CONFLICT = re.compile(rb"^<{7}(?: |\r?$)", re.MULTILINE)
 _END_OF_1 = re.compile(rb"\n\.\.\.[ \t]*(?:#[^\n]*)?(?:\r?\n[ \t]*(?:#[^\n]*)?)*\Z")
-
-
 _GZIP = b"\x1f\x8b"
 
 
@@ -257,13 +255,15 @@ _UNREAD_HEADERS = re.compile(
 def to_yaml(
     exchanges: Iterable[Exchange], file: IO[str], sessions: Iterable[AgentSession] = (), kept: Kept = NOTHING_KEPT
 ) -> int:  # fmt: skip
-    """Write a cassette as YAML and return the number of interactions. One is in memory at a time."""
+    """Write a cassette as YAML and return the number of interactions. One at a time is in memory, of a long answer a page."""
     dump(_head(kept), file)
     count = 0
     for count, exchange in enumerate(exchanges, 1):
         if count == 1:
             file.write("interactions:\n")
-        dump([_to_entry(exchange)], file)
+        long = LiteralBody.of(exchange.response)
+        entry = _to_entry(exchange, long)
+        dump([entry], file) if long is None else long.dump(entry, file)
     if count == 0:
         file.write("interactions: []\n")
     for number, session in enumerate(sessions):
@@ -292,7 +292,7 @@ def write_cassette(
                 document = {**_head(kept), "interactions": entries}
                 if held := [session_to_entry(session) for session in sessions]:
                     document["sessions"] = held
-                file.write(strict_json.dumps(_for_json({**document, **_END}), indent=1))
+                file.write(strict_json.dumps(for_json({**document, **_END}), indent=1))
                 count = len(entries)
                 file.write("\n")
             else:
@@ -304,7 +304,7 @@ def write_cassette(
     return count
 
 
-def _to_entry(exchange: Exchange) -> dict[str, Any]:
+def _to_entry(exchange: Exchange, long: LiteralBody | None = None) -> dict[str, Any]:
     request, response = exchange.request, exchange.response
     laid_out = lay_out(request.body)
     return {
@@ -312,7 +312,7 @@ def _to_entry(exchange: Exchange) -> dict[str, Any]:
             "method": request.method,
             "uri": request.uri,
             "headers": _grouped(pair for pair in request.headers if _UNREAD_HEADERS.fullmatch(pair[0]) is None),
-            "body": _text(request.body) if laid_out is None else laid_out[0],
+            "body": as_text(request.body) if laid_out is None else laid_out[0],
         },
         # vcrpy needs a response. The ending distinguishes a missing one.
         "response": {
@@ -321,13 +321,19 @@ def _to_entry(exchange: Exchange) -> dict[str, Any]:
                 "message": "" if response is None else response.reason,
             },
             "headers": {} if response is None else _grouped(response.headers),
-            "body": {"string": "" if response is None else _text(response.body)},
+            "body": {"string": _body(response, long)},
         },
-        "retold": {key: value for key, value in _own(exchange, laid_out).items() if value not in (None, "", (), [], {})},
+        "retold": {key: value for key, value in _own(exchange, laid_out, long).items() if value not in (None, "", (), [], {})},
     }
 
 
-def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]:
+def _body(response: Response | None, long: LiteralBody | None) -> str | bytes:
+    if long is not None:
+        return long.body
+    return as_text(b"" if response is None else response.body)
+
+
+def _own(exchange: Exchange, laid_out: tuple[str, str] | None, long: LiteralBody | None) -> dict[str, Any]:
     response, failure, place = exchange.response, exchange.failure, exchange.place
     own: dict[str, Any] = {
         "recorded_at": exchange.recorded_at,
@@ -339,12 +345,12 @@ def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]
         "ending": exchange.ending,
         "error": None if failure is None else {"type": failure.type, "message": failure.message},
         "started_ms": milliseconds(exchange.started_ns),
-        "folders": _shown_folders(exchange),
+        "folders": _shown_folders(exchange, long),
     }
     if response is not None:
         own["first_ms"] = milliseconds(response.first_ns)
-        own["offsets_ms"] = " ".join(ms_text(piece.offset_ns) for piece in response.pieces)
-        if len(response.pieces) > 1 and not has_frames(response.headers, response.pieces[0].data):
+        own["offsets_ms"] = " ".join(ms_text(piece.offset_ns) for piece in response.pieces) if long is None else long.offsets
+        if response.pieces and not has_frames(response.headers, response.pieces[0].data) and len(response.pieces) > 1:
             own["sizes"] = " ".join(str(len(piece.data)) for piece in response.pieces)
     return own | {
         "ended_ms": milliseconds(exchange.ended_ns - exchange.started_ns),
@@ -356,11 +362,16 @@ def _own(exchange: Exchange, laid_out: tuple[str, str] | None) -> dict[str, Any]
     }
 
 
-def _shown_folders(exchange: Exchange) -> dict[str, str]:
+def _shown_folders(exchange: Exchange, long: LiteralBody | None) -> dict[str, str]:
     """Return the folders of the program if they occur in the exchange. Otherwise a cassette would name them in vain."""
     request, response = exchange.request, exchange.response
-    body = b"" if response is None or not request.folders else response.body
-    return request.folders.as_dict() if request.folders.show_in(request.body, body) else {}
+    if not request.folders:
+        return {}
+    if response is None:
+        pieces: Iterable[bytes] = ()
+    else:
+        pieces = (response.body,) if long is None else (piece.data for piece in response.pieces)
+    return request.folders.as_dict() if any(map(request.folders.show_in, chain([request.body], pieces))) else {}
 
 
 def _storable(results: list[dict[str, Any]]) -> list[dict[str, Any]] | str:
@@ -376,21 +387,3 @@ def _grouped(headers: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for name, value in headers:
         grouped.setdefault(name, []).append(value)
     return grouped
-
-
-def _text(data: bytes) -> str | bytes:
-    """Return bytes as text if they are UTF-8, else unchanged: they are written as `!!binary`."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data
-
-
-def _for_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        if isinstance(value.get("string"), bytes):
-            return {"base64_string": base64.b64encode(value["string"]).decode()}
-        return {key: _for_json(item) for key, item in value.items()}
-    if isinstance(value, bytes):
-        return {"base64_string": base64.b64encode(value).decode()}
-    return [_for_json(item) for item in value] if isinstance(value, list) else value

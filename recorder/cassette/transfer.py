@@ -6,9 +6,10 @@ An import uses the same capture as a live recording, so its messages are folded 
 times.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from math import inf
 from typing import Any
 
 from ..agent_wire import AgentSession
@@ -23,6 +24,7 @@ from ..messages import Session, blocks_of
 from ..secrets.redactor import Redactor
 from .folding import Recorded, interleaved, results_in
 from .kept import NOTHING_KEPT, Kept
+from .logged import MANY, LoggedPieces
 from .sessions import appending as appending_session
 
 INTERRUPTED = Failure("Interrupted", DIED)
@@ -38,7 +40,7 @@ class _Open:
 
     started: Event
     head: Event | None = None
-    pieces: list[Event] = field(default_factory=list)
+    pieces: list[TimedPiece] = field(default_factory=list)
     ended: Event | None = None
 
     def take(self, event: Event) -> None:
@@ -46,14 +48,14 @@ class _Open:
             case "response.started":
                 self.head = event
             case "frame" | "chunk":
-                self.pieces.append(event)
+                self.pieces.append(TimedPiece(event.t_ns - self.started.t_ns, event.payload, event.kind == "frame"))
             case "exchange.ended":
                 self.ended = event
 
 
 def exchanges_of(log: LogReader, run: str) -> list[Exchange]:
     """Return the exchanges of a run in the order of their starts, as a cassette holds them."""
-    return list(each_exchange(log, run))
+    return list(_each_exchange(log, run, most=inf))
 
 
 def kept_in(log: LogReader, run: str) -> Kept:
@@ -66,7 +68,12 @@ def kept_in(log: LogReader, run: str) -> Kept:
 
 
 def each_exchange(log: LogReader, run: str) -> Iterator[Exchange]:
-    """Yield the exchanges of a run in the order of their starts. At most one is in memory."""
+    """Yield the exchanges of a run in the order of their starts. At most one is in memory, and of a long answer no piece."""
+    return _each_exchange(log, run, most=MANY)
+
+
+def _each_exchange(log: LogReader, run: str, *, most: float) -> Iterator[Exchange]:
+    """Yield the exchanges of a run. Answers of more than `most` pieces are read from `log` when they are needed."""
     outline = _Outline()
     with log.reading() as held:
         for event in held.events(run, kinds=("exchange.started", "message", "exchange.ended", "run.ended")):
@@ -74,14 +81,19 @@ def each_exchange(log: LogReader, run: str) -> Iterator[Exchange]:
         unended = UNENDED if outline.is_ended else outline.error or why_unended(held, run).removeprefix("interrupted: ")
         for seq, end in outline.exchanges.items():
             part: _Open | None = None
+            logged: LoggedPieces | None = None
             for event in held.events(run, after=seq - 1, until=end, exchange=seq):
                 if event.kind == "exchange.started":
                     part = _Open(event)
                 elif part is not None:
                     part.take(event)
+                    if len(part.pieces) > most:
+                        logged = LoggedPieces(log, part.started, end)
+                        part.ended = None if end is None else next(held.events(run, after=end - 1, until=end))
+                        break
             if part is not None:
                 results = [_result(held, run, at, id_) for id_, at in outline.results_of(seq)]
-                yield replace(_to_exchange(part, unended), tool_results=tuple(results))
+                yield replace(_to_exchange(part, logged or tuple(part.pieces), unended), tool_results=tuple(results))
 
 
 @dataclass
@@ -104,7 +116,7 @@ class _Outline:
         elif event.kind == "run.ended":
             self.is_ended = event.data.get("status") != "interrupted"
             self.error = event.data.get("error")
-        elif event.kind == "message":
+        elif event.kind == "message" and (b"tool_" in event.payload or b"\\u" in event.payload):  # no other has a tool's block
             message = event.data
             for block in blocks_of(message):
                 if block.get("type") == "tool_use" and event.exchange is not None:
@@ -122,32 +134,33 @@ def _result(log: LogReader, run: str, seq: int, id_: str) -> dict[str, Any]:
     return next(block for block in blocks_of(message) if str(block.get("tool_use_id")) == id_)
 
 
-def _to_exchange(part: _Open, unended: str) -> Exchange:
+def _to_exchange(part: _Open, pieces: Sequence[TimedPiece], unended: str) -> Exchange:
     started, data = part.started, part.started.data
     ended: dict[str, Any] = {"ending": "cut", "error": None} if part.ended is None else part.ended.data
     failure = None if part.ended is not None else Failure("Interrupted", unended)
     if ended.get("error"):
         failure = Failure(**ended["error"])
-    last = part.ended or (part.pieces[-1] if part.pieces else part.head or started)
+    response = None if part.head is None else _to_response(part.head, pieces, started.t_ns)
+    # The span of a long answer is read from the log, and only an exchange without an end needs it.
+    last_ns = response.span_ns[1] if part.ended is None and response is not None else 0
     return Exchange(
         request=Request(
             data["method"], data["uri"], _pairs(data["headers"]), from_text(data["body"]), Folders.of(data.get("folders"))
         ),
-        response=None if part.head is None else _to_response(part.head, part.pieces, started.t_ns),
+        response=response,
         ending=ended["ending"] if part.head is not None else "no_response",
         failure=failure,
         place=Place(started.step, started.task, data["call"], data["attempt"], data["stamped"], data["variables"]),
         recorded_at=data["recorded_at"],
         started_ns=started.t_ns,
-        ended_ns=last.t_ns,
+        ended_ns=started.t_ns + last_ns if part.ended is None else part.ended.t_ns,
         cost_usd=ended.get("cost_usd"),
     )
 
 
-def _to_response(head: Event, pieces: list[Event], started_ns: int) -> Response:
+def _to_response(head: Event, pieces: Sequence[TimedPiece], started_ns: int) -> Response:
     data = head.data
-    timed = tuple(TimedPiece(event.t_ns - started_ns, event.payload, event.kind == "frame") for event in pieces)
-    return Response(data["status"], data["reason"], _pairs(data["headers"]), timed, head.t_ns - started_ns)
+    return Response(data["status"], data["reason"], _pairs(data["headers"]), pieces, head.t_ns - started_ns)
 
 
 def _pairs(headers: list[list[str]]) -> tuple[tuple[str, str], ...]:

@@ -3,6 +3,7 @@
 A text of several lines is a literal block. A text that YAML 1.1 or 1.2 could take for another type is quoted.
 """
 
+import base64
 import re
 from typing import IO, Any
 
@@ -10,6 +11,8 @@ import yaml
 
 # YAML normalises these inside a literal block, or cannot hold them there.
 _NOT_LITERAL = re.compile(r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n")
+
+_NO_BEGINNING = (" ", "\n", "\t")
 
 
 # Header values and other text that a formatter would write without quotes, and a YAML 1.1 or 1.2 reader would take for a value
@@ -34,7 +37,7 @@ class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignor
 
 
 def _represent_text(dumper: Any, text: str) -> Any:
-    if _NOT_LITERAL.search(text) is None and "\n" in text.rstrip("\n") and not text.startswith((" ", "\n", "\t")):
+    if _NOT_LITERAL.search(text) is None and "\n" in text.rstrip("\n") and not text.startswith(_NO_BEGINNING):
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
     style = "'" if _AMBIGUOUS.fullmatch(text) else None
     if _NOT_LITERAL.search(text):
@@ -53,9 +56,37 @@ def dump(data: Any, file: IO[str]) -> None:
     file.write(text.removesuffix("...\n"))  # PyYAML ends a literal block with this mark, but more may follow here
 
 
+def is_literal(piece: bytes, *, first: bool) -> bool:
+    """Return whether a piece of a text, which ends with a line, can be in a literal block; `first` if the text begins with it."""
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return _NOT_LITERAL.search(text) is None and not (first and text.startswith(_NO_BEGINNING))
+
+
 def _has_astral(value: Any) -> bool:
     if isinstance(value, str):
         return not value.isascii() and max(value) > "\uffff"
     if isinstance(value, dict):
         return any(map(_has_astral, value.values()))
     return isinstance(value, list) and any(map(_has_astral, value))
+
+
+def as_text(data: bytes) -> str | bytes:
+    """Return bytes as text if they are UTF-8, else unchanged: they are written as `!!binary`."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data
+
+
+def for_json(value: Any) -> Any:
+    """Return a value of an entry as JSON can hold it: bytes become `{base64_string: …}`."""
+    if isinstance(value, dict):
+        if isinstance(value.get("string"), bytes):
+            return {"base64_string": base64.b64encode(value["string"]).decode()}
+        return {key: for_json(item) for key, item in value.items()}
+    if isinstance(value, bytes):
+        return {"base64_string": base64.b64encode(value).decode()}
+    return [for_json(item) for item in value] if isinstance(value, list) else value
