@@ -54,9 +54,9 @@ class _Source:
     sha256: str
     cassette: Cassette | None = None
     checked: jsonl.Checked | None = None
-    cut: list[int] = field(default_factory=list)
+    lines: stream_json.Survey | None = None
     unknown: list[int] = field(default_factory=list)
-    parts: Sequence[Part] = ()
+    parts: Sequence[tuple[Part, int | None]] = ()
     talks: Sequence[Talk] = ()
 
 
@@ -92,15 +92,11 @@ def _read(path: Path) -> _Source:
         unknown: list[int] = []
         session = agent_cassette.read(path, unknown.append)
         return _Source(path, "agent-cassette", _digest(path), cassette=Cassette(path, (), (session,)), unknown=unknown)
-    # Read to the end, so that a damaged line is an error before the log holds half of the run.
-    cut: list[int] = []
-    if not sum(line["type"] in stream_json.MESSAGES for line in stream_json.read(path, cut.append)):
+    found = stream_json.survey(path)
+    if not found.messages:
         raise InputError(f"{path} holds no messages; there is nothing to import.")
-    parts = subagents_of(path) if is_transcript(first) else []
-    for part in parts:
-        for _ in stream_json.read(part.path):
-            pass
-    return _Source(path, "stream-json", _digest(path, *(part.path for part in parts)), cut=cut, parts=parts)
+    parts = [(part, stream_json.survey(part.path).began_ns) for part in (subagents_of(path) if is_transcript(first) else [])]
+    return _Source(path, "stream-json", _digest(path, *(part.path for part, _ in parts)), lines=found, parts=parts)
 
 
 def holds_talks(path: Path, first: dict[str, Any]) -> bool:
@@ -188,8 +184,9 @@ def _import(log: EventLog, source: _Source, name: str | None, known: dict[str, s
         counted = len(held.exchanges), "exchange"
         made = Imported(run, title, str(source.path), *counted, new=True, sessions=sessions, unknown_lines=unknown)
     else:
-        run, count = stream_json.append(log, source.path, name=title, data=data, parts=source.parts)
-        made = Imported(run, title, str(source.path), count, "message", new=True, cut_line=next(iter(source.cut), None))
+        assert source.lines is not None
+        run, count = stream_json.append(log, source.path, source.lines.began_ns, name=title, data=data, parts=source.parts)
+        made = Imported(run, title, str(source.path), count, "message", new=True, cut_line=source.lines.cut_line)
     known[source.sha256] = run
     return [made]
 

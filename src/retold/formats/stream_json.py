@@ -80,6 +80,25 @@ def read(path: Path, on_cut: Callable[[int], None] = lambda _: None) -> Iterator
         raise InputError(f"cannot read {path}: {error.strerror or error}.") from error
 
 
+class Survey(NamedTuple):
+    """A file that was read to its end: the number of its messages, its first time since the epoch in nanoseconds if it has one,
+    and the number of a last line that is cut short."""
+
+    messages: int
+    began_ns: int | None
+    cut_line: int | None
+
+
+def survey(path: Path) -> Survey:
+    """Read a file to its end, so that a damaged line is an error before the log holds half of the run. Raises InputError."""
+    messages, began_ns, cut = 0, None, list[int]()
+    for line in read(path, cut.append):
+        messages += line["type"] in MESSAGES
+        if began_ns is None:
+            began_ns = _wall_ns(line)
+    return Survey(messages, began_ns, cut[0] if cut else None)
+
+
 def unwrapped(line: Any) -> Any:
     """Return the message in a line of the Agent SDK's wire, or None if it has none. Return any other line unchanged."""
     if not isinstance(line, dict) or not {"t", "d"} <= line.keys() or "type" in line:
@@ -88,13 +107,22 @@ def unwrapped(line: Any) -> Any:
     return inner if isinstance(inner, dict) and not str(inner.get("type", "")).startswith("control_") else None
 
 
-def append(log: EventLog, path: Path, *, name: str, data: dict[str, Any], parts: Sequence[Part] = ()) -> tuple[str, int]:
+def append(
+    log: EventLog,
+    path: Path,
+    began_ns: int | None,
+    *,
+    name: str,
+    data: dict[str, Any],
+    parts: Sequence[tuple[Part, int | None]] = (),
+) -> tuple[str, int]:
     """Append the lines of a file as a new run of mode `import`, with their recorded times. Return (run, number of messages).
 
-    `parts` are the transcripts of subagents; their lines come among the others, by their times.
+    `began_ns` is the first time in the file. `parts` are the transcripts of subagents, each with its first time; their lines
+    come among the others, by their times.
     """
-    began_ns = next(filter(None, map(_wall_ns, read(path))), None)
-    lines = merge(_timed(path, ""), *map(_of_subagent, parts), key=lambda timed: timed.at_ns)
+    parts_lines = [_timed(part.path, first_ns, part.task, part.meta) for part, first_ns in parts]
+    lines = merge(_timed(path, began_ns), *parts_lines, key=lambda timed: timed.at_ns) if parts else _timed(path, began_ns)
     return append_lines(log, lines, began_ns, name=name, data={"source": str(path), **data})
 
 
@@ -121,18 +149,14 @@ def append_lines(
     return writer.run, count
 
 
-def _timed(path: Path, task: str, meta: Line | None = None) -> Iterator[Timed]:
+def _timed(path: Path, began_ns: int | None, task: str = "", meta: Line | None = None) -> Iterator[Timed]:
     """Yield the lines of a file with their times since the epoch. A line without a time has that of the line before it."""
-    at_ns = next(filter(None, map(_wall_ns, read(path))), 0)
+    at_ns = began_ns or 0
     if meta is not None:
         yield Timed(at_ns, "", task, {"type": META, "meta": meta})
     for line in read(path):
         at_ns = max(at_ns, _wall_ns(line) or 0)
         yield Timed(at_ns, "", task, line)
-
-
-def _of_subagent(part: Part) -> Iterator[Timed]:
-    return _timed(part.path, part.task, part.meta)
 
 
 def _wall_ns(line: Line) -> int | None:
