@@ -1,4 +1,4 @@
-"""Files and outputs of others: transcripts cut short, impossible times, callbacks that move, a stdout that is lost."""
+"""Input and output that retold does not control: cut transcripts, impossible times, callbacks that move, a lost stdout."""
 
 import asyncio
 import os
@@ -20,8 +20,8 @@ NOON = LINE % "2026-11-01T12:00:00Z"
 
 
 @pytest.mark.parametrize("rest", ['{"type":"assis', USER[:-5], "{", "tru"])
-def test_last_line_that_is_cut_short_is_named_and_left_out(rest: str) -> None:
-    """A transcript is imported while it is being written, or after its writer died."""
+def test_a_truncated_last_line_is_reported_and_skipped(rest: str) -> None:
+    """The user may import a transcript while its writer is still writing it, or after the writer died."""
     Path("s.jsonl").write_bytes((NOON + rest).encode()[: -1 if "caf" in rest else None])
     done = in_this_process("import", "s.jsonl")
     assert (done.returncode, done.stderr) == (0, "retold: s.jsonl:2: the last line is cut short and was left out\n")
@@ -29,15 +29,15 @@ def test_last_line_that_is_cut_short_is_named_and_left_out(rest: str) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"type":"assis\n' + NOON, '{"type":"assis', NOON + '{"type":"assis\n'])
-def test_damaged_line_elsewhere_is_an_error(text: str) -> None:
-    """Only a last line without its end can be one that is being written."""
+def test_a_damaged_line_elsewhere_is_an_error(text: str) -> None:
+    """Only a last line without a line end can be a line that its writer has not finished."""
     Path("s.jsonl").write_text(text)
     assert "not a line of JSON" in refused(in_this_process("import", "s.jsonl"))
 
 
 @pytest.mark.parametrize("stamp", ["0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "3026-01-01T00:00:00Z", "x", ""])
-def test_impossible_time_of_a_line_counts_as_unknown(stamp: str) -> None:
-    """Zero times of other languages are no times; the line is imported and its day is that of the import."""
+def test_an_impossible_time_of_a_line_counts_as_unknown(stamp: str) -> None:
+    """Zero times of other languages count as unknown too. retold imports the line and uses the day of the other line."""
     assert wall_ns_of(stamp) is None
     Path("s.jsonl").write_text(LINE % stamp + NOON)
     for command in (["import", "s.jsonl"], ["ls"], ["show", "last"], ["search", "hi"], ["stats", "--by", "day"], ["verify"]):
@@ -46,8 +46,8 @@ def test_impossible_time_of_a_line_counts_as_unknown(stamp: str) -> None:
     assert {m.wall_ns for m in log.messages(log.find("last").run)} == {wall_ns_of("2026-11-01T12:00:00Z")}
 
 
-def test_callback_that_changes_the_folder_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer was paid for: the run completes, the cassette is where it belongs, and the callback is named."""
+def test_a_callback_that_changes_the_folder_does_not_break_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run completes because the answer is paid for. The cassette is in its usual place, and the error names the callback."""
     Path("mover.py").write_text("import os\ndef go(message): os.chdir('/')\n")
     options = {
         "async_streaming": True,
@@ -64,8 +64,8 @@ def test_callback_that_changes_the_folder_fails_alone(monkeypatch: pytest.Monkey
     assert run_mock(workflow, handlers=[]).result.ok
 
 
-def test_output_below_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`~` is the home folder, as in a shell, and never a folder of that name."""
+def test_an_output_path_may_begin_with_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`~` means the home folder, as in a shell. retold never creates a folder named `~`."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     workflow = write_workflow("w.yaml", step(output_to_file="~/answer.txt"))
     with MessagesServer([Reply([text("ok")])]) as server:
@@ -74,8 +74,8 @@ def test_output_below_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert not Path("~").exists()
 
 
-def test_workflow_runs_in_a_running_loop() -> None:
-    """A notebook and an async test have a loop: one sentence names the form that is awaited."""
+def test_a_workflow_runs_in_a_running_loop() -> None:
+    """Notebooks and async tests already run a loop. The error of `run_workflow` names `arun_workflow`, which works there."""
     cassette = Path(__file__).parents[1] / "examples" / "clean_streaming_numbers.yaml"
 
     async def both() -> retold.RunResult:
@@ -88,16 +88,16 @@ def test_workflow_runs_in_a_running_loop() -> None:
 
 
 def test_public_names_are_listed() -> None:
-    """Tab completion shows them although they are imported on first use."""
+    """Tab completion shows public names although retold imports them on first use."""
     assert set(retold.__all__) <= set(dir(retold))
 
 
 @pytest.mark.parametrize("redirection", [">&-", "> /dev/full"])
 @pytest.mark.parametrize("command", ["show last --json", "run w.yaml"])
-def test_stdout_that_cannot_be_written_is_one_line(
+def test_an_unwritable_stdout_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], redirection: str, command: str
 ) -> None:
-    """A closed stdout and a full disk are no crash of retold's: one line, exit code 1."""
+    """With a closed stdout or a full disk, retold prints one line and exits with code 1."""
     workflow = write_workflow("w.yaml", step())
     with MessagesServer([Reply([text("ok")])]) as server:
         run_live(monkeypatch, server, workflow)

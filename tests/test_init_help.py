@@ -1,4 +1,4 @@
-"""`retold init` writes a workflow that runs at once; `retold help` prints the help of a command."""
+"""`retold init` writes a workflow that runs at once. `retold help` prints the help of a command."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.e2e import in_this_process
 
 
 def test_a_new_workflow_runs_at_once() -> None:
-    """Offline and without a key, both steps from the recording; it passes the validator, and live it would record again."""
+    """The workflow passes the validator and replays both steps offline, without a key. A live run would record them again."""
     done = in_this_process("init")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[:2] == ["wrote hello.yaml", "wrote cassettes/hello.yaml"]
@@ -25,7 +25,7 @@ def test_a_new_workflow_runs_at_once() -> None:
 
 
 def test_a_new_workflow_has_the_name_of_its_file() -> None:
-    """Its recording too, and the commands in its comments name the file as it was given."""
+    """The recording has that name, too. The commands in the workflow's comments name the file as the user gave it."""
     Path("cassettes").mkdir()
     assert in_this_process("init", "deep/my-review.yaml").returncode == 0
     text = Path("deep/my-review.yaml").read_text()
@@ -37,8 +37,8 @@ def test_a_new_workflow_has_the_name_of_its_file() -> None:
 
 
 @pytest.mark.parametrize("there", ["hello.yaml", "cassettes/hello.yaml"])
-def test_no_file_is_replaced(there: str) -> None:
-    """If one of both exists, also as a broken link, neither is written."""
+def test_init_replaces_no_file(there: str) -> None:
+    """If the workflow or its recording exists, even as a broken link, `init` writes neither."""
     Path("cassettes").mkdir()
     Path(there).symlink_to("nowhere")
     before = sorted(map(str, Path().rglob("*")))
@@ -52,15 +52,15 @@ def test_no_file_is_replaced(there: str) -> None:
     ("name", "why"),
     [("hello", "name it hello.yaml"), ("hello.json", "name it hello.yaml"), ("ü.yaml", "name the file like hello.yaml")],
 )
-def test_a_name_that_does_not_work_is_refused(name: str, why: str) -> None:
-    """Before anything is written."""
+def test_init_refuses_an_unusable_name(name: str, why: str) -> None:
+    """The check comes before any file is written."""
     done = in_this_process("init", name)
     assert (done.returncode, why in done.stderr) == (2, True)
     assert list(Path().iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_named() -> None:
-    """A file in the place of the folder; nothing is left behind."""
+def test_init_names_a_folder_that_it_cannot_write() -> None:
+    """A file is in the place of the folder. `init` leaves no other file behind."""
     Path("cassettes").write_text("a file")
     done = in_this_process("init")
     assert (done.returncode, done.stderr) == (2, "retold: cannot write cassettes: File exists.\n")
@@ -68,16 +68,16 @@ def test_a_folder_that_cannot_be_written_is_named() -> None:
 
 
 @pytest.mark.parametrize("words", [[], ["ls"], ["help"], ["try"]])
-def test_help_is_the_text_of_the_option(words: list[str]) -> None:
-    """For retold and for each command."""
+def test_help_prints_the_same_text_as_the_option(words: list[str]) -> None:
+    """This is true for retold itself and for each command."""
     done = in_this_process("help", *words)
-    by_option = in_this_process(*words, "--help").stdout  # the name of the program is that of the test's process
+    by_option = in_this_process(*words, "--help").stdout  # the program name of --help is that of the test process
     assert (done.returncode, done.stdout.partition(" [OPTIONS]")[2]) == (0, by_option.partition(" [OPTIONS]")[2])
     assert done.stdout.startswith(f"Usage: retold {' '.join(words)}".rstrip())
 
 
-def test_help_of_an_unknown_command() -> None:
-    """The error is that of the unknown command itself."""
+def test_help_of_an_unknown_command_is_an_error() -> None:
+    """The message is the same as for the unknown command itself."""
     done = in_this_process("help", "shwo")
     assert done.returncode == 2
     assert "No such command 'shwo'" in done.stderr
@@ -94,10 +94,10 @@ def test_help_of_an_unknown_command() -> None:
         ("retold diff --st", ["--stat"]),
     ],
 )
-def test_the_shell_completes(
+def test_the_shell_completes_words(
     words: str, expected: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:  # fmt: skip
-    """Commands, options, their values, and the commands that have help."""
+    """The completion offers commands, options, option values, and the commands that have help."""
     for name, value in (("_RETOLD_COMPLETE", "complete_bash"), ("COMP_WORDS", words), ("COMP_CWORD", str(words.count(" ")))):
         monkeypatch.setenv(name, value)
     command: Any = typer.main.get_command(make_app())

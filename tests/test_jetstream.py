@@ -1,4 +1,4 @@
-"""JetStream as a shelf meets it: servers and streams that would lose pages, a full stream, answers during an election."""
+"""A shelf on JetStream: servers and streams that would lose pages, a full stream, and answers during an election."""
 
 import asyncio
 import json
@@ -28,26 +28,26 @@ from tests.test_fleet import assert_equal, record, running
 
 @pytest.fixture(scope="module")
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """One server for the tests of this file."""
+    """Start one server for all tests of this file."""
     with Nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
 
 @pytest.fixture
 def log(request: pytest.FixtureRequest) -> str:
-    """The name of this test's stream."""
+    """Return the name of this test's stream."""
     return f"log-{abs(hash(request.node.nodeid))}"
 
 
 @pytest.fixture
 def admin(nats: Nats) -> Iterator[StreamConnection]:
-    """A connection of the administrator, to a stream of its own."""
+    """Return an administrator's connection to another stream."""
     with closing(JetStreamShelf(nats.servers, "admin", source="admin")) as shelf:
         yield shelf._link
 
 
 def config(log: str, **changed: Any) -> StreamConfig:
-    """Return the settings of a stream that loses nothing, but those that are changed."""
+    """Return the settings of a stream that loses nothing, with these changes."""
     safe: dict[str, Any] = {"storage": StorageType.FILE, "discard": DiscardPolicy.NEW, "allow_direct": True}
     return StreamConfig(name=f"retold-{log}", subjects=[f"retold.{log}.>"], **safe | changed)
 
@@ -68,14 +68,14 @@ def config(log: str, **changed: Any) -> StreamConfig:
 def test_a_stream_that_would_lose_pages_is_refused(
     changed: dict[str, Any], fault: str, nats: Nats, log: str, admin: StreamConnection
 ) -> None:
-    """With the setting and its right value."""
+    """The error names the setting and its right value."""
     admin.ask(admin.js().add_stream(config(log, **changed)))
     with closing(JetStreamShelf(nats.servers, log, source="a")) as shelf, pytest.raises(Refused, match=fault):
         shelf.put(pages_of("one", [1])[0], None)
 
 
-def test_a_full_stream_is_waited_for(nats: Nats, log: str, admin: StreamConnection, tmp_path: Path) -> None:
-    """The shipper names the trouble, recording goes on, and nothing is lost when the administrator has made room."""
+def test_the_shipper_waits_for_room_in_a_full_stream(nats: Nats, log: str, admin: StreamConnection, tmp_path: Path) -> None:
+    """The shipper reports the problem and recording continues. After the administrator has made room, no event is lost."""
     admin.ask(admin.js().add_stream(config(log, max_bytes=40_000)))
     source, mirror = EventLog(tmp_path / "source.db"), EventLog(tmp_path / "mirror.db")
     told: list[str | None] = []
@@ -94,7 +94,7 @@ def test_a_full_stream_is_waited_for(nats: Nats, log: str, admin: StreamConnecti
 
 
 def test_a_slow_reader_loses_no_page(nats: Nats, log: str) -> None:
-    """1,000 pages arrive while it works on its first ones."""
+    """1,000 pages arrive while the reader processes the first ones."""
     pages = pages_of("one", [1] * 1000)
     with (
         closing(JetStreamShelf(nats.servers, log, source="a")) as shelf,
@@ -115,7 +115,7 @@ def test_a_slow_reader_loses_no_page(nats: Nats, log: str) -> None:
 
 
 def test_an_old_server_is_refused() -> None:
-    """By its version, before a page is sent."""
+    """The shelf checks the server's version before it sends a page."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
 
@@ -149,10 +149,10 @@ def test_an_old_server_is_refused() -> None:
         (403, 10039, Refused),
     ],
 )
-def test_an_error_of_the_server_is_waited_for_unless_it_is_final(
+def test_the_shelf_retries_after_errors_unless_they_are_final(
     code: int, err_code: int | None, kind: type[ShelfError], admin: StreamConnection
 ) -> None:
-    """Each was seen while nodes were killed, but the last."""
+    """All of these errors except the last occurred in tests that killed nodes."""
 
     async def fail() -> None:
         raise APIError(code=code, err_code=err_code, description="of the test")
@@ -161,8 +161,8 @@ def test_an_error_of_the_server_is_waited_for_unless_it_is_final(
         admin.ask(fail())
 
 
-def test_a_fetch_without_messages_is_nothing() -> None:
-    """Seen: the client gets a status just before its time is over, and returns an empty list instead of raising an error."""
+def test_a_fetch_without_messages_raises_nothing_found() -> None:
+    """The client may get a status just before its timeout, and then returns an empty list instead of raising an error."""
 
     class Late:
         async def fetch(self, *_: object, **__: object) -> list[Any]:

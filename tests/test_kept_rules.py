@@ -1,4 +1,4 @@
-"""`--ignore` and `--mask` take out the parts of requests that vary. The recording keeps them, so a replay needs no option."""
+"""`--ignore` and `--mask` exclude the parts of requests that vary. The recording stores them, so a replay needs no option."""
 
 import json
 import sys
@@ -55,13 +55,13 @@ def test_a_masked_text_does_not_count(mask: str, now: str, same: bool) -> None:
         assert not matches(Rules(), *sides)
 
 
-def test_a_mask_covers_a_body_that_is_no_json_and_no_key() -> None:
+def test_a_mask_covers_a_body_that_is_not_json_but_no_key() -> None:
     assert matches(Rules(mask=(r"\d+",)), b"took 12", b"took 3")
     assert not matches(Rules(mask=(r"\d+",)), asked(a1=1), asked(a2=1))
 
 
-def test_a_mask_sees_a_text_as_the_report_of_a_miss_shows_it() -> None:
-    """That is, after the profile."""
+def test_a_mask_applies_to_the_text_that_a_miss_report_shows() -> None:
+    """The mask applies after the profile."""
     rules = Rules(mask=(r"in \{\{cwd\}\}/\w+",), profile="claude-code")
     texts = [f"Primary working directory: {cwd}\n in {cwd}/{name}" for cwd, name in (("/home/ann", "a"), ("/root/b", "c"))]
     assert matches(rules, *(asked(system=text) for text in texts))
@@ -77,7 +77,7 @@ def test_a_mask_sees_a_text_as_the_report_of_a_miss_shows_it() -> None:
     ],
 )
 def test_a_wrong_rule_is_one_error(option: str, value: str, why: str) -> None:
-    """Before the command runs; also for a rule that a file keeps, which is named then."""
+    """The error comes before the command runs. If a file stores the rule, the error names the file."""
     write_cassette("c.yaml", [exchange(answer(b"data: 1\n\n"))])
     for command in (["record", "--"], ["replay", "c.yaml", "--"], ["serve", "c.yaml"]):
         options = [option, value]
@@ -90,7 +90,7 @@ def test_a_wrong_rule_is_one_error(option: str, value: str, why: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
-def test_files_and_the_log_keep_the_rules(suffix: str, tmp_path: Path) -> None:
+def test_files_and_the_log_store_the_rules(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"c.{suffix}"
     write_cassette(path, [exchange(answer(b"data: 1\n\n"))], kept=KEPT)
     assert read_cassette(path).kept == KEPT
@@ -111,7 +111,7 @@ def test_damaged_rules_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.needs("genai-prices")
 def test_a_recording_with_rules_replays_without_options(cli: Cli) -> None:
-    """From the cassette and from the run; a recording anew keeps the rules of its file."""
+    """This is true for the cassette and for the run. A new recording into the same file keeps the rules of the file."""
     kept = Kept(("max_tokens",), (r"\d+ ms",))
     with MessagesServer([Reply([text("Hello")]), Reply([text("Again")])]) as server:
         options = ["--mask", r"\d+ ms", "--ignore", "max_tokens", "--upstream", server.url]
@@ -126,7 +126,7 @@ def test_a_recording_with_rules_replays_without_options(cli: Cli) -> None:
     assert read_cassette("c.yaml").kept == kept
 
 
-def test_a_block_takes_the_rules_of_its_cassette_and_its_own(tmp_path: Path) -> None:
+def test_a_block_combines_its_own_rules_with_those_of_its_cassette(tmp_path: Path) -> None:
     recorded = exchange(answer(b'{"id":"msg_1"}', headers=JSON), asked(system=HOOK, id=1))
     write_cassette(tmp_path / "c.yaml", [recorded], kept=Kept(mask=(r"\d+ ms",)))
     import httpx2
@@ -155,7 +155,7 @@ def test_the_ini_adds_rules_for_every_test(pytester: pytest.Pytester) -> None:
     pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio").assert_outcomes(passed=1)
 
 
-def test_a_mask_that_takes_too_long_is_the_error_of_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mask_that_takes_too_long_fails_the_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
     write_cassette("c.yaml", [exchange(answer(b"data: 1\n\n"), asked(system="a" * 40 + "?"))])
     done = in_this_process("replay", "c.yaml", "--mask", "(a+)+$", "--", sys.executable, "-c", "")

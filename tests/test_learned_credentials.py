@@ -1,4 +1,4 @@
-"""Many credentials of requests: found in every text and spelling, as if there were one, at a cost that does not grow."""
+"""Redaction finds many learned credentials in every text and spelling, at a cost that does not grow with their number."""
 
 import json
 import string
@@ -50,7 +50,7 @@ def streamed(redactor: Redactor, pieces: list[Piece]) -> list[bytes]:
     spelling=st.sampled_from(["as it is", "json", "json twice", "php", "escaped", "percent"]),
     size=st.integers(1, 40),
 )
-def test_learned_credentials_are_removed_like_those_of_the_environment(
+def test_learned_credentials_are_removed_like_credentials_of_the_environment(
     values: list[str], parts: list[int | str], spelling: str, size: int
 ) -> None:
     many = Redactor({})
@@ -72,7 +72,7 @@ def test_learned_credentials_are_removed_like_those_of_the_environment(
     assert streamed(many, frames(text, size)) == streamed(reference, frames(text, size))
 
 
-def test_a_credential_is_found_at_every_place_of_a_text() -> None:
+def test_a_credential_is_found_at_any_offset_of_a_text() -> None:
     redactor = taught(200)
     for offset in range(17):
         for number in (0, MAX_COMPILED, 100, 199):
@@ -80,8 +80,8 @@ def test_a_credential_is_found_at_every_place_of_a_text() -> None:
             assert redactor.data(text) == b"x" * offset + b" REDACTED and more"
 
 
-def test_a_credential_that_is_split_over_frames_is_removed_however_many_are_known() -> None:
-    """With more than MAX_STARTS different beginnings, too."""
+def test_a_credential_split_over_frames_is_removed_however_many_are_known() -> None:
+    """The credentials have more than MAX_STARTS different beginnings."""
     redactor = taught(300)
     assert redactor._learned is not None
     assert redactor._learned.starts is None
@@ -106,8 +106,8 @@ def test_the_newest_credentials_are_kept_and_memory_does_not_grow() -> None:
     assert sum(map(len, held._by_start.values())) == MAX_LEARNED
 
 
-def test_learning_a_further_credential_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each credential compiled a pattern of all of them: 76 ms a request with 600 keys, and 69 KB each."""
+def test_learning_another_credential_compiles_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier, each credential compiled a pattern of all credentials: 76 ms a request with 600 keys, and 69 KB each."""
     redactor = taught(learned.MAX_STARTS * 3)
     patterns = redactor.beginning, redactor._pattern
     monkeypatch.delattr("re.compile")
@@ -117,7 +117,7 @@ def test_learning_a_further_credential_compiles_nothing(monkeypatch: pytest.Monk
     assert (redactor.beginning, redactor._pattern) == patterns
 
 
-def test_odd_credentials_do_not_pile_up() -> None:
+def test_credentials_that_need_a_pattern_do_not_accumulate() -> None:
     redactor = Redactor({})
     for number in range(50):
         redactor.learn(keyed(f'"odd key {number}"-Zq8Rt5Wv"{number:04}"'.replace(" ", "")))

@@ -1,4 +1,4 @@
-"""Appending: committed when it returns, numbered without gaps, chained, never changed, all or nothing."""
+"""`append` commits before it returns, numbers events without gaps, chains them, never changes them, and is all or nothing."""
 
 import contextlib
 import sqlite3
@@ -31,7 +31,7 @@ def log(path: Path) -> Iterator[EventLog]:
 
 
 def refuse(path: Path, kind: str) -> None:
-    """Make SQLite refuse events of one kind, as a full disk would: after the append has begun."""
+    """Make SQLite refuse events of one kind after the append has begun, as a full disk would."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(
             f"CREATE TRIGGER refused BEFORE INSERT ON events WHEN NEW.kind = '{kind}' BEGIN SELECT RAISE(ABORT, 'no room'); END"
@@ -39,7 +39,7 @@ def refuse(path: Path, kind: str) -> None:
 
 
 def test_an_event_is_committed_when_append_returns(log: EventLog, path: Path) -> None:
-    """Whoever looks from outside sees each event at once, header and payload."""
+    """Another connection sees the header and the payload of each event at once."""
     writer = log.start(name="run", mode="live")
     for number in range(5):
         event = writer.append(Entry("frame", b"data: %d\n\n" % number, "step", "task", 7))[0]
@@ -93,7 +93,7 @@ def test_frames_that_arrive_together_are_kept_all_or_none(log: EventLog, path: P
 
 
 def test_start_and_end_are_committed_when_they_return(log: EventLog, path: Path) -> None:
-    """The first and the last event of a run, and its line in the listing, are there at once."""
+    """Another connection sees the first and the last event of a run, and its line in the listing, at once."""
     writer = log.start(name="run", mode="mock", data={"file": "x.yaml"})
     assert query(path, "SELECT run, name, mode, status FROM runs") == [(writer.run, "run", "mock", "running")]
     assert query(path, "SELECT kind, payload FROM events") == [("run.started", '{"name":"run","mode":"mock","file":"x.yaml"}')]
@@ -106,7 +106,7 @@ def test_start_and_end_are_committed_when_they_return(log: EventLog, path: Path)
     "statement", ["UPDATE events SET kind = 'x'", "UPDATE events SET payload = '' WHERE seq = 1", "DELETE FROM events"]
 )
 def test_events_cannot_be_changed_or_removed(log: EventLog, path: Path, statement: str) -> None:
-    """The log is append-only for any SQLite tool."""
+    """The log is append-only for every SQLite tool."""
     writer = log.start(name="run", mode="live")
     writer.append(Entry("frame", b"data: 1\n\n"))
     before = rows(path, writer.run)
@@ -119,7 +119,7 @@ def test_events_cannot_be_changed_or_removed(log: EventLog, path: Path, statemen
 
 
 def test_run_and_seq_are_the_key(log: EventLog, path: Path) -> None:
-    """No second event takes a number that is taken."""
+    """SQLite refuses a second event with the same number."""
     writer = log.start(name="run", mode="live")
     with contextlib.closing(sqlite3.connect(path)) as connection, pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
         connection.execute("INSERT INTO events SELECT " + "run, seq, t_ns, wall_ns, kind, step, task, exchange, "
@@ -139,10 +139,8 @@ entries = st.builds(
 
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.lists(entries, min_size=1, max_size=4), max_size=6))
-def test_every_chain_is_the_documented_one_from_its_first_row(
-    tmp_path_factory: pytest.TempPathFactory, batches: list[list[Entry]]
-) -> None:
-    """Numbers without gaps, digests of the stored payloads, hashes over the one before, header and digest."""
+def test_every_chain_is_the_documented_one(tmp_path_factory: pytest.TempPathFactory, batches: list[list[Entry]]) -> None:
+    """Numbers have no gaps, digests match the stored payloads, and each hash covers the previous hash, header and digest."""
     path = tmp_path_factory.mktemp("log") / "log.db"
     with EventLog(path) as log, log.start(name="run", mode="live") as writer:
         returned = [event for batch in batches for event in writer.append(*batch)]
@@ -156,8 +154,8 @@ def test_every_chain_is_the_documented_one_from_its_first_row(
         assert list(log.events(writer.run))[1:] == returned
 
 
-def test_the_chains_of_interleaved_runs_are_their_own(log: EventLog, path: Path) -> None:
-    """Each run counts from 0 and chains to its own events only."""
+def test_interleaved_runs_have_separate_chains(log: EventLog, path: Path) -> None:
+    """Each run counts from 0 and chains only its own events."""
     writers = [log.start(name=f"run {number}", mode="live") for number in range(3)]
     for number in range(30):
         writers[number % 3].append(Entry("frame", b"%d" % number))
@@ -168,7 +166,7 @@ def test_the_chains_of_interleaved_runs_are_their_own(log: EventLog, path: Path)
 
 
 def test_threads_that_share_a_writer_leave_no_gap(log: EventLog, path: Path) -> None:
-    """Four threads append to one run at once: every event is there once, in one chain."""
+    """Four threads append to one run at once. Every event is in one chain, exactly once."""
     writer = log.start(name="run", mode="live")
     barrier = threading.Barrier(4)
 
@@ -187,15 +185,15 @@ def test_threads_that_share_a_writer_leave_no_gap(log: EventLog, path: Path) -> 
     assert computed_chain(stored) == stored_chain(stored)
 
 
-def test_an_exchange_is_named_by_the_number_of_its_first_event(log: EventLog, path: Path) -> None:
-    """OWN_SEQ stands for the number that the entry itself gets, also within a batch."""
+def test_an_exchange_has_the_number_of_its_first_event(log: EventLog, path: Path) -> None:
+    """OWN_SEQ means the number that the entry itself gets, also within a batch."""
     writer = log.start(name="run", mode="live")
     writer.append(Entry("frame", b""), Entry("exchange.started", b"{}", exchange=OWN_SEQ))
     assert [row["exchange"] for row in rows(path, writer.run)] == [None, None, 2]
 
 
 def test_a_refused_event_is_a_log_error_and_leaves_no_gap(log: EventLog, path: Path) -> None:
-    """What could not be written takes no number; the error says where and what is safe."""
+    """An event that could not be written takes no number. The error names the log and confirms that earlier events are safe."""
     writer = log.start(name="run", mode="live")
     writer.append(Entry("frame", b"1"))
     refuse(path, "refused")
@@ -207,8 +205,8 @@ def test_a_refused_event_is_a_log_error_and_leaves_no_gap(log: EventLog, path: P
     assert computed_chain(stored) == stored_chain(stored)
 
 
-def test_a_refused_event_takes_its_whole_batch_with_it(log: EventLog, path: Path) -> None:
-    """All or nothing: the events before the refused one are not there either, and the next append has no gap."""
+def test_a_refused_event_refuses_its_whole_batch(log: EventLog, path: Path) -> None:
+    """The events before the refused one are not written either, and the next append leaves no gap."""
     writer = log.start(name="run", mode="live")
     refuse(path, "refused")
     with pytest.raises((LogError, sqlite3.Error), match="no room"):
@@ -221,7 +219,7 @@ def test_a_refused_event_takes_its_whole_batch_with_it(log: EventLog, path: Path
 
 
 def test_a_refused_batch_is_a_log_error(log: EventLog, path: Path) -> None:
-    """A batch that cannot be written is the same error as a single event that cannot."""
+    """The error is the same as for a single event."""
     writer = log.start(name="run", mode="live")
     refuse(path, "refused")
     with pytest.raises(LogError, match="no room"):
@@ -229,7 +227,7 @@ def test_a_refused_batch_is_a_log_error(log: EventLog, path: Path) -> None:
 
 
 def test_an_ending_that_could_not_be_written_can_be_written_later(log: EventLog, path: Path) -> None:
-    """The disk was full at the end of a run; once there is room, `end` writes the ending."""
+    """The disk was full at the end of a run. As soon as there is room, `end` writes the ending."""
     writer = log.start(name="run", mode="live")
     refuse(path, "run.ended")
     with pytest.raises((LogError, sqlite3.Error), match="no room"):
@@ -241,7 +239,7 @@ def test_an_ending_that_could_not_be_written_can_be_written_later(log: EventLog,
 
 
 def test_appending_nothing_appends_nothing(log: EventLog, path: Path) -> None:
-    """An empty batch is no error."""
+    """An empty batch is not an error."""
     writer = log.start(name="run", mode="live")
     assert writer.append() == []
     assert len(rows(path, writer.run)) == 1
@@ -267,8 +265,8 @@ writer.end()
 """
 
 
-def test_a_full_disk_is_a_log_error_and_the_log_goes_on_when_there_is_room_again(path: Path) -> None:
-    """The file may not grow any more: a clear error, everything before it safe, no gap after it."""
+def test_a_full_disk_is_a_log_error_and_appending_works_again_with_room(path: Path) -> None:
+    """The file cannot grow: the error is clear, all earlier events are safe, and no gap follows."""
     with Child(FILL, path) as child:
         run, seq, message = child.line().split(" ", 2)
         assert child.finish() == (0, "", "")
@@ -284,7 +282,7 @@ def test_a_full_disk_is_a_log_error_and_the_log_goes_on_when_there_is_room_again
 
 
 def test_a_run_ends_once(log: EventLog, path: Path) -> None:
-    """A second end changes nothing, whatever it says."""
+    """A second `end` changes nothing, even with another status."""
     writer = log.start(name="run", mode="live")
     writer.end()
     writer.end("failed", error="late")
@@ -300,18 +298,18 @@ def test_a_run_ends_once(log: EventLog, path: Path) -> None:
         (KeyboardInterrupt(), "cancelled", "KeyboardInterrupt"),
     ],
 )
-def test_the_end_of_a_run_says_what_left_its_block(
+def test_a_run_ends_with_the_outcome_of_its_block(
     log: EventLog, raised: BaseException | None, status: str, error: str | None
 ) -> None:
-    """Leaving the block well completes the run, an error fails it, an interrupt cancels it."""
+    """A block that returns completes the run, an error fails it, and an interrupt cancels it."""
     with contextlib.suppress(ValueError, KeyboardInterrupt), log.start(name="run", mode="live"):
         if raised is not None:
             raise raised
     assert [(info.status, info.error) for info in log.runs()] == [(status, error)]
 
 
-def test_nothing_stands_behind_the_last_event_of_a_run(log: EventLog, path: Path) -> None:
-    """A thread left over from a run, or a stream closed late, adds nothing that readers, who stopped there, would miss."""
+def test_a_run_accepts_no_event_after_its_last(log: EventLog, path: Path) -> None:
+    """Readers stop at the last event. An event of a leftover thread or of a stream closed late would escape them."""
     writer = log.start(name="run", mode="live")
     writer.end()
     with contextlib.suppress(LogError):
@@ -319,8 +317,8 @@ def test_nothing_stands_behind_the_last_event_of_a_run(log: EventLog, path: Path
     assert [row["kind"] for row in rows(path, writer.run)] == ["run.started", "run.ended"]
 
 
-def test_an_ending_that_was_deferred_is_not_written_twice(log: EventLog) -> None:
-    """A stream is dropped, and then closed: the close first writes what was deferred, which is the same ending."""
+def test_a_deferred_ending_is_written_once(log: EventLog) -> None:
+    """A stream is dropped and later closed. The close first writes the deferred ending, which is the same one."""
     with log.start(name="run", mode="live") as writer:
         capture = Capture(writer, Request("POST", "https://api.anthropic.com/v1/messages", (), b"{}"))
         capture.response(200, "OK", ())

@@ -1,4 +1,4 @@
-"""The log is a good citizen among SQLite's tools: others read it, ask it the questions of the page, and keep things in it."""
+"""Other SQLite tools can read the log, run the queries of the documentation, and store their own tables in the file."""
 
 import contextlib
 import re
@@ -33,8 +33,8 @@ def rows(sql: str) -> list[tuple[object, ...]]:
         return connection.execute(sql).fetchall()
 
 
-def test_the_questions_on_the_page_have_answers() -> None:
-    """Each statement of the page runs unchanged."""
+def test_the_queries_on_the_page_have_results() -> None:
+    """Each SQL statement of the page runs unchanged."""
     failed = record(DB, exchange(answer(b"{}", status=500), body=asked("Do it"), ending="http_error"), name="failed")
     statements = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "schema.md").read_text(), re.DOTALL)[0].strip().split(";\n")
     day = rows("SELECT date('now')")[0][0]
@@ -45,7 +45,7 @@ def test_the_questions_on_the_page_have_answers() -> None:
 
 @pytest.mark.needs("sqlite-utils")
 def test_other_tools_read_the_log(log: EventLog) -> None:
-    """sqlite-utils, as a process of its own, while a run is being written."""
+    """sqlite-utils reads the log from another process while a run is being written."""
     with log:
         log.start(name="open", mode="live").append(Entry("frame", b"\xff"))
         command = [sys.executable, "-m", "sqlite_utils", "rows", str(DB), "tool_uses", "--csv", "-c", "name", "-c", "input"]
@@ -53,8 +53,8 @@ def test_other_tools_read_the_log(log: EventLog) -> None:
     assert done.stdout.splitlines() == ["name,input", 'Bash,"{""command"":""ls -la""}"']
 
 
-def test_what_others_put_into_the_file_breaks_nothing(log: EventLog) -> None:
-    """Tables, columns, indexes and views of their own; lines of runs that are none; messages that are no JSON."""
+def test_foreign_content_in_the_file_breaks_nothing(log: EventLog) -> None:
+    """The file has foreign tables, columns, indexes and views, lines of unknown runs, and messages that are not JSON."""
     with contextlib.closing(sqlite3.connect(DB)) as connection:
         connection.executescript(
             """
@@ -94,12 +94,12 @@ def test_what_others_put_into_the_file_breaks_nothing(log: EventLog) -> None:
         "UPDATE ledger SET seq = 0",
     ],
 )
-def test_only_what_is_being_erased_can_be_changed(log: EventLog, statement: str) -> None:
-    """The payload of an event that is named for it; never a header, digest or hash, never a single row, never the ledger."""
+def test_only_an_event_that_is_being_erased_can_be_changed(log: EventLog, statement: str) -> None:
+    """SQLite allows changes only to the payloads of the named events. Headers, digests, hashes, rows and the ledger are fixed."""
     run = log.find("last").run
     with contextlib.closing(sqlite3.connect(DB)) as connection:
         connection.execute("INSERT INTO erasing VALUES (?, 1)", (run,))
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             connection.execute(statement)
         connection.execute("UPDATE events SET payload = 'x' WHERE run = ? AND seq = 1", (run,))
-    assert verify(log).findings == []  # nothing of it was committed
+    assert verify(log).findings == []  # none of these statements was committed

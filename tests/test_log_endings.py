@@ -1,4 +1,4 @@
-"""Endings are written once and are the last: late where they could not be written in time, and never in the wrong words."""
+"""Each ending of a run or exchange is written once, as the last event, with its original outcome, even if it is late."""
 
 import contextlib
 import os
@@ -71,8 +71,8 @@ def exchange(writer: RunWriter) -> Capture:
 
 
 @pytest.mark.parametrize("later", ["end", "start", "close"])
-def test_the_ending_of_a_run_is_written_as_it_was_when_there_is_room(path: Path, later: str) -> None:
-    """By another call, which decides nothing any more, by the next run, or when the log is closed."""
+def test_the_original_ending_of_a_run_is_written_as_soon_as_there_is_room(path: Path, later: str) -> None:
+    """A later `end` writes it and ignores its own status. So does the next run, or closing the log."""
     log = EventLog(path)
     writer = log.start(name="run", mode="live")
     refuse(path, "run.ended")
@@ -88,8 +88,8 @@ def test_the_ending_of_a_run_is_written_as_it_was_when_there_is_room(path: Path,
     assert query(path, "SELECT count(*) FROM events WHERE kind = 'run.ended' AND run = ?", writer.run) == [(1,)]
 
 
-def test_the_next_process_writes_the_ending_as_it_was(path: Path) -> None:
-    """The process died with its disk still full: how the run ended was noted beside the log, and readers see it at once."""
+def test_the_next_process_writes_the_original_ending(path: Path) -> None:
+    """The process died while its disk was full. It had noted the ending beside the log, and readers see it at once."""
     with Child(FULL, path, ROOT) as child:
         run = child.line()
         assert EventLog(path).find(run).status == "running"
@@ -103,7 +103,7 @@ def test_the_next_process_writes_the_ending_as_it_was(path: Path) -> None:
 
 
 def test_the_ending_of_an_exchange_is_written_with_the_end_of_its_run(path: Path) -> None:
-    """The first call decided that it was complete; nobody calls again."""
+    """The first call decided that the exchange was complete, and no second call follows."""
     with EventLog(path) as log:
         writer = log.start(name="run", mode="live")
         capture = exchange(writer)
@@ -116,7 +116,7 @@ def test_the_ending_of_an_exchange_is_written_with_the_end_of_its_run(path: Path
 
 
 def test_an_exchange_that_is_open_when_its_run_ends_counts_as_closed(path: Path) -> None:
-    """Its client may read on, which is no longer recorded; nobody claims that a process died."""
+    """The client may continue to read without being recorded. The ending does not claim that a process died."""
     with EventLog(path) as log:
         writer = log.start(name="run", mode="live")
         capture = exchange(writer)
@@ -127,8 +127,8 @@ def test_an_exchange_that_is_open_when_its_run_ends_counts_as_closed(path: Path)
     assert (recorded.ending, recorded.failure) == ("closed", None)
 
 
-def test_nothing_follows_the_end_whatever_other_threads_do(path: Path) -> None:
-    """Threads append and end at once: `run.ended` is there once, and last."""
+def test_no_event_of_another_thread_follows_the_end(path: Path) -> None:
+    """Threads append and end at once. The log has one `run.ended`, and it is the last event."""
     with EventLog(path) as log:
         for _ in range(20):
             writer, barrier = log.start(name="run", mode="live"), threading.Barrier(3)
@@ -153,7 +153,7 @@ def test_nothing_follows_the_end_whatever_other_threads_do(path: Path) -> None:
 
 
 def test_a_failed_start_leaves_no_lock(path: Path) -> None:
-    """Neither its file nor a descriptor."""
+    """Neither the lock file nor its descriptor remains."""
     log = EventLog(path)
     log.open()
     refuse(path, "run.started")
@@ -165,16 +165,16 @@ def test_a_failed_start_leaves_no_lock(path: Path) -> None:
     log.close()
 
 
-def test_a_wal_that_may_not_grow_is_folded(path: Path) -> None:
-    """300 runs in files of at most 400 kB, which their WAL alone would pass: a full disk is relieved by a checkpoint."""
+def test_a_checkpoint_makes_room_if_the_wal_cannot_grow(path: Path) -> None:
+    """300 runs fit in files of at most 400 kB, which their WAL alone would exceed, because a full disk triggers a checkpoint."""
     with Child(FILL, path) as child:
         assert child.line() == "ended"
         assert child.finish() == (0, "", "")
     assert query(path, "SELECT count(*) FROM runs WHERE status = 'completed'") == [(300,)]
 
 
-def test_a_follower_in_the_process_of_the_writer_does_not_poll(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks once more after it was woken by a commit, not after a time."""
+def test_a_follower_in_the_writers_process_does_not_poll(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The follower reads again when a commit wakes it, not after a timeout."""
     asked = threading.Semaphore(0)
     page = SqliteReadings.read
 
@@ -188,7 +188,7 @@ def test_a_follower_in_the_process_of_the_writer_does_not_poll(path: Path, monke
         writer = log.start(name="run", mode="live")
         thread = threading.Thread(target=lambda: list(other.follow(writer.run)))
         thread.start()
-        for _ in range(2):  # the first event; then nothing, so it waits
+        for _ in range(2):  # the first read gets the first event; the second gets nothing, so the follower waits
             assert asked.acquire(timeout=20)
         assert not asked.acquire(timeout=0.1)
         writer.end()
@@ -208,8 +208,8 @@ with MessagesServer([Reply([text("hi")])]) as server:
 """
 
 
-def test_a_recording_that_is_never_closed_ends_completed_at_exit(path: Path) -> None:
-    """As the documentation's example does it."""
+def test_a_recording_that_is_never_closed_is_completed_at_exit(path: Path) -> None:
+    """The program uses `retold.recording` as the documentation's example does."""
     done = forks.run("-c", AT_EXIT, path, ROOT, env=os.environ)
     assert (done.returncode, done.stderr) == (0, "")
     assert query(path, "SELECT status, error FROM runs") == [("completed", None)]

@@ -1,4 +1,4 @@
-"""The log's file: made private, refused when it is not ours, newer or damaged, readable with any SQLite tool."""
+"""The file of a log: private, readable with any SQLite tool, and refused if it is foreign, newer or damaged."""
 
 import contextlib
 import os
@@ -41,8 +41,8 @@ def permissions(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_log_is_readable_by_its_owner_alone(log: EventLog, path: Path) -> None:
-    """Prompts and answers are private: the file, what SQLite puts beside it, and the folder made for it."""
+def test_only_its_owner_can_read_a_log(log: EventLog, path: Path) -> None:
+    """Prompts and answers are private. This includes the file, the files that SQLite adds, and a folder made for it."""
     before = os.umask(0)
     try:
         writer = log.start(name="run", mode="live")
@@ -56,8 +56,8 @@ def test_a_log_is_readable_by_its_owner_alone(log: EventLog, path: Path) -> None
     assert permissions(path.parent / "log.db.live" / writer.run) == 0o600
 
 
-def test_the_default_log_keeps_itself_out_of_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`.retold/log.db` under the working directory, or what RETOLD_DB names."""
+def test_the_default_log_is_ignored_by_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default log is `.retold/log.db` in the working directory, or the path in RETOLD_DB."""
     with EventLog() as log:
         log.start(name="run", mode="live").end()
     assert Path(".retold/.gitignore").read_text() == "*\n"
@@ -66,16 +66,16 @@ def test_the_default_log_keeps_itself_out_of_git(monkeypatch: pytest.MonkeyPatch
     assert EventLog().path == Path("other.db")
 
 
-def test_a_long_run_is_folded_into_the_database_while_it_is_written(
+def test_a_long_run_is_folded_into_the_database_during_recording(
     log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """What SQLite keeps beside the file does not grow for ever, and every event is there once."""
+    """The WAL does not grow forever, and every event is in the log exactly once."""
     monkeypatch.setattr(store, "CHECKPOINT_PAGES", 10)
     writer = log.start(name="run", mode="live")
     for number in range(100):
         writer.append(Entry("frame", b"%d" % number))
-        store_of(log)._checkpoints.wait()  # one that writes at that moment may keep a checkpoint from all it could do
-    alone = path.with_name("alone.db")  # without its WAL a file holds what was folded into it
+        store_of(log)._checkpoints.wait()  # a running checkpoint may keep another one from folding everything
+    alone = path.with_name("alone.db")  # a copy without its WAL contains only the folded events
     alone.write_bytes(path.read_bytes())
     assert query(alone, "SELECT count(*) >= 90 FROM events") == [(1,)]
     writer.end()
@@ -83,8 +83,8 @@ def test_a_long_run_is_folded_into_the_database_while_it_is_written(
     assert [event.payload for event in EventLog(path).events(writer.run, kinds=("frame",))] == [b"%d" % n for n in range(100)]
 
 
-def test_a_log_that_is_gone_is_not_made_again_by_a_checkpoint(path: Path) -> None:
-    """It writes what is there, or nothing."""
+def test_a_checkpoint_does_not_recreate_a_deleted_log(path: Path) -> None:
+    """A checkpoint writes to the existing file or to nothing."""
     checkpoints = store.Checkpoints(path)
     checkpoints.pages = store.CHECKPOINT_PAGES
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
@@ -93,16 +93,16 @@ def test_a_log_that_is_gone_is_not_made_again_by_a_checkpoint(path: Path) -> Non
     assert not path.exists()
 
 
-def test_making_a_log_object_makes_no_file(path: Path) -> None:
-    """Only the first write makes the log."""
+def test_an_eventlog_object_creates_no_file(path: Path) -> None:
+    """The first write creates the log."""
     EventLog(path)
     assert not path.parent.exists()
 
 
-def test_a_folder_that_another_process_makes_at_the_same_moment_is_used(
+def test_a_folder_that_another_process_creates_at_the_same_moment_is_used(
     log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes find no folder; the one that makes it second goes on all the same."""
+    """Two processes find no folder. The second one to create it succeeds too."""
     is_dir = Path.is_dir
 
     def is_dir_then_made(folder: Path) -> bool:
@@ -116,15 +116,15 @@ def test_a_folder_that_another_process_makes_at_the_same_moment_is_used(
     assert [info.name for info in log.runs()] == ["run"]
 
 
-def test_reading_a_log_that_is_not_there_is_an_error_that_says_how_to_make_one(log: EventLog, path: Path) -> None:
-    """And it makes none by the way."""
+def test_the_error_of_a_missing_log_names_the_way_to_make_one(log: EventLog, path: Path) -> None:
+    """Reading creates no log."""
     with pytest.raises(LogError, match=rf"no log at {path}\. Record or replay something first"):
         log.runs()
     assert not path.exists()
 
 
-def test_a_log_is_read_without_being_written(log: EventLog, path: Path) -> None:
-    """Readers leave no trace in the file."""
+def test_reading_a_log_does_not_write_to_it(log: EventLog, path: Path) -> None:
+    """Readers do not change the file."""
     with log.start(name="run", mode="live") as writer:
         writer.append(Entry("frame", b"1"))
     log.close()
@@ -137,7 +137,7 @@ def test_a_log_is_read_without_being_written(log: EventLog, path: Path) -> None:
 
 @pytest.mark.parametrize("action", ["read", "write"])
 def test_a_log_of_a_newer_version_is_refused(log: EventLog, path: Path, action: str) -> None:
-    """The error names both versions and the way out, and the file stays as it is."""
+    """The error names both versions and the way out. The file stays unchanged."""
     log.start(name="run", mode="live").end()
     log.close()
     before = write_sqlite(path, "PRAGMA user_version = 99")
@@ -148,7 +148,7 @@ def test_a_log_of_a_newer_version_is_refused(log: EventLog, path: Path, action: 
 
 @pytest.mark.parametrize("action", ["read", "write"])
 def test_another_programs_database_is_refused_and_left_alone(log: EventLog, path: Path, action: str) -> None:
-    """An SQLite file that is no log is neither read nor turned into one."""
+    """An SQLite file of another program is neither read nor converted to a log."""
     before = write_sqlite(path, "CREATE TABLE customers (name)")
     with pytest.raises(LogError, match=rf"{path} is an SQLite file, but not a retold log"):
         log.runs() if action == "read" else log.start(name="run", mode="live")
@@ -156,8 +156,8 @@ def test_another_programs_database_is_refused_and_left_alone(log: EventLog, path
 
 
 @pytest.mark.parametrize("action", ["read", "write"])
-def test_a_file_that_is_no_database_is_refused_and_left_alone(log: EventLog, path: Path, action: str) -> None:
-    """A text file under the log's name is an error, not a loss."""
+def test_a_file_that_is_not_a_database_is_refused_and_left_alone(log: EventLog, path: Path, action: str) -> None:
+    """A text file under the log's name is an error. Its content is not lost."""
     path.parent.mkdir()
     path.write_text("Dear diary, " * 100)
     with pytest.raises(LogError, match="file is not a database"):
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(log: EventLog, pat
 
 
 def test_a_damaged_log_is_a_log_error(log: EventLog, path: Path) -> None:
-    """Pages overwritten with noise: reading says so instead of showing half of it."""
+    """Noise overwrote some pages. Reading raises an error instead of returning a part of the log."""
     with log.start(name="run", mode="live") as writer:
         for _ in range(100):
             writer.append(Entry("frame", b"x" * 1000))
@@ -179,7 +179,7 @@ def test_a_damaged_log_is_a_log_error(log: EventLog, path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["file/log.db", "folder", "/proc/retold/log.db"])
 def test_a_path_that_cannot_be_written_is_a_log_error(tmp_path: Path, name: str) -> None:
-    """A file where a folder should be, a folder where the log should be, a place where nobody writes."""
+    """The cases: a file in the place of a folder, a folder in the place of the log, and a place without write permission."""
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     with pytest.raises(LogError, match=r"cannot write the log .*\. Name another one with --db FILE or RETOLD_DB\."):
@@ -187,7 +187,7 @@ def test_a_path_that_cannot_be_written_is_a_log_error(tmp_path: Path, name: str)
 
 
 def record(log: EventLog) -> str:
-    """A run with one exchange: two messages, a usage, a cost."""
+    """Record a run with one exchange: two messages, a usage and a cost."""
     start = {"type": "message_start", "message": {"id": "msg_1", "model": "m", "usage": {"input_tokens": 7, "output_tokens": 1}}}
     end = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
     events = [start, end, {"type": "message_stop"}]
@@ -208,15 +208,15 @@ def record(log: EventLog) -> str:
     return writer.run
 
 
-def test_messages_can_be_queried_with_plain_sqlite(log: EventLog, path: Path) -> None:
-    """The view shows each complete message with its place; JSON functions reach into it."""
+def test_plain_sqlite_can_query_messages(log: EventLog, path: Path) -> None:
+    """The view has each complete message with its place. JSON functions can read it."""
     run = record(log)
     sql = "SELECT run, step, task, exchange, type, subtype, json_extract(message, '$.message.content[0].text') FROM messages"
     assert query(path, sql) == [(run, "step", "task", 1, "assistant", None, f"block {index}") for index in (0, 1)]
 
 
-def test_exchanges_can_be_queried_with_plain_sqlite(log: EventLog, path: Path) -> None:
-    """The view shows each exchange in one row, also one that has not ended."""
+def test_plain_sqlite_can_query_exchanges(log: EventLog, path: Path) -> None:
+    """The view has one row for each exchange, also for an exchange that has not ended."""
     run = record(log)
     columns = "run, exchange, step, task, method, uri, call, attempt, ending, status, model, stop_reason, frames"
     row = (run, 1, "step", "task", "POST", "https://h/v1/messages", 3, 2, "complete", 200, "m", "end_turn", 7)
@@ -229,15 +229,15 @@ def test_exchanges_can_be_queried_with_plain_sqlite(log: EventLog, path: Path) -
     assert query(path, "SELECT method, ending FROM exchanges WHERE run = ?", writer.run) == [("GET", None)]
 
 
-def test_usage_can_be_queried_with_plain_sqlite(log: EventLog, path: Path) -> None:
-    """Tokens and cost by exchange; what is not known is NULL, never 0."""
+def test_plain_sqlite_can_query_usage(log: EventLog, path: Path) -> None:
+    """The view has tokens and cost by exchange. An unknown number is NULL, never 0."""
     record(log)
     columns = "exchange, step, task, model, input_tokens, output_tokens, cache_read_input_tokens, cost_usd"
     assert query(path, f"SELECT {columns} FROM usage") == [(1, "step", "task", "m", 7, 5, None, 0.5)]
 
 
-def test_payloads_are_text_where_they_are_text(log: EventLog, path: Path) -> None:
-    """Any SQLite tool shows frames as text; bytes that are not UTF-8, or hold a NUL, stay bytes. Both come back equal."""
+def test_payloads_of_text_are_stored_as_text(log: EventLog, path: Path) -> None:
+    """Every SQLite tool shows frames as text. Bytes that are not UTF-8 or contain a NUL stay bytes. Both read back equal."""
     payloads = ["data: é😀\r\n\r\n".encode(), b"\xff\xfe", b"a\0b", b""]
     with log.start(name="run", mode="live") as writer:
         writer.append(*(Entry("frame", payload) for payload in payloads))
@@ -246,24 +246,24 @@ def test_payloads_are_text_where_they_are_text(log: EventLog, path: Path) -> Non
     assert [event.payload for event in log.events(writer.run, kinds=("frame",))] == payloads
 
 
-def test_an_event_of_an_unknown_kind_passes_through(log: EventLog) -> None:
-    """What a newer retold may write is read as it is."""
+def test_an_event_of_an_unknown_kind_is_read_unchanged(log: EventLog) -> None:
+    """A newer retold may write kinds that this one does not have."""
     with log.start(name="run", mode="live") as writer:
         writer.append(Entry("hologram", b"\x00\x01", "step", "task", 5, 10**12))
     event = next(iter(log.events(writer.run, kinds=("hologram",))))
     assert (event.kind, event.payload, event.step, event.task, event.exchange) == ("hologram", b"\x00\x01", "step", "task", 5)
 
 
-def test_the_parent_error_is_an_input_error() -> None:
-    """What is wrong with a log is bad input for the command line: exit code 2."""
+def test_a_log_error_is_an_input_error() -> None:
+    """For the command line a faulty log is bad input: exit code 2."""
     assert issubclass(LogVersionError, LogError)
     assert issubclass(LogError, InputError)
     assert LogVersionError.exit_code == 2
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_log_that_is_being_made_is_never_taken_for_a_foreign_file(number: int, tmp_path: Path) -> None:
-    """Another process commits its making between two questions of the check, whichever they are."""
+def test_a_log_that_another_process_is_creating_is_not_refused_as_foreign(number: int, tmp_path: Path) -> None:
+    """The other process commits between any two queries of the check."""
     path, asked = tmp_path / "log.db", list[str]()
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -1,4 +1,4 @@
-"""A disk without a free byte: the log can be read, erased from and pruned, and its disk gets the room back."""
+"""A disk without a free byte: you can read, erase and prune the log, and the disk gets room back."""
 
 import contextlib
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("default::retold.LogSpaceWarning")
 
 @contextlib.contextmanager
 def small_disk(disk: Path) -> Iterator[None]:
-    """A disk of 16 MB, where mounting is permitted."""
+    """Mount a disk of 16 MB, if mounting is permitted."""
     disk.mkdir()
     mount: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=700", "tmpfs", disk]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
@@ -36,7 +36,7 @@ def small_disk(disk: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a log that went on recording until its disk was full."""
+    """Record until the disk is full, and return the files of the log."""
     disk = tmp_path_factory.mktemp("recorded") / "disk"
     with small_disk(disk):
         with EventLog(disk / "log.db") as log, pytest.raises(LogError, match="disk is full"):
@@ -46,7 +46,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 
 @pytest.fixture
 def full(tmp_path: Path, recorded: dict[str, bytes]) -> Iterator[Path]:
-    """The log on its disk, which another program has filled to the last byte."""
+    """Return the log on its disk, which another program has filled to the last byte."""
     disk = tmp_path / "disk"
     with small_disk(disk):
         for name, data in recorded.items():
@@ -74,8 +74,8 @@ def holds(path: Path) -> list[str]:
     return [each.name for each in path.parent.glob("log.db*") if each.is_file() and NAME.encode() in each.read_bytes()]
 
 
-def test_recording_uses_the_disk_and_leaves_the_log_folded(full: Path) -> None:
-    """What was acknowledged is there, whole; the WAL is in the file, and the reserve is there."""
+def test_recording_fills_the_disk_and_leaves_the_log_folded(full: Path) -> None:
+    """Every acknowledged event is there in full. The WAL is folded into the file, and the reserve exists."""
     assert not full.with_name("log.db-wal").exists()
     assert full.stat().st_size > 9 * MIB
     assert reserve.reserve_of(full).stat().st_size > 3 * MIB
@@ -83,7 +83,7 @@ def test_recording_uses_the_disk_and_leaves_the_log_folded(full: Path) -> None:
 
 
 def test_a_text_is_erased_from_the_bytes_of_a_full_disk(full: Path) -> None:
-    """Without room for a copy the file is overwritten in place; the message says so, and the chains hold."""
+    """Without room for a copy, retold overwrites the file in place and reports that. The chains stay valid."""
     runs = len(EventLog(full).runs())
     done = in_this_process("erase", "--text", NAME, "--why", "a test", "--yes", "--db", full)
     assert (done.returncode, "overwritten in place" in done.stderr) == (0, True)
@@ -92,8 +92,8 @@ def test_a_text_is_erased_from_the_bytes_of_a_full_disk(full: Path) -> None:
     assert len(EventLog(full).runs()) == runs + 1
 
 
-def test_pruned_runs_give_their_room_back(full: Path) -> None:
-    """Half of the runs: in place, and the disk gets pages back. Nearly all: the file is written anew and is short."""
+def test_pruning_runs_frees_room(full: Path) -> None:
+    """Pruning half of the runs works in place and frees pages. Pruning nearly all rewrites the file, which becomes short."""
     runs = len(EventLog(full).runs())
     done = in_this_process("prune", "--older-than", "0s", "--keep", str(runs // 2), "--yes", "--db", full)
     assert (done.returncode, "overwritten in place" in done.stderr) == (0, True)
@@ -108,7 +108,7 @@ def test_pruned_runs_give_their_room_back(full: Path) -> None:
 
 
 def test_a_reader_without_room_or_reserve_names_the_way_out(full: Path) -> None:
-    """Reading needs a file beside the log; `ls` takes it from the reserve, and without one says how much room it needs."""
+    """Reading needs a file beside the log. `ls` takes its room from the reserve. Without one the error gives the size."""
     assert in_this_process("ls", "--db", full).returncode == 0
     assert 3 * MIB < reserve.reserve_of(full).stat().st_size < reserve.RESERVE_BYTES
     for name in ("log.db-reserve", "log.db-shm", "log.db-wal"):

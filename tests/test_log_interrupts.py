@@ -1,4 +1,4 @@
-"""An interrupt at any moment of a recording: the run goes on, nothing that was handed on is lost, nothing is there twice."""
+"""An interrupt at any moment of a recording: the run continues, and no acknowledged event is lost or doubled."""
 
 import contextlib
 import gc
@@ -30,7 +30,7 @@ class Interrupt(BaseException):
 
 
 class Timer:
-    """Raise `Interrupt` after so many seconds, wherever the main thread is then. `has_fired` is true from that moment on."""
+    """Raise `Interrupt` in the main thread after some seconds. `has_fired` is true from that moment on."""
 
     has_fired = False
 
@@ -39,7 +39,7 @@ class Timer:
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
     def fire(self, _: int, frame: FrameType | None) -> None:
-        """Raise the interrupt, unless a finalizer runs: that would print and swallow it."""
+        """Raise the interrupt, unless a finalizer runs. A finalizer would print and swallow it."""
         while frame is not None:
             if frame.f_code.co_name in ("__del__", "remove"):
                 signal.setitimer(signal.ITIMER_REAL, 0.0005)
@@ -51,7 +51,7 @@ class Timer:
 
 @pytest.fixture
 def interrupt_after() -> Iterator[Timer]:
-    """A timer. Garbage of earlier tests is not collected meanwhile: its finalizers would swallow the interrupt."""
+    """Return a timer. Collect no garbage meanwhile, because finalizers of earlier tests would swallow the interrupt."""
     timer = Timer()
     before = signal.signal(signal.SIGALRM, timer.fire)
     gc.disable()
@@ -64,8 +64,8 @@ def interrupt_after() -> Iterator[Timer]:
 
 
 @pytest.mark.parametrize("interrupts", [15, pytest.param(300, marks=pytest.mark.stress)])
-def test_an_interrupted_append_loses_and_doubles_nothing(interrupts: int, tmp_path: Path, interrupt_after: Timer) -> None:
-    """One writer, interrupted again and again, in single events and in batches: it goes on after each."""
+def test_an_interrupted_append_neither_loses_nor_doubles_events(interrupts: int, tmp_path: Path, interrupt_after: Timer) -> None:
+    """One writer is interrupted many times, in single events and in batches. It continues after each interrupt."""
     pick = random.Random(7)
     with EventLog(tmp_path / "log.db") as log:
         writer = log.start(name="interrupted", mode="live")
@@ -73,7 +73,7 @@ def test_an_interrupted_append_loses_and_doubles_nothing(interrupts: int, tmp_pa
         number = 0
         for _ in range(interrupts):
             try:
-                interrupt_after(0.0005 + pick.random() * 0.004)  # on a busy machine it comes before this returns
+                interrupt_after(0.0005 + pick.random() * 0.004)  # on a busy machine the interrupt comes before this call returns
                 while not interrupt_after.has_fired:
                     batch = [b"%d" % (number + more) for more in range(pick.choice((1, 1, 3)))]
                     number += len(batch)
@@ -94,7 +94,7 @@ def test_an_interrupted_append_loses_and_doubles_nothing(interrupts: int, tmp_pa
 
 @pytest.mark.parametrize("interrupts", [8, pytest.param(100, marks=pytest.mark.stress)])
 def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, interrupt_after: Timer) -> None:
-    """Its ending is asked for until the call returns, as clients do that close a stream in several places."""
+    """The test repeats `end` until it returns, like a client that closes a stream in several places."""
     pick = random.Random(8)
     with EventLog(tmp_path / "log.db") as log, log.start(name="interrupted", mode="live") as writer:
         for _ in range(interrupts):
@@ -115,7 +115,7 @@ def test_an_interrupted_exchange_ends_once(interrupts: int, tmp_path: Path, inte
 
 
 class At:
-    """Raise `Interrupt` in the n-th moment in which CPython would run a signal handler: a call begins or has returned."""
+    """Raise `Interrupt` at the n-th moment at which CPython would run a signal handler: before a call or after its return."""
 
     def __init__(self, n: int) -> None:
         self.left = n
@@ -127,7 +127,7 @@ class At:
                 raise Interrupt
 
     def hits(self, work: Callable[[], object]) -> bool:
-        """Do the work; return whether it was interrupted."""
+        """Do the work and return whether the interrupt came."""
         sys.setprofile(self)
         try:
             work()
@@ -140,7 +140,7 @@ class At:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_an_append_can_be_interrupted_at_every_moment(batch: int, tmp_path: Path) -> None:
-    """The writer goes on, knows how many events there are, and nothing is lost or there twice."""
+    """The writer continues with the right number of events, and no event is lost or doubled."""
     with EventLog(tmp_path / "log.db") as log:
         for moment in itertools.count(1):
             writer = log.start(name="interrupted", mode="live")
@@ -160,7 +160,7 @@ def test_an_append_can_be_interrupted_at_every_moment(batch: int, tmp_path: Path
 
 
 class InterruptedOnce(defaultdict[str, int]):
-    """Counts that let one interrupt through, in the middle of a change."""
+    """A counter that raises one interrupt in the middle of a change."""
 
     was = False
 
@@ -171,8 +171,8 @@ class InterruptedOnce(defaultdict[str, int]):
             raise Interrupt
 
 
-def test_a_writer_that_was_interrupted_while_it_counted_counts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reads from the log how far its run is, and may be interrupted there too."""
+def test_a_writer_interrupted_while_counting_counts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads the length of its run from the log. An interrupt may come during that read, too."""
     with EventLog(tmp_path / "log.db") as log:
         writer = log.start(name="interrupted", mode="live")
         writer.append(Entry("frame", b"1"))
@@ -195,7 +195,7 @@ def test_a_writer_that_was_interrupted_while_it_counted_counts_again(tmp_path: P
 
 
 def test_the_end_of_a_run_can_be_interrupted_at_every_moment(tmp_path: Path) -> None:
-    """The next call ends the run, if the interrupted one did not."""
+    """If the interrupted call did not end the run, the next call does."""
     with EventLog(tmp_path / "log.db") as log:
         for moment in itertools.count(1):
             writer = log.start(name="interrupted", mode="live")
@@ -210,8 +210,8 @@ def test_the_end_of_a_run_can_be_interrupted_at_every_moment(tmp_path: Path) -> 
     assert report.findings == []
 
 
-def test_a_write_from_within_a_write_is_an_error_that_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal handler that writes while its thread writes gets an error; the write that it broke into is whole."""
+def test_a_nested_write_is_an_error_that_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler that writes during a write of its thread gets an error. The interrupted write stays whole."""
     errors: list[str] = []
     with EventLog(tmp_path / "log.db") as log:
         writer = log.start(name="nested", mode="live")
@@ -234,8 +234,8 @@ def test_a_write_from_within_a_write_is_an_error_that_changes_nothing(tmp_path: 
     assert "by a signal handler or a finalizer" in errors[0]
 
 
-def test_an_interrupted_start_leaves_no_run_that_looks_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run that nobody can write counts as cancelled, at once and for the next process."""
+def test_an_interrupted_start_leaves_no_open_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because no writer has the run, it counts as cancelled, at once and for the next process."""
     log = EventLog(tmp_path / "log.db")
 
     def interrupted(*_: object) -> None:
@@ -257,5 +257,5 @@ def test_an_interrupted_start_leaves_no_run_that_looks_open(tmp_path: Path, monk
 
 @pytest.mark.stress
 def test_200_killed_recorders_lose_nothing() -> None:
-    """Processes killed at random moments under load: every event they acknowledged is in the log, every chain right."""
+    """Each process is killed at a random moment under load. Every acknowledged event is in the log, every chain valid."""
     kill(100, 1, quiet=True)

@@ -1,4 +1,4 @@
-"""Several processes and one log: nothing lost, nothing doubled, the dead told from the living."""
+"""Several processes use one log: no event is lost or doubled, and runs of dead processes are distinguished from running ones."""
 
 import fcntl
 import json
@@ -90,8 +90,8 @@ def log(path: Path) -> Iterator[EventLog]:
 
 
 @pytest.mark.trap(38)
-def test_processes_that_append_at_once_lose_and_double_nothing(path: Path) -> None:
-    """Four processes, 500 events each, singly and in batches: all there, all chains right, nobody finds the log locked."""
+def test_processes_that_append_at_once_neither_lose_nor_double_events(path: Path) -> None:
+    """Four processes append 500 events each, singly and in batches. All chains are valid, and no process finds the log locked."""
     children = [Child(FLOOD, path, f"p{number}", EVENTS) for number in range(PROCESSES)]
     for child in children:
         assert child.line() == "ready"
@@ -107,8 +107,8 @@ def test_processes_that_append_at_once_lose_and_double_nothing(path: Path) -> No
     assert {info.status for info in EventLog(path).runs()} == {"completed"}
 
 
-def test_processes_that_make_the_same_log_at_once_make_it_once(tmp_path: Path) -> None:
-    """Whoever is first runs the migrations; the others wait for them and go on."""
+def test_processes_that_create_the_same_log_at_once_create_it_once(tmp_path: Path) -> None:
+    """The first process runs the migrations. The others wait for them and continue."""
     for number in range(10):
         (tmp_path / str(number)).mkdir()
     children = [Child(CREATE, tmp_path, f"p{number}") for number in range(PROCESSES)]
@@ -124,7 +124,7 @@ def test_processes_that_make_the_same_log_at_once_make_it_once(tmp_path: Path) -
 
 
 def kill_while_writing(path: Path, events: int) -> tuple[str, list[tuple[int, str]]]:
-    """Start an endless writer, `kill -9` it after so many events; its run and what it acknowledged until then."""
+    """Start an endless writer and `kill -9` it after some events. Return its run and the events that it acknowledged."""
     with Child(ENDLESS, path) as child:
         run = child.line()
         lines = [child.line() for _ in range(events)]
@@ -137,7 +137,7 @@ def kill_while_writing(path: Path, events: int) -> tuple[str, list[tuple[int, st
 
 @pytest.mark.trap(37)
 def test_every_acknowledged_event_survives_kill_9(path: Path) -> None:
-    """What a writer said it wrote is in the log after its death, with the hashes it said, in one chain."""
+    """Every event that a writer acknowledged is in the log after its death, with the same hash, in one chain."""
     run, acknowledged = kill_while_writing(path, 200)
     stored = rows(path, run)
     assert len(acknowledged) >= 200
@@ -145,8 +145,8 @@ def test_every_acknowledged_event_survives_kill_9(path: Path) -> None:
     assert computed_chain(stored) == stored_chain(stored)
 
 
-def test_a_run_whose_writer_was_killed_is_interrupted(path: Path) -> None:
-    """The listing says so without writing anything, with the counts of what is there."""
+def test_the_run_of_a_killed_writer_is_interrupted(path: Path) -> None:
+    """The listing shows that without writing, with the counts of the recorded events."""
     run, _ = kill_while_writing(path, 20)
     before = rows(path, run)
     info = EventLog(path).find(run)
@@ -155,8 +155,8 @@ def test_a_run_whose_writer_was_killed_is_interrupted(path: Path) -> None:
 
 
 @pytest.mark.trap(20)
-def test_opening_the_log_for_writing_ends_the_runs_of_the_dead(path: Path, log: EventLog) -> None:
-    """The first writer after a crash closes the run it finds: an event of its own, in the chain, and once."""
+def test_opening_the_log_for_writing_ends_runs_of_dead_processes(path: Path, log: EventLog) -> None:
+    """The first writer after a crash appends the ending to the chain of the run, once."""
     run, _ = kill_while_writing(path, 20)
     before = rows(path, run)
     log.start(name="next", mode="live").end()
@@ -175,7 +175,7 @@ def test_opening_the_log_for_writing_ends_the_runs_of_the_dead(path: Path, log: 
 
 
 def test_processes_that_open_a_crashed_log_at_once_end_its_runs_once(path: Path) -> None:
-    """Several openers see the same dead writers; one ending is written for each run, and no opener fails."""
+    """Several processes find the same dead writers. Each run gets one ending, and no process fails."""
     with Child(CRASH, path, 100) as child:
         assert child.line() == "started"
     children = [Child(FLOOD, path, f"p{number}", 3) for number in range(PROCESSES)]
@@ -188,8 +188,8 @@ def test_processes_that_open_a_crashed_log_at_once_end_its_runs_once(path: Path)
     assert (finished, endings) == ({(0, "")}, [(1,)] * (100 + PROCESSES))
 
 
-def test_a_run_in_another_process_is_running_until_that_ends_it(path: Path, log: EventLog) -> None:
-    """A living writer's run is never taken for a dead one's, also not by who opens the log for writing."""
+def test_a_run_in_another_process_is_running_until_that_process_ends_it(path: Path, log: EventLog) -> None:
+    """retold never takes the run of a living writer for an interrupted one, not even when it opens the log for writing."""
     with Child(STEPWISE, path) as child:
         run = child.line()
         assert log.find(run).status == "running"
@@ -204,7 +204,7 @@ def test_a_run_in_another_process_is_running_until_that_ends_it(path: Path, log:
 
 
 def test_a_run_of_this_process_is_running_for_every_log_object(path: Path, log: EventLog) -> None:
-    """A second EventLog on the same file, opened for writing, leaves the first one's runs alone."""
+    """A second EventLog for the same file, opened for writing, does not end the runs of the first one."""
     writer = log.start(name="mine", mode="live")
     with EventLog(path) as other:
         other.start(name="other", mode="live").end()
@@ -215,7 +215,7 @@ def test_a_run_of_this_process_is_running_for_every_log_object(path: Path, log: 
 
 
 def test_follow_sees_each_event_of_its_own_process_as_it_is_appended(log: EventLog) -> None:
-    """Event by event, never ahead of the writer, and over when the run is."""
+    """It yields event by event, never ahead of the writer, and stops with the run."""
     writer = log.start(name="mine", mode="live")
     events = log.follow(writer.run)
     assert next(events).kind == "run.started"
@@ -226,7 +226,7 @@ def test_follow_sees_each_event_of_its_own_process_as_it_is_appended(log: EventL
 
 
 def test_follow_wakes_while_it_waits(log: EventLog) -> None:
-    """A reader that waits in a thread of its own gets everything, in order, and ends with the run."""
+    """A reader that waits in another thread gets all events in order, and ends with the run."""
     writer = log.start(name="mine", mode="live")
     seen: list[str] = []
     got_first = threading.Event()
@@ -248,7 +248,7 @@ def test_follow_wakes_while_it_waits(log: EventLog) -> None:
 
 
 def test_follow_sees_each_event_of_another_process_before_the_next_is_appended(path: Path, log: EventLog) -> None:
-    """The writer goes on only when the reader has seen its last event, and the reader ends with the writer's run."""
+    """The writer continues only after the reader has seen the last event. The reader ends with the writer's run."""
     with Child(STEPWISE, path) as child:
         run = child.line()
         events = log.follow(run)
@@ -261,7 +261,7 @@ def test_follow_sees_each_event_of_another_process_before_the_next_is_appended(p
 
 
 def test_follow_ends_when_the_writer_is_killed(path: Path, log: EventLog) -> None:
-    """A reader does not wait for the dead; it has seen everything that was committed."""
+    """The reader does not wait for a dead writer. It has every committed event."""
     with Child(STEPWISE, path) as child:
         run = child.line()
         events = log.follow(run)
@@ -273,16 +273,16 @@ def test_follow_ends_when_the_writer_is_killed(path: Path, log: EventLog) -> Non
         assert [event.payload for event in events] == [b"last words"]
 
 
-def test_follow_ends_where_until_says_so(log: EventLog) -> None:
-    """The event that `until` was waiting for is the last one, though the run goes on."""
+def test_follow_ends_when_until_is_satisfied(log: EventLog) -> None:
+    """The event for which `until` returns true is the last one, though the run continues."""
     writer = log.start(name="mine", mode="live")
     writer.append(Entry("frame", b"1"), Entry("message", b"{}"), Entry("frame", b"2"))
     events = log.follow(writer.run, until=lambda event: event.kind == "message")
     assert [event.kind for event in events] == ["run.started", "frame", "message"]
 
 
-def test_follow_of_some_kinds_still_ends_with_the_run(log: EventLog) -> None:
-    """The run's end is looked for, and shown only where it was asked for."""
+def test_follow_of_selected_kinds_still_ends_with_the_run(log: EventLog) -> None:
+    """`follow` looks for the end of the run, and yields it only if the caller selected it."""
     with log.start(name="mine", mode="live") as writer:
         writer.append(Entry("frame", b"1"), Entry("message", b"{}"), Entry("frame", b"2"))
     assert [event.kind for event in log.follow(writer.run, kinds=("message",))] == ["message"]
@@ -290,11 +290,12 @@ def test_follow_of_some_kinds_still_ends_with_the_run(log: EventLog) -> None:
 
 
 SHM_IN_USE = 128
-"""The byte of the WAL's index that each process with a connection locks; without, the next one to open the file truncates it."""
+"""Each process with a connection locks this byte of the WAL's index. Without the lock, the next process would truncate the index.
+"""
 
 
-def test_a_forked_child_has_connections_of_its_own(tmp_path: Path) -> None:
-    """Its locks are its own, and remain when the parent closes the log."""
+def test_a_forked_child_opens_new_connections(tmp_path: Path) -> None:
+    """The child has its own locks, which remain when the parent closes the log."""
     path = tmp_path / "log.db"
     log = EventLog(path)
     parent = log.start(name="parent", mode="live")
@@ -323,7 +324,7 @@ def test_a_forked_child_has_connections_of_its_own(tmp_path: Path) -> None:
     assert {info.name: info.frames for info in log.runs()} == {"parent": 1, "child": 2}
 
 
-def test_a_log_that_is_let_go_of_closes_its_file(tmp_path: Path) -> None:
-    """At once, not when the garbage collector runs: a fork would take the connection along."""
+def test_a_log_without_references_closes_its_file(tmp_path: Path) -> None:
+    """It closes the file at once, not when the garbage collector runs, because a fork would inherit the connection."""
     EventLog(tmp_path / "log.db").start(name="a", mode="live").end()
     assert not (tmp_path / "log.db-wal").exists()

@@ -1,4 +1,4 @@
-"""Other programs delete, move, replace and cut the files of a log while a run is recorded into it.
+"""Other programs delete, move, replace and truncate the files of a log during a recording.
 
 The rule: an event for which `append` returned is in a log that another process can read, or the application got a LogError.
 """
@@ -58,7 +58,7 @@ class Recorder:
         self.writer: RunWriter
 
     def begin(self, events: int) -> None:
-        with EventLog(self.path) as log:  # an older run, by which other files are told apart
+        with EventLog(self.path) as log:  # an older run, which distinguishes this log from others
             log.start(name="older", mode="live").end()
         (self.folder.parent / "older.copy").write_bytes(self.path.read_bytes())
         self.writer = self.log.start(name="pulled", mode="live")
@@ -240,10 +240,10 @@ WAYS = (*TOLD_AT_ONCE, *GOES_ON, *TOLD_OR_WHOLE)
 
 @pytest.mark.parametrize("events", [20, 400], ids=["short", "long"])
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: str(way.__name__))
-def test_what_was_handed_on_can_be_read_or_the_application_is_told(
+def test_acknowledged_events_are_readable_or_the_application_gets_an_error(
     way: Callable[[Recorder], None], events: int, tmp_path: Path, reader: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a short run everything is in the WAL; of a long one most is in the file. `long` runs fold their WAL on the way."""
+    """In a short run the WAL contains everything. In a long run the file contains most of it. Long runs checkpoint meanwhile."""
     monkeypatch.setattr(store, "CHECKPOINT_PAGES", 50)
     recorder = Recorder(tmp_path)
     recorder.begin(events)

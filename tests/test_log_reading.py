@@ -1,4 +1,4 @@
-"""Reading the log: runs by any of their names, events by page, kind, exchange and step."""
+"""Reading the log: finding runs by each kind of reference, and events by page, kind, exchange and step."""
 
 import json
 import secrets
@@ -25,7 +25,7 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
 
 
 def name_runs(monkeypatch: pytest.MonkeyPatch, *ids: str) -> None:
-    """Let the next runs have these ids."""
+    """Give the next runs these ids."""
     given, real = iter(ids), secrets.token_hex
     monkeypatch.setattr(secrets, "token_hex", lambda size: next(given) if size == 8 else real(size))
 
@@ -53,7 +53,7 @@ def three_runs(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> EventLog:
     ],
 )
 def test_a_run_is_found_by_id_prefix_name_and_age(three_runs: EventLog, ref: str, run: str) -> None:
-    """A name means its newest run; `last~1` is the one before the last."""
+    """A name means the newest run of that name. `last~1` is the run before the last one."""
     assert three_runs.find(ref).run == run
 
 
@@ -69,23 +69,23 @@ def test_a_run_is_found_by_id_prefix_name_and_age(three_runs: EventLog, ref: str
         ("", "no run '' in the log "),
     ],
 )
-def test_a_reference_that_names_no_run_says_what_there_is(three_runs: EventLog, ref: str, message: str) -> None:
-    """Ambiguous, unknown, too far back: each its own message."""
+def test_the_error_of_a_reference_without_a_run_lists_the_runs(three_runs: EventLog, ref: str, message: str) -> None:
+    """Ambiguous, unknown and too old references each have another message."""
     with pytest.raises(InputError) as caught:
         three_runs.find(ref)
     assert str(caught.value).startswith(message)
 
 
-def test_a_name_wins_over_a_prefix(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run named like the beginning of another's id is the one that is meant."""
+def test_a_name_takes_precedence_over_a_prefix(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of one run equals the beginning of another run's id. The reference means the name."""
     name_runs(monkeypatch, "feed111122223333", "0000444455556666")
     for name in ("x", "feed"):
         log.start(name=name, mode="live").end()
     assert log.find("feed").run == "0000444455556666"
 
 
-def test_an_empty_log_holds_no_run(log: EventLog) -> None:
-    """A log without runs says so; a log that is not there is another error."""
+def test_finding_a_run_in_an_empty_log_is_an_error(log: EventLog) -> None:
+    """A missing log has another error."""
     with pytest.raises(LogError, match="no log at"):
         log.find("last")
     log.start(name="x", mode="live").end()
@@ -97,7 +97,7 @@ def test_an_empty_log_holds_no_run(log: EventLog) -> None:
 
 
 def test_runs_are_listed_newest_first_with_their_counts(log: EventLog) -> None:
-    """Messages, exchanges and frames of each run, counted while it is open too."""
+    """The listing counts messages, exchanges and frames of each run, also of an open run."""
     with log.start(name="done", mode="mock") as writer:
         writer.append(Entry("exchange.started", b"{}"), Entry("frame", b""), Entry("frame", b""), Entry("message", b"{}"))
     open_run = log.start(name="open", mode="live")
@@ -113,7 +113,7 @@ SOME = st.none() | st.text("aAäÄ[]*?b\nl", max_size=3)
 
 @pytest.fixture(scope="module")
 def named_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
-    """A log of runs with these names; some are open, completed or failed."""
+    """Return a log of runs with these names. Some are open, completed or failed."""
     with EventLog(tmp_path_factory.mktemp("named") / "log.db") as log:
         for number, name in enumerate(NAMES):
             writer = log.start(name=name, mode="live")
@@ -123,8 +123,10 @@ def named_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
 
 
 @given(like=SOME, status=st.none() | st.sampled_from(["running", "completed", "failed"]), skip=st.integers(0, 3))
-def test_the_listing_chooses_as_a_query_does(named_runs: EventLog, like: str | None, status: str | None, skip: int) -> None:
-    """SQL and `RunQuery.fits` agree about names in any spelling, patterns and the status of runs that are open."""
+def test_the_listing_selects_the_same_runs_as_a_query(
+    named_runs: EventLog, like: str | None, status: str | None, skip: int
+) -> None:
+    """SQL and `RunQuery.fits` agree about the spelling of names, about patterns, and about the status of open runs."""
     query = RunQuery(like=like, status=status)
     expected = [info.run for info in named_runs.runs() if query.fits(info)]
     assert [info.run for info in named_runs.runs(query)] == expected
@@ -132,15 +134,15 @@ def test_the_listing_chooses_as_a_query_does(named_runs: EventLog, like: str | N
 
 
 def test_the_last_event_of_a_run_has_its_counts(log: EventLog) -> None:
-    """The listing can be rebuilt from the events."""
+    """Retold can rebuild the listing from the events."""
     with log.start(name="run", mode="live") as writer:
         writer.append(Entry("exchange.started", b"{}"), Entry("frame", b""), Entry("message", b"{}"), Entry("message", b"{}"))
     ended = list(log.events(writer.run))[-1].data
     assert ended == {"status": "completed", "error": None, "messages": 2, "exchanges": 1, "frames": 1}
 
 
-def test_events_come_in_order_over_page_borders(log: EventLog) -> None:
-    """More events than a page holds: none twice, none missing."""
+def test_events_come_in_order_across_pages(log: EventLog) -> None:
+    """The log has more events than one page. None is missing or doubled."""
     count = 2 * PAGE + 3
     with log.start(name="run", mode="live") as writer:
         writer.append(*(Entry("frame", b"%d" % number) for number in range(count)))
@@ -171,7 +173,7 @@ def test_events_are_filtered_by_kind_exchange_and_step(log: EventLog) -> None:
 
 
 def test_a_reader_sees_events_appended_while_it_reads(log: EventLog) -> None:
-    """No snapshot is held over pages: what comes while a reader is at work is read too."""
+    """A reader takes no snapshot over pages, so it also gets events that are appended while it reads."""
     writer = log.start(name="run", mode="live")
     writer.append(*(Entry("frame", b"") for _ in range(PAGE)))
     events = log.events(writer.run)
@@ -180,8 +182,8 @@ def test_a_reader_sees_events_appended_while_it_reads(log: EventLog) -> None:
     assert [event.kind for event in events][-1] == "message"
 
 
-def test_the_repr_of_an_event_shows_where_when_and_what(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failing test shows events one can read."""
+def test_the_repr_of_an_event_shows_its_place_time_and_content(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message of a failed test contains readable events."""
     name_runs(monkeypatch, "aaaa111122223333")
     writer = log.start(name="run", mode="live")
     event = writer.append(Entry("frame", b"data: 1\n\n", t_ns=10**15))[0]
@@ -189,8 +191,8 @@ def test_the_repr_of_an_event_shows_where_when_and_what(log: EventLog, monkeypat
     assert repr(writer) == "<RunWriter aaaa111122223333 'run' 2 events>"
 
 
-def test_a_follower_of_a_flood_gets_several_events_by_one_read(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read for each event takes the interpreter from the writer. The clock is the flood's: ten events in each pause."""
+def test_a_follower_of_a_flood_gets_several_events_with_one_read(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read for each event would take the interpreter from the writer. The test's clock appends ten events in each pause."""
     writer = log.start(name="flood", mode="live")
     now, pauses = [reading.GATHER_NS], [0]
 

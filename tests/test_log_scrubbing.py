@@ -1,4 +1,4 @@
-"""Overwriting in place what SQLite left in a file: nothing that was deleted is left, and nothing else changes."""
+"""Overwriting the remains of deleted rows in place: no deleted text remains, and nothing else changes."""
 
 import random
 import sqlite3
@@ -25,7 +25,7 @@ def scrubbed(path: Path) -> None:
 
 
 def made(path: Path, *, page: int, auto_vacuum: int, seed: int) -> dict[str, list[tuple[object, ...]]]:
-    """A database in which rows of all sizes were written, changed and deleted; its rows."""
+    """Write, change and delete rows of all sizes in a database. Return the remaining rows."""
     luck = random.Random(seed)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(f"PRAGMA page_size = {page}")
@@ -63,10 +63,10 @@ def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
 @given(
     st.sampled_from([512, 1024, 4096, 65536]), st.sampled_from([0, 1, 2]), st.integers(0, 1 << 32), st.booleans()
 )  # fmt: skip
-def test_nothing_deleted_is_left_and_nothing_else_changes(
+def test_no_deleted_text_remains_and_nothing_else_changes(
     tmp_path_factory: pytest.TempPathFactory, page: int, auto_vacuum: int, seed: int, holes: bool
 ) -> None:
-    """Pages of every size and kind, rows on overflow pages, free pages; with and without a file system that has holes."""
+    """Pages of every size and kind, rows on overflow pages, and free pages, on file systems with and without holes."""
     path = tmp_path_factory.mktemp("scrubbing") / "log.db"
     before = made(path, page=page, auto_vacuum=auto_vacuum, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
@@ -76,13 +76,13 @@ def test_nothing_deleted_is_left_and_nothing_else_changes(
     assert DELETED not in path.read_bytes()
     assert content(path) == before
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("INSERT INTO keyed SELECT 100, id, text || text FROM rows")  # free pages are used again
+        connection.execute("INSERT INTO keyed SELECT 100, id, text || text FROM rows")  # SQLite reuses free pages
         connection.execute("DELETE FROM rows")
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_pages_that_another_connection_has_read_do_not_come_back(tmp_path: Path) -> None:
-    """Its cache holds the old bytes; a change of the same page writes the new ones."""
+def test_pages_in_the_cache_of_another_connection_do_not_restore_old_bytes(tmp_path: Path) -> None:
+    """The cache of the other connection has the old bytes. When it changes the same page, it writes the new ones."""
     path = tmp_path / "log.db"
     before = made(path, page=4096, auto_vacuum=0, seed=1)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -96,8 +96,8 @@ def test_pages_that_another_connection_has_read_do_not_come_back(tmp_path: Path)
     assert content(path) == before
 
 
-def test_a_file_whose_wal_is_in_use_is_refused(tmp_path: Path) -> None:
-    """The pages in the WAL would be missed."""
+def test_a_file_with_a_wal_in_use_is_refused(tmp_path: Path) -> None:
+    """Scrubbing the file would miss the pages in the WAL."""
     path = tmp_path / "log.db"
     made(path, page=4096, auto_vacuum=0, seed=2)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:

@@ -1,4 +1,4 @@
-"""A large log is scrubbed in turns: nothing deleted is left, whatever other processes write between two turns."""
+"""A large log is scrubbed in turns. No deleted text remains, although other processes write between two turns."""
 
 import random
 import sqlite3
@@ -19,7 +19,7 @@ from tests.test_log_scrubbing import DELETED, content, made
 
 
 def in_turns(path: Path, other: sqlite3.Connection, luck: random.Random, writes: int) -> bool:
-    """Scrub while another connection inserts, grows and deletes rows; its last state must be the state at the end."""
+    """Scrub while another connection inserts, extends and deletes rows. The end state must be its last state."""
     last = [content(path)]
 
     def between() -> None:
@@ -43,7 +43,7 @@ def in_turns(path: Path, other: sqlite3.Connection, luck: random.Random, writes:
 
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for each in (connection, other):
-            each.execute("PRAGMA synchronous = OFF")  # nothing is lost in a test, and a disk may be slow
+            each.execute("PRAGMA synchronous = OFF")  # a test needs no durability, and a disk may be slow
         is_whole = scrub_in_turns(connection, path, between=between)
     assert content(path) == last[0]
     return is_whole
@@ -53,7 +53,7 @@ def in_turns(path: Path, other: sqlite3.Connection, luck: random.Random, writes:
 @given(
     st.sampled_from([512, 1024, 4096]), st.integers(0, 1 << 32), st.integers(4, 60), st.sampled_from([0, 3, 12])
 )  # fmt: skip
-def test_nothing_deleted_is_left_although_others_write_between_the_turns(
+def test_no_deleted_text_remains_although_others_write_between_the_turns(
     tmp_path_factory: pytest.TempPathFactory, page: int, seed: int, pages: int, writes: int
 ) -> None:
     path = tmp_path_factory.mktemp("turns") / "log.db"
@@ -67,8 +67,8 @@ def test_nothing_deleted_is_left_although_others_write_between_the_turns(
             assert [each.name for each in path.parent.iterdir() if DELETED in each.read_bytes()] == []
 
 
-def test_a_turn_holds_the_lock_for_so_many_pages_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another process can write after each of them."""
+def test_a_turn_locks_the_file_for_a_limited_number_of_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process can write after each turn."""
     path = tmp_path / "log.db"
     made(path, page=512, auto_vacuum=0, seed=5)
     monkeypatch.setattr(turns, "TURN_PAGES", 10)
@@ -100,7 +100,7 @@ def test_a_turn_holds_the_lock_for_so_many_pages_only(tmp_path: Path, monkeypatc
     assert max(counts) <= 10 + 4, "the roots come first, in the first turn"
 
 
-def test_a_file_that_moves_its_pages_is_left_to_one_turn(tmp_path: Path) -> None:
+def test_a_file_that_moves_its_pages_is_scrubbed_in_one_turn(tmp_path: Path) -> None:
     path = tmp_path / "log.db"
     made(path, page=1024, auto_vacuum=1, seed=3)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -108,7 +108,7 @@ def test_a_file_that_moves_its_pages_is_left_to_one_turn(tmp_path: Path) -> None
 
 
 def test_an_erasure_from_a_large_log_does_not_rewrite_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The erased bytes are gone, the other events keep their bytes, and a run in progress goes on between the turns."""
+    """The erased bytes are gone, other events keep their bytes, and a run in progress continues between the turns."""
     monkeypatch.setattr(opening, "REWRITTEN_BYTES", 0)
     monkeypatch.setattr(turns, "TURN_PAGES", 8)
     monkeypatch.setattr(turns, "_PAUSE_S", 0.0)

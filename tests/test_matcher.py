@@ -1,4 +1,4 @@
-"""The matcher finds the recorded exchange for a request, by meaning, in order, never twice; a miss reports the differences."""
+"""The matcher finds the recorded exchange for a request by meaning, in order, never twice. A miss reports the differences."""
 
 import json
 import random
@@ -74,8 +74,8 @@ def test_identical_requests_are_answered_in_recorded_order() -> None:
 @pytest.mark.trap(28)
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 2), max_size=12), st.randoms(use_true_random=False))
-def test_any_order_of_calls_gets_every_recording_once(asked: list[int], shuffle: random.Random) -> None:
-    """Each request gets its own answers, first in first out, in any order of calls. None is left over or played twice."""
+def test_requests_in_any_order_get_every_recording_once(asked: list[int], shuffle: random.Random) -> None:
+    """Each request gets its own answers, first in first out, in any order of calls. Each recording is played exactly once."""
     exchanges = [exchange(body=b"%d" % number) for number in asked]
     matcher = Matcher(exchanges)
     order = list(asked)
@@ -180,8 +180,8 @@ def reordered(value: Any) -> Any:
         "headers",
     ],
 )
-def test_a_request_that_means_the_same_is_answered(asked: Request) -> None:
-    """Key order, white space, the user's id, cache marks and the host do not change the question."""
+def test_a_request_with_the_same_meaning_is_answered(asked: Request) -> None:
+    """Key order, white space, the user's id, cache marks and the host do not change the meaning."""
     (only,) = exchanges = recorded(BODY)
     assert Matcher(exchanges).take(asked) is only
 
@@ -205,8 +205,8 @@ def test_a_request_that_means_the_same_is_answered(asked: Request) -> None:
         ("stream", 1, "recorded true, now 1"),
     ],
 )
-def test_a_request_that_asks_something_else_is_a_miss_that_names_the_place(path: str, value: Any, line: str) -> None:
-    """Prompt, model, limits, system prompt, tool schemas, new fields: the miss contains the path and both values."""
+def test_a_request_with_another_meaning_is_a_miss_that_names_the_difference(path: str, value: Any, line: str) -> None:
+    """Prompt, model, limits, system prompt, tool schemas and new fields count. The miss contains the path and both values."""
     place = "metadata" if path == "metadata.other" else path
     assert report(Matcher(recorded(BODY), source="c.yaml"), request(edited(path, value))) == (
         "no recorded exchange answers call 1, POST /v1/messages, in c.yaml.\n"
@@ -230,7 +230,7 @@ def test_a_request_that_asks_something_else_is_a_miss_that_names_the_place(path:
     ],
 )
 def test_method_path_query_and_missing_parts_count(asked: Request, line: str) -> None:
-    """The miss names them like any other place."""
+    """The miss names such a difference like any other."""
     assert f"\n  {line}" in report(Matcher(recorded(BODY)), asked)
 
 
@@ -277,7 +277,7 @@ def test_a_miss_of_a_played_request_counts_its_recordings() -> None:
     assert report(twice, request()).endswith("recorded twice and has been played twice already.")
 
 
-def test_repeats_are_played_again_where_they_are_allowed() -> None:
+def test_repeats_are_played_again_if_they_are_allowed() -> None:
     """The last answer repeats, but only after every recorded one was played."""
     exchanges = recorded(BODY, BODY)
     matcher = Matcher(exchanges, repeats=True)
@@ -285,7 +285,7 @@ def test_repeats_are_played_again_where_they_are_allowed() -> None:
 
 
 def test_the_nearest_recording_is_the_one_with_the_fewest_differences() -> None:
-    """Of several equally near ones, unplayed recordings come first, then the earliest."""
+    """Among equally near recordings, unplayed ones come first, then the earliest."""
     matcher = Matcher(recorded({"a": 9, "b": 9}, {"a": 1, "b": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 4}))
     matcher.take(request({"a": 1, "b": 1}))
     assert report(matcher, request({"a": 1, "b": 3})).endswith(
@@ -294,14 +294,14 @@ def test_the_nearest_recording_is_the_one_with_the_fewest_differences() -> None:
 
 
 def test_a_miss_reports_an_empty_recording() -> None:
-    """It has no nearest exchange."""
+    """An empty recording has no nearest exchange."""
     assert report(Matcher([], source="c.yaml"), request()) == (
         "no recorded exchange answers call 1, POST /v1/messages, in c.yaml: it holds no exchanges."
     )
 
 
 def test_a_report_names_only_the_first_differences() -> None:
-    """The rest are counted."""
+    """The report counts the remaining differences."""
     matcher = Matcher(recorded({f"k{number}": 0 for number in range(9)}))
     lines = report(matcher, request({f"k{number}": 1 for number in range(9)})).splitlines()
     assert len(lines) == 2 + MAX_DIFFERENCES + 1
@@ -317,8 +317,8 @@ def test_long_texts_are_shown_around_their_first_difference() -> None:
     assert len(line) < 200
 
 
-def test_a_report_holds_no_secret() -> None:
-    """Nor does the traceback, because requests are scrubbed before they are compared."""
+def test_a_report_contains_no_secret() -> None:
+    """The traceback contains none either, because requests are scrubbed before they are compared."""
     with pytest.raises(MissError) as caught:
         Matcher(recorded(BODY), redactor=Redactor({"MY_TOKEN": SECRET})).take(request(edited("system", f"{KEY} {SECRET}")))
     text = "".join(traceback.format_exception(caught.value))
@@ -328,7 +328,7 @@ def test_a_report_holds_no_secret() -> None:
 
 
 def test_a_miss_reads_few_recorded_requests_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a hundred growing requests, a miss compares only the nearest in depth. The digests of their parts select them."""
+    """A miss compares only the nearest of a hundred growing requests in depth. It selects them by the digests of their parts."""
     from retold.recorder.http.exchange import Exchange, Request
     from retold.recorder.secrets.redactor import Redactor
     from retold.replay.matching import matcher as module
@@ -363,7 +363,7 @@ def redacted(text: str) -> Json:
     ],
 )  # fmt: skip
 def test_a_redacted_place_matches_any_text(recorded: str, now: str) -> None:
-    """The recording machine had a secret that this one lacks."""
+    """The recording machine had a secret that this machine lacks."""
     matcher = Matcher([exchange(body=json.dumps(redacted(recorded)).encode())], redactor=Redactor({}))
     assert matcher.matches(request(redacted(now)))
 
@@ -378,7 +378,7 @@ def test_the_text_around_a_redacted_place_counts(recorded: str, now: str) -> Non
 
 
 def test_an_exact_recording_takes_precedence_over_a_redacted_one() -> None:
-    """The first recording could match both requests, the second only its own."""
+    """The first recording could match both requests, the second only one of them."""
     exchanges = [exchange(body=json.dumps(redacted(text)).encode()) for text in ("a REDACTED b", "a word b")]
     matcher = Matcher(exchanges, redactor=Redactor({}))
     assert matcher.take(request(redacted("a word b"))) is exchanges[1]
@@ -395,7 +395,7 @@ def test_a_miss_does_not_name_a_redacted_place() -> None:
 
 
 def test_the_matcher_keeps_no_copy_of_the_requests() -> None:
-    """The requests of a conversation of 1,000 turns have half a gigabyte: their keys had as much again."""
+    """The requests of a conversation of 1,000 turns take half a gigabyte, and their keys once took as much again."""
     messages: list[Json] = []
     exchanges = []
     for turn in range(60):

@@ -37,7 +37,7 @@ def test_a_variable_does_not_hide_another_prompt() -> None:
         Matcher(exchanges).take(request(greeting("2027-01-01", "run_2")), {"date": "2027-01-01", "empty": ""})
 
 
-def test_a_value_of_the_recordings_own_day_may_come_back() -> None:
+def test_a_value_of_the_recording_day_may_be_repeated() -> None:
     """A recorded answer contains yesterday's date, and the next request of today repeats it."""
     exchanges = recorded({"a": "2026-11-22"}, {"a": "2026-11-22", "b": "2026-11-22"}, variables={"date": "2026-11-22"})
     matcher = Matcher(exchanges)
@@ -87,9 +87,9 @@ def test_a_recorded_request_always_matches_itself(value: Any, ascii_only: bool, 
     assert Matcher([only], redactor=redactor).take(asked) is only
 
 
-def test_a_recording_matches_where_the_environment_has_other_secrets() -> None:
-    """A value that is secret here was not secret on the recording machine, or another tool recorded it. Both sides are
-    scrubbed.
+def test_a_recording_matches_if_the_environment_has_other_secrets() -> None:
+    """A value may be secret here that was not secret on the recording machine, or another tool recorded it. The matcher scrubs
+    both sides.
     """
     (only,) = exchanges = recorded({"system": f"The word is {SECRET}."})
     assert Matcher(exchanges, redactor=Redactor({"MY_TOKEN": SECRET})).take(request({"system": f"The word is {SECRET}."})) is only
@@ -135,14 +135,14 @@ def test_rules_select_the_parts_that_count(match_on: tuple[str, ...], asked: Req
     ],
 )
 def test_ignored_parts_may_differ(ignore: str, path: str) -> None:
-    """A path of the body may contain a key, an index, any index, or match anywhere."""
+    """A path of the body may contain a key, an index or any index, or match anywhere."""
     (only,) = exchanges = recorded(BODY)
     assert Matcher(exchanges, rules=Rules(ignore=(ignore, "metadata.user_id"))).take(request(edited(path, "else"))) is only
 
 
 @pytest.mark.parametrize("rules", [{"match_on": ("methud",)}, {"ignore": ("",)}])
 def test_invalid_rules_are_an_error(rules: Any) -> None:
-    """The constructor raises it, with the valid names."""
+    """The constructor raises an error with the valid names."""
     with pytest.raises(InputError):
         Rules(**rules)
 
@@ -181,12 +181,12 @@ def uploaded(boundary: str, content: str = "hello", *, end: str = "\r\n") -> Req
 @pytest.mark.parametrize("end", ["", "\r\n"])
 @pytest.mark.parametrize("content", ["hello", "--x\r\n--a.b+c", "a --first b", "--first\xe9"])
 def test_the_boundary_of_a_multipart_body_does_not_count(content: str, end: str) -> None:
-    """Clients generate a random boundary for each request. Parts that differ still differ."""
+    """Clients generate a random boundary for each request. Different parts remain a difference."""
     exchanges = [Exchange(uploaded("first", content, end=end), None)]
     assert Matcher(exchanges).matches(uploaded("a.b+(c", content, end=end))
     assert not Matcher(exchanges).matches(uploaded("second", content + "!", end=end))
 
 
-def test_a_body_that_only_begins_like_a_multipart_one_is_compared_as_it_is() -> None:
+def test_a_body_that_only_begins_like_multipart_is_compared_unchanged() -> None:
     exchanges = [Exchange(Request("POST", URL, (), b"--one\r\nrest"), None)]
     assert not Matcher(exchanges).matches(Request("POST", URL, (), b"--two\r\nrest"))

@@ -1,7 +1,7 @@
-"""Each of the seven step types through each of the six handlers, live and then in mock, by the command line.
+"""Each of the seven step types through each of the six handlers, live and then in mock, on the command line.
 
-What each handler makes of the workflow of `tests/matrix.py` stands in `tests/goldens/`. `GOLDENS=write` writes it anew, from the
-live run: read the difference before keeping it.
+`tests/goldens/` contains the output of each handler for the workflow of `tests/matrix.py`. `GOLDENS=write` rewrites it from the
+live run: read the difference before you keep it.
 """
 
 import json
@@ -27,14 +27,14 @@ _TIMES_OF_A_RECORDING = re.compile(r'("?\b(?:\w+_ms|t_ms|time)"?: )("[^"]+"|[\d.
 
 
 def stable(text: str, mode: str) -> str:
-    """Text without what changes with every run, with the folder, and with the mode."""
+    """Return the text without the folder, the mode, and the values that change in every run."""
     text = re.sub(r"\b20\d\d-\d\d-\d\d ", "YYYY-MM-DD ", text.replace(str(Path.cwd()), "/here"))
     text = _TIMES_OF_A_RECORDING.sub(r"\1N", normalised(text))
     return re.sub(rf"\b{mode}\b(?=\)| run RUN)", "MODE", text)
 
 
 def golden(name: str, said: str) -> str:
-    """What the handler should have said."""
+    """Return the expected output of the handler."""
     path = GOLDENS / f"{name}.txt"
     if os.environ.get("GOLDENS") == "write":
         path.write_text(said)
@@ -42,13 +42,13 @@ def golden(name: str, said: str) -> str:
 
 
 def in_both_modes(run: Run, handler: Any, *args: str, **options: Any) -> dict[str, tuple[Done, dict[str, str]]]:
-    """The matrix live and then in mock: what the command said, and the files that it left."""
+    """Run the matrix live and then in mock. Return the command's output and the files that it left."""
     workflow = write_matrix(Path(), handler, **options)
     ran = {}
     with MessagesServer(Answers()) as server:
         for mode in ("live", "mock"):
             shutil.rmtree("out", ignore_errors=True)
-            Path("out").mkdir()  # a callback writes there, and may be faster than the file handler that would make it
+            Path("out").mkdir()  # a callback writes there, perhaps before the file handler creates the folder
             done = run("run", workflow, f"--{mode}", *args, url=server.url if mode == "live" else None)
             assert done.returncode == 0, done.stderr
             ran[mode] = done, {path.name: path.read_text() for path in sorted(Path("out").glob("*"))}
@@ -56,13 +56,13 @@ def in_both_modes(run: Run, handler: Any, *args: str, **options: Any) -> dict[st
     return ran
 
 
-def said_of_files(files: dict[str, str]) -> str:
+def golden_files(files: dict[str, str]) -> str:
     return "".join(f"##### {name}\n{text}" for name, text in files.items())
 
 
 @pytest.mark.parametrize("handler", ["simple", "console", "debug"])
-def test_every_step_type_is_shown_the_same_live_and_in_mock(handler: str) -> None:
-    """What stands on stdout is the golden output to the letter, live and in mock, and nothing else is written."""
+def test_every_step_type_prints_the_same_live_and_in_mock(handler: str) -> None:
+    """In both modes stdout equals the golden output, and the command writes nothing else."""
     for mode, (done, files) in in_both_modes(in_this_process, handler).items():
         said = stable(done.stdout, mode)
         assert said == golden(handler, said)
@@ -72,8 +72,9 @@ def test_every_step_type_is_shown_the_same_live_and_in_mock(handler: str) -> Non
 
 
 def test_every_step_type_reaches_file_buffer_and_callback_live_and_in_mock(cli: Cli) -> None:
-    """File handlers of two formats write the golden files, one for each step; the callback is called for each message and the
-    buffer in the result holds them, in the same order."""
+    """File handlers of two formats write the golden files, one for each step. The callback gets each message, and the buffer in
+    the result has the same messages in the same order.
+    """
     handlers = [
         {"file": {"file_path": "out/{{step.name}}.log"}},
         {"file": {"file_path": "out/all.jsonl", "format": "jsonl"}},
@@ -82,7 +83,7 @@ def test_every_step_type_reaches_file_buffer_and_callback_live_and_in_mock(cli: 
     ]
     for mode, (done, files) in in_both_modes(cli, handlers, "--json").items():
         calls, lines = files.pop("calls.txt"), files.pop("all.jsonl")
-        said = stable(said_of_files(files), mode)
+        said = stable(golden_files(files), mode)
         assert said == golden("file", said)
         assert list(files) == sorted(f"{name}.log" for name in STEP_TYPES)
         result = json.loads(done.stdout)

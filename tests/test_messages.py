@@ -1,4 +1,4 @@
-"""Messages and JSON objects from outside are read in any shape, by one reader each."""
+"""One function each reads messages and JSON objects of any shape from outside."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ TEXT = {"type": "text", "text": "Hi"}
     ],
 )
 def test_blocks_of_a_content(content: Any, blocks: list[dict[str, Any]]) -> None:
-    """A string is one text block; of a list only objects count; any other content has no blocks."""
+    """A string is one text block. In a list only objects count. Any other content has no blocks."""
     assert list(content_blocks(content)) == blocks
     assert list(blocks_of({"message": {"content": content}})) == blocks
 
@@ -46,16 +46,16 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_any_json_value_is_an_object_or_empty(value: Any) -> None:
-    """An object is returned as it is; every other value gives an empty one."""
+    """The function returns an object unchanged, and an empty object for every other value."""
     assert object_or_empty(value) == (value if isinstance(value, dict) else {})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "null", b"\xff", "[" * 100_000, 3, None])
 def test_a_text_without_an_object_gives_an_empty_one(text: Any) -> None:
-    """Damaged cells of a log are not an error here; their digests show the damage."""
+    """Damaged cells of a log are not an error here, because their digests show the damage."""
     assert object_in(text) == {}
 
 
 def test_an_object_is_read_from_text_and_bytes() -> None:
-    """Payloads are bytes, cells of SQLite are text."""
+    """Payloads are bytes, and cells of SQLite are text."""
     assert object_in('{"a": 1}') == object_in(b'{"a": 1}') == {"a": 1}

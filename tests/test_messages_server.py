@@ -65,14 +65,14 @@ def create(server: MessagesServer) -> Message:
         return client.messages.create(model="claude-test", max_tokens=100, messages=HELLO)
 
 
-def said(message: Message) -> str:
+def texts_of(message: Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-def test_streams_text_in_the_shape_of_the_real_api() -> None:
+def test_the_server_streams_text_in_the_shape_of_the_real_api() -> None:
     with MessagesServer([Reply([text(GREETING)])]) as server:
         message = stream(server)
-    assert said(message) == GREETING
+    assert texts_of(message) == GREETING
     assert message.model == "claude-test"
     assert re.fullmatch(r"msg_01\w{22}", message.id)
     assert (server.calls, server.requests[0].method, server.requests[0].path) == (1, "POST", "/v1/messages")
@@ -90,7 +90,7 @@ def test_streams_text_in_the_shape_of_the_real_api() -> None:
     assert len({len(spaces) for _, _, spaces in frames}) > 3
 
 
-def test_an_async_client_reads_it_too() -> None:
+def test_an_async_client_reads_the_stream_too() -> None:
     async def run(server: MessagesServer) -> Message:
         async with (
             AsyncAnthropic(base_url=server.url, api_key="test-key", max_retries=0) as client,
@@ -99,7 +99,7 @@ def test_an_async_client_reads_it_too() -> None:
             return await events.get_final_message()
 
     with MessagesServer([Reply(MIXED)]) as server:
-        assert said(asyncio.run(run(server))) == "Looking."
+        assert texts_of(asyncio.run(run(server))) == "Looking."
 
 
 @pytest.mark.parametrize("answer", [stream, create])
@@ -136,23 +136,23 @@ def test_tool_input_starts_with_an_empty_delta_and_comes_in_the_given_pieces() -
 @pytest.mark.parametrize("split", ["frame", "bytes", 7, 100_000])
 @pytest.mark.parametrize("encoding", [None, "gzip"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_wire_options_change_the_bytes_and_not_the_message(split: Any, encoding: Any, newline: str) -> None:
+def test_wire_options_change_the_bytes_but_not_the_message(split: Any, encoding: Any, newline: str) -> None:
     with MessagesServer([Reply(MIXED, split=split, encoding=encoding, newline=newline)]) as server:
-        assert said(stream(server)) == "Looking."
+        assert texts_of(stream(server)) == "Looking."
     plain = b"".join(frame for _, frame in server.sent[0])
     assert (gzip.decompress(server.bodies[0]) if encoding else server.bodies[0]) == plain
     assert (b"\r\n" in plain) is (newline == "\r\n")
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
-def test_json_answer_when_no_stream_is_asked_for(encoding: Any) -> None:
+def test_the_server_answers_with_json_without_a_stream(encoding: Any) -> None:
     with MessagesServer([Reply([text(GREETING)], id="msg_01Given", encoding=encoding)]) as server:
         message = create(server)
-    assert (said(message), message.id) == (GREETING, "msg_01Given")
+    assert (texts_of(message), message.id) == (GREETING, "msg_01Given")
     assert json.loads(server.sent[0][0][1])["content"] == [{"type": "text", "text": GREETING}]
 
 
-def test_error_event_ends_the_stream() -> None:
+def test_an_error_event_ends_the_stream() -> None:
     reply = Reply([text(GREETING)], error_event_after=5)
     with MessagesServer([reply]) as server, pytest.raises(APIStatusError, match="Overloaded"):
         stream(server)
@@ -162,7 +162,7 @@ def test_error_event_ends_the_stream() -> None:
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
-def test_a_cut_stream_breaks_off_after_so_many_frames(encoding: Any) -> None:
+def test_a_cut_stream_ends_after_the_given_number_of_frames(encoding: Any) -> None:
     with MessagesServer([Reply([text(GREETING)], cut_after=5, encoding=encoding)]) as server:
         with pytest.raises(httpx2.RemoteProtocolError):
             stream(server)
@@ -171,10 +171,10 @@ def test_a_cut_stream_breaks_off_after_so_many_frames(encoding: Any) -> None:
     assert server.closed_early == 0
 
 
-def test_http_error_is_retried_and_529_has_no_reason_phrase() -> None:
+def test_an_http_error_is_retried_and_529_has_no_reason_phrase() -> None:
     error = http_error(529, headers={"Retry-After-Ms": "1"})
     with MessagesServer([error, Reply([text(GREETING)]), error]) as server:
-        assert said(stream(server, max_retries=2)) == GREETING
+        assert texts_of(stream(server, max_retries=2)) == GREETING
         assert server.calls == 2
         connection = http.client.HTTPConnection(server.url.removeprefix("http://"))
         connection.request("POST", "/some/prefix/v1/messages?beta=true", b"{}")
@@ -187,14 +187,14 @@ def test_http_error_is_retried_and_529_has_no_reason_phrase() -> None:
     assert json.loads(server.bodies[2]) == envelope
 
 
-def test_exhausted_script_is_not_retried() -> None:
+def test_an_exhausted_script_is_not_retried() -> None:
     with MessagesServer([]) as server, pytest.raises(InternalServerError, match="no reply for call 1"):
         stream(server, max_retries=2)
     assert server.calls == 1
 
 
 @pytest.mark.parametrize("reply", [Reply([text(GREETING)], hang_after=4), Reply([text(GREETING)], gap_s=30)])
-def test_client_that_leaves_is_counted(reply: Reply) -> None:
+def test_the_server_counts_clients_that_leave(reply: Reply) -> None:
     with MessagesServer([reply]) as server:
         with (
             connect(server) as client,
@@ -219,8 +219,8 @@ def test_closing_the_server_ends_a_hanging_stream_and_leaves_no_thread() -> None
     assert server.closed_early == 0
 
 
-def test_pacing_shows_in_the_stamps() -> None:
-    """No frame is sent before its time, counted from the beginning of the answer."""
+def test_pacing_delays_frames() -> None:
+    """The server sends no frame before its time, counted from the beginning of the answer."""
     gaps = [0.03, 0.0, 0.05]
     with MessagesServer([Reply([text("Hi")], gap_s=0.01, first_gap_s=0.02), Reply([text("Hi")], gap_s=gaps)]) as server:
         began = [time.monotonic_ns()]
@@ -232,7 +232,7 @@ def test_pacing_shows_in_the_stamps() -> None:
     assert all(stamp >= due * 1_000_000 for stamp, due in zip(listed, [0, 30, 30, *[80] * len(listed)], strict=False))
 
 
-def test_raw_frames_are_sent_as_they_are_and_a_script_may_be_a_function() -> None:
+def test_raw_frames_are_sent_unchanged_and_a_script_may_be_a_function() -> None:
     def by_model(request: Request) -> Reply:
         return Reply(raw_frames=[request.json["model"].encode(), b"", b"\xff\n"], split=2)
 
@@ -244,7 +244,7 @@ def test_raw_frames_are_sent_as_they_are_and_a_script_may_be_a_function() -> Non
     assert answer.headers["anthropic-ratelimit-requests-remaining"]
 
 
-def test_other_endpoints_answer_without_using_up_the_script() -> None:
+def test_other_endpoints_answer_without_using_the_script() -> None:
     with MessagesServer([]) as server, connect(server) as client:
         assert client.models.list().data[0].id.startswith("claude-")
         assert client.messages.count_tokens(model="m", messages=HELLO).input_tokens > 0
@@ -255,7 +255,7 @@ def test_other_endpoints_answer_without_using_up_the_script() -> None:
     assert server.calls == 0
 
 
-def test_same_script_gives_the_same_bytes() -> None:
+def test_the_same_script_gives_the_same_bytes() -> None:
     def bodies() -> list[bytes]:
         with MessagesServer([Reply(MIXED), Reply(MIXED)]) as server:
             stream(server)
@@ -328,7 +328,7 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         assert process.returncode == 0
 
 
-def test_as_a_program_it_says_its_address_and_ends_when_told(program: str) -> None:
+def test_the_program_prints_its_address_and_ends_on_a_signal(program: str) -> None:
     with Anthropic(base_url=program, api_key="test-key", max_retries=0) as client:
         message = client.messages.create(model="m", max_tokens=9, messages=HELLO)
-    assert said(message) == "Hello from a file"
+    assert texts_of(message) == "Hello from a file"
