@@ -42,7 +42,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def use(kind: str, form: Any, url: str, **options: Any) -> Any:
-    """Return the result of a form of the API, with a client of that kind."""
+    """Return the result of a form of the API with a client of this kind."""
     if kind == "sync":
         with client(url, **options) as asking:
             return form(asking)
@@ -55,13 +55,13 @@ def use(kind: str, form: Any, url: str, **options: Any) -> Any:
 
 
 def ask(kind: str, url: str, prompt: str = "hi", **options: Any) -> str:
-    """The streamed answer's text."""
+    """Return the text of the streamed answer."""
     form: Any = say if kind == "sync" else say_async
     return str(use(kind, lambda asking: form(asking, prompt), url, **options))
 
 
 def exchanges(log: retold.EventLog) -> list[Exchange]:
-    """Those of the newest run."""
+    """Return the exchanges of the newest run."""
     return exchanges_of(log, log.runs()[0].run)
 
 
@@ -69,12 +69,14 @@ def bodies(recorded: list[Exchange]) -> list[bytes]:
     return [exchange.response.body for exchange in recorded if exchange.response is not None]
 
 
-# The same
+# Equality with an unrecorded client
 
 
 @pytest.mark.parametrize("form", SYNC)
-def test_every_form_of_the_api_is_the_same_and_is_recorded(form: str, kind: str, log: retold.EventLog) -> None:
-    """The same events with the same number of requests, and each of them in the log."""
+def test_a_recorded_client_gets_the_same_events_and_all_requests_are_in_the_log(
+    form: str, kind: str, log: retold.EventLog
+) -> None:
+    """The events of every form of the API are equal, and so is the number of requests."""
     forms: Any = SYNC if kind == "sync" else ASYNC
     with serve_every_form() as server:
         expected = use(kind, forms[form], server.url)
@@ -93,8 +95,8 @@ def test_every_form_of_the_api_is_the_same_and_is_recorded(form: str, kind: str,
         assert {exchange.ending for exchange in recorded} == {"complete"}
 
 
-def test_the_frames_in_the_log_are_the_servers_bytes(kind: str, log: retold.EventLog) -> None:
-    """The log holds every frame, with pings and padding, and the message that they fold into."""
+def test_the_log_contains_the_frames_of_the_server(kind: str, log: retold.EventLog) -> None:
+    """The log has every frame, with pings and padding, and the message that the frames fold into."""
     with MessagesServer([HELLO]) as server, retold.recording(log) as recording:
         assert ask(kind, server.url, middleware=[recording]) == "Hello there, é 😀"
     (run,) = log.runs()
@@ -104,16 +106,16 @@ def test_the_frames_in_the_log_are_the_servers_bytes(kind: str, log: retold.Even
     assert next(iter(log.events(run.run))).data["via"] == "middleware"
 
 
-def test_a_compressed_stream_is_recorded_as_it_came(kind: str, log: retold.EventLog) -> None:
-    """The log holds the bytes on the wire, and the messages in them."""
+def test_a_compressed_stream_is_recorded_compressed(kind: str, log: retold.EventLog) -> None:
+    """The log has the bytes of the wire and the messages in them."""
     with MessagesServer([Reply([text("Hello there")], encoding="gzip")]) as server, retold.recording(log) as recording:
         ask(kind, server.url, middleware=[recording])
     assert bodies(exchanges(log)) == [server.bodies[0]]
     assert [next(message.blocks)["text"] for message in log.messages(log.runs()[0].run)] == ["Hello there"]
 
 
-def test_a_compressed_answer_without_streaming_is_recorded_as_the_sdk_read_it(kind: str, log: retold.EventLog) -> None:
-    """The body is recorded decoded, with fitting headers, so the recording can be replayed."""
+def test_a_compressed_answer_without_streaming_is_recorded_decoded(kind: str, log: retold.EventLog) -> None:
+    """The SDK decodes the body before the middleware gets it. The recorded headers match, so the recording can be replayed."""
     with MessagesServer([Reply([text("Hello there")], encoding="gzip")]) as server, retold.recording(log) as recording:
         use(kind, lambda asking: asking.messages.create(**body()), server.url, middleware=[recording])
     (exchange,) = exchanges(log)
@@ -123,8 +125,8 @@ def test_a_compressed_answer_without_streaming_is_recorded_as_the_sdk_read_it(ki
 
 
 @pytest.mark.trap(1)
-def test_the_first_event_is_there_before_the_second_is_sent(kind: str, log: retold.EventLog) -> None:
-    """Recording holds nothing up."""
+def test_the_client_gets_the_first_event_before_the_second_is_sent(kind: str, log: retold.EventLog) -> None:
+    """Recording does not delay events."""
 
     def times(asking: Anthropic) -> list[int]:
         with asking.messages.create(**body(), stream=True) as stream:
@@ -144,8 +146,8 @@ def test_the_first_event_is_there_before_the_second_is_sent(kind: str, log: reto
 # Calls and attempts
 
 
-def test_a_client_with_other_options_records_too(kind: str, log: retold.EventLog) -> None:
-    """It is derived with its middleware; both are calls of one run."""
+def test_a_client_derived_with_other_options_is_recorded_too(kind: str, log: retold.EventLog) -> None:
+    """It inherits the middleware. Both calls are in one run."""
 
     def other(asking: Anthropic) -> tuple[str, str]:
         return say(asking, "a"), say(asking.with_options(max_retries=0, timeout=9), "b")
@@ -160,7 +162,7 @@ def test_a_client_with_other_options_records_too(kind: str, log: retold.EventLog
 
 
 def test_a_retry_is_a_second_attempt_of_the_same_call(kind: str, log: retold.EventLog) -> None:
-    """With the body of the error that the SDK does not read."""
+    """The recording includes the body of the error, which the SDK does not read."""
     with MessagesServer([RETRY, HELLO, HELLO]) as server, retold.recording(log) as recording:
         for _ in range(2):
             ask(kind, server.url, middleware=[recording])
@@ -170,8 +172,8 @@ def test_a_retry_is_a_second_attempt_of_the_same_call(kind: str, log: retold.Eve
     assert bodies(recorded) == server.bodies
 
 
-def test_calls_at_once_are_recorded_into_one_run() -> None:
-    """Each with a number of its own."""
+def test_concurrent_calls_are_recorded_into_one_run() -> None:
+    """Each call has its own number."""
     prompts = [str(number) for number in range(6)]
     with serve() as server, MeetingLog("log.db") as log:
         with retold.recording(log) as recording:
@@ -192,7 +194,7 @@ FAILING = {
 
 
 def failure_of(kind: str, url: str, **options: Any) -> tuple[list[str], str, str]:
-    """The events and the exception of a stream that fails."""
+    """Return the events and the exception of a stream that fails."""
     seen: list[str] = []
 
     def read(asking: Anthropic) -> None:
@@ -202,7 +204,7 @@ def failure_of(kind: str, url: str, **options: Any) -> tuple[list[str], str, str
     async def read_async(asking: AsyncAnthropic) -> None:
         async with await asking.messages.create(**body(), stream=True) as stream:
             async for event in stream:
-                seen.append(event.type)  # noqa: PERF401 - what came before the error counts
+                seen.append(event.type)  # noqa: PERF401 - the events before the error count
 
     form: Any = read if kind == "sync" else read_async
     try:
@@ -213,8 +215,8 @@ def failure_of(kind: str, url: str, **options: Any) -> tuple[list[str], str, str
 
 
 @pytest.mark.parametrize("failure", FAILING)
-def test_a_failure_stays_the_same_and_is_recorded(failure: str, kind: str, log: retold.EventLog) -> None:
-    """The same events, the same exception after as many attempts, and each attempt with its ending and its bytes."""
+def test_a_failure_is_unchanged_and_recorded(failure: str, kind: str, log: retold.EventLog) -> None:
+    """The client gets the same events and exception after as many attempts. Each attempt is recorded with ending and bytes."""
     reply, ending = FAILING[failure]
     with MessagesServer(lambda _: reply) as server:
         expected = failure_of(kind, server.url)
@@ -228,7 +230,7 @@ def test_a_failure_stays_the_same_and_is_recorded(failure: str, kind: str, log: 
 
 
 def test_a_refused_connection_is_recorded_as_no_response(kind: str, log: retold.EventLog) -> None:
-    """The record holds the transport's error, not the SDK's."""
+    """The recording has the error of the transport, not that of the SDK."""
     with closing(socket.socket()) as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
@@ -240,8 +242,8 @@ def test_a_refused_connection_is_recorded_as_no_response(kind: str, log: retold.
     assert exchange.request.uri == f"{url}/v1/messages"
 
 
-def test_a_call_that_was_cancelled_before_its_answer_is_recorded(log: retold.EventLog) -> None:
-    """It went out, and may have cost something."""
+def test_a_call_that_is_cancelled_before_its_answer_is_recorded(log: retold.EventLog) -> None:
+    """The request was sent, and may have cost something."""
     asked = threading.Event()
 
     def wait(_: Any) -> Reply:
@@ -264,8 +266,8 @@ def test_a_call_that_was_cancelled_before_its_answer_is_recorded(log: retold.Eve
 
 
 @pytest.mark.trap(15)
-def test_a_stream_that_its_client_left_is_recorded_as_closed(kind: str, log: retold.EventLog) -> None:
-    """The bytes until then are recorded."""
+def test_a_stream_that_the_client_leaves_is_recorded_as_closed(kind: str, log: retold.EventLog) -> None:
+    """The log has the bytes that came before."""
 
     def leave(asking: Anthropic) -> None:
         with asking.messages.create(**body(), stream=True) as stream:
@@ -290,14 +292,14 @@ def test_a_stream_that_its_client_left_is_recorded_as_closed(kind: str, log: ret
 
 
 def fail(recording: retold.Recording, kind: str, url: str, error: Exception) -> None:
-    """Record a call, and then the block ends with an error."""
+    """Record a call, then raise an error in the block."""
     with recording:
         ask(kind, url, middleware=[recording])
         raise error
 
 
-def test_the_block_ends_the_run(kind: str, log: retold.EventLog) -> None:
-    """Well, or as failed; a later call of the client begins another one."""
+def test_the_end_of_the_block_ends_the_run(kind: str, log: retold.EventLog) -> None:
+    """The run is completed or failed. A later call of the client begins another run."""
     with serve() as server:
         with retold.recording(log, name="first") as recording:
             ask(kind, server.url, middleware=[recording])
@@ -311,8 +313,8 @@ def test_the_block_ends_the_run(kind: str, log: retold.EventLog) -> None:
     assert "bad" in (log.runs()[0].error or "")
 
 
-def test_without_a_call_there_is_no_run(log: retold.EventLog) -> None:
-    """Nothing happened."""
+def test_a_block_without_a_call_creates_no_run(log: retold.EventLog) -> None:
+    """The block does not even create the log."""
     with retold.recording(log):
         pass
     assert not log.path.exists()
@@ -320,7 +322,7 @@ def test_without_a_call_there_is_no_run(log: retold.EventLog) -> None:
 
 @pytest.mark.parametrize("prompt", ["hi", KEY])
 def test_no_secret_reaches_the_log(prompt: str, log: retold.EventLog) -> None:
-    """Neither that of the client nor one in a prompt."""
+    """The secrets are the key of the client, and the same key in a prompt."""
     with serve("yes") as server, retold.recording(log) as recording:
         ask("sync", server.url, prompt, middleware=[recording], api_key=KEY)
     assert KEY in server.requests[0].headers.get("authorization", "") + server.requests[0].headers.get("x-api-key", "")
@@ -329,7 +331,7 @@ def test_no_secret_reaches_the_log(prompt: str, log: retold.EventLog) -> None:
 
 
 def test_the_error_of_a_failed_run_is_scrubbed(log: retold.EventLog) -> None:
-    """And written as that of any other run."""
+    """The log has the error with its secret replaced."""
     with serve() as server, pytest.raises(ValueError, match=KEY):
         fail(retold.recording(log), "sync", server.url, ValueError(f"not {KEY}"))
     assert log.runs()[0].error == "ValueError: not REDACTED"
@@ -339,16 +341,16 @@ PRICED = "claude-sonnet-4-5-20250929"
 
 
 @pytest.mark.parametrize("costs", [True, False])
-def test_costs_are_computed_where_they_are_asked_for(costs: bool, log: retold.EventLog) -> None:
-    """By the model that answered."""
+def test_costs_are_computed_if_they_are_requested(costs: bool, log: retold.EventLog) -> None:
+    """The price is that of the model that answered."""
     with MessagesServer([Reply([text("yes")], model=PRICED)]) as server, retold.recording(log, costs=costs) as recording:
         ask("sync", server.url, middleware=[recording])
     (exchange,) = exchanges(log)
     assert (exchange.cost_usd is not None) == costs
 
 
-def test_a_recording_says_what_it_is(log: retold.EventLog) -> None:
-    """Where it goes and how much there is."""
+def test_the_repr_of_a_recording_shows_its_target_and_its_calls(log: retold.EventLog) -> None:
+    """It shows the name, the log and the number of calls."""
     with serve() as server, retold.recording(log, name="chat") as recording:
         ask("sync", server.url, middleware=[recording])
         assert repr(recording) == "<Recording 'chat' into log.db, 1 calls>"
@@ -358,7 +360,7 @@ def test_a_recording_says_what_it_is(log: retold.EventLog) -> None:
 
 
 def test_other_clients_are_not_recorded(kind: str, log: retold.EventLog) -> None:
-    """Only the one that has the middleware; and no interceptor is at work."""
+    """Only the client with the middleware is recorded, and no interceptor is active."""
     with serve() as server, retold.recording(log) as recording:
         ask(kind, server.url, "mine", middleware=[recording])
         ask(kind, server.url, "other")
@@ -366,8 +368,8 @@ def test_other_clients_are_not_recorded(kind: str, log: retold.EventLog) -> None
     assert [json.loads(exchange.request.body)["messages"][0]["content"] for exchange in exchanges(log)] == ["mine"]
 
 
-def test_it_records_what_a_cassette_replays(kind: str, log: retold.EventLog) -> None:
-    """Both can be at work at once, and know nothing of each other."""
+def test_middleware_records_the_answers_that_a_cassette_replays(kind: str, log: retold.EventLog) -> None:
+    """Both can be active at once and do not affect each other."""
     with serve() as server, retold.use_cassette("c.yaml", record_mode="once"):
         ask(kind, server.url)
     with retold.use_cassette("c.yaml"), retold.recording(log) as recording:
@@ -375,8 +377,8 @@ def test_it_records_what_a_cassette_replays(kind: str, log: retold.EventLog) -> 
     assert bodies(exchanges(log)) == server.bodies
 
 
-def test_nothing_is_patched() -> None:
-    """In a process that records by middleware alone the transports are httpx2's own."""
+def test_middleware_patches_nothing() -> None:
+    """In a process that records only by middleware, the transports are those of httpx2."""
     script = (
         "import sys, threading, anthropic, httpx2, retold\n"
         "with retold.EventLog('log.db') as log, retold.recording(log) as recording:\n"

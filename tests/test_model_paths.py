@@ -1,4 +1,4 @@
-"""A model's answer names files only within the folder that the author of a workflow wrote."""
+"""An answer of a model can name files only in the folder that the author of the workflow gave."""
 
 from pathlib import Path
 
@@ -20,8 +20,8 @@ def of(answer: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("template", ["{{steps.a.text}}", "out/{{steps.a.text}}", "{% set x = steps %}{{ x.a.text }}"])
 @pytest.mark.parametrize("answer", OUT)
-def test_an_answer_that_leads_out_is_refused(tmp_path: Path, template: str, answer: str) -> None:
-    """Absolute, upwards, home, by a symbolic link, by characters that no file name needs."""
+def test_an_answer_that_leaves_the_folder_is_refused(tmp_path: Path, template: str, answer: str) -> None:
+    """Absolute paths, `..`, `~`, symbolic links, and characters that no file name needs are refused."""
     for folder in (tmp_path, tmp_path / "out"):
         folder.mkdir(exist_ok=True)
         (folder / "link").symlink_to("/tmp")
@@ -50,8 +50,8 @@ def test_the_author_may_name_any_path(tmp_path: Path, path: str) -> None:
     ],
     ids=["cwd", "file_path", "file_path in a list", "module", "function"],
 )
-def test_options_are_held_by_the_same_rule(tmp_path: Path, options: dict[str, object]) -> None:
-    """Neither the folder of live tools, nor a log file, nor the code that runs."""
+def test_options_obey_the_same_rule(tmp_path: Path, options: dict[str, object]) -> None:
+    """Answers cannot set the folder of live tools, a log file, or code to run."""
     raw = ClaudeOptions.model_validate({"async_streaming": True, **options})
     with pytest.raises(WorkflowError, match="a model's answer"):
         render_options(raw, of("../x"), "w.yaml:1:1", tmp_path)
@@ -67,7 +67,7 @@ def test_options_are_held_by_the_same_rule(tmp_path: Path, options: dict[str, ob
     ],
     ids=["output", "part", "task's file", "task's output"],
 )
-def test_a_run_stops_before_it_asks_or_writes(step: str) -> None:
+def test_a_run_stops_before_it_sends_or_writes(step: str) -> None:
     Path("secret.txt").write_text("secret")
     Path("flow").mkdir()
     steps = f"    - {{name: a, type: claude, prompt: name a file}}\n    - {step}\n"

@@ -1,4 +1,4 @@
-"""Damaged recordings and workflows end in one error of retold's: never in another exception."""
+"""Damaged recordings and workflows raise one error of retold, never another exception."""
 
 import random
 import subprocess
@@ -22,7 +22,7 @@ ODD = (
 
 
 def mutated(text: str, luck: random.Random) -> bytes:
-    """One change of a text: a value replaced, a line dropped, doubled or moved, a byte flipped, the end cut off, or nesting."""
+    """Return the text with one change: a value, a line dropped, doubled or moved, a byte, a truncated end, or deep nesting."""
     lines = text.split("\n")
     at = luck.randrange(len(lines))
     match luck.randrange(7):
@@ -45,7 +45,7 @@ def mutated(text: str, luck: random.Random) -> bytes:
 
 @pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.stress) for seed in range(4, 60))])
 def test_a_mutated_file_is_read_or_refused(tmp_path: Path, seed: int) -> None:
-    """Cassettes, workflows and lines of JSON, sixty mutations of each a seed."""
+    """Each seed makes sixty mutations of cassettes, of workflows and of lines of JSON."""
     luck = random.Random(seed)
     cassettes = [p for p in sorted((ROOT / "cassettes").glob("*.yaml")) if p.stat().st_size < 20_000]
     workflows = sorted((ROOT / "examples").glob("*.yaml"))
@@ -78,7 +78,7 @@ MAX_CPU_S = 2.0
 def test_a_command_reads_a_mutated_file_or_refuses_it(
     seed: int, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a documented exit code, without a traceback, and within two seconds of CPU time."""
+    """The command has a documented exit code, prints no traceback, and takes at most two seconds of CPU time."""
     monkeypatch.chdir(tmp_path)
     luck = random.Random(seed)
     cassettes = [p for p in sorted((ROOT / "cassettes").glob("*.yaml")) if p.stat().st_size < 20_000]
@@ -92,7 +92,7 @@ def test_a_command_reads_a_mutated_file_or_refuses_it(
             done = in_this_process(*command)
             assert "Traceback" not in done.stderr, command
             assert done.returncode in (0, 1, 2, 3), command
-            assert time.process_time() - began < MAX_CPU_S, command  # CPU time: the machine's load is no matter
+            assert time.process_time() - began < MAX_CPU_S, command  # CPU time does not depend on the load of the machine
 
 
 MEASURED = """
@@ -101,16 +101,16 @@ done = subprocess.run(sys.argv[1:])
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(done.returncode)
 """
-"""Prints the peak of memory of a command. On Linux a process inherits the peak of the one that starts it: this one is small."""
+"""Print the peak memory of a command. A Linux process inherits the peak of its parent, so this small process starts it."""
 
 
 @pytest.mark.stress
 def test_mutated_files_are_read_in_little_memory() -> None:
-    """A process of its own, seeds of both tests above: its memory at the highest stays under 500 MB."""
+    """Another process runs seeds of both tests above. Its peak memory is below 500 MB."""
     names = ("a_mutated_file_is_read_or_refused[17]", "a_command_reads_a_mutated_file_or_refuses_it[1-15]")
     chosen = [f"tests/test_mutations.py::test_{name}" for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-m", "stress or not stress", *chosen]
     done = subprocess.run([sys.executable, "-c", MEASURED, *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 passed" in done.stdout, done.stdout
-    assert int(done.stdout.splitlines()[-1]) < 500 * 1024  # kilobytes, as Linux counts them
+    assert int(done.stdout.splitlines()[-1]) < 500 * 1024  # in kilobytes on Linux

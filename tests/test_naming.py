@@ -1,4 +1,4 @@
-"""A cassette can be named as a file, as `-`, as an open pipe, as a revision in git, and compressed; git shows it by meaning."""
+"""A cassette may be named as a file, `-`, an open pipe, a git revision or a compressed file. `git diff` shows it by meaning."""
 
 import gzip
 import io
@@ -27,13 +27,13 @@ NUMBERS = ROOT / "cassettes" / "clean_streaming_numbers.yaml"
 
 @pytest.fixture
 def numbers() -> Path:
-    """A cassette in the working directory."""
+    """Return a cassette in the working directory."""
     return Path(shutil.copy(NUMBERS, "numbers.yaml"))
 
 
 @pytest.fixture
 def repository(numbers: Path) -> Path:
-    """A repository with that cassette in a folder, committed once, then changed and staged, then changed again."""
+    """Return a repository with that cassette in a folder: committed once, then changed and staged, then changed again."""
     Path("deep").mkdir()
     path = Path(shutil.move(numbers, "deep/numbers.yaml"))
     git("init", "-q")
@@ -51,7 +51,7 @@ def git(*arguments: str) -> str:
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
-    """Let stdin hold these bytes."""
+    """Make stdin return these bytes."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
@@ -64,8 +64,8 @@ def typed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
         ("HEAD:x.txt", False), ("last~1", False), ("HEAD:", False),
     ],
 )  # fmt: skip
-def test_names_of_what_is_no_file(name: str, elsewhere: bool) -> None:
-    """A colon alone makes no revision: the path has to end as recordings do. A file of the whole name is that file."""
+def test_is_elsewhere_recognises_names_that_are_not_files(name: str, elsewhere: bool) -> None:
+    """A colon alone makes no revision: the path must end like a recording. An existing file of the whole name is that file."""
     assert is_elsewhere(name) is elsewhere
     assert not elsewhere or names_file(name)
     if elsewhere and ":" in name and "/" not in name:
@@ -75,7 +75,7 @@ def test_names_of_what_is_no_file(name: str, elsewhere: bool) -> None:
 
 @pytest.mark.usefixtures("repository")
 def test_every_command_takes_a_revision() -> None:
-    """Of a commit, of the index, from the top or from here; the work tree is the file itself."""
+    """The revision is a commit or the index, with a path from the top or from here. A plain path means the work tree."""
     shown = in_this_process("diff", "HEAD:deep/numbers.yaml", ":deep/numbers.yaml")
     assert (shown.returncode, "one number per line" in shown.stdout) == (1, True)
     os.chdir("deep")
@@ -93,8 +93,8 @@ def test_every_command_takes_a_revision() -> None:
 
 
 @pytest.mark.usefixtures("repository")
-def test_a_revision_that_is_not_there() -> None:
-    """The error is git's, with its hint, in one sentence; outside of a repository too."""
+def test_a_missing_revision_is_an_error() -> None:
+    """The error is one sentence with git's reason and hint, also outside of a repository."""
     with pytest.raises(
         CassetteMissing, match=r"no cassette at HEAD:numbers\.yaml: path 'numbers\.yaml' does not exist in 'HEAD'\."
     ):
@@ -107,15 +107,15 @@ def test_a_revision_that_is_not_there() -> None:
     assert "HEAD:deep/numbers.yaml cannot be recorded into" in done.stderr
 
 
-def test_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revision_without_git_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(CassetteError, match=r"^cannot read HEAD:x\.yaml: git cannot be run"):
         read_named("HEAD:x.yaml")
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
-def test_a_cassette_on_stdin(suffix: str, numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """YAML or JSON, by its content; stream-json as before."""
+def test_a_cassette_is_read_from_stdin(suffix: str, numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The content decides between YAML and JSON. stream-json still works."""
     made = Path(f"made{suffix}")
     held = read_cassette(numbers)
     retold.write_cassette(made, held.exchanges)
@@ -132,8 +132,8 @@ def test_a_cassette_on_stdin(suffix: str, numbers: Path, monkeypatch: pytest.Mon
     assert done.returncode == 2
 
 
-def test_a_process_substitution(numbers: Path) -> None:
-    """`retold diff <(…) FILE`: the shell names an open pipe. A pipe in a folder is not waited for."""
+def test_a_process_substitution_is_read_as_a_file(numbers: Path) -> None:
+    """In `retold diff <(…) FILE` the shell names an open pipe. retold does not wait for a pipe in a folder."""
     reading, writing = os.pipe()
     os.write(writing, numbers.read_bytes())
     os.close(writing)
@@ -147,15 +147,15 @@ def test_a_process_substitution(numbers: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "stem"), [("a/b.yaml", "b"), ("a.yaml.gz", "a"), ("HEAD:x/y.yaml", "y"), ("-", "stdin"), ("a.b.json", "a.b")]
 )
-def test_the_name_of_a_recording(name: str, stem: str) -> None:
+def test_the_name_of_a_recording_is_its_stem(name: str, stem: str) -> None:
     assert stem_of(name) == stem
 
 
 # Compressed files, and endings
 
 
-def test_compressed_files_there_and_back(numbers: Path) -> None:
-    """A cassette and an export of events; equal content gives equal bytes, and the content is the uncompressed one."""
+def test_compressed_files_round_trip(numbers: Path) -> None:
+    """The cassette and the export have the uncompressed content. Equal content gives equal compressed bytes."""
     assert in_this_process("import", str(numbers)).returncode == 0
     for name in ("made.yaml", "made.json", "made.jsonl"):
         for each in (name, f"{name}.gz", f"again-{name}.gz"):
@@ -170,8 +170,8 @@ def test_compressed_files_there_and_back(numbers: Path) -> None:
         assert cassette.all_played is False
 
 
-def test_damaged_and_endless_compressed_files(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both are errors that name the file; nothing is built of a bomb."""
+def test_damaged_and_oversized_compressed_files_are_refused(numbers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both errors name the file. A decompression bomb is never unpacked in full."""
     Path("cut.yaml.gz").write_bytes(gzip.compress(numbers.read_bytes())[:-20])
     with pytest.raises(CassetteError, match=r"^cannot read the cassette cut\.yaml\.gz: its gzip data is damaged"):
         read_cassette("cut.yaml.gz")
@@ -193,8 +193,8 @@ def test_damaged_and_endless_compressed_files(numbers: Path, monkeypatch: pytest
         (["run", "w.yaml", "--live", "--cassette", "x.docx"], CASSETTES),
     ],
 )
-def test_an_unknown_ending_is_named(arguments: list[str], known: list[str]) -> None:
-    """With those that are known; nothing is written."""
+def test_an_unknown_ending_is_refused(arguments: list[str], known: list[str]) -> None:
+    """The error lists the known endings, and the command writes nothing."""
     assert in_this_process("import", "numbers.yaml").returncode == 0
     done = in_this_process(*arguments)
     assert done.returncode == 2
@@ -204,7 +204,7 @@ def test_an_unknown_ending_is_named(arguments: list[str], known: list[str]) -> N
 
 
 def test_the_ending_decides_the_format(numbers: Path) -> None:
-    """Of statistics and of differences, compressed too; what is written is what would be printed."""
+    """This is true for statistics and for differences, also compressed. The file contains the printed text."""
     assert in_this_process("import", str(numbers)).returncode == 0
     for ending, options in ((".csv", ["--csv"]), (".json", ["--json"]), (".txt", [])):
         assert in_this_process("stats", "-o", f"s{ending}").stdout == ""
@@ -221,8 +221,8 @@ def test_the_ending_decides_the_format(numbers: Path) -> None:
 
 
 @pytest.mark.usefixtures("numbers")
-def test_a_dash_is_stdout() -> None:
-    """For what can be printed. A cassette that is recorded needs a file, so neither `-` nor a revision is made one by mistake."""
+def test_a_dash_writes_to_stdout() -> None:
+    """This works for printable output. A recorded cassette needs a file: `-` and revisions are refused."""
     assert in_this_process("import", "numbers.yaml").returncode == 0
     for arguments in (["export", "last"], ["stats"], ["diff", "last", "last"]):
         assert in_this_process(*arguments, "-o", "-").stdout == in_this_process(*arguments).stdout
@@ -236,7 +236,7 @@ def test_a_dash_is_stdout() -> None:
 
 
 def test_git_shows_a_cassette_by_meaning(repository: Path) -> None:
-    """The two lines of the help are enough, and a cassette that was made again shows what differs by meaning only."""
+    """The two lines of the help suffice. A cassette that was recorded again differs only by meaning."""
     help_text = in_this_process("textconv", "--help").stdout
     attributes, command = (line.strip() for line in help_text.splitlines() if line.strip().startswith(("echo", "git config")))
     subprocess.run(attributes, shell=True, check=True)
@@ -256,7 +256,7 @@ def test_git_shows_a_cassette_by_meaning(repository: Path) -> None:
 
 @pytest.mark.parametrize("content", ["plain: yaml\n", "version: 1\ninteractions: [\n", "not\tyaml: [\n"])
 def test_textconv_prints_any_other_file_as_it_is(content: str) -> None:
-    """git stops at a failure of the command, and would show no difference of the other files."""
+    """git stops if the command fails, and would show no difference of the other files."""
     Path("other.yaml").write_text(content)
     done = in_this_process("textconv", "other.yaml")
     assert (done.returncode, done.stdout) == (0, content)
@@ -265,7 +265,7 @@ def test_textconv_prints_any_other_file_as_it_is(content: str) -> None:
 
 
 def test_the_text_of_a_cassette_is_stable(numbers: Path) -> None:
-    """Neither ids nor times are in it, so two recordings of the same answers have one text."""
+    """The text contains no ids and no times, so two recordings of the same answers have the same text."""
     first = in_this_process("textconv", str(numbers)).stdout
     other: dict[str, Any] = {"req_011CdiLUDjuJR8eCT89r6GPX": "req_2", "2026-11-22": "2027-01-01"}
     text = numbers.read_text()

@@ -1,4 +1,4 @@
-"""Nothing is sent by accident: decorators, connections of other clients, children, and fixtures of wide scope."""
+"""Nothing is sent by accident: decorators, connections of other clients, child processes, and fixtures of wide scope."""
 
 import asyncio
 import functools
@@ -27,8 +27,8 @@ A, B = Path("a.yaml"), Path("b.yaml")
 # Decorators
 
 
-def test_generators_that_take_turns_stay_with_their_cassettes() -> None:
-    """A generator is in its cassette while it runs, and its caller is not."""
+def test_interleaved_generators_use_their_own_cassettes() -> None:
+    """A generator uses its cassette while it runs. Its caller does not."""
     record(A, "a1", "a2")
     record(B, "b1", "b2")
 
@@ -42,7 +42,7 @@ def test_generators_that_take_turns_stay_with_their_cassettes() -> None:
         assert ask("outside", server.url) == "You said outside."
 
 
-def test_a_decorated_function_that_returns_an_awaitable_is_in_its_cassette_when_it_is_awaited() -> None:
+def test_a_decorated_function_that_returns_an_awaitable_uses_its_cassette_when_awaited() -> None:
     record(A)
 
     async def asking() -> str:
@@ -56,7 +56,7 @@ def test_a_decorated_function_that_returns_an_awaitable_is_in_its_cassette_when_
 
 
 def test_each_test_of_a_decorated_class_uses_the_cassette() -> None:
-    """The class stays a class, which test runners collect."""
+    """The decorated class is still a class, so test runners collect it."""
     record(A)
 
     @retold.use_cassette(A)
@@ -99,13 +99,13 @@ def test_a_request_of_the_api_is_recognised_on_any_host(url: str, headers: dict[
     assert is_api(Outgoing("POST", url, headers, body))
 
 
-def test_requests_of_others_are_not_of_the_api() -> None:
+def test_other_requests_are_not_requests_of_the_api() -> None:
     for url in ("https://api.openai.com/v1/threads/t/messages", "https://chat.example/v1/messages"):
         assert not is_api(Outgoing("POST", url, {"user-agent": "OpenAI/Python 3.0"}))
 
 
 def test_a_replay_refuses_connections_of_clients_that_are_not_patched() -> None:
-    """Before a name is looked up."""
+    """The refusal comes before a name is looked up."""
     with retold.use_cassette(A), pytest.raises(retold.BlockedError, match="only replays"):
         socket.create_connection(("bedrock-runtime.us-east-1.amazonaws.com", 443))
 
@@ -122,7 +122,7 @@ def test_block_network_refuses_every_host_but_this_machine() -> None:
         socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))).close()
 
 
-def test_a_fake_transport_of_a_test_is_left_alone() -> None:
+def test_a_fake_transport_is_left_alone() -> None:
     with (
         retold.use_cassette(A),
         httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(204))) as client,
@@ -133,8 +133,8 @@ def test_a_fake_transport_of_a_test_is_left_alone() -> None:
 # Other processes
 
 
-def test_a_program_that_a_block_starts_uses_its_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the address in its environment, recording and replaying; the environment of this process is as it was."""
+def test_a_child_program_uses_the_cassette_of_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address is in the child's environment, for recording and replaying. The environment of this process is unchanged."""
     code = (
         "import os, urllib.request as u; r = u.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages', data=b'{\"messages\": "
         '[{"role": "user", "content": "hi"}]}\', headers={"content-type": "application/json"}); print(u.urlopen(r).status)'
@@ -148,8 +148,8 @@ def test_a_program_that_a_block_starts_uses_its_cassette(monkeypatch: pytest.Mon
         assert server.calls == 1
 
 
-def test_a_forked_child_records_into_a_run_of_its_own() -> None:
-    """The explicit recording of one client: two processes cannot write one run."""
+def test_a_forked_child_records_into_a_separate_run() -> None:
+    """The recording belongs to one client. Two processes cannot write one run."""
     with (
         serve() as server,
         retold.EventLog("log.db") as log,
@@ -167,7 +167,7 @@ def test_a_forked_child_records_into_a_run_of_its_own() -> None:
 
 
 def test_a_miss_can_be_pickled() -> None:
-    """A child process raises it in its parent."""
+    """A child process can raise it in its parent."""
     with retold.use_cassette(A), pytest.raises(retold.MissError) as miss:
         ask()
     again = pickle.loads(pickle.dumps(miss.value))
@@ -194,7 +194,7 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     return Suite(pytester, monkeypatch)
 
 
-def test_a_wide_fixture_is_counted_when_it_is_live_and_refused_in_mode_none(suite: Suite) -> None:
+def test_a_wide_fixture_that_goes_live_is_counted_and_is_refused_in_mode_none(suite: Suite) -> None:
     suite.write(WIDE)
     with serve() as server:
         live = suite.run("--retold-mode=once", server=server)

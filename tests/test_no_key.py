@@ -1,4 +1,4 @@
-"""A replay needs no key, although SDK clients send nothing without one; and it takes nobody's key away."""
+"""A replay needs no key, although SDK clients send nothing without one. A replay never removes an existing key."""
 
 import asyncio
 import os
@@ -21,33 +21,33 @@ def _recorded() -> None:
         ask("hi", server.url)
 
 
-def say() -> str:
-    """What a client answers that was given no key."""
+def ask_without_a_key() -> str:
+    """Return the answer to a client without a key."""
     with anthropic.Anthropic(base_url=NOWHERE).messages.stream(**body("hi")) as stream:
         return stream.get_final_text()
 
 
 @pytest.mark.parametrize("mode", ["none", "once"])
 def test_a_replay_needs_no_key(mode: str) -> None:
-    """A client made in the block is answered where the environment has no key, and afterwards it has none again."""
+    """A client made in the block gets its answer. After the block the environment has no key again."""
     assert "ANTHROPIC_API_KEY" not in os.environ
     with retold.use_cassette(CASSETTE, record_mode=mode) as cassette:
-        assert say() == "You said hi."
+        assert ask_without_a_key() == "You said hi."
     assert "ANTHROPIC_API_KEY" not in os.environ
     assert cassette.all_played
 
 
-def test_what_may_record_needs_a_key() -> None:
-    """A stand-in would only make the API refuse what the SDK refuses at once."""
+def test_a_recording_mode_needs_a_key() -> None:
+    """With a stand-in key the API would refuse what the SDK refuses at once."""
     with retold.use_cassette(CASSETTE, record_mode="new_episodes"):
         assert "ANTHROPIC_API_KEY" not in os.environ
         with pytest.raises(TypeError, match="authentication"):
-            say()
+            ask_without_a_key()
 
 
 @pytest.mark.parametrize("name", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
-def test_a_key_that_is_there_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The stand-in is for those who have none; a key set in the block stays too."""
+def test_an_existing_key_stays(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The stand-in is only for environments without a key. A key that is set in the block stays, too."""
     monkeypatch.setenv(name, "a-key-of-my-own")
     before = dict(os.environ)
     with retold.use_cassette(CASSETTE):
@@ -62,7 +62,7 @@ def test_a_key_that_is_there_stays(monkeypatch: pytest.MonkeyPatch, name: str) -
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_client_that_was_made_before_the_block_needs_no_key(kind: str) -> None:
-    """As applications make it, when a module is imported. Outside of replays the SDK refuses as it does without retold."""
+    """Applications make a client when a module is imported. Outside of replays the SDK refuses as it does without retold."""
     sync, other = anthropic.Anthropic(base_url=NOWHERE), anthropic.AsyncAnthropic(base_url=NOWHERE)
 
     def ask_again() -> str:
@@ -77,7 +77,7 @@ def test_a_client_that_was_made_before_the_block_needs_no_key(kind: str) -> None
         ask_again()
 
 
-def test_the_last_of_several_users_takes_it_away() -> None:
+def test_the_last_user_removes_the_placeholder() -> None:
     """Blocks in threads and tasks overlap in any order."""
     first, second = stand_in(), stand_in()
     with first:

@@ -1,4 +1,4 @@
-"""Replay opens no socket: it passes where the kernel has no network, and a miss there is a miss and not a failed connection."""
+"""Replay opens no socket: it works if the kernel has no network, and a miss there is a miss, not a failed connection."""
 
 import sys
 from pathlib import Path
@@ -73,11 +73,11 @@ unshare = ctypes.CDLL(None).unshare
 if unshare(net) and unshare(user | net):
     sys.exit("not permitted")
 """
-"""Put the process into a network namespace of its own, whose loopback is down; in a user namespace if it has to be."""
+"""Put the process into a network namespace of its own with its loopback down, if necessary inside a user namespace."""
 
 
 def offline(script: str) -> list[str]:
-    """The lines that a script prints in a process without a network."""
+    """Return the lines that a script prints in a process without a network."""
     done = forks.run("-c", CAGE + script, env={"PATH": "/usr/bin:/bin"})
     if done.stderr == "not permitted\n":
         pytest.skip("unshare is not permitted here")
@@ -85,15 +85,14 @@ def offline(script: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_there_is_no_network_in_there() -> None:
-    """Not even this machine itself can be reached: the cage is one."""
+def test_the_namespace_has_no_network() -> None:
+    """Not even this machine can be reached, so the tests below prove something."""
     assert offline(REFUSED) == ["Network is unreachable"]
 
 
 @pytest.mark.trap(36)
 def test_a_replay_needs_no_network_and_opens_no_socket() -> None:
-    """Sync and async clients, with the base URL that they have in production; what is missing there is a miss and no connection
-    error: nothing is tried."""
+    """The clients, sync and async, have their production URL. A missing answer is a miss, because retold never connects."""
     record(Path("c.yaml"), "one", "two")
     missed = "no recorded exchange answers call 1, POST /v1/messages, in c.yaml."
     replayed = ["You said one.", "You said two.", "[]"]

@@ -1,4 +1,4 @@
-"""Several baseline runs: a run is judged by what varies among them, and only a deviation from that band is a regression."""
+"""Several baseline runs judge a run: only a deviation from the variation among them is a regression."""
 
 import json
 import random
@@ -23,7 +23,7 @@ def _messages(
     name: str, order: str, wording: str, *, fails: str = "", argument: Any = None, found: str = "found",
     tokens: int | None = None, last: str = "done",
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A run of two turns: texts (divided by `|`) and calls of tools with one letter; then their results and a last text."""
+    """A run of two turns: texts (divided by `|`), calls of tools with one letter, their results, and a last text."""
     uses = [
         {
             "type": "tool_use",
@@ -53,7 +53,7 @@ def _side(name: str, *arguments: Any, **options: Any) -> Side:
 
 
 def _found(baseline: Sequence[Side], run: Side, focus: Focus | None = None) -> list[str]:
-    """The kind and the place of each regression."""
+    """Return the kind and the place of each regression."""
     judged = judge(baseline, run, focus or Focus())
     assert judged.runs == len(baseline)
     return [f"{each.kind} {place_of(each)}" for each in judged.regressions]
@@ -77,13 +77,13 @@ BASELINE = [_side(f"r{n}", order, f"wording number {n}") for n, order in enumera
         (_side("x", "cab", "w", found="lost"), [f"value turn 1, tool result {tool}, content" for tool in "cab"]),
     ],
 )
-def test_one_real_regression_among_shuffled_tools_and_other_wording(run: Side, found: list[str]) -> None:
-    """The sixth run of the same kind is no regression; each single change of another kind is one."""
+def test_one_regression_is_found_among_shuffled_tools_and_other_wording(run: Side, found: list[str]) -> None:
+    """A sixth run of the same kind has no regression. Each single change of another kind is one."""
     assert _found(BASELINE, run) == found
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_all_baseline_runs_judge(first: int) -> None:
+def test_all_baseline_runs_count(first: int) -> None:
     """The order of the baseline runs does not change the verdict, and each of them passes."""
     turned = [*BASELINE[first:], *BASELINE[:first]]
     assert _found(turned, _side("x", "cba", "w", fails="b")) == ["value turn 1, tool result b, is_error"]
@@ -114,28 +114,28 @@ def test_all_baseline_runs_judge(first: int) -> None:
         (({"x": 1}, {"x": 2}), {"x": 1, "z": 1}, False),
     ],
 )
-def test_another_argument_at_a_path_that_varied(known: Sequence[Any], value: Any, *, within: bool) -> None:
-    """Numbers have a range, other values are those seen. A text may be new if it was new in each of three or more runs."""
+def test_another_argument_at_a_varying_path_must_fit(known: Sequence[Any], value: Any, *, within: bool) -> None:
+    """Numbers must fit a range, other values must be known. A text may be new if each of three or more runs had a new one."""
     baseline = [_side(f"r{n}", "ab", "w", argument=each) for n, each in enumerate(known)]
     assert (_found(baseline, _side("x", "ab", "w", argument=value)) == []) is within
 
 
-def test_order_varies_as_far_as_the_baseline_runs_show() -> None:
-    """Tools that changed places are free, through others too; a tool that always came last stays last."""
+def test_order_may_vary_as_in_the_baseline_runs() -> None:
+    """Tools that changed places, even through other tools, are free. A tool that always came last stays last."""
     baseline = [_side(f"r{n}", order, "w") for n, order in enumerate(("abcd", "bacd", "acbd"))]
     assert _found(baseline, _side("x", "cbad", "w")) == []
     assert _found(baseline, _side("x", "cbda", "w")) == ["order turn 1, tool call a"]
 
 
-def test_a_pair_that_few_runs_have_has_no_order() -> None:
-    """Two of five runs have both a and d: their order may be chance. If each run of two has both, it counts."""
+def test_a_pair_in_few_runs_has_no_order() -> None:
+    """Two of five runs have both a and d, so their order may be chance. The order counts if both of two runs have the pair."""
     baseline = [_side(f"r{n}", order, "w") for n, order in enumerate(("abd", "ba", "ab", "abd", "ba"))]
     assert _found(baseline, _side("x", "dab", "w")) == []
     assert _found(baseline[::3], _side("x", "dab", "w")) == ["order turn 1, tool call a"]
 
 
-def test_an_item_that_some_runs_lack_is_optional_but_not_more_often_than_seen() -> None:
-    """Tool b is optional. A call that each run makes once, in turns that differ, may not be missing."""
+def test_an_item_that_some_runs_lack_is_optional() -> None:
+    """Tool b is optional, but not more often than before. A call that each run makes once, in varying turns, is required."""
     baseline = [_side("r0", "ab", "w"), _side("r1", "a", "w")]
     assert _found(baseline, _side("x", "a", "w")) == _found(baseline, _side("y", "ab", "w")) == []
 
@@ -150,8 +150,8 @@ def test_an_item_that_some_runs_lack_is_optional_but_not_more_often_than_seen() 
     assert _found(moving, call("a", "a", "c")) == ["count tool call a", "count tool call b"]
 
 
-def test_totals_may_exceed_the_baseline_by_its_own_spread() -> None:
-    """A sum of varying texts has no sharp bounds; equal totals have. A tolerance is added, and other totals do not count."""
+def test_totals_may_exceed_the_baseline_by_its_spread() -> None:
+    """Varying totals have loose bounds, and equal totals have exact ones. A tolerance is added. Other totals do not count."""
     baseline = [_side(f"r{n}", "ab", "w", tokens=tokens) for n, tokens in enumerate((100, 110))]
     for tokens, found in ((95, []), (120, []), (121, ["total total output_tokens"]), (89, ["total total output_tokens"])):
         assert _found(baseline, _side("x", "ab", "w", tokens=tokens)) == found
@@ -160,11 +160,11 @@ def test_totals_may_exceed_the_baseline_by_its_own_spread() -> None:
     assert _found(equal, more) == ["total total output_tokens"]
     assert _found(equal, more, Focus(ignore=("totals",))) == []
     assert _found(equal, more, Focus(tolerance=parse_tolerances(["tokens=5%"]))) == []
-    assert _found(equal, _side("x", "ab", "w")) == []  # its totals are unknown, so they are not compared
+    assert _found(equal, _side("x", "ab", "w")) == []  # unknown totals are not compared
 
 
-def test_ignored_parts_are_no_regression() -> None:
-    """`ignore` takes out kinds, paths and the order; what remains counts."""
+def test_ignored_parts_cause_no_regression() -> None:
+    """`ignore` excludes kinds, paths and the order. The other parts still count."""
     run = _side("x", "cba", "w", fails="b", argument=1)
     assert _found(BASELINE, run, Focus(ignore=("tool_use.input.with",))) == ["value turn 1, tool result b, is_error"]
     assert _found(BASELINE, run, Focus(ignore=("tool_use", "tool_result"))) == []
@@ -174,8 +174,8 @@ def test_ignored_parts_are_no_regression() -> None:
     assert _found(fixed, _side("x", "bac", "w"), Focus(ignore=("order",))) == []
 
 
-def test_few_runs_of_one_kind_are_taken_for_a_regression() -> None:
-    """Of 40 sixth runs with shuffled tools, other numbers and words, few are a false alarm; each failing tool is found."""
+def test_few_similar_runs_are_false_alarms() -> None:
+    """Of 40 sixth runs with shuffled tools, numbers and words, few are false alarms. Each failing tool is found."""
     luck = random.Random(18)
 
     def drawn(*, fails: str = "") -> Side:
@@ -193,7 +193,7 @@ def test_few_runs_of_one_kind_are_taken_for_a_regression() -> None:
 
 @pytest.fixture
 def files(cli: Any) -> list[str]:
-    """Five baseline runs, `like` and `bad` as files."""
+    """Return five baseline runs, `like` and `bad` as files."""
     del cli
     runs = {f"r{n}": (order, f"wording number {n}", "") for n, order in enumerate(ORDERS)}
     runs |= {"like": ("cba", "quite another sentence", ""), "bad": ("cba", "quite another sentence", "b")}
@@ -203,8 +203,8 @@ def files(cli: Any) -> list[str]:
     return [f"r{n}.jsonl" for n in range(5)]
 
 
-def test_both_ways_by_hand(files: list[str]) -> None:
-    """Exit code 0 for a run like the five, 1 for a failing tool; the report names the number of runs, and refuses one."""
+def test_judging_a_run_against_five_files_works_on_the_command_line(files: list[str]) -> None:
+    """The exit code is 0 for a similar run and 1 for a failing tool. The report gives the number of runs. One run is refused."""
     for run, code in (("like", 0), ("bad", 1)):
         done = in_this_process("diff", *files, "--", f"{run}.jsonl")
         assert (done.returncode, "judged by 5 baseline runs" in done.stdout) == (code, True), done.stdout
@@ -218,8 +218,8 @@ def test_both_ways_by_hand(files: list[str]) -> None:
     assert (done.returncode, "one baseline run shows no variation" in done.stderr) == (2, True)
 
 
-def test_every_format_of_a_judged_run(files: list[str]) -> None:
-    """Text has a limit; Markdown and HTML have the verdict and the regression; --volatile is an error."""
+def test_a_judged_run_is_shown_in_every_format(files: list[str]) -> None:
+    """Text is limited in length. Markdown and HTML have the verdict and the regression. `--volatile` is an error."""
     done = in_this_process("diff", files[0], files[0], "bad.jsonl", "--limit", "1")
     count = len(json.loads(in_this_process("diff", files[0], files[0], "bad.jsonl", "--json").stdout)["regressions"])
     assert done.stdout.splitlines()[-1] == f"  … and {count - 1} more; --limit 0 prints all"
@@ -238,8 +238,8 @@ def test_every_format_of_a_judged_run(files: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("cli")
-def test_sides_of_several_forms_are_read_by_common_rules() -> None:
-    """A cassette, two runs of the log and a stream-json file of the same run differ in nothing that all of them hold."""
+def test_sides_in_several_forms_are_read_by_common_rules() -> None:
+    """A cassette, two runs of the log and a stream-json file of the same run are equal in everything that all of them contain."""
     retold.run_workflow(ROOT / "examples" / "streaming_file_operations.yaml", show=False)
     retold.run_workflow(ROOT / "examples" / "streaming_file_operations.yaml", show=False)
     Path("run.jsonl").write_text(in_this_process("show", "last", "--json").stdout)

@@ -15,7 +15,7 @@ MS = 1_000_000
 
 
 def recorded(name: str, began_ms: int, *pieces_ms: int, ended_ms: int) -> Exchange:
-    """Return an exchange with frames that contain its name and their times, in ms of the run."""
+    """Return an exchange. Its frames contain its name and their times, in ms of the run."""
     frames = tuple(TimedPiece((at - began_ms) * MS, f"{name}{at}".encode(), True) for at in pieces_ms)
     told = exchange(answer(b"data: 1\n\n"), name.encode(), started_ns=began_ms * MS, ended_ns=ended_ms * MS)
     assert told.response is not None
@@ -23,7 +23,7 @@ def recorded(name: str, began_ms: int, *pieces_ms: int, ended_ms: int) -> Exchan
     return told
 
 
-# Two agents: the second one's end is told of after the conversation (c) has heard of the first.
+# Two agents run. The end of the second one arrives after the conversation (c) has got the result of the first.
 MAIN = recorded("m", 0, 5, ended_ms=10)
 FIRST = recorded("a", 20, 30, 40, ended_ms=50)
 SECOND = recorded("b", 21, 35, 90, ended_ms=100)
@@ -31,8 +31,8 @@ HEARD = recorded("c", 60, 70, ended_ms=80)
 ALL = (MAIN, FIRST, SECOND, HEARD)
 
 
-def told(asked: Sequence[Exchange], later: dict[str, Exchange] | None = None) -> list[str]:
-    """Return the pieces in the order they are sent, if these requests come at once and others after a given piece."""
+def pieces_sent(asked: Sequence[Exchange], later: dict[str, Exchange] | None = None) -> list[str]:
+    """Return the pieces in the order they are sent. These requests come at once, and others after a given piece."""
     seen: list[str] = []
     order = order_of(ALL)
     assert order is not None
@@ -55,9 +55,9 @@ def told(asked: Sequence[Exchange], later: dict[str, Exchange] | None = None) ->
 
 
 def test_streams_that_overlapped_keep_their_order() -> None:
-    """The conversation asks again after the first agent's end; the end of the second agent waits for the answer."""
+    """The conversation asks again after the first agent's end. The end of the second agent waits for the answer."""
     for asked in ((SECOND, FIRST), (FIRST, SECOND)):
-        seen = told(asked, {"a40": HEARD})
+        seen = pieces_sent(asked, {"a40": HEARD})
         assert [piece for piece in seen if piece != "b35"] == ["a30", "a40", "c70", "b90"]
 
 
@@ -68,12 +68,12 @@ def test_sequential_exchanges_have_no_order() -> None:
     assert isinstance(order_of(ALL), Order)
 
 
-def test_events_before_an_exchange_began_are_not_waited_for() -> None:
+def test_events_before_the_beginning_of_an_exchange_are_not_waited_for() -> None:
     """No client asked for `m` here."""
-    assert told([HEARD]) == ["c70"]
+    assert pieces_sent([HEARD]) == ["c70"]
 
 
 def test_a_missing_request_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that departs from the recording gets the rest, and its next request reports the difference."""
     monkeypatch.setattr(order_module, "GRACE_S", 0.01)
-    assert told([FIRST, SECOND])[-1] == "b90"
+    assert pieces_sent([FIRST, SECOND])[-1] == "b90"

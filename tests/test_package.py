@@ -1,4 +1,4 @@
-"""What ships is what is tested: the wheel holds every file of the packages, and works away from the tree."""
+"""The tests check the wheel that users get: it has every file of the packages, and works outside the source tree."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ from tests.wheel import build_wheel
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel, built from a copy of the files that a build reads."""
+    """Return the wheel, built from a copy of the files that a build reads."""
     with zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel"))) as shipped:
         yield shipped
 
 
 def test_every_file_of_the_packages_is_in_the_wheel(wheel: zipfile.ZipFile) -> None:
-    """A module, template, style or script that is not listed is silently missing for everybody who did not clone."""
+    """A module, template, style or script missing from the wheel would be missing for every user who did not clone."""
     expected = set()
     for package, home in HOMES.items():
         for folder, inner, files in os.walk(home):
@@ -35,8 +35,8 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel: zipfile.ZipFile) -> N
     assert shipped == expected
 
 
-def test_metadata(wheel: zipfile.ZipFile) -> None:
-    """Who installs it gets the command, the pytest plugin, the licence and the README."""
+def test_the_wheel_has_its_metadata(wheel: zipfile.ZipFile) -> None:
+    """An installation has the command, the pytest plugin, the licence and the README."""
     (info,) = {name.partition("/")[0] for name in wheel.namelist() if ".dist-info/" in name}
     metadata = Parser().parsestr(wheel.read(f"{info}/METADATA").decode())
     assert (metadata["Name"], metadata["Version"]) == ("retold", PROJECT["project"]["version"])
@@ -45,13 +45,13 @@ def test_metadata(wheel: zipfile.ZipFile) -> None:
     assert f"{info}/licenses/LICENSE" in wheel.namelist()
     entries = wheel.read(f"{info}/entry_points.txt").decode().split("\n")
     assert {"retold = retold.cli:main", "retold = retold.testing.pytest_plugin"} <= set(entries)
-    # No test or tool of ours is asked of a user.
+    # A user needs no test and no tool of this repository.
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert [line for line in needed if line.startswith(("pytest", "vcrpy", "mypy", "ruff"))] == []
 
 
-def test_the_wheel_works_away_from_the_tree(wheel: zipfile.ZipFile, environment: dict[str, str]) -> None:
-    """Installed into an empty folder it runs a workflow, and has what pages are made of."""
+def test_the_wheel_works_outside_the_source_tree(wheel: zipfile.ZipFile, environment: dict[str, str]) -> None:
+    """Installed into an empty folder, it runs a workflow and contains the files that pages are made of."""
     wheel.extractall("site")
     shutil.copytree(ROOT / "cassettes", "cassettes")
     shutil.copytree(ROOT / "examples", "examples")

@@ -1,4 +1,4 @@
-"""The pages in a real browser: the player, search, differences; hostile text and 100,000 frames do no harm."""
+"""The pages in a real browser: player, search and differences. Hostile text and 100,000 frames do no harm."""
 
 import json
 import random
@@ -52,7 +52,7 @@ def page_of(*replies: Reply, **options: Any) -> str:
         return run_page(log, log.find(run))
 
 
-def said(tab: Tab) -> list[str]:
+def shown_texts(tab: Tab) -> list[str]:
     """Return the visible texts of the conversation."""
     found: list[str] = tab.run("[...document.querySelectorAll('article:not([hidden]) .said')].map(e => e.textContent)")
     return found
@@ -62,31 +62,31 @@ def said(tab: Tab) -> list[str]:
 
 
 @needs_browser
-def test_the_player_retells_the_text_as_it_came(browser: Browser) -> None:
-    """Home shows the beginning, each frame adds its piece, End shows all of it. The input of a tool appears as raw JSON."""
+def test_the_player_replays_the_text_frame_by_frame(browser: Browser) -> None:
+    """Home shows the beginning, each frame adds its piece, and End shows everything. The input of a tool appears as raw JSON."""
     replies = [
         Reply([text("one two three four"), tool_use("Read", {"path": "a.txt"}, pieces=6)], "tool_use"),
         Reply([text("Done.")]),
     ]
     tab = opened(browser, page_of(*replies, step_ns=50_000_000, results=["alpha"]))
-    whole = said(tab)
+    whole = shown_texts(tab)
     assert whole[2:] == ["one two three four", '{\n  "path": "a.txt"\n}', "alpha", "Done."]
     tab.press("Home")
-    assert len(said(tab)) == 2  # request and prompt
+    assert len(shown_texts(tab)) == 2  # the request and the prompt
     seen = []
     for _ in range(12):
         tab.press(".")
-        seen.append(said(tab)[2:])
+        seen.append(shown_texts(tab)[2:])
     assert [s for s in seen if len(s) == 1 and s != [""]][:3] == [["one two "], ["one two three fo"], ["one two three four"]]
     assert ["one two three four", '{"path'] in seen
     tab.press("End")
-    assert said(tab) == whole
+    assert shown_texts(tab) == whole
     assert tab.complaints() == []
 
 
 @needs_browser
-def test_play_goes_from_the_beginning_to_the_end(browser: Browser) -> None:
-    """At 10x a recording of two seconds takes a fifth of one, on a fake clock. Space pauses."""
+def test_play_runs_from_the_beginning_to_the_end(browser: Browser) -> None:
+    """At 10x, a recording of two seconds takes a fifth of a second of the fake clock. Space pauses."""
     tab = opened(browser, page_of(Reply([text("word " * 100, pieces=10)]), step_ns=40_000_000))
     tab.run("window.clock = 0, performance.now = () => window.clock, null")
     moment = "document.querySelector('#now').textContent"
@@ -97,7 +97,7 @@ def test_play_goes_from_the_beginning_to_the_end(browser: Browser) -> None:
     assert tab.run("document.querySelector('#play').textContent") == "Pause"
     tab.run("window.clock = 100")
     tab.wait(f"{moment} === '1.00 s / 2.24 s'")
-    assert said(tab)[-1] == "word " * 44
+    assert shown_texts(tab)[-1] == "word " * 44
     tab.press(" ")
     tab.run("window.clock = 200")
     assert tab.run("document.querySelector('#play').textContent") == "Play"
@@ -110,7 +110,7 @@ def test_play_goes_from_the_beginning_to_the_end(browser: Browser) -> None:
 
 
 @needs_browser
-def test_search_goes_from_match_to_match(browser: Browser) -> None:
+def test_search_moves_from_match_to_match(browser: Browser) -> None:
     tab = opened(browser, page_of(*[Reply([text(f"Number {n}, needle" if n % 20 == 7 else f"Number {n}")]) for n in range(60)]))
     tab.press("/")
     tab.type("NEEDLE")
@@ -125,7 +125,7 @@ def test_search_goes_from_match_to_match(browser: Browser) -> None:
 
 @needs_browser
 def test_the_timeline_shows_requests_retries_errors_and_tools(browser: Browser) -> None:
-    """Each lane has a text for its bar."""
+    """Each bar of a lane has a text."""
     replies = [
         Reply([thinking("Hm."), tool_use("Read", {"path": "a"})], "tool_use", model="m"),
         Reply([text("Half of it")], error_event_after=4, model="m"),
@@ -143,8 +143,8 @@ def test_the_timeline_shows_requests_retries_errors_and_tools(browser: Browser) 
 
 @needs_browser
 @pytest.mark.parametrize("kind", ["run", "diff"])
-def test_hostile_text_does_no_harm_in_a_page(browser: Browser, kind: str) -> None:
-    """No script runs, nothing is loaded, marks that reorder text are visible, and a word of a megabyte is folded and wrapped."""
+def test_hostile_text_in_a_page_does_no_harm(browser: Browser, kind: str) -> None:
+    """No script runs and nothing is loaded. Reordering marks are visible, and a word of a megabyte is folded and wrapped."""
     one = talk(
         Reply([text(HOSTILE), tool_use(HOSTILE, {HOSTILE: HOSTILE})], "tool_use"),
         Reply([text(WORD, pieces=10**6)]),
@@ -172,8 +172,8 @@ def test_hostile_text_does_no_harm_in_a_page(browser: Browser, kind: str) -> Non
 
 @pytest.mark.stress
 @needs_browser
-def test_a_page_holds_100_000_frames(browser: Browser) -> None:
-    """Only the visible part is in the document; every frame can be reached, and the scrubber moves through all."""
+def test_a_page_can_show_100_000_frames(browser: Browser) -> None:
+    """The document has only the visible part. The user can reach every frame, and the scrubber covers all of them."""
     html = render(_many(100_000), _info())
     assert len(html) < 4_000_000
     tab = opened(browser, html)
@@ -193,7 +193,7 @@ def _info() -> RunInfo:
 
 
 def _many(count: int) -> dict[str, Any]:
-    """Return the data of a page for a run of this many frames, 500 to an answer, without a log."""
+    """Return the data of a page for a run with this many frames, 500 in each answer, without a log."""
     fold = RunFold(EventLog("unused.db"), _info())
     seq = exchange = 0
 
@@ -223,7 +223,7 @@ def _many(count: int) -> dict[str, Any]:
     return fold.data()
 
 
-# Truth, rendering and ways through the page
+# Errors, rendering and navigation
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 MARKDOWN = "# Plan\n\n- **bold** [site](https://example.com) [bad](ftp://x) <b>x</b>\n\n```python\ndef f(): return 'a'\n```\n"
@@ -237,7 +237,7 @@ def texts(tab: Tab, selector: str) -> list[str]:
 
 @needs_browser
 def test_failed_calls_are_in_the_conversation_and_in_the_status(browser: Browser) -> None:
-    """The status is amber, each error stands after its request, and the filter and `e` find errors."""
+    """The status is amber, and each error comes after its request. The filter and the key `e` find errors."""
     tab = opened(browser, page_of(Reply([text("Fine.")]), BAD, BAD))
     assert texts(tab, "#status.warn") == ["completed, 2 of 3 calls failed"]
     line = "400 invalid_request_error: max_tokens: too large"
@@ -253,8 +253,8 @@ def test_failed_calls_are_in_the_conversation_and_in_the_status(browser: Browser
 
 
 @needs_browser
-def test_every_prompt_stands_above_its_answer(browser: Browser) -> None:
-    """Two requests that overlap do not mix: all messages of a request are together."""
+def test_every_prompt_is_above_its_answer(browser: Browser) -> None:
+    """Two overlapping requests do not mix: all messages of a request are together."""
     first, second = talk(Reply([text("Answer 1")]), prompt="Question 1"), talk(Reply([text("Answer 2")]), prompt="Question 2")
     log, run = recorded(
         [*first, *(replace(each, place=Place(call=2), started_ns=1, ended_ns=each.ended_ns + 1) for each in second)]
@@ -265,8 +265,8 @@ def test_every_prompt_stands_above_its_answer(browser: Browser) -> None:
 
 
 @needs_browser
-def test_markdown_code_and_images_are_shown_as_such(browser: Browser) -> None:
-    """Links lead to the web only, markup of a model is text, an image is in the page, and `Raw` shows the source."""
+def test_markdown_code_and_images_are_rendered(browser: Browser) -> None:
+    """Links lead only to the web, markup of a model is text, an image appears in the page, and `Raw` shows the source."""
     prompt: Any = [
         {"type": "text", "text": "See"},
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
@@ -282,13 +282,13 @@ def test_markdown_code_and_images_are_shown_as_such(browser: Browser) -> None:
     assert "[image https://example.com/a.png]" in asked
     tab.run("document.querySelector('article.text [aria-pressed]').click()")
     assert texts(tab, "article.text .said") == [MARKDOWN]
-    assert len(tab.requested()) == 2  # the page, and the image in it
+    assert len(tab.requested()) == 2  # the page and its image
     assert tab.complaints() == []
 
 
 @needs_browser
 def test_headers_are_shown_on_demand(browser: Browser) -> None:
-    """Each request has its own, also one that only continues a conversation."""
+    """Each request has headers, also a request that continues a conversation."""
     tab = opened(browser, page_of(Reply([text("Hello")]), Reply([text("Again")])))
     assert texts(tab, "table.headers") == []
     tab.run("document.querySelectorAll('details').forEach(e => { e.open = true })")
@@ -298,7 +298,7 @@ def test_headers_are_shown_on_demand(browser: Browser) -> None:
 
 
 @needs_browser
-def test_an_erased_text_names_the_erasure(browser: Browser) -> None:
+def test_an_erased_text_is_replaced_by_its_erasure(browser: Browser) -> None:
     log, run = recorded(talk(Reply([text("Secret of Ada")]), prompt="Of Ada"))
     with log:
         erase(log, plan_text(log, "Ada"), why="a request", by="Bo")
@@ -313,12 +313,12 @@ def test_an_erased_text_names_the_erasure(browser: Browser) -> None:
 
 
 @needs_browser
-def test_the_timeline_is_enlarged_by_a_brush_and_leads_back(browser: Browser) -> None:
-    """A drag over the ruler shows that part. A bar leads to its message, and the message to its bar."""
+def test_a_brush_enlarges_the_timeline(browser: Browser) -> None:
+    """Dragging over the ruler enlarges that part. A bar leads to its message, and the message to its bar."""
     tab = opened(browser, page_of(*[Reply([text(f"Number {n}")]) for n in range(40)]))
     box = tab.run("JSON.stringify(document.querySelector('#ruler').getBoundingClientRect())")
     left, top, width = (json.loads(box)[side] for side in ("left", "top", "width"))
-    total = tab.run("total")  # in microseconds, with the time that the import took
+    total = tab.run("total")  # in microseconds, with the duration of the import
     for kind, at in (("mousePressed", 100_000), ("mouseMoved", 110_000), ("mouseReleased", 180_000)):
         where = {"x": left + at / total * width, "y": top + 9, "button": "left", "buttons": 1, "clickCount": 1}
         tab.call("Input.dispatchMouseEvent", type=kind, **where)
@@ -336,8 +336,8 @@ def test_the_timeline_is_enlarged_by_a_brush_and_leads_back(browser: Browser) ->
 
 
 @needs_browser
-def test_a_link_opens_at_its_message_and_its_moment(browser: Browser) -> None:
-    """The message is in view although the heights of those above become known late, and the searched words are marked."""
+def test_a_link_opens_at_its_message_and_time(browser: Browser) -> None:
+    """The message is in view although the page measures earlier messages late. The searched words are marked."""
     replies = [Reply([text("line\n" * (n % 7) + f"Number {n}")]) for n in range(75)]
     log, run = recorded(talk(*replies))
     with log:
@@ -355,7 +355,7 @@ def test_a_link_opens_at_its_message_and_its_moment(browser: Browser) -> None:
 
 
 def test_each_block_of_a_content_is_text_or_an_image() -> None:
-    """A tool may answer with an image. A source that is no base64, or of a type that may hold a script, is described only."""
+    """A tool may answer with an image. A source that is not base64, or of a type that may contain a script, is only described."""
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
     assert parts_of("Hi") == ("Hi", [])
     assert parts_of([{"type": "text", "text": "a"}, image]) == ("a", [("image/png", PIXEL)])
@@ -368,8 +368,8 @@ def test_each_block_of_a_content_is_text_or_an_image() -> None:
     assert parts_of([{"type": "new", "x": 1}]) == ('{\n  "type": "new",\n  "x": 1\n}', [])
 
 
-def test_rendering_makes_the_known_tags_only() -> None:
-    """Nothing of a hostile text becomes a tag or an attribute, and nesting has a bound."""
+def test_rendering_creates_known_tags_only() -> None:
+    """Hostile text never becomes a tag or an attribute. Nesting is limited."""
 
     def tags(nodes: list[Any]) -> Iterator[tuple[str, dict[str, str]]]:
         for node in nodes:
@@ -420,7 +420,7 @@ def lines(word: str) -> list[dict[str, Any]]:
 
 @needs_browser
 def test_the_page_of_a_difference_marks_words_and_folds_equal_items(browser: Browser) -> None:
-    """`n` moves to the next difference. Equal items are one button until it is pressed."""
+    """`n` moves to the next difference. Equal items form one button until the user presses it."""
     tab = opened(browser, diff_page(retold.compare(lines("this"), lines("that"))))
     assert tab.run("document.querySelector('h1').textContent") == "2 differences: 2 changed; 98 items the same"
     assert tab.run("[...document.querySelectorAll('.fold')].map(e => e.textContent)") == [
@@ -441,12 +441,12 @@ def test_the_page_of_a_difference_marks_words_and_folds_equal_items(browser: Bro
     assert tab.complaints() == []
 
 
-# Any page
+# Every page
 
 
 @needs_browser
-def test_everything_that_can_be_used_has_a_name(browser: Browser) -> None:
-    """A screen reader finds the name of every control, the regions, and the status of a search."""
+def test_every_control_has_a_name(browser: Browser) -> None:
+    """A screen reader finds the names of controls and regions, and the status of a search."""
     log, run = recorded(talk(Reply([text("Hello"), tool_use("Read", {"a": 1})], "tool_use"), Reply([text("Done")])))
     with log:
         pages = run_page(log, log.find(run)), diff_page(retold.compare(run, lines("x"), log=log))
@@ -462,7 +462,7 @@ def test_everything_that_can_be_used_has_a_name(browser: Browser) -> None:
 
 
 def test_data_in_a_page_cannot_end_its_block() -> None:
-    """Embedded data round-trips, and contains no `<` and no character that UTF-8 cannot encode."""
+    """Embedded data round-trips. It contains no `<` and no character that UTF-8 cannot encode."""
     chance = random.Random(3)
     letters = [*"<>&/!-\\\"'sctyle\n", "\u2028", "\u202e", "\ud800", "😀", "\0"]
     for _ in range(200):
@@ -473,8 +473,8 @@ def test_data_in_a_page_cannot_end_its_block() -> None:
         text.encode()
 
 
-def test_a_page_loads_nothing_and_allows_nothing_else() -> None:
-    """The policy of the one file allows its own style and script by their digests, and it contains no address to load from."""
+def test_a_page_loads_nothing_and_allows_only_its_own_style_and_script() -> None:
+    """The policy of the file allows these by their digests. The page contains no address to load from."""
     html = page_of(Reply([text("Hello")]))
     (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
     assert "default-src &#39;none&#39;" in policy

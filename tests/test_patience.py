@@ -1,4 +1,4 @@
-"""Patterns that a user gives: none takes longer than its limit, however it is nested."""
+"""Patterns of a user never take longer than the limit, however deeply they are nested."""
 
 import random
 import re
@@ -21,10 +21,8 @@ LONG = "a" * 40
 
 
 @pytest.mark.parametrize("pattern", CATASTROPHIC)
-def test_redacting_with_a_pattern_without_an_end_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
-) -> None:
-    """One error that names the pattern; the log remains as it was."""
+def test_redacting_with_an_endless_pattern_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    """The error names the pattern. The log is unchanged."""
     monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
     with EventLog(tmp_path / "log.db") as log, log.start(name="a", mode="import") as writer:
         writer.note("message", {"type": "user", "message": {"role": "user", "content": f"{LONG}?"}})
@@ -33,15 +31,15 @@ def test_redacting_with_a_pattern_without_an_end_is_refused(
     assert len(EventLog(tmp_path / "log.db").runs()) == 1
 
 
-def test_an_allowed_host_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before a connection is made."""
+def test_an_endless_allowed_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal comes before a connection is opened."""
     monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
     with blocked_sockets(["(a+)+$"]), socket.socket() as client, pytest.raises(InputError, match="for one text"):
         client.connect((f"{LONG}.example", 9))
 
 
 def test_a_search_leaves_no_timer_and_no_handler() -> None:
-    """The signal is the application's again, after an error too."""
+    """The application has its signal handler back, also after an error."""
     before = signal.getsignal(signal.SIGVTALRM)
     with pytest.raises(ZeroDivisionError), patience("a"):
         raise ZeroDivisionError
@@ -50,16 +48,16 @@ def test_a_search_leaves_no_timer_and_no_handler() -> None:
 
 
 @pytest.mark.parametrize("pattern", CATASTROPHIC)
-def test_a_pattern_without_an_end_is_refused_in_a_worker_thread(monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
-    """The search leaves the process, because it would hold the lock that every other thread needs."""
+def test_an_endless_pattern_is_refused_in_a_worker_thread(monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    """Another process does the search, because in this one it would keep the lock that every other thread needs."""
     monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
     with ThreadPoolExecutor(1) as pool, pytest.raises(InputError, match=r"0\.2 s for one text"):
         pool.submit(find_texts, re.compile(pattern), f"{LONG}?").result()
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-def test_replacing_is_bounded_in_every_thread(monkeypatch: pytest.MonkeyPatch, in_thread: bool) -> None:
-    """And gives the same texts in each."""
+def test_replacing_is_limited_in_every_thread(monkeypatch: pytest.MonkeyPatch, in_thread: bool) -> None:
+    """The texts are the same in each thread."""
     monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
     with ThreadPoolExecutor(1) as pool:
 
@@ -73,8 +71,8 @@ def test_replacing_is_bounded_in_every_thread(monkeypatch: pytest.MonkeyPatch, i
             call(CATASTROPHIC[0], f"{LONG}?")
 
 
-def test_connecting_from_a_worker_thread_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hosts are matched in the thread that connects."""
+def test_connecting_from_a_worker_thread_is_limited_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that connects matches the hosts."""
     monkeypatch.setattr("retold.recorder.patience.LIMIT_S", 0.2)
     with blocked_sockets(["(a+)+$"]), socket.socket() as client, ThreadPoolExecutor(1) as pool:
         connecting = pool.submit(client.connect, (f"{LONG}.example", 9))
@@ -85,7 +83,7 @@ def test_connecting_from_a_worker_thread_is_bounded_too(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("pattern", ["b+", "(?i)B", "x*", "é|\ud800", "^b+", "bb"])
 @pytest.mark.parametrize("at_start", [False, True])
 def test_every_thread_finds_the_same_texts(pattern: str, at_start: bool) -> None:
-    """Flags, empty matches, half surrogates and texts of several lines included."""
+    """The cases include flags, empty matches, half surrogates and texts of several lines."""
     text = "bb a\nb é\ud800 \udcff"
     compiled = re.compile(pattern)
     with ThreadPoolExecutor(1) as pool:
@@ -101,8 +99,8 @@ def _as_expression(name: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(part, re.escape(part)) for part in parts) + r"(?=[.\[]|\Z)", re.DOTALL)
 
 
-def test_wildcards_of_places_match_as_the_expression_that_they_stand_for() -> None:
-    """Fifteen hundred random names and places."""
+def test_wildcards_of_places_match_like_the_equivalent_expression() -> None:
+    """The test compares fifteen hundred random names and places."""
     luck = random.Random(7)
     for _ in range(1500):
         name = "".join(luck.choices(["a", "b", ".", "[0]", "*", "**", "**."], k=luck.randrange(1, 6)))
@@ -110,7 +108,7 @@ def test_wildcards_of_places_match_as_the_expression_that_they_stand_for() -> No
         assert matches(name, place) == (_as_expression(name).match(place) is not None), (name, place)
 
 
-def test_many_wildcards_take_a_linear_time() -> None:
-    """The expression that they stand for has no end here."""
+def test_many_wildcards_take_linear_time() -> None:
+    """The equivalent expression would never finish here."""
     assert not matches("**.a" * 30 + ".z", "input" + ".a" * 500)
     assert not matches("**a" * 30 + "z", "a" * 2000)

@@ -1,4 +1,4 @@
-"""`retold pin`: the written test passes offline in a fresh clone, and fails with a readable text if something changes."""
+"""`retold pin`: the written test passes offline in a fresh clone. If something changes, it fails with a readable text."""
 
 import importlib.util
 import os
@@ -25,7 +25,7 @@ HAS_AGENT_SDK = importlib.util.find_spec("claude_agent_sdk") is not None
 
 @pytest.fixture(scope="module")
 def pinned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a run of every kind, each of which is pinned."""
+    """Return a project with a run of every kind, each of which is pinned."""
     folder = tmp_path_factory.mktemp("pinned")
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or name == "CI"]:
@@ -41,7 +41,7 @@ def pinned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def clone(pinned: Path, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
-    """A fresh clone: the files of the project without its log, on a machine without a key."""
+    """Return a fresh clone: the files of the project without its log, on a machine without a key."""
     suite = Suite(pytester, monkeypatch)
     for name in ("tests", "examples"):
         shutil.copytree(pinned / name, suite.folder / name)
@@ -60,7 +60,7 @@ NAMES = ("streaming_file_operations", "batch_reviews", "agent", "lamp", "library
 
 
 def test_the_tests_of_ten_runs_pass_in_a_fresh_clone(clone: Suite) -> None:
-    """Offline, without a key, and without a trace in the project."""
+    """They pass offline, without a key, and leave no file in the project."""
     before = tree(clone.folder / "tests")
     result = clone.run("tests")
     result.assert_outcomes(passed=len(NAMES))
@@ -88,16 +88,16 @@ CHANGES = {
     ),
     "forked": ("tests/test_forked.py", '"shop": "Berlin"}', '"shop": "Bonn"}', 'shop: recorded "Berlin", now "Bonn"'),
 }  # fmt: skip
-"""A change of each run's program: the file, the old and the new text, and a text of the failure."""
+"""For each run's program one change: the file, the old text, the new text, and a text of the failure."""
 
 
 KINDS = [name for name in NAMES if name in ("streaming_file_operations", "agent", "lamp", "session")]
-"""A run of each form of a test."""
+"""A run for each form of a test."""
 
 
 @pytest.mark.parametrize("names", [KINDS, pytest.param(NAMES, marks=pytest.mark.stress)], ids=["kinds", "all"])
 def test_each_test_fails_with_a_readable_text_if_its_program_changes(names: Sequence[str], clone: Suite) -> None:
-    """One changed argument, prompt or answer of a callback: the failure names the recorded value and the present one."""
+    """One argument, prompt or answer of a callback changes. The failure names the recorded value and the new one."""
     for name in names:
         file, old, new, _ = CHANGES[name]
         text = (clone.folder / file).read_text()
@@ -110,7 +110,7 @@ def test_each_test_fails_with_a_readable_text_if_its_program_changes(names: Sequ
 
 
 def test_another_argument_of_a_tool_fails(clone: Suite) -> None:
-    """The model calls a tool with another argument than the test expects: the failure shows the run and marks the call."""
+    """The model calls a tool with another argument than the test expects. The failure shows the run and marks the call."""
     path = clone.folder / "tests" / "test_streaming_file_operations.py"
     path.write_text(path.read_text().replace('"new_string": "gamma"', '"new_string": "delta"'))
     result = clone.run("tests/test_streaming_file_operations.py")
@@ -120,8 +120,8 @@ def test_another_argument_of_a_tool_fails(clone: Suite) -> None:
     assert '> file_operations  3     tool call    Edit {"file_path": "test_file.txt"' in said
 
 
-def test_a_program_that_asks_less_fails(clone: Suite) -> None:
-    """A replay of a part of the recording is no success."""
+def test_a_program_that_sends_fewer_requests_fails(clone: Suite) -> None:
+    """A replay of a part of the recording is not a success."""
     path = clone.folder / "agent.py"
     path.write_text(path.read_text().replace("    if not used:\n", "    if True:\n"))
     result = clone.run("tests/test_agent.py")
@@ -129,8 +129,8 @@ def test_a_program_that_asks_less_fails(clone: Suite) -> None:
     assert "1 recorded exchange not played" in "\n".join(result.outlines)
 
 
-def test_a_written_test_reads_like_one_of_a_person(pinned: Path) -> None:
-    """The whole text of one, as an example of all."""
+def test_a_written_test_reads_like_a_handwritten_one(pinned: Path) -> None:
+    """The whole text of one written test is an example of all."""
     assert (pinned / "tests" / "test_lamp.py").read_text().split('"""', 2)[2] == LAMP
     assert all(len(line) <= 120 for path in (pinned / "tests").glob("*.py") for line in path.read_text().split("\n"))
 
@@ -194,7 +194,7 @@ def test_lamp(retold_cassette):
 @pytest.mark.claude_code
 @pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
 def test_a_session_of_claude_code_passes_in_another_home(cli: Cli, tmp_path: Path) -> None:
-    """The recorded command runs in another folder, with another home; one with another prompt fails with the difference."""
+    """The recorded command runs in another folder, with another home. With another prompt it fails with the difference."""
     command = claude_code.command(CLAUDE_CODE or "", "GO-TOOLS")
     with MessagesServer(claude_code.Script()) as server:
         options = ("--name", "session", "--upstream", server.url)
@@ -215,8 +215,8 @@ def test_a_session_of_claude_code_passes_in_another_home(cli: Cli, tmp_path: Pat
 
 
 @pytest.mark.stress
-def test_the_test_of_a_command_passes_as_users_run_it(pinned: Path, environment: dict[str, str]) -> None:
-    """In processes of their own, in a fresh clone."""
+def test_the_test_of_a_command_passes_in_new_processes(pinned: Path, environment: dict[str, str]) -> None:
+    """Users run it in a fresh clone."""
     for name in ("tests", "agent.py"):
         (shutil.copytree if (pinned / name).is_dir() else shutil.copy)(pinned / name, name)
     run = [sys.executable, "-m", "pytest", "-p", "no:asyncio", "tests/test_agent.py"]

@@ -1,4 +1,4 @@
-"""`retold pin` looks for secrets and for data about people before it writes, and takes out what it is told to take out."""
+"""`retold pin` looks for secrets and personal data before it writes, and removes them on request."""
 
 import json
 from dataclasses import replace
@@ -22,7 +22,7 @@ EMAIL, PHONE, HOME = "jane.doe@shop.io", "+49 170 1234567", "/home/jane"
 
 @pytest.fixture
 def recorded() -> str:
-    """A run whose prompt, tool call and answer hold data about a person, the answer in pieces of a few characters."""
+    """Record a run with personal data in its prompt, its tool call and its answer, the answer in pieces of a few characters."""
     replies = [
         Reply([text(f"I write to {EMAIL}."), tool_use("mail", {"to": EMAIL, "file": f"{HOME}/bill.pdf"}, id="toolu_1")]),
         Reply([text(f"Sent. Her number is {PHONE}.")]),
@@ -39,8 +39,8 @@ def recorded() -> str:
     return "support"
 
 
-def test_data_about_people_is_refused_until_it_is_taken_out_or_kept(recorded: str) -> None:
-    """The error lists what was found and where, and the options that take it out; with these the test is written and passes."""
+def test_personal_data_is_refused_until_it_is_removed_or_kept(recorded: str) -> None:
+    """The error lists the data, its places, and the options that remove it. With these options the written test passes."""
     said = refused(in_this_process("pin", recorded))
     assert said.splitlines()[0] == "retold: the run holds data about people (3 texts); nothing was written:"
     assert f"  {EMAIL}  e-mail address, " in said
@@ -56,29 +56,29 @@ def test_data_about_people_is_refused_until_it_is_taken_out_or_kept(recorded: st
     assert replayed("support").all_played
 
 
-def test_a_program_may_go_on_sending_a_text_that_was_taken_out(recorded: str) -> None:
-    """REDACTED in a recorded request matches any text, so code under test needs no change."""
+def test_a_program_may_still_send_a_removed_text(recorded: str) -> None:
+    """REDACTED in a recorded request matches any text, so that code under test needs no change."""
     assert in_this_process("pin", recorded, "--redact", r"[\w.]+@[\w.]+", "--keep", ".").returncode == 0
     path = Path("tests/test_support.py")
     path.write_text(path.read_text().replace("Send REDACTED the bill.", f"Send {EMAIL} the bill."))
     assert replayed("support").all_played
 
 
-def test_what_is_kept_stays(recorded: str) -> None:
+def test_kept_data_stays(recorded: str) -> None:
     assert in_this_process("pin", recorded, "--keep", "@shop.io$", "--keep", r"^\+49", "--keep", "^/home/jane$").returncode == 0
     assert EMAIL in Path("tests/test_support.py").read_text()
 
 
 def test_a_pattern_without_a_match_is_refused(recorded: str) -> None:
-    """It is usually a typing error, and the text that it was to take out would be published."""
+    """It is usually a typing error, and the text that it should remove would be published."""
     said = refused(in_this_process("pin", recorded, "--redact", "jame@", "--keep", "."))
     assert "--redact 'jame@' matches nothing in the run; nothing was written" in said
     assert "matches the empty text" in refused(in_this_process("pin", recorded, "--keep", ".*"))
     assert "--redact: " in refused(in_this_process("pin", recorded, "--redact", "("))
 
 
-def test_a_secret_that_the_log_still_has_is_removed(monkeypatch: pytest.MonkeyPatch, recorded: str) -> None:
-    """The environment may hold a secret now that it did not hold at the recording."""
+def test_a_secret_in_the_log_is_removed(monkeypatch: pytest.MonkeyPatch, recorded: str) -> None:
+    """The environment may contain a secret now that it did not contain during the recording."""
     monkeypatch.setenv("SHOP_TOKEN", f"{PHONE[-4:]}bill.pdf-x9")
     monkeypatch.setenv("MAIL_API_KEY", "jane.doe@shop.io")
     done = in_this_process("pin", recorded, "--keep", ".", "--json")
@@ -87,8 +87,8 @@ def test_a_secret_that_the_log_still_has_is_removed(monkeypatch: pytest.MonkeyPa
     assert replayed("support").all_played
 
 
-def test_the_home_of_a_recorded_program_is_neutral() -> None:
-    """A command names its own folders in its requests; the cassette holds neutral ones, which a replay maps to its own."""
+def test_the_home_of_a_recorded_program_is_replaced() -> None:
+    """A command names its folders in its requests. The cassette has neutral names, which a replay maps to its own folders."""
     folders = Folders("/home/jane/shop", "/home/jane", "/tmp")
     frames = [b'data: {"delta": {"text": "See /home/ja"}}\n\n', b'data: {"delta": {"text": "ne/shop/a.txt."}}\n\n']
     held = exchange(answer(*frames), json.dumps(body("/home/jane/shop/a.txt and /home/jane/b")).encode())
@@ -123,13 +123,13 @@ def test_the_home_of_a_recorded_program_is_neutral() -> None:
         ("SSN 078-05-1120, 000-12-3456, 123-45-67890", ["social security number"]),
     ],
 )
-def test_data_about_people_is_recognised(text: str, found: list[str]) -> None:
-    """By forms that are certain; addresses of documentation and of services are no data about people."""
+def test_personal_data_is_recognised(text: str, found: list[str]) -> None:
+    """Only unambiguous forms count. Addresses of documentation and of services are not personal data."""
     assert [each.kind for each in people_in([(text, "here")])] == found
 
 
-def test_a_compressed_answer_is_unpacked_for_it() -> None:
-    """A text in compressed bytes cannot be replaced, so the cassette holds them unpacked."""
+def test_a_compressed_answer_is_unpacked_for_removal() -> None:
+    """A text in compressed bytes cannot be replaced, so the cassette has them unpacked."""
     reply = Reply([text(f"Ask {EMAIL} about it.")], encoding="gzip")
     with MessagesServer([reply]) as server, retold.record("packed"), client(server.url) as asking:
         for _ in asking.messages.create(**body("Who?"), stream=True):
@@ -140,7 +140,7 @@ def test_a_compressed_answer_is_unpacked_for_it() -> None:
 
 
 def test_patterns_find_texts_in_the_command(recorded: str) -> None:
-    """The arguments of a command stand in the test."""
+    """The written test contains the arguments of the command."""
     with retold.EventLog() as log:
         exchanges = exchanges_of(log, log.find(recorded).run)
         data = {"command": ["python", "ask.py", f"--to={EMAIL}"]}

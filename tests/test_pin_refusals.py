@@ -1,4 +1,4 @@
-"""`retold pin` of a run that cannot be pinned, or into a place that cannot be written: one clear error, and nothing written."""
+"""`retold pin` of an unsuitable run, or into an unwritable place, is one clear error and writes nothing."""
 
 import json
 from pathlib import Path
@@ -23,14 +23,14 @@ def good(name: str = "good", body: bytes = b"{}") -> str:
 
 
 def pin(*arguments: str | Path) -> str:
-    """The error of a pin that writes nothing."""
+    """Return the error of a pin that writes nothing."""
     before = tree()
     said = refused(in_this_process("pin", *arguments))
     assert tree() == before
     return said
 
 
-def test_a_run_that_is_none_is_named() -> None:
+def test_an_unknown_run_is_named() -> None:
     assert "no log at .retold/log.db" in pin("last")
     good()
     assert "no run 'nothing'" in pin("nothing")
@@ -39,7 +39,7 @@ def test_a_run_that_is_none_is_named() -> None:
 
 
 def test_an_erased_run_is_refused() -> None:
-    """Also if one event of it was erased."""
+    """This is also true if only one event was erased."""
     run = good("whole")
     assert in_this_process("erase", run, "--yes", "--why", "asked for").returncode == 0
     assert pin(run) == f"retold: run {run[:8]} (erased) was erased; nothing of it can be replayed.\n"
@@ -54,7 +54,7 @@ def test_a_run_in_progress_is_refused() -> None:
 
 
 def test_a_run_without_requests_is_refused() -> None:
-    """A run that recorded nothing, a transcript, and a change of the log."""
+    """The cases are a run that recorded nothing, a transcript, and a change of the log."""
     with retold.EventLog() as log:
         log.start(name="empty", mode="live").end("failed", error="no network")
     assert pin("empty").endswith(" (empty) holds no requests; there is nothing to replay (failed: no network).\n")
@@ -71,8 +71,8 @@ def _runs(listing: str) -> list[str]:
     return [json.dumps(run) for run in json.loads(listing) if run["mode"] == "audit"]
 
 
-def test_a_workflow_that_is_gone_or_has_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the first step that changed, and the command that records the present workflow."""
+def test_a_missing_or_changed_workflow_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the first changed step, and the command that records the present workflow."""
     with MessagesServer([Reply([text("Hello.")])]) as server:
         run_live(monkeypatch, server, write_workflow("w.yaml", step("greet", "Greet."), step("skip", condition="1 == 2")))
     assert run_mock(Path("w.yaml")).result.ok
@@ -89,8 +89,8 @@ def test_a_workflow_that_is_gone_or_has_changed_is_refused(monkeypatch: pytest.M
     assert "its workflow w.yaml is gone. Run retold pin in the folder of the run." in pin("last")
 
 
-def test_a_workflow_that_failed_is_pinned_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test expects the error, and the retries of the run are replayed."""
+def test_a_failed_workflow_is_pinned_as_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test expects the error and replays the retries of the run."""
     with MessagesServer([http_error(529), http_error(529)]) as server:
         ran = run_live(monkeypatch, server, write_workflow("w.yaml", step("greet", "Greet.", claude_options=PAUSES)))
     assert not ran.result.ok
@@ -106,7 +106,7 @@ def test_a_workflow_that_failed_is_pinned_as_a_failure(monkeypatch: pytest.Monke
 
 
 def test_no_file_is_replaced_without_force() -> None:
-    """Neither the test nor the cassette, which may belong to another test."""
+    """`pin` replaces neither the test nor the cassette, which may belong to another test."""
     good("talk")
     assert in_this_process("pin", "talk").returncode == 0
     assert "tests/test_talk.py exists already; name another file with -o, or replace it with --force." in pin("talk")
@@ -118,7 +118,7 @@ def test_no_file_is_replaced_without_force() -> None:
     assert "def test_other(retold_cassette):" in Path("tests/test_other.py").read_text()
 
 
-def test_a_place_that_cannot_be_written_is_named() -> None:
+def test_an_unwritable_place_is_named() -> None:
     good("talk")
     Path("file").write_text("")
     assert "/file is no folder." in pin("talk", "-o", "file")
@@ -146,8 +146,8 @@ def test_the_test_is_named_after_the_run(name: str, function: str) -> None:
     assert function_name(run) == function
 
 
-def test_a_run_that_took_over_steps_is_refused() -> None:
-    """It holds the requests of a part of the workflow only."""
+def test_a_run_that_reused_steps_is_refused() -> None:
+    """It has only the requests of a part of the workflow."""
     with retold.EventLog() as log:
         writer = log.start(name="again", mode="live", data={"workflow": "w.yaml"})
         writer.note("step.resumed", {"name": "first", "from": "0" * 16}, step="first")
@@ -157,14 +157,14 @@ def test_a_run_that_took_over_steps_is_refused() -> None:
 
 
 def test_a_part_of_a_recording_is_refused() -> None:
-    """Record mode new_episodes records the requests that the cassette does not hold; a test of a command needs all of them."""
+    """Record mode new_episodes records only requests that the cassette lacks. A test of a command needs all of them."""
     with retold.EventLog() as log:
         data = {"command": ["python", "a.py"], "record_mode": "new_episodes", "cassette": "a.yaml"}
         import_exchanges(log, [exchange()], name="part", source="x", data=data)
     assert "recorded only the requests that a.yaml did not hold." in pin("part")
 
 
-def test_json_has_the_facts() -> None:
+def test_the_json_output_has_the_facts() -> None:
     good("talk")
     found = json.loads(in_this_process("pin", "talk", "--json").stdout)
     assert found == {

@@ -1,4 +1,4 @@
-"""`retold pin` of requests: every form in which the anthropic SDK sends them again, and what stands in the written test."""
+"""`retold pin` of requests: the written test sends them again in every form of the anthropic SDK."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def message(said: str = "Fine.", **fields: Any) -> bytes:
 
 
 def asked(uri: str, sent: Any = None, got: bytes = b"{}", method: str = "POST", **fields: Any) -> Exchange:
-    """A recorded exchange with the API."""
+    """Return a recorded exchange with the API."""
     made = exchange(answer(got, headers=JSON), uri=f"https://api.anthropic.com{uri}", **fields)
     data = b"" if sent is None else json.dumps(sent).encode()
     return Exchange(
@@ -48,7 +48,7 @@ QUESTION = body("How are you?")
 
 
 def test_requests_of_every_endpoint_are_sent_again() -> None:
-    """Messages, their count, batches and their results, models; a field that old versions of the SDK lack, and a beta."""
+    """The endpoints are messages, token counts, batches with results, and models. Old SDKs lack one field. Another is a beta."""
     source = pin(
         asked("/v1/messages", {**QUESTION, "temperature": 0.5, "new_field": {"a": True}}, message()),
         asked("/v1/messages?beta=true", {**QUESTION, "stream": False}, message()),
@@ -65,7 +65,7 @@ def test_requests_of_every_endpoint_are_sent_again() -> None:
 
 
 def test_long_texts_come_from_the_cassette() -> None:
-    """A test stays readable if its requests are not: long texts, system prompts and lists of tools are read from the cassette."""
+    """Long texts, system prompts and lists of tools are read from the cassette, so that the test stays readable."""
     tools = [{"name": f"tool_{number}", "description": "Does it.", "input_schema": {"type": "object"}} for number in range(90)]
     long = {**body("x" * 2000), "system": "Be brief.", "tools": tools}
     source = pin(asked("/v1/messages", long, message()), asked("/v1/messages", {**long, "system": "Be kind."}, message()))
@@ -75,7 +75,7 @@ def test_long_texts_come_from_the_cassette() -> None:
 
 
 def test_other_hosts_and_probes_are_left_out() -> None:
-    """A test of requests has those to the API; a run without one is refused."""
+    """The test contains only requests to the API. A run without one is refused."""
     probe = asked("/api/hello", method="HEAD")
     other = exchange(answer(b"{}", headers=JSON), uri="https://api.github.com/user")
     with retold.EventLog() as log:
@@ -95,7 +95,7 @@ def test_other_hosts_and_probes_are_left_out() -> None:
     ],
 )
 def test_a_request_that_the_sdk_cannot_send_is_refused(sent: Exchange, why: str) -> None:
-    """The error names the request and another way."""
+    """The error names the request and another way to test it."""
     with retold.EventLog() as log:
         import_exchanges(log, [sent], name="calls", source="calls")
     said = refused(in_this_process("pin", "calls"))
@@ -106,8 +106,8 @@ def test_a_request_that_the_sdk_cannot_send_is_refused(sent: Exchange, why: str)
 
 @pytest.mark.stress
 @pytest.mark.needs("anthropic>=2.12", "boto3")
-def test_requests_of_bedrock_are_sent_by_its_client() -> None:
-    """With and without a stream; the model is in the path."""
+def test_requests_of_bedrock_use_its_client() -> None:
+    """The requests work with and without a stream. The model is in the path."""
     import anthropic
 
     keys: Any = {"aws_region": "eu-central-1", "aws_access_key": "none", "aws_secret_key": "none"}
@@ -139,8 +139,8 @@ def test_requests_of_bedrock_are_sent_by_its_client() -> None:
         (["a"] * 3 + ["Some long first line without facts\nand the last line of it all"], ["a", "and the last line of it all"]),
     ],
 )
-def test_the_telling_parts_of_a_text_are_expected(texts: list[str], parts: list[str]) -> None:
-    """A short text whole, of a longer one code, names and numbers, or a sentence."""
+def test_the_distinctive_parts_of_a_text_are_expected(texts: list[str], parts: list[str]) -> None:
+    """Of a short text that is everything. Of a longer one it is code, names and numbers, or a sentence."""
     found = parts_of(texts)
     assert found == parts
     assert all(any(part in text for text in texts) for part in found)
@@ -155,7 +155,7 @@ def test_the_telling_parts_of_a_text_are_expected(texts: list[str], parts: list[
         {"deep": [{"er": {"and": ["deeper " * 30] * 3}}]},
     ],
 )
-def test_a_literal_is_its_value_within_the_width(value: Any) -> None:
+def test_a_literal_evaluates_to_its_value_and_fits_the_width(value: Any) -> None:
     source = literal(value)
     assert eval(source) == value
     assert eval(call("dict", {"value": value}))["value"] == value

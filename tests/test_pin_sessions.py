@@ -26,7 +26,7 @@ SCENES = [pytest.param(name, marks=() if name in IN_EVERY_RUN else pytest.mark.s
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_pinned_session_passes(name: str, cli: str) -> None:
-    """Text, tools, callbacks, several prompts, requests of the program, an interrupt, an error of the API."""
+    """The sessions have text, tools, callbacks, several prompts, requests of the program, an interrupt and an API error."""
     with retold.record("scene"):
         asyncio.run(scenes.SCENES[name](cli))
     done = in_this_process("pin", "scene")
@@ -35,8 +35,8 @@ def test_a_pinned_session_passes(name: str, cli: str) -> None:
 
 
 @pytest.mark.parametrize("closed", [False, pytest.param(True, marks=pytest.mark.stress)])
-def test_a_session_of_all_options_passes(closed: bool, cli: str, tmp_path: Path) -> None:
-    """Each option comes back from the command line, paths in the folders of this machine; a session may be left early."""
+def test_a_session_with_all_options_passes(closed: bool, cli: str, tmp_path: Path) -> None:
+    """Each option is read from the command line, with paths in folders of this machine. The program may stop early."""
     steps = [*scenes.steps(scenes.said("One"), scenes.said("Two")), *scenes.steps(scenes.RESULT), {"d": "close"}]
     script = agent_cli.written(tmp_path / "script.jsonl", *steps)
     options = scenes.options(
@@ -63,7 +63,7 @@ def test_a_session_of_all_options_passes(closed: bool, cli: str, tmp_path: Path)
 
 @pytest.mark.stress
 @pytest.mark.parametrize(("end", "code"), [({"d": "raise", "exit_code": 3}, 3), ({"d": "kill"}, -9)])
-def test_a_session_that_fails_passes_as_a_failure(end: dict[str, Any], code: int, cli: str, tmp_path: Path) -> None:
+def test_a_failed_session_passes_as_a_failure(end: dict[str, Any], code: int, cli: str, tmp_path: Path) -> None:
     script = agent_cli.written(tmp_path / "script.jsonl", *scenes.steps(scenes.said("Half")), end)
     with retold.record("scene"):
         asyncio.run(scenes.scene(script)(cli))
