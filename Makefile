@@ -35,8 +35,10 @@ check: $(VENV)/.test
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
-bench: $(VENV)/.test $(VENV)/.bench
-	$(BIN)/python -m benchmarks
+# In an environment of its own, because the plugins of pytest that cassetter and pytest-recording have exclude each other.
+bench:
+	@$(MAKE) --no-print-directory VENV=.bench .bench/.peers
+	.bench/bin/python -m benchmarks
 
 cassettes: $(VENV)/.test
 	$(BIN)/python -m tests.record_examples
@@ -68,8 +70,8 @@ $(VENV)/.docs: pyproject.toml | $(BIN)/python
 	@touch $@
 
 # The peers of the benchmarks are optional: a row says "not installed". No stamp then, so the next `make bench` tries again.
-# npm installs aimock into .venv; only root can install ripgrep and git, with apt.
-$(VENV)/.bench: pyproject.toml $(VENV)/.test
+# npm installs aimock beside them; only root can install ripgrep and git, with apt.
+$(VENV)/.peers: pyproject.toml $(VENV)/.test
 	@missing=; $(call install,".[bench]") || missing="vcrpy, cassetter or DuckDB"; \
 	  [ -x $(BIN)/aimock ] || { command -v npm >/dev/null && \
 	    npm install --global --prefix $(VENV) --silent --no-audit --no-fund @copilotkit/aimock; } || missing="$$missing aimock"; \
@@ -81,4 +83,4 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.test
 	  if [ -z "$$missing" ]; then touch $@; else echo "these peers cannot be installed, their rows will say so: $$missing"; fi
 
 clean:
-	rm -rf $(VENV) .retold build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench .retold build dist site *.egg-info .mypy_cache .ruff_cache .hypothesis

@@ -97,8 +97,9 @@ def seconds(duration_ns: int) -> str:
 
 
 def dollars(cost: float) -> str:
-    """Return `$0.0123`. A cost below a hundredth of a cent gets as many digits as it takes to show one."""
-    return f"${cost:.{4 if cost == 0 or cost >= 0.00005 else -math.floor(math.log10(cost))}f}"
+    """Return `$12.30` or `$0.0123`. A cost below a hundredth of a cent gets as many digits as it takes to show one."""
+    digits = 2 if cost == 0 or cost >= 1 else 4
+    return f"${cost:.{digits if cost == 0 or cost >= 0.00005 else -math.floor(math.log10(cost))}f}"
 
 
 def cut(text: str, limit: int) -> str:

@@ -68,6 +68,7 @@ def _patterns(option: str, values: list[str] | None) -> tuple[re.Pattern[str], .
 
 def _print(pinned: "Pinned") -> None:
     import shlex
+    from importlib.util import find_spec
 
     from ..recorder.words import counted, plural
 
@@ -84,4 +85,5 @@ def _print(pinned: "Pinned") -> None:
         note(f"retold: secrets removed from {plural(planned.secrets, 'text')}")
     if planned.left_out:
         note(f"retold: {plural(planned.left_out, 'exchange')} left out: with other hosts, or checks whether the API answers")
-    note(f"retold: run it with: pytest {shlex.quote(pinned.test)}")
+    needs = "" if find_spec("pytest") else " (pip install pytest)"
+    note(f"retold: run it with: pytest {shlex.quote(pinned.test)}{needs}")

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from ..recorder import strict_json
+from ..recorder import strict_json, words
 from ..recorder.words import clean, one_line
 from .common import colours
 
@@ -127,9 +127,5 @@ def _plain(value: Any) -> Any:
 
 
 def dollars(cost_usd: float | None) -> str:
-    """`$0.0123`, `$12.30`, `<$0.0001`; `?` for None."""
-    if cost_usd is None:
-        return UNKNOWN
-    if 0 < cost_usd < 0.00005:
-        return "<$0.0001"
-    return f"${cost_usd:.2f}" if cost_usd >= 1 or cost_usd == 0 else f"${cost_usd:.4f}"
+    """Return a cost in US dollars as `words.dollars` writes it; `?` for None."""
+    return UNKNOWN if cost_usd is None else words.dollars(cost_usd)

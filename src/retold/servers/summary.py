@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..recorder.proxy.http_messages import phrase
-from ..recorder.words import plural
+from ..recorder.words import dollars, plural
 from ..replay.matching.matcher import note_unplayed
 from ..testing.calls import Tally
 from ..testing.session import CassetteSession
@@ -29,7 +29,7 @@ def _spent(tally: Tally) -> list[str]:
     """Return token counts and cost (USD), as far as they are known."""
     if not tally.used:
         return []
-    money = f"${tally.cost_usd:.4f}"
+    money = dollars(tally.cost_usd)
     if not tally.priced:
         money = "cost unknown"
     elif tally.priced != tally.used:

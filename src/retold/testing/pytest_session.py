@@ -8,6 +8,7 @@ import pytest
 
 from ..recorder.clock import wall_ns
 from ..recorder.http.exchange import timestamp
+from ..recorder.words import dollars
 
 if TYPE_CHECKING:
     from .used import UsedCassette
@@ -152,4 +153,4 @@ def saved(stats: Stats) -> str:
             else:
                 total += cost
     note = f" (price of {', '.join(sorted(unknown))} not known)" if unknown else ""
-    return f"{tokens} tokens and ${total:.4f} not spent{note}"
+    return f"{tokens} tokens and {dollars(total)} not spent{note}"
