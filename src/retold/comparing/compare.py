@@ -7,9 +7,11 @@ one form of recording cannot hold a kind of item (stream-json has no requests), 
 """
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from functools import cached_property
+from itertools import repeat
+from typing import Any, Literal, NamedTuple, cast
 
 from .align import pair_up, script
 from .conversations import KINDS, Item, Label, Stream
@@ -107,17 +109,24 @@ class Total:
         return {"name": self.name, "a": self.a, "b": self.b, "counts": self.counts, "differs": self.differs}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pair:
     """Two aligned streams. Every item of both is in exactly one row; a moved item is in two."""
 
     label: str
     rows: tuple[AlignedRow, ...]
 
-    @property
+    @cached_property
+    def differing(self) -> tuple[AlignedRow, ...]:
+        """The rows that are not equal; those of a long recording are few."""
+        return tuple(row for row in self.rows if row.changes or row.a is None or row.b is None or row.moved)
+
+    @cached_property
     def counted(self) -> dict[str, int]:
         """The number of rows of each kind; `ignored` counts the rows that the user excluded."""
-        found = Counter(row.kind if row.counts else "ignored" for row in self.rows)
+        found = Counter[str](row.kind for row in self.differing if row.counts)
+        found["ignored"] = sum(not row.counts for row in self.rows)
+        found["equal"] = len(self.rows) - found.total()
         return {kind: found[kind] for kind in ("equal", "changed", "added", "removed", "moved", "ignored")}
 
 
@@ -166,7 +175,7 @@ def compare_sides(a: Side, b: Side, focus: Focus = EVERYTHING) -> Comparison:
     """Compare two recordings that were read. A fork is compared with its parent from the fork on."""
     unknown, of_exchanges = unknown_kinds(a, b), unknown_of_exchanges(a, b)
 
-    def rows(one: Stream | None, other: Stream | None) -> Iterator[AlignedRow]:
+    def rows(one: Stream | None, other: Stream | None) -> list[AlignedRow]:
         both = all(has_exchanges(stream) for stream in (one, other) if stream is not None)
         left_out = unknown | of_exchanges if both else unknown
         return _rows(_known(one, left_out), _known(other, left_out), focus)
@@ -227,17 +236,19 @@ def unknown_of_exchanges(a: Side, b: Side) -> frozenset[str]:
 
     A cassette has no result of these, and if it holds sessions beside them, it has those of the sessions.
     """
-    found = [frozenset(item.kind for stream in side.streams if has_exchanges(stream) for item in stream.items) for side in (a, b)]
+    found = [frozenset[str]().union(*(each.kinds for each in side.streams if has_exchanges(each))) for side in (a, b)]
     return _lacking(*found) if all(found) else frozenset()
 
 
 def _known(stream: Stream | None, unknown: frozenset[str]) -> Sequence[Item]:
-    return [] if stream is None else [item for item in stream.items if item.kind not in unknown]
+    if stream is None or not stream.kinds & unknown:
+        return () if stream is None else stream.items
+    return [item for item in stream.items if item.kind not in unknown]
 
 
 def has_exchanges(stream: Stream) -> bool:
     """Return whether a conversation was recorded as exchanges."""
-    return any(item.kind == "request" for item in stream.items)
+    return "request" in stream.kinds
 
 
 # Which streams belong together
@@ -288,27 +299,35 @@ def _labels(streams: Sequence[Stream]) -> list[str]:
 # The alignment of two streams
 
 
-def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> Iterator[AlignedRow]:
+def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[AlignedRow]:
     rows: list[AlignedRow] = []
+    alone: list[int] = []
     for op in script([item.key for item in a], [item.key for item in b]):
         if op.tag == "equal":
-            both = zip(a[op.a_from : op.a_to], b[op.b_from : op.b_to], strict=True)
-            rows += [AlignedRow(one, other) for one, other in both]
+            rows += _equal_rows(a[op.a_from : op.a_to], b[op.b_from : op.b_to])
         else:
-            rows += _changed_region(a[op.a_from : op.a_to], b[op.b_from : op.b_to], focus)
+            changed = _changed_region(a[op.a_from : op.a_to], b[op.b_from : op.b_to], focus)
+            alone += [number for number, row in enumerate(changed, len(rows)) if row.a is None or row.b is None]
+            rows += changed
     # An item that is removed in one place and added in another, with the same key, has moved.
-    moved = Counter(row.a.key for row in rows if row.a and not row.b) & Counter(row.b.key for row in rows if row.b and not row.a)
+    removed, added = Counter[str](), Counter[str]()
+    for number in alone:
+        (added if rows[number].a is None else removed)[rows[number].item.key] += 1
+    moved = removed & added
     left = {"a": Counter(moved), "b": Counter(moved)}
-    for row in rows:
-        if row.a is not None and row.b is not None:
-            yield row
-            continue
+    for number in alone:
+        row = rows[number]
         side = "b" if row.a is None else "a"
         if left[side][row.item.key] > 0:
             left[side][row.item.key] -= 1
-            yield AlignedRow(row.a, row.b, moved=True, counts=focus.counts_moved(row.item.kind))
-        else:
-            yield row
+            rows[number] = AlignedRow(row.a, row.b, moved=True, counts=focus.counts_moved(row.item.kind))
+    return rows
+
+
+def _equal_rows(a: Sequence[Item], b: Sequence[Item]) -> Iterable[AlignedRow]:
+    """Return `AlignedRow(one, other)` for the items of two equal regions. `map` over the class would call Python for each row."""
+    rows = map(tuple.__new__, repeat(AlignedRow), zip(a, b, repeat(False), repeat(()), repeat(True), strict=False))
+    return cast(Iterable[AlignedRow], rows)
 
 
 def _changed_region(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[AlignedRow]:
@@ -363,12 +382,12 @@ def _unpaired(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[Aligne
 
 
 def _differences(pair: Pair, focus: Focus) -> Iterator[Difference]:
-    moved_uses = {row.item.volatile.get("id") for row in pair.rows if row.moved and row.item.kind == "tool_use"}
+    moved_uses = {row.item.volatile.get("id") for row in pair.differing if row.moved and row.item.kind == "tool_use"}
     places = defaultdict(deque)  # type: defaultdict[str, deque[Item]]
-    for row in pair.rows:
+    for row in pair.differing:
         if row.moved and row.a is None:
             places[row.item.key].append(row.item)
-    for row in pair.rows:
+    for row in pair.rows if focus.volatile else pair.differing:
         what = row.item.kind
         if row.moved:
             # A tool result moves with its tool use, which is reported already.

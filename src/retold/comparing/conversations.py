@@ -10,10 +10,15 @@ ending, and the tool results in the order of the calls, because tools may run wh
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
-from typing import Any, NamedTuple
+from itertools import repeat
+from json.encoder import encode_basestring_ascii
+from operator import add
+from typing import Any, NamedTuple, cast
 
 from ..recorder import strict_json
 from ..recorder.messages import result_text
@@ -50,20 +55,20 @@ _TOTALS = frozenset({"usage", "modelUsage", "model_usage_since_last_result", "to
 """Fields of a result that are compared elsewhere: as totals, or as the text that they repeat."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One comparable part of a conversation.
 
-    `turn` counts from 1. `seq` is the number of its event in the log. `t_ns` is in nanoseconds since the run began.
+    `turn` counts from 1. `seq` is the number of its event in the log. `t_ns` is in nanoseconds since the run began. Equal texts
+    share `value` and `volatile`: never change them.
     """
 
     kind: str
     value: dict[str, Any]
     volatile: dict[str, Any]
+    key: str
     turn: int
     seq: int | None = None
     t_ns: int | None = None
-    key: str = ""
 
     @classmethod
     def of(cls, kind: str, value: dict[str, Any], turn: int, *, seq: int | None = None, t_ns: int | None = None) -> "Item":
@@ -71,7 +76,7 @@ class Item:
         volatile: dict[str, Any] = {}
         # The matching rules have already removed the volatile parts of a request, and a tool's schema may have a field `id`.
         counts = value if kind == "request" else _counting(value, "", volatile)
-        return cls(kind, counts, volatile, turn, seq, t_ns, key_of(kind, counts))
+        return cls(kind, counts, volatile, key_of(kind, counts), turn, seq, t_ns)
 
     @property
     def text(self) -> str:
@@ -106,6 +111,19 @@ def _without_bytes(value: Any, depth: int = 0) -> Any:
 def key_of(kind: str, value: Any) -> str:
     """Return a digest that items of equal meaning share."""
     return sha256(_canonical([kind, value]).encode()).hexdigest()[:32]
+
+
+def text_content(text: str) -> "_Content":
+    """Return the content of `Item.of("text", {"text": text})`, in a fifth of its time: a long session has mostly such items."""
+    canonical = f'["text",{{"text":{encode_basestring_ascii(text)}}}]'
+    return "text", {"text": text}, {}, sha256(canonical.encode()).hexdigest()[:32]
+
+
+_Content = tuple[str, dict[str, Any], dict[str, Any], str]
+"""The first four fields of an item, which do not depend on its place."""
+
+Texts = dict[str, _Content]
+"""The contents of items that are only a text, by the text. Two sides share them, because most texts occur in both."""
 
 
 _canonical = json.JSONEncoder(
@@ -151,7 +169,7 @@ class Label(NamedTuple):
         return " / ".join(filter(None, parts))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stream:
     """One conversation. Conversations that began with the same message have the same `root`."""
 
@@ -159,24 +177,16 @@ class Stream:
     root: str
     items: tuple[Item, ...]
 
+    @cached_property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of items that occur."""
+        return frozenset(item.kind for item in self.items)
 
-@dataclass(slots=True)
-class _Turn:
-    """A turn under construction, its parts in the order of comparison."""
 
-    before: list[Item] = field(default_factory=list)
-    blocks: list[Item] = field(default_factory=list)
-    answer: list[Item] = field(default_factory=list)
-    results: list[Item] = field(default_factory=list)
-    after: list[Item] = field(default_factory=list)
-    uses: list[str] = field(default_factory=list)
+_PARTS = ("before", "blocks", "answer", "results", "after")
+"""The parts of a turn in the order of comparison: the request, the blocks of the answer, its ending, tool results, the rest."""
 
-    def items(self) -> Iterator[Item]:
-        def of_use(item: Item) -> int:
-            use = item.volatile.get("tool_use_id")
-            return self.uses.index(use) if use in self.uses else len(self.uses)
-
-        yield from (*self.before, *self.blocks, *self.answer, *sorted(self.results, key=of_use), *self.after)
+_BEFORE, _BLOCKS, _ANSWER, _RESULTS, _AFTER = range(len(_PARTS))
 
 
 class ConversationBuilder:
@@ -193,20 +203,33 @@ class ConversationBuilder:
         self.tail: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
         self.options: dict[str, Any] | None = None
-        self._turns = [_Turn()]
+        self.turn_of: dict[str, int] = {}
+        """The turns of answers that no exchange brought, by the id of the message."""
+        self.turn = 0
+        """The number of the current turn."""
+        # The items in two halves: most contents occur again, and `stream` joins the halves in a fifth of the time.
+        self._contents: list[_Content] = []
+        self._origins: list[tuple[int, int | None, int | None]] = []
+        self._last_id: str | None = None
+        self._last_origin: tuple[int, None, None] = (0, None, None)
+        self._last_place = 0
+        self._places: list[int] = []
+        """The place of each item: the number of its turn times the number of parts, plus that of its part."""
         self._on_use = on_use
         self._use_turn: dict[str, int] = {}
+        self._uses: defaultdict[int, dict[str, int]] = defaultdict(dict)
         self._answered: set[str] = set()
-
-    @property
-    def turn(self) -> int:
-        """The number of the current turn."""
-        return len(self._turns) - 1
 
     def next_turn(self) -> int:
         """Begin a turn and return its number."""
-        self._turns.append(_Turn())
+        self.turn += 1
         return self.turn
+
+    def _add(self, part: int, item: Item) -> Item:
+        self._contents.append(item[:4])
+        self._origins.append(item[4:])
+        self._places.append(item.turn * len(_PARTS) + part)
+        return item
 
     def edited(self, messages: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return the messages of the user in a request that differ from those in the same places of the request before it.
@@ -226,10 +249,9 @@ class ConversationBuilder:
         `edited` holds the old and the new messages of `edited()`, without what varies. Those that are equal now do not count.
         Return the items that it adds, without tool results.
         """
-        turn = self._turns[-1]
-        shown = len(turn.before)
+        added: list[Item] = []
         if options != self.options:
-            turn.before.append(Item.of("request", options, self.turn, seq=seq, t_ns=t_ns))
+            added.append(Item.of("request", options, self.turn, seq=seq, t_ns=t_ns))
             self.options = options
         # Each request repeats the whole conversation, beginning with the answer just recorded.
         if self.asked and new and new[0].get("role") == "assistant":
@@ -237,10 +259,11 @@ class ConversationBuilder:
         self.asked = count
         changed = [after for before, after in zip(*edited, strict=True) if _differ(before, after)]
         for message in (*changed, *new):
-            self._asked(turn, message, seq, t_ns)
-        return turn.before[shown:]
+            added += self._asked(message, seq, t_ns)
+        return [self._add(_BEFORE, item) for item in added]
 
-    def _asked(self, turn: _Turn, message: Mapping[str, Any], seq: int | None, t_ns: int | None) -> None:
+    def _asked(self, message: Mapping[str, Any], seq: int | None, t_ns: int | None) -> list[Item]:
+        """Add the tool results of a message of a request, and return its other content as items."""
         content = message.get("content")
         blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
         rest = []
@@ -249,21 +272,33 @@ class ConversationBuilder:
                 self.tool_result(block, seq=seq, t_ns=t_ns)
             else:
                 rest.append(block)
-        if rest:
-            said = result_text(rest) if all(_is_text(block) for block in rest) else rest
-            kind = "history" if message.get("role") == "assistant" else "prompt"
-            turn.before.append(Item.of(kind, {"content": said}, self.turn, seq=seq, t_ns=t_ns))
+        if not rest:
+            return []
+        said = result_text(rest) if all(_is_text(block) for block in rest) else rest
+        kind = "history" if message.get("role") == "assistant" else "prompt"
+        return [Item.of(kind, {"content": said}, self.turn, seq=seq, t_ns=t_ns)]
 
     def block(self, turn: int, block: Mapping[str, Any], *, incomplete: bool, seq: int | None, t_ns: int | None) -> None:
         """Add a content block of an answer."""
         kind = str(block.get("type"))
         value = {key: item for key, item in block.items() if key != "type"} | ({"incomplete": True} if incomplete else {})
-        place = self._turns[turn]
-        place.blocks.append(Item.of("thinking" if kind == "redacted_thinking" else kind, value, turn, seq=seq, t_ns=t_ns))
+        shown = "thinking" if kind == "redacted_thinking" else kind
+        self._add(_BLOCKS, Item.of(shown, value, turn, seq=seq, t_ns=t_ns))
         if kind == "tool_use":
-            place.uses.append(str(block.get("id")))
-            self._use_turn[str(block.get("id"))] = turn
-            self._on_use(self, str(block.get("id")))
+            use, uses = str(block.get("id")), self._uses[turn]
+            uses.setdefault(use, len(uses))
+            self._use_turn[use] = turn
+            self._on_use(self, use)
+
+    def text(self, message_id: str, content: _Content) -> None:
+        """Add a text of an answer as `block` does. Lines of one answer share the id of its message."""
+        if message_id != self._last_id:
+            self._last_id = message_id
+            turn = self.turn_of.get(message_id) or self.turn_of.setdefault(message_id, self.next_turn())
+            self._last_place, self._last_origin = turn * len(_PARTS) + _BLOCKS, (turn, None, None)
+        self._contents.append(content)
+        self._origins.append(self._last_origin)
+        self._places.append(self._last_place)
 
     def tool_result(self, block: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> None:
         """Add a tool result. Later requests repeat it; the repetitions are ignored."""
@@ -279,11 +314,11 @@ class ConversationBuilder:
             "tool_use_id": use,
         }
         turn = self._use_turn.get(use, self.turn)
-        self._turns[turn].results.append(Item.of("tool_result", value, turn, seq=seq, t_ns=t_ns))
+        self._add(_RESULTS, Item.of("tool_result", value, turn, seq=seq, t_ns=t_ns))
 
     def answer(self, turn: int, value: dict[str, Any], *, seq: int | None, t_ns: int | None) -> None:
         """Add the ending of an answer."""
-        self._turns[turn].answer.append(Item.of("answer", value, turn, seq=seq, t_ns=t_ns))
+        self._add(_ANSWER, Item.of("answer", value, turn, seq=seq, t_ns=t_ns))
 
     def other(self, message: Mapping[str, Any], *, seq: int | None, t_ns: int | None) -> Item:
         """Add a message that is neither a prompt nor an answer, and return its item."""
@@ -291,13 +326,23 @@ class ConversationBuilder:
         if kind == "system" and message.get("subtype") == "init":
             kind = "init"
         value = {key: item for key, item in message.items() if key != "type" and (kind != "result" or key not in _TOTALS)}
-        item = Item.of(kind, value, self.turn, seq=seq, t_ns=t_ns)
-        self._turns[-1].after.append(item)
-        return item
+        return self._add(_AFTER, Item.of(kind, value, self.turn, seq=seq, t_ns=t_ns))
 
     def stream(self) -> Stream:
         """Return the finished stream."""
-        return Stream(self.label, self.root, tuple(item for turn in self._turns for item in turn.items()))
+        # `map(Item, …)` would call Python for each item.
+        joined = map(tuple.__new__, repeat(Item), map(add, self._contents, self._origins))
+        items, places = cast(list[Item], list(joined)), self._places
+        if self._answered or places != sorted(places):
+
+            def place(number: int) -> tuple[int, int]:
+                item = items[number]
+                uses = self._uses.get(item.turn, {})
+                is_result = places[number] % len(_PARTS) == _RESULTS
+                return places[number], uses.get(item.volatile["tool_use_id"], len(uses)) if is_result else 0
+
+            items = [items[number] for number in sorted(range(len(items)), key=place)]
+        return Stream(self.label, self.root, tuple(items))
 
 
 def _differ(old: dict[str, Any], new: dict[str, Any]) -> bool:

@@ -23,7 +23,7 @@ from ..recorder.messages import blocks_of
 from ..replay.matching.rules import path
 from . import agent_sessions
 from .continuing import Conversations, Threads
-from .conversations import ConversationBuilder, Item, Label, Stream, body_key
+from .conversations import ConversationBuilder, Item, Label, Stream, Texts, body_key, text_content
 from .sessions import Sessions
 from .varying import OWN_MANNER, PLAIN, Manner, Varying
 
@@ -66,7 +66,14 @@ class Side:
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of items that occur."""
-        return frozenset(item.kind for stream in self.streams for item in stream.items)
+        return frozenset[str]().union(*(stream.kinds for stream in self.streams))
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """The parts that the sides of a comparison have in common, so that each is read once."""
+
+    texts: Texts = field(default_factory=dict)
 
 
 def read_run(
@@ -111,13 +118,18 @@ def _feed(reader: "ItemReader", events: Iterable[Event], answers: Answers, progr
 
 
 def read_messages(
-    messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None
-) -> Side:
+    messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None,
+    common: Common | None = None,
+) -> Side:  # fmt: skip
     """Return messages in the shapes of stream-json as a side of a comparison."""
     reader = ItemReader()
+    texts = (common or Common()).texts
+    count, add = 0, reader.add
     for count, message in enumerate(messages, 1):
-        reader.message(message, None, None, None, "", "")
-        progress(count)
+        add(message, texts)
+        if not count & 255:
+            progress(count)
+    progress(count)
     return reader.side(title, source)
 
 
@@ -155,7 +167,7 @@ class ItemReader:
         self._varying = varying or Varying({}, PLAIN)
         self._conversations = Conversations()
         self._of_exchange: dict[int, tuple[ConversationBuilder, int, Event]] = {}
-        self._of_message: dict[tuple[ConversationBuilder, str], int] = {}
+        self._main: ConversationBuilder | None = None
         self._agents: dict[str, int] = {}
         self._threads = Threads()
         # Few recordings have sessions: both are None until the first one.
@@ -269,6 +281,18 @@ class ItemReader:
                 self._result(data)
             conversation.other(data, seq=seq, t_ns=t_ns)
 
+    def add(self, data: Mapping[str, Any], texts: Texts) -> None:
+        """Add the next message of a recording without exchanges. `texts` are those of messages that were read before."""
+        if (text := _only_text(data)) is None:
+            self.message(data, None, None, None, "", "")
+            return
+        # `message` would do the same, in three times the time, and a long session consists of such messages.
+        if (content := texts.get(text)) is None:
+            content = texts[text] = text_content(text)
+        if self._main is None:
+            self._main = self._place(data, Label())
+        self._main.text(str(data["message"].get("id")), content)
+
     def _agent(self, data: Mapping[str, Any]) -> int:
         parent = data.get("parent_tool_use_id") or (data.get("agentId") if data.get("isSidechain") else None)
         return 0 if parent is None else self._agent_of(str(parent))
@@ -287,9 +311,9 @@ class ItemReader:
     def _turn_of(self, conversation: ConversationBuilder, data: Mapping[str, Any]) -> int:
         """Return the turn of an answer. Lines of one answer share the id of its message."""
         known = str((data.get("message") or {}).get("id"))
-        if (conversation, known) not in self._of_message:
-            self._of_message[conversation, known] = conversation.next_turn()
-        return self._of_message[conversation, known]
+        if known not in conversation.turn_of:
+            conversation.turn_of[known] = conversation.next_turn()
+        return conversation.turn_of[known]
 
     def _blocks(
         self, conversation: ConversationBuilder, turn: int, data: Mapping[str, Any], seq: int | None, t_ns: int | None
@@ -373,6 +397,18 @@ class ItemReader:
         for seq in list(self._of_exchange):
             self._interrupted(seq)
         return tuple(conversation.stream() for conversation in self._conversations.all)
+
+
+def _only_text(data: Mapping[str, Any]) -> str | None:
+    """Return the text of a complete answer of the main conversation that has nothing else, None for any other message."""
+    if data.get("type") != "assistant" or data.get("parent_tool_use_id") or "isSidechain" in data or "incomplete" in data:
+        return None
+    inner = data.get("message")
+    content = inner.get("content") if isinstance(inner, dict) else None
+    if not isinstance(content, list) or len(content) != 1 or not isinstance(block := content[0], dict) or len(block) != 2:
+        return None
+    text = block.get("text")
+    return text if isinstance(text, str) and block.get("type") == "text" else None
 
 
 _ID = re.compile(r"(?<=/)[a-z]{2,}_\d[A-Za-z0-9]*(?=/|$)")
