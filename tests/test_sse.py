@@ -2,12 +2,13 @@
 
 import itertools
 import re
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.http.sse import PLAIN_DELTA, FrameParser, Piece, frame_json, parse_frame, plain_deltas
+from retold.recorder.http.sse import PLAIN_DELTA, FrameParser, Piece, cut_body, frame_json, parse_frame, plain_deltas
 
 LINES = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
@@ -212,3 +213,19 @@ def test_plain_deltas_of_a_block_are_cut_at_once(frames: list[bytes], other: byt
         assert found.text == b"".join([match[3] for match in matches])
     assert plain_deltas(b"".join([*frames[:place], other, *frames[place:]])) is None
     assert plain_deltas(body[:-1]) is None
+
+
+@given(st.lists(plain | others | st.sampled_from(PARTS), max_size=8))
+@example([b"\xef\xbb\xbf", _DELTA % (0, b"text_delta", b"text", b"word ", b"")])
+@example([b"\r", _DELTA % (0, b"text_delta", b"text", b"word ", b"")] * 2)
+def test_a_whole_body_is_cut_into_the_pieces_of_the_parser(parts: list[bytes]) -> None:
+    """Plain deltas that follow each other are one list, in the form in which the fold keeps them."""
+    body, parser, whole = b"".join(parts), FrameParser(), FrameParser()
+    found = [each for piece in cut_body(body, parser) for each in (piece if isinstance(piece, list) else [piece])]
+
+    def taken(piece: Any) -> Any:
+        match = PLAIN_DELTA.fullmatch(piece.data) if isinstance(piece, Piece) else None
+        return piece if match is None else match.groups()
+
+    assert [taken(piece) for piece in found] == [taken(piece) for piece in whole.feed(body)]
+    assert parser.flush() == whole.flush()

@@ -31,6 +31,9 @@ _SHORT = 64
 
 # Characters that YAML takes for line breaks or refuses. U+FEFF is allowed inside a quoted scalar only.
 _ODD = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_USUAL = bytes(range(0x20, 0x7F)) + b"\t\n"
+"""The characters of ASCII that are not odd."""
+
 ODD_BREAKS = (b"\r", b"\xc2\x85", b"\xe2\x80\xa8", b"\xe2\x80\xa9")
 """Line breaks of YAML 1.1 other than LF, in UTF-8."""
 
@@ -124,9 +127,14 @@ class _Line(NamedTuple):
     value: str
 
 
+def _has_odd(text: str) -> bool:
+    # Deleting the usual characters takes a tenth of the time of a search for the others.
+    return bool(text.encode().translate(None, _USUAL)) if text.isascii() else _ODD.search(text) is not None
+
+
 def read_item(text: str) -> dict[str, Any]:
     """Return the mapping that is the one item of a block sequence. Raise NotPlain."""
-    if _ODD.search(text) is not None:
+    if _has_odd(text):
         raise NotPlain
     lines = list(_lines(text))
     if not lines or not lines[0].is_item:
@@ -140,7 +148,7 @@ def read_item(text: str) -> dict[str, Any]:
 
 def read_mapping(text: str) -> dict[str, Any]:
     """Return a block mapping, or an empty one of a text without lines. Raise NotPlain."""
-    if _ODD.search(text) is not None:
+    if _has_odd(text):
         raise NotPlain
     lines = list(_lines(text))
     found, end = _mapping(lines, 0, (), False) if lines else ({}, 0)
@@ -169,7 +177,7 @@ def _lines(text: str) -> Iterator[_Line]:
 def _literal(match: re.Match[str]) -> str:
     """Return the text of a literal block: without its indentation, its last line breaks kept as its mark demands."""
     pad, block = match["pad"], match["literal"][1:]
-    if len(pad) < 2 or re.search(rf"\n {{1,{len(pad) - 1}}}\n", block) is not None:
+    if len(pad) < 2 or (" \n" in block and re.search(rf"\n {{1,{len(pad) - 1}}}\n", block) is not None):
         raise NotPlain
     text = block.replace("\n" + pad, "\n").removeprefix(pad)
     match match["mark"]:
@@ -252,8 +260,13 @@ def plain(text: str, as_text: bool) -> Any:
     return text if as_text and not _is_special(text) else _short(text)
 
 
+_NUMBER = re.compile(r"(?:0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?")
+
+
 @lru_cache(4096)
 def _short(text: str) -> Any:
+    if (number := _NUMBER.fullmatch(text)) is not None:
+        return int(text) if number[1] is None else float(text)
     return _parsed(text) if _is_typed(text) else text
 
 

@@ -19,7 +19,7 @@ from ..http.fold import Fold
 from ..http.platforms import asked_of, model_in
 from ..http.refold import RecordedAnswer
 from ..http.sessions import sent_messages
-from ..http.sse import Piece
+from ..http.sse import Delta, FrameParser, Piece, cut_body
 from ..messages import Session, content_blocks
 from ..secrets.redactor import Redactor
 from ..secrets.streams import PackedRedactor
@@ -117,9 +117,13 @@ class FoldedExchanges:
         known = {result.get("tool_use_id") for result in exchange.tool_results}
         self._open_uses |= {str(b.get("id")) for b in fold.content if b.get("type") == "tool_use"} - known
 
-    def _pieces(self, body: "_FoldedBody", pieces: Iterable[Piece], place: Place, number: int, at_ns: int) -> bool:
+    def _pieces(self, body: "_FoldedBody", pieces: Iterable[Piece | list[Delta]], place: Place, number: int, at_ns: int) -> bool:
         """Put the messages that pieces of a body complete. Return whether the body has a piece so far."""
         for piece in pieces:
+            if isinstance(piece, list):
+                self._seq += len(piece)
+                body.take_deltas(piece)
+                continue
             self._seq += body.is_framed
             for message in body.take(piece):
                 self._put("message", message, place, number, at_ns)
@@ -151,13 +155,13 @@ class _FoldedBody:
         """Whether an import withholds a part of the body."""
         return self._packed is not None and (self._packed.found or self._packed.decoder.exceeded)
 
-    def read(self) -> Iterable[Piece]:
+    def read(self) -> Iterable[Piece | list[Delta]]:
         """Return the pieces of the content, without those that only the end of the body completes."""
         if self._packed is not None:
             return [content for piece in self._response.pieces for content in self._packed.feed(piece.data)[1]]
         body = self._response.body
         if self._parser is not None:
-            return self._parser.feed(body)
+            return cut_body(body, self._parser) if isinstance(self._parser, FrameParser) else self._parser.feed(body)
         return [Piece(body, False)] if body else []
 
     def rest(self) -> Iterable[Piece]:
@@ -165,6 +169,11 @@ class _FoldedBody:
         if self._packed is not None:
             return self._packed.flush()[1]
         return [] if self._parser is None else self._parser.flush()
+
+    def take_deltas(self, deltas: list[Delta]) -> None:
+        """Take plain deltas that follow each other. They complete no message."""
+        self.has_pieces = True
+        self._fold.deltas += deltas
 
     def take(self, piece: Piece) -> list[dict[str, Any]]:
         """Return the messages that a piece completes."""

@@ -18,10 +18,7 @@ from . import converse
 from .batches import answers_in
 from .exchange import frame_json
 from .sessions import SessionFold, events_in, is_session_event
-from .sse import PLAIN_DELTA
-
-Delta = tuple[bytes | Any, ...]
-"""A plain delta, as `PLAIN_DELTA` cuts it: index of the block, key and escaped text."""
+from .sse import PLAIN_DELTA, Delta
 
 
 class Fold:

@@ -7,7 +7,7 @@ blank line. Joined, all returned bytes equal all fed bytes. Lines end in LF, CRL
 
 import json
 import re
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """A longer frame is returned in pieces, so that an endless one cannot fill the memory."""
@@ -124,6 +124,30 @@ def plain_deltas(data: bytes) -> Deltas | None:
     if sum(map(len, frames)) != len(data) or heads.count(heads[0]) != len(heads):
         return None
     return Deltas(frames, heads[0], blocks[0], keys[0], b"".join(texts))
+
+
+Delta = tuple[bytes | Any, ...]
+"""A plain delta, as `PLAIN_DELTA` cuts it: index of the block, key and escaped text."""
+
+
+def cut_body(body: bytes, parser: FrameParser) -> list[Piece | list[Delta]]:
+    """Return the pieces of `parser.feed(body)` for a new parser, with the plain deltas that follow each other as one list.
+
+    One search cuts and matches the deltas, at a fourth of the cost of a piece for each.
+    """
+    pieces: list[Piece | list[Delta]] = []
+    end = 0
+    for match in PLAIN_DELTA.finditer(body):
+        if (start := match.start()) > end:
+            between = FrameParser()
+            pieces += between.feed(body[end:start])
+            if between.is_inside:  # the match is not a frame, but a part of one
+                return [*parser.feed(body)]
+        if not pieces or not isinstance(pieces[-1], list):
+            pieces.append([])
+        cast(list[Delta], pieces[-1]).append(match.groups())
+        end = match.end()
+    return pieces + parser.feed(body[end:])
 
 
 # A string of JSON (group 2 is empty if its end is missing), or a brace. Each character is looked at once.

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple, cast
 from .align import pair_up, script
 from .conversations import KINDS, Item, Label, Stream
 from .focus import EVERYTHING, Focus
-from .reading import TOTALS, Side
+from .reading import Side
+from .totals import TIMES, TOTALS, Total
 from .value_diff import Change, likeness, words_of
 
 DifferenceKind = Literal["added", "removed", "changed", "moved", "volatile"]
@@ -26,9 +27,6 @@ ALIKE = 0.35
 
 STRUCTURE = frozenset({"request", "answer", "init", "result"})
 """Kinds that occur once a turn. Two such items count as one changed item, even if they have little in common."""
-
-TIMES = frozenset({"duration_ms", "ttft_ms"})
-"""Totals that differ in every run. They are compared only if a tolerance names them."""
 
 
 class AlignedRow(NamedTuple):
@@ -90,23 +88,6 @@ class Difference:
                 if self.kind in ("added", "removed", "moved"):
                     found[side]["value"] = item.value
         return found | {"changes": [change.as_dict() for change in self.changes]}
-
-
-@dataclass(frozen=True, slots=True)
-class Total:
-    """One total of both sides. `counts` is False if it is not compared; `differs` is True if it counts and exceeds its
-    tolerance.
-    """
-
-    name: str
-    a: float | None
-    b: float | None
-    counts: bool
-    differs: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the total as JSON."""
-        return {"name": self.name, "a": self.a, "b": self.b, "counts": self.counts, "differs": self.differs}
 
 
 @dataclass(frozen=True)

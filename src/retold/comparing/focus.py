@@ -10,7 +10,7 @@ from ..recorder.words import nearest, sentence
 from ..replay.matching.places import matches
 from ..replay.timing.timing import parse_duration_ns
 from .conversations import DEEPEST, KINDS, key_of
-from .reading import TOKENS, TOTALS
+from .totals import TOKENS, TOTALS
 from .value_diff import Change, changes
 
 WORDS = (*KINDS, "totals", "order")

@@ -25,6 +25,7 @@ from . import agent_sessions
 from .continuing import Conversations, Threads
 from .conversations import ConversationBuilder, Item, Label, Stream, Texts, body_key, text_content
 from .sessions import Sessions
+from .totals import Sums
 from .varying import OWN_MANNER, PLAIN, Manner, Varying
 
 READ_KINDS = ("run.started", "exchange.started", "message", "exchange.ended", "run.ended", *agent_sessions.KINDS)
@@ -34,10 +35,6 @@ MESSAGES = "POST /v1/messages"
 
 SAID = frozenset({"system", "assistant", "user", "result"})
 """Types of lines of a session's file that are messages."""
-
-TOKENS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
-TOTALS = (*TOKENS, "cost_usd", "turns", "duration_ms", "ttft_ms")
-"""The totals of a recording. `ttft_ms` is the time to the first token of the first answer."""
 
 Progress = Callable[[int], None]
 
@@ -142,21 +139,6 @@ def names_in(started: Iterable[Event]) -> dict[str, str]:
     return names
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Totals under construction: of exchanges, and of session results, which have fewer fields but exist in every recording."""
-
-    exchanges: dict[str, float] = field(default_factory=dict)
-    results: dict[str, float] = field(default_factory=dict)
-    costs: list[float | None] = field(default_factory=list)
-
-    def usage(self, usage: Any, into: dict[str, float]) -> None:
-        for key in TOKENS:
-            value = usage.get(key) if isinstance(usage, Mapping) else None
-            if isinstance(value, int):
-                into[key] = into.get(key, 0) + value
-
-
 class ItemReader:
     """Builds conversations from events in the order of the log. Without `varying` everything is read as it is."""
 
@@ -173,7 +155,7 @@ class ItemReader:
         # Few recordings have sessions: both are None until the first one.
         self._sessions: Sessions | None = None
         self._agent_sessions: agent_sessions.AgentConversations | None = None
-        self._sums = _Sums()
+        self._sums = Sums()
         self._span_ns = [0, 0]
 
     def event(self, event: Event, answer: Answers) -> list[Item]:
@@ -278,7 +260,9 @@ class ItemReader:
             self._user(conversation, data, seq, t_ns)
         else:
             if kind == "result":
-                self._result(data)
+                self._sums.result(data)
+                if self.ttft_ms is None and isinstance(data.get("ttft_ms"), int | float):
+                    self.ttft_ms = data["ttft_ms"]
             conversation.other(data, seq=seq, t_ns=t_ns)
 
     def add(self, data: Mapping[str, Any], texts: Texts) -> None:
@@ -342,10 +326,7 @@ class ItemReader:
         conversation.answer(turn, value | volatile, seq=event.seq, t_ns=event.t_ns)
         self._threads.ended(started.seq, data.get("message_id"), conversation)
         self._conversations.ended(conversation, failed=data["ending"] != "complete")
-        # An exchange without an answer is no turn.
-        self._sums.exchanges["turns"] = self._sums.exchanges.get("turns", 0) + (
-            data["ending"] not in ("http_error", "no_response")
-        )
+        self._sums.turn(data["ending"])
         self._spent(event)
 
     def _error(self, event: Event, answer: Answers) -> dict[str, Any] | None:
@@ -353,37 +334,17 @@ class ItemReader:
 
     def _spent(self, event: Event) -> None:
         """Add the time and the usage of an exchange that ended."""
-        data = event.data
         self._span_ns[1] = max(self._span_ns[1], event.t_ns)
-        if data.get("usage"):
-            self._sums.usage(data["usage"], self._sums.exchanges)
-            self._sums.costs.append(data.get("cost_usd"))
+        self._sums.spent(event.data)
 
     def _interrupted(self, seq: int) -> None:
         conversation, turn, started = self._of_exchange.pop(seq)
         value = {"model": None, "stop_reason": None, "ending": "interrupted"}
         conversation.answer(turn, value, seq=started.seq, t_ns=started.t_ns)
 
-    def _result(self, data: Mapping[str, Any]) -> None:
-        sums = self._sums.results
-        self._sums.usage(data.get("usage"), sums)
-        for key, name in (("total_cost_usd", "cost_usd"), ("num_turns", "turns"), ("duration_ms", "duration_ms")):
-            if isinstance(data.get(key), int | float):
-                sums[name] = round(sums.get(name, 0) + data[key], 10)  # sums of Claude Code have the noise of floats
-        if self.ttft_ms is None and isinstance(data.get("ttft_ms"), int | float):
-            self.ttft_ms = data["ttft_ms"]
-
     def totals(self) -> dict[str, float | None]:
         """Return the totals. If the exchanges lack one, the session results provide it."""
-        sums = self._sums
-        found: dict[str, float | None] = dict.fromkeys(TOTALS)
-        # Exchanges take precedence over session results.
-        found |= sums.results | sums.exchanges
-        if self._sessions is not None and self._sessions.prompts:
-            found["turns"] = (found["turns"] or 0) + self._sessions.prompts
-        if sums.costs:
-            known = [cost for cost in sums.costs if cost is not None]
-            found["cost_usd"] = round(sum(known), 10) if len(known) == len(sums.costs) else None
+        found = self._sums.totals(prompts=self._sessions.prompts if self._sessions is not None else 0)
         if found["duration_ms"] is None and self.first_exchange is not None:
             found["duration_ms"] = (self._span_ns[1] - self._span_ns[0]) / 1e6
         return found | {"ttft_ms": self.ttft_ms}

@@ -212,7 +212,7 @@ def _read_named(
     if _is_log(path):
         return _read_run(EventLog(path), "last", progress, manner, name)
     if not plain_name(path).endswith((".jsonl", ".ndjson")):
-        if holds_talks(path, {}):
+        if path.suffix == ".json" and holds_talks(path, {}):
             return _read_imported(path, progress, manner)
         held = read_cassette(path)
         return read_exchanges(_checked(held), title=name, progress=progress, manner=manner, kept=held.kept)

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..recorder import strict_json
 from ..recorder.words import clean, cut, indent, plural, seconds
-from .compare import TIMES, Comparison, Difference, Total
+from .compare import Comparison, Difference
 from .conversations import Item
+from .totals import TIMES, Total
 from .value_diff import Change, Stretch, weave
 
 CONTEXT = 40

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ..comparing.conversations import Item, Stream
-from ..comparing.reading import TOKENS, Side
+from ..comparing.reading import Side
 from ..comparing.text import NOUN, amount
+from ..comparing.totals import TOKENS
 from ..recorder import strict_json
 from ..recorder.words import plural
 from .facts import Facts, TableRow, ToolCall

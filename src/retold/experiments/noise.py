@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..comparing.compare import (
-    TIMES,
     Comparison,
     Difference,
     Pair,
@@ -22,8 +21,9 @@ from ..comparing.compare import (
 )
 from ..comparing.conversations import KINDS, Stream
 from ..comparing.focus import EVERYTHING, Focus
-from ..comparing.reading import TOTALS, Side
+from ..comparing.reading import Side
 from ..comparing.text import NOUN, amount, summary_of
+from ..comparing.totals import TIMES, TOTALS
 from ..recorder.errors import InputError
 from ..recorder.words import clean, plural
 from .band import Band, Deviation
