@@ -45,6 +45,9 @@ PROMPT_CHARS = 300
 Key = tuple[str, str, str]
 """(dimension, key, day)"""
 
+Keys = tuple[tuple[str, str], ...]
+"""(dimension, key) pairs of one event"""
+
 Counted = Callable[[str], str]
 """A function that returns the other run in which a message of this identity was counted; empty if there is none."""
 
@@ -167,6 +170,8 @@ class RunAccount:
     counted: Counted = lambda _: ""
     claimed: Counted = lambda _: ""
     booked: dict[Key, Account] = field(default_factory=dict)
+    times_of_day: dict[int, tuple[str, str]] = field(default_factory=dict)
+    together: dict[tuple[Keys, str, str], Account] = field(default_factory=dict)
     keys: dict[str, dict[str, None]] = field(default_factory=dict)
     spent: _Spent = field(default_factory=_Spent)
     errors: int = 0
@@ -186,20 +191,35 @@ class RunAccount:
         """The run in which the answers of this one are counted, empty if one is counted here: both recorded one session."""
         return "" if self.answers[""] or not self.answers else self.answers.most_common(1)[0][0]
 
-    def _lines(self, keys: dict[str, str], wall_ns: int) -> list[Account]:
-        """Return the accounts of some keys. A run counts once for each key, on the day on which it began."""
-        day = day_of(wall_ns)
-        lines = []
-        for dimension, key in (keys | {"day": day, "hour": hour_of(wall_ns), OPEN: ""}).items():
-            own = self.keys.setdefault(dimension, {})
-            if key not in own:
-                own[key] = None
-                began = key if dimension == "day" else day_of(self.started_ns)
-                # A run that lasts over midnight has lines on both days, but is one run of its first day.
-                if dimension != "day" or day == day_of(self.started_ns):
-                    self._line(dimension, key, began).sums["runs"] += 1
-            lines.append(self._line(dimension, key, day))
-        return lines
+    def _account(self, keys: Keys, wall_ns: int) -> Account:
+        """Return the account of some keys together with the day, the hour and `OPEN`. `take` adds it to the line of each."""
+        day, hour = self._local(wall_ns)
+        together = self.together.get((keys, day, hour))
+        if together is None:
+            together = self.together[keys, day, hour] = Account()
+            for dimension, key in (*keys, ("day", day), ("hour", hour), (OPEN, "")):
+                self._see(dimension, key, day)
+        return together
+
+    def _local(self, wall_ns: int) -> tuple[str, str]:
+        """Return local day and hour. Every offset from UTC since 1970 is a multiple of half a minute."""
+        half_minute = wall_ns // 30_000_000_000
+        found = self.times_of_day.get(half_minute)
+        if found is None:
+            found = self.times_of_day[half_minute] = day_of(wall_ns), hour_of(wall_ns)
+        return found
+
+    def _see(self, dimension: str, key: str, day: str) -> Account:
+        """Return a line. A run counts once for each key, on the day on which it began."""
+        own = self.keys.setdefault(dimension, {})
+        if key not in own:
+            own[key] = None
+            first_day, _ = self._local(self.started_ns)
+            began = key if dimension == "day" else first_day
+            # A run that lasts over midnight has lines on both days, but is one run of its first day.
+            if dimension != "day" or day == first_day:
+                self._line(dimension, key, began).sums["runs"] += 1
+        return self._line(dimension, key, day)
 
     def _line(self, dimension: str, key: str, day: str) -> Account:
         line = self.booked.get((dimension, key, day))
@@ -207,9 +227,18 @@ class RunAccount:
             line = self.booked[dimension, key, day] = Account()
         return line
 
+    def take(self) -> dict[Key, Account]:
+        """Return the lines of what was booked since the last call."""
+        for (keys, day, hour), together in self.together.items():
+            for dimension, key in (*keys, ("day", day), ("hour", hour), (OPEN, "")):
+                self._line(dimension, key, day).add(together)
+        booked, self.booked = self.booked, {}
+        self.together.clear()
+        return booked
+
     def began(self) -> None:
         """Count the run for its day and its workflow, even if it has no further events."""
-        self._lines({"workflow": self.name}, self.started_ns)
+        self._account((("workflow", self.name),), self.started_ns)
 
     def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> str:
         """Book a message: on its model if it is an answer, and on the tools of its tool uses and results.
@@ -229,11 +258,11 @@ class RunAccount:
             for identity in identities(data):
                 self.counted(OF_SESSION + identity)
         inner = object_or_empty(data.get("message"))
-        keys = {"workflow": self.name, "step": step}
+        keys: Keys = (("workflow", self.name), ("step", step))
         model = inner.get("model")
         if isinstance(model, str) and model:
-            keys["model"] = model
-        lines = self._lines(keys, wall_ns)
+            keys += (("model", model),)
+        account = self._account(keys, wall_ns)
         names = identities(data)
         other = next(filter(None, [self.counted(identity) for identity in names]), "")
         if exchange is not None:
@@ -243,8 +272,7 @@ class RunAccount:
         self.answers[other] += data.get("type") == "assistant"
         if other:
             return other
-        for line in lines:
-            line.sums["messages"] += 1
+        account.sums["messages"] += 1
         # Several lines share the id and the usage of one answer, so the usage is booked once.
         if exchange is None and data.get("type") == "assistant" and isinstance(inner.get("usage"), dict) and model:
             self.turns[str(inner.get("id"))] = (str(model), step, wall_ns, inner["usage"])
@@ -259,9 +287,9 @@ class RunAccount:
         if kind.endswith("tool_use"):
             name = str(block.get("name", ""))
             self.uses[str(block.get("id"))] = (name, t_ns)
-            self._lines({"tool": name}, wall_ns)[0].sums["messages"] += 1
+            self._see("tool", name, self._local(wall_ns)[0]).sums["messages"] += 1
         elif kind.endswith("tool_result") and (use := self.uses.pop(str(block.get("tool_use_id")), None)) is not None:
-            line = self._lines({"tool": use[0]}, wall_ns)[0]
+            line = self._see("tool", use[0], self._local(wall_ns)[0])
             line.sums["errors"] += bool(block.get("is_error"))
             _measure(line.took, t_ns - use[1])
 
@@ -320,9 +348,9 @@ class RunAccount:
             self.copies.discard(exchange)
             self.copied.add(*_usable(object_or_empty(usage), cost))
             return
-        lines = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free, error=error_kind(data))
+        account = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free, error=error_kind(data))
         first_ns = None if failed else self.first_ns(exchange, seq)
-        for line in (*lines, self.times):
+        for line in (account, self.times):
             line.sums["errors"] += failed
             line.sums["retries"] += asked.attempt > 1
             if not failed:
@@ -333,20 +361,21 @@ class RunAccount:
     def _spend(
         self, model: str, step: str, wall_ns: int, usage: dict[str, Any], cost: Any, *, exchanges: int = 1,
         free: bool = False, error: str = "",
-    ) -> list[Account]:  # fmt: skip
-        lines = self._lines({"model": model, "workflow": self.name, "step": step, "error": error}, wall_ns)
+    ) -> Account:  # fmt: skip
+        account = self._account((("model", model), ("workflow", self.name), ("step", step), ("error", error)), wall_ns)
         known, spent = _usable(usage, cost)
         self.spent.add(known, spent)
-        for line in lines:
-            line.sums["exchanges"] += exchanges
-            line.sums.update(spent)
-            line.sums["without_usage"] += 0 if spent or free else exchanges
-            if known is not None:
-                line.sums["priced"] += 1
-                line.sums["cost_usd"] += known  # type: ignore[assignment] # sums of tokens are whole, this one is not
-            else:
-                line.sums["unpriced"] += not free
-        return lines
+        sums = account.sums
+        sums["exchanges"] += exchanges
+        for name, count in spent.items():
+            sums[name] += count
+        sums["without_usage"] += 0 if spent or free else exchanges
+        if known is not None:
+            sums["priced"] += 1
+            sums["cost_usd"] += known  # type: ignore[assignment] # sums of tokens are whole, this one is not
+        else:
+            sums["unpriced"] += not free
+        return account
 
     def ended(self) -> None:
         """Book a session that ended without a report of its usage: each answer has a usage, but no cost."""

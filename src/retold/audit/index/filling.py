@@ -111,7 +111,7 @@ class _Run:
         while state.seq < seq and state.take(BATCH, upto=seq):
             state.texts.clear()
         if seq >= 0:
-            state.account.booked.clear()
+            state.account.take()
             state.texts.clear()
             state.seq = seq
         return state
@@ -207,9 +207,8 @@ class _Run:
             self.last_id = id_
         self.texts.clear()
         self._mark()
-        for (dimension, key, day), booked in self.account.booked.items():
+        for (dimension, key, day), booked in self.account.take().items():
             _book(self.connection, (dimension, self.run if dimension == OPEN else key, day), self.mode, booked)
-        self.account.booked.clear()
         if self.ended:
             self._book_status()
         keys = {dimension: list(found) for dimension, found in self.account.keys.items() if dimension in ("model", "tool", "day")}
