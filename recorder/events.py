@@ -15,7 +15,7 @@ kinds are read, shown and exported unchanged.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import sha256
 from itertools import product
@@ -145,9 +145,11 @@ def seal(
     return sha256(before + header.encode() + digest).digest()
 
 
-def seal_frames(before: bytes, run: str, seq: int, t_ns: int, wall_ns: int, frames: Frames) -> Iterator[Event]:
+def seal_frames(
+    before: bytes, run: str, seq: int, t_ns: int, wall_ns: int, step: str, task: str, exchange: int | None,
+    payloads: Iterable[bytes],
+) -> Iterator[Event]:  # fmt: skip
     """Return frames as consecutive events, sealed as `seal` does it. Their headers differ in the number only."""
-    payloads, step, task, exchange, _ = frames
     lead = f"{SCHEMA},{run},".encode()
     rest = f",{t_ns},{wall_ns},frame,{'' if exchange is None else exchange},{len(step)}:{step},{task}".encode()
     for payload in payloads:

@@ -5,7 +5,7 @@ committed in one transaction before the client gets the chunk. The ending is wri
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
@@ -119,21 +119,23 @@ class Capture:
         })  # fmt: skip
 
     def data(self, *chunks: bytes) -> None:
-        """Record wire bytes. On return, all that they complete is committed in one transaction, and the client may get them."""
+        """Record wire bytes. On return, all that they complete is committed, and the client may get them."""
         with self._lock:
             if self._last is not None or self.ending is not None or self._run.ended:
                 return  # the client still reads after the recording has ended
             # The first bytes decide if the headers do not name the type.
             if self._bytes == 0:
                 self._parser = wire_parser(self._headers, chunks[0])
-            data = b"".join(chunks)
-            self._bytes += len(data)
+            self._bytes += sum(map(len, chunks))
             try:
-                if (deltas := self._ordinary(data)) is not None:
-                    self._append_deltas(deltas, data)
+                if self._parser is None:
+                    self._append(self._scrubbed([Piece(chunk, False) for chunk in chunks]))
                     return
-                pieces = [Piece(chunk, False) for chunk in chunks] if self._parser is None else self._parser.feed(data)
-                self._append(self._scrubbed(pieces))
+                for data in _at_frames(chunks, self._parser):
+                    if (deltas := self._ordinary(data)) is not None:
+                        self._append_deltas(deltas, data)
+                    else:
+                        self._append(self._scrubbed(self._parser.feed(data)))
             except LogError:
                 if not self._run.ended:  # another thread may have ended the run meanwhile: then nothing more is recorded
                     raise
@@ -325,6 +327,20 @@ class Capture:
 
     def _write(self, kind: str, data: dict[str, Any], exchange: int | None = None) -> Any:
         return self._run.append(self._at(kind, encode(data), self.exchange if exchange is None else exchange))[0]
+
+
+def _at_frames(chunks: Sequence[bytes], parser: Parser) -> Iterator[bytes]:
+    """Return the chunks joined, in at most three parts. Each part is committed at once.
+
+    A read of the socket may cut its first and its last chunk. These are parts of their own, because all frames between them are
+    whole, and mostly plain deltas.
+    """
+    is_cut = type(parser) is FrameParser
+    first = 1 if is_cut and parser.is_inside else 0
+    last = len(chunks) - (is_cut and not chunks[-1].endswith(b"\n\n"))
+    for part in (chunks[:first], chunks[first:last], chunks[max(first, last) :]):
+        if part:
+            yield b"".join(part)
 
 
 def failure_of(error: BaseException, redactor: Redactor) -> Failure:
