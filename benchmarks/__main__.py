@@ -24,6 +24,7 @@ NAMES = (
     "fleet_sizes",
     "fold",
     "handlers",
+    "load",
     "memory",
     "peers",
     "replay",

@@ -48,7 +48,7 @@ def _irregular(answer: int) -> Exchange:
 
 
 @contextmanager
-def _retold(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def retold(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A command of retold that serves, and its URL."""
     command = [sys.executable, "-m", "retold", *map(str, arguments)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -61,7 +61,7 @@ def _retold(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str
         server.stdout.close()
 
 
-def _request(body: bytes) -> bytes:
+def request(body: bytes) -> bytes:
     head = f"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -70,7 +70,7 @@ def _arrivals(url: str, body: bytes) -> list[int]:
     """When each frame was there, nanoseconds of the monotonic clock after the request was sent."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname or "", address.port or 0)) as client:
-        client.sendall(_request(body))
+        client.sendall(request(body))
         began, seen, tail, found = time.monotonic_ns(), 0, b"", []
         while data := client.recv(65536):
             now = time.monotonic_ns() - began
@@ -95,7 +95,7 @@ def _gaps(home: Path) -> list[Row]:
     plain = Reply(raw_frames=frames, first_gap_s=offsets[0], gap_s=[b - a for a, b in itertools.pairwise(offsets)])
     write_cassette(home / "gaps.json", [recorded])
     body = recorded.request.body
-    with serving({MODEL: plain}) as server, _retold("serve", home / "gaps.json", "--timing", "original", "--repeat") as (_, url):
+    with serving({MODEL: plain}) as server, retold("serve", home / "gaps.json", "--timing", "original", "--repeat") as (_, url):
         found = rounds(
             ROUNDS,
             {
@@ -117,7 +117,7 @@ async def _ended(url: str, recorded: Exchange, wait_s: float) -> float:
     address = urlsplit(url)
     began = time.monotonic_ns()
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
-    writer.write(_request(recorded.request.body))
+    writer.write(request(recorded.request.body))
     while await reader.read(65536):
         pass
     writer.close()
@@ -131,10 +131,10 @@ def _streams(home: Path) -> list[Row]:
     async def all_of(url: str) -> list[float]:
         return await asyncio.gather(*(_ended(url, each, number * 0.01) for number, each in enumerate(recorded)))
 
-    with _retold("serve", home / "streams.json", "--timing", "original") as (server, url):
-        before, began = _cpu_s(server.pid), time.monotonic()
+    with retold("serve", home / "streams.json", "--timing", "original") as (server, url):
+        before, began = cpu_s(server.pid), time.monotonic()
         errors = asyncio.run(all_of(url))
-        share = (_cpu_s(server.pid) - before) / (time.monotonic() - began) * 100
+        share = (cpu_s(server.pid) - before) / (time.monotonic() - began) * 100
         peak = _peak_mb(server.pid)
     what = f"{STREAMS} streams at once"
     return [
@@ -144,7 +144,7 @@ def _streams(home: Path) -> list[Row]:
     ]
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -158,7 +158,7 @@ def _proxy(home: Path) -> list[Row]:
     recorded = exchange(20)
     assert recorded.response is not None
     reply = Reply(raw_frames=[piece.data for piece in recorded.response.pieces], gap_s=0.002)
-    with serving({MODEL: reply}) as server, _retold("proxy", "--upstream", server.url, "--db", home / "log.db") as (_, url):
+    with serving({MODEL: reply}) as server, retold("proxy", "--upstream", server.url, "--db", home / "log.db") as (_, url):
         found = rounds(
             FIRSTS,
             {

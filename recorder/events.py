@@ -92,6 +92,10 @@ class Frames(NamedTuple):
     exchange: int | None = None
     t_ns: int | None = None
 
+    def entries(self) -> list[Entry]:
+        """Return an entry for each frame."""
+        return [Entry("frame", payload, self.step, self.task, self.exchange, self.t_ns) for payload in self.payloads]
+
 
 class Event(NamedTuple):
     """One row of the log. (run, seq) is its key, without gaps; times are nanoseconds."""

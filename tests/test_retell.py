@@ -27,6 +27,10 @@ class Listener:
     def write(self, data: bytes) -> None:
         self.received += data
 
+    @property
+    def lags(self) -> bool:
+        return False
+
     async def drain(self) -> None:
         """It reads at once."""
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from hashlib import sha256
+from itertools import groupby
 from typing import Any
 
 from ..clock import wall_ns
@@ -121,24 +122,40 @@ class Capture:
     def data(self, *chunks: bytes) -> None:
         """Record wire bytes. On return, all that they complete is committed, and the client may get them."""
         with self._lock:
-            if self._last is not None or self.ending is not None or self._run.ended:
-                return  # the client still reads after the recording has ended
-            # The first bytes decide if the headers do not name the type.
-            if self._bytes == 0:
-                self._parser = wire_parser(self._headers, chunks[0])
-            self._bytes += sum(map(len, chunks))
-            try:
-                if self._parser is None:
-                    self._append(self._scrubbed([Piece(chunk, False) for chunk in chunks]))
+            for entries in self._taken(chunks):
+                try:
+                    events = self._run.append_frames(entries) if isinstance(entries, Frames) else self._run.append(*entries)
+                except LogError:
+                    if not self._run.ended:  # another thread may have ended the run meanwhile: then nothing more is recorded
+                        raise
                     return
-                for data in _at_frames(chunks, self._parser):
-                    if (deltas := self._ordinary(data)) is not None:
-                        self._append_deltas(deltas, data)
-                    else:
-                        self._append(self._scrubbed(self._parser.feed(data)))
-            except LogError:
-                if not self._run.ended:  # another thread may have ended the run meanwhile: then nothing more is recorded
-                    raise
+                if self.first_ns is None:
+                    self.first_ns = events[0].t_ns
+
+    def take(self, chunks: Sequence[bytes]) -> list[Entry]:
+        """Take wire bytes; return the entries that they complete. The caller commits them before the client gets the bytes."""
+        with self._lock:
+            taken = self._taken(chunks)
+            return [entry for part in taken for entry in (part.entries() if isinstance(part, Frames) else part)]
+
+    def _taken(self, chunks: Sequence[bytes]) -> Iterator[Frames | list[Entry]]:
+        """Take wire bytes; yield the entries that they complete."""
+        if self._last is not None or self.ending is not None or self._run.ended:
+            return  # the client still reads after the recording has ended
+        # The first bytes decide if the headers do not name the type.
+        if self._bytes == 0:
+            self._parser = wire_parser(self._headers, chunks[0])
+        self._bytes += sum(map(len, chunks))
+        if self._parser is None:
+            pieces = self._scrubbed([Piece(chunk, False) for chunk in chunks])
+            if entries := self._entries(pieces):
+                yield entries
+            return
+        for data in _at_frames(chunks, self._parser):
+            if (deltas := self._ordinary(data)) is not None:
+                yield self._frames_of(deltas, data)
+            elif entries := self._entries(self._scrubbed(self._parser.feed(data))):
+                yield entries
 
     def end(self, ending: Ending, error: BaseException | None = None, *, failure: Failure | None = None) -> None:
         """Record the ending. A stream that closes after its last event is complete.
@@ -185,6 +202,11 @@ class Capture:
         """Record that the client dropped the stream without reading or closing it. The garbage collector may call this."""
         if self.ending is None and not self._run.ended:
             self._run.log.defer(lambda: self.end("closed"))
+
+    @property
+    def run(self) -> RunWriter:
+        """The writer of the run that holds the exchange."""
+        return self._run
 
     @property
     def frames(self) -> int:
@@ -243,22 +265,12 @@ class Capture:
         deltas = plain_deltas(data)
         return deltas if deltas is not None and self._scrub.passes(deltas) else None
 
-    def _append_deltas(self, deltas: Deltas, data: bytes) -> None:
+    def _frames_of(self, deltas: Deltas, data: bytes) -> Frames:
         self._frames += len(deltas.frames)
         self._sha256.update(data)
         self.fold.deltas.append((deltas.block, deltas.key, deltas.text))
         t_ns = None if self._clock is None else self._clock()
-        events = self._run.append_frames(Frames(deltas.frames, self.place.step, self.place.task, self.exchange, t_ns))
-        if self.first_ns is None:
-            self.first_ns = events[0].t_ns
-
-    def _append(self, pieces: list[Piece]) -> None:
-        entries = self._entries(pieces)
-        if not entries:
-            return
-        events = self._run.append(*entries)
-        if self.first_ns is None:
-            self.first_ns = events[0].t_ns
+        return Frames(deltas.frames, self.place.step, self.place.task, self.exchange, t_ns)
 
     def _entries(self, pieces: list[Piece]) -> list[Entry]:
         """Return pieces of the body, and the messages that they complete, as entries of the log."""
@@ -327,6 +339,26 @@ class Capture:
 
     def _write(self, kind: str, data: dict[str, Any], exchange: int | None = None) -> Any:
         return self._run.append(self._at(kind, encode(data), self.exchange if exchange is None else exchange))[0]
+
+
+def record_together(arrived: Sequence[tuple[Capture, Sequence[bytes]]]) -> None:
+    """Record wire bytes of several exchanges as `Capture.data` does it, in one transaction for each run. Raise LogError."""
+    for run, those in groupby(sorted(arrived, key=lambda each: each[0].run.run), key=lambda each: each[0].run):
+        entries: list[Entry] = []
+        began: list[tuple[Capture, int]] = []
+        for capture, chunks in those:
+            if taken := capture.take(chunks):
+                began.append((capture, len(entries)))
+                entries += taken
+        try:
+            events = run.append(*entries)
+        except LogError:
+            if not run.ended:
+                raise
+            continue
+        for capture, at in began:
+            if capture.first_ns is None:
+                capture.first_ns = events[at].t_ns
 
 
 def _at_frames(chunks: Sequence[bytes], parser: Parser) -> Iterator[bytes]:

@@ -28,7 +28,27 @@ class AnswerParser:
         self._has_ended = False
         self.is_over = False
         self.goes_on = False
+        self._unfinished: bytes | None = None
+        """The bytes behind the last whole chunk of a chunked body; None if it is not known where a chunk begins."""
         self._start()
+
+    def whole_chunks(self, data: bytes) -> list[bytes] | None:
+        """Return the body in `data` if a chunk begins with it, and it is whole chunks of which none is the last; else None.
+
+        h11 need not see such bytes, because they leave its state as it is. Most reads of a stream are one or more of them, and
+        h11 would take longer for a chunk than everything else that is done with it.
+        """
+        if self._unfinished != b"" or self._has_ended:
+            return None
+        found, end = _chunks(data)
+        return found if end == len(data) else None
+
+    def _follow(self, data: bytes) -> None:
+        """Follow the chunks of a body that h11 reads, up to the end of the last whole one."""
+        if self._unfinished is not None:
+            unfinished = self._unfinished + data
+            rest = unfinished[_chunks(unfinished)[1] :]
+            self._unfinished = rest if len(rest) <= _MAX_FOLLOWED_BYTES else None
 
     def _start(self) -> None:
         asked = self._asked
@@ -81,11 +101,15 @@ class AnswerParser:
         failure = None
         if not self._has_head and self._lenient is None:
             self._head += data  # for `lenient_head`
+        self._follow(data)
         try:
             self._parser.receive_data(data)
             while not isinstance(event := self._parser.next_event(), type(h11.NEED_DATA) | type(h11.PAUSED)):
                 if isinstance(event, h11.Response):
                     head = [self._head_of(event)]
+                    if (b"transfer-encoding", b"chunked") in event.headers:
+                        self._unfinished = b""
+                        self._follow(self._parser.trailing_data[0])
                 elif isinstance(event, h11.Data):
                     body.append(bytes(event.data))
                 elif isinstance(event, h11.EndOfMessage):
@@ -103,6 +127,22 @@ class AnswerParser:
             return CaptureHead(self._lenient.status, self._lenient.reason, self._lenient.headers)
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers.raw_items())
         return CaptureHead(event.status_code, event.reason.decode("latin-1"), headers)
+
+
+_MAX_FOLLOWED_BYTES = 64 * 1024
+_CHUNK_SIZE = re.compile(rb"(?!0)([0-9a-fA-F]{1,7})\r\n")
+
+
+def _chunks(data: bytes) -> tuple[list[bytes], int]:
+    """Return the contents of the whole chunks at the beginning of `data`, without the last chunk of a body, and their end."""
+    found, at = list[bytes](), 0
+    while (size := _CHUNK_SIZE.match(data, at)) is not None:
+        end = size.end() + int(size[1], 16)
+        if data[end : end + 2] != b"\r\n":
+            break
+        found.append(data[size.end() : end])
+        at = end + 2
+    return found, at
 
 
 class LenientHead(NamedTuple):

@@ -95,6 +95,13 @@ class ApiSide:
             return [SendClient(data), *self._close()]
         return [*self._answer.feed(data), SendClient(data), *self._done_if_over()]
 
+    def chunks_in(self, data: bytes) -> list[bytes] | None:
+        """Return the pieces of the body in `data` if recording and sending them is all that follows from it; else None.
+
+        Then `received` need not see the bytes: they do not change the state.
+        """
+        return self._answer.whole_chunks(data) if self.state == "answering" else None
+
     def ended(self) -> Sequence[ApiCommand]:
         """The API closed its connection."""
         if self.state == "waiting":

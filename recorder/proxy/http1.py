@@ -185,6 +185,11 @@ class Client(asyncio.Protocol):
         if data and not self._gone.is_set():
             self._transport.write(data)
 
+    @property
+    def lags(self) -> bool:
+        """Whether `drain` would wait."""
+        return not self._writable.is_set()
+
     async def drain(self) -> None:
         """Wait until the client no longer lags behind by more than MAX_UNSENT_BYTES."""
         await self._writable.wait()

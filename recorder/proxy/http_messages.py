@@ -51,6 +51,11 @@ class Peer(Protocol):
         """Write bytes, without waiting."""
         ...
 
+    @property
+    def lags(self) -> bool:
+        """Whether `drain` would wait."""
+        ...
+
     async def drain(self) -> None:
         """Wait until the client no longer lags far behind."""
         ...

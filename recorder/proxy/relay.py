@@ -5,9 +5,12 @@ The order of the commands is the promise: bytes are recorded before the client g
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, assert_never
 
+from ..errors import LogError
 from ..events import Ending
+from ..http.capture import Capture
 from ..http.exchange import Failure, Headers, Request
 from .api_side import ApiSide
 from .commands import (
@@ -25,6 +28,7 @@ from .commands import (
 )
 from .http1 import STOPPED
 from .http_messages import Asked, Peer
+from .turn import turn_of
 from .upstream import READ_BYTES, Streams, Upstream
 
 THREADED_BYTES = 256 * 1024
@@ -68,6 +72,7 @@ class Relay:
         self._side = ApiSide(upstream)
         self._streams: Streams | None = None
         self._recording: ExchangeRecorder = Unrecorded()
+        self._failure: LogError | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def forward(self, asked: Asked, client: Peer, begin: Callable[[Request], ExchangeRecorder]) -> bool:
@@ -81,6 +86,7 @@ class Relay:
         try:
             return await self._forward(self._side.asked(asked), client, begin)
         except asyncio.CancelledError as cancelled:
+            turn_of(asyncio.get_running_loop()).end()  # what has arrived is recorded before the ending
             for command in self._side.stop() if cancelled.args == (STOPPED,) else self._side.left():
                 self._perform(command, client)
             raise
@@ -151,11 +157,37 @@ class Relay:
     async def _read(self, client: Peer) -> Sequence[ApiCommand]:
         await client.drain()
         assert self._streams is not None
+        reader = self._streams[0]
+        reader.sink = partial(self._passes, client)
         try:
-            data = await self._streams[0].read(READ_BYTES)
+            data = await reader.read(READ_BYTES)
         except OSError as error:
             return self._side.broken(error)
+        finally:
+            reader.sink = None
+            turn_of(asyncio.get_running_loop()).end()  # what arrived before is recorded and sent before
+        if self._failure is not None:
+            raise self._failure
         return self._side.received(data) if data else self._side.ended()
+
+    def _passes(self, client: Peer, data: bytes) -> bool:
+        """Record bytes of the API with those of other streams, and send them on; return False if they need the task."""
+        capture = self._recording
+        if self._failure is not None or not isinstance(capture, Capture) or client.lags:
+            return False
+        pieces = self._side.chunks_in(data)
+        if pieces is None:
+            return False
+        turn_of(asyncio.get_running_loop()).add(capture, pieces, partial(self._recorded, client, data))
+        return True
+
+    def _recorded(self, client: Peer, data: bytes, failure: LogError | None) -> None:
+        """Send bytes after their commit. If there was none, wake the task, which raises the error."""
+        if failure is None:
+            client.write(data)
+        elif self._streams is not None:
+            self._failure = failure
+            self._streams[0].set_exception(failure)
 
     async def _watch(self, client: Peer) -> None:
         """Between two requests, wait until the API closes its connection."""

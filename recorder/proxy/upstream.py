@@ -11,8 +11,9 @@ import functools
 import os
 import re
 import ssl
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,7 +25,40 @@ READ_BYTES = 256 * 1024
 CA_VARIABLES = ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables of Node, requests and curl that name certificates; SSL_CERT_FILE and SSL_CERT_DIR are OpenSSL's own."""
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+class ApiReader(asyncio.StreamReader):
+    """A reader that returns the bytes that arrived before the error that broke the connection, and raises the error then.
+
+    An API may answer a request that is still being sent, and close. Its answer has arrived, and then writing fails.
+    """
+
+    _broken: Exception | None = None
+    sink: Callable[[bytes], bool] | None = None
+    """Is called with bytes as they arrive, unless others wait to be read. If it returns False, `read` returns them.
+
+    Waking a task that reads costs more than the relay of a frame.
+    """
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        """Take the bytes of one read of the socket."""
+        waiting: bytearray = vars(self)["_buffer"]
+        if self.sink is None or waiting or not self.sink(bytes(data)):
+            super().feed_data(data)
+
+    def set_exception(self, exc: Exception) -> None:
+        """Keep the error until all bytes before it are read."""
+        self._broken = exc
+        self.feed_eof()
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return the next bytes. Raise the error that broke the connection after the last of them."""
+        data = await super().read(n)
+        if not data and self._broken is not None:
+            raise self._broken
+        return data
+
+
+Streams = tuple[ApiReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,31 +175,10 @@ def _context_of(_file: str, _folder: str, *bundles: str) -> ssl.SSLContext:
     return context
 
 
-class _Reader(asyncio.StreamReader):
-    """A reader that returns the bytes that arrived before the error that broke the connection, and raises the error then.
-
-    An API may answer a request that is still being sent, and close. Its answer has arrived, and then writing fails.
-    """
-
-    _broken: Exception | None = None
-
-    def set_exception(self, exc: Exception) -> None:
-        """Keep the error until all bytes before it are read."""
-        self._broken = exc
-        self.feed_eof()
-
-    async def read(self, n: int = -1) -> bytes:
-        """Return the next bytes. Raise the error that broke the connection after the last of them."""
-        data = await super().read(n)
-        if not data and self._broken is not None:
-            raise self._broken
-        return data
-
-
 async def _open(host: str, port: int, **options: Any) -> Streams:
-    """Connect like asyncio.open_connection, with `_Reader`."""
+    """Connect like asyncio.open_connection, with `ApiReader`."""
     loop = asyncio.get_running_loop()
-    reader = _Reader(limit=READ_BYTES, loop=loop)
+    reader = ApiReader(limit=READ_BYTES, loop=loop)
     protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
     transport, _ = await loop.create_connection(lambda: protocol, host, port, **options)
     return reader, asyncio.StreamWriter(transport, protocol, reader, loop)

@@ -1,0 +1,237 @@
+"""Many streams through one proxy: what arrives in one turn of its event loop is committed together, before any client gets it."""
+
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retold.recorder.errors import LogError
+from retold.recorder.events import Event
+from retold.recorder.http.capture import Capture, record_together
+from retold.recorder.http.exchange import Request
+from retold.recorder.log.log import EventLog, RunWriter
+from retold.recorder.log.memory import MemoryStore
+from retold.recorder.proxy.answer_parser import AnswerParser
+from retold.recorder.proxy.commands import CaptureBody, CaptureHead, EndCapture
+from retold.recorder.proxy.http_messages import Asked
+from retold.recorder.proxy.turn import LoopTurn
+from tests.wire import connected, request_bytes, rest, wire
+
+STREAM = (("content-type", "text/event-stream"),)
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def delta(text: str) -> bytes:
+    data = f'{{"type":"content_block_delta","index":0,"delta":{{"type":"text_delta","text":"{text}"}}}}'
+    return f"event: content_block_delta\ndata: {data}\n\n".encode()
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def captured(run: RunWriter, uri: str = "https://api.anthropic.com/v1/messages") -> Capture:
+    capture = Capture(run, Request("POST", uri, (), b"{}"))
+    capture.response(200, "OK", STREAM)
+    return capture
+
+
+@pytest.fixture
+def log() -> Any:
+    with EventLog(store=MemoryStore()) as opened:
+        yield opened
+
+
+class Commits(MemoryStore):
+    """Counts commits, and refuses them if it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[list[bytes]] = []
+        self.refuses = False
+
+    def append(self, events: Sequence[Event]) -> None:
+        if self.refuses:
+            raise LogError("no room")
+        super().append(events)
+        self.kept.append([event.payload for event in events])
+
+
+# The recording
+
+
+def test_streams_of_one_run_are_recorded_in_one_transaction() -> None:
+    """Each exchange has its frames and its first time; runs are committed each for itself."""
+    store = Commits()
+    with EventLog(store=store) as log, log.start(name="a", mode="live") as run, log.start(name="b", mode="live") as other:
+        one, two, third = captured(run), captured(run), captured(other)
+        store.kept.clear()
+        record_together([(one, [delta("a"), delta("b")]), (third, [delta("x")]), (two, [b": ping\n\n"]), (one, [delta("c")])])
+        frames = sorted(store.kept, key=len)
+        assert frames == [[delta("x")], [delta("a"), delta("b"), b": ping\n\n", delta("c")]]
+        assert None not in (one.first_ns, two.first_ns, third.first_ns)
+        for capture in (one, two, third):
+            capture.end("cut")
+        assert [capture.frames for capture in (one, two, third)] == [3, 1, 1]
+        assert "".join(str(block) for block in one.fold.incomplete).count("abc") == 1
+
+
+def test_an_exchange_that_has_ended_takes_nothing(log: EventLog) -> None:
+    with log.start(name="a", mode="live") as run:
+        one, two = captured(run), captured(run)
+        one.end("closed")
+        record_together([(one, [delta("late")]), (two, [delta("good")])])
+        assert [event.payload for event in log.events(run.run, kinds=("frame",))] == [delta("good")]
+
+
+# The turn
+
+
+def test_nothing_is_sent_before_the_commit_of_the_turn() -> None:
+    """Everything that arrives before the loop goes on is one commit; what follows is called in the order of arrival."""
+    store = Commits()
+
+    async def turn_of_two(run: RunWriter) -> list[str]:
+        turn, sent = LoopTurn(asyncio.get_running_loop()), list[str]()
+        for name in ("first", "second"):
+            turn.add(captured(run), [delta(name)], lambda failure, name=name: sent.append(f"{name} {failure} {len(store.kept)}"))  # type: ignore[misc]
+        store.kept.clear()
+        assert sent == []
+        await asyncio.sleep(0)
+        return sent
+
+    with EventLog(store=store) as log, log.start(name="a", mode="live") as run:
+        assert asyncio.run(turn_of_two(run)) == ["first None 1", "second None 1"]
+
+
+def test_a_turn_that_cannot_be_recorded_fails_for_all_of_it() -> None:
+    store = Commits()
+
+    async def refused(run: RunWriter) -> list[str]:
+        turn, found = LoopTurn(asyncio.get_running_loop()), list[str]()
+        capture = captured(run)
+        store.refuses = True
+        turn.add(capture, [delta("a")], lambda failure: found.append(str(failure)))
+        turn.add(capture, [delta("b")], lambda failure: found.append(str(failure)))
+        await asyncio.sleep(0)
+        store.refuses = False
+        return found
+
+    with EventLog(store=store) as log, log.start(name="a", mode="live") as run:
+        assert asyncio.run(refused(run)) == ["no room", "no room"]
+
+
+# The proxy
+
+
+def test_a_client_of_a_log_that_fails_gets_nothing_that_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both connections end, and the failure is reported; the frames before it arrived."""
+    monkeypatch.chdir(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as api, wire(f"http://127.0.0.1:{api.getsockname()[1]}") as running:
+        with connected(running.url) as client:
+            client.sendall(request_bytes())
+            upstream, _ = api.accept()
+            with upstream:
+                upstream.recv(65536)
+                upstream.sendall(HEAD + chunk(delta("one")))
+                received = b""
+                while not received.endswith(chunk(delta("one"))):
+                    received += client.recv(65536)
+                monkeypatch.setattr(running.log.store, "append", _refuse)
+                upstream.sendall(chunk(delta("lost")))
+                assert rest(client) == b""
+                with contextlib.suppress(ConnectionError):
+                    assert upstream.recv(65536) == b""
+            monkeypatch.undo()
+        assert [str(failure) for failure in running.serving.failures] == ["no room"]
+
+
+def _refuse(_: Sequence[Event]) -> None:
+    raise LogError("no room")
+
+
+def test_streams_at_once_reach_their_clients_in_order_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client gets the bytes of its own answer; each frame of each is in the log, and each exchange is complete."""
+    monkeypatch.chdir(tmp_path)
+    texts = [[f"{stream}-{number}" for number in range(30)] for stream in range(8)]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as api,
+        wire(f"http://127.0.0.1:{api.getsockname()[1]}") as running,
+        contextlib.ExitStack() as stack,
+    ):
+        pairs = []
+        for _ in texts:
+            client = stack.enter_context(connected(running.url))
+            client.sendall(request_bytes(head="Connection: close\r\n"))
+            upstream = stack.enter_context(api.accept()[0])
+            upstream.recv(65536)
+            upstream.sendall(HEAD)
+            pairs.append((client, upstream))
+        for number in range(30):
+            for (_, upstream), said in zip(pairs, texts, strict=True):
+                upstream.sendall(chunk(delta(said[number])))
+        for _, upstream in pairs:
+            upstream.sendall(b"0\r\n\r\n")
+        for (client, _), said in zip(pairs, texts, strict=True):
+            body = rest(client).partition(b"\r\n\r\n")[2]
+            assert body == b"".join([chunk(delta(text)) for text in said]) + b"0\r\n\r\n"
+        run = next(iter(running.log.runs())).run
+        frames: dict[int | None, list[bytes]] = {}
+        for event in running.log.events(run, kinds=("frame",)):
+            frames.setdefault(event.exchange, []).append(event.payload)
+        assert sorted(frames.values()) == sorted([[delta(text) for text in said] for said in texts])
+        endings = [event.data["ending"] for event in running.log.events(run, kinds=("exchange.ended",))]
+        assert endings == ["complete"] * 8
+
+
+# Chunks that h11 does not see
+
+contents = st.lists(st.sampled_from([b"a", b"\r\n", b"0\r\n\r\n", b"1\r\nx\r\n", b"data: 1\n\n", b"x" * 300]), max_size=8)
+
+
+@given(contents, st.lists(st.integers(0, 400), max_size=12), st.sampled_from(["", ";ext=1", "\r\nTrailer: 1"]), st.booleans())
+def test_whole_chunks_are_read_like_all_others(bodies: list[bytes], cuts: list[int], odd: str, is_last: bool) -> None:
+    """A parser that passes whole chunks by h11 returns the same head, body and ending as one that passes none, however cut."""
+    wire_bytes = HEAD + b"".join(map(chunk, bodies))
+    if odd.startswith(";"):
+        wire_bytes += b"1;ext=1\r\ny\r\n" + b"".join(map(chunk, bodies))
+    wire_bytes += (b"0\r\n" + (b"Trailer: 1\r\n" if odd.startswith("\r") else b"") + b"\r\n") if is_last else b""
+    edges = sorted({0, len(HEAD), len(wire_bytes), *(min(at, len(wire_bytes)) for at in cuts)})
+    parts = [wire_bytes[a:b] for a, b in itertools.pairwise(edges)]
+
+    def read(*, passing: bool) -> tuple[Any, ...]:
+        parser, records, passed = AnswerParser(Asked("POST", "/", (), b"")), list[Any](), 0
+        for part in parts:
+            if passing and (pieces := parser.whole_chunks(part)) is not None:
+                records.append(CaptureBody(pieces))
+                passed += 1
+            else:
+                records += parser.feed(part)
+        head = [record for record in records if isinstance(record, CaptureHead)]
+        body = b"".join(b"".join(record.pieces) for record in records if isinstance(record, CaptureBody))
+        ends = [record for record in records if isinstance(record, EndCapture)]
+        return head, body, ends, parser.is_over, parser.goes_on
+
+    assert read(passing=True) == read(passing=False)
+
+
+def test_whole_chunks_pass_by_h11_as_soon_as_a_chunk_can_begin() -> None:
+    parser = AnswerParser(Asked("POST", "/", (), b""))
+    assert parser.whole_chunks(chunk(b"x")) is None
+    parser.feed(HEAD)
+    assert parser.whole_chunks(chunk(b"x") + chunk(b"y")) == [b"x", b"y"]
+    assert parser.whole_chunks(chunk(b"x")[:-1]) is None
+    parser.feed(chunk(b"x")[:-1])
+    assert parser.whole_chunks(chunk(b"y")) is None
+    parser.feed(chunk(b"x")[-1:])
+    assert parser.whole_chunks(chunk(b"y")) == [b"y"]
+    assert parser.whole_chunks(b"0\r\n\r\n") is None
+    parser.feed(b"0\r\n\r\n")
+    assert parser.is_over
