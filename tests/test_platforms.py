@@ -1,4 +1,4 @@
-"""Claude on Bedrock, Vertex, AWS and Foundry: the SDK's clients are recorded and replayed like its own, without `hosts=`."""
+"""Claude on Bedrock, Vertex, AWS and Foundry: retold records and replays the SDK's clients for them without `hosts=`."""
 
 import asyncio
 import json
@@ -39,11 +39,11 @@ CLIENTS: dict[str, Callable[[str], Options]] = {
     "AnthropicVertex": lambda region: {"region": region, "project_id": f"project-{region}", "access_token": GOOGLE},
     "AnthropicFoundry": lambda region: {"resource": f"mine-{region}", "api_key": AZURE},
 }
-"""The clients by their names, and their arguments in a region."""
+"""The clients by name, with their arguments in a region."""
 
 
 def made(name: str, region: str, url: str | None = None) -> Any:
-    """A client for the real hosts, or for `url` alone."""
+    """Return a client for the real hosts, or only for `url`."""
     options = CLIENTS[name.removeprefix("Async")](region)
     if url is not None:
         options = {key: value for key, value in options.items() if key != "resource"} | {"base_url": url}
@@ -51,7 +51,7 @@ def made(name: str, region: str, url: str | None = None) -> Any:
 
 
 def talk(name: str, region: str, url: str | None = None, model: str = MODEL) -> list[str]:
-    """One answer without a stream, and one with it."""
+    """Ask for one answer without a stream and one with a stream."""
     call = CALL | {"model": model}
 
     async def run() -> list[str]:
@@ -68,7 +68,7 @@ def talk(name: str, region: str, url: str | None = None, model: str = MODEL) -> 
 
 @pytest.mark.parametrize("name", [prefix + name for name in CLIENTS for prefix in ("", "Async")])
 def test_a_client_is_recorded_and_replayed_in_another_region(name: str, tmp_path: Path) -> None:
-    """Regions, projects and dates do not count, and no credential is written. The replay asks the real hosts."""
+    """Regions, projects and dates do not count, and no credential is written. The replay requests go to the real host names."""
     cassette = tmp_path / "c.yaml"
     with retold.EventLog(tmp_path / "log.db") as log, BedrockServer() as server:
         with retold.use_cassette(cassette, record_mode="rewrite", log=log):
@@ -89,8 +89,8 @@ def test_a_client_is_recorded_and_replayed_in_another_region(name: str, tmp_path
     assert rows()[f"`{name.removeprefix('Async')}`"] == cells_of(used.exchanges)
 
 
-def test_the_error_of_a_miss_holds_no_credential(tmp_path: Path) -> None:
-    """The report names the nearest request, and no header of it."""
+def test_the_error_of_a_miss_contains_no_credential(tmp_path: Path) -> None:
+    """The report names the nearest request, without its headers."""
     with BedrockServer() as server, retold.use_cassette(tmp_path / "c.yaml", record_mode="rewrite"):
         talk("AnthropicBedrock", "us-east-1", server.url)
     with retold.use_cassette(tmp_path / "c.yaml"), pytest.raises(retold.MissError) as caught:
@@ -100,7 +100,7 @@ def test_the_error_of_a_miss_holds_no_credential(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("tail", "cut"), [(exception("throttlingException", "Too many"), 4), (b"\0\0\1", 4)])
 def test_an_exception_and_a_cut_frame_are_replayed(tail: bytes, cut: int, tmp_path: Path) -> None:
-    """The client gets the same events and the same error from the replay, and the cassette holds the same bytes."""
+    """The client gets the same events and the same error from the replay. The cassette has the same bytes."""
 
     def read(url: str | None) -> list[str]:
         with made("AnthropicBedrock", "us-east-1", url) as asking:
@@ -123,7 +123,7 @@ def test_an_exception_and_a_cut_frame_are_replayed(tail: bytes, cut: int, tmp_pa
     assert [piece.is_frame for piece in exchange.response.pieces] == [True] * cut + [len(tail) > 3]
 
 
-# Programs of their own: boto3 through the proxy and the server
+# Other programs: boto3 through the proxy and the server
 
 BOTO3 = """
 import base64, json, boto3
@@ -141,7 +141,7 @@ print(*client.converse_stream(modelId=model, messages=asked)["stream"], sep="\\n
 
 
 def test_boto3_is_recorded_and_replayed_as_a_command(cli: Cli) -> None:
-    """botocore's parser reads the same events from the replay. The row of the table in docs/ways.md is counted."""
+    """The parser of botocore reads the same events from the replay. The test counts the row of the table in docs/ways.md."""
     command = [sys.executable, "-c", BOTO3]
     with BedrockServer(CONVERSATION) as server:
         recorded = cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *command)
@@ -172,7 +172,7 @@ def test_boto3_is_recorded_and_replayed_as_a_command(cli: Cli) -> None:
         ({"CLAUDE_CODE_USE_VERTEX": "0"}, "https://api.anthropic.com"),
     ],
 )  # fmt: skip
-def test_the_upstream_of_a_recording_is_that_of_the_environment(environ: dict[str, str], url: str) -> None:
+def test_the_upstream_of_a_recording_comes_from_the_environment(environ: dict[str, str], url: str) -> None:
     """Claude Code on Bedrock or Vertex calls another host than ANTHROPIC_BASE_URL names."""
     assert api_of(environ) == url
 
@@ -196,12 +196,12 @@ ARN = "arn%3Aaws%3Abedrock%3Aus-east-1%3A12%3A"
         ("https://x/v1/models/c", "/v1/models/c"),
     ],
 )  # fmt: skip
-def test_regions_accounts_and_projects_are_no_part_of_a_path(uri: str, matched: str) -> None:
+def test_regions_accounts_and_projects_are_not_part_of_a_path(uri: str, matched: str) -> None:
     assert path(uri) == matched
 
 
 def test_headers_of_signatures_do_not_count() -> None:
-    """With `match_on` headers too: a date, a token or a checksum belongs to the transport."""
+    """This is true even if `match_on` has headers. A date, a token or a checksum belongs to the transport."""
     plain = Request("POST", "https://x/model/m/invoke", (("accept-language", "en"),))
     signed = Request("POST", plain.uri, (*plain.headers, ("X-Amz-Date", "20260101T000000Z"), ("amz-sdk-request", "attempt=1")))
     rules = Rules(match_on=("headers",))
@@ -217,7 +217,7 @@ def test_headers_of_signatures_do_not_count() -> None:
     ],
 )  # fmt: skip
 def test_hosts_of_the_platforms_are_known(host: str) -> None:
-    """A client that is not patched must not reach them in a replay."""
+    """In a replay, an unpatched client must not reach them."""
     assert is_model_host(host)
 
 
@@ -225,7 +225,7 @@ def test_a_request_of_boto3_is_recognised_by_its_path() -> None:
     assert is_api(Outgoing("POST", "https://vpce-1.example/model/anthropic.claude-x-v1%3A0/converse-stream", {}, b"{}"))
 
 
-def test_a_request_of_converse_is_read_as_one_of_the_messages_api() -> None:
+def test_a_request_of_converse_is_read_like_one_of_the_messages_api() -> None:
     asked = {
         "messages": [
             {"role": "user", "content": [{"text": "Hi"}, {"cachePoint": {"type": "default"}}]},
@@ -260,22 +260,22 @@ def test_a_request_of_converse_is_read_as_one_of_the_messages_api() -> None:
     assert model_path("https://x/model/m/invoke") == ("m", "invoke")
 
 
-# Shown and compared
+# Showing and comparing
 
 BLOCKS = (thinking("Let me see"), text("I look."), tool_use("now", {"zone": "UTC"}, id="toolu_1"))
 CONVERSATION = Reply(BLOCKS, stop_reason="tool_use")
 
 
 def shown(cassette: Path) -> list[Any]:
-    """The blocks of the messages of a recording."""
+    """Return the blocks of the messages of a recording."""
     with retold.EventLog(cassette.with_suffix(".db")) as log:
         run = import_exchanges(log, retold.read_cassette(cassette).exchanges, name="shown", source="test")
         return [list(message.blocks) for message in log.messages(run)]
 
 
 @pytest.mark.parametrize("name", CLIENTS)
-def test_a_recording_differs_from_one_of_the_api_by_the_model_alone(name: str, tmp_path: Path) -> None:
-    """The same conversation through the Messages API and through a platform: its messages and all that `diff` compares agree."""
+def test_a_recording_of_a_platform_differs_from_one_of_the_api_only_by_the_model(name: str, tmp_path: Path) -> None:
+    """The same conversation goes through the Messages API and a platform. Messages and everything else in `diff` are equal."""
     mine, other = tmp_path / "mine.yaml", tmp_path / "other.yaml"
     with BedrockServer(CONVERSATION) as server:
         with retold.use_cassette(mine, record_mode="rewrite"), made(name, "us-east-1", server.url) as asking:

@@ -16,8 +16,8 @@ from tests.exchanges import answer, exchange
 BODY = json.dumps({"model": "m", "messages": [{"role": "user", "content": "hi"}]}).encode()
 
 
-def said(number: int, uri: str = "https://api.anthropic.com/v1/messages", **fields: Any) -> Exchange:
-    """One exchange with two frames, a second after the one before it."""
+def exchange_of(number: int, uri: str = "https://api.anthropic.com/v1/messages", **fields: Any) -> Exchange:
+    """Record one exchange with two frames, a second after the previous exchange."""
     made = exchange(answer(b"data: 1\n\n", b"data: 2\n\n"), body=BODY, uri=uri, **fields)
     return Exchange(**{name: getattr(made, name) for name in made.__slots__} | {"started_ns": number * 10**9})
 
@@ -36,9 +36,11 @@ def started(log: EventLog, run: str) -> list[int]:
 
 
 def test_a_turn_is_a_call_of_the_messages_api() -> None:
-    """Retries, counts of tokens and probes are no turns; the point is the event before the request."""
-    count = said(1, "https://api.anthropic.com/v1/messages/count_tokens")
-    log, run = recorded(said(0, call=1), count, said(2, call=2), said(3, call=2, attempt=2), said(4, call=3))
+    """Retries, token counts and probes are not turns. The point is the event before the request."""
+    count = exchange_of(1, "https://api.anthropic.com/v1/messages/count_tokens")
+    log, run = recorded(
+        exchange_of(0, call=1), count, exchange_of(2, call=2), exchange_of(3, call=2, attempt=2), exchange_of(4, call=3)
+    )
     seqs = started(log, run)
     assert [find(log, run, text) for text in "123"] == [
         Point("1", seqs[0] - 1, after=seqs[0]),
@@ -48,18 +50,21 @@ def test_a_turn_is_a_call_of_the_messages_api() -> None:
 
 
 def test_a_step_and_a_task_count_their_own_turns() -> None:
-    """A name of a step may have dots in it."""
+    """The name of a step may contain dots."""
     log, run = recorded(
-        said(0, step="a.b"), said(1, step="sum", task="x"), said(2, step="sum", task="y"), said(3, step="sum", task="x")
+        exchange_of(0, step="a.b"),
+        exchange_of(1, step="sum", task="x"),
+        exchange_of(2, step="sum", task="y"),
+        exchange_of(3, step="sum", task="x"),
     )
     seqs = started(log, run)
     found = {text: find(log, run, text).after for text in ("a.b.1", "sum/x.2", "sum.2", "sum/y.1", "4")}
     assert found == {"a.b.1": seqs[0], "sum/x.2": seqs[3], "sum.2": seqs[2], "sum/y.1": seqs[2], "4": seqs[3]}
 
 
-def test_an_event_inside_an_answer_cuts_it() -> None:
-    """The last piece of an answer cuts nothing, and a request belongs to the part after its point."""
-    log, run = recorded(said(0), said(1))
+def test_an_event_inside_an_answer_is_a_cut() -> None:
+    """The last piece of an answer cuts nothing. A request belongs to the part after its point."""
+    log, run = recorded(exchange_of(0), exchange_of(1))
     first, second = started(log, run)
     frames = [event.seq for event in log.events(run, kinds=("frame",))]
     assert find(log, run, f"seq:{frames[0]}") == Point(f"seq:{frames[0]}", frames[0], cut=first, after=second)
@@ -85,16 +90,16 @@ def test_an_event_inside_an_answer_cuts_it() -> None:
         ("", "names no point of a run"),
     ],
 )
-def test_a_point_outside_of_the_run_is_bad_input(text: str, expected: str) -> None:
-    """The error lists the points that there are."""
-    log, run = recorded(said(0, step="greet"), said(1, step="sum"))
+def test_a_point_outside_the_run_is_bad_input(text: str, expected: str) -> None:
+    """The error lists the existing points."""
+    log, run = recorded(exchange_of(0, step="greet"), exchange_of(1, step="sum"))
     with pytest.raises(InputError) as caught:
         find(log, run, text)
     assert expected in str(caught.value)
 
 
 def test_an_origin_is_read_from_the_first_event() -> None:
-    """A run without one, or with something else in its place, is no fork."""
+    """A run without an origin, or with another value in its place, is not a fork."""
     with EventLog("log.db") as log:
         origin = Origin("ab", 3, bytes(range(32)))
         fork = log.start(name="fork", mode="live", data={"fork": origin.as_dict()})

@@ -1,4 +1,4 @@
-"""The profile claude-code ignores the parts of Claude Code's requests that change from run to run, and nothing else."""
+"""The profile claude-code ignores the parts of Claude Code's requests that change from run to run. All other parts count."""
 
 import json
 from dataclasses import replace
@@ -95,7 +95,7 @@ def test_parts_that_change_every_run_are_not_a_difference(body: dict[str, Any]) 
 
 
 def test_a_block_matches_claude_code_by_its_profile(tmp_path: Path) -> None:
-    """A test may start it in another folder than that of the recording. A recording of an SDK is matched as it is."""
+    """A test may start it in another folder than the recording did. A recording of an SDK is matched unchanged."""
     for headers, profile in ((CLAUDE_CODE, "claude-code"), (JSON, "api")):
         sent = replace(request(asked()), headers=headers)
         retold.write_cassette(tmp_path / "c.yaml", [replace(exchange(answer(b"{}", headers=JSON)), request=sent)])
@@ -105,7 +105,7 @@ def test_a_block_matches_claude_code_by_its_profile(tmp_path: Path) -> None:
             ) is (profile == "claude-code")
 
 
-def test_text_and_a_block_of_text_are_the_same() -> None:
+def test_a_text_equals_a_block_of_text() -> None:
     """The client sends one or the other, depending on the position of the cache mark."""
     body = asked()
     marked = {"type": "text", "text": body["messages"][1]["content"], "cache_control": {"type": "ephemeral"}}
@@ -123,11 +123,11 @@ DIFFERENCES = {
 
 
 @pytest.mark.parametrize("body", DIFFERENCES.values(), ids=DIFFERENCES)
-def test_everything_else_is_a_difference(body: dict[str, Any]) -> None:
+def test_every_other_change_is_a_difference(body: dict[str, Any]) -> None:
     assert not matches(body)
 
 
-def test_a_directory_is_replaced_as_a_whole_name_only() -> None:
+def test_only_a_whole_directory_name_is_replaced() -> None:
     """/home/ann is not part of /home/annabel."""
     body = asked()
     body["messages"][3]["content"][0]["content"] = "/home/annabel/src"

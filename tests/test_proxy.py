@@ -1,4 +1,4 @@
-"""The recording proxy: the client gets the same bytes as without it, and the log holds the exchange."""
+"""The recording proxy: the client gets the same bytes as without the proxy, and the log contains the exchange."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def chunked(*pieces: bytes) -> bytes:
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
 
 
-# What came reaches the client as it came
+# Relayed bytes
 
 ANSWERS = {
     "a phrase of its own": b"HTTP/1.1 200 Fine With Me\r\nX-Odd-CASE: Yes\r\nx-odd-case: twice\r\nContent-Length: 2\r\n\r\nok",
@@ -87,7 +87,7 @@ def test_a_client_without_the_version_in_its_base_url_reaches_the_api(base: str,
 
 
 def test_a_request_in_chunks_arrives_with_its_length() -> None:
-    """100-continue is answered at once: the whole request is read before it is sent on."""
+    """The proxy answers 100-continue at once, because it reads the whole request before it sends it."""
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n"
     with RawUpstream(b"HTTP/1.1 204 \r\n\r\n") as upstream, wire(upstream.url) as running, connected(running.url) as sock:
         sock.sendall(head)
@@ -98,7 +98,7 @@ def test_a_request_in_chunks_arrives_with_its_length() -> None:
 
 
 def test_a_request_with_two_lengths_is_sent_with_one() -> None:
-    """Chunks and a length at once are read in two ways by two servers: a way past a gate."""
+    """Two servers may interpret chunks together with a length in two ways, which can bypass a check."""
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n"
     with RawUpstream(b"HTTP/1.1 204 \r\n\r\n") as upstream, wire(upstream.url) as running:
         raw(running.url, head + chunked(b"{}") + b"0\r\n\r\n")
@@ -106,7 +106,7 @@ def test_a_request_with_two_lengths_is_sent_with_one() -> None:
 
 
 def test_a_large_request_passes() -> None:
-    """The largest seen in real recordings, 2.8 MB."""
+    """It has 2.8 MB, like the largest request in real recordings."""
     prompt = "x" * 2_800_000
     with MessagesServer([Reply([text("ok")])]) as server, wire(server.url) as running:
         assert post(running.url, prompt, stream=True).status == 200
@@ -115,7 +115,7 @@ def test_a_large_request_passes() -> None:
 
 
 @pytest.mark.trap(1)
-def test_a_frame_is_handed_on_before_the_next_one_is_sent() -> None:
+def test_a_frame_is_relayed_before_the_next_one_is_sent() -> None:
     with MessagesServer([Reply([text("one two")], hang_after=2)]) as server, wire(server.url) as running:
         with connected(running.url) as sock:
             sock.sendall(request_bytes(stream=True))
@@ -127,8 +127,8 @@ def test_a_frame_is_handed_on_before_the_next_one_is_sent() -> None:
 
 
 @pytest.mark.trap(12)
-def test_frames_are_stamped_when_they_arrive_not_when_they_are_read() -> None:
-    """A client that reads nothing yet does not hold the recording up."""
+def test_frames_have_the_time_of_their_arrival() -> None:
+    """A client that does not read yet does not delay the recording."""
     with MessagesServer([Reply([text("one two three")])]) as server, wire(server.url) as running, connected(running.url) as sock:
         sock.sendall(request_bytes(stream=True))
         assert server.wait_idle()
@@ -138,8 +138,8 @@ def test_frames_are_stamped_when_they_arrive_not_when_they_are_read() -> None:
         assert b"message_stop" in sock.recv(1 << 20, socket.MSG_WAITALL | socket.MSG_DONTWAIT)
 
 
-def test_connections_live_and_die_together() -> None:
-    """Two requests over one connection go out over one; when the API closes its side, the client's is closed."""
+def test_the_two_connections_of_a_client_have_the_same_lifetime() -> None:
+    """Two requests over one connection use one connection to the API. If the API closes it, the proxy closes the client's."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, wire(f"http://127.0.0.1:{listener.getsockname()[1]}") as running, connected(running.url) as sock:
@@ -165,7 +165,7 @@ def test_requests_sent_ahead_are_answered_in_order() -> None:
 # Endings
 
 
-def test_a_refused_connection_is_a_broken_one_for_the_client() -> None:
+def test_a_refused_connection_is_a_broken_connection_for_the_client() -> None:
     with wire(NOWHERE) as running, pytest.raises(ConnectionResetError):
         raw(running.url, request_bytes())
     exchange = only(running)
@@ -187,7 +187,7 @@ BROKEN: dict[str, tuple[bytes, str, str]] = {
 @pytest.mark.trap(2, 13)
 @pytest.mark.parametrize(("answer", "ending", "said"), BROKEN.values(), ids=BROKEN)
 def test_a_broken_answer_reaches_the_client_broken(answer: bytes, ending: str, said: str) -> None:
-    """The client gets every byte that arrived, and the log holds the error."""
+    """The client gets every byte that arrived, and the log has the error."""
     with RawUpstream(answer) as upstream, wire(upstream.url) as running:
         assert raw(running.url, request_bytes()) == answer
     exchange = only(running)
@@ -197,7 +197,7 @@ def test_a_broken_answer_reaches_the_client_broken(answer: bytes, ending: str, s
 
 
 def test_a_reset_is_a_reset_for_the_client() -> None:
-    """After the bytes that came before it."""
+    """The client gets the reset after the bytes that arrived before it."""
     answer = b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n" % SSE + chunked(FRAMES)
     with RawUpstream(answer, ending="reset") as upstream, wire(upstream.url) as running, connected(running.url) as sock:
         sock.sendall(request_bytes())
@@ -207,7 +207,7 @@ def test_a_reset_is_a_reset_for_the_client() -> None:
 
 
 @pytest.mark.trap(15)
-def test_a_client_that_leaves_closes_the_connection_to_the_api_at_once() -> None:
+def test_a_client_that_leaves_closes_the_connection_to_the_api() -> None:
     answer = b"HTTP/1.1 200 OK\r\n%btransfer-encoding: chunked\r\n\r\n" % SSE + chunked(FRAMES)
     with RawUpstream(answer, ending="wait") as upstream, wire(upstream.url) as running:
         with connected(running.url) as sock:
@@ -222,7 +222,7 @@ def test_a_client_that_leaves_closes_the_connection_to_the_api_at_once() -> None
 
 
 def test_an_exchange_is_cut_if_the_proxy_stops() -> None:
-    """It was not the client that left."""
+    """The log does not claim that the client left."""
     with RawUpstream(b"HTTP/1.1 200 OK\r\n\r\nhalf", ending="wait") as upstream, wire(upstream.url) as running:
         sock = connected(running.url)
         sock.sendall(request_bytes())
@@ -251,8 +251,8 @@ def test_an_exchange_is_cut_if_the_proxy_stops() -> None:
         ("GET /v1/models", "", 400),
     ],
 )
-def test_requests_for_others_are_refused(request_line: str, head: str, status: int) -> None:
-    """Other hosts in any spelling, and a page in a browser after its host name was bound to this machine."""
+def test_requests_for_other_hosts_are_refused(request_line: str, head: str, status: int) -> None:
+    """The cases are other hosts in any spelling, and a page in a browser that bound its host name to this machine."""
     with MessagesServer([]) as server, wire(server.url) as running:
         answer = raw(running.url, f"{request_line} HTTP/1.1\r\n{head}\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -263,7 +263,7 @@ def test_requests_for_others_are_refused(request_line: str, head: str, status: i
 
 @pytest.mark.trap(41)
 def test_no_key_of_a_client_reaches_the_log(tmp_path: Path) -> None:
-    """Neither from a header nor from the query, nor where the API repeats it."""
+    """The key is in a header, in the query, or in an answer of the API."""
     secrets = ["first-Secret-1234567890", "second+Secret/1234567890", "third-Secret-1234567890"]
     echo = b'{"error": "no such key: %b, %b, %b"}' % tuple(secret.encode() for secret in secrets)
     answer = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: %d\r\n\r\n" % len(echo) + echo
@@ -319,7 +319,7 @@ LENIENT = {
 
 @pytest.mark.parametrize(("answer", "body"), LENIENT.values(), ids=LENIENT)
 def test_an_answer_that_a_client_may_read_is_recorded(answer: bytes, body: bytes) -> None:
-    """The parser of the recording is strict. If it refuses a head, the log still holds status and body."""
+    """The parser of the recording is strict. If it refuses a head, the log still has status and body."""
     with RawUpstream(answer) as upstream, wire(upstream.url) as running:
         assert raw(running.url, request_bytes()) == answer
     exchange = only(running)
@@ -328,8 +328,8 @@ def test_an_answer_that_a_client_may_read_is_recorded(answer: bytes, body: bytes
     assert (exchange.response.status, b"".join(piece.data for piece in exchange.response.pieces)) == (200, body)
 
 
-def test_an_answer_that_comes_before_the_request_is_sent_is_recorded() -> None:
-    """The API refuses a large request by its head and closes: the client gets the refusal, and so does the log."""
+def test_an_answer_before_the_end_of_the_request_is_recorded() -> None:
+    """The API refuses a large request by its head and closes. The client gets the refusal, and the log records it."""
     refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno"
     with RawUpstream(refused) as upstream, wire(upstream.url) as running:
         assert raw(running.url, request_bytes("x" * 3_000_000)) == refused
@@ -349,7 +349,7 @@ def test_an_answer_that_comes_before_the_request_is_sent_is_recorded() -> None:
     ],
 )
 def test_an_answer_without_a_body_is_complete(method: str, answer: bytes) -> None:
-    """HEAD, 204 and 304 have no body, even with a length; 100 comes before an answer."""
+    """HEAD, 204 and 304 have no body, even with a length. 100 precedes the answer."""
     with RawUpstream(answer) as upstream, wire(upstream.url) as running, connected(running.url) as sock:
         sock.sendall(request_bytes().replace(b"POST", method.encode(), 1))
         assert sock.recv(999) == answer

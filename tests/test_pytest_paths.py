@@ -1,4 +1,4 @@
-"""Two tests never share a cassette by accident, also on file systems that take one name for another."""
+"""Two tests never share a cassette by accident, even on file systems that treat two names as one."""
 
 import unicodedata
 from hashlib import sha256
@@ -38,12 +38,12 @@ def apart(name: str) -> str:
 
 
 def folded(names: list[str]) -> set[str]:
-    """What a file system without case, and with one normal form, makes of names."""
+    """Normalise names like a file system that ignores case and has one normal form."""
     return {unicodedata.normalize("NFC", name).casefold() for name in names}
 
 
-def test_names_that_differ_in_case_alone_get_files_of_their_own(suite: Suite) -> None:
-    """The same ones whichever tests are selected."""
+def test_names_that_differ_only_in_case_get_separate_files(suite: Suite) -> None:
+    """The files are the same for every selection of tests."""
     suite.write(TWINS)
     expected = [apart(name) for name in ("test_it[Yes]", "test_it[yes]", "TestA.test_it", "Testa.test_it")]
     with serve() as server:
@@ -56,8 +56,8 @@ def test_names_that_differ_in_case_alone_get_files_of_their_own(suite: Suite) ->
     suite.run("-k", "Yes or no").assert_outcomes(passed=3, deselected=2)
 
 
-def test_names_that_differ_in_normal_form_alone_get_files_of_their_own(suite: Suite) -> None:
-    """Letters and accents, composed or apart."""
+def test_names_that_differ_only_in_normal_form_get_separate_files(suite: Suite) -> None:
+    """An accented letter may be one character or two."""
     suite.write("""
         @pytest.mark.retold
         @pytest.mark.parametrize("one", [1, 2], ids=["\\u00e9", "e\\u0301"])
@@ -70,7 +70,7 @@ def test_names_that_differ_in_normal_form_alone_get_files_of_their_own(suite: Su
     assert len(folded(suite.files())) == 2
 
 
-def test_a_file_that_was_recorded_before_the_twin_was_there_is_still_used(suite: Suite) -> None:
+def test_a_file_that_is_older_than_its_twin_is_still_used(suite: Suite) -> None:
     suite.write("@pytest.mark.retold\n@pytest.mark.parametrize('answer', ['Yes'])\ndef test_it(answer):\n    ask(answer)\n")
     with serve() as server:
         suite.record(server=server).assert_outcomes(passed=1)

@@ -1,4 +1,4 @@
-"""The pytest plugin: each test with the mark or the fixture has a cassette; marks, options and settings decide about its use."""
+"""The pytest plugin: each test with the mark or the fixture has a cassette. Marks, options and settings control its use."""
 
 from hashlib import sha256
 
@@ -23,11 +23,11 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
     return Suite(pytester, monkeypatch)
 
 
-# Where cassettes are
+# Paths of cassettes
 
 
-def test_every_test_has_a_file_of_its_own_beside_its_module(suite: Suite) -> None:
-    """Functions, classes, parameters: the file stays in its folder for every name, and no two names share one."""
+def test_every_test_has_its_own_file_beside_its_module(suite: Suite) -> None:
+    """The tests are functions, methods and parameters. Every file stays in its folder, and two names never share one."""
     suite.write("""
         import unittest
 
@@ -80,7 +80,7 @@ def test_every_test_has_a_file_of_its_own_beside_its_module(suite: Suite) -> Non
 
 
 def test_a_mark_can_name_the_file(suite: Suite) -> None:
-    """Counted from the folder of the module's cassettes; several tests can share one."""
+    """The path is relative to the folder of the module's cassettes. Several tests can share one file."""
     suite.write("""
         @pytest.mark.retold("shared.yaml", record_mode="new_episodes")
         def test_one():
@@ -100,11 +100,11 @@ def test_a_mark_can_name_the_file(suite: Suite) -> None:
     suite.run().assert_outcomes(passed=3)
 
 
-# Whose cassettes
+# Tests with cassettes
 
 
-def test_a_test_has_a_cassette_if_it_is_marked_or_asks_for_one(suite: Suite) -> None:
-    """The fixture reports the use of the cassette; other tests have none."""
+def test_a_test_has_a_cassette_if_it_has_the_mark_or_the_fixture(suite: Suite) -> None:
+    """The fixture returns the use of the cassette. Other tests have no cassette."""
     suite.write("""
         def test_asks(retold_cassette):
             ask("asks")
@@ -145,7 +145,7 @@ def test_a_test_has_a_cassette_if_it_is_marked_or_asks_for_one(suite: Suite) -> 
 
 
 def test_a_fixture_can_use_the_cassette_of_its_test(suite: Suite) -> None:
-    """Requests of the test's fixtures, before and after it, are recorded, too."""
+    """Requests of the test's fixtures before and after the test are recorded, too."""
     suite.write("""
         @pytest.fixture
         def greeting():
@@ -189,7 +189,7 @@ async def test_many(shared):
 
 
 def on_a_loop(suite: Suite, source: str, *args: str, subprocess: bool = False) -> None:
-    """Async tests with a client that is older than each of them, recorded and replayed, each from its own cassette."""
+    """Run async tests with a client that is older than each test. Record and replay them, each from its own cassette."""
     suite.write("from tests.clients import body\n" + source)
     with serve() as server:
         suite.run("--retold-mode=once", *args, server=server, subprocess=subprocess).assert_outcomes(passed=3)
@@ -200,25 +200,25 @@ def on_a_loop(suite: Suite, source: str, *args: str, subprocess: bool = False) -
     assert summary(result)[0] == "5 replayed, 0 recorded, 0 missed, 0 recordings not played"
 
 
-def test_async_tests_of_anyio_have_their_cassettes(suite: Suite) -> None:
-    """Though the loop that runs them began before they did."""
+def test_async_tests_of_anyio_have_cassettes(suite: Suite) -> None:
+    """The loop that runs the tests began before them."""
     suite.write("import pytest\n@pytest.fixture(scope='session')\ndef anyio_backend():\n    return 'asyncio'\n", "conftest.py")
     on_a_loop(suite, ON_A_LOOP.replace("MARK", "anyio").replace("FIXTURE", '@pytest.fixture(scope="module")'))
 
 
-def test_async_tests_of_pytest_asyncio_have_their_cassettes(suite: Suite) -> None:
-    """The same with the other plugin."""
+def test_async_tests_of_pytest_asyncio_have_cassettes(suite: Suite) -> None:
+    """The loop of this plugin began before the tests, too."""
     source = ON_A_LOOP.replace("MARK", 'asyncio(loop_scope="module")')
     source = source.replace("FIXTURE", '@pytest_asyncio.fixture(loop_scope="module", scope="module")')
     options = ("-o", "asyncio_default_fixture_loop_scope=function", "-o", "asyncio_default_test_loop_scope=function")
     on_a_loop(suite, "import pytest_asyncio\n" + source, "-p", "asyncio", *options)
 
 
-# Which mode
+# Modes
 
 
 def mode_of(suite: Suite, *args: str, mark: str = "@pytest.mark.retold") -> str:
-    """The mode that a test's cassette has."""
+    """Return the mode of a test's cassette."""
     suite.write(f"{mark}\ndef test_mode(retold_cassette):\n    print('mode', retold_cassette.record_mode)\n")
     result = suite.run("-s", *args)
     return next(line for line in result.outlines if "mode " in line).partition("mode ")[2].rstrip(".")
@@ -227,15 +227,15 @@ def mode_of(suite: Suite, *args: str, mark: str = "@pytest.mark.retold") -> str:
 ONCE = '@pytest.mark.retold(record_mode="once")'
 
 
-def test_the_mode_is_the_marks_else_the_inis_else_none(suite: Suite) -> None:
-    """From the closest to the farthest."""
+def test_the_mode_comes_from_the_mark_or_the_ini_or_is_none(suite: Suite) -> None:
+    """The mark takes precedence over the ini."""
     assert mode_of(suite) == "none"
     assert mode_of(suite, "-o", "retold_mode=new_episodes") == "new_episodes"
     assert mode_of(suite, "-o", "retold_mode=new_episodes", mark=ONCE) == "once"
 
 
-def test_ci_forces_none_unless_a_mode_is_given(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither mark nor ini count there; the option and the environment do, and the option wins."""
+def test_ci_forces_mode_none_unless_the_user_gives_a_mode(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CI neither mark nor ini count. The environment counts, and the option takes precedence over it."""
     monkeypatch.setenv("CI", "true")
     assert mode_of(suite, "-o", "retold_mode=new_episodes", mark=ONCE) == "none"
     monkeypatch.setenv("RETOLD_RECORD_MODE", "rewrite")
@@ -244,7 +244,7 @@ def test_ci_forces_none_unless_a_mode_is_given(suite: Suite, monkeypatch: pytest
 
 
 def test_an_unknown_mode_is_refused(suite: Suite) -> None:
-    """By the option as a wrong use, by ini and mark with the nearest."""
+    """A wrong option is a usage error. A wrong ini or mark is an error that suggests the nearest mode."""
     suite.write(HI)
     refused = suite.run("--retold-mode=onec")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
@@ -254,11 +254,11 @@ def test_an_unknown_mode_is_refused(suite: Suite) -> None:
     result.stdout.fnmatch_lines(["E*InputError: unknown record mode 'onec'; did you mean 'once'?*"])
 
 
-# Everything else that can be said
+# Other arguments and settings
 
 
 def test_an_unknown_argument_of_a_mark_is_an_error(suite: Suite) -> None:
-    """Named, at the test that has it, with the nearest; so is a second path."""
+    """The error is at its test and suggests the nearest argument. A second path is an error, too."""
     suite.write(
         "@pytest.mark.retold(recordmode='once')\ndef test_hi():\n    ask('hi')\n\n"
         "@pytest.mark.retold('a.yaml', 'once')\ndef test_ho():\n    ask('ho')\n"
@@ -273,8 +273,8 @@ def test_an_unknown_argument_of_a_mark_is_an_error(suite: Suite) -> None:
     )
 
 
-def test_the_timing_is_the_options_else_the_marks_else_the_inis(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At original timing a test takes at least as long as its recording."""
+def test_the_timing_comes_from_the_option_or_the_mark_or_the_ini(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With original timing, a test takes at least as long as its recording."""
     module = """
         import os, time
 
@@ -309,7 +309,7 @@ def test_an_unknown_timing_is_refused(suite: Suite) -> None:
 
 
 def test_the_ini_names_hosts_and_blocks_the_others(suite: Suite) -> None:
-    """As the arguments of the mark would."""
+    """The settings have the same meaning as the arguments of the mark."""
     suite.write(
         """
         import os
@@ -336,7 +336,7 @@ def test_the_ini_names_hosts_and_blocks_the_others(suite: Suite) -> None:
 
 
 def test_the_ini_limits_the_age_of_cassettes(suite: Suite) -> None:
-    """An expired one is a warning, as pytest shows them."""
+    """An expired cassette is a warning of pytest."""
     suite.write(HI)
     with serve() as server:
         suite.record(server=server)
@@ -349,8 +349,8 @@ def test_the_ini_limits_the_age_of_cassettes(suite: Suite) -> None:
 
 
 @pytest.mark.parametrize("named", [None, "logs/other.db"])
-def test_recordings_go_to_a_log_beside_the_ini(named: str | None, suite: Suite) -> None:
-    """As runs named after their tests, wherever pytest was started; replays leave no trace."""
+def test_recordings_go_to_a_log_beside_the_ini_file(named: str | None, suite: Suite) -> None:
+    """The runs have the names of their tests, in any working directory. Replays leave no file."""
     import retold
 
     suite.write(HI, "deep/test_chat.py")
@@ -364,7 +364,7 @@ def test_recordings_go_to_a_log_beside_the_ini(named: str | None, suite: Suite) 
 
 
 def test_the_mark_and_the_options_are_documented(suite: Suite) -> None:
-    """So that `--strict-markers` knows the mark, and `--help` the options and settings."""
+    """`--strict-markers` accepts the mark, and `--help` lists the options and settings."""
     suite.write(HI)
     suite.run("--markers").stdout.fnmatch_lines(["@pytest.mark.retold(path=None, **options): record or replay *"])
     helped = suite.run("--help").stdout.str()
@@ -375,8 +375,8 @@ def test_the_mark_and_the_options_are_documented(suite: Suite) -> None:
         suite.run("--strict-markers", "--retold-mode=once", server=server).assert_outcomes(passed=1)
 
 
-def test_a_suite_without_marks_is_left_alone(suite: Suite) -> None:
-    """No line at the end, no folder, no import of the SDK; doctests included."""
+def test_a_suite_without_marks_is_not_affected(suite: Suite) -> None:
+    """It gets no line at the end, no folder and no import of the SDK. The suite includes doctests."""
     source = """
         import sys
 

@@ -1,4 +1,4 @@
-"""`pytest --retold-prune`: recordings that no test played leave their cassettes, and no others do."""
+"""`pytest --retold-prune` removes recordings that no test played, and no others."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def held(suite: Suite, name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [("--retold-mode=refresh",), ("--retold-mode=new_episodes", "--retold-prune")])
-def test_a_session_replaces_what_missed_and_drops_what_no_test_plays(suite: Suite, options: tuple[str, ...]) -> None:
+def test_a_session_replaces_missed_recordings_and_removes_unplayed_ones(suite: Suite, options: tuple[str, ...]) -> None:
     """Only the changed request is sent."""
     recorded(suite, "@pytest.mark.retold\ndef test_one():\n    ask('one')\n    ask('two')\n")
     suite.write("@pytest.mark.retold\ndef test_one():\n    ask('one')\n    ask('new')\n")
@@ -52,7 +52,7 @@ def test_a_session_replaces_what_missed_and_drops_what_no_test_plays(suite: Suit
     "option",
     ["--retold-prune", "--retold-mode=refresh", pytest.param("--retold-mode=refresh -n 2", marks=pytest.mark.stress)],
 )
-def test_a_shared_cassette_keeps_what_any_test_plays(suite: Suite, option: str) -> None:
+def test_a_shared_cassette_keeps_the_recordings_of_each_test(suite: Suite, option: str) -> None:
     recorded(suite, SHARED)
     recorded(suite, SHARED.replace('"two"', '"too"'))
     assert held(suite, "shared.yaml") == ["one", "two", "too"]

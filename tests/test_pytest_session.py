@@ -1,4 +1,4 @@
-"""The summary and the recordings of a pytest session: totals, failures, unplayed recordings, orphans, workers."""
+"""The summary and the recordings of a pytest session: totals, failures, unplayed recordings, orphans and workers."""
 
 import re
 
@@ -37,7 +37,7 @@ def ask(prompt):
 
 client = client_async = None
 """
-"""The same question without the SDK, which each worker would import for a second and a half."""
+"""Send the same question without the SDK, which each worker would import in one and a half seconds."""
 
 
 @pytest.fixture
@@ -47,18 +47,18 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
 
 @pytest.fixture
 def recorded(suite: Suite) -> Suite:
-    """A suite of two tests with three recorded calls."""
+    """Return a suite of two tests with three recorded calls."""
     suite.write(TWO)
     with serve() as server:
         suite.record(server=server).assert_outcomes(passed=2)
     return suite
 
 
-# The account
+# The summary
 
 
 def test_the_summary_counts_replayed_calls_and_saved_costs(suite: Suite) -> None:
-    """Tokens in and out, and their price by today's table; a model without a known price is named."""
+    """It has the input and output tokens with their price by today's table, and names a model without a known price."""
     suite.write("""
         @pytest.mark.retold
         def test_priced():
@@ -83,8 +83,8 @@ def test_the_summary_counts_replayed_calls_and_saved_costs(suite: Suite) -> None
     ]
 
 
-def test_a_mode_that_no_test_uses_is_reported(suite: Suite) -> None:
-    """Who asks for a recording of tests without a mark would pay for each run and keep nothing."""
+def test_a_mode_without_marked_tests_is_reported(suite: Suite) -> None:
+    """Otherwise a user who forgot the marks would pay for each run and keep no recording."""
     suite.write("def test_one():\n    ask('one')\n")
     with serve() as server:
         assert summary(suite.run("--retold-mode=once", server=server)) == [
@@ -94,7 +94,7 @@ def test_a_mode_that_no_test_uses_is_reported(suite: Suite) -> None:
 
 
 def test_the_summary_counts_misses_and_unplayed_recordings(recorded: Suite) -> None:
-    """Each unplayed recording is listed with its file."""
+    """The summary lists each unplayed recording with its file."""
     recorded.write("""
         @pytest.mark.retold
         def test_one():
@@ -134,8 +134,8 @@ MISSES = {
 
 
 @pytest.mark.parametrize("asking", MISSES)
-def test_a_miss_fails_its_test_with_four_lines_at_the_line_of_the_suite(recorded: Suite, asking: str) -> None:
-    """First the difference, then the relative path of the cassette, then the command that records this test again."""
+def test_a_miss_fails_its_test_with_at_most_four_lines(recorded: Suite, asking: str) -> None:
+    """The lines have the difference, the relative path of the cassette, and the command that records this test again."""
     recorded.write(f"@pytest.mark.retold\ndef test_one():\n    {asking}\n")
     result = recorded.run()
     result.assert_outcomes(failed=1)
@@ -145,12 +145,12 @@ def test_a_miss_fails_its_test_with_four_lines_at_the_line_of_the_suite(recorded
 
 
 def errors(result: pytest.RunResult) -> list[str]:
-    """The lines of the errors."""
+    """Return the lines of the errors."""
     return [line[1:].strip() for line in result.outlines if line.startswith("E  ")]
 
 
 def test_the_command_of_a_miss_selects_one_test_and_keeps_a_shared_cassette(recorded: Suite) -> None:
-    """The argument is quoted for a shell and counts from the folder in which pytest was started."""
+    """The argument is quoted for a shell and relative to the folder in which pytest was started."""
     recorded.write("""
         @pytest.mark.retold("test_one.yaml")
         @pytest.mark.parametrize("prompt", ["on my way"])
@@ -162,13 +162,13 @@ def test_the_command_of_a_miss_selects_one_test_and_keeps_a_shared_cassette(reco
     )
 
 
-def test_a_miss_with_the_full_trace_has_the_frames_of_the_sdk(recorded: Suite) -> None:
+def test_a_miss_with_the_full_trace_shows_the_frames_of_the_sdk(recorded: Suite) -> None:
     recorded.write("@pytest.mark.retold\ndef test_one():\n    ask('on')\n")
     assert "_base_client.py" in str(recorded.run("--full-trace").stdout)
 
 
-def test_a_missing_cassette_fails_its_test_with_the_way_to_record_it(suite: Suite) -> None:
-    """Under CI with the reason why it was not recorded by itself."""
+def test_the_error_of_a_missing_cassette_names_the_way_to_record_it(suite: Suite) -> None:
+    """In CI the error gives the reason why pytest did not record it."""
     suite.write(TWO)
     result = suite.run("-k", "one")
     result.stdout.fnmatch_lines([
@@ -179,7 +179,7 @@ def test_a_missing_cassette_fails_its_test_with_the_way_to_record_it(suite: Suit
 
 
 def test_drift_is_reported(recorded: Suite) -> None:
-    """In mode verify, a line a place; nothing is changed."""
+    """In mode verify, each changed place is one line, and no file changes."""
     before = [recorded.read(name) for name in recorded.files()]
     with serve("You said one.", "You said too.", "You said more.") as server:
         result = recorded.run("--retold-mode=verify", "-W", "default", server=server)
@@ -212,7 +212,7 @@ FAILURES = {
 
 @pytest.mark.trap(40)
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_test_that_failed_never_replaces_a_good_cassette(failure: str, recorded: Suite) -> None:
+def test_a_failed_test_never_replaces_a_good_cassette(failure: str, recorded: Suite) -> None:
     """A failure in any phase counts. The recording stays in the log, as a failed run."""
     before = recorded.read(f"{FOLDER}/test_one.yaml")
     source = FAILURES[failure]
@@ -225,8 +225,8 @@ def test_a_test_that_failed_never_replaces_a_good_cassette(failure: str, recorde
     assert (recorded.read(f"{FOLDER}/test_one.yaml") == before, run.status == "completed") == (True, False)
 
 
-def test_a_test_that_failed_leaves_no_new_cassette(suite: Suite) -> None:
-    """The next test must not replay half of a test."""
+def test_a_failed_test_leaves_no_new_cassette(suite: Suite) -> None:
+    """The next run must not replay half of a test."""
     suite.write(TWO + "    assert False\n")
     with serve() as server:
         suite.record(server=server).assert_outcomes(passed=1, failed=1)
@@ -234,8 +234,8 @@ def test_a_test_that_failed_leaves_no_new_cassette(suite: Suite) -> None:
 
 
 @pytest.mark.parametrize("mark", ["xfail", "xfail(strict=True, raises=ValueError)"])
-def test_a_test_that_failed_as_expected_keeps_its_recording(mark: str, suite: Suite) -> None:
-    """It ended as it should; without a cassette it would end otherwise ever after."""
+def test_a_test_that_fails_as_expected_keeps_its_recording(mark: str, suite: Suite) -> None:
+    """The test ended as intended. Without a cassette, all later runs would end in another way."""
     suite.write(f"@pytest.mark.{mark}\n@pytest.mark.retold\ndef test_one():\n    raise ValueError(ask('one'))\n")
     with serve() as server:
         suite.record(server=server).assert_outcomes(xfailed=1)
@@ -245,8 +245,8 @@ def test_a_test_that_failed_as_expected_keeps_its_recording(mark: str, suite: Su
     assert summary(result)[0] == "1 replayed, 0 recorded, 0 missed, 0 recordings not played"
 
 
-def test_a_damaged_cassette_is_an_error_at_its_test_alone(recorded: Suite) -> None:
-    """The report names its line, and no mode changes the file."""
+def test_a_damaged_cassette_is_an_error_of_its_test_only(recorded: Suite) -> None:
+    """The report names the line, and no mode changes the file."""
     path = recorded.folder / FOLDER / "test_one.yaml"
     path.write_text("version: 1\ninteractions: [\n")
     with serve() as server:
@@ -256,19 +256,19 @@ def test_a_damaged_cassette_is_an_error_at_its_test_alone(recorded: Suite) -> No
     assert path.read_text() == "version: 1\ninteractions: [\n"
 
 
-# Not played
+# Unplayed recordings
 
 
 @pytest.mark.trap(43)
 def test_unplayed_recordings_of_failed_or_deselected_tests_are_not_reported(recorded: Suite) -> None:
-    """It did not come to it, or was not asked to."""
+    """Their requests were not reached, or not selected."""
     recorded.write(TWO.replace('    ask("two")\n', '    assert False\n    ask("two")\n'))
     assert summary(recorded.run())[0] == "1 replayed, 0 recorded, 0 missed, 0 recordings not played"
     assert summary(recorded.run("-k", "one"))[0] == "1 replayed, 0 recorded, 0 missed, 0 recordings not played"
 
 
 def test_unplayed_recordings_are_reported_in_mode_once_too(recorded: Suite) -> None:
-    """With a cassette it replays as `none` does."""
+    """If a cassette exists, `once` replays like `none`."""
     recorded.write(TWO.replace('    ask("more")\n', ""))
     assert summary(recorded.run("--retold-mode=once"))[:2] == [
         "2 replayed, 0 recorded, 0 missed, 1 recordings not played",
@@ -288,14 +288,14 @@ def test_a_recording_of_a_shared_cassette_counts_as_played_by_any_test(suite: Su
 
 
 def orphans(suite: Suite, *args: str) -> tuple[list[str], int]:
-    """The files that the report lists as belonging to no test, and the exit code."""
+    """Return the files that the report lists as orphans, and the exit code."""
     result = suite.run("--retold-check-orphans", *args)
     return re.findall(r"^  orphan: (\S+) belongs to no test$", result.stdout.str(), re.MULTILINE), int(result.ret)
 
 
 @pytest.mark.trap(43)
 def test_a_cassette_without_a_test_is_an_orphan(recorded: Suite) -> None:
-    """Only where it is asked for, and then it fails the session."""
+    """pytest reports it only on request, and then fails the session."""
     recorded.write(TWO.replace("test_two", "test_renamed"))
     (recorded.folder / FOLDER / "old.json").write_text("{}")
     found = [f"{FOLDER}/old.json", f"{FOLDER}/test_two.yaml"]
@@ -304,16 +304,16 @@ def test_a_cassette_without_a_test_is_an_orphan(recorded: Suite) -> None:
 
 
 @pytest.mark.trap(43)
-def test_a_cassette_of_a_test_that_did_not_run_is_none(recorded: Suite) -> None:
-    """Deselected, skipped, or another than the one that was named."""
+def test_a_cassette_of_a_test_that_did_not_run_is_not_an_orphan(recorded: Suite) -> None:
+    """The test is deselected, skipped, or not the selected one."""
     for args in (("-k", "one"), ("--deselect", "test_chat.py::test_two"), ("test_chat.py::test_one",), ("-m", "not retold")):
         assert orphans(recorded, *args)[0] == []
     recorded.write(TWO.replace("def test_two", "@pytest.mark.skip\ndef test_two"))
     assert orphans(recorded) == ([], 0)
 
 
-def test_a_module_that_was_asked_for_in_part_hides_no_orphan_of_another(recorded: Suite) -> None:
-    """Each module is looked at by itself."""
+def test_selecting_one_module_partly_hides_no_orphan_of_another(recorded: Suite) -> None:
+    """The plugin checks each module separately."""
     recorded.write(TWO.replace("test_chat", "test_more"), "test_more.py")
     (recorded.folder / FOLDER / "a.yaml").touch()
     (recorded.folder / "cassettes/test_more").mkdir()
@@ -321,8 +321,8 @@ def test_a_module_that_was_asked_for_in_part_hides_no_orphan_of_another(recorded
     assert orphans(recorded, "test_chat.py::test_one", "test_more.py", "-k", "one")[0] == ["cassettes/test_more/b.yaml"]
 
 
-def test_every_cassette_that_a_test_names_belongs_to_it(suite: Suite) -> None:
-    """Parametrised ones, shared ones, those of a test with the fixture alone."""
+def test_every_cassette_that_a_test_uses_belongs_to_it(suite: Suite) -> None:
+    """The cassettes are parametrised, shared, or those of a test with only the fixture."""
     suite.write("""
         @pytest.mark.retold
         @pytest.mark.parametrize("name", ["a/b", "c"])
@@ -343,7 +343,7 @@ def test_every_cassette_that_a_test_names_belongs_to_it(suite: Suite) -> None:
 
 
 def test_a_failed_session_stays_failed(recorded: Suite) -> None:
-    """Orphans change the exit code of one that passed alone; one that collected nothing is no success either."""
+    """Orphans change only the exit code of a passed session. A session without tests is not a success either."""
     recorded.write("@pytest.mark.retold\ndef test_one():\n    raise KeyboardInterrupt\n")
     assert orphans(recorded)[1] == pytest.ExitCode.INTERRUPTED
     assert orphans(recorded, "-k", "nothing")[1] == pytest.ExitCode.NO_TESTS_COLLECTED
@@ -351,21 +351,21 @@ def test_a_failed_session_stays_failed(recorded: Suite) -> None:
 
 @pytest.mark.parametrize("how", ["module gone", "marks gone"])
 def test_the_cassettes_of_a_module_without_marked_tests_are_orphans(how: str, recorded: Suite) -> None:
-    """Its last test is gone, or the module itself."""
+    """The last test of the module is gone, or the module itself."""
     recorded.write("def test_nothing():\n    pass\n", "test_chat.py" if how == "marks gone" else "test_other.py")
     if how == "module gone":
         (recorded.folder / "test_chat.py").unlink()
     assert orphans(recorded) == ([f"{FOLDER}/test_one.yaml", f"{FOLDER}/test_two.yaml"], 1)
 
 
-def test_a_module_that_was_not_asked_for_has_no_orphans(recorded: Suite) -> None:
+def test_a_module_that_was_not_selected_has_no_orphans(recorded: Suite) -> None:
     """Its tests were not collected."""
     recorded.write("@pytest.mark.retold\ndef test_nothing():\n    pass\n", "test_other.py")
     assert orphans(recorded, "test_other.py") == ([], 0)
 
 
 def test_a_cassette_named_by_way_of_another_folder_belongs_to_its_test(suite: Suite) -> None:
-    """However its path is written."""
+    """Its path may have any spelling."""
     suite.write('@pytest.mark.retold("../test_shared/one.yaml")\ndef test_one():\n    ask("one")\n')
     with serve() as server:
         suite.record(server=server).assert_outcomes(passed=1)
@@ -373,7 +373,7 @@ def test_a_cassette_named_by_way_of_another_folder_belongs_to_its_test(suite: Su
     assert orphans(suite) == ([], 0)
 
 
-def test_a_folder_that_is_no_modules_has_no_orphans(recorded: Suite) -> None:
+def test_a_folder_without_a_module_has_no_orphans(recorded: Suite) -> None:
     """The plugin does not report files that a suite keeps there for `retold.use_cassette`."""
     recorded.write("version: 1\ninteractions: []\n", "cassettes/samples/mine.yaml")
     recorded.write("version: 1\ninteractions: []\n", "cassettes/mine.yaml")
@@ -385,8 +385,8 @@ def test_a_folder_that_is_no_modules_has_no_orphans(recorded: Suite) -> None:
 
 @pytest.mark.stress
 @pytest.mark.trap(43)
-def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
-    """Replayed, missed, not played, tokens; orphans once each, and they count in the exit code."""
+def test_the_numbers_of_all_workers_are_added(recorded: Suite) -> None:
+    """These are replayed, missed and unplayed recordings and tokens. Each orphan appears once and changes the exit code."""
     (recorded.folder / FOLDER / "old.yaml").touch()
     recorded.write(TWO.replace('    ask("more")\n', ""))
     alone = recorded.run("--retold-check-orphans")
@@ -401,7 +401,7 @@ def test_the_numbers_of_all_workers_are_added_up(recorded: Suite) -> None:
 
 @pytest.mark.trap(38)
 def test_workers_record_into_one_log(suite: Suite) -> None:
-    """Each test its own run and its own cassette."""
+    """Each test has its own run and its own cassette."""
     suite.write("@pytest.mark.retold\n@pytest.mark.parametrize('n', range(6))\ndef test_n(n):\n    ask(f'number {n}')\n")
     suite.write(PLAIN, "asking.py")
     with serve() as server:

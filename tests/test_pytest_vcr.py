@@ -1,4 +1,4 @@
-"""`retold_vcr = true`: a suite written for pytest-recording runs on retold unchanged, with its cassettes, marks and fixtures."""
+"""`retold_vcr = true`: a suite for pytest-recording runs on retold unchanged, with its cassettes, marks and fixtures."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def anonymous(request: Any) -> Any:
 
 @pytest.fixture
 def taped(suite: VcrSuite) -> tuple[VcrSuite, MessagesServer]:
-    """The suite with cassettes that vcrpy wrote itself, and the server they are of, which is gone."""
+    """Return the suite with cassettes that vcrpy wrote, and the server that was recorded."""
     suite.write_vcr(SUITE)
     with serve() as server:
         for name, prompt in RECORDED.items():
@@ -90,12 +90,12 @@ def taped(suite: VcrSuite) -> tuple[VcrSuite, MessagesServer]:
     return suite, server
 
 
-# Unchanged
+# An unchanged suite
 
 
 @INSTALLED
 def test_a_suite_for_pytest_recording_runs_unchanged(installed: bool, taped: tuple[VcrSuite, MessagesServer]) -> None:
-    """Offline, from the cassettes that vcrpy wrote, and none of them is touched."""
+    """It runs offline from cassettes that vcrpy wrote, and changes none of them."""
     suite, server = taped
     before = {name: suite.read(name) for name in suite.files()}
     result = suite.run_vcr(server=server, installed=installed)
@@ -104,15 +104,15 @@ def test_a_suite_for_pytest_recording_runs_unchanged(installed: bool, taped: tup
     assert {name: suite.read(name) for name in suite.files()} == before
 
 
-def test_the_suite_is_one_that_pytest_recording_runs(taped: tuple[VcrSuite, MessagesServer]) -> None:
-    """Without retold, on pytest-recording and vcrpy alone: it is not written for us."""
+def test_the_suite_runs_on_pytest_recording_itself(taped: tuple[VcrSuite, MessagesServer]) -> None:
+    """It passes on pytest-recording and vcrpy without retold, so it is not made for retold."""
     suite, server = taped
     suite.run("-p", "no:retold", server=server).assert_outcomes(passed=7)
 
 
 @INSTALLED
-def test_what_it_records_is_filtered_and_is_vcrpys_too(installed: bool, suite: VcrSuite) -> None:
-    """Headers and bodies as `vcr_config` says; what is private is not in it; vcrpy replays it."""
+def test_a_recording_is_filtered_and_vcrpy_can_replay_it(installed: bool, suite: VcrSuite) -> None:
+    """`vcr_config` filters headers and bodies, and excludes private requests."""
     suite.write_vcr("""
         @pytest.mark.vcr
         def test_stream():
@@ -144,8 +144,8 @@ PROMPTS = {"none": ["a", "b"], "new_episodes": ["a", "b", "c"], "all": ["a", "b"
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_record_mode_of_the_command_line_holds(mode: str, suite: VcrSuite) -> None:
-    """None by default: then what is not recorded is a miss."""
+def test_the_record_mode_of_the_command_line_counts(mode: str, suite: VcrSuite) -> None:
+    """The default is none: a request without a recording is a miss."""
     suite.write_vcr(asks("a", "b"))
     with serve() as server:
         suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)
@@ -158,8 +158,8 @@ def test_the_record_mode_of_the_command_line_holds(mode: str, suite: VcrSuite) -
 
 
 @pytest.mark.parametrize("where", ["config", "mark"])
-def test_the_record_mode_of_the_suite_holds(where: str, suite: VcrSuite) -> None:
-    """In `vcr_config` or in the mark."""
+def test_the_record_mode_of_the_suite_counts(where: str, suite: VcrSuite) -> None:
+    """The mode is in `vcr_config` or in the mark."""
     config = with_config('"record_mode": "once"') if where == "config" else VCR_CONFTEST
     suite.write_vcr(asks("a", mark=f"@pytest.mark.vcr({'record_mode=' + repr('once') if where == 'mark' else ''})"), config)
     with serve() as server:
@@ -169,7 +169,7 @@ def test_the_record_mode_of_the_suite_holds(where: str, suite: VcrSuite) -> None
 
 
 def test_recording_can_be_disabled(suite: VcrSuite) -> None:
-    """Every request goes out; there is no cassette."""
+    """Every request is sent, and no cassette is written."""
     suite.write_vcr("@pytest.mark.vcr\ndef test_it(vcr):\n    assert vcr is None\n    ask('a')\n")
     with serve() as server:
         suite.run_vcr("--disable-recording", server=server).assert_outcomes(passed=1)
@@ -177,8 +177,8 @@ def test_recording_can_be_disabled(suite: VcrSuite) -> None:
     assert suite.files() == []
 
 
-def test_a_test_that_failed_never_replaces_a_good_cassette(suite: VcrSuite) -> None:
-    """Which pytest-recording itself would have deleted by then."""
+def test_a_failed_test_never_replaces_a_good_cassette(suite: VcrSuite) -> None:
+    """pytest-recording itself would have deleted the cassette."""
     suite.write_vcr(asks("a"))
     with serve() as server:
         suite.run_vcr("--record-mode=once", server=server)
@@ -188,8 +188,8 @@ def test_a_test_that_failed_never_replaces_a_good_cassette(suite: VcrSuite) -> N
     assert suite.read(f"{suite.cassettes}/test_it.yaml") == before
 
 
-def test_a_damaged_cassette_is_an_error_and_stays_as_it_is(suite: VcrSuite) -> None:
-    """vcrpy would take it for an empty one, and then write over it."""
+def test_a_damaged_cassette_is_an_error_and_stays_unchanged(suite: VcrSuite) -> None:
+    """vcrpy would load it as an empty cassette, and then overwrite it."""
     suite.write_vcr(asks("a"))
     path = suite.folder / suite.cassettes / "test_it.yaml"
     path.parent.mkdir(parents=True)
@@ -199,26 +199,26 @@ def test_a_damaged_cassette_is_an_error_and_stays_as_it_is(suite: VcrSuite) -> N
     assert path.read_text() == "version: 1\ninteractions: [\n"
 
 
-# Beside retold's own
+# Beside retold's own mark
 
 
-def test_orphans_are_none_where_the_tests_are_marked_for_vcr(taped: tuple[VcrSuite, MessagesServer]) -> None:
-    """Their cassettes belong to them."""
+def test_a_cassette_of_a_test_with_the_vcr_mark_is_not_an_orphan(taped: tuple[VcrSuite, MessagesServer]) -> None:
+    """The cassette belongs to its test."""
     suite, server = taped
     result = suite.run_vcr("--retold-check-orphans", server=server)
     assert (result.ret, [line for line in summary(result) if "orphan" in line]) == (0, [])
 
 
 def test_a_suite_can_use_both_marks(suite: VcrSuite) -> None:
-    """A test at a time moves over."""
+    """Users can convert one test after another."""
     suite.write_vcr(asks("a") + "\n@pytest.mark.retold\ndef test_own(retold_cassette):\n    ask('b')\n")
     with serve() as server:
         suite.run_vcr("--record-mode=once", "--retold-mode=once", server=server).assert_outcomes(passed=2)
     assert summary(suite.run_vcr())[0] == "2 replayed, 0 recorded, 0 missed, 0 recordings not played"
 
 
-def test_streams_are_recorded_as_they_come(suite: VcrSuite) -> None:
-    """What retold is for: under vcrpy the first event comes with the last."""
+def test_streams_are_recorded_without_delay(suite: VcrSuite) -> None:
+    """Under vcrpy the client would get the first event together with the last."""
     suite.write_vcr("""
         import time
 
@@ -233,8 +233,8 @@ def test_streams_are_recorded_as_they_come(suite: VcrSuite) -> None:
         suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)
 
 
-def test_without_vcrpy_the_session_says_what_is_missing(suite: VcrSuite, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its matchers and filters are used: one line instead of an ImportError for each test."""
+def test_a_session_without_vcrpy_names_the_missing_package(suite: VcrSuite, monkeypatch: pytest.MonkeyPatch) -> None:
+    """retold uses its matchers and filters. One line replaces an ImportError for each test."""
     monkeypatch.setattr(retold.testing.pytest_vcr, "find_spec", lambda _: None)
     suite.write_vcr(asks("a"))
     result = suite.run_vcr()
@@ -246,8 +246,8 @@ def test_without_vcrpy_the_session_says_what_is_missing(suite: VcrSuite, monkeyp
 
 
 @pytest.mark.parametrize("char", ["a", "\u00e9", "\u5929", "\U0001f600"])
-def test_long_name_of_a_cassette_fits_a_file_system_that_counts_bytes(char: str) -> None:
-    """Two names that differ behind the cut stay different."""
+def test_a_long_name_of_a_cassette_fits_a_file_system_that_counts_bytes(char: str) -> None:
+    """Two names that differ after the cut stay different."""
     one, two = (file_name(f"test_it[{char * 300}{end}]") for end in ("x", "y"))
     assert one != two
     for name in (one, two):

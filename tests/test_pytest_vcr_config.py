@@ -1,4 +1,4 @@
-"""What a suite for pytest-recording says in `vcr_config`, by hooks and on the command line holds on retold, too."""
+"""retold obeys `vcr_config`, hooks and options of a suite for pytest-recording."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> VcrSuit
 # Configuration
 
 
-def test_without_match_on_vcrpys_own_rules_hold(suite: VcrSuite) -> None:
-    """Method, scheme, host, port, path and query: the body does not count, the port does."""
+def test_without_match_on_the_rules_of_vcrpy_apply(suite: VcrSuite) -> None:
+    """These are method, scheme, host, port, path and query. The body does not count, and the port does."""
     suite.write_vcr(asks("a"), config="")
     with serve() as server:
         suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)
@@ -33,7 +33,7 @@ def test_without_match_on_vcrpys_own_rules_hold(suite: VcrSuite) -> None:
 
 
 def test_the_hook_of_pytest_recording_configures_vcrpy(suite: VcrSuite) -> None:
-    """A matcher that the suite registers is one that it can name."""
+    """A suite can name a matcher that it registers."""
     config = """
         import pytest
 
@@ -51,8 +51,8 @@ def test_the_hook_of_pytest_recording_configures_vcrpy(suite: VcrSuite) -> None:
     suite.run_vcr().assert_outcomes(passed=1)
 
 
-def test_the_suite_says_where_cassettes_are(suite: VcrSuite) -> None:
-    """By overriding `vcr_cassette_dir`, by `cassette_library_dir`, by an absolute path of a further cassette."""
+def test_the_suite_sets_the_place_of_cassettes(suite: VcrSuite) -> None:
+    """It overrides `vcr_cassette_dir`, sets `cassette_library_dir`, or gives the absolute path of another cassette."""
     config = VCR_CONFTEST + """
 @pytest.fixture(scope="module")
 def vcr_cassette_dir(request):
@@ -71,7 +71,7 @@ def vcr_cassette_dir(request):
 
 
 def test_json_cassettes_are_json(suite: VcrSuite) -> None:
-    """With the serializer of that name."""
+    """The suite selects the serializer of that name."""
     config = with_config('"serializer": "json"')
     suite.write_vcr(asks("a"), config)
     with serve() as server:
@@ -80,8 +80,8 @@ def test_json_cassettes_are_json(suite: VcrSuite) -> None:
     suite.run_vcr().assert_outcomes(passed=1)
 
 
-def test_playback_repeats_are_vcrpys(suite: VcrSuite) -> None:
-    """Where `vcr_config` allows them."""
+def test_playback_repeats_follow_vcr_config(suite: VcrSuite) -> None:
+    """They are allowed only if `vcr_config` allows them."""
     suite.write_vcr(asks("a"))
     with serve() as server:
         suite.run_vcr("--record-mode=once", server=server)
@@ -91,8 +91,8 @@ def test_playback_repeats_are_vcrpys(suite: VcrSuite) -> None:
     suite.run_vcr().assert_outcomes(passed=1)
 
 
-def test_responses_are_filtered_as_the_suite_says(suite: VcrSuite) -> None:
-    """A suite that scrubs its responses must not find them unscrubbed in git."""
+def test_responses_are_filtered_by_the_suite(suite: VcrSuite) -> None:
+    """A suite that filters its responses must not commit unfiltered ones."""
     config = with_config('"before_record_response": scrub') + """
 def scrub(response):
     response["body"]["string"] = response["body"]["string"].replace(b"Alice", b"NAME!")
@@ -106,8 +106,8 @@ def scrub(response):
     assert (b"Alice" in exchange.response.body, b"NAME!" in exchange.response.body) == (False, True)
 
 
-def test_the_vcr_fixture_is_as_long_as_its_cassette(suite: VcrSuite) -> None:
-    """Suites assert how many requests were recorded."""
+def test_the_length_of_the_vcr_fixture_is_that_of_its_cassette(suite: VcrSuite) -> None:
+    """Suites assert the number of recorded requests."""
     suite.write_vcr(asks("a", "b"))
     with serve() as server:
         suite.run_vcr("--record-mode=once", server=server)
@@ -115,8 +115,8 @@ def test_the_vcr_fixture_is_as_long_as_its_cassette(suite: VcrSuite) -> None:
     suite.run_vcr().assert_outcomes(passed=1)
 
 
-def test_a_name_that_is_too_long_is_shortened_as_pytest_recording_does(suite: VcrSuite) -> None:
-    """To its beginning and an md5 of the whole."""
+def test_a_long_name_is_shortened_as_in_pytest_recording(suite: VcrSuite) -> None:
+    """The short name is the beginning of the name and an md5 of the whole."""
     suite.write_vcr(
         "@pytest.mark.vcr\n@pytest.mark.parametrize('name', ['x'], ids=['x' * 300])\ndef test_it(name):\n    ask('a')\n"
     )
@@ -126,8 +126,8 @@ def test_a_name_that_is_too_long_is_shortened_as_pytest_recording_does(suite: Vc
     assert Path(name).name.startswith("test_it[xxx")
 
 
-def test_a_suite_that_filters_nothing_writes_no_key_all_the_same(suite: VcrSuite) -> None:
-    """What retold removes by itself is removed whatever `vcr_config` says."""
+def test_a_suite_without_filters_writes_no_key(suite: VcrSuite) -> None:
+    """retold removes keys with any `vcr_config`."""
     call = f"ask('my key is {KEY}', extra_headers={{'x-api-key': '{KEY}'}})"
     suite.write_vcr(f"@pytest.mark.vcr\ndef test_it():\n    {call}\n", config="")
     with serve("yes") as server:
@@ -149,7 +149,7 @@ def test_unmarked():
 
 
 def test_the_network_can_be_blocked_for_every_test(suite: VcrSuite) -> None:
-    """But not while recording, and not for hosts that are allowed."""
+    """Recording and allowed hosts are exempt."""
     suite.write_vcr(asks("a") + CONNECTS)
     with serve() as server:
         suite.run_vcr("--block-network", "--record-mode=once", "-k", "it", server=server).assert_outcomes(passed=1)
@@ -159,8 +159,8 @@ def test_the_network_can_be_blocked_for_every_test(suite: VcrSuite) -> None:
     result.stdout.fnmatch_lines(["E*RuntimeError: Network is disabled*127.0.0.1*"])
 
 
-def test_a_blocked_connection_is_refused_in_the_words_of_pytest_recording(suite: VcrSuite) -> None:
-    """Suites match them."""
+def test_a_blocked_connection_has_the_message_of_pytest_recording(suite: VcrSuite) -> None:
+    """Suites match this message."""
     suite.write_vcr(CONNECTS)
     with serve() as server:
         result = suite.run_vcr("--block-network", server=server)
@@ -168,7 +168,7 @@ def test_a_blocked_connection_is_refused_in_the_words_of_pytest_recording(suite:
 
 
 def test_a_miss_names_the_matcher_that_refused(suite: VcrSuite) -> None:
-    """By the name that the suite gave in `match_on`."""
+    """The name is that in the suite's `match_on`."""
     suite.write_vcr(asks("a"))
     with serve() as server:
         suite.run_vcr("--record-mode=once", server=server).assert_outcomes(passed=1)

@@ -1,4 +1,4 @@
-"""`retold_vcr = true` is whole: vcrpy's own cassette serves the libraries that retold does not patch, none of them live."""
+"""With `retold_vcr = true`, vcrpy's own cassette serves the libraries that retold does not patch. No library goes live."""
 
 import gzip
 import http.server
@@ -93,7 +93,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
 
 
 def test_every_library_is_recorded_and_replayed(suite: VcrSuite, server: Live) -> None:
-    """One request each while recording, none in replay; the files are vcrpy's, and each run is in the log."""
+    """Recording sends one request each, and replay sends none. vcrpy can read the files, and each run is in the log."""
     suite.write_vcr(GETS + TESTS, "")
     suite.run_vcr("--record-mode=once").assert_outcomes(passed=len(NAMES))
     assert server.calls == len(NAMES)
@@ -113,14 +113,14 @@ def test_every_library_is_recorded_and_replayed(suite: VcrSuite, server: Live) -
 
 
 def test_no_library_goes_live_in_mode_none(suite: VcrSuite, server: Live) -> None:
-    """Without a cassette every one of them is refused."""
+    """Without a cassette, retold refuses the request of every library."""
     suite.write_vcr(GETS + TESTS, "")
     suite.run_vcr().assert_outcomes(failed=len(NAMES))
     assert server.calls == 0
 
 
 def test_the_vcr_fixture_is_vcrpys_cassette(suite: VcrSuite, server: Live) -> None:
-    """Its requests, responses, data and counts are those of both, whichever of the two has played."""
+    """Its requests, responses, data and counts include those that retold played and those that vcrpy played."""
     reads = """
     assert [(r.method, r.path, r.host) for r in vcr.requests] == [("GET", "/x", "127.0.0.1")]
     assert vcr.requests[0].headers.get("USER-AGENT") == vcr.requests[0].headers.get("user-agent")
@@ -175,8 +175,8 @@ def vcr_config():
 """
 
 
-def test_a_suite_that_taught_vcrpy_its_own_files_keeps_them(suite: VcrSuite, server: Live) -> None:
-    """A persister and a serializer that the suite registers read and write, for requests of httpx and of others."""
+def test_a_suite_with_its_own_file_format_for_vcrpy_keeps_it(suite: VcrSuite, server: Live) -> None:
+    """The suite registers a persister and a serializer. They read and write requests of httpx and of other libraries."""
     tests = "\n".join(
         f"@pytest.mark.vcr\ndef test_{name}(vcr):\n    assert get_{name}() == b'said'\n    assert len(vcr) == 1\n"
         for name in ("requests", "httpx")
@@ -191,8 +191,8 @@ def test_a_suite_that_taught_vcrpy_its_own_files_keeps_them(suite: VcrSuite, ser
     assert server.calls == 2
 
 
-def test_a_failed_test_leaves_a_taught_file_alone(suite: VcrSuite, server: Live) -> None:
-    """Neither vcrpy nor retold writes it."""
+def test_a_failed_test_does_not_change_a_file_in_that_format(suite: VcrSuite, server: Live) -> None:
+    """Neither vcrpy nor retold writes to the file."""
     ok = "@pytest.mark.vcr\ndef test_it(vcr):\n    get_httpx()\n    get_requests()\n"
     suite.write_vcr(GETS + ok, TAUGHT)
     suite.run_vcr("--record-mode=once").assert_outcomes(passed=1)
@@ -204,7 +204,7 @@ def test_a_failed_test_leaves_a_taught_file_alone(suite: VcrSuite, server: Live)
     assert server.calls == 4
 
 
-def test_an_option_that_changes_files_is_vcrpys(suite: VcrSuite, server: Live) -> None:
+def test_a_vcrpy_option_that_changes_files_works(suite: VcrSuite, server: Live) -> None:
     """`filter_sensitive_data` hides a value on saving and restores it on loading."""
     suite.write_vcr(
         GETS + "@pytest.mark.vcr\ndef test_httpx(vcr):\n    assert get_httpx() == b'said'\n",
@@ -218,7 +218,7 @@ def test_an_option_that_changes_files_is_vcrpys(suite: VcrSuite, server: Live) -
 
 
 CLASSIC = ROOT / ".clients" / "pytest-vcr"
-"""pytest-vcr, which cannot be installed beside pytest-recording; CI puts it here."""
+"""The folder of pytest-vcr, which cannot be installed beside pytest-recording. CI puts it here."""
 
 needs_classic = pytest.mark.skipif(not CLASSIC.is_dir(), reason="pytest-vcr is not installed")
 
@@ -232,7 +232,7 @@ def classic(suite: VcrSuite, monkeypatch: pytest.MonkeyPatch) -> VcrSuite:
 @pytest.mark.stress
 @needs_classic
 def test_a_suite_for_pytest_vcr_runs_too(classic: VcrSuite, server: Live) -> None:
-    """The module's `vcr`, cassettes beside each other, and pytest-vcr's own options."""
+    """It uses the module's `vcr` fixture, several cassettes at once, and the options of pytest-vcr."""
     configured = "@pytest.fixture(scope='module', autouse=True)\ndef configured(vcr):\n    vcr.match_on = ['method', 'uri']\n"
     classic.write_vcr(f"{GETS}{configured}{TESTS.replace('(vcr)', '(vcr_cassette)')}", "")
     asked = ("-o", "retold_vcr=true", "-p", "no:recording")
@@ -257,7 +257,9 @@ SUITES = SHARED / "faults" / "suites"
     ],
 )
 @pytest.mark.stress
-def test_suites_of_others_give_what_vcrpy_gives(files: tuple[str, ...], outcomes: dict[str, int], suite: VcrSuite) -> None:
+def test_suites_of_other_projects_have_the_results_of_vcrpy(
+    files: tuple[str, ...], outcomes: dict[str, int], suite: VcrSuite
+) -> None:
     """The one failure is a test without a cassette, which vcrpy refuses too."""
     for path in SUITES.rglob("*"):
         if path.is_file():

@@ -1,4 +1,4 @@
-"""`retold query` reads the log with SQL, shows where a statement is wrong, ends in time, and can change nothing."""
+"""`retold query` reads the log with SQL, marks the place of a mistake in a statement, has a time limit, and changes nothing."""
 
 import json
 import os
@@ -20,7 +20,7 @@ ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELEC
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log of two runs, which no test changes."""
+    """Return a log of two runs, which no test changes."""
     path = tmp_path_factory.mktemp("log") / "log.db"
     record(path, turn(asked("a"), text("one"), cost_usd=0.5, call=0), name="first")
     record(path, turn(asked("b"), tool_use("Read", "t1", file_path="x"), cost_usd=0.25, call=0), name="second")
@@ -29,7 +29,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def log(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """That log, as the one that commands use."""
+    """Make that log the log of commands."""
     monkeypatch.setenv("RETOLD_DB", str(recorded))
     return recorded
 
@@ -41,8 +41,8 @@ def refused(sql: str, *options: str) -> str:
 
 
 @pytest.mark.usefixtures("log")
-def test_the_forms_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table, a list of JSON objects, CSV; NULL is unknown, bytes are hexadecimal, a repeated name gets a number."""
+def test_an_answer_has_three_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are a table, JSON objects, and CSV. NULL is unknown, bytes are hexadecimal, and a repeated name gets a number."""
     sql = "SELECT name, NULL AS none, x'00ff' AS bytes, messages + 0.5 AS half, name FROM runs ORDER BY id"
     assert in_this_process("query", sql).stdout.splitlines() == [
         "name    none  bytes  half  name",
@@ -59,7 +59,7 @@ def test_the_forms_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("log")
 @pytest.mark.parametrize("table", ["runs", "events", "messages", "exchanges", "usage", "tool_uses", "ledger"])
 def test_every_table_and_view_can_be_read(table: str) -> None:
-    """The views read JSON and join; the answer is whole, and no rows are exit code 1."""
+    """Views that read JSON and join return whole answers. An answer without rows is exit code 1."""
     done = in_this_process("query", f"SELECT count(*) AS n FROM {table}", "--json")
     assert json.loads(done.stdout)[0]["n"] > 0
     assert in_this_process("query", f"SELECT * FROM {table} WHERE 0", "--json").stdout == "[]\n"
@@ -68,7 +68,7 @@ def test_every_table_and_view_can_be_read(table: str) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_a_long_answer_is_cut_with_a_note() -> None:
-    """A table after 1,000 rows, JSON and CSV only on request."""
+    """A table is cut after 1,000 rows, JSON and CSV only on request."""
     many = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c LIMIT 1001) SELECT x FROM c"
     done = in_this_process("query", many)
     assert len(done.stdout.splitlines()) == 1001
@@ -98,8 +98,8 @@ def test_a_long_answer_is_cut_with_a_note() -> None:
         (" ; ", "the SQL is empty.\n"),
     ],
 )  # fmt: skip
-def test_an_error_has_its_place_in_the_sql(sql: str, expected: str) -> None:
-    """Line, column and a mark below the word, in cells of the terminal; a similar name if there is one."""
+def test_an_error_shows_its_place_in_the_sql(sql: str, expected: str) -> None:
+    """It shows line, column, a mark below the word in terminal cells, and a similar name if one exists."""
     assert expected in refused(sql)
 
 
@@ -115,7 +115,7 @@ WRITING = [
 
 @pytest.mark.parametrize("sql", WRITING)
 def test_a_query_can_only_read(sql: str, log: Path) -> None:
-    """The authorizer refuses each statement; without it, the read-only connection does. No file changes or appears."""
+    """The authorizer refuses each statement. Without it, the read-only connection does. No file changes or appears."""
     before = (log.read_bytes(), os.listdir())
     assert "a query only reads the log" in refused(sql)
     with SqlQuery(EventLog(log), 10) as asking:
@@ -128,8 +128,8 @@ def test_a_query_can_only_read(sql: str, log: Path) -> None:
         assert connection.execute("SELECT count(*) FROM runs").fetchone() == (2,)
 
 
-def test_a_query_ends_in_time(log: Path) -> None:
-    """Only its own computing counts: a reader may take as long as they like between two rows."""
+def test_a_query_has_a_time_limit(log: Path) -> None:
+    """Only the query's own computing counts. A reader may take any time between two rows."""
     assert (
         refused(ENDLESS, "--timeout", "0.05")
         == "the query took longer than 0.05 s and was ended; narrow it, or allow more time.\n"
@@ -143,12 +143,12 @@ def test_a_query_ends_in_time(log: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_ctrl_c_ends_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite computes without looking at signals, so the watch over its time has to."""
+    """SQLite computes without looking at signals, so the watch over the time limit looks at them."""
     look, looks = SqlQuery._look, []
 
     def look_after_a_signal(query: SqlQuery) -> bool:
         looks.append(query)
-        signal.raise_signal(signal.SIGINT)  # while SQLite computes, and at no other moment: it would end pytest
+        signal.raise_signal(signal.SIGINT)  # only while SQLite computes, because at another moment it would end pytest
         return look(query)
 
     monkeypatch.setattr(SqlQuery, "_look", look_after_a_signal)
@@ -158,10 +158,10 @@ def test_ctrl_c_ends_a_query(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-    assert len(looks) == 1  # at once, not after all of its time
+    assert len(looks) == 1  # at once, not after the time limit
 
 
 def test_a_log_is_needed() -> None:
-    """As for every command that reads it; a query makes no log."""
+    """This is the same for every command that reads it. A query creates no log."""
     assert "no log at .retold/log.db" in refused("SELECT 1")
     assert not Path(".retold").exists()

@@ -1,4 +1,4 @@
-"""The README's examples, executed by copy and paste: in an empty folder, with an empty home, against a server on this machine."""
+"""The README's examples work by copy and paste: in an empty folder, with an empty home, against a server on this machine."""
 
 import re
 from pathlib import Path
@@ -15,8 +15,8 @@ BLOCKS = list(blocks_of(README))
 
 
 @pytest.mark.stress
-def test_record_replay_test_diff_audit() -> None:
-    """The five examples work one after the other; only the two that record ask the API."""
+def test_the_examples_record_replay_test_diff_and_audit() -> None:
+    """The five examples work one after the other. Only the two that record send requests."""
     answers = [Reply([text("1, 2, 3.")], gap_s=0.01), Reply([text("1, 2 and 3.")])]
     with MessagesServer(answers) as server:
         said = list(execute(section(README, "Record", "Replay", "Test", "Diff", "Audit"), server.url))
@@ -30,8 +30,8 @@ def test_record_replay_test_diff_audit() -> None:
     assert by_command["retold verify"].startswith("nothing was changed: 2 runs")
 
 
-def test_workflow() -> None:
-    """The workflow is recorded once and retold from its cassette."""
+def test_the_workflow_is_recorded_and_replayed() -> None:
+    """The test records the workflow once and replays it from its cassette."""
     with MessagesServer([Reply([text("1\n2\n3")])]) as server:
         live, mock, shown = (out for _, out in execute(section(README, "Workflows"), server.url) if out)
     assert server.calls == 1
@@ -41,7 +41,7 @@ def test_workflow() -> None:
 
 
 def test_every_example_is_run() -> None:
-    """A block in another section would be run by nobody: there is only the one with the two commands of a checkout."""
+    """No test runs blocks of other sections. The only such block has the two commands for a checkout."""
     sections = ("Record", "Replay", "Test", "Diff", "Audit", "Workflows")
     (commands,) = (block for block in BLOCKS if block not in section(README, *sections))
     makefile = (ROOT / "Makefile").read_text()
@@ -49,6 +49,6 @@ def test_every_example_is_run() -> None:
     assert all(f"\n{target}: " in makefile for target in ("demo", "test"))
 
 
-def test_readme_is_short() -> None:
-    """It is read in a few minutes; what is longer has a page of its own."""
+def test_the_readme_is_short() -> None:
+    """Users can read it in a few minutes. Longer texts are on other pages."""
     assert len(README.read_text("utf-8").splitlines()) <= 180

@@ -1,6 +1,6 @@
-"""Claude Code, the TypeScript SDK and curl, recorded and replayed: programs that know nothing of retold.
+"""Claude Code, the TypeScript SDK and curl are recorded and replayed. These programs do not use retold.
 
-They are large or of another language; where one is not installed its tests are skipped. `.ci/run` installs what it can.
+They are large or need another language. If one is not installed, pytest skips its tests. `.ci/run` installs most of them.
 """
 
 import shutil
@@ -31,8 +31,8 @@ MORE_PROMPTS = ("GO-TEXT", "GO-AGENT", "GO-PAIR", "GO-ERROR", "GO-CUT")
 @pytest.mark.claude_code
 @pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
 @pytest.mark.parametrize("prompt", ["GO-TOOLS", *(pytest.param(prompt, marks=pytest.mark.stress) for prompt in MORE_PROMPTS)])
-def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) -> None:
-    """The same messages in every turn, offline, in another home, session and date."""
+def test_claude_code_gives_the_same_answers_again(prompt: str, cli: Cli, tmp_path: Path) -> None:
+    """It sends the same messages in every turn, offline, with another home, session and date."""
     assert CLAUDE_CODE is not None
     command = claude_code.command(CLAUDE_CODE, prompt)
     homes = [tmp_path / "one", tmp_path / "two"]
@@ -47,14 +47,14 @@ def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) 
     assert f"date is {date}" in cassette
     Path("c.yaml").write_text(cassette.replace(f"date is {date}", "date is 2025-02-03"))
     for _ in range(3 if prompt == "GO-PAIR" else 1):
-        # Whether two reports come in one request or in two is a race within Claude Code, which a busy machine decides otherwise.
+        # Claude Code has a race: two reports come in one request or in two, depending on the load of the machine.
         replayed = cli("replay", "c.yaml", "--", *command, env=environments[1], input="")
         if replayed.returncode == 0:
             break
     assert (recorded.returncode, replayed.returncode) == (0, 0), replayed.stderr
     turns = [claude_code.turns(done.stdout, str(home)) for done, home in zip((recorded, replayed), homes, strict=True)]
     if prompt == "GO-PAIR":
-        # What two agents have used up by the time of a result is a race within Claude Code.
+        # Claude Code has another race: the usage of two agents at the time of a result.
         results = [turn.pop("result") for turn in turns]
         assert results[0].total() == results[1].total()
     assert turns[1] == turns[0]
@@ -65,7 +65,7 @@ def test_claude_code_says_the_same_again(prompt: str, cli: Cli, tmp_path: Path) 
 @pytest.mark.stress
 @pytest.mark.claude_code
 @pytest.mark.skipif(CLAUDE_CODE is None, reason="Claude Code (in the package claude-agent-sdk) is not installed")
-def test_claude_code_shows_a_miss_and_does_not_ask_again(cli: Cli) -> None:
+def test_claude_code_shows_a_miss_and_does_not_repeat_it(cli: Cli) -> None:
     assert CLAUDE_CODE is not None
     with MessagesServer(claude_code.Script()) as server:
         command = claude_code.command(CLAUDE_CODE, "GO-TEXT")
@@ -81,7 +81,7 @@ def test_claude_code_shows_a_miss_and_does_not_ask_again(cli: Cli) -> None:
 
 @pytest.mark.skipif(shutil.which("node") is None or not NODE_SDK.is_dir(), reason="the TypeScript SDK is not installed")
 def test_the_typescript_sdk_gets_the_same_bytes(cli: Cli) -> None:
-    """Also of a stream that breaks off, of one with an error in it, and of a 529 that it repeats by itself."""
+    """The cases include a broken stream, a stream with an error, and a 529 that the SDK repeats itself."""
     client = ["node", str(Path(__file__).parent / "typescript.mjs"), "a", "b", "c", "d"]
     env = {"RETOLD_CLIENTS": str(claude_code.CLIENTS), "ANTHROPIC_API_KEY": "test-key"}
     with MessagesServer(STREAMS) as server:
@@ -94,7 +94,7 @@ def test_the_typescript_sdk_gets_the_same_bytes(cli: Cli) -> None:
 @pytest.mark.stress
 @pytest.mark.skipif(shutil.which("node") is None or not VERCEL_SDK.is_dir(), reason="the Vercel AI SDK is not installed")
 def test_an_agent_of_the_vercel_ai_sdk_runs_again_in_another_folder(cli: Cli, tmp_path: Path) -> None:
-    """Its base URL has no version: it asks for /messages."""
+    """Its base URL has no version, so it sends requests to /messages."""
     env = {"RETOLD_CLIENTS": str(claude_code.CLIENTS), "ANTHROPIC_API_KEY": "test-key"}
     writes_elsewhere(["node", str(Path(__file__).parent / "vercel.mjs"), "Write it"], "write", cli, tmp_path, env)
 
@@ -109,7 +109,7 @@ def test_claude_code_runs_again_in_another_folder(cli: Cli, tmp_path: Path) -> N
 
 
 def writes_elsewhere(command: list[str], tool: str, cli: Cli, tmp_path: Path, env: dict[str, str]) -> None:
-    """Replay a program in another folder and home than its recording: the file that it writes is in the other folder."""
+    """Replay a program in another folder and home than its recording. The file that it writes is in the other folder."""
     one, two = tmp_path / "one", tmp_path / "two"
     homes = [tmp_path / "first", tmp_path / "second"]
     for folder in (one, two, *homes):
@@ -131,7 +131,7 @@ def writes_elsewhere(command: list[str], tool: str, cli: Cli, tmp_path: Path, en
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_gets_the_same_bytes(cli: Cli) -> None:
-    """Compressed or not, whole or broken off; and the exit code that says how a transfer ended."""
+    """The transfers are compressed or not, complete or broken. The exit code, which reports their end, is the same."""
     ask = "curl -s -H 'accept-encoding: gzip' -o {}.%d -w '%%{http_code} %%{exitcode}\n'"
     ask += ' $ANTHROPIC_BASE_URL/v1/messages -d \'{"stream":true,"n":%d}\''
     asks = "; ".join(ask % (n, n) for n in range(5))

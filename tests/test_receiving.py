@@ -1,4 +1,4 @@
-"""A log receives the runs of other logs: in any order of arrival, once each, checked, and never ended by itself."""
+"""A log receives the runs of other logs: in any order of arrival, once each, verified, and never ended by the receiver."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -31,19 +31,19 @@ def recorded(log: EventLog, name: str, frames: int, *, end: bool = True) -> list
 
 
 def lines(log: EventLog, run: str) -> bytes:
-    """Return a run as `retold export --format jsonl` writes it."""
+    """Return a run in the format of `retold export --format jsonl`."""
     return b"".join(map(line_of, log.events(run)))
 
 
 @pytest.fixture(params=["sqlite", "memory"])
 def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> EventLog:
-    """An empty log in each store."""
+    """Return an empty log in each store."""
     return EventLog(tmp_path / "mirror.db") if request.param == "sqlite" else EventLog(store=MemoryStore())
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> EventLog:
-    """The log that records."""
+    """Return the log that records."""
     return EventLog(tmp_path / "source.db")
 
 
@@ -52,8 +52,8 @@ def receive(log: EventLog, *batches: list[Event], source: str = "a", cursor: str
     return receiver(log).receive(SHELF, [Arrival(source, events) for events in batches], cursor)
 
 
-def test_a_run_is_the_same_byte_for_byte(mirror: EventLog, source: EventLog) -> None:
-    """Also its line in the listing, and `verify` finds nothing."""
+def test_a_received_run_is_equal_byte_for_byte(mirror: EventLog, source: EventLog) -> None:
+    """Its line in the listing is equal, too, and `verify` finds nothing."""
     events = recorded(source, "one", 30)
     found = receive(mirror, events[:7], events[7:])
     assert (found.events, found.known, found.gaps, found.refused) == (32, 0, {}, {})
@@ -62,15 +62,15 @@ def test_a_run_is_the_same_byte_for_byte(mirror: EventLog, source: EventLog) -> 
     assert [entry.what for entry in mirror.store.entries()] == ["started", "ended"]
 
 
-def test_a_received_log_is_whole_for_verify(tmp_path: Path, source: EventLog) -> None:
-    """Ended and open runs."""
+def test_verify_accepts_a_received_log(tmp_path: Path, source: EventLog) -> None:
+    """It has ended and open runs."""
     with EventLog(tmp_path / "mirror.db") as log:
         receive(log, recorded(source, "one", 5), recorded(source, "two", 5, end=False))
         assert verify(log).findings == []
 
 
-def test_known_events_are_passed_over(mirror: EventLog, source: EventLog) -> None:
-    """A page that comes twice, or overlaps the one before."""
+def test_known_events_are_skipped(mirror: EventLog, source: EventLog) -> None:
+    """A page comes twice, or overlaps the previous one."""
     events = recorded(source, "one", 10)
     receive(mirror, events[:6])
     found = receive(mirror, events[:6], events[3:])
@@ -78,8 +78,8 @@ def test_known_events_are_passed_over(mirror: EventLog, source: EventLog) -> Non
     assert lines(mirror, events[0].run) == lines(source, events[0].run)
 
 
-def test_a_gap_holds_the_run_and_no_other(mirror: EventLog, source: EventLog) -> None:
-    """The number of the first missing event is reported; the run goes on when it comes."""
+def test_a_gap_stops_its_run_and_no_other(mirror: EventLog, source: EventLog) -> None:
+    """The receiver reports the number of the first missing event. The run continues when that event comes."""
     one, two = recorded(source, "one", 10), recorded(source, "two", 3)
     found = receive(mirror, one[:4], one[6:], two)
     assert (found.gaps, found.events) == ({one[0].run: 4}, 9)
@@ -97,8 +97,8 @@ FORGERIES: dict[str, Callable[[list[Event]], Event]] = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_event_is_refused_by_name(name: str, mirror: EventLog, source: EventLog) -> None:
-    """The run is passed over from then on; its events before the forged one, and other runs, are kept."""
+def test_a_forged_event_is_refused_and_named(name: str, mirror: EventLog, source: EventLog) -> None:
+    """From then on the receiver skips the run. It keeps the events before the forged one, and other runs."""
     one, two = recorded(source, "one", 10), recorded(source, "two", 3)
     forged = [*one[:4], FORGERIES[name](one), *one[5:]]
     holder = receiver(mirror)
@@ -109,8 +109,8 @@ def test_a_forged_event_is_refused_by_name(name: str, mirror: EventLog, source: 
     assert [event.seq for event in mirror.events(one[0].run)] == [0, 1, 2, 3]
 
 
-def test_a_forked_run_is_named(mirror: EventLog, tmp_path: Path) -> None:
-    """A volume that was copied, and went on in two places."""
+def test_a_forked_run_is_reported(mirror: EventLog, tmp_path: Path) -> None:
+    """A copied volume continues a run in two places."""
     with EventLog(tmp_path / "a.db") as log:
         begun = recorded(log, "one", 3, end=False)
     ends = []
@@ -125,16 +125,16 @@ def test_a_forked_run_is_named(mirror: EventLog, tmp_path: Path) -> None:
     assert "forked" in found.refused[ends[0][0].run]
 
 
-def test_another_source_cannot_go_on_with_a_run(mirror: EventLog, source: EventLog) -> None:
-    """Each credential writes its own runs."""
+def test_another_source_cannot_continue_a_run(mirror: EventLog, source: EventLog) -> None:
+    """Each credential can write only its own runs."""
     events = recorded(source, "one", 3)
     receive(mirror, events[:2], source="a")
     found = receive(mirror, events[2:], source="b")
     assert "from b and from a" in found.refused[events[0].run]
 
 
-def test_a_run_of_the_log_itself_takes_nothing_from_elsewhere(mirror: EventLog) -> None:
-    """Its own pages that come back are known; more of it is refused."""
+def test_a_run_of_the_log_itself_receives_nothing(mirror: EventLog) -> None:
+    """Its own pages are known when they come back. Further events are refused."""
     with mirror.start(name="own", mode="live") as writer:
         writer.append(Entry("frame", b"data: 1\n\n"))
     events = list(mirror.events(writer.run))
@@ -144,7 +144,7 @@ def test_a_run_of_the_log_itself_takes_nothing_from_elsewhere(mirror: EventLog) 
 
 
 def test_opening_never_ends_a_received_run(tmp_path: Path, source: EventLog) -> None:
-    """Not by this process, not by another log object; its listing says that it runs, and it ends when its end comes."""
+    """Neither this process nor another log object ends it. The listing shows it as running, until its end comes."""
     events = recorded(source, "one", 3)
     path = tmp_path / "mirror.db"
     for _ in range(2):
@@ -159,8 +159,8 @@ def test_opening_never_ends_a_received_run(tmp_path: Path, source: EventLog) -> 
     assert lines(EventLog(path), info.run) == lines(source, info.run)
 
 
-def test_an_abandoned_restore_is_not_ended_either(tmp_path: Path, source: EventLog) -> None:
-    """A mirror that was copied without its folder of locks."""
+def test_opening_never_ends_a_run_in_a_restored_copy(tmp_path: Path, source: EventLog) -> None:
+    """The copy of the mirror lacks the folder of locks."""
     events = recorded(source, "one", 3)
     with EventLog(tmp_path / "mirror.db") as log:
         receive(log, events[:2])
@@ -171,8 +171,8 @@ def test_an_abandoned_restore_is_not_ended_either(tmp_path: Path, source: EventL
         assert receive(log, events).events == 3
 
 
-def test_the_cursor_is_kept_with_the_events(mirror: EventLog, source: EventLog) -> None:
-    """One for each shelf."""
+def test_the_cursor_is_stored_with_the_events(mirror: EventLog, source: EventLog) -> None:
+    """Each shelf has one cursor."""
     events = recorded(source, "one", 3)
     receive(mirror, events[:2], cursor="7")
     receive(mirror, events[2:], cursor=None)
@@ -181,7 +181,7 @@ def test_the_cursor_is_kept_with_the_events(mirror: EventLog, source: EventLog) 
 
 
 def test_an_erasure_reaches_the_mirror(mirror: EventLog, source: EventLog) -> None:
-    """Both if the mirror has the text already and if it comes erased; an edit that nobody recorded does not."""
+    """The mirror has the text already, or gets it erased. An edit without a record is not applied."""
     events = recorded(source, "one", 4)
     receive(mirror, events[:4])
     erased = [event._replace(payload=tombstone(event.kind, event.payload, "x")) for event in events]
@@ -193,8 +193,8 @@ def test_an_erasure_reaches_the_mirror(mirror: EventLog, source: EventLog) -> No
     assert b"edited" not in lines(mirror, events[0].run)
 
 
-def test_a_source_cannot_erase_the_run_of_another_one(mirror: EventLog, source: EventLog) -> None:
-    """Nor a run that the log records itself."""
+def test_a_source_cannot_erase_the_run_of_another_source(mirror: EventLog, source: EventLog) -> None:
+    """It cannot erase a run that the log itself recorded either."""
     events, own = recorded(source, "one", 3), recorded(mirror, "own", 3)
     receive(mirror, events)
     before = [lines(mirror, run[0].run) for run in (events, own)]
@@ -205,7 +205,7 @@ def test_a_source_cannot_erase_the_run_of_another_one(mirror: EventLog, source: 
 
 
 def test_an_erasure_reaches_a_mirror_that_reads_both_pages_at_once(mirror: EventLog, source: EventLog) -> None:
-    """The first page and the one in its place come in one transaction."""
+    """The first page and its replacement come in one transaction."""
     events = recorded(source, "one", 3)
     erased = [event._replace(payload=tombstone(event.kind, event.payload, "0" * 16)) for event in events]
     assert receive(mirror, events, erased).erased == 5
@@ -214,7 +214,7 @@ def test_an_erasure_reaches_a_mirror_that_reads_both_pages_at_once(mirror: Event
 
 @pytest.mark.parametrize("payload", [b"no JSON", b"[]", b"{}", b'{"run": 1, "payloads": [1]}'])
 def test_a_misshapen_record_of_an_erasure_is_refused(payload: bytes, mirror: EventLog, source: EventLog) -> None:
-    """It ends no receiver, and the other runs of the batch are kept."""
+    """The receiver continues, and keeps the other runs of the batch."""
     good = recorded(source, "good", 1)
     for kind in (ERASED, PRUNED):
         with EventLog(store=MemoryStore()) as log, log.start(name="audit", mode="audit") as writer:
@@ -224,7 +224,7 @@ def test_a_misshapen_record_of_an_erasure_is_refused(payload: bytes, mirror: Eve
 
 
 def test_a_recorded_redaction_reaches_the_mirror(tmp_path: Path) -> None:
-    """A payload that is no tombstone counts as redacted if an audit run of the source names its digest."""
+    """A payload that is not a tombstone counts as redacted if an audit run of the source names its digest."""
     with EventLog(tmp_path / "source.db") as log:
         events = recorded(log, "one", 2)
         with log.start(name="redact", mode="audit") as writer:
@@ -239,8 +239,8 @@ def test_a_recorded_redaction_reaches_the_mirror(tmp_path: Path) -> None:
 
 @given(st.data())
 @settings(deadline=None, max_examples=30)
-def test_any_arrival_of_pages_gives_prefixes_and_in_the_end_the_whole(data: st.DataObject) -> None:
-    """Pages in any order, doubled, overlapping: each run is a prefix of its source at all times, and equal when all has come."""
+def test_pages_in_any_order_give_prefixes_and_finally_whole_runs(data: st.DataObject) -> None:
+    """Pages come in any order, doubled and overlapping. Each run is always a prefix of its source, and equal in the end."""
     source, mirror = EventLog(store=MemoryStore()), EventLog(store=MemoryStore())
     runs = [recorded(source, f"run-{number}", data.draw(st.integers(0, 8))) for number in range(3)]
     cuts = [(run, start, data.draw(st.integers(start + 1, len(run)))) for run in runs for start in range(len(run))]
@@ -255,8 +255,8 @@ def test_any_arrival_of_pages_gives_prefixes_and_in_the_end_the_whole(data: st.D
     assert sorted(map(repr, mirror.runs())) == sorted(map(repr, source.runs()))
 
 
-def test_two_receivers_of_one_mirror_do_not_double(tmp_path: Path, source: EventLog) -> None:
-    """The slower one looks again at what is there."""
+def test_two_receivers_of_one_mirror_double_nothing(tmp_path: Path, source: EventLog) -> None:
+    """The slower one reads again which events exist."""
     events = recorded(source, "one", 9)
     first, second = (receiver(EventLog(tmp_path / "mirror.db")) for _ in range(2))
     for start in range(0, len(events), 2):
@@ -272,14 +272,14 @@ class Plain(Store):
     name = "plain"
 
 
-def test_a_log_of_another_kind_says_that_it_cannot_receive() -> None:
-    """A store of another author need not receive."""
+def test_a_store_that_cannot_receive_is_refused() -> None:
+    """The error comes from the log. A store of another author need not be able to receive."""
     with pytest.raises(retold.LogError, match="cannot receive"):
         receiver(EventLog(store=Plain()))  # type: ignore[abstract]
 
 
-def test_the_cursors_of_all_shelves_are_kept(mirror: EventLog, source: EventLog) -> None:
-    """Each under the name of its shelf, with the newest value."""
+def test_the_cursors_of_all_shelves_are_stored(mirror: EventLog, source: EventLog) -> None:
+    """Each has the name of its shelf and the newest value."""
     assert isinstance(mirror.store, Receiving)
     receiving = receiver(mirror)
     for shelf, cursor in (("one", "1"), ("two", "é"), ("one", "2"), ("one", None)):

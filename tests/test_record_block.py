@@ -1,4 +1,4 @@
-"""`retold.record(name)`: every client of a block is recorded into the log, without a cassette."""
+"""`retold.record(name)` records every client of a block into the log, without a cassette."""
 
 import asyncio
 import contextvars
@@ -21,7 +21,7 @@ def log() -> Iterator[retold.EventLog]:
 
 
 def prompts(log: retold.EventLog) -> dict[str, list[str]]:
-    """The recorded prompts of each run."""
+    """Return the recorded prompts of each run."""
     found: dict[str, list[str]] = {}
     for run in log.runs():
         bodies = [exchange.request.body.decode() for exchange in exchanges_of(log, run.run)]
@@ -34,7 +34,7 @@ def prompts(log: retold.EventLog) -> dict[str, list[str]]:
 def test_each_client_of_a_block_is_recorded_into_one_run(
     monkeypatch: pytest.MonkeyPatch, log: retold.EventLog, asking: Ask, mode: str
 ) -> None:
-    """Nothing but the log is written, and the settings of tests change nothing."""
+    """The block writes only to the log, and settings of tests have no effect."""
     monkeypatch.setenv("RETOLD_RECORD_MODE", mode)
     monkeypatch.setenv("CI", "true")
     with serve() as server:
@@ -48,7 +48,7 @@ def test_each_client_of_a_block_is_recorded_into_one_run(
     assert not list(Path().rglob("*.yaml"))
 
 
-def test_jobs_at_once_and_nested_ones_have_runs_of_their_own(log: retold.EventLog) -> None:
+def test_concurrent_and_nested_jobs_have_separate_runs(log: retold.EventLog) -> None:
     async def job(url: str, name: str, meeting: asyncio.Barrier) -> None:
         async with retold.record(name, log=log), client_async(url) as client:
             await meeting.wait()
@@ -86,8 +86,8 @@ def test_a_block_without_a_request_leaves_no_run(log: retold.EventLog) -> None:
     assert (recording.run, log.runs()) == (None, [])
 
 
-def test_in_a_replay_the_cassette_alone_decides(tmp_path: Path) -> None:
-    """Production code under test: its requests are never sent, also in a context that did not inherit the cassette."""
+def test_in_a_replay_only_the_cassette_counts(tmp_path: Path) -> None:
+    """The code under test never sends its requests, not even in a context that did not inherit the cassette."""
     cassette = record(tmp_path / "c.yaml", "hi", "hi")
 
     def production(prompt: str) -> str:

@@ -1,4 +1,4 @@
-"""`retold record -- CMD` and `retold replay -- CMD`: any program, recorded on the wire and answered from its recording."""
+"""`retold record -- CMD` records any program on the wire. `retold replay -- CMD` answers it from its recording."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ SCRIPT = [
 @pytest.mark.needs("genai-prices")
 @pytest.mark.trap(6, 13, 17)
 def test_a_recorded_command_replays_byte_for_byte(cli: Cli) -> None:
-    """Status, reason, body, compression, a 529 and a cut are the same again, offline; so is the exit code."""
+    """Status, reason, body, compression, a 529, a cut and the exit code are the same, offline."""
     command = asks("a", "b", "c", "d", "exit=5")
     with MessagesServer(SCRIPT) as server:
         recorded = cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *command)
@@ -37,8 +37,8 @@ def test_a_recorded_command_replays_byte_for_byte(cli: Cli) -> None:
     assert replayed.stderr == "retold: replayed 4 of 4 exchanges from c.yaml\n"
 
 
-def test_a_run_of_the_log_replays_too(cli: Cli) -> None:
-    """Without -o the recording is in the log; a run is named as everywhere. What nobody asked for is said."""
+def test_a_run_of_the_log_can_be_replayed(cli: Cli) -> None:
+    """Without -o the recording is only in the log. The command reports recorded exchanges that were not requested."""
     with MessagesServer(SCRIPT) as server:
         recorded = cli("record", "--upstream", server.url, "--", *asks("a", "b"))
     replayed = cli("replay", "last", "--", *asks("a"))
@@ -49,8 +49,8 @@ def test_a_run_of_the_log_replays_too(cli: Cli) -> None:
 
 
 @pytest.mark.trap(35, 46)
-def test_a_miss_is_shown_to_the_program_and_is_exit_code_3(cli: Cli) -> None:
-    """The answer is an error no client repeats; the command says what differs, whatever the program's own exit code."""
+def test_a_miss_is_shown_to_the_program_and_gives_exit_code_3(cli: Cli) -> None:
+    """Clients do not repeat this error. The command prints the difference, and ignores the program's exit code."""
     with MessagesServer(SCRIPT) as server:
         cli("record", "-o", "c.yaml", "--upstream", server.url, "--", *asks("a"))
     replayed = cli("replay", "c.yaml", "--", *asks("b"))

@@ -1,4 +1,4 @@
-"""Real recordings, other people's: each is replayed through the real SDK by issuing its recorded request again."""
+"""Recordings of other projects: the real SDK issues each recorded request again and gets the recorded answer."""
 
 import asyncio
 import functools
@@ -25,7 +25,7 @@ FILES = sorted(RECORDINGS.glob("*/*.yaml")) if RECORDINGS.is_dir() else []
 
 pytestmark = [
     pytest.mark.skipif(not FILES, reason="the sample recordings are not here"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # old models, which the SDK warns of
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the SDK warns about old models
     pytest.mark.filterwarnings("ignore:Using Claude with:UserWarning"),
 ]
 
@@ -41,7 +41,7 @@ def body_of(exchange: Exchange) -> bytes:
 
 
 def sdk_events(exchange: Exchange) -> list[Any]:
-    """What the SDK makes of a body from memory: the reference for what it makes of the replayed one."""
+    """Return the events that the SDK reads from a body in memory. They are the reference for the replayed stream."""
     headers = {"content-type": "text/event-stream"}
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers, content=body_of(exchange)))
     with Anthropic(api_key="test-key", http_client=httpx2.Client(transport=transport), max_retries=0) as client:
@@ -50,7 +50,7 @@ def sdk_events(exchange: Exchange) -> list[Any]:
 
 
 def issue(client: Any, exchange: Exchange, kind: type[Any]) -> Any:
-    """Send the recorded request again, as the SDK would; those to other hosts (a picture, a price list) with its own client."""
+    """Send the recorded request again through the SDK. Requests to other hosts (a picture, a price list) use its inner client."""
     url = httpx2.URL(exchange.request.uri)
     if exchange.request.method != "POST":
         return client._client.request(exchange.request.method, f"http://127.0.0.1:9{url.path}")
@@ -60,7 +60,7 @@ def issue(client: Any, exchange: Exchange, kind: type[Any]) -> Any:
 
 
 def outcome(answer: Any) -> Any:
-    """What an SDK's answer says: a body's bytes, a message's fields, or what it is where it could not be parsed."""
+    """Return the content of an answer: the bytes of a body, the fields of a message, or the repr of an unparsed answer."""
     match answer:
         case httpx2.Response():
             return answer.content
@@ -70,12 +70,12 @@ def outcome(answer: Any) -> Any:
 
 
 def failure(error: APIError) -> tuple[str, str, bytes]:
-    """How a call of the SDK failed: the kind, the words, and the body that came with it."""
+    """Return the kind, the text and the body of an error of the SDK."""
     return type(error).__name__, str(error), error.response.content if isinstance(error, APIStatusError) else b""
 
 
 def outcomes(transport: Any, exchanges: Sequence[Exchange], kind: type[Any]) -> list[Any]:
-    """Of each recorded request, issued again by the sync client over this transport."""
+    """Issue the recorded requests again with the sync client over this transport. Return their outcomes."""
     found = []
     with Anthropic(api_key="test-key", base_url="http://127.0.0.1:9", http_client=httpx2.Client(transport=transport)) as client:
         for exchange in exchanges:
@@ -87,7 +87,7 @@ def outcomes(transport: Any, exchanges: Sequence[Exchange], kind: type[Any]) -> 
 
 
 def outcomes_async(transport: Any, exchanges: Sequence[Exchange], kind: type[Any]) -> list[Any]:
-    """The same with the async client."""
+    """Do the same with the async client."""
 
     async def run() -> list[Any]:
         found = []
@@ -104,7 +104,7 @@ def outcomes_async(transport: Any, exchanges: Sequence[Exchange], kind: type[Any
 
 
 def from_memory(exchanges: Sequence[Exchange]) -> httpx2.MockTransport:
-    """The recorded answers one after the other, without retold: status, type and decoded body."""
+    """Return a transport that answers with the recorded status, type and decoded body, in order and without retold."""
     answers = iter(exchanges)
 
     def answer(_: httpx2.Request) -> httpx2.Response:
@@ -120,7 +120,7 @@ def from_memory(exchanges: Sequence[Exchange]) -> httpx2.MockTransport:
 @pytest.mark.parametrize("issued", [outcomes, outcomes_async], ids=["sync", "async"])
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name.partition('__')[2]}-{path.stem}")
 def test_a_recording_answers_its_own_requests_with_its_own_bytes(path: Path, issued: Any) -> None:
-    """Each request, issued again by the SDK, gets its recorded body; what the SDK cannot parse fails as without retold."""
+    """The SDK issues each request again and gets the recorded body. A body that the SDK cannot parse fails as without retold."""
     exchanges = recorded(path)
     got = issued(ReplayTransport(Matcher(exchanges)), exchanges, httpx2.Response)
     assert [answer if isinstance(answer, bytes) else answer[2] for answer in got] == [body_of(e) for e in exchanges]
@@ -129,17 +129,17 @@ def test_a_recording_answers_its_own_requests_with_its_own_bytes(path: Path, iss
 
 
 def api_of(client: Any, exchange: Exchange) -> Any:
-    """The part of the API that the request was made with."""
+    """Return the part of the API that the request used."""
     return client.beta.messages if "beta=true" in exchange.request.uri else client.messages
 
 
-# A search only: reading 150 cassettes would take each worker a second while it collects.
+# Search instead of parsing: reading 150 cassettes would take each worker a second during collection.
 STREAMS = [path for path in FILES if re.search(rb"message_start|text/event-stream", path.read_bytes())]
 
 
 @pytest.mark.parametrize("path", STREAMS, ids=lambda path: f"{path.parent.name.partition('__')[2]}-{path.stem}")
-def test_the_sdk_reads_a_replayed_stream_as_it_reads_the_same_bytes_from_memory(path: Path) -> None:
-    """Through `messages.create(stream=True)`, sync and async, the events of a replayed stream are those of its bytes."""
+def test_the_sdk_reads_a_replayed_stream_like_the_same_bytes_in_memory(path: Path) -> None:
+    """The events of `messages.create(stream=True)`, sync and async, are equal."""
     for exchange in recorded(path):
         if b"event: message_start" not in body_of(exchange):
             continue

@@ -36,7 +36,7 @@ def scrubbed(frames: list[bytes], redactor: Redactor) -> list[bytes]:
 
 
 def texts(frames: list[bytes], index: int = 0) -> str:
-    """The text of one block, joined from its frames."""
+    """Return the text of one block, joined from its frames."""
     events = [json.loads(f.partition(b"data: ")[2]) for f in frames]
     deltas = [event["delta"] for event in events if event.get("index") == index and "delta" in event]
     return "".join(value for delta in deltas for key, value in delta.items() if key != "type")
@@ -48,7 +48,7 @@ def cut(whole: str, places: list[int]) -> list[str]:
 
 
 def leaked(secret: str, said: str) -> list[str]:
-    """The parts of a secret, behind its first three characters, that are still there."""
+    """Return the remaining parts of a secret after its first three characters."""
     return [part for start in range(3, len(secret) - 4) if (part := secret[start : start + 5]) in said]
 
 
@@ -63,7 +63,7 @@ cuts = st.lists(st.integers(0, 70), max_size=12)
 def test_a_secret_split_over_any_deltas_is_removed(
     places: list[int], secret: str, before: str, after: str, field: str, with_pings: bool
 ) -> None:
-    """Over 2, 3 or n pieces, with pings between them: no more than three of its first characters are left."""
+    """It is split over 2, 3 or n pieces, with pings between them. At most its first three characters remain."""
     frames = [frame(0, piece, field) for piece in cut(before + secret + after, places)]
     if with_pings:
         frames = [f for pair in zip(frames, [PING] * len(frames), strict=True) for f in pair]
@@ -82,8 +82,8 @@ parts = st.tuples(st.integers(0, 1), st.sampled_from(["s", "sk", "sk-", "sk-a", 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(parts, max_size=12))
-def test_streams_without_a_secret_are_kept_byte_for_byte(said: list[tuple[int, str]]) -> None:
-    """What only looks like a beginning is written as it came, in its order, interleaved blocks included."""
+def test_streams_without_a_secret_are_unchanged_byte_for_byte(said: list[tuple[int, str]]) -> None:
+    """Text that only looks like the beginning of a secret is written unchanged and in order, also in interleaved blocks."""
     frames = [f for index, piece in said for f in (frame(index, piece), PING)]
     redactor = Redactor({"MY_TOKEN": SECRET})
     if any(redactor.search("".join(piece for i, piece in said if i == index).encode()) for index in (0, 1)):
@@ -95,7 +95,7 @@ def test_streams_without_a_secret_are_kept_byte_for_byte(said: list[tuple[int, s
 @example([3], [6])
 @given(cuts, cuts)
 def test_secrets_in_interleaved_blocks_are_removed(one: list[int], other: list[int]) -> None:
-    """Two blocks stream in turn, each with a secret of its own."""
+    """Two blocks stream in turn, each with its own secret."""
     pairs = itertools.zip_longest(cut(f"a {KEY} b", one), cut(f"c {SECRET} d", other))
     frames = [frame(index, piece) for pair in pairs for index, piece in enumerate(pair) if piece is not None]
     clean = scrubbed(frames, Redactor({"MY_TOKEN": SECRET}))
@@ -103,15 +103,15 @@ def test_secrets_in_interleaved_blocks_are_removed(one: list[int], other: list[i
         assert leaked(secret, texts(clean, index)) == []
 
 
-def test_text_right_behind_a_known_secret_is_kept() -> None:
-    """Only a key's shape has no known end; a value of the environment ends where it ends, whichever way it was cut."""
+def test_text_directly_after_a_known_secret_is_kept() -> None:
+    """Only a key recognised by its shape has no known end. A value of the environment ends where it ends, however it was cut."""
     redactor = Redactor({"MY_TOKEN": SECRET})
     for pieces in ([SECRET + "shoe"], [SECRET, "shoe"], [SECRET[:9], SECRET[9:] + "shoe"], [SECRET[:9], SECRET[9:], "shoe"]):
         assert texts(scrubbed([frame(0, piece) for piece in pieces], redactor)) == "REDACTEDshoe"
 
 
 def scrubbed_chunks(chunks: list[bytes], redactor: Redactor) -> list[bytes]:
-    """Pieces that are no frames: JSON, an oversized frame."""
+    """Return pieces that are not frames: JSON, or an oversized frame."""
     scrub = FrameRedactor(redactor)
     return [piece.data for chunk in chunks for piece in scrub.feed(Piece(chunk, False))] + [piece.data for piece in scrub.flush()]
 
@@ -119,7 +119,7 @@ def scrubbed_chunks(chunks: list[bytes], redactor: Redactor) -> list[bytes]:
 @settings(deadline=None, max_examples=80)
 @given(cuts, st.sampled_from([KEY, SECRET]), st.text('ask- \n"é', max_size=8), st.text(' .\n"é', min_size=1, max_size=8))
 def test_a_secret_split_over_any_chunks_is_removed(places: list[int], secret: str, before: str, after: str) -> None:
-    """A body that is no stream is cut where the socket cuts it."""
+    """The socket cuts a body that is not a stream."""
     chunks = [part.encode() for part in cut(before + secret + after, places)]
     clean = scrubbed_chunks(chunks, Redactor({"MY_TOKEN": SECRET}))
     said = b"".join(clean).decode()
@@ -136,22 +136,22 @@ def test_a_secret_split_over_any_chunks_is_removed(places: list[int], secret: st
         st.one_of(st.binary(max_size=8), st.sampled_from([b"s", b"sk-", b"sk-a", b"sk-ant", b"-ant-", b"hunter2-"])), max_size=12
     )
 )
-def test_chunks_without_a_secret_are_kept_byte_for_byte(chunks: list[bytes]) -> None:
-    """The same pieces, in the same order, none joined and none empty that was not."""
+def test_chunks_without_a_secret_are_unchanged_byte_for_byte(chunks: list[bytes]) -> None:
+    """The pieces are the same, in the same order. None is joined, and none becomes empty."""
     redactor = Redactor({"MY_TOKEN": SECRET})
     if redactor.search(b"".join(chunks)) is None:
         assert scrubbed_chunks(chunks, redactor) == chunks
 
 
-def test_a_frame_that_is_in_no_doubt_is_written_at_once() -> None:
-    """Only what may begin a secret waits, and only until it is clear that it does not."""
+def test_a_frame_without_a_possible_secret_is_written_at_once() -> None:
+    """Only a possible beginning of a secret waits, until it turns out not to be one."""
     scrub = FrameRedactor(Redactor({"MY_TOKEN": SECRET}))
     waits = [len(scrub.feed(Piece(frame(0, part), True))) for part in ("Hello", " task", " sk-a", "nt", "elope", " you")]
     assert waits == [1, 1, 0, 0, 0, 4]
 
 
-def test_the_frames_behind_a_doubtful_one_wait_with_it() -> None:
-    """Order in the log is order on the wire."""
+def test_the_frames_after_a_waiting_one_wait_too() -> None:
+    """The order in the log is the order on the wire."""
     scrub = FrameRedactor(Redactor({}))
     frames = [frame(0, "sk-ant-"), PING, frame(1, "other"), frame(0, "no key")]
     written = [[piece.data for piece in scrub.feed(Piece(f, True))] for f in frames]
@@ -160,7 +160,7 @@ def test_the_frames_behind_a_doubtful_one_wait_with_it() -> None:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Fail what never ends, instead of hanging the suite."""
+    """Fail a test that never ends, instead of blocking the suite."""
 
     def expire(*_: object) -> None:
         raise TimeoutError
@@ -175,15 +175,15 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("secret", ["REDACTED", "xREDACTED", "REDACTEDx", "ACTEDRED"])
-def test_a_secret_that_looks_like_its_own_mark_does_not_hang_the_recording(secret: str) -> None:
-    """An environment that was scrubbed itself (`ANTHROPIC_API_KEY=REDACTED`) is no reason to look for ever."""
+def test_a_secret_equal_to_its_replacement_does_not_hang_the_recording(secret: str) -> None:
+    """An already scrubbed environment (`ANTHROPIC_API_KEY=REDACTED`) causes no endless search."""
     with time_limit(1):
         clean = scrubbed([frame(0, f"a {secret} b"), frame(0, secret)], Redactor({}, extra=[secret]))
     assert texts(clean).startswith("a REDACTED b")
 
 
 def test_a_frame_is_matched_once_and_keeps_its_object() -> None:
-    """Redaction returns the object that the parser made, with the match that folding uses."""
+    """Redaction returns the object of the parser, with the match that folding uses."""
     parser, scrub = FrameParser(), FrameRedactor(Redactor({}))
     (piece,) = parser.feed(frame(0, "hello"))
     (clean,) = scrub.feed(piece)
@@ -193,10 +193,10 @@ def test_a_frame_is_matched_once_and_keeps_its_object() -> None:
 
 
 @given(st.sets(st.binary(min_size=1, max_size=6), min_size=1, max_size=8), st.binary(max_size=60), st.integers(0, 60))
-def test_a_search_by_the_rarest_character_finds_what_a_search_from_the_first_finds(
+def test_a_search_by_the_rarest_character_finds_the_same_as_a_search_from_the_first(
     literals: set[bytes], text: bytes, place: int
 ) -> None:
-    """Whether any of the literals is in a text, wherever the literal stands, and after any other text."""
+    """Both find a literal at any place in a text, and after any other text."""
     text = text[:place] + min(literals) * (place % 2) + text[place:]
     found = re.search(shapes.by_rarest_character(literals), text, re.DOTALL)
     assert (found is not None) == any(literal in text for literal in literals)

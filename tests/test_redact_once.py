@@ -1,4 +1,4 @@
-"""Work on the way of a frame is done once: each message is scrubbed, and each packed piece unpacked, a single time."""
+"""Each frame is processed once: each message is scrubbed, and each packed piece unpacked, a single time."""
 
 import json
 from collections import Counter
@@ -32,7 +32,7 @@ FRAMES = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for 
 
 
 class Counting(Redactor):
-    """Counts the texts that it scrubs."""
+    """A redactor that counts the texts it scrubs."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self.seen: list[bytes] = []
@@ -51,7 +51,7 @@ def log() -> Iterator[EventLog]:
 
 @pytest.mark.parametrize("own", [False, True])
 def test_a_message_is_scrubbed_once_by_each_redactor(log: EventLog, own: bool) -> None:
-    """By the redactor of the run, and by one of the capture if it has its own."""
+    """The redactors are that of the run, and that of the capture if it has one."""
     of_run, of_capture = Counting(), Counting()
     with log.start(name="a", mode="live", redactor=of_run) as writer:
         capture = Capture(writer, ASKED, place=Place(), redactor=of_capture if own else None)
@@ -64,7 +64,7 @@ def test_a_message_is_scrubbed_once_by_each_redactor(log: EventLog, own: bool) -
 
 
 def test_a_packed_body_is_unpacked_once(monkeypatch: pytest.MonkeyPatch, log: EventLog) -> None:
-    """Recording unpacks each piece for the redaction; folding uses its content."""
+    """Recording unpacks each piece for the redaction. Folding reuses its content."""
     unpacked = Counter[bytes]()
     decode = encodings._Bounded.decode
 
@@ -82,8 +82,8 @@ def test_a_packed_body_is_unpacked_once(monkeypatch: pytest.MonkeyPatch, log: Ev
 
 
 @pytest.mark.parametrize(("match_on", "read"), [(("method", "path", "body"), False), (("path", "headers"), True)])
-def test_a_replay_scrubs_what_matching_reads(match_on: tuple[str, ...], read: bool) -> None:
-    """Headers are scrubbed if a rule reads them."""
+def test_a_replay_scrubs_the_parts_that_matching_reads(match_on: tuple[str, ...], read: bool) -> None:
+    """It scrubs headers only if a rule reads them."""
     redactor = Counting()
     Matcher([], rules=Rules(match_on=match_on), redactor=redactor).key(ASKED)
     assert ASKED.body in redactor.seen

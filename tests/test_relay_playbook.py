@@ -1,4 +1,4 @@
-"""The rules of the recording proxy without a socket: events of the client, the API and the clock, and the commands that follow.
+"""The rules of the recording proxy without a socket: events of the client, the API and the clock, and the resulting commands.
 
 `tests/playbook.py` explains the notation.
 """
@@ -19,7 +19,7 @@ from tests.playbook import Playbook, play, to_bytes, to_text
 ASK = "client POST /v1/messages HTTP/1.1¶Host: localhost¶Content-Length: 2¶¶{}"
 LAST = "client POST /v1/messages HTTP/1.1¶Host: localhost¶Connection: close¶Content-Length: 2¶¶{}"
 ASKED = ("client connects", ASK, "api connects")
-"""A client that has sent a request, and a connection to the API that has got it."""
+"""The events of a client that has sent a request, and of a connection to the API that has received it."""
 
 
 # One exchange
@@ -88,7 +88,7 @@ def test_requests_sent_ahead_are_answered_one_after_the_other() -> None:
     )
 
 
-def test_a_client_that_sends_too_far_ahead_is_cut_off() -> None:
+def test_a_client_that_sends_too_far_ahead_is_disconnected() -> None:
     playbook = play(f">> client {{{MAX_HEAD_BYTES} x}}", before=ASKED)
     playbook.happen("client x")
     assert playbook.transcript[-1] == "<< abort client"
@@ -104,7 +104,7 @@ def test_a_client_that_sends_too_far_ahead_is_cut_off() -> None:
     ],
     ids=["the client closes", "the API closes", "an old client", "an old API"],
 )
-def test_both_connections_close_if_one_side_does_not_go_on(request_head: str, answer_head: str) -> None:
+def test_both_connections_close_if_one_side_does_not_continue(request_head: str, answer_head: str) -> None:
     play(
         f"""
         >> api {answer_head}¶¶
@@ -144,7 +144,7 @@ def test_a_client_that_waits_for_permission_gets_it_at_once() -> None:
     )
 
 
-def test_a_request_with_two_lengths_has_one_on_its_way_to_the_api() -> None:
+def test_a_request_with_two_lengths_is_relayed_with_one() -> None:
     """Two servers can read chunks and a length in two ways, and the second part as another request."""
     head = "POST / HTTP/1.1¶Host: localhost¶Content-Length: 99¶Transfer-Encoding: chunked"
     playbook = play("", before=["client connects", f"client {head}¶¶2¶{{}}¶0¶¶", "api connects"])
@@ -158,7 +158,7 @@ def test_an_upgrade_is_not_passed_on() -> None:
     assert playbook.sent(c.SendApi) == b"GET /socket HTTP/1.1\r\nHost: api.example\r\nConnection: upgrade\r\n\r\n"
 
 
-def test_a_base_path_of_the_api_precedes_the_path_of_the_request() -> None:
+def test_the_base_path_of_the_api_precedes_the_path_of_the_request() -> None:
     playbook = play("", before=ASKED, upstream=Upstream.parse("https://api.example:8443/base/"))
     assert playbook.sent(c.SendApi).startswith(b"POST /base/v1/messages HTTP/1.1\r\nHost: api.example:8443\r\n")
     assert playbook.of(c.BeginCapture)[0].request.uri == "https://api.example:8443/base/v1/messages"
@@ -184,7 +184,7 @@ def test_an_early_hint_is_relayed_and_not_recorded() -> None:
     )
 
 
-def test_chunks_are_relayed_as_they_are_and_recorded_without_framing() -> None:
+def test_chunks_are_relayed_unchanged_and_recorded_without_framing() -> None:
     play(
         """
         >> api HTTP/1.1 200 OK¶Transfer-Encoding: chunked¶¶2;a=b¶o
@@ -300,7 +300,7 @@ BROKEN = {
 
 @pytest.mark.parametrize(("answer", "ending"), BROKEN.values(), ids=BROKEN)
 def test_an_answer_that_breaks_off_closes_both_connections(answer: str, ending: str) -> None:
-    """The client gets every byte that came, and no reset: the API closed its connection in order."""
+    """The client gets every received byte and no reset, because the API closed its connection in order."""
     play(
         f"""
         >> api closes
@@ -324,7 +324,7 @@ def test_an_answer_that_breaks_off_closes_both_connections(answer: str, ending: 
     ids=["another protocol", "an upgrade", "a bad chunk"],
 )
 def test_bytes_that_are_not_http_are_relayed_until_the_api_closes(answer: str, ending: str) -> None:
-    """The recording ends at the error, because nothing can be recorded of bytes without a meaning."""
+    """The recording ends at the error, because bytes that cannot be parsed cannot be recorded."""
     playbook = Playbook()
     for line in (*ASKED, f"api {answer}"):
         playbook.happen(line)
@@ -354,7 +354,7 @@ def test_a_client_that_leaves_closes_the_connection_to_the_api(before: Sequence[
 
 
 def test_a_server_that_stops_cuts_an_answer() -> None:
-    """The recording does not blame the client."""
+    """The recording does not name the client as the cause."""
     play(
         """
         >> server stops
@@ -369,7 +369,7 @@ def test_a_server_that_stops_cuts_an_answer() -> None:
 
 
 def test_an_api_that_closes_between_requests_closes_the_client() -> None:
-    """With its last bytes: some servers send 408 first."""
+    """The client gets the last bytes, too: some servers send 408 first."""
     play(
         """
         >> api HTTP/1.1 204 No Content¶¶
@@ -389,7 +389,7 @@ def test_an_api_that_closes_between_requests_closes_the_client() -> None:
 
 
 @pytest.mark.parametrize("event", ["api closes", "api resets"])
-def test_an_idle_connection_ends_with_the_connection_to_the_api(event: str) -> None:
+def test_an_idle_connection_closes_with_the_connection_to_the_api(event: str) -> None:
     play(
         f"""
         >> {event}
@@ -402,14 +402,14 @@ def test_an_idle_connection_ends_with_the_connection_to_the_api(event: str) -> N
 
 
 @pytest.mark.parametrize("answer", ["HTTP/1.1 200 OK¶Content-Length: 2¶¶", "HTTP/1.1 204 No Content¶¶"])
-def test_nothing_reaches_the_client_that_is_not_in_the_log(answer: str) -> None:
+def test_the_client_gets_only_recorded_bytes(answer: str) -> None:
     """A recording that fails closes both connections before the client gets the bytes."""
     playbook = play("", before=[*ASKED, "log fails", f"api {answer}"])
     assert playbook.sent(c.SendClient) == b""
     assert playbook.transcript == [] or playbook.transcript[-1] == "<< close client"
 
 
-def test_nothing_is_sent_to_the_api_that_is_not_in_the_log() -> None:
+def test_the_api_gets_only_recorded_bytes() -> None:
     play(
         """
         >> client POST / HTTP/1.1¶Host: localhost¶Content-Length: 2¶¶{}
@@ -428,7 +428,7 @@ def test_nothing_is_sent_to_the_api_that_is_not_in_the_log() -> None:
 
 
 def refused(status: int, reason: str) -> str:
-    """The commands that follow if a request is refused."""
+    """Return the commands that follow if a request is refused."""
     return f"""
         << refuse {status}: {reason}
         << close api
@@ -460,7 +460,7 @@ ONE_API = "this server serves one API only; request a path, not another host"
     ],
 )  # fmt: skip
 def test_a_request_is_refused_by_its_head(line: str, status: int, reason: str) -> None:
-    """Before its body is read, and without a permission to send it."""
+    """The refusal comes before the body is read, and without a permission to send it."""
     play(f">> {line}{refused(status, reason)}", before=["client connects"], limits=Limits(body_bytes=100))
 
 
@@ -483,7 +483,7 @@ def test_a_token_is_checked_before_the_body_is_read() -> None:
     )
 
 
-def test_a_body_in_chunks_is_refused_where_it_exceeds_the_limit() -> None:
+def test_a_body_in_chunks_is_refused_at_the_limit() -> None:
     play(
         f"""
         >> client 32¶{{50 x}}¶33¶{{50 x}}
@@ -496,7 +496,7 @@ def test_a_body_in_chunks_is_refused_where_it_exceeds_the_limit() -> None:
 
 
 def test_the_bodies_of_all_connections_share_one_limit() -> None:
-    """The room returns when the answer is over."""
+    """The room is free again after the answer."""
     room = Room(Limits(held_bytes=100))
     first = Playbook(room=room)
     ask = head("POST / HTTP/1.1", "Content-Length: 80") + "{80 x}"
@@ -509,11 +509,11 @@ def test_the_bodies_of_all_connections_share_one_limit() -> None:
     assert room.held == 0
 
 
-def test_a_client_beyond_the_places_is_refused() -> None:
+def test_a_client_beyond_the_limit_of_connections_is_refused() -> None:
     play(f">> client connects beside 512{refused(503, 'all 512 connections are in use')}<< close client")
 
 
-def test_a_refused_client_may_go_on_sending_for_a_while() -> None:
+def test_a_refused_client_may_continue_sending_for_a_while() -> None:
     """Closing at once would reset the connection, and the client would lose the answer."""
     before = ["client connects", head("CONNECT x:1 HTTP/1.1")]
     limits = Limits(body_bytes=100)
@@ -532,7 +532,7 @@ def test_an_error_for_head_has_no_body() -> None:
 # Time
 
 
-def test_a_client_that_asks_nothing_is_closed_without_an_answer() -> None:
+def test_a_client_without_a_request_is_closed_without_an_answer() -> None:
     play(
         """
         >> client connects
@@ -605,7 +605,7 @@ PIECES = st.sampled_from([
 
 
 def may_happen(playbook: Playbook, line: str) -> bool:
-    """Whether a rim can report an event: the API's only while it is connected or connecting."""
+    """Return whether a rim can report an event. The API has events only while it is connected or connecting."""
     state = playbook.api.state
     if line in ("api connects", "api refuses"):
         return state == "connecting"
@@ -613,8 +613,8 @@ def may_happen(playbook: Playbook, line: str) -> bool:
 
 
 @given(st.lists(PIECES, max_size=30))
-def test_any_events_keep_the_promises(lines: list[str]) -> None:
-    """Each capture ends once, bytes are recorded before the client gets them, and no room for bodies is lost."""
+def test_any_sequence_of_events_keeps_the_promises(lines: list[str]) -> None:
+    """Each capture ends once, bytes are recorded before the client gets them, and the room for bodies is freed."""
     playbook = Playbook(limits=Limits(body_bytes=100))
     playbook.happen("client connects")
     for line in lines:

@@ -1,4 +1,4 @@
-"""A recording is replayed through the real SDK: the same bytes, the same events, the same errors, and no network."""
+"""The real SDK replays a recording: the same bytes, events and errors, without a network."""
 
 import asyncio
 import json
@@ -70,7 +70,7 @@ class Recorded(NamedTuple):
 
 @pytest.fixture(scope="module", params=[(name, client) for name in CASES for client in BOTH], ids=lambda pair: ", ".join(pair))
 def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """Record a case live into a log, and return it read back from a cassette."""
+    """Record a case live into a log, and read it back from a cassette."""
     case, consume = CASES[request.param[0]], BOTH[request.param[1]]
     folder = tmp_path_factory.mktemp("replay")
     with recording(folder) as tape, MessagesServer(case.script) as server:
@@ -205,8 +205,8 @@ def test_a_cut_without_a_known_cause_is_a_protocol_error(read: Any) -> None:
 
 
 @pytest.mark.trap(25)
-def test_stored_lengths_do_not_count() -> None:
-    """A wrong content-length, as in hundreds of published cassettes, neither cuts nor blocks the replay."""
+def test_stored_lengths_are_ignored() -> None:
+    """Hundreds of published cassettes have a wrong content-length. It neither cuts nor blocks the replay."""
     headers = (*JSON, ("content-length", "3"), ("transfer-encoding", "chunked"), ("x-a", "1"), ("x-a", "2"))
     lying = exchange(answer(b'{"a": 1}', headers=headers))
     with httpx2.Client(transport=ReplayTransport(Matcher([lying]))) as client:
@@ -215,7 +215,7 @@ def test_stored_lengths_do_not_count() -> None:
     assert response.headers.multi_items() == [("content-type", "application/json"), ("x-a", "1"), ("x-a", "2")]
 
 
-def test_a_retry_is_not_waited_for_when_replay_is_instant() -> None:
+def test_an_instant_replay_does_not_wait_before_a_retry() -> None:
     """The SDK would sleep half a second for each 529, and a replay has no server to protect."""
     refused = exchange(answer(b"{}", headers=JSON, status=529, reason=""), ending="http_error")
     for timing, header in ((Timing(), "1"), (Timing(1000.0), None)):
@@ -223,7 +223,7 @@ def test_a_retry_is_not_waited_for_when_replay_is_instant() -> None:
             assert client.post(URL, content=refused.request.body).headers.get("retry-after-ms") == header
 
 
-def test_a_recorded_retry_after_ms_is_replaced_when_replay_is_instant() -> None:
+def test_an_instant_replay_replaces_a_recorded_retry_after_ms() -> None:
     """The SDK cannot parse two of these headers and would use its own half second."""
     headers = (*JSON, ("Retry-After-Ms", "2000"), ("retry-after", "2"))
     refused = exchange(answer(b"{}", headers=headers, status=529, reason=""), ending="http_error")
@@ -260,7 +260,7 @@ def test_a_miss_is_both_kinds_of_error() -> None:
 
 
 def test_a_replayed_request_is_never_sent(consume: Consume) -> None:
-    """Neither a hit nor a miss reaches the server that listens at the URL."""
+    """Neither a hit nor a miss reaches the server at the URL."""
     with MessagesServer([Reply([HELLO])]) as server:
         with intercepted(Replayer(Matcher([exchange()]))):
             assert consume(server.url).error == "retold.MissError"
@@ -274,7 +274,7 @@ def ask_for(number: int) -> Any:
     return {**ASK, "messages": [{"role": "user", "content": f"number {number}"}]}
 
 
-def said(message: Any) -> str:
+def answer_of(message: Any) -> str:
     return str(message.content[0].text)
 
 
@@ -293,25 +293,25 @@ def six(tmp_path: Path) -> Iterator[list[Exchange]]:
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [3, 1, 5, 0, 4, 2]])
-def test_parallel_calls_get_their_own_answers_in_any_order(six: list[Exchange], order: list[int]) -> None:
+def test_parallel_calls_get_the_right_answers_in_any_order(six: list[Exchange], order: list[int]) -> None:
     """Six different requests come at once, in another order than the recorded one."""
 
     async def ask_all() -> list[str]:
         http = httpx2.AsyncClient(transport=ReplayTransport(Matcher(six)))
         async with anthropic.AsyncAnthropic(api_key="x", http_client=http) as client:
             answers = await asyncio.gather(*(client.messages.create(**ask_for(number)) for number in order))
-        return [said(message) for message in answers]
+        return [answer_of(message) for message in answers]
 
     assert asyncio.run(ask_all()) == [f"number {number}" for number in order]
 
 
-def test_threads_get_their_own_answers(six: list[Exchange]) -> None:
+def test_threads_get_the_right_answers(six: list[Exchange]) -> None:
     """Six threads share one client."""
     answers: dict[int, str] = {}
     with anthropic.Anthropic(api_key="x", http_client=httpx2.Client(transport=ReplayTransport(Matcher(six)))) as client:
 
         def ask(number: int) -> None:
-            answers[number] = said(client.messages.create(**ask_for(number)))
+            answers[number] = answer_of(client.messages.create(**ask_for(number)))
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
         for thread in threads:
@@ -321,7 +321,7 @@ def test_threads_get_their_own_answers(six: list[Exchange]) -> None:
     assert answers == {number: f"number {number}" for number in range(6)}
 
 
-def test_playing_with_original_timing_gives_every_frame_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_playing_with_original_timing_yields_frames_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """The transport yields each piece when it is due, not the whole body at the end."""
     waits: list[int] = []
     monkeypatch.setattr(timing_module, "wait_until", waits.append)

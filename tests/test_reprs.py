@@ -9,7 +9,7 @@ from tests.clients import ask, record, serve
 from tests.e2e import NUMBERS
 
 
-def test_results_of_a_run() -> None:
+def test_the_repr_of_a_run_result_begins_with_its_outcome() -> None:
     result = retold.run_workflow(NUMBERS, handlers=[])
     assert repr(result) == f"<RunResult {result.run[:8]} {result.name} mock completed: 1 step>"
     (step,) = result.steps
@@ -18,7 +18,7 @@ def test_results_of_a_run() -> None:
     assert repr(TaskResult("a", "failed", error="too long: " + "x" * 90)) == f"<TaskResult a failed 'too long: {'x' * 50}…'>"
 
 
-def test_messages() -> None:
+def test_the_repr_of_a_message_is_one_line() -> None:
     """A message shows its place, its type, and its first text or tool."""
     blocks = [{"type": "thinking", "thinking": "hm"}, {"type": "tool_use", "name": "Read", "input": {}}]
     data: list[dict[str, object]] = [
@@ -35,7 +35,7 @@ def test_messages() -> None:
     ]
 
 
-def test_cassettes_in_use() -> None:
+def test_the_repr_of_a_cassette_in_use_counts_its_calls() -> None:
     """A block that only records shows no count of plays."""
     with serve() as server:
         with retold.use_cassette("c.yaml", record_mode="once") as cassette:
