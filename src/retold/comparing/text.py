@@ -215,7 +215,8 @@ def amount(name: str, value: float | None) -> str:
     if value is None:
         return "unknown"
     if name == "cost_usd":
-        return f"${value:.6f}".rstrip("0").rstrip(".") if value else "$0"
+        digits = 6 if abs(value) >= 0.001 else 8
+        return f"${value:.{digits}f}".rstrip("0").rstrip(".")
     if name in TIMES:
         return f"{value:,.0f} ms" if value < 1000 else seconds(round(value * 1e6))
     return f"{value:,.0f}"
