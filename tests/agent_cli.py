@@ -1,7 +1,7 @@
-"""A fake of Claude Code: a child that speaks stream-json from a script, which is a recorded wire of the Agent SDK.
+"""A fake of Claude Code: a child process that speaks stream-json from a script, which is a recorded wire of the Agent SDK.
 
-A script is lines of JSON (tests/agent_wires/): `r` is a line for the SDK, `w` waits for a line of its kind, `close` waits
-for the end of the input, `eof` ends well, `raise` ends with an exit code, `kill` ends by a signal.
+A script is a file of JSON lines (tests/agent_wires/). `r` sends a line to the SDK, and `w` waits for a line of its kind.
+`close` waits for the end of the input. `eof` exits with code 0, `raise` exits with an error code, and `kill` ends by a signal.
 """
 
 import json
@@ -26,12 +26,12 @@ def installed(folder: Path) -> str:
 
 
 def environment(script: str | Path) -> dict[str, str]:
-    """Return the variables that name a script: a file, or the name of a recorded wire."""
+    """Return the variables that name a script. `script` is a file, or the name of a recorded wire."""
     return {_SCRIPT: str(WIRES / f"{script}.jsonl" if isinstance(script, str) else script)}
 
 
 def written(path: Path, *steps: dict[str, Any], base: str = "plain") -> Path:
-    """Write a script that begins as a recorded wire does, up to its first message of the user, and goes on with `steps`."""
+    """Write a script that begins like a recorded wire, up to the user's first message, and continues with `steps`."""
     lines = [json.loads(line) for line in (WIRES / f"{base}.jsonl").read_text().split("\n") if line]
     end = next(at for at, line in enumerate(lines) if line.get("m", {}).get("type") == "user")
     path.write_text("".join(f"{json.dumps(step)}\n" for step in [*lines[: end + 1], *steps]))
@@ -44,7 +44,7 @@ def _kind(line: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def main() -> None:
-    """Speak the script's part."""
+    """Play the script."""
     text = Path(os.environ[_SCRIPT]).read_text().replace("/home/dev/proj", os.getcwd()).replace("/home/dev", os.environ["HOME"])
     ids: dict[str, str] = {}
     unread: list[dict[str, Any]] = []

@@ -1,7 +1,9 @@
-"""A scripted server of Claude on Bedrock and Vertex on 127.0.0.1: the replies of the Messages API server, on their wires.
+"""A scripted server of Claude on Bedrock and Vertex, on 127.0.0.1.
 
-Paths of Bedrock (`/model/M/invoke`, `…-with-response-stream`, `converse`, `converse-stream`) are answered in frames of
-`application/vnd.amazon.eventstream` or in JSON; paths of Vertex as the Messages API itself. Every path may have a prefix.
+It sends replies of the Messages API server in their wire formats.
+
+Bedrock paths (`/model/M/invoke`, `…-with-response-stream`, `converse`, `converse-stream`) get frames of
+`application/vnd.amazon.eventstream` or JSON. Vertex paths get the same answers as the Messages API. A path may have a prefix.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ _COUNTS = {"input_tokens": "inputTokens", "output_tokens": "outputTokens"}
 
 
 def packed(headers: Json, payload: bytes) -> bytes:
-    """A frame with headers of text."""
+    """Return a frame with text headers."""
     texts = [(name.encode(), value.encode()) for name, value in headers.items()]
     head = b"".join(struct.pack(">B", len(name)) + name + struct.pack(">BH", 7, len(value)) + value for name, value in texts)
     lengths = struct.pack(">II", 16 + len(head) + len(payload), len(head))
@@ -35,24 +37,24 @@ def packed(headers: Json, payload: bytes) -> bytes:
 
 
 def framed(event_type: str, payload: Json) -> bytes:
-    """A frame of an event."""
+    """Return the frame of an event."""
     headers = {":event-type": event_type, ":content-type": "application/json", ":message-type": "event"}
     return packed(headers, json.dumps(payload).encode())
 
 
 def chunk(event: Json, padding: str = "abcd") -> bytes:
-    """A frame of `invoke-with-response-stream`: an event of the Messages API in base64."""
+    """Return a frame of `invoke-with-response-stream`: an event of the Messages API in base64."""
     return framed("chunk", {"bytes": base64.b64encode(json.dumps(event).encode()).decode(), "p": padding})
 
 
 def exception(kind: str, message: str) -> bytes:
-    """A frame with an exception."""
+    """Return a frame with an exception."""
     headers = {":exception-type": kind, ":content-type": "application/json", ":message-type": "exception"}
     return packed(headers, json.dumps({"message": message}).encode())
 
 
 def converse_block(block: Json) -> Json:
-    """A content block in the shape of Converse."""
+    """Return a content block in the shape of Converse."""
     if block["type"] == "tool_use":
         return {"toolUse": {"toolUseId": block["id"], "name": block["name"], "input": block["input"]}}
     if block["type"] == "thinking":
@@ -61,7 +63,7 @@ def converse_block(block: Json) -> Json:
 
 
 def converse_events(events: Iterator[Json]) -> Iterator[bytes]:
-    """The frames of `converse-stream` for events of the Messages API. It opens blocks of tools only."""
+    """Return the frames of `converse-stream` for events of the Messages API. Only tool blocks get a start event."""
     for event in events:
         place = {"contentBlockIndex": event.get("index")}
         match event["type"]:
@@ -94,7 +96,7 @@ def _converse_delta(delta: Json) -> Json:
 
 
 def frames_of(reply: Reply, action: str, asked: Json, call: int = 1) -> list[bytes]:
-    """The frames of a streamed reply."""
+    """Return the frames of a streamed reply."""
     message = reply.message(asked, call)
     if action == "converse-stream":
         return [*converse_events(reply.events(message))]
@@ -102,7 +104,10 @@ def frames_of(reply: Reply, action: str, asked: Json, call: int = 1) -> list[byt
 
 
 class BedrockServer:
-    """A server that answers each call with `reply`. `tail` stands behind the frames of a stream, after `cut_after` of them."""
+    """A server that answers each call with `reply`.
+
+    With `cut_after`, a stream ends after that many frames, followed by `tail`.
+    """
 
     def __init__(self, reply: Reply | None = None, *, tail: bytes = b"", cut_after: int | None = None) -> None:
         self.reply = reply or Reply([text("Hello there")])
@@ -135,7 +140,7 @@ class BedrockServer:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(self, path: str, asked: Json) -> tuple[str, bytes]:
-        """The content type and the body of an answer."""
+        """Return the content type and the body of an answer."""
         call = len(self.bodies) + 1
         if (found := re.search(r"/model/(?:.*/)?([^/]+)/([^/]+)$", path)) is None:
             return self._plain(asked | {"stream": asked.get("stream") or "streamRaw" in path}, call)

@@ -1,4 +1,4 @@
-"""Debian's chromium without a screen, driven over a pipe (Chrome DevTools Protocol), so that no driver has to be installed."""
+"""Debian's headless chromium, driven over a pipe (Chrome DevTools Protocol), so no driver needs to be installed."""
 
 import base64
 import itertools
@@ -23,7 +23,7 @@ _OPTIONS = (
 
 
 class Browser:
-    """One browser, as a context manager."""
+    """A browser process, as a context manager."""
 
     def __enter__(self) -> Self:
         assert CHROMIUM is not None
@@ -55,7 +55,7 @@ class Browser:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def open(self, url: str, *, width: int = 1280, height: int = 900, dark: bool = False) -> "Tab":
-        """A tab that shows a page, once it has loaded."""
+        """Open a page in a new tab. Return the tab after the page has loaded."""
         target = self.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         tab = Tab(self, self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"])
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -73,7 +73,7 @@ class Browser:
         return number
 
     def call(self, method: str, params: dict[str, Any], session: str | None = None) -> dict[str, Any]:
-        """Call a method of the protocol; what happens meanwhile is gathered in `events`."""
+        """Call a method of the protocol, and return its result. Append the events that arrive meanwhile to `events`."""
         number = self._send(method, params, session)
         while True:
             said = self._receive()
@@ -106,7 +106,7 @@ class Tab:
         return self.browser.call(method, params, self.session)
 
     def run(self, script: str) -> Any:
-        """The value of an expression in the page."""
+        """Return the value of an expression in the page."""
         done = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
         return done["result"].get("value")
@@ -119,7 +119,7 @@ class Tab:
             time.sleep(0.01)
 
     def press(self, key: str, *, text: str = "") -> None:
-        """Press a key as a person does."""
+        """Press a key with the same events as a keyboard."""
         code = {" ": "Space", "/": "Slash"}.get(key, key)
         shown = text or (key if len(key) == 1 else "")
         keys = {"Enter": 13, " ": 32, "ArrowLeft": 37, "ArrowRight": 39, "Home": 36, "End": 35}
@@ -135,7 +135,7 @@ class Tab:
         path.write_bytes(base64.b64decode(data))
 
     def complaints(self) -> list[str]:
-        """Exceptions, and whatever the browser's log holds of this page, its security policy's refusals among it."""
+        """Return the exceptions and log entries of this page, including violations of its security policy."""
         self.run("1")
         own = [event for event in self.browser.events if event.get("sessionId") == self.session]
         thrown = [
@@ -146,6 +146,6 @@ class Tab:
         return [str(t) for t in thrown] + [e["params"]["entry"]["text"] for e in own if e["method"] == "Log.entryAdded"]
 
     def requested(self) -> list[str]:
-        """Every address the page has asked for."""
+        """Return the addresses that the page has requested."""
         own = [event for event in self.browser.events if event.get("sessionId") == self.session]
         return [event["params"]["request"]["url"] for event in own if event["method"] == "Network.requestWillBeSent"]

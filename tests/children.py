@@ -1,4 +1,4 @@
-"""`retold` as a child process that a test watches, stops and kills."""
+"""Run `retold` as a child process that a test watches, stops and kills."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ class Folder:
         self.children: list[Child] = []
 
     def spawn(self, *args: str | Path, url: str = "", **environment: str) -> Child:
-        """Start `retold ARGS` and go on; `url` makes it live-capable, so that it needs the SDK."""
+        """Start `retold ARGS` without waiting for it. With `url` it can call a server, so it imports the SDK."""
         own = {"PATH": os.environ["PATH"], "HOME": str(self.path), "LANG": "C.UTF-8", "TZ": "UTC"}
         if url:
             own |= {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key"}
@@ -35,14 +35,14 @@ class Folder:
         return self.children[-1]
 
     def run_python(self, script: str) -> None:
-        """Run a script to its end, whatever that is."""
+        """Run a script to its end, with any exit code."""
         subprocess.run([sys.executable, "-c", script], cwd=self.path, check=False, timeout=DEADLINE_S)
 
     def newest(self) -> retold.RunInfo:
         return self.log.runs(limit=1)[0]
 
     def frames(self) -> int:
-        """How many frames the newest run has, 0 while there is no log."""
+        """Return the number of frames of the newest run, or 0 if there is no log yet."""
         return self.newest().frames if self.log.path.exists() and self.log.runs() else 0
 
     def close(self) -> None:
@@ -52,12 +52,12 @@ class Folder:
 
 
 def _heed_sigint() -> None:
-    """A child of a job in the background (`make test &`) would ignore Ctrl-C."""
+    """Restore Python's SIGINT handler: a child of a background job (`make test &`) would ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def rest_of(child: Child) -> tuple[str, str]:
-    """What a child still writes to stdout and stderr until it ends."""
+    """Return the rest of a child's stdout and stderr, up to its end."""
     assert child.stdout is not None
     assert child.stderr is not None
     limit = threading.Timer(DEADLINE_S, child.kill)
@@ -70,7 +70,7 @@ def rest_of(child: Child) -> tuple[str, str]:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = DEADLINE_S) -> None:
-    """Return as soon as the condition holds; fail where it does not in time."""
+    """Return as soon as the condition is true. Fail if it stays false for too long."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

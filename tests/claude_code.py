@@ -1,4 +1,5 @@
-"""Claude Code against a scripted API: how it is run, what the script answers, and its messages without what is of one run."""
+"""Run Claude Code against a scripted API: its command, the API's answers, and its messages without the parts that change per
+run."""
 
 import importlib.util
 import json
@@ -17,7 +18,7 @@ _BINARY = Path("claude_agent_sdk", "_bundled", "claude")
 
 
 def find() -> str | None:
-    """The Claude Code binary: RETOLD_CLAUDE_CODE, or the one in claude-agent-sdk, installed here or by `.ci/run`."""
+    """Return the Claude Code binary: RETOLD_CLAUDE_CODE, or the binary of claude-agent-sdk, installed here or by `.ci/run`."""
     spec = importlib.util.find_spec("claude_agent_sdk")
     folders = [CLIENTS / "python", *([] if spec is None or spec.origin is None else [Path(spec.origin).parent.parent])]
     named = [Path(os.environ["RETOLD_CLAUDE_CODE"])] if "RETOLD_CLAUDE_CODE" in os.environ else []
@@ -42,7 +43,7 @@ def _tool_results(body: dict[str, Any]) -> int:
 
 
 class Script:
-    """Answers by what a request says: a text, tools, an agent in the background, an error in mid-stream, a cut."""
+    """Choose the answer from the request: a text, tools, a background agent, an error in mid-stream, or a cut."""
 
     def __init__(self) -> None:
         self._cut = False
@@ -93,7 +94,7 @@ _IN_TEXT = (
 
 
 def turns(lines: str, home: str) -> dict[str, Counter[str]]:
-    """The stream-json messages of each turn: their order changes, for tools start while a turn still streams."""
+    """Return the stream-json messages of each turn, sorted: tools start while a turn still streams, so their order varies."""
     found: dict[str, Counter[str]] = {}
     for line in lines.splitlines():
         message = json.loads(line)

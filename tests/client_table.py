@@ -1,7 +1,7 @@
 """The table of clients and ways to run code: `python -m tests.client_table CLIENT…` prints the outcome of each cell as JSON.
 
-Every cell is a replay with a real client that could reach a scripted server. Its outcome is `played`, or the error's name; the
-number of calls that reached the server stands beside it. Clients that are not installed are left out.
+Every cell is a replay with a real client that could reach a scripted server. Its outcome is `played` or the name of the error,
+with the number of calls that reached the server. Clients that are not installed are left out.
 """
 
 import _thread
@@ -51,7 +51,7 @@ Work = Callable[[], str]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers in the shape that the path asks for, and counts."""
+    """Answer in the format of the requested path, and count the calls."""
 
     protocol_version = "HTTP/1.1"
     calls = 0
@@ -68,7 +68,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def do_HEAD(self) -> None:
-        """Claude Code asks whether there is a server; that is no call."""
+        """Answer Claude Code's check that a server exists, without counting it as a call."""
         self.send_response(200)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -81,7 +81,7 @@ URL = ""
 """Where the scripted server listens, once `main` runs."""
 
 
-# Clients: each asks one question of a model
+# Clients: each asks a model one question
 
 
 def body(prompt: str) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def anthropic_aiohttp(prompt: str) -> str:
 
 
 def anthropic_transport(prompt: str) -> str:
-    """A transport class of the application's own, below a mount."""
+    """Return a client with an application's own transport class, as a mount."""
     import anthropic
     import httpx2
 
@@ -252,7 +252,7 @@ def _counted(_request: bytes, _context: object) -> bytes:
 
 @functools.cache
 def grpc_address() -> str:
-    """Where a gRPC server listens that answers every call; the environment names it as the API's."""
+    """Return the address of a gRPC server that answers every call. The environment names it as the API's address."""
     grpc: Any = import_module("grpc")
 
     class Answers(grpc.GenericRpcHandler):  # type: ignore[misc] # gRPC is not typed
@@ -285,7 +285,7 @@ def _older_channel() -> Any:
 
 
 def grpc_older_channel(prompt: str) -> str:
-    """The channel is older than every block but the first, which records."""
+    """Use a channel that is older than every block except the first, which records."""
     return str(_older_channel().unary_unary("/messages/create")(prompt.encode(), timeout=20).decode())
 
 
@@ -300,7 +300,7 @@ def grpc_async(prompt: str) -> str:
 
 
 def agent_sdk(prompt: str) -> str:
-    """Claude Code, as a child of the SDK, sends the request."""
+    """Ask through Claude Code, as a child of the SDK."""
     sdk: Any = import_module("claude_agent_sdk")
 
     async def run() -> str:
@@ -343,7 +343,7 @@ REFUSED = (("claude agent sdk", "in_fork"),)
 """Ways in which a client is not played: a forked process has no session of its parent's cassette. Nothing is sent."""
 
 
-# Ways to run code: each prepares before the block, and returns how to run work inside it
+# Ways to run code: each prepares before the block, and returns a function that runs work inside it
 
 
 Run = Callable[[Work], str]
@@ -355,7 +355,7 @@ def directly() -> Iterator[Run]:
 
 
 def _result(run: Callable[[Callable[[], None]], object], work: Work) -> str:
-    """Run work elsewhere, and return or raise its outcome here."""
+    """Run work elsewhere, and return its result or raise its error here."""
     outcomes: queue.Queue[str | BaseException] = queue.Queue()
 
     def note() -> None:
@@ -463,7 +463,7 @@ WAYS = [directly, in_thread, in_raw_thread, in_older_thread, in_executor, in_old
 
 
 def cell(client: Callable[[str], str], way: Any, prompt: str, mode: str) -> tuple[str, int]:
-    """Ask in one way: the outcome, and how many calls reached the server."""
+    """Ask in one way. Return the outcome, and the number of calls that reached the server."""
     with way() as run:
         before = Handler.calls
         with retold.use_cassette("table.yaml", record_mode=mode, hosts=("127.0.0.1",)):
@@ -475,7 +475,7 @@ def cell(client: Callable[[str], str], way: Any, prompt: str, mode: str) -> tupl
 
 
 def rows(names: list[str]) -> dict[str, dict[str, tuple[str, int]]]:
-    """The table's rows for these clients."""
+    """Return the table's rows for these clients."""
     table: dict[str, dict[str, tuple[str, int]]] = {}
     for name in names:
         client, module = CLIENTS[name]
@@ -500,14 +500,14 @@ def _is_installed(module: str) -> bool:
 
 
 def main() -> None:
-    """Print the table as JSON, in the last line."""
+    """Print the table as JSON on the last line."""
     global URL
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     URL = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ |= {"ANTHROPIC_BASE_URL": URL, "ANTHROPIC_API_KEY": "test-key", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     os.environ |= {"ANTHROPIC_API_BASE": URL, "IS_SANDBOX": "1", **claude_code.ENVIRONMENT}
-    print("\n" + json.dumps(rows(sys.argv[1:] or list(CLIENTS))))  # other lines are those of the clients
+    print("\n" + json.dumps(rows(sys.argv[1:] or list(CLIENTS))))  # the clients print the other lines
 
 
 if __name__ == "__main__":

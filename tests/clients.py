@@ -1,4 +1,4 @@
-"""Real clients for tests of cassettes: one question at a time, sync or async, and a server that answers each with itself."""
+"""Real clients for tests of cassettes, sync and async, that ask one question at a time, and a server that echoes it."""
 
 import asyncio
 import contextlib
@@ -20,40 +20,40 @@ NOWHERE = "http://127.0.0.1:9"
 
 
 def body(prompt: str = "hi", **fields: Any) -> dict[str, Any]:
-    """The arguments of a call."""
+    """Return the arguments of a call."""
     return {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": prompt}], **fields}
 
 
 def echo(request: Request) -> Reply:
-    """Answers every prompt with itself, the same each time."""
+    """Return a reply that echoes the prompt, identical for identical prompts."""
     return Reply([text(f"You said {request.json['messages'][-1]['content']}.")], id="msg_echo")
 
 
 def serve(*answers: str) -> MessagesServer:
-    """A server that gives these answers in turn; without any it echoes."""
+    """Return a server that gives these answers in turn. Without answers it echoes."""
     return MessagesServer([Reply([text(answer)]) for answer in answers] or echo)
 
 
 def client(url: str = NOWHERE, **options: Any) -> Anthropic:
-    """A client as users make it, but without reading the machine's certificates: nothing here needs them."""
+    """Return a client as users create it, but without the certificates of the machine, because the tests use no TLS."""
     return Anthropic(base_url=url, **{"api_key": "test-key", "http_client": DefaultHttpxClient(verify=False), **options})
 
 
 def client_async(url: str = NOWHERE, **options: Any) -> AsyncAnthropic:
-    """The same for an event loop."""
+    """Return the async counterpart of `client`."""
     return AsyncAnthropic(
         base_url=url, **{"api_key": "test-key", "http_client": DefaultAsyncHttpxClient(verify=False), **options}
     )
 
 
-def say(asking: Anthropic, prompt: str = "hi", **fields: Any) -> str:
-    """The streamed answer's text."""
+def answer_text(asking: Anthropic, prompt: str = "hi", **fields: Any) -> str:
+    """Return the text of a streamed answer."""
     with asking.messages.stream(**body(prompt, **fields)) as stream:
         return stream.get_final_text()
 
 
-async def say_async(asking: AsyncAnthropic, prompt: str = "hi", **fields: Any) -> str:
-    """The same with an async client."""
+async def answer_text_async(asking: AsyncAnthropic, prompt: str = "hi", **fields: Any) -> str:
+    """Return the text of a streamed answer, with an async client."""
     async with asking.messages.stream(**body(prompt, **fields)) as stream:
         return await stream.get_final_text()
 
@@ -63,17 +63,17 @@ Ask = Callable[..., str]
 
 
 def ask(prompt: str = "hi", url: str = NOWHERE, **fields: Any) -> str:
-    """Ask with a client of its own."""
+    """Ask with a new client."""
     with client(url) as asking:
-        return say(asking, prompt, **fields)
+        return answer_text(asking, prompt, **fields)
 
 
 def ask_async(prompt: str = "hi", url: str = NOWHERE, **fields: Any) -> str:
-    """The same with an async client and a loop of its own."""
+    """Ask with a new async client in a new event loop."""
 
     async def run() -> str:
         async with client_async(url) as asking:
-            return await say_async(asking, prompt, **fields)
+            return await answer_text_async(asking, prompt, **fields)
 
     return asyncio.run(run())
 
@@ -82,7 +82,7 @@ ASKING: dict[str, Ask] = {"sync": ask, "async": ask_async}
 
 
 def record(path: Path, *prompts: str, **options: Any) -> Path:
-    """Record a cassette of these questions, each answered with itself."""
+    """Record a cassette of these questions, each answered with its own text."""
     with serve() as server, retold.use_cassette(path, record_mode="rewrite", **options):
         for prompt in prompts or ("hi",):
             ask(prompt, server.url)
@@ -90,38 +90,38 @@ def record(path: Path, *prompts: str, **options: Any) -> Path:
 
 
 def prompts_of(path: Path) -> list[str]:
-    """The prompts in a cassette, in recorded order."""
+    """Return the prompts of a cassette, in recorded order."""
     exchanges = retold.read_cassette(path).exchanges
     return [json.loads(exchange.request.body)["messages"][-1]["content"] for exchange in exchanges]
 
 
-# Several at once
+# Concurrent questions
 
 
 def gathered(prompts: Sequence[str], url: str = NOWHERE) -> list[str]:
-    """The answers to questions asked at once, in tasks of one client."""
+    """Return the answers to questions asked at once, in tasks of one client."""
 
     async def run() -> list[str]:
         async with client_async(url) as asking:
-            return list(await asyncio.gather(*(say_async(asking, prompt) for prompt in prompts)))
+            return list(await asyncio.gather(*(answer_text_async(asking, prompt) for prompt in prompts)))
 
     return asyncio.run(run())
 
 
 def threaded(prompts: Sequence[str], url: str = NOWHERE, **options: Any) -> list[str]:
-    """The same in threads."""
+    """Return the answers to questions asked at once, in threads of one client."""
     together = threading.Barrier(len(prompts))
 
     def run(prompt: str) -> str:
         together.wait(20)
-        return say(asking, prompt)
+        return answer_text(asking, prompt)
 
     with client(url, **options) as asking, ThreadPoolExecutor(len(prompts)) as pool:
         return list(pool.map(run, prompts))
 
 
 class Meeting:
-    """A place where two threads meet if they can be there at the same time; if not, the first goes on alone."""
+    """A meeting point of two threads. If the second does not arrive in time, the first continues alone."""
 
     def __init__(self) -> None:
         self._barrier = threading.Barrier(2, timeout=0.2)
@@ -132,7 +132,7 @@ class Meeting:
 
 
 class MeetingLog(retold.EventLog):
-    """A log in which two runs begin at the same moment, if they can."""
+    """A log in which two runs begin at the same moment, if the code allows it."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)

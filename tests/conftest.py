@@ -1,4 +1,4 @@
-"""What every test stands on: no network but loopback, an environment of its own, and a way to run the CLI as a user does."""
+"""The common ground of all tests: no network but loopback, a clean environment, and a fixture that runs the CLI as users do."""
 
 import contextlib
 import gc
@@ -20,10 +20,10 @@ from packaging.requirements import Requirement
 from tests import forks
 
 with contextlib.suppress(ModuleNotFoundError):
-    import pytest_recording  # noqa: F401 - it asks pytest to rewrite a module of vcrpy's, so it must come before vcrpy does
+    import pytest_recording  # noqa: F401 - it makes pytest rewrite a module of vcrpy, so it must be imported before vcrpy
 
-# Both clients import their transport at first use. pytester forgets modules that were first imported in one of its runs, so a
-# second import would make other classes of errors than those that the client maps.
+# Both clients import their transport at first use. pytester removes modules that were first imported in one of its runs, so a
+# second import would create other error classes than those that the client maps.
 for transport in ("httpcore", "httpcore2"):
     with contextlib.suppress(ModuleNotFoundError):
         importlib.import_module(transport)
@@ -35,7 +35,7 @@ _folders = itertools.count()
 
 
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """Connecting anywhere but to this machine is a failed test, not a request."""
+    """Fail the test that connects to another machine."""
     if event == "socket.connect":
         address = arguments[1]
         if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
@@ -44,23 +44,23 @@ def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
 
 sys.addaudithook(_refuse_network)
 
-# Every SDK client reads the machine's certificates, 20 ms each; nothing here speaks TLS. This folder has none.
+# Every SDK client reads the machine's certificates, which takes 20 ms. The tests use no TLS, so this folder has none.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = str(ROOT / "tests")
 
 
-gc.disable()  # until all tests are collected: the imports make a million objects that stay
+gc.disable()  # until all tests are collected: the imports create a million objects that live until the end
 
 
 def pytest_collection_finish() -> None:
-    """Whatever the imports made stays for the session: a collection that need not look at it takes 1 ms instead of 140."""
+    """Exempt the objects of the imports from garbage collection: a collection then takes 1 ms instead of 140 ms."""
     gc.collect()
     gc.freeze()
     gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test if a package that it needs is missing or older; `make test` has them all."""
+    """Skip a test if a package that it needs is missing or too old. `make test` has all of them."""
     for text in [text for mark in item.iter_markers("needs") for text in mark.args]:
         needed = Requirement(text)
         try:
@@ -73,7 +73,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture
 def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return an empty folder, as pytest's fixture of this name, which also looks for a free number and makes a link: 1 ms."""
+    """Return an empty folder.
+
+    Replaces pytest's fixture of this name, which also finds a free number and creates a link (1 ms).
+    """
     name = re.sub(r"\W", "_", request.node.name)[:30]
     folder = tmp_path_factory.getbasetemp() / f"{name}-{next(_folders)}"
     folder.mkdir(mode=0o700)
@@ -81,7 +84,7 @@ def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def _scrub(patch: pytest.MonkeyPatch) -> None:
-    """Remove the keys and settings of whoever runs the tests."""
+    """Remove the user's keys and settings."""
     for name in list(os.environ):
         if name.startswith(("ANTHROPIC_", "CLAUDE_", "RETOLD_")) or "KEY" in name or "TOKEN" in name or "SECRET" in name:
             patch.delenv(name)
@@ -91,7 +94,7 @@ def _scrub(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def scrubbed_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Scrub it once before all fixtures: one of a module comes before those of a test."""
+    """Scrub the environment once before all fixtures: a module fixture runs before the fixtures of a test."""
     with pytest.MonkeyPatch.context() as patch:
         _scrub(patch)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
@@ -100,8 +103,11 @@ def scrubbed_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(autouse=True)
 def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """An empty home and working directory, no keys or settings of whoever runs the tests; no signal is left blocked, which
-    every child of a later test would inherit, and a `--color` ends with its test."""
+    """Give each test an empty home and working directory, without the user's keys and settings.
+
+    No signal stays blocked, because every child process of a later test would inherit it. A `--color` option ends with its
+    test.
+    """
     monkeypatch.setattr("retold.recorder.colour._chosen", "auto")
     _scrub(monkeypatch)
     home = tmp_path / "home"
@@ -116,7 +122,7 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the SDK was to wait between its attempts. It does not wait."""
+    """Return the seconds that the SDK meant to wait between its attempts. The SDK does not wait."""
     import anyio
 
     asked: list[float] = []
@@ -134,13 +140,13 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture
 def environment() -> dict[str, str]:
-    """What a child process gets: the path and a home, nothing else; UTC, so that times are the same everywhere."""
+    """Return the environment of a child process: only a path, a home, and UTC, so that times are the same on every machine."""
     return {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "LANG": "C.UTF-8", "TZ": "UTC"}
 
 
 @pytest.fixture
 def cli(environment: dict[str, str]) -> Cli:
-    """Run `retold ARGS` in a process of its own, as a user does: `cli("run", path, url=server.url)`; `url` makes it live."""
+    """Run `retold ARGS` in a new process, as a user does: `cli("run", path, url=server.url)`. `url` lets it call a server."""
 
     def run(*args: str | os.PathLike[str], url: str | None = None, env: dict[str, str] | None = None, **kwargs: Any) -> Any:
         own = environment | (env or {})

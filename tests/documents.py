@@ -1,4 +1,4 @@
-"""The pages that people read, and the blocks of code in them."""
+"""The pages of the documentation, and their code blocks."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
 
 class Block(NamedTuple):
-    """A block of code: its language, its text without indentation, and the line it begins on."""
+    """A code block: its language, its text without indentation, and its first line."""
 
     language: str
     text: str
@@ -21,13 +21,13 @@ class Block(NamedTuple):
 
     @property
     def file(self) -> str | None:
-        """The file that its first line names (`# hello.py`), if it does."""
+        """Return the file that its first line names (`# hello.py`), or None."""
         match = re.fullmatch(r"# (\S+\.(?:py|yaml|ini))", self.text.partition("\n")[0])
         return None if match is None else match[1]
 
 
 def blocks_of(page: Path) -> Iterator[Block]:
-    """Every fenced block of a page."""
+    """Return every fenced block of a page."""
     text = page.read_text("utf-8")
     for match in _FENCE.finditer(text):
         indent = len(match[1])
@@ -36,5 +36,5 @@ def blocks_of(page: Path) -> Iterator[Block]:
 
 
 def prose_of(page: Path) -> str:
-    """A page without its blocks of code."""
+    """Return a page without its code blocks."""
     return _FENCE.sub("", page.read_text("utf-8"))

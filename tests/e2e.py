@@ -1,4 +1,4 @@
-"""What the end-to-end tests share: workflow files, goldens without times and ids, runs in this process, refusals."""
+"""Shared parts of the end-to-end tests: workflow files, goldens without times and ids, runs in this process, and refusals."""
 
 import contextlib
 import io
@@ -43,19 +43,19 @@ _CHANGES_WITH_EVERY_RUN = [
 
 
 def normalised(text: str) -> str:
-    """Text without what changes with every run: times, durations, ids of runs and messages, ports."""
+    """Return a text without the parts that change with every run: times, durations, ports, and ids of runs and messages."""
     for pattern, name in _CHANGES_WITH_EVERY_RUN:
         text = pattern.sub(name, text)
     return text
 
 
 def step(name: str = "say", prompt: Any = "Say hello.", **keys: Any) -> dict[str, Any]:
-    """A claude step; `claude_options` among the keys."""
+    """Return a claude step. Keys of `claude_options` may be among `fields`."""
     return {"name": name, "type": "claude", "prompt": prompt, **keys}
 
 
 def write_workflow(path: str | Path, *steps: dict[str, Any], **keys: Any) -> Path:
-    """A workflow file of these steps, named after the file; one step that says hello where none is given."""
+    """Write a workflow file of these steps, named after the file. Without steps it has one step that asks for a greeting."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     workflow = {"name": path.stem, **keys, "steps": list(steps) or [step()]}
@@ -65,14 +65,14 @@ def write_workflow(path: str | Path, *steps: dict[str, Any], **keys: Any) -> Pat
 
 @dataclass(frozen=True)
 class Ran:
-    """What came of a workflow run in this process, and what its handlers wrote."""
+    """The result of a workflow run in this process, and the output of its handlers."""
 
     result: retold.RunResult
     output: str
 
     @property
     def text(self) -> str:
-        """What the last step said."""
+        """Return the text of the last step."""
         return self.result.steps[-1].text
 
     @property
@@ -87,7 +87,7 @@ def run_mock(workflow: Path, **options: Any) -> Ran:
 
 
 def run_live(monkeypatch: pytest.MonkeyPatch, server: MessagesServer, workflow: Path, **options: Any) -> Ran:
-    """Run a workflow live in this process against a scripted server, and leave no key behind."""
+    """Run a workflow live in this process against a scripted server. Remove the key afterwards."""
     out = io.StringIO()
     with monkeypatch.context() as patch:
         patch.setenv("ANTHROPIC_BASE_URL", server.url)
@@ -97,18 +97,18 @@ def run_live(monkeypatch: pytest.MonkeyPatch, server: MessagesServer, workflow: 
 
 
 def prompts_of(server: MessagesServer) -> list[Any]:
-    """The content of the first message of each request: the prompts of the steps."""
+    """Return the content of the first message of each request: the prompts of the steps."""
     return [request.json["messages"][0]["content"] for request in server.requests]
 
 
 def tree(folder: str | Path = ".") -> list[str]:
-    """Every file below a folder, the log's own aside."""
+    """Return every file below a folder, except those of the log."""
     paths = sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
     return [path for path in paths if not path.startswith(".retold" + os.sep)]
 
 
 def refused(done: Done, code: int = 2) -> str:
-    """What a command that refused said on stderr; checks what holds for every refusal."""
+    """Return the stderr of a refused command, and assert the common rules of a refusal."""
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert done.stderr.startswith(("retold: ", "Usage: "))
@@ -126,8 +126,11 @@ workflow:
 
 
 def in_this_process(*args: str | Path, url: str | None = None) -> Done:
-    """`retold ARGS` through its own `main`, without the quarter of a second that a new interpreter takes, or the two seconds of
-    one that imports the SDK; `url` makes it live-capable."""
+    """Run `retold ARGS` through its own `main`, without a new process.
+
+    A new interpreter takes a quarter of a second, and importing the SDK takes two seconds. With `url` the command can call a
+    server.
+    """
     with pytest.MonkeyPatch.context() as patch:
         if url is not None:
             patch.setenv("ANTHROPIC_BASE_URL", url)
@@ -154,7 +157,10 @@ def _in_this_process(*args: str | Path) -> Done:
 
 
 def refusal_of(text: str, run: Callable[..., Done] = in_this_process, **kwargs: Any) -> str:
-    """What `retold run w.yaml` says of a workflow; a text that is not a whole file continues the step above at line 6."""
+    """Return the error of `retold run w.yaml` for a workflow.
+
+    A text that is not a whole file continues the step above at line 6.
+    """
     if not text.startswith(("workflow:", "steps:")):
         text = STEP + indent(dedent(text), " " * 6)
     Path("w.yaml").write_text(text)

@@ -1,9 +1,8 @@
 """A fake of Claude Code that answers prompts: a child that speaks stream-json, for steps with `engine: claude_code`.
 
-It answers `Hello.` to a prompt, or the text behind `SAY `. `HANG` stops in the middle of an answer, `DIE` ends with an error,
-`BUSY` is an overloaded API; `ONCE` before one of them fails the first time only. `AFTER X` answers after the prompt `X` is
-answered. Each start is noted with its arguments, and
-each prompt with its process, in `calls.jsonl` in the home folder.
+It answers `Hello.` to a prompt, or the text after `SAY `. `HANG` stops in the middle of an answer, `DIE` exits with an error,
+and `BUSY` is an overloaded API. `ONCE` before one of them fails the first time only. `AFTER X` answers after the answer to the
+prompt `X`. The fake logs each start with its arguments, and each prompt with its process, in `calls.jsonl` in the home folder.
 """
 
 import json
@@ -23,7 +22,7 @@ OVERLOADED = "API Error: 529 Overloaded"
 
 
 def install(patch: "pytest.MonkeyPatch", folder: Path) -> None:
-    """Let the SDK find the fake as the command of Claude Code."""
+    """Install the fake as the Claude Code command that the SDK finds."""
     from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,19 +34,19 @@ def install(patch: "pytest.MonkeyPatch", folder: Path) -> None:
 
 
 def remove(patch: "pytest.MonkeyPatch") -> None:
-    """Let the SDK and Claude Code be missing."""
+    """Remove the SDK and Claude Code."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "claude_agent_sdk"]:
         patch.setitem(sys.modules, name, None)
     patch.setitem(sys.modules, "claude_agent_sdk", None)
 
 
 def calls() -> list[dict[str, Any]]:
-    """The noted starts and prompts."""
+    """Return the logged starts and prompts."""
     return [json.loads(line) for line in (Path(os.environ["HOME"]) / "calls.jsonl").read_text().splitlines()]
 
 
 def starts() -> list[list[str]]:
-    """The arguments of each start."""
+    """Return the arguments of each start."""
     return [call["argv"] for call in calls() if "argv" in call]
 
 
@@ -67,7 +66,7 @@ class _Session:
         self.id = options.get("resume") or options.get("session-id") or str(uuid.uuid4())
         self.cost = 0.0
 
-    def say(self, type_: str, **fields: Any) -> None:
+    def send(self, type_: str, **fields: Any) -> None:
         _write({"type": type_, "session_id": self.id, "uuid": str(uuid.uuid4()), **fields})
 
     def assistant(self, text: str, model: str = "claude-opus-5-5") -> None:
@@ -77,7 +76,7 @@ class _Session:
             "model": model,
             "content": [{"type": "text", "text": text}],
         }
-        self.say("assistant", message=message, parent_tool_use_id=None)
+        self.send("assistant", message=message, parent_tool_use_id=None)
 
     def result(self, text: str, **fields: Any) -> None:
         self.cost += 0.25
@@ -86,7 +85,7 @@ class _Session:
         good = {"subtype": "success", "is_error": False, "result": text, "num_turns": 1, "stop_reason": "end_turn"}
         times = {"duration_ms": 5, "duration_api_ms": 4, "ttft_ms": 3}
         totals = {"total_cost_usd": self.cost, "model_usage_since_last_result": spent, "usage": usage}
-        self.say("result", **{**good, **times, **totals, **fields})
+        self.send("result", **{**good, **times, **totals, **fields})
 
     def answer(self, prompt: str) -> None:
         """Answer one prompt."""
@@ -94,8 +93,8 @@ class _Session:
             time.sleep(0.01)
         has_failed = any(call.get("prompt") == prompt for call in calls())
         _note(prompt=prompt)
-        self.say("system", subtype="session_state_changed", state="running", sdk_host_only=True)
-        self.say("system", subtype="init", model="claude-opus-5-5", tools=[], cwd=os.getcwd(), permissionMode="default")
+        self.send("system", subtype="session_state_changed", state="running", sdk_host_only=True)
+        self.send("system", subtype="init", model="claude-opus-5-5", tools=[], cwd=os.getcwd(), permissionMode="default")
         fails = not (prompt.startswith("ONCE") and has_failed)
         if "HANG" in prompt and fails:
             self.assistant(HALF)

@@ -1,6 +1,6 @@
-"""What "Claude" says in the cassettes of the examples: texts, pauses and token counts, by the name of the example.
+"""The scripted answers in the cassettes of the examples: texts, pauses and token counts, by the name of the example.
 
-A script is a list of replies in order, or, where tasks run side by side, a function from the request to its reply.
+A script is a list of replies in order. For tasks that run concurrently it is a function from the request to its reply.
 """
 
 from collections.abc import Mapping
@@ -10,18 +10,21 @@ from tests.messages_server import Block, Reply, Request, Script, http_error, tex
 GAP_S = 0.03
 
 
-def said(*blocks: Block | str, given: int, made: int, first_gap_s: float = 0.2, gap_s: float = GAP_S) -> Reply:
-    """An answer that ends the turn, or asks for a tool where its last block does. Token counts are those of its usage."""
+def answer(*blocks: Block | str, given: int, made: int, first_gap_s: float = 0.2, gap_s: float = GAP_S) -> Reply:
+    """Return an answer that ends the turn, or asks for a tool if its last block is a tool call.
+
+    Its usage has these token counts.
+    """
     whole = [text(block, pieces=12) if isinstance(block, str) else block for block in blocks]
     stop_reason = "tool_use" if whole[-1].whole["type"] == "tool_use" else "end_turn"
     usage = {"input_tokens": given, "output_tokens": made}
     return Reply(whole, stop_reason=stop_reason, first_gap_s=first_gap_s, gap_s=gap_s, usage=usage)
 
 
-NUMBERS = [said(text("1\n2\n3\n4\n5\n6\n7\n8\n9\n10", pieces=3), given=28, made=29, first_gap_s=0.18)]
+NUMBERS = [answer(text("1\n2\n3\n4\n5\n6\n7\n8\n9\n10", pieces=3), given=28, made=29, first_gap_s=0.18)]
 
 FILE_OPERATIONS = [
-    said(
+    answer(
         thinking("Four operations on one file; Write first."),
         text("I'll write test_file.txt with the two lines.", pieces=12),
         tool_use("Write", {"file_path": "test_file.txt", "content": "alpha\nbeta\n"}, pieces=16),
@@ -29,25 +32,25 @@ FILE_OPERATIONS = [
         made=121,
         first_gap_s=0.25,
     ),
-    said(
+    answer(
         text("Now I'll read it back.", pieces=10),
         tool_use("Read", {"file_path": "test_file.txt"}, pieces=12),
         given=1302,
         made=68,
     ),
-    said(
+    answer(
         'Both lines are there. I\'ll change "beta" to "gamma".',
         tool_use("Edit", {"file_path": "test_file.txt", "old_string": "beta", "new_string": "gamma"}, pieces=16),
         given=1389,
         made=112,
     ),
-    said(
+    answer(
         text("Finally I'll count the lines.", pieces=10),
         tool_use("Bash", {"command": "wc -l test_file.txt"}, pieces=12),
         given=1525,
         made=71,
     ),
-    said(
+    answer(
         text('I wrote test_file.txt, read it, changed "beta" to "gamma", and it has 2 lines.', pieces=10),
         given=1618,
         made=33,
@@ -73,7 +76,7 @@ print("ok")
 """
 
 DEVELOPMENT = [
-    said(
+    answer(
         thinking("One function with a regular expression; then a test next to it.", pieces=14),
         "I'll begin with the function.",
         tool_use("Write", {"file_path": "slug.py", "content": SLUG}, pieces=24),
@@ -81,14 +84,14 @@ DEVELOPMENT = [
         made=148,
         first_gap_s=0.3,
     ),
-    said(
+    answer(
         "Now a test, with the cases that usually go wrong: punctuation, runs of spaces, nothing left.",
         tool_use("Write", {"file_path": "test_slug.py", "content": TEST_SLUG}, pieces=24),
         given=1231,
         made=167,
     ),
-    said("Let me run it.", tool_use("Bash", {"command": "python3 test_slug.py"}, pieces=12), given=1437, made=62),
-    said(
+    answer("Let me run it.", tool_use("Bash", {"command": "python3 test_slug.py"}, pieces=12), given=1437, made=62),
+    answer(
         "slug.py holds slug(title), and test_slug.py passes. Letters with accents are dropped, not transliterated: say if "
         "titles in other languages matter to you.",
         given=1528,
@@ -97,7 +100,7 @@ DEVELOPMENT = [
 ]
 
 PRODUCTION = [
-    said(
+    answer(
         thinking("Worn, three weeks, faulty: the second rule holds, packaging is not needed.", pieces=16),
         "Dear Mara, I am sorry about the zip. A fault is covered for 24 months, so you can send the jacket back without its box "
         "and we will repair or replace it within 10 working days. You will get a prepaid label for order 10482 today.",
@@ -108,7 +111,7 @@ PRODUCTION = [
 ]
 
 SESSION = [
-    said(
+    answer(
         "1. again: short, and says what it does.\n"
         "2. persevere: it goes on where others give up.\n"
         "3. secondwind: friendly, and still free on the index.",
@@ -116,7 +119,7 @@ SESSION = [
         made=52,
         first_gap_s=0.15,
     ),
-    said(
+    answer(
         "persevere sends a failed HTTP request again, after a pause that grows, until it goes well or you say enough.",
         given=124,
         made=31,
@@ -125,20 +128,20 @@ SESSION = [
 ]
 
 BATCH: Mapping[str, Reply] = {
-    "Boils a litre": said("Positive: it is fast and would be bought again, in spite of the lid.", given=71, made=21),
-    "Nice light": said("Mixed: the lamp is liked, but it flickers and nobody helps.", given=69, made=19, first_gap_s=0.1),
-    "The seat cracked": said("Negative: the chair broke on the first day.", given=64, made=15, gap_s=0.01),
-    "Arrived.": said("Mixed: nothing has been tried yet, so there is nothing to judge.", given=58, made=18, gap_s=0.01),
+    "Boils a litre": answer("Positive: it is fast and would be bought again, in spite of the lid.", given=71, made=21),
+    "Nice light": answer("Mixed: the lamp is liked, but it flickers and nobody helps.", given=69, made=19, first_gap_s=0.1),
+    "The seat cracked": answer("Negative: the chair broke on the first day.", given=64, made=15, gap_s=0.01),
+    "Arrived.": answer("Mixed: nothing has been tried yet, so there is nothing to judge.", given=58, made=18, gap_s=0.01),
 }
 
 EXTRACT = [
-    said(
+    answer(
         "# Version 2.1\n\n## New\n\n- `export` takes `--since`, to leave out what is older.\n- A cassette may be gzipped.\n\n"
         "## Fixed\n\n- Times are shown in local time, not in UTC.\n- A log that is read-only can be read.\n",
         given=92,
         made=71,
     ),
-    said(
+    answer(
         "Exports can be limited by date, and cassettes may be gzipped. Times are local now. A read-only log can be read.",
         given=318,
         made=29,
@@ -147,7 +150,7 @@ EXTRACT = [
 
 ROBUST = [
     http_error(529),
-    said(
+    answer(
         "A client that was turned away waits before it asks again, and doubles the wait each time. So a server that is too busy "
         "gets rest when it needs it, instead of more requests.",
         given=19,
@@ -156,37 +159,37 @@ ROBUST = [
 ]
 
 PARALLEL: Mapping[str, Reply] = {
-    "How may this query become slow": said(
+    "How may this query become slow": answer(
         "Without an index on status and created_at it reads and sorts the whole table. An index on (status, created_at) gives "
         "the rows in order. Selecting only the columns you need keeps rows small.",
         given=58,
         made=52,
         gap_s=0.04,
     ),
-    "What can go wrong": said(
+    "What can go wrong": answer(
         "It returns every open order at once, however many there are. A column added later changes what the program gets. Ties "
         "in created_at come in any order, so paging over it would skip rows.",
         given=56,
         made=49,
         first_gap_s=0.3,
     ),
-    "Two reviewers": said(
+    "Two reviewers": answer(
         "First limit it: name the columns, order by created_at and id, and page through the rows.", given=163, made=24
     ),
 }
 
-CALLBACK = [said("Line after line falls,\nnothing written is unsaid:\nthe disk remembers.", given=16, made=22)]
+CALLBACK = [answer("Line after line falls,\nnothing written is unsaid:\nthe disk remembers.", given=16, made=22)]
 
 BUFFER = [
-    said("I'll look.", tool_use("Glob", {"pattern": "*.py"}, pieces=8), given=412, made=58),
-    said("There are no Python files in this folder.", given=489, made=13),
+    answer("I'll look.", tool_use("Glob", {"pattern": "*.py"}, pieces=8), given=412, made=58),
+    answer("There are no Python files in this folder.", given=489, made=13),
 ]
 
-SEVERAL = [said("That what was written once stays as it was, and everything newer stands behind it.", given=19, made=21)]
+SEVERAL = [answer("That what was written once stays as it was, and everything newer stands behind it.", given=19, made=21)]
 
 TICKETS: Mapping[str, Reply] = {
-    "A user of": said('```json\n{"severity": "high", "topic": "empty exports"}\n```', given=72, made=24, first_gap_s=0.15),
-    "Write one line": said(
+    "A user of": answer('```json\n{"severity": "high", "topic": "empty exports"}\n```', given=72, made=24, first_gap_s=0.15),
+    "Write one line": answer(
         "Tidemark: exports have been empty since this morning, and a customer's report is due at noon.", given=31, made=22
     ),
 }
@@ -196,24 +199,24 @@ LEAP = 'year = 2100\nprint(f"{year}: {year % 4 == 0 and year % 100 != 0 or year 
 
 
 def claude_code(request: Request) -> Reply:
-    """Answer Claude Code, whose requests hold reminders beside the prompts."""
+    """Return the answer to a request of Claude Code. Its requests have reminders beside the prompts."""
     asked = str(request.json["messages"])
     if "which year divisible by 100" in asked:
-        return said("2400: it is divisible by 400.", given=1290, made=12, first_gap_s=0.1)
+        return answer("2400: it is divisible by 400.", given=1290, made=12, first_gap_s=0.1)
     if "why is 2100" in asked:
-        return said("A year divisible by 100 is a leap year only if it is divisible by 400, too.", given=1204, made=24)
+        return answer("A year divisible by 100 is a leap year only if it is divisible by 400, too.", given=1204, made=24)
     results = asked.count("'tool_result'")
     if results == 0:
         use = tool_use("Write", {"file_path": "leap.py", "content": LEAP}, pieces=20)
-        return said("I'll write the file.", use, given=1311, made=96, first_gap_s=0.15)
+        return answer("I'll write the file.", use, given=1311, made=96, first_gap_s=0.15)
     if results == 1:
         use = tool_use("Bash", {"command": "python3 leap.py", "description": "Run leap.py"}, pieces=20)
-        return said("Now I'll run it.", use, given=1442, made=61)
-    return said("leap.py prints `2100: False`: 2100 is not a leap year.", given=1530, made=21)
+        return answer("Now I'll run it.", use, given=1442, made=61)
+    return answer("leap.py prints `2100: False`: 2100 is not a leap year.", given=1530, made=21)
 
 
 def by_beginning(replies: Mapping[str, Reply]) -> Script:
-    """The reply whose key a prompt contains: tasks that run side by side ask in any order."""
+    """Return the reply with a key that is part of the prompt, because concurrent tasks ask in any order."""
 
     def script(request: Request) -> Reply:
         asked = str(request.json["messages"][-1]["content"])
@@ -241,6 +244,6 @@ REPLIES: Mapping[str, Script | Mapping[str, Reply]] = {
 
 
 def script_of(name: str) -> Script:
-    """What the server answers while the example of that name is recorded."""
+    """Return the server's script for recording the example of that name."""
     replies = REPLIES[name]
     return by_beginning(replies) if isinstance(replies, Mapping) else replies

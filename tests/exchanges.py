@@ -19,7 +19,7 @@ GZIP: Headers = (*SSE, ("content-encoding", "gzip"))
 
 
 def frames(body: bytes) -> list[bytes]:
-    """An event stream cut as recording cuts it."""
+    """Cut an event stream into frames as the recorder does."""
     parser = FrameParser()
     return [piece.data for piece in (*parser.feed(body), *parser.flush())]
 
@@ -27,7 +27,7 @@ def frames(body: bytes) -> list[bytes]:
 def answer(
     *pieces: bytes, headers: Headers = SSE, status: int = 200, reason: str = "OK", step_ns: int = 1_000_000
 ) -> Response:  # fmt: skip
-    """A response whose pieces came `step_ns` apart."""
+    """Return a response with pieces that arrived `step_ns` apart."""
     is_sse = headers == SSE
     timed = (
         TimedPiece((number + 1) * step_ns, piece, is_sse and piece.endswith((b"\n\n", b"\r\n\r\n", b"\r\r")))
@@ -40,24 +40,24 @@ PLACE = {field.name for field in fields_of(Place)}
 
 
 def exchange(response: Response | None = None, body: bytes = b'{"model":"m"}', uri: str = URL, **fields: Any) -> Exchange:
-    """An exchange that ended when its last piece came. `fields` are those of Exchange and of its Place."""
+    """Return an exchange that ended with its last piece. `fields` are those of Exchange and of its Place."""
     response = answer(b"data: 1\n\n") if response is None else response
     ended_ns = response.pieces[-1].offset_ns if response.pieces else response.first_ns
     made = Exchange(Request("POST", uri, JSON, body), response, ended_ns=ended_ns)
     return replace(made, place=Place(**{key: fields.pop(key) for key in PLACE & fields.keys()}), **fields)
 
 
-# Random exchanges. Times are whole microseconds, as cassettes keep them.
+# Random exchanges. Times are whole microseconds, as in cassettes.
 
 _LETTERS = "ab01:#-?|>&*!%@`'\"{}[],=~<. \t\\\0\x07\x1b\x7f\x85\xa0é\u2028\u2029\ufeff\ufffd😀\U000e0001"
 _LINES = ["\n", "\r\n", "\r", "\n\n", "\r\n\r\n", " \n", "\n ", "data: ", "event: a", ": c", "- ", "---\n", "...\n", "null", "<<"]
-# One character stands for each of the lines: a text drawn at once takes a tenth of a list drawn letter by letter.
+# One character represents one of the lines: drawing one text takes a tenth of the time of drawing a list of letters.
 _STANDING = {0xE000 + number: line for number, line in enumerate(_LINES)}
 texts = st.text(_LETTERS + "".join(map(chr, _STANDING)), max_size=20).map(lambda text: text.translate(_STANDING))
 """Text that YAML finds hard: control characters, every line end, indicators, emoji."""
 
 _micros = st.integers(0, 10**8).map(lambda micros: micros * 1000)
-# A value whose name says that it is secret is removed, which the tests of the redactor hold.
+# Redaction removes a value with a secret's name; the tests of the redactor cover that.
 _names = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,12}", fullmatch=True).filter(lambda name: not names_a_credential(name))
 _json = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), texts),
@@ -102,7 +102,7 @@ _places = st.builds(
 
 @st.composite
 def exchanges(draw: st.DrawFn) -> Exchange:
-    """Any exchange that a recording can hold."""
+    """Draw any exchange that a recording can contain."""
     response = draw(st.one_of(st.none(), _responses()))
     ending: Any = (
         "no_response" if response is None else draw(st.sampled_from(["complete", "closed", "cut", "error_event", "http_error"]))

@@ -1,4 +1,4 @@
-"""The folder of inputs beside a working copy: its scripts import modules of retold by names that have changed since."""
+"""The folder of inputs beside a working copy. Its scripts import modules of retold by names that have changed since."""
 
 import atexit
 import functools
@@ -51,7 +51,7 @@ def _forked(*args, env):
 
 
 def check_script() -> Path:
-    """Return the copy of logs/check.py that forks its children."""
+    """Return a copy of logs/check.py that forks its children."""
     script = copy_of("logs") / "check.py"
     source = script.read_text()
     if STARTED in source:
@@ -64,14 +64,14 @@ def _translated(script: str) -> str:
     for old, new in CHANGED.items():
         script = script.replace(old, new)
     script = re.sub(r"\bretold\.[a-z_.]+[a-z_]\b", lambda found: RENAMED.get(found[0], found[0]), script)
-    # The number of a call has moved into the place of an exchange.
+    # The call's number is now a field of an exchange's place.
     script = re.sub(r"^(.*\bExchange\(.*\b)call=([^,()]+)\)", r"\1place=Place(call=\2))", script, flags=re.MULTILINE)
     return script.replace("import Exchange, Request", "import Exchange, Place, Request")
 
 
 @functools.cache
 def copy_of(folder: str) -> Path:
-    """Return a copy of a folder of inputs whose scripts import each module by its present name."""
+    """Return a copy of a folder of inputs, with scripts that import each module by its present name."""
     home = Path(tempfile.mkdtemp(prefix="retold-inputs-"))
     atexit.register(shutil.rmtree, home)
     copy = Path(shutil.copytree(SHARED / "faults" / folder, home / folder))
@@ -81,7 +81,7 @@ def copy_of(folder: str) -> Path:
 
 
 def run_suite(*arguments: str, env: dict[str, str]) -> str:
-    """Run pytest against a scripted API; return its output and a line with the number of requests that came, as run_suite.py."""
+    """Run pytest against a scripted API. Return its output and a line with the number of requests, as run_suite.py does."""
     with MessagesServer(lambda _: Reply([text("Hello")])) as api:
         options = ("-q", "-p", "no:cacheprovider", "-p", "no:asyncio")
         done = forks.run("-m", "pytest", *options, *arguments, env=env | {"ANTHROPIC_BASE_URL": api.url})

@@ -1,9 +1,9 @@
-"""Inject faults, scripted and repeatable: `python -m tests.faults` floods a log and kills its writers at random moments.
+"""Inject repeatable faults: `python -m tests.faults` floods a log and kills its writers at random moments.
 
-In each round one process, then four, record under load into one log: runs that begin and end, frames singly and in batches,
-messages. Each writer notes the acknowledged events in a separate file. After a random time SIGKILL ends the writers, and the log
-is opened again as the next program opens it. Then SQLite must find the file sound, every acknowledged event must be there with
-its hash, every event must belong to the writer of its run, and the chains must hold. The seed is printed and can be given.
+In each round one process, then four, record under load into one log: runs that begin and end, single frames and batches, and
+messages. Each writer notes the acknowledged events in a separate file. SIGKILL ends the writers after a random time, and the
+next program opens the log again. Then SQLite must find the file sound. Every acknowledged event must exist with its hash, and
+every event must belong to the writer of its run. The chains must be correct. The program prints its seed, and accepts one.
 """
 
 import argparse
@@ -57,7 +57,7 @@ class Counted:
 
 
 def kill_once(folder: Path, writers: int, pick: random.Random, counted: Counted) -> None:
-    """Run one round in a folder that may hold the log of earlier ones. Raises AssertionError with the lost events."""
+    """Run one round in a folder that may have the log of earlier rounds. Raise AssertionError with the lost events."""
     path = folder / "log.db"
     files = [folder / f"acknowledged-{counted.rounds}-{number}" for number in range(writers)]
     children = []
@@ -81,7 +81,7 @@ def kill_once(folder: Path, writers: int, pick: random.Random, counted: Counted)
 
 
 def _check(path: Path, files: list[Path], counted: Counted) -> None:
-    with EventLog(path) as log:  # as the next program that records
+    with EventLog(path) as log:  # as the next recording program does
         log.start(name="next", mode="live").end()
         report = verify(log)
         assert report.findings == [], report.findings
@@ -90,7 +90,7 @@ def _check(path: Path, files: list[Path], counted: Counted) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         for file in files:
-            lines = [line.split() for line in file.read_bytes().split(b"\n")[:-1]]  # the last one may be half a line
+            lines = [line.split() for line in file.read_bytes().split(b"\n")[:-1]]  # the last line may be incomplete
             for run, seq, own in lines:
                 query = "SELECT hash FROM events WHERE run = ? AND seq = ?"
                 row = connection.execute(query, (run.decode(), int(seq))).fetchone()
@@ -108,7 +108,7 @@ def _check(path: Path, files: list[Path], counted: Counted) -> None:
 
 
 def kill(rounds: int, seed: int, *, quiet: bool = True) -> Counted:
-    """Run so many rounds with one writer, and as many with four. Return the counts."""
+    """Run this many rounds with one writer, and this many with four. Return the counts."""
     pick, total = random.Random(seed), Counted()
     for writers in (1, 4):
         counted = Counted()
@@ -132,7 +132,7 @@ def kill(rounds: int, seed: int, *, quiet: bool = True) -> Counted:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """Run something in a child; its exit code is 0 where it returned."""
+    """Run a function in a child. Its exit code is 0 if the function returns."""
     child = os.fork()
     if child == 0:
         try:
@@ -145,9 +145,9 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def flood(processes: int, events: int) -> Report:
-    """Let so many processes append so many events each to one log, while two follow it and one verifies it again and again.
+    """Append events to one log from several processes, while two readers follow it and a third verifies it repeatedly.
 
-    Raises AssertionError if an event is lost, doubled, mixed or refused. Returns the result of the last check.
+    Return the result of the last check. Raise AssertionError if an event is lost, doubled, mixed or refused.
     """
     folder = Path(tempfile.mkdtemp(prefix="retold-faults-"))
     path = folder / "log.db"

@@ -1,9 +1,10 @@
-"""Hurt a fleet, scripted and repeatable: `python -m tests.fleet_faults` records in pods and attacks everything beyond them.
+"""Inject repeatable faults into a fleet: `python -m tests.fleet_faults` records in pods and attacks everything beyond them.
 
-Each pod is a process that records runs into its own log, at a steady pace. Two shippers of each log, processes too, ship to a
-stream on three nodes, and two mirrors follow it. Meanwhile the leader is killed and comes back, a leader stops for some seconds,
-a shipper is killed and another one takes its place, and all nodes are killed and stay away. Then every event must be in both
-mirrors once, in order, byte for byte as in its log, with right chains; and no page may overlap another one on the stream.
+Each pod is a process that records runs into its own log, at a steady pace. Two shipper processes of each log ship to a stream
+on three nodes, and two mirrors follow the stream. Meanwhile the leader is killed and comes back, a leader stops for some
+seconds, a shipper is killed and replaced, and all nodes are killed and stay away for a while. Then every event must be in both
+mirrors once, in order, with the same bytes as in its log and with correct chains. No page may overlap another one on the
+stream.
 """
 
 import argparse
@@ -42,7 +43,7 @@ LOG = "faults"
 
 @dataclass(frozen=True)
 class Size:
-    """How many pods record how many events each, in runs of how many, at what pace; and how long each fault lasts."""
+    """The size of a fleet: pods, events of each pod, events of each run, the pace, and the duration of each fault."""
 
     pods: int = 4
     events: int = 20_000
@@ -55,7 +56,8 @@ class Size:
 
 @dataclass
 class Outcome:
-    """The counts of a run: events in each mirror, pages on the stream, and the median of an append in us, calm and hurt."""
+    """The counts of a run: events in each mirror, pages on the stream, and the median of an append in µs, before and during
+    faults."""
 
     events: list[int] = field(default_factory=list)
     pages: int = 0
@@ -64,7 +66,7 @@ class Outcome:
 
 
 def record(path: Path, size: Size, times: Path) -> None:
-    """Record the runs of one pod; write the time of each append and its seconds."""
+    """Record the runs of one pod. Write the time of each append and its duration in seconds."""
     took: list[tuple[float, float]] = []
     began, made = time.monotonic(), 0
     with EventLog(path) as log:
@@ -81,7 +83,7 @@ def record(path: Path, size: Size, times: Path) -> None:
 
 
 def ship(path: Path, servers: list[str], go: Path | None = None) -> None:
-    """Ship the log of one pod until SIGTERM, from the time at which the file `go` is there."""
+    """Ship the log of one pod until SIGTERM, starting when the file `go` exists."""
     while go is not None and not go.exists():
         time.sleep(0.02)
     shipper = Shipper(EventLog(path), JetStreamShelf(servers, LOG, source=path.stem), look_again_s=3)
@@ -120,7 +122,7 @@ def following(mirror: Path, servers: list[str]) -> Iterator[Callable[[], int]]:
 
 
 def leader(servers: list[str]) -> int:
-    """Return the number of the node that leads the stream."""
+    """Return the number of the stream's leader."""
 
     async def ask() -> int:
         client = await nats.connect(servers, connect_timeout=2)
@@ -162,7 +164,7 @@ class Fleet:
         self.shippers.append((self.logs[0], forked(partial(ship, self.logs[0], servers, self.go))))
 
     def hurt(self) -> tuple[float, float]:
-        """Do all faults; return when they began and ended."""
+        """Inject all faults. Return the times of their begin and end."""
         calm = partial(time.sleep, self.size.calm_s)
         calm()
         began = time.monotonic()
@@ -189,7 +191,7 @@ class Fleet:
         return began, time.monotonic()
 
     def end(self) -> None:
-        """Wait for the pods, then end the shippers; all end well."""
+        """Wait for the pods, then end the shippers. All must exit with code 0."""
         assert [os.waitpid(child, 0)[1] for child in self.pods] == [0] * len(self.pods)
         self.pods = []
 
@@ -201,40 +203,40 @@ class Fleet:
         self.shippers = []
 
     def kill(self) -> None:
-        """End what a failure left."""
+        """Kill the processes that a failure left."""
         for child in [*self.pods, *(child for _, child in self.shippers)]:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
 
 
 def lines(log: EventLog) -> dict[str, bytes]:
-    """Return the runs of a log as `retold export --format jsonl` writes them."""
+    """Return the runs of a log in the form of `retold export --format jsonl`."""
     return {info.run: b"".join(map(line_of, log.events(info.run))) for info in log.runs()}
 
 
 def hurt(size: Size, told: Callable[[str], None] = print) -> Outcome:
-    """Run one fleet through all faults. Raises AssertionError if a mirror differs from the logs."""
+    """Run one fleet through all faults. Raise AssertionError if a mirror differs from the logs."""
     folder = Path(tempfile.mkdtemp(prefix="retold-fleet-"))
     outcome, began = Outcome(), time.monotonic()
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         told(f"{time.monotonic() - began:6.1f} s: {text}")
 
     try:
         with ExitStack() as stack:
             cluster = stack.enter_context(Nats(folder, 3))
             wait_until(lambda: _is_ready(cluster.servers), seconds=60)
-            fleet = Fleet(folder, size, cluster, tell)
+            fleet = Fleet(folder, size, cluster, report)
             stack.callback(fleet.kill)
             fleet.begin()
             mirrors = [folder / f"mirror-{number}.db" for number in range(2)]
             pullers = [stack.enter_context(following(mirror, cluster.servers)) for mirror in mirrors]
             span = fleet.hurt()
             fleet.end()
-            tell("all pods have recorded")
+            report("all pods have recorded")
             total = size.pods * size.events
             wait_until(lambda: all(pulled() >= total for pulled in pullers), seconds=180)
-            tell("both mirrors have every event")
+            report("both mirrors have every event")
             fleet.stop()
             wait_until(lambda: _count_pages(cluster.servers, outcome), seconds=60)
         _check(fleet.logs, mirrors, size, outcome)
@@ -245,7 +247,7 @@ def hurt(size: Size, told: Callable[[str], None] = print) -> Outcome:
 
 
 def _is_ready(servers: list[str]) -> bool:
-    """Make the stream, as soon as the cluster has a leader."""
+    """Create the stream, as soon as the cluster has a leader."""
     with closing(JetStreamShelf(servers, LOG, source="first")) as shelf:
         try:
             return shelf.last("0" * 16) is None
@@ -266,7 +268,10 @@ def _check(logs: list[Path], mirrors: list[Path], size: Size, outcome: Outcome) 
 
 
 def _count_pages(servers: list[str], outcome: Outcome) -> bool:
-    """Count the pages on the stream, of which each follows the one before it in its run. Return whether the nodes answered."""
+    """Count the pages on the stream, and check that each follows the page before it in its run.
+
+    Return whether the nodes answered.
+    """
     ends, outcome.pages = dict[str, int](), 0
     with closing(JetStreamShelf(servers, LOG, source="reader")) as shelf:
         try:
@@ -283,7 +288,7 @@ def _count_pages(servers: list[str], outcome: Outcome) -> bool:
 
 
 def _time(files: list[Path], span: tuple[float, float], outcome: Outcome) -> None:
-    """Note the median of an append before the faults and during them."""
+    """Print the median of an append before the faults and during them."""
     took = [(at, s) for file in files for at, s in json.loads(file.read_text())]
     during = sorted(s for at, s in took if span[0] <= at <= span[1])
     outside = sorted(s for at, s in took if at < span[0])
@@ -291,7 +296,7 @@ def _time(files: list[Path], span: tuple[float, float], outcome: Outcome) -> Non
 
 
 def main() -> None:
-    """Run the whole size, or another one."""
+    """Run the fleet at full size, or at the given size."""
     parser = argparse.ArgumentParser(description="Hurt a fleet of pods, shippers, nodes and mirrors, and compare what arrives.")
     parser.add_argument("--pods", type=int, default=Size.pods)
     parser.add_argument("--events", type=int, default=Size.events, help="that each pod records")

@@ -1,10 +1,10 @@
-"""Python children, forked from a process that has imported retold and the SDK: the SDK takes 2.5 s of CPU, a new interpreter with
-a command of retold 0.5 s, a fork 0.1 s.
+"""Python children, forked from a process that has already imported retold and the SDK.
 
-Each worker of pytest starts one such process, when a test first asks for a child. A child is like one of `subprocess`: a process
-of its own with its own environment, folder, arguments, input and output, which ends as any interpreter. No module of retold
-reads the environment, the folder or the clock when it is imported, so the imports can be shared.
-A test about the start of a process, its memory, an import or a variable of the interpreter's own uses `subprocess`.
+Importing the SDK takes 2.5 s of CPU, a new interpreter with a command of retold 0.5 s, and a fork 0.1 s. Each pytest worker
+starts one such process when a test first asks for a child. A child resembles one of `subprocess`: it has its own environment,
+folder, arguments, input and output, and ends like any interpreter. No module of retold reads the environment, the folder or the
+clock at import, so children can share the imports. A test of the start of a process, its memory, an import or an interpreter
+variable uses `subprocess`.
 """
 
 import atexit
@@ -35,7 +35,7 @@ NEED_AN_EXTRA = ("retold.workflow.claude_code_live",)
 
 
 class Child:
-    """A running child, with as much of `subprocess.Popen` as the tests use."""
+    """A running child, with the part of `subprocess.Popen` that the tests use."""
 
     def __init__(self, pid: int, ending: int) -> None:
         self.pid = pid
@@ -59,7 +59,7 @@ class Child:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Return the exit code. Raises TimeoutExpired after so many seconds."""
+        """Return the exit code. Raise TimeoutExpired after `timeout` seconds."""
         if self.returncode is None:
             if not select.select([self._ending], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired("python", timeout or 0)
@@ -121,7 +121,7 @@ def start(*argv: str | Path, env: Mapping[str, str], files: tuple[int, int, int]
 
 
 def _line(file: int) -> bytes:
-    """Read one line of a pipe, byte by byte, so that the next one stays in it."""
+    """Read one line of a pipe, byte by byte, so that the next line stays in the pipe."""
     line = b""
     while not line.endswith(b"\n"):
         more = os.read(file, 1)
@@ -135,7 +135,7 @@ def _server() -> socket.socket:
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-c", f"from tests.forks import serve; serve({theirs.fileno()})"]
     env = {name: value for name, value in os.environ.items() if name in ("PATH", "SSL_CERT_DIR", "PYTHONPYCACHEPREFIX")}
-    # With a pipe as its output, the interpreter takes any output for one without places, which fits the files of all children.
+    # If its own stdout is a pipe, the interpreter treats every output as not seekable. That suits the files of all children.
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with theirs:
         process = subprocess.Popen(command, cwd=ROOT, env=env | {"LANG": "C.UTF-8"}, pass_fds=[theirs.fileno()], **pipes)
@@ -149,7 +149,7 @@ def _server() -> socket.socket:
 
 
 def serve(channel: int) -> None:
-    """Fork a child for each task that comes, until the socket is closed. Returns in each child too, after its script."""
+    """Fork a child for each task that arrives, until the socket is closed. Return in each child too, after its script."""
     path = [entry for entry in sys.path if entry not in ("", str(ROOT))]
     gc.disable()
     importlib.import_module("anthropic")
@@ -160,7 +160,7 @@ def serve(channel: int) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the processes that wait for the children
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process waits for the children's waiting parents
     server = socket.socket(fileno=channel)
     while True:
         text, files = b"", list[int]()
@@ -179,7 +179,7 @@ def serve(channel: int) -> None:
 
 
 def _wait_for_a_fork(told: int) -> bool:
-    """Fork again. Return True in the child; in the parent, write its pid and then its exit code, and exit."""
+    """Fork again. Return True in the child. In the parent, write the child's pid and then its exit code, and exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:

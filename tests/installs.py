@@ -1,6 +1,6 @@
-"""Install retold beside what others pin, without moving a version of theirs, then record, replay and run the plugin.
+"""Install retold beside the pinned packages of other projects, without moving a version, then record, replay and run the plugin.
 
-    python -m tests.installs [NAME…]     # prints the table of docs/installing.md; exits with 1 if a row is not right
+    python -m tests.installs [NAME…]     # prints the table of docs/installing.md; exits with 1 if a row is wrong
 
 Each row is a virtual environment with a project's packages, into which the wheel of this checkout is installed. It needs uv.
 The API is the scripted server of the tests, on this machine.
@@ -40,16 +40,16 @@ import retold, anthropic
 
 ASKED = dict(model="claude-haiku-4-5", max_tokens=9)
 
-def said(text):
+def messages_of(text):
     return [{"role": "user", "content": text}]
 
 def ask(text="hi"):
-    with anthropic.Anthropic() as client, client.messages.stream(messages=said(text), **ASKED) as stream:
+    with anthropic.Anthropic() as client, client.messages.stream(messages=messages_of(text), **ASKED) as stream:
         return "".join(stream.text_stream)
 
 async def ask_async(text="hi async"):
     async with anthropic.AsyncAnthropic() as client:
-        return (await client.messages.create(messages=said(text), **ASKED)).content[0].text
+        return (await client.messages.create(messages=messages_of(text), **ASKED)).content[0].text
 
 def both():
     return ask(), asyncio.run(ask_async())
@@ -86,7 +86,7 @@ def test_it():
 
 @dataclass(frozen=True)
 class Row:
-    """One environment: versions that moved, packages that came, and the first failure, if any."""
+    """One environment: moved versions, added packages, and the first failure, if any."""
 
     name: str
     moved: list[str]
@@ -99,7 +99,7 @@ class Row:
 
 
 def main(names: list[str]) -> int:
-    """Print one line per environment; return 1 if a version moved or a step failed."""
+    """Print one line per environment. Return 1 if a version moved or a step failed."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
         print("tests.installs needs uv, which is among the packages of the extra `test`: make installs", file=sys.stderr)
@@ -139,7 +139,7 @@ def _try(uv: str, wheel: Path, folder: Path, name: str, packages: tuple[str, ...
 
 
 def _failure(python: Path, folder: Path, url: str) -> str | None:
-    """Run the smoke script, then a marked test, recording and offline; return the last line of the first that fails."""
+    """Run the smoke script, then a marked test, recording and offline. Return the last line of the first that fails."""
     (folder / "smoke.py").write_text(SMOKE)
     (folder / "test_suite.py").write_text(SUITE)
     home = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONWARNINGS": "ignore"}

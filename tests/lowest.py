@@ -1,9 +1,9 @@
-"""Run the core of the suite on the lowest versions that pyproject.toml allows, and what uses the SDK on a later one too.
+"""Run the core of the suite on the lowest versions that pyproject.toml allows, and its SDK tests on a later SDK too.
 
     python -m tests.lowest [pytest options]     # `make test-lowest`
 
-uv resolves the direct dependencies to their floors (`--resolution lowest-direct`); the SDK is the floor, and one of the 1.x
-line. click is no dependency of retold, but typer at its floor needs the click of its time.
+uv resolves the direct dependencies to their lowest versions (`--resolution lowest-direct`). The SDK is the lowest version, and
+then one of the 1.x line. retold does not depend on click, but the lowest typer needs a click of the same age.
 """
 
 import os
@@ -35,7 +35,7 @@ SDKS = {"anthropic==0.48.0": CORE, "anthropic==1.0.0": OF_SDK}
 
 
 def main(options: list[str]) -> int:
-    """Make one environment per SDK and run the core in it; return 1 if a run failed, 2 if uv is missing."""
+    """Create one environment per SDK and run the core in it. Return 1 if a run failed, or 2 if uv is missing."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
         print("tests/lowest.py needs uv, which is among the packages of the extra `test`: make test-lowest", file=sys.stderr)
@@ -48,7 +48,7 @@ def main(options: list[str]) -> int:
 
 
 def run(uv: str, sdk: str, names: tuple[str, ...], venv: Path, options: list[str]) -> int:
-    """Install the floors beside one SDK, run files of the suite and return pytest's exit code."""
+    """Install the lowest versions beside one SDK, run files of the suite and return pytest's exit code."""
     python = venv / "bin" / "python"
     install = [uv, "pip", "install", "--quiet", "--python", str(python)]
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(venv)], check=True)
@@ -59,7 +59,7 @@ def run(uv: str, sdk: str, names: tuple[str, ...], venv: Path, options: list[str
     print(f"== anthropic {subprocess.check_output([python, '-c', version], text=True).strip()}, floors elsewhere", flush=True)
     files = [str(ROOT / "tests" / f"test_{name}.py") for name in names]
     environment = os.environ | {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-    # Old libraries warn on new Pythons; what retold itself does is an error in `make test`.
+    # Old libraries warn on new Pythons. `make test` covers the warnings of retold itself, as errors.
     quiet = ["-q", "-W", "default", "-n", "2", "--dist=worksteal"]
     command = [str(python), "-m", "pytest", *quiet, *options, *files]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

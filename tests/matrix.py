@@ -1,4 +1,4 @@
-"""A workflow with a step of each of the seven types, the answers it gets, and the folder it runs in."""
+"""A workflow with a step of each of the seven types, its scripted answers, and its working folder."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def note(message):
 
 
 class Answers:
-    """The script of the server: the first request of the robust step is refused, the tool of the first step is used."""
+    """The server's script: the first request of the robust step is refused, and the first step uses a tool."""
 
     def __init__(self) -> None:
         self.patient = 0
@@ -75,7 +75,7 @@ class Answers:
 
 
 def write_matrix(folder: Path, handler: Any, **options: Any) -> Path:
-    """The workflow with one handler, or a list of them, on every step; and the files that it reads."""
+    """Write the workflow with one handler, or a list of them, on every step, and the files that it reads."""
     (folder / "workspace").mkdir(parents=True)
     (folder / "workspace" / "notes.txt").write_text("Bread is\ngood.\n")
     (folder / "salt.txt").write_text("salt\n")

@@ -3,13 +3,13 @@
     with MessagesServer([Reply([text("Hello")], gap_s=0.05), http_error(529)]) as server:
         client = Anthropic(base_url=server.url, api_key="test-key")
 
-Each POST to ``…/v1/messages`` takes the next reply (a script may also be a function from the request to the
-reply): as server-sent events shaped like the real ones if the request says ``"stream": true``, else as one JSON
-message. When the script has run out the answer is a 500. As a program it prints its URL as the first line and
-ends on SIGTERM or SIGINT: ``python tests/messages_server.py --script FILE.json [--port N] [--print-url]``.
-FILE is a JSON list (or a YAML one, named .yaml or .yml) with one item per reply: a string, for a plain text
-reply, or an object with the fields of ``Reply``. In ``blocks`` the first key of a block is its function, with
-the other arguments beside it. ``http_error`` holds the arguments of that function, ``raw_frames`` strings::
+Each POST to ``…/v1/messages`` takes the next reply. A script may also be a function from the request to the
+reply. A request with ``"stream": true`` gets server-sent events shaped like the real ones, any other request
+one JSON message. After the end of the script the answer is a 500. As a program it prints its URL as the first
+line and ends on SIGTERM or SIGINT: ``python tests/messages_server.py --script FILE.json [--port N] [--print-url]``.
+FILE is a JSON list (or a YAML list, named .yaml or .yml) with one item per reply: a string for a plain text
+reply, or an object with the fields of ``Reply``. In ``blocks`` the first key of a block is its function, and
+the other keys are its arguments. ``http_error`` has the arguments of that function, ``raw_frames`` strings::
 
     ["Hello", {"http_error": {"status": 529, "headers": {"retry-after-ms": "1"}}},
      {"blocks": [{"text": "Let me look.", "pieces": 3}, {"tool_use": "get_weather", "input": {"city": "Paris"}}],
@@ -39,7 +39,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 Json = dict[str, Any]
-Pieces = Sequence[str] | int  # the pieces themselves, or the number of characters of each
+Pieces = Sequence[str] | int  # the pieces themselves, or the number of characters of each piece
 Script = Sequence["Reply"] | Callable[["Request"], "Reply"]
 USAGE = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}
 START_USAGE = {"cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0}}
@@ -54,7 +54,7 @@ for _name in ("requests", "tokens", "input-tokens", "output-tokens"):
 
 @dataclass(frozen=True)
 class Block:
-    """A content block as content_block_start shows it, its deltas, and whole; an id of None gets generated."""
+    """A content block as content_block_start shows it, its deltas, and the whole block. An id of None becomes a generated one."""
 
     start: Json
     deltas: Sequence[Json]
@@ -78,7 +78,7 @@ def redacted_thinking(data: str = SIGNATURE) -> Block:
 
 
 def tool_use(name: str, input: Json, id: str | None = None, pieces: Pieces = 8, kind: str = "tool_use") -> Block:
-    """A tool call. ``pieces`` cut the JSON of its input; an empty delta comes first, as in the real API."""
+    """Return a tool call. ``pieces`` cut the JSON of its input. An empty delta comes first, as in the real API."""
     encoded = "".join(pieces) if not isinstance(pieces, int) else json.dumps(input, ensure_ascii=False) if input else ""
     if json.loads(encoded or "{}") != input:
         raise ValueError(f"the pieces are not the JSON of the input: {pieces!r}")
@@ -88,7 +88,7 @@ def tool_use(name: str, input: Json, id: str | None = None, pieces: Pieces = 8, 
 
 
 def raw(block: Json) -> Block:
-    """A block that arrives whole in its content_block_start, as server tool results do."""
+    """Return a block that arrives whole in its content_block_start, as server tool results do."""
     return Block(block, (), block)
 
 
@@ -101,8 +101,11 @@ def _cut(value: str, pieces: Pieces) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class Reply:
-    """One scripted answer. The ``…_after`` fields count the frames sent before the failure: a cut closes the
-    connection without the final chunk, a hang lasts until either side closes. A JSON answer is one frame."""
+    """One scripted answer.
+
+    The ``…_after`` fields count the frames sent before the failure. A cut closes the connection without the final chunk. A hang
+    lasts until either side closes. A JSON answer is one frame.
+    """
 
     blocks: Sequence[Block] = ()
     stop_reason: str = "end_turn"
@@ -116,7 +119,7 @@ class Reply:
     encoding: Literal["gzip", "br", "zstd"] | None = None  # one flush per frame; the last two need their packages
     newline: str = "\n"
     split: Literal["frame", "bytes"] | int = "frame"  # HTTP chunks: per frame, per byte, or of n bytes across frames
-    raw_frames: Sequence[bytes] | None = None  # sent as they are in place of the blocks, streaming asked for or not
+    raw_frames: Sequence[bytes] | None = None  # sent unchanged in place of the blocks, for streamed and unstreamed requests
     error_event_after: int | None = None  # streams only
     cut_after: int | None = None
     hang_after: int | None = None
@@ -126,7 +129,7 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)  # over the usual ones
 
     def message(self, asked: Json, call: int) -> Json:
-        """The whole message, which is also the body of a JSON answer."""
+        """Return the whole message, which is also the body of a JSON answer."""
         id = self.id or _token("msg_01", str(call))
         content = [dict(block.whole) for block in self.blocks]
         for index, block in enumerate(content):
@@ -153,7 +156,7 @@ class Reply:
         yield {"type": "message_stop"}
 
     def frames(self, message: Json) -> list[bytes]:
-        """The frames of a stream. As in real ones, 0–15 spaces stand before the last brace, except in a ping."""
+        """Return the frames of a stream. As in the real API, 0–15 spaces precede the last brace, except in a ping."""
         padding = random.Random(message["id"])
 
         def frame(event: Json) -> bytes:
@@ -187,7 +190,7 @@ def _token(prefix: str, seed: str, length: int = 22) -> str:
 
 
 def _compressor(encoding: str | None) -> Callable[[bytes | None], bytes]:
-    """Compresses one frame after the other, each so that it can be read at once; None is the end of the stream."""
+    """Compress one frame after the other, each readable at once. None ends the stream."""
     match encoding:
         case "gzip":
             gzip = zlib.compressobj(wbits=31)
@@ -208,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: MessagesServer
 
     def handle(self) -> None:
-        with suppress(OSError):  # a client that leaves between requests is nothing to report
+        with suppress(OSError):  # a client that leaves between requests is not an error
             super().handle()
 
     def do_POST(self) -> None:
@@ -278,7 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
         waits = [reply.first_gap_s, *gaps, *[0.0] * len(frames)]
         limits = [limit for limit in (reply.cut_after, reply.hang_after) if limit is not None]
         timed = list(zip(frames, waits, strict=False))[: min(limits, default=None)]
-        for chunk in filter(None, self._chunks(reply, call, timed, not limits)):  # an empty one would end the body
+        for chunk in filter(None, self._chunks(reply, call, timed, not limits)):  # an empty chunk would end the body
             self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         if limits:
             self._wait(None if reply.cut_after is None else time.monotonic() + waits[len(timed)])
@@ -307,7 +310,7 @@ class _Handler(BaseHTTPRequestHandler):
         yield pending + trailer
 
     def _wait(self, due: float | None) -> None:
-        """Wait until then (None: for ever), or fail with OSError as soon as the connection closes."""
+        """Wait until this time (None: for ever). Raise OSError as soon as the connection closes."""
         timeout = None if due is None else max(0.0, due - time.monotonic())
         if select.select([self.connection], [], [], timeout)[0] and not self.connection.recv(1, socket.MSG_PEEK):
             raise ConnectionResetError("connection closed")
@@ -318,7 +321,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def _head(self, status: int, headers: Json, extra: Mapping[str, str] = COMMON) -> None:
-        self.send_response_only(status)  # a status that http.server does not know, as 529, has no reason phrase
+        self.send_response_only(status)  # http.server has no reason phrase for a status that it does not know, such as 529
         lines = {"date": self.date_time_string(), **headers, "request-id": self.request_id, **COMMON}
         for name, value in {**lines, **{name.lower(): value for name, value in extra.items()}}.items():
             self.send_header(name, value)
@@ -326,7 +329,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class MessagesServer(socketserver.ThreadingTCPServer):
-    """Serves a script while entered. Frames are noted just before they go out; a function must be thread safe."""
+    """A server that serves a script while entered. It notes frames just before sending them.
+
+    A script function must be thread safe.
+    """
 
     allow_reuse_address = True
     request_queue_size = 128
@@ -334,8 +340,8 @@ class MessagesServer(socketserver.ThreadingTCPServer):
 
     def __init__(self, script: Script, port: int = 0, verbose: bool = False) -> None:
         self.script = script
-        self.verbose = verbose  # a line per request on stderr
-        self.requests: list[Request] = []  # of any kind
+        self.verbose = verbose  # print a line per request on stderr
+        self.requests: list[Request] = []  # requests of any kind
         self.routes: dict[tuple[str, str], tuple[str, bytes]] = {}  # (method, path after /v1/) -> content type, body
         self.calls = 0  # requests to /v1/messages
         self.sent: list[list[tuple[int, bytes]]] = []  # per call: (monotonic_ns, frame before any compression)
@@ -349,7 +355,7 @@ class MessagesServer(socketserver.ThreadingTCPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def wait_idle(self, timeout_s: float = 10.0) -> bool:
-        """Wait until no call is being answered: call it before reading ``closed_early`` and the like."""
+        """Wait until no call is in progress. Call it before reading ``closed_early`` and similar fields."""
         with self.lock:
             return self.lock.wait_for(lambda: self.answering == 0, timeout_s)
 

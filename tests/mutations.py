@@ -1,4 +1,4 @@
-"""A log with one row of every sort, and single cells of it changed: any table, any column, any type."""
+"""A log with one row of every kind, and mutations of single cells: any table, any column, any type."""
 
 import contextlib
 import random
@@ -50,7 +50,7 @@ SSE = (("content-type", "text/event-stream"),)
 
 
 class Mutation(NamedTuple):
-    """One cell, by table, place of its row and column, and the name of its new value."""
+    """A changed cell: its table, the position of its row, its column, and the name of its new value."""
 
     table: str
     row: int
@@ -62,7 +62,7 @@ class Mutation(NamedTuple):
 
 
 def write_varied(path: Path) -> None:
-    """Write a log with an ended run of a streamed exchange, an erased one, an import, a received one, and an erasure."""
+    """Write a log with an ended run of a streamed exchange, an erased run, an import, a received run, and an erasure."""
     with EventLog(path) as log:
         for name in ("first", "erased"):
             with log.start(name=name, mode="live") as writer:
@@ -103,7 +103,7 @@ def _exchange(writer: RunWriter, text: str) -> None:
 
 
 def each_mutation(path: Path) -> list[Mutation]:
-    """Every cell of every table with every value, in an order that is always the same and mixes them."""
+    """Yield every cell of every table with every value, in a fixed order that mixes them."""
     found = []
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for table in KEYS:
@@ -117,7 +117,7 @@ def each_mutation(path: Path) -> list[Mutation]:
 
 
 def mutate(path: Path, mutation: Mutation) -> bool:
-    """Change the cell, past triggers; whether SQLite takes the value and it is another one than before."""
+    """Change the cell despite the triggers. Return whether SQLite accepts the value and the value differs."""
     table, row, column, name = mutation
     value = VALUES[name]
     new = "CAST(? AS TEXT)" if name == "not UTF-8" else "?"
@@ -144,5 +144,5 @@ def mutate(path: Path, mutation: Mutation) -> bool:
 
 
 def sample(path: Path, count: int) -> Iterator[Mutation]:
-    """So many mutations, every table and every value among them."""
+    """Return this many mutations, including every table and every value."""
     yield from each_mutation(path)[:count]

@@ -16,7 +16,7 @@ SERVER = Path(sys.executable).parent / "nats-server"
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on."""
+    """Return ports without a listener."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -25,7 +25,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Nats:
-    """So many nodes, with their files in a folder; `extra` is added to every node's configuration."""
+    """This many nodes, with their files in a folder. `extra` is added to every node's configuration."""
 
     def __init__(self, folder: Path, nodes: int = 1, *, extra: str = "") -> None:
         self.folder = folder
@@ -42,7 +42,7 @@ class Nats:
 
     @property
     def servers(self) -> list[str]:
-        """The addresses of the nodes."""
+        """Return the addresses of the nodes."""
         return [f"nats://127.0.0.1:{port}" for port in self.ports[: self.nodes]]
 
     def start(self, numbers: Sequence[int] | None = None) -> Self:
@@ -66,7 +66,7 @@ class Nats:
             child.wait()
 
     def pid(self, number: int) -> int:
-        """Return the id of the process of a node that runs."""
+        """Return the process id of a running node."""
         child = self._children[number]
         assert child is not None
         return child.pid
@@ -76,12 +76,12 @@ class Nats:
         shutil.copytree(self.folder / f"s{number}", self.folder / name)
 
     def restore(self, number: int, name: str) -> None:
-        """Put the copy with that name in the place of a stopped node's files: the server goes back to an older state."""
+        """Restore the copy with that name as a stopped node's files: the server returns to an older state."""
         shutil.rmtree(self.folder / f"s{number}")
         shutil.copytree(self.folder / name, self.folder / f"s{number}")
 
     def files_with(self, mark: bytes) -> list[str]:
-        """Return the files of all nodes that hold the mark."""
+        """Return the files of all nodes that contain the mark."""
         found = (path for path in self.folder.glob("s*/**/*") if path.is_file())
         return [str(path.relative_to(self.folder)) for path in found if mark in path.read_bytes()]
 

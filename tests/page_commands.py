@@ -1,4 +1,4 @@
-"""Run the examples of a page by copy and paste: its files are written, and its commands run in an empty folder and home."""
+"""Run the examples of a page by copy and paste: write its files, and run its commands in an empty folder and home."""
 
 import re
 import shlex
@@ -29,13 +29,13 @@ def comparable(text: str) -> str:
 def execute(blocks: list[Block], url: str) -> Iterator[tuple[str, str]]:
     """Write the files and run the commands, line by line. Yield each command and its output.
 
-    A command ends with 0 unless its comment names another exit code (`# exit code 1: …`). A block of text is the output of the
-    command before it. A line `…` in the block stands for any lines, and one at its end for the rest.
+    A command must exit with 0 unless its comment names another exit code (`# exit code 1: …`). A text block is the output of
+    the command before it. In the block, a line `…` matches any lines, and `…` at the end of a line matches its rest.
     """
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(Path.cwd().parent / "home"), "LANG": "C.UTF-8",
         "TZ": "UTC", "ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test-key", "SSL_CERT_DIR": str(ROOT / "tests"),
-        "PYTEST_ADDOPTS": "-p no:recording -p no:asyncio -p no:xdist -p no:hypothesispytest",  # which a user may not have
+        "PYTEST_ADDOPTS": "-p no:recording -p no:asyncio -p no:xdist -p no:hypothesispytest",  # a user may not have it
     }  # fmt: skip
     written = ""
     for block in blocks:
@@ -57,7 +57,7 @@ def execute(blocks: list[Block], url: str) -> Iterator[tuple[str, str]]:
 
 
 def run(command: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Run a line of a shell. A plain call of a program in Python is a cheap fork; the shell runs any other line."""
+    """Run a line of a shell. A plain call of a Python program runs as a cheap fork. The shell runs any other line."""
     program, *arguments = shlex.split(command, comments=True)
     modules = {"retold": ["-m", "retold"], "pytest": ["-m", "pytest"], "python": []}
     if program in modules and not set(command.partition(" #")[0]) & set("|&;<>$`*"):

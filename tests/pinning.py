@@ -48,7 +48,7 @@ print(messages[-1]["content"][0]["text"])
 
 
 def selling(request: Request) -> Reply:
-    """The API of a shop: a tool call, and then a sentence about its result."""
+    """Return the API of a shop: a tool call, and then a sentence about its result."""
     last = request.json["messages"][-1]["content"]
     if isinstance(last, str):
         return Reply([text("Let me look."), tool_use("price", {"item": "lamp", "shop": "Berlin"}, id="toolu_lamp")])
@@ -56,7 +56,7 @@ def selling(request: Request) -> Reply:
 
 
 def record_workflow() -> str:
-    """A workflow with four tool calls."""
+    """Record a workflow with four tool calls."""
     Path("examples").mkdir()
     Path("cassettes").mkdir()
     for name in (FILE_OPERATIONS, ROOT / "cassettes" / FILE_OPERATIONS.name):
@@ -66,7 +66,7 @@ def record_workflow() -> str:
 
 
 def record_batch() -> str:
-    """A workflow that asks one question about many files."""
+    """Record a workflow that asks one question about many files."""
     name = "batch_reviews"
     for folder, file in (("examples", f"{name}.yaml"), ("cassettes", f"{name}.yaml")):
         Path(folder, file).write_bytes((ROOT / folder / file).read_bytes())
@@ -78,7 +78,7 @@ def record_batch() -> str:
 
 
 def record_command() -> str:
-    """A program with a tool of its own, without an SDK."""
+    """Record a program with its own tool, without an SDK."""
     Path("agent.py").write_text(AGENT)
     with MessagesServer(selling) as server:
         options = ("--upstream", server.url, "--name", "agent")
@@ -88,7 +88,7 @@ def record_command() -> str:
 
 
 def record_test() -> str:
-    """A test that recorded a conversation with a tool, named as the pytest plugin names its run."""
+    """Record a test that has a conversation with a tool, named as the pytest plugin names its run."""
     name = "tests/test_shop.py::test_lamp"
     cassette = retold.use_cassette("lamp.yaml", record_mode="once", name=name)
     with MessagesServer(selling) as server, cassette, client(server.url) as asking:
@@ -104,7 +104,7 @@ def record_test() -> str:
 
 
 def record_import() -> str:
-    """A cassette of another project."""
+    """Import a cassette of another project."""
     cassette = retold.use_cassette("foreign.yaml", record_mode="once")
     with MessagesServer([Reply([text("It has 42 pages.")])]) as server, cassette, client(server.url) as asking:
         asking.messages.create(**body("How long is it?", system="You are a librarian. " * 12))
@@ -113,7 +113,7 @@ def record_import() -> str:
 
 
 def record_threads() -> str:
-    """A conversation whose history the API keeps."""
+    """Record a conversation with its history kept by the API."""
     with ThreadsServer() as server, retold.record("threads"), client(server.url) as asking:
         thread = asking.beta.messages.thread(model="claude-sonnet-5-5", max_tokens=64)
         for prompt in ("My name is Ada.", "What is it?"):
@@ -122,7 +122,7 @@ def record_threads() -> str:
 
 
 def record_errors() -> str:
-    """An API that is overloaded, refuses a request, and ends a stream with an error."""
+    """Record an API that is overloaded, refuses a request, and ends a stream with an error."""
     replies = [
         http_error(529, headers={"retry-after-ms": "1"}), Reply([text("At last.")]), http_error(400),
         Reply([text("Half")], error_event_after=3),
@@ -138,7 +138,7 @@ def record_errors() -> str:
 
 
 def record_cut() -> str:
-    """A stream that breaks, and one that its program leaves."""
+    """Record a stream that breaks, and a stream that its program closes early."""
     replies = [
         Reply([text("A long answer that is cut.")], cut_after=4),
         Reply([text("A long answer that is left.")], hang_after=5),
@@ -159,7 +159,7 @@ def _streamed(asking: Any, prompt: str) -> None:
 
 
 def record_session() -> str:
-    """A session of the Agent SDK with a permission callback, a hook and a tool of its own."""
+    """Record a session of the Agent SDK with a permission callback, a hook and its own tool."""
     from tests import test_agent_sdk as scenes
 
     cli = agent_cli.installed(Path("bin").absolute())
@@ -169,7 +169,7 @@ def record_session() -> str:
 
 
 def record_fork() -> str:
-    """A fork of the recorded program with another model."""
+    """Record a fork of the recorded program with another model."""
     with MessagesServer([Reply([text("It costs nothing.")])]) as server:
         options = ("--at", "2", "--model", "claude-opus-5-5", "--upstream", server.url, "--name", "forked")
         done = in_this_process("fork", "agent", *options, "--", sys.executable, "-S", "-E", "agent.py")

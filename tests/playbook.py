@@ -1,8 +1,10 @@
 """Scripts for the relay's state machines, without a socket: `>>` lines are events, `<<` lines are the commands that follow.
 
-In the text of a line `¶` is CRLF, `{1000 x}` is a thousand times x, and other bytes are escaped as in Python. The playbook
-connects both machines as the rims do: a complete request goes to the API, and the end of an answer goes back to the client.
-Its clock shows only the time that passes in the script.
+In the text of a line `
+
+` is CRLF, `{1000 x}` is a thousand times x, and other bytes are escaped as in Python. The playbook connects both machines as
+the rims do: a complete request goes to the API, and the end of an answer goes back to the client. Its clock shows only the time
+that passes in the script.
 """
 
 import re
@@ -19,7 +21,7 @@ API = Upstream.parse("http://api.example")
 
 
 def to_bytes(text: str) -> bytes:
-    """Return the bytes that the text of a script means."""
+    """Return the bytes of a script's text."""
     repeated = re.sub(r"\{(\d+) (.)\}", lambda match: match[2] * int(match[1]), text)
     return repeated.replace("¶", r"\r\n").encode("latin-1").decode("unicode_escape").encode("latin-1")
 
@@ -57,7 +59,7 @@ class Playbook:
     # Events
 
     def happen(self, line: str) -> None:
-        """Let the event of a line happen, and add its commands to the transcript."""
+        """Process the event of a line, and add its commands to the transcript."""
         self.transcript.append(f">> {line}")
         match line.split(" ", 1):
             case ["client", "connects"]:
@@ -146,7 +148,7 @@ class Playbook:
                 return "cancel the answer" + (" because the server stops" if stopped else "")
             case c.Refuse(refused):
                 self._refused = [refusal(*refused, closes=True, head=head) for head in (True, False)]
-                is_parsers = refused.message.startswith("this is not an HTTP/1.1 request")  # the rest is h11's own text
+                is_parsers = refused.message.startswith("this is not an HTTP/1.1 request")  # h11 wrote the rest of the text
                 return f"refuse {refused.status}: {refused.message.partition(':')[0] if is_parsers else refused.message}"
             case c.SendApi(data):
                 return f"api {to_text(data)}"
@@ -170,12 +172,12 @@ class Playbook:
         return b"".join(command.data for command in self.performed if isinstance(command, kind))
 
     def of(self, *kinds: Any) -> list[Any]:
-        """Return the commands of some kinds."""
+        """Return the commands of these kinds."""
         return [command for command in self.performed if isinstance(command, kinds)]
 
 
 def play(script: str, *, before: Iterable[str] = (), **options: Any) -> Playbook:
-    """Play the events of a script, after the events `before` it, and assert that its commands follow."""
+    """Process the events of a script, after the events `before` it, and assert its commands."""
     playbook = Playbook(**options)
     for line in before:
         playbook.happen(line)

@@ -1,4 +1,7 @@
-"""A real PostgreSQL server on loopback, started and ended by its tests. It does not run as root; root gives it another user."""
+"""A real PostgreSQL server on loopback, started and ended by its tests.
+
+It refuses to run as root, so root gives it another user.
+"""
 
 import os
 import pwd
@@ -18,7 +21,7 @@ PASSWORD = "a dummy for loopback"
 
 
 def programs() -> Path | None:
-    """Return the folder of the newest server's programs, or None if none is installed."""
+    """Return the folder of the newest server's programs, or None if no server is installed."""
     found = [*Path("/usr/lib/postgresql").glob("*/bin/initdb"), *Path("/opt/homebrew/opt").glob("postgresql*/bin/initdb")]
     if found:
         return max(found, key=lambda path: [int(part) for part in path.parts if part.isdecimal()]).parent
@@ -27,7 +30,7 @@ def programs() -> Path | None:
 
 
 class Postgres:
-    """A server with its files in a folder of its own; the user `retold` has a password, which clients read from PGPASSWORD."""
+    """A server with its files in a new folder. The user `retold` has a password, which clients read from PGPASSWORD."""
 
     def __init__(self, **settings: str) -> None:
         bin_ = programs()
@@ -51,7 +54,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The address of the database."""
+        """Return the address of the database."""
         return f"postgresql://retold@127.0.0.1:{self.port}/postgres"
 
     def start(self) -> Self:
@@ -65,7 +68,7 @@ class Postgres:
         return self
 
     def stop(self) -> None:
-        """End the server at once, as a crash does: its WAL is read at the next start."""
+        """Kill the server, as in a crash. The next start reads its WAL."""
         assert self._child is not None
         self._child.send_signal(signal.SIGQUIT)
         self._child.wait(60)
@@ -77,7 +80,7 @@ class Postgres:
             return cursor.fetchall() if cursor.description else []
 
     def files_with(self, mark: bytes) -> list[str]:
-        """Return the files of tables that hold the mark."""
+        """Return the table files that contain the mark."""
         found = (path for path in (self.folder / "data" / "base").rglob("*") if path.is_file())
         return [str(path.relative_to(self.folder)) for path in found if mark in path.read_bytes()]
 

@@ -1,4 +1,4 @@
-"""The log as any SQLite tool sees it: read through connections of its own, its hash chain recomputed from the written rule."""
+"""The log as any SQLite tool sees it: rows from a separate connection, and a hash chain recomputed from the written rule."""
 
 import contextlib
 import os
@@ -17,19 +17,19 @@ COLUMNS = "run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest,
 
 
 def store_of(log: EventLog) -> SqliteStore:
-    """Return the store of a log that is kept in a file, for a look at its locks and checkpoints."""
+    """Return the store of a log in a file, to inspect its locks and checkpoints."""
     assert isinstance(log.store, SqliteStore)
     return log.store
 
 
 def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
-    """Rows read through a fresh connection: what is seen here is committed."""
+    """Return rows from a new connection, so every row is committed."""
     with contextlib.closing(sqlite3.connect(path, timeout=30)) as connection:
         return connection.execute(sql, values).fetchall()
 
 
 def rows(path: Path, run: str) -> list[dict[str, Any]]:
-    """The rows of a run in order, as dicts; payloads as bytes."""
+    """Return the rows of a run in order, as dicts with payloads as bytes."""
     found = []
     for values in query(path, f"SELECT {COLUMNS} FROM events WHERE run = ? ORDER BY seq", run):
         row = dict(zip(COLUMNS.split(", "), values, strict=True))
@@ -39,12 +39,12 @@ def rows(path: Path, run: str) -> list[dict[str, Any]]:
 
 
 def stored_chain(events: list[dict[str, Any]]) -> list[tuple[int, bytes, bytes]]:
-    """(seq, digest, hash) as they stand in the log."""
+    """Return (seq, digest, hash) of each row, as stored."""
     return [(row["seq"], row["digest"], row["hash"]) for row in events]
 
 
 def computed_chain(events: list[dict[str, Any]]) -> list[tuple[int, bytes, bytes]]:
-    """(seq, digest, hash) as the docstring of recorder/events.py says they must be, from the first event on, without gaps."""
+    """Return (seq, digest, hash) by the rule in recorder/events.py, from the first event on, without gaps."""
     chain, before = [], b"\x00" * 32
     for seq, row in enumerate(events):
         digest = sha256(row["payload"]).digest()
@@ -57,10 +57,10 @@ def computed_chain(events: list[dict[str, Any]]) -> list[tuple[int, bytes, bytes
 
 
 class Child:
-    """A Python process of its own that runs `script`; leaving the context kills it and closes its pipes."""
+    """A separate Python process that runs `script`. Leaving the context kills it and closes its pipes."""
 
     def __init__(self, script: str, *arguments: object) -> None:
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `finish`
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - `finish` closes it
         (typed, to_child), (of_child, printed) = os.pipe(), os.pipe()
         self.stdin, self.stdout = os.fdopen(to_child, "w"), os.fdopen(of_child)
         try:
@@ -78,11 +78,11 @@ class Child:
         self.finish()
 
     def line(self) -> str:
-        """The next line it prints."""
+        """Return the next printed line."""
         return self.stdout.readline().rstrip("\n")
 
-    def tell(self, line: str = "") -> None:
-        """Send it a line."""
+    def send_line(self, line: str = "") -> None:
+        """Send a line to its input."""
         self.stdin.write(line + "\n")
         self.stdin.flush()
 
@@ -92,7 +92,7 @@ class Child:
             self.stdin.close()
 
     def finish(self) -> tuple[int, str, str]:
-        """End its input and wait for its end: exit code, the rest of its output, its errors."""
+        """End its input and wait for its end. Return the exit code, the rest of its output, and its errors."""
         self.hang_up()
         out = "" if self.stdout.closed else self.stdout.read()
         self.stdout.close()

@@ -34,7 +34,7 @@ def write() -> None:
 
 
 def answer(request: Request) -> Reply:
-    """Answer with structured output if the client has a tool for it, and else with a few pieces of text."""
+    """Answer with structured output if the client has a tool for it, otherwise with a few pieces of text."""
     if "final_result" in [tool["name"] for tool in request.json.get("tools", ())]:
         return Reply([tool_use("final_result", {"name": "Paris", "country": "France"})], stop_reason="tool_use")
     return Reply([text(ANSWER)])

@@ -1,10 +1,10 @@
-"""Records the cassettes of the examples through the real live path, from a scripted Messages API server on loopback.
+"""Record the cassettes of the examples through the real live path, from a scripted Messages API server on loopback.
 
     python -m tests.record_examples
 
 Each example is run as a user would run it (`retold run … --live` in a subprocess) in an empty folder, with an empty home and
-a dummy key. What "Claude" says is scripted in `tests/example_replies.py`; everything else (SDK, tee, tools, log, cassette)
-is the real thing.
+a dummy key. The answers of "Claude" are scripted in `tests/example_replies.py`. All other parts (SDK, tee, tools, log,
+cassette) are the real ones.
 """
 
 import os
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def scrubbed_environment(url: str, home: str) -> dict[str, str]:
-    """An environment without anything of the caller's but the path: a dummy key, and the loopback server as the API."""
+    """Return the caller's path, a dummy key, and the loopback server as the API. Keep no other variable of the caller."""
     return {
         "PATH": os.environ["PATH"],
         "HOME": home,

@@ -1,4 +1,4 @@
-"""Suites of other people's tests, run by pytest with the plugin as users have it: through its entry point."""
+"""Suites of tests as users write them, run by pytest with the plugin installed through its entry point."""
 
 import importlib
 import importlib.metadata
@@ -13,8 +13,8 @@ from tests.clients import NOWHERE, prompts_of
 from tests.conftest import ROOT
 from tests.messages_server import MessagesServer
 
-# A session inside this process forgets every module that it was the first to import: the next one imports a copy, which is
-# slow, and whose classes are others. So whatever is imported late is imported here.
+# A session inside this process removes every module that it imported first. The next session imports a slow second copy
+# with other classes. So import here every module that is otherwise imported late.
 for _late in (
     "genai_prices.decompose",
     "genai_prices.validation",
@@ -59,7 +59,7 @@ def client_async(**options):
 
 
 class Suite:
-    """A folder of tests. They use `asking`, which knows the server, and nothing else of ours."""
+    """A folder of tests. They use `asking`, which knows the server, and no other part of our suite."""
 
     def __init__(self, pytester: pytest.Pytester, patch: pytest.MonkeyPatch) -> None:
         self.pytester = pytester
@@ -72,7 +72,7 @@ class Suite:
         patch.syspath_prepend(self.folder)
 
     def write(self, source: str, name: str = "test_chat.py") -> Path:
-        """A file of the suite; a module of tests has what they need at its head."""
+        """Write a file of the suite. A test module gets its imports as its head."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         head = "import pytest\nfrom asking import ask, client, client_async\n\n" if path.name.startswith("test_") else ""
@@ -80,29 +80,29 @@ class Suite:
         return path
 
     def run(self, *args: str, server: MessagesServer | None = None, subprocess: bool = False) -> pytest.RunResult:
-        """Run it; offline where no server is given. In a process of its own only where it must be: that takes a second."""
+        """Run the suite, offline if no server is given. Use a new process only if necessary, because that takes a second."""
         self._patch.setenv("SERVER_URL", NOWHERE if server is None else server.url)
         options = ("-p", "no:cacheprovider", "--color=no", *args)
         if subprocess:
-            # Plugins that the tests need not have cost a process a third of a second.
+            # Plugins that the tests do not need cost a process a third of a second.
             without = [
                 part for plugin in ("asyncio", "recording", "hypothesispytest", "anyio") for part in ("-p", f"no:{plugin}")
             ]
             return self.pytester.runpytest_subprocess(*without, *options, timeout=60)
-        # Its tests are none of pytest-asyncio's, which would warn of a setting that they do not have.
+        # pytest-asyncio would warn of a setting that these tests lack.
         options = ("-p", "no:asyncio", *options)
-        # A module that was rewritten since the last session has the same name, size and second: nothing of it may stay.
+        # A module rewritten since the last session has the same name, size and second, so remove its compiled file.
         for cache in self.folder.rglob("__pycache__"):
             for file in cache.iterdir():
                 file.unlink()
         return self.pytester.runpytest_inprocess(*options, no_reraise_ctrlc=True)
 
     def record(self, *args: str, server: MessagesServer) -> pytest.RunResult:
-        """Run it and record what has no cassette."""
+        """Run the suite and record the missing cassettes."""
         return self.run("--retold-mode=once", *args, server=server)
 
     def files(self, folder: str = "") -> list[str]:
-        """Every cassette, counted from the suite's folder."""
+        """Return every cassette, relative to the suite's folder."""
         found = (self.folder / folder).rglob("*.yaml")
         return sorted(str(path.relative_to(self.folder)) for path in found)
 
@@ -111,7 +111,7 @@ class Suite:
 
 
 def summary(result: pytest.RunResult) -> list[str]:
-    """The lines that the plugin adds at the end; none where it added none."""
+    """Return the lines that the plugin adds at the end."""
     lines: list[str] = list(result.outlines)
     begin = next((number for number, line in enumerate(lines) if re.fullmatch(r"=+ retold =+", line)), None)
     if begin is None:
@@ -144,18 +144,18 @@ def vcr_config():
 
 
 def with_config(entry: str) -> str:
-    """The same conftest with one more entry in `vcr_config`."""
+    """Return the same conftest with one more entry in `vcr_config`."""
     return VCR_CONFTEST.replace('"match_on"', f'{entry}, "match_on"')
 
 
 def asks(*prompts: str, mark: str = "@pytest.mark.vcr") -> str:
-    """A test that asks these questions."""
+    """Return a test that asks these questions."""
     lines = "".join(f"    ask({prompt!r})\n" for prompt in prompts)
     return f"{mark}\ndef test_it(vcr):\n{lines}"
 
 
 class VcrSuite(Suite):
-    """A suite as people have it who use pytest-recording: `test_api.py` and a conftest with its fixtures."""
+    """A suite of a pytest-recording user: `test_api.py` and a conftest with its fixtures."""
 
     cassettes = "cassettes/test_api"
 
@@ -164,11 +164,11 @@ class VcrSuite(Suite):
         self.write(source, "test_api.py")
 
     def run_vcr(self, *args: str, server: MessagesServer | None = None, installed: bool = False) -> pytest.RunResult:
-        """Run it on retold. Whether pytest-recording is `installed` makes no difference to what comes of it."""
+        """Run the suite on retold. The result is the same with and without pytest-recording `installed`."""
         if installed:
             importlib.import_module("pytest_recording")
         return self.run("-o", "retold_vcr=true", *(() if installed else ("-p", "no:recording")), *args, server=server)
 
     def prompts(self, name: str = "test_it") -> list[str]:
-        """Those in one of its cassettes."""
+        """Return the prompts in one of its cassettes."""
         return prompts_of(self.folder / self.cassettes / f"{name}.yaml")

@@ -1,4 +1,4 @@
-"""Conversations with a model as a log holds them: answers in small deltas, tools, requests that repeat what was said."""
+"""Conversations with a model as in a log: answers in small deltas, tools, and requests that repeat the conversation."""
 
 import gzip
 import json
@@ -16,7 +16,7 @@ USAGE = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 
 
 
 def block_frames(index: int, block: dict[str, Any], width: int = 4) -> list[dict[str, Any]]:
-    """The events of a content block, its text or input in deltas of so many characters."""
+    """Return the events of a content block, with its text or input in deltas of this many characters."""
     key, delta, whole = block["type"], f"{block['type']}_delta", block.get(block["type"], "")
     start: dict[str, Any] = {**block, key: ""}
     if block["type"] == "tool_use":
@@ -30,7 +30,7 @@ def block_frames(index: int, block: dict[str, Any], width: int = 4) -> list[dict
 
 
 def stream(*blocks: dict[str, Any], model: str = MODEL, stop: str = "end_turn") -> bytes:
-    """A streamed answer of these blocks."""
+    """Return a streamed answer of these blocks."""
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "usage": USAGE}
     events = [{"type": "message_start", "message": message}]
     for index, block in enumerate(blocks):
@@ -53,24 +53,24 @@ def tool_result(id_: str, content: Any, **more: Any) -> dict[str, Any]:
 
 
 def asked(*messages: Any, model: str = MODEL) -> bytes:
-    """A request: what the user says and what the model said, in turns, the user first."""
+    """Return a request: the texts of the user and of the model in turns, the user first."""
     turns = [{"role": ("user", "assistant")[at % 2], "content": content} for at, content in enumerate(messages)]
     return json.dumps({"model": model, "messages": turns, "stream": True}).encode()
 
 
 def turn(request: bytes, *blocks: dict[str, Any], model: str = MODEL, **fields: Any) -> Exchange:
-    """One exchange: a request and its streamed answer, a millisecond a frame."""
+    """Return an exchange: a request and its streamed answer, one frame per millisecond."""
     return exchange(answer(*frames(stream(*blocks, model=model)), headers=SSE), body=request, **fields)
 
 
 def packed(made: Exchange) -> Exchange:
-    """The same exchange with its body compressed."""
+    """Return the same exchange with a compressed body."""
     assert made.response is not None
     return replace(made, response=answer(gzip.compress(made.response.body, mtime=0), headers=GZIP))
 
 
 def unstreamed(request: bytes, *blocks: dict[str, Any], model: str = MODEL, **fields: Any) -> Exchange:
-    """One exchange that was answered in one piece of JSON."""
+    """Return an exchange with an unstreamed JSON answer."""
     body = {"id": "msg_2", "type": "message", "role": "assistant", "model": model, "content": list(blocks), "usage": USAGE}
     return exchange(answer(json.dumps(body).encode(), headers=JSON), body=request, **fields)
 

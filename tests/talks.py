@@ -1,4 +1,4 @@
-"""Recorded conversations for what compares and shows them: scripted answers as exchanges, with ids and times of choice."""
+"""Recorded conversations for the tests of comparing and showing: scripted answers as exchanges, with chosen ids and times."""
 
 import json
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ def talk(
     *replies: Reply, prompt: str = "Please begin.", results: Sequence[str] = (), seed: int = 0, step_ns: int = 1_000_000,
     started_ns: int = 0, step: str = "", **options: Any,
 ) -> list[Exchange]:  # fmt: skip
-    """One conversation: each reply answers a request that brings along all that was said before.
+    """Return one conversation: each reply answers a request that repeats the conversation so far.
 
-    `results` are what the tools say, in the order in which they were called. `seed` changes every id.
+    `results` are the results of the tools, in the order of their calls. `seed` changes every id.
     """
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     said = iter(results)
@@ -53,6 +53,6 @@ def talk(
 
 
 def recorded(exchanges: Sequence[Exchange], name: str = "talk", folder: Path = Path()) -> tuple[EventLog, str]:
-    """A log in the folder that holds the exchanges as a run; several may go into one."""
+    """Return a log in the folder with the exchanges as a run. A log may get several runs."""
     with EventLog(folder / "talks.db") as log:
         return log, import_exchanges(log, exchanges, name=name, source="a test")

@@ -17,7 +17,7 @@ FIELDS = "t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, sche
 
 
 def write_log(path: Path, *, runs: int = 4, events: int = 250) -> list[str]:
-    """Write a log of so many runs of so many events each, and return the runs."""
+    """Write a log of this many runs of this many events each, and return the runs."""
     written = []
     with EventLog(path) as log:
         for number in range(runs):
@@ -31,7 +31,7 @@ def write_log(path: Path, *, runs: int = 4, events: int = 250) -> list[str]:
 
 
 def tamper(path: Path, *statements: str, values: tuple[object, ...] = (), each: Sequence[tuple[object, ...]] = ()) -> None:
-    """Run SQL on a log as an attacker with write access can: triggers are dropped and put back."""
+    """Run SQL on a log as an attacker with write access can: drop the triggers and put them back."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         triggers = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
         for name, _ in triggers:
@@ -46,13 +46,13 @@ def tamper(path: Path, *statements: str, values: tuple[object, ...] = (), each: 
 
 
 def copied(path: Path, to: Path) -> Path:
-    """A copy of a log at rest, to tamper with."""
+    """Return a copy of a log at rest, to tamper with."""
     shutil.copy(path, to)
     return to
 
 
 def swap(table: str, where: str, first: int, second: int) -> list[str]:
-    """Two rows exchange their numbers."""
+    """Swap the numbers of two rows."""
     move = f"UPDATE {table} SET seq = %s WHERE {where} AND seq = %s"
     return [move % (-9, first), move % (first, second), move % (second, -9)]
 

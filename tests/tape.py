@@ -1,4 +1,4 @@
-"""Real clients and a recorder for them: how a client consumes an answer, and what the log then holds of it."""
+"""Real clients and a recorder for them: how a client consumes an answer, and the log's record of it."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ ASK: Any = {"model": "claude-test", "max_tokens": 100, "messages": [{"role": "us
 
 
 class Seen(NamedTuple):
-    """What a client saw of one answer: its events as JSON, and the exception that ended it."""
+    """A client's view of one answer: its events as JSON, and the exception that ended it."""
 
     events: list[dict[str, Any]]
     error: str | None
@@ -33,7 +33,7 @@ Consume = Callable[..., Seen]
 def consume_sync(
     url: str, *, stop_after: int | None = None, retries: int = 0, http_client: Any = None, body: Any = ASK
 ) -> Seen:  # fmt: skip
-    """Stream an answer to its end, or stop after some events and close, with the sync client."""
+    """Stream an answer to its end with the sync client, or close it after some events."""
     events: list[dict[str, Any]] = []
     try:
         with (
@@ -52,7 +52,7 @@ def consume_sync(
 def consume_async(
     url: str, *, stop_after: int | None = None, retries: int = 0, http_client: Any = None, body: Any = ASK
 ) -> Seen:  # fmt: skip
-    """The same with the async client."""
+    """Stream an answer to its end with the async client, or close it after some events."""
     events: list[dict[str, Any]] = []
 
     async def consume() -> None:
@@ -80,7 +80,7 @@ def name_of(error: BaseException) -> str:
 
 
 class Tape:
-    """A run that records what the clients in `on()` receive, and what it holds."""
+    """A run that records the answers of the clients in `on()`, and reads them back."""
 
     def __init__(self, log: EventLog) -> None:
         self.log = log
@@ -92,7 +92,7 @@ class Tape:
         return self.writer.run
 
     def begin(self, request: Request) -> Capture:
-        """The capture of a request; the SDK says itself which attempt it is."""
+        """Begin the capture of a request. The SDK sends the number of the attempt in a header."""
         attempt = int(header(request.headers, "x-stainless-retry-count") or 0) + 1
         self.captures.append(Capture(self.writer, request, place=Place(attempt=attempt)))
         return self.captures[-1]
@@ -104,7 +104,7 @@ class Tape:
         return exchanges_of(self.log, self.run)
 
     def only(self) -> Exchange:
-        """The one exchange on it."""
+        """Return the only exchange of the run."""
         (exchange,) = self.exchanges()
         return exchange
 
@@ -112,14 +112,14 @@ class Tape:
         return [event.kind for event in self.log.events(self.run)]
 
     def texts(self) -> list[str]:
-        """The texts of its assistant messages."""
+        """Return the texts of the run's assistant messages."""
         messages = (message for message in self.log.messages(self.run) if message.type == "assistant")
         return [str(block["text"]) for message in messages for block in message.blocks if "text" in block]
 
 
 @contextmanager
 def recording(folder: Path) -> Iterator[Tape]:
-    """A tape in a log of its own, recording."""
+    """Record a tape in a new log."""
     with EventLog(folder / "tape.db") as log:
         tape = Tape(log)
         with tape.on():
@@ -128,6 +128,6 @@ def recording(folder: Path) -> Iterator[Tape]:
 
 
 def sent_events(body: bytes) -> list[dict[str, Any]]:
-    """The events in a body as a client of the SDK sees them: pings are its own affair."""
+    """Return the events of a body as a client of the SDK sees them, without pings."""
     lines = (line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith(b"data: "))
     return [event for event in map(json.loads, lines) if event["type"] != "ping"]

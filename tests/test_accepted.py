@@ -43,7 +43,7 @@ def test_accepted_encodings_are_those_of_the_header(value: str | None, accepted:
 
 
 def packed(encoding: str, data: bytes = TEXT) -> Exchange:
-    """Return a recorded event stream that came compressed, in two pieces."""
+    """Return a recorded event stream with a compressed body, in two pieces."""
     wire_bytes = PACK[encoding](data)
     headers = (("content-type", "text/event-stream"), ("content-encoding", encoding), ("content-length", str(len(wire_bytes))))
     pieces = (TimedPiece(5, wire_bytes[:10], False), TimedPiece(9, wire_bytes[10:], False))

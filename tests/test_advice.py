@@ -1,4 +1,4 @@
-"""The advice at the end of an error is true for each of its causes, or it is not there."""
+"""The advice at the end of an error is correct for each of its causes, or missing."""
 
 import os
 import sqlite3
@@ -39,8 +39,8 @@ def failed(code: int) -> str:
         (sqlite3.SQLITE_ERROR, "Name another log with --db FILE.", False),
     ],
 )
-def test_log_that_cannot_be_written_names_the_way_out_of_its_cause(code: int, said: str, safe: bool) -> None:
-    """Only a full disk is relieved by space, and only a file that was not hurt is called safe."""
+def test_a_log_error_names_the_way_out_of_its_cause(code: int, said: str, safe: bool) -> None:
+    """Freeing space helps only a full disk, and only an undamaged file is called safe."""
     message = failed(code)
     assert said in message
     assert ("What was written before is safe" in message) is safe
@@ -48,8 +48,8 @@ def test_log_that_cannot_be_written_names_the_way_out_of_its_cause(code: int, sa
     assert message.endswith("ame another log with --db FILE.")
 
 
-def test_log_held_by_another_process_is_not_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other process is named as the cause, and appending works when it has ended."""
+def test_a_locked_log_is_not_reported_as_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the other process as the cause. Appending works after that process ends."""
     monkeypatch.setattr("retold.recorder.log.sqlite.opening.BUSY_TIMEOUT_S", 0)
     log = EventLog("log.db")
     with log.start(name="a", mode="live") as writer:
@@ -78,7 +78,7 @@ def test_log_held_by_another_process_is_not_a_full_disk(monkeypatch: pytest.Monk
     ],
 )
 def test_only_a_damaged_cassette_may_be_deleted(content: str, delete: bool) -> None:
-    """A file of another program is named for what it is, and nothing advises to remove it."""
+    """The error for a file of another program names its kind, and never advises to remove it."""
     Path("c.yaml").write_text(content)
     with pytest.raises(CassetteError) as refusal:
         read_cassette("c.yaml")
@@ -87,8 +87,8 @@ def test_only_a_damaged_cassette_may_be_deleted(content: str, delete: bool) -> N
     assert Path("c.yaml").read_text() == content
 
 
-def test_checkpoint_that_cannot_be_opened_is_not_to_be_removed() -> None:
-    """It may be whole: its run would be lost with it. A damaged one is of no use."""
+def test_a_checkpoint_that_cannot_be_opened_is_kept() -> None:
+    """It may be whole, and removing it would lose its run. A damaged one is useless."""
     checkpoint = Checkpoint(load_workflow(write_workflow("w.yaml", checkpoint_enabled=True)), "live", retold=None)
     checkpoint.path.mkdir(parents=True)
     with pytest.raises(InputError, match=r"^cannot read the checkpoint .*directory\.$"):
@@ -99,7 +99,7 @@ def test_checkpoint_that_cannot_be_opened_is_not_to_be_removed() -> None:
         checkpoint.finished(EventLog())
 
 
-def test_pipe_named_as_a_cassette_is_named_and_not_to_be_deleted() -> None:
+def test_a_pipe_named_as_a_cassette_is_not_to_be_deleted() -> None:
     os.mkfifo("pipe.yaml")
     with pytest.raises(CassetteError, match=r"^cannot read the cassette pipe\.yaml: it is a named pipe, not a file\.$"):
         read_cassette("pipe.yaml")

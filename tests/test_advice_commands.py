@@ -39,7 +39,7 @@ OF_OTHER_PROGRAMS = {
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Every string of a module, with HOLE for the values of an f-string."""
+    """Return every string of a module, with HOLE for the values of an f-string."""
     tree = ast.parse(path.read_text())
     inside = {part for each in ast.walk(tree) if isinstance(each, ast.JoinedStr) for part in each.values}
     for node in ast.walk(tree):
@@ -58,17 +58,17 @@ MODULES = [
 
 
 def commands_in(text: str) -> list[str]:
-    """The commands in a text: in backticks, in parentheses, and in examples of a help text."""
+    """Return the commands in a text: in backticks, in parentheses, and in examples of a help text."""
     found = re.findall(r"`(retold [^`]+)`", text) + re.findall(r"\((retold [a-z][^()]*)\)", text)
     return found + re.findall(r"^ *Example: (retold .+)$", text, re.MULTILINE)
 
 
 def check(command: str) -> None:
-    """Fail unless each option of a command is one of that command's, and has a value if it takes one."""
+    """Fail unless the command has each option, and each option has a value if it takes one."""
     words = shlex.split(command.replace("…", "x").replace(HOLE, "x"), comments=False)[1:]
     name = words[0]
     assert name in COMMANDS, command
-    if "--" in words:  # another program's words
+    if "--" in words:  # words of another program
         words = words[: words.index("--")]
     for number, word in enumerate(words):
         option, _, value = word.partition("=")
@@ -81,7 +81,7 @@ def check(command: str) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_named_commands_and_options_exist(path: Path) -> None:
-    """In a module of a command: options of that command, or of one that the text names."""
+    """In a module of a command, the options belong to that command or to one that the text names."""
     of_any = {option for options in OPTIONS.values() for option in options}
     elsewhere = GENERAL | OF_PYTEST | OF_PYTEST_RECORDING | OF_OTHER_PROGRAMS
     own = [name for name, (where, _) in WHERE.items() if path.parent.name == "cli" and where.partition(".")[0] == path.stem]
@@ -107,6 +107,6 @@ def test_options_of_the_plugin_exist() -> None:
     ["retold shwo last", "retold show last --jsn", "retold prune --older-than", "retold record --csv x", "retold ls --db"],
 )
 def test_a_wrong_command_would_be_found(wrong: str) -> None:
-    """A misspelt command or option, an option of another command, and a missing value."""
+    """Examples are a misspelt command or option, an option of another command, and a missing value."""
     with pytest.raises((AssertionError, KeyError)):
         check(wrong)

@@ -22,7 +22,7 @@ from tests.e2e import in_this_process, refused
 
 
 def tape(wire: str) -> list[Any]:
-    """A recorded wire as a tape."""
+    """Return a recorded wire as a tape."""
     steps = [json.loads(line) for line in (WIRES / f"{wire}.jsonl").read_text().split("\n") if line]
     return [
         {"dir": "read", "frame": step["m"]} if step["d"] == "r" else {"dir": "write", "data": json.dumps(step["m"]) + "\n"}
@@ -44,7 +44,7 @@ def exported(log: EventLog, run: str, name: str, path: Path) -> str:
 
 @pytest.mark.parametrize("wire", ["plain", "tool", "mcp", "client", "bad"])
 def test_a_tape_goes_into_the_log_and_back(wire: str, tmp_path: Path) -> None:
-    """Byte for byte; in the log it is a session as a recorded one."""
+    """The tape comes back byte for byte. In the log it is a session like a recorded one."""
     path = written(tmp_path / "tape.jsonl", tape(wire))
     with EventLog(tmp_path / "log.db") as log:
         (made,) = import_files(log, [path])
@@ -69,7 +69,7 @@ _ENTRIES = st.one_of(
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(_ENTRIES, max_size=6))
 def test_any_tape_comes_back(tmp_path: Path, entries: list[Any]) -> None:
-    """With its lines of another form, in their places."""
+    """Unknown lines keep their places."""
     path = written(tmp_path / "tape.jsonl", [*tape("plain")[:1], *entries])
     with EventLog(tmp_path / "any.db") as log:
         (made,) = import_files(log, [path], again=True)
@@ -87,13 +87,13 @@ def test_unknown_lines_are_named(tmp_path: Path) -> None:
     assert f"tape.jsonl:{len(entries) + 1}: not a line of JSON" in refused(in_this_process("import", "--again", path))
 
 
-def test_a_tape_is_compared_as_it_is(tmp_path: Path) -> None:
+def test_a_tape_is_compared_without_an_import(tmp_path: Path) -> None:
     path = written(tmp_path / "tape.jsonl", tape("tool"))
     in_this_process("import", path)
     assert in_this_process("diff", path, "last").returncode == 0
 
 
-def test_a_run_without_one_session_is_no_tape(tmp_path: Path) -> None:
+def test_a_run_without_exactly_one_session_cannot_be_a_tape(tmp_path: Path) -> None:
     talk = tmp_path / "talk.jsonl"
     talk.write_text('{"type": "user", "message": {"role": "user", "content": "hi"}}\n')
     in_this_process("import", talk)
@@ -112,21 +112,22 @@ def line(type_: str, second: int | None = None, **fields: Any) -> dict[str, Any]
     return {"type": type_, "sessionId": SESSION, **fields, **at}
 
 
-def said(type_: str, text: str, second: int, **fields: Any) -> dict[str, Any]:
+def message(type_: str, text: str, second: int, **fields: Any) -> dict[str, Any]:
     content = [{"type": "text", "text": text}]
     return line(type_, second, uuid=f"u{second}", message={"role": type_, "id": f"msg_{second}", "content": content}, **fields)
 
 
 def transcript(folder: Path) -> dict[str, str]:
-    """Files as Claude Code 2.1.332 writes them: a session, and a subagent that worked meanwhile."""
+    """Write the files of Claude Code 2.1.332: a session, and a subagent that worked at the same time."""
     agent = {"isSidechain": True, "agentId": "a39d948b9a7cafd99"}
     files = {
         f"{SESSION}.jsonl": [
-            line("queue-operation", 40, operation="enqueue"), said("user", "Go é", 41), line("atis-latch", atis=""),
-            said("assistant", "Started.", 43), line("tools-used", tools=["Agent"]), said("assistant", "Done.", 47),
+            line("queue-operation", 40, operation="enqueue"), message("user", "Go é", 41), line("atis-latch", atis=""),
+            message("assistant", "Started.", 43), line("tools-used", tools=["Agent"]), message("assistant", "Done.", 47),
         ],
         f"{SESSION}/subagents/agent-a39d948b9a7cafd99.jsonl": [
-            said("user", "SUBTASK", 44, **agent), said("assistant", "It is done.", 46, **agent), line("api-request", 46, **agent),
+            message("user", "SUBTASK", 44, **agent), message("assistant", "It is done.", 46, **agent),
+            line("api-request", 46, **agent),
         ],
     }  # fmt: skip
     texts = {name: "".join(f"{compact(each)}\n" for each in lines) for name, lines in files.items()}
@@ -142,7 +143,7 @@ def compact(value: Any) -> str:
 
 
 def test_a_transcript_goes_into_the_log_with_its_subagents_and_back(tmp_path: Path) -> None:
-    """Byte for byte, each file; in the log the lines are in the order of their times."""
+    """Each file comes back byte for byte. In the log the lines are in the order of their times."""
     source, target = tmp_path / "source", tmp_path / "target"
     texts = transcript(source)
     with EventLog(tmp_path / "log.db") as log:
@@ -173,7 +174,7 @@ def test_an_export_of_a_transcript_names_its_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["../outside", "subagents/../../outside", "/tmp/outside-of-the-folder", "sub\0agent"])
 def test_a_subagent_outside_of_the_folder_is_refused(task: str, tmp_path: Path) -> None:
-    """The run may come from another machine, and its paths are not those of Claude Code."""
+    """The run may come from another machine, with paths that Claude Code did not write."""
     with EventLog(tmp_path / "log.db") as log:
         with log.start(name="run", mode="import") as writer:
             for each in ("", task):
@@ -185,7 +186,7 @@ def test_a_subagent_outside_of_the_folder_is_refused(task: str, tmp_path: Path) 
     assert not list(tmp_path.rglob("outside*"))
 
 
-def test_a_transcript_whose_subagent_changed_is_imported_again(tmp_path: Path) -> None:
+def test_a_transcript_with_a_changed_subagent_is_imported_again(tmp_path: Path) -> None:
     transcript(tmp_path)
     with EventLog(tmp_path / "log.db") as log:
         first = import_files(log, [tmp_path / f"{SESSION}.jsonl"])[0]
@@ -205,7 +206,7 @@ def test_a_transcript_whose_subagent_changed_is_imported_again(tmp_path: Path) -
         (f"{SESSION}/subagents/agent-a39d948b9a7cafd99.meta.json", "{", "cannot read "),
     ],
 )
-def test_a_damaged_file_of_a_subagent_is_named(name: str, text: str, why: str, tmp_path: Path) -> None:
+def test_the_error_names_the_damaged_file_of_a_subagent(name: str, text: str, why: str, tmp_path: Path) -> None:
     transcript(tmp_path)
     (tmp_path / name).write_text(text)
     error = refused(in_this_process("import", tmp_path / f"{SESSION}.jsonl"))

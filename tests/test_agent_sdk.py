@@ -40,11 +40,11 @@ def options(script: str | Path, cli: str, **further: Any) -> Any:
 
 
 async def collected(messages: AsyncIterator[Any]) -> list[Any]:
-    """All messages, and the error that ends them."""
+    """Return all messages, and the error that ends them."""
     found = []
     try:
         async for message in messages:
-            found.append(message)  # noqa: PERF401 - what came before an error counts
+            found.append(message)  # noqa: PERF401 - the messages before an error count
     except sdk.ClaudeSDKError as error:
         found.append((type(error).__name__, str(error), getattr(error, "exit_code", None)))
     return found
@@ -109,7 +109,7 @@ def streamed(script: str | Path, *texts: str, **further: Any) -> Scene:
 
 
 async def conversation(cli: str) -> list[Any]:
-    """Three turns, a new permission mode, a new model, the status, the context, and an interrupt."""
+    """Have three turns, a new permission mode, a new model, the status, the context, and an interrupt."""
     found: list[Any] = []
     async with sdk.ClaudeSDKClient(options("client", cli, include_partial_messages=True, **callbacks())) as client:
         await client.query("first question")
@@ -157,7 +157,7 @@ def recorded_and_replayed(path: Path, run: Scene, cli: str) -> tuple[list[Any], 
 
 @pytest.mark.parametrize("name", SCENES)
 def test_a_session_is_replayed_as_it_was_recorded(name: str, cli: str, tmp_path: Path) -> None:
-    """Messages are equal by repr, and callbacks, hooks and tools of the program's MCP servers run again."""
+    """Messages have equal reprs. Callbacks, hooks and tools of the program's MCP servers run again."""
     recorded, replayed = recorded_and_replayed(tmp_path / "session.yaml", SCENES[name], cli)
     assert list(map(repr, replayed)) == list(map(repr, recorded))
     assert CALLS[: len(CALLS) // 2] == CALLS[len(CALLS) // 2 :]
@@ -171,7 +171,7 @@ def steps(*lines: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"d": "r", "m": line} for line in lines]
 
 
-def said(text: str) -> dict[str, Any]:
+def assistant_text(text: str) -> dict[str, Any]:
     message = {"id": "msg_1", "role": "assistant", "model": "claude-opus-5-5", "content": [{"type": "text", "text": text}]}
     return {"type": "assistant", "message": message, "parent_tool_use_id": None, "session_id": "s1", "uuid": "u1"}
 
@@ -185,16 +185,18 @@ RESULT = {
 
 
 @pytest.mark.parametrize(("end", "code"), [({"d": "kill"}, -9), ({"d": "raise", "exit_code": 3}, 3)])
-def test_a_killed_child_is_killed_again(end: dict[str, Any], code: int, cli: str, tmp_path: Path) -> None:
-    """And one that ends with an exit code ends with it again."""
-    script = agent_cli.written(tmp_path / "killed.jsonl", *steps(said("Half")), end)
+def test_a_killed_child_is_killed_again_in_a_replay(end: dict[str, Any], code: int, cli: str, tmp_path: Path) -> None:
+    """A child that exits with an exit code exits with it again."""
+    script = agent_cli.written(tmp_path / "killed.jsonl", *steps(assistant_text("Half")), end)
     recorded, replayed = recorded_and_replayed(tmp_path / "session.yaml", scene(script), cli)
     assert replayed[-1] == recorded[-1] == (recorded[-1][0], recorded[-1][1], code)
     assert list(map(repr, replayed)) == list(map(repr, recorded))
 
 
 def test_an_early_break_and_a_cancelled_task_are_recorded_as_closed(cli: str, tmp_path: Path) -> None:
-    script = agent_cli.written(tmp_path / "long.jsonl", *steps(said("One"), said("Two"), said("Three")), {"d": "close"})
+    script = agent_cli.written(
+        tmp_path / "long.jsonl", *steps(assistant_text("One"), assistant_text("Two"), assistant_text("Three")), {"d": "close"}
+    )
 
     async def broken(cli: str) -> list[Any]:
         async for message in sdk.query(prompt="Count", options=options(script, cli)):
@@ -222,7 +224,7 @@ def test_an_early_break_and_a_cancelled_task_are_recorded_as_closed(cli: str, tm
         assert session.ending == "closed"
 
 
-def test_a_missing_cli_is_missing_again(tmp_path: Path) -> None:
+def test_a_missing_cli_is_missing_in_the_replay_too(tmp_path: Path) -> None:
     recorded, replayed = recorded_and_replayed(tmp_path / "session.yaml", scene(PLAIN), NOWHERE)
     assert recorded == replayed == [("CLINotFoundError", recorded[0][1], None)]
 
@@ -245,7 +247,7 @@ def test_a_changed_prompt_is_a_miss_that_names_the_line(cli: str, tmp_path: Path
     assert 'message.content: recorded "Say hello", now "Say goodbye"' in text
 
 
-def test_a_changed_decision_is_a_miss_that_names_the_tool(cli: str, tmp_path: Path) -> None:
+def test_a_changed_permission_decision_is_a_miss_that_names_the_tool(cli: str, tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     recorded_and_replayed(path, SCENES["tools"], cli)
     text = missed(path, streamed("tool", "Write note.txt, read it, count lines", **callbacks(can_use_tool=deny)))
@@ -253,7 +255,7 @@ def test_a_changed_decision_is_a_miss_that_names_the_tool(cli: str, tmp_path: Pa
     assert 'response.behavior: recorded "allow", now "deny"' in text
 
 
-def test_another_result_of_a_tool_is_a_miss_that_names_the_tool(cli: str, tmp_path: Path) -> None:
+def test_a_changed_tool_result_is_a_miss_that_names_the_tool(cli: str, tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     recorded_and_replayed(path, SCENES["tool of the program"], cli)
     assert [call for call in CALLS if call[0] == "add"] == [("add", {"a": 2, "b": 40})] * 2
@@ -262,14 +264,14 @@ def test_another_result_of_a_tool_is_a_miss_that_names_the_tool(cli: str, tmp_pa
     assert 'response.mcp_response.result.content[0].text: recorded "42", now "43"' in text
 
 
-def test_a_changed_option_is_a_miss_that_names_it(cli: str, tmp_path: Path) -> None:
+def test_a_changed_option_is_a_miss_that_names_the_option(cli: str, tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     recorded_and_replayed(path, scene(PLAIN, model="claude-opus-5-5"), cli)
     assert '--model: recorded "claude-opus-5-5", now "claude-haiku-5-5"' in missed(path, scene(PLAIN, model="claude-haiku-5-5"))
 
 
 def test_masked_texts_and_ignored_places_do_not_count(cli: str, tmp_path: Path) -> None:
-    """In prompts and options. The cassette keeps these rules."""
+    """This applies to prompts and options. The cassette stores the rules."""
     path = tmp_path / "session.yaml"
 
     def asked(number: int, model: str) -> Scene:
@@ -309,16 +311,16 @@ def test_a_session_without_a_recording_is_a_miss(cli: str, tmp_path: Path) -> No
 
 
 async def parallel(cli: str, *names: str) -> list[Any]:
-    """Run sessions at once; each has a prompt and an answer of its own."""
+    """Run sessions at once, each with its own prompt and answer."""
     running = []
     for name in names:
-        script = agent_cli.written(Path.cwd() / f"{name}.jsonl", *steps(said(f"Answer {name}"), RESULT))
+        script = agent_cli.written(Path.cwd() / f"{name}.jsonl", *steps(assistant_text(f"Answer {name}"), RESULT))
         running.append(scene(script, f"Session {name}")(cli))
     found: list[Any] = await asyncio.gather(*running)
     return found
 
 
-def test_parallel_sessions_get_their_own_recording_in_any_order(cli: str, tmp_path: Path) -> None:
+def test_parallel_sessions_replay_their_own_recordings_in_any_order(cli: str, tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     with used(path, "once"):
         one, two, three = asyncio.run(parallel(cli, "1", "2", "3"))
@@ -359,7 +361,7 @@ def test_recording_again_replaces_sessions(mode: str, left: list[str], cli: str,
 
 
 def test_original_timing_plays_lines_at_their_times(cli: str, tmp_path: Path) -> None:
-    """The replay lasts as long as the recorded lines after the last line of the program; each line is there then."""
+    """The replay lasts as long as the recorded lines after the program's last line. Each line arrives at its time."""
     recorded, replayed = recorded_and_replayed(tmp_path / "session.yaml", scene(PLAIN), cli)
     for timing in ("original", "20x"):
         with used(tmp_path / "session.yaml", timing=timing):
@@ -389,7 +391,7 @@ def test_the_cassette_replays_in_another_folder_with_another_home_on_another_day
     assert str(other) in repr(replayed)
 
 
-def test_the_account_of_the_person_is_not_kept(cli: str, tmp_path: Path) -> None:
+def test_the_account_of_the_user_is_not_recorded(cli: str, tmp_path: Path) -> None:
     lines = (agent_cli.WIRES / "text.jsonl").read_text()
     script = tmp_path / "account.jsonl"
     script.write_text(
@@ -408,12 +410,12 @@ def streamed_text(text: str, at: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("pieces", [2, 7, 30])
-def test_a_key_that_the_lines_of_a_stream_split_is_not_kept(pieces: int, cli: str, tmp_path: Path) -> None:
-    """The program gets each line as it is. The replay gives the same lines, with REDACTED in place of the key."""
+def test_a_key_split_over_the_lines_of_a_stream_is_not_recorded(pieces: int, cli: str, tmp_path: Path) -> None:
+    """The program gets each line unchanged. The replay gives the same lines, with REDACTED in place of the key."""
     text = f"The key is {KEY}, and that was it."
     size = -(-len(text) // pieces)
     parts = [streamed_text(text[at : at + size], at) for at in range(0, len(text), size)]
-    script = agent_cli.written(tmp_path / "key.jsonl", *steps(*parts, said(text), RESULT))
+    script = agent_cli.written(tmp_path / "key.jsonl", *steps(*parts, assistant_text(text), RESULT))
     run = scene(script, include_partial_messages=True)
     recorded, replayed = recorded_and_replayed(tmp_path / "session.yaml", run, cli)
 
@@ -452,7 +454,7 @@ def test_the_log_holds_both_directions_and_the_messages(cli: str, tmp_path: Path
     assert messages.count("result") == 1
 
 
-def test_a_replay_with_a_log_is_a_run_of_mode_mock(cli: str, tmp_path: Path) -> None:
+def test_a_replay_with_a_log_is_recorded_as_a_mock_run(cli: str, tmp_path: Path) -> None:
     recorded_and_replayed(tmp_path / "session.yaml", SCENES["tools"], cli)
     recorded = [(event.kind, event.data.get("type")) for event in events()[1:-1]]
     with retold.EventLog(tmp_path / "replays.db") as log, used(tmp_path / "session.yaml", log=log):
@@ -466,7 +468,7 @@ def test_a_replay_with_a_log_is_a_run_of_mode_mock(cli: str, tmp_path: Path) -> 
 
 
 def test_a_cassette_holds_sessions_and_interactions(cli: str, tmp_path: Path) -> None:
-    """vcrpy reads the interactions; retold reads both, as lazily as before."""
+    """vcrpy reads the interactions. retold reads both, still lazily."""
     path = tmp_path / "both.yaml"
     source = next((Path(__file__).parent.parent / "cassettes").glob("*.yaml"))
     path.write_bytes(source.read_bytes())
@@ -493,7 +495,7 @@ def test_a_cassette_holds_sessions_and_interactions(cli: str, tmp_path: Path) ->
         ("sessions:", "sessions: 5\nx:", "should hold a list"),
     ],
 )
-def test_a_damaged_session_is_an_error_and_is_left_as_it_is(old: str, new: str, why: str, cli: str, tmp_path: Path) -> None:
+def test_a_damaged_session_is_an_error_and_stays_unchanged(old: str, new: str, why: str, cli: str, tmp_path: Path) -> None:
     path = tmp_path / "session.yaml"
     recorded_and_replayed(path, scene(PLAIN), cli)
     path.write_text(path.read_text().replace(old, new, 1))
@@ -503,7 +505,7 @@ def test_a_damaged_session_is_an_error_and_is_left_as_it_is(old: str, new: str, 
     assert path.read_bytes() == damaged
 
 
-def test_a_session_outside_of_a_block_is_left_alone(cli: str, tmp_path: Path) -> None:
+def test_a_session_outside_a_block_is_not_recorded(cli: str, tmp_path: Path) -> None:
     with used(tmp_path / "session.yaml", "once"):
         pass
     assert asyncio.run(scene(PLAIN)(cli))
@@ -530,7 +532,7 @@ def test_a_session_is_shown_searched_counted_and_compared_like_any_run(cli: str,
 
 
 class Scripted:
-    """A transport of a program: no child, and one answer."""
+    """A program's own transport: one answer without a child."""
 
     def __init__(self, *lines: dict[str, Any]) -> None:
         self._lines = lines
@@ -559,12 +561,12 @@ class Scripted:
         return True
 
 
-def test_a_transport_of_the_program_is_recorded_and_not_asked_in_a_replay(tmp_path: Path) -> None:
+def test_a_programs_own_transport_is_recorded_and_not_used_in_a_replay(tmp_path: Path) -> None:
     async def asked(_: str) -> list[Any]:
-        return await collected(sdk.query(prompt="Hello", transport=Scripted(said("Hi"), RESULT)))
+        return await collected(sdk.query(prompt="Hello", transport=Scripted(assistant_text("Hi"), RESULT)))
 
     async def talked(_: str) -> list[Any]:
-        async with sdk.ClaudeSDKClient(transport=Scripted(said("Hi"), RESULT)) as client:
+        async with sdk.ClaudeSDKClient(transport=Scripted(assistant_text("Hi"), RESULT)) as client:
             await client.query("Hello")
             return await collected(client.receive_response())
 

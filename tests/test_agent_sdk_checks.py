@@ -1,4 +1,4 @@
-"""Recorded sessions are compared with the Claude Code of today, and with the Agent SDK of today."""
+"""Recorded sessions are compared with today's Claude Code, and with today's Agent SDK."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from tests.e2e import in_this_process
 
 sdk: Any = pytest.importorskip("claude_agent_sdk")
 
-from tests.test_agent_sdk import RESULT, recorded_and_replayed, said, scene, steps, used  # noqa: E402
+from tests.test_agent_sdk import RESULT, assistant_text, recorded_and_replayed, scene, steps, used  # noqa: E402
 
 CASSETTE = Path("session.yaml")
 
@@ -32,7 +32,7 @@ def script(name: str, *lines: dict[str, Any]) -> Path:
 
 
 def drift(cli: str, *runs: Any) -> list[str]:
-    """Return the drift of sessions that are compared with the cassette, which stays as it is. A warning names the same."""
+    """Return the drift of sessions from the cassette, which stays unchanged. A warning names the same drift."""
     before = CASSETTE.read_bytes()
 
     async def run() -> None:
@@ -50,13 +50,16 @@ def drift(cli: str, *runs: Any) -> list[str]:
 
 def write(name: str, content: str) -> dict[str, Any]:
     block = {"type": "tool_use", "id": f"toolu_{name}", "name": "Write", "input": {"content": content}}
-    return said("") | {"message": said("")["message"] | {"id": f"msg_{name}", "content": [block]}, "uuid": f"use {name}"}
+    return assistant_text("") | {
+        "message": assistant_text("")["message"] | {"id": f"msg_{name}", "content": [block]},
+        "uuid": f"use {name}",
+    }
 
 
 CHANGES = {
-    "text": ([said("Hello, Bob")], ['session 1: turn 1, text: text: recorded "Hello, Ada", now "Hello, Bob"']),
+    "text": ([assistant_text("Hello, Bob")], ['session 1: turn 1, text: text: recorded "Hello, Ada", now "Hello, Bob"']),
     "tool": (
-        [said("Hello, Ada"), write("a", "x")],
+        [assistant_text("Hello, Ada"), write("a", "x")],
         ['session 1: turn 2, tool call Write: not recorded, now "Write {\\"content\\": \\"x\\"}"'],
     ),
     "nothing": ([], ['session 1: turn 1, text: recorded "Hello, Ada", now missing']),
@@ -66,7 +69,7 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_verify_names_the_changes_of_a_session(change: str, cli: str) -> None:
     with used(CASSETTE, "once"):
-        asyncio.run(scene(script("before", said("Hello, Ada"), RESULT), "Greet")(cli))
+        asyncio.run(scene(script("before", assistant_text("Hello, Ada"), RESULT), "Greet")(cli))
     now, lines = CHANGES[change]
     assert drift(cli, scene(script("now", *now, RESULT), "Greet")) == lines
 
@@ -74,20 +77,20 @@ def test_verify_names_the_changes_of_a_session(change: str, cli: str) -> None:
 def test_verify_compares_each_session_with_the_one_of_its_prompt(cli: str) -> None:
     async def both() -> None:
         for name in ("one", "two"):
-            await scene(script(name, said(f"Answer {name}"), RESULT), f"Ask {name}")(cli)
+            await scene(script(name, assistant_text(f"Answer {name}"), RESULT), f"Ask {name}")(cli)
 
     with used(CASSETTE, "once"):
         asyncio.run(both())
-    other, same = script("other", said("Answer 2"), RESULT), script("one", said("Answer one"), RESULT)
+    other, same = script("other", assistant_text("Answer 2"), RESULT), script("one", assistant_text("Answer one"), RESULT)
     found = drift(cli, scene(other, "Ask two"), scene(same, "Ask one"), scene(same, "Ask three"))
     assert found == ['session 1: turn 1, text: text: recorded "Answer two", now "Answer 2"', "session 3: not recorded"]
 
 
 def test_verify_finds_nothing_if_only_ids_times_and_counts_change(cli: str) -> None:
     with used(CASSETTE, "once"):
-        asyncio.run(scene(script("before", said("Hello"), RESULT), "Greet")(cli))
+        asyncio.run(scene(script("before", assistant_text("Hello"), RESULT), "Greet")(cli))
     with used(CASSETTE, "verify") as cassette:
-        other = said("Hello") | {"uuid": "u9", "session_id": "s9"}
+        other = assistant_text("Hello") | {"uuid": "u9", "session_id": "s9"}
         asyncio.run(scene(script("now", other, RESULT | {"duration_ms": 9, "total_cost_usd": 1.5}), "Greet")(cli))
     assert cassette.drift == []
 
@@ -96,7 +99,7 @@ def test_verify_finds_nothing_if_only_ids_times_and_counts_change(cli: str) -> N
 
 
 def test_unread_fields_are_named_by_type_and_place() -> None:
-    """A dictionary that a message keeps is read as a whole: the input of a tool, the data of a system message."""
+    """A dictionary that a message keeps counts as read: the input of a tool, the data of a system message."""
     watch = FieldWatch()
     watch.received(write("a", "x") | {"novel": 1, "message": write("a", "x")["message"] | {"extra": {"a": 1}}})
     watch.received({"type": "system", "subtype": "novel", "anything": {"deep": 1}})
@@ -113,14 +116,14 @@ def test_unread_fields_are_named_by_type_and_place() -> None:
 
 def test_the_doctor_names_fields_that_a_newer_sdk_does_not_read(cli: str) -> None:
     result = RESULT | {"novel": 1}
-    recorded_and_replayed(CASSETTE, scene(script("greet", said("Hello"), result), "Greet"), cli)
+    recorded_and_replayed(CASSETTE, scene(script("greet", assistant_text("Hello"), result), "Greet"), cli)
     (session,) = retold.read_cassette(CASSETTE).sessions
     assert session.unread is not None
     assert "result.novel" in session.unread
     assert "no longer read" not in in_this_process("doctor").stdout
 
     def recorded_by_another(old: str, new: str) -> Any:
-        """The cassette as another version of the SDK, which read the field, would have recorded it."""
+        """Return the cassette as another version of the SDK, which read the field, would have recorded it."""
         content = CASSETTE.read_text().replace(sdk.__version__, "0.2.1").replace(old, new)
         Path("old.yaml").write_text(content)
         return in_this_process("doctor")

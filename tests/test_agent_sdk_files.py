@@ -27,7 +27,7 @@ FOLDER = "/home/dev/proj"
 
 
 def session(wire: str, change: Callable[[str], str] = lambda line: line, **facts: Any) -> AgentSession:
-    """A recorded wire as a session. `change` changes the text of each line."""
+    """Return a recorded wire as a session. `change` changes the text of each line."""
     steps = [json.loads(change(line)) for line in (WIRES / f"{wire}.jsonl").read_text().split("\n") if line]
     lines = [WireLine(step["t"] * 1000, step["d"] == "w", step["m"]) for step in steps if step["d"] in ("r", "w")]
     made = AgentSession(
@@ -59,7 +59,7 @@ _LINES = st.builds(
 
 @st.composite
 def sessions(draw: st.DrawFn) -> AgentSession:
-    """A session as a cassette holds it: in the folders of a cassette, in whole microseconds."""
+    """Draw a session as a cassette contains it: with the folders of a cassette, in whole microseconds."""
     lines = sorted(draw(st.lists(_LINES, max_size=5)), key=lambda line: line.offset_ns)
     last_ns = max((line.offset_ns for line in lines), default=0)
     error = draw(
@@ -88,7 +88,7 @@ def test_a_session_is_the_same_after_a_file_and_after_a_log(made: AgentSession) 
 
 
 def test_a_session_of_an_hour_keeps_its_times() -> None:
-    """An exponent is no number of the format."""
+    """The format allows no exponent."""
     hour = WireLine(3_600_000_001_000, True, {"type": "user"})
     made = session("text", lines=(hour,), ended_ns=3_600_010_000_000)
     assert entry_to_session(session_to_entry(made)).lines[0].offset_ns == hour.offset_ns
@@ -119,7 +119,7 @@ def test_exchanges_and_sessions_are_imported_in_the_order_of_their_recording() -
         assert (len(exchanges_of(log, run)), len(list(each_session(log, run)))) == (1, 1)
 
 
-def test_an_export_in_lines_restores_the_sessions(tmp_path: Path) -> None:
+def test_an_export_as_jsonl_restores_the_sessions(tmp_path: Path) -> None:
     path = cassette(tmp_path / "s.yaml", session("tool"))
     in_this_process("import", path)
     in_this_process("export", "last", "-o", "run.jsonl")
@@ -153,7 +153,7 @@ def changed(old: str, new: str) -> Callable[[str], str]:
     return lambda line: line.replace(old, new)
 
 
-def test_folders_and_ids_are_no_difference_and_prompts_options_and_results_are(tmp_path: Path) -> None:
+def test_only_prompts_options_and_results_are_differences(tmp_path: Path) -> None:
     path = cassette(tmp_path / "a.yaml", session("tool"))
 
     def differs(other: AgentSession) -> list[str]:
@@ -169,7 +169,7 @@ def test_folders_and_ids_are_no_difference_and_prompts_options_and_results_are(t
 
 
 def test_parallel_sessions_of_a_run_are_separate_conversations() -> None:
-    """Their messages alternate in the log. A pair begins with the same prompt."""
+    """Their messages alternate in the log. The sessions of a pair begin with the same prompt."""
     one, other = session("text"), session("text", changed("Write note.txt", "Say goodbye"), started_ns=4_000_000)
     with retold.EventLog(store=MemoryStore()) as log:
         sides = [
@@ -225,7 +225,7 @@ def test_an_empty_cassette_has_nothing_to_play_compare_or_import(tmp_path: Path)
 
 
 def requests_of(made: AgentSession) -> list[Exchange]:
-    """The exchanges of a session, as a proxy records them: its answers, with their ids."""
+    """Return the exchanges of a session, as a proxy records them: its answers, with their ids."""
     answers = [line.data for line in made.lines if line.data.get("type") == "assistant"]
     headers = [(*JSON, ("request-id", each["request_id"])) for each in answers]
     bodies = [json.dumps(each["message"]).encode() for each in answers]
@@ -239,10 +239,10 @@ def test_a_session_on_both_wires_is_counted_once(order: tuple[str, str], tmp_pat
     retold.write_cassette(tmp_path / "http.yaml", requests_of(made))
     for name in order:
         in_this_process("import", tmp_path / f"{name}.yaml")
-        in_this_process("stats")  # counts what is there so far
+        in_this_process("stats")  # counts the messages so far
     found = json.loads(in_this_process("stats", "--by", "workflow", "--json").stdout)
     assert {each["workflow"]: each["exchanges"] for each in found} == {order[0]: 1, order[1]: 0}
-    # A search finds each text once, in the run that counts, and with --run or --name in the other one, too.
+    # A search finds each text once, in the counted run. With --run or --name it finds it in the other run too.
     for said in ("Hello from the fake", "Hi" if order[0] == "http" else "count lines"):
         hits = [json.loads(line)["name"] for line in in_this_process("search", said, "--json").stdout.splitlines()]
         assert set(hits) == {order[0]}, said
@@ -260,7 +260,7 @@ def test_a_session_on_both_wires_is_counted_once(order: tuple[str, str], tmp_pat
 
 @pytest.mark.parametrize("at", ["prompt", "answer"])
 def test_an_erased_text_is_gone_from_every_line_of_a_session(at: str, tmp_path: Path) -> None:
-    """The text of an answer is split over lines of partial messages, too."""
+    """This includes an answer whose text is split over lines of partial messages."""
     said = {"prompt": "Write note.txt, read it", "answer": "Hello from the fake server."}[at]
     path = cassette(tmp_path / "s.yaml", session("text"))
     in_this_process("import", path)
@@ -294,7 +294,7 @@ def test_an_erased_session_is_still_readable(tmp_path: Path) -> None:
 
 
 def test_an_erased_text_that_a_cassette_still_holds_is_an_error(tmp_path: Path) -> None:
-    """Also a text that is split over lines."""
+    """This includes a text that is split over lines."""
     made = session("text")
     lines = tuple(line for line in made.lines if line.data.get("type") == "stream_event")
     path = cassette(tmp_path / "s.yaml", replace(made, lines=lines))

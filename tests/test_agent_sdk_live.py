@@ -33,7 +33,7 @@ PROMPTS = ("ADD", "SLOW", "ONE", "TWO", "FORK", "LOOP", "DIE")
 
 
 def answer(request: Request) -> Reply:
-    """The scripted API: what it answers to each prompt of the program."""
+    """Return the scripted API's answer to each prompt of the program."""
     said = json.dumps(request.json["messages"])
     prompt = max(PROMPTS, key=said.rfind)
     is_answered = said.rfind("tool_result") > said.rfind(prompt)
@@ -51,7 +51,7 @@ def answer(request: Request) -> Reply:
 
 
 def kill_children() -> None:
-    """Kill the Claude Code that this process runs."""
+    """Kill the Claude Code processes of this process."""
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(entry.read_text().rpartition(")")[2].split()[1])
@@ -68,7 +68,7 @@ def options(cli: str, url: str, **further: Any) -> Any:
 
 
 async def conversation(cli: str, url: str) -> list[Any]:
-    """Turns with a tool of the program, a callback, a hook, a new permission mode and model, and an interrupt."""
+    """Have turns with a tool of the program, a callback, a hook, a new permission mode and model, and an interrupt."""
     found: list[Any] = []
     hooks = {"PreToolUse": [sdk.HookMatcher(matcher="Bash", hooks=[hook])]}
     given = {"can_use_tool": allow, "hooks": hooks, "mcp_servers": {"calc": calc()}, "include_partial_messages": True}
@@ -91,7 +91,8 @@ async def conversation(cli: str, url: str) -> list[Any]:
 
 
 async def program(cli: str, url: str) -> dict[str, list[Any]]:
-    """All sessions of the program: a conversation, its fork beside a new one, a continued one up to its limit, one that dies."""
+    """Run all sessions of the program: a conversation, its fork beside a new one, one continued up to its limit, and one that
+    dies."""
 
     async def ask(prompt: str, **further: Any) -> list[Any]:
         return await collected(sdk.query(prompt=prompt, options=options(cli, url, **further)))
@@ -105,7 +106,7 @@ async def program(cli: str, url: str) -> dict[str, list[Any]]:
 
 
 def without_folders(found: dict[str, list[Any]]) -> dict[str, list[str]]:
-    """Return the messages as texts, with names in place of the folders. Claude Code writes them as `-home-me-project`, too."""
+    """Return the messages as texts, with names in place of the folders. Claude Code also writes them as `-home-me-project`."""
 
     def named(text: str) -> str:
         for folder, name in ((str(Path.cwd()), "CWD"), (os.environ["HOME"], "HOME")):
@@ -137,7 +138,7 @@ def test_a_session_resumes_from_a_copy_of_the_log_in_another_home(tmp_path: Path
 
 @contextmanager
 def elsewhere(folder: Path) -> Any:
-    """Another working directory, and another home."""
+    """Return another working directory, and another home."""
     (folder / "project").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder / "project")
@@ -147,7 +148,7 @@ def elsewhere(folder: Path) -> Any:
 
 
 def test_a_program_is_replayed_in_another_folder_without_claude_code(tmp_path: Path) -> None:
-    """Messages are equal by repr but for the folders, and callbacks, hooks and tools of the program run as often."""
+    """Messages have equal reprs except for the folders. Callbacks, hooks and tools of the program run as often."""
     path = tmp_path / "session.yaml"
     CALLS.clear()
     with MessagesServer(answer) as server, used(path, "once") as cassette:

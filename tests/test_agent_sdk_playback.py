@@ -1,4 +1,4 @@
-"""A recorded session in place of a transport, on a clock that only waiting moves. No test needs the SDK."""
+"""A recorded session replaces a transport, on a clock that only waiting advances. No test needs the SDK."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ def wire(recorded: AgentSession, timing: str, idle_limit: str | None = None) -> 
 
 
 async def read(played: PlayedWire, recorded: AgentSession, clock: AsyncVirtualClock, *, unwritten: int = 0) -> list[int]:
-    """Write the lines of the recorded program at once, without the last ones, and return the times of the received lines."""
+    """Write the recorded lines of the program at once, except the last ones. Return the times of the received lines."""
     await played.connect()
     for line in [line for line in recorded.lines if line.is_sent][: -unwritten or None]:
         await (played.end_input() if line.data["type"] == "end_input" else played.write(json.dumps(line.data) + "\n"))
@@ -43,13 +43,13 @@ async def read(played: PlayedWire, recorded: AgentSession, clock: AsyncVirtualCl
 
 
 def gaps(recorded: AgentSession) -> list[int]:
-    """The recorded pauses between two received lines without a line of the program between them."""
+    """Return the recorded pauses between two received lines without a line of the program between them."""
     pairs = pairwise(recorded.lines)
     return [later.offset_ns - line.offset_ns for line, later in pairs if not line.is_sent and not later.is_sent]
 
 
 @pytest.mark.parametrize(("timing", "speed"), [("original", 1), ("2x", 2), ("0.5x", 0.5)])
-def test_lines_are_as_far_apart_as_they_were_recorded(timing: str, speed: float, clock: AsyncVirtualClock) -> None:
+def test_lines_keep_their_recorded_pauses(timing: str, speed: float, clock: AsyncVirtualClock) -> None:
     recorded = session("iter")
     times = asyncio.run(read(wire(recorded, timing), recorded, clock))
     received = [at for at, line in enumerate(recorded.lines) if not line.is_sent]
@@ -60,7 +60,7 @@ def test_lines_are_as_far_apart_as_they_were_recorded(timing: str, speed: float,
     assert sum(played) > 100 * MS
 
 
-def test_a_limit_shortens_long_pauses_only(clock: AsyncVirtualClock) -> None:
+def test_a_limit_shortens_only_long_pauses(clock: AsyncVirtualClock) -> None:
     lines = [WireLine(at * MS, False, {"type": "system", "n": at}) for at in (0, 5, 9_000, 9_007)]
     recorded = replace(session("iter"), lines=tuple(lines), ended_ns=session("iter").started_ns + 9_010 * MS)
     times = asyncio.run(read(wire(recorded, "original", "100ms"), recorded, clock, unwritten=0))
@@ -74,8 +74,8 @@ def test_an_instant_replay_waits_for_nothing(clock: AsyncVirtualClock) -> None:
     assert clock.sleeps == 0
 
 
-def test_a_line_that_the_program_does_not_write_is_a_miss_after_the_patience(clock: AsyncVirtualClock) -> None:
-    """Within a turn. The recorded program interrupted the turn here."""
+def test_a_missing_line_of_the_program_is_a_miss_after_the_patience(clock: AsyncVirtualClock) -> None:
+    """The line is missing within a turn: the recorded program interrupted the turn here."""
     interrupt = {"type": "control_request", "request_id": "req_9", "request": {"subtype": "interrupt"}}
     user = {"type": "user", "message": {"role": "user", "content": "Go"}}
     lines: list[tuple[bool, dict[str, Any]]] = [
@@ -88,7 +88,7 @@ def test_a_line_that_the_program_does_not_write_is_a_miss_after_the_patience(clo
     assert clock.now_ns - began == pytest.approx(PATIENCE_NS, abs=10)
 
 
-def test_reading_on_after_a_session_that_was_closed_in_a_turn_is_an_error(clock: AsyncVirtualClock) -> None:
+def test_reading_on_after_a_session_closed_within_a_turn_is_an_error(clock: AsyncVirtualClock) -> None:
     lines = (WireLine(0, True, {"type": "user", "message": {"content": "Go"}}), WireLine(MS, False, {"type": "system"}))
     recorded = replace(session("iter"), ending="closed", lines=lines)
     with pytest.raises(RecordingEnded, match="closed the session here, and this one reads on"):

@@ -21,13 +21,13 @@ ENTRIES = [{"type": "user", "uuid": "a", "timestamp": "2026-11-28T12:00:00.000Z"
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Iterator[Any]:
-    """A function that makes a new log."""
+    """Return a function that creates a new log."""
     with ExitStack() as stack:
         numbers = count()
         yield lambda: stack.enter_context(retold.EventLog(tmp_path / f"{next(numbers)}.db"))
 
 
-def test_the_store_keeps_the_contracts_of_the_sdk(logs: Any) -> None:
+def test_the_store_satisfies_the_contracts_of_the_sdk(logs: Any) -> None:
     from claude_agent_sdk.testing import run_session_store_conformance
 
     stores: list[Any] = []
@@ -66,8 +66,8 @@ def goes_on(log: retold.EventLog) -> None:
     store.close()
 
 
-def test_a_session_goes_on_in_a_mirror(logs: Any, tmp_path: Path) -> None:
-    """The mirror receives the session from a shelf, while the process that wrote it still runs, and later entries too."""
+def test_a_session_continues_in_a_mirror(logs: Any, tmp_path: Path) -> None:
+    """The mirror receives the session from a shelf while its writer still runs, and later entries too."""
     log, shelf, mirror = logs(), f"{tmp_path}/shelf", tmp_path / "mirror.db"
     store = retold.session_store(log)
     asyncio.run(store.append(KEY, ENTRIES))

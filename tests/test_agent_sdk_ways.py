@@ -1,4 +1,4 @@
-"""Sessions of the Agent SDK in other ways to run: killed, on trio, in a suite of tests, and with the real Claude Code."""
+"""Sessions of the Agent SDK under other conditions: killed, on trio, in a test suite, and with the real Claude Code."""
 
 import asyncio
 import json
@@ -17,7 +17,17 @@ from tests.messages_server import MessagesServer
 
 sdk: Any = pytest.importorskip("claude_agent_sdk")
 
-from tests.test_agent_sdk import NOWHERE, SCENES, callbacks, collected, prompts, recorded_and_replayed, said, steps, used  # noqa: E402
+from tests.test_agent_sdk import (  # noqa: E402
+    NOWHERE,
+    SCENES,
+    assistant_text,
+    callbacks,
+    collected,
+    prompts,
+    recorded_and_replayed,
+    steps,
+    used,
+)
 
 KILLED = """
 import asyncio, os, signal, sys
@@ -39,7 +49,7 @@ with retold.use_cassette("session.yaml", record_mode="once"):
 
 def test_every_line_that_a_killed_program_saw_is_in_the_log(tmp_path: Path) -> None:
     cli = agent_cli.installed(tmp_path / "bin")
-    lines = [said(str(number)) | {"uuid": f"line-{number}"} for number in range(9)]
+    lines = [assistant_text(str(number)) | {"uuid": f"line-{number}"} for number in range(9)]
     script = agent_cli.written(tmp_path / "long.jsonl", *steps(*lines), {"d": "close"}, base="plain")
     command = [sys.executable, "-W", "ignore", "-c", KILLED, cli]
     environ = os.environ | agent_cli.environment(script)
@@ -55,7 +65,7 @@ def test_every_line_that_a_killed_program_saw_is_in_the_log(tmp_path: Path) -> N
 
 
 def test_a_session_replays_on_trio(tmp_path: Path) -> None:
-    """It is recorded on asyncio, and one that was recorded on trio replays on asyncio."""
+    """A session recorded on asyncio replays on trio, and one recorded on trio replays on asyncio."""
     trio = pytest.importorskip("trio")
     run, cli = SCENES["tools"], agent_cli.installed(tmp_path / "bin")
     with used(tmp_path / "trio.yaml", "once"):

@@ -1,4 +1,4 @@
-"""Clients over aiohttp, whose transport is not httpx2's: the middleware records them; a cassette must not overlook them."""
+"""Clients over aiohttp, which does not use httpx2's transport: the middleware records them, and a cassette must cover them."""
 
 import asyncio
 import contextlib
@@ -9,7 +9,7 @@ import pytest
 
 import retold
 from retold.recorder.cassette.transfer import exchanges_of
-from tests.clients import body, client_async, say_async, serve
+from tests.clients import answer_text_async, body, client_async, serve
 from tests.messages_server import MessagesServer, Reply, http_error, text
 
 HELLO = Reply([text("Hello there, é 😀")])
@@ -22,13 +22,13 @@ def log() -> Iterator[retold.EventLog]:
         yield opened
 
 
-def test_a_client_over_aiohttp_records_itself(log: retold.EventLog) -> None:
-    """Streams and whole answers, retries and errors, though its transport is not httpx2's."""
+def test_the_middleware_records_a_client_over_aiohttp(log: retold.EventLog) -> None:
+    """It records streams and whole answers, retries and errors, although aiohttp does not use httpx2's transport."""
 
     async def run(url: str) -> tuple[str, list[str]]:
         http = anthropic.DefaultAioHttpClient()
         async with client_async(url, http_client=http, middleware=[recording]) as asking:
-            streamed = await say_async(asking, "a")
+            streamed = await answer_text_async(asking, "a")
             whole = await asking.messages.create(**body("b"))
             with pytest.raises(anthropic.BadRequestError):
                 await asking.messages.create(**body("c"))
@@ -47,13 +47,13 @@ def test_a_client_over_aiohttp_records_itself(log: retold.EventLog) -> None:
     assert [exchange.response.body for exchange in recorded if exchange.response is not None] == server.bodies
 
 
-def test_a_client_over_aiohttp_is_never_live_behind_a_cassettes_back() -> None:
-    """Replayed or refused, but not sent: a transport that is not patched must not pass for one that is."""
+def test_a_client_over_aiohttp_never_sends_live_requests_in_a_replay() -> None:
+    """Its requests are replayed or refused, but never sent. An unpatched transport must not look like a patched one."""
 
     async def run(url: str) -> None:
         async with client_async(url, http_client=anthropic.DefaultAioHttpClient()) as asking:
             with contextlib.suppress(retold.RetoldError), retold.use_cassette("c.yaml"):
-                await say_async(asking)
+                await answer_text_async(asking)
 
     with serve() as server:
         asyncio.run(run(server.url))

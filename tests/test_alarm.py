@@ -24,11 +24,11 @@ LEADS_MS = (20, 200, 2_000, 20_000)
 """How far the first deadline is, one try after the other. On a busy machine a deadline may pass before all tasks sleep."""
 
 
-def test_a_sleeper_is_never_woken_early_and_each_in_its_turn() -> None:
+def test_sleepers_wake_in_order_and_never_early() -> None:
     """The nearest deadline comes first, in any order of the calls."""
 
     async def woken(lead_ms: int) -> list[int]:
-        """Return the tasks in the order of their waking; none if the loop was so late that two of them were due at once."""
+        """Return the tasks in the order of their waking, or nothing if the loop was so late that two of them were due at once."""
         order: list[int] = []
         late: list[int] = []
         step_ns = lead_ms * MS // 4
@@ -50,10 +50,10 @@ def test_a_sleeper_is_never_woken_early_and_each_in_its_turn() -> None:
 
 @pytest.mark.parametrize("cancel", [[0], [1], [2], [0, 1], [1, 2]])
 def test_a_cancelled_sleeper_does_not_affect_others(cancel: list[int]) -> None:
-    """The other tasks wake, with nearer and with farther deadlines."""
+    """The other tasks wake, whether their deadlines are nearer or farther."""
 
     async def results(lead_ms: int) -> list[object]:
-        """Return the result of each task; none if a deadline had passed before the tasks were cancelled."""
+        """Return the result of each task, or nothing if a deadline had passed before the tasks were cancelled."""
         first_ns = clock.monotonic_ns() + lead_ms * MS
         tasks = [asyncio.create_task(sleep_until(first_ns + 5 * number * MS)) for number in range(3)]
         await asyncio.sleep(0)

@@ -38,7 +38,7 @@ def longest_common(a: list[Any], b: list[Any]) -> int:
 
 
 def stream(number: int, edits: float, kinds: int) -> tuple[list[str], list[str]]:
-    """Return two long streams, of which the second has edits. Half of the keys repeat."""
+    """Return two long streams. The second has edits, and half of the keys repeat."""
     chance = random.Random(number)
     a = [f"often {chance.randrange(kinds)}" if chance.random() < 0.5 else f"once {i}" for i in range(number)]
     b = []
@@ -75,14 +75,14 @@ def test_a_stream_is_equal_to_itself(a: list[str]) -> None:
 @given(pairs)
 @settings(deadline=None, max_examples=60)
 def test_a_small_script_is_the_shortest(both: tuple[list[str], list[str]]) -> None:
-    """Within the budget, as many keys as possible are kept."""
+    """Within the budget, it keeps as many keys as possible."""
     a, b = both
     assert sum(block.size for block in align(a, b)) == longest_common(a, b)
 
 
 @pytest.mark.parametrize(("small", "longest", "budget"), [(0, 512, 10**6), (0, 2, 30), (64, 1, 10**6), (4, 512, 1)])
 @pytest.mark.parametrize("in_step", [2, 100])
-def test_the_script_is_right_with_any_limits(
+def test_the_script_is_correct_with_any_limits(
     small: int, longest: int, budget: int, in_step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The walk, anchors, combined keys, partial scripts and an exhausted budget all leave a script that turns A into B."""
@@ -144,7 +144,7 @@ def test_a_large_rewrite_is_not_scored_pair_by_pair() -> None:
 
 @given(st.text(st.sampled_from("ab .\n"), max_size=40), st.text(st.sampled_from("ab .\n"), max_size=40))
 @settings(deadline=None, max_examples=60)
-def test_woven_words_are_both_texts(a: str, b: str) -> None:
+def test_woven_words_contain_both_texts(a: str, b: str) -> None:
     """Without the added words the result is the first text, without the removed words the second."""
     found = weave(a, b)
     assert "".join(text for tag, text in found if tag != "added") == a

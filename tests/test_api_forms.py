@@ -1,4 +1,4 @@
-"""Every form of the SDK's API, sync and async: the same with and without recording, and the same again from the cassette."""
+"""Every form of the SDK's API, sync and async, gives the same result plain, recorded, and replayed from the cassette."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ BINARY = bytes(range(256)) * 20
 
 
 def script(request: Any) -> Reply:
-    """Answers by what is asked, so that every form and every repetition gets the same."""
+    """Answer by the content of the request, so every form and every repetition gets the same answer."""
     asked = request.json or {}
     if asked.get("tools") and not any(isinstance(m["content"], list) and m["role"] == "user" for m in asked["messages"]):
         return Reply([tool_use("add", {"a": 1, "b": 2}, id="toolu_01")], stop_reason="tool_use", id="msg_tool")
@@ -40,12 +40,12 @@ def serve() -> MessagesServer:
 
 
 def alike(value: Any) -> str:
-    """Without what the server makes anew for each call: request ids and the padding of frames."""
+    """Return a text without the parts that the server generates for each call: request ids and the padding of frames."""
     return re.sub(r"req_\w+| +(?=\})", "", repr(value))
 
 
 def plain(value: Any) -> Any:
-    """What an SDK value says, for comparing."""
+    """Return a comparable value of an SDK value."""
     return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
 
 
@@ -166,34 +166,34 @@ async def models_async(client: AsyncAnthropic) -> Any:
     return [plain(model) async for model in client.models.list()]
 
 
-async def said(awaitable: Awaitable[Any]) -> Any:
+async def comparable(awaitable: Awaitable[Any]) -> Any:
     return plain(await awaitable)
 
 
 ASYNC: dict[str, Callable[[AsyncAnthropic], Awaitable[Any]]] = {
-    "create": lambda c: said(c.messages.create(**ASK)),
+    "create": lambda c: comparable(c.messages.create(**ASK)),
     "create stream": events_async,
     "stream": stream_helper_async,
     "raw response": raw_async,
     "streaming response": streaming_response_async,
     "raw lines": raw_lines_async,
     "early exit": early_exit_async,
-    "beta create": lambda c: said(c.beta.messages.create(**ASK)),
+    "beta create": lambda c: comparable(c.beta.messages.create(**ASK)),
     "beta stream": beta_stream_helper_async,
-    "count tokens": lambda c: said(c.messages.count_tokens(model=ASK["model"], messages=ASK["messages"])),
-    "batches": lambda c: said(c.messages.batches.create(requests=ONE_BATCH)),
+    "count tokens": lambda c: comparable(c.messages.count_tokens(model=ASK["model"], messages=ASK["messages"])),
+    "batches": lambda c: comparable(c.messages.batches.create(requests=ONE_BATCH)),
     "files": files_async,
-    "tool runner": lambda c: said(c.beta.messages.tool_runner(**ASK, tools=[add_async], thread=False).until_done()),
-    "tool runner on a thread": lambda c: said(c.beta.messages.tool_runner(**ASK, tools=[add_async]).until_done()),
+    "tool runner": lambda c: comparable(c.beta.messages.tool_runner(**ASK, tools=[add_async], thread=False).until_done()),
+    "tool runner on a thread": lambda c: comparable(c.beta.messages.tool_runner(**ASK, tools=[add_async]).until_done()),
     "tool runner streaming": tools_streaming_async,
     "models": models_async,
-    "with options": lambda c: said(c.with_options(max_retries=1, timeout=30).messages.create(**ASK)),
-    "system and temperature": lambda c: said(c.messages.create(**ASK, system="Be brief.", extra_body={"temperature": 0.5})),
+    "with options": lambda c: comparable(c.with_options(max_retries=1, timeout=30).messages.create(**ASK)),
+    "system and temperature": lambda c: comparable(c.messages.create(**ASK, system="Be brief.", extra_body={"temperature": 0.5})),
 }
 
 
 def perform(form: str, kind: str, url: str) -> Any:
-    """Use the API in one form with a fresh client, closed afterwards."""
+    """Use the API in one form with a new client, and close the client."""
     options: dict[str, Any] = {"api_key": "test-key", "base_url": url, "max_retries": 0}
     if kind == "sync":
         with Anthropic(**options) as client:
@@ -210,7 +210,7 @@ def perform(form: str, kind: str, url: str) -> Any:
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("form", SYNC)
 def test_every_form_is_the_same_plain_recorded_and_replayed(form: str, kind: str, tmp_path: Path) -> None:
-    """With and without recording a form yields the same with the same number of requests, and offline the same again."""
+    """With and without recording, a form returns the same value with the same number of requests. A replay returns it again."""
     cassette = tmp_path / "form.yaml"
     with serve() as server:
         expected = perform(form, kind, server.url)
@@ -238,7 +238,7 @@ FAILING: dict[str, Reply] = {
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("failure", FAILING)
 def test_every_failure_is_the_same_plain_recorded_and_replayed(failure: str, kind: str, tmp_path: Path) -> None:
-    """The same events and the same exception, with and without recording, and again offline."""
+    """Events and exception are the same with and without recording, and again in a replay."""
 
     def attempt(url: str) -> tuple[list[str], str, str]:
         options: dict[str, Any] = {"api_key": "test-key", "base_url": url, "max_retries": 0}
@@ -247,7 +247,7 @@ def test_every_failure_is_the_same_plain_recorded_and_replayed(failure: str, kin
             if kind == "sync":
                 with Anthropic(**options) as client, client.messages.create(**ASK, stream=True) as stream:
                     for event in stream:
-                        seen.append(event.type)  # noqa: PERF401 - what came before the error counts
+                        seen.append(event.type)  # noqa: PERF401 - the events before the error count
             else:
                 asyncio.run(_collect(options, seen))
         except Exception as error:
@@ -267,12 +267,12 @@ def test_every_failure_is_the_same_plain_recorded_and_replayed(failure: str, kin
 async def _collect(options: dict[str, Any], seen: list[str]) -> None:
     async with AsyncAnthropic(**options) as client, await client.messages.create(**ASK, stream=True) as stream:
         async for event in stream:
-            seen.append(event.type)  # noqa: PERF401 - what came before the error counts
+            seen.append(event.type)  # noqa: PERF401 - the events before the error count
 
 
 @pytest.mark.trap(36)
-def test_the_canary_says_when_the_sdk_sends_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An SDK whose requests no longer pass the patched transport is an error at once, not a silent pass-through."""
+def test_the_canary_reports_requests_that_bypass_the_patched_transport(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """If a new SDK's requests no longer pass the patched transport, the result is an error at once, not a silent live request."""
     from retold.testing import canary
 
     def elsewhere(*_: Any, **__: Any) -> Any:

@@ -1,4 +1,5 @@
-"""The house holds: imports go down only, rooms stay small, everything public is documented, and the lists match the tree."""
+"""The rules of the architecture: imports only go down, modules stay small, public names are documented, and lists match the
+tree."""
 
 import ast
 import functools
@@ -43,7 +44,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 def modules() -> Iterator[tuple[str, Path]]:
-    """Every module of the application by its name, each once: the links under src/retold are not followed."""
+    """Return every module of the application by its name, each once. The links under src/retold are not followed."""
     for package, home in HOMES.items():
         for folder, inner, files in os.walk(home):
             inner[:] = [name for name in inner if name != "__pycache__"]
@@ -59,15 +60,15 @@ MODULES = dict(modules())
 
 @functools.cache
 def trees() -> dict[str, ast.Module]:
-    """Return the syntax tree of every module. Reading them takes 2 s: not while tests are collected, which each worker does."""
+    """Return the syntax tree of every module. Reading takes 2 s, so it must not happen at collection, which every worker does."""
     found = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
     gc.collect()
-    gc.freeze()  # a million objects that stay: each collection of a later test would look at them, 0.2 s
+    gc.freeze()  # they keep a million objects alive, and each garbage collection of a later test would visit them (0.2 s)
     return found
 
 
 def imports_of(name: str) -> Iterator[tuple[str, bool]]:
-    """(module, whether it was named relatively) of every import of ours, wherever in the module it stands."""
+    """Yield (module, whether the import is relative) for every import of our modules, at any place in the module."""
     is_package = MODULES[name].name == "__init__.py"
     for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
@@ -82,21 +83,24 @@ def imports_of(name: str) -> Iterator[tuple[str, bool]]:
 
 
 def room_of(name: str) -> str:
-    """The package of `HOMES` that a module belongs to."""
+    """Return the package of `HOMES` that a module belongs to."""
     return max((home for home in HOMES if name == home or name.startswith(home + ".")), key=len)
 
 
 # Imports and sizes
 
 
-def test_every_module_is_looked_at() -> None:
-    """The walk below finds the packages it is meant to judge."""
+def test_the_rules_cover_every_module() -> None:
+    """The functions above find every package and its imports."""
     assert {room_of(name) for name in MODULES} == set(HOMES)
     assert ("retold.recorder.errors.MissError", True) in set(imports_of("retold.workflow.mock"))
 
 
-def test_imports_go_down_only() -> None:
-    """recorder imports nothing of ours, replay and handlers only recorder; also inside functions and for type checkers."""
+def test_imports_only_go_down() -> None:
+    """recorder imports no other package of ours, and replay and handlers only recorder.
+
+    Imports in functions and for type checkers count.
+    """
     wrong = [
         f"{name} imports {imported}"
         for name in MODULES
@@ -107,12 +111,12 @@ def test_imports_go_down_only() -> None:
 
 
 def test_imports_of_ours_are_relative() -> None:
-    """Inside the packages modules name each other relatively."""
+    """Modules of a package import each other relatively."""
     assert [f"{name} imports {ours}" for name in MODULES for ours, relative in imports_of(name) if not relative] == []
 
 
-def test_no_modules_need_each_other() -> None:
-    """Imports make no circle, not by way of a third module or for type checkers either: each can be read before the next."""
+def test_imports_have_no_cycle() -> None:
+    """This includes cycles over several modules and imports for type checkers, so each module can be read before the next."""
     needs: dict[str, set[str]] = {}
     for name in MODULES:
         found = {next(each for each in _outwards(imported) if each in MODULES) for imported, _ in imports_of(name)}
@@ -121,19 +125,19 @@ def test_no_modules_need_each_other() -> None:
 
 
 def _outwards(name: str) -> Iterator[str]:
-    """A dotted name and those that it stands in: `a.b.c`, `a.b`, `a`."""
+    """Yield a dotted name and its parents: `a.b.c`, `a.b`, `a`."""
     parts = name.split(".")
     yield from (".".join(parts[:count]) for count in range(len(parts), 0, -1))
 
 
 def test_modules_are_short() -> None:
-    """No module is longer than a person reads at one go."""
+    """A person can read each module in one sitting."""
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert {name: count for name, count in lines.items() if count > MAX_MODULE_LINES} == {}
 
 
 def test_functions_are_short() -> None:
-    """No function is longer than a screen."""
+    """Each function fits on a screen."""
     functions = [
         (f"{name}.{node.name}", (node.end_lineno or node.lineno) - node.lineno + 1)
         for name, tree in trees().items()
@@ -143,8 +147,8 @@ def test_functions_are_short() -> None:
     assert [(name, lines) for name, lines in functions if lines > MAX_FUNCTION_LINES] == []
 
 
-def test_a_class_name_means_one_thing() -> None:
-    """No two classes share a name, so a reader who meets one knows the other uses of it."""
+def test_a_class_name_is_used_once() -> None:
+    """No two classes share a name, so a reader recognises a class by its name."""
     places: dict[str, list[str]] = {}
     for name, tree in trees().items():
         for node in ast.walk(tree):
@@ -154,7 +158,7 @@ def test_a_class_name_means_one_thing() -> None:
 
 
 def test_conditional_expressions_are_not_nested() -> None:
-    """A choice of three is a statement: `a if b else c if d else e` hides the cases."""
+    """A choice of three is a statement, because `a if b else c if d else e` hides the cases."""
     nested = [
         f"{name}:{node.lineno}"
         for name, tree in trees().items()
@@ -185,7 +189,7 @@ def is_behind_the_wall(name: str) -> bool:
 
 
 def uses_connections(name: str) -> bool:
-    """Return whether a module imports SQLite, wherever in the module, also for type checkers."""
+    """Return whether a module imports SQLite, at any place in the module and also for type checkers."""
     imported = set[str]()
     for node in ast.walk(trees()[name]):
         if isinstance(node, ast.Import):
@@ -196,7 +200,7 @@ def uses_connections(name: str) -> bool:
 
 
 def texts_of(tree: ast.Module) -> Iterator[str]:
-    """Yield every text of a module that is no docstring. `?` is in the place of each value of an f-string."""
+    """Yield every text of a module except docstrings. `?` replaces each value of an f-string."""
     skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -206,14 +210,14 @@ def texts_of(tree: ast.Module) -> Iterator[str]:
             yield node.value
 
 
-def test_sqlite_is_imported_behind_the_walls_only() -> None:
-    """No connection crosses the walls: another store could take the place of SQLite."""
+def test_only_modules_behind_the_walls_import_sqlite() -> None:
+    """No connection crosses the walls, so another store could replace SQLite."""
     using = {name for name in MODULES if uses_connections(name) and not is_behind_the_wall(name)}
     assert using == set()
 
 
-def test_sql_is_written_behind_the_walls_only() -> None:
-    """No module outside writes a statement, a condition or an order for another one to run."""
+def test_only_modules_behind_the_walls_write_sql() -> None:
+    """No other module writes a statement, a condition or an order for another module to run."""
     found = {name: text for name, tree in trees().items() for text in texts_of(tree) if SQL.search(text)}
     outside = {name: text for name, text in found.items() if not is_behind_the_wall(name)}
     assert outside == {}
@@ -235,20 +239,20 @@ def test_sql_is_written_behind_the_walls_only() -> None:
     ],
 )
 def test_sql_is_recognised(code: str, expected: bool) -> None:
-    """Statements and conditions, also in pieces and f-strings; English and docstrings are no SQL."""
+    """The check finds statements and conditions, also in pieces and f-strings. It ignores English and docstrings."""
     assert any(map(SQL.search, texts_of(ast.parse(code)))) is expected
 
 
 # Documentation
 
 
-def test_every_module_says_what_it_is() -> None:
+def test_every_module_has_a_docstring() -> None:
     """Every module begins with a docstring."""
     assert [name for name, tree in trees().items() if not ast.get_docstring(tree)] == []
 
 
 def test_every_public_function_and_class_is_documented() -> None:
-    """Every public function and class of a module says what it is; pytest's hooks are documented by pytest."""
+    """Every public function and class of a module has a docstring. pytest documents its own hooks."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     public = [
         (f"{name}.{node.name}", ast.get_docstring(node))
@@ -261,7 +265,7 @@ def test_every_public_function_and_class_is_documented() -> None:
 
 @pytest.mark.parametrize("name", [name for name in retold.__all__ if isinstance(getattr(retold, name), type)])
 def test_methods_of_public_classes_are_documented(name: str) -> None:
-    """What a public class of ours lets one do says what it does; a method that stands in for another may leave it to that one."""
+    """A public method has a docstring, unless it overrides a documented one."""
     kind = getattr(retold, name)
     ours = {member for each in kind.__mro__ if each.__module__.startswith("retold") for member in vars(each)}
     methods = [member for member in ours if not member.startswith("_") and _does(kind, member)]
@@ -269,19 +273,19 @@ def test_methods_of_public_classes_are_documented(name: str) -> None:
 
 
 def _does(kind: type, member: str) -> bool:
-    """Whether a member is a method or a property, and no field."""
+    """Return whether a member is a method or a property, not a field."""
     value = inspect.getattr_static(kind, member)
     return isinstance(value, property | classmethod | staticmethod) or inspect.isfunction(value)
 
 
 @pytest.mark.parametrize("name", retold.__all__)
 def test_public_name_is_importable_and_documented(name: str) -> None:
-    """`from retold import NAME` works for every public name, and `help(NAME)` has something to say."""
+    """`from retold import NAME` works for every public name, and `help(NAME)` shows a docstring."""
     assert getattr(retold, name).__doc__
 
 
 def test_public_names_are_the_same_for_type_checkers() -> None:
-    """What a type checker sees is what is imported on first use, from the same module."""
+    """A type checker sees the same name from the same module as the lazy import returns."""
     (block,) = (node for node in trees()["retold"].body if isinstance(node, ast.If))
     told = {
         alias.asname or alias.name: str(node.module)
@@ -292,8 +296,8 @@ def test_public_names_are_the_same_for_type_checkers() -> None:
     assert told == retold._HOME_OF
 
 
-def test_every_error_and_warning_can_be_named_by_users() -> None:
-    """Whoever catches one, or filters it, imports it from `retold`."""
+def test_users_can_import_every_error_and_warning() -> None:
+    """A program that catches an error, or filters a warning, imports it from `retold`."""
     kinds = [
         f"{name}.{node.name}"
         for name, tree in trees().items()
@@ -304,7 +308,7 @@ def test_every_error_and_warning_can_be_named_by_users() -> None:
 
 
 def test_unknown_public_name_is_an_attribute_error() -> None:
-    """A name that is not public fails like any other missing attribute."""
+    """A private name fails like any other missing attribute."""
     with pytest.raises(AttributeError, match="module 'retold' has no attribute 'nope'"):
         _ = retold.nope
 
@@ -312,13 +316,13 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
 COMMANDS: dict[str, Any] = dict(getattr(typer.main.get_command(make_app()), "commands", {}))
 
 
-def test_commands_are_found() -> None:
-    """The commands judged below are those of the help."""
+def test_all_commands_are_found() -> None:
+    """The commands checked below are those of the help."""
     assert {"run", "ls", "show", "play", "tail", "import", "export"} <= set(COMMANDS)
 
 
 def test_the_help_lists_each_command_in_one_group() -> None:
-    """A new command belongs to a purpose; its line fits into a terminal of 80 columns."""
+    """Every command belongs to a purpose. Its line fits on a terminal of 80 columns."""
     assert sorted(name for names in GROUPS.values() for name in names) == sorted(COMMANDS)
     listed = CliRunner().invoke(make_app(), ["--help"], terminal_width=80).output
     assert [title for title in GROUPS if f"\n{title}:\n  " in listed] == list(GROUPS)
@@ -326,8 +330,8 @@ def test_the_help_lists_each_command_in_one_group() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_command_has_an_example_that_it_accepts(name: str) -> None:
-    """Every command's help ends with an example, and the command takes the example's arguments."""
+def test_every_command_has_an_example_that_it_accepts(name: str) -> None:
+    """Every command's help ends with an example, and the command accepts the example's arguments."""
     command = COMMANDS[name]
     _, found, example = command.help.partition("Example: ")
     assert found
@@ -337,8 +341,8 @@ def test_command_has_an_example_that_it_accepts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_says_what_it_does(name: str) -> None:
-    """Every option of every command has its line of help."""
+def test_every_option_has_a_help_text(name: str) -> None:
+    """This includes every option of every command."""
     options = [option for option in COMMANDS[name].params if option.param_type_name == "option"]
     assert [option.name for option in options if not option.help] == []
 
@@ -346,8 +350,8 @@ def test_every_option_says_what_it_does(name: str) -> None:
 # Lists
 
 
-def test_the_architecture_names_modules_that_are_there() -> None:
-    """What ARCHITECTURE.md calls by a file's name is a file of the tree; every room is in it."""
+def test_the_architecture_names_existing_modules() -> None:
+    """Every file name in ARCHITECTURE.md is a file of the tree, and it names every package."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     files = {str(path.relative_to(ROOT)) for path in MODULES.values()}
     named = set(re.findall(r"[\w/]+\.py\b", text))
@@ -356,14 +360,14 @@ def test_the_architecture_names_modules_that_are_there() -> None:
     assert [room for room in rooms if f"{room}/" not in text] == []
 
 
-def test_packages_to_ship_are_those_of_the_tree() -> None:
-    """A sub-package that pyproject.toml does not list is silently missing from the wheel."""
+def test_pyproject_lists_every_package() -> None:
+    """The wheel would silently lack a sub-package that pyproject.toml does not list."""
     tree = {name for name, path in MODULES.items() if path.name == "__init__.py"}
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == tree
 
 
 def test_package_folders_are_mapped() -> None:
-    """Build and type checkers look into the same folders: `package-dir` and the links say the same."""
+    """Build and type checkers use the same folders: `package-dir` and the links agree."""
     mapped = PROJECT["tool"]["setuptools"]["package-dir"]
     assert {name: ROOT / folder for name, folder in mapped.items()} == HOMES
     if not (ROOT / "PKG-INFO").exists():  # a source distribution has no links
@@ -371,8 +375,9 @@ def test_package_folders_are_mapped() -> None:
             assert (ROOT / "src" / Path(*name.split("."))).resolve() == home
 
 
-def test_package_data_is_there() -> None:
-    """What the wheel ships beside modules: the marker for type checkers, the pages' styles, scripts and template, the starter."""
+def test_package_data_exists() -> None:
+    """The wheel contains these files beside modules: the type checker marker, the pages' styles, scripts and template, the
+    starter."""
     assert PROJECT["tool"]["setuptools"]["package-data"] == {
         "retold": ["py.typed"], "retold.pages": ["static/*"], "retold.workflow": ["starter/*"]
     }  # fmt: skip
@@ -381,7 +386,7 @@ def test_package_data_is_there() -> None:
 
 
 def test_every_example_has_its_cassette() -> None:
-    """Every workflow among the examples runs out of the box."""
+    """A new user can run every example workflow."""
     examples = sorted(path.name for path in (ROOT / "examples").glob("*.yaml"))
     assert examples
     assert [name for name in examples if not (ROOT / "cassettes" / name).is_file()] == []
@@ -391,8 +396,8 @@ TOOLSET = "BetaManagedAgentsAgentToolset20260401{}Input"
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_tool_definition_matches_the_toolset_that_runs_it(name: str) -> None:
-    """What a request says of a tool are the parameters that the SDK's own tool takes."""
+def test_a_tool_definition_matches_the_toolset_that_runs_it(name: str) -> None:
+    """A request declares the parameters that the SDK's own tool takes."""
     import anthropic.types.beta
 
     fields = getattr(anthropic.types.beta, TOOLSET.format(name)).model_fields

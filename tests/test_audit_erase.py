@@ -1,4 +1,4 @@
-"""An erased text is gone from every byte of the files, the chains hold, and an event records who erased it and why."""
+"""An erased text is gone from every byte of the files, the chains stay valid, and an event records who erased it and why."""
 
 import json
 import re
@@ -70,8 +70,8 @@ def hits(log: EventLog, wanted: str) -> int:
 
 
 @pytest.mark.parametrize("name", [NAME, "Quirkington", "Ångström-Ëxample"])
-def test_an_erased_text_stands_nowhere(log: EventLog, name: str) -> None:
-    """Whole or split over deltas, compressed, in tool inputs, results, requests and listings: in no byte of the folder."""
+def test_an_erased_text_is_gone_from_every_file(log: EventLog, name: str) -> None:
+    """The text is whole or split over deltas, compressed, in tool inputs, results, requests and listings."""
     run = record_everywhere(name)
     record(DB, turn(asked("x"), text("y")), name=f"run of {name}")
     head = log.head()
@@ -90,8 +90,8 @@ def test_an_erased_text_stands_nowhere(log: EventLog, name: str) -> None:
     assert [info.name for info in log.runs()] == ["erase", "erased", "everywhere"]
 
 
-def test_only_what_carries_the_text_is_erased(log: EventLog) -> None:
-    """The rest of the run stays, byte for byte; header, digest and hash of erased events stay too."""
+def test_only_payloads_with_the_text_are_erased(log: EventLog) -> None:
+    """The rest of the run keeps its bytes. Erased events keep their header, digest and hash."""
     run = record_everywhere("Quirkington")
     before = rows(DB, run)
     erase_text(log, "quirkington")
@@ -103,8 +103,8 @@ def test_only_what_carries_the_text_is_erased(log: EventLog) -> None:
     assert len({row["exchange"] for row in changed} - {None}) == 5
 
 
-def test_an_erasure_says_who_when_and_why(log: EventLog) -> None:
-    """As events of a run of its own, in the chain; a second erasure finds nothing more to do."""
+def test_an_erasure_records_who_when_and_why(log: EventLog) -> None:
+    """Events of a separate run in the chain record it. A second erasure finds nothing left to do."""
     run = record_everywhere("Quirkington")
     done = in_this_process("erase", "--text", "Quirkington", "--why", "request 4711", "--who", "dpo", "--yes", "--db", DB)
     assert done.returncode == 0
@@ -119,8 +119,8 @@ def test_an_erasure_says_who_when_and_why(log: EventLog) -> None:
     assert log.find("last").run == run
 
 
-def test_a_reason_that_names_somebody_can_be_erased_too(log: EventLog) -> None:
-    """The record of an erasure is a run like any other; the parts of it that verify needs stay."""
+def test_a_name_in_a_reason_can_be_erased_too(log: EventLog) -> None:
+    """The record of an erasure is a run like any other. The parts that verify needs stay."""
     record_everywhere("Quirkington")
     with log:
         audit.erase(log, audit.plan_text(log, "hello"), why="Quirkington asked for it")
@@ -131,7 +131,7 @@ def test_a_reason_that_names_somebody_can_be_erased_too(log: EventLog) -> None:
     assert (report.findings, report.erased > 20) == ([], True)
 
 
-def test_an_edited_tombstone_is_found(log: EventLog) -> None:
+def test_verify_finds_an_edited_tombstone(log: EventLog) -> None:
     """The event of the erasure covers the replacement of each payload."""
     from tests.tamper import tamper
 
@@ -142,8 +142,8 @@ def test_an_edited_tombstone_is_found(log: EventLog) -> None:
     assert [(f.run, f.seq, f.what) for f in verify(log).findings] == [(run, seq, "edited")]
 
 
-def test_a_message_is_erased_with_what_repeats_it(log: EventLog) -> None:
-    """Its frames, and the requests that repeat it, also in another run; other texts stay."""
+def test_erasing_a_message_erases_its_repetitions(log: EventLog) -> None:
+    """Its frames go, and the requests that repeat it, also in another run. Other texts stay."""
     said = text("The secret ingredient is cardamom.")
     first = record(DB, turn(asked("what"), said, call=0), turn(asked("what", [said], "more"), text("No more."), call=1))
     second = record(DB, turn(asked("what", [said], "go on"), text("Going on."), call=0))
@@ -161,8 +161,8 @@ def test_a_message_is_erased_with_what_repeats_it(log: EventLog) -> None:
     assert "erased" not in in_this_process("export", second, "--format", "jsonl", "--db", DB).stderr
 
 
-def test_a_short_message_takes_only_its_own_run_with_it(log: EventLog) -> None:
-    """Many runs contain `Yes`: it is erased as a whole string only, and only in its run."""
+def test_a_short_message_is_erased_only_in_its_own_run(log: EventLog) -> None:
+    """Many runs contain `Yes`. It is erased only as a whole string, and only in its run."""
     said = text("Yes")
     first = record(DB, turn(asked("ok?"), said, call=0), turn(asked("ok?", [said], "Yes?"), text("Yes, indeed."), call=1))
     second = record(DB, turn(asked("ok?"), said))
@@ -176,7 +176,7 @@ def test_a_short_message_takes_only_its_own_run_with_it(log: EventLog) -> None:
 
 
 def test_a_run_is_erased_whole_and_its_account_stays(log: EventLog) -> None:
-    """No text of a person is left, nor the name; model, tokens and cost stay."""
+    """No personal text is left, not even the name. Model, tokens and cost stay."""
     run = record(DB, turn(asked("I am Quirkington"), text("Hello Quirkington"), cost_usd=0.5), name="about Quirkington")
     other = record(DB, turn(asked("x"), text("y")))
     before = [dict(row) for row in rows(DB, other)]
@@ -204,7 +204,7 @@ SESSION = [
 
 @pytest.mark.parametrize("lines", [SESSION, SESSION[:-1]], ids=["reported", "cut"])
 def test_a_session_is_erased_and_its_account_stays(log: EventLog, lines: list[dict[str, object]]) -> None:
-    """A session has its usage and its cost in messages: their replacements keep these, once for each answer."""
+    """Messages contain the usage and the cost of a session. Their replacements keep these, once for each answer."""
     Path("s.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (made,) = import_files(log, [Path("s.jsonl")])
     before = in_this_process("stats", "--json", "--db", DB).stdout
@@ -219,7 +219,7 @@ def test_a_session_is_erased_and_its_account_stays(log: EventLog, lines: list[di
 
 
 def test_an_interrupted_stream_is_searched_too(log: EventLog) -> None:
-    """Frames without an ending, cut in the middle of a name, belong together as well."""
+    """A stream without an ending, cut in the middle of a name, is still searched as one text."""
     body = stream(text("Dear Quirkington"))
     cut = body[: body.index(b"ton")]
     with log, log.start(name="cut", mode="live") as writer:
@@ -230,8 +230,8 @@ def test_an_interrupted_stream_is_searched_too(log: EventLog) -> None:
     assert audit.plan_text(log, "Quirking").kinds["body"] == len(frames)
 
 
-def test_names_that_the_chain_covers_are_told(log: EventLog) -> None:
-    """A step's name cannot be erased: the command fails and names the way out, to prune the run."""
+def test_erasing_a_name_that_the_chain_covers_fails(log: EventLog) -> None:
+    """A step's name cannot be erased. The error names the way out, which is to prune the run."""
     run = record(DB, turn(asked("x"), text("y"), step="Quirkington"))
     done = in_this_process("erase", "--text", "Quirkington", "--why", "asked", "--yes", "--db", DB)
     assert done.returncode == 1
@@ -243,8 +243,8 @@ def test_names_that_the_chain_covers_are_told(log: EventLog) -> None:
     assert run not in [info.run for info in log.runs()]
 
 
-def test_an_erasure_that_was_broken_off_is_finished_by_the_next(log: EventLog) -> None:
-    """Payloads replaced, the file not yet written anew: the same command cleans up, and a stale index is made again."""
+def test_the_next_erasure_finishes_an_interrupted_one(log: EventLog) -> None:
+    """The payloads are replaced, but the file is not yet rewritten. The same command cleans up, and rebuilds a stale index."""
     run = record_everywhere("Quirkington")
     assert hits(log, "quirkington") > 0
     plan = audit.plan_text(log, "Quirkington")
@@ -258,8 +258,8 @@ def test_an_erasure_that_was_broken_off_is_finished_by_the_next(log: EventLog) -
     assert (done.returncode, bytes_with("quirkington")) == (1, [])
 
 
-def test_nothing_is_erased_unasked(log: EventLog) -> None:
-    """Without a terminal it takes --yes and a reason; --dry-run and bad input change nothing; the reason may not repeat it."""
+def test_nothing_is_erased_without_consent(log: EventLog) -> None:
+    """Without a terminal an erasure needs --yes and a reason without the text. --dry-run and bad input change nothing."""
     record_everywhere("Quirkington")
     before = DB.read_bytes()
     for options, code in (
@@ -284,8 +284,11 @@ def test_nothing_is_erased_unasked(log: EventLog) -> None:
         audit.plan_run(log, log.find(log.start(name="open", mode="live").run))
 
 
-def test_old_runs_are_pruned_and_the_chain_of_the_rest_holds(log: EventLog) -> None:
-    """By age, keeping the newest; their bytes go, the head of before still proves the rest, and the index forgets them."""
+def test_old_runs_are_pruned_and_the_chain_of_the_rest_is_valid(log: EventLog) -> None:
+    """Pruning goes by age and keeps the newest.
+
+    The bytes go, the old head still proves the rest, and the index forgets the runs.
+    """
     kept = [record(DB, turn(asked(f"ask {n}"), text(f"answer{n} everywhere")), name=f"run {n}") for n in range(4)][2:]
     head = log.head()
     assert hits(log, "everywhere") == 4
@@ -299,7 +302,7 @@ def test_old_runs_are_pruned_and_the_chain_of_the_rest_holds(log: EventLog) -> N
 
 
 def test_a_pattern_is_redacted_in_place(log: EventLog) -> None:
-    """Only its matches are replaced, also over deltas; streams and JSON stay readable; a compressed body is erased whole."""
+    """Only its matches are replaced, also over deltas. Streams and JSON stay readable. A compressed body is erased whole."""
     run = record_everywhere("nyx@example.com")
     head = log.head()
     done = in_this_process("redact", "--pattern", r"[\w.]+@example\.com", "--why", "policy", "--yes", "--db", DB)
@@ -323,20 +326,20 @@ def test_a_pattern_is_redacted_in_place(log: EventLog) -> None:
     assert in_this_process("redact", "--pattern", r"[\w.]+@example\.com", "--why", "policy", "--yes", "--db", DB).returncode == 1
 
 
-def test_what_cannot_be_redacted_in_place_is_erased(log: EventLog) -> None:
-    """A value that JSON escapes, three levels deep: nothing of it is left either."""
+def test_a_match_that_cannot_be_redacted_in_place_is_erased(log: EventLog) -> None:
+    """JSON escapes the value three levels deep, and still no trace of it is left."""
     record_everywhere('say"nyx"')
     done = in_this_process("redact", "--pattern", 'say"nyx"', "--why", "policy", "--yes", "--db", DB)
     assert (done.returncode, bytes_with("nyx"), verify(log).findings) == (0, [], [])
 
 
-# Afterwards
+# Remaining copies
 
 
 @pytest.mark.parametrize("verb", [("erase", "--text"), ("redact", "--pattern")])
 @pytest.mark.parametrize("beside", ["plain", "a\u2028b", "a\x85b", "a\x0bb"])
-def test_a_line_separator_beside_a_text_hides_nothing(log: EventLog, verb: tuple[str, str], beside: str) -> None:
-    """Python cuts lines at characters that JSON and event streams do not know as ends of a line."""
+def test_a_line_separator_beside_a_text_does_not_hide_it(log: EventLog, verb: tuple[str, str], beside: str) -> None:
+    """Python splits lines at characters that do not end a line in JSON and event streams."""
     block = {"type": "web_search_tool_result", "tool_use_id": "t1", "content": [{"title": beside, "page_age": "Jos\u00e9 Quirk"}]}
     record(DB, turn(asked("x"), {**block, "web_search_tool_result": ""}), name="search")
     done = in_this_process(*verb, "José Quirk", "--why", "asked", "--yes", "--db", DB)
@@ -344,8 +347,8 @@ def test_a_line_separator_beside_a_text_hides_nothing(log: EventLog, verb: tuple
     assert verify(log).ok
 
 
-def test_a_text_that_is_left_in_a_cassette_is_an_error_that_names_it(log: EventLog) -> None:
-    """Cassettes are the person's files: they are not changed, and not forgotten."""
+def test_an_erased_text_in_a_cassette_is_an_error_that_names_it(log: EventLog) -> None:
+    """Cassettes belong to the user: the command does not change them, but it reports them."""
     made = turn(asked("x"), text("Hello Zoë Quirk."))
     write_cassette(Path("hello.yaml"), [made])
     with log:
@@ -357,8 +360,8 @@ def test_a_text_that_is_left_in_a_cassette_is_an_error_that_names_it(log: EventL
 
 
 @pytest.mark.parametrize("spelled", ["Zo\\u00EB Quirk", "Zo%C3%AB%20Quirk", "ZOE\u0308 QUIRK", "Zo\\\\u00eb Quirk"])
-def test_the_bytes_of_the_files_are_searched_in_every_spelling(log: EventLog, spelled: str) -> None:
-    """In any case, composed or not, escaped or quoted."""
+def test_the_files_are_searched_in_every_spelling(log: EventLog, spelled: str) -> None:
+    """Spellings differ in case, composition, escapes and quotes."""
     record(DB, turn(asked("x"), text("y")), name="run")
     Path(f"{DB}-copy").write_bytes(b"\0" * 2_000_000 + spelled.encode() + b"\0")
     assert left_behind(log, "Zoë Quirk") == [f"{DB.name}-copy"]

@@ -1,4 +1,7 @@
-"""Killed writers, floods, full and read-only disks: no acknowledged event is lost, and the application is stopped or goes on."""
+"""Killed writers, floods, full and read-only disks lose no acknowledged event.
+
+The application stops or continues as configured.
+"""
 
 import subprocess
 import sys
@@ -21,8 +24,8 @@ from tests.tape import ASK, Tape, consume_sync
 FRAMES = 4000
 
 
-def test_writers_killed_at_random_moments_lose_nothing_that_was_acknowledged() -> None:
-    """A few rounds of `python -m tests.faults`, and its flood; the full version is run by hand."""
+def test_killed_writers_lose_no_acknowledged_event() -> None:
+    """This runs a few rounds of `python -m tests.faults`, and its flood. The full version is run by hand."""
     command = [sys.executable, "-m", "tests.faults", "--rounds", "2", "--processes", "8", "--events", "150"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -31,7 +34,7 @@ def test_writers_killed_at_random_moments_lose_nothing_that_was_acknowledged() -
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1.5 MB, where mounting is permitted."""
+    """Mount a disk of 1.5 MB, if mounting is permitted."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -47,13 +50,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @contextmanager
 def streaming() -> Iterator[MessagesServer]:
-    """A server with an answer that is larger than the disk."""
+    """Return a server with an answer that is larger than the disk."""
     with MessagesServer([Reply([text("x" * FRAMES, pieces=4)])] * 3) as server:
         yield server
 
 
 def test_a_full_disk_stops_the_application_and_loses_nothing(small_disk: Path) -> None:
-    """The default: the stream ends in a LogError that names the cause; the log holds every earlier event, and its chains hold."""
+    """By default the stream ends in a LogError that names the cause.
+
+    The log keeps every earlier event, and its chains are valid.
+    """
     large = {**ASK, "system": "x" * 300_000}
     with EventLog(small_disk / "log.db") as log:
         tape = Tape(log)
@@ -65,7 +71,7 @@ def test_a_full_disk_stops_the_application_and_loses_nothing(small_disk: Path) -
             assert seen.error == "retold.LogError"
             requests = len(server.requests)
             assert consume_sync(server.url, retries=2, body=large).error == "retold.LogError"
-            assert len(server.requests) == requests  # nothing is sent that cannot be recorded, and nothing is sent again
+            assert len(server.requests) == requests  # a request that cannot be recorded is not sent, and not sent again
         with pytest.raises(LogError, match=r"disk is full.*What was written before is safe"):
             tape.writer.append(Entry("frame", b"x" * 200_000))
     assert verify(EventLog(small_disk / "log.db")).findings == []
@@ -73,8 +79,8 @@ def test_a_full_disk_stops_the_application_and_loses_nothing(small_disk: Path) -
     assert len(recorded) >= sum(event["type"] == "content_block_delta" for event in seen.events)
 
 
-def test_a_full_disk_lets_the_application_go_on_where_it_is_told_to(small_disk: Path) -> None:
-    """`on_failure="go_on"`: one warning, every event of every stream arrives, and the log holds the run up to there."""
+def test_an_application_continues_on_a_full_disk_if_configured(small_disk: Path) -> None:
+    """With `on_failure="go_on"` there is one warning, every event of each stream arrives, and the log has the run up to there."""
     with EventLog(small_disk / "log.db", on_failure="go_on") as log, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         tape = Tape(log)
@@ -89,8 +95,8 @@ def test_a_full_disk_lets_the_application_go_on_where_it_is_told_to(small_disk: 
     assert verify(EventLog(small_disk / "log.db")).findings == []
 
 
-def test_a_log_that_becomes_read_only_is_told_and_lost_nothing(small_disk: Path) -> None:
-    """Remounted read-only under a writer: one clear error; reading goes on; a new run is refused, or goes on unrecorded."""
+def test_a_log_that_becomes_read_only_is_reported_and_loses_nothing(small_disk: Path) -> None:
+    """The disk is remounted read-only under a writer. Reading still works. A new run is refused, or continues unrecorded."""
     with EventLog(small_disk / "log.db") as log:
         writer = log.start(name="before", mode="live")
         writer.append(Entry("frame", b"1"), Entry("frame", b"2"))
@@ -111,8 +117,8 @@ def test_a_log_that_becomes_read_only_is_told_and_lost_nothing(small_disk: Path)
         subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
 
 
-def test_the_environment_says_what_a_log_that_cannot_be_written_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For programs that are recorded from outside; a word that means nothing is refused."""
+def test_the_environment_sets_the_reaction_to_an_unwritable_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable serves programs that are recorded from outside. An unknown value is refused."""
     assert EventLog("x.db").on_failure == "stop"
     monkeypatch.setenv("RETOLD_ON_LOG_FAILURE", "go-on")
     assert EventLog("x.db").on_failure == "go_on"

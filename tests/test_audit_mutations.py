@@ -1,4 +1,4 @@
-"""Single cells of a log changed, any table, column and type: `verify` finds each, and no command ends in a traceback."""
+"""Single cells of a log are changed, in any table, column and type: `verify` finds each, and no command ends in a traceback."""
 
 import shutil
 import sqlite3
@@ -57,18 +57,18 @@ def _check_commands(varied: Path, folder: Path, numbers: range) -> None:
             assert done.returncode in (0, 1, 2), (str(mutation), command)
 
 
-def test_the_log_that_is_mutated_is_in_order(varied: Path) -> None:
-    """No finding in a log with an erased run, an import and an audit run."""
+def test_the_unchanged_log_has_no_findings(varied: Path) -> None:
+    """The log has an erased run, an import and an audit run."""
     assert verify(EventLog(varied)).findings == []
 
 
 def test_a_changed_cell_is_a_finding(varied: Path, tmp_path: Path) -> None:
-    """A sample of all tables, columns and types."""
+    """The sample covers all tables, columns and types."""
     _check_verify(varied, tmp_path, range(60))
 
 
 def test_every_changed_cell_about_a_shelf_is_a_finding(varied: Path, tmp_path: Path) -> None:
-    """All of the two tables of received runs, because a sample may lack them."""
+    """This covers all of the two tables of received runs, because a sample may lack them."""
     missed = []
     for mutation in each_mutation(varied):
         if mutation.table in ("received", "shelves"):
@@ -79,8 +79,8 @@ def test_every_changed_cell_about_a_shelf_is_a_finding(varied: Path, tmp_path: P
 
 
 @pytest.mark.filterwarnings("ignore::retold.LeftOutWarning")
-def test_no_command_ends_in_a_traceback_over_a_changed_cell(varied: Path, tmp_path: Path) -> None:
-    """A sample, each with one of the commands that read a log."""
+def test_a_changed_cell_causes_no_traceback(varied: Path, tmp_path: Path) -> None:
+    """Each mutation of the sample meets one of the commands that read a log."""
     _check_commands(varied, tmp_path, range(60))
 
 
@@ -127,7 +127,7 @@ SCHEMA = {
 
 @pytest.mark.parametrize("statements", SCHEMA.values(), ids=SCHEMA)
 def test_a_changed_schema_is_a_finding(varied: Path, tmp_path: Path, statements: list[str]) -> None:
-    """Also if an index or a view hides rows from queries."""
+    """An index or a view may hide rows from queries."""
     path = copied(varied, tmp_path / "log.db")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements:
@@ -150,8 +150,8 @@ def test_a_changed_line_of_the_listing_is_a_finding(varied: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("format_", ["jsonl", "markdown", "html", "cassette"])
-def test_an_export_of_all_runs_names_a_changed_one_and_writes_the_others(varied: Path, tmp_path: Path, format_: str) -> None:
-    """Exit code 1, because the export is not whole."""
+def test_an_export_of_all_runs_reports_a_changed_run_and_writes_the_others(varied: Path, tmp_path: Path, format_: str) -> None:
+    """The exit code is 1, because the export is not complete."""
     path = copied(varied, tmp_path / "log.db")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TRIGGER events_are_not_changed")
@@ -167,7 +167,7 @@ def test_an_export_of_all_runs_names_a_changed_one_and_writes_the_others(varied:
 
 
 def test_prune_removes_a_run_without_events(varied: Path, tmp_path: Path) -> None:
-    """A line of the listing from another program, or one that lost its events."""
+    """The line of the listing comes from another program, or from a run that lost its events."""
     path = copied(varied, tmp_path / "log.db")
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(
@@ -179,4 +179,4 @@ def test_prune_removes_a_run_without_events(varied: Path, tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
     assert done.returncode == 0, done.stderr
     assert "gone" not in [info.name for info in EventLog(path).runs()]
-    assert {finding.what for finding in verify(EventLog(path)).findings} == {"listing"}  # the line took a place in it
+    assert {finding.what for finding in verify(EventLog(path)).findings} == {"listing"}  # the added line used one position

@@ -1,4 +1,4 @@
-"""After a crash, a tampered listing or a damaged page the log is put in order again, and nothing that can be read is lost."""
+"""After a crash, a tampered listing or a damaged page, recovery repairs the log and loses no readable event."""
 
 import json
 import re
@@ -57,8 +57,8 @@ def damage_page_with(path: Path, *needles: bytes) -> None:
     path.write_bytes(data)
 
 
-def test_runs_that_a_crash_left_open_are_closed() -> None:
-    """A run of a killed writer is closed; a running one is left alone."""
+def test_recover_closes_runs_that_a_crash_left_open() -> None:
+    """It closes the run of a killed writer, and does not touch a running one."""
     with Child(CRASH, DB) as child:
         run = child.line()
     with EventLog(DB) as log:
@@ -75,8 +75,8 @@ def test_runs_that_a_crash_left_open_are_closed() -> None:
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM runs WHERE id = 2", "UPDATE runs SET name = 'x'", "UPDATE runs SET id = 9 - id"]
 )
-def test_the_listing_is_made_again_from_the_events(statement: str) -> None:
-    """Lines removed, changed or reordered: the rebuilt listing equals the first one, and verify agrees."""
+def test_recover_rebuilds_the_listing_from_the_events(statement: str) -> None:
+    """Lines are removed, changed or reordered. The rebuilt listing equals the first one, and verify agrees."""
     write_log(DB, events=20)
     before = query(DB, "SELECT * FROM runs")
     tamper(DB, statement)
@@ -87,8 +87,11 @@ def test_the_listing_is_made_again_from_the_events(statement: str) -> None:
     assert not recover(EventLog(DB)).relisted
 
 
-def test_the_rest_of_a_damaged_log_is_saved() -> None:
-    """All but the rows of the damaged page, named; the damaged file stays as it is, the new one is a log like any other."""
+def test_recover_saves_the_rest_of_a_damaged_log() -> None:
+    """It loses only the rows of the damaged page, and names them.
+
+    The damaged file stays unchanged, and the new file is a normal log.
+    """
     runs = write_log(DB, events=2000)
     record(DB, turn(asked("where"), text("still here")))
     damage_page_with(DB, *(b"2/%d\n" % number for number in range(1000, 1010)))
@@ -111,7 +114,7 @@ def test_the_rest_of_a_damaged_log_is_saved() -> None:
 
 
 def test_a_damaged_log_keeps_its_index() -> None:
-    """The error names the log, and the index stays: it is not the damaged file."""
+    """The error names the log. The index stays, because it is not the damaged file."""
     record(DB, turn(asked("where"), text("still here")))
     assert hits(EventLog(DB), "still") == 1
     write_log(DB, events=2000)
@@ -126,7 +129,7 @@ def test_a_damaged_log_keeps_its_index() -> None:
 
 
 def test_a_damaged_listing_loses_nothing() -> None:
-    """The runs are known from the ledger and the events."""
+    """Recovery finds the runs in the ledger and the events."""
     write_log(DB, events=50)
     with EventLog(DB) as log:
         for number in range(60):
@@ -146,8 +149,8 @@ def test_a_damaged_listing_loses_nothing() -> None:
     assert verify(EventLog("log.db.recovered")).findings == []
 
 
-def test_what_is_no_log_cannot_be_recovered() -> None:
-    """Nothing there, or nothing of SQLite in it: an error, and nothing is written."""
+def test_a_file_that_is_not_a_log_cannot_be_recovered() -> None:
+    """A missing file, or one that is not from SQLite, is an error, and nothing is written."""
     assert in_this_process("recover", "--db", "nowhere.db").returncode == 2
     DB.write_bytes(b"\xa5" * 100_000)
     done = in_this_process("recover", "--db", DB)
@@ -156,8 +159,8 @@ def test_what_is_no_log_cannot_be_recovered() -> None:
     assert not Path("log.db.recovered").exists()
 
 
-def test_logs_and_what_belongs_to_them_are_private(tmp_path: Path) -> None:
-    """The log, its WAL and its index: readable by their owner alone."""
+def test_a_log_and_its_companion_files_are_private(tmp_path: Path) -> None:
+    """Only the owner can read the log, its WAL and its index."""
     with EventLog(tmp_path / "new" / "log.db") as log:
         log.start(name="x", mode="live").append(Entry("frame", b"1"))
         assert hits(log, "x") == 0
@@ -166,7 +169,7 @@ def test_logs_and_what_belongs_to_them_are_private(tmp_path: Path) -> None:
 
 
 def test_a_log_in_a_folder_that_everybody_may_write_to_warns(tmp_path: Path, cli: Cli) -> None:
-    """On stderr of the command, as a warning in Python, with the way out; in a folder of one's own there is none."""
+    """A command warns on stderr, and Python with a warning that names the way out. A private folder causes no warning."""
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with EventLog(tmp_path / "open" / "log.db") as log, pytest.warns(LogFolderWarning, match=r"chmod o-w .*/open"):

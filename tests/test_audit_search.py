@@ -1,4 +1,4 @@
-"""Search finds prompts, answers and tools, newest first; statistics add up; `ls` chooses; the index keeps up with the log."""
+"""Search finds prompts, answers and tools, newest first. Statistics add up, `ls` filters, and the index follows the log."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def found(query: str, **narrowed: Any) -> list[str]:
 
 @pytest.fixture
 def talk() -> tuple[str, str]:
-    """Two runs: one that uses tools over three turns, and a newer one of another model, answered in one piece."""
+    """Record two runs: one that uses tools over three turns, and a newer one of another model with an unstreamed answer."""
     use = tool_use("Read", "t1", file_path="/etc/hosts", limits={"lines": 20})
     result = tool_result("t1", [{"type": "text", "text": "127.0.0.1 localhost\nline two"}])
     bad = tool_use("mcp__disk__read", "t2", path="/nowhere")
@@ -88,22 +88,25 @@ def talk() -> tuple[str, str]:
         ('"no such"', ["[no such] file"]),
     ],
 )
-def test_a_search_finds_what_was_said_newest_first(query: str, lines: list[str]) -> None:
-    """Words, phrases, prefixes and operators, in answers, prompts, tool inputs and results; accents and case do not matter."""
+def test_a_search_finds_texts_newest_first(query: str, lines: list[str]) -> None:
+    """It takes words, phrases, prefixes and operators, in answers, prompts, tool inputs and results.
+
+    Accents and case do not matter.
+    """
     assert found(query) == lines
 
 
 @pytest.mark.usefixtures("talk")
-def test_what_was_found_may_go_on_over_lines() -> None:
-    """A phrase is marked in each of its lines; lines around it are shown on demand."""
+def test_a_match_may_span_lines() -> None:
+    """A phrase is marked in each of its lines. Lines around it are shown on demand."""
     assert found('"it one"') == ["I'll look at [it.]", "[One] moment."]
     (hit,) = hits("moment")
     assert [[line.number for line in group] for group in context(hit.lines, 1)] == [[1, 2, 3]]
     assert [[line.number for line in group] for group in context(hit.lines, 0)] == [[2]]
 
 
-def test_the_oldest_hits_come_first_where_they_are_asked_for(talk: tuple[str, str]) -> None:
-    """The first hit names the run that began a topic; a second command prints its cost."""
+def test_the_oldest_hits_come_first_on_request(talk: tuple[str, str]) -> None:
+    """The first hit names the run that began a topic. A second command prints its cost."""
     done = in_this_process("search", "hosts", "--type", "tool_use", "--oldest", "-n", "1", "--db", DB)
     assert (done.returncode, done.stdout.split("#")[0]) == (0, talk[0][:8])
     asked_first = in_this_process("search", "hosts", "--oldest", "-n", "1", "--json", "--db", DB)
@@ -113,8 +116,8 @@ def test_the_oldest_hits_come_first_where_they_are_asked_for(talk: tuple[str, st
     assert [line.split()[-2:] for line in listed] == [["COST", "NAME"], ["?", "plain"], ["$0.7500", "tools"]]
 
 
-def test_a_search_is_narrowed(talk: tuple[str, str]) -> None:
-    """By run, step, type, tool, model and time; a tool is its whole name, not words of it."""
+def test_a_search_can_be_narrowed(talk: tuple[str, str]) -> None:
+    """It can be limited by run, step, type, tool, model and time. A tool is matched by its whole name, not by its words."""
     tools, plain = talk
     assert {hit.run for hit in hits("look OR niemand OR localhost", run=tools)} == {tools}
     assert [hit.step for hit in hits("localhost", step="say")] == ["say"]
@@ -131,8 +134,8 @@ def test_a_search_is_narrowed(talk: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "  ", '""', '" "'])
-def test_a_search_that_says_nothing_is_refused(query: str) -> None:
-    """One clear error, exit code 2."""
+def test_a_search_without_a_condition_is_refused(query: str) -> None:
+    """There is one clear error, with exit code 2."""
     record(DB, turn(asked("a"), text("b")))
     done = in_this_process("search", query, "--db", DB)
     assert (done.returncode, done.stdout) == (2, "")
@@ -146,8 +149,8 @@ def test_a_search_that_says_nothing_is_refused(query: str) -> None:
      "thumbs 👍🏽", "🏽", "{text} : x", "text:call", "x -> y", "\x00", "'; DROP TABLE texts", "%", "_",
      "…", '"call foo"', "(thumbs OR nothing) call"],
 )  # fmt: skip
-def test_anything_typed_is_a_search(query: str) -> None:
-    """No text is a syntax error: a search that is no expression is a list of words, and one without words reads every text."""
+def test_any_text_is_a_valid_search(query: str) -> None:
+    """No text is a syntax error. A search that is not an expression is a list of words. One without words reads every text."""
     there = f"{query} " + "call foo.bar(baz) C++, thumbs 👍🏽 up => not near it's 5\" wide x -> y f(x) open and or {text}"
     record(DB, turn(asked("a"), text(there)))
     assert [hit.lines[0].text for hit in hits(query)] == [there]
@@ -170,7 +173,7 @@ def test_anything_typed_is_a_search(query: str) -> None:
         ("ﾊﾝｶｸ", ["カタカナと[ﾊﾝｶｸ]"]),
     ],
 )
-def test_word_of_a_script_without_spaces_is_found(query: str, lines: list[str]) -> None:
+def test_a_word_of_a_script_without_spaces_is_found(query: str, lines: list[str]) -> None:
     """Chinese, Japanese, Thai and Korean words are found inside a sentence, and shown unchanged."""
     said = (
         "今日の天気は晴れです。東京は暑い。",
@@ -184,20 +187,20 @@ def test_word_of_a_script_without_spaces_is_found(query: str, lines: list[str]) 
 
 
 @pytest.mark.parametrize("said", ["first\x00second and \x02third\x03 fourth", "\x01\x04\x01\x08 fourth", "\ud83d half fourth"])
-def test_control_characters_of_a_text_are_shown_as_they_are(said: str) -> None:
-    """NUL does not end a text, and characters that retold marks hits with are no marks if a text holds them."""
+def test_control_characters_of_a_text_are_shown_unchanged(said: str) -> None:
+    """NUL does not end a text. Characters that retold uses to mark hits are not marks if a text contains them."""
     record(DB, turn(asked("a"), text(said)))
     assert found("fourth") == [said.replace("fourth", "[fourth]").replace("\ud83d", "?")]
 
 
 @given(strategies.text())
-def test_stored_text_is_readable_again(said: str) -> None:
-    """The index stores a text with escapes and separators, none of which a person sees."""
+def test_a_stored_text_is_shown_without_its_escapes(said: str) -> None:
+    """The index stores a text with escapes and separators. A person sees none of them."""
     assert readable(storable(said)) == said.encode("utf-8", "replace").decode()
 
 
-def test_the_command_shows_and_prints_what_was_found(talk: tuple[str, str]) -> None:
-    """Each hit has its place; JSON has the matches in each line; without a hit the exit code is 1."""
+def test_the_command_prints_hits_with_their_places(talk: tuple[str, str]) -> None:
+    """JSON output has the matches in each line. Without a hit the exit code is 1."""
     tools, _ = talk
     done = in_this_process("search", "entry", "--db", DB)
     assert done.returncode == 0
@@ -212,8 +215,8 @@ def test_the_command_shows_and_prints_what_was_found(talk: tuple[str, str]) -> N
     assert in_this_process("search", "localhost", "-n", "1", "--db", DB).stderr == "retold: the newest 1; more with -n 5\n"
 
 
-def test_the_index_keeps_up_with_runs_that_go_on() -> None:
-    """Each search takes the new events of ended and open runs, each message once, half surrogates too."""
+def test_the_index_follows_open_runs() -> None:
+    """Each search reads the new events of ended and open runs, and each message once, including half surrogates."""
     with EventLog(DB) as log:
         one, two = log.start(name="one", mode="live"), log.start(name="two", mode="live")
         for number, writer in enumerate((one, two, one, two)):
@@ -227,8 +230,8 @@ def test_the_index_keeps_up_with_runs_that_go_on() -> None:
         assert len(hits("everywhere")) == 5
 
 
-def test_hits_of_runs_that_overlapped_are_in_the_order_of_time() -> None:
-    """The time of a message decides about its order, not the beginning of its run."""
+def test_hits_of_overlapping_runs_are_in_order_of_time() -> None:
+    """A message is ordered by its own time, not by the beginning of its run."""
     with EventLog(DB) as log:
         one, two = log.start(name="one", mode="live"), log.start(name="two", mode="live")
         for number in range(6):
@@ -237,7 +240,7 @@ def test_hits_of_runs_that_overlapped_are_in_the_order_of_time() -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncate", "garbage", "older", "gone", "foreign"])
-def test_an_index_that_cannot_be_used_is_made_again(damage: str) -> None:
+def test_an_unusable_index_is_rebuilt(damage: str) -> None:
     """A damaged index, one of another version, and one of another log at this path are rebuilt without loss."""
     record(DB, turn(asked("where"), text("here")))
     assert len(hits("here")) == 1
@@ -278,7 +281,7 @@ def lines_by(*by: str, **options: object) -> dict[tuple[str, ...], StatsLine]:
 
 
 def test_statistics_add_up(talk: tuple[str, str]) -> None:
-    """Runs, exchanges, messages and tokens by model, step, workflow, day and tool."""
+    """They count runs, exchanges, messages and tokens by model, step, workflow, day and tool."""
     del talk
     by_model = lines_by("model")
     line = by_model[("claude-test-1",)]
@@ -298,8 +301,8 @@ def test_statistics_add_up(talk: tuple[str, str]) -> None:
     assert lines_by("model", since_day="2999-01-01") == {}
 
 
-def test_a_cost_that_is_not_known_is_not_nothing(talk: tuple[str, str]) -> None:
-    """Known costs are added, and exchanges without one are counted; without any known cost the sum is unknown."""
+def test_an_unknown_cost_is_not_zero(talk: tuple[str, str]) -> None:
+    """Known costs are added, and exchanges without one are counted. Without any known cost the sum is unknown."""
     del talk
     by_model = lines_by("model")
     known, unknown = by_model[("claude-test-1",)], by_model[("claude-other",)]
@@ -315,15 +318,15 @@ def test_a_cost_that_is_not_known_is_not_nothing(talk: tuple[str, str]) -> None:
 
 
 def test_errors_and_retries_are_counted() -> None:
-    """An attempt that failed is an error and costs nothing; the next one is a retry; times of failures count for nothing."""
+    """A failed attempt is an error and costs nothing, and the next one is a retry. Durations of failures do not count."""
     failed = turn(asked("a"), text("b"), ending="no_response", failure=Failure("Cut", "gone"), call=1)
     record(DB, failed, turn(asked("a"), text("b"), attempt=2, call=1, cost_usd=0.5))
     line = lines_by("workflow")[("talk",)]
     assert (line.exchanges, line.errors, line.retries) == (2, 1, 1)
 
 
-def test_replays_are_not_counted_again() -> None:
-    """A mock run costs nothing; it is counted on demand only."""
+def test_replays_are_not_counted_by_default() -> None:
+    """A mock run costs nothing, and counts only on demand."""
     with EventLog(DB) as log, log.start(name="again", mode="mock") as writer:
         writer.note("exchange.ended", {"ending": "complete", "model": "m", "usage": {"input_tokens": 1}}, exchange=0)
     assert lines_by("model") == {}
@@ -331,8 +334,8 @@ def test_replays_are_not_counted_again() -> None:
     assert in_this_process("stats", "--db", DB).returncode == 1
 
 
-def test_statistics_are_the_same_however_they_were_gathered(talk: tuple[str, str]) -> None:
-    """Message by message, with questions in between, or all at once."""
+def test_statistics_do_not_depend_on_how_they_were_gathered(talk: tuple[str, str]) -> None:
+    """They are gathered message by message, with queries in between, or all at once."""
     del talk
     events = [event for info in EventLog(DB).runs()[::-1] for event in EventLog(DB).events(info.run)]
     at_once = lines_by("model"), lines_by("tool"), lines_by("step")
@@ -352,8 +355,8 @@ def test_statistics_are_the_same_however_they_were_gathered(talk: tuple[str, str
     assert again == at_once
 
 
-def test_percentiles_are_right_within_one_percent() -> None:
-    """Of times from microseconds to hours."""
+def test_percentiles_are_accurate_within_one_percent() -> None:
+    """The times range from microseconds to hours."""
     from collections import Counter
 
     times = [0.002 * 1.013**number for number in range(1500)]
@@ -367,15 +370,15 @@ def test_percentiles_are_right_within_one_percent() -> None:
 @pytest.mark.parametrize(
     "options", [["--by", "colour"], ["--by", "model,step"], ["--csv", "--json"], ["--mode", "x"], ["--since", "x"]]
 )
-def test_statistics_of_what_there_is_not_are_refused(options: list[str]) -> None:
-    """Bad usage is exit code 2 with one line that names the valid values."""
+def test_an_unknown_statistic_is_refused(options: list[str]) -> None:
+    """Bad usage exits with code 2 and one line that names the valid values."""
     record(DB, turn(asked("a"), text("b")))
     done = in_this_process("stats", *options, "--db", DB)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
 def answer(id_: str, at: str, **more: Any) -> dict[str, Any]:
-    """A line of a session transcript: one answer of 100 and 10 tokens."""
+    """Return a line of a session transcript: one answer of 100 and 10 tokens."""
     message = {"id": id_, "role": "assistant", "model": "m", "content": [{"type": "text", "text": f"tick {id_}"}]}
     usage = {"input_tokens": 100, "output_tokens": 10}
     line = {"type": "assistant", "uuid": f"line-{id_}", "requestId": f"req-{id_}", "sessionId": "s", "timestamp": at}
@@ -387,8 +390,8 @@ def imported(name: str, *lines: dict[str, Any]) -> None:
     assert in_this_process("import", name, "--db", DB).returncode == 0
 
 
-def test_answer_is_counted_once_over_several_imports() -> None:
-    """A transcript is imported again after it has grown, and a session that is taken up begins with a copy of the old one."""
+def test_an_answer_is_counted_once_over_several_imports() -> None:
+    """A transcript is imported again after it has grown. A resumed session begins with a copy of the old one."""
     first, second, third = (answer(each, f"2026-11-01T10:00:0{n}Z") for n, each in enumerate("abc"))
     imported("s.jsonl", first, second)
     imported("s.jsonl", first, second, third)
@@ -400,7 +403,7 @@ def test_answer_is_counted_once_over_several_imports() -> None:
 
 
 def test_days_are_those_of_the_local_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Statistics count a day as `ls` and `--since today` do, in a zone that has changed since the last question too."""
+    """Statistics count a day as `ls` and `--since today` do, even if the zone has changed since the last query."""
     imported("s.jsonl", *(answer(at, at) for at in ("2026-10-25T00:30:00Z", "2026-10-25T23:30:00Z", "2026-10-26T03:30:00Z")))
     days = []
     try:
@@ -424,8 +427,8 @@ def names(**wanted: object) -> list[str]:
 
 
 @pytest.mark.usefixtures("talk")
-def test_runs_are_chosen() -> None:
-    """By name, mode, status, time, model, tool, cost and failure, also together."""
+def test_ls_filters_runs() -> None:
+    """It filters by name, mode, status, time, model, tool, cost and failure, also together."""
     with EventLog(DB) as log:
         log.start(name="Failing run", mode="live").end("failed", error="x")
         log.start(name="open", mode="live")
@@ -451,8 +454,8 @@ def test_runs_are_chosen() -> None:
     assert in_this_process("ls", "--name", "nobody", "--db", DB).returncode == 1
 
 
-def test_times_are_read_as_people_write_them() -> None:
-    """Spans back from now, days, dates with and without a time or an offset."""
+def test_times_are_accepted_in_common_forms() -> None:
+    """These are spans back from now, days, and dates with and without a time or an offset."""
     from datetime import datetime
 
     now = datetime.fromisoformat("2026-11-22T14:30:00+01:00")
@@ -470,7 +473,7 @@ def test_times_are_read_as_people_write_them() -> None:
             moment(word, "--since", now)
 
 
-def test_what_is_typed_is_read_as_fts5_means_it() -> None:
-    """Operators and prefixes stay; any other text is searched for literally."""
+def test_search_text_becomes_an_fts5_query() -> None:
+    """Operators and prefixes stay. Any other text is searched for literally."""
     assert to_fts('a AND "b c"* OR claude-3* NOT (x_y)') == 'a AND "b c"* OR "claude-3"* NOT (x_y)'
     assert to_fts("and near NEAR") == '(and AND near AND "NEAR")'

@@ -1,4 +1,4 @@
-"""`verify` finds every tampering and names the first wrong row and the change; other conditions do not disturb it."""
+"""`verify` finds every tampering and names the first wrong row and the change. Concurrent writers cause no false alarm."""
 
 import sqlite3
 import threading
@@ -23,7 +23,7 @@ LAST = 249
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A log of 1,000 events in four runs, and the runs."""
+    """Write a log of 1,000 events in four runs. Return it and the runs."""
     path = tmp_path_factory.mktemp("written") / "log.db"
     return path, write_log(path)
 
@@ -42,8 +42,8 @@ def head_of(path: Path) -> Head:
     return EventLog(path).head()
 
 
-def test_a_log_that_nobody_touched_is_in_order(path: Path) -> None:
-    """Every event is counted, and the head holds against itself."""
+def test_an_untouched_log_has_no_findings(path: Path) -> None:
+    """Every event is counted, and the log matches its own head."""
     found = report(path, head_of(path))
     assert (found.ok, found.runs, found.events, found.open) == (True, 4, 1000, 0)
 
@@ -82,38 +82,38 @@ def test_a_log_that_nobody_touched_is_in_order(path: Path) -> None:
         (["DELETE FROM ledger WHERE {run} AND what = 'ended'"], None, "ledger"),
     ],
 )  # fmt: skip
-def test_tampering_is_named_with_its_first_row(
+def test_a_finding_names_the_first_tampered_row(
     path: Path, runs: list[str], statements: list[str], seq: int | None, what: str
 ) -> None:
-    """Edited, removed, inserted, moved, cut off: the run, the row and the word for it."""
+    """Rows are edited, removed, inserted, moved or cut off. The finding has the run, the row and the kind."""
     tamper(path, *(statement.format(run=f"run = '{runs[1]}'") for statement in statements))
     first = findings(path)[0]
     assert (first.seq, first.what) == (seq, what)
-    assert first.run == ("" if what == "ledger" and first.seq is None else runs[1])  # which entry is gone, nobody can know
+    assert first.run == ("" if what == "ledger" and first.seq is None else runs[1])  # the log does not show which entry is gone
 
 
-def test_two_runs_that_were_swapped_are_named(path: Path, runs: list[str]) -> None:
-    """The finding of each run names the run that its events belong to."""
+def test_two_swapped_runs_are_named(path: Path, runs: list[str]) -> None:
+    """The finding of each run names the run that owns its events."""
     move = "UPDATE events SET run = '{}' WHERE run = '{}'"
     tamper(path, move.format("x", runs[1]), move.format(runs[1], runs[2]), move.format(runs[2], "x"))
     assert [(f.run, f.seq, f.what) for f in findings(path)] == [(runs[1], 0, "reordered"), (runs[2], 0, "reordered")]
     assert runs[2] in findings(path)[0].detail
 
 
-def test_two_runs_that_were_swapped_in_the_listing_are_named(path: Path, runs: list[str]) -> None:
-    """The order of the listing is that in which the runs began."""
+def test_two_runs_swapped_in_the_listing_are_named(path: Path, runs: list[str]) -> None:
+    """The listing is in the order in which the runs began."""
     move = "UPDATE runs SET id = {} WHERE id = {}"
     tamper(path, move.format(99, 2), move.format(2, 3), move.format(3, 99))
     assert [(f.run, f.what) for f in findings(path)] == [(runs[1], "listing")]
 
 
-def test_a_run_that_was_slipped_in_is_named(path: Path, runs: list[str]) -> None:
-    """A copy of a run under another name was never begun."""
+def test_an_inserted_run_is_named(path: Path, runs: list[str]) -> None:
+    """The ledger has no beginning for a copy of a run under another name."""
     tamper(path, f"INSERT INTO events SELECT 'ffff', seq, {FIELDS} FROM events WHERE run = '{runs[0]}'")
     assert [(f.run, f.what) for f in findings(path)] == [("ffff", "unknown run")]
 
 
-def test_a_run_that_was_rewritten_with_right_hashes_is_named(path: Path, runs: list[str]) -> None:
+def test_a_rewritten_run_with_correct_hashes_is_named(path: Path, runs: list[str]) -> None:
     """The ledger differs from a chain that was recomputed as a whole."""
     stored = rows(path, runs[1])
     stored[100]["payload"] = b"forged"
@@ -122,7 +122,7 @@ def test_a_run_that_was_rewritten_with_right_hashes_is_named(path: Path, runs: l
     assert [(f.run, f.seq, f.what) for f in findings(path)] == [(runs[1], LAST, "edited")]
 
 
-def test_an_old_copy_is_found_by_a_head_kept_elsewhere(path: Path, tmp_path: Path) -> None:
+def test_a_head_kept_elsewhere_exposes_an_old_copy(path: Path, tmp_path: Path) -> None:
     """The copy is consistent, but it lacks the events that the head covers."""
     old = copied(path, tmp_path / "old.db")
     write_log(path, runs=1, events=10)
@@ -132,8 +132,8 @@ def test_an_old_copy_is_found_by_a_head_kept_elsewhere(path: Path, tmp_path: Pat
     assert [f.what for f in findings(old, head)] == ["cut off"]
 
 
-def test_a_head_proves_what_came_before_it_while_the_log_goes_on(path: Path) -> None:
-    """Also of a run that was open when the head was printed; and a log rewritten since is not the one of the head."""
+def test_a_head_proves_the_earlier_events_of_a_growing_log(path: Path) -> None:
+    """This includes a run that was open when the head was printed. A log rewritten since then does not match the head."""
     with EventLog(path) as log:
         writer = log.start(name="open", mode="live")
         writer.append(Entry("frame", b"1"), Entry("frame", b"2"))
@@ -152,8 +152,8 @@ def test_a_head_proves_what_came_before_it_while_the_log_goes_on(path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["", "1:2", "2:1:" + "0" * 64, "1:1:" + "0" * 63, "1:1:" + "0" * 64 + ",run"])
-def test_what_is_no_head_is_refused(text: str) -> None:
-    """A head is recognised by its form; the error names the command that prints one."""
+def test_a_text_that_is_not_a_head_is_refused(text: str) -> None:
+    """A head is recognised by its form. The error names the command that prints one."""
     with pytest.raises(InputError, match="retold verify --head"):
         Head.parse(text)
 
@@ -164,7 +164,7 @@ COLUMNS = ("run", "seq", "t_ns", "wall_ns", "kind", "step", "task", "exchange", 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(data=st.data())
 def test_any_flipped_byte_is_found(path: Path, runs: list[str], data: st.DataObject) -> None:
-    """In any row, column, byte and bit of an event: its run is named."""
+    """The byte may be in any row and column of an event. The finding names the run."""
     seq = data.draw(st.integers(0, LAST), "seq")
     column = data.draw(st.sampled_from(COLUMNS), "column")
     bit = data.draw(st.integers(0, 2000), "bit")
@@ -182,12 +182,12 @@ def test_any_flipped_byte_is_found(path: Path, runs: list[str], data: st.DataObj
     try:
         tamper(tampered, f"UPDATE events SET {column} = {new} WHERE run = ? AND seq = ?", values=(flipped, runs[2], seq))
     except sqlite3.IntegrityError:
-        return  # another row stands there: SQLite refuses
+        return  # SQLite refuses, because another row has that number
     assert runs[2] in [finding.run for finding in findings(tampered)][:1]
 
 
-def test_verify_works_while_others_write(path: Path) -> None:
-    """Threads append and end runs while the log is checked again and again: no false alarm, no error."""
+def test_verify_works_during_writes(path: Path) -> None:
+    """Threads append and end runs while the log is checked repeatedly, without a false alarm or an error."""
     stop = threading.Event()
 
     def write() -> None:
@@ -212,14 +212,14 @@ def test_verify_works_while_others_write(path: Path) -> None:
 
 
 def test_a_killed_run_is_open_until_it_is_closed(path: Path) -> None:
-    """A run without an end is no finding; once its end is written it is no longer open."""
+    """A run without an end is not a finding. After its end is written it is no longer open."""
     with EventLog(path) as log:
         log.start(name="open", mode="live").append(Entry("frame", b"1"))
         assert (findings(path), report(path).open) == ([], 1)
 
 
-def test_the_command_says_what_is_wrong(path: Path, runs: list[str]) -> None:
-    """One line a finding on stdout, exit code 1; in order it is 0; a head is one word."""
+def test_the_command_prints_one_line_per_finding(path: Path, runs: list[str]) -> None:
+    """With findings the exit code is 1, otherwise 0. A head is one word."""
     done = in_this_process("verify", "--db", path)
     assert (done.returncode, done.stdout) == (0, "nothing was changed: 4 runs, 1,000 events\n")
     head = in_this_process("verify", "--head", "--db", path).stdout
@@ -232,8 +232,8 @@ def test_the_command_says_what_is_wrong(path: Path, runs: list[str]) -> None:
     assert in_this_process("verify", "run 2", "--db", path).returncode == 0
 
 
-def test_an_older_log_is_migrated_with_a_ledger_of_its_runs(path: Path, runs: list[str]) -> None:
-    """A log of version 1 gets its ledger from its events, on the first opening, and is in order then."""
+def test_an_older_log_gets_a_ledger_of_its_runs(path: Path, runs: list[str]) -> None:
+    """The first opening of a version 1 log builds its ledger from its events, and verify then finds nothing."""
     made = ("TABLE ledger", "TABLE erasing", "VIEW tool_uses", "INDEX audit_runs", "TABLE received", "TABLE shelves")
     tamper(path, *(f"DROP {each}" for each in made), "PRAGMA user_version = 1")
     assert [info.run for info in EventLog(path).runs()] == runs[::-1]

@@ -1,4 +1,4 @@
-"""`verify --new` reads what the last check did not prove, and reports which part it read and which part it did not."""
+"""`verify --new` reads only the events that the last check did not prove, and reports which part it read."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,7 +60,7 @@ def test_only_new_rows_are_read_after_a_check(path: Path, monkeypatch: pytest.Mo
     assert (found.before.runs, found.before.events) == (3, 150)
 
 
-def test_the_result_names_what_was_checked_now_and_before(path: Path) -> None:
+def test_the_result_separates_this_check_from_the_one_before(path: Path) -> None:
     verified(path)
     first = Proof.read(EventLog(path))
     write_log(path, runs=1, events=50)
@@ -84,8 +84,8 @@ def test_without_an_earlier_check_everything_is_read(path: Path) -> None:
     assert verified(path, "--new") == "nothing was changed: 3 runs, 150 events\n"
 
 
-def test_a_row_that_is_edited_after_its_check_is_found_by_the_whole_check(path: Path, runs: list[str]) -> None:
-    """That is what --new does not prove, and its result does not claim it."""
+def test_only_a_whole_check_finds_a_row_edited_after_its_check(path: Path, runs: list[str]) -> None:
+    """--new does not prove that, and its result does not claim it."""
     verified(path)
     tamper(path, f"UPDATE events SET payload = 'data: forged' WHERE run = '{runs[0]}' AND seq = 20")
     assert "not read again" in verified(path, "--new")
@@ -121,7 +121,7 @@ def test_an_erased_and_a_pruned_run_are_checked_again(path: Path, runs: list[str
         assert [finding.what for finding in checked(path).findings] == ["edited"]
 
 
-def test_a_log_in_the_place_of_the_checked_one_is_read_whole_and_reported(path: Path) -> None:
+def test_a_log_that_replaced_the_checked_one_is_read_whole_and_reported(path: Path) -> None:
     verified(path)
     path.unlink()
     write_log(path, runs=5, events=10)
@@ -130,6 +130,6 @@ def test_a_log_in_the_place_of_the_checked_one_is_read_whole_and_reported(path: 
     assert found.events == 50
 
 
-def test_new_takes_neither_a_run_nor_head(path: Path) -> None:
+def test_new_is_refused_together_with_a_run_or_head(path: Path) -> None:
     for options in (["last", "--new"], ["--head", "--new"]):
         assert "leave out" in in_this_process("verify", *options, "--db", path).stderr

@@ -1,4 +1,4 @@
-"""The benchmarks hold together: all of them are run and described, without a peer too. Nothing is timed here."""
+"""The benchmarks are complete: make runs all of them, and the page describes them. Nothing is timed here."""
 
 from importlib import import_module
 from pathlib import Path
@@ -34,7 +34,7 @@ def read(body: bytes = b"", stream_ms: float = 10.0) -> Read:
     return Read(1.0, stream_ms, 20.0, 0, body, "")
 
 
-def test_a_peer_that_is_not_installed_has_rows_that_say_so() -> None:
+def test_a_missing_peer_has_rows_that_report_it() -> None:
     ours = {"retold": [read(b"".join(SENT["live"]))] * 3}
     rows = [
         *_compared("first event", ours, lambda found: found.first_ms, "ms", ["vcrpy"]),
@@ -44,7 +44,7 @@ def test_a_peer_that_is_not_installed_has_rows_that_say_so() -> None:
     assert [(row.peer, row.theirs, row.remark) for row in rows] == [("vcrpy", None, "not installed")] * 3
 
 
-def test_frames_count_as_kept_only_as_they_were_sent() -> None:
+def test_frames_count_as_kept_only_if_they_are_unchanged() -> None:
     sent = SENT["live"]
     whole, changed = b"".join(sent), b"".join([sent[0], sent[1].replace(b"text", b"TEXT"), *sent[2:]])
     found = {"retold": read(whole), "vcrpy": read(changed), "cassetter": read(whole[:-1])}
@@ -54,7 +54,7 @@ def test_frames_count_as_kept_only_as_they_were_sent() -> None:
     assert [row.met for row in _kept("frames", {**found, "retold": read(changed)}, sent, ["vcrpy"])] == [False]
 
 
-def test_a_remark_stands_where_the_comparison_would() -> None:
+def test_a_remark_replaces_the_comparison() -> None:
     rows = [absent("a", [1.0], "aimock", "ms"), beside("b", 21, "frames", "aimock", 17, remark="fewer"), Row("c", 2.0, "ms")]
     assert [line[1:5] for line in cells(rows)[1:]] == [
         ("1.00 ms", "", "aimock", "not installed"),
@@ -78,7 +78,7 @@ def test_a_missed_goal_is_named_with_its_figures() -> None:
 
 
 def test_tables_are_merged_into_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new table is in its place, an old one is replaced, the others stay, and the goals are counted over all."""
+    """A new table goes to its place, an old one is replaced, the others stay, and the goals are counted over all."""
     results = tmp_path / "RESULTS.md"
     monkeypatch.setattr("benchmarks.__main__.RESULTS", results)
 
@@ -99,6 +99,6 @@ def test_tables_are_merged_into_the_results(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_the_results_in_the_repository_can_be_merged() -> None:
-    """Merging nothing changes nothing but the count of goals, which stays right."""
+    """Merging no tables changes nothing."""
     results = (FOLDER / "RESULTS.md").read_text("utf-8")
     assert merged(results, "", []) == results

@@ -1,4 +1,4 @@
-"""Input from outside is bounded before it is built: YAML, templates, and files that are none."""
+"""External input is bounded before it is built: YAML, templates, and paths that are not regular files."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ KNOWN = Known({}, [], [])
 
 
 def grown(levels: int, of: str = "[{}]") -> str:
-    """Lines of anchors, each ten times the one before."""
+    """Return lines of anchors, each ten times the one before."""
     lines = ["a0: &a0 [x]"]
     lines += [f"a{n}: &a{n} {of.format(', '.join([f'*a{n - 1}'] * 10))}" for n in range(1, levels + 1)]
     return "\n".join(lines)
@@ -50,14 +50,14 @@ def grown(levels: int, of: str = "[{}]") -> str:
     ],
 )  # fmt: skip
 def test_yaml_beyond_the_bounds_is_an_error_with_its_place(text: str, problem: str) -> None:
-    """Aliases, merge keys, nesting and scalars: each is an error of YAML, found before a value is built."""
+    """Aliases, merge keys, nesting and scalars each cause a YAML error, before a value is built."""
     with pytest.raises(yaml.MarkedYAMLError, match=problem) as caught:
         bounded_yaml.load(text)
     assert caught.value.problem_mark is not None
 
 
 def test_yaml_within_the_bounds_is_read() -> None:
-    """Aliases and merge keys as people use them, and text that only looks like an anchor."""
+    """This covers common aliases and merge keys, and text that only looks like an anchor."""
     text = "base: &base {a: 1}\none: {<<: *base, b: 2}\ntwo: [*base, *base]\nthree: AT&T x &y"
     assert bounded_yaml.load(text) == {
         "base": {"a": 1}, "one": {"a": 1, "b": 2}, "two": [{"a": 1}, {"a": 1}], "three": "AT&T x &y",
@@ -92,7 +92,7 @@ def test_the_check_of_aliases_visits_each_node_once() -> None:
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:
-    """A named pipe, a socket, a device and a folder are errors of their own, and none is waited for."""
+    """A named pipe, a socket, a device and a folder each have their own error, and reading does not wait."""
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))
@@ -110,7 +110,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 
 
 def test_a_regular_file_and_a_link_to_one_are_read(tmp_path: Path) -> None:
-    """Bytes as they are; text with its lines ended by LF."""
+    """Bytes stay unchanged. Text gets LF as its line ends."""
     (tmp_path / "file").write_bytes(b"a\r\nb")
     (tmp_path / "link").symlink_to(tmp_path / "file")
     assert read_regular(tmp_path / "link") == b"a\r\nb"
@@ -159,7 +159,7 @@ DOUBLED = "{%% set ns = namespace(x=%s) %%}{%% for i in range(99) %%}{%% set ns.
     ],
 )
 def test_a_template_that_grows_or_fails_is_an_error_with_its_place(text: str) -> None:
-    """Checking finds nothing, because it evaluates nothing; filling in ends in one error."""
+    """The check finds nothing, because it evaluates nothing. Rendering raises one error."""
     assert problem_in(text, KNOWN) is None
     with pytest.raises(WorkflowError, match=r"^w\.yaml:1:1: \S"):
         render(text, {}, "w.yaml:1:1")
@@ -177,15 +177,15 @@ def test_a_template_that_grows_or_fails_is_an_error_with_its_place(text: str) ->
         ("{% import 'x' as y %}", "cannot include other files"),
     ],
 )
-def test_a_template_that_cannot_be_compiled_is_found_before_anything_runs(text: str, problem: str) -> None:
-    """Nesting, numbers and other files are problems of the check, and errors with a place if they get further."""
+def test_the_check_finds_a_template_that_cannot_be_compiled(text: str, problem: str) -> None:
+    """Nesting, numbers and other files are problems of the check, and errors with a place if rendering meets them."""
     assert problem in str(problem_in(text, KNOWN))
     with pytest.raises(RetoldError, match=r"^w: "):
         render(text, {}, "w")
 
 
 def test_checking_a_template_runs_no_filter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jinja2 evaluates filters of constants while it compiles; here each depends on the context, so it cannot."""
+    """Jinja2 evaluates filters of constants while it compiles. Here each filter depends on the context, so it cannot."""
     read: list[object] = []
 
     def noted(*values: object) -> int:
@@ -211,7 +211,7 @@ def test_checking_a_template_runs_no_filter(monkeypatch: pytest.MonkeyPatch) -> 
         ("{% for i in range(50000) %}{% endfor %}done", "done"),
     ],
 )
-def test_templates_as_people_write_them_are_filled_in(text: str, filled: str) -> None:
+def test_common_templates_are_rendered(text: str, filled: str) -> None:
     """The bounds are far from these."""
     assert problem_in(text, KNOWN) is None
     assert render(text, {}, "w") == filled

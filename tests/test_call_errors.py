@@ -1,4 +1,4 @@
-"""Failed calls are shown by the handlers, the listing, the search, the statistics and the exports, as one line each."""
+"""Handlers, listing, search, statistics and exports show each failed call as one line."""
 
 import json
 import re
@@ -50,13 +50,13 @@ def test_a_failure_is_one_line(ended: dict[str, object], line: str | None) -> No
     ("endings", "counts"),
     [
         ([(1, "complete"), (2, "http_error")], (2, 1, 0)),
-        ([(1, "http_error"), (1, "cut"), (1, "complete")], (1, 0, 2)),  # healed
+        ([(1, "http_error"), (1, "cut"), (1, "complete")], (1, 0, 2)),  # healed by a retry
         ([(1, "http_error"), (1, "http_error")], (1, 1, 0)),
-        ([(0, "http_error"), (0, "complete")], (2, 1, 0)),  # calls that were not counted
+        ([(0, "http_error"), (0, "complete")], (2, 1, 0)),  # calls without a number
         ([(None, "closed")], (1, 0, 0)),  # recorded by retold 0.1
     ],
 )
-def test_a_call_fails_with_its_last_attempt(endings: list[tuple[int | None, str]], counts: tuple[int, int, int]) -> None:
+def test_a_retried_call_fails_with_its_last_attempt(endings: list[tuple[int | None, str]], counts: tuple[int, int, int]) -> None:
     calls = CallCounts()
     for exchange, (call, ending) in enumerate(endings):
         calls.ended(exchange, "", "", {"ending": ending} | ({} if call is None else {"call": call}))
@@ -64,7 +64,7 @@ def test_a_call_fails_with_its_last_attempt(endings: list[tuple[int | None, str]
 
 
 def test_an_error_of_a_log_of_version_0_1_is_shown(tmp_path: Path) -> None:
-    """Its events hold no error of the API: the handlers show the status, and the page reads the answer again."""
+    """Its events have no error of the API. The handlers show the status, and the page reads the error from the answer."""
     with EventLog(tmp_path / "old.db") as log, log.start(name="old", mode="live") as writer:
         body = json.dumps({"model": "claude-test", "messages": [{"role": "user", "content": "Hi"}]})
         started = {"method": "POST", "uri": URL, "headers": [], "body": body, "call": 1, "attempt": 1, "stamped": "pull"}
@@ -85,7 +85,7 @@ def test_an_error_of_a_log_of_version_0_1_is_shown(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
-    """A log with a run whose second and third calls failed, and a run with a healed retry."""
+    """Write a log with a run whose second and third calls failed, and a run with a healed retry."""
     with EventLog(tmp_path_factory.mktemp("errors") / "log.db") as log:
         import_exchanges(log, talk(Reply([text("hello")], model="claude-test"), BAD, BAD), name="failing", source="a test")
         failed, answered = talk(http_error(529, "overloaded_error", "Overloaded"), Reply([text("better")], model="claude-test"))
@@ -123,7 +123,7 @@ def test_a_healed_retry_does_not_fail_a_stream(log: EventLog) -> None:
     )
 
 
-def test_ls_tells_failed_calls_from_healed_retries(log: EventLog) -> None:
+def test_ls_counts_failed_calls_apart_from_healed_retries(log: EventLog) -> None:
     lines = output(log, "ls").splitlines()
     assert [re.split(r"\s{2,}", line)[-2:] for line in lines] == [
         ["ERRORS", "NAME"],
@@ -135,7 +135,7 @@ def test_ls_tells_failed_calls_from_healed_retries(log: EventLog) -> None:
     assert [listed["healed"][key] for key in ("calls", "failed_calls", "healed_attempts", "outcome")] == [1, 0, 1, "completed"]
 
 
-def test_errors_are_searched_for_and_runs_chosen(log: EventLog) -> None:
+def test_errors_can_be_searched_and_filtered(log: EventLog) -> None:
     def found(*options: str) -> list[str]:
         return [json.loads(line)["name"] for line in output(log, "search", *options, "--json").splitlines()]
 
@@ -146,7 +146,7 @@ def test_errors_are_searched_for_and_runs_chosen(log: EventLog) -> None:
     assert found("begin", "--status", "failed") == []
 
 
-def test_an_error_is_charged_to_the_model_that_was_asked(log: EventLog) -> None:
+def test_an_error_counts_for_the_requested_model(log: EventLog) -> None:
     (line,) = json.loads(output(log, "stats", "--mode", "import", "--json"))
     assert (line["model"], line["exchanges"], line["errors"], line["retries"]) == ("claude-test", 5, 3, 1)
 
@@ -157,7 +157,7 @@ def test_markdown_has_each_failed_call_and_the_outcome(log: EventLog) -> None:
     assert exported.count("**ERROR:** 400 invalid\\_request\\_error: max\\_tokens: too large") == 2
 
 
-def test_the_status_of_a_run_with_failed_calls_is_amber(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_shows_the_status_of_a_run_with_failed_calls_in_amber(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("retold.cli.table.colours", lambda: True)
     healed, failing = output(log, "ls").splitlines()[1:]
     assert "\x1b[32mcompleted\x1b[0m" in healed

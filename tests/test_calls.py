@@ -1,4 +1,4 @@
-"""Calls of a recording that runs for days: numbered, told from retries, and let go of."""
+"""The calls of a recording that runs for days: numbered, distinguished from retries, and forgotten afterwards."""
 
 import gc
 import weakref
@@ -24,8 +24,8 @@ def fail(capture: Capture) -> None:
     capture.end("complete")
 
 
-def test_a_retry_belongs_to_the_first_call_that_failed_as_often() -> None:
-    """Two identical calls fail; each retry is the next attempt of one of them, and a success ends the counting."""
+def test_a_retry_belongs_to_the_first_call_with_as_many_failures() -> None:
+    """Two identical calls fail. Each retry is the next attempt of one of them, and a success ends the counting."""
     with EventLog("log.db") as log:
         calls = Calls()
         one, two = begin(calls, log, "a"), begin(calls, log, "a")
@@ -37,8 +37,8 @@ def test_a_retry_belongs_to_the_first_call_that_failed_as_often() -> None:
         assert begin(calls, log, "a", "2").place.call == 3
 
 
-def test_an_exchange_that_is_over_is_let_go_of() -> None:
-    """Nothing but numbers stays of it, so a proxy's memory does not grow with its calls."""
+def test_a_finished_exchange_is_forgotten() -> None:
+    """Only numbers stay, so a proxy's memory does not grow with its calls."""
     with EventLog("log.db") as log:
         calls = Calls()
         ended = []
@@ -54,7 +54,7 @@ def test_an_exchange_that_is_over_is_let_go_of() -> None:
         assert (calls.count, calls.open) == (3, [])
 
 
-def test_failures_that_are_never_repeated_are_bounded() -> None:
+def test_failures_without_a_retry_are_bounded() -> None:
     """An SDK that gives up leaves its last attempt behind."""
     with EventLog("log.db") as log:
         calls = Calls()

@@ -1,4 +1,5 @@
-"""The tee on scripted chunks and a clock that only they move: what it hands on, when it stamps it, what it leaves as it is."""
+"""The tee on scripted chunks and a scripted clock: which chunks it passes on, when it stamps them, and what it leaves
+unchanged."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,7 +26,7 @@ MINUTE = 60 * S
 
 
 class Clock:
-    """Replaces the module `clock` for events. The wall clock may be set, the monotonic one only goes on."""
+    """A replacement of the module `clock` for events. The wall clock may be set, the monotonic one only advances."""
 
     def __init__(self) -> None:
         self.now_ns = 1_000 * S
@@ -43,7 +44,7 @@ class Clock:
 
 
 class Chunks(httpx2.SyncByteStream, httpx2.AsyncByteStream):
-    """A body that comes in these chunks, whatever happens `before` each of them."""
+    """A body of these chunks. It calls `before` ahead of each chunk."""
 
     def __init__(self, chunks: list[bytes], before: Callable[[], None]) -> None:
         self._chunks = chunks
@@ -69,7 +70,7 @@ def answer(chunks: list[bytes], before: Callable[[], None]) -> httpx2.Response:
 def pull(
     log: EventLog, chunks: list[bytes], before: Callable[[], None], after: Callable[[], None]
 ) -> tuple[str, list[bytes]]:  # fmt: skip
-    """Record these chunks; the run, and what a client pulled that does `after` with each before it pulls the next."""
+    """Record these chunks. Return the run, and the chunks of a client that calls `after` with each one."""
     got = []
     with log.start(name="run", mode="live") as writer:
         recorder = Recorder(lambda request: Capture(writer, request))
@@ -83,7 +84,7 @@ def pull(
 def pull_async(
     log: EventLog, chunks: list[bytes], before: Callable[[], None], after: Callable[[], None]
 ) -> tuple[str, list[bytes]]:  # fmt: skip
-    """The same on an event loop."""
+    """Record these chunks on an event loop, with the same results."""
     got = []
 
     async def send(_: Any) -> httpx2.Response:
@@ -126,12 +127,12 @@ def frames(log: EventLog, run: str) -> list[Any]:
 
 
 def nothing() -> None:
-    """Neither the server nor the client waits."""
+    """Wait neither in the server nor in the client."""
 
 
 @pytest.mark.trap(4)
-def test_every_chunk_is_handed_on_as_it_came(pulled: Pulled, log: EventLog) -> None:
-    """Neither joined nor cut anew, wherever frames begin and end; and each before the next is asked for."""
+def test_every_chunk_is_passed_on_unchanged(pulled: Pulled, log: EventLog) -> None:
+    """Chunks are neither joined nor split, wherever frames begin and end. Each is passed on before the next is requested."""
     chunks = [b"data: 1\n\nda", b"t", b"a: 2\n\ndata: 3\n\n", "data: é".encode()[:-1], b"\xa9\n\n", b"data: " + b"x" * 100_000]
     asked: list[int] = []
     run, got = pulled(log, chunks, lambda: asked.append(len(asked)), lambda: asked.append(-1))
@@ -146,8 +147,8 @@ def test_every_chunk_is_handed_on_as_it_came(pulled: Pulled, log: EventLog) -> N
 
 
 @pytest.mark.trap(5)
-def test_a_silent_minute_is_recorded_as_one(pulled: Pulled, log: EventLog, clock: Clock, tmp_path: Path) -> None:
-    """The model thinks: the recording goes on afterwards, is complete, and its cassette still has the pause."""
+def test_a_silent_minute_is_recorded_with_its_pause(pulled: Pulled, log: EventLog, clock: Clock, tmp_path: Path) -> None:
+    """The model thinks. The recording continues afterwards, is complete, and its cassette has the pause."""
     run, _ = pulled(log, [b"data: 1\n\n", b"data: 2\n\n"], lambda: clock.pass_by(MINUTE), nothing)
     first, second = frames(log, run)
     assert second.t_ns - first.t_ns == MINUTE
@@ -158,8 +159,8 @@ def test_a_silent_minute_is_recorded_as_one(pulled: Pulled, log: EventLog, clock
 
 
 @pytest.mark.trap(10)
-def test_a_wall_clock_that_is_set_back_changes_no_interval(pulled: Pulled, log: EventLog, clock: Clock) -> None:
-    """Intervals are monotonic time; the wall time stands beside them as it was."""
+def test_setting_the_wall_clock_back_changes_no_interval(pulled: Pulled, log: EventLog, clock: Clock) -> None:
+    """Intervals use monotonic time. The wall time is recorded beside them, unchanged."""
 
     def set_back() -> None:
         clock.pass_by(1 * S)
@@ -172,8 +173,11 @@ def test_a_wall_clock_that_is_set_back_changes_no_interval(pulled: Pulled, log: 
 
 
 @pytest.mark.trap(12)
-def test_a_tee_in_the_client_stamps_when_the_client_pulls_and_says_so(pulled: Pulled, log: EventLog, clock: Clock) -> None:
-    """A client that needs two seconds for each frame has them two seconds apart, though all of them were there."""
+def test_a_tee_in_the_client_stamps_each_pull_of_the_client(pulled: Pulled, log: EventLog, clock: Clock) -> None:
+    """A client that needs two seconds per frame records them two seconds apart, although all had arrived.
+
+    The stamp names the client.
+    """
     run, _ = pulled(log, [b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"], nothing, lambda: clock.pass_by(2 * S))
     assert [event.t_ns for event in frames(log, run)] == [0, 2 * S, 4 * S]
     assert [event.data["stamped"] for event in log.events(run, kinds=("exchange.started",))] == ["pull"]
@@ -203,8 +207,8 @@ REPLIES = {
 @pytest.mark.trap(18)
 @pytest.mark.parametrize("read", [head, head_async], ids=["sync", "async"])
 @pytest.mark.parametrize("reply", REPLIES)
-def test_status_and_headers_are_those_of_the_server_while_recording(reply: str, read: Any, tmp_path: Path) -> None:
-    """A 529 stays a 529; every header, in order; and so in what was recorded, but for the ids of whom the key belongs to."""
+def test_status_and_headers_are_the_servers_while_recording(reply: str, read: Any, tmp_path: Path) -> None:
+    """A 529 stays a 529, and every header keeps its order. The record has the same, except for the ids of the key's owner."""
 
     def undated(seen: tuple[int, str, list[tuple[str, str]]]) -> Any:
         return (*seen[:2], [pair for pair in seen[2] if pair[0] != "date"])

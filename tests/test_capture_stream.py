@@ -1,4 +1,5 @@
-"""While it streams: nothing is held up, everything is committed before it is seen, and times are those of the frames."""
+"""While an answer streams, nothing is delayed, everything is committed before the client sees it, and each frame has its own
+time."""
 
 import asyncio
 import functools
@@ -71,7 +72,7 @@ def each_event(request: pytest.FixtureRequest) -> Any:
 @pytest.mark.usefixtures("tape")
 @pytest.mark.parametrize("encoding", [None, "gzip", "br", "zstd"])
 @pytest.mark.parametrize("split", ["frame", "bytes"])
-def test_the_first_event_is_there_before_the_second_is_sent(each_event: Any, encoding: Any, split: Any) -> None:
+def test_the_first_event_arrives_before_the_second_is_sent(each_event: Any, encoding: Any, split: Any) -> None:
     """The recorder joins nothing and waits for nothing: the server sends the second event only after the client has the first."""
     seen: list[int] = []
     has_first = threading.Event()
@@ -91,7 +92,7 @@ def test_the_first_event_is_there_before_the_second_is_sent(each_event: Any, enc
 
 
 def test_every_event_is_committed_before_the_client_has_it(tape: Tape, each_event: Any) -> None:
-    """Whenever the client has an event, a connection of its own finds the frame in the log, and what is folded from it."""
+    """When the client gets an event, a separate connection finds its frame in the log, and the messages folded from it."""
     path, run = tape.log.path, tape.run
     found: list[bool] = []
 
@@ -107,8 +108,8 @@ def test_every_event_is_committed_before_the_client_has_it(tape: Tape, each_even
     assert found == [True] * len(sent_events(server.bodies[0]))
 
 
-def test_a_log_that_cannot_be_written_hands_nothing_on(tmp_path: Path) -> None:
-    """Committed before seen: what could not be recorded is not shown either."""
+def test_a_log_that_cannot_be_written_passes_nothing_on(tmp_path: Path) -> None:
+    """Events are committed before the client sees them, so an event that cannot be recorded is not shown."""
     with EventLog(tmp_path / "log.db") as log, log.start(name="run", mode="live") as writer:
         capture = Capture(writer, REQUEST)
         capture.response(200, "OK", SSE)
@@ -121,7 +122,7 @@ def test_a_log_that_cannot_be_written_hands_nothing_on(tmp_path: Path) -> None:
     assert query(log.path, "SELECT count(*) FROM events WHERE kind = 'frame'") == [(0,)]
 
 
-def test_a_frame_and_its_message_are_one_transaction(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_frame_and_its_message_share_a_transaction(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
     """A block's last frame is never in the log without the message that it completes."""
     writer = log.start(name="run", mode="live")
     capture = Capture(writer, REQUEST)
@@ -139,13 +140,13 @@ def test_a_frame_and_its_message_are_one_transaction(log: EventLog, monkeypatch:
 
 
 @pytest.mark.trap(8)
-def test_frames_are_stamped_one_by_one(tape: Tape, each_event: Any) -> None:
-    """Each frame has the time at which it came: later than the server sent it, earlier than the next was sent."""
+def test_each_frame_has_its_own_time(tape: Tape, each_event: Any) -> None:
+    """The time is later than the server sent the frame, and earlier than it sent the next one."""
     began = time.monotonic_ns()
     path, run = tape.log.path, tape.run
 
     def wait_for_the_log(number: int) -> None:
-        """The server sends a frame only after the frames before it are in the log."""
+        """Send a frame only after the frames before it are in the log."""
         stored = "SELECT count(*) FROM events WHERE run = ? AND kind = 'frame'"
         wait_until(lambda: query(path, stored, run) == [(number,)])
 
@@ -181,13 +182,13 @@ def payloads(log: EventLog, run: str) -> list[tuple[str, bytes]]:
 
 @pytest.mark.trap(8)
 def test_chunks_of_a_stream_become_frames(log: EventLog) -> None:
-    """However the socket cut them; what has no blank line at the end is a chunk."""
+    """This does not depend on the cuts of the socket. A rest without a blank line becomes a chunk."""
     run, _ = captured(log, SSE, b"data: 1\n", b"\ndata: 2\n\ndata: 3", b"\n")
     assert payloads(log, run) == [("frame", b"data: 1\n\n"), ("frame", b"data: 2\n\n"), ("chunk", b"data: 3\n")]
 
 
-def test_chunks_of_anything_else_are_kept_as_they_came(log: EventLog) -> None:
-    """JSON, compressed streams, whatever: piece by piece."""
+def test_chunks_of_other_bodies_stay_unchanged(log: EventLog) -> None:
+    """JSON, compressed streams and other bodies are recorded piece by piece."""
     for headers in (JSON, GZIP, (("content-type", "image/png"),)):
         run, _ = captured(log, headers, b"\x1f\x8b\x08", b"data: 1\n\n", b"\x00")
         assert payloads(log, run) == [("chunk", b"\x1f\x8b\x08"), ("chunk", b"data: 1\n\n"), ("chunk", b"\x00")]
@@ -211,7 +212,7 @@ def post_async(url: str) -> bytes:
 def test_an_endless_frame_is_recorded_in_pieces_and_reaches_the_client_whole(
     tape: Tape, read: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frame without an end is bounded in memory, marked as no frame, and costs the client nothing."""
+    """A frame without an end is bounded in memory and marked as not a frame. The client loses nothing."""
     monkeypatch.setattr(exchange, "FrameParser", functools.partial(FrameParser, max_frame_bytes=10_000))
     endless = b"data: " + b"x" * 300_000
     with MessagesServer([Reply(raw_frames=[endless, b"\n\n", b"data: 2\n\n"], split=1000)]) as server:
@@ -226,8 +227,8 @@ def test_an_endless_frame_is_recorded_in_pieces_and_reaches_the_client_whole(
 
 
 @pytest.mark.parametrize("ending", ["complete", "closed", "cut"])
-def test_a_frame_that_might_begin_a_secret_is_written_in_the_end(log: EventLog, ending: Any) -> None:
-    """What is held back in doubt is not lost when the stream stops there."""
+def test_a_held_back_frame_is_written_at_the_end(log: EventLog, ending: Any) -> None:
+    """A frame with the possible beginning of a secret is not lost when the stream stops there."""
     frames = [
         b"data: "
         + json.dumps({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": part}}).encode()
@@ -239,8 +240,8 @@ def test_a_frame_that_might_begin_a_secret_is_written_in_the_end(log: EventLog, 
 
 
 @pytest.mark.trap(20)
-def test_an_ending_is_written_once_whoever_says_it(log: EventLog) -> None:
-    """The first ending counts, of all six and in any order; what comes after it is not written."""
+def test_an_ending_is_written_once(log: EventLog) -> None:
+    """The first ending counts, for all six endings in any order. Later events are not written."""
     endings: Any = ("complete", "closed", "cut", "error_event", "http_error", "no_response")
     writer = log.start(name="run", mode="live")
     for first, second in itertools.permutations(endings, 2):
@@ -254,8 +255,8 @@ def test_an_ending_is_written_once_whoever_says_it(log: EventLog) -> None:
         assert kinds == [("exchange.started", None), ("response.started", None), ("exchange.ended", first)]
 
 
-def test_the_end_of_an_exchange_sums_it_up(log: EventLog) -> None:
-    """Frames, bytes, digest, model, stop reason, usage and cost stand in its last event."""
+def test_the_last_event_of_an_exchange_summarises_it(log: EventLog) -> None:
+    """It has frames, bytes, digest, model, stop reason, usage and cost."""
     reply = Reply([text("a")], "max_tokens", usage={"input_tokens": 7, "output_tokens": 2}, model="m", id="msg_1")
     frames = reply.frames(reply.message({}, 1))
     run, _ = captured(log, SSE, *frames, price=lambda model, usage: 0.25 if (model, usage["output_tokens"]) == ("m", 2) else None)
@@ -278,7 +279,7 @@ def test_the_end_of_an_exchange_sums_it_up(log: EventLog) -> None:
     assert (summary["usage"]["input_tokens"], summary["usage"]["output_tokens"]) == (7, 2)
 
 
-def test_an_unknown_price_is_no_price(log: EventLog) -> None:
+def test_an_unknown_price_is_not_zero(log: EventLog) -> None:
     """The cost of a model without a known price is unknown, never 0."""
     reply = Reply([text("a")])
     run, capture = captured(log, SSE, *reply.frames(reply.message({}, 1)), price=lambda *_: None)
@@ -286,8 +287,8 @@ def test_an_unknown_price_is_no_price(log: EventLog) -> None:
     assert (summary["cost_usd"], capture.cost_usd) == (None, None)
 
 
-def test_an_exchange_carries_its_place(log: EventLog) -> None:
-    """Step, task, call, attempt, who stamped it, and the run's own variables."""
+def test_an_exchange_records_its_place(log: EventLog) -> None:
+    """The place has step, task, call, attempt, the origin of the time stamps, and the run's own variables."""
     place = Place("step", "task", 3, 2, "arrival", {"date": "2026-11-22"})
     run, capture = captured(log, SSE, b"data: 1\n\n", place=place, recorded_at="2026-11-22T00:00:00.000Z")
     started = next(iter(log.events(run, kinds=("exchange.started",))))
@@ -307,8 +308,8 @@ def test_an_exchange_carries_its_place(log: EventLog) -> None:
     }
 
 
-def test_a_tee_leaves_the_request_as_it_is(tmp_path: Path) -> None:
-    """The server gets the same bytes and headers with the recorder as without, but for what changes from call to call."""
+def test_a_tee_leaves_the_request_unchanged(tmp_path: Path) -> None:
+    """The server gets the same bytes and headers with and without the recorder, except for values that change with every call."""
 
     def ask(url: str) -> None:
         with anthropic.Anthropic(base_url=url, api_key="test-key") as client:

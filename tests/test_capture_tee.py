@@ -1,4 +1,4 @@
-"""The recorder does not change the run: same events, same errors, same calls; and every ending is recorded as what it was."""
+"""The recorder does not change the run: events, errors and calls are the same, and every ending is recorded correctly."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ def consume(request: pytest.FixtureRequest) -> Consume:
 
 
 class Case(NamedTuple):
-    """What a server does, how the client takes it, and how that must be recorded: an ending for each attempt."""
+    """A server's behaviour, the client's way to read it, and the expected record: an ending for each attempt."""
 
     script: list[Reply]
     endings: list[str]
@@ -75,7 +75,7 @@ def run(case: Case, consume: Consume) -> tuple[Seen, MessagesServer]:
 
 
 class Taken(NamedTuple):
-    """One case taken twice by the same client, without and with the recorder."""
+    """One case, run twice by the same client, without and with the recorder."""
 
     case: Case
     plain: Seen
@@ -96,7 +96,7 @@ def taken(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.trap(2)
 def test_a_client_sees_the_same_with_and_without_the_recorder(taken: Taken) -> None:
-    """Same events, same exception, same number of upstream calls, connections closed as early."""
+    """Events, exception and number of upstream calls are the same, and connections are closed as early."""
     assert taken.seen == taken.plain
     assert taken.server.calls == taken.plain_server.calls
     assert taken.server.closed_early == taken.plain_server.closed_early
@@ -104,8 +104,11 @@ def test_a_client_sees_the_same_with_and_without_the_recorder(taken: Taken) -> N
 
 
 @pytest.mark.trap(13)
-def test_every_attempt_is_recorded_with_its_ending_once(taken: Taken) -> None:
-    """Complete, closed, cut, error event, HTTP error: as such, with the attempt's number, and in exactly one event."""
+def test_every_attempt_is_recorded_once_with_its_ending(taken: Taken) -> None:
+    """Endings are complete, closed, cut, error event and HTTP error.
+
+    Exactly one event has the ending and the attempt's number.
+    """
     endings = taken.case.endings
     gc.collect()
     for capture in taken.tape.captures:
@@ -117,7 +120,7 @@ def test_every_attempt_is_recorded_with_its_ending_once(taken: Taken) -> None:
 
 
 def test_the_bytes_in_the_log_are_the_bytes_on_the_wire(taken: Taken) -> None:
-    """Of every attempt, whatever the encoding, the line ends and the chunks; a closed one has those until it was closed."""
+    """This covers every attempt, any encoding, line ends and chunks. A closed attempt has the bytes up to its closing."""
     bodies = [exchange.response.body for exchange in taken.tape.exchanges() if exchange.response is not None]
     sent = [
         body if ending != "closed" else body[: len(recorded)]
@@ -130,7 +133,7 @@ def test_the_bytes_in_the_log_are_the_bytes_on_the_wire(taken: Taken) -> None:
 
 
 def test_the_messages_of_a_stream_are_in_the_log(taken: Taken) -> None:
-    """The text that the client pieced together is the text of the messages, incomplete ones included."""
+    """The text that the client assembled equals the text of the messages, including incomplete ones."""
     said = "".join(str(event.get("delta", {}).get("text", "")) for event in taken.seen.events)
     assert "".join(taken.tape.texts()).startswith(said)
 

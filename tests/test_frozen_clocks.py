@@ -20,7 +20,7 @@ import retold
 from retold.recorder import clock
 from retold.recorder.http.exchange import Exchange
 from retold.replay.timing import precise_sleep as alarm
-from tests.clients import ASKING, NOWHERE, Ask, client_async, record, say_async, serve
+from tests.clients import ASKING, NOWHERE, Ask, answer_text_async, client_async, record, serve
 
 CASSETTE = Path("c.yaml")
 MS = 1_000_000
@@ -47,7 +47,7 @@ def frozen(request: pytest.FixtureRequest) -> Any:
 
 async def ask_on_trio(prompt: str, url: str = NOWHERE) -> str:
     async with client_async(url) as asking:
-        return await say_async(asking, prompt)
+        return await answer_text_async(asking, prompt)
 
 
 def slow(path: Path, *, pause_ns: int) -> Path:

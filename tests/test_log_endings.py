@@ -200,11 +200,11 @@ AT_EXIT = """
 import sys
 sys.path.insert(0, sys.argv[2])
 import retold
-from tests.clients import client, say
+from tests.clients import answer_text, client
 from tests.messages_server import MessagesServer, Reply, text
 
 with MessagesServer([Reply([text("hi")])]) as server:
-    say(client(server.url, middleware=[retold.recording(retold.EventLog(sys.argv[1]))]), "hi")
+    answer_text(client(server.url, middleware=[retold.recording(retold.EventLog(sys.argv[1]))]), "hi")
 """
 
 

@@ -96,7 +96,7 @@ def test_processes_that_append_at_once_neither_lose_nor_double_events(path: Path
     for child in children:
         assert child.line() == "ready"
     for child in children:
-        child.tell()
+        child.send_line()
     runs = {child.line(): f"p{number}" for number, child in enumerate(children)}
     assert {child.finish() for child in children} == {(0, "", "")}
     assert query(path, "SELECT count(*) FROM events") == [(PROCESSES * (EVENTS + 2),)]
@@ -115,7 +115,7 @@ def test_processes_that_create_the_same_log_at_once_create_it_once(tmp_path: Pat
     for child in children:
         assert child.line() == "ready"
     for child in children:
-        child.tell()
+        child.send_line()
     assert {child.finish() for child in children} == {(0, "", "")}
     for number in range(10):
         path = tmp_path / str(number) / "log.db"
@@ -182,7 +182,7 @@ def test_processes_that_open_a_crashed_log_at_once_end_its_runs_once(path: Path)
     for child in children:
         assert child.line() == "ready"
     for child in children:
-        child.tell()
+        child.send_line()
     finished = {child.finish()[::2] for child in children}
     endings = query(path, "SELECT count(*) FROM events WHERE kind = 'run.ended' GROUP BY run")
     assert (finished, endings) == ({(0, "")}, [(1,)] * (100 + PROCESSES))
@@ -195,7 +195,7 @@ def test_a_run_in_another_process_is_running_until_that_process_ends_it(path: Pa
         assert log.find(run).status == "running"
         log.start(name="mine", mode="live").end()
         assert log.find(run).status == "running"
-        child.tell("still writing")
+        child.send_line("still writing")
         assert child.line() == "1"
         assert log.find(run).frames == 1
         assert child.finish() == (0, "", "")
@@ -254,7 +254,7 @@ def test_follow_sees_each_event_of_another_process_before_the_next_is_appended(p
         events = log.follow(run)
         assert next(events).kind == "run.started"
         for number in range(5):
-            child.tell(f"frame {number}")
+            child.send_line(f"frame {number}")
             assert next(events).payload == f"frame {number}".encode()
         child.hang_up()
         assert [event.kind for event in events] == ["run.ended"]
@@ -266,7 +266,7 @@ def test_follow_ends_when_the_writer_is_killed(path: Path, log: EventLog) -> Non
         run = child.line()
         events = log.follow(run)
         assert next(events).kind == "run.started"
-        child.tell("last words")
+        child.send_line("last words")
         assert child.line() == "1"
         child.process.kill()
         child.process.wait()

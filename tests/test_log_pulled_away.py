@@ -255,7 +255,7 @@ def test_acknowledged_events_are_readable_or_the_application_gets_an_error(
     recorder.finish()
     if way is made_read_only:
         recorder.folder.chmod(0o700)
-    reader.tell(f"{tmp_path} {recorder.writer.run}")
+    reader.send_line(f"{tmp_path} {recorder.writer.run}")
     found = reader.line().split(",")
     assert recorder.errors or found == recorder.handed_on
     if way in TOLD_AT_ONCE:

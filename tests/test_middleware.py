@@ -20,7 +20,7 @@ from retold.recorder.cassette.transfer import exchanges_of
 from retold.recorder.http.exchange import Exchange
 from retold.recorder.http.patching import current
 from tests import forks
-from tests.clients import NOWHERE, MeetingLog, body, client, client_async, say, say_async, serve, threaded
+from tests.clients import NOWHERE, MeetingLog, answer_text, answer_text_async, body, client, client_async, serve, threaded
 from tests.messages_server import MessagesServer, Reply, http_error, text
 from tests.test_api_forms import ASYNC, BINARY, SYNC, alike
 from tests.test_api_forms import serve as serve_every_form
@@ -56,7 +56,7 @@ def use(kind: str, form: Any, url: str, **options: Any) -> Any:
 
 def ask(kind: str, url: str, prompt: str = "hi", **options: Any) -> str:
     """Return the text of the streamed answer."""
-    form: Any = say if kind == "sync" else say_async
+    form: Any = answer_text if kind == "sync" else answer_text_async
     return str(use(kind, lambda asking: form(asking, prompt), url, **options))
 
 
@@ -150,10 +150,10 @@ def test_a_client_derived_with_other_options_is_recorded_too(kind: str, log: ret
     """It inherits the middleware. Both calls are in one run."""
 
     def other(asking: Anthropic) -> tuple[str, str]:
-        return say(asking, "a"), say(asking.with_options(max_retries=0, timeout=9), "b")
+        return answer_text(asking, "a"), answer_text(asking.with_options(max_retries=0, timeout=9), "b")
 
     async def other_async(asking: AsyncAnthropic) -> tuple[str, str]:
-        return await say_async(asking, "a"), await say_async(asking.with_options(max_retries=0, timeout=9), "b")
+        return await answer_text_async(asking, "a"), await answer_text_async(asking.with_options(max_retries=0, timeout=9), "b")
 
     with serve() as server, retold.recording(log) as recording:
         form = other if kind == "sync" else other_async
@@ -251,7 +251,7 @@ def test_a_call_that_is_cancelled_before_its_answer_is_recorded(log: retold.Even
         return Reply(status=529, first_gap_s=20)
 
     async def cancel(asking: AsyncAnthropic) -> None:
-        task = asyncio.create_task(say_async(asking))
+        task = asyncio.create_task(answer_text_async(asking))
         assert await asyncio.to_thread(asked.wait, 20)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

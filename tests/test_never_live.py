@@ -18,7 +18,7 @@ import pytest
 import retold
 from retold.recorder.errors import InputError
 from retold.recorder.http.recognition import Outgoing, is_api
-from tests.clients import ask, client, record, say, serve
+from tests.clients import answer_text, ask, client, record, serve
 from tests.suites import Suite
 
 A, B = Path("a.yaml"), Path("b.yaml")
@@ -156,11 +156,11 @@ def test_a_forked_child_records_into_a_separate_run() -> None:
         retold.recording(log) as recording,
         client(server.url, middleware=[recording]) as asking,
     ):
-        say(asking, "parent")
-        child = multiprocessing.get_context("fork").Process(target=say, args=(asking, "child"))
+        answer_text(asking, "parent")
+        child = multiprocessing.get_context("fork").Process(target=answer_text, args=(asking, "child"))
         child.start()
         child.join()
-        say(asking, "parent again")
+        answer_text(asking, "parent again")
         assert child.exitcode == 0
     assert sorted(run.exchanges for run in retold.EventLog("log.db").runs() if run.status == "completed") == [2]
     assert len(retold.EventLog("log.db").runs()) == 2

@@ -9,8 +9,7 @@ import pytest
 
 import retold
 from retold.testing.placeholder_key import STAND_IN, stand_in
-from tests.clients import NOWHERE, ask, body, say_async, serve
-from tests.clients import say as say_with
+from tests.clients import NOWHERE, answer_text, answer_text_async, ask, body, serve
 
 CASSETTE = Path("c.yaml")
 
@@ -66,7 +65,7 @@ def test_a_client_that_was_made_before_the_block_needs_no_key(kind: str) -> None
     sync, other = anthropic.Anthropic(base_url=NOWHERE), anthropic.AsyncAnthropic(base_url=NOWHERE)
 
     def ask_again() -> str:
-        return say_with(sync, "hi") if kind == "sync" else asyncio.run(say_async(other, "hi"))
+        return answer_text(sync, "hi") if kind == "sync" else asyncio.run(answer_text_async(other, "hi"))
 
     with retold.use_cassette(CASSETTE):
         assert ask_again() == "You said hi."

@@ -182,8 +182,8 @@ async def test_two(shared):
 @pytest.mark.retold
 async def test_many(shared):
     import asyncio
-    from tests.clients import say_async
-    said = await asyncio.gather(*(say_async(shared, str(number)) for number in range(3)))
+    from tests.clients import answer_text_async
+    said = await asyncio.gather(*(answer_text_async(shared, str(number)) for number in range(3)))
     assert said == ["You said 0.", "You said 1.", "You said 2."]
 """
 

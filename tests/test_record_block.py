@@ -9,7 +9,7 @@ import pytest
 
 import retold
 from retold.recorder.cassette.transfer import exchanges_of
-from tests.clients import ASKING, Ask, ask, client_async, record, say_async, serve
+from tests.clients import ASKING, Ask, answer_text_async, ask, client_async, record, serve
 
 SECRET = "sk-ant-api03-Ab_9-Cd8efGhIjKlMnOpQrSt"
 
@@ -52,10 +52,10 @@ def test_concurrent_and_nested_jobs_have_separate_runs(log: retold.EventLog) -> 
     async def job(url: str, name: str, meeting: asyncio.Barrier) -> None:
         async with retold.record(name, log=log), client_async(url) as client:
             await meeting.wait()
-            await say_async(client, name)
+            await answer_text_async(client, name)
             with retold.record(f"{name}, inner", log=log):
-                await say_async(client, "inner")
-            await say_async(client, "again")
+                await answer_text_async(client, "inner")
+            await answer_text_async(client, "again")
 
     async def jobs(url: str) -> None:
         meeting = asyncio.Barrier(2)

@@ -9,7 +9,7 @@ import pytest
 
 import retold
 from retold.recorder.http.patching import current
-from tests.clients import ASKING, NOWHERE, Ask, ask, ask_async, body, client_async, prompts_of, record, say_async, serve
+from tests.clients import ASKING, NOWHERE, Ask, answer_text_async, ask, ask_async, body, client_async, prompts_of, record, serve
 
 CASSETTE = Path("c.yaml")
 RECORDING_MODES = ["once", "new_episodes", "refresh", "all", "rewrite"]
@@ -191,8 +191,8 @@ def test_a_decorated_async_generator_has_its_cassette_while_it_runs() -> None:
     @retold.use_cassette(CASSETTE)
     async def answers() -> AsyncIterator[str]:
         async with client_async(max_retries=0) as asking:
-            yield await say_async(asking, "a")
-            yield await say_async(asking, "b")
+            yield await answer_text_async(asking, "a")
+            yield await answer_text_async(asking, "b")
 
     async def collect() -> list[str]:
         return [answer async for answer in answers()]

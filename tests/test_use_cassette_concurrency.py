@@ -20,12 +20,12 @@ from tests.clients import (
     Ask,
     Meeting,
     MeetingLog,
+    answer_text_async,
     ask,
     client_async,
     gathered,
     prompts_of,
     record,
-    say_async,
     serve,
     threaded,
 )
@@ -247,7 +247,7 @@ def test_two_cassettes_in_two_tasks_do_not_mix() -> None:
     async def use(asking: anthropic.AsyncAnthropic, name: str, together: asyncio.Barrier) -> list[str]:
         async with retold.use_cassette(f"{name}.yaml", record_mode="once"):
             await together.wait()
-            said = [await say_async(asking, f"{name} {number}") for number in range(3)]
+            said = [await answer_text_async(asking, f"{name} {number}") for number in range(3)]
             await together.wait()
         return said
 

@@ -13,7 +13,7 @@ import pytest
 
 import retold
 from retold.recorder.http.exchange import Request
-from tests.clients import ASKING, NOWHERE, Ask, ask, body, client, client_async, record, say_async, serve
+from tests.clients import ASKING, NOWHERE, Ask, answer_text_async, ask, body, client, client_async, record, serve
 
 CASSETTE = Path("c.yaml")
 
@@ -263,7 +263,7 @@ def test_a_task_that_outlives_its_block_never_reaches_the_next_cassette() -> Non
 
         async def late(asking: anthropic.AsyncAnthropic) -> str:
             await go.wait()
-            return await say_async(asking)
+            return await answer_text_async(asking)
 
         async with client_async() as asking:
             with retold.use_cassette("a.yaml"):

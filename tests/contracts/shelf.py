@@ -1,4 +1,4 @@
-"""The tests that every shelf passes. A shelf of another author passes them in its own tests, by a subclass:
+"""The tests that every shelf passes. The author of another shelf inherits them in a subclass:
 
 class TestMine(ShelfContract):
     @pytest.fixture
@@ -19,7 +19,7 @@ from retold.recorder.log.memory import MemoryStore
 
 
 def pages_of(run_name: str, sizes: list[int]) -> list[Page]:
-    """Return pages of a fresh run, each with so many events."""
+    """Return the pages of a new run, with these numbers of events."""
     with EventLog(store=MemoryStore()) as log:
         return _pages_of(log, run_name, sizes)
 
@@ -37,7 +37,7 @@ def _pages_of(log: EventLog, name: str, sizes: list[int]) -> list[Page]:
 
 
 def put_all(shelf: Any, pages: list[Page]) -> Position | None:
-    """Put pages of one run, and return the position of the last."""
+    """Put the pages of one run, and return the position of the last."""
     position = shelf.last(pages[0].run)
     for page in pages:
         position = shelf.put(page, position)
@@ -54,28 +54,28 @@ class ShelfContract:
 
     @pytest.fixture
     def make_shelf(self) -> Callable[[str], Any]:
-        """Return a function that opens the shelf of this test as a writer with that source."""
+        """Return a function that opens this test's shelf as the writer with the given source."""
         raise NotImplementedError
 
     @pytest.fixture
     def shelf(self, make_shelf: Callable[[str], Any]) -> Any:
-        """The shelf as the writer `a` sees it."""
+        """Return the shelf, opened by the writer `a`."""
         return make_shelf("a")
 
     def test_an_empty_shelf_has_no_pages(self, shelf: Any) -> None:
-        """Neither of a run nor of all."""
+        """Reads of one run and of all runs return nothing."""
         assert shelf.last("0" * 16) is None
         assert got_from(shelf) == []
 
     def test_pages_come_back_byte_for_byte_in_order(self, shelf: Any) -> None:
-        """With their source, and events that are equal."""
+        """Their source and their events are equal to those put."""
         pages = pages_of("one", [1, 3, 200, 2])
         put_all(shelf, pages)
         assert [(got.source, got.page) for got in got_from(shelf)] == [("a", page) for page in pages]
         assert [event.seq for got in got_from(shelf) for event in got.page.events()] == list(range(206))
 
     def test_the_last_position_names_the_last_event(self, shelf: Any) -> None:
-        """Of each run by itself; another opening of the shelf agrees."""
+        """Each run has its own position. A second opening of the shelf returns the same position."""
         one, other = pages_of("one", [2, 2]), pages_of("other", [5])
         assert put_all(shelf, one) == shelf.last(one[0].run)
         put_all(shelf, other)
@@ -83,7 +83,10 @@ class ShelfContract:
         assert shelf.last(other[0].run)[:2] == (4, other[-1].hash)
 
     def test_a_page_after_another_position_is_a_conflict(self, make_shelf: Callable[[str], Any]) -> None:
-        """Two shippers of one run never both append: the slower one gets PageConflict, and nothing of it is kept."""
+        """Two shippers of one run never both append.
+
+        The slower one gets PageConflict, and the shelf keeps nothing of its page.
+        """
         first, second, third = pages_of("one", [1, 1, 1])
         shelf, same = make_shelf("a"), make_shelf("a")
         began = shelf.put(first, None)
@@ -95,36 +98,36 @@ class ShelfContract:
             same.put(third, began)
         assert [got.page for got in got_from(shelf)] == [first, second]
 
-    def test_sources_have_runs_of_their_own(self, make_shelf: Callable[[str], Any]) -> None:
-        """The same run id from two sources is two runs on the shelf: the receiver names the fork."""
+    def test_the_same_run_of_two_sources_is_two_runs(self, make_shelf: Callable[[str], Any]) -> None:
+        """The receiver reports the fork."""
         (page,) = pages_of("one", [2])
         make_shelf("a").put(page, None)
         make_shelf("b").put(page, None)
         assert sorted(got.source for got in got_from(make_shelf("a"))) == ["a", "b"]
 
-    def test_a_cursor_goes_on_where_it_stood(self, shelf: Any) -> None:
-        """Every cursor gives exactly the pages after it."""
+    def test_a_reader_resumes_after_its_cursor(self, shelf: Any) -> None:
+        """Every cursor returns exactly the pages after it."""
         pages = pages_of("one", [1] * 6)
         put_all(shelf, pages)
         cursors = [got.cursor for got in got_from(shelf)]
         for number, cursor in enumerate(cursors):
             assert [got.page for got in got_from(shelf, cursor)] == pages[number + 1 :]
 
-    def test_a_cursor_of_another_shelf_leaves_nothing_out(self, shelf: Any) -> None:
-        """Pages come twice rather than never."""
+    def test_a_cursor_of_another_shelf_returns_every_page(self, shelf: Any) -> None:
+        """A page may arrive twice, but no page is missed."""
         pages = pages_of("one", [1, 1])
         put_all(shelf, pages)
         assert {got.page for got in got_from(shelf, "0:999999")} == set(pages)
 
-    def test_one_run_alone_is_read(self, shelf: Any) -> None:
-        """The other runs are passed over."""
+    def test_a_read_of_one_run_returns_no_other_run(self, shelf: Any) -> None:
+        """The reader skips the pages of other runs."""
         one, other = pages_of("one", [2, 2]), pages_of("other", [2])
         put_all(shelf, one)
         put_all(shelf, other)
         assert [got.page for got in got_from(shelf, run=other[0].run)] == other
 
-    def test_a_reader_that_waits_gets_the_next_page(self, make_shelf: Callable[[str], Any]) -> None:
-        """A page that is put while it waits."""
+    def test_a_waiting_reader_receives_the_next_page(self, make_shelf: Callable[[str], Any]) -> None:
+        """The page is put while the reader waits."""
         first, second = pages_of("one", [1, 1])
         shelf = make_shelf("a")
         began = shelf.put(first, None)
@@ -134,7 +137,7 @@ class ShelfContract:
         assert next(reader).page == second
 
     def test_a_page_larger_than_a_message_comes_back(self, shelf: Any) -> None:
-        """One event of three megabytes."""
+        """The page has one event of three megabytes."""
         with EventLog(store=MemoryStore()) as log, log.start(name="big", mode="live") as writer:
             writer.append(Entry("chunk", b"\xff" + b"x" * 3_000_000))
         page = page_of(list(log.events(writer.run))[1:2])
@@ -147,7 +150,7 @@ class AttendedShelfContract(ShelfContract):
     """The tests of a shelf that keeps reports."""
 
     def test_the_newest_report_under_each_key_is_kept(self, make_shelf: Callable[[str], Any]) -> None:
-        """For every opening of the shelf; a report is no page."""
+        """Every opening of the shelf reads the same reports. A report is not a page."""
         shelf = make_shelf("a")
         assert shelf.reports() == {}
         for key, text in (("source.a", b"1"), ("mirror.a-b_1", b'{"x":"\xc3\xa9"}'), ("source.a", b"2")):
@@ -155,8 +158,8 @@ class AttendedShelfContract(ShelfContract):
         assert make_shelf("b").reports() == {"source.a": b"2", "mirror.a-b_1": b'{"x":"\xc3\xa9"}'}
         assert got_from(shelf) == []
 
-    def test_a_cursor_has_read_the_runs_before_it(self, make_shelf: Callable[[str], Any]) -> None:
-        """Whole runs of the shelf's own source only; a cursor of another shelf has read nothing."""
+    def test_a_cursor_covers_the_whole_runs_before_it(self, make_shelf: Callable[[str], Any]) -> None:
+        """It covers only whole runs of the shelf's own source. A cursor of another shelf covers nothing."""
         shelf, other = make_shelf("a"), make_shelf("xa")
         one, two, foreign = pages_of("one", [1, 1]), pages_of("two", [1]), pages_of("foreign", [1])
         put_all(shelf, [one[0]])
@@ -172,14 +175,17 @@ class AttendedShelfContract(ShelfContract):
 
 
 class ErasableShelfContract(ShelfContract):
-    """The tests of a shelf whose pages can be erased."""
+    """The tests of a shelf with erasable pages."""
 
     def bytes_left(self, mark: bytes) -> list[str]:
-        """Return the places in which the shelf still keeps the mark; a subclass looks into its files."""
+        """Return the places where the shelf still stores the mark. A subclass searches its files."""
         raise NotImplementedError
 
-    def test_a_replaced_page_stands_in_place_of_the_first(self, shelf: Any) -> None:
-        """For new readers, and for those that have read the first; the positions stay right, and the next page follows."""
+    def test_a_replaced_page_takes_the_place_of_the_first(self, shelf: Any) -> None:
+        """New readers and readers of the first page get the replacement.
+
+        Positions stay correct, and the next page can be appended.
+        """
         first, second, third = pages_of("one", [2, 2, 1])
         put_all(shelf, [first, second])
         cursor = got_from(shelf)[-1].cursor
@@ -193,7 +199,7 @@ class ErasableShelfContract(ShelfContract):
         assert shelf.remains == "" or shelf.remains.endswith(".")
 
     def test_a_dropped_run_is_gone(self, shelf: Any) -> None:
-        """Its pages, its position and its bytes."""
+        """The shelf keeps neither its pages nor its position nor its bytes."""
         one, other = pages_of("one", [2, 2]), pages_of("other", [2])
         put_all(shelf, one)
         put_all(shelf, other)

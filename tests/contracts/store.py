@@ -1,4 +1,4 @@
-"""The tests that a store passes, also one of another author.
+"""The tests that every store passes, including stores of other authors.
 
 Copy this file, or put the root of this repository on `sys.path`. Inherit `StoreContract`, and give it the fixture `store`: a
 new and empty store, which the tests open. pytest then runs every test of the class on your store:
@@ -12,7 +12,7 @@ new and empty store, which the tests open. pytest then runs every test of the cl
             yield store
             store.close()
 
-The tests need threads, but no second process. A store that several processes write has tests of its own for them.
+The tests need threads, but no second process. A store for several processes has separate tests of them.
 """
 
 import threading
@@ -40,7 +40,7 @@ def event(
 
 
 def chain(before: Event, *kinds: str, **fields: Any) -> list[Event]:
-    """Return events that follow each other."""
+    """Return chained events."""
     events: list[Event] = []
     for kind in kinds:
         events.append(event(events[-1] if events else before, kind, run=before.run, **fields))
@@ -65,23 +65,23 @@ def ended(store: Store, last: Event, info: RunInfo) -> Event:
 class StoreContract:
     """The rules of `Store`."""
 
-    def test_events_are_read_as_they_were_appended(self, store: Store) -> None:
-        """Every field and byte, in the order of their numbers."""
+    def test_events_read_back_as_appended(self, store: Store) -> None:
+        """Every field and every byte is the same, in the order of the numbers."""
         first, info = begun(store)
         more = chain(first, "message", "frame", exchange=1)
         store.append(more)
         last = ended(store, more[-1], info)
         assert list(store.read("a1")) == [first, *more, last]
 
-    def test_a_store_is_made_by_opening_it(self, store: Store) -> None:
-        """A store that is open exists, and answers questions."""
+    def test_opening_a_store_creates_it(self, store: Store) -> None:
+        """An open store exists and answers queries."""
         store.open()
         assert store.exists()
         assert store.name
         assert list(store.runs(RunQuery())) == []
 
     def test_a_closed_store_keeps_its_events_and_opens_again(self, store: Store) -> None:
-        """The next write opens it; a run goes on where it was."""
+        """The next write opens the store, and the run continues."""
         first, info = begun(store)
         store.close()
         assert list(store.read("a1")) == [first]
@@ -90,8 +90,8 @@ class StoreContract:
         ended(store, store.read("a1")[-1], info)
         assert [each.kind for each in store.read("a1")] == ["run.started", "message", "run.ended"]
 
-    def test_several_questions_can_be_asked_at_the_cost_of_one(self, store: Store) -> None:
-        """The answers within `reading` are those of the store, and include events that are appended meanwhile."""
+    def test_several_queries_share_one_reading(self, store: Store) -> None:
+        """Queries within `reading` return the same answers as the store, including events that are appended meanwhile."""
         first, info = begun(store)
         with store.reading() as held:
             assert held.name == store.name
@@ -103,7 +103,7 @@ class StoreContract:
             assert list(held.read("a1")) == [first, *more]
 
     def test_a_run_without_events_reads_as_empty(self, store: Store) -> None:
-        """An unknown run is no error."""
+        """An unknown run is not an error."""
         store.open()
         assert list(store.read("unknown")) == []
         assert list(store.runs(RunQuery())) == []
@@ -112,7 +112,7 @@ class StoreContract:
 
     @pytest.mark.parametrize("wrong", ["again", "gap", "hash", "run"])
     def test_a_conflict_appends_nothing(self, store: Store, wrong: str) -> None:
-        """The whole of an append is refused if one of its events is not the next one."""
+        """The whole append is refused if one of its events is not the next one."""
         first, _ = begun(store)
         begun(store, "b2")
         good, bad = chain(first, "message", "message")
@@ -128,14 +128,14 @@ class StoreContract:
         assert len(store.read("b2")) == 1
         store.append([good])
 
-    def test_nothing_is_no_append(self, store: Store) -> None:
-        """An append of no events changes nothing and is no error."""
+    def test_an_empty_append_changes_nothing(self, store: Store) -> None:
+        """It is not an error either."""
         first, _ = begun(store)
         store.append([])
         assert list(store.read("a1")) == [first]
 
     def test_a_run_begins_once_with_its_own_first_event(self, store: Store) -> None:
-        """A second beginning, a later number and the event of another run are conflicts, and leave no trace."""
+        """A second beginning, a later number and an event of another run are conflicts, and change nothing."""
         first, info = begun(store)
         other = replace(info, run="b2")
         for run, event_ in ((info, first), (other, first), (other, event(first, "run.started")._replace(run="b2"))):
@@ -146,8 +146,8 @@ class StoreContract:
         assert not store.is_alive("b2")
         begun(store, "b2")
 
-    def test_a_wrong_end_is_no_end(self, store: Store) -> None:
-        """The run goes on, in the listing and in the ledger too."""
+    def test_a_wrong_end_leaves_the_run_open(self, store: Store) -> None:
+        """The run stays open in the listing and in the ledger too."""
         first, info = begun(store)
         _, other = begun(store, "b2")
         last = event(first, "run.ended")
@@ -160,7 +160,7 @@ class StoreContract:
         ended(store, first, info)
 
     def test_events_of_a_log_chain_by_their_seal(self, store: Store) -> None:
-        """A store may rely on `Sealed`, but only if the first event follows its newest one."""
+        """A store may trust `Sealed`, but only if the first event follows its newest event."""
         first, _ = begun(store)
         good, wrong = Sealed(chain(first, "message", "frame")), Sealed([event(first, "message")._replace(hash=bytes(32))])
         good.before, wrong.before = first.hash, bytes(32)
@@ -172,7 +172,7 @@ class StoreContract:
             store.append(good)
 
     def test_nothing_follows_the_end_of_a_run(self, store: Store) -> None:
-        """An append, another end and another beginning are conflicts."""
+        """An append, a second end and a second beginning are conflicts."""
         first, info = begun(store)
         last = ended(store, first, info)
         attempts: Sequence[Callable[[], None]] = (
@@ -188,8 +188,11 @@ class StoreContract:
             store.append([event(last, "message")])
         assert list(store.read("a1")) == [first, last]
 
-    def test_reads_choose_by_value(self, store: Store) -> None:
-        """Each value chooses on its own, and all of them together. A limit may be reached early by long events, never by all."""
+    def test_reads_filter_by_value(self, store: Store) -> None:
+        """Each filter works alone, and all of them work together.
+
+        Long events may end an answer before its limit, but never after it.
+        """
         first, _ = begun(store)
         one = chain(first, "exchange.started", "frame", "message", step="s1", exchange=1)
         two = chain(one[-1], "exchange.started", "frame", "message", step="s2", exchange=4)
@@ -211,7 +214,7 @@ class StoreContract:
         assert numbers(after=1, until=5, kinds=("frame", "message"), exchange=4, step="s2") == [5]
 
     def test_runs_are_listed_newest_first(self, store: Store) -> None:
-        """A query chooses by values; `limit` and `skip` page through the answer."""
+        """A query filters by values. `limit` and `skip` page through the answer."""
         for run, name, mode in (("a1", "one", "live"), ("a2", "two", "mock"), ("b3", "one", "audit")):
             begun(store, run, name, mode)
 
@@ -235,8 +238,8 @@ class StoreContract:
         assert listed(RunQuery(status="running"), limit=1, skip=1) == ["a2"]
         assert listed(RunQuery(status="completed")) == []
 
-    def test_the_listing_has_the_end_of_a_run(self, store: Store) -> None:
-        """The line given to `end` replaces the one given to `begin`."""
+    def test_the_listing_shows_the_end_of_a_run(self, store: Store) -> None:
+        """The line given to `end` replaces the line given to `begin`."""
         first, info = begun(store)
         assert [each.status for each in store.runs(RunQuery())] == ["running"]
         assert store.is_alive("a1")
@@ -245,7 +248,7 @@ class StoreContract:
         assert not store.is_alive("a1")
 
     def test_the_ledger_chains_beginnings_and_ends(self, store: Store) -> None:
-        """Each entry covers the one before it."""
+        """Each entry covers the entry before it."""
         first, info = begun(store)
         other, _ = begun(store, "b2")
         last = ended(store, first, info)
@@ -257,8 +260,8 @@ class StoreContract:
         assert [entry.n for entry in entries] == [1, 2, 3]
         assert list(store.entries(after=2)) == entries[2:]
 
-    def test_a_waiting_reader_is_woken_by_an_append(self, store: Store) -> None:
-        """A reader waits no longer than until the event after the given one is there."""
+    def test_an_append_wakes_a_waiting_reader(self, store: Store) -> None:
+        """The reader waits until an event after the given one exists."""
         first, _ = begun(store)
         woken = threading.Event()
 
@@ -271,29 +274,29 @@ class StoreContract:
         store.append(chain(first, "message"))
         assert woken.wait(20)
         waiting.join(20)
-        store.wait("a1", 0, 60)  # the event is there already
+        store.wait("a1", 0, 60)  # the event exists already
 
     @pytest.mark.parametrize("way", ["end", "leave"])
-    def test_a_waiting_reader_is_woken_when_no_more_will_come(self, store: Store, way: str) -> None:
-        """The end of the run, and its writer that leaves."""
+    def test_a_waiting_reader_wakes_if_no_more_events_can_come(self, store: Store, way: str) -> None:
+        """The run ends, or its writer leaves."""
         first, info = begun(store)
         waiting = threading.Thread(target=store.wait, args=("a1", 0, 60))
         waiting.start()
         store.leave("a1") if way == "leave" else ended(store, first, info)
         waiting.join(20)
         assert not waiting.is_alive()
-        store.wait("a1", 5, 60)  # nobody writes the run any more
+        store.wait("a1", 5, 60)  # no process writes the run any more
 
-    def test_a_reader_waits_no_longer_than_it_wants(self, store: Store) -> None:
-        """Also if the writer lives and appends nothing."""
+    def test_a_reader_waits_no_longer_than_its_timeout(self, store: Store) -> None:
+        """The writer still lives, but appends nothing."""
         begun(store)
         begun(store, "b2")
         store.wait("a1", 0, 0)
         store.wait("a1", 0, 0.01)
         assert store.is_alive("a1")
 
-    def test_a_run_ends_as_it_was_noted_when_its_writer_leaves(self, store: Store) -> None:
-        """Its last event could not be written; without a note it counts as interrupted."""
+    def test_a_run_without_a_last_event_ends_as_noted_when_its_writer_leaves(self, store: Store) -> None:
+        """Without a note it ends as interrupted."""
         begun(store)
         begun(store, "b2")
         store.note_ending("a1", "failed", "no room")
@@ -306,8 +309,8 @@ class StoreContract:
         assert not store.is_alive("a1")
         assert [each.run for each in store.runs(RunQuery(status="failed"))] == ["a1"]
 
-    def test_readers_see_whole_appends_only(self, store: Store) -> None:
-        """While a thread appends three events at a time, an answer ends after three, six, nine of them."""
+    def test_readers_see_only_whole_appends(self, store: Store) -> None:
+        """While a thread appends three events at a time, an answer has three, six or nine of them."""
         last, info = begun(store)
         seen: list[int] = []
         over = threading.Event()
@@ -330,8 +333,8 @@ class StoreContract:
         assert {number % 3 for number in seen} <= {1}
         ended(store, last, info)
 
-    def test_two_writers_of_one_run_cannot_both_append(self, store: Store) -> None:
-        """One of them has a conflict."""
+    def test_only_one_of_two_writers_of_a_run_can_append(self, store: Store) -> None:
+        """The other writer gets a conflict."""
         first, _ = begun(store)
         conflicts: list[Conflict] = []
 
