@@ -53,6 +53,7 @@ class Simple(Handler):
 
     def start(self, start: StreamStart) -> None:
         self._typed = Typed(self.out)
+        self._is_screen = self.out.isatty()
         self._prompts: set[str] = set()
         if self.options.show_steps and start.step:
             self.write(f"STEP: {one_line(start.step)}\n")
@@ -97,7 +98,7 @@ class Simple(Handler):
 
     def _say(self, at: Message | Event, text: str) -> None:
         head = _head(at.task, self._stamp(at))
-        if self.out.isatty():
+        if self._is_screen:
             self._typed.line(text, head=head, margin=len(head) or 2, sgr=dim(self.out) if text.startswith("THINKING: ") else "")
         else:
             self._typed.say(lambda: self.write(_line(head, text)))

@@ -6,6 +6,8 @@ are never written through this module, because they keep their bytes.
 
 import json
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -15,13 +17,21 @@ def dumps(
     ensure_ascii: bool = False, default: Any = None,
 ) -> str:  # fmt: skip
     """Return a value as JSON text. Raise TypeError and RecursionError like json.dumps."""
-    options: dict[str, Any] = {
-        "indent": indent, "separators": separators, "sort_keys": sort_keys, "ensure_ascii": ensure_ascii, "default": default,
-    }  # fmt: skip
+    write = _writer(indent, separators, sort_keys, ensure_ascii, default)
     try:
-        return json.dumps(value, allow_nan=False, **options)
+        return write(value)
     except ValueError:
-        return json.dumps(finite(value), allow_nan=False, **options)
+        return write(finite(value))
+
+
+@lru_cache(maxsize=32)
+def _writer(
+    indent: int | None, separators: tuple[str, str] | None, sort_keys: bool, ensure_ascii: bool, default: Any
+) -> Callable[[Any], str]:  # fmt: skip
+    """Return the encoder of some options. `json.dumps` makes a new one each time, a fourth of its time for a message."""
+    return json.JSONEncoder(
+        indent=indent, separators=separators, sort_keys=sort_keys, ensure_ascii=ensure_ascii, default=default, allow_nan=False
+    ).encode
 
 
 canonical = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode

@@ -50,12 +50,15 @@ _CONTROLS = (
     "\U000e0000-\U000e0fff"  # tags and variation selectors for which no font exists
 )
 # Joiners stay inside words and emoji. Next to ASCII they join nothing and only hide text.
+_HOSTILE_ASCII = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 _HOSTILE = re.compile(f"[{_CONTROLS}]|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])")
 
 
 def clean(text: str) -> str:
     r"""Return text with hostile characters replaced by their numbers (`\x1b`, `\u202e`, `\U000e0041`)."""
-    return _HOSTILE.sub(_visible, text.replace("\r\n", "\n"))
+    text = text.replace("\r\n", "\n")
+    # Ten times as fast, and most texts are ASCII.
+    return (_HOSTILE_ASCII if text.isascii() else _HOSTILE).sub(_visible, text)
 
 
 def one_line(text: str) -> str:

@@ -23,7 +23,7 @@ IS_ID = re.compile("[0-9a-f]{16}")
 WAIT_S = 1.0
 """Seconds that a reader waits for the store. It only loses time if the store could not wake it, after an interrupt."""
 
-GATHER_NS = 2_000_000
+GATHER_NS = 5_000_000
 """The least time between two reads of a follower, in nanoseconds.
 
 A read costs as much as some appends, and the writer waits for the interpreter meanwhile. In a flood one read then gets all events
@@ -122,7 +122,7 @@ class LogReader:
                 read_ns = monotonic_ns()
                 # Only after a wait without news is the writer looked for, and before the log is read for its last events.
                 alive, seen = not waited or store.is_alive(run), after
-                if wanted is not None:  # events of other kinds must not wake the reader again
+                if wanted is not None and waited:  # events of other kinds must not wake the reader again
                     seen = max((event.seq for event in store.read(run, after=after, newest_first=True, limit=1)), default=after)
                 page = store.read(run, after=after, kinds=wanted)
                 for event in page:
@@ -131,12 +131,13 @@ class LogReader:
                     if event.kind == "run.ended" or (until is not None and until(event)):
                         return
                     after = event.seq
-                waited = not page
-                if not page:
-                    if not alive:
-                        return
-                    after = seen
-                    store.wait(run, after, WAIT_S)
+                is_first_without_news, waited = not waited and wanted is not None, not page
+                if page or is_first_without_news:
+                    continue
+                if not alive:
+                    return
+                after = seen
+                store.wait(run, after, WAIT_S)
 
     def head(self) -> Head:
         """Return the head of the log. Raises LogError if the ledger or an open run cannot be read or was changed."""
