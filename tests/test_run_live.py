@@ -1,4 +1,4 @@
-"""A live workflow against a scripted API: its recording, its tools, its failures, and the mock run after it."""
+"""A live workflow against a scripted API: its recording, tools and failures, and the mock run after it."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def endings_of(ran: Ran) -> list[tuple[int, int, str]]:
 
 
 @pytest.mark.needs("genai-prices")
-def test_live_run_shows_and_records_and_mock_shows_the_same(cli: Cli) -> None:
+def test_live_run_is_shown_and_recorded_and_mock_shows_the_same(cli: Cli) -> None:
     """The command line from end to end: live with a key, then offline without one, with equal output."""
     with MessagesServer(quick(example_replies.NUMBERS)) as server:
         live = cli("run", NUMBERS, "--live", "--cassette", "new.yaml", url=server.url)
@@ -81,7 +81,7 @@ def test_live_run_shows_and_records_and_mock_shows_the_same(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(("mode", "flag", "calls"), [("live", "", 1), ("live", "--mock", 0), ("mock", "--live", 1), ("", "", 0)])
-def test_mode_is_that_of_the_flag_or_of_test_mode(monkeypatch: pytest.MonkeyPatch, mode: str, flag: str, calls: int) -> None:
+def test_mode_comes_from_the_flag_or_from_test_mode(monkeypatch: pytest.MonkeyPatch, mode: str, flag: str, calls: int) -> None:
     """`TEST_MODE=live` makes a run live, and a flag on the command line takes precedence."""
     with MessagesServer(quick(example_replies.NUMBERS)) as server:
         monkeypatch.setenv("TEST_MODE", mode)
@@ -94,7 +94,7 @@ def test_mode_is_that_of_the_flag_or_of_test_mode(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_tools_run_for_real_in_the_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tools_run_in_the_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a live run Write, Edit and Bash run inside `workspace_dir` and nowhere else."""
     with MessagesServer(quick(example_replies.FILE_OPERATIONS)) as server:
         ran = run_live(monkeypatch, server, FILE_OPERATIONS, cassette="x.yaml")
@@ -113,7 +113,7 @@ def test_mock_run_writes_the_messages_of_the_live_run(monkeypatch: pytest.Monkey
     assert mock.result.steps == live.result.steps
 
 
-def test_recorded_body_equals_the_sent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_body_equals_the_sent_body(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cassette holds the bytes of the wire, including padding, pings and odd chunk borders."""
     with MessagesServer([Reply([text("Hëllo ☃")], split=7)]) as server:
         run_live(monkeypatch, server, write_workflow("hello.yaml"))
@@ -135,13 +135,13 @@ def test_compressed_stream_is_recorded_and_replayed(monkeypatch: pytest.MonkeyPa
     assert comparable(mock.result.run) == comparable(live.result.run)
 
 
-def test_key_is_nowhere_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_contains_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even a key that the answer repeats reaches neither the log nor the cassette."""
     with MessagesServer([Reply([text("Your key is test-key.", pieces=100)]), http_error(401, message="bad test-key")]) as server:
         for _ in range(2):
             run_live(monkeypatch, server, write_workflow("hello.yaml"))
     sent = {request.headers.get("authorization", request.headers.get("x-api-key")) for request in server.requests}
-    assert sent <= {"Bearer test-key", "test-key"}  # older SDKs send the key alone, under another name
+    assert sent <= {"Bearer test-key", "test-key"}  # older SDKs send only the key, under another name
     assert len(sent) == 1
     written = [path for path in Path().rglob("*") if path.is_file()]
     assert [path.name for path in written if b"test-key" in path.read_bytes()] == []
@@ -152,7 +152,7 @@ def test_key_is_nowhere_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 # Retries, fallbacks, limits
 
 
-def test_retry_is_a_second_attempt_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_is_a_second_attempt_and_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """529 then 200 are two attempts of one call, live and in mock."""
     workflow = write_workflow("hello.yaml")
     with MessagesServer([RETRY_AT_ONCE, HELLO]) as server:
@@ -198,7 +198,7 @@ def test_timeout_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_used_up_turns_are_an_error_that_keeps_the_old_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_turns_left_keeps_the_old_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
     """A conversation stopped by `max_turns` fails. Its last tools ran and are in the log; the cassette is unchanged."""
     workflow = write_workflow("hello.yaml", step(claude_options={"max_turns": 2, "allowed_tools": ["Bash"]}))
     calls = [asks(tool_use("Bash", {"command": f"echo turn {n}"})) for n in (1, 2)]
@@ -260,7 +260,7 @@ def test_broken_stream_is_a_failed_step(reply: Reply, what: str) -> None:
     assert Path("cassettes/hello.yaml").read_text() == "version: 1\ninteractions: []\n"
 
 
-def test_stream_that_ends_without_its_last_event_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_without_its_last_event_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer is complete only if its last event arrived."""
     frames = Reply([text("Hello")]).frames(Reply([text("Hello")]).message({}, 1))[:-1]
     once = step(claude_options={"retry_config": {"max_retries": 0}})
@@ -306,8 +306,8 @@ def test_background_job_of_a_shell_ends_with_the_step(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_command_ends_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that timed out in the middle of a command ends the command too."""
+def test_command_ends_with_the_time_limit_of_its_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that times out during a command ends the command, too."""
     options = {"allowed_tools": ["Bash"], "timeout_ms": 500}
     workflow = write_workflow("hello.yaml", step(claude_options=options))
     with MessagesServer([asks(tool_use("Bash", {"command": "sh -c 'echo $$ >pid; exec sleep 60'"})), HELLO]) as server:

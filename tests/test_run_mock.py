@@ -1,4 +1,4 @@
-"""`retold run` offline, as a user sees it: its output, the files it leaves, and the things it does not touch."""
+"""`retold run` offline, as a user sees it: its output, the files it writes, and the files it does not touch."""
 
 import json
 import os
@@ -74,7 +74,7 @@ SIMPLE_FILE_OPERATIONS = """\
 """
 
 
-# What is shown
+# The output
 
 
 def test_numbers_are_shown_by_the_console(cli: Cli) -> None:
@@ -86,7 +86,7 @@ def test_numbers_are_shown_by_the_console(cli: Cli) -> None:
     assert done.returncode == 0
 
 
-def test_file_operations_are_shown_in_true_order() -> None:
+def test_file_operations_are_shown_in_their_order() -> None:
     """Texts, tool uses and tool results come in the order they happened. The footer counts all messages and the shown ones."""
     done = in_this_process("run", FILE_OPERATIONS)
     assert normalised(done.stdout) == SIMPLE_FILE_OPERATIONS
@@ -101,8 +101,8 @@ def test_no_tool_runs_in_mock() -> None:
     assert sorted(os.listdir()) == [".retold"]
 
 
-def test_handler_option_replaces_that_of_the_file() -> None:
-    """`--handler` shows the run through another handler than the workflow names."""
+def test_handler_option_replaces_the_handler_of_the_file() -> None:
+    """`--handler` shows the run through another handler than that of the workflow."""
     assert normalised(in_this_process("run", NUMBERS, "--handler", "simple").stdout) == SIMPLE_NUMBERS
 
 
@@ -113,7 +113,7 @@ def test_several_handlers_each_show_everything() -> None:
     assert sorted(lines) == sorted(SIMPLE_NUMBERS.splitlines() + CONSOLE_NUMBERS.splitlines())
 
 
-def test_json_is_the_result_alone(cli: Cli) -> None:
+def test_json_prints_only_the_result(cli: Cli) -> None:
     """`--json` prints only the run's result on stdout."""
     done = cli("run", NUMBERS, "--json")
     (recorded,) = retold.read_cassette(CASSETTE).exchanges
@@ -186,7 +186,7 @@ def test_unplayed_exchanges_are_noted() -> None:
     assert ran.result.ok
 
 
-# At what pace
+# Timing
 
 
 def lasted_ms(ran: Ran) -> float:
@@ -231,7 +231,7 @@ def test_idle_limit_shortens_long_pauses_only() -> None:
     assert shortened_ms <= ended_ms < recorded[-1]
 
 
-# What the log has of it
+# The run in the log
 
 
 def test_show_equals_the_output_of_the_run(cli: Cli) -> None:
@@ -241,7 +241,7 @@ def test_show_equals_the_output_of_the_run(cli: Cli) -> None:
     assert cli("show", "last", "--handler", "debug").stdout == shown
 
 
-def test_show_json_is_a_line_a_message() -> None:
+def test_show_json_prints_one_line_for_each_message() -> None:
     """`show --json` prints each message as one JSON object with its place in the log."""
     run = run_mock(NUMBERS, handlers=[]).result.run
     lines = [json.loads(line) for line in in_this_process("show", run[:6], "--json").stdout.splitlines()]
@@ -255,7 +255,7 @@ def test_show_json_is_a_line_a_message() -> None:
 
 
 def test_ls_lists_the_runs_newest_first() -> None:
-    """A listing has one line a run, with its counts."""
+    """A listing has one line for each run, with its counts."""
     run_mock(NUMBERS, handlers=[])
     run_mock(FILE_OPERATIONS, handlers=[])
     expected = """\
@@ -294,7 +294,7 @@ def test_ls_json_has_every_field() -> None:
     }
 
 
-# Cassettes in and out
+# Import and export of cassettes
 
 
 def untimed(result: retold.StepResult) -> retold.StepResult:
@@ -302,7 +302,7 @@ def untimed(result: retold.StepResult) -> retold.StepResult:
     return replace(result, duration_ms=0, time_to_first_message_ms=None)
 
 
-def test_exported_run_replays_the_same() -> None:
+def test_exported_run_replays_like_the_original() -> None:
     """A cassette exported from a run replays that run."""
     first = run_mock(FILE_OPERATIONS)
     assert in_this_process("export", "last", "-o", "x.yaml").stdout == ""
@@ -327,7 +327,7 @@ def test_imported_cassette_is_shown_like_a_run() -> None:
     assert footer == "✓ Stream completed: 14 messages (13 shown) in N.Ns\n"
 
 
-def test_play_shows_a_cassette_and_keeps_nothing() -> None:
+def test_play_shows_a_cassette_and_writes_nothing() -> None:
     """Playing a cassette creates no log."""
     shutil.copy(CASSETTE, "numbers.yaml")
     done = in_this_process("play", "numbers.yaml", "--timing", "instant")
@@ -336,13 +336,13 @@ def test_play_shows_a_cassette_and_keeps_nothing() -> None:
     assert sorted(os.listdir()) == ["numbers.yaml"]
 
 
-def test_statistics_of_an_imported_run_are_those_of_the_recording() -> None:
+def test_statistics_of_an_imported_run_equal_those_of_the_recording() -> None:
     """A run without a result message still has its tokens and its cost, from the log."""
     done = in_this_process("play", CASSETTE, "--timing", "instant", "--handler", "console")
     assert "\nTokens                 28 in, 29 out\nCost                   $0.0003\n" in done.stdout
 
 
-# What it costs
+# The cost of a start
 
 
 def imported(*args: str | Path, environment: dict[str, str]) -> set[str]:
@@ -372,19 +372,19 @@ def test_mock_run_imports_nothing_heavy(environment: dict[str, str]) -> None:
 
 
 def test_second_mock_run_does_not_import_the_migrations(environment: dict[str, str]) -> None:
-    """Their module is imported to create a log, not to use one."""
+    """retold imports their module to create a log, not to use one."""
     assert "retold.recorder.log.sqlite.migrations" in imported("run", NUMBERS, environment=environment)
     assert "retold.recorder.log.sqlite.migrations" not in imported("run", NUMBERS, environment=environment)
 
 
 @pytest.mark.needs("typer>=0.29")
-def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
+def test_help_imports_almost_nothing(environment: dict[str, str]) -> None:
     """`--help` imports no more than typer itself needs."""
     modules = imported("--help", environment=environment)
     heavy = {"anthropic", "vcr", "httpx2", "httpx", "jinja2", "sqlite3", "yaml", "pydantic", "asyncio", "rich"}
     ours = {name for name in modules if name.startswith("retold.") and not name.startswith("retold.cli")}
     assert modules & heavy == set()
-    small = {"retold.recorder.colour", "retold.recorder.words", "retold.recorder.strict_json"}  # over re, difflib and json
+    small = {"retold.recorder.colour", "retold.recorder.words", "retold.recorder.strict_json"}  # need only re, difflib, json
     assert ours - small == {"retold.recorder", "retold.recorder.errors"}
 
 
@@ -392,7 +392,7 @@ def test_help_imports_next_to_nothing(environment: dict[str, str]) -> None:
 
 
 def test_step_that_fails_ends_the_run_with_exit_code_1() -> None:
-    """A recorded failure is replayed as one: the step is named, and later steps do not run."""
+    """The replay of a recorded failure fails, too: the step is named, and later steps do not run."""
     text = CASSETTE.read_text().replace("ending: complete", "ending: cut")
     Path("cut.yaml").write_text(
         text.replace(text[text.index("        event: message_delta") : text.index("  retold:\n    rec")], "")

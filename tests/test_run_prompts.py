@@ -14,14 +14,14 @@ from tests.messages_server import MessagesServer, Reply, Request, text, tool_use
 PERSON = json.dumps({"name": "Ada", "born": {"year": 1815}, "tags": ["a", "b"]})
 
 
-def said(*answers: str) -> list[Reply]:
+def replies_of(*answers: str) -> list[Reply]:
     return [Reply([text(answer)]) for answer in answers]
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *steps: dict[str, Any], answers: tuple[str, ...] = (), **keys: Any) -> list[Any]:
     """Return the prompts that a workflow of these steps sends, after its cassette has replayed the same ones."""
     workflow = write_workflow("asked.yaml", *steps, **keys)
-    with MessagesServer(said(*answers, *["ok"] * len(steps))) as server:
+    with MessagesServer(replies_of(*answers, *["ok"] * len(steps))) as server:
         live = run_live(monkeypatch, server, workflow)
     assert live.result.error is None
     assert run_mock(workflow).result.steps == live.result.steps
@@ -32,7 +32,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, *, defaults: dict[str, Any] | None = N
     """Return the request body of one step with these options, without the fields that all requests have."""
     keys = {} if defaults is None else {"defaults": {"claude_options": defaults}}
     workflow = write_workflow("sent.yaml", step(claude_options=options), **keys)
-    with MessagesServer(said("ok")) as server:
+    with MessagesServer(replies_of("ok")) as server:
         assert run_live(monkeypatch, server, workflow).result.ok
     assert run_mock(workflow).result.ok
     body: dict[str, Any] = server.requests[0].json
@@ -44,7 +44,7 @@ def sent(monkeypatch: pytest.MonkeyPatch, *, defaults: dict[str, Any] | None = N
 # Parts
 
 
-def test_string_prompt_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_string_prompt_is_sent_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """A prompt that is a string is the whole question."""
     assert asked(monkeypatch, step(prompt="Just this.")) == ["Just this."]
 
@@ -71,7 +71,7 @@ def test_previous_response_is_the_text_of_that_step(monkeypatch: pytest.MonkeyPa
 )
 @pytest.mark.parametrize("answer", [PERSON, f"Here it is:\n```json\n{PERSON}\n```\nAnything else?"], ids=["bare", "fenced"])
 def test_extract_takes_a_field_of_a_json_answer(monkeypatch: pytest.MonkeyPatch, extract: str, value: str, answer: str) -> None:
-    """A dotted path selects one value of a JSON answer, bare or in a fence."""
+    """A dotted path selects one value of a JSON answer, with or without a fence."""
     parts = [{"type": "previous_response", "step": "first", "extract": extract}]
     assert asked(monkeypatch, step("first"), step("second", parts), answers=(answer,))[1] == value
 
@@ -87,7 +87,7 @@ def test_extract_of_a_missing_field_fails_the_run(monkeypatch: pytest.MonkeyPatc
     """The error names the step, the field and the existing fields."""
     parts = [{"type": "previous_response", "step": "first", "extract": "nom"}]
     workflow = write_workflow("x.yaml", step("first"), step("second", parts))
-    with MessagesServer(said(answer)) as server, pytest.raises(retold.WorkflowError) as raised:
+    with MessagesServer(replies_of(answer)) as server, pytest.raises(retold.WorkflowError) as raised:
         run_live(monkeypatch, server, workflow)
     assert str(raised.value) == f"x.yaml:7:5: step 'second', prompt, response of 'first': {what}"
 
@@ -99,7 +99,7 @@ SESSION = [
 
 
 @pytest.mark.parametrize(("keys", "prompt"), SESSION)
-def test_session_context_is_the_conversation_so_far(monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any], prompt: str) -> None:
+def test_session_context_is_the_previous_conversation(monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any], prompt: str) -> None:
     """An earlier session of the run can be quoted, whole or its last messages."""
     parts = [{"type": "session_context", "session_id": "chat", **keys}, {"type": "static", "content": "What did I say?"}]
     steps = [step("first", claude_options={"session_id": "chat"}), step("second", parts)]
@@ -109,7 +109,7 @@ def test_session_context_is_the_conversation_so_far(monkeypatch: pytest.MonkeyPa
 # Templates
 
 
-def test_templates_know_workflow_step_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_templates_can_use_workflow_step_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prompts can contain the names of workflow and step, global variables and earlier answers."""
     prompts = asked(
         monkeypatch,
@@ -125,13 +125,13 @@ def test_templates_know_workflow_step_and_variables(monkeypatch: pytest.MonkeyPa
 def test_execution_id_is_the_run_and_date_is_today(monkeypatch: pytest.MonkeyPatch) -> None:
     """`{{execution_id}}` is the id of the run in the log; `{{date}}` is an ISO date."""
     workflow = write_workflow("ids.yaml", step(prompt="{{execution_id}} {{date}}"))
-    with MessagesServer(said("ok")) as server:
+    with MessagesServer(replies_of("ok")) as server:
         run = run_live(monkeypatch, server, workflow).result.run
     (prompt,) = prompts_of(server)
     assert re.fullmatch(run + r" \d{4}-\d\d-\d\d", prompt)
 
 
-def test_volatile_variables_do_not_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_volatile_variables_cause_no_miss(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run on another day matches its recording, even if the answer repeated the old date."""
     steps = [step("first", "Run {{execution_id}} of {{date}}."), step("second", "You said: {{steps.first.text}}")]
     workflow = write_workflow("ids.yaml", *steps)
@@ -153,7 +153,7 @@ def test_volatile_variables_do_not_miss(monkeypatch: pytest.MonkeyPatch) -> None
 def test_variable_in_a_system_prompt_is_volatile_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A date in the system prompt, inherited from the defaults, causes no miss on another day."""
     workflow = write_workflow("ids.yaml", defaults={"claude_options": {"system_prompt": "Today is {{date}}."}})
-    with MessagesServer(said("ok")) as server:
+    with MessagesServer(replies_of("ok")) as server:
         run_live(monkeypatch, server, workflow)
     date = server.requests[0].json["system"].removeprefix("Today is ").rstrip(".")
     cassette = Path("cassettes/ids.yaml")
@@ -170,7 +170,7 @@ def test_templates_in_options_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> 
         step(claude_options=options, output_to_file="{{step.name}}-{{execution_id}}.txt"),
         global_vars={"who": "Ada", "model": "opus"},
     )
-    with MessagesServer(said("Hello.")) as server:
+    with MessagesServer(replies_of("Hello.")) as server:
         run = run_live(monkeypatch, server, workflow).result.run
     assert (server.requests[0].json["system"], server.requests[0].json["model"]) == ("You are Ada.", "claude-opus-5-5")
     assert Path(f"say-{run}.txt").read_text() == "Hello."
@@ -179,7 +179,7 @@ def test_templates_in_options_are_filled_in(monkeypatch: pytest.MonkeyPatch) -> 
 # Options
 
 
-def test_bare_step_sends_model_and_max_tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_without_options_sends_only_model_and_max_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without options a request has no system, tools or temperature."""
     assert sent(monkeypatch) == {"model": "claude-sonnet-5-5", "max_tokens": 8192}
 
@@ -196,7 +196,7 @@ def test_temperature_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_options_of_the_step_win_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_the_step_replace_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Defaults apply to every step. A step's own options replace them one by one."""
     defaults = {"model": "opus", "max_tokens": 100, "allowed_tools": ["Read", "Write"]}
     body = sent(monkeypatch, defaults=defaults, max_tokens=200, allowed_tools=["Grep"])
@@ -212,14 +212,14 @@ def test_disallowed_tools_are_not_offered(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.needs("anthropic>=0.103")
-def test_plan_mode_offers_no_tool_that_changes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_mode_offers_no_tool_that_changes_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """`permission_mode: plan` removes Write, Edit and Bash, and refuses them too."""
     tools = ["Read", "Write", "Edit", "Bash", "Glob", "Grep"]
     options: dict[str, Any] = {"allowed_tools": tools, "permission_mode": "plan"}
     body = sent(monkeypatch, **options)
     assert [tool["name"] for tool in body["tools"]] == ["Read", "Glob", "Grep"]
     use = Reply([tool_use("Write", {"file_path": "x.txt", "content": "x"})], stop_reason="tool_use")
-    with MessagesServer([use, *said("ok")]) as server:
+    with MessagesServer([use, *replies_of("ok")]) as server:
         run_live(monkeypatch, server, write_workflow("plan.yaml", step(claude_options=options)))
     assert not Path("x.txt").exists()
 
@@ -230,7 +230,7 @@ def test_unknown_cost_is_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = []
     for options in ({"model": "sonnet"}, {"model": "claude-next-9"}, {"model": "sonnet", "cost_tracking": False}):
         workflow = write_workflow("cost.yaml", step(claude_options=options))
-        with MessagesServer(said("ok")) as server:
+        with MessagesServer(replies_of("ok")) as server:
             costs.append(run_live(monkeypatch, server, workflow).result.steps[0].cost_usd)
         assert run_mock(workflow).result.steps[0].cost_usd == costs[-1]
     assert [cost is None for cost in costs] == [False, True, True]
@@ -254,7 +254,7 @@ def written(monkeypatch: pytest.MonkeyPatch, output_format: str) -> tuple[str, R
     workflow = write_workflow(
         "out.yaml", step(claude_options=options, output_to_file="deep/out.txt"), defaults={"output_dir": "o"}
     )
-    with MessagesServer(said("Hello.\n")) as server:
+    with MessagesServer(replies_of("Hello.\n")) as server:
         ran = run_live(monkeypatch, server, workflow)
     live = Path("o/deep/out.txt").read_text()
     Path("o/deep/out.txt").unlink()
@@ -263,7 +263,7 @@ def written(monkeypatch: pytest.MonkeyPatch, output_format: str) -> tuple[str, R
     return live, ran
 
 
-def test_output_as_text_is_the_answer_to_the_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_as_text_is_exactly_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """`output_format: text` writes the exact answer below `defaults.output_dir` and creates folders."""
     assert written(monkeypatch, "text")[0] == "Hello.\n"
 
@@ -286,7 +286,7 @@ def test_output_that_cannot_be_written_fails_the_step(monkeypatch: pytest.Monkey
     """The step fails with the reason; the answer is still in the log."""
     Path("file.txt").write_text("mine")
     workflow = write_workflow("out.yaml", step(output_to_file="file.txt/out.txt"))
-    with MessagesServer(said("Hello.")) as server:
+    with MessagesServer(replies_of("Hello.")) as server:
         ran = run_live(monkeypatch, server, workflow)
     assert ran.result.status == "failed"
     assert (ran.error or "").startswith("cannot write output_to_file file.txt/out.txt: ")
@@ -298,7 +298,7 @@ def test_step_with_a_failed_output_is_a_failed_step_in_the_log(monkeypatch: pyte
     Path("file.txt").write_text("mine")
     options = {"async_streaming": True}
     workflow = write_workflow("out.yaml", step(output_to_file="file.txt/out.txt", claude_options=options))
-    with MessagesServer(said("Hello.")) as server:
+    with MessagesServer(replies_of("Hello.")) as server:
         ran = run_live(monkeypatch, server, workflow)
     (ended,) = retold.EventLog().events(ran.result.run, kinds=("step.ended",))
     assert (ran.result.status, ended.data["status"]) == ("failed", "failed")

@@ -1,4 +1,4 @@
-"""A cassette is saved without loss: beside other writers, through links, with its mode, and never over damage."""
+"""Saving a cassette loses nothing: not with other writers, not through links. It keeps the mode, and refuses a damaged file."""
 
 import contextlib
 import os
@@ -43,8 +43,8 @@ def mode_of(path: Path) -> int:
 
 @pytest.mark.parametrize("mode", RECORDING)
 @pytest.mark.parametrize("had", [(), ("old",)])
-def test_threads_that_record_into_one_cassette_keep_each_others_exchanges(mode: str, had: tuple[str, ...]) -> None:
-    """Every block is open before the first one ends."""
+def test_threads_that_record_into_one_cassette_keep_the_exchanges_of_all(mode: str, had: tuple[str, ...]) -> None:
+    """Every block begins before the first one ends."""
     if had:
         record(CASSETTE, *had)
     together, names = threading.Barrier(4, timeout=20), ("a", "b", "c", "d")
@@ -64,7 +64,7 @@ def test_threads_that_record_into_one_cassette_keep_each_others_exchanges(mode: 
 
 
 @pytest.mark.parametrize("mode", RECORDING)
-def test_nested_blocks_of_one_cassette_keep_each_others_exchanges(mode: str) -> None:
+def test_nested_blocks_of_one_cassette_keep_the_exchanges_of_all(mode: str) -> None:
     with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode):
         ask("outer", server.url)
         with retold.use_cassette(CASSETTE, record_mode=mode):
@@ -73,8 +73,8 @@ def test_nested_blocks_of_one_cassette_keep_each_others_exchanges(mode: str) -> 
     assert prompts_of(CASSETTE) == ["inner", "outer", "outer again"]
 
 
-def test_mode_all_replaces_only_exchanges_that_were_there_when_the_block_began() -> None:
-    """The same question, recorded by another block meanwhile, stays."""
+def test_mode_all_replaces_only_exchanges_from_before_the_block() -> None:
+    """If another block records the same question meanwhile, that recording stays."""
     record(CASSETTE, "same", "other")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="all"):
         ask("same", server.url)
@@ -84,7 +84,7 @@ def test_mode_all_replaces_only_exchanges_that_were_there_when_the_block_began()
     assert prompts_of(CASSETTE) == ["other", "same", "same"]
 
 
-def test_a_later_block_replaces_what_an_earlier_one_recorded() -> None:
+def test_a_later_block_replaces_the_recordings_of_an_earlier_one() -> None:
     """Outside pytest, each block of mode rewrite begins with an empty cassette."""
     record(CASSETTE, "first")
     assert prompts_of(record(CASSETTE, "second")) == ["second"]
@@ -106,8 +106,8 @@ def refresh(*prompts: str) -> None:
             ask(prompt, server.url)
 
 
-def test_a_refreshed_cassette_holds_what_the_block_played_or_recorded() -> None:
-    """Of equal recordings, as many remain as were played. If each one was, the file keeps its bytes."""
+def test_a_refreshed_cassette_has_played_and_recorded_exchanges_only() -> None:
+    """Of equal recordings, as many remain as were played. If all were played, the file keeps its bytes."""
     record(CASSETTE, "a", "b", "same")
     same = retold.read_cassette(CASSETTE).exchanges[2]
     retold.write_cassette(CASSETTE, [*retold.read_cassette(CASSETTE).exchanges, same])
@@ -132,8 +132,8 @@ def test_a_failed_block_removes_nothing() -> None:
 
 
 @pytest.mark.parametrize("new", [(), ("new",)])
-def test_blocks_that_refresh_one_cassette_at_once_keep_what_each_played(new: tuple[str, ...]) -> None:
-    """The first one to end removes a recording that the second one has played, which puts it back."""
+def test_concurrent_blocks_that_refresh_one_cassette_keep_all_played_exchanges(new: tuple[str, ...]) -> None:
+    """The first one to end removes a recording that the second one has played. The second one restores it."""
     record(CASSETTE, "one", "two", "both", "unplayed")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="refresh"):
         for prompt in ("two", "both"):
@@ -144,7 +144,7 @@ def test_blocks_that_refresh_one_cassette_at_once_keep_what_each_played(new: tup
     assert sorted(prompts_of(CASSETTE)) == sorted(["both", "one", "two", *new])
 
 
-def test_a_block_that_removed_nothing_still_shows_that_it_played() -> None:
+def test_a_block_that_removed_nothing_still_protects_its_played_exchanges() -> None:
     record(CASSETTE, "one", "two")
     with retold.use_cassette(CASSETTE, record_mode="refresh"):
         ask("two")
@@ -170,7 +170,7 @@ FILE = "cassettes/test_chat/shared.yaml"
 
 
 def test_tests_that_share_a_missing_cassette_record_it_together(suite: Suite) -> None:
-    """With `once`, a cassette is missing if it was so when the session began. Afterwards a new request is a miss."""
+    """With `once`, a cassette is missing if it did not exist when the session began. Afterwards a new request is a miss."""
     suite.write(SHARED)
     with serve() as server:
         suite.run("--retold-mode=once", server=server).assert_outcomes(passed=2)
@@ -182,8 +182,8 @@ def test_tests_that_share_a_missing_cassette_record_it_together(suite: Suite) ->
 
 
 @pytest.mark.parametrize("mode", ["rewrite", "all"])
-def test_tests_that_share_a_cassette_record_it_anew_together(suite: Suite, mode: str) -> None:
-    """A session empties the file once, and removes an old exchange once: each test finds its own calls afterwards."""
+def test_tests_that_share_a_cassette_record_it_again_together(suite: Suite, mode: str) -> None:
+    """A session empties the file once, and removes an old exchange once. Afterwards each test finds its own calls."""
     suite.write(SHARED)
     for _ in range(2):
         with serve() as server:
@@ -206,7 +206,7 @@ def test_exchanges_added_by_hand_during_the_block_stay(mode: str) -> None:
     assert prompts_of(CASSETTE) == [*(["old"] if mode != "rewrite" else []), "x", "new"]
 
 
-def test_a_cassette_that_was_damaged_during_the_block_is_left_as_it_is() -> None:
+def test_a_cassette_that_is_damaged_during_the_block_is_not_overwritten() -> None:
     """The error names the recording in the log."""
     record(CASSETTE, "old")
     block = retold.use_cassette(CASSETTE, record_mode="new_episodes")
@@ -220,7 +220,7 @@ def test_a_cassette_that_was_damaged_during_the_block_is_left_as_it_is() -> None
     assert retold.EventLog().find(cassette.run or "").exchanges == 1
 
 
-def test_a_cassette_that_was_deleted_during_the_block_is_written_whole() -> None:
+def test_a_cassette_that_is_deleted_during_the_block_is_written_in_full() -> None:
     record(CASSETTE, "old")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="new_episodes"):
         ask("new", server.url)
@@ -229,7 +229,9 @@ def test_a_cassette_that_was_deleted_during_the_block_is_written_whole() -> None
 
 
 @pytest.mark.parametrize("log", [None, "own.db"])
-def test_paths_count_from_where_the_block_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str | None) -> None:
+def test_paths_are_relative_to_the_folder_at_the_beginning_of_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str | None
+) -> None:
     """A later change of the working directory moves neither the cassette nor the log."""
     begun = Path.cwd()
     with serve() as server, retold.use_cassette("here/c.yaml", record_mode="new_episodes", log=log):
@@ -242,8 +244,8 @@ def test_paths_count_from_where_the_block_began(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("mode", RECORDING)
-def test_a_symbolic_link_stays_one(mode: str) -> None:
-    """The file that it points to is written, be it there or not."""
+def test_a_symbolic_link_stays_a_link(mode: str) -> None:
+    """retold writes the target of the link, whether the target exists or not."""
     Path("shared").mkdir()
     CASSETTE.symlink_to("shared/real.yaml")
     record(CASSETTE, "old")
@@ -254,7 +256,7 @@ def test_a_symbolic_link_stays_one(mode: str) -> None:
     assert [path.name for path in Path("shared").iterdir()] == ["real.yaml"]
 
 
-def test_a_new_cassette_follows_the_umask_and_a_written_one_keeps_its_mode() -> None:
+def test_a_new_cassette_follows_the_umask_and_an_existing_one_keeps_its_mode() -> None:
     for mask, mode in ((0o077, 0o600), (0o022, 0o644), (0o002, 0o664)):
         path = Path(f"{mask}.yaml")
         with umask(mask):
@@ -267,12 +269,12 @@ def test_a_new_cassette_follows_the_umask_and_a_written_one_keeps_its_mode() -> 
 
 
 @pytest.mark.parametrize("name", ["x" * 240 + ".yaml", "日" * 80 + ".yaml"])
-def test_a_name_as_long_as_a_file_system_takes_it_can_be_written(name: str) -> None:
+def test_a_name_of_the_greatest_length_of_the_file_system_can_be_written(name: str) -> None:
     assert prompts_of(record(Path(name))) == ["hi"]
 
 
-def test_a_pipe_is_no_cassette() -> None:
-    """A rename would destroy it."""
+def test_a_pipe_is_not_a_cassette() -> None:
+    """Renaming a new file over the pipe would destroy it."""
     os.mkfifo(CASSETTE)
     with pytest.raises(retold.CassetteError, match="it is not a regular file"):
         retold.write_cassette(CASSETTE, [])
@@ -280,10 +282,8 @@ def test_a_pipe_is_no_cassette() -> None:
 
 
 @pytest.mark.parametrize("mode", ["once", *RECORDING])
-def test_a_cassette_that_cannot_be_written_is_refused_before_anything_is_paid_for(
-    mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Tests may run as root, who can write everywhere, so the system's answer is replaced."""
+def test_an_unwritable_cassette_is_refused_before_the_first_request(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test replaces the answer of the system, because it may run as root, who can write everywhere."""
     monkeypatch.setattr(os, "access", lambda path, _: not os.path.isdir(path))
     refused = pytest.raises(retold.CassetteError, match=r"cannot write the cassette new/c\.yaml: .* not writable\. Nothing was")
     with serve() as server, refused, retold.use_cassette("new/c.yaml", record_mode=mode):
@@ -295,7 +295,7 @@ def test_a_cassette_that_cannot_be_written_is_refused_before_anything_is_paid_fo
 # Age
 
 
-def test_a_time_without_an_offset_is_utc_and_anything_else_is_damage() -> None:
+def test_a_time_without_an_offset_is_utc_and_other_text_is_damage() -> None:
     for stamp in ("2026-01-01T00:00:00", "2026-01-01T00:00:00+02:00"):
         retold.write_cassette(CASSETTE, [exchange(recorded_at=stamp)])
         with pytest.warns(retold.ExpiredWarning, match="was recorded"), retold.use_cassette(CASSETTE, max_age="1d"):

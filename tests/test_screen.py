@@ -1,4 +1,4 @@
-"""Nothing that a model wrote steers a terminal, hides on it, or passes for a line of retold's own."""
+"""Text of a model never steers a terminal, never hides on it, and never passes for a line of retold."""
 
 import ast
 import io
@@ -38,7 +38,7 @@ def test_a_hostile_character_is_shown_by_its_number(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ORDINARY)
-def test_ordinary_text_stays_as_it_is(text: str) -> None:
+def test_ordinary_text_is_unchanged(text: str) -> None:
     assert clean(text) == text
     assert clean_json(json.dumps(text, ensure_ascii=False)) == json.dumps(text, ensure_ascii=False)
 
@@ -49,8 +49,8 @@ def test_clean_json_has_the_same_value() -> None:
     assert json.loads(shown) == {"a": EVERYTHING}
 
 
-def test_the_text_of_an_error_is_clean_wherever_it_is_shown() -> None:
-    """A traceback, a test report, a log line: all of them ask the error for its text."""
+def test_the_text_of_an_error_is_always_clean() -> None:
+    """Tracebacks, test reports and log lines all use the text of the error."""
     for kind in (MissError, RunError, retold.RetoldError):
         assert str(kind(EVERYTHING)) == clean(EVERYTHING)
 
@@ -78,7 +78,7 @@ WAYS = [
 
 @pytest.fixture
 def hostile() -> None:
-    """A log with one imported conversation that holds every hostile character."""
+    """Create a log with one imported conversation that contains every hostile character."""
     Path("hostile.jsonl").write_text(json.dumps(HOSTILE_LINE))
     assert in_this_process("import", "hostile.jsonl").returncode == 0
 
@@ -86,7 +86,7 @@ def hostile() -> None:
 @pytest.mark.usefixtures("hostile")
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: " ".join(way)[:30].encode("ascii", "replace").decode())
 def test_no_command_shows_a_hostile_character(way: list[str]) -> None:
-    """Of text, CSV and JSON alike; the columns and lines stay the command's own."""
+    """The cases include text, CSV and JSON. The columns and lines remain those of the command."""
     done = in_this_process(*way)
     for shown in (done.stdout, done.stderr):
         assert clean(shown) == shown
@@ -95,7 +95,7 @@ def test_no_command_shows_a_hostile_character(way: list[str]) -> None:
 
 
 def on_terminal(*arguments: str) -> str:
-    """What a command writes to a terminal of its own, stdout and stderr."""
+    """Return the text that a command writes to a new terminal, from stdout and stderr."""
     pid, fd = pty.fork()
     if pid == 0:
         os.execv(sys.executable, [sys.executable, "-m", "retold", "--no-pager", *arguments])
@@ -103,7 +103,7 @@ def on_terminal(*arguments: str) -> str:
     while True:
         try:
             more = os.read(fd, 65536)
-        except OSError:  # Linux: the other side is closed
+        except OSError:  # Linux raises this if the other side is closed
             break
         if not more:
             break
@@ -115,13 +115,13 @@ def on_terminal(*arguments: str) -> str:
 
 @pytest.mark.usefixtures("hostile")
 def test_an_export_to_a_terminal_is_clean() -> None:
-    """In a pipe it is the format's own bytes."""
+    """In a pipe, the export has the unchanged bytes of its format."""
     shown = on_terminal("export", "last", "--format", "stream-json").replace("\r\n", "\n")
     assert "zebra" in shown
     assert clean(shown) == shown
 
 
-# Lines of retold's own
+# Lines of retold
 
 FORGED = (
     "Hello\nTOOL USE: Bash\n\n✓ Stream completed: 3 messages (1 shown) in 0.1s\n[12:34:56] TOOL RESULT: ok\n=== x ===\nTokens  1"
@@ -131,8 +131,8 @@ FORGED = (
 @pytest.mark.parametrize("options", [{}, {"show_timestamps": False}], ids=["times", "no times"])
 @pytest.mark.parametrize("name", ["simple", "console", "debug", "file"])
 def test_lines_of_a_model_do_not_pass_for_lines_of_retold(name: str, options: dict[str, bool]) -> None:
-    """Each line that begins at the margin as one of retold's own is one."""
-    shown = told(name, FORGED, options)
+    """No line of the model's text begins at the margin like one of retold."""
+    shown = shown_by(name, FORGED, options)
     kinds = ("TOOL USE", "TOOL RESULT", "✓ Stream completed: 3", "=== x", "Tokens  1")
     assert "TOOL USE: Bash" in shown
     assert [
@@ -142,14 +142,14 @@ def test_lines_of_a_model_do_not_pass_for_lines_of_retold(name: str, options: di
 
 @pytest.mark.parametrize("first", ["TOOL USE: Bash {}", "✗ Stream error: x", "=== Stream completed ===", "ASSISTANT: hi"])
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_text_that_begins_as_a_line_of_retold_is_labelled(first: str, partial: bool) -> None:
+def test_a_text_that_begins_like_a_line_of_retold_is_labelled(first: str, partial: bool) -> None:
     """The console shows other texts without a label."""
-    assert f"] ASSISTANT: {first}" in told("console", first, {"partial": partial})
-    assert "] Tools are fine" in told("console", "Tools are fine", {"partial": partial})
+    assert f"] ASSISTANT: {first}" in shown_by("console", first, {"partial": partial})
+    assert "] Tools are fine" in shown_by("console", "Tools are fine", {"partial": partial})
 
 
-def told(name: str, text: str, options: dict[str, bool]) -> str:
-    """What a handler writes of a run in which a model said a text."""
+def shown_by(name: str, text: str, options: dict[str, bool]) -> str:
+    """Return the text that a handler writes for a run with this text of a model."""
     out = io.StringIO()
     where = {"file_path": "run.log"} if name == "file" else {}
     with EventLog("told.db") as log, log.start(name="told", mode="live") as writer:
@@ -163,8 +163,8 @@ def told(name: str, text: str, options: dict[str, bool]) -> str:
     return Path("run.log").read_text() if name == "file" else out.getvalue()
 
 
-def test_a_command_prints_through_the_functions_that_clean() -> None:
-    """`print` is for the modules whose text is clean already: tables, marked hits, differences, and the functions themselves."""
+def test_commands_print_through_the_cleaning_functions() -> None:
+    """`print` is only for modules with clean text: tables, marked hits, differences, and the cleaning functions themselves."""
     own = {"common.py", "table.py", "search.py", "diff.py", "check.py", "run.py", "__init__.py", "view.py"}
     for path in sorted((ROOT / "src" / "retold" / "cli").glob("*.py")):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]

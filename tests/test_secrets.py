@@ -1,6 +1,6 @@
-"""Which values are secrets: keys by their shape, values of variables by name and look; ordinary words never are.
+"""The values that are secrets: keys by their shape, values of variables by name and look. Ordinary words never are.
 
-Every key here is made up; it is put together at run time so that no scanner takes this file for a leak.
+The keys in this file are made up. The file assembles them at run time, so that no scanner reports a leak.
 """
 
 import itertools
@@ -47,12 +47,12 @@ REDACTOR = Redactor({"DB_PASSWORD": ENV_SECRET})
 
 
 def go(text: str) -> str:
-    """As encoding/json of Go writes a string, without the quotes."""
+    """Return a string as Go's encoding/json writes it, without the quotes."""
     return json.dumps(text)[1:-1].replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def every_character(text: str) -> str:
-    """Every UTF-16 unit as an escape, in upper case."""
+    """Return every UTF-16 unit as an escape in upper case."""
     units = text.encode("utf-16-be")
     return "".join(f"\\u{units[at]:02X}{units[at + 1]:02X}" for at in range(0, len(units), 2))
 
@@ -75,13 +75,13 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("secret", SPELLED)
 def test_a_secret_is_found_in_every_spelling(secret: str, spelling: str) -> None:
-    """Whatever language wrote it, and however often it was packed."""
+    """The cases include every language, and several layers of escapes."""
     spelled = SPELLINGS[spelling](SPELLED[secret])
     assert REDACTOR.data(f'{{"a":"<{spelled}> b"}}'.encode()) == b'{"a":"<REDACTED> b"}'
 
 
-def test_the_secret_of_an_aws_key_is_known_by_the_name_before_it() -> None:
-    """Forty characters of base64 alone are a digest as well."""
+def test_the_secret_of_an_aws_key_is_recognised_by_the_name_before_it() -> None:
+    """Without the name, forty characters of base64 could also be a digest."""
     value = (LETTERS + LETTERS)[:40]
     for name in ("aws_secret_access_key = ", '{"SecretAccessKey": "', "export AWS_SECRET_ACCESS_KEY="):
         assert REDACTOR.text(f"{name}{value}\n") == f"{name}REDACTED\n"
@@ -89,8 +89,8 @@ def test_the_secret_of_an_aws_key_is_known_by_the_name_before_it() -> None:
 
 
 @pytest.mark.parametrize("key", ["AWS", "Google", "Hugging Face", "Slack", "GitHub"])
-def test_a_key_inside_a_longer_run_is_chance(key: str) -> None:
-    """Images, signatures and digests are long runs of base64, in which every short literal occurs."""
+def test_the_shape_of_a_key_inside_a_longer_run_is_not_a_key(key: str) -> None:
+    """Images, signatures and digests are long runs of base64, which contain every short literal by chance."""
     assert REDACTOR.text(f"{LETTERS}{KEYS[key]}{LETTERS}") == f"{LETTERS}{KEYS[key]}{LETTERS}"
 
 
@@ -103,8 +103,8 @@ def test_a_key_inside_a_longer_run_is_chance(key: str) -> None:
         "msg_01AbCdEfGhIjKlMnOpQrStUv",
     ],
 )  # fmt: skip
-def test_ordinary_text_stays(text: str) -> None:
-    """As it is, and as JSON has it."""
+def test_ordinary_text_is_unchanged(text: str) -> None:
+    """This is true for the plain text and for its JSON."""
     assert REDACTOR.url(text) == text
     assert REDACTOR.data(json.dumps(text).encode()) == json.dumps(text).encode()
 
@@ -112,22 +112,22 @@ def test_ordinary_text_stays(text: str) -> None:
 @settings(deadline=None, max_examples=150)
 @given(st.text(max_size=200))
 def test_random_text_is_never_changed(text: str) -> None:
-    """Text without one of the literals that begin a key."""
+    """The text has none of the literals that begin a key."""
     data = json.dumps(text).encode()
     assert REDACTOR.data(data) is data
 
 
 @pytest.mark.parametrize("key", ["id", "message_id", "previous_message_id", "tool_use_id", "request_id"])
-def test_an_id_is_no_secret_by_its_shape(key: str) -> None:
-    """The next request of a conversation names it: without it every continuation would be a miss."""
+def test_the_shape_of_an_id_does_not_make_it_a_secret(key: str) -> None:
+    """The next request of a conversation contains the id. Without it, every continuation would be a miss."""
     for value in (KEYS["OpenAI, old"], KEYS["GitHub"], f"msg_{KEYS['AWS']}", f"toolu_{KEYS['Anthropic']}"):
         data = json.dumps({"thread": {key: value}}).encode()
         assert REDACTOR.data(data) == data
         assert REDACTOR.data(json.dumps(data.decode()).encode()) == json.dumps(data.decode()).encode()
 
 
-def test_an_id_is_removed_if_it_is_a_secret_of_the_environment() -> None:
-    """A value is known for certain, a shape is not."""
+def test_an_id_equal_to_a_secret_of_the_environment_is_removed() -> None:
+    """The value is certain, and a shape is only a guess."""
     assert Redactor({"MY_TOKEN": "abc123def456"}).data(b'{"id":"abc123def456"}') == b'{"id":"REDACTED"}'
 
 
@@ -143,8 +143,8 @@ def test_an_id_is_removed_if_it_is_a_secret_of_the_environment() -> None:
         "./keys/key1", "C:\\keys\\key1", "aaaaaaaa", "short1",
     ],
 )  # fmt: skip
-def test_a_value_without_the_look_of_a_secret_is_none(value: str) -> None:
-    """Words, numbers, hosts, URLs and paths are in every prompt; taken out, a cassette would replay nowhere else."""
+def test_a_value_without_the_look_of_a_secret_is_not_one(value: str) -> None:
+    """Words, numbers, hosts, URLs and paths are in every prompt. Without them, a cassette could not be replayed elsewhere."""
     assert secrets_in({"POSTGRES_PASSWORD": value, "SECRET_KEY": value}) == []
 
 
@@ -152,7 +152,7 @@ def test_a_value_without_the_look_of_a_secret_is_none(value: str) -> None:
     "value", ["hunter2hunter2", "hunter2-correct-horse", "pässwörd-ünïcode", "p@ssword", "correct horse battery staple", LETTERS]
 )
 def test_a_value_with_the_look_of_a_secret_is_one(value: str) -> None:
-    """Letters and digits mixed, other characters, or more words than a name has."""
+    """It mixes letters and digits, has other characters, or has more words than a name."""
     assert secrets_in({"APP_SECRET": value}) == [value]
 
 
@@ -170,26 +170,26 @@ def test_a_value_with_the_look_of_a_secret_is_one(value: str) -> None:
         "TOKEN_1",
     ],
 )
-def test_names_of_secret_variables(name: str) -> None:
-    """By a whole word, or its end."""
+def test_names_of_secret_variables_are_recognised(name: str) -> None:
+    """The name contains a whole word, or ends in it."""
     assert secrets_in({name: "abc123def456"}) == ["abc123def456"]
 
 
 @pytest.mark.parametrize(
     "name", ["TOKENIZERS_PARALLELISM", "MAX_TOKENS", "KEYBOARD_LAYOUT", "SECRETARY", "PASSWORDLESS_LOGIN", "AUTHOR"]
 )
-def test_names_that_only_contain_the_word(name: str) -> None:
+def test_names_that_only_contain_the_letters_of_a_word_are_not_secret(name: str) -> None:
     """`TOKENIZERS` is not `TOKEN`."""
     assert secrets_in({name: "abc123def456"}) == []
 
 
 def test_the_password_in_a_url_of_the_environment_is_a_secret() -> None:
-    """Whatever the variable is called; the URL itself is none."""
+    """The name of the variable does not matter. The URL itself is not a secret."""
     assert secrets_in({"DATABASE_URL": "postgres://app:s3cr3t%2Fpass@db/x"}) == ["s3cr3t/pass"]
 
 
-def test_values_named_as_secrets_are_always_removed() -> None:
-    """`redact=` needs no look."""
+def test_values_given_as_secrets_are_always_removed() -> None:
+    """For `redact=`, the look of a value does not matter."""
     assert Redactor({}, extra=["postgres"]).text("a postgres query") == "a REDACTED query"
 
 
@@ -206,8 +206,8 @@ def test_values_named_as_secrets_are_always_removed() -> None:
         "x-portkey-virtual-key", "x-auth-key",
     ],
 )  # fmt: skip
-def test_headers_that_look_like_credentials(name: str) -> None:
-    """By the words of their names."""
+def test_headers_with_credentials_are_recognised_by_their_names(name: str) -> None:
+    """The words of the name count."""
     assert Redactor({}).headers([(name, "x")]) == [(name, "REDACTED")]
 
 
@@ -217,8 +217,8 @@ def test_headers_that_look_like_credentials(name: str) -> None:
      "author", "surrogate-key", "anthropic-version",
      "www-authenticate"],
 )  # fmt: skip
-def test_headers_that_do_not(name: str) -> None:
-    """A count of tokens is no token."""
+def test_other_headers_are_unchanged(name: str) -> None:
+    """A count of tokens is not a token."""
     assert not is_credential_header(name)
 
 
@@ -226,14 +226,14 @@ def test_headers_that_do_not(name: str) -> None:
 @pytest.mark.parametrize("url", ["https://u:pw@h/a?{}=x1&b=2", "/callback?b=2&{}=x1", "</next?{}=x1;b=2>; rel=next", "/#{}=x1"])
 @pytest.mark.parametrize("parameter", ["access_token", "accessToken", "sig", "api_key", "pwd", "X-Amz-Signature", "jwt"])
 def test_urls_in_headers_lose_their_credentials(name: str, url: str, parameter: str) -> None:
-    """Absolute or relative, one or several."""
+    """The URLs are absolute or relative, one or several."""
     clean = Redactor({}).headers([(name, url.format(parameter))])[0][1]
     assert clean == url.format(parameter).replace("u:pw@", "").replace("x1", "REDACTED")
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_compressed_request_is_recorded_unpacked(encoding: str) -> None:
-    """Its wire bytes could not be scrubbed; and the same text matches whatever the compressor was."""
+    """Its wire bytes could not be scrubbed. The same text matches, whichever compressor the client used."""
     squeezer = zlib.compressobj(wbits=31 if encoding == "gzip" else 15)
     body = squeezer.compress(f'{{"a":"{KEYS["GitHub"]}"}}'.encode()) + squeezer.flush()
     request = Request("POST", "https://h/", (("content-encoding", encoding), ("content-length", "9"), ("a", "b")), body)
@@ -244,7 +244,7 @@ def test_a_compressed_request_is_recorded_unpacked(encoding: str) -> None:
 
 
 def deltas(spelled: str, places: list[int]) -> list[bytes]:
-    """A text of JSON as the deltas of a stream; the text is cut between its characters, as servers do."""
+    """Return JSON text as the deltas of a stream. As servers do, cut the text between its characters."""
     text = json.loads(f'"{spelled}"')
     edges = sorted({0, len(text), *(place % (len(text) + 1) for place in places)})
     parts = [text[a:b] for a, b in itertools.pairwise(edges)]
@@ -265,7 +265,7 @@ splits = st.lists(st.integers(0, 500), max_size=12)
 @settings(deadline=None, max_examples=150)
 @given(st.sampled_from(sorted(SPELLED)), spelled, splits)
 def test_a_secret_in_any_spelling_split_over_deltas_is_removed(secret: str, spelling: str, places: list[int]) -> None:
-    """Inside an escape, too; at most three of its characters were written before."""
+    """The split may be inside an escape. At most three characters of the secret were written before."""
     inner = SPELLINGS[spelling](SPELLED[secret])
     frames = deltas(json.dumps(f'{{"a":"{inner}"}}')[1:-1], places)
     scrub = FrameRedactor(REDACTOR)
@@ -286,7 +286,7 @@ def test_a_secret_in_any_spelling_split_over_deltas_is_removed(secret: str, spel
 def test_a_secret_in_a_compressed_stream_never_reaches_the_log(
     secret: str, places: list[int], packing: int, size: int, flushed: bool
 ) -> None:
-    """Whatever is written can be unpacked, and holds no secret; without one everything is written."""
+    """The log can always be unpacked, and contains no secret. Without a secret it contains every byte."""
     squeezer = zlib.compressobj(wbits=max(packing, 15))
     frames = deltas(json.dumps(SPELLED[secret])[1:-1], places)
     body = (
@@ -310,8 +310,8 @@ def test_a_secret_in_a_compressed_stream_never_reaches_the_log(
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 10_000])
-def test_a_compressed_stream_without_secrets_is_written_whole(size: int) -> None:
-    """Byte for byte, in its order."""
+def test_a_compressed_stream_without_secrets_is_written_in_full(size: int) -> None:
+    """The log has the same bytes in the same order."""
     body = zlib.compress(b"".join(deltas("a task-like text that sk- begins and ends: gho", [3, 9, 30])))
     packed = PackedRedactor(REDACTOR, (("content-type", "text/event-stream"), ("content-encoding", "deflate")))
     written = [wire for at in range(0, len(body), size) for wire in packed.feed(body[at : at + size])[0]]
@@ -321,8 +321,8 @@ def test_a_compressed_stream_without_secrets_is_written_whole(size: int) -> None
 # Names
 
 
-def test_names_of_runs_steps_and_tasks_hold_no_secret(tmp_path: Path) -> None:
-    """In the events, in the listing, and in no byte of the file; the error that ends the run neither."""
+def test_names_of_runs_steps_and_tasks_contain_no_secret(tmp_path: Path) -> None:
+    """This is true for events, for the listing, for every byte of the file, and for the error of a failed run."""
     key, secret = KEYS["Anthropic"], "hunter2hunter2"
     with EventLog(tmp_path / "log.db") as log:
         writer = log.start(name=f"run[{key}] {secret}", mode="live", redactor=Redactor({"A_TOKEN": secret}))
@@ -337,7 +337,7 @@ def test_names_of_runs_steps_and_tasks_hold_no_secret(tmp_path: Path) -> None:
 
 
 def test_a_capture_of_a_compressed_stream_with_a_split_key_is_cut_before_it(tmp_path: Path) -> None:
-    """The message is there, without the key."""
+    """The log has the message without the key."""
     squeezer = zlib.compressobj(wbits=31)
     start = b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"m"}}\n\n'
     opened = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}

@@ -1,6 +1,6 @@
-"""The YAML of the user's own document, verbatim: fragments are told what they lack, and run when they are completed.
+"""The YAML of the user's document, verbatim: fragments are refused with their missing keys, and run once these are added.
 
-Completed, each runs on both engines, whose handlers show the same lines. The engine of Claude Code is a fake (engine_cli.py).
+Each completed fragment runs on both engines, whose handlers show the same lines. A fake replaces Claude Code (engine_cli.py).
 """
 
 import json
@@ -42,21 +42,21 @@ SAID = {
         "11:3: step 'batch_process': the key 'tasks' is missing.",
     ],
 }
-"""What the validator says of each snippet, in the order of the document."""
+"""The errors of the validator for each snippet, in the order of the document."""
 
 
 def snippet(name: str) -> str:
     return str(SNIPPETS[list(SAID).index(name)])
 
 
-def test_document_has_the_snippets_that_are_tested() -> None:
-    """A snippet that is added to the document is a failed test until it is looked at."""
+def test_every_snippet_of_the_document_is_tested() -> None:
+    """Adding a snippet to the document fails this test."""
     assert len(SNIPPETS) == len(SAID)
 
 
 @pytest.mark.parametrize("name", SAID)
-def test_snippet_is_told_what_it_lacks(name: str) -> None:
-    """Pasted as it is into a file, each fragment is told every key that makes it a workflow, with its line; nothing is run."""
+def test_the_errors_of_a_snippet_list_its_missing_keys(name: str) -> None:
+    """Each fragment is pasted into a file. Its errors list every key that a workflow needs, with the line. Nothing runs."""
     Path("w.yaml").write_text(snippet(name))
     said = refused(in_this_process("run", "w.yaml"))
     head = f"retold: {len(SAID[name])} errors in the workflow:\n" if len(SAID[name]) > 1 else "retold: "
@@ -64,19 +64,19 @@ def test_snippet_is_told_what_it_lacks(name: str) -> None:
     assert tree() == ["w.yaml"]
 
 
-# Completed
+# Completed snippets
 
 HELLO = "[HH:MM:SS] ASSISTANT: Hello.\n\n✓ Stream completed: 3 messages (1 shown) in N.Ns\n"
 
 
 def hello(request: Request) -> Reply:
-    """An answer, which takes a little longer to a second task than to a first one."""
+    """Return an answer, which takes a little longer for the second task than for the first."""
     return Reply([text("Hello.")], first_gap_s=0.2 if request.json["messages"][0]["content"] == "Ho" else 0.0)
 
 
 @pytest.fixture(params=["messages_api", "claude_code"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Each engine in turn."""
+    """Return each engine in turn."""
     if request.param == "claude_code":
         pytest.importorskip("claude_agent_sdk")
         engine_cli.install(monkeypatch, tmp_path / "bin")
@@ -84,7 +84,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def in_both_modes(monkeypatch: pytest.MonkeyPatch, engine: str, whole: str) -> Ran:
-    """A completed snippet live and in mock, which must say the same; the mock run."""
+    """Run a completed snippet live and in mock, check that both outputs are equal, and return the mock run."""
     Path("w.yaml").write_text(whole.replace("workflow:\n", f"workflow:\n  engine: {engine}\n", 1))
     if engine == "claude_code":
         live = run_mock(Path("w.yaml"), mode="live")
@@ -108,8 +108,8 @@ def as_options(name: str) -> str:
 
 
 @pytest.mark.parametrize(("part", "shown"), [(0, ""), (1, HELLO)], ids=["before", "after"])
-def test_two_lines_make_a_step_stream(monkeypatch: pytest.MonkeyPatch, engine: str, part: int, shown: str) -> None:
-    """The step before the migration runs without streaming, the one after it shows its messages; both say the same."""
+def test_two_lines_turn_streaming_on(monkeypatch: pytest.MonkeyPatch, engine: str, part: int, shown: str) -> None:
+    """The step before the migration runs without streaming. The step after it shows its messages. The answers are equal."""
     before, after = snippet("migration").split("# After")
     ran = in_both_modes(monkeypatch, engine, as_steps((before, f"# After{after}")[part]))
     assert (normalised(ran.output), ran.text) == (shown, "Hello.")
@@ -127,7 +127,7 @@ def test_two_lines_make_a_step_stream(monkeypatch: pytest.MonkeyPatch, engine: s
     ],
 )  # fmt: skip
 def test_handler_of_the_document_shows_the_stream(monkeypatch: pytest.MonkeyPatch, engine: str, name: str, shown: str) -> None:
-    """Handlers that write to the screen, with the options of the document."""
+    """The handlers write to the screen, with the options of the document."""
     assert re.fullmatch(shown, normalised(in_both_modes(monkeypatch, engine, as_options(name)).output))
 
 
@@ -138,7 +138,7 @@ def test_file_handler_of_the_document_appends(monkeypatch: pytest.MonkeyPatch, e
 
 
 def test_buffer_handler_of_the_document_is_read_from_the_result(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    """The messages are in the result, in order."""
+    """The result has the messages in order."""
     (result,) = in_both_modes(monkeypatch, engine, as_options("buffer")).result.steps[0].handler_results
     assert [message["type"] for message in result["buffered"]] == ["system", "assistant", "result"]
 
@@ -150,8 +150,8 @@ def process_message(message):
 """
 
 
-def test_callback_handler_of_the_document_is_called(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    """The dotted module of the document stands beside the workflow."""
+def test_the_callback_of_the_document_is_called(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """The dotted module of the document is beside the workflow."""
     Path("MyApp").mkdir()
     Path("MyApp/StreamHandler.py").write_text(CALLED)
     in_both_modes(monkeypatch, engine, as_options("callback"))
@@ -159,7 +159,7 @@ def test_callback_handler_of_the_document_is_called(monkeypatch: pytest.MonkeyPa
 
 
 def test_development_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    """With the prompt that it lacks, the preset and the streaming work as written."""
+    """With the missing prompt, the preset and the streaming work as written."""
     ran = in_both_modes(monkeypatch, engine, snippet("development") + '      prompt: "Implement it."\n')
     assert normalised(ran.output) == HELLO
     (asked,) = retold.EventLog().events(ran.result.run, kinds=("exchange.started", "session.started"))
@@ -172,7 +172,7 @@ def test_development_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch, e
 
 
 def test_production_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    """Each run has a file of its own, named by its id."""
+    """Each run has a separate file, named by its id."""
     ran = in_both_modes(monkeypatch, engine, snippet("production") + '      prompt: "Process it."\n')
     runs = sorted(info.run for info in retold.EventLog().runs())
     assert sorted(path.name for path in Path("logs").iterdir()) == [f"claude_{run}.log" for run in runs]
@@ -180,7 +180,7 @@ def test_production_pipeline_of_the_document(monkeypatch: pytest.MonkeyPatch, en
 
 
 def test_enhanced_steps_of_the_document(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    """A session through console and a batch through simple, whose lines carry their task."""
+    """A session runs through console, and a batch through simple with the name of the task in each line."""
     session, batch = snippet("enhanced").split("# Claude Batch")
     later = {"messages_api": "Ho", "claude_code": "AFTER Hi"}[engine]
     tasks = f"tasks: [{{id: one, prompt: Hi}}, {{prompt: {later}}}]"

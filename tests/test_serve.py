@@ -24,7 +24,7 @@ from tests.wire import connected, post, raw, request_bytes, rest, wire
 FRAMES = (b"event: ping\ndata: 1\n\n", b": comment\r\ndata:2\r\n\r\n", "event: é\ndata: 3\ndata:4\n\n".encode())
 
 
-def told(response: Response | None = None, prompt: str = "hi", **fields: object) -> Exchange:
+def recorded_answer(response: Response | None = None, prompt: str = "hi", **fields: object) -> Exchange:
     """Return a recorded exchange for the request that `post` and `request_bytes` send."""
     recorded = exchange(answer(*FRAMES) if response is None else response, json.dumps(body(prompt)).encode())
     return replace(recorded, **fields)  # type: ignore[arg-type]
@@ -35,13 +35,13 @@ def parts(received: bytes) -> tuple[bytes, bytes]:
     return head, rest
 
 
-# What a client gets
+# Answers
 
 
-def test_status_line_and_headers_are_those_of_the_recording() -> None:
-    """Its own phrase, the case of names, repeated headers. New framing headers take the place of the recorded ones."""
+def test_status_line_and_headers_are_the_recorded_ones() -> None:
+    """Reason phrase, case of names and repeated headers are the same. New framing headers replace the recorded ones."""
     headers = (*SSE, ("X-Odd", "1"), ("Transfer-Encoding", "chunked"), ("x-odd", "2"))
-    recorded = told(replace(answer(*FRAMES, reason="As You Like It"), headers=headers))
+    recorded = recorded_answer(replace(answer(*FRAMES, reason="As You Like It"), headers=headers))
     with wire(mode="none", recorded=[recorded]) as running:
         head, _ = parts(raw(running.url, request_bytes(head="Connection: close\r\n")))
     assert head.split(b"\r\n") == [
@@ -51,36 +51,36 @@ def test_status_line_and_headers_are_those_of_the_recording() -> None:
 
 
 @pytest.mark.trap(25)
-def test_a_wrong_length_of_a_recording_is_not_repeated() -> None:
+def test_a_wrong_recorded_length_is_not_repeated() -> None:
     """Many published cassettes contain one, and a client would wait forever for the rest."""
     response = Response(200, "OK", (*JSON, ("content-length", "999")), (TimedPiece(0, b'{"a": 1}', False),), 0)
-    with wire(mode="none", recorded=[told(response)]) as running:
+    with wire(mode="none", recorded=[recorded_answer(response)]) as running:
         answered = post(running.url)
     assert (answered.headers["content-length"], answered.body) == ("8", b'{"a": 1}')
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_an_old_client_gets_no_chunks(version: str) -> None:
-    with wire(mode="none", recorded=[told()]) as running:
+    with wire(mode="none", recorded=[recorded_answer()]) as running:
         request = request_bytes(head="Connection: close\r\n").replace(b"HTTP/1.1", b"HTTP/" + version.encode())
         _, received = parts(raw(running.url, request))
     assert (received == b"".join(FRAMES)) is (version == "1.0")
 
 
 def test_a_connection_stays_open_after_a_miss_and_after_an_error() -> None:
-    overloaded = told(replace(answer(b"{}", headers=JSON), status=529, reason=""), ending="http_error")
-    with wire(mode="none", recorded=[overloaded, told()]) as running, connected(running.url) as sock:
+    overloaded = recorded_answer(replace(answer(b"{}", headers=JSON), status=529, reason=""), ending="http_error")
+    with wire(mode="none", recorded=[overloaded, recorded_answer()]) as running, connected(running.url) as sock:
         sock.sendall(request_bytes("other") + request_bytes() + request_bytes(head="Connection: close\r\n"))
         received = rest(sock)
     assert re.findall(rb"HTTP/1.1 (\d+)", received) == [b"418", b"529", b"200"]
 
 
 ENDINGS: dict[str, tuple[Exchange, type[OSError] | None, bytes | None]] = {
-    "cut": (told(ending="cut"), None, b"".join(FRAMES)),
-    "reset": (told(ending="cut", failure=Failure("ConnectionResetError", "")), ConnectionResetError, None),
-    "no response": (replace(told(), response=None, ending="no_response"), None, None),
+    "cut": (recorded_answer(ending="cut"), None, b"".join(FRAMES)),
+    "reset": (recorded_answer(ending="cut", failure=Failure("ConnectionResetError", "")), ConnectionResetError, None),
+    "no response": (replace(recorded_answer(), response=None, ending="no_response"), None, None),
     "refused": (
-        replace(told(), response=None, ending="no_response", failure=Failure("ConnectionResetError", "")),
+        replace(recorded_answer(), response=None, ending="no_response", failure=Failure("ConnectionResetError", "")),
         ConnectionResetError,
         None,
     ),
@@ -89,7 +89,7 @@ ENDINGS: dict[str, tuple[Exchange, type[OSError] | None, bytes | None]] = {
 
 @pytest.mark.parametrize(("recorded", "error", "received"), ENDINGS.values(), ids=ENDINGS)
 def test_the_recorded_ending_is_replayed(recorded: Exchange, error: type[OSError] | None, received: bytes | None) -> None:
-    """A cut stream lacks its last chunk and keeps all bytes before it; a reset is a reset; a missing answer stays missing."""
+    """A cut stream lacks its last chunk and has all bytes before it. A reset and a missing answer are repeated."""
     with wire(mode="none", recorded=[recorded]) as running, connected(running.url) as sock:
         sock.sendall(request_bytes())
         if error is not None:
@@ -101,8 +101,10 @@ def test_the_recorded_ending_is_replayed(recorded: Exchange, error: type[OSError
 
 
 def test_head_is_a_probe() -> None:
-    """Claude Code sends HEAD at times. The recording answers it, or an empty 200; it is not a miss."""
-    probe = replace(told(replace(answer(headers=JSON), status=204, reason="No Content")), request=Request("HEAD", URL + "/hello"))
+    """Claude Code sometimes sends HEAD. The recording or an empty 200 answers it, and it is not a miss."""
+    probe = replace(
+        recorded_answer(replace(answer(headers=JSON), status=204, reason="No Content")), request=Request("HEAD", URL + "/hello")
+    )
     request = b"HEAD /v1/messages/%b HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with wire(mode="none", recorded=[probe]) as running:
         assert raw(running.url, request % b"hello").startswith(b"HTTP/1.1 204 No Content\r\n")
@@ -111,17 +113,17 @@ def test_head_is_a_probe() -> None:
 
 
 def test_the_query_counts() -> None:
-    beta = replace(told(), request=replace(told().request, uri=URL + "?beta=true"))
+    beta = replace(recorded_answer(), request=replace(recorded_answer().request, uri=URL + "?beta=true"))
     with wire(mode="none", recorded=[beta]) as running:
         assert post(running.url, path="/v1/messages").status == 418
         assert post(running.url, path="/v1/messages?beta=true").status == 200
 
 
 @pytest.mark.trap(28)
-def test_a_hundred_streams_at_once_get_each_their_own() -> None:
+def test_a_hundred_concurrent_streams_get_the_right_answers() -> None:
     """They come in any order, over as many connections."""
     prompts = [f"prompt {number}" for number in range(100)]
-    recorded = [told(answer(f"event: ping\ndata: {prompt}\n\n".encode(), *FRAMES), prompt) for prompt in prompts]
+    recorded = [recorded_answer(answer(f"event: ping\ndata: {prompt}\n\n".encode(), *FRAMES), prompt) for prompt in prompts]
     together = threading.Barrier(len(prompts))
 
     def asked(prompt: str) -> bytes:
@@ -137,7 +139,7 @@ def test_a_hundred_streams_at_once_get_each_their_own() -> None:
 
 
 def test_a_server_prints_its_address_and_ends_on_sigterm(tmp_path: Path) -> None:
-    """The first line is the URL. After it a signal stops the server, which leaves neither a process nor a port behind."""
+    """The first line is the URL. A later signal stops the server, which leaves no process and frees the port."""
     folder = Folder(tmp_path)
     record(tmp_path / "hello.yaml", "a")
     record(tmp_path / "bye.yaml", "b")
@@ -163,7 +165,7 @@ def test_a_server_prints_its_address_and_ends_on_sigterm(tmp_path: Path) -> None
 
 def test_a_proxy_records_until_it_is_stopped(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    with wire(mode="none", recorded=[told()]) as api:
+    with wire(mode="none", recorded=[recorded_answer()]) as api:
         try:
             child = folder.spawn("proxy", "--upstream", api.url, "-o", "c.yaml")
             url = line_of(child.stdout).strip()
@@ -179,10 +181,10 @@ def test_a_proxy_records_until_it_is_stopped(tmp_path: Path) -> None:
     assert child.returncode == 0
 
 
-# Who may ask
+# Access
 
 
-def test_an_address_for_others_needs_to_be_meant(cli: Cli) -> None:
+def test_a_public_address_needs_explicit_permission(cli: Cli) -> None:
     for arguments, said in (
         (["--host", "0.0.0.0"], "--allow-remote"),
         (["--host", "0.0.0.0", "--allow-remote"], "--token"),
@@ -195,17 +197,17 @@ def test_an_address_for_others_needs_to_be_meant(cli: Cli) -> None:
     assert "--allow-remote" in refused.stderr
 
 
-def test_a_token_is_asked_of_every_request() -> None:
-    """With a token the Host header does not matter, because other machines use other names. The token is not passed on."""
+def test_every_request_needs_the_token() -> None:
+    """With a token the Host header does not matter, because other machines use other names. The token is not relayed."""
     token = "a-token-of-some-length"
-    with wire(mode="none", recorded=[told(), told()], gate=Gate(token)) as running:
+    with wire(mode="none", recorded=[recorded_answer(), recorded_answer()], gate=Gate(token)) as running:
         for given in ({}, {"x-retold-token": "another-token-of-that"}, {"Authorization": f"Bearer {token}"}):
             assert post(running.url, headers=given).status == 403
         assert post(running.url, headers={"x-retold-token": token, "Host": "build-7.example"}).status == 200
     assert running.use.play_count == 1
 
 
-def test_cassettes_of_one_name_are_distinguished(cli: Cli, tmp_path: Path) -> None:
+def test_cassettes_with_the_same_name_are_distinguished(cli: Cli, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         record(tmp_path / folder / "c.yaml", "hi")
     refused = cli("serve", tmp_path / "a" / "c.yaml", tmp_path / "b" / "c.yaml")
@@ -213,7 +215,7 @@ def test_cassettes_of_one_name_are_distinguished(cli: Cli, tmp_path: Path) -> No
     assert "have the same name" in refused.stderr
 
 
-def test_a_taken_port_is_one_line(cli: Cli, tmp_path: Path) -> None:
+def test_the_error_of_a_port_in_use_is_one_line(cli: Cli, tmp_path: Path) -> None:
     record(tmp_path / "c.yaml", "hi")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         refused = cli("serve", tmp_path / "c.yaml", "--port", str(taken.getsockname()[1]))

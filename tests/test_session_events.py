@@ -1,4 +1,4 @@
-"""Session events of Managed Agents, and the results of batches, become messages in the shapes that messages have everywhere."""
+"""Session events of Managed Agents, and the results of batches, become messages of the usual shapes."""
 
 import io
 import json
@@ -31,18 +31,18 @@ def sse(*events: Json) -> bytes:
 
 
 def preview(event_id: str, *texts: str, index: int = 0) -> list[Json]:
-    """The start and the deltas of a message that is still being written."""
+    """Return the start and the deltas of an incomplete message."""
     deltas = [{"type": "content_delta", "index": index, "content": {"type": "text", "text": text}} for text in texts]
     start = {"type": "event_start", "event": {"type": "agent.message", "id": event_id}}
     return [start, *({"type": "event_delta", "event_id": event_id, "delta": delta} for delta in deltas)]
 
 
-def said(event_id: str, text: str) -> Json:
+def agent_message(event_id: str, text: str) -> Json:
     return {"type": "agent.message", "id": event_id, "content": [{"type": "text", "text": text}], "processed_at": "2026-11-20"}
 
 
 def folded(*events: Json, session: Session | None = None) -> list[Json]:
-    """The messages that a stream of these events completes, without their own ids."""
+    """Return the messages that a stream of these events completes, without ids."""
     fold = Fold(session or Session("session"))
     messages = [message for frame in frames(sse(*events)) for message in fold.feed(frame)] + fold.flush()
     return [{key: value for key, value in message.items() if key not in ("uuid", "session_id")} for message in messages]
@@ -51,7 +51,7 @@ def folded(*events: Json, session: Session | None = None) -> list[Json]:
 AGENT = {"id": "e1", "type": "message", "role": "assistant"}
 SHAPES: dict[str, tuple[Json, Json]] = {
     "agent.message": (
-        said("e1", "Hi."),
+        agent_message("e1", "Hi."),
         {"type": "assistant", "message": {**AGENT, "content": [{"type": "text", "text": "Hi."}]}, "parent_tool_use_id": None},
     ),
     "agent.thinking": (
@@ -101,19 +101,19 @@ SHAPES: dict[str, tuple[Json, Json]] = {
 
 @pytest.mark.parametrize(("event", "message"), SHAPES.values(), ids=SHAPES)
 def test_a_session_event_becomes_a_message(event: Json, message: Json) -> None:
-    """Answers, tools and their results have the usual shapes; everything else, unknown types too, is a system message."""
+    """Answers, tools and their results have the usual shapes. Every other type, also an unknown one, is a system message."""
     (found,) = folded(event)
     assert found == found | message
 
 
 def test_a_preview_becomes_one_message() -> None:
-    """The deltas of a message add nothing once the message has come."""
-    messages = folded(*preview("e1", "Hel", "lo."), said("e1", "Hello."))
+    """After the message has come, its deltas add nothing."""
+    messages = folded(*preview("e1", "Hel", "lo."), agent_message("e1", "Hello."))
     assert [message["message"]["content"] for message in messages] == [[{"type": "text", "text": "Hello."}]]
 
 
 def test_a_preview_without_its_message_is_incomplete() -> None:
-    """The API keeps no record of a message that was broken off, so its deltas are all that is left of it."""
+    """The API stores no message that broke off, so only its deltas are left."""
     messages = folded(*preview("e1", "Hel", "lo"), *preview("e2", "a"), *preview("e2", "b", index=1))
     assert [(m["message"]["id"], m["message"]["content"][0]["text"], m["incomplete"]) for m in messages] == [
         ("e1", "Hello", True),
@@ -122,29 +122,29 @@ def test_a_preview_without_its_message_is_incomplete() -> None:
     ]
 
 
-def test_an_event_that_comes_twice_is_one_message() -> None:
-    """A stream that is opened again, and the list of events, repeat events under their ids; their usage counts once, too."""
+def test_a_repeated_event_is_one_message() -> None:
+    """A stream that is opened again, and the list of events, repeat events with their ids. Usage counts once, too."""
     span = {"type": "span.model_request_end", "id": "e2", "model_usage": {"input_tokens": 7, "output_tokens": 2}}
     session = Session("session")
     first, again = Fold(session), Fold(session)
-    listed = json.dumps({"data": [span, said("e1", "Hi.")], "next_page": None}).encode()
-    assert len([*first.feed_event(sse(said("e1", "Hi."))), *again.feed_json(listed)]) == 2
+    listed = json.dumps({"data": [span, agent_message("e1", "Hi.")], "next_page": None}).encode()
+    assert len([*first.feed_event(sse(agent_message("e1", "Hi."))), *again.feed_json(listed)]) == 2
     assert (first.usage, again.usage) == ({}, {"input_tokens": 7, "output_tokens": 2})
     assert again.feed_event(sse(span)) == []
 
 
-def test_a_list_in_descending_order_is_read_in_the_order_of_time() -> None:
+def test_a_list_in_descending_order_is_read_in_order_of_time() -> None:
     """`order=desc` lists the last event first."""
     events = [
-        said("e2", "b") | {"processed_at": "2026-11-20T10:00:02Z"},
-        said("e1", "a") | {"processed_at": "2026-11-20T10:00:01Z"},
+        agent_message("e2", "b") | {"processed_at": "2026-11-20T10:00:02Z"},
+        agent_message("e1", "a") | {"processed_at": "2026-11-20T10:00:01Z"},
     ]
     assert [event["id"] for event in events_in({"data": events})] == ["e1", "e2"]
     assert events_in({"data": [{"type": "model", "id": "m"}]}) == events_in({}) == events_in([]) == []
 
 
 def test_status_and_usage_of_a_session_are_those_of_its_exchange() -> None:
-    """The stop reason is that of the last pause, the usage the sum of the requests to the model."""
+    """The stop reason is that of the last pause. The usage is the sum of the model requests."""
     span = {"type": "span.model_request_end", "model_usage": {"input_tokens": 7, "output_tokens": 2, "speed": "fast"}}
     fold = Fold(Session("session"))
     for event in (span | {"id": "e1"}, span | {"id": "e2"}, {"type": "session.status_idle", "stop_reason": {"type": "end_turn"}}):
@@ -168,7 +168,7 @@ def test_status_and_usage_of_a_session_are_those_of_its_exchange() -> None:
     ],
 )
 def test_a_path_names_its_session(path: str, found: tuple[str, str, bool] | None) -> None:
-    """Events are read and sent below their session, or below a thread of it."""
+    """Events are read and sent below the path of their session, or of one of its threads."""
     assert session_path(path) == (None if found is None else SessionPath(*found))
 
 
@@ -177,7 +177,7 @@ def results(*lines: Json) -> bytes:
 
 
 def test_the_results_of_a_batch_are_answers() -> None:
-    """Each succeeded line is an answer under its custom id; what failed has none. Tokens add up over the models."""
+    """Each succeeded line is an answer under its custom id, and a failed one has no answer. Tokens add up over the models."""
     message = {
         "id": "msg_1",
         "type": "message",
@@ -205,12 +205,12 @@ def stream(*events: Json, ending: Any = "closed") -> Exchange:
 
 
 def test_a_stream_opened_again_shows_each_message_once() -> None:
-    """Stream, list, and stream again in one run: nothing is lost and nothing doubled."""
-    listed = json.dumps({"data": [said("e1", "one"), said("e2", "two")]}).encode()
+    """One run has a stream, a list and another stream. No message is lost or doubled."""
+    listed = json.dumps({"data": [agent_message("e1", "one"), agent_message("e2", "two")]}).encode()
     exchanges = [
-        stream(said("e1", "one"), *preview("e2", "tw"), ending="cut"),
+        stream(agent_message("e1", "one"), *preview("e2", "tw"), ending="cut"),
         exchange(answer(listed, headers=JSON), body=b"", uri=EVENTS),
-        stream(said("e2", "two"), *preview("e3", "thr", "ee"), said("e3", "three")),
+        stream(agent_message("e2", "two"), *preview("e3", "thr", "ee"), agent_message("e3", "three")),
     ]
     log = retold.EventLog("log.db")
     run = import_exchanges(log, exchanges, name="agent", source="test")
@@ -218,8 +218,8 @@ def test_a_stream_opened_again_shows_each_message_once() -> None:
     assert told == [("one", False), ("tw", True), ("two", False), ("three", False)]
 
 
-def test_a_secret_that_is_split_over_deltas_is_not_written() -> None:
-    """The previews of a message are searched across their pieces, like the deltas of the Messages API."""
+def test_a_secret_split_over_deltas_is_not_written() -> None:
+    """Redaction searches the previews of a message across their pieces, like the deltas of the Messages API."""
     key = "sk-ant-api03-" + "Ab1" * 10
     log = retold.EventLog("log.db")
     run = import_exchanges(log, [stream(*preview("e1", "key ", key[:9], key[9:], " end"))], name="agent", source="test")
@@ -230,7 +230,7 @@ def test_a_secret_that_is_split_over_deltas_is_not_written() -> None:
 
 @pytest.mark.skipif(not MANAGED.exists(), reason="needs the folder of inputs beside the working copy")
 def test_a_recorded_session_is_shown_and_found(cli: Cli) -> None:
-    """`show` has its messages, with `--partial` piece by piece, and `search` finds answer and prompt."""
+    """`show` prints its messages, with `--partial` piece by piece. `search` finds answer and prompt."""
     assert cli("import", MANAGED).returncode == 0
     assert "ASSISTANT: Hello." in cli("show", "last").stdout
     assert "] Hello.\n" in cli("show", "last", "--partial").stdout
@@ -239,8 +239,8 @@ def test_a_recorded_session_is_shown_and_found(cli: Cli) -> None:
     assert len(read_cassette(Path(MANAGED)).exchanges) == 3
 
 
-def test_what_was_sent_is_a_message_once() -> None:
-    """A prompt is a message when it is sent. The answer to the request and the stream repeat it under an id, at times both."""
+def test_a_sent_message_is_recorded_once() -> None:
+    """A prompt becomes a message when it is sent. The response and the stream may both repeat it with an id."""
     log = retold.EventLog("log.db")
     for options in ({}, {"echo": False}, {"split": True}):
         run = import_exchanges(log, conversation("01", **options), name="agent", source="test")
@@ -261,8 +261,13 @@ def folded_page(log: retold.EventLog, run: str) -> Json:
 
 
 def test_the_page_types_the_texts_of_a_session() -> None:
-    """The pieces of each preview belong to the message that they become, or to the incomplete one that is left of them."""
-    events = [*preview("e1", "Hel", "lo 😀"), said("e1", "Hello 😀"), said("e2", "whole"), *preview("e3", "bro", "ken")]
+    """The pieces of each preview belong to the message that they become, or to the incomplete message that remains."""
+    events = [
+        *preview("e1", "Hel", "lo 😀"),
+        agent_message("e1", "Hello 😀"),
+        agent_message("e2", "whole"),
+        *preview("e3", "bro", "ken"),
+    ]
     log = retold.EventLog("log.db")
     page = folded_page(log, import_exchanges(log, [stream(*events, ending="cut")], name="agent", source="test"))
     texts = [
@@ -275,7 +280,7 @@ def test_the_page_types_the_texts_of_a_session() -> None:
 
 
 def test_a_retried_request_sends_its_events_once() -> None:
-    """The SDK repeats a request after a 529; its prompt is one message."""
+    """The SDK repeats a request after a 529. Its prompt is one message."""
     first, second = (replace(each, place=replace(each.place, call=1, attempt=attempt)) for each, attempt in
                      zip([conversation("01")[1]] * 2, (1, 2), strict=True))  # fmt: skip
     log = retold.EventLog("log.db")
@@ -286,7 +291,7 @@ def test_a_retried_request_sends_its_events_once() -> None:
 
 
 def conversation(ids: str, *, previews: bool = True, echo: bool = True, split: bool = False) -> list[Exchange]:
-    """A session: created, asked twice, and read as a stream with or without previews, at once or in two streams."""
+    """Record a session: it is created, asked twice, and read with or without previews, in one or two streams."""
     root = "https://api.anthropic.com/v1/sessions"
     uri, session = f"{root}/sesn_{ids}1/events", {"id": f"sesn_{ids}1", "type": "session", "created_at": f"2026-11-{ids}"}
 
@@ -299,7 +304,7 @@ def conversation(ids: str, *, previews: bool = True, echo: bool = True, split: b
         return exchange(answer(*frames(sse(*events))), b"", f"{uri}/stream", ending=ending)
 
     def turn(number: int, prompt: str, said_: str) -> list[Json]:
-        message = said(f"m{ids}{number}", said_)
+        message = agent_message(f"m{ids}{number}", said_)
         asked = {"type": "user.message", "id": f"u{ids}{number}", "content": [{"type": "text", "text": prompt}]}
         shown = preview(f"m{ids}{number}", said_) if previews else []
         idle = {"type": "session.status_idle", "id": f"s{ids}{number}", "processed_at": ids, "stop_reason": {"type": "end_turn"}}
@@ -314,7 +319,7 @@ def conversation(ids: str, *, previews: bool = True, echo: bool = True, split: b
 
 
 def compared(a: list[Exchange], b: list[Exchange]) -> list[str]:
-    """The differences of two recordings, as `kind item`."""
+    """Return the differences of two recordings as `kind item`."""
     sides = []
     for exchanges in (a, b):
         with retold.EventLog("compared.db") as log:
@@ -323,8 +328,8 @@ def compared(a: list[Exchange], b: list[Exchange]) -> list[str]:
 
 
 @pytest.mark.parametrize("options", [{}, {"previews": False}, {"echo": False}, {"split": True}], ids=str)
-def test_a_session_is_one_conversation_however_it_was_read(options: Json) -> None:
-    """Ids and times do not count, nor do previews, repeated events, and streams that are opened again."""
+def test_a_session_is_one_conversation_for_every_way_of_reading(options: Json) -> None:
+    """Ids, times, previews, repeated events and opening a stream again do not count."""
     assert compared(conversation("01"), conversation("02", **options)) == []
 
 
@@ -337,7 +342,7 @@ def test_a_changed_answer_of_a_session_is_the_only_difference() -> None:
 
 
 def test_a_cut_stream_and_a_refused_request_are_items_of_their_session() -> None:
-    """How a session was read does not count, but trouble does."""
+    """The way of reading a session does not count. Failures do."""
     a, b = conversation("01"), conversation("02")
     b[4] = replace(b[4], ending="cut")
     error = b'{"type": "error", "error": {"type": "not_found_error", "message": "gone"}}'
@@ -345,10 +350,10 @@ def test_a_cut_stream_and_a_refused_request_are_items_of_their_session() -> None
     assert compared(a, b) == ["added answer", "added prompt", "added answer", "changed totals"]
 
 
-def test_subagents_of_a_session_have_conversations_of_their_own() -> None:
-    """Events that name a thread, and streams of a thread, are of that agent."""
-    events = [said("e1", "main"), said("e2", "sub") | {"session_thread_id": "sthr_1"}]
-    own = exchange(answer(*frames(sse(said("e3", "sub again")))), b"", f"{EVENTS[:-7]}/threads/sthr_1/stream")
+def test_subagents_of_a_session_have_separate_conversations() -> None:
+    """Events that name a thread, and streams of a thread, belong to that agent."""
+    events = [agent_message("e1", "main"), agent_message("e2", "sub") | {"session_thread_id": "sthr_1"}]
+    own = exchange(answer(*frames(sse(agent_message("e3", "sub again")))), b"", f"{EVENTS[:-7]}/threads/sthr_1/stream")
     with retold.EventLog("compared.db") as log:
         made = [replace(each, request=replace(each.request, method="GET")) for each in (stream(*events), own)]
         read = read_run(log, import_exchanges(log, made, name="agent", source="test"))

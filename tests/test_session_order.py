@@ -15,7 +15,7 @@ from tests.exchanges import JSON, answer, exchange
 
 ROOT = "https://api.anthropic.com/v1/sessions"
 PIECES = [b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n", b"data: 4\n\n"]
-"""They came 1, 2, 3 and 4 ms after their request."""
+"""The pieces came 1, 2, 3 and 4 ms after their request."""
 
 
 def reading(session: str = "sesn_1") -> Exchange:
@@ -34,12 +34,12 @@ def played(order: SessionOrder, read: Exchange) -> Iterator[bytes]:
 
 @pytest.fixture(name="impatient")
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wait is over at once, as after a client that departs from the recording."""
+    """End a wait at once, as after a client that departs from the recording."""
     monkeypatch.setattr(session_order, "GRACE_S", -1.0)
 
 
 def test_a_piece_follows_the_requests_before_it() -> None:
-    """The pieces before a request come at once, those after it once the client has sent it."""
+    """The pieces before a request come at once. The pieces after it come when the client has sent it."""
     read, first, second = reading(), sending(1_500_000), sending(3_500_000)
     order = SessionOrder([read, first, second])
     pieces = played(order, read)
@@ -51,7 +51,7 @@ def test_a_piece_follows_the_requests_before_it() -> None:
 
 
 def test_an_async_stream_waits_for_another_task() -> None:
-    """The task that reads leaves the loop to the task that sends."""
+    """The reading task lets the sending task run."""
     read, sent = reading(), sending(500_000)
     order = SessionOrder([read, sent])
 
@@ -60,7 +60,7 @@ def test_an_async_stream_waits_for_another_task() -> None:
 
         async def follow() -> None:
             async for data in order.play(read, timeline_of(read, INSTANT), clock.monotonic_ns()):
-                found.append(data)  # noqa: PERF401 - read piece by piece
+                found.append(data)  # noqa: PERF401 - the stream is read piece by piece
 
         following = asyncio.create_task(follow())
         await asyncio.sleep(0)
@@ -74,13 +74,13 @@ def test_an_async_stream_waits_for_another_task() -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_client_that_departs_gets_the_rest_after_the_grace() -> None:
-    """A missing request holds a stream for a while, never for good."""
+    """A missing request delays a stream for a while, not forever."""
     read = reading()
     assert [*played(SessionOrder([read, sending(1_500_000)]), read)] == [PIECES[0], b"".join(PIECES[1:])]
 
 
 def test_only_requests_to_the_same_session_while_it_was_open_count() -> None:
-    """Another session, an earlier and a later request, and reads hold nothing back."""
+    """Another session, an earlier or later request, and reads delay nothing."""
     read = reading()
     others = [sending(1_500_000, "sesn_2"), sending(9_000_000), reading(), exchange(started_ns=1_500_000)]
     assert [*played(SessionOrder([read, *others]), read)] == [b"".join(PIECES)]

@@ -1,4 +1,4 @@
-"""Every shelf passes the contract of shelves."""
+"""Every shelf passes the contract tests of shelves."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -24,12 +24,12 @@ class TestMemoryShelf(ErasableShelfContract, AttendedShelfContract):
 
     @pytest.fixture
     def make_shelf(self) -> Callable[[str], Any]:
-        """Views of one shelf."""
+        """Return a function that creates views of one shelf."""
         self.view = MemoryShelf()
         return self.view.of
 
     def bytes_left(self, mark: bytes) -> list[str]:
-        """The pages that hold the mark."""
+        """Return the pages that contain the mark."""
         return [repr(got.page) for batch in self.view.pages() for got in batch if mark in got.page.body]
 
 
@@ -38,16 +38,16 @@ class TestFolderShelf(ErasableShelfContract, AttendedShelfContract):
 
     @pytest.fixture
     def make_shelf(self, tmp_path: Path) -> Callable[[str], Any]:
-        """Openings of one folder."""
+        """Return a function that opens one folder."""
         self.folder = tmp_path / "shelf"
         return lambda source: FolderShelf(self.folder, source=source)
 
     def bytes_left(self, mark: bytes) -> list[str]:
-        """The pages that hold the mark; the journal goes on naming a run whose pages are gone."""
+        """Return the pages that contain the mark. The journal still names a run after its pages are gone."""
         return [str(path) for path in self.folder.rglob("*.jsonl") if mark in path.read_bytes()]
 
-    def test_a_folder_that_it_makes_is_for_its_owner_only(self, tmp_path: Path) -> None:
-        """As a log. A folder that is there keeps its permissions, for example those of a group that reads the shelf."""
+    def test_only_the_owner_can_read_a_folder_that_the_shelf_creates(self, tmp_path: Path) -> None:
+        """Logs have the same rule. An existing folder keeps its permissions, for example those of a group that reads it."""
         shared = tmp_path / "shared"
         shared.mkdir()
         shared.chmod(0o750)
@@ -58,7 +58,7 @@ class TestFolderShelf(ErasableShelfContract, AttendedShelfContract):
 
 @pytest.fixture(scope="module")
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """One server for the tests of this file."""
+    """Start one server for all tests of this file."""
     with Nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
@@ -68,7 +68,7 @@ class TestJetStreamShelf(ErasableShelfContract, AttendedShelfContract):
 
     @pytest.fixture
     def make_shelf(self, nats: Nats, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Any]]:
-        """Connections to one stream, which each test has for itself."""
+        """Return a function that connects to one stream. Each test has a separate one."""
         self.nats, opened = nats, list[JetStreamShelf]()
         log = f"log-{abs(hash(request.node.nodeid))}"
 
@@ -81,13 +81,13 @@ class TestJetStreamShelf(ErasableShelfContract, AttendedShelfContract):
             shelf.close()
 
     def bytes_left(self, mark: bytes) -> list[str]:
-        """The blocks of the server's files that hold the mark."""
+        """Return the blocks of the server's files that contain the mark."""
         return [name for name in self.nats.files_with(mark) if name.endswith(".blk")]
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """One server for the tests of this file."""
+    """Start one server for all tests of this file."""
     if programs() is None:
         pytest.skip("PostgreSQL is not installed")
     with Postgres() as server:
@@ -101,7 +101,7 @@ class TestPostgresShelf(ErasableShelfContract, AttendedShelfContract):
     def make_shelf(
         self, postgres: Postgres, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> Iterator[Callable[[str], Any]]:
-        """Connections to one schema, which each test has for itself."""
+        """Return a function that connects to one schema. Each test has a separate one."""
         monkeypatch.setenv("PGPASSWORD", PASSWORD)
         self.server, self.log, opened = postgres, f"log-{abs(hash(request.node.nodeid))}", list[PostgresShelf]()
 
@@ -114,13 +114,13 @@ class TestPostgresShelf(ErasableShelfContract, AttendedShelfContract):
             shelf.close()
 
     def bytes_left(self, mark: bytes) -> list[str]:
-        """The tables' files that hold the mark when the administrator has asked for VACUUM FULL."""
+        """Return the files of tables that contain the mark after the administrator ran VACUUM FULL."""
         self.server.asked(f'VACUUM FULL "retold_{self.log}".pages')
         self.server.asked("CHECKPOINT")
         return self.server.files_with(mark)
 
-    def test_a_page_that_commits_late_is_not_passed_over(self, make_shelf: Callable[[str], Any]) -> None:
-        """A reader waits for the transaction that took a number before the page that it sees."""
+    def test_a_page_that_commits_late_is_not_skipped(self, make_shelf: Callable[[str], Any]) -> None:
+        """A reader waits for the transaction with the number before the page that it sees."""
         (first,), (second,) = pages_of("one", [2]), pages_of("two", [2])
         shelf, late = make_shelf("a"), make_shelf("b")
         with late._transaction() as cursor:
@@ -129,8 +129,8 @@ class TestPostgresShelf(ErasableShelfContract, AttendedShelfContract):
             assert got_from(shelf) == []
         assert [got.page for got in got_from(shelf)] == [first, second]
 
-    def test_a_server_that_went_away_is_unreachable_and_comes_back(self, make_shelf: Callable[[str], Any]) -> None:
-        """The pages that it acknowledged are there after the crash."""
+    def test_a_server_that_crashes_is_unreachable_and_comes_back(self, make_shelf: Callable[[str], Any]) -> None:
+        """The acknowledged pages are there after the crash."""
         first, second = pages_of("one", [1, 1])
         shelf = make_shelf("a")
         position = shelf.put(first, None)
@@ -146,7 +146,7 @@ class TestPostgresShelf(ErasableShelfContract, AttendedShelfContract):
         [("synchronous_commit = off", "synchronous_commit is off"), ("default_transaction_read_only = on", "read-only")],
     )
     def test_a_server_that_cannot_keep_pages_is_refused(self, change: str, fault: str, make_shelf: Callable[[str], Any]) -> None:
-        """With the setting in the message."""
+        """The message names the setting."""
         self.server.asked(f"ALTER ROLE retold SET {change}")
         try:
             with pytest.raises(Refused, match=fault):
@@ -155,7 +155,7 @@ class TestPostgresShelf(ErasableShelfContract, AttendedShelfContract):
             self.server.asked("BEGIN READ WRITE; ALTER ROLE retold RESET ALL; COMMIT")
 
     def test_a_wrong_password_is_refused(self, make_shelf: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        """Waiting does not mend it, and no message holds it."""
+        """Waiting would not help. No message contains the password."""
         monkeypatch.setenv("PGPASSWORD", "another")
         with pytest.raises(Refused, match="authentication failed") as refused:
             make_shelf("a").last("0" * 16)
@@ -175,21 +175,21 @@ class TestPostgresShelf(ErasableShelfContract, AttendedShelfContract):
     ],
 )
 def test_an_address_with_a_password_or_without_tls_is_refused(url: str, fault: str) -> None:
-    """Before a connection is made, without the password in the message."""
+    """The refusal comes before a connection is made. Its message does not contain the password."""
     with pytest.raises(InputError, match=fault) as refused:
         PostgresShelf(url, "log", source="a")
     assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["postgresql://db.example/x", "postgresql://[2001:db8::1]:5/x", "postgresql:///x?service=audit"])
-def test_a_server_elsewhere_must_show_a_certificate(url: str) -> None:
-    """Though libpq would go without one."""
+def test_a_remote_server_must_show_a_certificate(url: str) -> None:
+    """libpq would connect without one."""
     assert PostgresShelf(url, "log", source="a")._tls == {"sslmode": "verify-full"}
     assert PostgresShelf("postgresql://[::1]:5/x", "log", source="a")._tls == {}
 
 
 def test_a_shelf_in_postgresql_is_opened_by_its_address(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name has no user; a reader does not make the schema."""
+    """The name of the shelf contains no user. A reader does not create the schema."""
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     place = address(f"{postgres.url}/opened")
     assert place.name == f"postgresql://127.0.0.1:{postgres.port}/postgres/opened"

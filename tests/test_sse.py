@@ -1,4 +1,4 @@
-"""Frames are bytes: what goes into the parser comes out of it, cut at the same places however it came."""
+"""The parser of server-sent events keeps every byte, and its frames do not depend on the cuts of the network."""
 
 import itertools
 import re
@@ -32,7 +32,7 @@ streams = st.lists(st.sampled_from(PARTS), max_size=25).map(b"".join)
 
 
 def frames_by_the_book(body: bytes) -> list[Piece]:
-    """The frames of a whole body, line by line as the standard has it: a blank line ends what stands before it."""
+    """Return the frames of a whole body, line by line as in the standard: a blank line ends the frame before it."""
     pieces, lines = [], list[bytes]()
     for line in LINES.findall(body):
         is_blank = line in (b"\n", b"\r\n", b"\r")
@@ -55,8 +55,8 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.binary(max_size=30), max_size=10), st.integers(8, 40))
-def test_joined_pieces_are_the_input_for_any_bytes_and_any_split(chunks: list[bytes], limit: int) -> None:
-    """Nothing is lost, added or moved, also where frames are longer than the parser keeps."""
+def test_joined_pieces_equal_the_input_for_any_bytes_and_any_split(chunks: list[bytes], limit: int) -> None:
+    """No byte is lost, added or moved, also if frames are longer than the parser's limit."""
     assert b"".join(piece.data for piece in parse(*chunks)) == b"".join(chunks)
     assert b"".join(piece.data for piece in parse(*chunks, parser=FrameParser(limit))) == b"".join(chunks)
 
@@ -67,15 +67,15 @@ def test_joined_pieces_are_the_input_for_any_bytes_and_any_split(chunks: list[by
 @example(b"data: x\r\n\r\ndata: y\r\n\r\n", [9, 10, 11])
 @example(b"data: x\n\r\ndata: y", [8, 9])
 @example(b"data: x\r\r\n\n\n", [8])
-def test_frames_are_those_of_the_standard_wherever_the_stream_is_split(body: bytes, places: list[int]) -> None:
-    """Frames end at blank lines made of any line ends, and the socket's cuts do not move them."""
+def test_frames_follow_the_standard_for_any_split(body: bytes, places: list[int]) -> None:
+    """Frames end at blank lines with any line ends. The cuts of the socket do not move them."""
     assert frames_by_the_book(body) == parse(*cut(body, places))
 
 
 @pytest.mark.trap(7)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_every_split_in_two_and_single_bytes_give_the_same_frames(body: bytes) -> None:
-    """A frame split at any byte, inside CRLF and inside a UTF-8 character too, is the same frame."""
+    """The split may be at any byte, also inside CRLF or inside a UTF-8 character."""
     whole = parse(body)
     for place in range(len(body) + 1):
         assert whole == parse(body[:place], body[place:])
@@ -83,7 +83,7 @@ def test_every_split_in_two_and_single_bytes_give_the_same_frames(body: bytes) -
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
-def test_a_frame_comes_with_its_last_byte(end: bytes) -> None:
+def test_a_frame_is_returned_with_its_last_byte(end: bytes) -> None:
     """No frame waits for the next one."""
     parser = FrameParser()
     frame = b"data: 1" + end
@@ -91,8 +91,8 @@ def test_a_frame_comes_with_its_last_byte(end: bytes) -> None:
     assert parser.feed(frame[-1:]) == [Piece(frame, True)]
 
 
-def test_a_carriage_return_ends_a_frame_when_the_next_byte_shows_that_it_is_not_crlf() -> None:
-    """A CR at the end of what came may still become CRLF; the next byte, or the end of the stream, settles it."""
+def test_a_carriage_return_ends_a_frame_if_the_next_byte_is_not_a_line_feed() -> None:
+    """A CR at the end of the input may become CRLF. The next byte or the end of the stream decides."""
     parser = FrameParser()
     assert parser.feed(b"data: 1\r\r") == []
     assert parser.feed(b"d") == [Piece(b"data: 1\r\r", True)]
@@ -100,13 +100,13 @@ def test_a_carriage_return_ends_a_frame_when_the_next_byte_shows_that_it_is_not_
     assert parser.flush() == [Piece(b"data: 2\r\r", True)]
 
 
-def test_what_lacks_its_blank_line_at_the_end_is_kept_and_is_no_frame() -> None:
-    """A half frame at the end of a cut stream is a record, but not an event."""
+def test_a_rest_without_its_blank_line_is_kept_but_is_not_a_frame() -> None:
+    """Half a frame at the end of a cut stream is recorded, but it is not an event."""
     assert parse(b"data: 1\n\ndata: 2\n") == [Piece(b"data: 1\n\n", True), Piece(b"data: 2\n", False)]
 
 
-def test_a_flushed_parser_holds_nothing() -> None:
-    """The rest is given out once."""
+def test_a_flushed_parser_is_empty() -> None:
+    """It returns the rest once."""
     parser = FrameParser()
     parser.feed(b"data: 1")
     assert parser.flush() == [Piece(b"data: 1", False)]
@@ -114,8 +114,8 @@ def test_a_flushed_parser_holds_nothing() -> None:
 
 
 @pytest.mark.trap(9)
-def test_an_endless_frame_is_bounded_in_memory() -> None:
-    """The parser never holds more than its limit, however much of one frame has come."""
+def test_an_endless_frame_needs_limited_memory() -> None:
+    """The parser never stores more than its limit, however long the frame is."""
     parser = FrameParser(max_frame_bytes=1000)
     fed = given_out = 0
     for _ in range(100):
@@ -127,13 +127,13 @@ def test_an_endless_frame_is_bounded_in_memory() -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.integers(20, 60), st.sampled_from([b"\n\n", b"\r\n\r\n", b"\n\r\n"]), st.lists(st.integers(0, 80), max_size=8))
 def test_the_frame_after_an_oversized_one_is_whole(size: int, end: bytes, places: list[int]) -> None:
-    """An oversized frame ends at its blank line, wherever the pieces were cut, and costs its neighbour nothing."""
+    """An oversized frame ends at its blank line for any cuts, and does not damage the next frame."""
     chunks = cut(b"x" * size + end + b"data: 1\n\n", places)
     assert parse(*chunks, parser=FrameParser(16))[-1] == Piece(b"data: 1\n\n", True)
 
 
-def test_the_pieces_of_an_oversized_frame_are_no_frames() -> None:
-    """Its last piece looks like a frame, but is only the end of one."""
+def test_the_pieces_of_an_oversized_frame_are_not_frames() -> None:
+    """The last piece looks like a frame, but it is only the end of one."""
     parser = FrameParser(max_frame_bytes=10)
     pieces = [piece for chunk in (b"data: 123456", b"7890\n", b"\n") for piece in parser.feed(chunk)]
     assert b"".join(piece.data for piece in pieces) == b"data: 1234567890\n\n"
@@ -160,8 +160,8 @@ def test_the_pieces_of_an_oversized_frame_are_no_frames() -> None:
         (b"data: 1\n", "message", "1"),
     ],
 )
-def test_a_frame_is_read_as_the_standard_says(frame: bytes, name: str, data: str) -> None:
-    """Fields, comments, several data lines, any line end; Unicode's own line ends are none here."""
+def test_a_frame_is_read_by_the_rules_of_the_standard(frame: bytes, name: str, data: str) -> None:
+    """The cases are fields, comments, several data lines and any line end. Unicode's own line ends do not count here."""
     assert (name, data) == parse_frame(frame)
 
 
@@ -176,13 +176,13 @@ def test_a_frame_is_read_as_the_standard_says(frame: bytes, name: str, data: str
         (b": comment\n\n", None),
     ],
 )
-def test_the_json_of_a_frame_is_an_object_or_nothing(frame: bytes, value: object) -> None:
-    """Data that is no JSON object is not an error: a recorder must not fail where the client may not care."""
+def test_the_json_of_a_frame_is_an_object_or_none(frame: bytes, value: object) -> None:
+    """Data that is not a JSON object is no error: a recorder must not fail if the client may ignore the data."""
     assert value == frame_json(frame)
 
 
-def test_json_nested_too_deeply_is_nothing() -> None:
-    """A frame that Python's JSON cannot hold is passed on like any other, not an exception in the client's stream."""
+def test_json_nested_too_deeply_is_none() -> None:
+    """A frame that Python's JSON parser refuses is relayed like any other, and raises no exception in the client's stream."""
     depth = 100_000
     assert frame_json(b'data: {"a":' + b"[" * depth + b"]" * depth + b"}\n\n") is None
 

@@ -1,4 +1,4 @@
-"""The SDK's own helpers for state that the server holds: recorded, and replayed offline to the same results.
+"""The SDK's helpers for state on the server: retold records them and replays them offline with the same results.
 
 Each conversation runs sync, async, and with a client that sends through the recording proxy.
 """
@@ -31,11 +31,11 @@ Server = Any
 """The scripted API (`ThreadsServer` for most programs), or None in a replay."""
 
 Flow = Callable[[Any, Server], Any]
-"""A program: takes a sync or an async client, and returns results that JSON can hold."""
+"""A program: it takes a sync or an async client, and returns results that fit into JSON."""
 
 
 def run(flow: Flow, asking: Anthropic | AsyncAnthropic, server: Server) -> Any:
-    """The result of a program. It is written as for an async client; `settle` awaits only where something is awaitable."""
+    """Return the result of a program. Programs are written for an async client, and `settle` awaits only awaitables."""
 
     async def with_client() -> Any:
         if isinstance(asking, AsyncAnthropic):
@@ -53,7 +53,7 @@ async def settle(value: Any) -> Any:
 
 @contextlib.asynccontextmanager
 async def entered(manager: Any) -> Any:
-    """A stream manager of either kind of client as an async one."""
+    """Enter a stream manager of either kind of client as an async one."""
     if hasattr(manager, "__aenter__"):
         async with manager as value:
             yield value
@@ -84,7 +84,7 @@ def recorded(flow: Flow, way: str, server: ThreadsServer | MessagesServer) -> An
 
 
 def replayed(flow: Flow, way: str) -> Any:
-    """Run it again without an API; every recorded exchange is played."""
+    """Run the program again without an API, and check that it plays every recorded exchange."""
     if way == "proxy":
         with wire(mode="none", path=CASSETTE) as running:
             found = run(flow, client(running.url), None)
@@ -109,7 +109,7 @@ def dumped(message: Any) -> Any:
 
 
 async def conversation(asking: Any, server: Server) -> Any:
-    """A thread of five turns, one of them a stream; it expires once, and a fork of it goes another way."""
+    """Run a thread of five turns, one of them a stream. It expires once, and a fork of it continues in another way."""
     thread = asking.beta.messages.thread(model=MODEL, max_tokens=64, system="Be short.")
     said = [dumped(await settle(thread.send(user("a"))))]
     async with entered(thread.stream(user("b"))) as stream:
@@ -127,7 +127,7 @@ TURNS = ["Turn 1: a.", "Turn 2: a + b.", "Turn 3: a + b + c.", "Turn 3: a + b + 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_thread_is_recorded_and_replayed(way: str) -> None:
-    """The recorded ids are replayed, so each turn names the answer before it; the expired one is repeated as recorded."""
+    """The recorded ids are replayed, so each turn names the previous answer. The expired turn is repeated as recorded."""
     with ThreadsServer() as server:
         said = recorded(conversation, way, server)
         assert [message["content"][0]["text"] for message in said] == TURNS
@@ -137,7 +137,7 @@ def test_a_thread_is_recorded_and_replayed(way: str) -> None:
 
 
 def whole_histories(prompts: str) -> Flow:
-    """A program without threads that sends everything in each turn."""
+    """Run a program without threads, which sends everything in each turn."""
 
     async def flow(asking: Any, _: Server) -> Any:
         history: list[Any] = []
@@ -157,7 +157,7 @@ def plain(message: Any) -> Any:
 
 
 def threaded(prompts: str) -> Flow:
-    """The same conversation as a thread."""
+    """Run the same conversation as a thread."""
 
     async def flow(asking: Any, _: Server) -> Any:
         thread = asking.beta.messages.thread(model=MODEL, max_tokens=64, system="Be short.")
@@ -167,8 +167,8 @@ def threaded(prompts: str) -> Flow:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_recording_of_either_form_answers_a_client_of_the_other(way: str) -> None:
-    """A thread is replayed from whole histories, and whole histories from a thread."""
+def test_a_recording_of_either_form_answers_a_client_of_the_other_form(way: str) -> None:
+    """Whole histories answer a thread, and a thread answers whole histories."""
     forms = (threaded("abc"), whole_histories("abc"))
     for one, other in (forms, forms[::-1]):
         with ThreadsServer() as server:
@@ -177,8 +177,8 @@ def test_a_recording_of_either_form_answers_a_client_of_the_other(way: str) -> N
         assert replayed(other, way) == replayed(one, way) == said
 
 
-def test_an_edited_history_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
-    """The recorded client rewrote its history, so the thread cannot be joined: the SDK gets the API's error and sends all."""
+def test_an_edited_history_is_requested_in_full(caplog: pytest.LogCaptureFixture) -> None:
+    """The recorded client edited its history, so the thread cannot be joined. The SDK gets an error and sends everything."""
 
     async def edited(asking: Any, _: Server) -> Any:
         first = await settle(asking.beta.messages.create(model=MODEL, max_tokens=64, messages=[user("a")]))
@@ -200,7 +200,7 @@ def test_an_edited_history_is_asked_for(caplog: pytest.LogCaptureFixture) -> Non
 
 
 def continued_twice(prompts: tuple[str, str]) -> Flow:
-    """Continues one answer twice; the second time the API refuses."""
+    """Continue one answer twice. The API refuses the second time."""
 
     async def flow(asking: Any, _: Server) -> Any:
         def ask(prompt: str, thread: Any) -> Any:
@@ -221,8 +221,8 @@ def continued_twice(prompts: tuple[str, str]) -> Flow:
 
 @pytest.mark.parametrize("prompts", [("b", "b"), ("b", "c")])
 @pytest.mark.parametrize("way", WAYS)
-def test_an_answer_is_continued_once(way: str, prompts: tuple[str, str]) -> None:
-    """`thread_already_continued` is replayed as it was recorded, also for the same request."""
+def test_an_answer_can_be_continued_once(way: str, prompts: tuple[str, str]) -> None:
+    """`thread_already_continued` is replayed as recorded, also for the same request."""
     with ThreadsServer() as server:
         found = recorded(continued_twice(prompts), way, server)
     assert found[1] == [400, "thread_already_continued"]
@@ -247,7 +247,7 @@ def tools_of(asking: Any) -> list[Any]:
 
 
 def tool_runner(*, stream: bool = False, **options: Any) -> Flow:
-    """A conversation with a tool, by the SDK's own loop."""
+    """Run a conversation with a tool in the SDK's own loop."""
 
     async def flow(asking: Any, _: Server) -> Any:
         runner = asking.beta.messages.tool_runner(
@@ -261,7 +261,7 @@ def tool_runner(*, stream: bool = False, **options: Any) -> Flow:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_tool_runner_is_recorded_and_replayed_in_either_form(way: str, *, stream: bool) -> None:
-    """With threads, the default, and without; each recording also answers the runner of the other form."""
+    """It runs with threads, which is the default, and without. Each recording also answers the runner of the other form."""
     forms = (tool_runner(stream=stream), tool_runner(stream=stream, thread=False))
     for one, other in (forms, forms[::-1]):
         with ThreadsServer() as server:
@@ -270,8 +270,8 @@ def test_a_tool_runner_is_recorded_and_replayed_in_either_form(way: str, *, stre
         assert replayed(one, way) == replayed(other, way) == found
 
 
-def test_a_runner_that_may_not_thread_goes_on_without() -> None:
-    """`thread_unsupported_request` is replayed; the runner then sends everything, as it did when it was recorded."""
+def test_a_runner_without_permission_for_threads_continues_without() -> None:
+    """`thread_unsupported_request` is replayed. The runner then sends everything, as in the recording."""
     with ThreadsServer(unsupported=True) as server:
         found = recorded(tool_runner(), "sync", server)
         assert [request.json.get("thread") for request in server.requests] == [{"type": "create"}, None, None]
@@ -282,7 +282,7 @@ def test_a_runner_that_may_not_thread_goes_on_without() -> None:
 
 
 async def session(asking: Any, _: Server) -> Any:
-    """Two prompts to an agent: the first stream breaks, so the events are listed and streamed again."""
+    """Send two prompts to an agent. The first stream breaks, so the program lists the events and streams again."""
     events = asking.beta.sessions.events
     created = await settle(asking.beta.sessions.create(agent="agent_01", environment_id="env_01"))
     got: list[Any] = [dumped(created)]
@@ -309,7 +309,7 @@ def message(prompt: str) -> Any:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_session_is_recorded_and_replayed(way: str) -> None:
-    """The broken stream, the list and the second stream come again as recorded; each message is shown once."""
+    """The broken stream, the list and the second stream are repeated as recorded. Each message is shown once."""
     with ThreadsServer(cuts=(5,)) as server:
         got = recorded(session, way, server)
     kinds = [event["type"] for event in got if "type" in event]
@@ -319,7 +319,7 @@ def test_a_session_is_recorded_and_replayed(way: str) -> None:
 
 
 async def session_tools(asking: Any, _: Server) -> Any:
-    """The SDK's own loop over a session: it streams and lists the events at once, and sends the results of the tools."""
+    """Run the SDK's own loop over a session. It streams and lists the events at once, and sends the results of the tools."""
     events = asking.beta.sessions.events
     created = await asking.beta.sessions.create(agent="agent_01", environment_id="env_01")
     await events.send(created.id, events=[message("The weather?")])
@@ -330,7 +330,7 @@ async def session_tools(asking: Any, _: Server) -> Any:
 
 @pytest.mark.parametrize("timing", ["instant", "original"])
 def test_a_tool_runner_of_a_session_is_recorded_and_replayed(timing: str) -> None:
-    """The stream ends with the client, which stops when the session is idle."""
+    """The client ends the stream when the session is idle."""
     with ThreadsServer() as server, retold.use_cassette(CASSETTE, record_mode="rewrite"):
         found = run(session_tools, client_async(server.url), server)
     assert found[0] == [("get_weather", False, True)]
@@ -340,7 +340,7 @@ def test_a_tool_runner_of_a_session_is_recorded_and_replayed(timing: str) -> Non
 
 
 def test_a_tool_runner_of_a_session_is_replayed_by_a_server() -> None:
-    """The server holds the events back, too, until the client has sent the result that they answer."""
+    """The server, too, delays the events until the client has sent the result that they answer."""
     with ThreadsServer() as server, wire(server.url, mode="rewrite", path=CASSETTE) as running:
         found = run(session_tools, client_async(running.url), server)
     with wire(mode="none", path=CASSETTE) as running:
@@ -348,7 +348,7 @@ def test_a_tool_runner_of_a_session_is_replayed_by_a_server() -> None:
 
 
 def shown() -> list[str]:
-    """The texts of the messages in the cassette, in order."""
+    """Return the texts of the messages in the cassette, in order."""
     with retold.EventLog("shown.db") as log:
         run = import_exchanges(log, retold.read_cassette(CASSETTE).exchanges, name="shown", source="test")
         return [block["text"] for message in log.messages(run) for block in message.blocks if block["type"] == "text"]
@@ -358,7 +358,7 @@ def shown() -> list[str]:
 
 
 def asking_two_models(*, stream: bool) -> Flow:
-    """The SDK's refusal fallback: a second model answers inside one call."""
+    """Run the SDK's refusal fallback: a second model answers inside one call."""
 
     async def flow(asking: Any, _: Server) -> Any:
         from anthropic.lib.middleware import BetaFallbackState, BetaRefusalFallbackMiddleware
@@ -383,7 +383,7 @@ def refusing(request: Request) -> Reply:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_fallback_is_a_second_attempt_of_one_call(way: str, *, stream: bool) -> None:
-    """Both exchanges are of one call; a comparison has one turn."""
+    """Both exchanges belong to one call, which is one turn in a comparison."""
     with MessagesServer(refusing) as server:
         found = recorded(asking_two_models(stream=stream), way, server)
     assert [block["type"] for block in found["content"]] == ["fallback", "text"]
@@ -392,8 +392,8 @@ def test_a_fallback_is_a_second_attempt_of_one_call(way: str, *, stream: bool) -
     assert replayed(asking_two_models(stream=stream), way) == found
 
 
-def test_the_same_question_again_is_another_call() -> None:
-    """Without a shared state the first model is asked again: a new call, with a second attempt of its own."""
+def test_repeating_the_question_is_another_call() -> None:
+    """Without a shared state the SDK asks the first model again. That is a new call with a second attempt."""
 
     async def twice(asking: Any, server: Server) -> Any:
         return [await asking_two_models(stream=False)(asking, server) for _ in range(2)]
@@ -407,7 +407,7 @@ def test_the_same_question_again_is_another_call() -> None:
 
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_a_fallback_below_the_recording_middleware_is_one_call(way: str) -> None:
-    """`retold.recording` inside the fallback sees both requests."""
+    """`retold.recording` inside the fallback gets both requests."""
     from anthropic.lib.middleware import BetaRefusalFallbackMiddleware
 
     async def flow(asking: Any, _: Server) -> Any:
@@ -423,7 +423,7 @@ def test_a_fallback_below_the_recording_middleware_is_one_call(way: str) -> None
 
 
 def test_a_fallback_is_one_turn_of_its_conversation() -> None:
-    """The second model's options are an item of the same turn, so a comparison of two recordings finds nothing."""
+    """The options of the second model are an item of the same turn, so a comparison of two recordings finds no difference."""
     sides = []
     for name in ("a.db", "b.db"):
         with MessagesServer(refusing) as server:

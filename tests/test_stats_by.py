@@ -1,4 +1,4 @@
-"""Statistics by name, hour, error and status add up to one total, whatever the dimension."""
+"""Statistics by name, hour, error and status add up to the same total."""
 
 import csv
 import io
@@ -22,14 +22,14 @@ from tests.talk import asked, record, text, turn
 
 
 def refusal(status: int, kind: str) -> Exchange:
-    """A call that the API refuses."""
+    """Return a call that the API refuses."""
     body = encode({"type": "error", "error": {"type": kind, "message": "no"}})
     return exchange(answer(body, headers=JSON, status=status), body=asked("x"), ending="http_error", call=1)
 
 
 @pytest.fixture
 def log() -> Path:
-    """Three runs with an end: one with a refused call, one with a cut stream and two models; and one that goes on."""
+    """Return a log of three runs: one with a refused call, one with a cut stream and two models, and one plain run."""
     path = Path(".retold/log.db")
     record(path, turn(asked("a"), text("one"), cost_usd=0.5, call=0), refusal(429, "rate_limit_error"), name="report")
     cut = turn(asked("b"), text("x"), ending="cut", failure=Failure("Cut", "cut"), call=1)
@@ -43,8 +43,8 @@ def lines_by(by: str) -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.usefixtures("log")
-def test_by_name_error_hour_and_status() -> None:
-    """`name` is the name of the run; a failure has the kind of its error; an hour is local; a status is that of the run."""
+def test_statistics_by_name_error_hour_and_status() -> None:
+    """`name` is that of the run, a failure has the kind of its error, an hour is local, and a status is that of the run."""
     found = lines_by("name")
     assert {name: (line["runs"], line["exchanges"], line["cost_usd"]) for name, line in found.items()} == {
         "chat": (1, 1, 1.0), "report": (2, 4, 0.75)
@@ -61,8 +61,8 @@ def test_by_name_error_hour_and_status() -> None:
     assert (line["status"], line["runs"]) == ("completed", 3)
 
 
-def test_a_run_without_an_end_counts_under_its_present_status(log: Path) -> None:
-    """It is running, then has its own status; it is never counted twice."""
+def test_a_run_without_an_end_counts_with_its_present_status(log: Path) -> None:
+    """It is running, and later has another status. It never counts twice."""
     with EventLog(log) as writing:
         run = writing.start(name="open", mode="live")
         run.append(Entry("message", encode({"type": "assistant", "message": {"model": "m", "content": []}})))
@@ -75,8 +75,8 @@ def test_a_run_without_an_end_counts_under_its_present_status(log: Path) -> None
     assert set(found) == {"completed", "failed"}
 
 
-def test_a_run_whose_writer_died_is_interrupted(log: Path) -> None:
-    """The index cannot know it, so the listing is asked."""
+def test_the_run_of_a_dead_writer_is_interrupted(log: Path) -> None:
+    """The index does not have this status, so retold reads the listing."""
     code = f"import os; from retold import EventLog; EventLog({str(log)!r}).start(name='dies', mode='live'); os._exit(0)"
     assert forks.run("-c", code, env=dict(os.environ)).returncode == 0
     assert {name: line["runs"] for name, line in lines_by("status").items()} == {"completed": 3, "interrupted": 1}
@@ -84,7 +84,7 @@ def test_a_run_whose_writer_died_is_interrupted(log: Path) -> None:
 
 @pytest.mark.parametrize("dimension", [each for each in DIMENSIONS if each != "tool"])
 def test_every_dimension_has_the_same_total(dimension: str, log: Path) -> None:
-    """Sums of its lines and the total agree, except for runs and messages, which several lines may share or none has."""
+    """The sums of the lines equal the total, except for runs and messages, which belong to several lines or to none."""
     with opened(EventLog(log)) as index:
         lines, whole = stats(index, [dimension]), total(index, [dimension])
     assert (whole.keys, whole.runs, whole.exchanges, whole.errors, whole.cost_usd) == (("TOTAL",), 3, 5, 2, 1.75)
@@ -95,7 +95,7 @@ def test_every_dimension_has_the_same_total(dimension: str, log: Path) -> None:
 
 @pytest.mark.usefixtures("log")
 def test_the_table_ends_in_a_total_and_csv_does_not() -> None:
-    """In both blocks; with one line there is none, and a script never meets it."""
+    """Both blocks have a total, but not with a single line. A script never has to skip it."""
     blocks = [block.splitlines() for block in in_this_process("stats").stdout.split("\n\n")]
     assert [block[-1].split()[:3] for block in blocks] == [["TOTAL", "3", "5"], ["TOTAL", "2", "0"]]
     assert in_this_process("stats", "--by", "error").stdout.splitlines()[1].split()[3] == "-"
@@ -119,6 +119,6 @@ def test_the_table_ends_in_a_total_and_csv_does_not() -> None:
         ({"ending": "no_response"}, "no_response"),
     ],
 )
-def test_the_kind_of_a_failure(ended: dict[str, object], kind: str) -> None:
-    """Short and without ids, so that failures of one kind have one line."""
+def test_a_failure_has_a_kind(ended: dict[str, object], kind: str) -> None:
+    """The kind is short and has no ids, so that failures of one kind share one line."""
     assert error_kind(ended) == kind

@@ -1,4 +1,4 @@
-"""The stores of this project pass the tests of a store, and a log over one behaves as a log in a file."""
+"""The stores of this project pass the contract tests of a store. A log over each store behaves like a log in a file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ class TestMemoryStore(StoreContract):
 
     @pytest.fixture
     def store(self) -> MemoryStore:
-        """A new store."""
+        """Return a new store."""
         return MemoryStore()
 
 
@@ -29,15 +29,15 @@ class TestSqliteStore(StoreContract):
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[SqliteStore]:
-        """A new store, which makes its file at the first write."""
+        """Return a new store, which creates its file at the first write."""
         store = SqliteStore(tmp_path / "log.db")
         yield store
         store.close()
 
 
 @pytest.mark.parametrize("kind", ["memory", "file"])
-def test_a_log_answers_alike_over_every_store(kind: str, tmp_path: Path) -> None:
-    """Runs, names, events, messages and what follows the end of a run."""
+def test_a_log_behaves_alike_over_every_store(kind: str, tmp_path: Path) -> None:
+    """The test compares runs, names, events, messages and errors after the end of a run."""
     with EventLog(store=MemoryStore()) if kind == "memory" else EventLog(tmp_path / "log.db") as log:
         log.open()
         with pytest.raises(InputError, match="holds no runs yet"):
@@ -63,7 +63,7 @@ def test_a_log_answers_alike_over_every_store(kind: str, tmp_path: Path) -> None
 
 
 def test_a_log_in_memory_touches_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written, and a question for the file is an error."""
+    """It writes nothing. Asking for its file is an error."""
     folder = tmp_path / "empty"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -1,4 +1,4 @@
-"""The streaming guide is true: its commands run and print what it says, its snippets are valid, its tables are complete."""
+"""The streaming guide is correct: its commands print the shown output, its snippets are valid, and its tables are complete."""
 
 import io
 import re
@@ -34,7 +34,7 @@ def blocks(kind: str) -> list[str]:
 
 @pytest.fixture
 def examples() -> Iterator[None]:
-    """The examples and their cassettes in the test's own folder, where a live run may write."""
+    """Copy the examples and their cassettes into the test's folder, in which a live run may write."""
     shutil.copytree(ROOT / "examples", "examples", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "cassettes", "cassettes")
     yield
@@ -45,14 +45,14 @@ def examples() -> Iterator[None]:
 
 
 def quick(name: str) -> list[Reply]:
-    """What "Claude" says in an example whose replies are a list, without its pauses."""
+    """Return the replies of an example without their pauses. The replies must be a list."""
     replies = REPLIES[name]
     assert not callable(replies)
     return [replace(reply, first_gap_s=0.0, gap_s=0.0) for reply in replies if isinstance(reply, Reply)]
 
 
 def run(command: str, monkeypatch: pytest.MonkeyPatch) -> Done:
-    """Run a line of the guide, live against a scripted server where it says so."""
+    """Run a line of the guide. A live line runs against a scripted server."""
     words = shlex.split(command, comments=True)
     live = "--live" in words or words[0] == "TEST_MODE=live"
     words = [word for word in words if word != "TEST_MODE=live"]
@@ -69,22 +69,22 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> Done:
 
 @pytest.mark.usefixtures("examples")
 def test_every_command_of_the_guide_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other, as a reader would, each command does what it is there for."""
+    """The commands run one after the other, as a reader would run them, and succeed."""
     commands = [line for block in blocks("sh") for line in block.splitlines()]
     assert len(commands) > 10
     assert [(line, done.stderr) for line in commands if (done := run(line, monkeypatch)).returncode != 0] == []
 
 
 def alike(text: str) -> str:
-    """Text without times, ids and the working directory."""
+    """Return the text without times, ids and the working directory."""
     text = normalised(text.replace(str(Path.cwd()), "/work"))
     return re.sub(r"\d{4}-\d\d-\d\d HH:MM:SS\+\d{4}", "DATE", text)
 
 
 @pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize("block", blocks("console"), ids=lambda block: block.splitlines()[0][2:])
-def test_the_guide_shows_what_is_printed(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below each `$ command` stands what it prints, to the letter; `…` stands for what is left out."""
+def test_the_guide_shows_the_printed_output(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text below each `$ command` is exactly its output. `…` marks omitted text."""
     for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
         command, _, shown = part.partition("\n")
         if command.startswith("cat "):
@@ -98,8 +98,8 @@ def test_the_guide_shows_what_is_printed(block: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize("block", blocks("python"))
-def test_python_of_the_guide_runs(block: str) -> None:
-    """The program prints the run it is about."""
+def test_python_code_of_the_guide_runs(block: str) -> None:
+    """The program prints the shown output."""
     with redirect_stdout(io.StringIO()) as out:
         exec(compile(block, "guide", "exec"), {})
     assert out.getvalue().startswith("completed There are no Python files in this folder. ")
@@ -117,7 +117,7 @@ TRIAGE: dict[str, Any] = {
 
 
 def workflow_of(snippet: Any) -> dict[str, Any]:
-    """A whole workflow around a part of one: steps, keys of a step, or streaming options."""
+    """Return a whole workflow around a part of one: steps, keys of a step, or streaming options."""
     if isinstance(snippet, list):
         steps = snippet
     elif "stream_handler" in snippet:
@@ -130,7 +130,7 @@ def workflow_of(snippet: Any) -> dict[str, Any]:
 @pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize("block", blocks("yaml"))
 def test_snippet_of_the_guide_is_valid(block: str) -> None:
-    """Put into a workflow, every snippet passes the validator."""
+    """Inside a workflow, every snippet passes the validator."""
     Path("examples/w.yaml").write_text(yaml.safe_dump(workflow_of(yaml.safe_load(block))))
     load_workflow("examples/w.yaml")
 
@@ -139,12 +139,12 @@ def test_snippet_of_the_guide_is_valid(block: str) -> None:
 
 
 def section(title: str) -> str:
-    """What stands below a heading, up to the next."""
+    """Return the text between a heading and the next one."""
     return re.split(rf"^#+ {title}$", GUIDE, flags=re.MULTILINE)[1].partition("\n#")[0]
 
 
 def rows(title: str) -> dict[str, str]:
-    """The tables of a section: the second cell by each name in backticks of the first."""
+    """Return the tables of a section: the second cell for each name in backticks in the first cell."""
     found: dict[str, str] = {}
     for line in section(title).splitlines():
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -154,7 +154,7 @@ def rows(title: str) -> dict[str, str]:
 
 
 def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
-    """The cell that a table should have for each field: its default, `required`, or nothing."""
+    """Return the cell that a table should have for each field: its default, `required`, or nothing."""
     found = {}
     for name, field in model.model_fields.items():
         value = field.get_default(call_default_factory=True)
@@ -166,7 +166,7 @@ def defaults(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
 
 @pytest.mark.parametrize("name", HANDLERS)
 def test_options_of_a_handler_are_all_in_its_table(name: str) -> None:
-    """Every option with its default."""
+    """Each option has its default."""
     expected = defaults(HANDLERS[name].Options)
     if name == "callback":
         expected["types"] = "all"
@@ -184,12 +184,12 @@ TABLES: dict[str, dict[str, str]] = {
 
 @pytest.mark.parametrize("step_type", TABLES)
 def test_keys_of_a_step_type_are_all_in_its_table(step_type: str) -> None:
-    """Every key with its default."""
+    """Each key has its default."""
     assert rows(step_type) == TABLES[step_type]
 
 
-def test_presets_are_those_of_the_table() -> None:
-    """Turns, tools, model, retries and timeout of each preset."""
+def test_presets_equal_those_of_the_table() -> None:
+    """The columns are turns, tools, model, retries and timeout."""
     found = {}
     for line in section("claude_smart").splitlines()[-7:]:
         cells = [cell.strip() for cell in line.split("|")[1:-1]]
@@ -207,8 +207,8 @@ def test_presets_are_those_of_the_table() -> None:
     assert found == expected
 
 
-def test_every_key_of_a_workflow_is_named() -> None:
-    """Options of a conversation, keys of a workflow, of a step, and of the parts of a prompt."""
+def test_every_key_of_a_workflow_is_documented() -> None:
+    """These are options of a conversation, and keys of a workflow, of a step, and of the parts of a prompt."""
     assert set(rows("Options of a conversation")) - {"claude_options"} == set(schema.ClaudeOptions.model_fields)
     said = set(re.findall(r"`([\w.]+)`", section("Options of a conversation"))) | {"steps"}
     assert set(step_types.Workflow.model_fields) <= said
@@ -217,12 +217,12 @@ def test_every_key_of_a_workflow_is_named() -> None:
 
 
 def test_every_example_is_in_the_list() -> None:
-    """The table of examples holds each of them."""
+    """The table of examples has one row for each of them."""
     assert set(re.findall(r"^\| \[(\w+\.yaml)\]", GUIDE, re.MULTILINE)) == {p.name for p in (ROOT / "examples").glob("*.yaml")}
 
 
-def test_links_of_the_guide_lead_somewhere() -> None:
-    """Files exist, and so do headings."""
+def test_links_of_the_guide_work() -> None:
+    """The files and headings exist."""
     links = re.findall(r"\]\(([^)]+)\)", GUIDE)
     headings = {
         re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", GUIDE, re.MULTILINE)

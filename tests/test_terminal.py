@@ -1,4 +1,4 @@
-"""A terminal gets colours, a pager and tables that fit; a pipe gets the same words, plain and whole. `ls` sorts and cuts."""
+"""A terminal gets colours, a pager and fitting tables. A pipe gets the same words, plain and in full. `ls` sorts and limits."""
 
 import contextlib
 import csv
@@ -30,7 +30,7 @@ HEBREW = "שלום"
 
 
 class Screen(io.StringIO):
-    """A terminal that keeps its text."""
+    """A terminal that stores its text."""
 
     def isatty(self) -> bool:
         return True
@@ -40,7 +40,7 @@ class Screen(io.StringIO):
 
 
 def on_screen(*arguments: str) -> tuple[int, str, str]:
-    """Run a command in this process whose stdout and stderr are terminals. Return its exit code and both texts."""
+    """Run a command in this process with terminals as stdout and stderr. Return its exit code and both texts."""
     out, err, argv = Screen(), Screen(), sys.argv
     sys.argv = ["retold", *arguments]
     try:
@@ -53,7 +53,7 @@ def on_screen(*arguments: str) -> tuple[int, str, str]:
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal of 80 columns without settings of its user."""
+    """Set up a terminal of 80 columns without settings of its user."""
     for name in ("NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR", "PAGER", "LESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -64,7 +64,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def runs() -> list[str]:
-    """Three runs, oldest first: a dear one, a cheap one with a failed call, and one of an unknown cost."""
+    """Record three runs, oldest first: an expensive one, a cheap one with a failed call, and one of unknown cost."""
     failed = turn(asked("b"), text("x"), ending="cut", failure=Failure("Cut", "cut"), call=1)
     return [
         record(".retold/log.db", turn(asked("a"), text("one"), cost_usd=0.5, call=0), name="beta"),
@@ -93,10 +93,10 @@ def runs() -> list[str]:
         ({"FORCE_COLOR": "1"}, "never", False, False),
     ],
 )
-def test_the_rule_of_colours(
+def test_the_precedence_of_colour_settings(
     environment: dict[str, str], choice: Any, on_terminal: bool, in_pipe: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """The choice on the command line comes first, then NO_COLOR, then the two that force, then the terminal."""
+    """The option on the command line comes first, then NO_COLOR, then the two variables that force colours, then the terminal."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     colour.choose(choice)
@@ -104,9 +104,8 @@ def test_the_rule_of_colours(
 
 
 @pytest.mark.usefixtures("runs")
-def test_one_rule_for_every_output(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables, hits, differences and the handler console follow it, before the command and after it, and the next command
-    begins anew."""
+def test_every_output_follows_the_same_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables, hits, differences and console obey the option before or after the command. It has no effect on the next one."""
     for way in (["ls"], ["search", "one"], ["diff", "last", "last~2"], ["show", "last", "--handler", "console"]):
         assert "\x1b[" in in_this_process("--color", "always", *way).stdout, way
         assert "\x1b[3" not in on_screen(*way, "--color=never")[1], way
@@ -117,8 +116,8 @@ def test_one_rule_for_every_output(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[" in in_this_process("ls").stdout
 
 
-def test_every_command_takes_the_options_of_all_output() -> None:
-    """The group's help lists them, the commands' do not; a wrong value is an error that lists the right ones."""
+def test_every_command_accepts_the_output_options() -> None:
+    """Only the help of the group lists them. The error of a wrong value lists the right ones."""
     group: Any = typer.main.get_command(make_app())
     for name, command in group.commands.items():
         hidden = {option: each.hidden for each in command.params for option in each.opts}
@@ -141,13 +140,13 @@ def test_every_command_takes_the_options_of_all_output() -> None:
         ({"PAGER": "cat"}, None),
     ],
 )
-def test_the_program_of_the_pager(environment: dict[str, str], expected: str | None) -> None:
+def test_the_program_of_the_pager_comes_from_the_environment(environment: dict[str, str], expected: str | None) -> None:
     assert terminal.program(environment) == expected
 
 
 @pytest.mark.usefixtures("runs")
 def test_the_pager_gets_output_and_notes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal only, with the colours and the width of the terminal; its options can be set."""
+    """This happens only on a terminal, with its colours and width. The options of less can be set."""
     monkeypatch.setenv("RETOLD_PAGER", "{ echo $LESS; cat; } > page.txt")
     assert on_screen("ls", "-n", "2") == (0, "", "")
     lines = Path("page.txt").read_text().splitlines()
@@ -163,8 +162,8 @@ def test_the_pager_gets_output_and_notes_in_order(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.usefixtures("runs")
-def test_leaving_the_pager_early_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command ends quietly; a pipe that is not the pager's still ends it with 141."""
+def test_leaving_the_pager_early_is_not_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends quietly. Closing any other pipe still ends the command with 141."""
     with EventLog() as log, log.start(name="long", mode="live") as run:
         run.append(*(Entry("message", b'{"type":"system","note":"%d %s"}' % (at, b"long " * 20)) for at in range(1000)))
     monkeypatch.setenv("RETOLD_PAGER", "true")
@@ -172,8 +171,8 @@ def test_leaving_the_pager_early_is_no_error(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_pager_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The output comes without it. Without less there is no pager, and no note."""
+def test_a_missing_pager_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The output is printed without it. If less is missing, no pager starts and no note is printed."""
     monkeypatch.setenv("RETOLD_PAGER", "no-such-pager -x")
     code, out, err = on_screen("ls")
     assert (code, "alpha" in out) == (0, True)
@@ -186,8 +185,8 @@ def test_a_pager_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.usefixtures("runs")
 @pytest.mark.needs("pexpect")
-def test_less_on_a_real_terminal() -> None:
-    """A long table stays on the screen until `q`, and Ctrl-C does not end it."""
+def test_less_works_on_a_real_terminal() -> None:
+    """A long table stays on the screen until `q`. Ctrl-C does not end less."""
     import pexpect
 
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "LANG": "C.UTF-8", "TERM": "xterm"}
@@ -212,8 +211,8 @@ TEXTS = st.text(st.sampled_from("ab …é東京🚀שa\u0301"), max_size=30)
 
 @settings(max_examples=40)
 @given(TEXTS, st.integers(0, 40))
-def test_a_text_that_is_shortened_fits(text: str, width: int) -> None:
-    """It says so by its last character, and a text that fits is left as it is."""
+def test_a_shortened_text_fits(text: str, width: int) -> None:
+    """Its last character marks the cut. A text that fits is unchanged."""
     shown = fitted(text, width)
     assert width_of(shown) <= width
     assert shown == text if width_of(text) <= width else shown[-1:] in ("…", "")
@@ -222,7 +221,7 @@ def test_a_text_that_is_shortened_fits(text: str, width: int) -> None:
 @settings(max_examples=40)
 @given(st.lists(st.tuples(TEXTS, TEXTS.filter(str.strip), TEXTS), min_size=1, max_size=5))
 def test_columns_begin_in_the_same_cell(rows: list[tuple[str, str, str]]) -> None:
-    """Whatever the widths of the characters, in a pipe: each line is its cells, padded and two spaces apart."""
+    """This is true for characters of any width, in a pipe: the cells of a line are padded and two spaces apart."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         print_table([("A", "B", "C"), *rows], right=(1,))
@@ -234,7 +233,7 @@ def test_columns_begin_in_the_same_cell(rows: list[tuple[str, str, str]]) -> Non
 
 @pytest.mark.parametrize("columns", [20, 40, 60])
 def test_a_table_fits_on_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The widest column of text gives way first; figures and the columns that stay whole are cut only at the edge."""
+    """The widest text column is shortened first. Figures, and columns that stay whole, are cut only at the edge."""
     monkeypatch.setenv("COLUMNS", str(columns))
     out = Screen()
     with contextlib.redirect_stdout(out):
@@ -246,8 +245,8 @@ def test_a_table_fits_on_the_terminal(columns: int, monkeypatch: pytest.MonkeyPa
     assert LEAST < 10
 
 
-def test_text_from_right_to_left_leaves_its_neighbours_in_place() -> None:
-    """Marks around it on a terminal; in a pipe the text is the recorded one."""
+def test_right_to_left_text_does_not_move_its_neighbours() -> None:
+    """A terminal gets marks around the text. A pipe gets the recorded text."""
     out, pipe = Screen(), io.StringIO()
     for each in (out, pipe):
         with contextlib.redirect_stdout(each):
@@ -257,15 +256,15 @@ def test_text_from_right_to_left_leaves_its_neighbours_in_place() -> None:
 
 
 def test_a_header_is_bold_on_a_terminal_only() -> None:
-    """So is a row of totals."""
+    """A row of totals is bold, too."""
     out = Screen()
     with contextlib.redirect_stdout(out):
         print_table([("A",), ("b",), ("total",)], has_total=True)
     assert out.getvalue() == "\x1b[1mA\x1b[0m\nb\n\x1b[1mtotal\x1b[0m\n"
 
 
-def test_console_has_its_boxes_where_colours_are_forced() -> None:
-    """`--color always | less -R` shows what the terminal shows."""
+def test_console_has_its_boxes_with_forced_colours() -> None:
+    """`--color always | less -R` shows the same as the terminal."""
     colour.choose("always")
     out = io.StringIO()
     make_handler("console", {}, out)._box("title", ["line"], "cyan")  # type: ignore[attr-defined]
@@ -296,14 +295,14 @@ SORTED = {
 
 @pytest.mark.usefixtures("runs")
 def test_a_listing_is_sorted() -> None:
-    """Numbers from the largest down, texts from A to Z, an unknown value last in either direction; equal runs newest first."""
+    """Numbers go from the largest down, texts from A to Z, unknown values last. Equal runs are sorted newest first."""
     assert {options: names(*options.split()) for options in SORTED} == SORTED
     assert sorted(names("--sort", "took")) == sorted(SORTED[""])
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_listing_names_its_cut() -> None:
-    """With the way to more, also beside JSON and CSV; a listing that is whole has no note."""
+def test_a_cut_listing_has_a_note() -> None:
+    """The note names the option for more, also beside JSON and CSV. A complete listing has no note."""
     for form in ([], ["--json"], ["--csv"]):
         done = in_this_process("ls", "-n", "2", *form)
         assert done.stderr == "retold: the newest 2 runs; more with -n 10, all with -n 0\n"
@@ -313,7 +312,7 @@ def test_a_listing_names_its_cut() -> None:
 
 
 def test_a_listing_as_csv(runs: list[str]) -> None:
-    """The values of --json, a line for each run; two forms at once are refused."""
+    """It has the values of --json, one line for each run. Two forms at once are refused."""
     found = list(csv.DictReader(io.StringIO(in_this_process("ls", "--csv").stdout)))
     assert [line["run"] for line in found] == runs[::-1]
     assert [(line["cost_usd"], line["failed_calls"], line["models"]) for line in found] == [
@@ -323,8 +322,8 @@ def test_a_listing_as_csv(runs: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_a_narrow_terminal_has_room_for_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds and, beside the cost, the number of messages are left out there; a pipe has every column."""
+def test_a_narrow_terminal_has_space_for_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It omits seconds and, beside the cost, the number of messages. A pipe has every column."""
     head = on_screen("ls", "--cost", "--color", "never")[1].splitlines()[0].split()
     assert head == ["RUN", "STARTED", "MODE", "STATUS", "TOOK", "ERRORS", "COST", "NAME"]
     monkeypatch.setenv("COLUMNS", "120")
@@ -337,7 +336,7 @@ def test_a_narrow_terminal_has_room_for_the_name(monkeypatch: pytest.MonkeyPatch
 
 
 def test_hits_fit_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those in wide characters, of which half as many fit."""
+    """Of wide characters, half as many fit."""
     monkeypatch.setenv("COLUMNS", "40")
     record(".retold/log.db", turn(asked("a"), text(f"needle {WIDE * 20}"), call=0), name=WIDE * 9)
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in on_screen("search", "needle")[1].splitlines()]
@@ -347,7 +346,7 @@ def test_hits_fit_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("runs")
 def test_hits_as_csv() -> None:
-    """A line of names, then a line for each hit with its matching lines."""
+    """The first line has the names. Each hit has one line with its matching lines."""
     found = list(csv.DictReader(io.StringIO(in_this_process("search", "one OR two", "--csv").stdout)))
     assert [(line["name"], line["type"], line["lines"]) for line in found] == [
         (WIDE, "assistant text", "two"), ("beta", "assistant text", "one")
@@ -356,7 +355,7 @@ def test_hits_as_csv() -> None:
 
 
 def test_the_explanation_of_the_cache_as_csv() -> None:
-    """The fields of --json; a list is JSON in its field."""
+    """It has the fields of --json. A list is JSON in its field."""
     talk = [turn(asked("a"), text("x"), call=0), turn(asked("a", "x", "b"), text("y"), call=1)]
     record(".retold/log.db", *talk, name="talk")
     (line,) = csv.DictReader(io.StringIO(in_this_process("explain", "cache", "last", "--csv").stdout))
@@ -367,7 +366,7 @@ def test_the_explanation_of_the_cache_as_csv() -> None:
 
 @pytest.mark.usefixtures("runs")
 def test_the_doctor_marks_its_headings() -> None:
-    """On a terminal they are bold, and red above problems."""
+    """On a terminal headings are bold, and red above problems."""
     assert "\x1b[1mVersions\x1b[0m\n  retold" in on_screen("doctor")[1]
     Path("bad.yaml").write_text("interactions: [\n")
     assert "\x1b[1;31mProblems\x1b[0m\n  bad.yaml" in on_screen("doctor")[1]

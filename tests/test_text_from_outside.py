@@ -1,4 +1,4 @@
-"""Text from outside is read and written by the rules of its format: JSON, Markdown, YAML, lines, templates, characters."""
+"""Text from outside is read and written by the rules of its format: JSON, Markdown, YAML, lines, templates and characters."""
 
 import ast
 import functools
@@ -31,7 +31,7 @@ VARIABLES: dict[str, Any] = {"steps": {"a": {"cost_usd": None, "text": "yes", "s
 
 @functools.cache
 def calls_in(path: Path) -> set[str]:
-    """The names of methods and module functions that a source file calls: `splitlines`, `json.dumps`."""
+    """Return the methods and module functions that a source file calls: `splitlines`, `json.dumps`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -41,15 +41,15 @@ def calls_in(path: Path) -> set[str]:
 
 
 def test_no_source_cuts_data_with_splitlines() -> None:
-    """`splitlines` cuts at U+2028, U+0085 and seven more, which stand inside lines of JSON, Markdown and server-sent events."""
+    """`splitlines` also cuts at U+2028, U+0085 and seven more, which occur in lines of JSON, Markdown and server-sent events."""
     assert [path.name for path in SOURCES if "splitlines" in calls_in(path)] == []
 
 
 def test_only_one_module_writes_json() -> None:
     """Python's own writer makes NaN and Infinity, which other parsers refuse."""
     wrong = {"json.dumps", "json.dump"}
-    in_an_error = "explain.py"  # shows a value to a person
-    byte_exact = {"entry.py"}  # restore a recorded body, whatever it holds
+    in_an_error = "explain.py"  # shows a value to a user
+    byte_exact = {"entry.py"}  # restores any recorded body
     assert {path.name for path in SOURCES if wrong & calls_in(path)} == {in_an_error, *byte_exact, "strict_json.py"}
 
 
@@ -57,8 +57,8 @@ def test_only_one_module_writes_json() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_number_that_json_cannot_hold_is_null(number: float) -> None:
-    """The rule of JSON.stringify, at every depth."""
+def test_number_without_a_json_form_is_null(number: float) -> None:
+    """This is the rule of JSON.stringify, at every depth."""
     value = {"a": [1.5, {"b": number}], "c": (number,)}
     assert json.loads(strict_json.dumps(value)) == json.loads(encode(value)) == {"a": [1.5, {"b": None}], "c": [None]}
 
@@ -95,14 +95,14 @@ def test_imported_message_is_written_as_strict_json(number: str) -> None:
         ('"a\u2028b"', "a\u2028b"),
     ],
 )
-def test_json_of_an_answer_is_found_as_markdown_marks_it(answer: str, value: Any) -> None:
-    """The whole answer, else the fence that is marked json, else an unmarked one."""
+def test_json_of_an_answer_is_found_by_its_markdown(answer: str, value: Any) -> None:
+    """It is the whole answer, or the fence that is marked json, or an unmarked fence."""
     assert json_in(answer) == value
 
 
 @pytest.mark.parametrize("answer", ["NaN", '{"a": Infinity}', f"{FENCE}json\n[NaN]\n{FENCE}", f"{FENCE}python\n[1]\n{FENCE}", ""])
 def test_answer_without_strict_json_is_an_error(answer: str) -> None:
-    """NaN is not JSON, and a fence of another language is not meant."""
+    """NaN is not JSON, and a fence of another language does not count."""
     with pytest.raises(RunError, match="the answer holds no JSON"):
         json_in(answer)
 
@@ -110,8 +110,8 @@ def test_answer_without_strict_json_is_an_error(answer: str) -> None:
 # Markdown
 
 
-def test_sections_are_cut_where_the_parser_counts_lines() -> None:
-    """Characters that look like line ends stay inside the text; CR, LF and CRLF end a line."""
+def test_sections_are_cut_at_the_lines_of_the_parser() -> None:
+    """Characters that only look like line ends stay inside the text. CR, LF and CRLF end a line."""
     parts = structure_of(f"intro\r\n\r\n# A\nx{NOT_A_LINE_END}y\n\nB\n-\ntext b\r\rC\r===\rtext c\n\n> # quoted\n")
     assert [(s["heading"], s["text"]) for s in parts["sections"]] == [
         (None, "intro"), ("A", f"x{NOT_A_LINE_END}y"), ("B", "text b"), ("C", "text c\n\n> # quoted"),
@@ -139,7 +139,7 @@ def test_table_is_read_as_rows_of_cells() -> None:
     ],
 )
 def test_tags_in_pairs_are_marks_and_other_tags_are_text(answer: str, plain: str) -> None:
-    """A prompt may ask for an answer in tags; a type parameter is no tag."""
+    """A prompt may ask for an answer in tags. A type parameter is not a tag."""
     assert plain_text(answer).strip() == summary_of(answer, 100) == plain
 
 
@@ -152,7 +152,7 @@ def test_tags_in_pairs_are_marks_and_other_tags_are_text(answer: str, plain: str
      "0.0", "5", "true", ".5", "="],
 )  # fmt: skip
 def test_scalar_of_a_workflow_prints_as_it_is_written(written: str) -> None:
-    """Plain scalars follow YAML 1.2, and numbers keep their spelling, so that a template fills in what the file says."""
+    """Plain scalars follow YAML 1.2, and numbers keep their spelling, so that a template inserts the text of the file."""
     version = written if written != "true" else "1"
     steps = "[{name: a, type: claude, prompt: x}]"
     file = f"workflow:\n  name: w\n  version: {version}\n  global_vars: {{x: {written}}}\n  steps: {steps}\n"
@@ -163,7 +163,7 @@ def test_scalar_of_a_workflow_prints_as_it_is_written(written: str) -> None:
 
 
 def test_numbers_of_yaml_1_2_stay_numbers() -> None:
-    """Spelling is kept beside the value: options that need a number get one."""
+    """The value keeps its spelling, and options that need a number get one."""
     assert [scalar(each) for each in ("0o17", "0x1F", "0123", "1.10", "1e3", ".inf", "~", "", "True")] == [
         15, 31, 123, 1.1, 1000.0, float("inf"), None, None, True,
     ]  # fmt: skip
@@ -175,8 +175,8 @@ def test_numbers_of_yaml_1_2_stay_numbers() -> None:
 
 
 @pytest.mark.parametrize("kept", ["{#if x}hi{/if}", "{# a note #}", "#}", "{{'{'}}#", "a {#", "# line", "## x"])
-def test_nothing_in_a_prompt_is_a_comment(kept: str) -> None:
-    """A part of a prompt that is dropped in silence is a prompt that nobody wrote."""
+def test_no_part_of_a_prompt_is_a_comment(kept: str) -> None:
+    """The model must get the prompt that the user wrote, so the template drops nothing."""
     assert render(kept + " {{ steps.a.text }}", VARIABLES, "w") == kept.replace("{{'{'}}", "{") + " yes"
 
 
@@ -214,7 +214,7 @@ def test_condition_is_an_expression(condition: str, true: bool) -> None:
     ["cost: {{ steps.a.text }}", "{{ steps.a.text }} == 'yes'", "{{ 1 }}{{ 2 }}", "{% if 1 %}x{% endif %}", "1 }} x {{ 2"],
 )
 def test_condition_with_text_around_is_refused(condition: str) -> None:
-    """The text would make the condition true whatever the expression says."""
+    """The text would make the condition true for every value of the expression."""
     said = refusal_of(f'workflow:\n  name: w\n  steps:\n    - {{name: a, type: claude, condition: "{condition}", prompt: x}}\n')
     assert said.startswith("retold: w.yaml:4:31: a condition is one expression")
 
@@ -223,13 +223,13 @@ def test_condition_with_text_around_is_refused(condition: str) -> None:
     "expression", ["1 / 0", "steps.a.text > 3", "steps.a.text.missing.x", "'%d' % 'x'", "steps.a.cost_usd + 1"]
 )
 def test_condition_that_cannot_be_evaluated_is_one_error(expression: str) -> None:
-    """Whatever a filter or an operator raises names the file, the step and the condition."""
+    """If a filter or an operator raises an error, retold names the file, the step and the condition."""
     with pytest.raises(WorkflowError, match=r"^w\.yaml:4:5: step 'a', condition: "):
         holds(expression, VARIABLES, "w.yaml:4:5: step 'a'")
 
 
 def test_unknown_cost_in_a_condition_skips_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model without a price leaves the cost unknown; the run goes on and is recorded."""
+    """The cost of a model without a price is unknown. The run continues and is recorded."""
     steps = [step(claude_options={"model": "claude-zeta-9"}), step("dear", condition="steps.say.cost_usd > 0.01")]
     workflow = write_workflow("w.yaml", *steps)
     with MessagesServer([Reply([text("Hi.")])]) as server:
@@ -242,7 +242,7 @@ def test_unknown_cost_in_a_condition_skips_the_step(monkeypatch: pytest.MonkeyPa
 
 
 def test_turn_without_content_is_not_sent_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The API refuses an empty turn and a blank text block for as long as the session exists."""
+    """The API would refuse an empty turn or a blank text block for the rest of the session."""
     session = {"type": "claude_session", "session_config": {"session_name": "s", "persist": True}}
     workflow = write_workflow("w.yaml", step("a", "one", **session), step("b", "two", **session))
     with MessagesServer([Reply([]), Reply([text("ok")]), Reply([text("again")]), Reply([text("end")])]) as server:
@@ -272,7 +272,7 @@ def test_blank_text_block_is_not_sent_back(monkeypatch: pytest.MonkeyPatch, blan
     (["half \\ud83d", " a"], "half \ud83d a"),
 ])  # fmt: skip
 def test_halves_of_a_character_in_two_deltas_are_joined(pieces: list[str], whole: str) -> None:
-    """Each delta is JSON of its own, so that a cut between two escapes leaves half a character on either side."""
+    """Each delta is separate JSON, so a cut between two escapes leaves half a character on either side."""
     fold = Fold(Session("s"))
     frames = ['{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}']
     delta = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"PIECE"}}'
@@ -282,7 +282,7 @@ def test_halves_of_a_character_in_two_deltas_are_joined(pieces: list[str], whole
     assert fold.text == whole
 
 
-def test_log_of_an_import_is_open_to_strict_readers() -> None:
+def test_strict_readers_can_read_the_log_of_an_import() -> None:
     """A message is stored as strict JSON, which SQLite and every other tool can read."""
     Path("s.jsonl").write_text('{"type":"result","is_error":true,"result":"x","n":NaN}\n')
     in_this_process("import", "s.jsonl")

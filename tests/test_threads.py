@@ -1,4 +1,4 @@
-"""Message threads: a conversation that the server holds is compared and matched as the whole conversation that it is."""
+"""Message threads: a conversation that the server stores is compared and matched like the whole conversation."""
 
 import json
 from collections.abc import Sequence
@@ -35,12 +35,12 @@ def user(content: Any) -> Json:
     return {"role": "user", "content": content}
 
 
-def said(content: Any) -> Json:
+def assistant(content: Any) -> Json:
     return {"role": "assistant", "content": content}
 
 
 def post(body: Json, message_id: str, *content: Any, path: str = "", headers: Any = JSON) -> Exchange:
-    """An exchange whose answer has these blocks, texts for short."""
+    """Return an exchange with these blocks in its answer. A string is a text block."""
     reply = Reply([text(block) if isinstance(block, str) else block for block in content], id=message_id)
     whole = json.dumps(reply.message(body, 1)).encode()
     made = exchange(answer(whole, headers=JSON), uri=URL + path)
@@ -48,40 +48,40 @@ def post(body: Json, message_id: str, *content: Any, path: str = "", headers: An
 
 
 def refused(body: Json, code: str, status: int = 404) -> Exchange:
-    """An exchange that the API refused because of its thread."""
+    """Return an exchange that the API refused because of its thread."""
     error = {"type": "error", "error": {"type": "not_found_error", "message": "no", "details": {"error_code": code}}}
     made = exchange(answer(json.dumps(error).encode(), headers=JSON, status=status, reason=""), ending="http_error")
     return Exchange(Request("POST", URL, JSON, json.dumps(body).encode()), made.response, "http_error", ended_ns=made.ended_ns)
 
 
 Talk = Sequence[tuple[Any, Sequence[Any]]]
-"""For each turn what the user asks, and the blocks of the answer."""
+"""The user's message and the blocks of the answer for each turn."""
 
 TALK: Talk = [("My name is Ada.", ["Hello Ada."]), ("What is my name?", ["Ada."]), ("Thanks.", ["Welcome."])]
 
 
 def whole(talk: Talk = TALK, ids: str = "p") -> list[Exchange]:
-    """A conversation whose client repeats everything in each turn."""
+    """Return a conversation with a client that repeats everything in each turn."""
     history: list[Json] = []
     found = []
     for turn, (asked, blocks) in enumerate(talk, 1):
         history.append(user(asked))
         found.append(post({**BEGUN, "messages": list(history)}, f"msg_{ids}{turn}", *blocks))
         assert found[-1].response is not None
-        history.append(said(json.loads(found[-1].response.body)["content"]))
+        history.append(assistant(json.loads(found[-1].response.body)["content"]))
     return found
 
 
 def threaded(talk: Talk = TALK, ids: str = "t") -> list[Exchange]:
-    """The same as a thread."""
+    """Return the same conversation as a thread."""
     found = []
     for turn, (asked, blocks) in enumerate(talk, 1):
-        body = {**BEGUN, "thread": {"type": "create"}} if turn == 1 else {**BASE, "thread": going_on(f"msg_{ids}{turn - 1}")}
+        body = {**BEGUN, "thread": {"type": "create"}} if turn == 1 else {**BASE, "thread": continuing(f"msg_{ids}{turn - 1}")}
         found.append(post({**body, "messages": [user(asked)]}, f"msg_{ids}{turn}", *blocks))
     return found
 
 
-def going_on(message_id: str) -> Json:
+def continuing(message_id: str) -> Json:
     return {"type": "continue", "previous_message_id": message_id}
 
 
@@ -118,7 +118,7 @@ def test_recorded_threads_compare_as_conversations(cli: Cli) -> None:
 
 
 def test_a_thread_is_one_conversation() -> None:
-    """Its requests have the items of whole histories: system and tools once, each prompt once."""
+    """Its requests have the items of whole histories: system and tools once, and each prompt once."""
     found = compared(whole(), threaded())
     assert differing(found) == ONLY_THREAD
     assert compared(whole(), threaded(), ignore=["request.thread"]).same
@@ -133,7 +133,7 @@ def test_a_changed_turn_of_a_thread_is_the_only_difference() -> None:
 
 
 def test_parallel_threads_that_begin_alike_stay_apart() -> None:
-    """A request follows the answer that it names, however the turns were interleaved."""
+    """A request follows the answer that it names, in any order of the turns."""
     other = [TALK[0], ("Forget it.", ["Done."]), ("Sure?", ["Yes."])]
     a, b = threaded(ids="a"), threaded(other, "b")
     mixed = [exchange for pair in zip(a, b, strict=True) for exchange in pair]
@@ -141,12 +141,12 @@ def test_parallel_threads_that_begin_alike_stay_apart() -> None:
     assert compared(mixed, [*a, *b]).same
 
 
-def test_a_thread_that_expired_goes_on_in_its_conversation() -> None:
+def test_an_expired_thread_continues_its_conversation() -> None:
     """The refused turn and its repetition with the whole history are one more turn of the same conversation."""
     thread = threaded()
     again = {**BEGUN, "thread": {"type": "create"}}
     history = json.loads(whole()[2].request.body)["messages"]
-    late = refused({**BASE, "messages": [user("Thanks.")], "thread": going_on("msg_t2")}, "thread_not_found")
+    late = refused({**BASE, "messages": [user("Thanks.")], "thread": continuing("msg_t2")}, "thread_not_found")
     recorded = [*thread[:2], late, post({**again, "messages": history}, "msg_x", "Welcome.")]
     (stream,) = side(recorded).streams
     assert [item.kind for item in stream.items] == [
@@ -155,10 +155,10 @@ def test_a_thread_that_expired_goes_on_in_its_conversation() -> None:
     assert [item.value.get("status") for item in stream.items if item.kind == "answer"] == [None, None, 404, None]
 
 
-def test_a_fork_is_a_conversation_of_its_own() -> None:
-    """`fork()` sends the whole history as a new thread. The thread itself goes on from its own last answer."""
+def test_a_fork_is_a_separate_conversation() -> None:
+    """`fork()` sends the whole history as a new thread. The original thread continues from its own last answer."""
     first, *rest = threaded()
-    history = [user(TALK[0][0]), said([{"type": "text", "text": "Hello Ada."}]), user("And yours?")]
+    history = [user(TALK[0][0]), assistant([{"type": "text", "text": "Hello Ada."}]), user("And yours?")]
     fork = post({**BEGUN, "thread": {"type": "create"}, "messages": history}, "msg_f", "Claude.")
     plain = post({**BEGUN, "messages": history}, "msg_g", "Claude.")
     for at in (1, 2, 3):
@@ -173,7 +173,7 @@ def test_a_fork_is_a_conversation_of_its_own() -> None:
 def test_counting_the_tokens_of_a_thread_counts_its_whole_history() -> None:
     """`count_tokens` with a thread is the same question as with all messages."""
     path = "/count_tokens"
-    new = {**BASE, "messages": [user("What is my name?")], "thread": going_on("msg_t1")}
+    new = {**BASE, "messages": [user("What is my name?")], "thread": continuing("msg_t1")}
     every = json.loads(whole()[1].request.body)
     a = [threaded()[0], post(new, "", path=path)]
     b = [whole(ids="t")[0], post(every, "", path=path)]
@@ -182,8 +182,8 @@ def test_counting_the_tokens_of_a_thread_counts_its_whole_history() -> None:
     assert Matcher(a).take(b[1].request) is a[1]
 
 
-def test_ids_that_the_server_gave_do_not_count() -> None:
-    """Diagnostics name the last answer, and a container goes on: both have another id in every run."""
+def test_ids_of_the_server_do_not_count() -> None:
+    """Diagnostics name the last answer, and a container continues. Both have other ids in every run."""
 
     def recorded(ids: str) -> list[Exchange]:
         one, two = whole(ids=ids)[:2]
@@ -196,8 +196,8 @@ def test_ids_that_the_server_gave_do_not_count() -> None:
     assert differing(compared(recorded("a"), unknown)) == [("changed", "request", ["diagnostics.previous_message_id"])]
 
 
-def test_a_thread_reads_like_its_conversation_in_exports(cli: Cli) -> None:
-    """The transcript of a thread is that of the whole history; so are the totals of `stats`."""
+def test_a_thread_is_exported_like_its_conversation(cli: Cli) -> None:
+    """The transcript of a thread equals that of the whole history, and so do the totals of `stats`."""
     for name, exchanges in (("plain", whole()), ("threaded", threaded())):
         with retold.EventLog(f"{name}.db") as log:
             import_exchanges(log, exchanges, name="talk", source="test")
@@ -211,25 +211,25 @@ def test_a_thread_reads_like_its_conversation_in_exports(cli: Cli) -> None:
 
 
 def played(recorded: list[Exchange], requests: list[Exchange], **options: Any) -> list[int]:
-    """The numbers of the recorded exchanges that answer these requests."""
+    """Return the numbers of the recorded exchanges that answer these requests."""
     matcher = Matcher(recorded, redactor=Redactor({}), **options)
     numbers = {id(exchange): number for number, exchange in enumerate(recorded)}
     return [numbers[id(matcher.take(exchange.request))] for exchange in requests]
 
 
 def test_a_thread_is_matched_by_the_answer_that_it_names() -> None:
-    """The id itself does not count: a cassette may hold another one than the client has."""
+    """The id itself does not count: the cassette may have another id than the client."""
     assert played(threaded(), threaded()) == [0, 1, 2]
     renamed = threaded()
     first, second = post(json.loads(renamed[0].request.body), "msg_new", "Hello Ada."), threaded()[1]
-    second = post(json.loads(second.request.body) | {"thread": going_on("msg_new")}, "msg_t2", "Ada.")
+    second = post(json.loads(second.request.body) | {"thread": continuing("msg_new")}, "msg_t2", "Ada.")
     assert played([first, second, renamed[2]], [first, second, renamed[2]]) == [0, 1, 2]
     also = [*threaded(), first]
     assert played(also, [second]) == [1]
 
 
 def test_each_form_of_a_recording_answers_each_form_of_a_client() -> None:
-    """Whole histories answer a client with threads, and the other way round."""
+    """Whole histories answer a client with threads, and threads answer a client with whole histories."""
     plain, thread = whole(), threaded(ids="p")
     assert played(plain, thread) == [0, 1, 2]
     assert played(thread, plain) == [0, 1, 2]
@@ -246,7 +246,7 @@ _BLOCKS = st.lists(st.one_of(st.text(max_size=5), st.builds(tool_use, st.just("l
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.text(max_size=5), _BLOCKS), min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_any_conversation_matches_in_any_form(talk: Talk, random: Any) -> None:
-    """Turn by turn, each request in either form, whatever the recording has."""
+    """Each request is in either form, and so is the recording."""
     plain, thread = whole(talk, "x"), threaded(talk, "x")
     recorded = [random.choice(pair) for pair in zip(plain, thread, strict=True)]
     asked = [random.choice(pair) for pair in zip(plain, thread, strict=True)]
@@ -254,27 +254,27 @@ def test_any_conversation_matches_in_any_form(talk: Talk, random: Any) -> None:
 
 
 def test_an_answer_may_be_sent_back_in_any_form() -> None:
-    """As a text, as blocks, or as blocks with fields that are null."""
+    """The forms are a text, blocks, or blocks with fields that are null."""
     blocks = [{"type": "text", "text": "Hello Ada.", "citations": None}, {"type": "tool_use", "input": {"a": None}, "x": [None]}]
-    assert in_one_form({"messages": [said("Hi"), said(blocks), user("x"), "odd"]})["messages"] == [
-        said([{"type": "text", "text": "Hi"}]),
-        said([{"type": "text", "text": "Hello Ada."}, {"type": "tool_use", "input": {"a": None}, "x": [None]}]),
+    assert in_one_form({"messages": [assistant("Hi"), assistant(blocks), user("x"), "odd"]})["messages"] == [
+        assistant([{"type": "text", "text": "Hi"}]),
+        assistant([{"type": "text", "text": "Hello Ada."}, {"type": "tool_use", "input": {"a": None}, "x": [None]}]),
         user("x"),
         "odd",
     ]
-    body = {**BEGUN, "messages": [user(TALK[0][0]), said("Hello Ada."), user(TALK[1][0])]}
+    body = {**BEGUN, "messages": [user(TALK[0][0]), assistant("Hello Ada."), user(TALK[1][0])]}
     assert played([whole()[0], post(body, "msg_2", "Ada.")], threaded(ids="p")[:2]) == [0, 1]
 
 
-def test_equal_threads_keep_their_own_answers() -> None:
-    """Two threads that begin alike and were answered differently go on from the answer that each has."""
+def test_equal_threads_keep_their_answers() -> None:
+    """Two threads begin alike and got different answers. Each continues from its own answer."""
     other = [(TALK[0][0], ["Good day."]), ("What is my name?", ["You told me."])]
     a, b = threaded(TALK[:2], "a"), threaded(other, "b")
     assert played([*a, *b], [a[0], b[0], b[1], a[1]]) == [0, 2, 3, 1]
 
 
 def test_headers_of_the_beta_do_not_count_across_forms() -> None:
-    """With `match_on` headers, the beta of threads is no difference between a thread and a whole history."""
+    """With `match_on` headers, the beta of threads is not a difference between a thread and a whole history."""
     betas = ("anthropic-beta", "message-threads-2026-08-12,other-1"), ("anthropic-beta", "other-1")
     one, two = (post({**BEGUN, "messages": [user("x")], **more}, "msg_1", "y", headers=(*JSON, beta))
                 for beta, more in zip(betas, ({"thread": {"type": "create"}}, {}), strict=True))  # fmt: skip
@@ -284,7 +284,7 @@ def test_headers_of_the_beta_do_not_count_across_forms() -> None:
 
 
 def refusal(recorded: list[Exchange], asked: Exchange, **options: Any) -> tuple[int, str]:
-    """The status and the error code of an answer that is not in the recording."""
+    """Return the status and the error code for an answer that is not in the recording."""
     found = Matcher(recorded, **options).take(asked.request)
     assert found.response is not None
     error = json.loads(found.response.body)["error"]
@@ -293,30 +293,30 @@ def refusal(recorded: list[Exchange], asked: Exchange, **options: Any) -> tuple[
 
 
 def test_an_unknown_answer_is_a_thread_that_was_not_found() -> None:
-    """The client sends everything then, as it does five minutes after the last turn of a thread."""
+    """The client then sends everything, as it does five minutes after the last turn of a thread."""
     assert refusal(threaded(), threaded(ids="z")[1]) == (404, "thread_not_found")
     assert refusal([], threaded()[1]) == (404, "thread_not_found")
 
 
 @pytest.mark.parametrize("profile", [(), (("x-claude-code-session-id", "s"),)], ids=["api", "claude-code"])
 def test_a_server_answers_with_the_error_of_the_api(profile: Any) -> None:
-    """The error reaches any client over HTTP, of Claude Code too, and no client repeats the same request for it."""
+    """The error reaches any client over HTTP, also Claude Code. No client repeats the same request for it."""
     recorded = [replace(each, request=replace(each.request, headers=(*JSON, *profile))) for each in threaded()]
     with wire(mode="none", recorded=recorded) as running:
-        found = wire_post(running.url, "b", thread=going_on("msg_z"))
+        found = wire_post(running.url, "b", thread=continuing("msg_z"))
     assert (found.status, found.headers["x-should-retry"]) == (404, "false")
     assert json.loads(found.body)["error"]["details"] == {"error_code": "thread_not_found"}
 
 
-def test_another_history_than_the_recorded_one_is_asked_for() -> None:
-    """A client that edits its history before it sends it has a request that only the client can make."""
-    body = {**BEGUN, "messages": [user("[My name is Ada.]"), said("Hello Ada."), user(TALK[1][0])]}
+def test_another_history_than_the_recorded_one_is_requested() -> None:
+    """If a client edits its history before it sends it, only the client can make that request."""
+    body = {**BEGUN, "messages": [user("[My name is Ada.]"), assistant("Hello Ada."), user(TALK[1][0])]}
     recorded = [whole()[0], post(body, "msg_2", "Ada.")]
     assert refusal(recorded, threaded(ids="p")[1]) == (404, "thread_not_found")
 
 
-def test_raw_bytes_are_only_matched_without_a_thread() -> None:
-    """A rule that compares bytes cannot join a history, so the client is asked to do without the thread."""
+def test_raw_bytes_are_matched_only_without_a_thread() -> None:
+    """A rule that compares bytes cannot join a history, so the server asks the client to send everything."""
     rules = Rules(match_on=("method", "raw_body"))
     assert refusal(whole(), threaded()[0], rules=rules) == (400, "thread_unsupported_request")
     assert played(threaded(), threaded(), rules=rules) == [0, 1, 2]
@@ -331,8 +331,8 @@ def test_another_prompt_in_a_thread_is_a_miss() -> None:
         assert 'messages[2].content: recorded "What is my name?", now "What else?"' in str(caught.value)
 
 
-def test_an_answer_is_continued_once() -> None:
-    """The second continuation replays the recorded error; in another recording it is a miss, as for any repeated request."""
+def test_an_answer_can_be_continued_once() -> None:
+    """The second continuation replays the recorded error. Without such a recording it is a miss, like any repeated request."""
     thread = threaded()
     twice = refused(json.loads(thread[1].request.body), "thread_already_continued", 400)
     assert played([*thread[:2], twice], [thread[0], thread[1], thread[1]]) == [0, 1, 2]
@@ -341,7 +341,7 @@ def test_an_answer_is_continued_once() -> None:
 
 
 def test_a_whole_history_never_gets_the_error_of_a_thread() -> None:
-    """The recorded attempt whose thread had expired is passed over, and counts as played."""
+    """The recorded attempt with the expired thread is skipped, and counts as played."""
     thread, plain = threaded(ids="p"), whole()
     late = refused(json.loads(thread[2].request.body), "thread_not_found")
     again = post(json.loads(plain[2].request.body) | {"thread": {"type": "create"}}, "msg_y", "Welcome.")
@@ -354,16 +354,16 @@ def test_a_whole_history_never_gets_the_error_of_a_thread() -> None:
     assert matcher.unplayed == []
 
 
-def test_a_turn_that_paused_goes_on_without_new_messages() -> None:
-    """After `pause_turn` a thread continues with no message, a whole history with the unfinished answer at its end."""
-    plain = [whole()[0], post({**BEGUN, "messages": [user(TALK[0][0]), said("Hello Ada.")]}, "msg_2", "More.")]
-    thread = [threaded(ids="p")[0], post({**BASE, "messages": [], "thread": going_on("msg_p1")}, "msg_2", "More.")]
+def test_a_paused_turn_continues_without_new_messages() -> None:
+    """After `pause_turn` a thread continues with no message, and a whole history with the unfinished answer at its end."""
+    plain = [whole()[0], post({**BEGUN, "messages": [user(TALK[0][0]), assistant("Hello Ada.")]}, "msg_2", "More.")]
+    thread = [threaded(ids="p")[0], post({**BASE, "messages": [], "thread": continuing("msg_p1")}, "msg_2", "More.")]
     assert played(plain, thread) == played(thread, plain) == [0, 1]
     assert compared(plain, thread, ignore=["request.thread"]).same
 
 
 def test_ids_that_look_like_keys_are_recorded_and_matched() -> None:
-    """A gateway may give any ids. The recorded thread goes on by them, and so does the client that replays it."""
+    """A gateway may give any ids. The recorded thread and the replaying client both continue by them."""
     thread = threaded(ids="sk-ant-api03-Ab_9-Cd8efGhIjKlMnOpQrSt")
     with retold.EventLog("log.db") as log:
         kept = exchanges_of(log, import_exchanges(log, thread, name="talk", source="test"))
@@ -372,19 +372,19 @@ def test_ids_that_look_like_keys_are_recorded_and_matched() -> None:
     assert compared(thread, threaded()).same
 
 
-# The histories themselves
+# Histories
 
 
 def test_histories_inherit_and_replace() -> None:
-    """System and tools are those of the first request, unless a later one has its own; the rest is never inherited."""
+    """System and tools come from the first request, unless a later one has its own. Other fields are never inherited."""
     held = Histories()
     held.hold("msg_1", {**BEGUN, "temperature": 1, "messages": [user("a")], "thread": {"type": "create"}}, ["A"])
-    held.hold("msg_2", {**BASE, "messages": [user("b")], "thread": going_on("msg_1")}, ["B"])
-    assert held.whole({**BASE, "messages": [user("c")], "thread": going_on("msg_2")}) == {
+    held.hold("msg_2", {**BASE, "messages": [user("b")], "thread": continuing("msg_1")}, ["B"])
+    assert held.whole({**BASE, "messages": [user("c")], "thread": continuing("msg_2")}) == {
         **BEGUN,
-        "messages": [user("a"), said(["A"]), user("b"), said(["B"]), user("c")],
+        "messages": [user("a"), assistant(["A"]), user("b"), assistant(["B"]), user("c")],
     }
-    assert held.whole({"messages": [user("c")], "thread": going_on("msg_9")}) is None
+    assert held.whole({"messages": [user("c")], "thread": continuing("msg_9")}) is None
     assert held.whole({"messages": [user("c")], "thread": None}) == {"messages": [user("c")]}
-    held.hold("msg_4", {"messages": [], "thread": going_on("msg_3")}, ["lost"])
+    held.hold("msg_4", {"messages": [], "thread": continuing("msg_3")}, ["lost"])
     assert "msg_4" not in held

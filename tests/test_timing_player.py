@@ -47,7 +47,7 @@ speeds = st.sampled_from([0.1, 0.5, 1.0, 2.0, 3.0, 10.0])
         ("instant", "1", Timing(None, 1 * S)),
     ],
 )
-def test_a_timing_is_read_as_people_write_it(text: str, idle_limit: str | None, timing: Timing) -> None:
+def test_a_timing_is_parsed(text: str, idle_limit: str | None, timing: Timing) -> None:
     """`2x` is twice as fast."""
     assert Timing.parse(text, idle_limit) == timing
 
@@ -68,7 +68,7 @@ def test_an_unknown_timing_is_an_error_with_the_valid_ones(text: str) -> None:
     ("text", "ns"),
     [("2s", 2 * S), ("500ms", 500 * MS), ("1.5m", 90 * S), ("3", 3 * S), (" 2s ", 2 * S), ("0", 0), ("0.001ms", 1000)],
 )
-def test_a_duration_is_read_as_people_write_it(text: str, ns: int) -> None:
+def test_a_duration_is_parsed(text: str, ns: int) -> None:
     """Milliseconds, seconds, minutes; seconds are the default unit."""
     assert parse_duration_ns(text) == ns
 
@@ -105,7 +105,7 @@ def test_the_order_of_events_never_changes(recorded: list[int], speed: float | N
 
 @settings(deadline=None, max_examples=50)
 @given(times, st.none() | st.integers(0, 10**12))
-def test_instant_is_at_once(recorded: list[int], limit: int | None) -> None:
+def test_instant_timing_is_immediate(recorded: list[int], limit: int | None) -> None:
     """All times are 0, and so is the length."""
     timeline = Timeline(recorded, Timing(None, limit))
     assert {timeline.at(at) for at in recorded} | {timeline.length_ns} == {0}
@@ -113,8 +113,8 @@ def test_instant_is_at_once(recorded: list[int], limit: int | None) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(times)
-def test_original_is_as_it_was(recorded: list[int]) -> None:
-    """Times equal the recorded ones to the nanosecond, counted from the first."""
+def test_original_timing_keeps_the_recorded_times(recorded: list[int]) -> None:
+    """Times equal the recorded ones to the nanosecond, relative to the first one."""
     timeline = Timeline(recorded, ORIGINAL)
     assert [timeline.at(at) for at in recorded] == [at - min(recorded) for at in recorded]
     assert timeline.length_ns == max(recorded) - min(recorded)
@@ -131,7 +131,7 @@ def test_a_factor_divides_every_time(recorded: list[int], speed: float) -> None:
 @pytest.mark.trap(11)
 @settings(deadline=None, max_examples=150)
 @given(times, st.integers(1, 10**12))
-def test_the_idle_limit_shortens_only_gaps_above_it(recorded: list[int], limit: int) -> None:
+def test_the_idle_limit_shortens_only_longer_gaps(recorded: list[int], limit: int) -> None:
     """A longer gap becomes the limit, a shorter one stays, and the total is the sum of them."""
     timeline = Timeline(recorded, Timing(1.0, limit))
     ordered = sorted(set(recorded))
@@ -140,12 +140,12 @@ def test_the_idle_limit_shortens_only_gaps_above_it(recorded: list[int], limit: 
     assert timeline.length_ns == sum(gaps)
 
 
-def test_the_idle_limit_counts_in_recorded_time() -> None:
+def test_the_idle_limit_applies_to_recorded_time() -> None:
     """At twice the speed a gap capped to 2 s takes 1 s."""
     assert Timeline([0, 10 * S, 11 * S], Timing(2.0, 2 * S)).length_ns == 1_500 * MS
 
 
-def test_a_time_before_the_first_is_0_and_no_times_are_no_length() -> None:
+def test_a_time_before_the_first_is_0_and_no_times_have_no_length() -> None:
     """No event is due before the replay begins."""
     assert Timeline([5, 6], ORIGINAL).at(3) == 0
     assert Timeline([], ORIGINAL).length_ns == 0
@@ -174,16 +174,16 @@ def test_every_piece_has_its_own_deadline() -> None:
     assert plan(recorded, Timing(2.0, 1 * S)) == [(1000 * MS, b"a"), (1500 * MS, b"b"), (2000 * MS, b"c")]
 
 
-def test_pieces_that_are_due_together_come_together() -> None:
-    """Pieces of one read of the socket are joined. At instant timing all pieces are."""
+def test_pieces_that_are_due_together_are_joined() -> None:
+    """The pieces of one read of the socket form one. At instant timing all pieces do."""
     recorded = recorded_at((1, b"a"), (1, b"b"), (2, b"c"))
     assert plan(recorded, ORIGINAL) == [(1, b"ab"), (2, b"c")]
     assert plan(recorded, INSTANT) == [(0, b"abc")]
 
 
 @pytest.mark.trap(12)
-def test_groups_are_bounded() -> None:
-    """A joined piece has a size limit, even if the instant stream is long."""
+def test_joined_pieces_have_a_size_limit() -> None:
+    """This is true even for a long stream at instant timing."""
     recorded = recorded_at(*[(1, b"x" * 1000)] * 1000)
     groups = [data for _, data in plan(recorded, INSTANT)]
     assert sum(map(len, groups)) == 1_000_000
@@ -193,7 +193,7 @@ def test_groups_are_bounded() -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 100), st.binary(max_size=5)), max_size=12), st.none() | speeds)
 def test_a_schedule_keeps_every_byte_in_order(pieces: list[tuple[int, bytes]], speed: float | None) -> None:
-    """With joined pieces and with single ones."""
+    """This is true for joined pieces and for single ones."""
     recorded = recorded_at(*sorted(pieces, key=lambda piece: piece[0]))
     planned = plan(recorded, Timing(speed))
     assert recorded.response is not None
@@ -202,13 +202,13 @@ def test_a_schedule_keeps_every_byte_in_order(pieces: list[tuple[int, bytes]], s
 
 
 def test_an_exchange_without_a_response_has_no_schedule() -> None:
-    """Only its end is due."""
+    """It has only an end."""
     lost = replace(exchange(), response=None, ended_ns=5)
     assert (plan(lost, ORIGINAL), head_ns(lost, timeline_of(lost, ORIGINAL))) == ([], 0)
     assert timeline_of(lost, ORIGINAL).length_ns == 5
 
 
-# Playing, on a clock that only sleeping moves
+# Playing, on a clock that advances only by sleeping
 
 
 class VirtualClock:
@@ -277,7 +277,7 @@ def test_a_stream_is_played_at_its_deadlines(monkeypatch: pytest.MonkeyPatch, ki
 
 
 @pytest.mark.trap(11)
-def test_instant_never_sleeps(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_instant_timing_never_sleeps(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     """Not even for a duration of 0."""
     clock = CLOCKS[kind]()
     recorded = recorded_at((2 * S, b"a"), (3 * S, b"b"), ended_ns=7 * S)

@@ -1,4 +1,4 @@
-"""Assertions about the trajectory of a run: tool calls, turns, tokens, cost, texts and ends, in tests and in `retold check`."""
+"""Assertions about the trajectory of a run, in tests and in `retold check`: tool calls, turns, tokens, cost, texts and ends."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ Call = tuple[str, dict[str, Any]]
 
 
 def _messages(*turns: list[Call], said: str = "All done.", end: str = "success") -> list[dict[str, Any]]:
-    """A run of stream-json: one answer for each list of calls, with their results, then a text and a result."""
+    """Return a run of stream-json: one answer for each list of calls, with their results, then a text and a result."""
     found: list[dict[str, Any]] = [{"type": "user", "message": {"role": "user", "content": "Go."}}]
     for turn, calls in enumerate(turns):
         uses = [{"type": "tool_use", "id": f"t{turn}{n}", "name": name, "input": given} for n, (name, given) in enumerate(calls)]
@@ -36,7 +36,7 @@ RUN = _messages([READ_A, READ_B], [EDIT])
 
 
 def _failures(run: list[dict[str, Any]], **expected: Any) -> str:
-    """The lines of the failures; an empty text if all holds."""
+    """Return the lines of the failures, or an empty text if there are none."""
     try:
         retold.trajectory(run).expect(**expected)
     except AssertionError as error:
@@ -99,8 +99,8 @@ def _failures(run: list[dict[str, Any]], **expected: Any) -> str:
         ({"max_cost_usd": 1}, "max_cost_usd: the cost of the run is unknown: an answer has no usage, …"),
     ],
 )
-def test_expectations(expected: dict[str, Any], failure: str) -> None:
-    """Each kind of expectation holds, or fails with one line. `…` stands for any text."""
+def test_each_expectation_passes_or_fails_with_one_line(expected: dict[str, Any], failure: str) -> None:
+    """`…` in the expected line means any text."""
     found = _failures(RUN, **expected)
     begin, dots, end = failure.partition("…")
     assert (found.startswith(begin) and found.endswith(end)) if dots else found == failure, found
@@ -121,14 +121,14 @@ def test_expectations(expected: dict[str, Any], failure: str) -> None:
         ({"input_matches": {"file": "x"}}, "the input has no file"),
     ],
 )
-def test_the_input_of_a_call(entry: dict[str, Any], why: str | None) -> None:
-    """An input has at least the given values, or exactly those, or values that match. True is not 1."""
+def test_the_input_of_a_call_is_compared(entry: dict[str, Any], why: str | None) -> None:
+    """An input has at least the given values, exactly those, or values that match. True is not 1."""
     found = _failures(_messages([READ_B]), tools=[{"name": "Read", **entry}])
     assert (found == "") if why is None else found.endswith(f"found 0; in turn 1 {why}"), found
 
 
 def test_inner_values_of_an_input() -> None:
-    """Mappings inside are subsets, lists have the same length, and a pattern with `*` holds for every place."""
+    """Inner mappings are subsets, lists have the same length, and a pattern with `*` must match at every place."""
     assert _failures(RUN, tools=[{"name": "Edit", "input": {"edits": [{"old": "x"}, {}]}}]) == ""
     assert "input.edits[1].new" in _failures(RUN, tools=[{"name": "Edit", "input": {"edits": [{}, {"new": "z"}]}}])
     assert "input.edits is" in _failures(RUN, tools=[{"name": "Edit", "input": {"edits": [{}]}}])
@@ -136,16 +136,16 @@ def test_inner_values_of_an_input() -> None:
     assert "expected /^y$/" in _failures(RUN, tools=[{"name": "Edit", "input_matches": {"edits[*].new": "^y$"}}])
 
 
-def test_each_entry_needs_a_call_of_its_own() -> None:
-    """The wide entry leaves the call that only the narrow one can take, in any order of the entries."""
+def test_each_entry_needs_a_separate_call() -> None:
+    """The wide entry leaves a call for the narrow entry, which no other call fits, in any order of the entries."""
     entries = [{"name": "Read"}, {"name": "Read", "input": {"path": "a.py"}}, {"name": "*", "input": {"limit": 5}}]
     assert "found 0" in _failures(_messages([READ_A, READ_B]), tools=entries)
     for some in (entries[:2], entries[1:], entries[::2], entries[:2][::-1]):
         assert _failures(_messages([READ_A, READ_B]), tools=some, no_others=True) == ""
 
 
-def test_a_failure_shows_the_run_with_the_first_offence_marked() -> None:
-    """One row is marked: the first that any failure names. Control characters of a model are shown by their numbers."""
+def test_a_failure_shows_the_run_and_marks_the_first_offence() -> None:
+    """It marks one row: the first that any failure names. It shows control characters of a model by their numbers."""
     run = _messages([READ_A], [("Bash", {"command": "rm \x1b[31m"})], said="x" * 300)
     with pytest.raises(AssertionError) as failed:
         retold.trajectory(run).expect(never=["Bash"], max_turns=2, ended="error")
@@ -158,7 +158,7 @@ def test_a_failure_shows_the_run_with_the_first_offence_marked() -> None:
 
 
 def test_a_long_run_is_shown_around_the_offence() -> None:
-    """Rows far from the offence are counted; the last row is always there."""
+    """The report counts rows far from the offence, and always has the last row."""
     run = _messages(*[[READ_A]] * 60)
     with pytest.raises(AssertionError) as failed:
         retold.trajectory(run).expect(max_turns=30)
@@ -168,8 +168,8 @@ def test_a_long_run_is_shown_around_the_offence() -> None:
     assert lines[-1].split()[0] == "end"
 
 
-def test_what_nothing_can_meet_is_refused() -> None:
-    """Every mistake is reported at once, with its place."""
+def test_an_impossible_expectation_is_refused() -> None:
+    """The error lists every mistake with its place."""
     run = retold.trajectory(RUN)
     for expected, said in (
         ({}, "it expects nothing"),
@@ -200,7 +200,7 @@ def test_what_nothing_can_meet_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]:
-    """A cassette of two turns with a tool, and the program that asks for them."""
+    """Return a cassette of two turns with a tool, and the program that requests them."""
     path = tmp_path_factory.mktemp("talk") / "talk.yaml"
     replies = [Reply([text("Looking."), tool_use("Read", {"path": "a.py"})], stop_reason="tool_use"), Reply([text("Done.")])]
 
@@ -218,12 +218,12 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Any]]
         with retold.use_cassette(path, record_mode="all", log=path.with_suffix(".db")) as used:
             ask()
             retold.trajectory(used).expect(tools=["Read"], no_others=True, max_turns=2, ended="end_turn")  # in the block
-        retold.trajectory(used).expect(tools=["Read"], max_turns=2, max_tokens=1_000, max_cost_usd=1)  # after it
+        retold.trajectory(used).expect(tools=["Read"], max_turns=2, max_tokens=1_000, max_cost_usd=1)  # after the block
         yield path, ask
 
 
-def test_a_cassette_in_use_has_what_its_block_played(talk: tuple[Path, Any]) -> None:
-    """A replay without a log has a trajectory, from the first request on; also with recorded requests beside it."""
+def test_the_trajectory_of_a_cassette_in_use_has_its_played_exchanges(talk: tuple[Path, Any]) -> None:
+    """A replay without a log has a trajectory from the first request on. It may include recorded requests, too."""
     path, ask = talk
     with retold.use_cassette(path) as used:
         with pytest.raises(retold.InputError, match="nothing so far"):
@@ -237,8 +237,8 @@ def test_a_cassette_in_use_has_what_its_block_played(talk: tuple[Path, Any]) -> 
     assert found.cost_usd is not None
 
 
-def test_played_and_recorded_exchanges_of_one_block(talk: tuple[Path, Any], tmp_path: Path) -> None:
-    """In mode new_episodes a block plays some exchanges and records others; its trajectory has both."""
+def test_played_and_recorded_exchanges_of_one_block_form_one_trajectory(talk: tuple[Path, Any], tmp_path: Path) -> None:
+    """In mode new_episodes a block plays some exchanges and records others. Its trajectory has both."""
     path, ask = talk
     copy = tmp_path / "copy.yaml"
     copy.write_bytes(path.read_bytes())
@@ -252,7 +252,7 @@ def test_played_and_recorded_exchanges_of_one_block(talk: tuple[Path, Any], tmp_
 
 
 def test_the_result_of_a_workflow_has_steps() -> None:
-    """A result, its run in the log and its steps have the same trajectory; sums are those of the whole run."""
+    """A result, its run in the log and its steps have the same trajectory. Sums are only known for the whole run."""
     result = retold.run_workflow(ROOT / "examples" / "conditions_and_variables.yaml", show=False)
     found = retold.trajectory(result)
     found.expect(ended="completed", max_cost_usd=10)
@@ -268,7 +268,7 @@ def test_the_result_of_a_workflow_has_steps() -> None:
 
 
 def test_a_stream_that_ended_early_has_unknown_sums(tmp_path: Path) -> None:
-    """The client closed the stream, so the API reported no final usage: a limit cannot be shown to hold."""
+    """The client closed the stream, so the API reported no final usage. No limit can be verified."""
     with MessagesServer([Reply([text("A long answer. " * 20)])]) as server, retold.EventLog(tmp_path / "log.db") as log:
         client = anthropic.Anthropic(api_key="k", base_url=server.url)
         with (
@@ -284,7 +284,7 @@ def test_a_stream_that_ended_early_has_unknown_sums(tmp_path: Path) -> None:
 
 
 def test_sessions_beside_requests_have_unknown_sums(tmp_path: Path) -> None:
-    """The tool calls of both are there. Their usages overlap in a workflow and not elsewhere, so no limit is shown to hold."""
+    """The trajectory has the tool calls of both. Their usages may overlap, so no limit can be verified."""
     retold.write_cassette(
         tmp_path / "both.yaml", [exchanges.turn(exchanges.asked("Hi"), exchanges.text("Hello"))], [session("tool")]
     )
@@ -324,8 +324,8 @@ def recorded(cli: Any) -> None:
 
 
 @pytest.mark.usefixtures("recorded")
-def test_check_by_hand() -> None:
-    """Exit code 0 if everything holds; 1 with the table if not; --json has each failure with its place in the file."""
+def test_check_works_on_the_command_line() -> None:
+    """The exit code is 0 if every expectation passes, otherwise 1 with a table. --json has each failure with its place."""
     file = Path("expected.yaml")
     file.write_text(EXPECTED)
     done = in_this_process("check", "last", "--expect", "expected.yaml")
@@ -364,14 +364,14 @@ def test_check_by_hand() -> None:
     ],
 )
 def test_a_wrong_file_is_refused_with_its_place(content: str, message: str) -> None:
-    """Exit code 2, one line for each mistake with file, line and column."""
+    """The exit code is 2. Each mistake has one line with file, line and column."""
     Path("e.yaml").write_text(content)
     done = in_this_process("check", "last", "--expect", "e.yaml")
     assert (done.returncode, message in done.stderr, done.stdout) == (2, True, ""), done.stderr
 
 
 @pytest.mark.usefixtures("recorded")
-def test_check_refuses_what_it_cannot_read() -> None:
+def test_check_refuses_an_unreadable_recording() -> None:
     """A missing file and a missing run are exit code 2, with the nearest name."""
     Path("expected.yaml").write_text("max_turns: 5\n")
     for arguments, said in (

@@ -1,4 +1,4 @@
-"""Between log and cassette: what is imported is what is exported, whoever recorded it."""
+"""Between log and cassette: the export of an import equals the original, whichever tool recorded it."""
 
 import io
 import json
@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 class Imported(NamedTuple):
-    """Foreign recordings in one log: by file, the exchanges read from it and the run they became."""
+    """Foreign recordings in one log: for each file the exchanges read from it, and their run."""
 
     log: EventLog
     runs: dict[Path, tuple[Sequence[Exchange], str]]
@@ -53,12 +53,12 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def digests(recorded: Sequence[Exchange]) -> list[str | None]:
-    """The sha256 of each response's body."""
+    """Return the sha256 of each response's body."""
     return [None if e.response is None else sha256(e.response.body).hexdigest() for e in recorded]
 
 
 def test_every_published_recording_is_imported(imported: Imported) -> None:
-    """All 150 YAML files, into one log, each its own completed run."""
+    """All 150 YAML files are imported into one log, each as a completed run."""
     assert len(imported.runs) == 150
     infos = imported.log.runs()
     assert {(info.mode, info.status) for info in infos} == {("import", "completed")}
@@ -67,7 +67,7 @@ def test_every_published_recording_is_imported(imported: Imported) -> None:
 
 
 def test_every_published_recording_is_exported_byte_for_byte(imported: Imported) -> None:
-    """Responses, requests, statuses, endings and times come out as they went in."""
+    """Responses, requests, statuses, endings and times equal the originals."""
     for path, (recorded, run) in imported.runs.items():
         found = exchanges_of(imported.log, run)
         assert digests(found) == digests(recorded), path
@@ -79,8 +79,8 @@ def test_every_published_recording_is_exported_byte_for_byte(imported: Imported)
         ], path
 
 
-def test_published_streams_are_cut_into_frames(imported: Imported) -> None:
-    """At least the 78 plain event streams among them; each is whole, and its frames add up to its body."""
+def test_published_streams_are_split_into_frames(imported: Imported) -> None:
+    """The recordings have at least 78 plain event streams. Each is complete, and its frames add up to its body."""
     streams = [
         e.response
         for recorded, _ in imported.runs.values()
@@ -93,7 +93,7 @@ def test_published_streams_are_cut_into_frames(imported: Imported) -> None:
 
 
 def test_every_published_recording_is_shown(imported: Imported) -> None:
-    """The debug handler shows each message of every run, unknown ones too, without an error."""
+    """The debug handler shows each message of every run, also unknown ones, without an error."""
     shown = 0
     for path, (_, run) in imported.runs.items():
         out = io.StringIO()
@@ -103,8 +103,8 @@ def test_every_published_recording_is_shown(imported: Imported) -> None:
     assert shown >= 150
 
 
-def test_every_published_recording_survives_a_cassette_of_ours(imported: Imported, tmp_path: Path) -> None:
-    """Exported, written, read and imported again: the same bytes."""
+def test_every_published_recording_survives_a_cassette_of_retold(imported: Imported, tmp_path: Path) -> None:
+    """It is exported, written, read and imported again with the same bytes."""
     for recorded, run in imported.runs.values():
         write_cassette(tmp_path / "c.yaml", exchanges_of(imported.log, run))
         assert digests(read_cassette(tmp_path / "c.yaml").exchanges) == digests(recorded)
@@ -117,8 +117,8 @@ def log(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cassettes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_cassette_imported_and_exported_is_the_same_cassette(log: EventLog, path: Path, tmp_path: Path) -> None:
-    """Nothing of ours is lost on the way through the log: not a byte of the file differs."""
+def test_a_cassette_imported_and_exported_is_the_same_file(log: EventLog, path: Path, tmp_path: Path) -> None:
+    """The log loses nothing: every byte of the file is equal."""
     recorded = read_cassette(path)
     run = import_exchanges(log, in_order(recorded.exchanges, recorded.sessions), name="run", source=str(path))
     write_cassette(tmp_path / "again.yaml", exchanges_of(log, run), list(each_session(log, run)))
@@ -127,8 +127,8 @@ def test_a_cassette_imported_and_exported_is_the_same_cassette(log: EventLog, pa
 
 @settings(deadline=None, max_examples=20)
 @given(exchanges())
-def test_any_exchange_goes_through_the_log_unchanged(tmp_path_factory: pytest.TempPathFactory, recorded: Exchange) -> None:
-    """Bytes, pieces, times, status, ending and all that a workflow noted beside it."""
+def test_any_exchange_passes_through_the_log_unchanged(tmp_path_factory: pytest.TempPathFactory, recorded: Exchange) -> None:
+    """This includes bytes, pieces, times, status, ending and the notes of a workflow."""
     recorded = as_recorded(recorded)
     with EventLog(tmp_path_factory.getbasetemp() / "any.db") as log:
         (found,) = exchanges_of(log, import_exchanges(log, [recorded], name="run", source="here"))
@@ -136,9 +136,9 @@ def test_any_exchange_goes_through_the_log_unchanged(tmp_path_factory: pytest.Te
 
 
 def as_recorded(given: Exchange) -> Exchange:
-    """A random exchange as a recording would have it.
+    """Return a random exchange in the form of a recording.
 
-    A status of 400 is an error; half a frame is known to be one when the stream ends, a frame that ends in CR when more comes.
+    A status of 400 is an error. Half a frame is recognised at the end of the stream, and a frame ending in CR when more comes.
     """
     response, ending = given.response, given.ending
     if response is not None and has_frames(response.headers, response.body):
@@ -166,7 +166,7 @@ def test_a_piece_that_redaction_delays_keeps_its_time(log: EventLog) -> None:
 
 
 def test_an_import_keeps_the_recorded_times(log: EventLog) -> None:
-    """Events of an imported run stand at the times at which they were recorded, not at those of the import."""
+    """Events of an imported run have the times of the recording, not those of the import."""
     response = answer(b"data: 1\n\n", b"data: 2\n\n", step_ns=10**12)
     first = exchange(response, started_ns=10**9)
     run = import_exchanges(log, [first, replace(first, started_ns=10**13)], name="run", source="here")
@@ -175,8 +175,8 @@ def test_an_import_keeps_the_recorded_times(log: EventLog) -> None:
 
 
 @pytest.mark.parametrize("later_ns", [1_000, 1_500_000, 10_000_000])
-def test_exchanges_that_overlap_are_imported_as_they_were(log: EventLog, later_ns: int) -> None:
-    """Each with its own times and bytes, in the order of the cassette, and the times of the run never go back."""
+def test_overlapping_exchanges_are_imported_unchanged(log: EventLog, later_ns: int) -> None:
+    """Each has its own times and bytes, in the order of the cassette. The times of the run never decrease."""
     one = exchange(answer(b"data: 1\n\n", b"data: 2\n\n", b"data: 3\n\n"), body=b'{"a": 1}', call=1)
     other = exchange(answer(b"data: a\n\n", b"data: b\n\n"), body=b'{"b": 1}', call=2, started_ns=later_ns)
     other = replace(other, ended_ns=later_ns + other.ended_ns)
@@ -186,8 +186,8 @@ def test_exchanges_that_overlap_are_imported_as_they_were(log: EventLog, later_n
     assert times == sorted(times)
 
 
-def test_an_exchange_of_another_recording_comes_after_those_before_it_with_its_length(log: EventLog) -> None:
-    """As in a cassette that was added to later, whose times begin anew: matching goes by the order, replay by the lengths."""
+def test_an_added_exchange_keeps_its_place_and_its_length(log: EventLog) -> None:
+    """In a cassette that grew later, times begin again. Matching uses the order of exchanges, and replay uses their lengths."""
     late = exchange(body=b'{"a": 1}', call=1, started_ns=5_000_000)
     late = replace(late, ended_ns=late.started_ns + late.ended_ns)
     early = exchange(answer(b"data: 1\n\n", b"data: 2\n\n"), body=b'{"b": 1}', call=2)
@@ -196,8 +196,8 @@ def test_an_exchange_of_another_recording_comes_after_those_before_it_with_its_l
     assert [e.ended_ns - e.started_ns for e in imported] == [e.ended_ns - e.started_ns for e in (late, early)]
 
 
-def test_an_import_folds_the_messages_of_a_live_recording(log: EventLog) -> None:
-    """Both go through the same capture: the same messages, up to the ids of their session."""
+def test_an_import_folds_the_same_messages_as_a_live_recording(log: EventLog) -> None:
+    """Both use the same capture: the messages are equal up to the ids of their session."""
     stream = b"".join(tool_call("toolu_1"))
     recorded = exchange(answer(stream))
     with log.start(name="live", mode="live") as writer:
@@ -211,11 +211,11 @@ def test_an_import_folds_the_messages_of_a_live_recording(log: EventLog) -> None
     assert live[0]["content"] == [{"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {}}]
 
 
-# Runs that were interrupted
+# Interrupted runs
 
 
-def test_an_exchange_that_was_never_ended_is_exported_as_cut(log: EventLog) -> None:
-    """Its writer died in the middle of the stream: what came is kept, and its ending says why there is no more."""
+def test_an_exchange_without_an_ending_is_exported_as_cut(log: EventLog) -> None:
+    """Its writer died in the middle of the stream. The cassette has the received bytes, and its ending gives the reason."""
     writer = log.start(name="run", mode="live")
     capture = Capture(writer, Request("POST", URL, JSON, b"{}"))
     capture.response(200, "OK", SSE)
@@ -230,8 +230,8 @@ def test_an_exchange_that_was_never_ended_is_exported_as_cut(log: EventLog) -> N
     assert found.ended_ns == found.started_ns + found.response.pieces[-1].offset_ns
 
 
-def test_an_exchange_whose_head_never_came_is_exported_without_a_response(log: EventLog, tmp_path: Path) -> None:
-    """Its writer died while it waited; a cassette holds it, too."""
+def test_an_exchange_without_a_head_is_exported_without_a_response(log: EventLog, tmp_path: Path) -> None:
+    """Its writer died while it waited for the answer. A cassette can contain such an exchange."""
     writer = log.start(name="run", mode="live")
     Capture(writer, Request("POST", URL, JSON, b"{}"))
     store_of(log)._alive.release(writer.run)
@@ -245,15 +245,15 @@ def test_an_exchange_whose_head_never_came_is_exported_without_a_response(log: E
 @pytest.mark.parametrize(
     "failure", [None, Failure("httpx2.RemoteProtocolError", "peer closed connection"), Failure("TimeoutError", "")]
 )
-def test_a_failure_goes_through_the_log_unchanged(log: EventLog, failure: Failure | None) -> None:
-    """Type and text of the exception that ended an exchange."""
+def test_a_failure_passes_through_the_log_unchanged(log: EventLog, failure: Failure | None) -> None:
+    """The type and the text of the exception are equal."""
     recorded = exchange(ending="cut", failure=failure)
     (found,) = exchanges_of(log, import_exchanges(log, [recorded], name="run", source="here"))
     assert (found.ending, found.failure) == ("cut", failure)
 
 
-def test_exchanges_that_overlap_keep_their_own_events(log: EventLog) -> None:
-    """Two parallel streams, frame by frame in turn."""
+def test_overlapping_exchanges_keep_their_own_events(log: EventLog) -> None:
+    """Two parallel streams alternate frame by frame."""
     with log.start(name="run", mode="live") as writer:
         captures = [Capture(writer, Request("POST", URL, JSON, b"%d" % number)) for number in range(2)]
         for capture in captures:
@@ -293,8 +293,8 @@ sys.stdin.readline()
 """
 
 
-def test_the_half_message_of_an_interrupted_run_has_an_id_of_its_own(log: EventLog) -> None:
-    """A run that died in its second answer shows one whole message and one incomplete one, each with its own id."""
+def test_the_partial_message_of_an_interrupted_run_has_its_own_id(log: EventLog) -> None:
+    """The run died in its second answer. It shows one whole message and one incomplete message, each with another id."""
     with Child(DIES, log.path) as child:
         run = child.line()
     messages = [event.data for event in events_of(log, run, READ_KINDS) if event.kind == "message"]
@@ -306,7 +306,7 @@ def test_the_half_message_of_an_interrupted_run_has_an_id_of_its_own(log: EventL
 
 
 def tool_call(id: str) -> list[bytes]:
-    """The frames of an answer that asks for one tool."""
+    """Return the frames of an answer that asks for one tool."""
     block = {"type": "tool_use", "id": id, "name": "Read", "input": {}}
     events: list[Json] = [
         {"type": "message_start", "message": {"id": "msg_1"}},
@@ -325,8 +325,8 @@ def asking(*results: Json) -> bytes:
     return json.dumps({"model": "m", "messages": [{"role": "user", "content": list(results)}]}).encode()
 
 
-def test_tool_results_that_no_later_request_holds_are_kept(log: EventLog) -> None:
-    """A run that stopped at its last turn: its tools ran, and nothing else says what they gave."""
+def test_tool_results_without_a_later_request_are_kept(log: EventLog) -> None:
+    """The run stopped at its last turn. Its tools ran, and no request contains their results."""
     with log.start(name="run", mode="live") as writer:
         session = Session(writer.run)
         for number in (1, 2):
@@ -339,8 +339,8 @@ def test_tool_results_that_no_later_request_holds_are_kept(log: EventLog) -> Non
     assert (first.tool_results, second.tool_results) == ((), (result("toolu_2"),))
 
 
-def test_kept_tool_results_go_through_cassette_and_import(log: EventLog, tmp_path: Path) -> None:
-    """And become messages again, after the answer that asked for them."""
+def test_kept_tool_results_pass_through_cassette_and_import(log: EventLog, tmp_path: Path) -> None:
+    """They become messages again, after the answer that asked for them."""
     recorded = exchange(answer(*tool_call("toolu_1")), tool_results=(result("toolu_1"),))
     write_cassette(tmp_path / "c.yaml", [recorded])
     run = import_exchanges(log, read_cassette(tmp_path / "c.yaml").exchanges, name="run", source="here")
@@ -349,7 +349,7 @@ def test_kept_tool_results_go_through_cassette_and_import(log: EventLog, tmp_pat
 
 
 def test_tool_results_in_a_later_request_become_messages_once(log: EventLog) -> None:
-    """Each request repeats the history; a result is a message when it first appears, in its place."""
+    """Each request repeats the history. A result becomes a message at its place when it first appears."""
     turns = [asking(), asking(result("toolu_1")), asking(result("toolu_1"), result("toolu_2"), result("toolu_unknown"))]
     recorded = [exchange(answer(*tool_call(f"toolu_{number}")), body=body) for number, body in enumerate(turns, 1)]
     run = import_exchanges(log, recorded, name="run", source="here")
@@ -365,7 +365,7 @@ def test_tool_results_in_a_later_request_become_messages_once(log: EventLog) -> 
 
 
 def test_an_import_that_fails_is_a_failed_run(log: EventLog) -> None:
-    """What was imported until then stays, and the run says why there is no more."""
+    """The run keeps the messages imported before, and its error gives the reason."""
 
     def broken() -> Any:
         yield exchange()
@@ -379,8 +379,8 @@ def test_an_import_that_fails_is_a_failed_run(log: EventLog) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(recorded=st.lists(exchanges(), max_size=4))
-def test_folded_exchanges_are_compared_as_their_import(recorded: list[Exchange]) -> None:
-    """A comparison reads the same items and totals, in the same order, from a cassette and from the run of its import."""
+def test_exchanges_are_compared_like_their_import(recorded: list[Exchange]) -> None:
+    """A comparison reads the same items and totals, in the same order, from a cassette and from its imported run."""
     with EventLog(store=MemoryStore()) as log:
         imported = read_run(log, import_exchanges(log, recorded, name="i", source="s"))
     sides = [

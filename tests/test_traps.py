@@ -1,4 +1,4 @@
-"""The rules in README.md and the tests that are marked with their numbers are the same: no rule without a test."""
+"""The rules in README.md and the numbers in the marks of tests are the same: no rule lacks a test."""
 
 import ast
 import re
@@ -9,12 +9,12 @@ TESTS = ROOT / "tests"
 
 
 def listed() -> list[int]:
-    """The numbers of the rules, in order."""
+    """Return the numbers of the rules, in order."""
     return [int(number) for number in re.findall(r"^(\d+)\. ", (TESTS / "README.md").read_text(), re.MULTILINE)]
 
 
 def marked() -> dict[str, list[int]]:
-    """The numbers that each test is marked with, read from the source: the same whatever part of the suite runs."""
+    """Return the numbers of each test's marks. They are read from the source, so they do not depend on the selected tests."""
     found = {}
     for path in TESTS.glob("test_*.py"):
         for node in ast.parse(path.read_text()).body:
@@ -26,10 +26,10 @@ def marked() -> dict[str, list[int]]:
 
 
 def test_rules_are_numbered_without_a_gap() -> None:
-    """A number means one rule for good."""
+    """A number never changes its rule."""
     assert listed() == list(range(1, len(listed()) + 1))
 
 
-def test_every_rule_is_held_by_a_test() -> None:
-    """And no test claims a rule that is not in the list."""
+def test_every_rule_has_a_test() -> None:
+    """No test has the number of an unlisted rule."""
     assert {number for numbers in marked().values() for number in numbers} == set(listed())

@@ -18,7 +18,7 @@ GOOD, BAD, OWN = "claude-opus-5-5", "claude-haiku-5-5", "my-own"
 
 
 def other(request: Request) -> Reply:
-    """Every model answers with its name."""
+    """Answer with the name of the model."""
     return Reply([text(f"By {request.json['model']}.")])
 
 
@@ -48,8 +48,8 @@ def tried(server: MessagesServer, *options: str, asking: tuple[str, ...] = ("a",
 VERIFY = 'test "$RETOLD_TRY_MODEL" != haiku && grep -q 200 && test -d "$RETOLD_TRY_FOLDER" && test -n "$RETOLD_RUN"'
 
 
-def test_each_model_gets_its_forks_and_a_verdict(log: retold.EventLog) -> None:
-    """Only the live part is asked for and paid; a cost that the table does not have stays unknown."""
+def test_each_model_has_its_forks_and_a_verdict(log: retold.EventLog) -> None:
+    """Only the live part is requested and paid. The cost of a model without a price stays unknown."""
     with MessagesServer(other) as server:
         models = f"{GOOD},haiku,{OWN}"
         done = tried(server, "--models", models, "--unpriced", "--at", "2", "-n", "2", "--verify", VERIFY, "--json")
@@ -69,8 +69,8 @@ def test_each_model_gets_its_forks_and_a_verdict(log: retold.EventLog) -> None:
     assert "6 forks begin as the parent" in in_this_process("verify").stdout
 
 
-def test_no_more_forks_than_allowed_run_at_once(log: retold.EventLog) -> None:
-    """Two at once meet in the upstream; with one at once they cannot."""
+def test_concurrent_forks_have_a_limit(log: retold.EventLog) -> None:
+    """With a limit of two, two forks meet in the upstream. With a limit of one they cannot."""
     together = threading.Barrier(2)
 
     def meet(request: Request) -> Reply:
@@ -97,8 +97,8 @@ def test_no_more_forks_than_allowed_run_at_once(log: retold.EventLog) -> None:
     assert len(log.runs()) == 5
 
 
-def test_tables(log: retold.EventLog) -> None:
-    """Text and Markdown have one line for each fork; a program that fails has failed without a command that judges."""
+def test_the_result_is_printed_as_a_table(log: retold.EventLog) -> None:
+    """Text and Markdown have one line for each fork. Without a judging command, the program's exit code is the verdict."""
     with MessagesServer(other) as server:
         done = tried(server, "--models", GOOD, "--at", "2", asking=("a", "b", "exit=3"))
         markdown = tried(server, "--models", GOOD, "--at", "2", "--format", "markdown")
@@ -127,7 +127,7 @@ def test_bad_input_writes_nothing(log: retold.EventLog, options: list[str], code
     run, runs = log.find("talk").run, 1
     if options[-1] == "ERASED":
         assert in_this_process("erase", run, "--yes", "--why", "asked for").returncode == 0
-        runs = 2  # with the one that records the erasure
+        runs = 2  # including the run that records the erasure
     options = [option for option in options if option not in ("LEFT", "MISSING", "ERASED")]
     with MessagesServer(other) as server:
         done = in_this_process("try", run, *options, "--upstream", server.url, "--", *command)

@@ -1,4 +1,4 @@
-"""The tutorial, executed from its first command to its last, against a server on this machine."""
+"""The tutorial runs from its first command to its last, against a server on this machine."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 
 
 def triage(request: Request) -> Reply:
-    """Answer as the program asks: with a reason, or with one word."""
+    """Answer the program with a reason, or with one word."""
     asked = request.json["messages"][0]["content"]
     answer = "Yes. The shop is down." if "shop" in asked else "No. It is a wish."
     return Reply([text(answer.partition(" ")[0].strip(".") if "nothing else" in asked else answer)])
 
 
 @pytest.mark.stress
-def test_tutorial() -> None:
-    """Five requests are sent; all other commands work offline."""
+def test_the_tutorial_runs() -> None:
+    """It sends five requests. All other commands work offline."""
     with MessagesServer(triage) as server:
         outputs = dict(execute(list(blocks_of(TUTORIAL)), server.url))
         assert server.calls == 5

@@ -1,4 +1,4 @@
-"""The way to the API: TLS, the environment's proxy, and URLs that name no API."""
+"""The connection to the API: TLS, the proxy of the environment, and URLs that are not an API."""
 
 import shutil
 import socket
@@ -19,7 +19,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate for localhost, in one file."""
+    """Return a key and a certificate for localhost, in one file."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     path = tmp_path_factory.mktemp("tls") / "localhost.pem"
@@ -31,7 +31,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Listener:
-    """Takes one connection: as an API over TLS, or as a proxy that passes it on to one."""
+    """Accept one connection, as an API over TLS or as a proxy that relays to one."""
 
     def __init__(self, certificate: Path | None = None, target: int = 0, refusal: bytes = b"") -> None:
         self._certificate = certificate
@@ -92,7 +92,7 @@ def test_the_api_is_reached_over_tls(certificate: Path, monkeypatch: pytest.Monk
     assert api.requests[0].startswith(b"POST /v1/messages HTTP/1.1\r\nHost: localhost:%d\r\n" % api.port)
 
 
-def test_a_certificate_nobody_vouches_for_is_no_api(certificate: Path) -> None:
+def test_an_untrusted_certificate_is_refused(certificate: Path) -> None:
     with Listener(certificate) as api, wire(f"https://localhost:{api.port}") as running, pytest.raises(ConnectionResetError):
         raw(running.url, request_bytes())
     assert "CERTIFICATE_VERIFY_FAILED" in failure_of(running)
@@ -100,7 +100,7 @@ def test_a_certificate_nobody_vouches_for_is_no_api(certificate: Path) -> None:
 
 
 def test_the_environments_proxy_is_used(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the client would have: with TLS to the API through it, and credentials for it alone."""
+    """TLS to the API goes through the proxy, as it would for the client. Only the proxy gets the proxy's credentials."""
     monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
     monkeypatch.setenv("no_proxy", "")
     with Listener(certificate) as api, Listener(target=api.port) as proxy:
@@ -116,7 +116,7 @@ def test_the_environments_proxy_is_used(certificate: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "all_proxy"])
 def test_plain_http_to_another_machine_goes_through_the_proxy(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """In the absolute form that a proxy takes, with credentials for it that are not recorded."""
+    """The URL is absolute, as a proxy expects. The credentials for the proxy are not recorded."""
     for each in ("no_proxy", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(each, raising=False)
     with Listener() as proxy:
@@ -141,10 +141,8 @@ def test_plain_http_to_this_machine_goes_through_no_proxy(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
-def test_certificates_that_the_programs_client_trusts_are_trusted(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """They add to the system's; a file that is not there adds nothing and is no error, as with Node."""
+def test_certificates_that_the_client_trusts_are_trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """They are added to those of the system. As in Node, a missing file adds nothing and is not an error."""
     for each in ("NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.setenv(each, "not/there.pem")
     monkeypatch.setenv(name, f"{certificate}.crt")
@@ -153,7 +151,7 @@ def test_certificates_that_the_programs_client_trusts_are_trusted(
 
 
 @pytest.mark.parametrize("name", ["https_proxy", "ALL_PROXY", "all_proxy"])
-def test_every_variable_that_names_a_proxy_for_tls_is_used(certificate: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_every_variable_for_a_tls_proxy_is_used(certificate: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
     monkeypatch.setenv("no_proxy", "example.com,localhost:1")
     with Listener(certificate) as api, Listener(target=api.port) as proxy:
@@ -163,7 +161,7 @@ def test_every_variable_that_names_a_proxy_for_tls_is_used(certificate: Path, mo
     assert proxy.requests[0].startswith(f"CONNECT localhost:{api.port} HTTP/1.1\r\n".encode())
 
 
-def test_https_proxy_comes_before_all_proxy_and_no_proxy_before_both(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_https_proxy_precedes_all_proxy_and_no_proxy_precedes_both(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", f"{certificate}.crt")
     monkeypatch.setenv("all_proxy", "http://127.0.0.1:9")
     for excepted in ("", "localhost:{port}"):
@@ -175,7 +173,7 @@ def test_https_proxy_comes_before_all_proxy_and_no_proxy_before_both(certificate
             assert len(proxy.requests) == (0 if excepted else 1)
 
 
-def test_a_proxy_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_a_refusing_proxy_has_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "")
     with Listener(refusal=b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
         monkeypatch.setenv("https_proxy", f"127.0.0.1:{proxy.port}")
@@ -185,7 +183,7 @@ def test_a_proxy_that_refuses_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("url", ["", "api.anthropic.com", "ftp://x", "http://", "http://x:port", "http://x/?a=b", "http://u:p@x"])
-def test_what_names_no_api_is_refused(url: str) -> None:
+def test_a_url_that_is_not_an_upstream_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="is no upstream") as refusal:
         Upstream.parse(url)
     assert "u:p" not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""`use_cassette`: recording and replaying in a block or a decorated function, in every mode, and the files that remain."""
+"""`use_cassette` records and replays in a block or a decorated function, in every mode, and writes the expected files."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -21,7 +21,7 @@ def _ask(request: pytest.FixtureRequest) -> Ask:
 
 
 def runs() -> list[retold.RunInfo]:
-    """The runs in the default log, newest first; none where there is no log."""
+    """Return the runs in the default log, newest first, or none without a log."""
     log = retold.EventLog()
     return log.runs() if log.path.exists() else []
 
@@ -30,14 +30,14 @@ def runs() -> list[retold.RunInfo]:
 
 
 def test_the_next_block_replays_the_recording_of_a_block(ask: Ask) -> None:
-    """The second time there is no server and no need for one."""
+    """The second block needs no server."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once"):
         said = ask("hi", server.url)
     with retold.use_cassette(CASSETTE):
         assert ask("hi") == said == "You said hi."
 
 
-def test_an_async_block_is_the_same_block() -> None:
+def test_an_async_block_works_like_a_block() -> None:
     """`async with` records and replays as `with` does."""
 
     async def use(url: str) -> tuple[str, int]:
@@ -50,7 +50,7 @@ def test_an_async_block_is_the_same_block() -> None:
 
 
 def test_a_use_can_be_entered_again() -> None:
-    """Each time it looks at the cassette anew."""
+    """Each time it reads the cassette again."""
     using = retold.use_cassette(CASSETTE, record_mode="once")
     with serve() as server, using as first:
         ask("hi", server.url)
@@ -60,7 +60,7 @@ def test_a_use_can_be_entered_again() -> None:
 
 
 def test_an_inner_block_takes_the_requests_until_it_ends() -> None:
-    """Then they are the outer one's again."""
+    """Afterwards the requests belong to the outer block again."""
     record(Path("outer.yaml"), "a", "c")
     record(Path("inner.yaml"), "b")
     with retold.use_cassette("outer.yaml") as outer:
@@ -73,8 +73,8 @@ def test_an_inner_block_takes_the_requests_until_it_ends() -> None:
     assert (outer.play_count, outer.all_played, inner.play_count, inner.all_played) == (2, True, 1, True)
 
 
-def test_nothing_is_left_of_a_block_that_ended() -> None:
-    """Well or badly, afterwards a client is on its own."""
+def test_a_block_that_ended_has_no_effect() -> None:
+    """After a success or a failure, clients work without a cassette again."""
     record(CASSETTE)
     with retold.use_cassette(CASSETTE):
         assert current() is not None
@@ -85,7 +85,7 @@ def test_nothing_is_left_of_a_block_that_ended() -> None:
 
 
 def test_a_block_needs_a_path() -> None:
-    """Only a function has a name to take one from."""
+    """Only a function has a name for a default path."""
     with pytest.raises(retold.InputError, match="needs a path"), retold.use_cassette():
         pass
 
@@ -94,7 +94,7 @@ def test_a_block_needs_a_path() -> None:
 
 
 def functions(source: str) -> dict[str, Any]:
-    """The names of a module of its own, in the working directory."""
+    """Return the names of a module in the working directory."""
     names: dict[str, Any] = {"retold": retold, "ask": ask, "ask_async": ask_async, "client_async": client_async, "body": body}
     exec(compile(source, str(Path("module.py").absolute()), "exec"), names)
     return names
@@ -119,7 +119,7 @@ class Greeter:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_decorated_function_has_a_cassette_named_after_it(kind: str) -> None:
-    """Beside its module; each call uses it anew, and the function's own name and text stay."""
+    """It is beside the module of the function. Each call uses it again. The function keeps its name and its docstring."""
     greeter = functions({"sync": SYNC, "async": ASYNC}[kind])["Greeter"]()
     run: Callable[..., str] = asyncio.run if kind == "async" else lambda said: said
     with serve() as server:
@@ -131,7 +131,7 @@ def test_a_decorated_function_has_a_cassette_named_after_it(kind: str) -> None:
 
 
 def test_a_decorated_function_that_fails_keeps_its_cassette() -> None:
-    """As a failed block does."""
+    """A failed block does the same."""
     before = record(CASSETTE, "old").read_bytes()
 
     @retold.use_cassette(CASSETTE, record_mode="rewrite")
@@ -145,7 +145,7 @@ def test_a_decorated_function_that_fails_keeps_its_cassette() -> None:
 
 
 def test_a_decorated_function_may_call_itself() -> None:
-    """Every call is a use of its own, the inner ones too."""
+    """Every call, also an inner one, is a separate use."""
     record(CASSETTE)
 
     @retold.use_cassette(CASSETTE)
@@ -156,7 +156,7 @@ def test_a_decorated_function_may_call_itself() -> None:
 
 
 def test_one_decorator_names_each_function_after_itself() -> None:
-    """Two functions do not share a cassette because they share their options."""
+    """Two functions with the same options do not share a cassette."""
     names = functions(
         "using = retold.use_cassette(record_mode='once')\n"
         "@using\ndef one(url): return ask('one', url)\n"
@@ -172,7 +172,7 @@ def test_one_decorator_names_each_function_after_itself() -> None:
 
 
 def test_a_decorated_generator_has_its_cassette_while_it_runs() -> None:
-    """Its body runs after the call, as in a pytest fixture that yields; it must not reach the network."""
+    """Its body runs after the call, as in a pytest fixture that yields. Its requests must not reach the network."""
     record(CASSETTE, "a", "b")
 
     @retold.use_cassette(CASSETTE)
@@ -184,8 +184,8 @@ def test_a_decorated_generator_has_its_cassette_while_it_runs() -> None:
     assert current() is None
 
 
-def test_a_decorated_async_generator_has_its_cassette_while_it_runs() -> None:
-    """The same for an async fixture."""
+def test_a_decorated_async_generator_uses_its_cassette_while_it_runs() -> None:
+    """An async fixture is an example."""
     record(CASSETTE, "a", "b")
 
     @retold.use_cassette(CASSETTE)
@@ -204,14 +204,14 @@ def test_a_decorated_async_generator_has_its_cassette_while_it_runs() -> None:
 
 
 def test_without_a_mode_nothing_is_recorded(ask: Ask) -> None:
-    """`none` is the default: no request goes out, and neither cassette nor log appears."""
+    """`none` is the default: no request is sent, and neither cassette nor log appears."""
     with serve() as server, retold.use_cassette(CASSETTE) as cassette, pytest.raises(retold.MissError):
         ask("hi", server.url)
     assert (cassette.record_mode, server.calls, CASSETTE.exists(), runs()) == ("none", 0, False, [])
 
 
 def test_once_records_a_missing_cassette_and_then_only_replays(ask: Ask) -> None:
-    """With a cassette, a request that it does not hold is a loud miss, and the cassette stays as it is."""
+    """If the cassette exists, a request that it lacks is a miss, and the cassette stays unchanged."""
     with serve() as server:
         with retold.use_cassette(CASSETTE, record_mode="once"):
             ask("a", server.url)
@@ -245,7 +245,7 @@ def test_each_recording_mode_sends_and_keeps_its_requests(mode: str) -> None:
 
 
 def test_all_keeps_exchanges_that_were_not_repeated_under_predicates_too() -> None:
-    """The rules of matching decide whether a request was repeated."""
+    """The matching rules decide whether a request was repeated."""
     record(CASSETTE, "a", "b")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="all", match_on=[lambda a, b: a.body == b.body]):
         ask("b", server.url)
@@ -253,7 +253,7 @@ def test_all_keeps_exchanges_that_were_not_repeated_under_predicates_too() -> No
 
 
 def test_new_episodes_into_a_log_keeps_each_recording_once() -> None:
-    """The run holds replayed exchanges, too, but they are not recorded again."""
+    """The run has the replayed exchanges, too, but they are not recorded again."""
     record(CASSETTE, "a")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="new_episodes", log="log.db"):
         ask("a", server.url)
@@ -262,8 +262,8 @@ def test_new_episodes_into_a_log_keeps_each_recording_once() -> None:
 
 
 @pytest.mark.parametrize("mode", RECORDING_MODES)
-def test_a_block_without_requests_leaves_the_cassette_alone(mode: str) -> None:
-    """Nothing asked is nothing recorded: no new cassette, no change to an old one, no run."""
+def test_a_block_without_requests_does_not_change_the_cassette(mode: str) -> None:
+    """It creates no cassette, changes none, and records no run."""
     with retold.use_cassette("none.yaml", record_mode=mode):
         pass
     before = record(CASSETTE).read_bytes()
@@ -284,8 +284,8 @@ def test_ci_forces_none(mode: str, ci: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize("ci", ["", "0", "false", "False"])
-def test_ci_set_to_no_is_not_ci(ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user switched it off."""
+def test_ci_set_to_no_does_not_count(ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With this value the user switched it off."""
     monkeypatch.setenv("CI", ci)
     with retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         assert cassette.record_mode == "once"
@@ -293,7 +293,7 @@ def test_ci_set_to_no_is_not_ci(ci: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("ci", ["", "true"])
 @pytest.mark.parametrize("mode", [None, "none", "all"])
-def test_the_environment_overrides_the_mode(mode: str | None, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_overrides_the_mode_of_the_code(mode: str | None, ci: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The variable overrides the mode in the code, under CI too."""
     monkeypatch.setenv("CI", ci)
     monkeypatch.setenv("RETOLD_RECORD_MODE", "new_episodes")
@@ -302,7 +302,7 @@ def test_the_environment_overrides_the_mode(mode: str | None, ci: str, monkeypat
 
 
 def test_an_unknown_mode_names_the_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever it was written."""
+    """This is true for every place of the mode."""
     with pytest.raises(retold.InputError, match="unknown record mode 'new_episode'; did you mean 'new_episodes'"):
         retold.use_cassette(CASSETTE, record_mode="new_episode")
     monkeypatch.setenv("RETOLD_RECORD_MODE", "onec")

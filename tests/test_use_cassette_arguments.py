@@ -1,4 +1,4 @@
-"""Arguments of use_cassette that are easily given wrongly."""
+"""Wrong arguments of use_cassette are refused or interpreted as the user means them."""
 
 import inspect
 from collections.abc import Callable, Coroutine
@@ -16,7 +16,7 @@ OLD = (datetime.now(UTC) - timedelta(days=100)).isoformat(timespec="seconds")
 
 
 def record(path: str) -> bytes:
-    """A cassette of one call, made a hundred days ago."""
+    """Return a cassette of one call, made a hundred days ago."""
     with MessagesServer([Reply([text("one")])]) as server, retold.use_cassette(path, record_mode="once"):
         ask("hi", server.url)
     old = "".join(
@@ -27,15 +27,15 @@ def record(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def test_an_unknown_word_for_on_expired_is_refused() -> None:
-    """A misspelt choice is not taken for another one."""
+def test_an_unknown_value_of_on_expired_is_refused() -> None:
+    """A misspelt value is never taken for another one."""
     with pytest.raises(retold.InputError, match="unknown on_expired 'fial': give warn, fail or rerecord"):
         retold.use_cassette("c.yaml", on_expired="fial")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", ["hosts", "redact", "ignore"])
 def test_a_single_string_is_one_value(option: str) -> None:
-    """Not its letters, each of which would be a pattern of hosts, a secret, or a path."""
+    """Otherwise each letter would be a host pattern, a secret, or a path."""
     options: dict[str, Any] = {option: "quux-zz"}
     before = record("c.yaml")
     with retold.use_cassette("c.yaml", **options) as cassette:
@@ -44,8 +44,8 @@ def test_a_single_string_is_one_value(option: str) -> None:
     assert Path("c.yaml").read_bytes() == before
 
 
-def test_an_override_is_stronger_than_rerecord(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who says none means none, however old the cassette is."""
+def test_an_override_takes_precedence_over_rerecord(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explicit mode none means none for a cassette of any age."""
     before = record("c.yaml")
     monkeypatch.setenv("RETOLD_RECORD_MODE", "none")
     with (
@@ -56,8 +56,8 @@ def test_an_override_is_stronger_than_rerecord(monkeypatch: pytest.MonkeyPatch) 
     assert (cassette.record_mode, Path("c.yaml").read_bytes()) == ("none", before)
 
 
-def test_a_use_is_for_one_block_at_a_time() -> None:
-    """Entered inside itself it would lose what the outer block recorded; one after the other is well."""
+def test_a_use_cannot_be_nested_in_itself() -> None:
+    """It would lose the recordings of the outer block. One block after the other is allowed."""
     record("c.yaml")
     using = retold.use_cassette("c.yaml")
     with using, pytest.raises(retold.InputError, match="is in use already"), using:
@@ -85,7 +85,7 @@ async def decorated_coroutine(name: str) -> str:
 
 
 def test_a_decorated_function_keeps_its_signature() -> None:
-    """Its parameters, their types and the type of its result are the same for type checkers, and for `inspect`."""
+    """Type checkers and `inspect` get the same parameters, types and result type."""
     function: TakesTimes = decorated
     assert function is decorated
     typed: Callable[[str], Coroutine[Any, Any, str]] = decorated_coroutine
@@ -99,8 +99,8 @@ def test_a_decorated_function_keeps_its_signature() -> None:
 PLUMBING = {"everywhere", "mode_override", "since", "recordings", "also", "leads", "keep", "recorded", "stamped", "data", "hint"}
 
 
-def test_users_see_their_own_parameters_only() -> None:
-    """Plugins and servers give their settings to `Use`; an argument of theirs is a TypeError here."""
+def test_users_can_pass_only_documented_parameters() -> None:
+    """Plugins and servers pass their settings to `Use`. Passing such an argument here is a TypeError."""
     parameters = inspect.signature(retold.use_cassette).parameters
     assert PLUMBING & set(parameters) == set()
     with pytest.raises(TypeError, match="unexpected keyword argument 'everywhere'"):

@@ -43,13 +43,13 @@ def _ask(request: pytest.FixtureRequest) -> Ask:
 AT_ONCE = pytest.mark.parametrize("at_once", [gathered, threaded])
 
 
-# Answers
+# Concurrent answers
 
 
 @pytest.mark.trap(28)
 @AT_ONCE
-def test_six_streams_at_once_each_get_their_own_answer_in_any_order(at_once: Callable[..., list[str]]) -> None:
-    """Recorded while all of them were streaming, replayed in another order - in tasks and in threads."""
+def test_six_concurrent_streams_get_the_right_answers_in_any_order(at_once: Callable[..., list[str]]) -> None:
+    """They are recorded while all of them stream, and replayed in another order, in tasks and in threads."""
     expected = [f"You said {prompt}." for prompt in SIX]
 
     def slowly(request: Any) -> Reply:
@@ -66,7 +66,7 @@ def test_six_streams_at_once_each_get_their_own_answer_in_any_order(at_once: Cal
 
 @pytest.mark.trap(29)
 def test_identical_calls_get_their_answers_in_recorded_order(ask: Ask) -> None:
-    """Three record three, and replay three: never collapsed into one."""
+    """Three calls record three answers, and three calls replay them. They are never merged into one."""
     with serve("one", "two", "three") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         recorded = [ask("hi", server.url) for _ in range(3)]
     with retold.use_cassette(CASSETTE):
@@ -74,7 +74,7 @@ def test_identical_calls_get_their_answers_in_recorded_order(ask: Ask) -> None:
 
 
 @AT_ONCE
-def test_identical_calls_at_once_get_each_answer_once(at_once: Callable[..., list[str]]) -> None:
+def test_concurrent_identical_calls_get_each_answer_once(at_once: Callable[..., list[str]]) -> None:
     """The first request gets the first answer."""
     with serve("one", "two", "three") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         assert sorted(at_once(["hi"] * 3, server.url)) == ["one", "three", "two"]
@@ -83,7 +83,7 @@ def test_identical_calls_at_once_get_each_answer_once(at_once: Callable[..., lis
 
 
 def test_two_threads_never_play_the_same_recording() -> None:
-    """Finding one and taking it is one step, also where both look at the same moment."""
+    """Finding and taking a recording is one atomic step, even if both threads look at the same moment."""
     meeting = Meeting()
 
     def meet(_: Request, __: Request) -> bool:
@@ -96,8 +96,8 @@ def test_two_threads_never_play_the_same_recording() -> None:
         assert sorted(threaded(["hi"] * 2)) == ["one", "two"]
 
 
-def test_the_second_request_in_new_episodes_is_no_miss(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One recording, two who ask for it at the same moment: one gets it, the other is recorded."""
+def test_the_second_request_in_new_episodes_is_not_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two requests for one recording come at the same moment. One gets it, and the other is recorded."""
     meeting, matches = Meeting(), Matcher.matches
 
     def meet(self: Matcher, *args: Any) -> bool:
@@ -112,8 +112,8 @@ def test_the_second_request_in_new_episodes_is_no_miss(monkeypatch: pytest.Monke
     assert prompts_of(CASSETTE) == ["hi", "hi"]
 
 
-def test_threads_that_record_at_once_record_into_one_run() -> None:
-    """The recordings of the first two threads are all kept, and numbered as two calls."""
+def test_concurrent_threads_record_into_one_run() -> None:
+    """The recordings of the first two threads are all kept, as two calls."""
     with serve() as server, MeetingLog("log.db") as log:
         with retold.use_cassette(CASSETTE, record_mode="once", log=log):
             threaded(SIX, server.url)
@@ -122,7 +122,7 @@ def test_threads_that_record_at_once_record_into_one_run() -> None:
     assert sorted(exchange.place.call for exchange in retold.read_cassette(CASSETTE).exchanges) == [1, 2, 3, 4, 5, 6]
 
 
-# Whose cassette
+# The cassette of a thread or task
 
 
 def in_thread(work: Callable[[], str]) -> str:
@@ -138,7 +138,7 @@ def in_a_thread_of_a_thread(work: Callable[[], str]) -> str:
 
 
 class Worker(threading.Thread):
-    """A thread that is what it does."""
+    """A thread that runs the given function."""
 
     def __init__(self, work: Callable[[], str]) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ ELSEWHERE = [in_thread, in_a_thread_of_a_thread, in_worker, in_pool, by_map, by_
 
 @pytest.mark.trap(39)
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
-def test_work_handed_on_inherits_the_cassette(elsewhere: Callable[[Callable[[], str]], str]) -> None:
+def test_started_work_inherits_the_cassette(elsewhere: Callable[[Callable[[], str]], str]) -> None:
     """Threads, pools and `to_thread` record into and replay from the cassette of the code that started them."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         said = elsewhere(lambda: ask("hi", server.url))
@@ -191,8 +191,8 @@ def test_work_handed_on_inherits_the_cassette(elsewhere: Callable[[Callable[[], 
         assert cassette.play_count == 1
 
 
-def test_a_pool_serves_each_block_that_hands_it_work() -> None:
-    """Its threads are older than the blocks, and outlive them."""
+def test_a_pool_uses_the_cassette_of_each_block() -> None:
+    """Its threads are older than the blocks, and live longer."""
     record(Path("a.yaml"), "a")
     record(Path("b.yaml"), "b")
     with ThreadPoolExecutor(1) as pool, serve() as server:
@@ -223,15 +223,15 @@ def from_before(mode: str, url: str) -> tuple[list[str | Exception], retold.Used
     return answers, cassette
 
 
-def test_a_thread_from_before_a_recording_block_is_left_alone() -> None:
-    """Its request is sent and not recorded: it belongs to other code."""
+def test_an_older_thread_is_not_recorded() -> None:
+    """Its request is sent and not recorded, because it belongs to other code."""
     with serve() as server:
         answers, cassette = from_before("all", server.url)
     assert (answers, cassette.recorded, cassette.misses, CASSETTE.exists()) == (["You said hi."], 0, [], False)
 
 
-def test_a_thread_from_before_a_block_that_only_replays_is_not_live() -> None:
-    """While the block is open nothing is sent: the cassette answers, and a request that it does not hold is a miss."""
+def test_an_older_thread_does_not_go_live_during_a_replay() -> None:
+    """While the block is open, nothing is sent. The cassette answers, and a request that it lacks is a miss."""
     with serve() as server:
         answers, cassette = from_before("none", server.url)
         assert (len(cassette.misses), server.calls) == (1, 0)
@@ -242,7 +242,7 @@ def test_a_thread_from_before_a_block_that_only_replays_is_not_live() -> None:
 
 
 def test_two_cassettes_in_two_tasks_do_not_mix() -> None:
-    """Though both are in use at the same time, in one thread and with one client; recording and replaying."""
+    """Both are in use at the same time, in one thread and with one client, recording and replaying."""
 
     async def use(asking: anthropic.AsyncAnthropic, name: str, together: asyncio.Barrier) -> list[str]:
         async with retold.use_cassette(f"{name}.yaml", record_mode="once"):
@@ -265,7 +265,7 @@ def test_two_cassettes_in_two_tasks_do_not_mix() -> None:
 
 
 def test_two_cassettes_in_two_threads_do_not_mix() -> None:
-    """The same with threads."""
+    """Both are in use at the same time in two threads."""
     together = threading.Barrier(2)
 
     def use(name: str) -> list[str]:
@@ -290,14 +290,14 @@ RETRY = http_error(529, headers={"retry-after-ms": "1"})
 
 
 def attempts() -> list[tuple[int, int, int]]:
-    """(call, attempt, status) of everything in the cassette."""
+    """Return (call, attempt, status) of each exchange in the cassette."""
     exchanges = retold.read_cassette(CASSETTE).exchanges
     return [(e.place.call, e.place.attempt, e.response.status) for e in exchanges if e.response is not None]
 
 
 @pytest.mark.trap(17)
 def test_a_retry_is_a_second_attempt_of_the_same_call(ask: Ask) -> None:
-    """529 then 200, recorded with the body that the SDK never reads, and replayed in order, neither of them twice."""
+    """529 and 200 are recorded, with a body that the SDK never reads. They are replayed in order, each once."""
     with MessagesServer([RETRY, Reply([text("yes")]), Reply([text("again")])]) as server:
         with retold.use_cassette(CASSETTE, record_mode="once"):
             assert [ask("hi", server.url), ask("hi", server.url)] == ["yes", "again"]
@@ -311,8 +311,8 @@ def test_a_retry_is_a_second_attempt_of_the_same_call(ask: Ask) -> None:
         assert (cassette.play_count, cassette.all_played) == (3, True)
 
 
-def test_a_retry_is_not_waited_for_in_an_instant_replay(ask: Ask, slept: list[float]) -> None:
-    """The API asked to wait for half a minute, but a replay has no server to spare."""
+def test_an_instant_replay_does_not_wait_before_a_retry(ask: Ask, slept: list[float]) -> None:
+    """The API asked for a pause of half a minute, but a replay has no server to protect."""
     with MessagesServer([RETRY, Reply([text("yes")])]) as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url)
     refused, answered = retold.read_cassette(CASSETTE).exchanges
@@ -325,8 +325,8 @@ def test_a_retry_is_not_waited_for_in_an_instant_replay(ask: Ask, slept: list[fl
     assert [seconds for seconds in slept if seconds > 1] == []
 
 
-def test_the_retries_of_identical_calls_at_once_stay_with_their_calls() -> None:
-    """Two calls with two attempts each, not one with one and one with three."""
+def test_retries_of_concurrent_identical_calls_stay_with_their_calls() -> None:
+    """The recording has two calls with two attempts each, not one call with one and one with three."""
     both_asked = threading.Barrier(2)
 
     def refuse_first(request: Any) -> Reply:

@@ -1,4 +1,4 @@
-"""Whatever a stream holds comes back: its bytes to a plain client, its events to the SDK; and what was seen survives kill -9."""
+"""Any content of a stream is replayed: its bytes to a plain client, its events to the SDK. Received events survive kill -9."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ HEADERS = {"anthropic-version": "2023-06-01", "x-api-key": "test-key"}
 
 
 def wire(url: str) -> bytes:
-    """The body as it is on the wire."""
+    """Return the body as it is on the wire."""
     with httpx2.Client(headers=HEADERS) as plain, plain.stream("POST", f"{url}/v1/messages", json=body()) as response:
         return b"".join(response.iter_raw())
 
@@ -59,7 +59,7 @@ SHAPES: dict[str, bytes] = {
 @pytest.mark.parametrize("read", [wire, wire_async], ids=["sync", "async"])
 @pytest.mark.parametrize("encoding", [None, "gzip", "br", "zstd"])
 def test_replayed_bytes_are_the_recorded_bytes(read: Callable[[str], bytes], encoding: Any) -> None:
-    """The sha256 of every shape of a stream, plain and compressed, is that of what the server sent."""
+    """Every stream, plain and compressed, has the sha256 of the body that the server sent."""
     script = [Reply(raw_frames=[shape], encoding=encoding) for shape in SHAPES.values()]
     with MessagesServer(script) as server, retold.use_cassette(CASSETTE, record_mode="once"):
         seen = [read(server.url) for _ in SHAPES]
@@ -102,7 +102,7 @@ PIECES = ['{"a', '": "\\u00', 'e9", "b": [1', ", 2]", "}"]
 
 
 def interleaved() -> list[bytes]:
-    """Two blocks whose deltas come in turns, an event that nobody knows, and a ping in the middle."""
+    """Return two blocks with alternating deltas, an unknown event, and a ping in the middle."""
     reply = Reply([text("one two"), tool_use("t", {"a": 1})])
     head, *inner, end, stop = reply.frames(reply.message({}, 1))
     blocks = [frame for frame in inner if b"event: ping" not in frame]
@@ -128,8 +128,8 @@ CONTENT = {
 @pytest.mark.trap(22, 23, 24)
 @pytest.mark.parametrize("see", [events, events_async], ids=["sync", "async"])
 @pytest.mark.parametrize("content", CONTENT)
-def test_every_kind_of_content_comes_back_equal(content: str, see: Callable[..., list[dict[str, Any]]]) -> None:
-    """The SDK's events plain, recorded and replayed are those that were sent, down to fields that it does not know."""
+def test_every_kind_of_content_is_replayed_equal(content: str, see: Callable[..., list[dict[str, Any]]]) -> None:
+    """The plain, recorded and replayed events of the SDK equal the sent ones, including fields that it does not know."""
     with MessagesServer([CONTENT[content]] * 2) as server:
         plain = see(server.url)
         with retold.use_cassette(CASSETTE, record_mode="once"):
@@ -168,8 +168,8 @@ with retold.use_cassette("c.yaml", record_mode="once"):
 
 
 @pytest.mark.trap(37)
-def test_what_a_killed_test_has_seen_is_in_the_log(environment: dict[str, str]) -> None:
-    """Sync and async: every event that its client had, of both streams; the run is interrupted, and no cassette was made."""
+def test_the_log_has_every_event_that_a_killed_test_received(environment: dict[str, str]) -> None:
+    """It has both streams, sync and async. The run is interrupted, and no cassette exists."""
     with MessagesServer(lambda _: Reply([text("Hello there")], hang_after=4)) as server:
         child = forks.run("-c", KILLED, server.url, env=environment | {"PYTHONPATH": str(ROOT)})
     assert (child.returncode, child.stderr) == (-9, "")

@@ -1,4 +1,4 @@
-"""How a recorded stream ends is how its client ended it; and while it is recorded nothing is held up."""
+"""The recorded ending of a stream is the ending that its client chose. Recording does not delay the stream."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ HELLO = Reply([text("Hello there")])
 HANGING = Reply([text("Hello there")], hang_after=4)
 
 Leave = Callable[[str], int]
-"""leave(url) -> how many events the client saw of a stream that it did not read to its end"""
+"""leave(url) -> the number of events that the client received of a stream that it did not read to its end"""
 
 
 def opened(url: str) -> tuple[anthropic.Anthropic, Any]:
@@ -138,7 +138,7 @@ LEAVING: dict[str, Leave] = {
 @pytest.mark.trap(15)
 @pytest.mark.parametrize("how", LEAVING)
 def test_a_stream_that_its_client_left_is_recorded_as_closed(how: str) -> None:
-    """Whichever way; with what came until then, once, and without a failure: the client wanted it so."""
+    """The client may leave in any way. The received bytes are recorded once, without a failure, because leaving is no error."""
     with MessagesServer([HANGING]) as server:
         with retold.use_cassette(CASSETTE, record_mode="once"):
             seen = LEAVING[how](server.url)
@@ -152,7 +152,7 @@ def test_a_stream_that_its_client_left_is_recorded_as_closed(how: str) -> None:
 
 @pytest.mark.parametrize("how", LEAVING)
 def test_a_stream_that_its_client_left_can_be_left_again(how: str) -> None:
-    """Offline the same client does the same and sees the same: what it closed itself waits for it to close it again."""
+    """Offline, the same client does the same and gets the same events. The replay waits for the client to close the stream."""
     with MessagesServer([HANGING]) as server, retold.use_cassette(CASSETTE, record_mode="once"):
         seen = LEAVING[how](server.url)
     with retold.use_cassette(CASSETTE) as cassette:
@@ -181,8 +181,8 @@ async def _drop_unread(stream: Any) -> int:
     [drop, drop_unread, on_a_loop(_drop), on_a_loop(_drop_unread)],
     ids=["read", "unread", "async read", "async unread"],
 )
-def test_a_dropped_stream_is_ended_by_the_next_that_is_recorded(dropped: Leave) -> None:
-    """Not only at the end of the block: whoever reads the log in between knows."""
+def test_the_next_recorded_stream_ends_a_dropped_one(dropped: Leave) -> None:
+    """The ending is in the log before the block ends, so that readers of the log do not wait."""
     with MessagesServer([HANGING, HELLO]) as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         dropped(server.url)
         ASKING["sync"]("later", server.url)
@@ -195,7 +195,7 @@ def test_a_dropped_stream_is_ended_by_the_next_that_is_recorded(dropped: Leave) 
 @pytest.mark.trap(16)
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_stream_closed_right_after_its_last_event_is_complete(kind: str) -> None:
-    """The connection was open a moment longer; everything had been said."""
+    """The server kept the connection open for a moment, but the message was complete."""
 
     async def read_async(url: str) -> None:
         async with client_async(url) as asking:
@@ -224,8 +224,8 @@ def test_a_stream_closed_right_after_its_last_event_is_complete(kind: str) -> No
 
 @pytest.mark.trap(1)
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_the_first_event_is_there_before_the_second_is_sent(kind: str) -> None:
-    """A cassette that is recorded holds nothing up."""
+def test_the_first_event_arrives_before_the_second_is_sent(kind: str) -> None:
+    """Recording a cassette does not delay events."""
 
     async def read_async(url: str) -> list[int]:
         async with client_async(url) as asking, await asking.messages.create(**body(), stream=True) as stream:

@@ -18,7 +18,7 @@ KEY = "sk-ant-api03-Ab_9-Cd8efGhIjKlMnOpQrSt"
 
 
 def newest(path: str | None = None) -> retold.RunInfo:
-    """The newest run of a log."""
+    """Return the newest run of a log."""
     return retold.EventLog(path).runs()[0]
 
 
@@ -27,8 +27,8 @@ def frames_of(run: str, path: str | None = None) -> list[bytes]:
 
 
 @pytest.mark.needs("genai-prices")
-def test_the_cost_of_a_recorded_answer_is_kept() -> None:
-    """The cassette and the log hold the cost by the price of the day, so later readers need no price table."""
+def test_the_cost_of_a_recorded_answer_is_stored() -> None:
+    """The cassette and the log have the cost by the price of the day, so later readers need no price table."""
     answers = [Reply([text("yes")], model="claude-haiku-4-5")]
     with MessagesServer(answers) as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         ask("hi", server.url)
@@ -38,11 +38,11 @@ def test_the_cost_of_a_recorded_answer_is_kept() -> None:
     assert ended.data["cost_usd"] == exchange.cost_usd
 
 
-# A block that fails
+# Failed blocks
 
 
 def fail(ask: Ask, url: str, error: BaseException, path: str | Path = CASSETTE, mode: str = "rewrite") -> None:
-    """Record something, and then the block ends with an error."""
+    """Record a call, then raise an error in the block."""
     with retold.use_cassette(path, record_mode=mode):
         ask("new", url)
         raise error
@@ -51,8 +51,8 @@ def fail(ask: Ask, url: str, error: BaseException, path: str | Path = CASSETTE, 
 @pytest.mark.trap(40)
 @pytest.mark.parametrize("kind", ASKING)
 @pytest.mark.parametrize("mode", ["new_episodes", "all", "rewrite"])
-def test_a_failed_block_keeps_the_old_cassette_byte_for_byte(mode: str, kind: str) -> None:
-    """The log holds the recording as a failed run with the reason."""
+def test_a_failed_block_keeps_the_old_cassette_unchanged(mode: str, kind: str) -> None:
+    """The log has the recording as a failed run with the reason."""
     before = record(CASSETTE, "old").read_bytes()
     with serve() as server, pytest.raises(ValueError, match="bad"):
         fail(ASKING[kind], server.url, ValueError("bad"), mode=mode)
@@ -71,8 +71,8 @@ def test_a_failed_block_leaves_no_new_cassette() -> None:
 
 @pytest.mark.trap(40)
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, asyncio.CancelledError])
-def test_a_block_that_was_interrupted_keeps_the_old_cassette(stop: type[BaseException]) -> None:
-    """Its run is called cancelled."""
+def test_an_interrupted_block_keeps_the_old_cassette(stop: type[BaseException]) -> None:
+    """The status of its run is cancelled."""
     before = record(CASSETTE, "old").read_bytes()
     with serve() as server, pytest.raises(stop):
         fail(ask, server.url, stop())
@@ -80,13 +80,13 @@ def test_a_block_that_was_interrupted_keeps_the_old_cassette(stop: type[BaseExce
 
 
 def test_the_error_of_a_failed_run_is_scrubbed() -> None:
-    """A test that quotes a key in its assertion does not write it into the log."""
+    """If an assertion of a test quotes a key, the log does not contain the key."""
     with serve() as server, pytest.raises(ValueError, match=KEY):
         fail(ask, server.url, ValueError(f"not {KEY}"))
     assert newest().error == "ValueError: not REDACTED"
 
 
-def test_an_error_of_the_api_alone_does_not_fail_the_block() -> None:
+def test_an_error_of_the_api_does_not_fail_the_block() -> None:
     """A test of an error path records it."""
     with (
         MessagesServer([Reply(status=400, error=("invalid_request_error", "bad"))]) as server,
@@ -102,7 +102,7 @@ def test_an_error_of_the_api_alone_does_not_fail_the_block() -> None:
 
 
 def test_a_recording_is_a_run_in_the_log() -> None:
-    """Named after the cassette, with its messages and its frames, byte for byte as they came."""
+    """The run has the name of the cassette, with its messages and unchanged frames."""
     with serve() as server, retold.use_cassette("cassettes/hello.yaml", record_mode="once") as cassette:
         ask("hi", server.url)
     run = newest()
@@ -117,7 +117,7 @@ def test_a_recording_is_a_run_in_the_log() -> None:
 
 
 def test_a_run_can_have_another_name_and_another_log() -> None:
-    """`recordings` is where recordings go; replays still leave no trace there."""
+    """`recordings` is the log for recordings. Replays still write nothing to it."""
     settings = replace(retold.use_cassette(name="tests::greet").settings, recordings="other.db")
     with serve() as server, Use(Path(CASSETTE), "once", settings):
         ask("hi", server.url)
@@ -128,8 +128,8 @@ def test_a_run_can_have_another_name_and_another_log() -> None:
 
 
 @pytest.mark.parametrize("kind", ASKING)
-def test_replays_leave_no_trace(kind: str) -> None:
-    """A suite of thousands of replays writes nothing."""
+def test_replays_write_nothing(kind: str) -> None:
+    """A suite may have thousands of replays."""
     record(CASSETTE, log="elsewhere.db")
     before = sorted(Path().rglob("*"))
     with retold.use_cassette(CASSETTE) as cassette:
@@ -139,7 +139,7 @@ def test_replays_leave_no_trace(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ASKING)
 def test_replays_into_a_log_are_runs_of_mode_mock(kind: str) -> None:
-    """With the recorded frames and messages, marked as replays."""
+    """They have the recorded frames and messages, marked as replays."""
     record(CASSETTE)
     with retold.use_cassette(CASSETTE, log="replays.db"):
         ASKING[kind]("hi")
@@ -151,7 +151,7 @@ def test_replays_into_a_log_are_runs_of_mode_mock(kind: str) -> None:
     assert started.data["stamped"] == "replay"
 
 
-def test_a_log_that_was_given_stays_open() -> None:
+def test_a_log_of_the_caller_stays_open() -> None:
     """The caller that opened it closes it."""
     record(CASSETTE)
     with retold.EventLog("mine.db") as log:
@@ -165,7 +165,7 @@ def test_a_log_that_was_given_stays_open() -> None:
 
 
 def test_the_log_of_a_replay_lacks_the_parts_that_before_record_removes() -> None:
-    """The same function for recording, matching and the log."""
+    """Recording, matching and the log use the same function."""
 
     def without_name(request: Request) -> Request:
         return type(request)(request.method, request.uri, request.headers, request.body.replace(b"Alice", b"NAME"))
@@ -181,8 +181,8 @@ def test_the_log_of_a_replay_lacks_the_parts_that_before_record_removes() -> Non
 
 
 @pytest.mark.trap(21)
-def test_a_stream_that_is_open_when_its_block_ends_is_recorded_as_closed_there() -> None:
-    """The recording process did not die; and nothing is written behind the end of the run."""
+def test_a_stream_open_at_the_end_of_its_block_is_recorded_as_closed() -> None:
+    """The ending does not claim that the process died. Nothing is written after the end of the run."""
     with MessagesServer([Reply([text("Hello there, general Kenobi")], gap_s=[0.05])]) as server, client(server.url) as asking:
         with retold.use_cassette(CASSETTE, record_mode="once"):
             stream = asking.messages.create(**body(), stream=True)
@@ -195,7 +195,7 @@ def test_a_stream_that_is_open_when_its_block_ends_is_recorded_as_closed_there()
 
 
 def test_a_replayed_stream_can_be_read_after_its_block() -> None:
-    """All of it is in memory."""
+    """Its content is in memory."""
     record(CASSETTE)
     with client() as asking:
         with retold.use_cassette(CASSETTE):
@@ -203,11 +203,11 @@ def test_a_replayed_stream_can_be_read_after_its_block() -> None:
         assert [event.type for event in stream][-1] == "message_stop"
 
 
-# The account
+# The counts
 
 
 def test_a_cassette_in_use_lists_played_exchanges() -> None:
-    """play_count, played, unplayed, all_played, requests, recorded, misses."""
+    """The counts are play_count, played, unplayed, all_played, requests, recorded and misses."""
     record(CASSETTE, "a", "b", "c")
     with retold.use_cassette(CASSETTE) as cassette:
         assert (cassette.play_count, cassette.all_played, len(cassette.unplayed)) == (0, False, 3)
@@ -237,8 +237,8 @@ def test_a_cassette_in_use_lists_recorded_exchanges() -> None:
     assert prompts_of(CASSETTE) == ["a", "b", "b"]
 
 
-def test_a_cassette_that_is_not_there_holds_nothing() -> None:
-    """Until the block ends, the log holds the recording."""
+def test_a_missing_cassette_contains_nothing() -> None:
+    """Until the block ends, only the log has the recording."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         ask("a", server.url)
         assert (cassette.requests, cassette.unplayed, cassette.all_played, cassette.recorded) == ([], [], True, 1)
@@ -246,7 +246,7 @@ def test_a_cassette_that_is_not_there_holds_nothing() -> None:
 
 
 def test_replays_and_recordings_are_the_same_exchange() -> None:
-    """A recorded replay equals the first recording: request, bytes and ending."""
+    """A recorded replay equals the first recording in request, bytes and ending."""
     record(CASSETTE, "a")
     with retold.use_cassette(CASSETTE, log="replays.db"):
         ask("a")

@@ -1,4 +1,4 @@
-"""A long cassette is read as far as the requests of a replay need it."""
+"""A replay reads a long cassette only as far as its requests need."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ COUNT = 5
 
 @pytest.fixture(params=SUFFIXES)
 def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cassette of five exchanges that counts as long."""
+    """Return a cassette of five exchanges that counts as long."""
     monkeypatch.setattr(cassette_format, "LAZY_BYTES", 0)
     found = tmp_path / f"long{request.param}"
     write_cassette(found, map(numbered, range(COUNT)))
@@ -46,13 +46,13 @@ def ask(client: httpx2.Client, number: int) -> str:
 
 
 def read_so_far(used: retold.UsedCassette) -> int:
-    """Return how many exchanges are read, by the sequence's own count."""
+    """Return the number of exchanges that the sequence has read."""
     assert isinstance(used.exchanges, Exchanges)
     return used.exchanges.read_count
 
 
 def test_a_request_reads_no_further_than_its_exchange(path: Path) -> None:
-    """Neither does the count of exchanges, nor the numbers of the unplayed ones."""
+    """Counting the exchanges reads no further either, and numbering the unplayed ones neither."""
     with retold.use_cassette(path, record_mode="none") as used, httpx2.Client() as client:
         assert read_so_far(used) == 0
         assert ask(client, 1) == "event: a\ndata: 1\n\n"
@@ -64,7 +64,7 @@ def test_a_request_reads_no_further_than_its_exchange(path: Path) -> None:
 
 
 def test_equal_requests_get_their_answers_in_recorded_order(path: Path) -> None:
-    """The reading stops at the first match, and later ones wait in the file."""
+    """Reading stops at the first match. Later recordings are read later."""
     answers = [answer(f"data: {number}\n\n".encode()) for number in range(3)]
     write_cassette(path, [exchange(answers[0]), numbered(7), exchange(answers[1]), exchange(answers[2])])
     with retold.use_cassette(path, record_mode="none") as used, httpx2.Client() as client:
@@ -81,8 +81,8 @@ def test_a_miss_compares_all_recorded_requests(path: Path) -> None:
     assert "Nearest is recorded exchange 5" in str(missed.value)
 
 
-def test_damage_is_refused_when_reading_comes_to_it(path: Path) -> None:
-    """The exchanges before it are played; nothing after it is, and the file stays as it is."""
+def test_damage_is_refused_when_reading_reaches_it(path: Path) -> None:
+    """The exchanges before it are played, and none after it. The file stays unchanged."""
     damage(path, 2)
     before = path.read_bytes()
     with retold.use_cassette(path, record_mode="none"), httpx2.Client() as client:
@@ -95,7 +95,7 @@ def test_damage_is_refused_when_reading_comes_to_it(path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["new_episodes", "all", "rewrite"])
 def test_a_use_that_may_write_reads_the_whole_file_first(path: Path, mode: str) -> None:
-    """Nothing that could not be read is ever replaced."""
+    """An exchange that cannot be read is never replaced."""
     damage(path, 4)
     with pytest.raises(CassetteError, match="interaction 5 is damaged"), retold.use_cassette(path, record_mode=mode):
         pass

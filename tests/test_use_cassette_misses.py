@@ -44,8 +44,8 @@ HOW: dict[str, Callable[[], Any]] = {
 @pytest.mark.trap(35)
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("is_there", [True, False], ids=["another cassette", "no cassette"])
-def test_a_miss_reaches_the_caller_at_once_and_is_not_repeated(how: str, is_there: bool, slept: list[float]) -> None:
-    """No retries of the SDK, no waiting, and an error that is retold's and the SDK's own kind at once."""
+def test_a_miss_reaches_the_caller_at_once_and_is_not_retried(how: str, is_there: bool, slept: list[float]) -> None:
+    """The SDK neither retries nor waits. The error is one of retold and one of the SDK."""
     if is_there:
         record(CASSETTE)
     with retold.use_cassette(CASSETTE) as cassette:
@@ -61,7 +61,7 @@ def test_a_miss_reaches_the_caller_at_once_and_is_not_repeated(how: str, is_ther
 
 @pytest.mark.trap(27)
 def test_a_miss_names_the_nearest_recording_the_difference_and_the_way_out(ask: Ask) -> None:
-    """Of several the one that differs least, and where."""
+    """The nearest recording is the one with the fewest differences."""
     record(CASSETTE, "hi", "How are you?")
     with retold.use_cassette(CASSETTE), pytest.raises(retold.MissError) as miss:
         ask("How old are you?", system="Be brief.")
@@ -75,8 +75,8 @@ def test_a_miss_names_the_nearest_recording_the_difference_and_the_way_out(ask: 
     )
 
 
-def test_the_miss_of_a_repeated_request_counts_the_recorded_ones(ask: Ask) -> None:
-    """The third of two."""
+def test_the_miss_of_a_repeated_request_counts_its_recordings(ask: Ask) -> None:
+    """This is the third request for two recordings."""
     record(CASSETTE, "hi", "hi")
     with retold.use_cassette(CASSETTE):
         ask("hi")
@@ -89,8 +89,8 @@ def test_the_miss_of_a_repeated_request_counts_the_recorded_ones(ask: Ask) -> No
     )
 
 
-def test_a_miss_by_a_predicate_names_the_predicate(ask: Ask) -> None:
-    """The played exchange belongs to another request, so the miss is no repetition, and no named rule differs."""
+def test_a_miss_of_a_predicate_names_the_predicate(ask: Ask) -> None:
+    """The played exchange belongs to another request, so the miss is not a repetition. No named rule differs."""
 
     def same_body(asked: Request, recorded: Request) -> bool:
         return asked.body == recorded.body
@@ -107,7 +107,7 @@ def test_a_miss_by_a_predicate_names_the_predicate(ask: Ask) -> None:
 
 
 def test_the_error_of_a_missing_cassette_names_the_way_to_record_it(ask: Ask) -> None:
-    """The whole message."""
+    """The test compares the whole message."""
     with retold.use_cassette("cassettes/new.yaml"), pytest.raises(retold.MissError) as miss:
         ask("hi")
     assert str(miss.value) == (
@@ -118,14 +118,14 @@ def test_the_error_of_a_missing_cassette_names_the_way_to_record_it(ask: Ask) ->
 
 @pytest.mark.trap(44)
 def test_an_empty_cassette_holds_no_exchanges(ask: Ask) -> None:
-    """Which is another thing than none at all."""
+    """Its error differs from that of a missing cassette."""
     CASSETTE.write_text("version: 1\ninteractions: []\n")
     with retold.use_cassette(CASSETTE), pytest.raises(retold.MissError, match=r"in c\.yaml: it holds no exchanges\.\n"):
         ask("hi")
 
 
-def test_a_miss_that_the_code_swallows_is_still_counted() -> None:
-    """An application that catches every error of the SDK does not hide it."""
+def test_a_swallowed_miss_is_still_counted() -> None:
+    """An application that catches every error of the SDK cannot hide it."""
     record(CASSETTE)
     with retold.use_cassette(CASSETTE) as cassette:
         for _ in range(2):
@@ -150,7 +150,7 @@ DAMAGED = {
 @pytest.mark.parametrize("mode", ["none", "once", "new_episodes", "refresh", "all", "rewrite", "verify"])
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_a_damaged_cassette_is_an_error_and_is_never_overwritten(damage: str, mode: str) -> None:
-    """In every mode, before anything is sent."""
+    """This is true in every mode, before any request is sent."""
     content, message = DAMAGED[damage]
     CASSETTE.write_text(content)
     with (
@@ -162,14 +162,14 @@ def test_a_damaged_cassette_is_an_error_and_is_never_overwritten(damage: str, mo
     assert (CASSETTE.read_text(), server.calls) == (content, 0)
 
 
-# Too late
+# Requests after the end of a block
 
 
 TOO_LATE = r"a\.yaml is no longer in use: POST http://127\.0\.0\.1:\d+/v1/messages came after its block ended\."
 
 
 def leak_thread(go: threading.Event, work: Callable[[], Any]) -> Callable[[], BaseException | None]:
-    """A thread that waits; the returned function lets it do its work and says how that failed."""
+    """Start a waiting thread. Return a function that lets it work and returns its error."""
     caught: list[BaseException | None] = []
 
     def run() -> None:
@@ -192,7 +192,7 @@ def leak_thread(go: threading.Event, work: Callable[[], Any]) -> Callable[[], Ba
 
 
 def leak_pool(go: threading.Event, work: Callable[[], Any]) -> Callable[[], BaseException | None]:
-    """The same in a pool."""
+    """Do the same in a pool."""
     pool = ThreadPoolExecutor(1)
 
     def run() -> None:
@@ -212,7 +212,7 @@ def leak_pool(go: threading.Event, work: Callable[[], Any]) -> Callable[[], Base
 @pytest.mark.trap(39)
 @pytest.mark.parametrize("mode", ["none", "all"])
 def test_work_that_outlives_its_block_never_reaches_the_next_cassette(mode: str, ask: Ask) -> None:
-    """Neither to read from it nor to write to it, nor the network: it gets a miss that names its own."""
+    """It neither reads nor writes the next cassette, nor reaches the network. Its miss names its own cassette."""
     record(Path("a.yaml"))
     record(Path("b.yaml"))
     before = [Path(name).read_bytes() for name in ("a.yaml", "b.yaml")]
@@ -229,8 +229,8 @@ def test_work_that_outlives_its_block_never_reaches_the_next_cassette(mode: str,
 
 
 @pytest.mark.trap(39)
-def test_a_thread_that_outlives_its_block_serves_the_next(ask: Ask) -> None:
-    """A worker thread is kept by an application for work of any block; its own, which is closed, never answers."""
+def test_a_thread_that_outlives_its_block_uses_the_next_one(ask: Ask) -> None:
+    """Applications keep worker threads for the work of any block. A thread's first cassette is closed and never answers."""
     record(Path("a.yaml"))
     record(Path("b.yaml"))
     with serve() as server:
@@ -241,8 +241,8 @@ def test_a_thread_that_outlives_its_block_serves_the_next(ask: Ask) -> None:
         assert (closed.play_count, cassette.play_count, server.calls) == (0, 1, 0)
 
 
-def test_a_thread_that_outlives_every_block_is_not_live(ask: Ask) -> None:
-    """With no block open its own refuses, by name."""
+def test_a_thread_that_outlives_every_block_does_not_go_live(ask: Ask) -> None:
+    """Without an open block, the thread's own cassette refuses the request by name."""
     record(Path("a.yaml"))
     with serve() as server:
         with retold.use_cassette("a.yaml"):
@@ -254,7 +254,7 @@ def test_a_thread_that_outlives_every_block_is_not_live(ask: Ask) -> None:
 
 
 def test_a_task_that_outlives_its_block_never_reaches_the_next_cassette() -> None:
-    """It keeps the context that it was made in."""
+    """It keeps the context of its creation."""
     record(Path("a.yaml"))
     record(Path("b.yaml"))
 
@@ -280,8 +280,8 @@ def test_a_task_that_outlives_its_block_never_reaches_the_next_cassette() -> Non
     assert played == 0
 
 
-def test_a_client_can_be_used_in_one_block_after_the_other() -> None:
-    """A client belongs to no cassette; each request goes to the block that it is made in."""
+def test_a_client_can_be_used_in_several_blocks() -> None:
+    """A client belongs to no cassette. Each request uses the block in which it is made."""
     record(Path("a.yaml"), "a")
     record(Path("b.yaml"), "b")
     with client(NOWHERE) as asking:

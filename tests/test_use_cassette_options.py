@@ -1,4 +1,4 @@
-"""More recordings than one, their age and their pace; and in mode verify, whether the API still answers as it was recorded."""
+"""Several recordings, their age and timing, and mode verify, which reports changed answers of the API."""
 
 import contextlib
 import re
@@ -34,7 +34,7 @@ def replay(**options: Any) -> retold.UsedCassette:
 
 
 def test_also_replays_from_further_cassettes() -> None:
-    """Its own cassette answers first and gets new exchanges; the others stay unchanged."""
+    """The block's own cassette is searched first and gets new exchanges. The others stay unchanged."""
     record(Path("other.yaml"), "b", "c")
     before = record(CASSETTE, "a", "b").parent.joinpath("other.yaml").read_bytes()
     with serve() as server:
@@ -46,8 +46,8 @@ def test_also_replays_from_further_cassettes() -> None:
     assert (prompts_of(CASSETTE), Path("other.yaml").read_bytes()) == (["a", "b", "d"], before)
 
 
-def test_repeats_are_played_only_where_they_are_allowed(ask: Ask) -> None:
-    """The last answer again, once all were given; another request is a miss still."""
+def test_repeats_are_played_only_if_allowed(ask: Ask) -> None:
+    """The last answer is repeated after all were played. Another request is still a miss."""
     with serve("one", "two") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url)
         ask("hi", server.url)
@@ -62,7 +62,7 @@ def test_repeats_are_played_only_where_they_are_allowed(ask: Ask) -> None:
 
 
 def aged(days: int, *prompts: str) -> str:
-    """A cassette recorded some days ago, and when that was."""
+    """Record a cassette as if some days ago, and return that time."""
     then = (datetime.now(UTC) - timedelta(days=days)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     record(CASSETTE, *prompts)
     CASSETTE.write_text(re.sub(r"(?<=recorded_at: ').*?(?=')", then, CASSETTE.read_text()))
@@ -75,7 +75,7 @@ EXPIRED = "c.yaml was recorded 91 days ago, longer than its max_age of 90 days"
 
 @pytest.mark.parametrize("age", ["90d", "12w", timedelta(days=90)])
 def test_an_old_cassette_is_replayed_with_a_warning(age: Any) -> None:
-    """At the line that uses it."""
+    """The warning has the line that uses the cassette."""
     aged(91)
     with pytest.warns(retold.ExpiredWarning) as caught:
         replay(max_age=age)
@@ -92,8 +92,8 @@ def test_a_cassette_within_its_age_causes_no_warning() -> None:
     replay(max_age="1d", on_expired="fail")
 
 
-def test_an_old_cassette_can_be_an_error() -> None:
-    """Before anything is replayed from it."""
+def test_an_old_cassette_can_be_refused() -> None:
+    """The error comes before anything is replayed."""
     aged(91)
     with (
         pytest.raises(retold.CassetteError) as error,
@@ -106,16 +106,16 @@ def test_an_old_cassette_can_be_an_error() -> None:
 RERECORD: Any = {"max_age": "90d", "on_expired": "rerecord"}
 
 
-def test_an_old_cassette_can_be_recorded_anew() -> None:
-    """As in mode rewrite."""
+def test_an_old_cassette_can_be_recorded_again() -> None:
+    """The block then works as in mode rewrite."""
     then = aged(91, "old", "hi")
     with serve("new") as server, retold.use_cassette(CASSETTE, **RERECORD) as cassette:
         assert ask("hi", server.url) == "new"
     assert (cassette.record_mode, then in CASSETTE.read_text(), prompts_of(CASSETTE)) == ("rewrite", False, ["hi"])
 
 
-def test_an_old_cassette_is_not_recorded_anew_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which never records by itself, but warns."""
+def test_an_old_cassette_is_not_recorded_again_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CI never records by default, but it shows a warning."""
     then = aged(91)
     monkeypatch.setenv("CI", "true")
     with pytest.warns(retold.ExpiredWarning):
@@ -125,8 +125,8 @@ def test_an_old_cassette_is_not_recorded_anew_in_ci(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.filterwarnings("ignore::retold.ExpiredWarning")
 @pytest.mark.parametrize("mode", ["none", "once", "new_episodes"])
-def test_using_a_cassette_never_makes_it_younger(mode: str) -> None:
-    """Its age counts from when its oldest exchange was recorded, even if a new one joins it."""
+def test_using_a_cassette_never_makes_it_newer(mode: str) -> None:
+    """Its age counts from its oldest exchange, even after a new one was added."""
     then = aged(91)
     with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode, max_age="90d"):
         ask("hi")
@@ -138,17 +138,17 @@ def test_using_a_cassette_never_makes_it_younger(mode: str) -> None:
         pass
 
 
-def test_an_age_that_is_none_is_an_error() -> None:
+def test_an_invalid_age_is_an_error() -> None:
     """The error lists the valid options."""
     with pytest.raises(retold.InputError, match="unknown duration 'a while'"):
         retold.use_cassette(CASSETTE, max_age="a while")
 
 
-# Pace
+# Timing
 
 
 def test_original_timing_takes_as_long_as_the_recording(ask: Ask) -> None:
-    """At least; and half as long at twice the speed."""
+    """It takes at least that time, and half of it at twice the speed."""
     with (
         MessagesServer([Reply([text("Hello there", pieces=4)], gap_s=0.03)]) as server,
         retold.use_cassette(CASSETTE, record_mode="once"),
@@ -162,8 +162,8 @@ def test_original_timing_takes_as_long_as_the_recording(ask: Ask) -> None:
         assert time.monotonic_ns() - began > (sent[-1] - sent[0]) * least
 
 
-def test_an_idle_limit_caps_a_pause_and_nothing_else(ask: Ask) -> None:
-    """A model that thought for half a minute is retold in less."""
+def test_an_idle_limit_shortens_only_pauses(ask: Ask) -> None:
+    """The replay shortens a pause of half a minute."""
     record(CASSETTE)
     (recorded,) = retold.read_cassette(CASSETTE).exchanges
     assert recorded.response is not None
@@ -180,7 +180,7 @@ def test_an_idle_limit_caps_a_pause_and_nothing_else(ask: Ask) -> None:
 
 
 def verify(now: tuple[Reply, ...], asked: str) -> retold.UsedCassette:
-    """Ask as often as there are answers in mode verify, without streaming."""
+    """Ask once for each answer in mode verify, without streaming."""
     with MessagesServer(now) as server:
         with retold.use_cassette(CASSETTE, record_mode="verify") as cassette, client(server.url, max_retries=0) as asking:
             for _ in now:
@@ -191,7 +191,7 @@ def verify(now: tuple[Reply, ...], asked: str) -> retold.UsedCassette:
 
 
 def drift(*now: Reply, asked: str = "hi") -> list[str]:
-    """Return the report of mode verify, its warning and `drift`, for a server with these answers. The file stays unchanged."""
+    """Return the report of mode verify, its warning and `drift`, for these answers. Check that the file stays unchanged."""
     before = CASSETTE.read_bytes() if CASSETTE.exists() else None
     with pytest.warns(retold.DriftWarning) as caught:
         cassette = verify(now, asked)
@@ -203,7 +203,7 @@ def drift(*now: Reply, asked: str = "hi") -> list[str]:
 
 
 def taped(*answers: Reply) -> None:
-    """A cassette of these answers, without streaming."""
+    """Return a cassette of these answers, without streaming."""
     with MessagesServer(answers) as server, retold.use_cassette(CASSETTE, record_mode="rewrite"), client(server.url) as asking:
         for _ in answers:
             asking.messages.create(**body())
@@ -223,14 +223,14 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_verify_reports_changes(change: str) -> None:
-    """A line a place, and the cassette stays as it is."""
+    """Each changed place is one line, and the cassette stays unchanged."""
     taped(HELLO)
     now, line = CHANGES[change]
     assert drift(now) == [line]
 
 
 def test_verify_reports_another_status() -> None:
-    """With everything that follows from it."""
+    """It also reports the differences that follow from the status."""
     taped(HELLO)
     assert drift(http_error(529))[:2] == [
         "call 1: status: recorded 200, now 529",
@@ -239,21 +239,21 @@ def test_verify_reports_another_status() -> None:
 
 
 def test_verify_reports_a_request_that_was_not_recorded() -> None:
-    """One line; without a cassette for each request, and none is made."""
+    """The report is one line. Without a cassette it has one line for each request, and no cassette is written."""
     taped(HELLO)
     assert drift(HELLO, asked="something else") == ["call 1: not recorded"]
     CASSETTE.unlink()
     assert drift(HELLO, HELLO) == ["call 1: not recorded", "call 2: not recorded"]
 
 
-def test_verify_compares_each_answer_with_its_own() -> None:
-    """Identical requests in recorded order."""
+def test_verify_compares_each_answer_with_the_right_recording() -> None:
+    """Identical requests are compared in recorded order."""
     taped(HELLO, Reply([text("Bye")]))
     assert drift(HELLO, Reply([text("By")])) == ['call 2: content[0].text: recorded "Bye", now "By"']
 
 
 def test_verify_reports_nothing_if_the_answer_has_the_same_meaning(ask: Ask) -> None:
-    """Message ids, request ids, times and token counts are new each time; the run is in the log all the same."""
+    """Message ids, request ids, times and token counts change every time. The run is in the log nevertheless."""
     with serve("Hello there") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url)
     before = CASSETTE.read_bytes()

@@ -62,7 +62,7 @@ def test_other_hosts_pass_through(kind: str, mode: str) -> None:
 @pytest.mark.parametrize("kind", GET)
 @pytest.mark.parametrize("pattern", ["127.0.0.1", "127.*", "*"])
 def test_further_hosts_are_recorded_and_replayed(kind: str, pattern: str) -> None:
-    """By pattern."""
+    """A pattern selects the hosts."""
     with files() as server, retold.use_cassette(CASSETTE, record_mode="once", hosts=["example.org", pattern]):
         assert GET[kind](server.url) == b"content"
     with retold.use_cassette(CASSETTE, hosts=[pattern]) as cassette:
@@ -72,7 +72,7 @@ def test_further_hosts_are_recorded_and_replayed(kind: str, pattern: str) -> Non
 
 @pytest.mark.parametrize("kind", GET)
 def test_block_network_refuses_other_hosts(kind: str) -> None:
-    """The error names the request, without its query, which may hold a secret."""
+    """The error names the request without its query, which may contain a secret."""
     with (
         files() as server,
         retold.use_cassette(CASSETTE, record_mode="once", block_network=True),
@@ -86,7 +86,7 @@ def test_block_network_refuses_other_hosts(kind: str) -> None:
 
 
 def test_a_blocked_request_of_the_sdk_fails_at_once(slept: list[float]) -> None:
-    """As an error of the SDK's own kind, which it neither wraps nor repeats."""
+    """The error is one of the SDK, which neither wraps nor retries it."""
     with (
         serve() as server,
         client(server.url) as asking,
@@ -100,7 +100,7 @@ def test_a_blocked_request_of_the_sdk_fails_at_once(slept: list[float]) -> None:
 
 
 def test_block_network_leaves_the_api_and_named_hosts_alone(ask: Ask) -> None:
-    """They are recorded and replayed as ever."""
+    """They are recorded and replayed as usual."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="once", block_network=True):
         ask("hi", server.url)
     with retold.use_cassette(CASSETTE, block_network=True):
@@ -113,21 +113,21 @@ def refusal(url: str) -> str:
     return error.type.__name__
 
 
-def test_the_api_is_known_by_its_host() -> None:
-    """Without a header of the API it is a miss, and is never sent."""
+def test_the_api_is_recognised_by_its_host() -> None:
+    """Without a header of the API, the request is a miss and never sent."""
     assert refusal("https://api.anthropic.com/v1/models") == "MissError"
 
 
-def test_a_host_with_only_the_same_ending_is_another_one() -> None:
+def test_a_host_with_the_same_ending_is_another_host() -> None:
     """notanthropic.com is not Anthropic's."""
     assert refusal("https://notanthropic.com/v1/models") == "BlockedError"
 
 
-# What is recorded and matched
+# Recorded and matched requests
 
 
 def anonymous(request: Request) -> Request | None:
-    """Requests without the user's name, and None for private requests."""
+    """Remove the user's name, and return None for private requests."""
     return None if b"private" in request.body else replace(request, body=re.sub(rb"I am \w+", b"I am NAME", request.body))
 
 
@@ -143,14 +143,14 @@ def test_before_record_changes_recorded_and_matched_requests(ask: Ask) -> None:
 
 @pytest.mark.parametrize("mode", ["none", "all", "verify"])
 def test_a_request_that_before_record_removes_passes_through(mode: str, ask: Ask) -> None:
-    """In every mode it is not recorded, and is no miss."""
+    """In every mode it is neither recorded nor a miss."""
     with serve() as server, retold.use_cassette(CASSETTE, record_mode=mode, before_record=anonymous) as cassette:
         assert ask("private", server.url) == "You said private."
     assert (cassette.recorded, cassette.misses, CASSETTE.exists()) == (0, [], False)
 
 
 @pytest.mark.trap(32)
-def test_loading_drops_nothing_that_before_record_would_take_away() -> None:
+def test_loading_keeps_exchanges_that_before_record_would_remove() -> None:
     """The filter changes requests only. Recorded exchanges stay, and a block without the filter plays them."""
     record(CASSETTE, "private", "I am Alice")
     with serve() as server, retold.use_cassette(CASSETTE, record_mode="new_episodes", before_record=anonymous) as cassette:
@@ -181,11 +181,11 @@ def test_secrets_are_neither_in_the_cassette_nor_in_the_log(
     assert SECRET not in str(miss.value)
 
 
-# What counts
+# Parts that count
 
 
-def test_only_the_parts_that_match_on_names_count(ask: Ask) -> None:
-    """Without the body any prompt is answered, in recorded order; with the port another server is not."""
+def test_only_the_parts_in_match_on_count(ask: Ask) -> None:
+    """Without the body, any prompt is answered, in recorded order. With the port, another server does not match."""
     record(CASSETTE, "a", "b")
     with retold.use_cassette(CASSETTE, match_on=["method", "path"]):
         assert [ask("y"), ask("z")] == ["You said a.", "You said b."]
@@ -193,8 +193,8 @@ def test_only_the_parts_that_match_on_names_count(ask: Ask) -> None:
         ask("a")
 
 
-def test_predicates_of_match_on_decide(ask: Ask) -> None:
-    """They accept by True or None and refuse by False or an AssertionError, as in vcrpy. All must accept."""
+def test_predicates_in_match_on_decide(ask: Ask) -> None:
+    """As in vcrpy, they accept by True or None and refuse by False or an AssertionError. All must accept."""
     record(CASSETTE, "a", "b")
 
     def silent(asked: Request, recorded: Request) -> None:
@@ -206,15 +206,15 @@ def test_predicates_of_match_on_decide(ask: Ask) -> None:
             ask("never")
 
 
-def test_an_unknown_rule_is_an_error_that_lists_the_known() -> None:
-    """Before anything is recorded."""
+def test_an_unknown_rule_is_an_error_that_lists_the_known_ones() -> None:
+    """The error comes before anything is recorded."""
     with pytest.raises(retold.InputError, match="unknown rule 'bodi' in match_on; there are method, scheme, host, port, path"):
         retold.use_cassette(CASSETTE, match_on=["method", "bodi"])
 
 
 @pytest.mark.parametrize("path", ["temperature", "metadata", "messages[*].content", "messages[0].content", "**.content"])
 def test_paths_of_ignore_do_not_count(path: str) -> None:
-    """In a JSON body; everything else does."""
+    """The paths are in a JSON body. Everything else counts."""
     changed = {path: {"temperature": 1, "metadata": {"user_id": "u"}}[path]} if path in ("temperature", "metadata") else {}
     with serve("yes") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url)
@@ -226,7 +226,7 @@ def test_paths_of_ignore_do_not_count(path: str) -> None:
 
 
 def test_the_id_of_the_user_and_cache_marks_do_not_count_by_default(ask: Ask) -> None:
-    """Nor does who carries the request; the model, the limit and the tools do."""
+    """The transport does not count either. The model, the limit and the tools do."""
     system: Any = [{"type": "text", "text": "s"}]
     with serve("yes") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url, system=system)
@@ -245,7 +245,7 @@ def test_the_id_of_the_user_and_cache_marks_do_not_count_by_default(ask: Ask) ->
 
 
 def test_the_order_of_keys_does_not_count(ask: Ask) -> None:
-    """A JSON object has none."""
+    """A JSON object has no order."""
     record(CASSETTE)
     (recorded,) = retold.read_cassette(CASSETTE).exchanges
     turned = json.dumps(dict(reversed(json.loads(recorded.request.body).items()))).encode()
@@ -255,8 +255,8 @@ def test_the_order_of_keys_does_not_count(ask: Ask) -> None:
 
 
 @pytest.mark.trap(34)
-def test_headers_count_where_they_are_asked_to(ask: Ask) -> None:
-    """Only headers about the question count; betas in any order."""
+def test_headers_count_on_request(ask: Ask) -> None:
+    """Only headers about the question count, with betas in any order."""
     with serve("yes") as server, retold.use_cassette(CASSETTE, record_mode="once"):
         ask("hi", server.url, extra_headers={"anthropic-beta": "a,b"})
     with retold.use_cassette(CASSETTE, match_on=["body", "headers"]):

@@ -1,4 +1,4 @@
-"""`retold view` serves runs, search, differences and the live page to this machine only."""
+"""`retold view` serves runs, search, differences and the live page, and only to this machine."""
 
 import json
 import re
@@ -31,7 +31,7 @@ from tests.exchanges import JSON, SSE, URL
 from tests.messages_server import Reply, text
 from tests.talks import talk
 
-urlopen = build_opener(ProxyHandler({})).open  # whatever proxy the environment names: this is loopback
+urlopen = build_opener(ProxyHandler({})).open  # ignores any proxy of the environment, because the server is on loopback
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Answer:
 
     @property
     def data(self) -> Any:
-        """The data that the page shows."""
+        """Return the data that the page shows."""
         return json.loads(self.text.partition('id="data">')[2].partition("</script>")[0])
 
 
@@ -93,7 +93,9 @@ def test_runs_search_and_differences_are_served(log: EventLog) -> None:
         assert [run["name"] for run in get(f"{url}/?n=1").data["runs"]] == ["snow <b>"]
         (hit,) = get(f"{url}/?q=rains").data["hits"]
         assert (hit["name"], [part for part in hit["parts"] if part[0]]) == ("rain", [[1, "rains"]])
-        assert [hit["name"] for hit in get(f"{url}/?q=%22rains").data["hits"]] == ["rain"]  # a quotation mark alone is no error
+        assert [hit["name"] for hit in get(f"{url}/?q=%22rains").data["hits"]] == [
+            "rain"
+        ]  # a quotation mark alone is not an error
         page = get(f"{url}/run/rain")
         assert [message["kind"] for message in page.data["messages"]] == ["request", "prompt", "text"]
         assert "live" not in page.data
@@ -101,7 +103,7 @@ def test_runs_search_and_differences_are_served(log: EventLog) -> None:
 
 
 def test_only_this_machine_is_answered(log: EventLog) -> None:
-    """A foreign name that was rebound to 127.0.0.1 is refused, and no other page may frame, load or cache the pages."""
+    """A foreign name that was rebound to 127.0.0.1 is refused. No other page may frame, load or cache the pages."""
     with viewing(log) as url:
         assert get(f"{url}/", Host="evil.example").status == 400
         assert get(f"{url}/", Host="localhost:80").status == 200
@@ -126,13 +128,13 @@ def test_only_this_machine_is_answered(log: EventLog) -> None:
         ({}, 200),
     ],
 )
-def test_other_web_pages_may_link_to_a_page_and_nothing_else(log: EventLog, page: dict[str, str], status: int) -> None:
+def test_other_web_pages_may_only_link_to_a_page(log: EventLog, page: dict[str, str], status: int) -> None:
     with viewing(log) as url:
         assert get(f"{url}/", **page).status == status
 
 
-def test_a_client_that_does_not_finish_its_head_is_left(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor does one that sends nothing keep its connection. A client in time is answered."""
+def test_a_client_that_does_not_finish_its_head_is_disconnected(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends nothing is disconnected, too. A client in time is answered."""
     monkeypatch.setattr("retold.view.serve.HEAD_S", 0.2)
     with viewing(log) as url:
         port = int(url.removesuffix("/secret").rpartition(":")[2])
@@ -144,7 +146,7 @@ def test_a_client_that_does_not_finish_its_head_is_left(log: EventLog, monkeypat
         assert get(f"{url}/").status == 200
 
 
-def test_connections_beyond_the_bound_are_answered_503(log: EventLog) -> None:
+def test_connections_beyond_the_limit_are_answered_503(log: EventLog) -> None:
     with viewing(log, limit_concurrency=2) as url, ExitStack() as opened:
         port = int(url.removesuffix("/secret").rpartition(":")[2])
         for _ in range(2):
@@ -155,15 +157,15 @@ def test_connections_beyond_the_bound_are_answered_503(log: EventLog) -> None:
         assert get(f"{url}/").status == 200
 
 
-def test_nothing_is_answered_without_the_secret(log: EventLog) -> None:
-    """Only the owner may read the log, and its pages: other users can reach the port but cannot guess the address."""
+def test_every_answer_needs_the_secret(log: EventLog) -> None:
+    """Only the owner may read the log and its pages. Other users can reach the port but cannot guess the address."""
     with viewing(log) as url:
         for path in ("/", "/run/last", "/diff?a=last&b=rain", "/secre/", "/secret/../run/last"):
             assert get(url.removesuffix("/secret") + path).status == 404
 
 
 def test_missing_runs_are_not_found(log: EventLog) -> None:
-    """Only runs of this log exist: a path never names a file, not even in a difference."""
+    """Only runs of this log exist. A path never names a file, not even in a difference."""
     Path("secret.jsonl").write_text('{"type": "system"}\n')
     with viewing(log) as url:
         for path in ("/run/nope", "/run/nope/events", "/diff?a=last", "/diff?a=secret.jsonl&b=last", "/static/run.js"):
@@ -181,7 +183,7 @@ def events_of(body: str) -> list[tuple[int, Any]]:
     return found
 
 
-def test_a_running_run_is_followed_from_where_the_page_ends(log: EventLog) -> None:
+def test_a_run_in_progress_is_followed_from_the_end_of_the_page(log: EventLog) -> None:
     """Later additions come as events, and a browser that reconnects gets none twice."""
     with viewing(log) as url, log.start(name="live", mode="live") as writer:
         writer.note("message", {"type": "system", "subtype": "status", "status": "one"})

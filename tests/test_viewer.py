@@ -14,7 +14,7 @@ S = 1_000_000_000
 
 
 class Person:
-    """Watches events at the recorded seconds `at` on a virtual clock, and presses keys at seconds of that clock."""
+    """Watch events at the recorded seconds `at` on a virtual clock, and press keys at seconds of that clock."""
 
     def __init__(self, at: list[float], keys: list[tuple[float, Key]] | None = None, **options: object) -> None:
         self.viewer = Viewer(**options)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_a_pause_takes_no_recorded_time() -> None:
 
 
 def test_a_step_shows_one_event_and_pauses() -> None:
-    """The time goes on from the stepped event."""
+    """The time continues from the stepped event."""
     assert Person([0, 2, 3, 5], [(1, "step"), (2, "step"), (7, "pause")]).watch() == [(0, 0), (1, 2), (2, 3), (9, 5)]
 
 
@@ -113,7 +113,7 @@ def test_a_suspended_process_takes_no_recorded_time() -> None:
     assert viewer.wait_ns(3 * S, 100 * S) == 2 * S
 
 
-def test_a_run_in_progress_is_shown_as_it_comes_and_stops_at_a_pause() -> None:
+def test_a_run_in_progress_is_shown_live_and_stops_at_a_pause() -> None:
     viewer = Viewer(speed=None, keys=("pause", "step", "quit"))
     assert viewer.wait_ns(5 * S, 0) == 0
     viewer.shown(5 * S, 0)
@@ -153,7 +153,7 @@ LIMIT = st.none() | st.integers(0, 20 * S)
 def test_any_keys_show_every_event_once_and_in_order_between_seeks_back(
     at: list[float], keys: list[tuple[float, Key]], limit: int | None
 ) -> None:
-    """Each showing is a beginning of the recording; the last one is all of it, unless the viewer stays paused."""
+    """Each pass begins at the beginning. The last pass is complete, unless the viewer stays paused."""
     person = Person(at, list(keys), idle_limit_ns=limit)
     person.watch()
     whole = [each / S for each in person.at]
@@ -203,7 +203,7 @@ def test_keys_are_read_from_bytes_that_are_cut_anywhere_but_after_escape(typed: 
     assert found == [key for each in typed for key in BYTES[each]]
 
 
-def test_escape_alone_is_no_key() -> None:
+def test_escape_alone_is_not_a_key() -> None:
     parser = KeyParser()
     assert [parser.feed(b"\x1b"), parser.feed(b"q")] == [[], ["quit"]]
 

@@ -1,4 +1,4 @@
-"""Watching on a terminal: texts are typed as they streamed, keys move the player, and the terminal is given back as it was."""
+"""Watching on a terminal: texts are typed as they streamed, keys move the player, and the terminal is restored."""
 
 import io
 import re
@@ -34,7 +34,7 @@ FILES = ROOT / "cassettes" / "streaming_file_operations.yaml"
 
 
 class Terminal(io.StringIO):
-    """A terminal that keeps what is written to it."""
+    """A terminal that stores the text written to it."""
 
     encoding = "utf-8"
 
@@ -43,29 +43,29 @@ class Terminal(io.StringIO):
 
     @property
     def text(self) -> str:
-        """What was written, without the status line."""
+        """Return the written text without the status line."""
         return STATUS.sub("", self.getvalue())
 
     @property
     def statuses(self) -> list[str]:
-        """The status lines, one after the other."""
+        """Return the status lines, one after the other."""
         return [dim or plain for dim, plain in STATUS.findall(self.getvalue()) if dim or plain]
 
 
 @pytest.fixture(autouse=True)
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """A terminal of 80 columns, for outputs that ask the environment about theirs."""
+    """Set up a terminal of 80 columns, for outputs that read its size from the environment."""
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("LINES", "24")
     return Terminal()
 
 
-# What show shows
+# Shown parts
 
 
 def test_show_names_steps_prompts_and_the_input_of_tools() -> None:
-    """The handler `simple` by name keeps the lines of the seed document."""
+    """`simple` as an explicit handler keeps the lines of the seed document."""
     in_this_process("import", FILES)
     shown = normalised(in_this_process("show", "last").stdout)
     assert "] USER: Work step by step, saying before each step what you are about to do:\n           1. Write a file" in shown
@@ -89,7 +89,7 @@ def test_play_in_a_pipe_writes_the_lines_of_the_handler() -> None:
 Told = tuple[str, dict[str, Any] | str, int | None]
 
 
-def told(*entries: Told, handler: str = "simple", **options: Any) -> list[str]:
+def lines_of(*entries: Told, handler: str = "simple", **options: Any) -> list[str]:
     """Return the lines that a handler writes to a terminal for (kind, data or frame text, exchange)."""
     with retold.EventLog("told.db") as log, log.start(name="told", mode="live") as writer:
         for kind, data, exchange in entries:
@@ -105,17 +105,17 @@ def told(*entries: Told, handler: str = "simple", **options: Any) -> list[str]:
     return re.sub(r"\x1b\[[0-9;]*m", "", normalised(out.getvalue())).split("\n\n✓")[0].splitlines()
 
 
-def said(**block: Any) -> dict[str, Any]:
+def reply(**block: Any) -> dict[str, Any]:
     kind = "tool_use" if "name" in block else next(iter(block))
     return {"type": "assistant", "message": {"content": [{"type": kind, **block}]}}
 
 
 def test_concurrent_answers_are_typed_one_after_the_other() -> None:
-    """The second text waits for the first, is caught up with, and goes on; whole messages wait in between."""
-    lines = told(
+    """The second text waits for the first, is typed up to date, and continues. Whole messages wait in between."""
+    lines = lines_of(
         ("frame", "text:One ", 1), ("frame", "text:Two ", 2), ("frame", "text:is typed.", 1),
-        ("message", said(name="Read", input={"path": "a b"}), 3), ("message", said(text="One is typed."), 1),
-        ("frame", "text:follows.", 2), ("message", said(text="Two follows."), 2),
+        ("message", reply(name="Read", input={"path": "a b"}), 3), ("message", reply(text="One is typed."), 1),
+        ("frame", "text:follows.", 2), ("message", reply(text="Two follows."), 2),
         partial=True, show_tool_input=True,
     )  # fmt: skip
     assert lines == [
@@ -123,22 +123,22 @@ def test_concurrent_answers_are_typed_one_after_the_other() -> None:
     ]  # fmt: skip
 
 
-def test_partial_messages_of_the_agent_sdk_are_typed_and_those_of_subagents_are_not() -> None:
+def test_partial_messages_of_the_agent_sdk_are_typed_except_those_of_subagents() -> None:
     def piece(text: str, parent: str | None = None) -> Told:
         delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
         return "stream.stream_event", {"type": "stream_event", "event": delta, "parent_tool_use_id": parent}, 1
 
-    lines = told(
-        piece("One "), piece("Sub", "toolu_1"), ("message", said(text="Sub.") | {"parent_tool_use_id": "toolu_1"}, 1),
-        piece("text."), ("message", said(text="One text.") | {"parent_tool_use_id": None}, 1), partial=True,
+    lines = lines_of(
+        piece("One "), piece("Sub", "toolu_1"), ("message", reply(text="Sub.") | {"parent_tool_use_id": "toolu_1"}, 1),
+        piece("text."), ("message", reply(text="One text.") | {"parent_tool_use_id": None}, 1), partial=True,
     )  # fmt: skip
     assert lines == ["[HH:MM:SS] ASSISTANT: One text.", "[HH:MM:SS] ASSISTANT: Sub."]
 
 
 def test_text_of_an_exchange_that_ends_without_a_message_blocks_no_other() -> None:
-    lines = told(
-        ("frame", "text:Half", 1), ("message", said(text="Whole."), 2),
-        ("exchange.ended", {"ending": "cut", "status": 200}, 1), ("frame", "text:More", 3), ("message", said(text="More."), 3),
+    lines = lines_of(
+        ("frame", "text:Half", 1), ("message", reply(text="Whole."), 2),
+        ("exchange.ended", {"ending": "cut", "status": 200}, 1), ("frame", "text:More", 3), ("message", reply(text="More."), 3),
         partial=True,
     )  # fmt: skip
     assert [line for line in lines if "ASSISTANT" in line] == [
@@ -147,22 +147,24 @@ def test_text_of_an_exchange_that_ends_without_a_message_blocks_no_other() -> No
 
 
 @pytest.mark.parametrize("handler", ["simple", "console"])
-def test_thinking_is_typed_before_the_text_if_it_is_asked_for(handler: str) -> None:
+def test_thinking_is_typed_before_the_text_on_request(handler: str) -> None:
     thought: list[Told] = [
-        ("frame", "thinking:Hm, ", 1), ("frame", "thinking:yes.", 1), ("message", said(thinking="Hm, yes."), 1),
-        ("frame", "text:Yes.", 1), ("message", said(text="Yes."), 1),
+        ("frame", "thinking:Hm, ", 1), ("frame", "thinking:yes.", 1), ("message", reply(thinking="Hm, yes."), 1),
+        ("frame", "text:Yes.", 1), ("message", reply(text="Yes."), 1),
     ]  # fmt: skip
     boxes: dict[str, Any] = {"show_header": False, "show_stats": False} if handler == "console" else {}
     label = "ASSISTANT: " if handler == "simple" else ""
-    shown = told(*thought, handler=handler, partial=True, show_thinking=True, **boxes)
+    shown = lines_of(*thought, handler=handler, partial=True, show_thinking=True, **boxes)
     assert shown == ["[HH:MM:SS] THINKING: Hm, yes.", f"[HH:MM:SS] {label}Yes."]
-    assert told(*thought, handler=handler, partial=True, **boxes) == [f"[HH:MM:SS] {label}Yes."]
+    assert lines_of(*thought, handler=handler, partial=True, **boxes) == [f"[HH:MM:SS] {label}Yes."]
 
 
 def test_typed_and_whole_lines_are_wrapped_at_words_within_the_width() -> None:
-    """CJK and right-to-left text, too."""
+    """The texts include CJK and right-to-left text."""
     text = "漢字かな " * 12 + "שלום עולם " * 12
-    lines = told(("frame", f"text:{text}", 1), ("message", said(text=text), 1), ("message", said(text=text), 2), partial=True)
+    lines = lines_of(
+        ("frame", f"text:{text}", 1), ("message", reply(text=text), 1), ("message", reply(text=text), 2), partial=True
+    )
     from rich.cells import cell_len
 
     assert max(map(cell_len, lines)) <= 80
@@ -205,7 +207,7 @@ def test_the_status_line_is_below_the_text_and_erased_before_it_grows(terminal: 
     assert not terminal.getvalue().endswith("two\x1b[0m\x1b8")
 
 
-def test_a_line_that_has_begun_is_ended_when_the_screen_closes(terminal: Terminal) -> None:
+def test_an_unfinished_line_is_ended_when_the_screen_closes(terminal: Terminal) -> None:
     screen = Screen(terminal, lambda: "")
     screen.write("Half")
     screen.close()
@@ -213,7 +215,7 @@ def test_a_line_that_has_begun_is_ended_when_the_screen_closes(terminal: Termina
     assert terminal.getvalue() == "Half\n"
 
 
-def test_text_that_is_shown_again_takes_the_place_of_the_screen(terminal: Terminal) -> None:
+def test_text_that_is_shown_again_replaces_the_screen(terminal: Terminal) -> None:
     screen = Screen(terminal, lambda: "")
     screen.write("before\n")
     screen.hold()
@@ -223,7 +225,7 @@ def test_text_that_is_shown_again_takes_the_place_of_the_screen(terminal: Termin
     assert terminal.getvalue() == "before\n\x1b[H\x1b[2J" + "".join(f"{number}\n" for number in range(77, 100))
 
 
-def test_a_dumb_terminal_gets_text_alone(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dumb_terminal_gets_only_text(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     screen = Screen(terminal, lambda: "status")
     screen.write("Text")
@@ -244,7 +246,7 @@ def test_no_color_leaves_the_status_line_without_a_style(terminal: Terminal, mon
 
 
 class Keys:
-    """Keys that are pressed at seconds of a virtual clock, which waits advance."""
+    """Keys that are pressed at seconds of a virtual clock. Waiting advances the clock."""
 
     def __init__(self, *pressed: tuple[float, Key]) -> None:
         self.pressed = list(pressed)
@@ -264,11 +266,11 @@ class Keys:
         return []
 
     def wake(self) -> None:
-        """Do nothing: no wait takes time."""
+        """Do nothing, because no wait takes time."""
 
 
 def seconds_of_words() -> list[Event]:
-    """One answer of ten words; each word begins at its second."""
+    """Return one answer of ten words, one word a second."""
     with retold.EventLog("words.db") as log:
         writer = log.start(name="words", mode="live")
         for word in ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]:
@@ -280,7 +282,7 @@ def seconds_of_words() -> list[Event]:
 
 
 def watched(*pressed: tuple[float, Key], handlers: Iterable[str] = (), out: Terminal, viewer: Viewer | None = None) -> Keys:
-    """Watch ten words with keys at seconds, and return the keys with the time that it took."""
+    """Watch ten words with keys at these seconds. Return the keys and the duration."""
     keys, events = Keys(*pressed), seconds_of_words()
     watch = Theatre(viewer or Viewer(), out, 10 * S, now=keys.now)
     watch.keys = cast(Keyboard, keys)
@@ -298,15 +300,15 @@ def test_text_is_typed_word_by_word_at_its_recorded_times(terminal: Terminal) ->
     assert list(seconds) == [*(f"0:0{number}" for number in range(10)), "0:10"]
 
 
-def test_a_paused_player_takes_steps_of_one_word(terminal: Terminal) -> None:
+def test_a_paused_player_steps_by_one_word(terminal: Terminal) -> None:
     watched((1.5, "pause"), (20, "step"), (21, "step"), (22, "quit"), out=terminal)
     assert terminal.text.rstrip().endswith("ASSISTANT: zero one two three")
     assert terminal.text.endswith("\n")
     assert "0:03  paused" in terminal.statuses[-1].replace(" of 0:10", "")
 
 
-def test_going_back_shows_the_text_up_to_there_again(terminal: Terminal) -> None:
-    """The screen is cleared, and the rest streams once more at its pace."""
+def test_going_back_shows_the_text_before_the_position_again(terminal: Terminal) -> None:
+    """The screen is cleared, and the rest streams again at its pace."""
     keys = watched((7.5, "back"), out=terminal)
     before, after = terminal.text.split("\x1b[H\x1b[2J")
     assert before.endswith("ASSISTANT: zero one two three four five six seven")
@@ -315,18 +317,18 @@ def test_going_back_shows_the_text_up_to_there_again(terminal: Terminal) -> None
     assert keys.now_ns == 15 * S
 
 
-def test_going_on_shows_everything_up_to_there_at_once(terminal: Terminal) -> None:
+def test_going_forward_shows_everything_before_the_position_at_once(terminal: Terminal) -> None:
     assert watched((1.5, "forward"), out=terminal).now_ns == 5 * S
     assert terminal.text.count("zero one two three four five six") == 1
 
 
-def test_a_handler_that_writes_elsewhere_gets_each_event_once(terminal: Terminal) -> None:
+def test_a_handler_with_another_output_gets_each_event_once(terminal: Terminal) -> None:
     watched((7.5, "back"), (9, "back"), handlers=["simple", "file:file_path=x.log"], out=terminal)
     assert Path("x.log").read_text().count("===") == 2
 
 
-def test_a_run_in_progress_is_shown_as_it_comes_until_a_person_quits(terminal: Terminal) -> None:
-    """A failure of the log is raised where the events are shown."""
+def test_a_run_in_progress_is_shown_live_until_the_user_quits(terminal: Terminal) -> None:
+    """A failure of the log is raised in the thread that shows the events."""
 
     def coming() -> Iterable[Event]:
         yield from seconds_of_words()[:3]
@@ -340,7 +342,7 @@ def test_a_run_in_progress_is_shown_as_it_comes_until_a_person_quits(terminal: T
 
 
 class Unpressed:
-    """A keyboard without keys, which wakes when it is told to."""
+    """A keyboard without keys, which wakes on request."""
 
     def __init__(self) -> None:
         self._woken = threading.Event()
@@ -402,7 +404,7 @@ def test_play_in_a_terminal_takes_keys(environment: dict[str, str]) -> None:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_a_signal_gives_the_terminal_back(environment: dict[str, str], number: signal.Signals, code: int) -> None:
+def test_a_signal_restores_the_terminal(environment: dict[str, str], number: signal.Signals, code: int) -> None:
     child = spawned(environment, "play", FILES, "-s", "0.01")
     child.expect("space pauses")
     assert is_raw(child)
@@ -413,8 +415,8 @@ def test_a_signal_gives_the_terminal_back(environment: dict[str, str], number: s
 
 
 @pytest.mark.stress
-def test_a_crash_gives_the_terminal_back(environment: dict[str, str]) -> None:
-    """The note of the crash begins on a line of its own, and the status line is gone."""
+def test_a_crash_restores_the_terminal(environment: dict[str, str]) -> None:
+    """The note of the crash begins on a new line, and the status line is gone."""
     Path("crash.py").write_text("def crash(message):\n    raise SystemExit('crashed')\n")
     child = spawned(environment, "play", FILES, "-s", "5", "--handler", "callback:module=crash,function=crash,on_error=stop")
     out = rest_of(child)
@@ -424,8 +426,8 @@ def test_a_crash_gives_the_terminal_back(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.stress
-def test_a_suspended_player_gives_the_terminal_back_and_takes_it_again(environment: dict[str, str]) -> None:
-    """Ctrl-Z stops it; in the foreground again, it goes on where it was."""
+def test_a_suspended_player_restores_the_terminal_and_takes_it_again(environment: dict[str, str]) -> None:
+    """Ctrl-Z stops it. In the foreground again, it continues at the same place."""
     env: Any = environment | {"TERM": "xterm-256color", "PS1": "", "HISTFILE": ""}
     shell = pexpect.spawn("bash", ["--norc", "--noprofile", "-i"], env=env, dimensions=(24, 80), encoding="utf-8", timeout=30)
     shell.sendline(f"{sys.executable} -m retold play {FILES} -s 0.01")
@@ -444,7 +446,7 @@ def test_a_suspended_player_gives_the_terminal_back_and_takes_it_again(environme
     rest_of(shell)
 
 
-def test_tail_in_a_terminal_types_what_another_process_records(environment: dict[str, str]) -> None:
+def test_tail_in_a_terminal_types_the_recording_of_another_process(environment: dict[str, str]) -> None:
     with retold.EventLog() as log, log.start(name="talk", mode="live") as writer:
         child = spawned(environment, "tail")
         child.expect("live  space pauses")
@@ -460,7 +462,7 @@ def test_tail_in_a_terminal_types_what_another_process_records(environment: dict
 
 @pytest.mark.stress
 def test_play_without_keys_types_too(environment: dict[str, str]) -> None:
-    """A terminal for the output alone: no status line, and an end of its own."""
+    """Only the output is a terminal: it gets no status line, and the player ends by itself."""
     command = f"{sys.executable} -m retold play {FILES} -s 50 < /dev/null"
     env: Any = environment | {"TERM": "dumb"}
     child = pexpect.spawn("/bin/sh", ["-c", command], env=env, dimensions=(24, 80), encoding="utf-8", timeout=30)
@@ -487,10 +489,10 @@ def test_run_in_a_terminal_names_steps_and_ends_with_their_table(environment: di
     assert lines[-1].startswith("retold: run ") or lines[-2].startswith("retold: run ")
 
 
-def test_table_of_steps_marks_what_failed_and_what_was_skipped(
+def test_table_of_steps_marks_failed_and_skipped_steps(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """An unknown cost is a question mark, and so is the sum with it."""
+    """An unknown cost is a question mark, and so is a sum with it."""
     done = StepResult("one", "claude", "completed", turns=2, usage={"input_tokens": 3, "cache_read_input_tokens": 1000})
     fell = StepResult("two", "claude_robust", "fallback", cost_usd=0.5, duration_ms=1500)
     steps = [done, fell, StepResult("three", "claude", "skipped"), StepResult("four", "claude", "failed", cost_usd=0.25)]
@@ -513,7 +515,7 @@ def test_table_of_steps_marks_what_failed_and_what_was_skipped(
 
 
 def test_run_at_a_pace_in_a_terminal_types_and_takes_keys(environment: dict[str, str]) -> None:
-    """A pause stops the clock of the run; the key of a seek moves it on, and the run ends as ever."""
+    """A pause stops the clock of the run. The key of a seek moves it on, and the run ends as usual."""
     child = spawned(environment, "run", NUMBERS, "-s", "0.05")
     child.expect("0.05x  space pauses")
     assert is_raw(child)

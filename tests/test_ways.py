@@ -1,4 +1,4 @@
-"""The drawing of ARCHITECTURE.md: as many modules run on four ways through retold as it shows."""
+"""The drawing of ARCHITECTURE.md: four ways through retold run as many modules as it shows."""
 
 import gc
 import io
@@ -37,7 +37,7 @@ NAMES = {str(path.resolve()): name for name, path in MODULES.items()}
 
 
 class Tracer:
-    """Notes the modules of retold whose code runs while it is on: those of this thread, and of threads started since."""
+    """Record the modules of retold that run code: in this thread, and in threads started since."""
 
     def __init__(self) -> None:
         self.is_on = False
@@ -58,7 +58,7 @@ class Tracer:
 
 @contextmanager
 def tracing() -> Iterator[Tracer]:
-    """Trace without garbage collection: it closes captures and logs of earlier tests, whose modules would count."""
+    """Trace without garbage collection, which would close captures and logs of earlier tests and count their modules."""
     tracer, before = Tracer(), sys.getprofile()
     gc.collect()
     gc.disable()
@@ -73,7 +73,7 @@ def tracing() -> Iterator[Tracer]:
 
 
 def check(way: str, passed: set[str]) -> None:
-    """Assert that a way passes no more modules than drawn, and at most two fewer: a reader may not look for a dead writer."""
+    """Assert that a way uses no more modules than drawn, and at most two fewer: a reader may not look for a dead writer."""
     assert DRAWN[way] - 2 <= len(passed) <= DRAWN[way], f"{way}: {len(passed)} modules, draw them: {sorted(passed)}"
 
 
@@ -85,7 +85,7 @@ class Frames(httpx2.SyncByteStream):
 
 
 def test_the_way_of_a_frame(tmp_path: Path) -> None:
-    """A delta from the transport to the log, and from the log to the screen."""
+    """A delta goes from the transport to the log, and from the log to the screen."""
     colour.choose("auto")
     out = io.StringIO()
     handler = Console(Console.Options(partial=True), out)
@@ -113,7 +113,7 @@ def call() -> None:
 
 
 def test_the_way_of_a_replayed_request(tmp_path: Path) -> None:
-    """The second one: the first one loads the cassette."""
+    """The second request is traced, because the first one loads the cassette."""
     path = record(tmp_path / "c.yaml", "a", "a")
     with retold.use_cassette(path, record_mode="none"), tracing() as tracer:
         call()
@@ -138,7 +138,7 @@ def test_the_way_of_a_run(tmp_path: Path) -> None:
 
 
 def passed(run: Callable[[], int], *, code: int) -> set[str]:
-    """Return the modules that run in all threads when a command is run again; the first time it imports them."""
+    """Return the modules that run in all threads on the second run of a command. The first run imports them."""
     assert run() == code
     with tracing() as tracer:
         tracer.is_on = True
@@ -149,5 +149,5 @@ def passed(run: Callable[[], int], *, code: int) -> set[str]:
 
 @pytest.mark.parametrize("way", DRAWN)
 def test_a_drawn_way_is_measured(way: str) -> None:
-    """Every number of the drawing is held by a test of this module."""
+    """A test of this module checks every number of the drawing."""
     assert f'"{way}"' in Path(__file__).read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Each row of the table in docs/ways.md: a way to call Claude with the SDK, recorded, replayed and shown as the row has it."""
+"""The table of docs/ways.md: each way to call Claude with the SDK is recorded, replayed and shown as its row claims."""
 
 import json
 import re
@@ -109,11 +109,11 @@ WAYS: dict[str, Way] = {
     "`BetaRefusalFallbackMiddleware`": fallback,
     "`beta.sessions.events`": session,
 }
-"""The rows of the table, and the program of each."""
+"""The program for each row of the table."""
 
 
 class Api(ThreadsServer):
-    """The scripted API with a batch and a file; a model that refuses if a second one may be asked."""
+    """The scripted API with a batch and a file, and a model that refuses if the request allows a second one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -138,20 +138,20 @@ class Api(ThreadsServer):
 
 
 def rows() -> dict[str, list[str]]:
-    """The cells of the table by its first column."""
+    """Return the cells of the table by its first column."""
     lines = [line.strip("| ") for line in PAGE.read_text().splitlines() if line.startswith(("| `", "| boto3"))]
     cells = [re.split(r"\s*\|\s*", line) for line in lines]
     return {first: rest for first, *rest in cells}
 
 
 def test_every_row_has_a_program() -> None:
-    """The table and the programs of this module are the same list. Rows of other clients are run by tests of their own."""
+    """The table and the programs of this module have the same rows. Other tests run the rows of other clients."""
     assert [*WAYS] == [row for row in rows() if row in WAYS]
     assert set(WAYS) <= set(rows())
 
 
 def counted(items: Iterable[str]) -> str:
-    """`2 assistant, 1 user`: how often each item occurs, in the order of the first ones."""
+    """Count each item, in order of first occurrence: `2 assistant, 1 user`."""
     found: dict[str, int] = {}
     for item in items:
         found[item] = found.get(item, 0) + 1
@@ -159,7 +159,7 @@ def counted(items: Iterable[str]) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_way_is_recorded_replayed_and_shown_as_the_table_has_it(way: str) -> None:
+def test_a_way_is_recorded_replayed_and_shown_as_in_the_table(way: str) -> None:
     """The replay gives equal results without an API. The cells are counted from the cassette and its messages."""
     with Api() as server, retold.use_cassette(CASSETTE, record_mode="rewrite"), client(server.url) as asking:
         results = WAYS[way](asking)
@@ -170,7 +170,7 @@ def test_a_way_is_recorded_replayed_and_shown_as_the_table_has_it(way: str) -> N
 
 
 def cells_of(exchanges: Sequence[Exchange]) -> list[str]:
-    """The cells of a row whose replay gave equal results, counted from the exchanges and their messages."""
+    """Return the cells of a row with equal replay results, counted from the exchanges and their messages."""
     forms = counted("stream" if any(piece.is_frame for piece in each.response.pieces) else "body"
                     for each in exchanges if each.response is not None)  # fmt: skip
     with retold.EventLog("shown.db") as log:

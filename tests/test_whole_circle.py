@@ -1,4 +1,4 @@
-"""Recorded, exported, replayed, recorded again, imported: after the whole circle the bytes and the ending are the first ones."""
+"""After recording, export, replay, a second recording and import, the bytes and the ending are those of the first recording."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ from tests.exchanges import URL, exchanges
 
 
 class Body(httpx2.SyncByteStream):
-    """The pieces of a response, and then a lost connection if it is one."""
+    """The pieces of a response, followed by a lost connection if `is_cut`."""
 
     def __init__(self, response: Response, is_cut: bool) -> None:
         self._response = response
@@ -35,10 +35,10 @@ class Body(httpx2.SyncByteStream):
 
 
 def recorded(log: EventLog, send: Send, leaves_after: int | None) -> Exchange:
-    """The exchange as it is recorded while a client reads it to its end, or leaves when it has so many bytes."""
+    """Record an exchange while a client reads it to its end, or leaves after some bytes."""
     with log.start(name="run", mode="live") as writer:
         recorder = Recorder(lambda request: Capture(writer, request))
-        asked = httpx2.Request("POST", URL, headers={"accept-encoding": "*"}, content=b'{"a": 1}')  # bytes as they were sent
+        asked = httpx2.Request("POST", URL, headers={"accept-encoding": "*"}, content=b'{"a": 1}')  # any encoding: raw bytes
         response = recorder.handle(asked, send)
         got, chunks = 0, response.iter_raw()
         try:
@@ -67,7 +67,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
 @settings(deadline=None, max_examples=25)
 @given(exchanges(), st.sampled_from(["read", "cut", "left"]), st.sampled_from([".yaml", ".json"]))
 def test_the_whole_circle_is_the_identity_on_bytes_and_endings(log: EventLog, drawn: Exchange, how: str, suffix: str) -> None:
-    """Whatever was sent, and however it ended: read to its end, cut, left by the client, or an HTTP error."""
+    """Any response may be read to its end, cut, left by the client, or be an HTTP error."""
     answer = drawn.response or Response(200, "OK", (), (), 0)
     own = [pair for pair in answer.headers if pair[0] in ("content-type", "content-encoding")]
     leaves_after = len(answer.body) if how == "left" and answer.status < 400 else None

@@ -6,21 +6,21 @@ from retold.recorder.words import closest, nearest, plural, sentence
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs"), (1904, "1,904 runs")])
-def test_plural(count: int, text: str) -> None:
-    """One thing is singular, and nothing else is."""
+def test_only_one_is_singular(count: int, text: str) -> None:
+    """Every other number is plural."""
     assert plural(count, "run") == text
 
 
 @pytest.mark.parametrize(
     ("word", "found"), [("simpel", "simple"), ("SIMPLE", "simple"), ("consol", "Console"), ("xyz", None), ("", None)]
 )
-def test_the_closest_word(word: str, found: str | None) -> None:
-    """Letter case does not count, and the word is returned as it is spelled in the list."""
+def test_the_closest_word_is_found(word: str, found: str | None) -> None:
+    """Letter case does not count, and the returned word has the spelling of the list."""
     assert closest(word, ["simple", "Console"]) == found
 
 
-def test_a_suggestion_or_the_list() -> None:
-    """A misspelt word gets one suggestion; a word that is like no other gets all of them."""
+def test_a_misspelt_word_gets_a_suggestion_or_the_list() -> None:
+    """A word that is like no other gets the whole list."""
     assert nearest("simpel", ["simple", "console"]) == "; did you mean 'simple'?"
     assert nearest("xyz", ["simple", "console"]) == "; there are simple, console"
     assert nearest("xyz", []) == "; it takes none"

@@ -1,4 +1,4 @@
-"""A run that broke off is continued. Changed steps and finished runs are not."""
+"""A run that broke off is continued. Changed steps are run again, and finished runs are not continued."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +14,14 @@ from tests.messages_server import MessagesServer, Reply, Request, text
 
 @pytest.fixture
 def here() -> Iterator[Folder]:
-    """Change to the test's own working directory."""
+    """Change to the test's working directory."""
     folder = Folder(Path.cwd())
     yield folder
     folder.close()
 
 
 def three_steps(**keys: Any) -> Path:
-    """Return a workflow with checkpoints and three steps, each of which quotes the one before."""
+    """Return a workflow with checkpoints and three steps. Each quotes the previous one."""
     steps = [step("first", "one"), step("second", "two: {{steps.first.text}}"), step("third", "three: {{steps.second.text}}")]
     return write_workflow("w.yaml", *steps, checkpoint_enabled=True, **keys)
 
@@ -46,7 +46,7 @@ def checkpoints() -> list[str]:
     return sorted(path.name for path in Path(".retold/checkpoints").iterdir())
 
 
-def test_killed_run_is_taken_up_by_the_next(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_run_is_continued_by_the_next_run(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     """After `kill -9` in step 2 of 3 the next run requests only steps 2 and 3, and its cassette replays all three."""
     flow, script = three_steps(), Counting(two=Reply([text("tw")], hang_after=4))
     with MessagesServer(script) as server:
@@ -70,7 +70,7 @@ def test_killed_run_is_taken_up_by_the_next(here: Folder, monkeypatch: pytest.Mo
         assert script.asked[4:] == ["one", "two", "three"]
 
 
-def test_changed_step_and_those_after_it_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_step_and_later_steps_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps are reused up to the first changed one."""
     flow, script = three_steps(), Counting(three=FAILING)
     with MessagesServer(script) as server:
@@ -125,7 +125,7 @@ def test_resumed_session_continues_its_messages(monkeypatch: pytest.MonkeyPatch)
     assert whole.notes == []
 
 
-def test_finished_run_makes_no_later_run_skip(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_run_does_not_make_later_runs_skip_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """A successful run leaves no checkpoint. A mock run has its own checkpoint while it runs."""
     flow, script = three_steps(checkpoint_dir="points"), Counting()
     with MessagesServer(script) as server:
@@ -136,7 +136,7 @@ def test_finished_run_makes_no_later_run_skip(monkeypatch: pytest.MonkeyPatch) -
     assert script.asked == ["one", "two", "three"] * 2
 
 
-def test_resumed_run_that_breaks_off_again_is_taken_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_that_breaks_off_again_is_continued_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reused steps are reused again, and the cassette holds each step once."""
     flow, script = three_steps(), Counting(two=FAILING)
     with MessagesServer(script) as server:
@@ -165,7 +165,7 @@ def test_another_handler_is_not_a_change(monkeypatch: pytest.MonkeyPatch) -> Non
     assert script.asked == ["one", "two", "two"]
 
 
-def test_mock_run_takes_nothing_over_from_another_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mock_run_reuses_nothing_from_another_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """A replay that broke off does not reuse answers of an older cassette."""
     flow, answer = three_steps(), "old"
 
@@ -184,7 +184,7 @@ def test_mock_run_takes_nothing_over_from_another_recording(monkeypatch: pytest.
     assert run_mock(flow).result.step("first").text == "new one"
 
 
-def test_run_that_ends_leaves_the_checkpoint_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_ends_keeps_the_checkpoint_of_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first of two concurrent runs to end keeps the checkpoint of the other, which may still break off."""
     flow = three_steps()
     path = Path(".retold/checkpoints/w.live.json")

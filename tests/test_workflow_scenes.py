@@ -23,7 +23,7 @@ STREAMING = {"async_streaming": True, "stream_handler": "simple"}
 
 @pytest.fixture
 def here() -> Iterator[Folder]:
-    """Change to the test's own working directory."""
+    """Change to the test's working directory."""
     folder = Folder(Path.cwd())
     yield folder
     folder.close()
@@ -56,7 +56,7 @@ REVERSED = """\
 """
 
 
-def said(name: str, turn: int) -> bool:
+def has_answer(name: str, turn: int) -> bool:
     """Return True if the newest run has the answer (turn 2) of a task, or the result of its tool (turn 1)."""
     log = retold.EventLog()
     wanted = "result" if turn == 2 else "user"
@@ -64,13 +64,13 @@ def said(name: str, turn: int) -> bool:
 
 
 def in_reverse(request: Request) -> Reply:
-    """Each task looks and then answers; both turns serve the last task first."""
+    """Each task looks and then answers. In both turns the server serves the last task first."""
     messages = request.json["messages"]
     name, turn = messages[0]["content"], 1 if len(messages) == 1 else 2
     if name != NAMES[-1]:
-        wait_until(lambda: said(NAMES[NAMES.index(name) + 1], turn))
+        wait_until(lambda: has_answer(NAMES[NAMES.index(name) + 1], turn))
     elif turn == 2:
-        wait_until(lambda: said(NAMES[0], 1))
+        wait_until(lambda: has_answer(NAMES[0], 1))
     if turn == 1:
         return Reply([text(f"{name} looks."), tool_use("Glob", {"pattern": "*.x"})], stop_reason="tool_use")
     return Reply([text(f"{name} found nothing.")])
@@ -93,8 +93,8 @@ def test_tasks_answered_in_reverse_order_are_distinguished(monkeypatch: pytest.M
         ]
 
 
-def test_no_more_tasks_at_once_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each answer but the last waits for a second request, and a third one never comes."""
+def test_concurrent_tasks_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer except the last waits for a second request. A third one never comes."""
     pairs, busy = threading.Barrier(2), []
 
     def script(request: Request) -> Reply:
@@ -118,8 +118,8 @@ FAILURES = {
 }
 
 
-def test_tasks_that_fail_are_shown_and_retold_as_they_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused, cut, broken and timed out tasks each have an error line. The mock run has the same results, timeouts included."""
+def test_failed_tasks_are_shown_and_replayed_as_failures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, cut, broken and timed out tasks each have an error line. The mock run has the same results, also for timeouts."""
     options = STREAMING | {"retry_config": {"max_retries": 0}}
     config = {"allow_failures": True, "timeout_per_task": 1_000, "max_parallel": 5}
     flow = write_workflow("w.yaml", batch(*FAILURES, claude_options=options, batch_config=config))
@@ -137,13 +137,13 @@ def test_tasks_that_fail_are_shown_and_retold_as_they_failed(monkeypatch: pytest
         ]
 
 
-# Stopped, killed, watched
+# Stopped, killed and watched runs
 
 SHOWN = "\n".join(f"[HH:MM:SS] [{name}] ASSISTANT: {name} begins." for name in ("a", "b"))
 
 
 def test_ctrl_c_leaves_a_closed_run_and_whole_lines(here: Folder) -> None:
-    """A batch stopped in the middle of two answers is cancelled and readable; a file holds whole lines, equal to the log."""
+    """A batch stopped in the middle of two answers is cancelled and readable. A file has only whole lines, equal to the log."""
     files = [
         {"file": {"file_path": "w.log"}},
         {"file": {"file_path": "w.jsonl", "format": "jsonl"}},
@@ -176,8 +176,8 @@ def test_ctrl_c_leaves_a_closed_run_and_whole_lines(here: Folder) -> None:
     assert Path("w.log").read_text().endswith(f"✗ Stream error: cancelled after {len(recorded)} messages\n\n")
 
 
-def test_output_of_a_killed_run_is_in_the_log(here: Folder) -> None:
-    """After `kill -9` every line on the screen and in a file is in the log, and the file's last line is complete."""
+def test_the_log_has_all_output_of_a_killed_run(here: Folder) -> None:
+    """After `kill -9`, every line on the screen and in a file is in the log. The last line of the file is complete."""
     options = {"async_streaming": True, "stream_handler": ["simple", {"file": {"file_path": "w.jsonl", "format": "jsonl"}}]}
     flow = write_workflow("w.yaml", step(claude_options=options))
     blocks = [text(f"Block {number:03}.", pieces=20) for number in range(400)]
@@ -227,7 +227,7 @@ def test_console_tails_a_run_from_a_second_process(here: Folder, monkeypatch: py
     assert tail.returncode == 0
 
 
-# Sessions over runs
+# Sessions across runs
 
 
 def talk_on(**config: Any) -> Path:
@@ -245,7 +245,7 @@ def history(server: MessagesServer) -> list[list[str]]:
     return found
 
 
-def test_persistent_session_continues_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_persistent_session_continues_in_later_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later live run continues it from the log. A mock run uses the history in its recording, with any log."""
     flow = talk_on(persist=True)
     with MessagesServer([Reply([text(answer)]) for answer in ("Morning.", "Noon.", "Night.")]) as server:
@@ -263,7 +263,7 @@ def test_persistent_session_continues_over_runs(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("config", [{}, {"persist": True, "continue_on_restart": False}])
-def test_session_that_is_not_continued_begins_anew(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
+def test_session_without_continuation_begins_again(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]) -> None:
     """Without `persist`, or with `continue_on_restart: false`, a run sends no earlier messages."""
     flow = talk_on(**config)
     with MessagesServer([Reply([text("Morning.")]), Reply([text("Noon.")])]) as server:
@@ -272,7 +272,7 @@ def test_session_that_is_not_continued_begins_anew(monkeypatch: pytest.MonkeyPat
         assert history(server) == [["And then?"]] * 2
 
 
-def test_turns_of_a_session_count_over_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turns_of_a_session_count_across_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """`max_turns` limits the turns of the whole conversation over all runs."""
     flow = talk_on(persist=True, max_turns=2)
     with MessagesServer([Reply([text("Morning.")]), Reply([text("Noon.")])]) as server:
@@ -280,7 +280,7 @@ def test_turns_of_a_session_count_over_runs(monkeypatch: pytest.MonkeyPatch) -> 
     assert results == [None, None, "session 's' has used the 2 turns of its max_turns"]
 
 
-def test_session_that_was_erased_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_erased_session_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Erased messages are not sent again, nor is the rest of their session."""
     flow = talk_on(persist=True)
     with MessagesServer([Reply([text("Jane Doe called.")]), Reply([text("Noon.")])]) as server:
@@ -305,7 +305,7 @@ class Bad(Handler):
 
 
 def test_bad_handlers_neither_delay_nor_break_a_live_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a handler hangs in its first message both turns are requested and recorded; its crash only changes the exit code."""
+    """While a handler hangs in its first message, both turns are requested and recorded. Its crash changes only the exit code."""
     monkeypatch.setitem(HANDLERS, "bad", Bad)
     monkeypatch.setattr(Bad, "go_on", threading.Event(), raising=False)
     recorded: list[int] = []
@@ -333,8 +333,8 @@ def test_bad_handlers_neither_delay_nor_break_a_live_run(monkeypatch: pytest.Mon
     assert run_mock(flow, handlers=[]).text == "Nothing."
 
 
-def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> None:
-    """Ctrl-C ends the wait for a slow handler; the recording is complete."""
+def test_endless_handler_does_not_delay_ctrl_c(here: Folder) -> None:
+    """Ctrl-C ends the wait for a slow handler. The recording is complete."""
     Path("slow.py").write_text(
         "import threading\n\ndef go(message):\n    print('stuck', flush=True)\n    threading.Event().wait()\n"
     )
@@ -348,7 +348,7 @@ def test_handler_that_never_ends_does_not_keep_ctrl_c_waiting(here: Folder) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_unread_output_does_not_delay_a_signal(here: Folder, number: signal.Signals) -> None:
-    """A pager that is not scrolled blocks a handler in the middle of a line; a signal still ends the run."""
+    """A pager that is not scrolled blocks a handler in the middle of a line. A signal still ends the run."""
     Path("filling.py").write_text("def go(message):\n    print('stuck' * 100_000, flush=True)\n")
     child = here.spawn("run", NUMBERS, "--handler", "callback:module=filling,function=go", PYTHONPATH=str(here.path))
     assert child.stdout is not None
@@ -359,8 +359,8 @@ def test_unread_output_does_not_delay_a_signal(here: Folder, number: signal.Sign
     assert here.newest().status == "cancelled"
 
 
-def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`sys.exit` in a callback does not end the run, and is reported like any other failure."""
+def test_callback_that_exits_the_program_is_a_failed_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.exit` in a callback does not end the run. It is reported like any other failure."""
     Path("leaving.py").write_text("import sys\n\ndef go(message):\n    sys.exit('enough')\n")
     monkeypatch.syspath_prepend(str(Path.cwd()))
     ran = run_mock(NUMBERS, handlers=[("callback", {"module": "leaving", "function": "go"})])
@@ -374,9 +374,7 @@ def test_callback_that_leaves_the_program_is_a_failed_handler(monkeypatch: pytes
 
 
 def test_half_of_a_character_survives_files_and_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model may answer with half of an emoji: it is recorded unchanged, written as an escape, and replaced in the next
-    request.
-    """
+    """Half of an emoji in an answer is recorded unchanged, written as an escape, and replaced in the next request."""
     plain = Reply([text("XX")])
     frames = [frame.replace(b"XX", b"half \\ud83d") for frame in plain.frames(plain.message({}, 1))]
     files = {"stream_handler": {"file": {"file_path": "w.jsonl", "format": "jsonl"}}, "async_streaming": True}
@@ -400,7 +398,7 @@ def test_terminal_without_unicode_gets_escapes(environment: dict[str, str]) -> N
 
 
 def test_progress_of_a_task_names_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress of several concurrent tasks names them; progress of a step without tasks does not."""
+    """Progress of several concurrent tasks names them. Progress of a step without tasks does not."""
     options = {"verbose": True, "retry_config": {"base_delay_ms": 0}}
     flow = write_workflow("w.yaml", batch("one", claude_options=options), step("alone", claude_options=options))
     told: list[str] = []
