@@ -12,7 +12,7 @@ from typing import Any
 from tests.messages_server import Reply, Request, text, tool_use
 
 CLIENTS = Path(__file__).resolve().parent.parent / ".clients"
-"""Where `.ci/run` puts the clients of others that it could install."""
+"""The folder in which `.ci/run` installs the available clients of other projects."""
 
 _BINARY = Path("claude_agent_sdk", "_bundled", "claude")
 

@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 URL = ""
-"""Where the scripted server listens, once `main` runs."""
+"""The address of the scripted server, after `main` has started it."""
 
 
 # Clients: each asks a model one question
@@ -269,7 +269,7 @@ def grpc_address() -> str:
 
 
 _servers: list[Any] = []
-"""gRPC servers in use: one that is collected stops."""
+"""gRPC servers in use. A server that is garbage-collected stops."""
 
 
 def grpc_raw(prompt: str) -> str:
@@ -337,7 +337,7 @@ CLIENTS: dict[str, tuple[Callable[[str], str], str]] = {
     "claude agent sdk": (agent_sdk, "claude_agent_sdk"),
 }
 UNKNOWN = ("requests", "urllib", "grpc", "grpc older channel", "grpc async")
-"""Clients that retold does not patch: they are refused, never recorded."""
+"""Clients that retold does not patch. They are refused, never recorded."""
 
 REFUSED = (("claude agent sdk", "in_fork"),)
 """Ways in which a client is not played: a forked process has no session of its parent's cassette. Nothing is sent."""

@@ -16,7 +16,7 @@ from tests.messages_server import MessagesServer, Reply, Request, text
 
 MODEL = "claude-sonnet-5-5"
 NOWHERE = "http://127.0.0.1:9"
-"""Nothing listens there: whoever replays from it has no other answer than the recorded one."""
+"""An address without a server: a replay from it can return only recorded answers."""
 
 
 def body(prompt: str = "hi", **fields: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ async def answer_text_async(asking: AsyncAnthropic, prompt: str = "hi", **fields
 
 
 Ask = Callable[..., str]
-"""ask(prompt="hi", url=NOWHERE, **fields of the call) -> the streamed answer's text"""
+"""ask(prompt="hi", url=NOWHERE, **fields of the call) -> the text of the streamed answer"""
 
 
 def ask(prompt: str = "hi", url: str = NOWHERE, **fields: Any) -> str:

@@ -36,7 +36,7 @@ CHANGED = {
     "from retold.recorder.ledger import Head, head": "from retold.recorder.log.store import Head",
     "str(head(c))": 'str(EventLog(d + "/log.db").head())',
 }
-"""Other names that the scripts take from inside."""
+"""Other internal names that the scripts import."""
 
 STARTED = 'subprocess.run(["retold", *args], env=env(url, **more), capture_output=True, timeout=60)'
 FORKED = "_forked(*args, env=env(url, **more))"
@@ -47,7 +47,7 @@ def _forked(*args, env):
     done.stdout, done.stderr = done.stdout.encode(), done.stderr.encode()
     return done
 """
-"""check.py runs the command line fifty times, often live: its children are forked from one that has imported the SDK."""
+"""check.py runs the command line fifty times, often live. Its children are forked from a process that has imported the SDK."""
 
 
 def check_script() -> Path:

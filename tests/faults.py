@@ -27,7 +27,7 @@ from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
 
 FRESH_EVERY = 5
-"""Rounds after which a new log is begun, so that checking does not take longer and longer."""
+"""Rounds until a new log is begun, so that checking does not become slower and slower."""
 
 
 def write_until_killed(path: Path, acknowledged: Path, name: str, seed: int) -> None:

@@ -29,9 +29,9 @@ from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTED = ("audit", "cli", "comparing", "fleet", "formats", "handlers", "servers", "workflow")
-"""The packages of retold whose modules the children share, with all that they import."""
+"""The packages of retold with modules that the children share, including all of their imports."""
 NEED_AN_EXTRA = ("retold.workflow.claude_code_live",)
-"""Modules among them that import a package which retold does not depend on."""
+"""Modules among them that import a package outside retold's dependencies."""
 
 
 class Child:

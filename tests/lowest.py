@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 PINNED = ("click==8.1.7", "markdown-it-py==2.2.0", "httpx==0.27.2")
-"""rich allows newer ones of the first two, and the SDK of the last: the oldest httpx that retold supports."""
+"""rich allows newer versions of the first two, and the SDK a newer httpx than the oldest one that retold supports."""
 
 RUNNERS = ("pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "jsonschema", "pexpect", "packaging", "time-machine", "trio")
 
@@ -28,10 +28,10 @@ CORE = (
 """The files of the suite that use one SDK, the log, cassettes, workflows and the command line."""
 
 OF_SDK = ("run_live", "run_prompts", "use_cassette", "use_cassette_endings", "use_cassette_misses", "use_cassette_options")
-"""The files among them that send with the SDK: only these give another result with another SDK."""
+"""The files among them that send with the SDK. Only they can have another result with another SDK."""
 
 SDKS = {"anthropic==0.48.0": CORE, "anthropic==1.0.0": OF_SDK}
-"""The floor, and one of the 1.x line, each with its files. `make test` runs the whole suite on the newest."""
+"""The lowest SDK, and one of the 1.x line, each with its files. `make test` runs the whole suite on the newest."""
 
 
 def main(options: list[str]) -> int:

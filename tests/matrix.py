@@ -33,7 +33,7 @@ STEPS: list[dict[str, Any]] = [
         "parallel_tasks": [{"id": "left", "prompt": "Go left."}, {"id": "right", "prompt": "Go right."}],
     },
 ]
-"""Each step is named like its type. Tasks run one at a time, so that there is one right order."""
+"""Each step is named like its type. Tasks run one at a time, so there is one right order."""
 
 ANSWERS: dict[str, list[Block]] = {
     "Judge: Two lines,\nabout bread.": [text("Fair.")],
@@ -44,7 +44,7 @@ ANSWERS: dict[str, list[Block]] = {
     "Go left.": [text("Left.")],
     "Go right.": [text("Right.")],
 }
-"""What is answered to each prompt, the first step's and the robust one's aside."""
+"""The answer to each prompt, except those of the first step and the robust step."""
 
 CALLBACK = """\
 def note(message):

@@ -16,13 +16,13 @@ from retold.recorder.log.memory import MemoryStore
 from retold.recorder.log.receiving import Arrival, receiver
 
 KEYS = {"events": ("run", "seq"), "runs": ("id",), "ledger": ("n",), "received": ("run",), "shelves": ("shelf",)}
-"""The tables, and the columns that name a row of each."""
+"""The tables, and the columns that identify a row of each."""
 
 NAMES = {("received", "shelf"), ("received", "source"), ("shelves", "shelf"), ("shelves", "cursor")}
-"""The cells in which any line of text may be; SQLite makes such a text of a number, too."""
+"""The cells that may contain any line of text. SQLite also converts a number in them to text."""
 
 NO_NAMES = ("null", "blob", "empty blob", "empty", "not UTF-8")
-"""The values that are no line of text."""
+"""The values that are not a line of text."""
 
 VALUES: dict[str, object] = {
     "null": None,
@@ -44,7 +44,7 @@ VALUES: dict[str, object] = {
     "JSON numbers": '{"a": 1e999, "b": NaN, "usage": {"input_tokens": 1' + "0" * 30 + "}}",
     "nested": "[" * 100_000,
 }
-"""What a cell is changed to, by name."""
+"""The new values of a cell, by name."""
 
 SSE = (("content-type", "text/event-stream"),)
 

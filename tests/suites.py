@@ -39,7 +39,7 @@ for _late in (
     importlib.import_module(_late)
 
 PLUGINS = [one for one in importlib.metadata.distributions() if any(point.group == "pytest11" for point in one.entry_points)]
-"""What is installed and has a plugin for pytest, which looks for it among all 200 packages at each of its starts."""
+"""Installed packages with a pytest plugin. pytest would search for them among all 200 packages at each of its starts."""
 
 ASKING = """
 import os

@@ -13,7 +13,7 @@ from retold.recorder.log.log import EventLog
 from retold.recorder.log.store import Head
 
 FIELDS = "t_ns, wall_ns, kind, step, task, exchange, payload, digest, hash, schema"
-"""What a row says apart from its key."""
+"""The columns of a row except its key."""
 
 
 def write_log(path: Path, *, runs: int = 4, events: int = 250) -> list[str]:

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 PACKAGES = ("recorder", "replay", "handlers", "src/retold")
 HOLE = "§"
-"""Stands for a value that the code puts into a text."""
+"""A placeholder for a value that the code inserts into a text."""
 
 COMMANDS: dict[str, Any] = dict(typer.main.get_group(make_app()).commands)
 OPTIONS = {

@@ -17,10 +17,10 @@ from tests.test_redact_frames import KEY
 sdk: Any = pytest.importorskip("claude_agent_sdk")
 
 NOWHERE = "/nonexistent/claude"
-"""The path of the CLI in a replay: none is run."""
+"""The path of the CLI in a replay, which runs no CLI."""
 
 Scene = Callable[[str], Coroutine[Any, Any, list[Any]]]
-"""Runs a session with the CLI at a path, and returns its messages and errors."""
+"""A function that runs a session with the CLI at a path, and returns its messages and errors."""
 
 CALLS: list[Any] = []
 

@@ -260,7 +260,7 @@ def test_a_session_on_both_wires_is_counted_once(order: tuple[str, str], tmp_pat
 
 @pytest.mark.parametrize("at", ["prompt", "answer"])
 def test_an_erased_text_is_gone_from_every_line_of_a_session(at: str, tmp_path: Path) -> None:
-    """This includes an answer whose text is split over lines of partial messages."""
+    """This includes an answer split over lines of partial messages."""
     said = {"prompt": "Write note.txt, read it", "answer": "Hello from the fake server."}[at]
     path = cassette(tmp_path / "s.yaml", session("text"))
     in_this_process("import", path)

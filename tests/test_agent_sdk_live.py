@@ -29,7 +29,7 @@ pytestmark = [
 
 
 PROMPTS = ("ADD", "SLOW", "ONE", "TWO", "FORK", "LOOP", "DIE")
-"""The words of the prompts. The last one in a request counts; Claude Code adds further texts to it."""
+"""The words of the prompts. The last one in a request counts. Claude Code adds further texts to it."""
 
 
 def answer(request: Request) -> Reply:

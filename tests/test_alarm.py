@@ -21,7 +21,7 @@ def timer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 LEADS_MS = (20, 200, 2_000, 20_000)
-"""How far the first deadline is, one try after the other. On a busy machine a deadline may pass before all tasks sleep."""
+"""The delay of the first deadline, one per attempt. On a busy machine a deadline may pass before all tasks sleep."""
 
 
 def test_sleepers_wake_in_order_and_never_early() -> None:

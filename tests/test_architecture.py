@@ -29,7 +29,7 @@ HOMES = {
     "retold.replay": ROOT / "replay",
     "retold.handlers": ROOT / "handlers",
 }
-"""Packages and the folders they stand in."""
+"""Packages and their folders."""
 
 MAY_IMPORT = {
     "retold.recorder": {"retold.recorder"},
@@ -172,7 +172,7 @@ def test_conditional_expressions_are_not_nested() -> None:
 # The walls around SQL
 
 SQL_ROOMS = ("retold.recorder.log.sqlite", "retold.audit.index", "retold.fleet.postgres")
-"""The rooms of the log's file, of its index and of the shelf in PostgreSQL. Other modules ask them by values."""
+"""The packages of the log's file, of its index and of the shelf in PostgreSQL. Other modules query them by values."""
 
 SQL = re.compile(
     r"\b(?:SELECT\b.*\bFROM|INSERT (?:OR \w+ )?INTO|REPLACE INTO|UPDATE\b.*\bSET|DELETE FROM|WITH RECURSIVE|PRAGMA|ATTACH|VACUUM"
@@ -184,7 +184,7 @@ SQL = re.compile(
 
 
 def is_behind_the_wall(name: str) -> bool:
-    """Return whether a module may hold SQL."""
+    """A statement, or a piece of one."""
     return f"{name}.".startswith(tuple(f"{room}." for room in SQL_ROOMS))
 
 

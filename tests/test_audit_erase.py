@@ -25,7 +25,7 @@ from tests.talk import asked, packed, record, stream, text, tool_result, tool_us
 
 DB = Path("log") / "log.db"
 NAME = 'Zoë "Quirky" O\'Path/Nyx\nFourth'
-"""Has everything that JSON, JSON in JSON and URLs write otherwise."""
+"""It contains every kind of character that JSON, JSON in JSON and URLs encode."""
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def hits(log: EventLog, wanted: str) -> int:
 
 
 LEAF = 10
-"""The first byte of a page of `events` that holds rows only, and no pointers to other pages."""
+"""The first byte of a page of `events` that contains only rows, and no pointers to other pages."""
 
 
 def damage_page_with(path: Path, *needles: bytes) -> None:

@@ -85,7 +85,7 @@ def test_an_error_of_a_log_of_version_0_1_is_shown(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EventLog]:
-    """Write a log with a run whose second and third calls failed, and a run with a healed retry."""
+    """Write a log with a run that failed in its second and third call, and a run with a healed retry."""
     with EventLog(tmp_path_factory.mktemp("errors") / "log.db") as log:
         import_exchanges(log, talk(Reply([text("hello")], model="claude-test"), BAD, BAD), name="failing", source="a test")
         failed, answered = talk(http_error(529, "overloaded_error", "Overloaded"), Reply([text("better")], model="claude-test"))

@@ -1,5 +1,4 @@
-"""The tee on scripted chunks and a scripted clock: which chunks it passes on, when it stamps them, and what it leaves
-unchanged."""
+"""The tee on scripted chunks and a scripted clock: the passed chunks, their time stamps, and the unchanged bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator

@@ -139,7 +139,7 @@ def test_the_messages_of_a_stream_are_in_the_log(taken: Taken) -> None:
 
 
 def test_a_failure_is_recorded_with_its_type_and_text(tape: Tape, consume: Consume) -> None:
-    """The exception that ended the stream, so that replay can raise it again."""
+    """The record has the exception that ended the stream, so replay can raise it again."""
     run(CASES["cut"], consume)
     failure = tape.only().failure
     assert failure is not None
@@ -147,15 +147,15 @@ def test_a_failure_is_recorded_with_its_type_and_text(tape: Tape, consume: Consu
     assert "peer closed connection" in failure.message
 
 
-def test_an_exchange_that_ended_well_has_no_failure(tape: Tape, consume: Consume) -> None:
-    """Complete, closed and error endings are no exceptions of the transport."""
+def test_an_exchange_that_ended_normally_has_no_failure(tape: Tape, consume: Consume) -> None:
+    """Complete, closed and error endings are not exceptions of the transport."""
     for name in ("complete", "closed", "error event", "400"):
         run(CASES[name], consume)
     assert [exchange.failure for exchange in tape.exchanges()] == [None] * 4
 
 
 def test_a_refused_connection_is_recorded_as_no_response(tmp_path: Path, consume: Consume) -> None:
-    """Nothing came, and what the client raises is what it raises without the recorder."""
+    """The client raises the same error as without the recorder."""
     with closing(socket.socket()) as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}"
@@ -171,8 +171,8 @@ def test_a_refused_connection_is_recorded_as_no_response(tmp_path: Path, consume
     assert [event.data["ending"] for event in tape.log.events(tape.run, kinds=("exchange.ended",))] == ["no_response"]
 
 
-def test_a_cancelled_task_is_a_client_that_closed(tape: Tape) -> None:
-    """The first event came, then the task was cancelled: recorded as closed, the connection closed at once."""
+def test_a_cancelled_task_is_recorded_as_a_closed_stream(tape: Tape) -> None:
+    """The task is cancelled after the first event. The stream is recorded as closed, and the connection is closed at once."""
 
     async def stream(url: str, first: asyncio.Event) -> None:
         async with anthropic.AsyncAnthropic(base_url=url, api_key="test-key", max_retries=0) as client:
@@ -194,8 +194,8 @@ def test_a_cancelled_task_is_a_client_that_closed(tape: Tape) -> None:
     assert 1 <= tape.kinds().count("frame") <= 3
 
 
-def test_a_stream_that_is_dropped_unread_is_recorded_as_closed(tape: Tape) -> None:
-    """The client lets go of it without a word; the next write to the log says how it ended."""
+def test_a_stream_dropped_unread_is_recorded_as_closed(tape: Tape) -> None:
+    """The client drops it silently, so the next write to the log records the ending."""
     with MessagesServer([Reply([HELLO], hang_after=3)]) as server:
         with httpx2.Client() as client:
             request = client.build_request("POST", f"{server.url}/v1/messages", json={**ASK, "stream": True})
@@ -209,8 +209,8 @@ def test_a_stream_that_is_dropped_unread_is_recorded_as_closed(tape: Tape) -> No
 
 
 @pytest.mark.trap(16)
-def test_a_client_that_closes_right_after_the_last_event_has_it_all(tape: Tape, consume: Consume) -> None:
-    """Its stream was open a moment longer, but message_stop had come: complete."""
+def test_a_stream_closed_after_its_last_event_is_complete(tape: Tape, consume: Consume) -> None:
+    """The client closes the stream a moment early, but message_stop has arrived."""
     events = len(sent_events(b"".join(Reply([HELLO]).frames(Reply([HELLO]).message({}, 1)))))
     reply = Reply([HELLO], hang_after=len(Reply([HELLO]).frames(Reply([HELLO]).message({}, 1))))
     with MessagesServer([reply]) as server:
@@ -222,7 +222,7 @@ def test_a_client_that_closes_right_after_the_last_event_has_it_all(tape: Tape, 
 
 @pytest.mark.trap(19)
 def test_the_attempts_of_one_call_are_separate_exchanges(tape: Tape, consume: Consume) -> None:
-    """529 with its body and its `retry-after-ms`, though the SDK closes it unread; then the answer."""
+    """The first has 529 with its body and its `retry-after-ms`, although the SDK closes it unread. The second has the answer."""
     _, server = run(CASES["529, then 200"], consume)
     refused, answered = (exchange.response for exchange in tape.exchanges())
     assert refused is not None
@@ -235,8 +235,8 @@ def test_the_attempts_of_one_call_are_separate_exchanges(tape: Tape, consume: Co
 
 @pytest.mark.parametrize("encoding", [None, "gzip", "br", "zstd"])
 @pytest.mark.parametrize("is_async", [False, True])
-def test_an_answer_without_streaming_yields_messages(tape: Tape, encoding: Any, is_async: bool) -> None:
-    """A JSON body is kept as it came and folded when it is whole."""
+def test_an_unstreamed_answer_yields_messages(tape: Tape, encoding: Any, is_async: bool) -> None:
+    """A JSON body is recorded unchanged and folded when it is complete."""
 
     async def ask_async(url: str) -> Any:
         async with anthropic.AsyncAnthropic(base_url=url, api_key="test-key") as client:
@@ -279,8 +279,8 @@ def test_every_way_of_reading_a_response_is_recorded(tape: Tape, how: str) -> No
     assert (exchange.ending, exchange.response.body, tape.texts()) == ("complete", server.bodies[0], [HELLO.whole["text"]])
 
 
-def test_clients_outside_the_context_are_untouched(tmp_path: Path) -> None:
-    """Before, after, and in a thread that began before it: nothing of theirs is recorded."""
+def test_clients_outside_the_context_are_not_recorded(tmp_path: Path) -> None:
+    """The clients run before the block, after it, and in a thread that began before it."""
     go, done = threading.Event(), threading.Event()
     seen: list[Seen] = []
     with MessagesServer(lambda _: Reply([HELLO])) as server:
@@ -304,8 +304,8 @@ def test_clients_outside_the_context_are_untouched(tmp_path: Path) -> None:
     assert current() is None
 
 
-def test_a_thread_records_where_it_was_started(tape: Tape) -> None:
-    """Work handed to a thread of one's own belongs to the same recording."""
+def test_a_thread_records_into_the_recording_of_its_start(tape: Tape) -> None:
+    """Work of a new thread belongs to the same recording."""
     with MessagesServer([Reply([HELLO])]) as server:
         thread = threading.Thread(target=consume_sync, args=(server.url,))
         thread.start()

@@ -1,4 +1,4 @@
-"""Chunks that came together are committed together: before the first of them is seen, and each is handed on alone."""
+"""Chunks that arrive together are committed together, before the client sees the first of them. Each is passed on alone."""
 
 import asyncio
 import socket
@@ -32,7 +32,7 @@ def chunked(*chunks: bytes) -> bytes:
 
 @contextmanager
 def answering(answer: bytes) -> Iterator[str]:
-    """A server that sends this to one client, all at once, and closes."""
+    """Serve these bytes to one client, all at once, and close the connection."""
 
     def serve() -> None:
         connection, _ = listening.accept()
@@ -55,7 +55,7 @@ def chunks_sync(url: str) -> Iterator[bytes]:
 
 
 def chunks_async(url: str) -> Iterator[bytes]:
-    """Each chunk as it comes out of an event loop, which stands still in between."""
+    """Yield each chunk from an event loop, which does not run in between."""
 
     async def consume() -> Any:
         async with httpx2.AsyncClient() as client, client.stream("POST", url) as response:
@@ -78,8 +78,8 @@ def chunks_of(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def test_what_came_together_is_committed_together_and_handed_on_one_by_one(tape: Tape, chunks_of: Any) -> None:
-    """The client gets the chunks that were sent; each is in the log when it has it; a commit holds many of them."""
+def test_chunks_that_arrive_together_share_a_commit_and_pass_one_by_one(tape: Tape, chunks_of: Any) -> None:
+    """The client gets the chunks as sent. Each is in the log when the client has it. A commit has many of them."""
     committed = "SELECT count(*) FROM events WHERE run = ? AND kind = 'frame'"
     seen: list[bytes] = []
     with answering(chunked(*FRAMES, b"")) as url:
@@ -94,8 +94,8 @@ def test_what_came_together_is_committed_together_and_handed_on_one_by_one(tape:
     assert commits[0][0] < len(FRAMES) / 10
 
 
-def test_a_cut_behind_what_came_together_comes_after_it(tape: Tape, chunks_of: Any) -> None:
-    """Every chunk that came is handed on and recorded before the error is raised, half a chunk too."""
+def test_a_cut_after_chunks_that_arrived_together_comes_last(tape: Tape, chunks_of: Any) -> None:
+    """Every chunk, even half a chunk, is passed on and recorded before the error is raised."""
     seen: list[bytes] = []
     with (
         answering(chunked(*FRAMES[:9]) + b"100\r\n" + FRAMES[9]) as url,
@@ -107,8 +107,8 @@ def test_a_cut_behind_what_came_together_comes_after_it(tape: Tape, chunks_of: A
     assert tape.kinds().count("frame") == 10
 
 
-def test_a_broken_chunk_behind_good_ones_is_not_taken_with_them(tape: Tape, chunks_of: Any) -> None:
-    """What cannot be parsed fails where it would fail without the recorder."""
+def test_a_broken_chunk_after_good_ones_is_not_read_with_them(tape: Tape, chunks_of: Any) -> None:
+    """It fails at the same place as without the recorder."""
     seen: list[bytes] = []
     with (
         answering(chunked(*FRAMES[:5]) + b"no size\r\n") as url,
@@ -120,8 +120,8 @@ def test_a_broken_chunk_behind_good_ones_is_not_taken_with_them(tape: Tape, chun
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=8), st.integers(0, 400), st.booleans())
-def test_chunks_are_counted_up_to_the_last_one_that_has_begun(chunks: list[bytes], cut: int, ended: bool) -> None:
-    """A size alone is no chunk, the end of the body is none, and one that has come in part is."""
+def test_only_chunks_that_have_begun_are_counted(chunks: list[bytes], cut: int, ended: bool) -> None:
+    """A size alone is not a chunk, nor is the end of the body. A chunk that arrived in part is one."""
     buffer = (b"\r\n" + chunked(*chunks, *[b""] * ended))[:cut]
     begun, at = 0, 2
     for chunk in chunks:
@@ -131,6 +131,6 @@ def test_chunks_are_counted_up_to_the_last_one_that_has_begun(chunks: list[bytes
     assert chunks_in(buffer) == begun
 
 
-def test_no_more_than_a_few_chunks_wait_for_each_other() -> None:
-    """The first of very many is not held up by the work on all of them."""
+def test_only_a_few_chunks_share_a_commit() -> None:
+    """The first of very many chunks does not wait for the work on all of them."""
     assert chunks_in(b"\r\n" + chunked(*FRAMES)) == MAX_TOGETHER - 1

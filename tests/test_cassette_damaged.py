@@ -1,4 +1,7 @@
-"""Absent and damaged are different things: a damaged cassette is an error that says where, and is never overwritten."""
+"""A missing cassette and a damaged one are different errors.
+
+The error of a damaged one names the place, and it is never overwritten.
+"""
 
 import os
 import re
@@ -38,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def refused(path: Path, content: str | bytes) -> str:
-    """The error of reading this content, which must leave the file as it is."""
+    """Return the error of reading this content. The file must stay unchanged."""
     data = content if isinstance(content, bytes) else content.encode()
     path.write_bytes(data)
     with pytest.raises(CassetteError) as caught:
@@ -48,15 +51,15 @@ def refused(path: Path, content: str | bytes) -> str:
     return str(caught.value)
 
 
-def test_a_cassette_that_is_not_there_is_missing(path: Path) -> None:
-    """Its own error, so that whoever may record knows that there is nothing to lose."""
+def test_an_absent_cassette_is_missing(path: Path) -> None:
+    """It has its own error, so a recorder knows that there is nothing to lose."""
     with pytest.raises(CassetteMissing, match=rf"no cassette at {path}\."):
         read_cassette(path)
     assert not path.exists()
 
 
-def test_a_good_one_is_read(path: Path) -> None:
-    """The text that the other tests damage."""
+def test_an_undamaged_cassette_is_read(path: Path) -> None:
+    """This is the text that the other tests damage."""
     path.write_text(GOOD)
     assert [e.response.body for e in read_cassette(path).exchanges if e.response] == [b"one", b"two", b"three"]
 
@@ -73,7 +76,7 @@ def test_a_good_one_is_read(path: Path) -> None:
     ],
 )
 def test_damaged_yaml_is_an_error_with_its_line(path: Path, damage: tuple[str, str], line: int) -> None:
-    """Syntax errors, merge conflicts: the message names file and line, and the way out."""
+    """Examples are syntax errors and merge conflicts. The message names file and line, and the way out."""
     content = GOOD.replace(*damage)
     assert content != GOOD
     message = refused(path, content)
@@ -83,7 +86,7 @@ def test_damaged_yaml_is_an_error_with_its_line(path: Path, damage: tuple[str, s
 
 
 def test_damaged_json_is_an_error_with_its_line(tmp_path: Path) -> None:
-    """The same for `.json`."""
+    """Files that end in `.json` have the same error."""
     message = refused(tmp_path / "c.json", '{"version": 1,\n "interactions": [\n}')
     assert message.startswith(f"{tmp_path}/c.json:3: the cassette is damaged: ")
 
@@ -91,24 +94,24 @@ def test_damaged_json_is_an_error_with_its_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "\n", "# nothing\n", "null\n", "just text\n", "[]\n", "version: 1\n", "interactions: {}\n"]
 )
-def test_a_file_without_interactions_is_no_cassette(path: Path, content: str) -> None:
-    """Also an empty one: vcrpy takes it for an empty cassette, and then overwrites it."""
+def test_a_file_without_interactions_is_damaged(path: Path, content: str) -> None:
+    """An empty file is damaged too. vcrpy reads it as an empty cassette, and then overwrites it."""
     assert refused(path, content).startswith(f"{path} is not a cassette: it has no list `interactions`.")
 
 
 def test_an_empty_json_file_is_damaged(tmp_path: Path) -> None:
-    """Not even `null`."""
+    """It lacks even `null`."""
     assert refused(tmp_path / "c.json", "").startswith(f"{tmp_path}/c.json:1: the cassette is damaged: ")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"version: 1\ninteractions: [\xe9]\n", bytes(range(256))])
-def test_a_file_that_is_no_utf_8_is_damaged(path: Path, content: bytes) -> None:
-    """Binary noise, another encoding."""
+def test_a_file_that_is_not_utf_8_is_damaged(path: Path, content: bytes) -> None:
+    """Examples are binary noise and another encoding."""
     assert refused(path, content).startswith(f"cannot read the cassette {path}: it is not text (byte ")
 
 
-def test_a_folder_is_no_cassette(tmp_path: Path) -> None:
-    """It is there, but it cannot be read."""
+def test_a_folder_is_not_a_cassette(tmp_path: Path) -> None:
+    """It exists, but it cannot be read."""
     with pytest.raises(CassetteError, match=r"cannot read the cassette .*it is a folder"):
         read_cassette(tmp_path)
 
@@ -134,7 +137,7 @@ def test_a_folder_is_no_cassette(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_entry_names_its_number_and_line(path: Path, damage: tuple[str, str], what: str) -> None:
-    """The second of three interactions is damaged: it begins on line 5."""
+    """The second of three interactions is damaged. It begins on line 5."""
     content = GOOD.replace(*damage)
     assert content != GOOD
     number, line = (3, 14) if "just text" in damage[1] else (2, 5)
@@ -144,14 +147,14 @@ def test_a_damaged_entry_names_its_number_and_line(path: Path, damage: tuple[str
 
 
 @pytest.mark.parametrize("own", ["first_ms: .inf", "offsets_ms: 1e999", "ended_ms: -.inf"])
-def test_a_time_that_is_no_time_is_damage(path: Path, own: str) -> None:
-    """Infinity is a float to YAML, and no time."""
+def test_an_infinite_time_is_damage(path: Path, own: str) -> None:
+    """YAML reads infinity as a float, but it is not a time."""
     assert "interaction 2 is damaged" in refused(path, GOOD.replace("{string: two}", f"{{string: two}}\n  retold: {{{own}}}"))
 
 
 @pytest.mark.parametrize("own", ["tool_results: [5]", "tool_results: text", "cost_usd: abc"])
 def test_a_value_of_the_wrong_kind_is_damage(path: Path, own: str) -> None:
-    """What would break a replay later is named when the file is read, with its line."""
+    """Reading the file reports a value that would break a replay later, with its line."""
     assert "interaction 2 is damaged" in refused(path, GOOD.replace("{string: two}", f"{{string: two}}\n  retold: {{{own}}}"))
 
 
@@ -169,7 +172,7 @@ def written_in_lines(path: Path) -> list[str]:
 
 
 def test_a_json_cassette_cut_anywhere_is_damaged(tmp_path: Path) -> None:
-    """A file that was copied halfway is an error, not a shorter recording."""
+    """A partly copied file is an error, not a shorter recording."""
     path = tmp_path / "c.json"
     lines = written_in_lines(path)
     for number in range(1, len(lines)):
@@ -177,7 +180,7 @@ def test_a_json_cassette_cut_anywhere_is_damaged(tmp_path: Path) -> None:
 
 
 def test_a_yaml_cassette_cut_anywhere_is_damaged(path: Path) -> None:
-    """A file that was copied halfway is an error, not a shorter answer or fewer interactions."""
+    """A partly copied file is an error, not a shorter answer or fewer interactions."""
     lines = written_in_lines(path)
     for number in range(1, len(lines)):
         refused(path, "".join(lines[:number]))
@@ -190,34 +193,34 @@ def test_a_yaml_cassette_cut_anywhere_is_damaged(path: Path) -> None:
 @pytest.mark.parametrize(
     "tag", ["!!python/object/apply:os.system", "!!python/object/new:subprocess.Popen", "!!python/name:os.system", "!custom"]
 )
-def test_a_yaml_tag_that_makes_objects_is_refused_and_executes_nothing(path: Path, tmp_path: Path, tag: str) -> None:
-    """Cassettes come with pull requests: reading one must not run it."""
+def test_a_yaml_tag_for_objects_is_refused_and_executes_nothing(path: Path, tmp_path: Path, tag: str) -> None:
+    """Cassettes arrive in pull requests, so reading one must not run it."""
     content = GOOD.replace("{string: two}", f"\n      string: {tag} ['touch {tmp_path}/executed']")
     assert re.match(rf"{path}:1[34]: the cassette is damaged: could not determine a constructor", refused(path, content))
     assert not (tmp_path / "executed").exists()
 
 
 def bomb(levels: int) -> str:
-    """A few lines of aliases that stand for 10 to the power of `levels` words."""
+    """Return a few lines of aliases that expand to 10 to the power of `levels` words."""
     lines = ["a0: &a0 [lol]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, levels + 1)]
     return "\n".join(lines) + "\n"
 
 
 def test_a_yaml_bomb_is_refused_even_if_nothing_uses_it(path: Path) -> None:
-    """Aliases that stand for ten billion words are refused at the line of the first one beyond the bound."""
+    """Aliases that expand to ten billion words are refused at the line of the first one beyond the bound."""
     assert "aliases stand for too much" in refused(path, bomb(10) + GOOD)
 
 
 def test_aliases_within_the_bound_are_read(path: Path) -> None:
-    """A thousand words in an unknown key are no damage."""
+    """A thousand words in an unknown key are not damage."""
     path.write_text(bomb(3) + GOOD)
     assert len(read_cassette(path).exchanges) == 3
 
 
 @pytest.mark.trap(42)
 def test_a_yaml_bomb_in_a_field_is_refused(path: Path) -> None:
-    """A list where a text belongs is damage; written out as text this small one has 100,000 words, a larger one no end."""
+    """A list in place of a text is damage. As text this small list has 100,000 words, and a larger one has no end."""
     refused(path, bomb(5) + GOOD.replace("method: POST", "method: *a5", 1))
 
 
@@ -235,7 +238,7 @@ except CassetteError:
 
 @pytest.mark.parametrize("name", ["c.yaml", "c.json"])
 def test_a_file_nested_too_deeply_is_damaged(tmp_path: Path, name: str) -> None:
-    """200 kB of brackets are an error, not the end of the process."""
+    """200 kB of brackets cause an error, not a crash of the process."""
     path = tmp_path / name
     path.write_text("[" * 200_000)
     done = subprocess.run(
@@ -245,7 +248,7 @@ def test_a_file_nested_too_deeply_is_damaged(tmp_path: Path, name: str) -> None:
 
 
 def test_dumped_documents_are_safe_yaml(path: Path) -> None:
-    """retold writes no tag but `!!binary`."""
+    """retold writes no tag except `!!binary`."""
     write_cassette(path, [exchange(answer(b"\xff", headers=()), body=b"\x80", variables={"a": "b"})])
     assert set(re.findall(r"!\S+", path.read_text())) == {"!!binary"}
     assert yaml.safe_load(path.read_text())["version"] == 1

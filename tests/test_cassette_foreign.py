@@ -1,4 +1,4 @@
-"""Recordings of other tools: each form is read whole, or the error names the kind of file. None is called damaged."""
+"""Recordings of other tools: each form is read completely, or the error names the kind of file. None is called damaged."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def written(name: str, content: object) -> Path:
 @pytest.mark.parametrize("module", ["multidict", "multidict._multidict", "multidict._multidict_py"])
 @pytest.mark.parametrize("how", ["apply", "new"])
 @pytest.mark.parametrize("value", ["- X-Name", "args: [X-Name]"])
-def test_header_name_under_a_multidict_tag_is_text(how: str, module: str, value: str) -> None:
+def test_a_header_name_under_a_multidict_tag_is_text(how: str, module: str, value: str) -> None:
     header = f"    headers:\n      ? !!python/object/{how}:{module}.istr\n        {value}\n      : [v]\n"
     (exchange,) = read_cassette(written("c.yaml", f"{HEAD}{header}    body: x\n{ANSWER}")).exchanges
     assert exchange.request.headers == (("X-Name", "v"),)
@@ -34,7 +34,7 @@ def test_header_name_under_a_multidict_tag_is_text(how: str, module: str, value:
 
 @pytest.mark.parametrize("tag", ["python/object/apply:os.system", "python/object/new:os.system", "python/name:os.system"])
 def test_other_python_objects_are_refused(tag: str) -> None:
-    """The tag runs nothing, and a file of another recorder is not to be deleted."""
+    """The tag runs nothing, and the error does not advise to delete a file of another recorder."""
     text = f"{HEAD}    headers: {{a: !!{tag} [touch ran]}}\n    body: x\n{ANSWER}"
     with pytest.raises(CassetteError, match="constructor") as caught:
         read_cassette(written("c.yaml", text))
@@ -45,7 +45,7 @@ def test_other_python_objects_are_refused(tag: str) -> None:
 @pytest.mark.parametrize("key", ["body", "parsed_body"])
 @pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
 @pytest.mark.parametrize("ascii_only", [True, False])
-def test_parsed_body_has_its_recorded_length(key: str, separators: tuple[str, str], ascii_only: bool) -> None:
+def test_a_parsed_body_has_its_recorded_length(key: str, separators: tuple[str, str], ascii_only: bool) -> None:
     data = json.dumps(REQUEST, separators=separators, ensure_ascii=ascii_only).encode()
     request = {"method": "POST", "uri": "https://h/", "headers": {"Content-Length": [str(len(data))]}, key: REQUEST}
     entry = {"request": request, "response": {"status": {"code": 200}, "body": None}}
@@ -53,7 +53,7 @@ def test_parsed_body_has_its_recorded_length(key: str, separators: tuple[str, st
     assert exchange.request.body == data
 
 
-def test_parsed_body_without_a_length_is_spelled_as_json_dumps_does() -> None:
+def test_a_parsed_body_without_a_length_is_serialized_like_json_dumps() -> None:
     text = f"{HEAD}    parsed_body: {{a: 2026-01-01, b: [1, 'h\u00e9']}}\n{ANSWER}"
     (exchange,) = read_cassette(written("c.yaml", text)).exchanges
     assert exchange.request.body == b'{"a": "2026-01-01", "b": [1, "h\\u00e9"]}'
@@ -126,8 +126,8 @@ def test_toml_is_not_written() -> None:
     assert not Path("c.toml").exists()
 
 
-def test_file_of_one_exchange_is_a_cassette_of_one() -> None:
-    """Datadog's test agent keeps each exchange in a file, with `url` and with text for bodies."""
+def test_a_file_of_one_exchange_is_a_cassette_of_one() -> None:
+    """Datadog's test agent writes each exchange to a file, with `url` and with bodies as text."""
     request = {"method": "POST", "url": "https://h/v1/messages", "headers": {"a": "b"}, "body": json.dumps(REQUEST)}
     answer = {"status": {"code": 200, "message": "OK"}, "headers": {}, "body": "{}"}
     (exchange,) = read_cassette(written("c.json", {"request": request, "response": answer})).exchanges
@@ -155,8 +155,8 @@ NAMED = [
 
 
 @pytest.mark.parametrize(("name", "content", "kind"), NAMED)
-def test_file_that_is_no_http_cassette_is_named(name: str, content: object, kind: str) -> None:
-    """The error names the kind of file, and does not advise to delete it."""
+def test_the_error_names_the_kind_of_a_file_that_is_not_an_http_cassette(name: str, content: object, kind: str) -> None:
+    """The error does not advise to delete it."""
     written(name, content)
     said = refused(in_this_process("import", name))
     assert kind in said
@@ -164,7 +164,7 @@ def test_file_that_is_no_http_cassette_is_named(name: str, content: object, kind
     assert "delete" not in said
 
 
-def test_only_a_damaged_file_of_retold_is_to_be_deleted() -> None:
+def test_only_the_error_of_a_damaged_file_of_retold_advises_to_delete_it() -> None:
     for head, own in (("version: 1\nretold: {format: 1}\n", True), ("version: 1\n", False)):
         said = refused(in_this_process("import", str(written("c.yaml", f"{head}interactions: [\n"))))
         assert ("delete it" in said) == own

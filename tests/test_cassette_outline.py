@@ -1,4 +1,4 @@
-"""A cassette that is read one interaction at a time holds what a parser of the whole file finds, or is refused like it."""
+"""A cassette read one interaction at a time gives the same result as a parser of the whole file, or the same refusal."""
 
 import json
 import random
@@ -39,7 +39,7 @@ def whole(data: bytes, suffix: str) -> Any:
 
 
 def checked(data: bytes, suffix: str) -> Outline | None:
-    """Compare an outline with the parser of the whole file, and return it."""
+    """Compare an outline with the parser of the whole file, and return the outline."""
     found = outline(data, suffix)
     if found is None:
         return None
@@ -71,10 +71,10 @@ bodies = st.builds(with_traps, st.randoms(use_true_random=False), texts.map("\n"
 @settings(deadline=None, max_examples=20)
 @given(one=exchanges(), other=exchanges(), body=bodies)
 @example(exchange(), exchange(body=b"- request:\n  response:\n"), "a\n\n- request:\n    uri: 'x\n")
-def test_the_outline_of_what_retold_writes_is_what_a_parser_reads(
+def test_the_outline_of_a_retold_cassette_equals_its_parsed_file(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, one: Exchange, other: Exchange, body: str
 ) -> None:
-    """Any body, with lines that look like YAML in it: the same interactions, whether read alone or with the others."""
+    """Any body, also one with lines like YAML, gives the same interactions, whether read alone or with the others."""
     path = tmp_path_factory.getbasetemp() / f"outlined{suffix}"
     write_cassette(path, [one, exchange(answer(body.encode(), headers=JSON), body=body.encode()), other])
     checked(path.read_bytes(), suffix)
@@ -83,10 +83,10 @@ def test_the_outline_of_what_retold_writes_is_what_a_parser_reads(
 @pytest.mark.parametrize("width", [80, 20, 2**20])
 @settings(deadline=None, max_examples=60)
 @given(first=bodies, second=st.one_of(bodies, st.binary(max_size=30)), header=texts, indent=st.sampled_from([2, 4]))
-def test_the_outline_of_what_vcrpy_writes_is_what_a_parser_reads(
+def test_the_outline_of_a_vcrpy_cassette_equals_its_parsed_file(
     width: int, first: str, second: str | bytes, header: str, indent: int
 ) -> None:
-    """PyYAML folds long scalars in three styles; vcrpy uses its defaults."""
+    """PyYAML folds long scalars in three styles, and vcrpy uses its defaults."""
     one: dict[str, Any] = {
         "request": {"body": first * 3, "headers": {"a-b": [header, "0123"]}, "method": "POST", "uri": "http://h/v1?a=%20"},
         "response": {"body": {"string": second}, "headers": {}, "status": {"code": 200, "message": "OK"}},
@@ -100,7 +100,7 @@ ORDINARY = exchange(answer(b"event: a\ndata: {}\n\n"), body=json.dumps({"model":
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_usual_cassette_has_an_outline(tmp_path: Path, suffix: str) -> None:
-    """The slow reader of the whole file is for unusual files only."""
+    """Only unusual files need the slow reader of the whole file."""
     path = tmp_path / f"c{suffix}"
     write_cassette(path, [ORDINARY] * 3)
     found = checked(path.read_bytes(), suffix)
@@ -110,7 +110,7 @@ def test_the_usual_cassette_has_an_outline(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cassettes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_cassette_of_the_examples_has_an_outline(path: Path) -> None:
-    """They show the forms that retold and the clients of the API produce. A file of sessions alone has nothing to cut."""
+    """They show the forms that retold and the clients of the API produce. A file with only sessions has nothing to split."""
     data = path.read_bytes()
     assert (checked(data, ".yaml") is None) == (b"\ninteractions: []\n" in data)
 
@@ -138,13 +138,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED.keys())
 def test_an_unusual_file_is_left_to_the_parser(text: str) -> None:
-    """Nothing is guessed."""
+    """The outline guesses nothing."""
     assert checked(text.encode(), ".yaml") is None
 
 
 @pytest.mark.parametrize("seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.stress) for seed in range(3, 40))])
-def test_a_mutated_file_is_read_alike_or_refused_alike(seed: int) -> None:
-    """Values replaced, lines moved, bytes flipped, indentation and quotes changed."""
+def test_a_mutated_file_is_read_or_refused_by_both_readers(seed: int) -> None:
+    """Values are replaced, lines moved, bytes flipped, indentation and quotes changed."""
     luck = random.Random(seed)
     sources = [path.read_text() for path in sorted((ROOT / "cassettes").glob("*.yaml")) if path.stat().st_size < 12_000]
     for _ in range(60):
@@ -162,7 +162,7 @@ def test_a_mutated_file_is_read_alike_or_refused_alike(seed: int) -> None:
 
 @pytest.fixture
 def always_lazy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small files are lazy too."""
+    """Read small files lazily too."""
     monkeypatch.setattr(cassette_format, "LAZY_BYTES", 0)
 
 
@@ -181,8 +181,8 @@ DAMAGES: dict[str, Damage] = {
 @pytest.mark.usefixtures("always_lazy")
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_damage_shows_when_the_interaction_is_needed(tmp_path: Path, suffix: str, damage: Damage) -> None:
-    """The others are read; the damaged one is refused with the words of a reader of the whole file."""
+def test_damage_is_reported_when_the_interaction_is_needed(tmp_path: Path, suffix: str, damage: Damage) -> None:
+    """The others are read. The damaged one is refused with the error of a reader of the whole file."""
     path = tmp_path / f"c{suffix}"
     write_cassette(path, [exchange(uri="http://first/"), ORDINARY])
     first, second = path.read_bytes().split(b'"http://first/"' if suffix == ".json" else b"uri: http://first/")
@@ -203,7 +203,7 @@ def test_damage_shows_when_the_interaction_is_needed(tmp_path: Path, suffix: str
 @pytest.mark.usefixtures("always_lazy")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_cassette_that_was_cut_short_is_refused_at_once(tmp_path: Path, suffix: str) -> None:
-    """A reader of its beginning would not see it."""
+    """A reader of its beginning alone would not notice."""
     path = tmp_path / f"c{suffix}"
     write_cassette(path, [ORDINARY] * 3)
     path.write_bytes(path.read_bytes()[:-40])
@@ -214,7 +214,7 @@ def test_a_cassette_that_was_cut_short_is_refused_at_once(tmp_path: Path, suffix
 @pytest.mark.usefixtures("always_lazy")
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_lazy_exchanges_are_a_sequence_like_the_tuple(tmp_path: Path, suffix: str) -> None:
-    """Length, order, indexes, slices, equality; and each exchange is one object."""
+    """This covers length, order, indexes, slices and equality. Each exchange is one object."""
     path = tmp_path / f"c{suffix}"
     written = tuple(exchange(uri=f"http://h/{number}") for number in range(5))
     write_cassette(path, written)

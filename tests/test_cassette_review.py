@@ -1,4 +1,4 @@
-"""A cassette is reviewed in a diff, and formatters may pass over it: neither changes what is replayed."""
+"""People review a cassette in a diff, and formatters may change it: neither changes the replay."""
 
 import json
 import re
@@ -35,7 +35,7 @@ _values = st.recursive(
 
 @settings(deadline=None, max_examples=80)
 @given(_values, st.sampled_from(sorted(LAYOUTS)), st.booleans())
-def test_a_body_that_is_laid_out_has_its_exact_bytes_again(value: object, layout: str, as_list: bool) -> None:
+def test_a_formatted_body_has_its_exact_bytes_again(value: object, layout: str, as_list: bool) -> None:
     try:
         body = json.dumps([value] if as_list else {"a": value}, **LAYOUTS[layout]).encode()
     except UnicodeEncodeError:
@@ -60,12 +60,12 @@ def test_a_body_that_is_laid_out_has_its_exact_bytes_again(value: object, layout
         b'{"a":"\\u00E9"}',
     ],
 )
-def test_a_body_that_no_layout_restores_is_left_as_it_is(body: bytes) -> None:
+def test_a_body_without_an_exact_layout_stays_unformatted(body: bytes) -> None:
     assert lay_out(body, short=0) is None
 
 
 @pytest.mark.skipif(not (SHARED / "recordings").is_dir(), reason="the recordings are not beside this repository")
-def test_real_request_bodies_come_back(tmp_path: Path) -> None:
+def test_real_request_bodies_read_back_exactly(tmp_path: Path) -> None:
     bodies = [
         e.request.body
         for path in sorted((SHARED / "recordings").rglob("*.yaml"))[:12]
@@ -87,7 +87,7 @@ def test_the_digest_in_the_file_is_that_of_the_replayed_body(tmp_path: Path, suf
 
 
 def test_git_shows_the_changed_line_of_a_prompt(tmp_path: Path, environment: dict[str, str]) -> None:
-    """One word of a prompt and the answer changed: the diff has these lines, the digest, and no other line."""
+    """One word of a prompt and the answer changed. The diff has these lines, the digest, and no other line."""
 
     def git(*args: str) -> str:
         command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *args]
@@ -120,7 +120,7 @@ def test_vcrpy_matches_a_request_by_its_body(tmp_path: Path) -> None:
         assert client.post(url, content=COMPACT, headers={"content-type": "application/json"}).content == b"{}"
 
 
-def test_a_body_that_a_person_edited_is_the_edited_one(tmp_path: Path) -> None:
+def test_an_edited_body_is_replayed_as_edited(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     write_cassette(path, [exchange(body=COMPACT)])
     path.write_text(path.read_text("utf-8").replace("Python", "Rust"), "utf-8")
@@ -161,7 +161,7 @@ def test_header_values_without_quotes_are_text_as_written(tmp_path: Path) -> Non
 
 
 def formatted(text: str) -> dict[str, str]:
-    """The same cassette after formatters, by what they change."""
+    """Return the same cassette after formatters, by their changes."""
     loaded = yaml.safe_load(text)
     return {
         "comment behind the end": text + "# reviewed\n",

@@ -1,4 +1,4 @@
-"""What is written to a cassette is what is read from it, and a person can read it too."""
+"""A cassette reads back as written, and a person can read it too."""
 
 import json
 import os
@@ -34,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(deadline=None, max_examples=25)
 @given(exchanges(), exchanges())
 @example(exchange(answer(b"\xff\x00\xfe", headers=JSON), body=b"\x80"), exchange(answer(headers=SSE)))
-def test_reading_gives_back_what_was_written(folder: Path, suffix: str, one: Exchange, other: Exchange) -> None:
-    """Bytes, headers, endings, times to the microsecond, variables, tool results: equal, in YAML and in JSON."""
+def test_reading_returns_the_written_exchanges(folder: Path, suffix: str, one: Exchange, other: Exchange) -> None:
+    """Bytes, headers, endings, times to the microsecond, variables and tool results are equal, in YAML and in JSON."""
     assert round_trip(folder, suffix, one, other) == (one, other)
 
 
@@ -59,8 +59,8 @@ AWKWARD = {
 @pytest.mark.trap(25)
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("body", AWKWARD.values(), ids=AWKWARD.keys())
-def test_awkward_bytes_come_back(tmp_path: Path, suffix: str, body: bytes) -> None:
-    """YAML normalises many characters in a block; what it cannot hold there is quoted instead."""
+def test_awkward_bytes_read_back_unchanged(tmp_path: Path, suffix: str, body: bytes) -> None:
+    """YAML normalises many characters in a block. Bodies with such characters are quoted."""
     written = exchange(answer(*([body] if body else [])), body=body)
     (read,) = round_trip(tmp_path, suffix, written)
     assert read.response is not None
@@ -68,16 +68,16 @@ def test_awkward_bytes_come_back(tmp_path: Path, suffix: str, body: bytes) -> No
 
 
 @pytest.mark.parametrize("headers", [JSON, GZIP], ids=["JSON", "gzip"])
-def test_pieces_that_are_no_frames_keep_their_sizes(tmp_path: Path, headers: object) -> None:
-    """JSON and compressed bodies come back in the pieces in which they came."""
+def test_pieces_that_are_not_frames_keep_their_sizes(tmp_path: Path, headers: object) -> None:
+    """JSON and compressed bodies read back in their recorded pieces."""
     pieces = (b"\x1f\x8b\x08", b"\x00" * 5, b"x")
     response = answer(*pieces, headers=GZIP if headers == GZIP else JSON)
     (read,) = round_trip(tmp_path, ".yaml", exchange(response))
     assert read.response == response
 
 
-def test_no_response_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
-    """vcrpy's format needs a response; one that never came is None again."""
+def test_no_response_differs_from_an_empty_response(tmp_path: Path) -> None:
+    """vcrpy's format needs a response. A missing one reads back as None."""
     failure = Failure("httpx2.ConnectError", "[Errno 111] Connection refused")
     lost = replace(exchange(), response=None, ending="no_response", failure=failure)
     empty = exchange(answer(status=204, reason="No Content", headers=()))
@@ -85,7 +85,7 @@ def test_no_response_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
 
 
 def test_the_file_is_vcrpys_version_1_with_one_more_key(tmp_path: Path) -> None:
-    """Plain YAML: what vcrpy has a place for stands where vcrpy has it, the rest under `retold`."""
+    """The file is plain YAML. Values that vcrpy knows are in vcrpy's places, the rest is under `retold`."""
     response = answer(b"data: 1\n\n", b"data: 2\n\n", status=529, reason="")
     write_cassette(tmp_path / "c.yaml", [exchange(response, call=1, step="ask", recorded_at="2026-11-22T14:29:35.123Z")])
     assert yaml.safe_load((tmp_path / "c.yaml").read_text()) == {
@@ -124,7 +124,7 @@ def test_the_file_is_vcrpys_version_1_with_one_more_key(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["plain", "é", "😀"])
 def test_an_event_stream_is_a_literal_block(tmp_path: Path, text: str) -> None:
-    """A review in git shows the frames as they are, line by line, also with characters beyond the BMP."""
+    """A review in git shows the frames line by line, including characters beyond the BMP."""
     write_cassette(tmp_path / "c.yaml", [exchange(answer(f"event: a\ndata: {text}\n\n".encode(), b"data: 2\n\n"))])
     lines = (tmp_path / "c.yaml").read_text("utf-8").split("\n")
     start = next(number for number, line in enumerate(lines) if line.lstrip().startswith("string: |"))
@@ -132,14 +132,14 @@ def test_an_event_stream_is_a_literal_block(tmp_path: Path, text: str) -> None:
 
 
 def test_no_line_of_a_cassette_ends_in_a_space(tmp_path: Path) -> None:
-    """Editors and hooks strip such spaces: a body that has them is quoted."""
+    """Editors and hooks strip such spaces, so a body with them is quoted."""
     written = exchange(answer(b"event: a\ndata: 1 \n\n", b"data: 2\t\n\n"), body=b"a \nb")
     assert round_trip(tmp_path, ".yaml", written) == (written,)
     assert [line for line in (tmp_path / "cassette.yaml").read_text().split("\n") if line != line.rstrip()] == []
 
 
-def test_the_last_time_holds_for_pieces_that_were_added_by_hand(tmp_path: Path) -> None:
-    """A cassette may be edited: a body with more frames than times is still played in order."""
+def test_frames_without_a_time_use_the_last_time(tmp_path: Path) -> None:
+    """A cassette may be edited. A body with more frames than times is still played in order."""
     path = tmp_path / "c.yaml"
     write_cassette(path, [exchange(answer(b"data: 1\n\n", b"data: 2\n\n"))])
     text = path.read_text()
@@ -153,13 +153,13 @@ def test_the_last_time_holds_for_pieces_that_were_added_by_hand(tmp_path: Path) 
     ]
 
 
-def test_an_empty_cassette_holds_no_exchanges(tmp_path: Path) -> None:
-    """Nothing recorded is a cassette too."""
+def test_an_empty_cassette_has_no_exchanges(tmp_path: Path) -> None:
+    """A cassette may have no recordings."""
     assert round_trip(tmp_path, ".yaml") == ()
 
 
 def test_header_names_keep_their_case_and_repeated_headers_their_order(tmp_path: Path) -> None:
-    """`set-cookie` comes twice; `X-A` and `x-a` stay two names."""
+    """`set-cookie` occurs twice, and `X-A` and `x-a` stay two names."""
     headers = (("X-A", "1"), ("set-cookie", "b"), ("set-cookie", "a"), ("x-a", "2"))
     written = exchange(answer(b"x", headers=headers))
     assert round_trip(tmp_path, ".yaml", written) == (written,)
@@ -167,7 +167,7 @@ def test_header_names_keep_their_case_and_repeated_headers_their_order(tmp_path:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_lone_surrogates_in_tool_results_survive(tmp_path: Path, suffix: str) -> None:
-    """A tool's output may hold half a character; the log keeps it as an escape, and so must the cassette."""
+    """A tool's output may contain half a character. The log keeps it as an escape, and so must the cassette."""
     written = exchange(tool_results=({"type": "tool_result", "content": "\ud83d x"},))
     assert round_trip(tmp_path, suffix, written) == (written,)
 
@@ -177,7 +177,7 @@ def test_lone_surrogates_in_tool_results_survive(tmp_path: Path, suffix: str) ->
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_failure_while_writing_leaves_the_old_cassette(tmp_path: Path, suffix: str) -> None:
-    """All or nothing: the good cassette stays, and no half file stays beside it."""
+    """The complete old cassette stays, and no partial file remains beside it."""
     path = tmp_path / "cassettes" / f"c{suffix}"
     write_cassette(path, [exchange()])
     before = path.read_bytes()
@@ -190,7 +190,7 @@ def test_a_failure_while_writing_leaves_the_old_cassette(tmp_path: Path, suffix:
 def test_a_disk_that_fails_is_a_cassette_error_and_leaves_the_old_cassette(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The new file takes the old one's place only when it is safely on the disk."""
+    """The new file replaces the old one only when it is safely on the disk."""
     path = tmp_path / "cassettes" / "c.yaml"
     write_cassette(path, [exchange()])
     before = path.read_bytes()
@@ -205,8 +205,8 @@ def test_a_disk_that_fails_is_a_cassette_error_and_leaves_the_old_cassette(
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_cassette_is_a_file_like_any_other(tmp_path: Path) -> None:
-    """It goes into git: a new one is readable by all, a rewritten one keeps its mode, folders are made."""
+def test_a_cassette_has_normal_file_permissions(tmp_path: Path) -> None:
+    """It goes into git. All users can read a new one, a rewritten one keeps its mode, and folders are created."""
     path = tmp_path / "new" / "folder" / "c.yaml"
     write_cassette(path, [exchange()])
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
@@ -216,15 +216,15 @@ def test_a_cassette_is_a_file_like_any_other(tmp_path: Path) -> None:
 
 
 def test_json_is_the_same_structure(tmp_path: Path) -> None:
-    """`.json` is for speed; it says what the YAML says."""
+    """`.json` is for speed, and has the same content as YAML."""
     written = [exchange(answer("data: é😀\n\n".encode())), exchange(replace(answer(), headers=()), body=b"")]
     for suffix in SUFFIXES:
         write_cassette(tmp_path / f"c{suffix}", written)
     assert yaml.safe_load((tmp_path / "c.yaml").read_text("utf-8")) == json.loads((tmp_path / "c.json").read_text("utf-8"))
 
 
-def test_the_request_in_a_cassette_is_the_request(tmp_path: Path) -> None:
-    """Method, URL with its query, headers and body of the request as it was recorded."""
+def test_a_cassette_keeps_the_recorded_request(tmp_path: Path) -> None:
+    """It has the method, the URL with its query, the headers and the body of the request."""
     request = Request("POST", "https://h/v1/messages?beta=true&x=%20", (("anthropic-version", "2023-06-01"),), b'{"a": 1}')
     (read,) = round_trip(tmp_path, ".yaml", replace(exchange(), request=request))
     assert read.request == request
@@ -232,7 +232,7 @@ def test_the_request_in_a_cassette_is_the_request(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [r"\frac{a}{b} " * 60, "[a" * 60, "{" * 60 + "x", "- " * 120, "[[{ " * 60])
 def test_a_prompt_full_of_brackets_is_read(text: str, tmp_path: Path) -> None:
-    """What looks like nesting may be a formula; looking twice must not take for ever."""
+    """It looks like deep nesting, but may be a formula. The second check must not take for ever."""
     path = tmp_path / "c.yaml"
     write_cassette(path, [Exchange(Request("POST", "http://h/v1/messages", (), text.encode()), None, ending="no_response")])
     assert read_cassette(path).exchanges[0].request.body == text.encode()

@@ -1,4 +1,4 @@
-"""A cassette is vcrpy's too: vcrpy replays what retold writes, and retold reads what vcrpy and its users wrote."""
+"""Cassettes are compatible with vcrpy: vcrpy replays cassettes of retold, and retold reads those of vcrpy and its users."""
 
 import gzip
 import json
@@ -20,7 +20,7 @@ from tests.messages_server import MessagesServer, Reply, text
 
 
 def replayed_by_vcrpy(path: Path, recorded: Sequence[Exchange]) -> list[tuple[int, bytes]]:
-    """Status and body that a plain client gets for each recorded request from vcrpy alone, all of them played."""
+    """Return the status and body of each recorded request, replayed by vcrpy alone. All must be played."""
     serializer = "json" if path.suffix == ".json" else "yaml"
     with vcr.use_cassette(str(path), record_mode="none", serializer=serializer) as cassette, httpx2.Client() as client:
         responses = [client.request(e.request.method, e.request.uri, content=e.request.body) for e in recorded]
@@ -29,22 +29,22 @@ def replayed_by_vcrpy(path: Path, recorded: Sequence[Exchange]) -> list[tuple[in
 
 
 def expected(recorded: Sequence[Exchange]) -> list[tuple[int, bytes]]:
-    """The same out of the recording; a compressed body as the client decodes it."""
+    """Return the status and body of each recorded exchange, with compressed bodies decoded like in a client."""
     answers = [e.response for e in recorded if e.response is not None]
     return [(a.status, gzip.decompress(a.body) if a.header("content-encoding") else a.body) for a in answers]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "cassettes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_vcrpy_replays_the_cassettes_of_the_examples(path: Path) -> None:
-    """Every cassette in the repository, byte for byte."""
+    """This covers every cassette in the repository, byte for byte."""
     recorded = read_cassette(path).exchanges
     assert replayed_by_vcrpy(path, recorded) == expected(recorded)
 
 
 @settings(deadline=None, max_examples=15)
 @given(exchanges().filter(lambda e: e.response is not None), exchanges().filter(lambda e: e.response is not None))
-def test_vcrpy_replays_whatever_retold_writes(tmp_path_factory: pytest.TempPathFactory, one: Exchange, other: Exchange) -> None:
-    """Any bytes in any shape: YAML's escapes, literal blocks and `!!binary` mean the same to vcrpy."""
+def test_vcrpy_replays_every_cassette_of_retold(tmp_path_factory: pytest.TempPathFactory, one: Exchange, other: Exchange) -> None:
+    """For any bytes, YAML's escapes, literal blocks and `!!binary` mean the same to vcrpy."""
     path = tmp_path_factory.getbasetemp() / "vcr.yaml"
     recorded = tuple(with_plain_headers(e) for e in (one, other))
     write_cassette(path, recorded)
@@ -52,7 +52,7 @@ def test_vcrpy_replays_whatever_retold_writes(tmp_path_factory: pytest.TempPathF
 
 
 def with_plain_headers(recorded: Exchange) -> Exchange:
-    """Without headers that no HTTP client would take."""
+    """Return the exchange without headers that no HTTP client accepts."""
     assert recorded.response is not None
     own: Headers = tuple(pair for pair in recorded.response.headers if pair[0] in ("content-type", "content-encoding"))
     response = replace(recorded.response, headers=own, reason="OK")
@@ -60,14 +60,14 @@ def with_plain_headers(recorded: Exchange) -> Exchange:
 
 
 def test_vcrpy_replays_retolds_json(tmp_path: Path) -> None:
-    """With vcrpy's own JSON serializer, where the bodies are text."""
+    """vcrpy's own JSON serializer reads it, if the bodies are text."""
     recorded = (exchange(answer("data: é😀\u2028\r\n\r\n".encode())), exchange(answer(b'{"a": 1}', headers=JSON)))
     write_cassette(tmp_path / "c.json", recorded)
     assert replayed_by_vcrpy(tmp_path / "c.json", recorded) == expected(recorded)
 
 
-def test_retold_reads_what_vcrpy_recorded(tmp_path: Path) -> None:
-    """A real vcrpy recording of a stream: the same bytes, cut into frames."""
+def test_retold_reads_a_recording_of_vcrpy(tmp_path: Path) -> None:
+    """A real recording of a stream has the same bytes, cut into frames."""
     path = tmp_path / "recorded.yaml"
     with (
         MessagesServer([Reply([text("Ça va 😀?")]), Reply([text("yes")])]) as server,
@@ -87,11 +87,11 @@ def test_retold_reads_what_vcrpy_recorded(tmp_path: Path) -> None:
     assert [e.ending for e in (streamed, whole)] == ["complete", "complete"]
 
 
-# Oddities of cassettes in the wild
+# Unusual cassettes of other users
 
 
 def read(tmp_path: Path, response: str, request: str = "body: null") -> Exchange:
-    """The exchange of a hand-written cassette; the arguments are flow or block YAML of the two mappings' last keys."""
+    """Return the exchange of a hand-written cassette. The arguments are flow or block YAML of the two mappings' last keys."""
     path = tmp_path / "odd.yaml"
     path.write_text(
         "version: 1\n"
@@ -125,8 +125,8 @@ STATUS = "status: {code: 200, message: OK}, headers: {}"
         ("body: {}", b""),
     ],
 )
-def test_a_body_is_read_in_every_form_found_in_the_wild(tmp_path: Path, form: str, content: bytes) -> None:
-    """Text, binary, base64, nothing; as the response's `string` or bare, and the same in requests."""
+def test_a_body_is_read_in_every_known_form(tmp_path: Path, form: str, content: bytes) -> None:
+    """A body is text, binary, base64 or missing, as the response's `string` or bare, and the same in requests."""
     assert body(read(tmp_path, f"{STATUS}, {form}")) == content
     assert read(tmp_path, f"{STATUS}, body: null", request=form).request.body == content
 
@@ -141,8 +141,8 @@ def test_a_body_is_read_in_every_form_found_in_the_wild(tmp_path: Path, form: st
         ("null", ()),
     ],
 )
-def test_headers_are_read_in_every_form_found_in_the_wild(tmp_path: Path, form: str, headers: Headers) -> None:
-    """Lists, single strings, pairs, nothing."""
+def test_headers_are_read_in_every_known_form(tmp_path: Path, form: str, headers: Headers) -> None:
+    """Headers are lists, single strings, pairs, or missing."""
     recorded = read(tmp_path, f"status: {{code: 200}}, headers: {form}, body: null")
     assert recorded.response is not None
     assert recorded.response.headers == headers
@@ -158,7 +158,7 @@ def test_vcrpys_old_httpx_format_is_read(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.trap(26)
 def test_a_gzip_header_over_a_decoded_body_is_repaired(tmp_path: Path) -> None:
-    """Many recorders decode the body and keep the header; a client would fail on it."""
+    """Many recorders decode the body and keep the header, but a client would fail on it."""
     headers = "{Content-Type: [text/event-stream], Content-Encoding: [gzip]}"
     recorded = read(tmp_path, f'status: {{code: 200}}, headers: {headers}, body: {{string: "data: 1\\n\\n"}}')
     assert recorded.response is not None
@@ -167,15 +167,15 @@ def test_a_gzip_header_over_a_decoded_body_is_repaired(tmp_path: Path) -> None:
 
 
 def test_a_gzip_header_over_a_gzip_body_is_kept(tmp_path: Path) -> None:
-    """Where header and body agree nothing is repaired."""
+    """Nothing is repaired if header and body agree."""
     packed = gzip.compress(b"data: 1\n\n")
     written = exchange(answer(packed, headers=GZIP))
     write_cassette(tmp_path / "c.yaml", [written])
     assert read_cassette(tmp_path / "c.yaml").exchanges == (written,)
 
 
-def test_a_stream_whose_headers_were_stripped_is_cut_into_frames(tmp_path: Path) -> None:
-    """Without a content type the beginning of the body says what it is."""
+def test_a_stream_without_headers_is_cut_into_frames(tmp_path: Path) -> None:
+    """Without a content type, the beginning of the body identifies a stream."""
     recorded = read(tmp_path, f'{STATUS}, body: {{string: "event: a\\ndata: 1\\n\\ndata: 2\\n\\n"}}')
     assert recorded.response is not None
     assert [piece.data for piece in recorded.response.pieces] == [b"event: a\ndata: 1\n\n", b"data: 2\n\n"]
@@ -187,8 +187,8 @@ def test_the_ending_of_a_foreign_exchange_follows_from_its_status(tmp_path: Path
     assert read(tmp_path, f"status: {{code: {status}, message: x}}, headers: {{}}, body: null").ending == ending
 
 
-def test_keys_that_are_not_known_are_ignored(tmp_path: Path) -> None:
-    """Other tools add their own, as retold does."""
+def test_unknown_keys_are_ignored(tmp_path: Path) -> None:
+    """Other tools add their own keys, as retold does."""
     path = tmp_path / "c.yaml"
     write_cassette(path, [exchange()])
     data = yaml.safe_load(path.read_text())
@@ -200,8 +200,8 @@ def test_keys_that_are_not_known_are_ignored(tmp_path: Path) -> None:
     assert read_cassette(path).exchanges == (exchange(),)
 
 
-def test_the_anchors_that_vcrpy_writes_for_shared_values_are_read(tmp_path: Path) -> None:
-    """Plain YAML aliases are no damage."""
+def test_vcrpys_anchors_for_shared_values_are_read(tmp_path: Path) -> None:
+    """Plain YAML aliases are not damage."""
     path = tmp_path / "c.yaml"
     path.write_text(
         "version: 1\ninteractions:\n"
@@ -213,13 +213,13 @@ def test_the_anchors_that_vcrpy_writes_for_shared_values_are_read(tmp_path: Path
     assert found.request.headers == found.response.headers == (("A", "x"),)
 
 
-def test_a_body_that_was_kept_parsed_is_read(tmp_path: Path) -> None:
-    """`parsed_body` (pydantic-ai's serializer, 378 published cassettes) holds the JSON itself; written out it means the same."""
+def test_a_parsed_body_is_read(tmp_path: Path) -> None:
+    """`parsed_body` (pydantic-ai's serializer, 378 published cassettes) has the JSON itself. Serialized, it means the same."""
     recorded = read(tmp_path, f"{STATUS}, parsed_body: {{type: message, content: []}}", request="parsed_body: {a: é}")
     assert json.loads(recorded.request.body) == {"a": "é"}
     assert json.loads(body(recorded)) == {"type": "message", "content": []}
 
 
-def test_sse_over_json_and_gzip_are_told_apart() -> None:
-    """The header sets that these tests use are what they say."""
+def test_the_headers_of_these_tests_are_correct() -> None:
+    """The sets for SSE, JSON and gzip have the content types and encodings of their names."""
     assert [dict(headers).get("content-encoding") for headers in (SSE, JSON, GZIP)] == [None, None, "gzip"]

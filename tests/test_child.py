@@ -1,4 +1,4 @@
-"""A command under `retold record` or `replay` behaves as if it had been run itself, and leaves nothing behind."""
+"""A command under `retold record` or `replay` behaves as if started directly, and leaves nothing behind."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ for line in client.getresponse():
     if line.startswith(b"data"):
         print("data")
 """]  # fmt: skip
-"""A command that says when each frame is there."""
+"""A command that prints a line for each received frame."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that waits to be buried does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -43,24 +43,24 @@ def is_alive(pid: int) -> bool:
 
 
 def pid_of(parent: int) -> int:
-    """The one child of a process."""
+    """Return the id of the only child of a process."""
     return int(Path(f"/proc/{parent}/task/{parent}/children").read_text().split()[0])
 
 
 def test_streams_and_exit_code_are_the_commands_own(cli: Cli) -> None:
-    """stdin is read, stdout holds what the command wrote and nothing else."""
+    """The command reads stdin, and stdout has only the output of the command."""
     done = cli("record", "--upstream", "http://127.0.0.1:9", "--", *asks("stdin", "exit=7"), input="typed\n")
     assert (done.stdout, done.returncode) == ("typed\n\n", 7)
 
 
-def test_a_command_that_is_not_there_is_bad_usage(cli: Cli) -> None:
+def test_a_missing_command_is_bad_usage(cli: Cli) -> None:
     done = cli("record", "--", "no-such-command")
     assert (done.returncode, done.stderr) == (2, "retold: cannot run no-such-command: No such file or directory.\n")
 
 
 @pytest.mark.parametrize("option", ["-o", "--db"])
-def test_what_cannot_be_kept_is_not_begun(cli: Cli, option: str) -> None:
-    """The command is not run for nothing."""
+def test_a_command_is_not_started_if_its_recording_cannot_be_kept(cli: Cli, option: str) -> None:
+    """The work of the command would be lost."""
     Path("file").write_text("")
     done = cli("record", option, "file/recording.yaml", "--", "echo", "ran")
     assert (done.returncode, done.stdout) == (2, "")
@@ -68,7 +68,7 @@ def test_what_cannot_be_kept_is_not_begun(cli: Cli, option: str) -> None:
 
 
 @pytest.mark.trap(44)
-def test_nothing_recorded_is_not_a_success(cli: Cli) -> None:
+def test_a_recording_without_requests_fails(cli: Cli) -> None:
     done = cli("record", "--", "true")
     assert done.returncode == 1
     assert "no request came" in done.stderr
@@ -76,7 +76,7 @@ def test_nothing_recorded_is_not_a_success(cli: Cli) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 17), (signal.SIGINT, 18)])
 def test_a_signal_is_passed_on(folder: Folder, number: signal.Signals, code: int) -> None:
-    """Sent to retold alone it reaches the command, which ends as it will."""
+    """A signal to retold alone reaches the command, which ends in its own way."""
     child = folder.spawn("record", "--", *asks("sleep"))
     assert line_of(child.stdout) == "ready\n"
     child.send_signal(number)
@@ -84,15 +84,15 @@ def test_a_signal_is_passed_on(folder: Folder, number: signal.Signals, code: int
     assert child.returncode == code
 
 
-def test_death_by_a_signal_is_death_by_that_signal(folder: Folder) -> None:
-    """As a shell or a supervisor sees it: killed, not exited."""
+def test_retold_dies_by_the_signal_that_killed_its_command(folder: Folder) -> None:
+    """A shell or a supervisor sees a killed process, not one that exited."""
     child = folder.spawn("record", "--", "sh", "-c", "kill -KILL $$")
     rest_of(child)
     assert child.returncode == -signal.SIGKILL
 
 
 def test_ctrl_c_reaches_the_command_once(folder: Folder) -> None:
-    """The terminal sends it to the whole foreground group, the command included; it is not passed on a second time."""
+    """The terminal sends it to the whole foreground group, including the command. retold does not pass it on a second time."""
     counting = "import signal, time; signal.signal(2, lambda *_: print('once', flush=True)); print('ready', flush=True)"
     command = ["-m", "retold", "record", "--", sys.executable, "-S", "-c", f"{counting}; time.sleep(.3)"]
     terminal = pexpect.spawn(sys.executable, command, cwd=folder.path, encoding="utf-8", timeout=30, echo=False)
@@ -104,8 +104,8 @@ def test_ctrl_c_reaches_the_command_once(folder: Folder) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
-def test_a_killed_retold_takes_its_command_and_its_port_with_it(folder: Folder) -> None:
-    """kill -9 runs no code of ours; the kernel tells the child."""
+def test_killing_retold_ends_its_command_and_frees_its_port(folder: Folder) -> None:
+    """kill -9 runs no code of retold, so the kernel ends the child."""
     child = folder.spawn("record", "--", "sh", "-c", 'echo "$ANTHROPIC_BASE_URL"; exec sleep 60')
     url = line_of(child.stdout).strip()
     command = pid_of(child.pid)
@@ -116,8 +116,8 @@ def test_a_killed_retold_takes_its_command_and_its_port_with_it(folder: Folder) 
         connected(url)
 
 
-def test_the_command_alone_sees_the_address() -> None:
-    """Around any proxy of the environment, and with a dummy key only where there is none and none is needed."""
+def test_only_the_command_sees_the_address() -> None:
+    """It bypasses any proxy of the environment. It gets a dummy key only if there is no key and none is needed."""
     url = "http://127.0.0.1:8080"
     plain = environment({"A": "b", "ANTHROPIC_API_KEY": "own"}, url, key=True)
     platforms = {name: url for name in BASE_URL_VARIABLES if "FOUNDRY" not in name and "GOOGLE" not in name}
@@ -137,8 +137,8 @@ def test_the_command_alone_sees_the_address() -> None:
 
 
 @pytest.mark.trap(37)
-def test_what_a_command_had_before_kill_9_is_in_the_log(folder: Folder) -> None:
-    """Each frame is committed before it is handed on, here too."""
+def test_frames_passed_on_before_kill_9_are_in_the_log(folder: Folder) -> None:
+    """Each frame is committed before it is passed on, also here."""
     with MessagesServer([Reply([text("one two three")], hang_after=3)]) as server:
         child = folder.spawn("record", "--upstream", server.url, "--", *READ)
         received = sum(line_of(child.stdout) == "data\n" for _ in range(3))

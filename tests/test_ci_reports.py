@@ -1,4 +1,4 @@
-"""Reports for CI services: GitHub's annotations and step summary, and JUnit's XML, of diff, check, verify and run --check."""
+"""Reports of diff, check, verify and run --check for CI services: GitHub's annotations and step summary, and JUnit's XML."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _COMMAND = re.compile(r"::(?P<name>[\w-]+)(?: (?P<properties>[^:]*))?::(?P<data>
 
 
 def _read(output: str) -> Iterator[tuple[str, dict[str, str], str]]:
-    """The commands in an output, read by the rules of GitHub's runner: (name, properties, data)."""
+    """Return the commands in an output by the rules of GitHub's runner: (name, properties, data)."""
     stopped = None
     for line in output.splitlines():
         match = _COMMAND.fullmatch(line.lstrip())
@@ -50,7 +50,7 @@ def _plain(text: str) -> str:
 
 @given(st.text(), st.text(min_size=1))
 def test_a_command_is_one_line_that_the_runner_reads_back(message: str, title: str) -> None:
-    """Whatever a model writes, a command is one line, and ends neither its properties nor itself."""
+    """For any text of a model, a command is one line, and ends neither its properties nor itself."""
     line = command("error", message, title=title)
     assert len(line.splitlines()) <= 1 or "\n" not in line
     ((name, properties, _),) = list(_read(line.replace("\x85", "")))
@@ -59,7 +59,7 @@ def test_a_command_is_one_line_that_the_runner_reads_back(message: str, title: s
 
 @given(st.text(), st.text())
 def test_junit_is_xml_for_any_text(title: str, text: str) -> None:
-    """Characters that XML cannot hold are replaced."""
+    """Characters that XML does not allow are replaced."""
     report = CiReport("retold diff", "1", (Case(text, (CaseProblem(title, text),)), Case("good")), text, "")
     root = ElementTree.fromstring(junit(report))
     _check_junit(root)
@@ -67,7 +67,7 @@ def test_junit_is_xml_for_any_text(title: str, text: str) -> None:
 
 
 def _check_junit(root: ElementTree.Element) -> None:
-    """The rules that the schemas of Jenkins and of Ant's reports share: elements, attributes, and counts that add up."""
+    """Check the common rules of the schemas for Jenkins and Ant: elements, attributes, and counts that add up."""
     assert root.tag == "testsuites"
     for suite in root:
         assert (suite.tag, {"name", "tests", "failures", "errors"} <= set(suite.attrib)) == ("testsuite", True)
@@ -80,8 +80,8 @@ def _check_junit(root: ElementTree.Element) -> None:
             assert all(child.tag == "failure" and {"message", "type"} == set(child.attrib) for child in case)
 
 
-def test_more_problems_than_github_shows_are_counted() -> None:
-    """The last of ten annotations names the number of those that are left out."""
+def test_problems_beyond_githubs_limit_are_counted() -> None:
+    """The last of ten annotations counts the omitted ones."""
     problems = tuple(CaseProblem(f"problem {n}", "", "a.yaml", n, 1) for n in range(1, 13))
     lines = list(annotations(CiReport("retold check", "v", (Case("c", problems),), "", "")))
     assert len(lines) == MOST
@@ -91,7 +91,7 @@ def test_more_problems_than_github_shows_are_counted() -> None:
 
 @pytest.fixture
 def recorded(cli: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run in the log, a cassette that differs from it in a text that looks like a command, and the summary of a step."""
+    """Record a run, a cassette that differs from it in a text that looks like a command, and the summary of a step."""
     del cli
     retold.run_workflow(WORKFLOW, show=False)
     Path("other.yaml").write_text(CASSETTE.read_text().replace("Now I", "::error::forged\\n::add-mask::x\\nNow I"))
@@ -101,7 +101,10 @@ def recorded(cli: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_diff_for_github_and_junit(recorded: Path) -> None:
-    """One annotation at the cassette, none of the recording's; the summary has the difference in a block of code."""
+    """There is one annotation at the cassette, and none that the recording's text forged.
+
+    The summary has the difference in a code block.
+    """
     done = in_this_process("diff", "last", "other.yaml", "--format", "github", "--junit", "junit.xml")
     assert done.returncode == 1
     assert "::error::forged" in done.stdout
@@ -118,7 +121,7 @@ def test_diff_for_github_and_junit(recorded: Path) -> None:
     assert (done.returncode, recorded.read_text().count("## retold diff\n")) == (0, 2)
 
 
-def test_judged_diff_for_github_and_junit(recorded: Path) -> None:
+def test_a_judged_diff_for_github_and_junit(recorded: Path) -> None:
     """A judged run has its regressions as annotations, and a case for each conversation."""
     done = in_this_process("diff", "last", str(CASSETTE), "other.yaml", "--format", "github", "--junit", "junit.xml")
     assert done.returncode == 1
@@ -149,7 +152,7 @@ def test_check_for_github_and_junit(recorded: Path) -> None:
 
 
 def test_verify_for_github_and_junit(recorded: Path) -> None:
-    """A log that is unchanged has one case that passed; an edited row is a problem of its run."""
+    """An unchanged log has one passed case. An edited row is a problem of its run."""
     done = in_this_process("verify", "--format", "github", "--junit", "junit.xml")
     assert (done.returncode, [name for name, _, _ in _read(done.stdout)]) == (0, ["notice"])
     _check_junit(ElementTree.parse("junit.xml").getroot())
@@ -170,7 +173,7 @@ def test_verify_for_github_and_junit(recorded: Path) -> None:
 
 
 def test_a_checked_run_for_github_and_junit(recorded: Path) -> None:
-    """The output of the run is fenced; its comparison and its own end are cases. Without --check both options are refused."""
+    """The output of the run is fenced. Its comparison and its own end are cases. Without --check both options are refused."""
     ways = ("--format", "github", "--junit", "junit.xml", "--check")
     done = in_this_process("run", str(WORKFLOW), *ways, "other.yaml")
     assert [name for name, _, _ in _read(done.stdout)] == ["error"]
@@ -185,7 +188,7 @@ def test_a_checked_run_for_github_and_junit(recorded: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written_is_an_error(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exit code 2 with the path, for both files."""
+    """Both files exit with code 2 and name the path."""
     Path("folder").mkdir()
     done = in_this_process("diff", "last", str(CASSETTE), "--junit", "folder")
     assert (done.returncode, "cannot write folder: " in done.stderr) == (2, True)

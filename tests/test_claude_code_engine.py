@@ -26,12 +26,12 @@ def _fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def live(workflow: Path, **options: Any) -> Ran:
-    """Run a workflow live with the fake. There is no key: Claude Code has its own."""
+    """Run a workflow live with the fake. There is no key, because Claude Code has its own."""
     return run_mock(workflow, mode="live", **options)
 
 
 def mock(workflow: Path, **options: Any) -> Ran:
-    """Run a workflow in mock, where neither the SDK nor Claude Code can be used."""
+    """Run a workflow in mock, without the SDK and without Claude Code."""
     with pytest.MonkeyPatch.context() as patch:
         engine_cli.remove(patch)
         patch.setenv("PATH", "/nonexistent")
@@ -39,7 +39,7 @@ def mock(workflow: Path, **options: Any) -> Ran:
 
 
 def both(workflow: Path) -> tuple[Ran, Ran]:
-    """Run a workflow live and in mock; the results, the messages and the output are the same."""
+    """Run a workflow live and in mock. The results, the messages and the output must be equal."""
     one = live(workflow)
     other = mock(workflow)
     assert other.result.steps == one.result.steps
@@ -80,7 +80,7 @@ STEPS: list[dict[str, Any]] = [
 ]
 
 
-def test_every_step_type_is_the_same_in_mock_and_for_the_other_commands() -> None:
+def test_every_step_type_is_equal_live_in_mock_and_in_other_commands() -> None:
     workflow = write_workflow("w.yaml", *STEPS, **CLAUDE_CODE, defaults=STREAMED)
     one, other = both(workflow)
     texts = {done.name: done.text for done in one.result.steps}
@@ -101,14 +101,14 @@ def test_every_step_type_is_the_same_in_mock_and_for_the_other_commands() -> Non
     ]  # fmt: skip
     assert retold.compare(one.result, other.result).same
     assert in_this_process("export", other.result.run, "-o", "again.yaml").returncode == 0
-    # A recording of an instant replay has its times.
+    # A recording of an instant replay has the times of the replay.
     assert [done.text for done in mock(workflow, cassette="again.yaml").result.steps] == [d.text for d in one.result.steps]
     for command in (["show", one.result.run], ["stats"], ["verify"], ["play", "cassettes/w.yaml"]):
         assert in_this_process(*command).returncode == 0
 
 
 def test_engines_can_be_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The engine of a step takes precedence over that of the workflow; one cassette holds both kinds of recording."""
+    """The engine of a step takes precedence over that of the workflow. One cassette contains both kinds of recording."""
     from tests.e2e import run_live
     from tests.messages_server import MessagesServer, Reply, text
 
@@ -117,7 +117,7 @@ def test_engines_can_be_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
         one = run_live(monkeypatch, server, workflow)
     assert [done.text for done in one.result.steps] == ["From the API."] * 2
     assert mock(workflow).result.steps == one.result.steps
-    # A cassette has no init and no result of the exchanges. It has those of the session, which are compared.
+    # A cassette has no init and no result message for its exchanges. It has those of the session, which are compared.
     for sides in ((one.result, "cassettes/w.yaml"), ("cassettes/w.yaml", one.result)):
         found = retold.compare(*sides)
         assert (found.same, found.not_compared) == (True, ("init", "result")), found
@@ -135,7 +135,7 @@ def options_of(argv: list[str]) -> dict[str, str]:
     }
 
 
-def test_options_are_those_of_claude_code() -> None:
+def test_options_are_passed_to_claude_code() -> None:
     options = {
         "model": "haiku", "fallback_model": "sonnet", "max_turns": 4, "append_system_prompt": "Be brief.",
         "allowed_tools": ["Bash(git log:*)", "Bash(git diff:*)", "WebSearch"], "disallowed_tools": ["Write"],
@@ -181,7 +181,7 @@ def test_tools_of_claude_code_are_refused_on_the_messages_api() -> None:
     assert "'allowed_tools' cannot be 'WebSearch'" in said
 
 
-def test_a_default_that_one_engine_does_not_have_is_refused() -> None:
+def test_a_default_that_one_engine_lacks_is_refused() -> None:
     options = {"defaults": {"claude_options": {"temperature": 0.5}}}
     write_workflow("w.yaml", step("one"), step("two", engine="claude_code"), **options)
     said = refused(in_this_process("run", "w.yaml"))
@@ -199,7 +199,7 @@ def test_an_unknown_engine_is_refused_with_the_nearest_one() -> None:
 
 
 @pytest.mark.parametrize("missing", ["the SDK", "the command"])
-def test_a_missing_claude_code_is_one_sentence(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_claude_code_is_reported_in_one_sentence(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import claude_agent_sdk as sdk
     from claude_agent_sdk._internal.transport.subprocess_cli import SubprocessCLITransport
 
@@ -269,7 +269,7 @@ def failing(prompt: str, **options: Any) -> Path:
     ],
 )
 def test_a_failed_session_fails_in_mock_too(prompt: str, options: dict[str, Any], error: str) -> None:
-    """The cassette of a failed run is exported, as a user would do to look at it."""
+    """A user exports the cassette of a failed run to examine it."""
     workflow = failing(prompt, **options)
     one = live(workflow)
     assert (one.result.status, one.error) == ("failed", error)
@@ -290,8 +290,8 @@ def test_graceful_degradation_continues_with_the_partial_text() -> None:
     assert [call["retries"] for call in engine_cli.calls() if "argv" in call] == ["0"]
 
 
-def test_a_run_that_broke_off_is_continued() -> None:
-    """The session of the first step is in the cassette once, without the prompt that failed."""
+def test_an_interrupted_run_continues() -> None:
+    """The session of the first step is in the cassette once, without the failed prompt."""
     steps = [session_step("one", "a"), session_step("two", "ONCE DIE"), session_step("three", "c")]
     workflow = write_workflow("w.yaml", *steps, **CLAUDE_CODE, checkpoint_enabled=True)
     assert live(workflow).result.status == "failed"
@@ -323,8 +323,8 @@ def test_a_changed_step_is_a_miss_that_names_the_difference() -> None:
     assert "cassettes/w.yaml holds no further session with Claude Code for step 'new'." in said
 
 
-def test_volatile_values_are_no_miss_on_another_day() -> None:
-    """A later step of a session may be the first that uses one."""
+def test_volatile_values_are_not_misses_on_another_day() -> None:
+    """A later step of a session may be the first one with a volatile value."""
     steps = [session_step("one", "a"), session_step("two", "SAY {{date}} {{execution_id}}")]
     workflow = write_workflow("w.yaml", *steps, **CLAUDE_CODE)
     live(workflow)

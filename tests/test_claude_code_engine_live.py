@@ -1,4 +1,4 @@
-"""Steps with `engine: claude_code` on the real Claude Code, against a scripted API; then in mock without it."""
+"""Steps with `engine: claude_code` on the real Claude Code, against a scripted API, and then in mock without it."""
 
 import json
 import os
@@ -49,7 +49,7 @@ SHOWN = """\
 
 
 class Answers:
-    """The scripted API. The first request of the robust step is refused."""
+    """The scripted API. It refuses the first request of the robust step."""
 
     def __init__(self) -> None:
         self.is_busy = True
@@ -72,7 +72,7 @@ class Answers:
 
 
 def test_every_step_type_runs_on_claude_code_and_is_replayed_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Results, messages and the lines of the handler are those of the live run."""
+    """Results, messages and the lines of the handler are equal to those of the live run."""
     for name, value in claude_code.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     Path("workspace").mkdir()
@@ -100,7 +100,7 @@ def test_every_step_type_runs_on_claude_code_and_is_replayed_without_it(monkeypa
 
 
 def processes(home: Path) -> list[int]:
-    """The processes with this home folder."""
+    """Return the processes with this home folder."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
@@ -114,8 +114,8 @@ def processes(home: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
-def test_a_run_that_is_stopped_leaves_its_log_and_no_claude_code(ending: signal.Signals, tmp_path: Path) -> None:
-    """Ctrl-C also ends Claude Code. After `kill -9` all lines that were seen are in the log."""
+def test_a_stopped_run_leaves_its_log_and_no_claude_code(ending: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C also ends Claude Code. After `kill -9` the log has all lines that were shown."""
     write_workflow(tmp_path / "w.yaml", step(prompt="HANG", claude_options={"async_streaming": True}), engine="claude_code")
     folder = Folder(tmp_path)
     try:

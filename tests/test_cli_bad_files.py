@@ -1,4 +1,4 @@
-"""Cassettes, logs and APIs that are not as they should be: one clear error, its exit code, and no file harmed."""
+"""Wrong or damaged cassettes, logs and APIs cause one clear error with its exit code, and no file is harmed."""
 
 import shutil
 import socket
@@ -15,7 +15,7 @@ from tests.messages_server import MessagesServer, Reply, http_error, text
 
 
 def damaged(name: str, old: str, new: str) -> Path:
-    """The numbers' cassette with one thing changed."""
+    """Return the cassette of the numbers with one change."""
     path = Path(name)
     whole = CASSETTE.read_text()
     assert old in whole
@@ -27,23 +27,23 @@ def damaged(name: str, old: str, new: str) -> Path:
 
 
 def test_mock_without_a_cassette_prints_the_record_command() -> None:
-    """A workflow that was never recorded is told the command that records it."""
+    """The error of an unrecorded workflow names the command that records it."""
     write_workflow("flows/hello.yaml")
     said = refused(in_this_process("run", "flows/hello.yaml"))
     assert said == "retold: no recording at flows/cassettes/hello.yaml. Record it with: retold run flows/hello.yaml --live\n"
     assert tree() == ["flows/hello.yaml"]
 
 
-def test_record_command_names_the_cassette_that_was_asked_for() -> None:
-    """The command printed records the cassette that was missing, not another one."""
+def test_the_record_command_names_the_requested_cassette() -> None:
+    """The printed command records the missing cassette, not another one."""
     write_workflow("hello.yaml")
     assert refused(in_this_process("run", "hello.yaml", "--cassette", "my.yaml")).endswith(
         "retold run hello.yaml --live --cassette my.yaml\n"
     )
 
 
-def test_changed_prompt_is_a_miss_that_shows_the_difference(cli: Cli) -> None:
-    """A prompt that changed since the recording is exit code 3 with what differs and the command to record again."""
+def test_a_changed_prompt_is_a_miss_that_shows_the_difference(cli: Cli) -> None:
+    """A prompt that changed since the recording exits with code 3, the difference, and the command to record again."""
     Path("w.yaml").write_text(NUMBERS.read_text().replace("Count from 1 to 10", "Count from 1 to 12"))
     said = refused(cli("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
     assert said.replace(str(ROOT), "ROOT") == (
@@ -56,15 +56,15 @@ def test_changed_prompt_is_a_miss_that_shows_the_difference(cli: Cli) -> None:
     )
 
 
-def test_changed_model_is_a_miss_that_names_it() -> None:
-    """Another model is another request: the miss names both."""
+def test_a_changed_model_is_a_miss_that_names_it() -> None:
+    """Another model is another request, and the miss names both models."""
     Path("w.yaml").write_text(NUMBERS.read_text().replace("sonnet", "opus"))
     said = refused(in_this_process("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
     assert '\n  model: recorded "claude-sonnet-5-5", now "claude-opus-5-5"\n' in said
 
 
-def test_miss_is_a_failed_run_in_the_log() -> None:
-    """A miss is a fact of the run: the log has it, and shows it again."""
+def test_a_miss_is_a_failed_run_in_the_log() -> None:
+    """The log records the miss, and shows it again."""
     Path("w.yaml").write_text(NUMBERS.read_text().replace("sonnet", "opus"))
     with pytest.raises(retold.MissError):
         run_mock(Path("w.yaml"), cassette=CASSETTE)
@@ -83,8 +83,8 @@ def test_miss_is_a_failed_run_in_the_log() -> None:
         ("  format: 2", "  format: 3", "", "was written by a newer retold (cassette format 3, this one reads up to 2)"),
     ],
 )
-def test_damaged_cassette_names_file_and_line(old: str, new: str, place: str, what: str) -> None:
-    """A cassette that is there but damaged is an error with its place, never an empty one, and is left as it is."""
+def test_a_damaged_cassette_is_reported_with_file_and_line(old: str, new: str, place: str, what: str) -> None:
+    """A damaged cassette is an error with its place, never an empty cassette. It stays unchanged."""
     path = damaged("bad.yaml", old, new)
     before = path.read_bytes()
     said = refused(in_this_process("run", NUMBERS, "--cassette", path))
@@ -94,20 +94,20 @@ def test_damaged_cassette_names_file_and_line(old: str, new: str, place: str, wh
 
 
 @pytest.mark.parametrize("value", ["cost_usd: lots", "tool_results: [5]"])
-def test_damaged_field_is_found_before_anything_runs(value: str) -> None:
-    """Every field of a cassette is checked when it is read."""
+def test_a_damaged_field_is_found_before_anything_runs(value: str) -> None:
+    """Reading a cassette checks every field."""
     path = damaged("bad.yaml", "cost_usd: 0.000346", value)
     assert refused(in_this_process("run", NUMBERS, "--cassette", path)).startswith("retold: bad.yaml:5: interaction 1 is damaged")
 
 
-def test_entry_of_another_kind_is_explained() -> None:
-    """An interaction that is no mapping is told so in words of the format."""
+def test_an_entry_of_another_kind_is_explained() -> None:
+    """The error of an interaction that is not a mapping uses the terms of the format."""
     Path("bad.yaml").write_text("version: 1\ninteractions:\n- 5\n")
     assert "has no attribute" not in refused(in_this_process("run", NUMBERS, "--cassette", "bad.yaml"))
 
 
-def test_live_run_does_not_replace_a_damaged_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A live run that would write over a damaged cassette stops before it calls the API, and leaves the file as it is."""
+def test_a_live_run_does_not_replace_a_damaged_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run stops before it calls the API, and the file stays unchanged."""
     path = damaged("bad.yaml", "code: 200", "code: abc")
     before = path.read_bytes()
     with MessagesServer([Reply([text("Hello")])]) as server:
@@ -122,13 +122,13 @@ def test_live_run_does_not_replace_a_damaged_cassette(monkeypatch: pytest.Monkey
 
 
 def test_import_of_a_missing_file_is_refused() -> None:
-    """A cassette that is not there is named, and no log is made."""
+    """The error names the missing cassette, and no log is created."""
     assert refused(in_this_process("import", "nope.yaml")) == "retold: no cassette at nope.yaml.\n"
     assert not Path(".retold").exists()
 
 
-def test_import_of_something_else_is_refused() -> None:
-    """A file that is no cassette is told what a cassette has."""
+def test_import_of_another_kind_of_file_is_refused() -> None:
+    """The error describes a cassette."""
     Path("w.yaml").write_text("other: things\n")
     said = refused(in_this_process("import", "w.yaml"))
     assert said.startswith("retold: w.yaml is not a cassette: it has no list `interactions`.")
@@ -136,24 +136,24 @@ def test_import_of_something_else_is_refused() -> None:
 
 
 @pytest.mark.parametrize("command", ["import", "play", "diff"])
-def test_a_workflow_is_no_cassette(command: str) -> None:
-    """Nobody is told to restore or delete a workflow that is as it should be."""
+def test_the_error_of_a_workflow_in_place_of_a_cassette_does_not_advise_to_delete_it(command: str) -> None:
+    """The error calls it a workflow, and does not advise to restore or delete a correct workflow."""
     path = write_workflow("./w.yaml")
     said = refused(in_this_process(command, path, *(["last"] if command == "diff" else [])))
     assert said == "retold: w.yaml is a workflow, not a cassette. Its recording is beside it; retold run w.yaml plays it.\n"
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
-def test_a_cassette_is_no_workflow(command: str) -> None:
-    """One line, and the command that was meant."""
+def test_a_cassette_in_place_of_a_workflow_is_refused(command: str) -> None:
+    """The error is one line, with the right command."""
     Path("c.yaml").write_text("version: 1\ninteractions: []\n")
     said = refused(in_this_process(command, "c.yaml"))
     assert said == "retold: c.yaml:1:1: this is a cassette, which `retold play` shows; a workflow file holds a key `workflow`.\n"
 
 
 @pytest.mark.parametrize("command", ["show", "tail", "export", "verify"])
-def test_a_file_is_no_run(command: str) -> None:
-    """A path where a run is asked for is told which commands take it."""
+def test_a_file_in_place_of_a_run_is_refused(command: str) -> None:
+    """The error names the commands that accept the file."""
     run_mock(NUMBERS, handlers=[])
     Path("c.yaml").write_text("version: 1\ninteractions: []\n")
     said = refused(in_this_process(command, "c.yaml"))
@@ -162,7 +162,7 @@ def test_a_file_is_no_run(command: str) -> None:
 
 @pytest.mark.trap(44)
 def test_import_of_an_empty_cassette_is_refused() -> None:
-    """Nothing to import is not success."""
+    """An import of nothing is not a success."""
     Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
     said = refused(in_this_process("import", "empty.yaml"))
     assert said == "retold: empty.yaml holds no interactions; there is nothing to import.\n"
@@ -170,15 +170,15 @@ def test_import_of_an_empty_cassette_is_refused() -> None:
 
 
 @pytest.mark.trap(45)
-def test_import_of_one_damaged_file_imports_none() -> None:
+def test_import_with_one_damaged_file_imports_none() -> None:
     """All files are read before the first is written."""
     path = damaged("bad.yaml", "code: 200", "code: abc")
     assert refused(in_this_process("import", CASSETTE, path)).startswith("retold: bad.yaml:5: interaction 1 is damaged")
     assert not Path(".retold").exists()
 
 
-def test_export_does_not_replace_a_file_unless_told() -> None:
-    """A file that is there stays as it is without --force, and is replaced with it."""
+def test_export_does_not_replace_a_file_without_force() -> None:
+    """An existing file stays unchanged without --force, and is replaced with it."""
     run_mock(NUMBERS, handlers=[])
     Path("x.yaml").write_text("mine\n")
     said = refused(in_this_process("export", "last", "-o", "x.yaml"))
@@ -190,13 +190,13 @@ def test_export_does_not_replace_a_file_unless_told() -> None:
 
 @pytest.mark.trap(44)
 def test_play_of_a_missing_cassette_is_refused() -> None:
-    """A cassette that is not there is named, and is not looked for in the log."""
+    """The error names the cassette. The log is not searched for it."""
     assert refused(in_this_process("play", "cassettes/nope.yaml")) == "retold: no cassette at cassettes/nope.yaml.\n"
 
 
 @pytest.mark.trap(44)
-def test_play_of_an_empty_cassette_is_not_success() -> None:
-    """Nothing to play is not success: an empty recording is a mistake, not a short one."""
+def test_play_of_an_empty_cassette_fails() -> None:
+    """An empty recording is a mistake, not a short recording."""
     Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
     assert in_this_process("play", "empty.yaml").returncode != 0
 
@@ -204,8 +204,8 @@ def test_play_of_an_empty_cassette_is_not_success() -> None:
 # Logs
 
 
-def test_log_of_a_newer_version_is_refused_and_kept() -> None:
-    """A log that a newer retold wrote is neither read nor written, and the way out is named."""
+def test_a_log_of_a_newer_version_is_refused_and_kept() -> None:
+    """retold neither reads nor writes a log of a newer retold. The error names the way out."""
     with retold.EventLog("log.db") as log:
         run_mock(NUMBERS, handlers=[], log=log)
     connection = sqlite3.connect("log.db")
@@ -221,8 +221,8 @@ def test_log_of_a_newer_version_is_refused_and_kept() -> None:
     assert Path("log.db").read_bytes() == before
 
 
-def test_file_that_is_no_database_is_refused_and_kept() -> None:
-    """A file of another kind is not taken for a log, and not written to."""
+def test_a_file_that_is_not_a_database_is_refused_and_kept() -> None:
+    """A file of another kind is not used as a log, and not written to."""
     Path("notes.txt").write_text("my notes\n" * 100)
     assert refused(in_this_process("run", NUMBERS, "--db", "notes.txt")) == (
         "retold: cannot write the log notes.txt: file is not a database. Name another one with --db FILE or RETOLD_DB.\n"
@@ -233,8 +233,8 @@ def test_file_that_is_no_database_is_refused_and_kept() -> None:
     assert Path("notes.txt").read_text() == "my notes\n" * 100
 
 
-def test_database_of_somebody_else_is_refused_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An SQLite file that is no log gets no tables of ours."""
+def test_a_database_of_another_program_is_refused_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An SQLite file that is not a log gets no tables of retold."""
     connection = sqlite3.connect("other.db")
     connection.execute("CREATE TABLE mine (a)")
     connection.close()
@@ -246,16 +246,16 @@ def test_database_of_somebody_else_is_refused_and_kept(monkeypatch: pytest.Monke
     assert Path("other.db").read_bytes() == before
 
 
-def test_refused_log_leaves_no_lock_file() -> None:
-    """A file that is not ours gets no companion file either."""
+def test_a_refused_log_gets_no_lock_file() -> None:
+    """A file of another program gets no companion file either."""
     Path("notes.txt").write_text("my notes\n" * 100)
     refused(in_this_process("run", NUMBERS, "--db", "notes.txt"))
     assert tree() == ["notes.txt"]
 
 
 @pytest.mark.parametrize("path", ["notes.txt/log.db", "notes.txt/sub/log.db", "folder"])
-def test_log_that_cannot_be_written_is_refused_before_anything_runs(path: str) -> None:
-    """A path below a file, or a folder, is no log: the error names it and the option that names another."""
+def test_a_log_that_cannot_be_written_is_refused_before_anything_runs(path: str) -> None:
+    """A folder, or a path below a file, is not a log. The error names it and the option that names another."""
     Path("notes.txt").write_text("my notes\n")
     Path("folder").mkdir()
     said = refused(in_this_process("run", NUMBERS, "--db", path))
@@ -264,8 +264,8 @@ def test_log_that_cannot_be_written_is_refused_before_anything_runs(path: str) -
     assert Path("notes.txt").read_text() == "my notes\n"
 
 
-def test_log_below_a_file_says_that_it_is_no_folder() -> None:
-    """The reason given is the true one."""
+def test_the_error_of_a_log_below_a_file_gives_the_right_reason() -> None:
+    """The reason is not that the file exists."""
     Path("notes.txt").write_text("my notes\n")
     assert "File exists" not in refused(in_this_process("run", NUMBERS, "--db", "notes.txt/log.db"))
 
@@ -273,8 +273,8 @@ def test_log_below_a_file_says_that_it_is_no_folder() -> None:
 # The API
 
 
-def test_live_without_a_key_says_how_to_get_one() -> None:
-    """Live mode without credentials stops before anything is written, and names the variable and the way without."""
+def test_a_live_run_without_a_key_names_the_way_to_get_one() -> None:
+    """Live mode without credentials stops before anything is written. The error names the variable and the mode without a key."""
     write_workflow("hello.yaml")
     assert refused(in_this_process("run", "hello.yaml", "--live")) == (
         "retold: live mode needs a key: set ANTHROPIC_API_KEY, or run without --live (and without TEST_MODE=live) to replay "
@@ -285,7 +285,7 @@ def test_live_without_a_key_says_how_to_get_one() -> None:
 
 
 def failing(url: str, retries: int = 0) -> tuple[str, str]:
-    """A live run of a streamed step against `url` that must fail with exit code 1 and leave the cassette as it was."""
+    """Run a streamed step live against `url`. It must exit with code 1 and leave the cassette unchanged."""
     write_workflow("hello.yaml", step(claude_options={"async_streaming": True, "retry_config": {"max_retries": retries}}))
     Path("cassettes").mkdir()
     shutil.copy(CASSETTE, "cassettes/hello.yaml")
@@ -295,8 +295,8 @@ def failing(url: str, retries: int = 0) -> tuple[str, str]:
     return normalised(done.stdout), normalised(done.stderr)
 
 
-def test_refused_connection_is_a_failed_run() -> None:
-    """An API that cannot be reached fails the step and the run, in one line each, and keeps the old cassette."""
+def test_a_refused_connection_is_a_failed_run() -> None:
+    """An unreachable API fails the step and the run, in one line each. The old cassette stays."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         shown, said = failing(f"http://127.0.0.1:{free.getsockname()[1]}")
@@ -308,8 +308,8 @@ def test_refused_connection_is_a_failed_run() -> None:
     )
 
 
-def test_wrong_key_is_a_failed_run() -> None:
-    """What the API says of a key is passed on; the key itself is not."""
+def test_a_wrong_key_is_a_failed_run() -> None:
+    """The error contains the API's message about the key, but not the key."""
     with MessagesServer([http_error(401, "authentication_error", "invalid x-api-key")]) as server:
         shown, said = failing(server.url, retries=3)
         assert len(server.requests) == 1
@@ -321,7 +321,7 @@ def test_wrong_key_is_a_failed_run() -> None:
     )
 
 
-def test_overloaded_api_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overloaded_api_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without retries a 529 is the step's error at once."""
     with MessagesServer([http_error(529)]) as server:
         workflow = write_workflow("hello.yaml", step(claude_options={"retry_config": {"max_retries": 0}}))
@@ -334,8 +334,8 @@ def test_overloaded_api_is_a_failed_run(monkeypatch: pytest.MonkeyPatch) -> None
     assert not Path("cassettes").exists()
 
 
-def test_cassette_that_is_not_there_is_not_called_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A failed first recording does not speak of a file that does not exist."""
+def test_the_error_of_a_first_recording_mentions_no_old_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed first recording does not mention a file that does not exist."""
     with MessagesServer([http_error(400)]) as server:
         ran = run_live(monkeypatch, server, write_workflow("hello.yaml"))
     assert ran.result.notes == []
@@ -344,8 +344,8 @@ def test_cassette_that_is_not_there_is_not_called_left_as_it_was(monkeypatch: py
 @pytest.mark.parametrize(
     ("model", "sent"), [("sonnet", "claude-sonnet-5-5"), ("opus", "claude-opus-5-5"), ("claude-next-9", "claude-next-9")]
 )
-def test_unknown_model_is_passed_through(monkeypatch: pytest.MonkeyPatch, model: str, sent: str) -> None:
-    """Aliases stand for ids; any other name is the API's to judge."""
+def test_an_unknown_model_is_passed_through(monkeypatch: pytest.MonkeyPatch, model: str, sent: str) -> None:
+    """Aliases are replaced by ids. The API decides about any other name."""
     with MessagesServer([Reply([text("Hello")])]) as server:
         ran = run_live(monkeypatch, server, write_workflow("hello.yaml", step(claude_options={"model": model})))
     assert ran.result.ok

@@ -1,4 +1,4 @@
-"""What a person can write wrongly into each type of step: every mistake is told, with its place and what would be right."""
+"""Mistakes in each type of step: every one is reported with its place and the valid form."""
 
 from pathlib import Path
 from textwrap import dedent, indent
@@ -10,7 +10,10 @@ from tests.e2e import in_this_process, refusal_of, refused
 
 
 def refusal_of_step(type: str, body: str) -> str:
-    """What is said of a workflow of one step `a` of that type whose keys begin in line 6, without its `retold: w.yaml:`."""
+    """Return the error of a workflow with one step `a` of that type, without its `retold: w.yaml:`.
+
+    The step's keys begin in line 6.
+    """
     head = f"workflow:\n  name: w\n  steps:\n    - name: a\n      type: {type}\n"
     said = refusal_of(head + indent(dedent(body), " " * 6))
     return said.removeprefix("retold: ").replace("w.yaml:", "")
@@ -28,8 +31,8 @@ MISSING = {
 
 
 @pytest.mark.parametrize("type", STEP_TYPES)
-def test_step_without_what_it_needs_names_every_missing_key(type: str) -> None:
-    """Each type says which of its keys is missing."""
+def test_a_step_names_every_missing_key(type: str) -> None:
+    """Each type names its own missing keys."""
     said = refusal_of_step(type, "description: x\n")
     assert [line for line in said.splitlines() if "errors in" not in line] == [
         f"4:7: step 'a': the key '{key}' is missing." for key in MISSING[type]
@@ -113,8 +116,8 @@ def test_step_without_what_it_needs_names_every_missing_key(type: str) -> None:
         ("claude", "prompt: ' '", "6:7: 'prompt' should be something, not empty."),
     ],
 )
-def test_mistake_in_a_step_is_told_with_the_nearest_that_is_right(type: str, body: str, said: str) -> None:
-    """One mistake is one line: its place, its key, and what would be right there."""
+def test_a_mistake_in_a_step_is_reported_with_the_nearest_valid_form(type: str, body: str, said: str) -> None:
+    """One mistake is one line: its place, its key, and the valid form."""
     assert refusal_of_step(type, body) == f"{said}\n"
 
 
@@ -134,20 +137,20 @@ def test_mistake_in_a_step_is_told_with_the_nearest_that_is_right(type: str, bod
         ("3: 4", "a key should be text, and is 3"),
     ],
 )
-def test_option_of_the_wrong_type_is_told_what_it_should_be(value: str, said: str) -> None:
-    """Nothing is guessed: a number in quotes is text, and a truth value is no number."""
+def test_an_option_of_the_wrong_type_names_the_expected_type(value: str, said: str) -> None:
+    """Nothing is converted: a number in quotes is text, and a truth value is not a number."""
     refused = refusal_of_step("claude", f"prompt: x\nclaude_options:\n  {value}\n")
     assert refused.partition(": ")[2] == (f"{said}\n" if said.endswith("?") else f"{said}.\n")
 
 
-def test_value_of_several_possible_types_is_one_error() -> None:
-    """A value that may be text or a number, and is neither, is told once."""
+def test_a_value_of_several_possible_types_is_one_error() -> None:
+    """A value that should be text or a number, and is neither, is reported once."""
     said = refusal_of("workflow:\n  name: w\n  global_vars: {a: [1]}\n  steps: [{name: a, type: claude, prompt: x}]\n")
     assert said == "retold: w.yaml:3:17: 'a' should be text, a whole number, a number or true or false, and is [1].\n"
 
 
-def test_every_mistake_is_told_from_top_to_bottom() -> None:
-    """Keys, values, references, presets, handlers and their options: whoever made thirteen mistakes reads of thirteen."""
+def test_every_mistake_is_reported_from_top_to_bottom() -> None:
+    """Keys, values, references, presets, handlers and their options: thirteen mistakes cause thirteen errors."""
     Path("broken.py").write_text("import nothing_such\n")
     text = """\
         workflow:
@@ -205,8 +208,8 @@ def test_every_mistake_is_told_from_top_to_bottom() -> None:
         ("{% if date is defind %}x{% endif %}", "unknown template test 'defind'; did you mean 'defined'?"),
     ],
 )
-def test_template_that_could_not_be_filled_in_is_found_before_anything_runs(template: str, said: str) -> None:
-    """Names, tasks, filters and tests are looked up in the file, not when three steps have been paid for."""
+def test_a_template_that_cannot_be_rendered_is_found_before_anything_runs(template: str, said: str) -> None:
+    """Names, tasks, filters and tests are checked in the file, not after three paid steps."""
     text = f"""\
         workflow:
           name: w
@@ -219,8 +222,8 @@ def test_template_that_could_not_be_filled_in_is_found_before_anything_runs(temp
 
 
 @pytest.mark.parametrize("key", ["name", "id"])
-def test_name_cannot_hold_a_template(key: str) -> None:
-    """A name that changed with every run would find neither its recording nor its reference."""
+def test_a_name_cannot_contain_a_template(key: str) -> None:
+    """A name that changed with every run would match neither its recording nor its reference."""
     steps = {"name": '{name: "a{{date}}", type: claude, prompt: x}',
              "id": '{name: a, type: claude_batch, tasks: [{id: "a{{date}}", prompt: x}]}'}  # fmt: skip
     said = refusal_of(f"workflow:\n  name: w\n  steps: [{steps[key]}]\n")
@@ -228,8 +231,8 @@ def test_name_cannot_hold_a_template(key: str) -> None:
 
 
 @pytest.mark.parametrize(("session", "said"), [("tlak", "; did you mean 'talk'?"), ("nope", "; there are talk.")])
-def test_session_that_no_earlier_step_holds_is_refused(session: str, said: str) -> None:
-    """`session_context` names a session of a step before it."""
+def test_a_session_of_no_earlier_step_is_refused(session: str, said: str) -> None:
+    """`session_context` names a session of an earlier step."""
     text = f"""\
         workflow:
           name: w
@@ -271,8 +274,8 @@ MODULES = {
         ("{module: MyApp/Stream, function: f}", 31, "'MyApp/Stream' is not a dotted module name, such as my_app.stream_handler."),
     ],
 )
-def test_callback_that_cannot_be_called_is_refused(options: str, column: int, said: str) -> None:
-    """A module that does not import, or what is no function in it, is found before anything runs."""
+def test_a_callback_that_cannot_be_called_is_refused(options: str, column: int, said: str) -> None:
+    """A module that cannot be imported, or a name that is not a function in it, is found before anything runs."""
     for name, source in MODULES.items():
         Path(f"{name}.py").write_text(source)
     head = "workflow:\n  name: w\n  steps:\n    - name: a\n      type: claude\n      prompt: x\n      claude_options:\n"
@@ -311,16 +314,16 @@ def test_callback_that_cannot_be_called_is_refused(options: str, column: int, sa
         ),
     ],
 )
-def test_handler_option_that_cannot_work_is_refused(handler: str, options: str, said: str) -> None:
-    """Each handler says what its option should be, before anything runs."""
+def test_a_handler_option_that_cannot_work_is_refused(handler: str, options: str, said: str) -> None:
+    """Each handler describes its valid option, before anything runs."""
     keys = f"async_streaming: true, stream_handler: {handler}, stream_handler_opts: {options}"
     line = refusal_of_step("claude", f"prompt: x\nclaude_options: {{{keys}}}\n")
     assert line.partition(": ")[2].replace(f"{Path.cwd()}/", "") == f"{said}\n"
 
 
 @pytest.mark.parametrize("asks", ["prompt: [{type: file, path: nope.txt}]", "type: claude_batch, tasks: [{file: nope.txt}]"])
-def test_file_that_nobody_makes_is_missed_before_anything_runs(asks: str) -> None:
-    """A prompt of a file that is not there is refused, unless a step before it could write one."""
+def test_a_missing_file_is_reported_before_anything_runs(asks: str) -> None:
+    """A prompt of a missing file is refused, unless an earlier step could write the file."""
     kind = "" if "type: claude" in asks else "type: claude, "
     steps = "    - {name: a, type: claude, prompt: x%s}\n    - {name: b, " + kind + asks + "}\n"
     said = refusal_of("workflow:\n  name: w\n  steps:\n" + steps % "")

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, watched from elsewhere or cut off from their output: what is left must be true and readable."""
+"""Runs that are killed, stopped, followed by other processes or cut off from their output leave a true and readable log."""
 
 import functools
 import os
@@ -24,14 +24,14 @@ STREAMED = step(claude_options={"async_streaming": True, "allowed_tools": ["Glob
 FIRST = text("First part.", pieces=4)
 SECOND = text("Second part, which is long enough to be cut.", pieces=4)
 HANGING = Reply([FIRST, SECOND], hang_after=12)
-"""The whole first block, and of the second one 'Second p': message_start, start, ping, 3 deltas, stop, start, 4 deltas."""
+"""The whole first block, and 'Second p' of the second one: message_start, start, ping, 3 deltas, stop, start, 4 deltas."""
 
 SHOWN_OF_HANGING = "[HH:MM:SS] ASSISTANT: First part.\n[HH:MM:SS] ASSISTANT: Second part, whi [incomplete]\n"
 
 
 @pytest.fixture
 def here() -> Iterator[Folder]:
-    """The test's own working directory."""
+    """Return the test's own working directory."""
     folder = Folder(Path.cwd())
     yield folder
     folder.close()
@@ -39,7 +39,7 @@ def here() -> Iterator[Folder]:
 
 @pytest.fixture(scope="module")
 def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Folder]]:
-    """A folder for several tests, whose runs take seconds."""
+    """Create a folder for several tests, because its runs take seconds."""
     folders: list[Folder] = []
 
     def make(name: str) -> Folder:
@@ -68,8 +68,8 @@ def recorded_frames(log: retold.EventLog, run: str) -> list[bytes]:
 
 
 @pytest.mark.trap(37)
-def test_killed_run_has_lost_nothing_that_it_received(here: Folder) -> None:
-    """After `kill -9` the log holds the stream up to the kill, byte for byte, but for what was on its way."""
+def test_a_killed_run_keeps_every_received_byte(here: Folder) -> None:
+    """After `kill -9` the log has the stream up to the kill, byte for byte, except for bytes in transit."""
     with MessagesServer([Reply([text("word " * 200, pieces=5)], gap_s=0.03)]) as server:
         child = talk(here, server.url)
         wait_until(lambda: len(server.sent) == 1 and len(server.sent[0]) >= 25)
@@ -87,7 +87,7 @@ def test_killed_run_has_lost_nothing_that_it_received(here: Folder) -> None:
 
 @dataclass(frozen=True)
 class Killed:
-    """A folder whose run was killed in the middle of a stream, the bytes it had received, and what `tail` made of it."""
+    """A folder with a run that was killed in the middle of a stream, the bytes it had received, and the output of `tail`."""
 
     folder: Folder
     sent: bytes
@@ -96,7 +96,7 @@ class Killed:
 
 @pytest.fixture(scope="module")
 def killed(make_folder: Callable[[str], Folder]) -> Killed:
-    """A run that another process followed when it was killed."""
+    """Kill a run that another process follows."""
     folder = make_folder("killed")
     with MessagesServer([HANGING]) as server:
         child = talk(folder, server.url)
@@ -108,8 +108,8 @@ def killed(make_folder: Callable[[str], Folder]) -> Killed:
         return Killed(folder, b"".join(sent_frames(server)), rest_of(tail)[0])
 
 
-def test_killed_run_is_listed_as_interrupted_and_shown(killed: Killed, cli: Cli) -> None:
-    """A run whose process died says so; its complete messages are shown, and what was incomplete is marked."""
+def test_a_killed_run_is_listed_as_interrupted_and_shown(killed: Killed, cli: Cli) -> None:
+    """Its complete messages are shown, and the incomplete one is marked."""
     folder = killed.folder
     for _ in range(2):  # before and after a later run has closed it
         listed = normalised(cli("ls", cwd=folder.path).stdout).splitlines()[-1].split()
@@ -120,23 +120,23 @@ def test_killed_run_is_listed_as_interrupted_and_shown(killed: Killed, cli: Cli)
             run_mock(NUMBERS, handlers=[], log=log)
 
 
-def test_killed_run_is_played_with_its_ending(killed: Killed, cli: Cli) -> None:
-    """`retold play` marks the incomplete message of an interrupted run and says why the stream has no end."""
+def test_a_killed_run_is_played_with_its_ending(killed: Killed, cli: Cli) -> None:
+    """`retold play` marks the incomplete message of an interrupted run and gives the reason for the missing end."""
     played = cli("play", "talk", "--timing", "instant", "--db", killed.folder.log.path)
     assert (played.returncode, played.stderr) == (0, "")
     assert normalised(played.stdout).endswith("\n✗ Stream error: interrupted: the recording process died after 3 messages\n")
 
 
-def test_killed_run_can_be_exported(killed: Killed, cli: Cli) -> None:
-    """Half a stream is a record, not a loss: it becomes a cassette that ends in a cut."""
+def test_a_killed_run_can_be_exported(killed: Killed, cli: Cli) -> None:
+    """The partial stream becomes a cassette that ends in a cut."""
     assert cli("export", "talk", "-o", "half.yaml", "--db", killed.folder.log.path).returncode == 0
     (exchange,) = retold.read_cassette("half.yaml").exchanges
     assert exchange.response is not None
     assert (exchange.ending, exchange.response.body) == ("cut", killed.sent)
 
 
-def test_console_marks_what_is_incomplete(killed: Killed, cli: Cli) -> None:
-    """Half a message is marked as such, whichever handler shows it."""
+def test_handlers_mark_an_incomplete_message(killed: Killed, cli: Cli) -> None:
+    """Every handler marks half a message."""
     shown = cli("show", "talk", "--handler", "console", "--db", killed.folder.log.path).stdout
     assert "] Second part, whi [incomplete]\n" in shown
 
@@ -156,7 +156,7 @@ class Stopped:
 
 @pytest.fixture(scope="module")
 def stopped(make_folder: Callable[[str], Folder]) -> Callable[[signal.Signals], Stopped]:
-    """Runs stopped by a signal, each of them once."""
+    """Stop runs by each signal once."""
 
     @functools.cache
     def stop(number: signal.Signals) -> Stopped:
@@ -177,8 +177,8 @@ Stop = Callable[[signal.Signals], Stopped]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stopped_run_is_closed_as_cancelled(stopped: Stop, cli: Cli, number: signal.Signals) -> None:
-    """Ctrl-C and SIGTERM end the run in the log; what came is readable, the cassette is not written."""
+def test_a_stopped_run_is_closed_as_cancelled(stopped: Stop, cli: Cli, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM end the run in the log. Received messages are readable, and the cassette is not written."""
     run = stopped(number)
     assert run.code != 0
     assert run.out.startswith(SHOWN_OF_HANGING)
@@ -188,23 +188,23 @@ def test_stopped_run_is_closed_as_cancelled(stopped: Stop, cli: Cli, number: sig
     assert not (run.folder.path / "cassettes").exists()
 
 
-def test_interrupted_run_exits_with_130(stopped: Stop) -> None:
-    """Ctrl-C is told by the exit code, without a traceback."""
+def test_an_interrupted_run_exits_with_130(stopped: Stop) -> None:
+    """Ctrl-C causes this exit code and no traceback."""
     assert (stopped(signal.SIGINT).code, stopped(signal.SIGINT).err) == (130, "")
 
 
-def test_terminated_run_exits_with_143(stopped: Stop) -> None:
-    """SIGTERM is told by the exit code, without a traceback."""
+def test_a_terminated_run_exits_with_143(stopped: Stop) -> None:
+    """SIGTERM causes this exit code and no traceback."""
     assert (stopped(signal.SIGTERM).code, stopped(signal.SIGTERM).err) == (143, "")
 
 
-def test_cancelled_stream_is_not_called_completed(stopped: Stop) -> None:
-    """A stream that was stopped did not complete, and the footer says so."""
+def test_a_cancelled_stream_is_not_called_completed(stopped: Stop) -> None:
+    """The footer calls it stopped."""
     assert stopped(signal.SIGINT).out.splitlines()[-1] == "✗ Stream error: cancelled after 3 messages"
 
 
-def test_terminated_play_leaves_nothing_behind(here: Folder) -> None:
-    """Watching a cassette keeps nothing, however the watching ends."""
+def test_a_terminated_play_leaves_nothing_behind(here: Folder) -> None:
+    """Playing a cassette keeps no file, however it ends."""
     (here.path / "tmp").mkdir()
     child = here.spawn("play", CASSETTE.with_name(FILE_OPERATIONS.name), TMPDIR=str(here.path / "tmp"))
     line_of(child.stdout)
@@ -213,12 +213,12 @@ def test_terminated_play_leaves_nothing_behind(here: Folder) -> None:
     assert tree("tmp") == []
 
 
-# Watched from elsewhere
+# Followed by other processes
 
 
 @dataclass(frozen=True)
 class Followed:
-    """A run, and what `tail` and `tail --json` made of it; the first lines came while the run was waiting."""
+    """A run, and the output of `tail` and `tail --json`. Their first lines arrived while the run waited."""
 
     folder: Folder
     first: list[str]
@@ -228,7 +228,7 @@ class Followed:
 
 @pytest.fixture(scope="module")
 def followed(make_folder: Callable[[str], Folder]) -> Followed:
-    """A live run of two turns, followed by two other processes; the second answer waits for their first lines."""
+    """Run two turns live, followed by two other processes. The second answer waits for their first lines."""
     folder, go_on = make_folder("followed"), threading.Event()
 
     def script(request: Request) -> Reply:
@@ -249,7 +249,7 @@ def followed(make_folder: Callable[[str], Folder]) -> Followed:
 
 
 def test_tail_follows_a_running_run_and_ends_with_it(followed: Followed) -> None:
-    """A second process sees the messages while the run goes on, prints what the run prints, and ends when it ends."""
+    """A second process sees the messages during the run, prints the same as the run, and ends with it."""
     shown, seen, _ = (first + out for first, (out, _) in zip(followed.first, followed.rest, strict=True))
     assert seen == shown
     assert normalised(seen) == (
@@ -263,20 +263,20 @@ def test_tail_follows_a_running_run_and_ends_with_it(followed: Followed) -> None
     assert followed.codes == [0, 0, 0]
 
 
-def test_tail_json_gives_each_message_when_it_comes(followed: Followed, cli: Cli) -> None:
-    """`tail --json` prints the lines of `show --json`, the first of them while the run goes on."""
+def test_tail_json_prints_each_message_when_it_arrives(followed: Followed, cli: Cli) -> None:
+    """`tail --json` prints the lines of `show --json`, the first of them during the run."""
     seen = followed.first[2] + followed.rest[2][0]
     assert seen == cli("show", "last", "--json", cwd=followed.folder.path).stdout
     assert len(seen.splitlines()) == 6
 
 
 def test_tail_ends_when_the_run_is_killed(killed: Killed) -> None:
-    """Who follows a run whose process dies is told, and does not wait for ever."""
+    """It reports that the process died, and does not wait for ever."""
     assert "✗ Stream error: interrupted: the recording process died after " in killed.tailed
 
 
-def test_tail_of_a_run_that_is_over_shows_it(cli: Cli) -> None:
-    """With nothing running, `tail` shows the last run whole."""
+def test_tail_of_a_finished_run_shows_it(cli: Cli) -> None:
+    """If nothing runs, `tail` shows the whole last run."""
     run_mock(NUMBERS, handlers=[])
     done = cli("tail")
     assert done.stdout == cli("show", "last", "--handler", "simple").stdout
@@ -284,7 +284,7 @@ def test_tail_of_a_run_that_is_over_shows_it(cli: Cli) -> None:
 
 
 def test_two_runs_write_one_log_at_once(here: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two live runs of two processes at the same time are two complete runs in one log, nothing lost or mixed."""
+    """Two concurrent live runs of two processes are two complete runs in one log. Nothing is lost or mixed."""
     both = threading.Barrier(2)
     replies = {name: Reply([text(f"{name} " * 60, pieces=4)], gap_s=0.005) for name in ("north", "south")}
 
@@ -309,7 +309,7 @@ def test_two_runs_write_one_log_at_once(here: Folder, monkeypatch: pytest.Monkey
 
 
 def left_alone(here: Folder, *args: str | Path) -> tuple[int, str]:
-    """Exit code and stderr of a command whose reader has gone before it wrote anything (`| true`)."""
+    """Return the exit code and stderr of a command with a reader that left before any output (`| true`)."""
     child = here.spawn(*args)
     assert child.stdout is not None
     assert child.stderr is not None
@@ -319,8 +319,8 @@ def left_alone(here: Folder, *args: str | Path) -> tuple[int, str]:
 
 
 @pytest.mark.trap(21)
-def test_reader_that_goes_does_not_harm_the_run(here: Folder) -> None:
-    """A run that nobody reads any more is recorded to its end."""
+def test_a_leaving_reader_does_not_harm_the_run(here: Folder) -> None:
+    """A run is recorded to its end without a reader."""
     left_alone(here, "run", NUMBERS)
     assert (here.newest().status, here.newest().messages) == ("completed", 3)
 
@@ -335,22 +335,22 @@ QUIET = [
 
 
 @pytest.mark.parametrize("command", QUIET)
-def test_reader_that_goes_is_no_error(here: Folder, command: tuple[str, ...]) -> None:
-    """`retold … | head -1` ends without a word about pipes."""
+def test_a_leaving_reader_causes_no_error_message(here: Folder, command: tuple[str, ...]) -> None:
+    """`retold … | head -1` ends without an error about pipes."""
     run_mock(NUMBERS, handlers=[])
     _, err = left_alone(here, *command)
     assert "BrokenPipeError" not in err
     assert "Traceback" not in err
 
 
-def test_reader_that_goes_is_told_by_the_exit_code(here: Folder) -> None:
-    """A command that could not write its output exits like one that SIGPIPE ended."""
+def test_a_leaving_reader_sets_the_exit_code(here: Folder) -> None:
+    """A command that cannot write its output exits like one that SIGPIPE ended."""
     run_mock(NUMBERS, handlers=[])
     assert left_alone(here, "show", "last")[0] == 128 + signal.SIGPIPE
 
 
 def test_head_gets_its_line(environment: dict[str, str]) -> None:
-    """In a real pipeline the reader takes one line and goes; no traceback follows it."""
+    """In a real pipeline the reader takes one line and leaves. No traceback follows."""
     command = f"{sys.executable} -m retold run {NUMBERS} --handler simple --timing original | head -n 1"
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
     assert normalised(done.stdout) == "[HH:MM:SS] ASSISTANT: 1\n"

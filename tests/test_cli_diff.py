@@ -1,4 +1,4 @@
-"""`retold diff` as a user runs it: what can be named, what it prints, and its exit codes; `assert_same_stream` beside it."""
+"""`retold diff` as a user runs it: its arguments, its output, and its exit codes, and `assert_same_stream`."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def two_runs() -> None:
 
 
 def test_two_replays_of_a_cassette_are_the_same(cli: Cli, two_runs: None) -> None:  # noqa: ARG001
-    """Exit code 0, and one line that says so; run, cassette, log file and stream-json are compared alike."""
+    """The exit code is 0, with one line. A run, a cassette, a log file and stream-json are compared alike."""
     done = cli("diff", "last~1", "last")
     assert (done.returncode, done.stderr) == (0, "")
     titles = r"A  clean_streaming_numbers \([0-9a-f]{8}, mock\)\nB  clean_streaming_numbers \([0-9a-f]{8}, mock\)\n"
@@ -52,7 +52,7 @@ def test_two_replays_of_a_cassette_are_the_same(cli: Cli, two_runs: None) -> Non
 )
 @pytest.mark.usefixtures("two_runs")
 def test_the_ending_of_the_file_chooses_the_format(name: str, begins: str) -> None:
-    """As in `retold export`; --format comes before it."""
+    """It works as in `retold export`. --format takes precedence."""
     in_this_process("diff", "last", "last", "-o", name)
     assert Path(name).read_text().lower().lstrip().startswith(begins.lower())
     in_this_process("diff", "last", "last", "-o", name, "--format", "text")
@@ -91,7 +91,7 @@ def test_different_runs_exit_with_1_in_every_format() -> None:
         (["last", "last", "--tolerance", "duration"], "cannot read the tolerance 'duration'"),
     ],
 )
-def test_bad_input_is_told_with_exit_code_2(arguments: list[str], said: str) -> None:
+def test_bad_input_exits_with_code_2(arguments: list[str], said: str) -> None:
     run_mock(NUMBERS)
     Path("bad.jsonl").write_text('{"type": "system"}\n{nope\n')
     Path("typeless.jsonl").write_text("{}\n")
@@ -101,7 +101,7 @@ def test_bad_input_is_told_with_exit_code_2(arguments: list[str], said: str) -> 
     assert said in refused(in_this_process("diff", *arguments))
 
 
-def test_hostile_text_does_no_harm_in_text_and_markdown() -> None:
+def test_hostile_text_is_harmless_in_text_and_markdown() -> None:
     """No control character reaches a terminal, no markup leaves its fence, and a word of a megabyte is cut."""
     recorded(talk(Reply([text(HOSTILE)]), prompt="Same."), "calm | <b>")
     recorded(talk(Reply([text(HOSTILE.replace("red", "blue") + " " + "x" * 1_000_000, pieces=1_000_000)]), prompt="Same."))
@@ -118,7 +118,7 @@ def test_hostile_text_does_no_harm_in_text_and_markdown() -> None:
 
 
 def test_assert_same_stream_fails_with_the_difference(tmp_path: Path) -> None:
-    """A test fails with what `retold diff` prints; runs, results of workflows and cassettes are taken."""
+    """A test fails with the output of `retold diff`. Runs, results of workflows and cassettes are accepted."""
     result = run_mock(NUMBERS).result
     retold.assert_same_stream(result, CASSETTE)
     golden = tmp_path / "golden.yaml"
@@ -130,8 +130,8 @@ def test_assert_same_stream_fails_with_the_difference(tmp_path: Path) -> None:
     retold.assert_same_stream(run, golden, log=log, ignore=["text", "totals"])
 
 
-def test_run_check_fails_where_the_run_says_something_else() -> None:
-    """In CI: exit code 0 and one line where the run says what the golden recording says, else 1 and the difference."""
+def test_run_check_fails_on_a_difference_from_the_golden_recording() -> None:
+    """In CI the exit code is 0 with one line if the run equals the golden recording, otherwise 1 with the difference."""
     same = in_this_process("run", NUMBERS, "--check", CASSETTE)
     assert same.returncode == 0
     assert "no difference: 4 items the same" in same.stderr
@@ -145,7 +145,7 @@ def test_run_check_fails_where_the_run_says_something_else() -> None:
     assert in_this_process("run", NUMBERS, "--check", "golden.yaml", "--check-ignore", "prompt").returncode == 0
 
 
-def test_a_golden_recording_that_cannot_be_read_is_told_before_the_run() -> None:
+def test_an_unreadable_golden_recording_is_reported_before_the_run() -> None:
     assert "no file nope.yaml" in refused(in_this_process("run", NUMBERS, "--check", "nope.yaml"))
     assert "unknown item or place 'nope'" in refused(
         in_this_process("run", NUMBERS, "--check", CASSETTE, "--check-ignore", "nope")
@@ -154,7 +154,7 @@ def test_a_golden_recording_that_cannot_be_read_is_told_before_the_run() -> None
 
 
 def test_a_run_is_exported_as_a_page() -> None:
-    """`--format html`, or a file that ends so; the page of the run, whole."""
+    """`--format html`, or a file with that ending, gives the whole page of the run."""
     run_mock(NUMBERS)
     done = in_this_process("export", "last", "-o", "run.html")
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""The mistakes that people make most: each is told what is wrong and how it is meant, in one line, with exit code 2."""
+"""The most common mistakes: one line describes the error and the correct form, with exit code 2."""
 
 import shutil
 import socket
@@ -84,7 +84,7 @@ WITH_A_LOG = {
 
 @pytest.fixture(autouse=True)
 def files() -> None:
-    """One file of each kind."""
+    """Create one file of each kind."""
     write_workflow("flow.yaml")
     shutil.copy(CASSETTE, "hello.yaml")
     Path("empty.yaml").touch()
@@ -92,38 +92,38 @@ def files() -> None:
     Path("folder").mkdir()
 
 
-def told(command: str) -> str:
-    """What a mistaken command says, without the prefix or the usage before it."""
-    said = refused(in_this_process(*command.split()))
-    line = said if said.startswith("retold: ") else said.splitlines()[-1]
+def error_of(command: str) -> str:
+    """Return the error of a mistaken command, without the prefix or the usage before it."""
+    error = refused(in_this_process(*command.split()))
+    line = error if error.startswith("retold: ") else error.splitlines()[-1]
     return line.removeprefix("retold: ").removeprefix("Error: ").rstrip("\n")
 
 
-def test_mistakes_where_nothing_was_recorded_yet() -> None:
-    """Commands, options, names and kinds of files; nothing is written for a mistake."""
+def test_mistakes_without_a_log() -> None:
+    """Commands, options, names and kinds of files are wrong. A mistake writes nothing."""
     before = sorted(Path().rglob("*"))
-    assert {command: told(command) for command in WITHOUT_A_LOG} == WITHOUT_A_LOG
+    assert {command: error_of(command) for command in WITHOUT_A_LOG} == WITHOUT_A_LOG
     assert [path for path in sorted(Path().rglob("*")) if ".retold" not in path.parts] == before
 
 
-def test_mistakes_where_something_was_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that are not there, and files in their place."""
+def test_mistakes_with_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are missing, or files take their place."""
     monkeypatch.setenv("RETOLD_DB", "log.db")
     run_mock(NUMBERS, handlers=[])
-    assert {command: told(command) for command in WITH_A_LOG} == WITH_A_LOG
+    assert {command: error_of(command) for command in WITH_A_LOG} == WITH_A_LOG
 
 
 @pytest.mark.parametrize("command", ["serve hello.yaml", "proxy"])
-def test_a_port_in_use_is_said_with_the_way_to_a_free_one(command: str) -> None:
-    """Once, and not in asyncio's words too."""
+def test_a_port_in_use_is_reported_with_the_way_to_a_free_one(command: str) -> None:
+    """The error appears once, without asyncio's own message."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = f"cannot listen on 127.0.0.1 port {port}: it is in use. --port 0 takes a free one."
-        assert told(f"{command} --port {port}") == said
+        expected = f"cannot listen on 127.0.0.1 port {port}: it is in use. --port 0 takes a free one."
+        assert error_of(f"{command} --port {port}") == expected
 
 
-def test_a_program_that_asks_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a recording of nothing nor a replay of nothing is success; a key that is missing may be why."""
+def test_a_program_without_requests_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording of nothing fails, and so does a replay of nothing. A missing key may be the reason."""
     recorded = in_this_process("record", "--", "true")
     assert recorded.returncode == 1
     assert recorded.stderr == (

@@ -43,7 +43,7 @@ CLAUDE = "https://api.anthropic.com/v1/messages"
 
 @pytest.mark.parametrize("handler", ["simple", "console"])
 @pytest.mark.parametrize("command", ["show", "play-run", "play-file"])
-def test_run_of_other_hosts_alone_has_no_footer(command: str, handler: str) -> None:
+def test_a_run_with_only_other_hosts_has_no_footer(command: str, handler: str) -> None:
     path = cassette(OPENAI, OPENAI, OPENAI, GEMINI)
     words = {"show": ["show", "last"], "play-run": ["play", "last"], "play-file": ["play", path]}[command]
     done = in_this_process(*words, "--handler", handler)
@@ -54,7 +54,7 @@ def test_run_of_other_hosts_alone_has_no_footer(command: str, handler: str) -> N
     assert done.returncode == 0
 
 
-def test_mixed_run_shows_both() -> None:
+def test_a_mixed_run_shows_both() -> None:
     cassette(CLAUDE, OPENAI)
     said = in_this_process("show", "last").stdout
     assert "1 exchange with api.openai.com holds no Claude messages; --raw shows them\n" in said

@@ -1,4 +1,4 @@
-"""`retold play` of a long cassette: it begins before the file is read whole, and shows the same."""
+"""`retold play` of a long cassette begins before the file is completely read, and shows the same."""
 
 import re
 from pathlib import Path
@@ -14,16 +14,16 @@ CASSETTES = [ROOT / "cassettes" / f"{name}.yaml" for name in ("clean_streaming_n
 
 
 def without_ids(output: str) -> str:
-    """The output without the ids of runs and sessions, which each import makes anew."""
+    """Return the output without the ids of runs and sessions, which each import generates."""
     return re.sub(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?\b", "ID", output)
 
 
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
 @pytest.mark.parametrize("handlers", [("simple",), ("console:partial=true", "simple"), ("debug",)], ids="-".join)
-def test_a_long_cassette_is_played_as_a_short_one(
+def test_a_long_cassette_is_played_like_a_short_one(
     handlers: tuple[str, ...], suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Overlapping exchanges and several handlers included."""
+    """It has overlapping exchanges, and several handlers show it."""
     options = [option for handler in handlers for option in ("--handler", handler)]
     for recorded in CASSETTES:
         path = tmp_path / f"{recorded.stem}{suffix}"
@@ -37,8 +37,8 @@ def test_a_long_cassette_is_played_as_a_short_one(
         assert (long.returncode, without_ids(long.stdout), long.stderr) == (0, without_ids(short.stdout), "")
 
 
-def test_damage_behind_the_beginning_is_an_error_when_its_turn_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The messages before it are shown; the place is named."""
+def test_damage_after_the_beginning_is_an_error_in_its_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The messages before it are shown, and the error names the place."""
     path = tmp_path / "c.yaml"
     exchanges = read_cassette(ROOT / "cassettes" / "development_pipeline.yaml").exchanges
     assert len(exchanges) > 2

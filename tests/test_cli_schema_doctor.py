@@ -1,4 +1,4 @@
-"""retold schema, for editors to check a workflow while it is written; retold doctor, which says what stands in the way."""
+"""`retold schema` describes workflows for editors, and `retold doctor` reports problems of the environment."""
 
 import json
 import sqlite3
@@ -23,7 +23,7 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 
 @pytest.fixture(scope="module")
 def schema() -> Draft202012Validator:
-    """What `retold schema` prints, as a validator."""
+    """Return the output of `retold schema` as a validator."""
     whole = json.loads(in_this_process("schema").stdout)
     Draft202012Validator.check_schema(whole)
     return Draft202012Validator(whole)
@@ -34,19 +34,20 @@ def errors_of(schema: Draft202012Validator, workflow: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_schema_accepts_every_example(schema: Draft202012Validator, path: Path) -> None:
-    """What may be run is not underlined in an editor."""
+def test_the_schema_accepts_every_example(schema: Draft202012Validator, path: Path) -> None:
+    """An editor does not underline a valid workflow."""
     assert errors_of(schema, yaml.safe_load(path.read_text())) == []
 
 
-def test_schema_accepts_every_step_type_and_handler(schema: Draft202012Validator) -> None:
-    """Seven types of steps; handlers by name, by list, with options inside and beside them, sizes in bytes or as text."""
+def test_the_schema_accepts_every_step_type_and_handler(schema: Draft202012Validator) -> None:
+    """It covers seven types of steps, and handlers by name, by list, with options inside and beside them, and sizes as bytes or
+    text."""
     handlers: list[Any] = [*HANDLERS, {"file": {"file_path": "x", "max_file_size": "10MB"}}, {"buffer": None}]
     path = write_matrix(Path("m"), handlers, max_size=3, module="notes", function="note", file_path="y", max_file_size=9)
     assert errors_of(schema, yaml.safe_load(path.read_text())) == []
 
 
-def test_schema_describes_every_key(schema: Draft202012Validator) -> None:
+def test_the_schema_describes_every_key(schema: Draft202012Validator) -> None:
     """An editor shows the meaning of each key of a workflow, of a step and of its options, beside its completion."""
     definitions: Any = schema.schema["$defs"]  # type: ignore[index]
     assert schema.schema["$id"] == "retold-workflow.schema.json"  # type: ignore[index]
@@ -54,7 +55,7 @@ def test_schema_describes_every_key(schema: Draft202012Validator) -> None:
     for name, model in definitions.items():
         if name in ("Workflow", "ClaudeOptions", "Environment", "Defaults") or name.endswith("Step"):
             keys = [key for key in model["properties"] if not name.endswith("Step") or key in common]
-            if name == "Workflow":  # of these two, the keys inside have texts
+            if name == "Workflow":  # the keys inside these two have descriptions
                 keys = [key for key in keys if key not in ("environment", "defaults")]
             assert keys
             assert [key for key in keys if not model["properties"][key].get("description")] == [], name
@@ -92,8 +93,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_schema_refuses_what_validate_refuses(schema: Draft202012Validator, name: str) -> None:
-    """What can be seen in a file alone is seen in the editor already."""
+def test_the_schema_refuses_the_same_mistakes_as_validate(schema: Draft202012Validator, name: str) -> None:
+    """An editor shows every mistake that the file alone reveals."""
     Path("w.yaml").write_text(yaml.safe_dump(BAD[name]))
     assert errors_of(schema, BAD[name]) != []
     assert in_this_process("validate", "w.yaml").returncode == 2
@@ -102,12 +103,12 @@ def test_schema_refuses_what_validate_refuses(schema: Draft202012Validator, name
 # retold doctor
 
 
-def test_doctor_says_what_is_there(cli: Cli) -> None:
-    """Versions, log, cassettes, and how a live run would be made; exit code 0 where nothing stands in the way."""
+def test_doctor_reports_the_environment(cli: Cli) -> None:
+    """It reports versions, log, cassettes, and the settings of a live run. The exit code is 0 if there is no problem."""
     run_mock(NUMBERS, handlers=[])
     Path("cassettes").mkdir()
     Path("cassettes/numbers.yaml").write_bytes(CASSETTE.read_bytes())
-    for skipped in ("node_modules/a", ".hidden"):  # and a file that is no cassette
+    for skipped in ("node_modules/a", ".hidden"):  # and a file that is not a cassette
         Path(skipped).mkdir(parents=True)
         Path(skipped, "numbers.yaml").write_bytes(CASSETTE.read_bytes())
     Path("settings.yaml").write_text("name: a\n")
@@ -136,8 +137,8 @@ def test_doctor_says_what_is_there(cli: Cli) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
-def test_doctor_without_anything_makes_nothing() -> None:
-    """In an empty folder it says how things begin, and leaves the folder empty."""
+def test_doctor_creates_nothing_in_an_empty_folder() -> None:
+    """It names the first steps, and leaves the folder empty."""
     done = in_this_process("doctor")
     assert done.returncode == 0
     assert "  .retold/log.db: not there yet; the first run makes it\n" in done.stdout
@@ -168,7 +169,7 @@ def test_doctor_finds_cassettes_in_any_folder(path: str) -> None:
 
 
 def test_doctor_never_shows_a_key(cli: Cli) -> None:
-    """A key is there or not; nothing of it is printed, nor the password in a URL."""
+    """It reports only whether a key is set. It prints no part of it, nor the password in a URL."""
     secret = "sk-ant-api03-very-secret"
     env = {"ANTHROPIC_API_KEY": secret, "ANTHROPIC_BASE_URL": "http://user:hunter2@127.0.0.1:9/v1", "TEST_MODE": "live"}
     for arguments in (["doctor"], ["doctor", "--json"]):
@@ -180,8 +181,8 @@ def test_doctor_never_shows_a_key(cli: Cli) -> None:
     assert json.loads(done.stdout)["live"]["mode"] == "live"
 
 
-def test_doctor_names_what_stands_in_the_way() -> None:
-    """A damaged cassette with its line, a log of a newer version and an unknown TEST_MODE: each named, exit code 1."""
+def test_doctor_names_each_problem() -> None:
+    """Problems are a damaged cassette with its line, a log of a newer version and an unknown TEST_MODE. The exit code is 1."""
     run_mock(NUMBERS, handlers=[])
     with sqlite3.connect(".retold/log.db") as database:
         database.execute("PRAGMA user_version = 999")
@@ -205,7 +206,7 @@ def test_doctor_names_what_stands_in_the_way() -> None:
 
 
 def test_doctor_names_an_unknown_test_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What every run would refuse is a problem here."""
+    """Every run would refuse it, so it is a problem here."""
     monkeypatch.setenv("TEST_MODE", "prod")
     done = in_this_process("doctor", "--json")
     assert done.returncode == 1

@@ -1,4 +1,4 @@
-"""retold validate, and what every command does with a bad workflow: nothing but say what is wrong."""
+"""`retold validate`, and the reaction of every command to a bad workflow: report the errors, and do nothing else."""
 
 import copy
 import json
@@ -20,11 +20,11 @@ from tests.e2e import NUMBERS, in_this_process, refused, tree
 from tests.matrix import write_matrix
 from tests.messages_server import MessagesServer
 
-# Nothing is run
+# No step runs
 
 
-def test_bad_workflow_is_not_run_live(cli: Cli) -> None:
-    """Whatever is wrong in the last step, the first is not asked; no log and no file is made."""
+def test_a_bad_workflow_is_not_run_live(cli: Cli) -> None:
+    """With any mistake in the last step, the first step is not run. No log and no file is created."""
     text = """\
         workflow:
           name: w
@@ -49,8 +49,8 @@ def test_bad_workflow_is_not_run_live(cli: Cli) -> None:
 # retold validate
 
 
-def test_validate_says_of_each_file_whether_it_may_run(cli: Cli) -> None:
-    """Several files are looked at in one go: the good ones on stdout, the errors of the bad ones on stderr, exit code 2."""
+def test_validate_reports_each_file(cli: Cli) -> None:
+    """Several files are checked at once: valid ones on stdout, errors of the others on stderr, exit code 2."""
     Path("bad.yaml").write_text("workflow:\n  name: w\n  stpes: []\n")
     done = cli("validate", NUMBERS, "bad.yaml", "nope.yaml")
     assert done.stdout == f"{NUMBERS}: ok\n"
@@ -65,7 +65,7 @@ def test_validate_says_of_each_file_whether_it_may_run(cli: Cli) -> None:
 
 
 def test_validate_json_has_each_error_with_line_and_column() -> None:
-    """For scripts and editors: a list of files, each with its errors and their places."""
+    """Scripts and editors get a list of files, each with its errors and their places."""
     Path("bad.yaml").write_text("workflow:\n  name: w\n  stpes: []\n")
     Path("torn.yaml").write_text("workflow: [\n")
     done = in_this_process("validate", "--json", NUMBERS, "bad.yaml", "torn.yaml", "nope.yaml")
@@ -99,8 +99,8 @@ def test_validate_json_has_each_error_with_line_and_column() -> None:
     ]
 
 
-def test_nearest_knows_upper_and_lower_case() -> None:
-    """A word in the wrong case is the word."""
+def test_the_nearest_name_ignores_case() -> None:
+    """A word in the wrong case matches."""
     assert nearest("ACCEPTEDITS", ["default", "acceptEdits"]) == "; did you mean 'acceptEdits'?"
 
 
@@ -116,7 +116,7 @@ def test_nearest_knows_upper_and_lower_case() -> None:
     ],
     ids=["cassette below a file", "cassette is a folder", "checkpoint below a file"],
 )
-def test_what_a_run_could_not_write_at_its_end_is_told_before_it(monkeypatch: pytest.MonkeyPatch, keys: str, said: str) -> None:
+def test_an_unwritable_recording_is_reported_before_the_run(monkeypatch: pytest.MonkeyPatch, keys: str, said: str) -> None:
     """A recording that could not be kept is refused before it is paid for."""
     Path("w.yaml").write_text(f"workflow:\n  name: w\n  {keys}\n  steps: [{{name: a, type: claude, prompt: x}}]\n")
     with MessagesServer([]) as server:
@@ -129,7 +129,7 @@ def test_what_a_run_could_not_write_at_its_end_is_told_before_it(monkeypatch: py
     assert not Path(".retold").exists()
 
 
-# Whatever is written
+# Any value
 
 VALUES: list[Any] = [
     None, True, 0, -1, 1.5, 10**30, float("inf"), "", "x", "a\nb", "simple", "{{date}}", "{{nope}}", "{{steps.claude.text}}",
@@ -145,8 +145,8 @@ def places_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
         yield from places_in(inner, (*at, key))
 
 
-def test_no_value_anywhere_is_more_than_an_error_with_a_place() -> None:
-    """Any kind of value in any place is accepted or refused in words of the workflow: no traceback, no words of the validator."""
+def test_any_value_in_any_place_is_accepted_or_an_error_with_a_place() -> None:
+    """Errors use terms of the workflow, never a traceback or terms of the validator."""
     handlers = [{"file": {"file_path": "x", "max_file_size": 5}}, {"buffer": {"max_size": 3}}]
     good = yaml.safe_load(write_matrix(Path("m"), handlers, show_timestamps=True).read_text())
     places, chance = list(places_in(good)), random.Random(4)

@@ -1,4 +1,4 @@
-"""No client reaches the API in a replay, in whatever way its code runs: the table of clients × ways × modes."""
+"""No client reaches the API in a replay, whichever way its code runs: the table of clients × ways × modes."""
 
 import json
 import subprocess
@@ -11,13 +11,13 @@ from tests.conftest import ROOT
 from tests.messages_server import MessagesServer
 
 OTHERS = ROOT / ".clients" / "table" / "bin" / "python"
-"""An environment with clients of other projects (tests/client_table.txt); `.ci/run` makes it."""
+"""An environment with clients of other projects (tests/client_table.txt), created by `.ci/run`."""
 
 QUICK = ("anthropic", "anthropic aiohttp", "anthropic own transport", "aiohttp", "urllib")
 
 
 def check(done: "subprocess.CompletedProcess[str]") -> list[str]:
-    """Check every cell of the printed rows; return the clients that were there."""
+    """Check every cell of the printed rows, and return the clients in them."""
     assert done.returncode == 0, done.stderr[-2000:]
     table: dict[str, dict[str, tuple[str, int]]] = json.loads(done.stdout.splitlines()[-1])
     for name, row in table.items():
@@ -35,7 +35,7 @@ def check(done: "subprocess.CompletedProcess[str]") -> list[str]:
 
 
 def test_no_client_is_live_in_a_replay(environment: dict[str, str]) -> None:
-    """Direct, in threads, pools, loops and tasks that are older than the block, in raw threads, and in forked children."""
+    """Code runs directly, in threads, pools, loops and tasks older than the block, in raw threads, and in forked children."""
     done = forks.run("-m", "tests.client_table", *QUICK, env=environment | {"PYTHONPATH": str(ROOT)})
     assert check(done) == list(QUICK)
 
@@ -43,9 +43,11 @@ def test_no_client_is_live_in_a_replay(environment: dict[str, str]) -> None:
 @pytest.mark.stress
 @pytest.mark.skipif(not OTHERS.exists(), reason="the clients of other projects are not installed (.ci/run installs them)")
 def test_no_client_of_another_project_is_live_in_a_replay(environment: dict[str, str]) -> None:
-    """litellm, langchain, pydantic-ai, instructor, openai and google-genai pointed elsewhere, Bedrock, Vertex, greenlets.
+    """The clients are litellm, langchain, pydantic-ai, instructor, openai and google-genai with another address, Bedrock,
+    Vertex and greenlets.
 
-    The recipes of the documentation run in the same process. A replay of them sends nothing, and each other part its requests.
+    The recipes of the documentation run in the same process. Their replay sends nothing, and each other part sends its
+    requests.
     """
     recipes.write()
     command = [str(OTHERS), "-W", "ignore", "-m", "tests.recipes"]

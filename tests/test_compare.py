@@ -1,4 +1,4 @@
-"""Comparing two recordings: the differences that count, those that do not, and how they are shown."""
+"""Comparing two recordings: the differences that count, the ones that do not, and their display."""
 
 import json
 import random
@@ -47,10 +47,10 @@ def base(**options: Any) -> list[Exchange]:
     return talk(*REPLIES, **({"results": RESULTS} | options))
 
 
-def told(comparison: Comparison) -> str:
+def body_of(comparison: Comparison) -> str:
     """Return the text of a comparison from its first divergence to its totals."""
-    said = as_text(comparison).partition("\n\n")[2]
-    return said.partition("\n\ntotals ")[0]
+    text = as_text(comparison).partition("\n\n")[2]
+    return text.partition("\n\ntotals ")[0]
 
 
 def words(comparison: Comparison) -> list[tuple[str, str]]:
@@ -60,8 +60,8 @@ def words(comparison: Comparison) -> list[tuple[str, str]]:
 # Golden differences
 
 
-def test_runs_that_differ_in_ids_and_times_only_are_the_same() -> None:
-    """Ids of messages and tools, signatures and durations do not count; they are listed on request."""
+def test_runs_with_other_ids_and_times_are_the_same() -> None:
+    """Ids of messages and tools, signatures and durations do not count. They are listed on request."""
     a, b = base(), base(seed=1, step_ns=9_000_000)
     found = compared(a, b)
     assert found.same
@@ -77,7 +77,7 @@ def test_one_changed_word() -> None:
     """The changed word is shown between its neighbours. All other items are equal."""
     b = talk(REPLIES[0], Reply([thinking("Simple."), text("The file says alpha, and it snows in Paris today.")]), results=RESULTS)
     found = compared(base(), b)
-    assert told(found) == (
+    assert body_of(found) == (
         "first divergence: turn 2, text, changed\n\n"
         "turn 2, text, changed\n"
         "    The file says alpha, and it [-rains-]{+snows+} in Paris today."
@@ -111,7 +111,7 @@ def test_one_changed_word() -> None:
 def test_an_extra_tool_call_is_added() -> None:
     extra = Reply([*TOOLS, tool_use("Bash", {"command": "ls"})], "tool_use")
     found = compared(base(), talk(extra, REPLIES[1], results=[*RESULTS, "a.txt"]), ignore=["totals"])
-    assert told(found).partition("\n\n")[2] == (
+    assert body_of(found).partition("\n\n")[2] == (
         'turn 1, tool call Bash, added\n    {+{"command": "ls"}+}\n\nturn 1, tool result, added\n    {+a.txt+}'
     )
     assert words(found) == [("added", "tool_use"), ("added", "tool_result")]
@@ -122,7 +122,7 @@ def test_a_swapped_order_of_parallel_tools() -> None:
     swapped = Reply([TOOLS[0], WEATHER, READ], "tool_use")
     found = compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]))
     assert words(found) == [("moved", "tool_use")]
-    assert "turn 1, tool call" in told(found)
+    assert "turn 1, tool call" in body_of(found)
     for ignored in ("order", "tool_use"):
         left_out = compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]), ignore=[ignored, "tool_result"])
         assert left_out.same
@@ -130,15 +130,15 @@ def test_a_swapped_order_of_parallel_tools() -> None:
     assert words(compared(base(), talk(swapped, REPLIES[1], results=RESULTS[::-1]), only=["tool_use"])) == [("moved", "tool_use")]
 
 
-def test_results_that_arrive_in_another_order_are_the_same() -> None:
+def test_results_in_another_order_are_the_same() -> None:
     """Tools run in parallel, and may begin while the answer streams, so results are compared in the order of the calls."""
 
     def call(number: int) -> dict[str, Any]:
         block = {"type": "tool_use", "id": f"toolu_{number}", "name": "Read", "input": {"path": f"{number}.txt"}}
         return {"type": "assistant", "message": {"id": "msg_1", "content": [block]}}
 
-    def result(number: int, said: str = "text") -> dict[str, Any]:
-        block = {"type": "tool_result", "tool_use_id": f"toolu_{number}", "content": f"{said} {number}"}
+    def result(number: int, content: str = "text") -> dict[str, Any]:
+        block = {"type": "tool_result", "tool_use_id": f"toolu_{number}", "content": f"{content} {number}"}
         return {"type": "user", "message": {"content": [block]}}
 
     one = [call(0), call(1), call(2), result(0), result(1), result(2)]
@@ -148,9 +148,9 @@ def test_results_that_arrive_in_another_order_are_the_same() -> None:
 
 
 def test_a_different_model_is_reported_once() -> None:
-    """The request and the first answer contain it; later answers only repeat the difference."""
+    """The request and the first answer contain it. Later answers only repeat the difference."""
     found = compared(base(), base(model="claude-other"))
-    assert told(found) == (
+    assert body_of(found) == (
         "first divergence: turn 1, request, changed\n\n"
         "turn 1, request, changed\n"
         "    model: claude-[-test-]{+other+}\n\n"
@@ -163,7 +163,7 @@ def test_a_different_model_is_reported_once() -> None:
 def test_a_stream_cut_at_frame_7() -> None:
     long = Reply([text("one two three four five six seven eight nine ten", pieces=5)])
     found = compared(talk(long), talk(replace(long, cut_after=7)), ignore=["totals"])
-    assert told(found).startswith(
+    assert body_of(found).startswith(
         "first divergence: turn 1, text, changed\n\n"
         "turn 1, text, changed\n"
         "    one two three four [-five six seven eight nine ten-]{+f+}\n"
@@ -177,13 +177,13 @@ def test_a_stream_cut_at_frame_7() -> None:
 def test_an_error_instead_of_an_end() -> None:
     long = Reply([text("one two three four five six seven eight nine ten", pieces=5)])
     found = compared(talk(long), talk(replace(long, error_event_after=len(long.frames(long.message({}, 1))) - 1)))
-    assert "turn 1, end of answer, changed" in told(found)
-    assert "    ending: [-complete-]{+error_event+}" in told(found)
-    assert '    error: {+{"type": "overloaded_error", "message": "Overloaded"}+}' in told(found)
+    assert "turn 1, end of answer, changed" in body_of(found)
+    assert "    ending: [-complete-]{+error_event+}" in body_of(found)
+    assert '    error: {+{"type": "overloaded_error", "message": "Overloaded"}+}' in body_of(found)
 
 
-def test_a_failed_attempt_more() -> None:
-    """A retry is a difference, because the answer before it ended in an error."""
+def test_an_additional_failed_attempt_is_a_difference() -> None:
+    """The answer before the retry ended in an error."""
     overloaded = talk(http_error(529))
     again = [
         replace(exchange, place=replace(exchange.place, call=1, attempt=2), started_ns=10**9, ended_ns=2 * 10**9)
@@ -191,12 +191,12 @@ def test_a_failed_attempt_more() -> None:
     ]
     found = compared(talk(REPLIES[1]), overloaded + again, ignore=["totals"])
     assert words(found) == [("added", "answer")]
-    assert "status 529" in told(found)
+    assert "status 529" in body_of(found)
 
 
 def test_a_changed_system_prompt() -> None:
     found = compared(base(system="You are a terse assistant."), base(system="You are a kind assistant."))
-    assert told(found) == (
+    assert body_of(found) == (
         "first divergence: turn 1, request, changed\n\n"
         "turn 1, request, changed\n"
         "    system: You are a [-terse-]{+kind+} assistant."
@@ -218,8 +218,8 @@ def test_a_tool_input_is_compared_by_path() -> None:
     ]
 
 
-def test_an_element_more_in_a_list_is_one_change() -> None:
-    """Elements of lists are paired by equality, then by name, then by place."""
+def test_an_additional_list_element_is_one_change() -> None:
+    """Elements of lists are paired by equality, then by name, then by position."""
     tools = [{"name": name, "description": f"The tool {name}"} for name in ("Bash", "Edit", "Read", "Write")]
     other = [{"name": "Ask", "description": "Asks"}, tools[0], {**tools[1], "description": "Edits"}, tools[2]]
     assert [(change.path, change.kind) for change in changes({"tools": tools}, {"tools": other})] == [
@@ -251,7 +251,7 @@ def test_a_thousand_messages_with_one_percent_of_edits() -> None:
     found = retold.compare(lines(1_000), lines(1_000, 0.01, seed=1))
     changed = [difference for difference in found.differences if difference.kind == "changed"]
     assert len(changed) == len(found.differences) == 12
-    assert all("the [-quick-]{+slow+} brown fox" in part for part in told(found).split("\n\n")[1:-1])
+    assert all("the [-quick-]{+slow+} brown fox" in part for part in body_of(found).split("\n\n")[1:-1])
     assert as_text(found).endswith("12 differences: 12 changed; 988 items the same")
     assert found.as_dict()["streams"] == [
         {"stream": "", "equal": 988, "changed": 12, "added": 0, "removed": 0, "moved": 0, "ignored": 0}
@@ -260,17 +260,17 @@ def test_a_thousand_messages_with_one_percent_of_edits() -> None:
     assert [row["k"] for row in rows if row["k"] != "equal"] == ["changed"] * 12
 
 
-def test_the_files_of_a_session_are_compared_by_their_messages() -> None:
-    """Claude Code's files hold other lines besides messages. The messages of a subagent are a stream of their own."""
+def test_session_files_are_compared_by_their_messages() -> None:
+    """Claude Code's files contain other lines too. The messages of a subagent are a separate stream."""
 
     def session(name: str) -> list[dict[str, Any]]:
         common = {"sessionId": name, "uuid": name, "timestamp": name, "gitBranch": name}
-        said = [{"type": "text", "text": "Hello"}]
+        content = [{"type": "text", "text": "Hello"}]
         return [
             {"type": "file-history-snapshot", "snapshot": name, **common},
             {"type": "user", "message": {"role": "user", "content": "Hi"}, **common},
-            {"type": "assistant", "isSidechain": True, "agentId": name, "message": {"id": "m1", "content": said}, **common},
-            {"type": "assistant", "message": {"id": "m2", "content": said}, **common},
+            {"type": "assistant", "isSidechain": True, "agentId": name, "message": {"id": "m1", "content": content}, **common},
+            {"type": "assistant", "message": {"id": "m2", "content": content}, **common},
         ]
 
     found = retold.compare(session("one"), session("two"))
@@ -280,15 +280,15 @@ def test_the_files_of_a_session_are_compared_by_their_messages() -> None:
 
 
 def test_a_total_rewrite_is_removed_and_added() -> None:
-    """Texts with nothing in common are not one changed text."""
+    """Texts without a common part are not one changed text."""
     a, b = lines(40), [{"type": "assistant", "message": {"id": f"m{i}", "content": f"Nothing alike {i * i}"}} for i in range(30)]
     found = retold.compare(a, b)
     assert {difference.kind for difference in found.differences} == {"removed", "added"}
     assert len(found.differences) == 70
 
 
-def test_parallel_conversations_are_compared_each_with_its_own() -> None:
-    """The answers of six parallel calls may come in any order; streams are paired by their questions."""
+def test_parallel_conversations_are_paired_by_their_questions() -> None:
+    """The answers of six parallel calls may come in any order."""
 
     def all_six(order: list[int], seed: int) -> list[Exchange]:
         talks = {i: talk(Reply([text(f"Answer {i}")]), prompt=f"Question {i}", seed=seed + i) for i in range(6)}
@@ -299,7 +299,7 @@ def test_parallel_conversations_are_compared_each_with_its_own() -> None:
     assert len(found.pairs) == 6
 
 
-# The same in every format: text, the page's rows and JSON of each case stand in a file
+# Each golden file has the text, the page's rows and the JSON of a case
 
 
 def _long(**fields: Any) -> Reply:
@@ -334,14 +334,14 @@ def in_every_format(case: str) -> str:
 
 @pytest.mark.parametrize("case", GOLDEN)
 def test_golden_difference(case: str) -> None:
-    """`python -m tests.test_compare` writes the golden files; review their changes."""
+    """`python -m tests.test_compare` writes the golden files. Review their changes."""
     assert in_every_format(case) == (GOLDENS / f"{case}.txt").read_text("utf-8")
 
 
 # What counts
 
 
-def test_ignore_leaves_out_and_only_leaves_nothing_else() -> None:
+def test_ignore_omits_parts_and_only_keeps_the_named_ones() -> None:
     b = talk(REPLIES[0], Reply([thinking("Hard."), text("The file says beta.")]), results=RESULTS, system="Other.")
     assert {what for _, what in words(compared(base(), b))} == {"request", "thinking", "text", "totals"}
     assert {what for _, what in words(compared(base(), b, ignore=["thinking", "request.system", "totals"]))} == {"text"}
@@ -359,7 +359,7 @@ def test_a_tolerance_makes_times_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"ignore": ["thinkin"]}, "unknown item or place 'thinkin'; did you mean 'thinking'?"),
         ({"only": ["request.", "nope.x"]}, "unknown item or place 'nope.x'; there are"),
@@ -368,10 +368,10 @@ def test_a_tolerance_makes_times_count() -> None:
         ({"tolerance": ["duration"]}, "cannot read the tolerance 'duration'"),
     ],
 )
-def test_a_wrong_name_is_an_error_with_the_valid_names(options: dict[str, Any], said: str) -> None:
+def test_a_wrong_name_is_an_error_with_the_valid_names(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as refused:
         retold.compare(lines(1), lines(1), **options)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_deeply_nested_value_differs_as_a_whole() -> None:
@@ -415,7 +415,7 @@ def subject(difference: Difference) -> tuple[Any, ...]:
     return (difference.stream, difference.what, *(item and item.key for item in (difference.a, difference.b)))
 
 
-def said(comparison: Comparison) -> list[Any]:
+def differences_of(comparison: Comparison) -> list[Any]:
     """Return all single differences in a canonical order."""
     found = []
     for difference in comparison.differences:
@@ -448,15 +448,15 @@ MIRRORED = {"added": "removed", "removed": "added", "changed": "changed", "moved
 @example(listed([None, [None], None]), listed([[None], []]))
 def test_the_comparison_of_the_mirrored_pair_is_mirrored(a: Side, b: Side) -> None:
     """Added becomes removed, and every change is reversed. Elements have the indexes of the first side."""
-    there = [(k, s, ends, (unnumbered(p), o, q)) for k, s, ends, (p, o, q) in said(compare_sides(a, b))]
-    back = [(MIRRORED[k], s, (y, x), (unnumbered(p), q, o)) for k, s, (x, y), (p, o, q) in said(compare_sides(b, a))]
+    there = [(k, s, ends, (unnumbered(p), o, q)) for k, s, ends, (p, o, q) in differences_of(compare_sides(a, b))]
+    back = [(MIRRORED[k], s, (y, x), (unnumbered(p), q, o)) for k, s, (x, y), (p, o, q) in differences_of(compare_sides(b, a))]
     assert sorted(back, key=repr) == sorted(there, key=repr)
 
 
 @given(sides, sides)
 @settings(deadline=None, max_examples=30)
-def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> None:
-    """Applying the alignment to A yields B: no item is lost, and every change of position is reported."""
+def test_the_rows_contain_every_item_of_both_sides_in_order(a: Side, b: Side) -> None:
+    """Applying the alignment to A yields B. No item is lost, and every change of position is reported."""
     for pair, one, other in zip(compare_sides(a, b).pairs, a.streams, b.streams, strict=False):
         assert tuple(row.a for row in pair.rows if row.a) == one.items
         assert tuple(row.b for row in pair.rows if row.b) == other.items
@@ -467,7 +467,7 @@ def test_the_rows_hold_every_item_of_both_sides_in_order(a: Side, b: Side) -> No
 @example(listed([]), listed([[None, None]]), [], ["tool_use.**"])
 @example(listed([]), listed([[None, None]]), [], ["**.none"])
 def test_ignoring_never_adds_a_difference(a: Side, b: Side, some: list[str], more: list[str]) -> None:
-    """Ignoring more parts never creates a difference; of a change that remains in part, each part lies in the whole."""
+    """Ignoring more parts never creates a difference. Each remaining part of a change is a part of the whole change."""
     few = compare_sides(a, b, Focus(ignore=(*some, *more)))
     many = compare_sides(a, b, Focus(ignore=tuple(some)))
     assert len(few.differences) <= len(many.differences)
@@ -479,8 +479,8 @@ def test_ignoring_never_adds_a_difference(a: Side, b: Side, some: list[str], mor
 
 
 @given(values, values)
-def test_changes_are_there_exactly_where_values_differ(a: Any, b: Any) -> None:
-    """Two values without a change are the same JSON; True is not 1."""
+def test_there_are_changes_exactly_if_values_differ(a: Any, b: Any) -> None:
+    """Two values without a change are the same JSON, and True is not 1."""
     assert bool(list(changes(a, b))) == (json.dumps(a, sort_keys=True) != json.dumps(b, sort_keys=True))
 
 
@@ -492,7 +492,7 @@ if __name__ == "__main__":
 
 
 def test_ids_in_the_path_of_a_request_do_not_count() -> None:
-    """The API gives them, with a digit after the prefix. A name in a path counts."""
+    """The API generates ids, with a digit after the prefix. A name in a path counts."""
     paths = [
         "/v1/files/file_011CNha",
         "/v1/messages/batches/msgbatch_01Ab/results",
@@ -504,7 +504,7 @@ def test_ids_in_the_path_of_a_request_do_not_count() -> None:
     ]  # fmt: skip
 
 
-def test_a_prompt_that_was_edited_after_a_failure_is_not_lost() -> None:
+def test_a_prompt_edited_after_a_failure_is_not_lost() -> None:
     """A request with as many messages as the failed one before it continues its conversation, and its new prompt is an item."""
     first, second = talk(http_error(400, "invalid_request_error", "bad"), Reply([text("Yes.")]))
     history = [{"role": "user", "content": "First"}, {"role": "assistant", "content": "Hello"}]
@@ -518,7 +518,7 @@ def test_a_prompt_that_was_edited_after_a_failure_is_not_lost() -> None:
 
 
 def test_an_image_is_compared_by_its_digest_in_a_text() -> None:
-    """Two images differ in the text of a prompt, which holds neither of them."""
+    """Two images differ in the text of a prompt, which contains neither of them."""
 
     def prompt(data: str) -> list[dict[str, Any]]:
         source = {"type": "base64", "media_type": "image/png", "data": data}

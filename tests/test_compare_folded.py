@@ -1,4 +1,4 @@
-"""Cassettes that are compared without a log: redacted like their import, and conversations found among many."""
+"""Cassettes are compared without a log: they are redacted like their import, and conversations are found among many."""
 
 import random
 from dataclasses import replace
@@ -40,11 +40,11 @@ def items(side: Side) -> list[Any]:
 
 @pytest.mark.parametrize("place", SECRETS)
 def test_a_difference_shows_no_secret(place: str, tmp_path: Path) -> None:
-    """The cassettes of other programs may hold keys. Both sides are read like their imports, which are redacted."""
+    """Cassettes of other programs may contain keys. Both sides are read like their imports, which are redacted."""
     exchanges = SECRETS[place]
     with EventLog(store=MemoryStore()) as log:
         imported = read_run(log, import_exchanges(log, exchanges, name="i", source="s"))
-    # An import writes frame by frame. It may write the first character of a key before the others are read.
+    # An import writes frame by frame. It may write the first character of a key before it has read the rest.
     found_items, expected = (repr(items(side)) for side in (read_exchanges(exchanges, title="c"), imported))
     assert found_items.replace("sREDACTED", "REDACTED") == expected.replace("sREDACTED", "REDACTED")
     other = Cassette(tmp_path / "b.yaml", [turn(asked("something else"), text("no"))])
@@ -70,7 +70,7 @@ def test_the_numbers_of_items_are_those_of_the_import() -> None:
 def search(
     all_: list[ConversationBuilder], failed: set[ConversationBuilder], label: Label, root: str, messages: list[Any], again: bool
 ) -> ConversationBuilder | None:
-    """Return the conversation that a request continues, by looking at each of them."""
+    """Return the conversation that a request continues, by testing each of them."""
     found = []
     for conversation in reversed(all_):
         if conversation.label != label:
@@ -85,7 +85,7 @@ def search(
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_an_index_finds_the_conversation_that_a_search_finds(seed: int) -> None:
+def test_an_index_finds_the_same_conversation_as_a_search(seed: int) -> None:
     chance, known, failed = random.Random(seed), Conversations(), set[ConversationBuilder]()
     for _ in range(60):
         label, root = Label(chance.choice("ab")), chance.choice("rs")

@@ -1,4 +1,4 @@
-"""`retold diff --stat` counts the differences by stream and kind of item; `-q` only answers by the exit code."""
+"""`retold diff --stat` counts the differences by stream and kind of item; `-q` answers only by the exit code."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.talk import asked, record, text, tool_use, turn
 
 @pytest.fixture
 def two_runs() -> None:
-    """Two runs: the second has another text, one more tool call, and asks in another step as well."""
+    """Record two runs. The second has another text, one more tool call, and another step with a request."""
     record(".retold/log.db", turn(asked("a"), text("it rains today in Paris"), step="look", call=0), name="one")
     use = tool_use("Read", "t1", file_path="x")
     more = turn(asked("b"), text("new"), step="say", call=1)
@@ -21,7 +21,7 @@ def two_runs() -> None:
 
 @pytest.mark.usefixtures("two_runs")
 def test_the_differences_are_counted() -> None:
-    """One line for each stream and kind, the sum as in the whole report, and the same numbers as JSON."""
+    """There is one line for each stream and kind. The sum equals the whole report, and JSON has the same numbers."""
     done = in_this_process("diff", "one", "two", "--stat")
     lines = done.stdout.splitlines()
     assert (done.returncode, lines[0].split()) == (1, ["STREAM", "ITEM", "CHANGED", "ADDED", "REMOVED", "MOVED"])
@@ -38,8 +38,8 @@ def test_the_differences_are_counted() -> None:
 
 
 @pytest.mark.usefixtures("two_runs")
-def test_a_quiet_comparison() -> None:
-    """Only the exit code answers, also among several baseline runs; an error is still printed."""
+def test_a_quiet_comparison_prints_no_report() -> None:
+    """Only the exit code answers, also for several baseline runs. An error is still printed."""
     for arguments, code in ((["one", "two"], 1), (["one", "one"], 0), (["one", "one", "two"], 1)):
         done = in_this_process("diff", "-q", *arguments)
         assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
@@ -55,19 +55,19 @@ def test_a_quiet_comparison() -> None:
         (["--stat", "-o", "x.md"], "--stat has no markdown report; choose text or json."),
     ],
 )
-def test_options_that_exclude_each_other(options: list[str], why: str) -> None:
-    """Before anything is read."""
+def test_options_that_exclude_each_other_are_refused(options: list[str], why: str) -> None:
+    """The command reads nothing before it refuses them."""
     done = in_this_process("diff", "one", "two", *options)
     assert (done.returncode, done.stderr) == (2, f"retold: {why}\n")
 
 
 @pytest.mark.usefixtures("two_runs")
-def test_counts_are_for_two_recordings() -> None:
+def test_counts_need_two_recordings() -> None:
     """Several baseline runs have no counts."""
     assert "--stat is for two recordings" in in_this_process("diff", "--stat", "one", "one", "two").stderr
 
 
-def test_long_bars_are_shortened_alike() -> None:
+def test_long_bars_are_shortened_in_proportion() -> None:
     """No bar is much longer than its limit, none loses a kind of difference, and short ones are exact."""
     lines = [StatLine("", "text", 1000, 2, 0, 0), StatLine("", "tool_use", 0, 0, 500, 1)]
     found = bars(lines)

@@ -1,4 +1,4 @@
-"""What the pages say is so: links lead somewhere, code compiles, commands and options exist, tables hold what the code holds."""
+"""The pages are correct: links work, code compiles, commands and options exist, and tables match the code."""
 
 import ast
 import inspect
@@ -48,7 +48,7 @@ def name_of(page: Path) -> str:
 
 
 def every_block(*languages: str) -> list[Any]:
-    """Every block in these languages, as parameters of a test."""
+    """Return every block in these languages, as parameters of a test."""
     return [
         pytest.param(block, id=f"{name_of(page)}:{block.line}")
         for page in PAGES
@@ -58,7 +58,7 @@ def every_block(*languages: str) -> list[Any]:
 
 
 def section(page: str, title: str) -> str:
-    """What stands under a heading, of any level, up to the next of the same level or above."""
+    """Return the text below a heading of any level, up to the next heading of the same level or above."""
     text = (DOCS / page).read_text("utf-8")
     found = re.search(rf"^(#+) {re.escape(title)}$(.*?)(?=^#{{1,2}} |^\1 |\Z)", text, re.DOTALL | re.MULTILINE)
     assert found is not None, f"{page} has no section {title!r}"
@@ -66,7 +66,7 @@ def section(page: str, title: str) -> str:
 
 
 def first_column(text: str) -> list[str]:
-    """The code in the first column of the tables in a text."""
+    """Return the code in the first column of the tables in a text."""
     rows = [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| `")]
     return [name for row in rows for name in _CODE.findall(row)]
 
@@ -75,14 +75,14 @@ def first_column(text: str) -> list[str]:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The headings of a page as GitHub names them."""
+    """Return the headings of a page as GitHub names them."""
     headings = re.findall(r"^#+ (.+)$", prose_of(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Every link to a file names one that is there, every anchor a heading of it."""
+def test_links_have_targets(page: Path) -> None:
+    """Every link to a file names an existing one, and every anchor is a heading of it."""
     for target in _LINK.findall(prose_of(page)):
         if target.startswith(("https://", "http://")):
             continue
@@ -93,7 +93,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_reachable() -> None:
-    """Each page of docs/ is linked from the README."""
+    """The README links each page of docs/."""
     linked = set(_LINK.findall((ROOT / "README.md").read_text("utf-8")))
     assert [page for page in PAGES if page.parent == DOCS and name_of(page) not in linked] == []
 
@@ -116,7 +116,7 @@ def test_every_page_is_in_the_site() -> None:
 
 @pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CHANGELOG.md"])
 def test_no_item_is_written_twice(page: str) -> None:
-    """Both files are merged by union, which keeps the old and the new form of an edited item."""
+    """Git merges both files by union, which keeps the old and the new form of an edited item."""
     text = prose_of(ROOT / page)
     items = [" ".join(item.split()) for item in re.split(r"\n\n|\n(?=- |\d+\. )", text)]
     words = [(item, set(re.findall(r"[\w.`/-]+", item))) for item in items if len(item) > 60 and not item.startswith("#")]
@@ -129,13 +129,13 @@ def test_no_item_is_written_twice(page: str) -> None:
 
 @pytest.mark.parametrize("block", every_block("python"))
 def test_python_compiles(block: Block) -> None:
-    """What a page shows of Python can be pasted, `await` at the top level included."""
+    """Users can paste the Python of a page, including `await` at the top level."""
     compile(block.text, "page", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 @pytest.mark.parametrize("block", every_block("yaml"))
 def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
-    """YAML can be pasted; what is a whole workflow passes the validator."""
+    """Users can paste the YAML. A whole workflow passes the validator."""
     said = yaml.safe_load(block.text)
     if isinstance(said, dict) and "workflow" in said:
         path = tmp_path / "workflow.yaml"
@@ -144,7 +144,7 @@ def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
 
 
 def commands_of(page: Path) -> Iterator[list[str]]:
-    """Each call of retold in the blocks of shell of a page."""
+    """Return each call of retold in the shell blocks of a page."""
     lines = [line for block in blocks_of(page) if block.language == "sh" for line in block.text.splitlines()]
     for line in lines:
         call = re.search(r"(?:^|\| *|\$ )(?:[A-Z_]+=\S+ )*(retold .*)", line)
@@ -153,8 +153,8 @@ def commands_of(page: Path) -> Iterator[list[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_take_what_is_written(page: Path) -> None:
-    """Every command a page shows exists and takes these arguments and options; what the text mentions of one exists too."""
+def test_commands_accept_their_documented_arguments(page: Path) -> None:
+    """Every command on a page exists and accepts these arguments and options. A command in the text exists too."""
     for _, name, *arguments in commands_of(page):
         COMMANDS[name].make_context(name, list(arguments))
     for name, rest in re.findall(r"`retold ([a-z]+)([^`]*)`", prose_of(page)):
@@ -164,13 +164,13 @@ def test_commands_take_what_is_written(page: Path) -> None:
 
 @pytest.mark.parametrize("page", GENERATED)
 def test_generated_pages_are_up_to_date(page: str) -> None:
-    """docs/cli.md and docs/api.md are made by a script: after a change of a help text or a docstring run it."""
+    """A script generates docs/cli.md and docs/api.md. Run it after a change of a help text or a docstring."""
     written = (DOCS / page).read_text("utf-8")
     assert GENERATED[page]() == written, f"docs/{page} is old; write it anew with: .venv/bin/python docs/reference.py"
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    """A group names public names only, and each has its section."""
+    """A group names only public names, and each has its section."""
     assert {name for names in GROUPS.values() for name in names} - set(retold.__all__) == set()
     sections = re.findall(r"^### (\w+)$", (DOCS / "api.md").read_text("utf-8"), re.MULTILINE)
     assert sorted(sections) == retold.__all__
@@ -180,15 +180,15 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("name", HANDLERS)
-def test_options_of_handlers(name: str) -> None:
-    """A handler's section names its options, all of them and no others."""
+def test_handler_sections_name_their_options(name: str) -> None:
+    """A handler's section names all of its options and no others."""
     text = section("handlers.md", name)
     named = set(first_column(text)) or {code for code in _CODE.findall(text) if code.startswith("show_")}
     assert named == set(HANDLERS[name].Options.model_fields)
 
 
-def test_keys_of_workflows() -> None:
-    """The tables of keys are those of the models."""
+def test_tables_of_workflow_keys_match_the_models() -> None:
+    """Each table has the keys of its model."""
     keys = set(first_column(section("workflows.md", "Keys of `workflow`")))
     assert {key.partition(".")[0] for key in keys} == set(Workflow.model_fields)
     of_steps = section("workflows.md", "Keys of a step").partition("### ")[0]
@@ -199,8 +199,8 @@ def test_keys_of_workflows() -> None:
 @pytest.mark.parametrize(
     ("title", "texts"), [("Keys of `workflow`", OF_WORKFLOW), ("Keys of a step", OF_STEP), ("`claude_options`", OF_OPTIONS)]
 )
-def test_texts_of_keys(title: str, texts: dict[str, str]) -> None:
-    """The schema shows in an editor what the tables hold: the meaning of each key, and its default, without links."""
+def test_the_schema_has_the_texts_of_the_tables(title: str, texts: dict[str, str]) -> None:
+    """An editor shows the meaning of each key and its default as in the tables, without links."""
     table: dict[str, str] = {}
     for line in section("workflows.md", title).partition("### ")[0].splitlines():
         if line.startswith("| `"):
@@ -212,8 +212,8 @@ def test_texts_of_keys(title: str, texts: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_step_types(name: str) -> None:
-    """Every step type has its paragraph, which names its keys and those of its configuration."""
+def test_every_step_type_has_a_paragraph(name: str) -> None:
+    """It names the step type's keys and those of its configuration."""
     text = section("workflows.md", "Step types")
     start = text.index(f"**`{name}`**")
     paragraph = text[start : text.find("\n**`", start) % len(text)]
@@ -224,8 +224,8 @@ def test_step_types(name: str) -> None:
                 assert inner in paragraph, inner
 
 
-def test_presets() -> None:
-    """The table of presets is the presets."""
+def test_the_table_of_presets_matches_the_presets() -> None:
+    """They have the same names."""
     rows = [
         line.strip("| ").split(" | ") for line in section("workflows.md", "Step types").splitlines() if line.startswith("| `")
     ]
@@ -242,20 +242,20 @@ def test_presets() -> None:
         assert timeout == (f"{seconds // 60} min" if seconds >= 60 else f"{seconds} s")
 
 
-def test_arguments_of_use_cassette() -> None:
-    """The table of arguments is the signature's, defaults included where they are plain."""
+def test_the_table_of_use_cassette_matches_its_signature() -> None:
+    """It includes plain defaults."""
     named = set(first_column(section("testing.md", "In a `with` block"))) - set(MODES)
     parameters = inspect.signature(use_cassette.__init__).parameters
     assert named == set(parameters) - {"self", "path"}
 
 
-def test_record_modes() -> None:
-    """Every record mode has its line."""
+def test_every_record_mode_has_a_row() -> None:
+    """The table has no other rows."""
     assert set(MODES) <= set(first_column(section("testing.md", "In a `with` block")))
 
 
-def test_options_of_pytest() -> None:
-    """Every option and setting that a page names is the plugin's, and all of them stand in the table."""
+def test_pytest_options_are_documented() -> None:
+    """Every option and setting on a page belongs to the plugin, and the table has all of them."""
     plugin = (ROOT / "src" / "retold" / "testing" / "pytest_plugin.py").read_text("utf-8")
     own = set(re.findall(r'"(--retold-[a-z-]+|retold_[a-z_]+)"', plugin)) - {"retold_cassette"}
     table = section("testing.md", "With pytest")
@@ -264,8 +264,8 @@ def test_options_of_pytest() -> None:
     assert named <= own
 
 
-def test_keys_of_cassettes() -> None:
-    """The format's page names every key that is written, and every ending."""
+def test_the_cassette_page_names_every_key() -> None:
+    """It names every written key, and every ending."""
     keys = set(first_column(section("cassettes.md", "Keys of `retold` in each interaction")))
     exchange = inspect.getsource(_own)
     written = {*re.findall(r'"(\w+)":', exchange), *re.findall(r'own\["(\w+)"\]', exchange)} - {"type", "message"}
@@ -276,20 +276,20 @@ def test_keys_of_cassettes() -> None:
     assert Place.__dataclass_fields__["variables"]
 
 
-def test_redacted_headers() -> None:
-    """The page on security names every header whose value is removed."""
+def test_the_security_page_names_redacted_headers() -> None:
+    """It names every header that loses its value."""
     text = section("security.md", "Removed before anything is written")
     assert [name for name in SECRET_HEADERS if f"`{name}`" not in text] == []
 
 
-def test_kinds_of_events() -> None:
-    """The architecture names every kind of event that is written."""
+def test_the_architecture_names_every_kind_of_event() -> None:
+    """It names each kind that retold writes."""
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     assert [kind for kind in get_args(Kind) if f"`{kind}`" not in text] == []
 
 
-def test_schema_of_the_log() -> None:
-    """The page on the schema has every table and view of a new log with its columns, and every kind of event."""
+def test_the_schema_page_matches_a_new_log() -> None:
+    """It has every table and view with its columns, and every kind of event."""
     with retold.EventLog("log.db") as log:
         log.start(name="run", mode="live").end("completed")
     with closing(sqlite3.connect("log.db")) as connection:
@@ -307,8 +307,8 @@ def test_schema_of_the_log() -> None:
     assert kinds == {*get_args(Kind), ERASED, REDACTED, PRUNED}
 
 
-def test_formats_of_exports() -> None:
-    """The page on audit names every format of an export."""
+def test_the_audit_page_names_every_export_format() -> None:
+    """It names each format."""
     assert set(FORMATS) <= set(first_column(section("audit.md", "Export and import")))
 
 
@@ -316,7 +316,7 @@ def test_formats_of_exports() -> None:
 
 
 def literals() -> set[str]:
-    """Every text in the source, as it reads: parts of f-strings each for itself, adjacent strings together."""
+    """Return every text in the source: parts of f-strings separately, adjacent strings joined."""
     return {
         node.value
         for name in MODULES
@@ -328,8 +328,8 @@ def literals() -> set[str]:
 MESSAGES = re.findall(r"^### `(.+)`$", (DOCS / "troubleshooting.md").read_text("utf-8"), re.MULTILINE)
 
 
-def test_messages_are_those_of_the_program() -> None:
-    """Each message that the page explains is one that the program prints: its fixed parts stand in the source."""
+def test_documented_messages_exist_in_the_program() -> None:
+    """The fixed parts of each message on the page are in the source."""
     assert len(MESSAGES) > 30
     source = "\n".join(literals())
     wrong = [

@@ -11,7 +11,7 @@ from tests.page_commands import execute
 
 
 def answer(request: Request) -> Reply:
-    """Opus gives the length in km, other models do not."""
+    """Answer with a length in km as Opus, and without it as any other model."""
     asked = request.json["messages"][-1]["content"]
     length = "6,650 km" if "opus" in request.json["model"] else "very long"
     return Reply([text("The Nile." if asked == "Name a river." else f"It is {length}.")])
@@ -19,7 +19,7 @@ def answer(request: Request) -> Reply:
 
 @pytest.mark.stress
 def test_fork_diff_try_and_pin() -> None:
-    """The program of the page is recorded once; its forks and tries ask for their second turn only, and its test for none."""
+    """The page's program is recorded once. Its forks and tries send only their second turn, and its test sends nothing."""
     blocks = [block for block in blocks_of(ROOT / "docs" / "experiments.md") if block.file == "talk.py" or "talk" in block.text]
     page = [block for block in blocks if block.file == "talk.py" or block.language == "sh"]
     assert len(page) == 4

@@ -1,4 +1,5 @@
-"""Who may ask retold's servers, how much at once, and for how long: web pages, late clients, floods and garbage."""
+"""Limits of retold's servers: who may send requests, how many at once, and for how long, with web pages, slow clients and
+garbage."""
 
 import contextlib
 import random
@@ -27,7 +28,7 @@ from tests.messages_server import MessagesServer, Reply, text
 from tests.wire import Wire, connected, post, raw, request_bytes, rest, wire
 
 
-def told(prompt: str = "hi", ending: str = "complete") -> Exchange:
+def exchange_of(prompt: str = "hi", ending: str = "complete") -> Exchange:
     _, _, data = request_bytes(prompt).partition(b"\r\n\r\n")
     return replace(exchange(answer(b"event: ping\ndata: 1\n\n"), data), ending=ending)  # type: ignore[arg-type]
 
@@ -63,8 +64,10 @@ def lines(headers: dict[str, str], port: int) -> str:
 @pytest.mark.parametrize("method", ["POST", "GET", "OPTIONS", "HEAD"])
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_a_web_page_is_refused(page: dict[str, str], method: str) -> None:
-    """A simple request of a page carries the right Host; the browser names the page in other headers. Nothing is answered,
-    forwarded or recorded, and a preflight gets no leave."""
+    """A simple request of a page has the right Host, but the browser names the page in other headers.
+
+    Nothing is answered, forwarded or recorded, and a preflight gets no permission.
+    """
     with MessagesServer([Reply([text("ok")])]) as api, wire(api.url) as running:
         head = f"{method} /v1/messages HTTP/1.1\r\nHost: 127.0.0.1:{running.server.port}\r\n{lines(page, running.server.port)}"
         received = raw(running.url, f"{head}Content-Type: text/plain\r\nContent-Length: 2\r\n\r\n{{}}".encode())
@@ -75,17 +78,17 @@ def test_a_web_page_is_refused(page: dict[str, str], method: str) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_a_program_is_answered(program: dict[str, str]) -> None:
-    with wire(mode="none", recorded=[told()]) as running:
+    with wire(mode="none", recorded=[exchange_of()]) as running:
         head = f"{lines(program, running.server.port)}Connection: close\r\n"
         request = request_bytes(head=head).replace(b"Host: localhost", b"Host: 127.0.0.1:%d" % running.server.port)
         assert statuses(raw(running.url, request)) == [200]
 
 
-def test_an_allowed_page_is_answered_and_others_are_not() -> None:
-    """Its preflight gets leave although no cassette holds one."""
+def test_an_allowed_page_is_answered_and_others_are_refused() -> None:
+    """Its preflight gets permission although no cassette contains one."""
     gate = Gate.make("127.0.0.1", allow_remote=False, token=None, origins=["http://localhost:5173/"])
     head = "Origin: http://localhost:5173\r\nSec-Fetch-Site: same-site\r\nConnection: close\r\n"
-    with wire(mode="none", recorded=[told()], gate=gate) as running:
+    with wire(mode="none", recorded=[exchange_of()], gate=gate) as running:
         leave = raw(running.url, (
             f"OPTIONS /v1/messages HTTP/1.1\r\nHost: localhost\r\n{head}Access-Control-Request-Method: POST\r\n"
             "Access-Control-Request-Headers: x-api-key\r\n\r\n"
@@ -97,7 +100,7 @@ def test_an_allowed_page_is_answered_and_others_are_not() -> None:
     assert running.use.misses == []
 
 
-def test_an_origin_that_is_none_or_comes_with_a_token_is_bad_usage(cli: Cli) -> None:
+def test_an_invalid_origin_or_one_with_a_token_is_bad_usage(cli: Cli) -> None:
     for given, said in ((["localhost:5173"], "no web origin"), (["http://a.example/path"], "no web origin")):
         with pytest.raises(InputError, match=said):
             Gate.make("127.0.0.1", allow_remote=False, token=None, origins=given)
@@ -105,9 +108,9 @@ def test_an_origin_that_is_none_or_comes_with_a_token_is_bad_usage(cli: Cli) -> 
     assert (refused.returncode, "exclude each other" in refused.stderr) == (2, True)
 
 
-def test_a_token_does_not_open_the_door_for_web_pages() -> None:
+def test_a_token_does_not_admit_web_pages() -> None:
     token = "a-token-of-some-length"
-    with wire(mode="none", recorded=[told()], gate=Gate(token)) as running:
+    with wire(mode="none", recorded=[exchange_of()], gate=Gate(token)) as running:
         headers = {"x-retold-token": token, "Origin": "https://evil.example"}
         assert post(running.url, headers=headers).status == 403
 
@@ -117,7 +120,7 @@ def test_a_token_does_not_open_the_door_for_web_pages() -> None:
 
 @pytest.mark.parametrize("late", ["token", "page", "host", "length", "absolute", "connect"])
 def test_a_request_is_refused_before_its_body_is_read(late: str) -> None:
-    """The refusal comes although the client, which waits for leave to send its body, never sends it."""
+    """The refusal arrives although the client, which waits for permission to send its body, never sends it."""
     target, host, head, status = "/v1/messages", "localhost", "", 403
     match late:
         case "page":
@@ -133,14 +136,14 @@ def test_a_request_is_refused_before_its_body_is_read(late: str) -> None:
     gate = Gate("a-token-of-some-length") if late == "token" else Gate()
     method = "CONNECT" if late == "connect" else "POST"
     asked = f"{method} {target} HTTP/1.1\r\nHost: {host}\r\n{head}Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"
-    with wire(mode="none", recorded=[told()], gate=gate, limits=Limits(body_bytes=50_000)) as running:
+    with wire(mode="none", recorded=[exchange_of()], gate=gate, limits=Limits(body_bytes=50_000)) as running:
         assert statuses(raw(running.url, asked.encode())) == [status]
 
 
-def test_a_refused_client_that_sends_its_body_all_the_same_reads_the_answer() -> None:
-    """Closing at once would reset the connection under a client that still sends."""
+def test_a_refused_client_that_still_sends_its_body_reads_the_answer() -> None:
+    """Closing at once would reset the connection of a client that still sends."""
     gate = Gate("a-token-of-some-length")
-    with wire(mode="none", recorded=[told()], gate=gate) as running, connected(running.url) as sock:
+    with wire(mode="none", recorded=[exchange_of()], gate=gate) as running, connected(running.url) as sock:
         sock.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3000000\r\n\r\n")
         for _ in range(30):
             sock.sendall(b"x" * 100_000)
@@ -150,18 +153,18 @@ def test_a_refused_client_that_sends_its_body_all_the_same_reads_the_answer() ->
 # Bounds
 
 
-def test_a_body_that_grows_beyond_its_bound_is_refused() -> None:
+def test_a_body_beyond_its_bound_is_refused() -> None:
     chunks = b"".join(b"400\r\n" + b"x" * 1024 + b"\r\n" for _ in range(60))
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with wire(mode="none", recorded=[told()], limits=Limits(body_bytes=50_000)) as running:
+    with wire(mode="none", recorded=[exchange_of()], limits=Limits(body_bytes=50_000)) as running:
         assert statuses(raw(running.url, head + chunks)) == [413]
         wait_until(lambda: running.server.crowd.held == 0)
 
 
 def test_the_bodies_of_all_requests_together_are_bounded() -> None:
-    """What one connection holds another cannot have, until it is given back."""
+    """One connection reserves bytes that others cannot use until it releases them."""
     half = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50000\r\n\r\n" + b"x" * 40_000
-    with wire(mode="none", recorded=[told()], limits=Limits(held_bytes=70_000)) as running:
+    with wire(mode="none", recorded=[exchange_of()], limits=Limits(held_bytes=70_000)) as running:
         with connected(running.url) as sock:
             sock.sendall(half)
             wait_until(lambda: running.server.crowd.held == 40_000)
@@ -171,8 +174,8 @@ def test_the_bodies_of_all_requests_together_are_bounded() -> None:
         assert statuses(raw(running.url, request_bytes(head="Connection: close\r\n"))) == [200]
 
 
-def test_connections_are_bounded_and_idle_ones_give_way() -> None:
-    with wire(mode="none", recorded=[told()], limits=Limits(clients=3)) as running, contextlib.ExitStack() as opened:
+def test_connections_are_bounded_and_idle_ones_are_closed() -> None:
+    with wire(mode="none", recorded=[exchange_of()], limits=Limits(clients=3)) as running, contextlib.ExitStack() as opened:
         begun = [opened.enter_context(connected(running.url)) for _ in range(2)]
         for sock in begun:
             sock.sendall(b"POST /v1")
@@ -180,7 +183,7 @@ def test_connections_are_bounded_and_idle_ones_give_way() -> None:
         wait_until(lambda: sum(not client.is_idle for client in running.server.crowd.clients) == 2)
         third = opened.enter_context(connected(running.url))
         third.sendall(b"POST")
-        assert rest(idle) == b""  # its place was given to the third
+        assert rest(idle) == b""  # the third connection took its place
         wait_until(lambda: sum(not client.is_idle for client in running.server.crowd.clients) == 3)
         with contextlib.suppress(ConnectionResetError):
             assert statuses(rest(opened.enter_context(connected(running.url)))) == [503]
@@ -202,14 +205,14 @@ def test_connections_are_bounded_and_idle_ones_give_way() -> None:
     ],
     ids=["nothing", "half a head", "half a body", "half a body in all"],
 )
-def test_a_client_that_does_not_go_on_is_left(sent: bytes, limits: Limits, status: list[int]) -> None:
-    with wire(mode="none", recorded=[told()], limits=limits) as running:
+def test_a_client_that_stops_sending_is_disconnected(sent: bytes, limits: Limits, status: list[int]) -> None:
+    with wire(mode="none", recorded=[exchange_of()], limits=limits) as running:
         assert statuses(raw(running.url, sent)) == status
     assert list(running.serving.refusals) == status
 
 
-def test_a_client_that_sends_byte_by_byte_is_left() -> None:
-    """Each byte in time does not make the whole in time."""
+def test_a_client_that_sends_byte_by_byte_is_disconnected() -> None:
+    """Each byte arrives in time, but the whole does not."""
     ended = threading.Event()
 
     def drip(sock: socket.socket, data: bytes) -> None:
@@ -222,7 +225,7 @@ def test_a_client_that_sends_byte_by_byte_is_left() -> None:
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n\r\n"
     for first, slow in ((b"", b"POST /" + b"v" * 5000), (head, b"x" * 5000)):
         limits = Limits(head_s=0.2, gap_s=0.2, body_s=0.2)
-        with wire(mode="none", recorded=[told()], limits=limits) as running, connected(running.url) as sock:
+        with wire(mode="none", recorded=[exchange_of()], limits=limits) as running, connected(running.url) as sock:
             sock.sendall(first)
             thread = threading.Thread(target=drip, args=(sock, slow))
             thread.start()
@@ -232,9 +235,12 @@ def test_a_client_that_sends_byte_by_byte_is_left() -> None:
             ended.clear()
 
 
-def test_time_between_requests_is_not_time_of_a_request() -> None:
-    """A connection that waits longer than a head may take is closed without a word."""
-    with wire(mode="none", recorded=[told()], limits=Limits(head_s=0.02, idle_s=0.2)) as running, connected(running.url) as sock:
+def test_a_pause_between_requests_is_not_request_time() -> None:
+    """A connection that waits longer than a head may take is closed silently."""
+    with (
+        wire(mode="none", recorded=[exchange_of()], limits=Limits(head_s=0.02, idle_s=0.2)) as running,
+        connected(running.url) as sock,
+    ):
         sock.sendall(request_bytes())
         assert statuses(rest(sock)) == [200]
     assert not running.serving.refusals
@@ -253,8 +259,8 @@ def test_refusals_are_counted_by_status() -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "proxy"])
-def test_a_server_names_what_it_refused(tmp_path: Path, command: str) -> None:
-    """Once when it happens, and all of it at the end; a stranger at the door does not make the server fail."""
+def test_a_server_reports_its_refusals(tmp_path: Path, command: str) -> None:
+    """It reports each at once, and all of them at the end. A foreign request does not make the server fail."""
     folder = Folder(tmp_path)
     record(tmp_path / "c.yaml", "a")
     try:
@@ -275,8 +281,8 @@ def test_a_server_names_what_it_refused(tmp_path: Path, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["record", "replay"])
-def test_a_command_whose_request_was_refused_did_not_go_well(tmp_path: Path, command: str) -> None:
-    """Its exchange is missing in the recording, although the command itself ended well."""
+def test_a_command_with_a_refused_request_fails(tmp_path: Path, command: str) -> None:
+    """Its exchange is missing in the recording, although the command itself succeeded."""
     record(tmp_path / "c.yaml", "a")
     (tmp_path / "asks.py").write_text(
         "import os, socket, urllib.parse\n"
@@ -298,15 +304,15 @@ def test_a_command_whose_request_was_refused_did_not_go_well(tmp_path: Path, com
     assert child.returncode == 1
 
 
-# Endings that are the client's
+# Endings by the client
 
 
 @pytest.mark.parametrize("has_response", [True, False], ids=["in the stream", "before the head"])
 def test_an_exchange_that_its_client_closed_is_kept_open(has_response: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client hangs up again, whenever it does; retold does not break off, and has nothing to report."""
+    """The client closes the connection again, at any time. retold does not close it, and reports nothing."""
     monkeypatch.setattr(replay_server, "LINGER_S", 0.0)  # breaking off would take no time
-    recorded = told(ending="closed") if has_response else replace(told(ending="closed"), response=None)
-    with wire(mode="none", recorded=[recorded, told("b")]) as running, connected(running.url) as sock:
+    recorded = exchange_of(ending="closed") if has_response else replace(exchange_of(ending="closed"), response=None)
+    with wire(mode="none", recorded=[recorded, exchange_of("b")]) as running, connected(running.url) as sock:
         sock.sendall(request_bytes())
         received = b""
         while has_response and not received.endswith(b"data: 1\n\n\r\n"):
@@ -321,22 +327,22 @@ def test_an_exchange_that_its_client_closed_is_kept_open(has_response: bool, mon
     assert not running.serving.kept_open
 
 
-def test_a_client_that_does_not_hang_up_is_left_in_the_end_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_keeps_the_connection_open_is_disconnected_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_server, "HOLD_S", 0.05)
-    with wire(mode="none", recorded=[told(ending="closed")]) as running:
+    with wire(mode="none", recorded=[exchange_of(ending="closed")]) as running:
         assert raw(running.url, request_bytes()).endswith(b"data: 1\n\n\r\n")
     assert sum(running.serving.kept_open.values()) == 1
 
 
-def test_a_closed_exchange_does_not_hold_up_the_next_ones() -> None:
-    with wire(mode="none", recorded=[told("a", "closed"), told("b")]) as running, connected(running.url) as sock:
+def test_a_closed_exchange_does_not_delay_the_next_ones() -> None:
+    with wire(mode="none", recorded=[exchange_of("a", "closed"), exchange_of("b")]) as running, connected(running.url) as sock:
         sock.sendall(request_bytes("a"))
         sock.recv(1)
         assert post(running.url, "b").status == 200
 
 
-def test_curl_ends_in_a_replay_as_when_it_was_recorded(cli: Cli) -> None:
-    """A client's own timeout is one again, whatever the pace of the replay."""
+def test_curl_ends_in_a_replay_as_recorded(cli: Cli) -> None:
+    """A client's own timeout happens again, at any pace of the replay."""
     command = (
         'curl -s -N --max-time 0.5 -o got.txt "$ANTHROPIC_BASE_URL/v1/messages" -H "content-type: application/json" '
         '-d "{\\"model\\":\\"m\\",\\"stream\\":true,\\"messages\\":[]}"; echo "ended with $?"'
@@ -353,7 +359,7 @@ def test_curl_ends_in_a_replay_as_when_it_was_recorded(cli: Cli) -> None:
 
 
 def mutated(rng: random.Random) -> bytes:
-    """A request, or several, with bytes removed, changed, repeated and put in."""
+    """Return one or several requests with bytes removed, changed, repeated and inserted."""
     parts = [
         request_bytes(head="Connection: close\r\n"), b"\r\n" * rng.randrange(4),
         b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -392,7 +398,7 @@ def _shot(url: str, seed: int) -> bytes:
         cut = rng.randrange(len(data) + 1)
         sock.sendall(data[:cut])
         sock.sendall(data[cut:])
-        if seed % 2:  # else the server has to end it
+        if seed % 2:  # otherwise the server has to end it
             sock.shutdown(socket.SHUT_WR)
         return rest(sock)
     return b""
@@ -402,7 +408,7 @@ def _shot(url: str, seed: int) -> bytes:
 @pytest.mark.parametrize("mode", ["none", "rewrite"])
 def test_garbage_leaves_nothing_behind(mode: str, count: int, capfd: pytest.CaptureFixture[str]) -> None:
     """No error reaches the event loop or stderr, no connection, body or task stays, and the server still answers."""
-    recorded = [told()] * 2 if mode == "none" else None
+    recorded = [exchange_of()] * 2 if mode == "none" else None
     limits = Limits(idle_s=0.02, head_s=0.02, gap_s=0.02)
     with (
         MessagesServer(lambda _: Reply([text("ok")])) as api,
@@ -414,17 +420,17 @@ def test_garbage_leaves_nothing_behind(mode: str, count: int, capfd: pytest.Capt
         assert statuses(raw(running.url, b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")) == [200]
         assert running.serving.failures == []
     out, err = capfd.readouterr()
-    assert (out, "Traceback" in err, "retold" in err) == ("", False, False)  # the scripted API logs what it does not like
+    assert (out, "Traceback" in err, "retold" in err) == ("", False, False)  # the scripted API logs bad requests
 
 
-def test_a_length_that_no_number_can_hold_is_refused() -> None:
-    """Python does not turn more than 4300 digits into a number."""
+def test_a_length_with_too_many_digits_is_refused() -> None:
+    """Python does not convert more than 4300 digits into a number."""
     head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"
-    with wire(mode="none", recorded=[told()]) as running:
+    with wire(mode="none", recorded=[exchange_of()]) as running:
         assert statuses(raw(running.url, head)) in ([400], [413])
 
 
-def test_a_head_without_end_is_refused() -> None:
+def test_a_head_without_an_end_is_refused() -> None:
     for sent in (b"GET /" + b"a" * 300_000, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 300_000):
-        with wire(mode="none", recorded=[told()]) as running, contextlib.suppress(ConnectionResetError):
+        with wire(mode="none", recorded=[exchange_of()]) as running, contextlib.suppress(ConnectionResetError):
             assert statuses(raw(running.url, sent)) in ([400], [431])

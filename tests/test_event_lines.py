@@ -1,4 +1,4 @@
-"""An event as a line of JSON, and back: one by one and many at once."""
+"""An event as a line of JSON, and back: single events and many at once."""
 
 import pytest
 from hypothesis import given
@@ -17,8 +17,8 @@ EVENTS = st.builds(
 
 
 @given(st.lists(EVENTS, max_size=5))
-def test_events_come_back_from_their_lines(events: list[Event]) -> None:
-    """One by one and all at once, and each line is the JSON of its values."""
+def test_events_read_back_from_their_lines(events: list[Event]) -> None:
+    """They are read one by one and all at once, and each line is the JSON of its values."""
     lines = [line_of(event) for event in events]
     assert [event_of(line) for line in lines] == events
     assert events_of(b"".join(lines)) == events_of(b"\n".join(lines)) == events
@@ -44,13 +44,13 @@ ONE = line_of(Event("run", 0, 1, 2, "frame", "", "", None, b"data: 1\n\n", bytes
         ONE[:-1] + b"]\n[" + ONE,
     ],
 )
-def test_lines_that_retold_does_not_write_are_refused(lines: bytes) -> None:
-    """Many at once as one by one: two events in one line, bytes that are no text, another value, a wrong type, a deep list."""
+def test_lines_in_another_form_are_refused(lines: bytes) -> None:
+    """Both readers refuse two events in one line, invalid text, another value, a wrong type and a deep list."""
     with pytest.raises(ValueError, match=r"\S"):
         events_of(lines)
 
 
-def test_empty_lines_are_passed_over() -> None:
-    """At the end and between two lines."""
+def test_empty_lines_are_skipped() -> None:
+    """They may be at the end and between two lines."""
     assert events_of(ONE + b"\n\n" + ONE + b"\n") == [event_of(ONE)] * 2
     assert events_of(b"") == []

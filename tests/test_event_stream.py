@@ -50,7 +50,7 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
 
 
 def payloads(body: bytes) -> list[tuple[dict[str, Any], bytes]]:
-    """The headers and payloads as botocore reads them."""
+    """Return the headers and payloads that botocore reads."""
     buffer = EventStreamBuffer()
     buffer.add_data(body)
     return [(event.headers, event.payload) for event in buffer]
@@ -59,7 +59,7 @@ def payloads(body: bytes) -> list[tuple[dict[str, Any], bytes]]:
 @settings(deadline=None, max_examples=100)
 @given(st.lists(frames, max_size=6), st.binary(max_size=20), st.lists(st.integers(0, 400), max_size=8))
 def test_random_cuts_of_a_stream_give_the_same_frames(parts: list[bytes], rest: bytes, places: list[int]) -> None:
-    """The frames are those that were packed, and all pieces joined are the stream, with any bytes behind it."""
+    """The frames equal the packed ones, and all pieces joined are the stream, with any bytes behind it."""
     pieces = parse(*cut(b"".join(parts) + rest, places))
     assert [piece.data for piece in pieces if piece.is_frame] == parts
     assert b"".join(piece.data for piece in pieces) == b"".join(parts) + rest
@@ -67,8 +67,8 @@ def test_random_cuts_of_a_stream_give_the_same_frames(parts: list[bytes], rest: 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.binary(max_size=40), max_size=8))
-def test_any_bytes_go_through_the_parser_unchanged(chunks: list[bytes]) -> None:
-    """Bytes of no frame are kept, too."""
+def test_any_bytes_pass_the_parser_unchanged(chunks: list[bytes]) -> None:
+    """Bytes outside frames are kept, too."""
     assert b"".join(piece.data for piece in parse(*chunks)) == b"".join(chunks)
 
 
@@ -130,7 +130,7 @@ def folded(parts: list[bytes], model: str = "m") -> Fold:
 @pytest.mark.parametrize("blocks", REPLIES.values(), ids=REPLIES.keys())
 @pytest.mark.parametrize("action", STREAMS)
 def test_a_stream_folds_into_the_message_of_the_api(action: str, blocks: tuple[Block, ...]) -> None:
-    """Both streams give the blocks, the stop reason and the tokens that the Messages API gives."""
+    """Both streams give the same blocks, stop reason and tokens as the Messages API."""
     reply = Reply(blocks, stop_reason="tool_use")
     message = reply.message({"model": "m"}, 1)
     fold = folded(frames_of(reply, action, {"model": "m"}))
@@ -201,7 +201,7 @@ def test_frames_without_a_secret_are_written_byte_for_byte(action: str) -> None:
 
 
 def test_secrets_in_headers_exceptions_and_cut_frames_are_removed() -> None:
-    """A cut frame has no checksum to correct; its base64 is searched, too."""
+    """A cut frame has no checksum to correct. Its base64 is searched, too."""
     whole = chunk({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": f"{SECRET} and more text"}})
     odd = packed({":message-type": "error", ":error-code": "x", ":error-message": f"key {SECRET}"}, b"")
     clean = redacted([Piece(odd, True), Piece(exception("x", SECRET), True), Piece(whole[:-30], False)])
@@ -214,7 +214,7 @@ def test_secrets_in_headers_exceptions_and_cut_frames_are_removed() -> None:
 
 
 def test_a_cassette_cuts_and_folds_the_frames_again() -> None:
-    """A body from a cassette has the frames of the recording, the cut one at its end included."""
+    """A body from a cassette has the frames of the recording, including the cut one at its end."""
     parts = frames_of(Reply([text("Hello there")]), STREAMS[0], {"model": "m"})
     body = b"".join(parts[:5]) + parts[5][:9]
     pieces = list(pieces_of(body, HEADERS))

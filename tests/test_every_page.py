@@ -1,6 +1,6 @@
 """Every page in a real browser: wide and narrow, light and dark, without serious findings of axe-core.
 
-`SCREENSHOTS=FOLDER` keeps a picture of each page.
+`SCREENSHOTS=FOLDER` saves a picture of each page.
 """
 
 import json
@@ -33,7 +33,7 @@ OVERLOADED = http_error(529, "overloaded_error", "Overloaded")
 
 
 def rich() -> list[Exchange]:
-    """An image, thinking, code, a tool, several scripts, and calls that failed."""
+    """Record an image, thinking, code, a tool, several scripts, and failed calls."""
     prompt: Any = [
         {"type": "text", "text": "Look at **this**"},
         {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
@@ -69,7 +69,7 @@ def browser() -> Iterator[Browser]:
 # The list of runs
 
 
-def test_the_list_is_filtered_sorted_and_in_pages(log: EventLog) -> None:
+def test_the_list_is_filtered_sorted_and_paged(log: EventLog) -> None:
     with viewing(log) as url:
 
         def names(query: str) -> list[str]:
@@ -97,7 +97,7 @@ def test_the_list_has_the_facts_of_each_run(log: EventLog) -> None:
 
 
 @needs_browser
-def test_a_hit_leads_to_its_place_and_a_column_sorts(log: EventLog, browser: Browser) -> None:
+def test_a_hit_links_to_its_place_and_a_column_sorts(log: EventLog, browser: Browser) -> None:
     with viewing(log) as url:
         tab = browser.open(f"{url}/?q=alpha&n=2")
         link = tab.run("document.querySelector('#hits a').href")
@@ -116,7 +116,7 @@ def test_a_hit_leads_to_its_place_and_a_column_sorts(log: EventLog, browser: Bro
 
 
 def test_stats_writes_a_page(log: EventLog) -> None:
-    """The ending of the file chooses the form. A page replaces no file by itself, and an empty span has none."""
+    """The ending of the file chooses the format. A page does not replace a file by itself, and an empty span has no page."""
     db = ("--db", str(log.path))
     assert in_this_process("stats", "-o", "log.html", *db).returncode == 0
     html = Path("log.html").read_text()
@@ -165,7 +165,7 @@ def shoot(tab: Tab, name: str) -> None:
 @needs_browser
 @needs_axe
 def test_no_page_has_a_serious_finding_of_axe(log: EventLog, browser: Browser) -> None:
-    """Wide and narrow, light and dark. No page is wider than its screen, and none complains."""
+    """Pages are wide and narrow, light and dark. No page is wider than its screen, and none logs an error."""
     with log.start(name="long", mode="live") as long:
         said = ({"type": ("user", "assistant")[n % 2], "message": {"id": str(n), "content": f"Said *{n}*"}} for n in range(5000))
         long.append(*(Entry("message", encode(each)) for each in said))

@@ -1,4 +1,4 @@
-"""The shipped examples run out of the box, offline, and show what their comments say."""
+"""The shipped examples run out of the box, offline, and their output matches their comments."""
 
 import json
 import re
@@ -75,18 +75,18 @@ CLAUDE_CODE = (
 
 
 def shown(name: str) -> str:
-    """What an example prints."""
+    """Return the output of an example."""
     return normalised(in_this_process("run", EXAMPLES / f"{name}.yaml").stdout)
 
 
-def test_every_example_can_be_recorded_anew() -> None:
-    """What "Claude" says in an example is scripted, for each of them and for nothing else."""
+def test_every_example_has_a_script_for_recording() -> None:
+    """Each example has scripted answers of "Claude", and no other script exists."""
     assert sorted(path.stem for path in EXAMPLES.glob("*.yaml")) == sorted(REPLIES)
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_example_runs_out_of_the_box(name: str) -> None:
-    """It is valid, runs offline without a key, and plays all that was recorded."""
+def test_an_example_runs_out_of_the_box(name: str) -> None:
+    """It is valid, runs offline without a key, and plays all of its recordings."""
     path = EXAMPLES / f"{name}.yaml"
     assert in_this_process("validate", path).stdout == f"{path}: ok\n"
     done = in_this_process("run", path)
@@ -96,12 +96,12 @@ def test_example_runs_out_of_the_box(name: str) -> None:
 
 
 def test_development_shows_each_message() -> None:
-    """`claude_smart` with the preset for development: text, tool uses and results, each on its line."""
+    """`claude_smart` with the preset for development shows text, tool uses and results, each on its line."""
     assert shown("development_pipeline") == DEVELOPMENT
 
 
-def test_production_writes_a_file_of_its_own_for_each_run() -> None:
-    """The file's name holds the id of the run; the screen gets the answer only."""
+def test_production_writes_a_file_for_each_run() -> None:
+    """The file's name contains the id of the run. The screen gets only the answer."""
     texts = [shown("production_pipeline") for _ in range(2)]
     runs = sorted(info.run for info in retold.EventLog().runs())
     assert tree("logs") == [f"claude_{run}.log" for run in runs]
@@ -110,8 +110,8 @@ def test_production_writes_a_file_of_its_own_for_each_run() -> None:
     assert "(1 written)" in written
 
 
-def test_session_goes_on_in_its_second_step() -> None:
-    """The second step was asked with all that was said in the first."""
+def test_a_session_continues_in_its_second_step() -> None:
+    """The request of the second step contains the conversation of the first."""
     assert shown("session_conversation") == SESSION
     log = retold.EventLog()
     asked = [
@@ -121,13 +121,13 @@ def test_session_goes_on_in_its_second_step() -> None:
     assert asked[1][1]["content"][0]["text"].startswith("1. again")
 
 
-def test_claude_code_is_not_needed_to_replay_its_steps() -> None:
-    """The lines of a session of Claude Code are shown as those of the Messages API are."""
+def test_replaying_its_steps_does_not_need_claude_code() -> None:
+    """The lines of a session of Claude Code are shown like those of the Messages API."""
     assert shown("claude_code_steps") == CLAUDE_CODE
 
 
-def test_batch_lines_carry_their_task() -> None:
-    """Each line says which task it belongs to."""
+def test_batch_lines_name_their_task() -> None:
+    """Each line begins with its task."""
     lines, footer = shown("batch_reviews").split("\n\n")
     assert sorted(line.partition(": ")[0] for line in lines.splitlines()) == [
         f"[HH:MM:SS] [{task}] ASSISTANT" for task in ("chair", "kettle", "lamp", "note")
@@ -136,7 +136,7 @@ def test_batch_lines_carry_their_task() -> None:
 
 
 def test_extract_writes_data_and_prints_the_summary() -> None:
-    """The Markdown of the first answer becomes data, with what it cost; the second step's text is whole sentences."""
+    """The Markdown of the first answer becomes data, with its cost. The second step's text is whole sentences."""
     assert shown("extract_structured").endswith("Exports can be limited by date, and cassettes may be gzipped. "
                                                 "Times are local now. A read-only log can be read.\n")  # fmt: skip
     made = json.loads(Path("outputs/release_notes.json").read_text())
@@ -146,7 +146,7 @@ def test_extract_writes_data_and_prints_the_summary() -> None:
 
 
 def test_robust_shows_its_attempts() -> None:
-    """The attempt that failed, its error, the pause after it, and the one that went well are all there."""
+    """The output has the failed attempt, its error, the pause after it, and the successful attempt."""
     said = shown("robust_retries")
     kinds = re.findall(r"^\[\d+\] (\S+)", said, re.MULTILINE)
     failed, retried, good = "result:error_during_execution", "system:step_retry", "result:success"
@@ -155,7 +155,7 @@ def test_robust_shows_its_attempts() -> None:
 
 
 def test_parallel_writes_a_file_for_each_task() -> None:
-    """Both tasks have a line and a file, and the last step was asked with both."""
+    """Both tasks have a line and a file, and the request of the last step contains both."""
     said = shown("parallel_reviews")
     for task in ("speed", "safety"):
         assert f"[HH:MM:SS] [{task}] ASSISTANT: {Path(f'outputs/{task}.md').read_text()}" in said
@@ -165,21 +165,21 @@ def test_parallel_writes_a_file_for_each_task() -> None:
                for task in ("speed", "safety"))  # fmt: skip
 
 
-def test_callback_is_called() -> None:
-    """The function beside the workflow is called for the messages it asked for."""
+def test_a_callback_is_called() -> None:
+    """The function beside the workflow is called for the messages of its types."""
     assert shown("callback_messages").splitlines()[0] == "haiku: assistant message with 11 words"
 
 
-def test_several_handlers_each_get_every_message() -> None:
-    """Console, file and buffer for one stream."""
+def test_each_of_several_handlers_gets_every_message() -> None:
+    """Console, file and buffer handle one stream."""
     for _ in range(2):
         assert shown("several_handlers").startswith("That what was written once stays as it was")
     lines = [json.loads(line) for line in Path("logs/several_handlers.jsonl").read_text().splitlines()]
     assert [line["type"] for line in lines] == ["system", "assistant", "result"] * 2
 
 
-def test_condition_that_does_not_hold_is_told() -> None:
-    """A skipped step shows nothing, and stderr says why."""
+def test_a_false_condition_is_reported() -> None:
+    """A skipped step shows nothing, and stderr gives the reason."""
     done = in_this_process("run", EXAMPLES / "conditions_and_variables.yaml")
     assert normalised(done.stdout) == TICKETS
     assert done.stderr.splitlines()[-1] == (
@@ -187,8 +187,8 @@ def test_condition_that_does_not_hold_is_told() -> None:
     )
 
 
-def test_program_reads_the_buffer() -> None:
-    """The Python example is a program of its own."""
+def test_a_program_reads_the_buffer() -> None:
+    """The Python example is a separate program."""
     command = [sys.executable, str(EXAMPLES / "buffer_messages.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -30,7 +30,7 @@ def tools(text: str = "Read a file") -> list[dict[str, Any]]:
 
 
 def asking(turn: int, **fields: Any) -> dict[str, Any]:
-    """The request of a turn, whose last message is marked."""
+    """Return the request of a turn, with a mark on its last message."""
     messages: list[dict[str, Any]] = []
     for each in range(1, turn):
         messages += [{"role": "user", "content": f"q{each}"}, {"role": "assistant", "content": f"a{each}"}]
@@ -41,7 +41,7 @@ def asking(turn: int, **fields: Any) -> dict[str, Any]:
 def call(
     number: int, body: dict[str, Any], read: int | None, written: int = 0, *, at_s: float | None = None, **fields: Any
 ) -> Exchange:  # fmt: skip
-    """The exchange of a request; without `read` its answer has no usage."""
+    """Return the exchange of a request. Without `read` its answer has no usage."""
     usage = {"input_tokens": 7, "output_tokens": 3, "cache_read_input_tokens": read, "cache_creation_input_tokens": written}
     said = {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": body["model"], "stop_reason": "end_turn"}
     said |= {"content": [{"type": "text", "text": f"a{number}"}], "usage": {} if read is None else usage} | fields
@@ -62,7 +62,7 @@ def explained(*exchanges: Exchange) -> list[Explained]:
 
 
 def thirty() -> list[Exchange]:
-    """Thirty turns. The description of a tool changes at turn 12, so turn 12 writes everything again."""
+    """Record thirty turns. The description of a tool changes at turn 12, so turn 12 writes the whole cache again."""
     made = []
     for turn in range(1, 31):
         body = asking(turn, tools=tools("Read a file" if turn < 12 else "Read one file"))
@@ -74,7 +74,7 @@ def thirty() -> list[Exchange]:
     return made
 
 
-def test_a_changed_tool_is_the_one_miss_of_thirty_turns() -> None:
+def test_a_changed_tool_is_the_only_miss_of_thirty_turns() -> None:
     """The table, the paragraph about the miss and the JSON name the path, the turn, the tokens and their cost."""
     source = cassette(*thirty())
     done = in_this_process("explain", "cache", source)
@@ -105,7 +105,7 @@ def test_a_run_is_explained_like_its_cassette() -> None:
 
 
 def test_the_times_of_a_replay_prove_nothing() -> None:
-    """Its usage is that of the recording, but its requests came in other times, so each gap is unknown."""
+    """Its usage is that of the recording, but its requests came at other times, so each gap is unknown."""
     run_mock(FILE_OPERATIONS)
     found = explain_cache("last", None, price)
     assert {each.gap_s for each in found} == {None}
@@ -113,7 +113,10 @@ def test_the_times_of_a_replay_prove_nothing() -> None:
 
 
 def test_a_thread_has_the_prefix_of_its_whole_history() -> None:
-    """A turn repeats neither tools nor messages, which is no difference. A thread of another recording has an unknown prefix."""
+    """A turn repeats neither tools nor messages, which is not a difference.
+
+    A thread of another recording has an unknown prefix.
+    """
     first = asking(1, thread={"type": "create"})
     going_on = {"type": "continue", "previous_message_id": "msg_1"}
     second = {"model": MODEL, "max_tokens": 9, "messages": asking(1)["messages"], "thread": going_on}
@@ -140,14 +143,14 @@ MISSES: dict[str, tuple[dict[str, Any], float, list[str]]] = {
 
 @pytest.mark.parametrize("name", MISSES)
 def test_a_miss_has_the_causes_that_its_requests_prove(name: str) -> None:
-    """All of them are listed, and without any the result is that there is none."""
+    """All of them are listed. Without any, the result names no cause."""
     fields, at_s, causes = MISSES[name]
     (found,) = explained(call(1, asking(1), 0, 5000, at_s=0), call(2, asking(2) | fields, 0, 5100, at_s=at_s))
     assert (found.outcome, found.missed_tokens, found.causes) == ("missed", 5000, causes)
 
 
-def test_requests_that_lose_nothing_are_no_misses() -> None:
-    """A changed prefix that was read all the same, another conversation, a refused call, and requests without any cache."""
+def test_requests_that_lose_nothing_are_not_misses() -> None:
+    """Examples are a changed but still cached prefix, another conversation, a refused call, and requests without any cache."""
     changed = asking(2, tools=tools("Other"))
     (read,) = explained(call(1, asking(1), 0, 5000), call(2, changed, 5000, 100))
     assert (read.outcome, read.causes) == ("hit", [])
@@ -177,8 +180,11 @@ def place(before: dict[str, Any], after: dict[str, Any]) -> str:
     return str(Prefix(before).difference(Prefix(after)))
 
 
-def test_marks_and_equal_forms_are_no_differences() -> None:
-    """A mark that moved, a text as a block, and the order of the keys of a block. The order of the keys of an input counts."""
+def test_marks_and_equivalent_forms_are_not_differences() -> None:
+    """Examples are a moved mark, a text as a block, and the order of the keys of a block.
+
+    The order of the keys of an input counts.
+    """
     assert place(asking(1), asking(2)) == "None"
     assert place({"system": "x"}, {"system": [{"text": "x", "type": "text", "cache_control": EPHEMERAL}]}) == "None"
     inputs: list[dict[str, Any]] = [{"a": 1, "b": 2}, {"b": 2, "a": 1}]
@@ -193,7 +199,7 @@ def test_marks_and_equal_forms_are_no_differences() -> None:
 
 
 def test_a_difference_after_the_marked_part_is_not_cached() -> None:
-    """Only the part up to the last mark was cached, for the time that the mark asks for."""
+    """Only the part up to the last mark was cached, for the lifetime that the mark requests."""
     marked = [{"type": "text", "text": "x", "cache_control": EPHEMERAL | {"ttl": "1h"}}]
     before = Prefix({"system": marked, "messages": [{"role": "user", "content": "a"}]})
     found = before.difference(Prefix({"system": marked, "messages": [{"role": "user", "content": "b"}]}))
@@ -217,7 +223,7 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_error(name: str) -> None:
-    """Exit code 2, and one line that names the way out."""
+    """The exit code is 2, and one line names the way out."""
     with retold.EventLog(".retold/log.db") as log:
         log.start(mode="live", name="w").end("completed")
     cassette(call(1, asking(1), None), call(2, asking(2), None))
@@ -237,7 +243,7 @@ def stats() -> Callable[..., Done]:
 
 
 def test_traffic_is_repriced_as_a_range(stats: Callable[..., Done]) -> None:
-    """Tokens differ by 35 % either way, a cache is written for 5 minutes or 1 hour, and a call without a usage is missing."""
+    """Tokens differ by 35 % either way, a cache is written for 5 minutes or 1 hour, and one call has no usage."""
     done = stats("--reprice", "claude-opus-4-5", "--json")
     (line,) = json.loads(done.stdout)
     rest = 7 * 5 + 3 * 25
@@ -252,8 +258,8 @@ def test_traffic_is_repriced_as_a_range(stats: Callable[..., Done]) -> None:
     assert "repriced_low_usd" in stats("--reprice", "claude-opus-4-5", "--csv").stdout
 
 
-def test_unknown_tokens_and_one_model_have_their_own_prices() -> None:
-    """Nothing known stays unknown, and the model that was recorded counts its own tokens."""
+def test_unknown_tokens_and_the_recorded_model_are_repriced_exactly() -> None:
+    """Unknown tokens stay unknown, and the recorded model has its own token counts."""
     assert repriced(StatsLine((MODEL,), exchanges=1, without_usage=1), MODEL, price).low_usd is None
     line = StatsLine((MODEL,), exchanges=1, input_tokens=10_000)
     same = repriced(line, MODEL, price, is_same_model=True)

@@ -1,4 +1,4 @@
-"""Every input beside this repository is run by a table of these tests, or is named here with the reason why not."""
+"""A table of these tests runs every input beside this repository, or names it with the reason why not."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ HELPERS = {"README.md", "_c.py", "_server.py", "common.py", "run_suite.py", "ser
 
 @pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not beside this clone")
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_no_input_is_passed_over(folder: str) -> None:
+def test_no_input_is_omitted(folder: str) -> None:
     """A file counts as run if a table names it, or names the entry of `check.py` that reads it."""
     tables = "".join(path.read_text() for path in TESTS.glob("test_fault_inputs_*.py") if path.name != Path(__file__).name)
     entries = re.split(r"^@case", (FAULTS / "logs/check.py").read_text(), flags=re.MULTILINE)[1:]

@@ -1,4 +1,7 @@
-"""The inputs of ../shared/faults/attack that no other table holds, with the right values. Skipped in a clone without them."""
+"""The inputs of ../shared/faults/attack that are in no other table, with their correct values.
+
+Skipped in a clone without them.
+"""
 
 import re
 import shutil
@@ -28,14 +31,14 @@ def test_an_interrupted_append_leaves_the_run_writable(environment: dict[str, st
     assert run(environment, sys.executable, copy_of("attack") / "01_interrupt.py")[0] == "{'goes on': 100}\n"
 
 
-def test_a_log_that_was_deleted_under_its_recorder_is_an_error(environment: dict[str, str]) -> None:
+def test_deleting_the_log_of_a_running_recorder_is_an_error(environment: dict[str, str]) -> None:
     output, error = run(environment, sys.executable, copy_of("attack") / "02_log_deleted.py")
     assert "no error" not in output
     assert re.search(r"LogError: the log .* is no longer there: it was deleted or moved", error)
 
 
 def test_a_web_page_is_neither_answered_nor_recorded(environment: dict[str, str]) -> None:
-    """The request of the script, sent to a proxy on a port of its own."""
+    """The request of the script goes to a proxy on another port."""
     with MessagesServer(lambda _: Reply([text("ok")])) as api:
         script = (FOLDER / "08_browser_page.sh").read_text().replace("http://127.0.0.1:8081", "$ANTHROPIC_BASE_URL")
         Path("page.sh").write_text(script.partition("retold show")[0])
@@ -51,8 +54,8 @@ def test_an_ordinary_word_that_is_a_setting_replays_elsewhere(environment: dict[
     assert "set up a development server" in Path("fp.yaml").read_text()
 
 
-def test_a_bomb_of_gzip_costs_little(environment: dict[str, str]) -> None:
-    # Through a shell: on Linux a process inherits the peak of the one that starts it, here a worker of pytest.
+def test_a_gzip_bomb_costs_little(environment: dict[str, str]) -> None:
+    # Through a shell: on Linux a process inherits the peak memory of its parent, here a worker of pytest.
     output, _ = run(environment, "sh", "-c", '"$@"; exit $?', "sh", sys.executable, copy_of("attack") / "09_gzip_bomb.py")
     assert int(output.rsplit(maxsplit=1)[1]) < 500  # megabytes at the peak
 
@@ -97,7 +100,7 @@ WORKFLOWS = {
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_hostile_workflow_is_named_by_file_line_and_column(name: str) -> None:
-    """Without a call to the API. What the text alone shows is found by `validate` too, which evaluates nothing."""
+    """The API is not called. `validate`, which evaluates nothing, also finds the mistakes that the text alone reveals."""
     shutil.copy(FOLDER / name, name)
     with MessagesServer(lambda _: Reply([text("ok")])) as api:
         done = in_this_process("run", name, "--live", url=api.url)
@@ -109,7 +112,7 @@ def test_a_hostile_workflow_is_named_by_file_line_and_column(name: str) -> None:
     assert (checked.returncode, checked.stdout.endswith(": ok\n")) in ((0, True), (2, False))
 
 
-def test_a_template_that_fails_or_does_not_end_is_named_by_file_line_and_column() -> None:
+def test_a_failing_or_endless_template_is_named_by_file_line_and_column() -> None:
     templates = re.findall(r"\{[{%].*?(?=   \{|\n|  takes|$)", (FOLDER / "17_templates.txt").read_text())
     assert len(templates) >= 9
     for template in templates:

@@ -1,6 +1,6 @@
-"""Inputs that recorders of others got wrong: writers of one cassette, frozen clocks, and what clients of tests ask for.
+"""Inputs that other recorders handled wrongly: writers of one cassette, frozen clocks, and requests of test clients.
 
-The inputs lie beside this repository where it is developed, and nowhere else.
+The inputs exist only beside a developer's working copy of this repository.
 """
 
 import os
@@ -57,7 +57,7 @@ def test_an_upload_matches_its_own_recording(env: dict[str, str]) -> None:
     assert printed(env, "15_upload.py") == "fine\n"
 
 
-def test_a_client_made_at_import_needs_no_key_in_a_replay(env: dict[str, str]) -> None:
+def test_a_client_created_at_import_needs_no_key_in_a_replay(env: dict[str, str]) -> None:
     assert "1 passed" in suite(env, "test_17_module_client.py", "--retold-mode=once")
     del env["ANTHROPIC_API_KEY"]
     again = suite(env, "test_17_module_client.py")
@@ -69,7 +69,7 @@ def test_a_changed_working_directory_changes_no_path(env: dict[str, str]) -> Non
     assert printed(env, "18_chdir.py") == "cassette where it was asked for: True\n"
 
 
-def test_a_symbolic_link_stays_one(env: dict[str, str]) -> None:
+def test_a_symbolic_link_stays_a_link(env: dict[str, str]) -> None:
     assert printed(env, "19_symlink.py") == "still a link: True ; exchanges in the target: 2\n"
 
 
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing(env: dict[str, str], tmp_
     assert "paid calls: 0" in found
 
 
-def test_names_that_differ_in_case_alone_get_files_of_their_own(env: dict[str, str]) -> None:
+def test_names_that_differ_only_in_case_get_separate_files(env: dict[str, str]) -> None:
     assert "2 passed" in suite(env, "test_25_names.py", "--retold-mode=once")
     names = [path.name for path in Path("cassettes/test_25_names").iterdir()]
     assert len({name.casefold() for name in names}) == 2
@@ -96,7 +96,7 @@ def test_names_that_differ_in_case_alone_get_files_of_their_own(env: dict[str, s
 @pytest.mark.skipif(
     not all(map(shutil.which, ("openssl", "curl", "node"))), reason="openssl, curl and node are not all installed"
 )
-def test_a_recording_goes_through_the_proxy_and_trusts_what_the_program_trusts(env: dict[str, str]) -> None:
+def test_a_recording_uses_the_proxy_and_the_trust_of_the_program(env: dict[str, str]) -> None:
     lines = printed(env, "26_all_proxy_and_ca.py").splitlines()
     outcomes = dict(line.split(": ", 1) for line in lines)
     for name in ("ALL_PROXY, curl", "HTTPS_PROXY, curl", "NODE_EXTRA_CA_CERTS, node"):
@@ -110,7 +110,7 @@ def test_yaml_values_are_read_as_written(env: dict[str, str]) -> None:
     assert '"max_tokens"' in said
 
 
-def test_comments_and_formatters_behind_the_end_change_nothing(env: dict[str, str]) -> None:
+def test_comments_and_formatters_after_the_end_change_nothing(env: dict[str, str]) -> None:
     said = printed(env, "22_end_mark.py").splitlines()
     assert [line.split()[0] for line in said[-3:-1]] == ["comment.yaml", "formatted.yaml"]
     assert "an unresolved merge conflict" in said[-1]

@@ -1,4 +1,4 @@
-"""The inputs of ../shared/faults/clients_of_tests about live calls, each with the right values."""
+"""The inputs of ../shared/faults/clients_of_tests about live calls, each with its correct values."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def env(environment: dict[str, str]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_script_gives_the_right_values(name: str, env: dict[str, str]) -> None:
+def test_a_script_gives_the_correct_values(name: str, env: dict[str, str]) -> None:
     if name.startswith("06"):
         pytest.importorskip("google.auth")
         pytest.importorskip("boto3")
@@ -43,7 +43,7 @@ def test_a_script_gives_the_right_values(name: str, env: dict[str, str]) -> None
 
 
 @pytest.mark.parametrize(("name", "option", "wanted"), SUITES)
-def test_a_suite_gives_the_right_values(name: str, option: str, wanted: tuple[str, ...], env: dict[str, str]) -> None:
+def test_a_suite_gives_the_correct_values(name: str, option: str, wanted: tuple[str, ...], env: dict[str, str]) -> None:
     with open(name, "w") as copied:
         copied.write((copy_of("clients_of_tests") / name).read_text())
     output = run_suite(option, name, env=env)

@@ -1,4 +1,4 @@
-"""The inputs of ../shared/faults/core, each with the right values. Skipped in a clone without them."""
+"""The inputs of ../shared/faults/core, each with its correct values. Skipped in a clone without them."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ MOVED = {
     ),
     "exg._Foreign": "__import__('retold.recorder.http.encodings', fromlist=['_'])._Bounded",
 }
-"""Names that these inputs take from inside, and where they are now."""
+"""Internal names that these inputs import, and their present modules."""
 
 SLOW = {"02_events_behind_the_end.py", "05_slow_miss.py", "06_recorder_for_days.py"}
 
@@ -57,19 +57,19 @@ def run(name: str, environment: dict[str, str], *arguments: str) -> str:
 
 
 def numbers_after(output: str, words: str) -> list[float]:
-    """The number behind these words in each line that has them."""
+    """Return the number after these words in each line that has them."""
     return [float(line.partition(words)[2].split()[0]) for line in output.splitlines() if words in line]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.stress) if n in SLOW else n for n in RIGHT])
-def test_a_script_gives_the_right_values(name: str, environment: dict[str, str]) -> None:
+def test_a_script_gives_the_correct_values(name: str, environment: dict[str, str]) -> None:
     output = run(name, environment, *(("memory",) if name.startswith("06") else ()))
     assert [text for text in RIGHT[name] if text not in output] == [], output
     assert "Redactor.json" not in output.partition("gzip")[0]
     if name.startswith("05"):
         assert max(numbers_after(output, "a miss costs")) <= 100  # milliseconds of CPU
     if name.startswith("06"):
-        assert 0 < max(numbers_after(output, "kept")) < 1  # KiB a call; without `memory` the script prints 0.0
+        assert 0 < max(numbers_after(output, "kept")) < 1  # KiB per call; without `memory` the script prints 0.0
     if name.startswith("11"):
         assert max(numbers_after(output, "of this process:")) <= 10  # queries per second
 

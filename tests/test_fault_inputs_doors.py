@@ -1,4 +1,4 @@
-"""The inputs of ../shared/faults about doors and endings, run as their README says. Skipped in a clone without them."""
+"""The inputs of ../shared/faults about servers and endings, run as their README describes. Skipped in a clone without them."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FAULTS.is_dir(), reason
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """Stdout and stderr of a command that finds this retold first on its PATH."""
+    """Return stdout and stderr of a command that finds this retold first on its PATH."""
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(Path.cwd()), "LANG": "C.UTF-8"}
     done = subprocess.run(list(map(str, command)), env=env, cwd=cwd, capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr
@@ -38,7 +38,7 @@ def test_a_closed_stream_is_closed_by_the_client_again() -> None:
 
 
 @pytest.mark.parametrize("answer", ["../../escaped", "/etc/passwd"])
-def test_a_model_chooses_no_path(answer: str) -> None:
+def test_a_model_cannot_choose_a_path(answer: str) -> None:
     Path("w.yaml").write_text((FAULTS / "attack/13_model_chooses_path.yaml").read_text())
     with MessagesServer(lambda _: Reply([text(answer)])) as api:
         done = in_this_process("run", "w.yaml", "--live", url=api.url)
@@ -46,7 +46,7 @@ def test_a_model_chooses_no_path(answer: str) -> None:
     assert (done.returncode, "leads out of" in done.stderr) == (2, True)
 
 
-def test_nothing_steers_a_terminal() -> None:
+def test_no_text_controls_a_terminal() -> None:
     run(sys.executable, copy_of("attack") / "14_terminal.py")
     in_this_process("import", "terminal.jsonl")
     for way in (["stats", "--by", "tool", "--csv"], ["show", "last", "--json"], ["search", "zebra", "--json"], ["ls", "--json"]):
@@ -55,7 +55,7 @@ def test_nothing_steers_a_terminal() -> None:
         assert clean(done.stdout) == done.stdout
 
 
-def test_what_the_model_writes_on_a_terminal_is_told_apart() -> None:
+def test_text_of_the_model_on_a_terminal_is_distinguishable() -> None:
     said = run(sys.executable, check_script(), ROOT, "terminal_text", "forged_lines")
     assert "clean" in said.split("## forged_lines")[0]
     assert "\n  TOOL USE: Bash" in said

@@ -1,4 +1,4 @@
-"""The inputs on evidence from the folder beside a working copy: each with its right value. Skipped where the folder is absent."""
+"""The inputs on evidence from the folder beside a working copy, each with its correct value. Skipped if the folder is absent."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.stress, pytest.mark.skipif(not FOLDER.is_dir(), reason
 
 
 def _ran(name: str, tmp_path: Path) -> str:
-    """The output of a script of the folder `attack`, run from a copy."""
+    """Return the output of a script of the folder `attack`, run from a copy."""
     copy = shutil.copytree(copy_of("attack"), tmp_path / "attack")
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, name], cwd=copy, env=env, capture_output=True, text=True, timeout=120, check=True)
@@ -24,7 +24,7 @@ def _ran(name: str, tmp_path: Path) -> str:
 
 
 def test_a_hidden_message_and_a_forged_listing_are_found(tmp_path: Path) -> None:
-    """Both with and without a head."""
+    """The check runs with and without a head."""
     out = _ran("06_hidden_message.py", tmp_path)
     assert out.count("verify: False") == 2
 
@@ -39,8 +39,8 @@ def test_no_changed_cell_crashes_or_stops_verify(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "line"), [("start-nojson", 1), ("end-nostatus", 2), ("msg-odd", 2), ("xchg-odd", 2)])
-def test_an_odd_export_is_refused_by_line_and_the_log_goes_on(name: str, line: int, tmp_path: Path) -> None:
-    """Nothing of it is imported; the runs beside it are listed, shown, searched and erased from."""
+def test_a_malformed_export_is_refused_by_line_and_the_log_continues(name: str, line: int, tmp_path: Path) -> None:
+    """Nothing of it is imported. The other runs are listed, shown, searched and erased from."""
     db = tmp_path / "log.db"
     good = FOLDER / "logs" / "zero_time.jsonl"
     assert in_this_process("import", good, "--db", db).returncode == 0

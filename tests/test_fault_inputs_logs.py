@@ -1,4 +1,4 @@
-"""The fault inputs about text from outside, run by the script that holds them; skipped in a clone without them."""
+"""The fault inputs about external text, run by their own script. Skipped in a clone without them."""
 
 import os
 import re
@@ -44,8 +44,8 @@ RIGHT = {
 @pytest.mark.stress
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.skipif(not CHECK.exists(), reason="the fault inputs are not there")
-def test_fault_inputs_give_what_is_right(half: int, tmp_path: Path, environment: dict[str, str]) -> None:
-    """Each entry of the script prints the value that its input must give."""
+def test_fault_inputs_give_the_correct_values(half: int, tmp_path: Path, environment: dict[str, str]) -> None:
+    """Each entry of the script prints the expected value of its input."""
     wanted = dict(list(RIGHT.items())[half::2])
     path = os.pathsep.join((str(Path(sys.executable).parent), environment["PATH"]))
     command = [sys.executable, str(check_script()), str(ROOT), *wanted]

@@ -1,4 +1,4 @@
-"""The inputs of ../shared/faults/newcomer and wire that no other table holds. Skipped in a clone without them."""
+"""The inputs of ../shared/faults/newcomer and wire that are in no other table. Skipped in a clone without them."""
 
 import os
 import re
@@ -56,7 +56,7 @@ def test_no_prompt_is_lost_after_a_failed_call(env: dict[str, str]) -> None:
     assert "third [-edited-]{+other+}" in output
 
 
-def test_a_running_loop_is_named_and_has_a_form_of_its_own(env: dict[str, str]) -> None:
+def test_a_running_loop_is_named_and_has_its_own_form(env: dict[str, str]) -> None:
     source = (FAULTS / "newcomer/running_loop.py").read_text()
     env["PYTHONPATH"] = str(FAULTS / "newcomer")
     error = forks.run(FAULTS / "newcomer/running_loop.py", env=env).stderr
@@ -65,8 +65,8 @@ def test_a_running_loop_is_named_and_has_a_form_of_its_own(env: dict[str, str]) 
     assert "Error" not in forks.run("async.py", env=env).stderr
 
 
-def test_small_ones(env: dict[str, str]) -> None:
-    """A folder `c` with a cassette, and a run of its name, as the other inputs of the folder leave them."""
+def test_small_inputs(env: dict[str, str]) -> None:
+    """The folder has `c` with a cassette, and a run of its name, as the other inputs of the folder leave them."""
     Path("c").mkdir()
     shutil.copy(ROOT / "cassettes/clean_streaming_numbers.yaml", "c/failing.yaml")
     run(env, "retold", "import", "c/failing.yaml")

@@ -1,4 +1,4 @@
-"""The scripts on secrets of a folder of fault inputs, if it is there: each prints the right values."""
+"""The scripts on secrets of a folder of fault inputs, if it exists. Each prints the correct values."""
 
 import os
 from pathlib import Path
@@ -26,8 +26,8 @@ WRONG = ["hunter2", "sk-ant", "WRITTEN", "abcdefghijklmnop", "replay elsewhere"]
 @pytest.mark.stress
 @pytest.mark.skipif(not FAULTS.is_dir(), reason="the folder of fault inputs is not here")
 @pytest.mark.parametrize("script", RIGHT)
-def test_no_secret_is_written_and_no_word_is_taken_out(script: str, tmp_path: Path) -> None:
-    """Each script in a process of its own, in an empty environment."""
+def test_no_secret_is_written_and_no_word_is_removed(script: str, tmp_path: Path) -> None:
+    """Each script runs in a new process, in an empty environment."""
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "LANG": "C.UTF-8"}
     folder, _, name = script.partition("/")
     done = forks.run(copy_of(folder) / name, env=environ)

@@ -1,4 +1,4 @@
-"""Inputs of other recorders: tags, parsed bodies and bodies that are mappings. The inputs lie beside this repository."""
+"""Inputs of other recorders: tags, parsed bodies and bodies that are mappings. The inputs are beside this repository."""
 
 import json
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not 
 
 
 @pytest.mark.parametrize("name", ["istr", "istr-new", "dict-body", "parsed-body"])
-def test_cassette_is_read_with_its_bodies(name: str) -> None:
+def test_a_cassette_is_read_with_its_bodies(name: str) -> None:
     (exchange,) = read_cassette(FAULTS / f"{name}.yaml").exchanges
     said = "\u00e9" if name == "parsed-body" else "hi"
     expected = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": said}]}
@@ -23,7 +23,7 @@ def test_cassette_is_read_with_its_bodies(name: str) -> None:
     assert in_this_process("import", str(FAULTS / f"{name}.yaml")).returncode == 0
 
 
-def test_parsed_body_has_its_content_length() -> None:
+def test_a_parsed_body_has_its_content_length() -> None:
     (exchange,) = read_cassette(FAULTS / "parsed-body.yaml").exchanges
     assert exchange.response is not None
     assert str(len(exchange.response.body)) == dict(exchange.response.headers)["content-length"]

@@ -30,7 +30,7 @@ def frames(count: int) -> list[bytes]:
 
 
 def stream(count: int = 6) -> Exchange:
-    """Return a stream with frames that came a millisecond apart."""
+    """Return a stream with frames one millisecond apart."""
     return exchange(answer(*frames(count)))
 
 
@@ -45,7 +45,7 @@ def pieces(told: Exchange) -> list[bytes]:
     return [piece.data for piece in told.response.pieces]
 
 
-# What a fault makes of an exchange
+# The effect of a fault on an exchange
 
 
 def test_a_cut_lets_the_frames_before_it_pass() -> None:
@@ -54,17 +54,16 @@ def test_a_cut_lets_the_frames_before_it_pass() -> None:
     assert told.ending == "cut"
 
 
-def test_an_error_event_takes_the_place_of_its_frame() -> None:
+def test_an_error_event_replaces_its_frame() -> None:
     told = struck("error_event@frame=3", stream()).exchange
     assert pieces(told)[:2] == frames(2)
     assert json.loads(pieces(told)[2].split(b"data: ")[1])["error"]["type"] == "overloaded_error"
     assert (len(pieces(told)), told.ending) == (3, "error_event")
 
 
-def test_a_stall_has_its_own_length_at_any_timing() -> None:
+def test_a_stall_keeps_its_length_at_any_timing() -> None:
     """The silence before its frame is real time: at four times the pace 30 s remain 30 s, and an idle limit does not shorten
-    them.
-    """
+    them."""
     for timing, gap in ((INSTANT, 0), (ORIGINAL, 1), (Timing(4.0, 10 * MS), 0.25)):
         told, pace = struck("stall=30s@frame=4", stream(), timing)
         assert pace == ORIGINAL
@@ -86,7 +85,7 @@ def test_overloaded_and_rate_limit_are_the_answers_of_the_api() -> None:
     assert json.loads(overloaded.body)["error"] == {"type": "overloaded_error", "message": "Overloaded"}
     assert limited.exchange.response is not None
     assert limited.exchange.response.header("retry-after") == "7"
-    assert not limited.timing.is_instant  # which would tell the client to repeat it at once
+    assert not limited.timing.is_instant  # without it the client would repeat the request at once
 
 
 def test_frames_of_a_compressed_stream_are_counted_too() -> None:
@@ -105,7 +104,7 @@ def test_an_answer_without_a_stream_is_one_frame() -> None:
 
 
 def test_a_fault_without_its_place_does_not_happen_and_is_named() -> None:
-    """A stream has too few frames, or the answer is an error already. The report names the unused fault."""
+    """A stream has too few frames, or the answer is already an error. The report names the unused fault."""
     faults = Faults(("cut@frame=7", "overloaded@call=9"))
     refused = exchange(answer(b"{}", headers=JSON, status=400), ending="http_error")
     for recorded in (stream(), refused):
@@ -113,7 +112,7 @@ def test_a_fault_without_its_place_does_not_happen_and_is_named() -> None:
     assert faults.unused == ["cut@frame=7", "overloaded@call=9"]
 
 
-def test_calls_are_counted_as_they_are_answered() -> None:
+def test_calls_are_counted_in_the_order_of_their_answers() -> None:
     faults = Faults(("overloaded@call=2", "slow=0.5x"))
     tellings = [faults.on(stream(), ORIGINAL) for _ in range(3)]
     assert [telling.exchange.ending for telling, _ in tellings] == ["complete", "http_error", "complete"]
@@ -156,7 +155,7 @@ def test_the_sdk_repeats_an_overloaded_call_and_gets_the_recording(tmp_path: Pat
     assert cassette.all_played
 
 
-def test_a_cut_reaches_the_sdk_as_one_and_can_be_asked_again(tmp_path: Path) -> None:
+def test_the_sdk_sees_a_cut_and_can_ask_again(tmp_path: Path) -> None:
     path = record(tmp_path / "c.yaml", "a")
     with retold.use_cassette(path, faults=["cut@call=1,frame=4"]), client() as asking:
         with pytest.raises(httpx2.RemoteProtocolError), asking.messages.stream(**body("a")) as broken:
@@ -164,13 +163,13 @@ def test_a_cut_reaches_the_sdk_as_one_and_can_be_asked_again(tmp_path: Path) -> 
         assert ask("a") == "You said a."
 
 
-def test_an_error_event_reaches_the_sdk_as_one(tmp_path: Path) -> None:
+def test_the_sdk_sees_an_error_event(tmp_path: Path) -> None:
     path = record(tmp_path / "c.yaml", "a")
     with retold.use_cassette(path, faults=["error_event@frame=3"]), pytest.raises(anthropic.APIStatusError, match="Overloaded"):
         ask("a")
 
 
-def test_a_fault_that_never_happened_is_warned_about(tmp_path: Path) -> None:
+def test_an_unused_fault_causes_a_warning(tmp_path: Path) -> None:
     """A test of an error that did not occur proves nothing."""
     path = record(tmp_path / "c.yaml", "a")
     with (
@@ -203,7 +202,7 @@ def recorded(**fields: Any) -> list[Exchange]:
     return [exchange(answer(*reply.frames(message)), asked)]
 
 
-def test_the_server_fails_as_the_library_does() -> None:
+def test_the_server_fails_like_the_library() -> None:
     with wire(mode="none", recorded=recorded(stream=True), faults=("overloaded@call=1", "error_event@call=2,frame=3")) as running:
         answers = [post(running.url, stream=True) for _ in range(3)]
     assert [answer.status for answer in answers] == [529, 200, 200]
@@ -212,8 +211,8 @@ def test_the_server_fails_as_the_library_does() -> None:
     assert running.use.all_played
 
 
-def test_after_an_error_event_the_whole_answer_can_be_had_without_streaming() -> None:
-    """Claude Code asks without streaming then, and the recording holds only the stream."""
+def test_the_whole_answer_is_available_without_streaming_after_an_error_event() -> None:
+    """Claude Code then asks without streaming, but the recording has only the stream."""
     with wire(mode="none", recorded=recorded(stream=True), faults=("error_event@call=1,frame=3",)) as running:
         post(running.url, stream=True)
         whole = json.loads(post(running.url, stream=False, max_tokens=32).body)
@@ -222,7 +221,7 @@ def test_after_an_error_event_the_whole_answer_can_be_had_without_streaming() ->
     assert running.use.misses == []
 
 
-def test_a_stall_holds_the_stream_up() -> None:
+def test_a_stall_delays_the_stream() -> None:
     began = time.monotonic()
     with wire(mode="none", recorded=recorded(), faults=("stall=0.1s@frame=2",)) as running:
         assert post(running.url).body == recorded()[0].response.body  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""Ship and pull: run by run, every mirror is a prefix of its source at all times, and equal to it when all is quiet."""
+"""Ship and pull, run by run: every mirror is always a prefix of its source, and equal to it after everything is pulled."""
 
 import shutil
 import threading
@@ -33,7 +33,7 @@ from tests.postgres import PASSWORD, Postgres, programs
 
 
 def record(log: EventLog, name: str, frames: int, text: str = "hello") -> str:
-    """Record a run that ends, and return its id."""
+    """Record a whole run, and return its id."""
     with log.start(name=name, mode="live") as writer:
         for number in range(frames):
             writer.append(Entry("frame", b"data: %s %d\n\n" % (text.encode(), number)))
@@ -41,18 +41,18 @@ def record(log: EventLog, name: str, frames: int, text: str = "hello") -> str:
 
 
 def lines(log: EventLog, run: str) -> bytes:
-    """Return a run as `retold export --format jsonl` writes it."""
+    """Return a run in the form of `retold export --format jsonl`."""
     return b"".join(map(line_of, log.events(run)))
 
 
 def assert_prefix(mirror: EventLog, source: EventLog) -> None:
-    """The invariant."""
+    """Assert that each run of the mirror is a prefix of its source."""
     for info in mirror.runs():
         assert lines(source, info.run).startswith(lines(mirror, info.run))
 
 
 def assert_equal(mirror: EventLog, *sources: EventLog) -> None:
-    """The invariant when all is quiet."""
+    """Assert that the mirror equals its source."""
     assert {info.run for info in mirror.runs()} == {info.run for source in sources for info in source.runs()}
     for source in sources:
         for info in source.runs():
@@ -66,7 +66,7 @@ def ship(log: EventLog, shelf: Shelf) -> Shipped:
 
 @contextmanager
 def running(worker: Any, **options: Any) -> Iterator[Any]:
-    """Run a shipper or a puller in a thread until the block ends; its failure is the block's."""
+    """Run a shipper or a puller in a thread until the block ends. Its error is raised in the block."""
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -88,26 +88,26 @@ def running(worker: Any, **options: Any) -> Iterator[Any]:
 
 @pytest.fixture
 def source(tmp_path: Path) -> EventLog:
-    """The log that records."""
+    """Return the recording log."""
     return EventLog(tmp_path / "source.db")
 
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> EventLog:
-    """The log that is pulled into."""
+    """Return the log that pulls."""
     return EventLog(tmp_path / "mirror.db")
 
 
 @pytest.fixture(scope="module")
 def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
-    """One server for the tests of this file."""
+    """Start one NATS server for the tests of this file."""
     with Nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """One server for the tests of this file."""
+    """Start one PostgreSQL server for the tests of this file."""
     if programs() is None:
         pytest.skip("PostgreSQL is not installed")
     with Postgres() as server:
@@ -116,7 +116,7 @@ def postgres() -> Iterator[Postgres]:
 
 @pytest.fixture(params=["memory", "folder", "jetstream", "postgres"])
 def make_shelf(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Open one shelf as a writer with a source."""
+    """Return a function that opens one shelf as a writer with a source."""
     opened: list[Shelf] = []
     shared = MemoryShelf()
 
@@ -140,7 +140,7 @@ def make_shelf(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_mirror_is_equal_to_its_sources(make_shelf: Callable[[str], Any], tmp_path: Path, mirror: EventLog) -> None:
-    """Two sources, pages of many events; `verify` finds nothing, and a second pull has nothing to do."""
+    """Two sources have pages of many events. `verify` finds nothing, and a second pull has nothing to do."""
     sources = [EventLog(tmp_path / f"{name}.db") for name in "ab"]
     for name, log in zip("ab", sources, strict=True):
         record(log, f"{name}1", 450)
@@ -154,8 +154,8 @@ def test_a_mirror_is_equal_to_its_sources(make_shelf: Callable[[str], Any], tmp_
     assert Puller(mirror, make_shelf("reader")).run().pages == 0
 
 
-def test_a_mirror_follows_runs_that_are_recorded(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
-    """Each event arrives while its run goes on; the open run counts as running in the mirror."""
+def test_a_mirror_follows_open_runs(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
+    """Each event arrives during its run. The mirror counts the open run as running."""
 
     def has(run: str, seq: int) -> bool:
         return mirror.exists() and [event.seq for event in mirror.events(run, after=seq - 1)] == [seq]
@@ -170,8 +170,8 @@ def test_a_mirror_follows_runs_that_are_recorded(make_shelf: Callable[[str], Any
     assert_equal(mirror, source)
 
 
-def test_one_run_alone_is_pulled(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
-    """A pull of everything afterwards leaves nothing out."""
+def test_a_single_run_can_be_pulled(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
+    """A later pull of everything omits nothing."""
     one, _ = record(source, "one", 3), record(source, "two", 3)
     ship(source, make_shelf("a"))
     Puller(mirror, make_shelf("reader"), only=one).run()
@@ -183,7 +183,7 @@ def test_one_run_alone_is_pulled(make_shelf: Callable[[str], Any], source: Event
 def test_an_erased_text_leaves_shelf_and_mirrors(
     make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog, tmp_path: Path
 ) -> None:
-    """A mirror that has the text, and one that pulls afterwards."""
+    """One mirror has the text already, and another pulls afterwards."""
     record(source, "one", 300, text="Alice")
     record(source, "two", 3)
     shelf = make_shelf("a")
@@ -204,8 +204,8 @@ def test_an_erased_text_leaves_shelf_and_mirrors(
 
 @given(st.data())
 @settings(deadline=None, max_examples=20)
-def test_whatever_happens_to_pages_each_event_arrives_once(data: st.DataObject) -> None:
-    """Lost pages, lost acknowledgements, doubled pages, a shelf that goes back to an older state."""
+def test_each_event_arrives_once_despite_page_faults(data: st.DataObject) -> None:
+    """Pages are lost or doubled, acknowledgements are lost, and a shelf returns to an older state."""
     mishaps: list[Mishap] = ["put lost", "acknowledgement lost", "doubled"]
     shelf, source, mirror = MemoryShelf("a"), EventLog(store=MemoryStore()), EventLog(store=MemoryStore())
     shelf.mishaps.extend(data.draw(st.lists(st.sampled_from(mishaps), max_size=3)))
@@ -222,7 +222,7 @@ def test_whatever_happens_to_pages_each_event_arrives_once(data: st.DataObject) 
 
 
 def test_two_shippers_of_one_log_do_no_harm(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
-    """Each page is put once; the slower one looks again."""
+    """Each page is put once, because the slower shipper checks again."""
     with running(Shipper(source, make_shelf("a"))), running(Shipper(source, make_shelf("a"))):
         for number in range(5):
             record(source, f"run-{number}", 20)
@@ -231,16 +231,16 @@ def test_two_shippers_of_one_log_do_no_harm(make_shelf: Callable[[str], Any], so
     assert_equal(mirror, source)
 
 
-def test_a_volume_that_was_copied_and_went_on_twice_is_named(
+def test_two_continued_copies_of_a_volume_are_reported(
     make_shelf: Callable[[str], Any], source: EventLog, tmp_path: Path
 ) -> None:
-    """The second copy is refused at its first look, and its other runs are shipped."""
+    """The second copy is refused at its first check, and its other runs are shipped."""
     writer = source.start(name="one", mode="live")
     source.close()
     copied = shutil.copyfile(source.path, tmp_path / "copy.db")
     writer.append(Entry("frame", b"data: here\n\n"))
     writer.end()
-    with EventLog(copied) as copy:  # opening ends the run, whose writer is not here
+    with EventLog(copied) as copy:  # opening ends the run, because its writer is not here
         copy.open()
         record(copy, "two", 3)
         ship(source, make_shelf("a"))
@@ -250,7 +250,7 @@ def test_a_volume_that_was_copied_and_went_on_twice_is_named(
 
 
 def test_a_server_that_lost_acknowledged_pages_gets_them_again(tmp_path: Path, source: EventLog, mirror: EventLog) -> None:
-    """A real server goes back to an older state; the mirror's cursor does not fit any more, and nothing is missing."""
+    """A real server returns to an older state. The mirror's cursor becomes invalid, and still no page is missing."""
     with Nats(tmp_path) as server:
         record(source, "one", 50)
         ship(source, shelf := JetStreamShelf(server.servers, "log", source="a"))
@@ -275,8 +275,8 @@ def test_a_server_that_lost_acknowledged_pages_gets_them_again(tmp_path: Path, s
             assert_equal(mirror, source, other)
 
 
-def test_a_shipper_waits_for_a_server_that_is_away(tmp_path: Path, source: EventLog, mirror: EventLog) -> None:
-    """It tells its trouble once, recording goes on, and everything is shipped when the server is back."""
+def test_a_shipper_waits_for_an_unreachable_server(tmp_path: Path, source: EventLog, mirror: EventLog) -> None:
+    """It reports the problem once, recording continues, and everything is shipped when the server is back."""
     troubles: list[str | None] = []
     with Nats(tmp_path) as server:
         shelf = JetStreamShelf(server.servers, "log", source="a")
@@ -295,7 +295,7 @@ def test_a_shipper_waits_for_a_server_that_is_away(tmp_path: Path, source: Event
 
 
 class SlowShelf(MemoryShelf):
-    """A shelf that takes the first page with a text only when the test lets it go on."""
+    """A shelf that stops before the first page with a text until the test continues."""
 
     def __init__(self) -> None:
         super().__init__("a")
@@ -309,8 +309,8 @@ class SlowShelf(MemoryShelf):
         return super().put(page, after)
 
 
-def test_a_page_on_its_way_does_not_outlive_an_erasure(source: EventLog, mirror: EventLog) -> None:
-    """The shipper had read the text before it was erased, and puts its page after the shelf heard of the erasure."""
+def test_a_page_in_transit_does_not_survive_an_erasure(source: EventLog, mirror: EventLog) -> None:
+    """The shipper read the text before it was erased, and puts its page after the shelf has received the erasure."""
     shelf = SlowShelf()
     one = record(source, "one", 3, text="Alice")
     with running(Shipper(source, shelf)) as shipper:
@@ -319,7 +319,7 @@ def test_a_page_on_its_way_does_not_outlive_an_erasure(source: EventLog, mirror:
         two = record(source, "two", 1)
         while shipper._no_erasing(two) is shipper._no_erasing(one):  # runs share locks, and the first one waits with its own
             two = record(source, "two", 1)
-        wait_until(lambda: shelf.last(two) is not None)  # the run beside it; the audit run, which came before, waits
+        wait_until(lambda: shelf.last(two) is not None)  # the other run; the audit run, which came before, waits
         shelf.go_on.set()
         wait_until(lambda: not shipper._open)
     assert [got for batch in shelf.pages() for got in batch if b"Alice" in got.page.body] == []
@@ -330,7 +330,7 @@ def test_a_page_on_its_way_does_not_outlive_an_erasure(source: EventLog, mirror:
 def test_a_redacted_text_reaches_mirrors(
     make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog, tmp_path: Path
 ) -> None:
-    """The replaced pages arrive before the record of them, at a mirror that has the text and at a new one."""
+    """The replaced pages arrive before their record, at a mirror that has the text and at a new one."""
     run = record(source, "one", 300, text="Alice")
     ship(source, make_shelf("a"))
     Puller(mirror, make_shelf("reader")).run()
@@ -345,7 +345,7 @@ def test_a_redacted_text_reaches_mirrors(
 
 
 def test_a_pruned_run_leaves_shelf_and_mirrors(make_shelf: Callable[[str], Any], source: EventLog, mirror: EventLog) -> None:
-    """Also if the shipper starts after the pruning, and when it looks at the ledger's old runs."""
+    """The shipper may start after the pruning, and may check the ledger's old runs."""
     one, _ = record(source, "one", 3), record(source, "two", 3)
     ship(source, make_shelf("a"))
     Puller(mirror, make_shelf("reader")).run()
@@ -357,10 +357,8 @@ def test_a_pruned_run_leaves_shelf_and_mirrors(make_shelf: Callable[[str], Any],
     assert_equal(mirror, source)
 
 
-def test_a_log_that_was_replaced_is_shipped_from_its_beginning(
-    source: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The file is moved away while the shipper runs, and a new one with fewer runs is made in its place."""
+def test_a_replaced_log_is_shipped_from_its_beginning(source: EventLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is moved away while the shipper runs, and a new one with fewer runs takes its place."""
     monkeypatch.setattr("retold.fleet.ship.LOOK_AT_FILE_S", 0.05)
     shelf = MemoryShelf("a")
     runs = {record(source, f"run-{number}", 2) for number in range(3)}
@@ -376,7 +374,7 @@ def test_a_log_that_was_replaced_is_shipped_from_its_beginning(
 
 
 def test_a_log_that_lost_events_has_forked_from_the_shelf(source: EventLog) -> None:
-    """A volume that went back to an older state: its open run is named before it goes on with other events."""
+    """A volume returned to an older state. Its open run is reported before it continues with other events."""
     shelf = MemoryShelf("a")
     writer = source.start(name="one", mode="live")
     writer.append(Entry("frame", b"data: 1\n\n"))
@@ -391,8 +389,8 @@ def test_a_log_that_lost_events_has_forked_from_the_shelf(source: EventLog) -> N
     writer.end()
 
 
-def test_a_mirror_that_is_shipped_itself_does_not_repeat_others(source: EventLog, mirror: EventLog) -> None:
-    """It ships the runs that it recorded itself, and nothing that it received."""
+def test_a_shipped_mirror_does_not_repeat_the_runs_of_others(source: EventLog, mirror: EventLog) -> None:
+    """It ships the runs that it recorded itself, and no run that it received."""
     shelf, other = MemoryShelf("a"), MemoryShelf("mirror")
     record(source, "one", 3)
     ship(source, shelf)
@@ -415,10 +413,10 @@ def of_a_newer_retold(events: Iterable[Event]) -> list[Event]:
     return newer
 
 
-def test_a_run_of_a_newer_retold_is_taken_after_an_update(
+def test_a_run_of_a_newer_retold_is_pulled_after_an_update(
     source: EventLog, mirror: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The old version refuses it by name, and its cursor goes on; the new version asks for it again, though it has ended."""
+    """The old version refuses it by name, and its cursor advances. The new version requests it again, although it has ended."""
     shelf = MemoryShelf("a")
     newer = page_of(of_a_newer_retold(source.events(record(source, "newer", 3))))
     shelf.put(newer, None)
@@ -436,8 +434,8 @@ def test_a_run_of_a_newer_retold_is_taken_after_an_update(
     assert Puller(mirror, shelf.of("reader")).run().pages == 0
 
 
-def test_a_source_cannot_block_a_run_of_another_one(source: EventLog, mirror: EventLog) -> None:
-    """A page under a foreign run id is refused, and the run's own pages are taken."""
+def test_a_source_cannot_block_a_run_of_another_source(source: EventLog, mirror: EventLog) -> None:
+    """A page under a foreign run id is refused, and the run's own pages are accepted."""
     shelf = MemoryShelf("a")
     with running(Shipper(source, shelf)) as shipper, source.start(name="one", mode="live") as writer:
         wait_until(lambda: shipper.shipped.events == 1)
@@ -451,8 +449,8 @@ def test_a_source_cannot_block_a_run_of_another_one(source: EventLog, mirror: Ev
         assert_equal(mirror, source)
 
 
-def test_a_puller_that_dies_before_it_asks_again_does_so_at_its_next_start(source: EventLog, mirror: EventLog) -> None:
-    """The cursor does not pass a gap that was not asked for."""
+def test_a_puller_that_dies_before_a_new_request_repeats_it_at_its_start(source: EventLog, mirror: EventLog) -> None:
+    """The cursor does not pass a gap that was not requested."""
     shelf = MemoryShelf("a")
     run = record(source, "one", 450)
     ship(source, shelf)
@@ -470,8 +468,8 @@ def test_a_puller_that_dies_before_it_asks_again_does_so_at_its_next_start(sourc
     assert lines(mirror, run) == lines(source, run)
 
 
-def test_a_message_that_is_no_page_stops_no_mirror(nats: Nats, source: EventLog, mirror: EventLog) -> None:
-    """A pod that publishes anything under its own subjects is named; the runs of the others are pulled."""
+def test_a_message_that_is_not_a_page_stops_no_mirror(nats: Nats, source: EventLog, mirror: EventLog) -> None:
+    """A pod that publishes other data under its own subjects is reported. The runs of the others are pulled."""
     writer = JetStreamShelf(nats.servers, "forged", source="b")
     link = writer._link
     bad = [

@@ -1,4 +1,4 @@
-"""`retold ship`, `retold pull` and `retold.shipping`: addresses, endings, exit codes, and the events that are left."""
+"""`retold ship`, `retold pull` and `retold.shipping`: addresses, endings, exit codes, and remaining events."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ PLAIN = {"RETOLD_SOURCE": "a"}
 
 @pytest.fixture
 def folder() -> Iterator[Folder]:
-    """The working directory, with children."""
+    """Return the working directory, with children."""
     folder = Folder(Path.cwd())
     yield folder
     folder.close()
@@ -70,8 +70,8 @@ def folder() -> Iterator[Folder]:
         ("", "is empty"),
     ],
 )
-def test_an_address_that_is_none_is_refused(url: str, told: str) -> None:
-    """With the way out, without a connection, by both commands, and without a word of its credential."""
+def test_an_invalid_address_is_refused(url: str, told: str) -> None:
+    """Both commands name the way out, open no connection, and print no part of the credential."""
     for command in (["ship", "--until-done", "--to", url], ["pull", url]):
         text = refused(in_this_process(*command))
         assert told in text
@@ -79,8 +79,8 @@ def test_an_address_that_is_none_is_refused(url: str, told: str) -> None:
         assert "token" not in text
 
 
-def test_files_of_a_credential_must_be_there() -> None:
-    """The option and the file are named, and a file from the environment too."""
+def test_missing_credential_files_are_refused() -> None:
+    """The error names the option and the file, also for a file from the environment."""
     for option in ("--credentials", "--ca"):
         assert f"{option}: there is no file no.creds" in refused(in_this_process("pull", "tls://h/x", option, "no.creds"))
     with pytest.MonkeyPatch.context() as patch:
@@ -89,8 +89,8 @@ def test_files_of_a_credential_must_be_there() -> None:
             address("nats://127.0.0.1/x")
 
 
-def test_a_source_is_named_by_option_by_environment_or_by_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of the host is made fit; the other two must be."""
+def test_a_source_is_named_by_option_environment_or_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of the host is adapted. The other two must be valid."""
     monkeypatch.setattr("socket.gethostname", lambda: "pod-7.team.example_com.")
     assert source_name() == "pod-7-team-example_com"
     monkeypatch.setenv("RETOLD_SOURCE", "b")
@@ -100,8 +100,8 @@ def test_a_source_is_named_by_option_by_environment_or_by_host(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("url", ["nats://127.0.0.1:4222/x", "tls://h/x", "postgresql://h/x", "file:///tmp/x"])
-def test_a_shelf_is_no_log(url: str) -> None:
-    """One sentence names the command that makes a log of it, for each command and for the library."""
+def test_a_shelf_is_not_a_log(url: str) -> None:
+    """Every command and the library name, in one sentence, the command that makes a log of it."""
     for command in (["ls"], ["verify"], ["show", "last"], ["stats"]):
         text = refused(in_this_process(*command, "--db", url))
         assert f"`retold pull {url} --db mirror.db`" in text
@@ -115,7 +115,7 @@ def test_a_shelf_is_no_log(url: str) -> None:
 
 
 def test_two_logs_meet_in_a_mirror() -> None:
-    """By the commands; a later pull goes on, and a second shipping has nothing to do."""
+    """The commands do it. A later pull continues, and a second shipping has nothing to do."""
     logs = [EventLog(f"{name}.db") for name in "ab"]
     for log in logs:
         record(log, "one", 3)
@@ -140,7 +140,7 @@ def test_two_logs_meet_in_a_mirror() -> None:
 
 
 def test_one_run_and_the_runs_since_a_time_are_pulled() -> None:
-    """An id that is not whole is refused; a pull of everything afterwards leaves nothing out."""
+    """An incomplete id is refused. A later pull of everything omits nothing."""
     with EventLog("a.db") as log:
         for name, year in (("old", 2001), ("middle", 2011), ("new", 2021)):
             with log.start(name=name, mode="import", recorded_ns=(year - 1970) * 31_556_952 * 10**9) as writer:
@@ -157,8 +157,8 @@ def test_one_run_and_the_runs_since_a_time_are_pulled() -> None:
     assert "--since" in refused(in_this_process("pull", "shelf", "--since", "someday"))
 
 
-def test_a_part_that_is_followed_is_read_once() -> None:
-    """A puller of one run goes on behind the pages that it has seen, though it leaves the mirror's cursor alone."""
+def test_following_a_part_reads_it_once() -> None:
+    """A puller of one run continues after the pages that it has seen, although it does not move the mirror's cursor."""
     shelf, log = MemoryShelf("a"), EventLog("a.db")
     run = record(log, "one", 3)
     ship(log, shelf)
@@ -166,8 +166,8 @@ def test_a_part_that_is_followed_is_read_once() -> None:
     assert [puller.run().pages for _ in range(3)] == [1, 1, 1]
 
 
-def test_a_shelf_that_is_not_there_is_no_shelf_to_read() -> None:
-    """A misspelt folder is an error, and is not made."""
+def test_a_missing_shelf_cannot_be_read() -> None:
+    """A misspelt folder is an error, and is not created."""
     done = in_this_process("pull", "no-shelf", "--db", "mirror.db")
     assert "there is no shelf in no-shelf" in refused(done, 1)
     assert not Path("no-shelf").exists()
@@ -175,7 +175,7 @@ def test_a_shelf_that_is_not_there_is_no_shelf_to_read() -> None:
 
 
 def test_forked_and_refused_runs_are_named() -> None:
-    """A log that was copied and went on twice; exit code 1 for ship, and for a pull of both sources."""
+    """A log was copied and continued twice. ship exits with code 1, and so does a pull of both sources."""
     with EventLog("a.db") as log:
         record(log, "one", 3)
         writer = log.start(name="two", mode="live")
@@ -183,7 +183,7 @@ def test_forked_and_refused_runs_are_named() -> None:
         shutil.copy("a.db", "b.db")
         writer.end()
     with EventLog("b.db") as copy:
-        copy.open()  # ends the run, whose writer is not here
+        copy.open()  # opening ends the run, because its writer is not here
     assert in_this_process("ship", "--to", "shelf", "--until-done", "--source", "a", "--db", "a.db").returncode == 0
     shipped = in_this_process("ship", "--to", "shelf", "--until-done", "--source", "a", "--db", "b.db")
     assert (shipped.returncode, f"run {writer.run} is not shipped: event 1 on the shelf" in shipped.stderr) == (1, True)
@@ -192,8 +192,8 @@ def test_forked_and_refused_runs_are_named() -> None:
     assert (pulled.returncode, f"run {writer.run} is refused: it has forked" in pulled.stderr) == (1, True)
 
 
-def test_a_pruned_run_does_not_hold_up_a_shipping() -> None:
-    """Pruned before it was shipped, and pruned while the shelf has it."""
+def test_a_pruned_run_does_not_block_shipping() -> None:
+    """It is pruned before it was shipped, or while the shelf has it."""
     with EventLog("a.db") as log:
         for name in ("one", "two"):
             record(log, name, 3)
@@ -207,8 +207,8 @@ def test_a_pruned_run_does_not_hold_up_a_shipping() -> None:
     assert {info.mode for info in EventLog("mirror.db").runs()} == {"audit"}
 
 
-def test_a_run_that_a_killed_program_left_open_is_shipped_to_its_end(folder: Folder) -> None:
-    """`--until-done` ends it as interrupted, and does not wait for a writer that is gone."""
+def test_an_open_run_of_a_killed_program_is_shipped_to_its_end(folder: Folder) -> None:
+    """`--until-done` ends it as interrupted, and does not wait for the dead writer."""
     script = "import retold, os; retold.EventLog().start(name='one', mode='live'); os.kill(os.getpid(), 9)"
     folder.run_python(script)
     assert in_this_process("ship", "--to", "shelf", "--until-done").returncode == 0
@@ -217,7 +217,7 @@ def test_a_run_that_a_killed_program_left_open_is_shipped_to_its_end(folder: Fol
 
 
 def test_a_file_in_the_place_of_a_shelf_is_an_error() -> None:
-    """The shipper does not wait for it to become a folder."""
+    """The shipper does not wait until it becomes a folder."""
     record(EventLog("a.db"), "one", 3)
     done = in_this_process("ship", "--to", "a.db", "--until-done", "--db", "a.db")
     assert (done.returncode, "File exists" in done.stderr, "left: 5 events" in done.stderr) == (1, True, True)
@@ -228,7 +228,7 @@ def test_a_file_in_the_place_of_a_shelf_is_an_error() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_both_with_a_summary(folder: Folder, number: signal.Signals) -> None:
-    """The shipper is started before there is a log, as a sidecar is; the events of an open run are on the shelf at the end."""
+    """The shipper starts before the log exists, like a sidecar. At the end the shelf has the events of an open run."""
     shipper = folder.spawn("ship", "--to", "shelf", **PLAIN)
     wait_until(lambda: Path("shelf").exists() or shipper.poll() is not None or not folder.log.exists())
     with folder.log.start(name="one", mode="live") as writer:
@@ -253,8 +253,8 @@ def test_a_signal_ends_both_with_a_summary(folder: Folder, number: signal.Signal
     assert "Traceback" not in err
 
 
-def test_events_that_are_left_are_counted(folder: Folder) -> None:
-    """A shelf that cannot be reached: the trouble is told once when it begins, the end is bounded, and the exit code is 1."""
+def test_remaining_events_are_counted(folder: Folder) -> None:
+    """The shelf is unreachable. The problem is reported once, the end takes a bounded time, and the exit code is 1."""
     record(folder.log, "one", 3)
     Path("file").write_text("no folder")
     shipper = folder.spawn("ship", "--to", "file/shelf", RETOLD_SHIP_DRAIN_S="0", **PLAIN)
@@ -269,7 +269,7 @@ def test_events_that_are_left_are_counted(folder: Folder) -> None:
     assert "Not a directory" not in err
 
 
-def test_the_bound_of_the_end_is_a_number() -> None:
+def test_the_bound_of_the_end_must_be_a_number() -> None:
     """A word is refused before anything is shipped."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RETOLD_SHIP_DRAIN_S", "long")
@@ -280,7 +280,10 @@ def test_the_bound_of_the_end_is_a_number() -> None:
 
 
 def test_a_program_ships_its_log_while_it_records() -> None:
-    """`retold.shipping` ships until the end of its block, without an address nothing, and with a wrong one it refuses at once."""
+    """`retold.shipping` ships until the end of its block.
+
+    Without an address it does nothing, and it refuses a wrong one at once.
+    """
     with EventLog("a.db") as log:
         with retold.shipping(log, "shelf", source="a"):
             record(log, "one", 30)
@@ -292,8 +295,8 @@ def test_a_program_ships_its_log_while_it_records() -> None:
     assert [info.name for info in EventLog("mirror.db").runs()] == ["one"]
 
 
-def test_a_program_gets_a_warning_about_events_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its recording is whole, and its own error is not replaced."""
+def test_a_program_gets_a_warning_about_remaining_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recording is complete, and its own error is not replaced."""
     monkeypatch.setenv("RETOLD_SHIP_DRAIN_S", "0")
     Path("file").write_text("no folder")
     with warnings.catch_warnings(record=True, action="always") as found, pytest.raises(ValueError, match="own"):
@@ -314,7 +317,7 @@ def _fail_while_shipping(to: str) -> None:
 
 @pytest.mark.stress
 def test_commands_on_a_real_server(folder: Folder, tmp_path: Path) -> None:
-    """Through a server that is killed and comes back: each trouble is told once when it begins, and once when it ends."""
+    """The server is killed and comes back. Each problem is reported once when it begins, and once when it ends."""
     with Nats(tmp_path) as server:
         url = f"{server.servers[0]}/team"
         assert "has no stream retold-team" in refused(in_this_process("pull", url, "--db", "mirror.db"), 1)
@@ -340,7 +343,7 @@ def test_commands_on_a_real_server(folder: Folder, tmp_path: Path) -> None:
 
 
 def _has_runs(mirror: EventLog, url: str, number: int) -> bool:
-    """Pull, and return whether the mirror has so many ended runs."""
+    """Pull, and return whether the mirror has this many ended runs."""
     in_this_process("pull", url, "--db", mirror.path)
     return mirror.exists() and [info.status for info in mirror.runs()] == ["completed"] * number
 
@@ -349,7 +352,7 @@ def _has_runs(mirror: EventLog, url: str, number: int) -> bool:
 
 
 def test_commands_that_record_ship_too(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`record` by its option, `run` by the environment; a shelf that is none is refused before anything is recorded."""
+    """`record` ships by its option, `run` by the environment. An invalid shelf is refused before anything is recorded."""
     with MessagesServer([Reply([text("Hello.")])]) as server:
         command = ("record", "--ship", "shelf", "--upstream", server.url, "--", *asks("a"))
         assert cli(*command, env={"RETOLD_SOURCE": "a"}).returncode == 0
@@ -380,8 +383,8 @@ def test_commands_that_record_ship_too(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert not Path("new.db").exists()
 
 
-def test_a_server_ships_what_it_recorded(folder: Folder) -> None:
-    """`proxy` ends at a signal as before, and drains."""
+def test_a_server_ships_its_recordings(folder: Folder) -> None:
+    """`proxy` ends at a signal as before, and ships the rest."""
     with MessagesServer([Reply([text("Hello.")])]) as server:
         child = folder.spawn("proxy", "--ship", "shelf", "--upstream", server.url, **PLAIN)
         assert child.stdout is not None
@@ -397,7 +400,7 @@ def test_a_server_ships_what_it_recorded(folder: Folder) -> None:
 
 @pytest.mark.parametrize("table", ["received", "shelves"])
 def test_a_changed_row_about_a_shelf_is_a_finding(table: str) -> None:
-    """A run that is not in the ledger, a source that is no text, and a shelf without a name."""
+    """Examples are a run without a ledger entry, a source that is not text, and a shelf without a name."""
     with EventLog("a.db") as log:
         record(log, "one", 3)
         ship(log, FolderShelf("shelf", source="a"))
@@ -414,8 +417,8 @@ def test_a_changed_row_about_a_shelf_is_a_finding(table: str) -> None:
         assert "received" in [finding.what for finding in verify(EventLog("changed.db")).findings], change
 
 
-def test_doctor_looks_at_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It makes nothing there. A shelf that is not there, one that is none, and one that cannot be reached are problems."""
+def test_doctor_checks_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It creates nothing there. A missing shelf, an invalid one, and an unreachable one are problems."""
     assert json.loads(in_this_process("doctor", "--json").stdout)["shelf"] is None
     monkeypatch.setenv("RETOLD_SOURCE", "a")
     FolderShelf("shelf", source="a").last("0" * 16)
@@ -434,7 +437,7 @@ def test_doctor_looks_at_the_shelf(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not Path("no-shelf").exists()
 
 
-def test_doctor_looks_at_the_stream_on_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_doctor_checks_the_stream_on_a_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A stream that would lose pages is a problem, by name."""
     with Nats(tmp_path) as server:
         monkeypatch.setenv("RETOLD_SHIP", f"{server.servers[0]}/team")

@@ -16,7 +16,7 @@ DEMO = ROOT / "examples" / "fleet" / "demo.py"
 
 @pytest.fixture
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subprocess.Popen[str]"]:
-    """The demo, with its files below the folder of the test."""
+    """Start the demo, with its files below the folder of the test."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with subprocess.Popen(
         [sys.executable, DEMO, "--timing", "instant"], stdout=subprocess.PIPE, text=True,
@@ -27,7 +27,7 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["subproces
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Return the commands that run in a folder, without this process."""
+    """Return the commands that run in a folder, except this process."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         if process.name == str(os.getpid()):
@@ -42,7 +42,7 @@ def processes_in(folder: Path) -> list[str]:
 
 @pytest.mark.stress
 def test_the_demo_shows_both_recorders_and_ends(demo: "subprocess.Popen[str]", tmp_path: Path) -> None:
-    """Every line of a run is under the name of its source, and nothing is left."""
+    """Every line of a run appears under the name of its source, and no process or file is left."""
     out, _ = demo.communicate(timeout=60)
     assert demo.returncode == 0
     for source, title in (("pod-a", "clean_streaming_numbers: count"), ("pod-b", "session_conversation: choose")):
@@ -55,7 +55,7 @@ def test_the_demo_shows_both_recorders_and_ends(demo: "subprocess.Popen[str]", t
 @pytest.mark.stress
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_demo_ends_at_a_signal(demo: "subprocess.Popen[str]", tmp_path: Path, number: signal.Signals) -> None:
-    """With every process that it started."""
+    """Every process that it started ends too."""
     assert demo.stdout is not None
     assert "three nodes" in demo.stdout.readline()
     assert "pod-a" in demo.stdout.readline()

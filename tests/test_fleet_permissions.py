@@ -1,4 +1,4 @@
-"""The permission file of examples/fleet on a real server: a pod can only append to its own source, and a reader only read."""
+"""The permission file of examples/fleet on a real server: a pod can only append to its own source, and a reader can only read."""
 
 import asyncio
 import base64
@@ -42,7 +42,7 @@ NO_POD = [
     f"{API}.DIRECT.GET.KV_retold-team-alive", f"{API}.CONSUMER.CREATE.KV_retold-team-alive.mine",
     f"{API}.STREAM.INFO.KV_retold-team-alive",
 ]  # fmt: skip
-"""Subjects to which only a pod has a reason to try to publish."""
+"""Subjects to which only a pod has a reason to publish."""
 
 NO_READER = [
     "retold.team.pod-a.run.0", "retold.team.pod-a.part.0.0.0", "retold.team.pod-a.put.0.0", "retold.team.reader.run.0",
@@ -71,7 +71,7 @@ NOT_HEARD = [
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A file with the key of each user."""
+    """Write a file with the key of each user."""
     folder = tmp_path_factory.mktemp("keys")
     for user in USERS:
         (folder / user).write_bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER) + b"\n")
@@ -80,7 +80,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, keys: dict[str, Path]) -> Iterator[Nats]:
-    """A server with the permissions of the example, and the stream, which the administrator made."""
+    """Start a server with the permissions of the example, and with the stream, created by the administrator."""
     publics = {user: nkeys.from_seed(bytearray(path.read_bytes().strip())).public_key.decode() for user, path in keys.items()}
     folder = tmp_path_factory.mktemp("nats")
     extra = "\n".join(f"{user}: {public}" for user, public in publics.items())
@@ -109,7 +109,7 @@ class Tried:
         await self.client.close()
 
     async def is_refused(self, act: Any) -> bool:
-        """Return whether the server reports a violation after the act."""
+        """Return whether the server reports a violation after the action."""
         before = len(self.errors)
         await act
         await self.client.flush()
@@ -146,16 +146,16 @@ def _state(server: Nats, key: Path) -> Any:
         ("READER", "_INBOX_reader", NO_READER + NOBODY, [*NOT_HEARD, "_INBOX_pod-a.>"]),
     ],
 )
-def test_a_credential_is_refused_for_all_that_it_may_not_do(
+def test_a_credential_is_refused_for_every_forbidden_action(
     server: Nats, keys: dict[str, Path], user: str, inbox: str, published: list[str], heard: list[str]
 ) -> None:
-    """Each try is a violation for the server, and the stream is as before."""
+    """The server reports a violation for each attempt, and the stream stays unchanged."""
     before = _state(server, keys["ADMIN"])
     assert asyncio.run(_allowed(server, keys[user], inbox, published, heard)) == []
     assert _state(server, keys["ADMIN"]) == before
 
 
-def test_a_reader_cannot_have_the_server_write_for_it(server: Nats, keys: dict[str, Path]) -> None:
+def test_a_reader_cannot_make_the_server_write(server: Nats, keys: dict[str, Path]) -> None:
     """A consumer may deliver to any subject, but not to one of the stream."""
 
     async def push() -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_a_reader_cannot_have_the_server_write_for_it(server: Nats, keys: dict[s
 
 
 def test_pods_ship_and_a_reader_pulls(server: Nats, keys: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With their own credentials and sources, large events included; not with the source or the credential of another one."""
+    """They use their own credentials and sources, with large events. The source or credential of another pod is refused."""
     url = f"{server.servers[0]}/team"
     logs = [EventLog("a.db"), EventLog("b.db")]
     for name, log in zip("ab", logs, strict=True):
@@ -192,7 +192,7 @@ def test_pods_ship_and_a_reader_pulls(server: Nats, keys: dict[str, Path], monke
 def test_another_source_and_an_erasure_need_another_credential(
     server: Nats, keys: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pod's credential is refused with the source of another one, and for an erasure; the administrator's is not."""
+    """A pod's credential is refused for another source and for an erasure. The administrator's credential is accepted."""
     url = f"{server.servers[0]}/team"
     erasing = ("ship", "--to", url, "--until-done", "--db", "a.db", "--source", "pod-a", "--credentials")
     log = EventLog("a.db")
@@ -214,7 +214,7 @@ def test_another_source_and_an_erasure_need_another_credential(
 
 
 def test_a_client_without_a_credential_is_refused(server: Nats) -> None:
-    """By the server, by name."""
+    """The error names the server."""
     assert "refuses this: nats: 'Authorization Violation'" in refused(
         in_this_process("pull", f"{server.servers[0]}/team", "--db", "mirror.db"), 1
     )
@@ -233,7 +233,7 @@ def _commands(value: Any) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("name", ["compose.yaml", "kubernetes.yaml"])
 def test_files_for_clusters_name_commands_and_settings_of_retold(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command parses, with the address from the environment, and each variable is one that retold reads."""
+    """Each command parses, with the address from the environment. retold reads each variable."""
     text = (ROOT / "examples" / "fleet" / name).read_text("utf-8")
     monkeypatch.setenv("RETOLD_SHIP", "tls://nats/team")
     group: Any = typer.main.get_command(make_app())
@@ -245,8 +245,8 @@ def test_files_for_clusters_name_commands_and_settings_of_retold(name: str, monk
     assert [variable for variable in set(re.findall(r"RETOLD_\w+", text)) if variable not in source] == []
 
 
-def test_the_server_of_the_compose_file_takes_its_configuration(tmp_path: Path, keys: dict[str, Path]) -> None:
-    """But for the files of its certificate, which the test does not have."""
+def test_the_server_of_the_compose_file_accepts_its_configuration(tmp_path: Path, keys: dict[str, Path]) -> None:
+    """The files of its certificate are left out, because the test does not have them."""
     for name in ("nats.conf", "permissions.conf"):
         text = (ROOT / "examples" / "fleet" / name).read_text("utf-8")
         (tmp_path / name).write_text("\n".join(line for line in text.splitlines() if not line.startswith("tls ")))
@@ -257,7 +257,7 @@ def test_the_server_of_the_compose_file_takes_its_configuration(tmp_path: Path, 
 
 
 def _token(issuer: nkeys.KeyPair, subject: str, **claims: Any) -> str:
-    """Return a signed token as `nsc` makes it."""
+    """Return a signed token like those of `nsc`."""
     body = {"jti": "x", "iat": 1, "iss": issuer.public_key.decode(), "sub": subject, "nats": {"version": 2, **claims}}
     parts = [
         base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"typ": "JWT", "alg": "ed25519-nkey"}, body)
@@ -272,7 +272,7 @@ def _pair(prefix: int) -> tuple[bytes, nkeys.KeyPair]:
 
 
 def test_a_file_of_nsc_is_a_credential(tmp_path: Path) -> None:
-    """A token and its key, on a server with an operator; a user of no account of it is refused."""
+    """It has a token and its key. A server with an operator refuses a user of another account."""
     (_, operator), (_, account), (seed, user) = (
         _pair(prefix) for prefix in (nkeys.PREFIX_BYTE_OPERATOR, nkeys.PREFIX_BYTE_ACCOUNT, nkeys.PREFIX_BYTE_USER)
     )

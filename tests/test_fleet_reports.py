@@ -1,4 +1,4 @@
-"""Reports on a shelf: sources that are quiet or gone, mirrors that have not pulled an erasure, and pages that a shelf lost."""
+"""Reports on a shelf: sources that are quiet or gone, mirrors that have not pulled an erasure, and lost pages."""
 
 import json
 import re
@@ -29,18 +29,18 @@ NAMES = st.from_regex(r"[0-9A-Za-z_-]{1,20}", fullmatch=True)
 
 @pytest.fixture
 def source(tmp_path: Path) -> EventLog:
-    """The log that records."""
+    """Return the recording log."""
     return EventLog(tmp_path / "source.db")
 
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> EventLog:
-    """The log that is pulled into."""
+    """Return the log that pulls."""
     return EventLog(tmp_path / "mirror.db")
 
 
 def shipper_of(log: EventLog, shelf: Shelf) -> BackgroundShipper:
-    """Ship everything as `retold ship --until-done` does; return the shipper, which has ended."""
+    """Ship everything like `retold ship --until-done`, and return the ended shipper."""
     shipper = BackgroundShipper(log, shelf, on_trouble=lambda _: None, until_done=True)
     shipper.start()
     assert shipper.join(30)
@@ -51,15 +51,15 @@ def shipper_of(log: EventLog, shelf: Shelf) -> BackgroundShipper:
 
 
 @given(NAMES, st.integers(0, 2**62), st.integers(0, 10**9), st.booleans())
-def test_the_report_of_a_source_comes_back(name: str, at_ns: int, left: int, ended: bool) -> None:
-    """With all its values."""
+def test_the_report_of_a_source_reads_back(name: str, at_ns: int, left: int, ended: bool) -> None:
+    """All values are equal."""
     report = SourceReport(name, at_ns, left, ended)
     assert report_of(*entry_of(report)) == report
 
 
 @given(NAMES, st.none() | st.text(min_size=1), st.dictionaries(st.text(), st.integers(0, 10**9)), st.integers(0, 9))
-def test_the_report_of_a_mirror_comes_back(name: str, cursor: str | None, held: dict[str, int], refused: int) -> None:
-    """Whatever its cursor is."""
+def test_the_report_of_a_mirror_reads_back(name: str, cursor: str | None, held: dict[str, int], refused: int) -> None:
+    """Any cursor works."""
     report = MirrorReport(name, 5, cursor, held, refused)
     assert report_of(*entry_of(report)) == report
 
@@ -67,8 +67,8 @@ def test_the_report_of_a_mirror_comes_back(name: str, cursor: str | None, held: 
 @given(
     st.sampled_from(["source.a", "mirror.a"]), st.binary(max_size=30) | st.sampled_from([b"[]", b"{}", b'{"at_ns":"x"}', b"1"])
 )
-def test_a_report_that_cannot_be_read_is_one_of_time_0(key: str, text: bytes) -> None:
-    """Another program wrote it: its name is shown, and nothing is believed."""
+def test_an_unreadable_report_is_one_of_time_0(key: str, text: bytes) -> None:
+    """Another program wrote it. Its name is shown, and no value of it is used."""
     report = report_of(key, text)
     assert report is not None
     assert (report.name, report.at_ns) == ("a", 0)
@@ -76,23 +76,23 @@ def test_a_report_that_cannot_be_read_is_one_of_time_0(key: str, text: bytes) ->
 
 
 def test_a_source_is_gone_if_it_is_silent_without_an_end() -> None:
-    """One that ended regularly is not."""
+    """A source that ended regularly is not gone."""
     now_ns = 10**18
     ages = [int(seconds * 1e9) for seconds in (0, GONE_AFTER_S - 1, GONE_AFTER_S + 1)]
     assert [SourceReport("a", now_ns - age).is_gone(now_ns) for age in ages] == [False, False, True]
     assert not SourceReport("a", now_ns - ages[-1], ended=True).is_gone(now_ns)
 
 
-def test_an_age_is_in_the_largest_unit_that_is_not_vague() -> None:
-    """Below two of a unit, the smaller one is used; a clock ahead of this one is now."""
+def test_an_age_is_in_the_largest_exact_enough_unit() -> None:
+    """Below two of a unit, the smaller unit is used. A clock ahead of this one means now."""
     seconds = {0: "0 s", 119: "119 s", 120: "2 min", 7_199: "119 min", 7_200: "2 h", 172_799: "47 h", 172_800: "2 d", -5: "0 s"}
     now_ns = 10**18
     assert {each: ago(now_ns - each * 10**9, now_ns) for each in seconds} == {n: f"{text} ago" for n, text in seconds.items()}
     assert ago(0) == "never"
 
 
-def test_a_mirror_has_a_name_of_its_own(tmp_path: Path) -> None:
-    """Two files of one name on one host differ; any file name is fit for a shelf."""
+def test_a_mirror_has_a_unique_name(tmp_path: Path) -> None:
+    """Two files of one name on one host differ, and any file name becomes a valid name on a shelf."""
     names = {mirror_name("host", tmp_path / path) for path in ("a/mirror.db", "b/mirror.db", "a/é ü.db", "a/\udcff.db")}
     assert len(names) == 4
     for name in names:
@@ -102,8 +102,8 @@ def test_a_mirror_has_a_name_of_its_own(tmp_path: Path) -> None:
 # Sources
 
 
-def test_a_mirror_tells_a_quiet_source_from_one_that_is_gone(source: EventLog, mirror: EventLog) -> None:
-    """A shipper that ends says so; one that was killed only falls silent. The mirror keeps the last report of each."""
+def test_a_mirror_distinguishes_a_quiet_source_from_a_gone_one(source: EventLog, mirror: EventLog) -> None:
+    """A shipper that ends reports it, and a killed one only becomes silent. The mirror keeps the last report of each."""
     shelf = MemoryShelf("quiet")
     record(source, "one", 3)
     began_ns = time.time_ns()
@@ -135,7 +135,7 @@ def shipping_to(log: EventLog, shelf: Shelf) -> Any:
 
 
 class SilentShelf(MemoryShelf):
-    """A shelf that takes pages, and no report."""
+    """A shelf that accepts pages, but no report."""
 
     fault: type[Exception] = Refused
 
@@ -149,8 +149,8 @@ class SilentShelf(MemoryShelf):
 
 
 @pytest.mark.parametrize("fault", [Refused, Unreachable])
-def test_a_shelf_without_reports_takes_pages(source: EventLog, mirror: EventLog, fault: type[Exception]) -> None:
-    """The shipper goes on without a word, but for erasures; the puller has the reason."""
+def test_a_shelf_without_reports_accepts_pages(source: EventLog, mirror: EventLog, fault: type[Exception]) -> None:
+    """The shipper continues silently, except for erasures. The puller gets the reason."""
     shelf = SilentShelf("a")
     shelf.fault = fault
     record(source, "one", 3, text="Alice")
@@ -167,8 +167,8 @@ def test_a_shelf_without_reports_takes_pages(source: EventLog, mirror: EventLog,
     assert_equal(mirror, source)
 
 
-def test_ls_of_a_mirror_shows_when_a_source_was_heard_of(mirror: EventLog) -> None:
-    """For the runs that go on: alive with events left, gone, ended. A run that has ended is whole."""
+def test_ls_of_a_mirror_shows_the_last_report_of_a_source(mirror: EventLog) -> None:
+    """Open runs are shown as alive with remaining events, gone, or ended. An ended run is complete."""
     shelf, now_ns = FolderShelf("shelf", source="a"), time.time_ns()
     ages = {"alive": (3, 0, False), "late": (5, 7, False), "gone": (7_300, 0, False), "ended": (9_000, 0, True)}
     writers = []
@@ -208,7 +208,7 @@ def ship_open(log: EventLog, shelf: Shelf) -> None:
 
 
 def test_mirrors_that_have_not_pulled_an_erasure_are_named(source: EventLog, mirror: EventLog, tmp_path: Path) -> None:
-    """One that pulled it is not; one that pulled a part only is, because it has no cursor."""
+    """A mirror that pulled it is not named. A mirror that pulled only a part is, because it has no cursor."""
     shelf = MemoryShelf("a")
     run = record(source, "one", 3, text="Alice")
     assert mirrors_behind(source, shelf) == []
@@ -227,8 +227,8 @@ def test_mirrors_that_have_not_pulled_an_erasure_are_named(source: EventLog, mir
     assert mirrors_behind(mirror, shelf) == []  # the erasures of another log are not its own
 
 
-def test_a_mirror_that_follows_is_waited_for(source: EventLog, mirror: EventLog) -> None:
-    """It reports as soon as it has erased, so the shipper need not name it."""
+def test_a_shipper_waits_for_a_following_mirror(source: EventLog, mirror: EventLog) -> None:
+    """The mirror reports as soon as it has erased, so the shipper need not name it."""
     shelf = MemoryShelf("a")
     record(source, "one", 3, text="Alice")
     ship(source, shelf)
@@ -240,7 +240,7 @@ def test_a_mirror_that_follows_is_waited_for(source: EventLog, mirror: EventLog)
 
 
 def test_commands_that_erase_ship_and_name_the_mirrors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`erase --ship`, `redact` and `prune` with the environment, and `doctor`, which makes a problem of it."""
+    """These are `erase --ship`, and `redact` and `prune` with the environment. `doctor` reports the mirrors as a problem."""
     monkeypatch.setenv("RETOLD_SOURCE", "a")
     monkeypatch.setattr("retold.fleet.background.MOMENT_S", 0.1)
     with EventLog() as log:
@@ -268,12 +268,12 @@ def test_commands_that_erase_ship_and_name_the_mirrors(monkeypatch: pytest.Monke
 
 
 def lose_one(shelf: MemoryShelf, number: int) -> None:
-    """Lose the page with this number, as a server that damaged a file does."""
+    """Lose the page with this number, like a server with a damaged file."""
     shelf._kept.arrived[number] = None
 
 
-def test_a_page_that_the_shelf_lost_is_named_until_it_is_shipped_again(source: EventLog, mirror: EventLog) -> None:
-    """Each pull names the missing event, also the one that has nothing new to read; then the next shipper mends the run."""
+def test_a_lost_page_is_named_until_it_is_shipped_again(source: EventLog, mirror: EventLog) -> None:
+    """Each pull names the missing event, also a pull without new pages. Then the next shipper repairs the run."""
     shelf = MemoryShelf("a")
     run = record(source, "one", 700)
     ship(source, shelf)
@@ -289,8 +289,8 @@ def test_a_page_that_the_shelf_lost_is_named_until_it_is_shipped_again(source: E
     assert_equal(mirror, source)
 
 
-def test_a_puller_that_follows_takes_the_pages_behind_a_mended_one(source: EventLog, mirror: EventLog) -> None:
-    """They were passed over while the event before them was missing."""
+def test_a_following_puller_takes_the_pages_after_a_repaired_one(source: EventLog, mirror: EventLog) -> None:
+    """It skipped them while the event before them was missing."""
     shelf = MemoryShelf("a")
     run = record(source, "one", 700)
     ship(source, shelf)
@@ -303,7 +303,7 @@ def test_a_puller_that_follows_takes_the_pages_behind_a_mended_one(source: Event
 
 
 def test_doctor_names_a_lost_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the mirror, the run and the way out."""
+    """It names the mirror, the run and the way out."""
     log = EventLog("a.db")
     run = record(log, "one", 300)
     ship(log, FolderShelf("shelf", source="a"))

@@ -1,4 +1,4 @@
-"""The files for clusters: their commands and settings are run as processes, and ended as a cluster ends them."""
+"""The files for clusters: their commands and settings run as processes, and end like in a cluster."""
 
 import signal
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ FILES = ROOT / "examples" / "fleet"
 
 @pytest.fixture
 def folder() -> Iterator[Folder]:
-    """The working directory, with children."""
+    """Return the working directory, with children."""
     folder = Folder(Path.cwd())
     yield folder
     folder.close()
@@ -35,7 +35,7 @@ def here(environment: dict[str, str]) -> dict[str, str]:
 
 
 def ends_well(child: Any) -> str:
-    """Wait for a child; return its messages."""
+    """Wait for a child, and return its messages."""
     _, err = rest_of(child)
     assert child.returncode == 0, err
     return err
@@ -47,14 +47,14 @@ def kubernetes() -> dict[str, Any]:
     return dict(deployment["spec"]["template"]["spec"])
 
 
-def test_modes_of_files_are_numbers() -> None:
-    """Octal numbers have another form in each version of YAML; the API server takes numbers only."""
+def test_modes_of_files_are_decimal_numbers() -> None:
+    """Octal numbers differ between versions of YAML, and the API server accepts only numbers."""
     assert [each["secret"]["defaultMode"] for each in kubernetes()["volumes"] if "secret" in each] == [0o440]
 
 
 @pytest.mark.stress
-def test_a_pod_that_kubernetes_ends_leaves_nothing(folder: Folder) -> None:
-    """The sidecar's preStop runs while the program ends; the sidecar gets SIGTERM after both."""
+def test_a_pod_ended_by_kubernetes_leaves_no_events(folder: Folder) -> None:
+    """The sidecar's preStop runs while the program ends. The sidecar gets SIGTERM after both."""
     pod = kubernetes()
     (sidecar,), (agent,) = pod["initContainers"], pod["containers"]
     retold, *shipping = sidecar["command"]
@@ -70,7 +70,7 @@ def test_a_pod_that_kubernetes_ends_leaves_nothing(folder: Folder) -> None:
         pre_stop = folder.spawn(*hook[1:], **shelf)
         program.send_signal(signal.SIGTERM)
         rest_of(program)
-        assert program.returncode == 17  # of the agent, which heard the signal
+        assert program.returncode == 17  # of the agent, which received the signal
         assert "nothing is left" in ends_well(pre_stop)
         shipper.send_signal(signal.SIGTERM)
         assert "nothing is left" in ends_well(shipper)
@@ -78,8 +78,8 @@ def test_a_pod_that_kubernetes_ends_leaves_nothing(folder: Folder) -> None:
 
 
 @pytest.mark.stress
-def test_services_that_compose_ends_leave_nothing(folder: Folder) -> None:
-    """Compose sends SIGTERM to all at once: the shipper drains, and a run that ends later is shipped at the next start."""
+def test_services_ended_by_compose_leave_no_events(folder: Folder) -> None:
+    """Compose sends SIGTERM to all at once. The shipper ships the rest, and the next start ships a run that ends later."""
     services = yaml.safe_load((FILES / "compose.yaml").read_text("utf-8"))["services"]
     agent, sidecar = services["pod-a"], services["ship-a"]
     recording = agent["command"][1 : agent["command"].index("--") + 1]

@@ -1,4 +1,4 @@
-"""Shelves behind TLS: real servers with certificates that the test makes, and one clear error for each wrong credential."""
+"""Shelves behind TLS: real servers with certificates of the test, and one clear error for each wrong credential."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from tests.test_fleet import assert_equal, record
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two authorities, certificates of the first for this host and for another one, and two keys."""
+    """Create a folder with two authorities, certificates of the first for this host and for another one, and two keys."""
     folder, authority = tmp_path_factory.mktemp("tls"), trustme.CA()
     authority.cert_pem.write_to_path(folder / "ca.pem")
     trustme.CA().cert_pem.write_to_path(folder / "other.pem")
@@ -34,7 +34,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configuration(files: Path, name: str) -> str:
-    """Return the settings of a server with a certificate that lets in one key."""
+    """Return the settings of a server with a certificate that accepts one key."""
     public = nkeys.from_seed(bytearray((files / "own.key").read_bytes())).public_key.decode()
     certificate = files / f"{name}.pem"
     return f'tls {{ cert_file: "{certificate}", key_file: "{certificate}" }}\nauthorization {{ users = [{{ nkey: {public} }}] }}'
@@ -42,7 +42,7 @@ def configuration(files: Path, name: str) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, files: Path) -> Iterator[Nats]:
-    """A NATS server with a certificate for 127.0.0.1."""
+    """Start a NATS server with a certificate for 127.0.0.1."""
     with Nats(tmp_path_factory.mktemp("nats"), extra=configuration(files, "server")) as server:
         yield server
 
@@ -53,7 +53,7 @@ def address_of(server: Nats, scheme: str = "tls") -> str:
 
 
 def test_a_log_is_shipped_and_pulled_over_tls(server: Nats, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the files by option, and by the environment."""
+    """The options name the files, or the environment does."""
     url, log = address_of(server), EventLog("a.db")
     record(log, "one", 3)
     given = ("--credentials", files / "own.key", "--ca", files / "ca.pem")
@@ -81,7 +81,7 @@ def test_a_log_is_shipped_and_pulled_over_tls(server: Nats, files: Path, monkeyp
 def test_each_wrong_credential_is_one_clear_error(
     server: Nats, files: Path, scheme: str, key: str | None, ca: str | None, fault: str
 ) -> None:
-    """Another authority, none, no key, another key, and an address without TLS."""
+    """Cases are another authority, no authority, no key, another key, and an address without TLS."""
     given: list[str | Path] = ["--credentials", files / key] if key else []
     given += ["--ca", files / ca] if ca else []
     text = refused(in_this_process("pull", address_of(server, scheme), "--db", "mirror.db", *given), 1)
@@ -90,8 +90,8 @@ def test_each_wrong_credential_is_one_clear_error(
 
 
 @pytest.mark.stress
-def test_a_shipper_that_is_refused_names_the_events_that_are_left(server: Nats, files: Path) -> None:
-    """It does not wait for a certificate to become another one."""
+def test_a_refused_shipper_names_the_remaining_events(server: Nats, files: Path) -> None:
+    """It does not wait until the certificate changes."""
     record(EventLog("a.db"), "one", 3)
     given = ("--credentials", files / "own.key", "--ca", files / "other.pem")
     done = in_this_process("ship", "--to", address_of(server), "--until-done", "--db", "a.db", *given)
@@ -101,7 +101,7 @@ def test_a_shipper_that_is_refused_names_the_events_that_are_left(server: Nats, 
 
 
 def test_a_certificate_of_another_host_is_refused(tmp_path: Path, files: Path) -> None:
-    """Its authority is trusted, but its name is not the one of the address."""
+    """Its authority is trusted, but its name differs from the address."""
     with Nats(tmp_path, extra=configuration(files, "elsewhere")) as server:
         given = ("--credentials", files / "own.key", "--ca", files / "ca.pem")
         text = refused(in_this_process("pull", address_of(server), "--db", "mirror.db", *given), 1)
@@ -110,7 +110,7 @@ def test_a_certificate_of_another_host_is_refused(tmp_path: Path, files: Path) -
 
 @pytest.mark.stress
 def test_a_shelf_in_postgresql_over_tls(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the authority in the address; another one and a connection without TLS are refused."""
+    """The address names the authority. Another authority and a connection without TLS are refused."""
     if programs() is None:
         pytest.skip("PostgreSQL is not installed")
     server, (page,) = Postgres(ssl="on", ssl_cert_file="server.pem", ssl_key_file="server.pem"), pages_of("one", [3])

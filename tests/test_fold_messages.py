@@ -1,4 +1,4 @@
-"""Frames become the complete messages of Claude Code's stream-json, one block each; what is not known passes through."""
+"""Frames become the complete messages of Claude Code's stream-json, one block each. Unknown events pass through."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def stop(index: int) -> Json:
 
 
 def fold(*events: Json) -> tuple[Fold, list[Json]]:
-    """The fold after these events, and the messages they completed."""
+    """Return the fold after these events, and the messages they completed."""
     folded = Fold(Session("session"))
     return folded, [message for event in events for message in folded.feed(frame(event))]
 
@@ -74,7 +74,7 @@ SEARCH_RESULT = {
     ids=lambda block: block.whole["type"],
 )
 def test_a_block_folds_to_its_whole(block: Block) -> None:
-    """Every kind of block, pieced together from the deltas of the real API, is the block of the JSON answer."""
+    """Every kind of block, assembled from the deltas of the real API, equals the block of the JSON answer."""
     reply = Reply([block])
     message = reply.message({}, 1)
     folded = Fold(Session("session"))
@@ -85,14 +85,14 @@ def test_a_block_folds_to_its_whole(block: Block) -> None:
 @settings(deadline=None, max_examples=100)
 @given(st.text(max_size=60), st.lists(st.integers(0, 60), max_size=6))
 def test_a_text_cut_anywhere_folds_to_the_text(whole: str, places: list[int]) -> None:
-    """The pieces do not matter, empty ones included."""
+    """The cuts do not matter, including empty pieces."""
     edges = sorted([0, *(min(place, len(whole)) for place in places), len(whole)])
     deltas = [delta(0, type="text_delta", text=whole[a:b]) for a, b in itertools.pairwise(edges)]
     assert folded_blocks(start(0, type="text", text=""), *deltas, stop(0)) == [{"type": "text", "text": whole}]
 
 
-def test_an_assistant_message_holds_one_block_and_the_head_of_the_answer() -> None:
-    """The shape of Claude Code's stream-json: lines of one answer share its message id."""
+def test_an_assistant_message_has_one_block_and_the_head_of_the_answer() -> None:
+    """In Claude Code's stream-json, the lines of one answer share its message id."""
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m"}
     folded = Fold(Session("session"), "req_1")
     events = [START, start(0, type="text", text="a"), stop(0), start(1, type="text", text="b"), stop(1), STOP]
@@ -112,7 +112,7 @@ def test_an_assistant_message_holds_one_block_and_the_head_of_the_answer() -> No
 
 
 def test_a_message_is_complete_when_its_block_stops() -> None:
-    """Not before, and not only at the end of the answer."""
+    """It is not complete earlier, and does not wait for the end of the answer."""
     folded, messages = fold(START, start(0, type="text", text=""), delta(0, type="text_delta", text="a"))
     assert messages == []
     assert len(folded.feed(frame(stop(0)))) == 1
@@ -133,13 +133,13 @@ def test_thinking_keeps_its_signature_and_comes_before_the_text() -> None:
 
 
 def test_a_signature_without_a_field_at_the_start_is_kept() -> None:
-    """A delta may bring a field that the start of the block did not have."""
+    """A delta may add a field that the start of the block did not have."""
     events = [start(0, type="thinking", thinking=""), delta(0, type="signature_delta", signature="EqQB"), stop(0)]
     assert folded_blocks(*events) == [{"type": "thinking", "thinking": "", "signature": "EqQB"}]
 
 
 def test_parallel_tools_with_split_json_get_their_own_input() -> None:
-    """The JSON of each input is read when its block stops; the usual first delta is empty."""
+    """The JSON of each input is read when its block stops. The usual first delta is empty."""
     pieces = {1: ["", '{"ci', 'ty": "Pa', 'ris"}'], 2: ["", '{"city"', ': "Rome"}']}
     events = [start(index, type="tool_use", id=f"toolu_{index}", name="get_weather", input={}) for index in pieces]
     for one, other in itertools.zip_longest(*pieces.values()):
@@ -154,8 +154,8 @@ def test_parallel_tools_with_split_json_get_their_own_input() -> None:
     ]
 
 
-def test_interleaved_blocks_are_messages_in_the_order_in_which_they_stop() -> None:
-    """Deltas go to the block of their index, whichever block came last."""
+def test_interleaved_blocks_are_messages_in_the_order_of_their_ends() -> None:
+    """Deltas go to the block of their index, in any order."""
     assert folded_blocks(
         start(0, type="text", text=""),
         start(1, type="text", text=""),
@@ -168,14 +168,14 @@ def test_interleaved_blocks_are_messages_in_the_order_in_which_they_stop() -> No
     ) == [{"type": "text", "text": "b1b2"}, {"type": "text", "text": "a1a2"}]
 
 
-def test_an_index_that_is_used_again_starts_afresh() -> None:
-    """A stopped block leaves nothing behind for the next one."""
+def test_a_reused_index_starts_a_new_block() -> None:
+    """A stopped block leaves no state for the next one."""
     once = [start(0, type="text", text=""), delta(0, type="text_delta", text="a"), stop(0)]
     assert folded_blocks(*once, *once) == [{"type": "text", "text": "a"}] * 2
 
 
-def test_citations_gather_in_order() -> None:
-    """Each citations_delta adds one; the text goes on growing between them."""
+def test_citations_are_collected_in_order() -> None:
+    """Each citations_delta adds one. The text continues to grow between them."""
     first, second = {"type": "char_location", "cited_text": "a"}, {"type": "char_location", "cited_text": "b"}
     assert folded_blocks(
         start(0, type="text", text="", citations=[]),
@@ -188,7 +188,7 @@ def test_citations_gather_in_order() -> None:
 
 
 def test_unknown_deltas_pass_through() -> None:
-    """New strings grow, new values of any other kind are set."""
+    """New strings grow. New values of any other kind replace the old ones."""
     assert folded_blocks(
         start(0, type="compaction", content=None),
         delta(0, type="compaction_delta", content="sum"),
@@ -197,14 +197,14 @@ def test_unknown_deltas_pass_through() -> None:
     ) == [{"type": "compaction", "content": "summary", "weight": 7, "parts": [1]}]
 
 
-def test_an_unknown_delta_that_changes_a_fields_type_does_not_break_the_recording() -> None:
-    """What the fold does not understand must not raise into the client's stream."""
+def test_an_unknown_delta_that_changes_a_type_does_not_break_the_recording() -> None:
+    """The fold must not raise into the client's stream for a delta that it does not know."""
     block = folded_blocks(start(0, type="new", data=5), delta(0, type="new_delta", data="abc"), stop(0))[0]
     assert block["type"] == "new"
 
 
 def test_unknown_events_pings_and_comments_change_nothing() -> None:
-    """They are in the log as frames; no message is made of them, and no message is lost by them."""
+    """The log has them as frames. They create no message, and no message is lost by them."""
     around: list[Json] = [{"type": "ping"}, {"type": "future_event", "index": 0, "delta": {"text": "no"}}, {"type": 7}]
     events = [start(0, type="text", text=""), *around, delta(0, type="text_delta", text="a"), *around, stop(0)]
     assert folded_blocks(*events) == [{"type": "text", "text": "a"}]
@@ -214,13 +214,13 @@ def test_unknown_events_pings_and_comments_change_nothing() -> None:
 
 @pytest.mark.parametrize("broken", [{}, {"index": "0"}, {"index": None, "content_block": 5, "delta": [], "message": "x"}])
 @pytest.mark.parametrize("kind", ["message_start", "content_block_start", "content_block_delta", "message_delta", "error"])
-def test_a_malformed_event_of_a_known_type_is_no_error(kind: str, broken: Json) -> None:
-    """A recorder reads what a server sends; it does not raise at the client."""
+def test_a_malformed_event_of_a_known_type_is_not_an_error(kind: str, broken: Json) -> None:
+    """A recorder reads any server's events, and must not raise into the client."""
     assert fold({"type": kind, **broken})[1] == []
 
 
 def test_an_error_event_is_kept() -> None:
-    """An error is never taken for an end: no stop reason, not stopped."""
+    """An error never counts as an end: there is no stop reason, and the answer has not stopped."""
     error = {"type": "overloaded_error", "message": "Overloaded"}
     folded, messages = fold(START, {"type": "error", "error": error})
     assert (folded.error, folded.stop_reason, folded.stopped, messages) == (error, None, False, [])
@@ -228,14 +228,14 @@ def test_an_error_event_is_kept() -> None:
 
 @pytest.mark.trap(14)
 @pytest.mark.parametrize("reason", ["end_turn", "max_tokens", "stop_sequence", "tool_use", "pause_turn", "refusal", "future"])
-def test_a_stop_reason_stays_itself(reason: str) -> None:
-    """Whatever ended the answer is what is recorded."""
+def test_a_stop_reason_is_recorded_unchanged(reason: str) -> None:
+    """Any stop reason is recorded."""
     folded, _ = fold(START, {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {}}, STOP)
     assert (folded.stop_reason, folded.stopped) == (reason, True)
 
 
-def test_usage_is_that_of_the_start_overlaid_with_that_of_the_end() -> None:
-    """Later numbers replace earlier ones, null replaces nothing, unknown fields stay."""
+def test_the_final_usage_overrides_the_first() -> None:
+    """Later numbers replace earlier ones, null replaces nothing, and unknown fields stay."""
     begun = {"input_tokens": 9, "output_tokens": 1, "service_tier": "standard", "cache_read_input_tokens": 3}
     message = {**START, "message": {"id": "msg_1", "usage": begun}}
     ended = {
@@ -246,8 +246,8 @@ def test_usage_is_that_of_the_start_overlaid_with_that_of_the_end() -> None:
     assert fold(message, ended)[0].usage == {**begun, "output_tokens": 5, "new": {"a": 1}}
 
 
-def test_blocks_that_were_cut_are_incomplete_messages() -> None:
-    """A half block is a record: flushed in the order of their indexes, marked, and only once."""
+def test_cut_blocks_are_incomplete_messages() -> None:
+    """Half a block is recorded: flushed in the order of the indexes, marked, and only once."""
     folded, messages = fold(
         START,
         start(1, type="tool_use", id="toolu_1", name="Bash", input={}),
@@ -266,21 +266,21 @@ def test_blocks_that_were_cut_are_incomplete_messages() -> None:
     assert folded.flush() == []
 
 
-def test_an_empty_block_that_was_cut_says_nothing() -> None:
-    """A text or thinking block of which nothing came is no message."""
+def test_an_empty_cut_block_yields_no_message() -> None:
+    """This is a text or thinking block without any received text."""
     folded, _ = fold(START, start(0, type="text", text=""), start(1, type="thinking", thinking="", signature=""))
     assert folded.flush() == []
 
 
 def test_complete_blocks_are_not_marked_incomplete() -> None:
-    """Only what was open is incomplete."""
+    """Only an open block is incomplete."""
     folded, messages = fold(START, start(0, type="text", text="a"), stop(0))
     assert "incomplete" not in messages[0]
     assert folded.flush() == []
 
 
 def test_legacy_completions_fold_to_one_text() -> None:
-    """/v1/complete streams bare pieces; the one with a stop reason is the last."""
+    """/v1/complete streams bare pieces, and the one with a stop reason is the last."""
     pieces = [
         {"type": "completion", "id": "c", "completion": piece, "stop_reason": None, "model": "claude-2"} for piece in (" A", "b")
     ]
@@ -301,7 +301,7 @@ def test_a_cut_legacy_completion_is_incomplete() -> None:
 
 
 def test_a_json_answer_folds_to_the_same_messages_as_its_stream() -> None:
-    """One message a block, the same blocks, stop reason and usage."""
+    """There is one message per block, with the same blocks, stop reason and usage."""
     reply = Reply(
         [thinking("Hm."), text("Hi"), tool_use("get_weather", {"city": "Paris"}, "toolu_1")],
         "tool_use",
@@ -318,7 +318,7 @@ def test_a_json_answer_folds_to_the_same_messages_as_its_stream() -> None:
 
 
 def test_a_json_legacy_completion_is_one_text() -> None:
-    """The old API without streaming."""
+    """The old API answers without streaming."""
     folded = Fold(Session("session"))
     body = {"type": "completion", "id": "c", "completion": " Hi", "stop_reason": "max_tokens", "model": "claude-2"}
     assert blocks(folded.feed_json(encode(body))) == [{"type": "text", "text": " Hi"}]
@@ -328,13 +328,13 @@ def test_a_json_legacy_completion_is_one_text() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[1]", b'{"type":"message', b'{"input_tokens":5}', b'{"type":"message","content":5}']
 )
-def test_a_body_that_is_no_answer_is_no_message(body: bytes) -> None:
-    """Count tokens, proxies' error pages, cut JSON."""
+def test_a_body_that_is_not_an_answer_yields_no_message(body: bytes) -> None:
+    """Examples are token counts, proxies' error pages and cut JSON."""
     assert Fold(Session("session")).feed_json(body) == []
 
 
 def test_a_json_error_is_kept() -> None:
-    """The envelope of an HTTP error."""
+    """It is the envelope of an HTTP error."""
     folded = Fold(Session("session"))
     error = {"type": "invalid_request_error", "message": "max_tokens: required"}
     assert folded.feed_json(encode({"type": "error", "error": error})) == []
@@ -342,7 +342,7 @@ def test_a_json_error_is_kept() -> None:
 
 
 def test_lone_surrogates_survive_the_log() -> None:
-    """JSON may escape half a character, which UTF-8 cannot hold; two halves in two deltas become whole again."""
+    """JSON may escape half a character, which UTF-8 cannot encode. Two halves in two deltas become whole again."""
     _, messages = fold(START, start(0, type="text", text=""), delta(0, type="text_delta", text="\ud83d x"), stop(0))
     assert blocks([json.loads(encode(messages[0]))]) == [{"type": "text", "text": "\ud83d x"}]
     halves = [delta(0, type="text_delta", text=half) for half in ("\ud83d", "\ude00")]
@@ -351,7 +351,7 @@ def test_lone_surrogates_survive_the_log() -> None:
 
 
 def test_a_long_text_folds_in_linear_time() -> None:
-    """100,000 deltas of a growing text just pass; adding to it each time would cost their square."""
+    """100,000 deltas of a growing text pass. Copying the text each time would take quadratic time."""
     folded = Fold(Session("session"))
     folded.feed(frame(START))
     folded.feed(frame(start(0, type="text", text="")))
@@ -361,7 +361,7 @@ def test_a_long_text_folds_in_linear_time() -> None:
     assert len(blocks(folded.feed(frame(stop(0))))[0]["text"]) == 10_000_000
 
 
-def say_everything(session: Session) -> list[Json]:
+def messages_of(session: Session) -> list[Json]:
     return [
         session.init(model="m", tools=["Read"], cwd="/work", permission_mode="default"),
         session.assistant({"id": "msg_1"}, {"type": "text", "text": "a"}, None),
@@ -370,9 +370,9 @@ def say_everything(session: Session) -> list[Json]:
     ]
 
 
-def test_the_ids_of_a_session_follow_from_its_own() -> None:
-    """Retold with the same id, a session is equal to the letter; another session has other ids, and none occurs twice."""
-    one, again, other = (say_everything(Session(name)) for name in ("one", "one", "other"))
+def test_the_ids_of_a_session_depend_on_its_own_id() -> None:
+    """Played again with the same id, a session is exactly equal. Another session has other ids, and no id occurs twice."""
+    one, again, other = (messages_of(Session(name)) for name in ("one", "one", "other"))
     assert one == again
     assert len({message["uuid"] for message in (*one, *other)}) == 8
     assert {message["session_id"] for message in one} == {"one"}
@@ -380,7 +380,7 @@ def test_the_ids_of_a_session_follow_from_its_own() -> None:
 
 
 def test_diagnostics_and_containers_of_an_answer_pass_through() -> None:
-    """Each message of an answer has the fields of the answer, the reason for a cache miss among them."""
+    """Each message of an answer has the fields of the answer, including the reason for a cache miss."""
     extra = {
         "diagnostics": {"cache_miss_reason": {"type": "tools_changed", "cache_missed_input_tokens": 9}},
         "container": {"id": "c"},
@@ -390,7 +390,7 @@ def test_diagnostics_and_containers_of_an_answer_pass_through() -> None:
     assert [message["message"] | extra for message in messages] == [message["message"] for message in messages]
 
 
-def test_a_compaction_is_a_block_of_its_own() -> None:
+def test_a_compaction_is_a_separate_block() -> None:
     """The summary grows with the deltas, and the answer ends with the stop reason `compaction`."""
     folded, messages = fold(
         START, start(0, type="compaction", content=None), delta(0, type="compaction_delta", content="Sum"),

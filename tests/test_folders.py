@@ -1,4 +1,4 @@
-"""The folders of a recorded program become those of the program that runs now, in requests and answers, and nothing else does."""
+"""The recorded program's folders are replaced by the current program's, in requests and answers, and no other text changes."""
 
 import gzip
 import http.client
@@ -65,7 +65,7 @@ def test_a_part_of_another_path_or_word_is_not_mapped(text: str) -> None:
     assert TO_TWO.value(text) == text
 
 
-def test_a_folder_inside_of_another_one_is_mapped_first() -> None:
+def test_a_folder_inside_another_one_is_mapped_first() -> None:
     old, new = Folders("/home/ann/work", "/home/ann"), Folders("/w/k", "/home/bob")
     folders = FolderMap(pairs_between(old, new))
     assert folders.value(["/home/ann/work/a", "/home/ann/workshop"]) == ["/w/k/a", "/home/bob/workshop"]
@@ -130,7 +130,7 @@ INPUT = json.dumps({"file_path": "/tmp/one/note.txt", "content": "x\n/tmp/one\n/
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.integers(0, len(INPUT)), max_size=12), st.sampled_from(["text", "partial_json"]))
 @example(list(range(len(INPUT))), "partial_json")
-def test_a_path_that_is_split_over_deltas_is_mapped(places: list[int], field: str) -> None:
+def test_a_path_split_over_deltas_is_mapped(places: list[int], field: str) -> None:
     edges = sorted({0, len(INPUT), *places})
     frames = [frame for a, b in itertools.pairwise(edges) for frame in (delta(INPUT[a:b], field), PING)]
     found = relocated(exchange(answer(*frames)), TO_TWO).response
@@ -163,7 +163,7 @@ def test_each_form_of_an_answer_is_mapped(name: str) -> None:
 
 @pytest.mark.parametrize("action", ["invoke-with-response-stream", "converse-stream"])
 def test_a_path_below_base64_is_mapped(action: str) -> None:
-    """The frames of Bedrock keep right checksums."""
+    """The frames of Bedrock keep correct checksums."""
     parts = frames_of(Reply([text("It is in /tmp/one/a today", 7)]), action, {"model": "m"})
     found = relocated(exchange(answer(*parts, headers=(("content-type", TYPE),))), TO_TWO)
     assert refold_exchange(found).text == "It is in /srv/build/two/a today"
@@ -196,7 +196,7 @@ def recorded_in(folders: Folders) -> Exchange:
     return replace(made, request=Request("POST", URL, JSON, body, folders))
 
 
-def test_folders_that_show_are_kept(tmp_path: Path) -> None:
+def test_only_folders_that_appear_are_kept(tmp_path: Path) -> None:
     shown, hidden = recorded_in(ONE), replace(exchange(answer(PING)), request=Request("POST", URL, JSON, b"{}", ONE))
     with EventLog(tmp_path / "log.db") as log:
         kept = exchanges_of(log, import_exchanges(log, [shown, hidden], name="n", source="s"))
@@ -206,7 +206,7 @@ def test_folders_that_show_are_kept(tmp_path: Path) -> None:
         assert [each.request.folders for each in read_cassette(tmp_path / name).exchanges] == [ONE, Folders()]
 
 
-def said(server: Wire, system: str) -> str:
+def answer_with(server: Wire, system: str) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", int(server.url.rpartition(":")[2]), timeout=20)
     body = json.dumps({"model": "m", "system": system, "messages": []})
     connection.request("POST", "/v1/messages", body, {"content-type": "application/json"})
@@ -216,31 +216,31 @@ def said(server: Wire, system: str) -> str:
 
 
 def test_a_recording_answers_in_another_folder() -> None:
-    """The request is matched in the recorded folders, and the answer has the local ones; in the same ones it is exact."""
+    """The request is matched in the recorded folders, and the answer has the local ones. In the same folders it is exact."""
     recorded = recorded_in(ONE)
     assert recorded.response is not None
     with wire(mode="none", recorded=[recorded], folders=ONE) as server:
-        assert said(server, "You work in /tmp/one.").encode() == recorded.response.body
+        assert answer_with(server, "You work in /tmp/one.").encode() == recorded.response.body
     with wire(mode="none", recorded=[recorded], folders=TWO) as server:
-        assert joined([said(server, "You work in /srv/build/two.").encode()], "text") == "/srv/build/two/a and /root/b"
+        assert joined([answer_with(server, "You work in /srv/build/two.").encode()], "text") == "/srv/build/two/a and /root/b"
     missed = 'recorded "You work in /tmp/one.", now "You work in /srv/other."'
     with wire(mode="none", recorded=[recorded], folders=TWO) as server:
-        assert missed in json.loads(said(server, "You work in /srv/other."))["error"]["message"]
+        assert missed in json.loads(answer_with(server, "You work in /srv/other."))["error"]["message"]
 
 
 def test_a_recording_may_have_the_folders_of_several_programs() -> None:
-    """Also exchanges of an older recording, which has no folders: they match as they are."""
+    """Exchanges of an older recording have no folders, and match unchanged."""
     three = Folders("/opt/three", "/home/cat")
     old = exchange(answer(delta("old")), json.dumps({"model": "m", "system": "In /opt/three.", "messages": []}).encode())
     with wire(mode="none", recorded=[recorded_in(ONE), old, recorded_in(TWO)], folders=three) as server:
         for _ in range(2):
-            assert joined([said(server, "You work in /opt/three.").encode()], "text") == "/opt/three/a and /home/cat"
-        assert joined([said(server, "In /opt/three.").encode()], "text") == "old"
+            assert joined([answer_with(server, "You work in /opt/three.").encode()], "text") == "/opt/three/a and /home/cat"
+        assert joined([answer_with(server, "In /opt/three.").encode()], "text") == "old"
 
 
 @pytest.mark.needs("genai-prices")
 def test_a_command_is_recorded_with_its_folders(tmp_path: Path, cli: Cli) -> None:
-    """And replayed in others: a program that asks with its folder, and writes where the answer says."""
+    """It is replayed in others: the program asks with its folder, and writes to the path in the answer."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     folders = [tmp_path / "one", tmp_path / "two"]

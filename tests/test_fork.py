@@ -1,4 +1,4 @@
-"""`retold fork` and `retold.fork`: the part before the point is the recording's, byte for byte, and the rest is live."""
+"""`retold fork` and `retold.fork`: the part before the point is byte for byte the recorded one, and the rest is live."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:The model 'claude-sonnet-4-5' is
 
 
 def other(request: Request) -> Reply:
-    """An upstream that shows in its answers which request and model it was asked for."""
+    """Start an upstream with answers that name the request and the model."""
     return Reply([text(f"Live {request.json['messages'][-1]['content']} by {request.json['model']}.")])
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A log with one recorded run of three turns."""
+    """Record a log with one run of three turns."""
     path = tmp_path_factory.mktemp("parent") / "log.db"
     with MessagesServer(echo) as server:
         done = in_this_process("record", "--upstream", server.url, "--db", path, "--name", "talk", "--", *asks(*PROMPTS))
@@ -44,7 +44,7 @@ def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def log(parent: Path) -> Iterator[retold.EventLog]:
-    """The log of a test of its own, at the default place."""
+    """Return a copy of the log at the default place."""
     Path(".retold").mkdir()
     shutil.copy(parent, ".retold/log.db")
     with retold.EventLog() as log:
@@ -60,7 +60,7 @@ def bodies(exchanges: list[Exchange]) -> list[bytes]:
 
 
 def asked(server: MessagesServer) -> list[tuple[str, str]]:
-    """(model, prompt) of each request that reached the upstream."""
+    """Return (model, prompt) of each request that reached the upstream."""
     return [(request.json["model"], request.json["messages"][-1]["content"]) for request in server.requests]
 
 
@@ -69,7 +69,7 @@ def first_of(log: retold.EventLog, run: str) -> dict[str, Any]:
 
 
 def test_a_fork_replays_the_prefix_and_records_the_rest(log: retold.EventLog, capfd: pytest.CaptureFixture[str]) -> None:
-    """No call of the prefix reaches the API; the new run names its parent, the event before the point and its hash."""
+    """No call of the prefix reaches the API. The new run names its parent, the event before the point and its hash."""
     with MessagesServer(other) as server:
         done = fork(server, "--at", "2", "--model", "claude-opus-5-5", "--set", "temperature=0.2")
     assert done.returncode == 0, done.stderr
@@ -92,7 +92,7 @@ def test_a_fork_replays_the_prefix_and_records_the_rest(log: retold.EventLog, ca
 
 
 def test_a_block_forks_in_this_process(log: retold.EventLog) -> None:
-    """The same for the clients of a program. An answer of the user's takes the place of the model's at the point."""
+    """The clients of a program behave the same. A user's answer takes the place of the model's at the point."""
     with MessagesServer(other) as server, retold.fork("talk", at=2, answer="Mine.", model="haiku") as forked:
         said = [ask(prompt, server.url, **LIKE_THE_PARENT) for prompt in PROMPTS]
     assert said == ["You said one.", "Mine.", "Live three by claude-haiku-5-5."]
@@ -103,7 +103,7 @@ def test_a_block_forks_in_this_process(log: retold.EventLog) -> None:
 
 
 def test_a_point_inside_an_answer_cuts_it(log: retold.EventLog, capfd: pytest.CaptureFixture[str]) -> None:
-    """The program gets the recorded frames up to the event, then a broken connection, as of a recording that was cut there."""
+    """The program gets the recorded frames up to the event, then a broken connection, as in a recording that was cut there."""
     second = [event.seq for event in log.events(log.find("talk").run, kinds=("exchange.started",))][1]
     frames = [event.seq for event in log.events(log.find("talk").run, exchange=second, kinds=("frame",))]
     with MessagesServer(other) as server:
@@ -118,8 +118,8 @@ def test_a_point_inside_an_answer_cuts_it(log: retold.EventLog, capfd: pytest.Ca
     assert in_this_process("verify").returncode == 0
 
 
-def test_forks_of_a_fork(log: retold.EventLog) -> None:
-    """A fork is a run like any other: it can be forked twice, with the request that its changes had altered before the point."""
+def test_a_fork_can_be_forked(log: retold.EventLog) -> None:
+    """A fork is a run like any other. It can be forked twice, with the request that its changes altered before the point."""
     with MessagesServer(other) as server:
         assert fork(server, "--at", "2", "--model", "claude-opus-5-5").returncode == 0
         first = log.find("last").run
@@ -153,7 +153,7 @@ def test_stats_count_a_replayed_exchange_once() -> None:
 
 
 def test_diff_of_parent_and_fork_begins_at_the_fork(log: retold.EventLog) -> None:
-    """The first divergence is the first one after the point, and equal turns before it are not listed."""
+    """The first divergence is the first one after the point. Equal turns before it are not listed."""
     with MessagesServer(other) as server:
         assert fork(server, "--at", "3", "--model", "claude-opus-5-5").returncode == 0
     found = retold.compare("talk", "last", log=log)
@@ -164,8 +164,8 @@ def test_diff_of_parent_and_fork_begins_at_the_fork(log: retold.EventLog) -> Non
     assert len(retold.compare("last", "talk", log=log).differences) == len(found.differences)
 
 
-def test_a_program_that_leaves_the_recording_is_stopped(log: retold.EventLog, capfd: pytest.CaptureFixture[str]) -> None:
-    """The miss names the request; nothing more is answered, sent or written."""
+def test_a_program_that_deviates_from_the_recording_is_stopped(log: retold.EventLog, capfd: pytest.CaptureFixture[str]) -> None:
+    """The miss names the request. No later request is answered, sent or written."""
     with MessagesServer(other) as server:
         done = fork(server, "--at", "3", asking=("one", "else", "two", "three"))
     assert done.returncode == 3
@@ -180,7 +180,7 @@ def test_a_program_that_leaves_the_recording_is_stopped(log: retold.EventLog, ca
 
 
 def test_a_program_that_ends_before_the_point_writes_nothing(log: retold.EventLog) -> None:
-    """A command exits with 1, a block raises an error."""
+    """A command exits with 1, and a block raises an error."""
     with MessagesServer(other) as server:
         done = fork(server, "--at", "3", asking=("one",))
     assert (done.returncode, [run.name for run in log.runs()]) == (1, ["talk"])
@@ -199,7 +199,7 @@ def test_a_program_that_ends_before_the_point_writes_nothing(log: retold.EventLo
 
 
 def test_parallel_requests_may_come_in_any_order(log: retold.EventLog) -> None:
-    """A request that the recording holds after the point has reached it, and a late one of the prefix is still played."""
+    """A request that the recording has after the point has reached it, and a late request of the prefix is still played."""
     with MessagesServer(other) as server, retold.fork("talk", at=3) as forked:
         said = [ask(prompt, server.url, **LIKE_THE_PARENT) for prompt in ("one", "three", "two", "new")]
     assert said == ["You said one.", "Live three by claude-sonnet-4-5.", "You said two.", "Live new by claude-sonnet-4-5."]
@@ -245,8 +245,8 @@ def test_an_unpriced_model_is_accepted_by_name() -> None:
     assert asked(server) == [("my-own", "three")]
 
 
-def test_a_failed_parent_is_forked_only_if_asked(log: retold.EventLog) -> None:
-    """What it recorded until it failed can be the reason to fork it."""
+def test_a_failed_parent_is_forked_only_on_request(log: retold.EventLog) -> None:
+    """The recording up to the failure can be the reason to fork it."""
     with MessagesServer(echo) as server:
         in_this_process("record", "--upstream", server.url, "--name", "bad", "--", *asks("one", "exit=4"))
         done = fork(server, "--at", "1", run="bad")
@@ -259,7 +259,7 @@ def test_a_failed_parent_is_forked_only_if_asked(log: retold.EventLog) -> None:
 
 
 def test_an_erased_parent_cannot_be_forked(log: retold.EventLog) -> None:
-    """An event before the point that was erased cannot be replayed; a pruned parent is no run of the log."""
+    """An erased event before the point cannot be replayed. A pruned parent is not in the log any more."""
     run = log.find("talk").run
     with MessagesServer(other) as server:
         assert fork(server, "--at", "2").returncode == 0
@@ -279,7 +279,7 @@ def test_an_erased_parent_cannot_be_forked(log: retold.EventLog) -> None:
 
 
 def test_a_changed_prefix_is_found_by_verify(log: retold.EventLog) -> None:
-    """The hash in the fork is that of the parent's event; another run in the parent's place is a finding."""
+    """The hash in the fork is that of the parent's event. Another run in the parent's place is a finding."""
     with MessagesServer(other) as server:
         assert fork(server, "--at", "2").returncode == 0
     origin = origin_of(log, log.find("last").run)
@@ -318,7 +318,7 @@ def test_a_changed_prefix_is_found_by_verify(log: retold.EventLog) -> None:
     ],
 )
 def test_values_are_set_by_path(assignments: list[str], expected: dict[str, Any]) -> None:
-    """Keys are added, null removes one, lists do not grow, and a request that asks for no message stays as it is."""
+    """Keys are added, null removes one, and lists do not grow. A request that asks for no message stays unchanged."""
     asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
     changes = Changes.parse(None, assignments)
     changed = json.loads(changes.applied(json.dumps(asked).encode()))
@@ -327,8 +327,8 @@ def test_values_are_set_by_path(assignments: list[str], expected: dict[str, Any]
     assert Changes.recorded({"changes": [changes.as_dict()]}) == (changes,)
 
 
-def test_an_answer_is_streamed_as_the_api_would() -> None:
-    """The SDK's fold of the frames is the given message, and a request without streaming gets it whole."""
+def test_an_answer_is_streamed_as_by_the_api() -> None:
+    """The SDK's fold of the frames is the given message. A request without streaming gets it whole."""
     blocks = [
         {"type": "thinking", "thinking": "Well.", "signature": "sig"},
         {"type": "text", "text": "Hëllo."},

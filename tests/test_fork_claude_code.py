@@ -1,4 +1,4 @@
-"""A recorded session of Claude Code, forked: its first turn is the recording's, and another model goes on from there."""
+"""A recorded session of Claude Code is forked: its first turn is the recorded one, and another model continues."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A workflow goes on from a point of a recorded run: no tool of the recorded part runs again, and the rest is live."""
+"""A workflow continues from a point of a recorded run: no tool of the recorded part runs again, and the rest is live."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ OPTIONS = {"allowed_tools": ["Bash"], "max_turns": 5, **PAUSES}
 
 
 def script(request: Request) -> Reply:
-    """Step `work` uses a tool twice, step `sum` says a text. The answers name the model."""
+    """Script the API: step `work` uses a tool twice, step `sum` gets a text. The answers name the model."""
     messages = request.json["messages"]
     turn = len(messages) // 2 + 1
     if "Work" in messages[0]["content"] and turn < 3:
@@ -39,7 +39,7 @@ def workflow(**changed: Any) -> Path:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Ran:
-    """A live run of two steps with four turns in all; its tools have run twice."""
+    """Record a live run of two steps with four turns in all. Its tools have run twice."""
     with MessagesServer(script) as server:
         ran = run_live(monkeypatch, server, workflow())
     assert Path("space/ran.txt").read_text() == "1\n2\n"
@@ -52,12 +52,12 @@ def go_on(server: MessagesServer, *options: str) -> Done:
 
 
 def asked(server: MessagesServer) -> list[tuple[str, int]]:
-    """(model, number of messages) of each request that reached the upstream."""
+    """Return (model, number of messages) of each request that reached the upstream."""
     return [(request.json["model"], len(request.json["messages"])) for request in server.requests]
 
 
 def test_tools_before_the_point_do_not_run_again(recorded: Ran) -> None:
-    """Turn 2 of `work` goes to another model: the recorded result of the first tool is sent on, and the second tool runs."""
+    """Turn 2 of `work` goes to another model. The recorded result of the first tool is sent, and the second tool runs."""
     with MessagesServer(script) as server:
         done = go_on(server, "--at", "work.2", "--model", "opus")
     assert done.returncode == 0, done.stderr
@@ -82,7 +82,7 @@ def test_tools_before_the_point_do_not_run_again(recorded: Ran) -> None:
 
 
 def test_a_later_step_may_have_changed(recorded: Ran) -> None:
-    """The step at the point runs as it is in the file now, after all of the steps before it were replayed."""
+    """The step at the point runs as it is in the current file, after all earlier steps were replayed."""
     workflow(sum="Praise: {{steps.work.text}}")
     with MessagesServer(script) as server:
         done = go_on(server, "--at", "sum.1", "--json")
@@ -95,8 +95,8 @@ def test_a_later_step_may_have_changed(recorded: Ran) -> None:
     assert all(duration >= 0 for duration in durations)
 
 
-def test_a_cut_answer_is_asked_for_again(recorded: Ran) -> None:
-    """The workflow repeats a broken call as ever, and the repetition is live: the second attempt of the same call."""
+def test_a_cut_answer_is_requested_again(recorded: Ran) -> None:
+    """The workflow repeats a broken call as usual, and the repetition is live: the second attempt of the same call."""
     log = retold.EventLog()
     second = [event.seq for event in log.events(recorded.result.run, kinds=("exchange.started",))][1]
     frames = [event.seq for event in log.events(recorded.result.run, exchange=second, kinds=("frame",))]
@@ -112,7 +112,7 @@ def test_a_cut_answer_is_asked_for_again(recorded: Ran) -> None:
     assert in_this_process("run", "w.yaml", "--cassette", "fork.yaml").returncode == 0
 
 
-def test_an_answer_of_the_users_goes_in_place_of_the_models(recorded: Ran) -> None:
+def test_a_users_answer_replaces_the_models(recorded: Ran) -> None:
     """Its tool runs, and the next request is live."""
     own = {"content": [{"type": "tool_use", "name": "Bash", "input": {"command": "echo mine"}}]}
     Path("own.json").write_text(json.dumps(own))
@@ -125,8 +125,8 @@ def test_an_answer_of_the_users_goes_in_place_of_the_models(recorded: Ran) -> No
     assert recorded.result.run != retold.EventLog().find("last").run
 
 
-def test_forks_of_a_fork(recorded: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The changed requests of the first fork are recognised by the second one, which `run_workflow` runs."""
+def test_a_fork_can_be_forked(recorded: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second fork, started by `run_workflow`, recognises the changed requests of the first one."""
     with MessagesServer(script) as server:
         assert go_on(server, "--at", "work.2", "--model", "opus").returncode == 0
         first = retold.EventLog().find("last").run
@@ -162,7 +162,7 @@ VERIFY = 'read line && test "$line" = "Turn 3 by $RETOLD_TRY_MODEL." && test -d 
 
 
 def test_a_workflow_is_tried_with_several_models(recorded: Ran) -> None:
-    """Each model goes on from the recorded turn, without a command; tokens and cost are those of the live part."""
+    """Each model continues from the recorded turn, without a command. Tokens and cost are those of the live part."""
     with MessagesServer(script) as server:
         models = "claude-opus-5-5,claude-haiku-5-5,my-own"
         options = ("--models", models, "--unpriced", "--at", "work.2", "--verify", VERIFY, "--json")
@@ -183,7 +183,7 @@ def test_a_workflow_is_tried_with_several_models(recorded: Ran) -> None:
 
 
 def test_a_try_that_cannot_begin_writes_nothing(recorded: Ran) -> None:
-    """Each is one error: of the options, of the parent, or of a workflow that was changed since."""
+    """Each is one error: of the options, of the parent, or of a workflow that has changed since."""
     run, log = recorded.result.run, retold.EventLog()
 
     def refused(expected: str, *options: str, parent: str = run) -> None:
@@ -211,8 +211,8 @@ def test_a_try_that_cannot_begin_writes_nothing(recorded: Ran) -> None:
     refused("was erased; nothing of it can be replayed", "--models", "opus", "--at", "work.2")
 
 
-def test_only_a_run_of_a_workflow_can_go_on_as_one(recorded: Ran) -> None:
-    """The options of a fork need --fork, and a run of another kind is refused with the command that forks it."""
+def test_only_a_run_of_a_workflow_can_continue_as_one(recorded: Ran) -> None:
+    """The options of a fork need --fork. A run of another kind is refused with the command that forks it."""
     log = retold.EventLog()
     with MessagesServer(script) as server, retold.use_cassette("c.yaml", record_mode="once", name="block"):
         ask("hi", server.url)
@@ -224,7 +224,7 @@ def test_only_a_run_of_a_workflow_can_go_on_as_one(recorded: Ran) -> None:
 
 
 def test_a_failed_attempt_before_the_point_is_repeated_live(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A point between two attempts of one call: the recorded 529 is replayed, and its repetition is sent."""
+    """The point is between two attempts of one call. The recorded 529 is replayed, and its repetition is sent."""
     replies = [http_error(529, headers={"retry-after-ms": "1"}), Reply([text("Recorded.")])]
     with MessagesServer(replies) as server:
         ran = run_live(monkeypatch, server, write_workflow("w.yaml", step("say", "Say hi.", claude_options=PAUSES)))

@@ -1,4 +1,4 @@
-"""Runs are exported in every format and imported again, byte for byte and once; content decides about the format of a file."""
+"""Runs are exported in every format and imported again, byte for byte and once. The content determines the format of a file."""
 
 import io
 import json
@@ -36,7 +36,7 @@ def exported(form: str, *runs: RunInfo) -> bytes:
 
 @pytest.fixture
 def talk() -> str:
-    """A run with tools, a compressed answer and thinking."""
+    """Record a run with tools, a compressed answer and thinking."""
     use, result = tool_use("Read", "t1", path="/a`b"), tool_result("t1", "```\nx\n```", is_error=True)
     return record(
         DB,
@@ -46,8 +46,8 @@ def talk() -> str:
 
 
 @pytest.mark.usefixtures("talk")
-def test_our_own_lines_come_back_to_the_byte() -> None:
-    """Another log that imports them holds the same rows, and exports the same lines; a second import changes nothing."""
+def test_jsonl_reads_back_to_the_byte() -> None:
+    """A log that imports the lines has the same rows, and exports the same lines. A second import changes nothing."""
     with EventLog(DB) as log, log.start(name="second", mode="live") as writer:
         writer.append(Entry("frame", b"\xff\x00"), Entry("x.unknown", b"{}", "step", "task"))
     Path("all.jsonl").write_bytes(exported("jsonl"))
@@ -62,8 +62,8 @@ def test_our_own_lines_come_back_to_the_byte() -> None:
         assert verify(other).findings == []
 
 
-def test_a_run_whose_payloads_were_erased_comes_back_as_such(talk: str) -> None:
-    """The record of the erasure comes along, or is written anew; an edited line is refused."""
+def test_a_run_with_erased_payloads_reads_back(talk: str) -> None:
+    """The record of the erasure is imported too, or written anew. An edited line is refused."""
     with EventLog(DB) as log:
         event = next(log.events(talk, kinds=("frame",)))
         with log.start(name="erase", mode="audit") as writer:
@@ -92,7 +92,7 @@ def test_a_run_whose_payloads_were_erased_comes_back_as_such(talk: str) -> None:
     ],
 )
 def test_lines_that_were_tampered_with_are_not_imported(talk: str, damage: object, says: str) -> None:
-    """Left out, moved, edited, cut or too new: one error names the place, and the log stays empty."""
+    """Lines are omitted, moved, edited, cut or too new. One error names the place, and the log stays empty."""
     lines = exported("jsonl", EventLog(DB).find(talk)).splitlines(keepends=True)
     Path("x.jsonl").write_bytes(b"".join(damage(lines)))  # type: ignore[operator]
     done = in_this_process("import", "x.jsonl", "--db", "other.db")
@@ -101,8 +101,8 @@ def test_lines_that_were_tampered_with_are_not_imported(talk: str, damage: objec
     assert not Path("other.db").exists() or EventLog("other.db").runs() == []
 
 
-def test_stream_json_comes_back_as_it_was(talk: str) -> None:
-    """Each message is the line that it was, in order."""
+def test_stream_json_reads_back_unchanged(talk: str) -> None:
+    """Each message is the same line, in order."""
     data = exported("stream-json", EventLog(DB).find(talk))
     Path("x.jsonl").write_bytes(data)
     with EventLog("other.db") as other:
@@ -123,7 +123,7 @@ SESSION = [
 
 
 def test_a_session_of_claude_code_is_imported_with_its_times() -> None:
-    """Messages are messages, everything else an event of its own kind; statistics count its tokens, its cost is unknown."""
+    """Messages are messages, and other lines are a separate kind of event. Statistics count its tokens. Its cost is unknown."""
     Path("s1.jsonl").write_text("".join(json.dumps(line) + "\n" for line in SESSION))
     with EventLog(DB) as log:
         (made,) = import_files(log, [Path("s1.jsonl")])
@@ -151,8 +151,8 @@ def test_a_session_of_claude_code_is_imported_with_its_times() -> None:
         ("x.yaml", "interactions: []", "holds no interactions"),
     ],
 )
-def test_what_cannot_be_imported_is_refused_before_anything_is_written(talk: str, name: str, content: str, says: str) -> None:
-    """One file of several that cannot be read: one error with its place, exit code 2, and no run of the good ones."""
+def test_an_unreadable_file_is_refused_before_anything_is_written(talk: str, name: str, content: str, says: str) -> None:
+    """One of several files is unreadable: one error with its place, exit code 2, and no run of the good files."""
     del talk
     Path("good.jsonl").write_bytes(exported("stream-json"))
     Path(name).write_text(content)
@@ -164,7 +164,7 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_written(talk: str
 
 
 def test_a_file_is_imported_once(talk: str) -> None:
-    """Again, under another name, and beside a copy of itself: the same run; unless it is asked for."""
+    """A second import, another name, or a copy give the same run, unless the user asks for a new one."""
     done = in_this_process("export", talk, "-o", "a.yaml", "--db", DB)
     assert done.returncode == 0
     Path("b.yaml").write_bytes(Path("a.yaml").read_bytes())
@@ -177,8 +177,8 @@ def test_a_file_is_imported_once(talk: str) -> None:
     assert len(EventLog("other.db").runs()) == 2
 
 
-def test_markdown_is_a_transcript_to_read(talk: str) -> None:
-    """Speakers, tools with their input, results in a fence that their content cannot close."""
+def test_markdown_is_a_readable_transcript(talk: str) -> None:
+    """It has speakers, tools with their input, and results in a fence that their content cannot close."""
     said = exported("markdown", EventLog(DB).find(talk)).decode()
     assert said.startswith(f"# talk\n\nrun `{talk}`, import, completed, ")
     assert said.partition("\n## read\n")[2] == (
@@ -189,8 +189,8 @@ def test_markdown_is_a_transcript_to_read(talk: str) -> None:
 
 
 @pytest.mark.usefixtures("talk")
-def test_parquet_holds_every_event() -> None:
-    """Columns as a data tool wants them: payloads as text, bytes where they are none."""
+def test_parquet_has_every_event() -> None:
+    """It has columns for data tools: payloads as text, or as bytes if they are not text."""
     whole = pyarrow.parquet.read_table(io.BytesIO(exported("parquet")))
     table = whole.drop(["wall"]).to_pylist()
     (info,) = EventLog(DB).runs()
@@ -205,14 +205,14 @@ def test_parquet_holds_every_event() -> None:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "stream-json", "markdown", "parquet"])
-def test_export_holds_little_in_memory(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run of 10 MB goes out in a fraction of that."""
+def test_export_needs_little_memory(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of 10 MB is exported in a fraction of that."""
     message = json.dumps({"type": "assistant", "message": {"content": [text("x" * 5_000)]}}).encode()
     with EventLog(DB) as log, log.start(name="long", mode="live") as writer:
         for _ in range(40):
             writer.append(*[Entry("message", message)] * 50)
-    monkeypatch.setattr(parquet, "GROUP", 100)  # it holds a row group beside the page of events that all of them hold
-    FORMATS[form].write(EventLog(DB), EventLog(DB).runs(), Nowhere())  # what is imported on the way is not the run
+    monkeypatch.setattr(parquet, "GROUP", 100)  # it holds a row group beside the page of events that every format holds
+    FORMATS[form].write(EventLog(DB), EventLog(DB).runs(), Nowhere())  # imports during the export are not part of the run
     tracemalloc.start()
     try:
         FORMATS[form].write(EventLog(DB), EventLog(DB).runs(), Nowhere())
@@ -222,8 +222,8 @@ def test_export_holds_little_in_memory(form: str, monkeypatch: pytest.MonkeyPatc
     assert peak < 8_000_000
 
 
-def test_a_cassette_goes_out_exchange_by_exchange() -> None:
-    """Of a run of 12 MB no more than a few exchanges are held at once."""
+def test_a_cassette_is_exported_exchange_by_exchange() -> None:
+    """Of a run of 12 MB, only a few exchanges are in memory at once."""
     record(DB, *[unstreamed(asked(f"ask {n}"), text("y" * 400_000), call=n) for n in range(30)])
     tracemalloc.start()
     try:
@@ -242,8 +242,8 @@ class Nowhere(io.BytesIO):
 
 
 @pytest.mark.usefixtures("talk")
-def test_the_export_command_knows_formats_by_name_and_by_ending() -> None:
-    """All runs into one file, cassettes into a folder; a refused export leaves no file."""
+def test_the_export_command_chooses_formats_by_name_and_ending() -> None:
+    """All runs go into one file, or as cassettes into a folder. A refused export leaves no file."""
     assert in_this_process("export", "last", "--format", "jsonl", "--db", DB).stdout.encode() == exported("jsonl")
     for name in ("x.jsonl", "x.md", "x.parquet", "x.yaml", "x.json"):
         assert (name, in_this_process("export", "last", "-o", name, "--db", DB).returncode) == (name, 0)
@@ -261,8 +261,8 @@ def test_the_export_command_knows_formats_by_name_and_by_ending() -> None:
     assert [path.name for path in Path().iterdir() if path.suffix == ".part"] == []
 
 
-def test_show_chooses_and_shows_events_as_they_are(talk: str) -> None:
-    """By step, type and number; raw, every event with header and payload."""
+def test_show_selects_and_shows_raw_events(talk: str) -> None:
+    """It selects by step, type and number. Raw output has every event with header and payload."""
 
     def shown(*options: str) -> list[dict[str, object]]:
         return [json.loads(line) for line in in_this_process("show", talk, "--json", *options, "--db", DB).stdout.splitlines()]
@@ -286,15 +286,15 @@ def shared_files() -> Iterator[Path]:
 
 @pytest.mark.stress
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared sample data is not here")
-def test_everything_that_others_recorded_goes_into_one_log() -> None:
-    """Real stream-json and real cassettes: imported, searched, accounted for, verified, and exported again."""
+def test_recordings_of_other_tools_go_into_one_log() -> None:
+    """Real stream-json and real cassettes are imported, searched, counted, verified, and exported again."""
     refused, made = [], []
     with EventLog(DB) as log:
         for path in shared_files():
             try:
                 made += import_files(log, [path])
             except CassetteError:
-                refused.append(path.name)  # holds a response only, no recording
+                refused.append(path.name)  # has only a response, so it is not a recording
         assert len(made) > 160
         assert len(refused) < 12
         assert len(log.runs()) == sum(each.new for each in made)

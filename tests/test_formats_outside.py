@@ -1,4 +1,4 @@
-"""Runs go to other tools and come back: traces in OTLP, trajectories in ATIF, session traces of the Hub."""
+"""Runs are exported to other tools and imported again: traces in OTLP, trajectories in ATIF, session traces of the Hub."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ ENDINGS = {"otlp": ".otlp.json", "atif": ".atif.json", "session-trace": ".trace.
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> EventLog:
-    """A log with the recordings of the examples, which nobody writes to."""
+    """Return a log with the recordings of the examples. No test writes to it."""
     log = EventLog(tmp_path_factory.mktemp("examples") / "log.db")
     import_files(log, [ROOT / "cassettes" / f"{name}.yaml" for name in EXAMPLES])
     return log
@@ -47,7 +47,7 @@ def write(log: EventLog, form: str, info: RunInfo, path: Path, *, content: bool 
 
 
 def spans_of(data: str | bytes) -> list[dict[str, Any]]:
-    """The spans of a file, with their attributes as an object. Each line is valid in the eyes of OpenTelemetry's own schema."""
+    """Return the spans of a file, with their attributes as an object. OpenTelemetry's own schema must accept each line."""
     found = []
     for line in data.splitlines():
         spans = [span for r in json.loads(line)["resourceSpans"] for s in r["scopeSpans"] for span in s["spans"]]
@@ -72,7 +72,8 @@ def _value(value: dict[str, Any]) -> Any:
 
 
 def content_of(log: EventLog, run: str) -> list[tuple[Any, ...]]:
-    """The prompts, answers and results of a run in the order of their times: everything that an exchange format may hold."""
+    """Return the prompts, answers and results of a run in the order of their times: everything that an exchange format may
+    contain."""
     found: list[tuple[int, tuple[Any, ...]]] = []
     for each in turns(log, run):
         match each:
@@ -91,8 +92,8 @@ def content_of(log: EventLog, run: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("form", ENDINGS)
-def test_what_a_run_says_survives_the_way_out_and_in(examples: EventLog, tmp_path: Path, form: str) -> None:
-    """Prompts, system prompts, answers, thinking, tools, models, usage and times come back."""
+def test_the_content_of_a_run_survives_export_and_import(examples: EventLog, tmp_path: Path, form: str) -> None:
+    """Prompts, system prompts, answers, thinking, tools, models, usage and times are equal."""
     for info in examples.runs():
         path = write(examples, form, info, tmp_path / f"{info.name}{ENDINGS[form]}")
         with EventLog(tmp_path / f"{form}.db") as other:
@@ -105,8 +106,8 @@ def test_what_a_run_says_survives_the_way_out_and_in(examples: EventLog, tmp_pat
             assert [each.new for each in import_files(other, [path])] == [False]
 
 
-def test_a_trajectory_keeps_the_rules_of_atif(examples: EventLog, tmp_path: Path) -> None:
-    """Harbor's models take each document. Tasks are trajectories of their own, and a failed attempt leaves no step."""
+def test_a_trajectory_obeys_the_rules_of_atif(examples: EventLog, tmp_path: Path) -> None:
+    """Harbor's models accept each document. Tasks are separate trajectories, and a failed attempt leaves no step."""
     made = {}
     for info in examples.runs():
         document = json.loads(write(examples, "atif", info, tmp_path / "run.json").read_text())
@@ -126,7 +127,7 @@ def test_a_trajectory_keeps_the_rules_of_atif(examples: EventLog, tmp_path: Path
 
 
 def talk(db: Path, *, headers: tuple[tuple[str, str], ...] = ()) -> str:
-    """A run with a retry, a tool, an error, a cut stream, a compressed answer and a count of tokens."""
+    """Record a run with a retry, a tool, an error, a cut stream, a compressed answer and a count of tokens."""
     use, result = tool_use("Read", "t1", path="/secret/path"), tool_result("t1", "the secret result", is_error=True)
     limit = answer(b'{"type":"error","error":{"type":"overloaded_error","message":"secret text"}}', status=529, headers=JSON)
     call = turn(asked("Say the secret."), {"type": "thinking", "thinking": "secret"}, text("Secret."), use, call=1)
@@ -143,7 +144,7 @@ def talk(db: Path, *, headers: tuple[tuple[str, str], ...] = ()) -> str:
 
 
 def test_each_exchange_is_a_span_with_its_attempt_and_its_ending(tmp_path: Path) -> None:
-    """Attempts, errors, cuts, times, usage and tools have the names of the conventions, and ids are the same in each export."""
+    """Attempts, errors, cuts, times, usage and tools have the names of the conventions. Each export has the same ids."""
     log = EventLog(tmp_path / "log.db")
     info = log.find(talk(log.path))
     data = write(log, "otlp", info, tmp_path / "a.json", content=False).read_bytes()
@@ -177,8 +178,8 @@ def test_each_exchange_is_a_span_with_its_attempt_and_its_ending(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("flags", "prefix"), [("01", "retold.usage."), ("00", "gen_ai.usage.")])
-def test_a_span_links_to_that_of_its_client_and_counts_no_token_twice(tmp_path: Path, flags: str, prefix: str) -> None:
-    """The SDK sends the context of its own span. If that was sampled, the tokens are under another name."""
+def test_a_span_links_to_its_clients_span_and_counts_no_token_twice(tmp_path: Path, flags: str, prefix: str) -> None:
+    """The SDK sends the context of its own span. If that was sampled, the tokens have another name."""
     theirs = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     log = EventLog(tmp_path / "log.db")
     info = log.find(talk(log.path, headers=(("Traceparent", f"00-{theirs[0]}-{theirs[1]}-{flags}"), ("tracestate", "v=1"))))
@@ -193,7 +194,7 @@ def test_a_span_links_to_that_of_its_client_and_counts_no_token_twice(tmp_path: 
     assert linked[1]["attributes"][f"{prefix}input_tokens"] == 15
 
 
-def test_a_header_that_is_no_context_of_a_trace_is_no_link(tmp_path: Path) -> None:
+def test_a_header_that_is_not_a_trace_context_is_not_a_link(tmp_path: Path) -> None:
     log = EventLog(tmp_path / "log.db")
     for header in ("", "00-" + "0" * 32 + "-b7ad6b7169203331-01", "00-xyz-b7ad6b7169203331-01"):
         info = log.find(talk(log.path, headers=(("traceparent", header),)))
@@ -202,7 +203,10 @@ def test_a_header_that_is_no_context_of_a_trace_is_no_link(tmp_path: Path) -> No
 
 
 def test_a_replay_is_marked_and_a_workflow_has_steps_and_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A workflow is `invoke_workflow`, its steps and tasks `invoke_agent`; every span of an exchange of a mock run says so."""
+    """A workflow is `invoke_workflow`, its steps and tasks `invoke_agent`.
+
+    Every span of an exchange of a mock run has the mark.
+    """
     monkeypatch.chdir(tmp_path)
     done = in_this_process("run", str(ROOT / "examples/parallel_reviews.yaml"), "--db", "log.db")
     assert done.returncode == 0, done.stderr
@@ -232,7 +236,7 @@ def test_a_replay_is_marked_and_a_workflow_has_steps_and_tasks(tmp_path: Path, m
 
 
 def test_an_open_run_and_an_erased_one_can_be_exported(tmp_path: Path) -> None:
-    """Open turns end with the run, marked as interrupted; of erased payloads only times, usage and endings are left."""
+    """Open turns end with the run, marked as interrupted. Only times, usage and endings are left of erased payloads."""
     log = EventLog(tmp_path / "log.db")
     run = talk(log.path)
     with log, log.start(name="erase", mode="audit") as writer:
@@ -250,8 +254,8 @@ def test_an_open_run_and_an_erased_one_can_be_exported(tmp_path: Path) -> None:
         assert [span["attributes"]["error.type"] for span in (step, whole)] == ["interrupted"] * 2
 
 
-def test_histories_that_the_run_did_not_record_are_copied_context(tmp_path: Path) -> None:
-    """A first request with earlier turns: they come along, marked, and the tool results in them keep their place."""
+def test_an_unrecorded_history_is_copied_context(tmp_path: Path) -> None:
+    """A first request contains earlier turns. They are exported with a mark, and their tool results keep their place."""
     use = tool_use("Read", "t9", path="/x")
     log = EventLog(tmp_path / "log.db")
     run = record(log.path, turn(asked("One.", [text("Two."), use], [tool_result("t9", "three")], "Four.", "Five."), text("Six.")))
@@ -279,7 +283,7 @@ def test_histories_that_the_run_did_not_record_are_copied_context(tmp_path: Path
 
 
 def test_a_tool_of_the_api_ends_within_its_answer(tmp_path: Path) -> None:
-    """Its use, its result and the text behind it are one answer; the old API with a bare prompt is read as well."""
+    """Its use, its result and the text after it are one answer. The old API with a bare prompt is read as well."""
     use = {"type": "server_tool_use", "id": "srv1", "name": "web_search", "input": {"query": "x"}}
     found = {"type": "web_search_tool_result", "tool_use_id": "srv1", "content": [{"type": "web_search_result", "title": "X"}]}
     log = EventLog(tmp_path / "log.db")
@@ -326,8 +330,8 @@ FOREIGN_TRACE = {
 }  # fmt: skip
 
 
-def test_a_trace_of_another_instrumentation_comes_in(tmp_path: Path) -> None:
-    """Structured values, numbers without quotes, the older name of a count, and parts of unknown types are read."""
+def test_a_trace_of_another_instrumentation_is_imported(tmp_path: Path) -> None:
+    """Structured values, unquoted numbers, the older name of a count, and parts of unknown types are read."""
     path = tmp_path / "trace.json"
     path.write_text(json.dumps(FOREIGN_TRACE, indent=1))
     with EventLog(tmp_path / "log.db") as log:
@@ -340,7 +344,7 @@ def test_a_trace_of_another_instrumentation_comes_in(tmp_path: Path) -> None:
 
 
 def test_spans_without_a_duration_keep_their_order(tmp_path: Path) -> None:
-    """Recordings of other tools may have no times: an answer, its tool and the next answer are at one moment."""
+    """Recordings of other tools may have no times: an answer, its tool and the next answer have the same time."""
     use = tool_use("Read", "t1", path="/x")
     log = EventLog(tmp_path / "log.db")
     talk = [turn(asked("Read it."), use), turn(asked("Read it.", [use], [tool_result("t1", "found")]), text("Done."))]
@@ -355,7 +359,7 @@ def test_spans_without_a_duration_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_each_trace_of_a_file_is_a_run(tmp_path: Path) -> None:
-    """A file of several runs, one a line, comes back as these runs, each once."""
+    """A file with one run per line gives these runs again, each once."""
     log = EventLog(tmp_path / "log.db")
     record(log.path, turn(asked("One."), text("1")), name="first")
     record(log.path, turn(asked("Two."), text("2")), name="second")
@@ -411,7 +415,7 @@ def trace(span: dict[str, Any]) -> str:
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_one_error_with_its_place(tmp_path: Path, name: str, data: str, says: str) -> None:
-    """The exit code is 2, the error is one line without a traceback, and the log is not even made."""
+    """The exit code is 2, the error is one line without a traceback, and no log is created."""
     (tmp_path / name).write_text(data)
     done = in_this_process("import", str(tmp_path / name), "--db", str(tmp_path / "log.db"))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
@@ -420,8 +424,8 @@ def test_a_damaged_file_is_one_error_with_its_place(tmp_path: Path, name: str, d
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-9], lambda d: b"[" + d, lambda d: d.replace(b"{", b"[", 1)])
-def test_a_cassette_in_json_is_still_read_as_one(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    """A document is a trace or a trajectory by its keys only, so a cassette whose texts name them is a cassette."""
+def test_a_json_cassette_is_still_read_as_a_cassette(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    """Only its keys make a document a trace or a trajectory. A cassette with texts that name these keys is a cassette."""
     log = EventLog(tmp_path / "log.db")
     run = record(log.path, turn(asked('{"resourceSpans": [], "schema_version": "ATIF-v1.6"}'), text("Yes.")))
     done = in_this_process("export", run, "-o", str(tmp_path / "c.json"), "--format", "cassette", "--db", str(log.path))
@@ -435,8 +439,8 @@ def test_a_cassette_in_json_is_still_read_as_one(tmp_path: Path, damage: Callabl
     assert "cassette" in done.stderr or "YAML" in done.stderr
 
 
-def test_a_run_is_compared_with_what_went_out_of_it(examples: EventLog, tmp_path: Path) -> None:
-    """`diff` reads traces, trajectories and session traces as it reads runs of messages. Other commands name the file."""
+def test_a_run_is_compared_with_its_exports(examples: EventLog, tmp_path: Path) -> None:
+    """`diff` reads traces, trajectories and session traces like runs of messages. Other commands name the file."""
     info = examples.find("streaming_file_operations")
     for form, ending in ENDINGS.items():
         path = write(examples, form, info, tmp_path / f"run{ending}")
@@ -454,8 +458,8 @@ def test_a_run_is_compared_with_what_went_out_of_it(examples: EventLog, tmp_path
     assert (done.returncode, "this is a file of traces in the JSON of OTLP." in done.stderr) == (2, True)
 
 
-def test_the_command_chooses_by_the_ending_and_writes_a_file_a_run(tmp_path: Path) -> None:
-    """`--all` writes a folder for the formats with one run per file. `--content` belongs to otlp alone."""
+def test_the_command_chooses_by_the_ending_and_writes_a_file_per_run(tmp_path: Path) -> None:
+    """`--all` writes a folder for the formats with one run per file. `--content` applies only to otlp."""
     log = EventLog(tmp_path / "log.db")
     record(log.path, turn(asked("One."), text("1")), name="first")
     db = ("--db", str(log.path))
@@ -466,7 +470,7 @@ def test_the_command_chooses_by_the_ending_and_writes_a_file_a_run(tmp_path: Pat
     for form in ("atif", "session-trace", "transcript", "agent-cassette"):
         done = in_this_process("export", "--all", "--format", form, "-o", str(tmp_path / form), *db)
         assert "Traceback" not in done.stderr
-        assert done.returncode == (0 if form in ENDINGS else 1), done.stderr  # no run is such a transcript
+        assert done.returncode == (0 if form in ENDINGS else 1), done.stderr  # no run is a transcript of that kind
     assert [path.name.endswith("atif.json") for path in (tmp_path / "atif").iterdir()] == [True]
     done = in_this_process("export", "last", "--format", "atif", "--content", *db)
     assert (done.returncode, done.stdout) == (2, "")

@@ -51,7 +51,7 @@ async def ask_on_trio(prompt: str, url: str = NOWHERE) -> str:
 
 
 def slow(path: Path, *, pause_ns: int) -> Path:
-    """A cassette whose answer takes `pause_ns` until its head, and as much again until its end."""
+    """Return a cassette with an answer that takes `pause_ns` until its head, and as much again until its end."""
     (recorded,) = retold.read_cassette(record(path)).exchanges
 
     def later(exchange: Exchange) -> Exchange:
@@ -64,8 +64,8 @@ def slow(path: Path, *, pause_ns: int) -> Path:
     return path
 
 
-def test_the_clocks_are_real_in_a_frozen_world(frozen: Any) -> None:
-    """They go on, and agree with what they showed before."""
+def test_the_clocks_are_real_while_time_is_frozen(frozen: Any) -> None:
+    """They advance, and agree with their values before."""
     before, wall = clock.monotonic_ns(), clock.wall_ns()
     with frozen:
         clock.sleep(0.001)
@@ -76,7 +76,7 @@ def test_the_clocks_are_real_in_a_frozen_world(frozen: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async", "trio"])
-def test_a_replay_keeps_its_pace_in_a_frozen_world(frozen: Any, kind: str) -> None:
+def test_a_replay_keeps_its_pace_while_time_is_frozen(frozen: Any, kind: str) -> None:
     slow(CASSETTE, pause_ns=10 * MS)
     asking: dict[str, Ask] = {**ASKING, "trio": lambda prompt: trio.run(ask_on_trio, prompt)}
     with frozen, retold.use_cassette(CASSETTE, timing="original"):
@@ -86,7 +86,7 @@ def test_a_replay_keeps_its_pace_in_a_frozen_world(frozen: Any, kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", ASKING)
-def test_a_recording_has_real_times_in_a_frozen_world(frozen: Any, kind: str) -> None:
+def test_a_recording_has_real_times_while_time_is_frozen(frozen: Any, kind: str) -> None:
     before = datetime.now(UTC)
     with serve() as server, frozen, retold.use_cassette(CASSETTE, record_mode="once") as cassette:
         ASKING[kind]("hi", server.url)
@@ -97,15 +97,15 @@ def test_a_recording_has_real_times_in_a_frozen_world(frozen: Any, kind: str) ->
     assert 0 < events[-1].t_ns < 3600 * 1000 * MS
 
 
-def test_the_age_of_a_cassette_is_real_in_a_frozen_world(frozen: Any) -> None:
+def test_the_age_of_a_cassette_is_real_while_time_is_frozen(frozen: Any) -> None:
     (recorded,) = retold.read_cassette(record(CASSETTE)).exchanges
     retold.write_cassette(CASSETTE, [replace(recorded, recorded_at="2026-01-01T00:00:00.000Z")])
     with frozen, pytest.warns(retold.ExpiredWarning), retold.use_cassette(CASSETTE, max_age="1d"):
         pass
 
 
-def test_retold_can_be_imported_in_a_frozen_world(environment: dict[str, str]) -> None:
-    """What a module binds when it is imported may be frozen already."""
+def test_retold_can_be_imported_while_time_is_frozen(environment: dict[str, str]) -> None:
+    """A function that a module binds at import may already be frozen."""
     script = """
 import freezegun, datetime
 with freezegun.freeze_time("2001-02-03"):
@@ -123,7 +123,7 @@ with freezegun.freeze_time("2001-02-03"):
 
 @pytest.mark.parametrize("timer", ["kernel timer", "thread"])
 def test_a_replay_on_trio_keeps_its_pace(monkeypatch: pytest.MonkeyPatch, timer: str) -> None:
-    """Also where there is no timer of the kernel, and with tasks that ask at once."""
+    """It works without a kernel timer too, and with tasks that ask at once."""
     if timer == "thread":
         monkeypatch.setattr(alarm, "_timer", lambda: None)
     slow(CASSETTE, pause_ns=10 * MS)
@@ -161,7 +161,7 @@ def test_a_cancelled_wait_on_trio_ends_at_once(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_faults_happen_on_trio_as_on_asyncio() -> None:
-    """A stall waits, a cut breaks the stream off."""
+    """A stall waits, and a cut ends the stream."""
     record(CASSETTE)
 
     async def broken() -> str:
@@ -177,8 +177,8 @@ def test_faults_happen_on_trio_as_on_asyncio() -> None:
             assert clock.monotonic_ns() - began >= 10 * MS
 
 
-def test_a_loop_of_asyncio_under_trio_in_guest_mode_is_not_taken_for_the_task() -> None:
-    """The task that waits is one of trio, though a loop of asyncio runs in the same thread."""
+def test_a_task_of_trio_in_guest_mode_is_recognised() -> None:
+    """The waiting task belongs to trio, although an asyncio loop runs in the same thread."""
 
     async def host() -> str:
         done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The guard of gRPC, on modules in gRPC's form: the real ones are in the table of clients, which CI runs."""
+"""The guard of gRPC, tested on fake modules in gRPC's form. The table of clients, which CI runs, uses the real ones."""
 
 import importlib
 import sys
@@ -33,7 +33,7 @@ ASYNC = SYNC.replace("def target(self): return self._known.encode()", "target = 
 
 @pytest.fixture
 def grpc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A package in gRPC's form, which imports the modules of its channels late."""
+    """Create a package in gRPC's form, which imports the modules of its channels late."""
     for folder, text in (("grpc", SYNC), ("grpc/aio", ASYNC)):
         (tmp_path / "made" / folder).mkdir(parents=True)
         (tmp_path / "made" / folder / "__init__.py").touch()
@@ -63,7 +63,7 @@ def refused(run: Any) -> bool:
 @pytest.mark.parametrize("name", ["grpc._channel", "grpc.aio._channel"])
 @pytest.mark.usefixtures("grpc")
 def test_channels_are_refused_whenever_grpc_is_imported(name: str) -> None:
-    """Imported in the block, or before it with a channel that is open already; nothing is refused after the block."""
+    """gRPC is imported in the block, or before it with an open channel. Nothing is refused after the block."""
     with guarded(model_apis("c.yaml")):
         module: ModuleType = importlib.import_module(name)
         assert refused(lambda: module.Channel("api.anthropic.com:443"))
@@ -97,7 +97,7 @@ def test_channels_are_refused_whenever_grpc_is_imported(name: str) -> None:
     ],
 )
 def test_targets_are_read_in_every_form(monkeypatch: pytest.MonkeyPatch, target: str | bytes, is_refused: bool) -> None:
-    """Schemes, authorities, lists, IPv6 and names without a port; a socket file is no way to the API."""
+    """Forms are schemes, authorities, lists, IPv6 and names without a port. A socket file does not lead to the API."""
     monkeypatch.setenv("ANTHROPIC_VERTEX_BASE_URL", "http://127.0.0.1:4242")
     with guarded(model_apis("c.yaml")):
         assert refused(lambda: guard._refuse_target(target)) is is_refused

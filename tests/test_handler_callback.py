@@ -43,29 +43,29 @@ def see(message):
 """
 
 
-def test_callback_is_called_once_a_message() -> None:
+def test_a_callback_is_called_once_per_message() -> None:
     """The function of a module beside the workflow is called for each message, in order."""
     ran = run_with(SEE)
     assert lines() == ["system init count", "assistant None count", "result success count"]
     assert ran.result.ok
 
 
-def test_callback_of_a_module_in_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dotted path is a module in folders, as in Python."""
+def test_a_callback_may_be_in_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dotted path names a module in folders, as in Python."""
     monkeypatch.setattr(sys, "modules", sys.modules.copy())
     run_with(SEE, module="my_app.handlers.stream")
     assert len(lines()) == 3
 
 
-def test_callback_of_some_types_only() -> None:
-    """The callback receives only messages of its `types`; the others are not shown."""
+def test_a_callback_may_receive_some_types_only() -> None:
+    """It receives only messages of its `types`. The others are not shown."""
     ran = run_with(SEE, types="[assistant, result]")
     assert lines() == ["assistant None count", "result success count"]
     (result,) = ran.result.steps[0].handler_results
     assert (result["messages"], result["shown"], result["called"], result["failed"]) == (3, 2, 2, 0)
 
 
-def test_async_callback_is_run_to_its_end() -> None:
+def test_an_async_callback_is_awaited() -> None:
     """An `async def` is awaited before the next message, all of them in one event loop."""
     source = """\
 import asyncio
@@ -98,9 +98,10 @@ def see(message):
         ("stop", ["system"], "mine.see raised stopped after ZeroDivisionError: no"),
     ],
 )
-def test_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: str, seen: list[str], said: str) -> None:
-    """With `report` the calls continue and failures are counted, with `stop` they end. The run is complete; the exit code is
-    1.
+def test_a_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: str, seen: list[str], said: str) -> None:
+    """With `report` the calls continue and failures are counted, with `stop` they end.
+
+    The run is complete, and the exit code is 1.
     """
     ran = run_with(RAISES.format("ZeroDivisionError('no')"), on_error=on_error)
     assert lines() == seen
@@ -108,26 +109,26 @@ def test_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: st
     assert [error.partition("CallbackFailed: ")[2] for error in ran.result.handler_errors] == [said]
 
 
-def test_callback_that_exits_is_a_failure_and_not_an_exit() -> None:
-    """`sys.exit()` in a callback does not end the run, and the failure is reported."""
+def test_a_callback_that_exits_does_not_end_the_run() -> None:
+    """`sys.exit()` in a callback is reported as a failure."""
     ran = run_with(RAISES.format("SystemExit(0)"), module="exits_late")
     assert (ran.result.status, ran.result.ok) == ("completed", False)
     assert "SystemExit" in ran.result.handler_errors[0]
 
 
-def test_module_beside_the_workflow_takes_precedence() -> None:
-    """A module `json` beside the workflow is the one that is called; the program keeps its own."""
+def test_a_module_beside_the_workflow_takes_precedence() -> None:
+    """A module `json` beside the workflow is called. The program keeps its own."""
     theirs = sys.modules["json"]
     run_with(SEE, module="json")
     assert lines()[0] == "system init count"
     assert sys.modules["json"] is theirs
 
 
-def test_modules_that_other_threads_import_meanwhile_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps run in parallel, so another one may import the SDK while this one looks for modules of its callback's name."""
+def test_concurrent_imports_of_other_threads_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps run in parallel, so one may import the SDK while another searches modules of its callback's name."""
 
     class Elsewhere(ModuleType):
-        """A module of the same name; asking for its file imports another, as a second thread would at that moment."""
+        """A module of the same name. A request for its file imports another module, as a second thread would at that moment."""
 
         def __getattr__(self, name: str) -> str:
             monkeypatch.setitem(sys.modules, f"imported_meanwhile_{name}", self)
@@ -139,7 +140,7 @@ def test_modules_that_other_threads_import_meanwhile_do_no_harm(monkeypatch: pyt
     assert isinstance(sys.modules["notes"], Elsewhere)
 
 
-def test_callback_on_the_command_line_is_looked_for_beside_the_workflow(cli: Cli) -> None:
+def test_a_callback_on_the_command_line_is_found_beside_the_workflow(cli: Cli) -> None:
     """`--handler callback:…` finds the same module as the workflow does."""
     Path("sub").mkdir()
     Path("sub/w.yaml").write_text(NUMBERS.read_text())
@@ -154,8 +155,8 @@ def test_callback_on_the_command_line_is_looked_for_beside_the_workflow(cli: Cli
 
 
 @pytest.mark.parametrize(("drop", "kept"), [("oldest", ["<3>", "<4>"]), ("newest", ["<0>", "<1>"])])
-def test_full_buffer_drops_and_counts(drop: str, kept: list[str]) -> None:
-    """A buffer holds `max_size` messages. `drop` selects the ones to drop, which are counted."""
+def test_a_full_buffer_drops_and_counts(drop: str, kept: list[str]) -> None:
+    """A buffer keeps `max_size` messages. `drop` selects the ones to drop, and they are counted."""
     log, run = record([text(f"<{number}>") for number in range(5)])
     buffer = make_handler("buffer", {"max_size": 2, "drop": drop}, io.StringIO())
     read_stream(log.events(run), buffer)
@@ -164,7 +165,7 @@ def test_full_buffer_drops_and_counts(drop: str, kept: list[str]) -> None:
     assert result["dropped"] == 3
 
 
-def test_buffer_is_read_from_the_result_of_the_run() -> None:
+def test_a_run_returns_the_messages_of_its_buffer() -> None:
     """The step's result contains the messages as they are in the log."""
     workflow = numbers_with("async_streaming: true\nstream_handler: buffer\nstream_handler_opts: {max_size: 1000}")
     ran = run_mock(workflow, cassette=CASSETTE)
@@ -181,13 +182,13 @@ def recorded(*handler: str) -> str:
     return normalised(in_this_process("run", NUMBERS, "--handler", *handler).stdout)
 
 
-def test_partial_text_ends_as_the_whole_message_would() -> None:
+def test_partial_text_ends_like_the_whole_message() -> None:
     """Text that is typed piece by piece ends up the same, and so do the statistics."""
     assert recorded("console:partial=true") == recorded("console")
 
 
 def test_partial_text_is_written_as_its_frames_arrive() -> None:
-    """Each delta is a flushed write of its own."""
+    """Each delta is a separate, flushed write."""
     writes: list[str] = []
 
     class Screen(io.StringIO):

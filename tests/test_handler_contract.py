@@ -1,4 +1,4 @@
-"""The contract of all six handlers. Their output is tested in `test_handlers.py`."""
+"""The contract of all six handlers. `test_handlers.py` tests their output."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from retold.handlers import HANDLERS, HandlerThread, StreamEnd, StreamStart, mak
 from retold.recorder.errors import HandlerError
 from retold.recorder.messages import Message
 from tests.e2e import CASSETTE, run_mock, step, write_workflow
-from tests.test_handlers import CONTROL, EVIL, INIT, RESULT, assistant, tell, text, tool_result, tool_use
+from tests.test_handlers import CONTROL, EVIL, INIT, RESULT, assistant, record_stream, text, tool_result, tool_use
 
 Json = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Kept:
 
     @property
     def text(self) -> str:
-        """All text that it wrote, stored or passed on."""
+        """Return all text that it wrote, stored or passed on."""
         path = Path("out.log")
         messages = [m["message"] for m in self.handler.result().get("buffered", [])] + [m.data for m in self._called]
         return self.out.getvalue() + (path.read_text() if path.exists() else "") + json.dumps(messages)
@@ -63,7 +63,7 @@ def record(*steps: Iterable[Json], **keys: Any) -> tuple[retold.EventLog, str]:
     """Record a run with steps that contain these messages."""
     with retold.EventLog("log.db") as log, log.start(name="story", mode="mock") as writer:
         for messages in steps:
-            tell(writer, messages, **keys)
+            record_stream(writer, messages, **keys)
     return log, writer.run
 
 
@@ -71,7 +71,7 @@ STORY = [INIT, *(text(f"<{number}>") for number in range(20)), RESULT]
 
 
 @every_handler
-def test_handler_receives_each_message_once_and_in_order(name: str, callback: list[Message]) -> None:
+def test_a_handler_receives_each_message_once_and_in_order(name: str, callback: list[Message]) -> None:
     """A handler processes each message once, in recorded order."""
     kept = Kept(name, callback)
     log, run = record(STORY)
@@ -80,8 +80,8 @@ def test_handler_receives_each_message_once_and_in_order(name: str, callback: li
 
 
 @every_handler
-def test_handler_receives_every_stream_of_a_run(name: str, callback: list[Message], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps are two streams: each begins, ends and is counted on its own."""
+def test_a_handler_receives_every_stream_of_a_run(name: str, callback: list[Message], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps are two streams: each begins, ends and is counted separately."""
     kept = Kept(name, callback)
     told: list[Any] = []
     start, end = kept.handler.start, kept.handler.end
@@ -103,7 +103,7 @@ def test_handler_receives_every_stream_of_a_run(name: str, callback: list[Messag
 
 
 @every_handler
-def test_handler_reports_its_messages_in_its_result(name: str, callback: list[Message]) -> None:
+def test_a_handler_reports_its_messages_in_its_result(name: str, callback: list[Message]) -> None:
     """In a run each handler has a result, with the same keys, as JSON."""
     log, run = record(STORY)
     over = threading.Event()
@@ -134,7 +134,7 @@ STRANGE: list[Json] = [
 
 
 @every_handler
-def test_handler_accepts_messages_of_any_shape(name: str, callback: list[Message]) -> None:
+def test_a_handler_accepts_messages_of_any_shape(name: str, callback: list[Message]) -> None:
     """No handler fails on unknown types, unknown blocks, or messages of unexpected shape."""
     kept = Kept(name, callback)
     log, run = record([*STRANGE, text("<0>")])
@@ -144,7 +144,7 @@ def test_handler_accepts_messages_of_any_shape(name: str, callback: list[Message
 
 @every_handler
 @pytest.mark.parametrize("messages", [[], [INIT]], ids=["no message", "no text"])
-def test_handler_takes_a_stream_without_a_word(name: str, messages: list[Json], callback: list[Message]) -> None:
+def test_a_handler_accepts_an_empty_stream(name: str, messages: list[Json], callback: list[Message]) -> None:
     """An empty stream begins and ends like any other."""
     kept = Kept(name, callback)
     log, run = record(messages)
@@ -153,7 +153,7 @@ def test_handler_takes_a_stream_without_a_word(name: str, messages: list[Json], 
 
 
 @writing
-def test_handler_names_the_error_of_a_failed_stream(name: str, callback: list[Message]) -> None:
+def test_a_handler_names_the_error_of_a_failed_stream(name: str, callback: list[Message]) -> None:
     """Handlers for a person show that the stream failed, and the reason."""
     kept = Kept(name, callback)
     log, run = record([text("<0>")], error="overloaded_error: Overloaded")
@@ -163,7 +163,7 @@ def test_handler_names_the_error_of_a_failed_stream(name: str, callback: list[Me
 
 
 @every_handler
-def test_handler_receives_the_end_of_a_broken_stream(name: str, callback: list[Message]) -> None:
+def test_a_handler_receives_the_end_of_a_broken_stream(name: str, callback: list[Message]) -> None:
     """If the recording process died, the stream still ends and the handler is closed."""
     kept = Kept(name, callback)
     log, run = record([text("<0>")])
@@ -173,8 +173,8 @@ def test_handler_receives_the_end_of_a_broken_stream(name: str, callback: list[M
 
 
 @every_handler
-def test_handler_option_is_taken_as_it_is_meant_or_not_at_all(name: str) -> None:
-    """Options are strict: an unknown name and a wrong type are errors, with the valid ones."""
+def test_handler_options_are_strict(name: str) -> None:
+    """An unknown name and a wrong type are errors that list the valid ones."""
     handler = HANDLERS[name]
     for option, field in handler.Options.model_fields.items():
         with pytest.raises(HandlerError, match=f"^handler '{name}' has no option '{option}s'; did you mean '{option}'\\?$"):
@@ -186,7 +186,7 @@ def test_handler_option_is_taken_as_it_is_meant_or_not_at_all(name: str) -> None
 
 @writing
 @pytest.mark.parametrize(("option", "word"), [("show_tool_use", "Read"), ("show_tool_results", "salt and bread")])
-def test_handler_shows_tools_according_to_its_options(name: str, option: str, word: str, callback: list[Message]) -> None:
+def test_a_handler_shows_tools_according_to_its_options(name: str, option: str, word: str, callback: list[Message]) -> None:
     """`show_tool_use` and `show_tool_results` mean the same in the four handlers that write."""
     log, run = record([text("<0>"), tool_use("Read"), tool_result("salt and bread")])
     for wanted in (True, False):
@@ -198,7 +198,7 @@ def test_handler_shows_tools_according_to_its_options(name: str, option: str, wo
 
 
 @writing
-def test_handler_passes_no_control_characters_on(name: str, callback: list[Message]) -> None:
+def test_a_handler_writes_no_control_characters(name: str, callback: list[Message]) -> None:
     """A model's output is hostile input, in a file as on a screen."""
     kept = Kept(name, callback)
     log, run = record([text(EVIL), tool_use(EVIL), tool_result(EVIL), assistant({"type": EVIL})], error=EVIL)
@@ -207,7 +207,7 @@ def test_handler_passes_no_control_characters_on(name: str, callback: list[Messa
 
 
 @every_handler
-def test_handler_takes_its_options_from_a_list_of_handlers(name: str) -> None:
+def test_a_handler_takes_its_options_from_a_list_of_handlers(name: str) -> None:
     """With `stream_handler: [{name: options}]` a shared option applies to the handlers that know it."""
     handlers = [{name: OPTIONS[name] or None}, "buffer"]
     shown = {"async_streaming": True, "stream_handler": handlers, "stream_handler_opts": {"max_size": 2}}

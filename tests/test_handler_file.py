@@ -41,7 +41,7 @@ def messages_in(path: Path, form: str) -> list[Json]:
 
 
 def one_by_one(messages: Iterable[Json], **options: Any) -> Iterator[list[Json]]:
-    """Yield each message after the handler has received it, with those before."""
+    """Yield the messages so far, after the handler has received each one."""
     log, run = record(messages)
     handler = make_handler("file", {"file_path": str(PATH)} | options, io.StringIO())
     handler.start(StreamStart(run, "story", "one", "mock", 0, 0))
@@ -58,14 +58,14 @@ STORY = [INIT, text("one\ntwo"), text("é 漢 👩‍👩‍👧 \ud800"), RESUL
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])
-def test_file_is_valid_after_every_message(form: str) -> None:
+def test_the_file_is_valid_after_every_message(form: str) -> None:
     """Each message is written and flushed at once, so a reader always sees a valid file."""
     for told in one_by_one(STORY, format=form):
         assert messages_in(PATH, form) == told
 
 
-def test_text_is_there_after_every_message() -> None:
-    """A line is in the file as soon as its message was handled, not when the file is closed."""
+def test_text_is_written_after_every_message() -> None:
+    """The file has a line as soon as its message was handled, not when it is closed."""
     for number, _ in enumerate(one_by_one([text("<0>"), text("<1>"), text("<2>")])):
         assert f"ASSISTANT: <{number}>\n" in PATH.read_text()
 
@@ -83,15 +83,15 @@ def test_append_keeps_earlier_content(form: str) -> None:
 
 @pytest.mark.parametrize("form", ["text", "jsonl", "json"])
 def test_without_append_the_file_begins_anew(form: str) -> None:
-    """`append: false` leaves nothing of an earlier stream."""
+    """`append: false` removes an earlier stream."""
     write([text("<0>"), text("<1>")], format=form)
     write([text("<2>")], format=form, append=False)
     whole = PATH.read_text()
     assert ("<0>" in whole, "<1>" in whole, whole.count("<2>")) == (False, False, 1)
 
 
-def test_unfinished_line_of_another_program_is_not_continued() -> None:
-    """An unfinished last line remains a line of its own."""
+def test_an_unfinished_line_of_another_program_is_not_continued() -> None:
+    """An unfinished last line stays separate."""
     PATH.parent.mkdir()
     PATH.write_text('{"torn": ')
     said = write([text("<0>")], format="jsonl")
@@ -100,7 +100,7 @@ def test_unfinished_line_of_another_program_is_not_continued() -> None:
 
 
 @pytest.mark.parametrize("there", ["[\n{}", "hello\n", "{}"])
-def test_file_that_is_not_an_array_is_not_appended_to(there: str) -> None:
+def test_a_file_that_is_not_an_array_is_not_appended_to(there: str) -> None:
     """`format: json` appends to an array of messages or an empty file. Another file is left unchanged."""
     PATH.parent.mkdir()
     PATH.write_text(there)
@@ -109,8 +109,8 @@ def test_file_that_is_not_an_array_is_not_appended_to(there: str) -> None:
     assert PATH.read_text() == there
 
 
-def test_jsonl_line_has_its_place_in_the_log() -> None:
-    """The message is accompanied by run, number, ISO time, step, type and subtype."""
+def test_a_jsonl_line_has_its_place_in_the_log() -> None:
+    """The line has run, number, ISO time, step, type and subtype beside the message."""
     (said,) = write([RESULT], format="jsonl")
     line = json.loads(PATH.read_text())
     (message,) = retold.EventLog("log.db").messages(line["run"])
@@ -128,9 +128,10 @@ def rotated() -> list[str]:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])
-def test_file_that_would_grow_too_large_is_put_aside(form: str) -> None:
-    """Every file is valid and at most `max_file_size`. The kept files hold the newest messages in order; a higher number is
-    older.
+def test_a_file_that_would_grow_too_large_is_rotated(form: str) -> None:
+    """Every file is valid and at most `max_file_size`. The kept files have the newest messages in order.
+
+    A higher number is older.
     """
     said = write([text(f"<{number}>") for number in range(20)], format=form, max_file_size=900, max_files=4)
     assert rotated() == ["out.log", "out.log.1", "out.log.2", "out.log.3"]
@@ -140,7 +141,7 @@ def test_file_that_would_grow_too_large_is_put_aside(form: str) -> None:
     assert max(path.stat().st_size for path in PATH.parent.iterdir()) <= 900
 
 
-def test_files_put_aside_are_compressed() -> None:
+def test_rotated_files_are_compressed() -> None:
     """`compress` gzips rotated files without losing messages."""
     said = write([text(f"<{number}>") for number in range(10)], format="jsonl", max_file_size="900B", max_files=9, compress=True)
     names = rotated()
@@ -150,14 +151,14 @@ def test_files_put_aside_are_compressed() -> None:
     assert [json.loads(line)["message"] for line in "".join(lines).splitlines()] == said
 
 
-def test_message_larger_than_the_limit_has_a_file_of_its_own() -> None:
+def test_a_message_larger_than_the_limit_has_a_separate_file() -> None:
     """Files are cut between messages, never inside one, and are never empty."""
     said = write([text("x" * 1000), text("y" * 1000)], format="jsonl", max_file_size=100)
     assert rotated() == ["out.log", "out.log.1"]
     assert messages_in(Path("logs/out.log.1"), "jsonl") + messages_in(PATH, "jsonl") == said
 
 
-# Trouble
+# Failures
 
 
 FULL = """\
@@ -176,7 +177,7 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl", "json"])
-def test_full_disk_leaves_no_torn_line(form: str, environment: dict[str, str]) -> None:
+def test_a_full_disk_leaves_no_partial_line(form: str, environment: dict[str, str]) -> None:
     """A message that does not fit is not written at all, earlier ones stay valid, and the failure is reported."""
     log, run = record([text(f"<{number}> {'x' * 70}") for number in range(50)])
     log.close()
@@ -194,7 +195,7 @@ def test_full_disk_leaves_no_torn_line(form: str, environment: dict[str, str]) -
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])
 def test_several_handlers_may_write_one_file(form: str) -> None:
-    """Tasks write to the same file at once: all messages are in it, and it is valid."""
+    """Tasks write to the same file at once. It has all messages, and it is valid."""
     log, run = record([text(f"<{number}>") for number in range(30)])
     options = {"file_path": str(PATH), "format": form}
     over = [threading.Event() for _ in range(4)]
@@ -206,15 +207,15 @@ def test_several_handlers_may_write_one_file(form: str) -> None:
     assert len(messages_in(PATH, form)) == 120
 
 
-def test_file_that_cannot_be_opened_is_reported_and_harms_nothing_else() -> None:
+def test_a_file_that_cannot_be_opened_is_reported_and_harms_nothing_else() -> None:
     """A missing folder, or a folder in place of the file, is a failure of this handler only."""
     PATH.mkdir(parents=True)
     with pytest.raises(HandlerError, match=r"^cannot write file_path 'logs/out.log': Is a directory\.$"):
         write([text("<0>")])
 
 
-def test_result_holds_the_path_and_the_number_of_messages() -> None:
-    """The file and how many messages were written to it are in the run's result."""
+def test_the_result_has_the_path_and_the_number_of_messages() -> None:
+    """The run's result has the file and the number of messages in it."""
     log, run = record(STORY)
     handler = make_handler("file", {"file_path": str(PATH)}, io.StringIO())
     read_stream(log.events(run), handler)

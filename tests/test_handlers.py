@@ -1,4 +1,4 @@
-"""The exact output of each handler for a run made by hand, and the limits of a misbehaving one."""
+"""The exact output of each handler for a hand-written run, and the limits of a misbehaving handler."""
 
 import io
 import itertools
@@ -72,13 +72,13 @@ def written(
 ) -> str:
     """Return a handler's output for a run with one step that contains these messages."""
     with retold.EventLog("log.db") as log, log.start(name=name, mode="mock") as writer:
-        tell(writer, messages, error=error, task=task)
+        record_stream(writer, messages, error=error, task=task)
     out = io.StringIO()
     read_stream(log.events(writer.run, kinds=READ_KINDS), make_handler(handler, options, out))
     return normalised(out.getvalue())
 
 
-def tell(writer: RunWriter, messages: Iterable[Json], *, error: str | None = None, task: str = "") -> None:
+def record_stream(writer: RunWriter, messages: Iterable[Json], *, error: str | None = None, task: str = "") -> None:
     writer.note("step.started", {"name": "one", "type": "claude"}, step="one")
     for message in messages:
         writer.note("message", message, step="one", task=task)
@@ -102,7 +102,8 @@ SIMPLE = """\
 
 
 def test_simple_shows_texts_tools_and_results() -> None:
-    """One line each, further lines indented under the first, long results cut at 50 characters, errors marked."""
+    """Each is one line. Further lines are indented under the first, long results are cut at 50 characters, and errors are
+    marked."""
     assert written("simple", STORY) == SIMPLE
 
 
@@ -113,49 +114,49 @@ def test_simple_shows_texts_tools_and_results() -> None:
         ("show_tool_results", SIMPLE[SIMPLE.index("[HH:MM:SS] TOOL RESULT") : SIMPLE.index("[HH:MM:SS] ASSISTANT: Done")], 3),
     ],
 )
-def test_simple_leaves_out_lines_by_option(option: str, gone: str, shown: int) -> None:
-    """Each option removes its own lines and no others; the footer counts the rest."""
+def test_simple_omits_lines_by_option(option: str, gone: str, shown: int) -> None:
+    """Each option removes its own lines and no others. The footer counts the rest."""
     expected = SIMPLE.replace(gone, "").replace("5 shown", f"{shown} shown")
     options: Json = {option: False}
     assert written("simple", STORY, **options) == expected
 
 
-def test_simple_without_times_begins_with_who_speaks() -> None:
+def test_simple_without_times_begins_with_the_speaker() -> None:
     """Without timestamps further lines are not indented."""
-    said = written("simple", STORY, show_timestamps=False)
-    assert said == SIMPLE.replace("[HH:MM:SS] ", "").replace("\n           ", "\n")
+    output = written("simple", STORY, show_timestamps=False)
+    assert output == SIMPLE.replace("[HH:MM:SS] ", "").replace("\n           ", "\n")
 
 
-def test_result_of_50_characters_is_whole() -> None:
-    """The cut is above 50 characters, not at 50."""
+def test_a_result_of_50_characters_is_whole() -> None:
+    """Only results above 50 characters are cut."""
     assert f"TOOL RESULT: {'x' * 50}\n" in written("simple", [tool_result("x" * 50)])
 
 
 @pytest.mark.parametrize("handler", ["simple", "console"])
-def test_line_of_a_task_carries_its_id(handler: str) -> None:
+def test_a_line_of_a_task_has_its_id(handler: str) -> None:
     """In a batch each line begins with its task."""
     assert re.search(r"(?m)^\[HH:MM:SS\] \[task-2\] (ASSISTANT: )?Done\.$", written(handler, [text("Done.")], task="task-2"))
 
 
-def test_footer_names_the_handler_that_shows_hidden_messages() -> None:
+def test_the_footer_names_the_handler_that_shows_hidden_messages() -> None:
     """It does so if all messages were hidden."""
     expected = "\n✓ Stream completed: 2 messages (0 of 2 shown; try stream_handler: debug) in N.Ns\n"
     assert written("simple", [INIT, RESULT]) == expected
 
 
-def test_footer_of_one_message_is_singular() -> None:
-    """One message is a message."""
+def test_the_footer_of_one_message_is_singular() -> None:
+    """It has `1 message`, not `1 messages`."""
     assert written("simple", [text("Hi.")]).endswith("\n✓ Stream completed: 1 message (1 shown) in N.Ns\n")
 
 
-def test_footer_of_a_failed_stream_holds_error_and_count() -> None:
+def test_the_footer_of_a_failed_stream_has_error_and_count() -> None:
     """It contains the error and the number of messages before it, and no check mark."""
-    said = written("simple", [text("Hi.")], error="overloaded_error: Overloaded")
-    assert said == "[HH:MM:SS] ASSISTANT: Hi.\n\n✗ Stream error: overloaded_error: Overloaded after 1 message\n"
+    output = written("simple", [text("Hi.")], error="overloaded_error: Overloaded")
+    assert output == "[HH:MM:SS] ASSISTANT: Hi.\n\n✗ Stream error: overloaded_error: Overloaded after 1 message\n"
 
 
-def test_a_run_without_steps_takes_as_long_as_the_run() -> None:
-    """The duration includes the time before the first complete message, which comes late."""
+def test_the_duration_of_a_run_without_steps_covers_the_whole_run() -> None:
+    """It includes the time before the first complete message, which comes late."""
 
     class Timed(Handler):
         def message(self, message: Message) -> bool:
@@ -171,10 +172,10 @@ def test_a_run_without_steps_takes_as_long_as_the_run() -> None:
     assert timed.told == (list(log.events(writer.run))[-1].t_ns, 1, 1)
 
 
-def test_time_is_that_of_the_event() -> None:
-    """A line carries the time of recording, not of display."""
+def test_a_line_has_the_time_of_its_event() -> None:
+    """A line has the time of recording, not of display."""
     with retold.EventLog("log.db") as log, log.start(name="story", mode="mock") as writer:
-        tell(writer, [text("Hi.")])
+        record_stream(writer, [text("Hi.")])
     (message,) = log.messages(writer.run)
     clock = time.strftime("%H:%M:%S", time.localtime(message.wall_ns / 1e9))
     out = io.StringIO()
@@ -202,27 +203,27 @@ Time to first message  N ms
 
 
 def test_console_in_a_pipe_is_plain_text() -> None:
-    """Header, content and statistics without boxes and colours; tool results only on request."""
+    """It has header, content and statistics without boxes and colours. Tool results appear only on request."""
     assert written("console", STORY) == CONSOLE
 
 
-def test_console_options_take_header_statistics_and_times_away() -> None:
+def test_console_options_remove_header_statistics_and_times() -> None:
     """Only the content remains."""
-    said = written("console", STORY, show_header=False, show_stats=False, show_timestamps=False, show_tool_use=False)
-    assert said == "I'll look.\nAnd then:\nDone.\n"
+    output = written("console", STORY, show_header=False, show_stats=False, show_timestamps=False, show_tool_use=False)
+    assert output == "I'll look.\nAnd then:\nDone.\n"
 
 
-def test_console_shows_results_where_asked_for() -> None:
+def test_console_shows_results_on_request() -> None:
     """`show_tool_results: true` shows them, longer than simple does."""
-    said = written("console", STORY, show_tool_results=True, show_header=False, show_stats=False)
-    assert f"[HH:MM:SS] TOOL RESULT: {'x' * 51}\n[HH:MM:SS] TOOL RESULT: (error) no such file\n" in said
+    output = written("console", STORY, show_tool_results=True, show_header=False, show_stats=False)
+    assert f"[HH:MM:SS] TOOL RESULT: {'x' * 51}\n[HH:MM:SS] TOOL RESULT: (error) no such file\n" in output
 
 
-def test_console_of_a_failed_stream() -> None:
+def test_console_of_a_failed_stream_shows_the_error() -> None:
     """The error comes before the statistics, which mark the stream as failed."""
-    said = written("console", [INIT], error="the stream was cut", show_header=False)
-    assert said.startswith("✗ Stream error: the stream was cut after 1 message\n=== Stream failed ===\nMessages  ")
-    assert "\nCost                   unknown\n" in said
+    output = written("console", [INIT], error="the stream was cut", show_header=False)
+    assert output.startswith("✗ Stream error: the stream was cut after 1 message\n=== Stream failed ===\nMessages  ")
+    assert "\nCost                   unknown\n" in output
 
 
 # debug
@@ -281,14 +282,14 @@ DEBUG = """\
 
 
 def test_debug_shows_every_message_of_every_type() -> None:
-    """Number, type, time and main fields of all messages, unknown types and blocks included."""
+    """It shows number, type, time and main fields of all messages, including unknown types and blocks."""
     assert written("debug", STORY) == DEBUG
 
 
 def test_debug_of_a_failed_stream_names_the_error() -> None:
     """The error comes before the end."""
-    said = written("debug", [INIT], error="the stream was cut")
-    assert said.endswith("!!! the stream was cut\n=== DEBUG STREAM END: 1 message in N.Ns ===\n")
+    output = written("debug", [INIT], error="the stream was cut")
+    assert output.endswith("!!! the stream was cut\n=== DEBUG STREAM END: 1 message in N.Ns ===\n")
 
 
 # Hostile text
@@ -299,20 +300,20 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 
 
 def test_control_characters_are_shown_instead_of_obeyed() -> None:
-    """A model's output is hostile input: escape codes, carriage returns and marks that reorder text are made visible."""
+    """A model's output is hostile input. Escape codes, carriage returns and marks that reorder text become visible."""
     assert written("simple", [text(EVIL)]).startswith(f"[HH:MM:SS] ASSISTANT: {HARMLESS}\n")
 
 
 @pytest.mark.parametrize("handler", ["simple", "console", "debug"])
-def test_no_handler_passes_control_characters_on(handler: str) -> None:
-    """Neither texts nor names, inputs, results, errors nor titles reach the terminal raw."""
+def test_no_handler_writes_control_characters(handler: str) -> None:
+    """No raw text, name, input, result, error or title reaches the terminal."""
     block = {"type": "tool_use", "id": "toolu_1", "name": EVIL, "input": {EVIL: EVIL}}
-    said = written(handler, [text(EVIL), assistant(block), tool_result(EVIL)], error=EVIL, name=EVIL)
-    assert CONTROL.findall(said) == []
+    output = written(handler, [text(EVIL), assistant(block), tool_result(EVIL)], error=EVIL, name=EVIL)
+    assert CONTROL.findall(output) == []
 
 
 @pytest.mark.parametrize("handler", ["simple", "console", "debug"])
-def test_no_handler_passes_control_characters_in_names_on(handler: str) -> None:
+def test_no_handler_writes_control_characters_of_names(handler: str) -> None:
     """Task ids, message types, unknown fields and tool ids are hostile input as well."""
     block = {"type": "tool_result", "tool_use_id": EVIL, "content": "x"}
     strange = {"type": EVIL, "subtype": EVIL, EVIL: "x"}
@@ -320,7 +321,7 @@ def test_no_handler_passes_control_characters_in_names_on(handler: str) -> None:
     assert CONTROL.findall(written(handler, messages, task=EVIL)) == []
 
 
-def test_half_of_a_character_is_shown_as_such() -> None:
+def test_half_of_a_character_is_shown_as_unreadable() -> None:
     """A model may answer with half of an emoji, which terminals and files reject."""
     assert "ASSISTANT: half \\ud83d\n" in written("simple", [INIT, text("half \ud83d"), RESULT])
 
@@ -346,14 +347,14 @@ A line that is
 @pytest.mark.needs("rich>=13.7")
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 def test_typed_text_is_wrapped_at_words_with_any_pieces(size: int) -> None:
-    """On a terminal typed lines break between words or CJK characters, further lines are indented, none is too wide."""
+    """On a terminal typed lines break between words or CJK characters. Further lines are indented, and none is too wide."""
     typist = Typist(24, 4)
     written = "".join(typist.type(TYPED[i : i + size]) for i in range(0, len(TYPED), size)) + typist.end()
     assert [line.rstrip() for line in written.splitlines()] == TYPED_AT_24.splitlines()
     assert max(map(cell_len, written.splitlines())) <= 24
 
 
-def test_words_stay_apart_at_every_edge() -> None:
+def test_words_stay_separate_at_line_breaks() -> None:
     """The spaces between two words become a line break, also if the second word is a letter that still fits."""
     words = ["a", "name", "a", "(b)", "in", "c", "or", "d", "1", "2", "345", "x\ny", "z"]
     for width, gap in itertools.product(range(8, 30), (" ", "  ", "\t")):
@@ -364,11 +365,11 @@ def test_words_stay_apart_at_every_edge() -> None:
         assert all(written.splitlines()), "no empty line"
 
 
-# Tokens without a result message, and streams that have no end
+# Tokens without a result message, and streams without an end
 
 
 def test_console_counts_the_tokens_of_each_answer_once_or_calls_them_unknown() -> None:
-    """An import has no result message and no exchanges; an answer in several messages has one usage."""
+    """An import has no result message and no exchanges. An answer in several messages has one usage."""
 
     def tokens(*messages: Json) -> str:
         with retold.EventLog("log.db") as log, log.start(name="import", mode="live") as writer:
@@ -386,26 +387,26 @@ def test_console_counts_the_tokens_of_each_answer_once_or_calls_them_unknown() -
 
 
 def test_the_end_of_a_stream_names_the_true_reason() -> None:
-    """The run is still in progress, could not be written, or its process died: each has its own message."""
+    """The run is still in progress, could not be written, or its process died. Each has its own message."""
     with retold.EventLog("log.db") as log:
         writer = log.start(name="run", mode="live")
         writer.note("message", text("Hi."))
 
-        def said() -> str:
+        def end() -> str:
             out = io.StringIO()
             read_stream(log.events(writer.run), make_handler("simple", {}, out), lambda: why_unended(log, writer.run))
             return out.getvalue().splitlines()[-1]
 
-        assert said() == "✗ Stream error: the run goes on after 1 message"
+        assert end() == "✗ Stream error: the run goes on after 1 message"
         log.store.note_ending(writer.run, "interrupted", "the log could not be written: no room")
         log.store.leave(writer.run)
-        assert said() == "✗ Stream error: interrupted: the log could not be written: no room after 1 message"
+        assert end() == "✗ Stream error: interrupted: the log could not be written: no room after 1 message"
         store_of(log)._alive.forget(writer.run)
-        assert said() == "✗ Stream error: interrupted: the recording process died after 1 message"
+        assert end() == "✗ Stream error: interrupted: the recording process died after 1 message"
 
 
 def test_halves_of_a_character_in_two_pieces_are_joined() -> None:
-    """Other text may be typed in between. A half that remains alone is shown as unreadable."""
+    """Other text may be typed in between. A single remaining half is shown as unreadable."""
     with retold.EventLog("log.db") as log, log.start(name="run", mode="live") as writer:
         for piece in ("smile \\ud83d", "\\ude00 done \\ude00"):
             delta = '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"' + piece + '"}}'

@@ -18,8 +18,8 @@ from tests.messages_server import MessagesServer, Reply, text
 MANY = 1_200
 
 
-def test_long_live_stream_reaches_every_handler_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Screen and file have one line for each message, in order. The buffer holds the last 1,000, and counts the others."""
+def test_a_long_live_stream_reaches_every_handler_completely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Screen and file have one line for each message, in order. The buffer has the last 1,000, and counts the others."""
     options = {
         "async_streaming": True,
         "stream_handler": ["simple", {"file": {"file_path": "w.jsonl", "format": "jsonl"}}, "buffer"],

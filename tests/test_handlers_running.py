@@ -1,4 +1,4 @@
-"""Handlers beside a run: a bad one does not harm the run, and a good one keeps within the width of the terminal."""
+"""Handlers beside a run: a bad one does not harm the run, and a good one stays within the width of the terminal."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from retold.handlers import HANDLERS, Handler
 from retold.recorder.messages import Message
 from retold.recorder.words import indent
 from tests.e2e import CASSETTE, NUMBERS, in_this_process, normalised, run_mock
-from tests.test_handlers import INIT, RESULT, tell, text, tool_use
+from tests.test_handlers import INIT, RESULT, record_stream, text, tool_use
 
 # Bad handlers
 
@@ -39,14 +39,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[Fake]:
     return Fake
 
 
-def test_handler_sees_every_message_once(fake: type[Fake]) -> None:
+def test_a_handler_sees_every_message_once(fake: type[Fake]) -> None:
     """A handler receives each message of the stream, in order."""
     run_mock(NUMBERS, handlers=[("fake", {})])
     assert fake.seen == ["system", "assistant", "result"]
 
 
-def test_handler_that_raises_does_not_stop_the_run(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The result names the crash; the run, the log and the other handlers continue."""
+def test_a_handler_that_raises_does_not_stop_the_run(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result names the crash. The run, the log and the other handlers continue."""
 
     def crash(_self: Fake, message: Message) -> bool:
         raise ZeroDivisionError(f"at {message.type}")
@@ -58,7 +58,7 @@ def test_handler_that_raises_does_not_stop_the_run(fake: type[Fake], monkeypatch
     assert re.search(r"10\n\n✓ Stream completed: 3 messages \(1 shown\) in \d\.\ds\n\Z", ran.output)
 
 
-def test_handler_that_raises_changes_the_exit_code(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handler_that_raises_changes_the_exit_code(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """The command line names the handler on stderr and exits with 1."""
     monkeypatch.setattr(fake, "message", lambda _self, _message: 1 / 0)
     done = in_this_process("run", NUMBERS, "--handler", "fake")
@@ -66,7 +66,7 @@ def test_handler_that_raises_changes_the_exit_code(fake: type[Fake], monkeypatch
     assert "retold: handler 'fake' failed in step 'count': ZeroDivisionError: division by zero\n" in done.stderr
 
 
-def test_slow_handler_does_not_delay_the_recording(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_handler_does_not_delay_the_recording(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """While a handler blocks in its first message, the whole stream is recorded. Afterwards it receives all of it."""
     go_on, stuck = threading.Event(), threading.Event()
     told = fake.message
@@ -123,12 +123,12 @@ FOOTER = "\n\n✓ Stream completed: 3 messages (1 shown) in N.Ns\n"
     ],
     ids=["default", "none", "options", "options in place"],
 )
-def test_handler_is_the_one_of_the_workflow(options: str, shown: str) -> None:
-    """simple by default with streaming; a named handler with its options; none without streaming."""
+def test_the_workflow_selects_the_handler(options: str, shown: str) -> None:
+    """The default with streaming is simple. A named handler gets its options. Without streaming there is none."""
     assert normalised(run_mock(numbers_with(options), cassette=CASSETTE).output) == shown
 
 
-def test_list_of_handlers_takes_options_each(fake: type[Fake]) -> None:
+def test_each_handler_of_a_list_takes_its_options(fake: type[Fake]) -> None:
     """A list names several handlers, some with their own options. Each receives all messages."""
     workflow = numbers_with("async_streaming: true\nstream_handler: [fake, {simple: {show_timestamps: false}}]")
     ran = run_mock(workflow, cassette=CASSETTE)
@@ -151,7 +151,7 @@ WIDE = [
 def in_a_terminal(environment: dict[str, str], handler: str, **extra: str) -> str:
     """Return the output of `retold show last` in a terminal of 80 columns."""
     with retold.EventLog() as log, log.start(name="story", mode="mock") as writer:
-        tell(writer, WIDE)
+        record_stream(writer, WIDE)
     env: Any = environment | {"TERM": "xterm-256color", "RETOLD_PAGER": "cat"} | extra
     command = ["-m", "retold", "show", "last", "--handler", handler]
     child = pexpect.spawn(sys.executable, command, env=env, dimensions=(24, 80), encoding="utf-8", timeout=30)
@@ -162,7 +162,7 @@ def in_a_terminal(environment: dict[str, str], handler: str, **extra: str) -> st
 
 
 def test_console_in_a_terminal_draws_boxes_within_its_width(environment: dict[str, str]) -> None:
-    """Boxes and colours, and no line wider than the terminal, wide characters included."""
+    """It draws boxes and colours, and no line is wider than the terminal, including wide characters."""
     out = in_a_terminal(environment, "console")
     assert COLOUR.search(out)
     lines = ANSI.sub("", out).splitlines()
@@ -171,14 +171,14 @@ def test_console_in_a_terminal_draws_boxes_within_its_width(environment: dict[st
     assert lines[0].startswith("╭─ story: one ─")
 
 
-def test_no_color_gives_no_colour_codes(environment: dict[str, str]) -> None:
+def test_no_color_removes_colour_codes(environment: dict[str, str]) -> None:
     """`NO_COLOR` is respected: the boxes stay, the colours go."""
     out = in_a_terminal(environment, "console", NO_COLOR="1")
     assert COLOUR.findall(out) == []
     assert "╭─" in out
 
 
-def test_dumb_terminal_gets_no_escape_codes(environment: dict[str, str]) -> None:
+def test_a_dumb_terminal_gets_no_escape_codes(environment: dict[str, str]) -> None:
     """`TERM=dumb` gets plain text."""
     assert "\x1b" not in in_a_terminal(environment, "console", TERM="dumb")
 

@@ -1,4 +1,4 @@
-"""httpx beside httpx2: what older SDKs send through it is recorded and replayed just as what goes through httpx2."""
+"""httpx beside httpx2: requests of older SDKs through httpx are recorded and replayed like those through httpx2."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ HELLO = Reply([text("Hello there, é 😀")])
 
 
 def stream(url: str, stop_after: int | None = None) -> list[bytes]:
-    """The chunks of a streamed answer, by an httpx client as an SDK has it."""
+    """Return the chunks of a streamed answer, read by an httpx client like that of an SDK."""
     chunks = []
     with (
         httpx.Client(headers=HEADERS) as client,
@@ -32,7 +32,7 @@ def stream(url: str, stop_after: int | None = None) -> list[bytes]:
 
 
 def stream_async(url: str, stop_after: int | None = None) -> list[bytes]:
-    """The same with an async client."""
+    """Return the chunks of a streamed answer, read by an async httpx client."""
 
     async def run() -> list[bytes]:
         chunks = []
@@ -55,7 +55,7 @@ def read(request: pytest.FixtureRequest) -> Any:
 
 
 def test_a_stream_over_httpx_is_recorded_and_replayed(read: Any) -> None:
-    """The same bytes, frame by frame in the cassette."""
+    """The bytes are equal, and the cassette has them frame by frame."""
     with MessagesServer([HELLO]) as server, retold.use_cassette(CASSETTE, record_mode="once"):
         seen = read(server.url)
     (exchange,) = retold.read_cassette(CASSETTE).exchanges
@@ -66,8 +66,8 @@ def test_a_stream_over_httpx_is_recorded_and_replayed(read: Any) -> None:
         assert cassette.all_played
 
 
-def test_what_ended_with_an_error_of_httpx_ends_so_again(read: Any) -> None:
-    """An error of the client's own library, not of the other."""
+def test_an_error_of_httpx_is_raised_again_in_a_replay(read: Any) -> None:
+    """The error belongs to the client's own library, not to the other one."""
     with (
         MessagesServer([Reply([text("Hello there")], cut_after=4)]) as server,
         retold.use_cassette(CASSETTE, record_mode="once"),
@@ -80,7 +80,7 @@ def test_what_ended_with_an_error_of_httpx_ends_so_again(read: Any) -> None:
 
 
 def test_the_body_of_an_error_is_recorded(read: Any) -> None:
-    """Though nobody reads it before the connection closes."""
+    """The client closes the connection without reading it."""
     with (
         MessagesServer([http_error(429, "rate_limit_error", "slow down")]) as server,
         retold.use_cassette(CASSETTE, record_mode="once"),
@@ -91,8 +91,8 @@ def test_the_body_of_an_error_is_recorded(read: Any) -> None:
     assert (exchange.response.status, exchange.response.body, exchange.ending) == (429, server.bodies[0], "http_error")
 
 
-def test_a_stream_that_was_left_is_recorded_as_closed(read: Any) -> None:
-    """As with httpx2."""
+def test_a_stream_closed_early_is_recorded_as_closed(read: Any) -> None:
+    """httpx2 behaves the same."""
     with (
         MessagesServer([Reply([text("Hello there")], hang_after=3)]) as server,
         retold.use_cassette(CASSETTE, record_mode="once"),
@@ -102,7 +102,7 @@ def test_a_stream_that_was_left_is_recorded_as_closed(read: Any) -> None:
     assert [exchange.ending for exchange in retold.read_cassette(CASSETTE).exchanges] == ["closed"]
 
 
-def test_a_miss_over_httpx_is_a_miss(read: Any) -> None:
+def test_an_unrecorded_request_over_httpx_is_a_miss(read: Any) -> None:
     """Nothing is sent."""
     record(CASSETTE, "another")
     with MessagesServer([HELLO]) as server, retold.use_cassette(CASSETTE), pytest.raises(retold.MissError):
@@ -110,8 +110,8 @@ def test_a_miss_over_httpx_is_a_miss(read: Any) -> None:
     assert server.calls == 0
 
 
-def test_what_httpx2_recorded_httpx_replays(read: Any) -> None:
-    """A cassette is of requests, not of a library."""
+def test_httpx_replays_a_recording_of_httpx2(read: Any) -> None:
+    """A cassette contains requests, and does not depend on a library."""
     record(CASSETTE)
     with retold.use_cassette(CASSETTE):
         assert b"You said" in b"".join(read(NOWHERE))

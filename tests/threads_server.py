@@ -25,12 +25,12 @@ WEATHER: Json = {"name": "get_weather", "description": "The weather.", "input_sc
 
 
 def text_in(content: Any) -> str:
-    """The text of a message's content."""
+    """Return the text of a message's content."""
     return content if isinstance(content, str) else "".join(str(block.get("text", "")) for block in content)
 
 
 def recall(messages: list[Json]) -> Reply:
-    """An answer that depends on all prompts of the conversation; a question about the weather takes a tool first."""
+    """Return an answer that depends on all prompts of the conversation. A question about the weather uses a tool first."""
     last = messages[-1]["content"] if messages else ""
     if not isinstance(last, str) and last and last[0].get("type") == "tool_result":
         return Reply(
@@ -44,7 +44,7 @@ def recall(messages: list[Json]) -> Reply:
 
 
 class ThreadsServer(MessagesServer):
-    """Serves threads and sessions while entered. `cuts` are the numbers of frames after which streams of a session break."""
+    """Serve threads and sessions while entered. `cuts` are the numbers of frames after which streams of a session break."""
 
     def __init__(self, answer: Answer = recall, *, unsupported: bool = False, cuts: tuple[int, ...] = ()) -> None:
         self.answer = answer
@@ -91,7 +91,7 @@ class ThreadsServer(MessagesServer):
 
 
 def refused(status: int, kind: str, code: str, **details: Any) -> Reply:
-    """An error about a thread, with the details by which clients know it."""
+    """Return an error about a thread, with the details by which clients know it."""
     error = http_error(status, kind, f"refused: {code}")
     return Reply(status=status, error=error.error, headers=error.headers, details={"error_code": code, **details})
 
@@ -112,7 +112,7 @@ class Session:
         return event
 
     def send(self, sent: list[Json]) -> list[Json]:
-        """Take events of the client and let the agent answer; returns them with their ids."""
+        """Append events of the client, let the agent answer, and return the client's events with their ids."""
         with self.changed:
             taken = [self.add(**event) for event in sent]
             for event in taken:
@@ -142,7 +142,7 @@ class Session:
         self.add("session.status_idle", stop_reason={"type": "end_turn"})
 
     def frames(self, deltas: list[str], closed: Callable[[], bool]) -> Iterator[Json]:
-        """Follow the events from now on, with previews if they are asked for, until `closed`."""
+        """Follow the events from now on, with previews if requested, until `closed`."""
         at = len(self.events)
         while not closed():
             with self.changed:
@@ -195,7 +195,7 @@ class _SessionHandler(_Handler):
         for event in itertools.islice(session.frames(deltas, lambda: self.server.closing), limit):
             frame = f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
             self.wfile.write(b"%x\r\n%b\r\n" % (len(frame), frame))
-        self.close_connection = True  # without the last chunk: a stream of a session has no end of its own
+        self.close_connection = True  # without the last chunk: a stream of a session never ends by itself
 
 
 ThreadsServer.handler = _SessionHandler

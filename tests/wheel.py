@@ -10,7 +10,7 @@ BUILD = "import setuptools.build_meta as backend; print(backend.build_wheel({!r}
 
 
 def build_wheel(folder: Path) -> Path:
-    """Build in `folder` and return the wheel; a warning of setuptools is an error."""
+    """Build in `folder` and return the wheel. A warning of setuptools is an error."""
     tree, out = folder / "tree", folder / "dist"
     tree.mkdir()
     out.mkdir()

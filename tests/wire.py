@@ -1,4 +1,4 @@
-"""Servers of retold in this process, raw clients for them, and a child program that asks as it is told."""
+"""Servers of retold in this process, raw clients for them, and a child program that sends the given prompts."""
 
 import asyncio
 import contextlib
@@ -31,13 +31,13 @@ CHILD = Path(__file__).parent / "wire_child.py"
 
 
 def asks(*prompts: str) -> list[str]:
-    """The command of a child that asks each prompt in turn and prints a line of JSON for each answer."""
+    """Return the command of a child that asks each prompt in turn and prints a line of JSON for each answer."""
     return [sys.executable, "-S", "-E", str(CHILD), *prompts]
 
 
 @contextlib.contextmanager
 def running(make: Callable[[], Answerer], limits: Limits | None = None) -> Iterator[Server]:
-    """A server in a thread of its own. An error that reaches its event loop fails the test."""
+    """Run a server in a separate thread. An error that reaches its event loop fails the test."""
     server = Server(make, limits=limits)
     loop = asyncio.new_event_loop()
     errors: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ def running(make: Callable[[], Answerer], limits: Limits | None = None) -> Itera
 
 @dataclass
 class Wire:
-    """A server in this process with one cassette in use, and the log it records to."""
+    """A server in this process with one cassette in use, and its log."""
 
     server: Server
     use: CassetteSession
@@ -73,7 +73,7 @@ def wire(
     upstream: str = NOWHERE, *, mode: Any = "rewrite", path: Path | None = None, recorded: list[Exchange] | None = None,
     timing: Timing = INSTANT, faults: tuple[str, ...] = (), limits: Limits | None = None, **settings: Any,
 ) -> Iterator[Wire]:  # fmt: skip
-    """Record what goes to `upstream`, or with mode none replay `recorded` or the cassette at `path`."""
+    """Record the traffic to `upstream`. With mode none, replay `recorded` or the cassette at `path`."""
     with EventLog("wire.db") as log:
         own = Settings(
             timing=timing, rules=DEFAULT_RULES, recordings=log, name="wire", recorded=recorded, stamped="arrival", faults=faults
@@ -86,13 +86,13 @@ def wire(
 
 
 def request_bytes(prompt: str = "hi", *, head: str = "", path: str = "/v1/messages", **fields: Any) -> bytes:
-    """A request as bytes; `head` are further header lines, each with its end."""
+    """Return a request as bytes. `head` are further header lines, each with its line end."""
     data = json.dumps(body(prompt, **fields)).encode()
     return f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
 def raw(url: str, data: bytes) -> bytes:
-    """What comes back on a connection until the server closes it. Raises OSError where it is reset."""
+    """Return the bytes that arrive until the server closes the connection. Raise OSError if it resets it."""
     with connected(url) as sock:
         sock.sendall(data)
         return rest(sock)
@@ -126,7 +126,7 @@ class Answer:
 def post(
     url: str, prompt: str = "hi", *, path: str = "/v1/messages", headers: dict[str, str] | None = None, **fields: Any
 ) -> Answer:
-    """Ask over a connection of its own."""
+    """Send a request over a new connection."""
     connection = http.client.HTTPConnection(urlsplit(url).hostname or "", urlsplit(url).port, timeout=20)
     with contextlib.closing(connection):
         connection.request(
@@ -137,7 +137,7 @@ def post(
 
 
 class RawUpstream:
-    """Answers each connection with bytes as they are, once a request is there; then does what `ending` says."""
+    """Answer each request with fixed bytes, then end the connection as `ending` names."""
 
     def __init__(self, *answers: bytes, ending: str = "close") -> None:
         self._answers = answers

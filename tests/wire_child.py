@@ -1,6 +1,6 @@
-"""A program as a user has it, that knows nothing of retold: asks each of its arguments, prints a line of JSON for each answer.
+"""A user's program without any knowledge of retold: it asks each of its arguments, and prints a line of JSON for each answer.
 
-`exit=N` ends it with that code, `stdin` prints what comes in, `sleep` waits for a signal.
+`exit=N` exits with that code, `stdin` prints the input, and `sleep` waits for a signal.
 """
 
 import hashlib
