@@ -79,8 +79,8 @@ def test_frames_that_arrive_together_are_events_like_any(log: EventLog, path: Pa
 
 
 @pytest.mark.parametrize("number", [64, 65])
-def test_frames_that_arrive_together_are_kept_all_or_none(log: EventLog, path: Path, number: int) -> None:
-    """If one of them is refused, the run has none of them, and goes on without a gap."""
+def test_frames_that_arrive_together_are_written_all_or_none(log: EventLog, path: Path, number: int) -> None:
+    """If one of them is refused, the run has none of them, and continues without a gap."""
     writer = log.start(name="run", mode="live")
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute(

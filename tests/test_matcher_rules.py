@@ -31,7 +31,7 @@ def test_volatile_values_are_named_on_both_sides() -> None:
 
 
 def test_a_variable_does_not_hide_another_prompt() -> None:
-    """Only the value itself is replaced; variables without a value replace nothing."""
+    """The matcher replaces only the value itself. Variables without a value replace nothing."""
     exchanges = recorded(greeting("2026-11-22", "run_1"), variables={"date": "2026-11-22", "empty": ""})
     with pytest.raises(MissError):
         Matcher(exchanges).take(request(greeting("2027-01-01", "run_2")), {"date": "2027-01-01", "empty": ""})

@@ -255,7 +255,7 @@ def test_git_shows_a_cassette_by_meaning(repository: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["plain: yaml\n", "version: 1\ninteractions: [\n", "not\tyaml: [\n"])
-def test_textconv_prints_any_other_file_as_it_is(content: str) -> None:
+def test_textconv_prints_any_other_file_unchanged(content: str) -> None:
     """git stops if the command fails, and would show no difference of the other files."""
     Path("other.yaml").write_text(content)
     done = in_this_process("textconv", "other.yaml")

@@ -44,7 +44,7 @@ DOCSTRINGS: dict[str, tuple[float, float, float]] = {
     "retold.testing": LIMIT,
     "retold.workflow": LIMIT,
 }
-"""The same for the docstrings below each package that has no closer entry. Lower them to LIMIT; never raise them."""
+"""The same for the docstrings below each package that has no closer entry. Lower them to LIMIT, and never raise them."""
 
 FOLDERS = [ROOT / folder / "README.md" for folder in ("benchmarks", "cassettes", "tests")]
 GENERATED = [ROOT / "docs" / "api.md", ROOT / "docs" / "cli.md"]
@@ -129,6 +129,6 @@ def test_packages_with_limits_exist() -> None:
 
 
 def test_a_habit_is_counted_in_every_form() -> None:
-    """Letter case and inflection do not matter; longer words and `stand-in` do not count."""
+    """Letter case and inflection do not matter. Longer words and `stand-in` do not count."""
     text = "What it says is what it said. It told nobody whose stand-in stands there; somewhat unsaid, understood and retold."
     assert [len(pattern.findall(text)) for pattern in HABITS.values()] == [2, 4, 2]

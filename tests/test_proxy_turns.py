@@ -1,4 +1,4 @@
-"""Many streams through one proxy: what arrives in one turn of its event loop is committed together, before any client gets it."""
+"""Many streams through one proxy: frames of one turn of the event loop are committed together, before any client gets them."""
 
 import asyncio
 import contextlib
@@ -50,7 +50,7 @@ def log() -> Any:
 
 
 class Commits(MemoryStore):
-    """Counts commits, and refuses them if it is told to."""
+    """A store that counts commits, and refuses them on request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Commits(MemoryStore):
 
 
 def test_streams_of_one_run_are_recorded_in_one_transaction() -> None:
-    """Each exchange has its frames and its first time; runs are committed each for itself."""
+    """Each exchange has its frames and its first time. Each run is committed separately."""
     store = Commits()
     with EventLog(store=store) as log, log.start(name="a", mode="live") as run, log.start(name="b", mode="live") as other:
         one, two, third = captured(run), captured(run), captured(other)
@@ -83,7 +83,7 @@ def test_streams_of_one_run_are_recorded_in_one_transaction() -> None:
         assert "".join(str(block) for block in one.fold.incomplete).count("abc") == 1
 
 
-def test_an_exchange_that_has_ended_takes_nothing(log: EventLog) -> None:
+def test_an_exchange_that_has_ended_accepts_no_frame(log: EventLog) -> None:
     with log.start(name="a", mode="live") as run:
         one, two = captured(run), captured(run)
         one.end("closed")
@@ -95,7 +95,7 @@ def test_an_exchange_that_has_ended_takes_nothing(log: EventLog) -> None:
 
 
 def test_nothing_is_sent_before_the_commit_of_the_turn() -> None:
-    """Everything that arrives before the loop goes on is one commit; what follows is called in the order of arrival."""
+    """All frames that arrive in one turn of the loop are one commit. The callbacks then run in the order of arrival."""
     store = Commits()
 
     async def turn_of_two(run: RunWriter) -> list[str]:
@@ -111,7 +111,7 @@ def test_nothing_is_sent_before_the_commit_of_the_turn() -> None:
         assert asyncio.run(turn_of_two(run)) == ["first None 1", "second None 1"]
 
 
-def test_a_turn_that_cannot_be_recorded_fails_for_all_of_it() -> None:
+def test_a_turn_that_cannot_be_recorded_fails_for_all_its_streams() -> None:
     store = Commits()
 
     async def refused(run: RunWriter) -> list[str]:
@@ -131,8 +131,8 @@ def test_a_turn_that_cannot_be_recorded_fails_for_all_of_it() -> None:
 # The proxy
 
 
-def test_a_client_of_a_log_that_fails_gets_nothing_that_is_not_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both connections end, and the failure is reported; the frames before it arrived."""
+def test_a_client_gets_only_recorded_frames_if_the_log_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both connections end, and the server reports the failure. The client has the frames from before it."""
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as api, wire(f"http://127.0.0.1:{api.getsockname()[1]}") as running:
         with connected(running.url) as client:
@@ -157,8 +157,8 @@ def _refuse(_: Sequence[Event]) -> None:
     raise LogError("no room")
 
 
-def test_streams_at_once_reach_their_clients_in_order_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each client gets the bytes of its own answer; each frame of each is in the log, and each exchange is complete."""
+def test_concurrent_streams_reach_their_clients_complete_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each client gets the bytes of its own answer. The log has each frame, and each exchange is complete."""
     monkeypatch.chdir(tmp_path)
     texts = [[f"{stream}-{number}" for number in range(30)] for stream in range(8)]
     with (
@@ -191,14 +191,14 @@ def test_streams_at_once_reach_their_clients_in_order_and_whole(tmp_path: Path, 
         assert endings == ["complete"] * 8
 
 
-# Chunks that h11 does not see
+# Chunks that bypass h11
 
 contents = st.lists(st.sampled_from([b"a", b"\r\n", b"0\r\n\r\n", b"1\r\nx\r\n", b"data: 1\n\n", b"x" * 300]), max_size=8)
 
 
 @given(contents, st.lists(st.integers(0, 400), max_size=12), st.sampled_from(["", ";ext=1", "\r\nTrailer: 1"]), st.booleans())
-def test_whole_chunks_are_read_like_all_others(bodies: list[bytes], cuts: list[int], odd: str, is_last: bool) -> None:
-    """A parser that passes whole chunks by h11 returns the same head, body and ending as one that passes none, however cut."""
+def test_whole_chunks_that_bypass_h11_are_read_like_others(bodies: list[bytes], cuts: list[int], odd: str, is_last: bool) -> None:
+    """A parser that bypasses h11 for whole chunks returns the same head, body and ending for any cuts."""
     wire_bytes = HEAD + b"".join(map(chunk, bodies))
     if odd.startswith(";"):
         wire_bytes += b"1;ext=1\r\ny\r\n" + b"".join(map(chunk, bodies))
@@ -222,7 +222,7 @@ def test_whole_chunks_are_read_like_all_others(bodies: list[bytes], cuts: list[i
     assert read(passing=True) == read(passing=False)
 
 
-def test_whole_chunks_pass_by_h11_as_soon_as_a_chunk_can_begin() -> None:
+def test_whole_chunks_bypass_h11_only_between_chunks() -> None:
     parser = AnswerParser(Asked("POST", "/", (), b""))
     assert parser.whole_chunks(chunk(b"x")) is None
     parser.feed(HEAD)

@@ -1,4 +1,4 @@
-"""A secret split over the pieces of a body is found across them; everything else is kept byte for byte, in its order."""
+"""Redaction finds a secret split over the pieces of a body. All other bytes stay the same, in the same order."""
 
 import itertools
 import json

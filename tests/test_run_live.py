@@ -114,7 +114,7 @@ def test_mock_run_writes_the_messages_of_the_live_run(monkeypatch: pytest.Monkey
 
 
 def test_recorded_body_equals_the_sent_body(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cassette holds the bytes of the wire, including padding, pings and odd chunk borders."""
+    """The cassette has the bytes of the wire, including padding, pings and odd chunk borders."""
     with MessagesServer([Reply([text("Hëllo ☃")], split=7)]) as server:
         run_live(monkeypatch, server, write_workflow("hello.yaml"))
     (exchange,) = retold.read_cassette("cassettes/hello.yaml").exchanges
@@ -177,7 +177,7 @@ def test_fallback_model_answers_after_an_overload(monkeypatch: pytest.MonkeyPatc
 
 
 def test_fallback_model_is_not_asked_after_a_refused_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that another model would return as well fails the step."""
+    """An error that another model would return, too, fails the step."""
     workflow = write_workflow("hello.yaml", step(claude_options={"fallback_model": "haiku"}))
     with MessagesServer([http_error(401, "authentication_error", "no")]) as server:
         live = run_live(monkeypatch, server, workflow)
@@ -199,7 +199,7 @@ def test_timeout_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_a_run_without_turns_left_keeps_the_old_cassette(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A conversation stopped by `max_turns` fails. Its last tools ran and are in the log; the cassette is unchanged."""
+    """A conversation stopped by `max_turns` fails. Its last tools ran and are in the log. The cassette is unchanged."""
     workflow = write_workflow("hello.yaml", step(claude_options={"max_turns": 2, "allowed_tools": ["Bash"]}))
     calls = [asks(tool_use("Bash", {"command": f"echo turn {n}"})) for n in (1, 2)]
     Path("cassettes").mkdir()
@@ -219,7 +219,7 @@ def test_a_run_without_turns_left_keeps_the_old_cassette(monkeypatch: pytest.Mon
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_exported_failed_run_keeps_the_last_tool_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cassette contains tool results that no later request holds, so that the failed run can be replayed."""
+    """The cassette has tool results that no later request contains, so that the failed run can be replayed."""
     workflow = write_workflow("hello.yaml", step(claude_options={"max_turns": 1, "allowed_tools": ["Bash"]}))
     with MessagesServer([asks(tool_use("Bash", {"command": "echo done"}))]) as server:
         live = run_live(monkeypatch, server, workflow)
@@ -373,7 +373,7 @@ def test_tool_that_is_not_allowed_does_not_run(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.needs("anthropic>=0.103")
 @pytest.mark.parametrize("path", ["../secret.txt", "/etc/hostname", "link/secret.txt"])
 def test_path_outside_the_workspace_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    """File tools stay inside `workspace_dir`; every way out of it is refused."""
+    """File tools stay inside `workspace_dir`, and every path that leaves it is refused."""
     Path("secret.txt").write_text("secret\n")
     Path("ws").mkdir()
     os.symlink("..", "ws/link")

@@ -354,7 +354,7 @@ def imported(*args: str | Path, environment: dict[str, str]) -> set[str]:
 
 @pytest.mark.needs("typer>=0.29")
 def test_mock_run_imports_nothing_heavy(environment: dict[str, str]) -> None:
-    """A mock run needs neither the SDK nor vcr nor a price table; without templates, not even jinja2."""
+    """A mock run imports neither the SDK nor vcr nor a price table. Without templates it does not import jinja2 either."""
     modules = imported("run", NUMBERS, environment=environment)
     assert "retold.workflow.mock" in modules
     heavy = {

@@ -50,7 +50,7 @@ def test_string_prompt_is_sent_unchanged(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_parts_are_joined_by_blank_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Static text and files follow each other as paragraphs; a file's path counts from the workflow's folder."""
+    """Static text and files follow each other as paragraphs. The path of a file is relative to the workflow's folder."""
     Path("notes.txt").write_text("From a file.")
     parts = [{"type": "static", "content": "Read this:"}, {"type": "file", "path": "notes.txt"}]
     assert asked(monkeypatch, step(prompt=parts)) == ["Read this:\n\nFrom a file."]
@@ -123,7 +123,7 @@ def test_templates_can_use_workflow_step_and_variables(monkeypatch: pytest.Monke
 
 
 def test_execution_id_is_the_run_and_date_is_today(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`{{execution_id}}` is the id of the run in the log; `{{date}}` is an ISO date."""
+    """`{{execution_id}}` is the id of the run in the log, and `{{date}}` is an ISO date."""
     workflow = write_workflow("ids.yaml", step(prompt="{{execution_id}} {{date}}"))
     with MessagesServer(replies_of("ok")) as server:
         run = run_live(monkeypatch, server, workflow).result.run
@@ -283,7 +283,7 @@ def test_output_as_stream_json_is_every_message(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_output_that_cannot_be_written_fails_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step fails with the reason; the answer is still in the log."""
+    """The step fails with the reason. The answer is still in the log."""
     Path("file.txt").write_text("mine")
     workflow = write_workflow("out.yaml", step(output_to_file="file.txt/out.txt"))
     with MessagesServer(replies_of("Hello.")) as server:

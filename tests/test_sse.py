@@ -200,8 +200,8 @@ others = st.sampled_from([b"event: ping\ndata: {}\n\n", b"id: 1\n", b"\n", b"dat
 
 @given(st.lists(plain, min_size=1, max_size=5), others, st.integers(0, 9))
 @example([_DELTA % (0, b"text_delta", b"text", b"word ", b"")], b"id: 1\n", 0)
-def test_plain_deltas_of_a_block_are_cut_at_once(frames: list[bytes], other: bytes, place: int) -> None:
-    """They are cut and matched like single ones if all bytes belong to them and all heads are equal; else there are none."""
+def test_plain_deltas_of_a_block_are_cut_together(frames: list[bytes], other: bytes, place: int) -> None:
+    """The parser cuts and matches them like single frames if all bytes belong to them and all heads are equal, otherwise none."""
     body = b"".join(frames)
     matches = [match for frame in frames if (match := PLAIN_DELTA.fullmatch(frame)) is not None]
     heads = {frame[: match.start(3)] for frame, match in zip(frames, matches, strict=True)}

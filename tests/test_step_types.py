@@ -66,7 +66,7 @@ def test_preset_applies_to_options_that_are_not_set(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_preset_does_not_replace_the_tools_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step with two allowed tools under a preset with six has two; with an empty list it has none."""
+    """A step with two allowed tools under a preset with six has two tools. With an empty list it has none."""
     smart = [step(str(n), type="claude_smart", preset="development", claude_options={"allowed_tools": tools})
              for n, tools in enumerate((["Glob", "Write"], []))]  # fmt: skip
     assert [tools_of(body) for body in Both(monkeypatch, replies_of("x", "y"), *smart).bodies] == [["Write", "Glob"], []]
@@ -114,7 +114,7 @@ def test_batch_sends_the_prompt_of_the_step_before_that_of_each_task(monkeypatch
 
 
 def test_failed_task_fails_the_batch_unless_failures_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other tasks continue. The error names each failed task; with `allow_failures` the step continues with the rest."""
+    """The other tasks continue. The error names each failed task. With `allow_failures` the step succeeds."""
 
     def script(request: Request) -> Reply:
         bad = request.json["messages"][0]["content"] == "bad"
@@ -227,7 +227,7 @@ def test_step_is_repeated_after_its_retry_conditions(
 
 @pytest.mark.parametrize("how", ["cut", "timeout"])
 def test_graceful_degradation_continues_with_a_partial_text(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    """The partial answer of a broken stream is the step's text; the step is marked as a fallback, and the next one runs."""
+    """The partial answer of a broken stream is the step's text. The step is marked as a fallback, and the next one runs."""
     half = Reply([text("Half an answer", pieces=4)], **{"cut": {"cut_after": 5}, "timeout": {"hang_after": 5}}[how])  # type: ignore[arg-type]
     config = {"max_retries": 0, "fallback_action": "graceful_degradation"}
     robust = step(type="claude_robust", retry_config=config, claude_options={"timeout_ms": 1000})
@@ -240,7 +240,7 @@ def test_graceful_degradation_continues_with_a_partial_text(monkeypatch: pytest.
 
 @pytest.mark.needs("anthropic>=0.103")
 def test_simplified_prompt_is_sent_once_without_tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last attempt has no tools and one turn; its answer is a fallback, not a success."""
+    """The last attempt has no tools and one turn. Its answer is a fallback, not a success."""
     config = {"max_retries": 1, "base_delay_ms": 1, "fallback_action": "simplified_prompt"}
     robust = step(type="claude_robust", retry_config=config, claude_options={"allowed_tools": ["Read"]})
     ran = Both(monkeypatch, [BUSY, BUSY, *replies_of("Simple.")], robust)
@@ -326,7 +326,7 @@ def test_step_may_have_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_handler_options_are_merged_over_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that sets one option keeps the others; a step with another handler inherits none; templates work."""
+    """A step that sets one option keeps the others. A step with another handler inherits none. Templates work."""
     shown = {"async_streaming": True, "stream_handler": "file"}
     options = {"file_path": "logs/{{execution_id}}-{{step.name}}.jsonl", "format": "jsonl"}
     defaults = {"claude_options": shown | {"stream_handler_opts": options}}

@@ -311,7 +311,7 @@ def test_a_cut_listing_has_a_note() -> None:
     assert in_this_process("ls", "-n", "1", "--sort", "name").stderr.startswith("retold: the first 1 run; ")
 
 
-def test_a_listing_as_csv(runs: list[str]) -> None:
+def test_a_listing_can_be_csv(runs: list[str]) -> None:
     """It has the values of --json, one line for each run. Two forms at once are refused."""
     found = list(csv.DictReader(io.StringIO(in_this_process("ls", "--csv").stdout)))
     assert [line["run"] for line in found] == runs[::-1]
@@ -345,7 +345,7 @@ def test_hits_fit_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("runs")
-def test_hits_as_csv() -> None:
+def test_hits_can_be_csv() -> None:
     """The first line has the names. Each hit has one line with its matching lines."""
     found = list(csv.DictReader(io.StringIO(in_this_process("search", "one OR two", "--csv").stdout)))
     assert [(line["name"], line["type"], line["lines"]) for line in found] == [
@@ -354,7 +354,7 @@ def test_hits_as_csv() -> None:
     assert in_this_process("search", "one", "--csv", "--json").returncode == 2
 
 
-def test_the_explanation_of_the_cache_as_csv() -> None:
+def test_the_explanation_of_the_cache_can_be_csv() -> None:
     """It has the fields of --json. A list is JSON in its field."""
     talk = [turn(asked("a"), text("x"), call=0), turn(asked("a", "x", "b"), text("y"), call=1)]
     record(".retold/log.db", *talk, name="talk")

@@ -151,7 +151,7 @@ def test_tags_in_pairs_are_marks_and_other_tags_are_text(answer: str, plain: str
     ["12:30", "NO", "no", "on", "Off", "y", "1_000", "190:20:30", "2026-11-22", "0123", "1.10", "0o17", "0x1F", "+5", "1e3", "-0",
      "0.0", "5", "true", ".5", "="],
 )  # fmt: skip
-def test_scalar_of_a_workflow_prints_as_it_is_written(written: str) -> None:
+def test_scalar_of_a_workflow_keeps_its_spelling(written: str) -> None:
     """Plain scalars follow YAML 1.2, and numbers keep their spelling, so that a template inserts the text of the file."""
     version = written if written != "true" else "1"
     steps = "[{name: a, type: claude, prompt: x}]"

@@ -132,7 +132,7 @@ def test_a_changed_turn_of_a_thread_is_the_only_difference() -> None:
     assert differing(compared(threaded(), threaded(other, "b"))) == [("changed", "prompt", ["content"])]
 
 
-def test_parallel_threads_that_begin_alike_stay_apart() -> None:
+def test_parallel_threads_with_equal_beginnings_stay_separate() -> None:
     """A request follows the answer that it names, in any order of the turns."""
     other = [TALK[0], ("Forget it.", ["Done."]), ("Sure?", ["Yes."])]
     a, b = threaded(ids="a"), threaded(other, "b")
@@ -267,7 +267,7 @@ def test_an_answer_may_be_sent_back_in_any_form() -> None:
 
 
 def test_equal_threads_keep_their_answers() -> None:
-    """Two threads begin alike and got different answers. Each continues from its own answer."""
+    """Two threads have equal beginnings and got different answers. Each continues from its own answer."""
     other = [(TALK[0][0], ["Good day."]), ("What is my name?", ["You told me."])]
     a, b = threaded(TALK[:2], "a"), threaded(other, "b")
     assert played([*a, *b], [a[0], b[0], b[1], a[1]]) == [0, 2, 3, 1]

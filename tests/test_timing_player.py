@@ -69,7 +69,7 @@ def test_an_unknown_timing_is_an_error_with_the_valid_ones(text: str) -> None:
     [("2s", 2 * S), ("500ms", 500 * MS), ("1.5m", 90 * S), ("3", 3 * S), (" 2s ", 2 * S), ("0", 0), ("0.001ms", 1000)],
 )
 def test_a_duration_is_parsed(text: str, ns: int) -> None:
-    """Milliseconds, seconds, minutes; seconds are the default unit."""
+    """The units are milliseconds, seconds and minutes. The default is seconds."""
     assert parse_duration_ns(text) == ns
 
 
@@ -278,7 +278,7 @@ def test_a_stream_is_played_at_its_deadlines(monkeypatch: pytest.MonkeyPatch, ki
 
 @pytest.mark.trap(11)
 def test_instant_timing_never_sleeps(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Not even for a duration of 0."""
+    """It does not sleep for a duration of 0 either."""
     clock = CLOCKS[kind]()
     recorded = recorded_at((2 * S, b"a"), (3 * S, b"b"), ended_ns=7 * S)
     assert played(monkeypatch, kind, recorded, INSTANT, clock) == [(0, b"ab"), (0, b"end")]
@@ -295,7 +295,7 @@ def test_late_sleeps_do_not_add_up(monkeypatch: pytest.MonkeyPatch, kind: str) -
 
 @pytest.mark.trap(12)
 def test_a_slow_consumer_does_not_shift_the_timeline(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """It gets overdue pieces at once when it asks again; later pieces are still on time."""
+    """When it asks again, it gets overdue pieces at once. Later pieces are still on time."""
     recorded = recorded_at((1 * S, b"a"), (2 * S, b"b"), (3 * S, b"c"), (10 * S, b"d"))
     got = played(monkeypatch, kind, recorded, ORIGINAL, CLOCKS[kind](), work_ns=3 * S)
     assert got == [(1 * S, b"a"), (4 * S, b"b"), (7 * S, b"c"), (10 * S, b"d"), (13 * S, b"end")]

@@ -251,7 +251,7 @@ def test_played_and_recorded_exchanges_of_one_block_form_one_trajectory(talk: tu
         found.expect(ended="end_turn")
 
 
-def test_the_result_of_a_workflow_has_steps() -> None:
+def test_the_result_of_a_workflow_has_a_trajectory_for_each_step() -> None:
     """A result, its run in the log and its steps have the same trajectory. Sums are only known for the whole run."""
     result = retold.run_workflow(ROOT / "examples" / "conditions_and_variables.yaml", show=False)
     found = retold.trajectory(result)

@@ -133,7 +133,7 @@ def test_plain_http_to_another_machine_goes_through_the_proxy(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_plain_http_to_this_machine_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+def test_plain_http_to_this_machine_does_not_use_the_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with Listener() as api, wire(f"http://{host}:{api.port}") as running:

@@ -230,7 +230,7 @@ AFTERWARDS = {"new_episodes": ["a", "b", "c"], "refresh": ["b", "c"], "all": ["a
 
 @pytest.mark.parametrize("mode", AFTERWARDS)
 def test_each_recording_mode_sends_and_keeps_its_requests(mode: str) -> None:
-    """new_episodes and refresh send missing requests; refresh drops unplayed exchanges, and rewrite unrepeated ones."""
+    """new_episodes and refresh send missing requests. refresh removes unplayed exchanges, and rewrite removes unrepeated ones."""
     record(CASSETTE, "a", "b")
     is_paid_again = mode in ("all", "rewrite")
     with serve("new b", "new c") as server:

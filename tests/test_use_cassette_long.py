@@ -52,7 +52,7 @@ def read_so_far(used: retold.UsedCassette) -> int:
 
 
 def test_a_request_reads_no_further_than_its_exchange(path: Path) -> None:
-    """Counting the exchanges reads no further either, and numbering the unplayed ones neither."""
+    """Counting the exchanges and numbering the unplayed ones read no further either."""
     with retold.use_cassette(path, record_mode="none") as used, httpx2.Client() as client:
         assert read_so_far(used) == 0
         assert ask(client, 1) == "event: a\ndata: 1\n\n"

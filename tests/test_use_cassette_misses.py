@@ -117,7 +117,7 @@ def test_the_error_of_a_missing_cassette_names_the_way_to_record_it(ask: Ask) ->
 
 
 @pytest.mark.trap(44)
-def test_an_empty_cassette_holds_no_exchanges(ask: Ask) -> None:
+def test_an_empty_cassette_has_no_exchanges(ask: Ask) -> None:
     """Its error differs from that of a missing cassette."""
     CASSETTE.write_text("version: 1\ninteractions: []\n")
     with retold.use_cassette(CASSETTE), pytest.raises(retold.MissError, match=r"in c\.yaml: it holds no exchanges\.\n"):

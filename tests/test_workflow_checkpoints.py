@@ -85,7 +85,7 @@ def test_changed_step_and_later_steps_run_again(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_step_with_a_changed_file_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The text of a file is part of a step's identity; the name of the file is not enough."""
+    """The text of a file is part of a step's identity. The name of the file is not enough."""
     Path("about.txt").write_text("cats")
     parts = [{"type": "static", "content": "one"}, {"type": "file", "path": "about.txt"}]
     flow = write_workflow("w.yaml", step("first", parts), step("second", "two"), checkpoint_enabled=True)
@@ -137,7 +137,7 @@ def test_finished_run_does_not_make_later_runs_skip_steps(monkeypatch: pytest.Mo
 
 
 def test_resumed_run_that_breaks_off_again_is_continued_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reused steps are reused again, and the cassette holds each step once."""
+    """Reused steps are reused again, and the cassette has each step once."""
     flow, script = three_steps(), Counting(two=FAILING)
     with MessagesServer(script) as server:
         run_live(monkeypatch, server, flow)

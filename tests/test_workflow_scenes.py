@@ -281,7 +281,7 @@ def test_turns_of_a_session_count_across_runs(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_erased_session_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Erased messages are not sent again, nor is the rest of their session."""
+    """Erased messages are not sent again, and neither is the rest of their session."""
     flow = talk_on(persist=True)
     with MessagesServer([Reply([text("Jane Doe called.")]), Reply([text("Noon.")])]) as server:
         run_live(monkeypatch, server, flow)
