@@ -1,4 +1,4 @@
-"""The short ways of a comparison: a text of an answer, and a usual line of stream-json. They give what the long way gives."""
+"""The short ways of a comparison give the results of the long way: for a text of an answer, and a usual line of stream-json."""
 
 import json
 from pathlib import Path

@@ -37,7 +37,7 @@ def test_a_replay_needs_no_key(mode: str) -> None:
 
 
 def test_a_recording_mode_needs_a_key() -> None:
-    """With a stand-in key the API would refuse what the SDK refuses at once."""
+    """The SDK itself refuses a request without a key. With a stand-in key, the API would have to refuse it."""
     with retold.use_cassette(CASSETTE, record_mode="new_episodes"):
         assert "ANTHROPIC_API_KEY" not in os.environ
         with pytest.raises(TypeError, match="authentication"):

@@ -1,4 +1,4 @@
-"""Documentation and docstrings are plain technical English: the rate of some habits per 1,000 words is limited.
+"""Documentation, docstrings and names of tests are plain technical English: the rate of some habits per 1,000 words is limited.
 
 Each habit hides the subject or the actor of a sentence, for example "what came is kept" instead of "the parser keeps bytes".
 """
@@ -6,6 +6,7 @@ Each habit hides the subject or the actor of a sentence, for example "what came 
 import ast
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,7 @@ DOCSTRINGS: dict[str, tuple[float, float, float]] = {
 """The same for the docstrings below each package that has no closer entry. Lower them to LIMIT, and never raise them."""
 
 FOLDERS = [ROOT / folder / "README.md" for folder in ("benchmarks", "cassettes", "tests")]
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
 GENERATED = [ROOT / "docs" / "api.md", ROOT / "docs" / "cli.md"]
 GUIDES = [page for page in PAGES if page not in GENERATED]
 
@@ -71,11 +73,21 @@ def offenders(pattern: re.Pattern[str], texts: Iterable[str]) -> list[str]:
     return [" ".join(sentence.split()) for sentence in sentences if pattern.search(sentence)]
 
 
+def excess(texts: list[str], limits: Iterable[float]) -> list[str]:
+    """Return a line for each habit that is more frequent than its limit, with its sentences."""
+    rates = [
+        (habit, pattern, rate(pattern, texts), limit) for (habit, pattern), limit in zip(HABITS.items(), limits, strict=True)
+    ]
+    return [
+        f"{habit!r}: {found:.1f} per 1,000 words, at most {limit}; rewrite {offenders(pattern, texts)}"
+        for habit, pattern, found, limit in rates
+        if found > limit
+    ]
+
+
 def check(texts: list[str], limits: Iterable[float]) -> None:
     """Assert that no habit is more frequent than its limit."""
-    for (habit, pattern), limit in zip(HABITS.items(), limits, strict=True):
-        found = rate(pattern, texts)
-        assert found <= limit, f"{habit!r}: {found:.1f} per 1,000 words, at most {limit}; rewrite {offenders(pattern, texts)}"
+    assert excess(texts, limits) == []
 
 
 def docstrings_of(package: str) -> list[str]:
@@ -84,6 +96,15 @@ def docstrings_of(package: str) -> list[str]:
     modules = [tree for name, tree in trees().items() if package_of(name) == package]
     nodes = [node for tree in modules for node in ast.walk(tree) if isinstance(node, documented)]
     return [re.sub(r"^Example: .*", "", text, flags=re.MULTILINE) for node in nodes if (text := ast.get_docstring(node))]
+
+
+def words_of_a_test(source: str) -> list[str]:
+    """Return the docstrings of a module of tests without code and quotations, and its names of functions and classes as words."""
+    nodes = list(ast.walk(ast.parse(source)))
+    values = [node.value for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    docstrings = [re.sub(r"`[^`]*`|\"[^\"]*\"", "", value.value) for value in values if isinstance(value.value, str)]
+    named = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    return docstrings + [node.name.replace("_", " ") for node in nodes if isinstance(node, named)]
 
 
 def test_documentation_keeps_to_the_limits() -> None:
@@ -121,6 +142,22 @@ def test_documentation_gives_examples() -> None:
 def test_docstrings_keep_to_the_limits(package: str) -> None:
     """Every docstring of a package, public or not."""
     check(docstrings_of(package), DOCSTRINGS[package])
+
+
+def test_each_file_of_tests_keeps_to_the_limits() -> None:
+    """A file is short, so a single word in it usually exceeds its limit."""
+    found = {str(path.relative_to(ROOT)): excess(words_of_a_test(path.read_text("utf-8")), LIMIT) for path in TESTS}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+def test_habits_in_names_and_docstrings_of_tests_are_found() -> None:
+    """Code and quotations are literal, so they do not count."""
+    habits = 'def test_what_is_told():\n    """Nobody asks."""\n\nLIMIT = 1\n"""It stands for one."""\n'
+    quoted = 'def test_a_call():\n    """The call of `say` returns "Whatever you say"."""\n'
+    assert [line.partition(":")[0] for line in excess(words_of_a_test(habits), LIMIT)] == [repr(habit) for habit in HABITS]
+    assert [len(excess([text], LIMIT)) for text in words_of_a_test(habits)] == [1, 1, 2]
+    assert excess(words_of_a_test(quoted), LIMIT) == []
+    assert Path(__file__) in TESTS
 
 
 def test_packages_with_limits_exist() -> None:

@@ -1,6 +1,6 @@
 """The YAML of the user's document, verbatim: fragments are refused with their missing keys, and run once these are added.
 
-Each completed fragment runs on both engines, whose handlers show the same lines. A fake replaces Claude Code (engine_cli.py).
+Each completed fragment runs on both engines, with the same lines of the handlers. A fake replaces Claude Code (engine_cli.py).
 """
 
 import json
