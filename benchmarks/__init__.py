@@ -1,1 +1,1 @@
-"""Measures retold beside its peers, in the same run: `python -m benchmarks`, or one alone: `python -m benchmarks.append`."""
+"""Measure retold beside its peers in the same run: all with `python -m benchmarks`, or one with `python -m benchmarks.append`."""

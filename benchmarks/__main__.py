@@ -1,6 +1,7 @@
-"""Runs every benchmark in a process of its own, one after the other, says at the end which goals were met, and writes it all
-to benchmarks/RESULTS.md. `python -m benchmarks NAME …` runs some of them and writes nothing; with `--merge` before the names,
-it puts their tables in the place of the older ones in that file.
+"""Run every benchmark in a new process, one after the other, print the goals that were met, and write benchmarks/RESULTS.md.
+
+`python -m benchmarks NAME …` runs some of them and writes nothing. With `--merge` before the names, their tables replace the
+older ones in that file.
 """
 
 import json
@@ -37,7 +38,7 @@ NAMES = (
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
 MESSAGES = "100000"
-"""For `audit`, whose own size takes minutes; what the environment says holds before it."""
+"""The size for `audit`, because its own size takes minutes. The variable MESSAGES overrides it."""
 
 
 def _rows(name: str, home: Path) -> tuple[str, list[Row]]:
@@ -77,7 +78,7 @@ HOW = "Medians of interleaved rounds; compared is ours / peer, or with a sign ou
 
 
 def _summary(lines: Sequence[Sequence[str]]) -> str:
-    """The goals that were met and missed, of the cells of all tables."""
+    """Return the met and missed goals in the cells of all tables."""
     goals = [line for line in lines if line[6]]
     missed = [line for line in goals if line[6] == "MISSED"]
     found = [f"{len(goals) - len(missed)} of {len(goals)} goals met"]
@@ -88,7 +89,7 @@ def _summary(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _write(where: str, tables: list[tuple[str, str, list[Row]]], summary: str) -> None:
-    """RESULTS.md, with the script behind each table."""
+    """Write RESULTS.md, with the module behind each table."""
     parts = [
         f"# Results\n\nWritten by `make bench` on {date.today().isoformat()}.\n\n{where}\n\n{HOW} A row where the peer wins "
         f"stands here too.\n\n{summary}\n",
@@ -104,7 +105,7 @@ def _section(script: str, title: str, rows: list[Row]) -> str:
 
 
 def merged(results: str, where: str, tables: list[tuple[str, str, list[Row]]]) -> str:
-    """RESULTS.md with these tables in the place of older ones, or in the order of NAMES; the goals are counted anew."""
+    """Return RESULTS.md with these tables in place of older ones, or in the order of NAMES, and with a new count of goals."""
     head, *sections = results.split("\n## ")
     named = {_name_of(section): f"## {section}" for section in sections}
     for script, title, rows in tables:
@@ -123,7 +124,7 @@ def _name_of(section: str) -> str:
 
 
 def escaped(cell: str) -> str:
-    """A cell of a Markdown table."""
+    """Return a cell of a Markdown table."""
     return cell.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
 
 

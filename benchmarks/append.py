@@ -1,8 +1,8 @@
-"""What it costs to append one event: 400 bytes, committed when `RunWriter.append` returns.
+"""The cost of appending one event: 400 bytes, committed when `RunWriter.append` returns.
 
-Against the raw sqlite3 module doing one INSERT of the same bytes, in WAL mode and with the same `synchronous`: into a table
-that holds nothing but the payload, and into a table with the log's columns and indexes whose values are ready-made (the
-log's own part is then hashing, stamping and checking). `process` survives the death of the process, `power` that of the power.
+The peer is the raw sqlite3 module with one INSERT of the same bytes, in WAL mode and with the same `synchronous`. One of its
+tables has only the payload. The other has the log's columns and indexes with ready-made values, so the difference is hashing,
+stamping and checking. `process` survives the death of the process, `power` a power failure.
 """
 
 import sqlite3
@@ -43,7 +43,7 @@ def _open(path: Path, durability: Durability, tables: str) -> sqlite3.Connection
 
 
 def _timed(step: Step, number: int) -> list[float]:
-    """The microseconds that each of `number` steps took."""
+    """Return the microseconds of each of `number` steps."""
     found = []
     for i in range(number):
         began = time.perf_counter_ns()
@@ -53,7 +53,7 @@ def _timed(step: Step, number: int) -> list[float]:
 
 
 class _Raw:
-    """A table filled by plain INSERTs; the numbers go on from round to round."""
+    """A table filled by plain INSERTs. The numbers continue from round to round."""
 
     def __init__(self, connection: sqlite3.Connection, insert: str, row: Callable[[int], tuple[object, ...]]) -> None:
         self.connection = connection

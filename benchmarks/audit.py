@@ -1,13 +1,13 @@
-"""Searching, accounting for and listing a log of a million messages, beside ripgrep and DuckDB on the same data.
+"""Search, count and list a log of a million messages, beside ripgrep and DuckDB on the same data.
 
-Writes a log of runs with conversations, indexes it, exports it, and asks all three the same questions in turn. Takes some
-minutes and about 3 GB; `make bench` asks for fewer messages (MESSAGES=100000), which no goal is about. ripgrep reads the
-JSON lines that `retold export --all --format stream-json` writes, DuckDB a table of the same messages, in memory. A row says
-where either is not installed (`RG=/path/to/rg` names another ripgrep).
+The benchmark writes a log of runs with conversations, indexes it, exports it, and asks all three the same questions in turn. It
+takes some minutes and about 3 GB. `make bench` asks for fewer messages (MESSAGES=100000), without goals. ripgrep reads the JSON
+lines of `retold export --all --format stream-json`, DuckDB a table of the same messages, in memory. A row reports if either is
+not installed (`RG=/path/to/rg` names another ripgrep).
 
 Writing and indexing are measured in CPU time, beside SQLite with the same rows in the same transactions, and FTS5 with the same
-texts in one transaction. Searches are measured in a process that has the log open, as `retold view` has; DuckDB too. ripgrep is
-a process each time.
+texts in one transaction. Searches are measured in a process with an open log, like `retold view`, and DuckDB likewise. ripgrep
+starts a new process each time.
 """
 
 import json
@@ -37,7 +37,7 @@ from retold.recorder.log.sqlite.rows import COLUMNS, to_row
 MESSAGES = int(os.environ.get("MESSAGES", 1_000_000))
 RG = os.environ.get("RG") or found_command("rg")
 RUN = 500
-"""Messages a run."""
+"""Messages of one run."""
 
 ROUNDS = 7
 PAGE = 50
@@ -109,7 +109,7 @@ TOOLS = ("Read", "Bash", "Edit", "Grep")
 
 
 def _turn(pick: random.Random, model: str, number: int) -> Iterator[Entry]:
-    """An exchange: a request, an answer with a tool use, its result; three messages in six events."""
+    """Return an exchange: a request, an answer with a tool use, and its result. It has three messages in six events."""
     words = [*pick.choices(WORDS, k=40)]
     if number % 150_000 == 77:
         words[20] = RARE
@@ -135,7 +135,7 @@ def _turn(pick: random.Random, model: str, number: int) -> Iterator[Entry]:
 
 
 def write_log(path: Path, messages: int) -> float:
-    """Write a log of so many messages, its runs spread over sixty days. Return the seconds of CPU that the log took."""
+    """Write a log of this many messages, in runs spread over sixty days. Return the seconds of CPU that the log took."""
     pick = random.Random(6)
     runs = max(messages // RUN, 1)
     now_ns, spent = time.time_ns(), 0.0
@@ -152,7 +152,7 @@ def write_log(path: Path, messages: int) -> float:
             began = time.process_time()
             with log.start(name=name, mode="live", recorded_ns=recorded_ns) as writer:
                 for entries in transactions:
-                    first = writer.seq  # an exchange is named by the number of its first event
+                    first = writer.seq  # an exchange has the number of its first event
                     writer.append(*[e if e.exchange == OWN_SEQ else e._replace(exchange=first) for e in entries])
             spent += time.process_time() - began
         began = time.process_time()
@@ -160,7 +160,7 @@ def write_log(path: Path, messages: int) -> float:
 
 
 def _bare_rows(log: EventLog, path: Path) -> float:
-    """The rows of the log in a table of the same columns and key, in the same transactions. Return the seconds of CPU."""
+    """Write the rows of the log to a table of the same columns and key, in the same transactions. Return the seconds of CPU."""
     spent = 0.0
     began = time.process_time()
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -203,7 +203,7 @@ def _cpu_s(work: Callable[[], Any]) -> float:
 
 
 def _bare_fts5(index: Path, path: Path) -> float:
-    """The texts of the index in a table of FTS5 without anything else, in one transaction. Return the seconds of CPU."""
+    """Write the texts of the index to a bare FTS5 table, in one transaction. Return the seconds of CPU."""
     with closing(sqlite3.connect(index)) as source, closing(sqlite3.connect(path)) as connection:
         texts = source.execute("SELECT text FROM texts ORDER BY rowid").fetchall()
         connection.execute("CREATE VIRTUAL TABLE texts USING fts5(text)")
@@ -221,7 +221,7 @@ def _ripgrep(pattern: str, export: Path) -> Callable[[], float]:
 
 
 def _duckdb(export: Path, log: EventLog) -> Callable[[str], Callable[[], float]] | None:
-    """A way to ask DuckDB, or None where it is not installed."""
+    """Return a function that queries DuckDB, or None if it is not installed."""
     try:
         import duckdb
     except ModuleNotFoundError:
@@ -305,7 +305,7 @@ def _open(log: EventLog) -> None:
 
 
 _GOALS = {"a": 10.0, "stats": 100.0, "ls": 50.0, "catching": 10.0}
-"""Milliseconds at most for a million messages, by the first word of what is measured."""
+"""The limits in milliseconds for a million messages, by the first word of the measured row."""
 
 
 def _rows(found: dict[str, list[float]]) -> Iterator[Row]:

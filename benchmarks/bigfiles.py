@@ -1,9 +1,12 @@
-"""The first frame of a replay against the size of the cassette: a block begins, the first recorded request is sent, and the
-first frame of its answer arrives. CPU time of this process, because the disk's cache serves each file.
+"""The first frame of a replay against the size of the cassette.
 
-The request goes through httpx2 without the SDK, whose own work does not depend on the file. Each file holds exchanges of 8 KB:
-half of the bytes are requests of several messages, half are answers. The peer is vcrpy's load of the same file with its C loader;
-vcrpy loads a file whole before its first answer. `last` asks for the last recorded exchange, so all requests before it are read.
+A block begins, the first recorded request is sent, and the first frame of its answer arrives. The figure is CPU time of this
+process, because the disk's cache serves each file.
+
+The request goes through httpx2 without the SDK, because the SDK's own work does not depend on the file. Each file has exchanges
+of 8 KB: half of the bytes are requests of several messages, half are answers. The peer is vcrpy's load of the same file with
+its C loader, because vcrpy loads a file completely before its first answer. `last` asks for the last recorded exchange, so all
+requests before it are read.
 """
 
 import json
@@ -21,7 +24,7 @@ from retold.recorder.http.exchange import Exchange, Request
 
 SIZES_MB = (1, 10, 100)
 BYTES = 8_700
-"""Of one exchange in the file."""
+"""Bytes of one exchange in the file."""
 ROUNDS = {1: 9, 10: 5, 100: 1}
 DELTAS = 24
 
@@ -71,7 +74,7 @@ def measure() -> list[Row]:
                 path = home / f"{size}{suffix}"
                 write_cassette(path, map(_exchange, range(number)))
                 if not rows:
-                    _first_frame(path, first)()  # the first block of a process imports what later ones use
+                    _first_frame(path, first)()  # the first block of a process imports modules for the later ones
                 name = f"{path.stat().st_size / 1e6:.0f} MB {suffix[1:].upper()}"
                 found = rounds(ROUNDS[size], {"ours": _first_frame(path, first), "vcrpy": _vcrpy(path)})
                 rows.append(ratio(f"first frame, {name}", found["ours"], "vcrpy's load", found["vcrpy"], "ms", at_most=0.5))

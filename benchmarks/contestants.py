@@ -1,7 +1,7 @@
-"""Those that record and replay what the SDK reads: each in a process of its own, for they patch the same classes.
+"""Recorders that record and replay an SDK stream, each in a separate process, because they patch the same classes.
 
-A contestant is told over a pipe what to read, reads it with a real client inside its `use_cassette`, and answers with what
-that came to. vcrpy, cassetter and aimock are optional: `is_installed` says whether one is there.
+A contestant receives a task over a pipe, reads the stream with a real client inside its `use_cassette`, and returns the result.
+vcrpy, cassetter and aimock are optional: `is_installed` checks for each.
 """
 
 import importlib.util
@@ -26,7 +26,7 @@ _MODULES = {"vcrpy": "vcr"}
 _WAIT_S = 60
 
 Mode = Literal["all", "none"]
-"""Record, or replay; all three call them so."""
+"""Record, or replay. All three use these names."""
 
 
 def is_installed(peer: str) -> bool:
@@ -37,7 +37,7 @@ def is_installed(peer: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to read: the answer to the request of `arguments(model, answer)`; without a path no cassette is used."""
+    """The request to send: `arguments(model, answer)`. Without a path no cassette is used."""
 
     url: str
     model: str
@@ -50,10 +50,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What came of it. Times in ms: to the first event, to the last one, and of the whole block, cassette files included.
+    """The result of a task. Times in ms: to the first event, to the last one, and of the whole block, including cassette files.
 
-    `events` are the SDK's; of a raw read there are none, and `body` is what came. `error` is the type of the exception that
-    ended the stream, if any.
+    `events` counts the SDK's events. A raw read has none, and `body` is the received bytes. `error` is the type of the
+    exception that ended the stream, if any.
     """
 
     first_ms: float
@@ -124,7 +124,7 @@ class Contestant:
     pipe: Connection
 
     def read(self, task: Task, *, may_fail: bool = False) -> Read:
-        """Raises RuntimeError if the stream ended in an exception, unless that is what is looked at."""
+        """Read a stream. Raise RuntimeError if it ends in an exception, unless the caller expects one."""
         self.pipe.send(task)
         found: Read = self.pipe.recv()
         if found.error and not may_fail:
@@ -137,18 +137,18 @@ def contestant(peer: str) -> Iterator[Contestant]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, peer), daemon=True)
     process.start()
-    theirs.close()  # so that a contestant that fails is an EOFError here, not a wait
+    theirs.close()  # so that a failing contestant causes an EOFError here, and no endless wait
     try:
         yield Contestant(ours)
     finally:
-        with suppress(BrokenPipeError):  # it failed; that is raised already
+        with suppress(BrokenPipeError):  # it failed, and that error is already raised
             ours.send(None)
         process.join(10)
 
 
 @contextmanager
 def listening(command: Sequence[str | Path], home: Path) -> Iterator[str]:
-    """A server of whatever make, as a process; the URL is the first on 127.0.0.1 that it prints."""
+    """Run any server as a process. Yield the first URL on 127.0.0.1 that it prints."""
     output = home / "server.txt"
     with output.open("w") as out:
         process = subprocess.Popen(command, cwd=home, env=environment(home), stdout=out, stderr=out, stdin=subprocess.DEVNULL)

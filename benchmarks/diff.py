@@ -1,8 +1,8 @@
-"""Two streams of 100,000 messages with 1 % edits aligned: against git and difflib on the same streams, and on unlike ones.
+"""Align two streams of 100,000 messages with 1 % edits: against git and difflib on the same streams, and on unlike ones.
 
-Half of the messages repeat (`ok` and its like), as they do in long runs. git gets the messages as lines of JSON; ours and
-difflib get their keys, as `compare` has them after reading. What reading costs is a row of its own: `compare` of the two files,
-from JSON to differences.
+Half of the messages repeat (`ok` and similar ones), as in long runs. git gets the messages as lines of JSON. retold and difflib
+get their keys, as `compare` has them after reading. The cost of reading is a separate row: `compare` of the two files, from
+JSON to differences.
 """
 
 import difflib
@@ -25,7 +25,7 @@ ROUNDS = 7
 
 
 def _streams(edits: float) -> tuple[list[str], list[str]]:
-    """Two streams of texts; each edit changes a text, removes one or adds one."""
+    """Return two streams of texts. Each edit changes a text, removes one or adds one."""
     chance = random.Random(7)
     a = [f"ok, {chance.randrange(50)}" if chance.random() < 0.5 else f"Step {n} is done: the quick fox" for n in range(MESSAGES)]
     b = []
@@ -52,7 +52,7 @@ def _write(path: Path, texts: list[str]) -> None:
 
 
 def _write_plain(path: Path, texts: list[str]) -> None:
-    """For git, without ids: to it they would be edits."""
+    """Write the texts for git, without ids, because git would show them as edits."""
     path.write_text(
         "".join(json.dumps({"type": "assistant", "content": [{"type": "text", "text": text}]}) + "\n" for text in texts)
     )

@@ -1,8 +1,8 @@
-"""What it costs to have a log on other machines: shipping to a stream of a real NATS server, and pulling it into a mirror.
+"""The cost of a log on other machines: shipping to a stream of a real NATS server, and pulling it into a mirror.
 
 The peer in the same round is the same work on a shelf in memory, so the difference is the network and the server, which runs on
 the same machine. CPU is that of this process, without the server. Idle is a shipper and a following puller without events. The
-median of an append is that of this process, while `retold ship` ships its log; its peer is a log that is not shipped.
+median of an append is that of this process, while `retold ship` ships its log. Its peer is a log that is not shipped.
 """
 
 import signal
@@ -33,7 +33,7 @@ APPENDS, IDLE_S = 150, 5.0
 PACED, PACED_ROUNDS = 400, 5
 
 Timed = tuple[float, float]
-"""Events a second, and microseconds of CPU for each."""
+"""Events per second, and microseconds of CPU for each."""
 
 
 def _timed(work: Callable[[], object]) -> Timed:
@@ -105,7 +105,7 @@ def _append_p50(path: Path, number: int) -> float:
 
 @contextmanager
 def _sidecar(path: Path, server: Nats) -> Iterator[None]:
-    """Ship a log by `retold ship`, a process of its own."""
+    """Ship a log by `retold ship`, as a separate process."""
     to = f"{server.servers[0]}/sidecar"
     command = [sys.executable, "-m", "retold", "ship", "--to", to, "--db", str(path), "--source", "a"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as child:
@@ -116,7 +116,7 @@ def _sidecar(path: Path, server: Nats) -> Iterator[None]:
 
 
 def _beside_a_shipper(home: Path, server: Nats) -> list[Row]:
-    """Return the rows of a recorder whose log is shipped, and of one whose server does not answer."""
+    """Return the rows of a recorder with a shipped log, and of one with a server that does not answer."""
     alone, shipped, numbers = home / "alone.db", home / "shipped.db", count()
 
     def hurt() -> float:

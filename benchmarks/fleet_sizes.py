@@ -1,6 +1,6 @@
-"""Fleets of a size that nobody sees at first: a long run and a long log back from a stream, and a server that holds many runs.
+"""Fleets larger than usual at first: a long run and a long log pulled back from a stream, and a server with many runs.
 
-`EVENTS` and `RUNS` in the environment are other sizes. CPU is that of this process, without the server, which runs on the same
+`EVENTS` and `RUNS` in the environment set other sizes. CPU is that of this process, without the server, which runs on the same
 machine.
 """
 
@@ -24,7 +24,7 @@ from retold.recorder.log.log import EventLog
 EVENTS = int(os.environ.get("EVENTS", 1_000_000))
 RUNS = int(os.environ.get("RUNS", 200_000))
 LONG = 100_000
-"""Events of one run; the log has EVENTS in runs of this length."""
+"""Events of one run. The log has EVENTS in runs of this length."""
 
 AT_ONCE = 500
 
@@ -46,7 +46,7 @@ def _pulled(puller: Puller) -> tuple[float, float, int]:
 
 
 async def _keep_runs(server: str, log: str) -> None:
-    """Put one short page of so many runs on the stream, many at once."""
+    """Put one short page of this many runs on the stream, many at once."""
     client = await nats.connect(server)
     stream, headers = client.jetstream(timeout=30), {"Retold-First": "0", "Retold-Last": "0", "Retold-Hash": "00" * 32}
     for at in range(0, RUNS, AT_ONCE):

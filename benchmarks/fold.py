@@ -1,8 +1,8 @@
-"""What it costs to turn a stream into messages, per delta: our fold of stored frames, against the SDK on the same bytes.
+"""The cost of folding a stream into messages, per delta: retold's fold of stored frames, against the SDK on the same bytes.
 
-A mock run folds recorded frames and never imports the SDK; a live one folds beside it. `fold` takes frames as the log
-stores them; `cut and fold` begins with bytes as they come off the wire. The SDK's steps: decoding server-sent events, parsing
-their JSON, making typed events of them (`create(stream=True)`), and gathering those into a message (`messages.stream`).
+A mock run folds recorded frames without importing the SDK. A live run folds in parallel to the SDK. `fold` takes frames as the
+log stores them. `cut and fold` begins with the bytes of the wire. The SDK decodes server-sent events, parses their JSON,
+creates typed events (`create(stream=True)`), and collects those into a message (`messages.stream`).
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 import anthropic
 import httpx2
-from anthropic._streaming import SSEDecoder  # private, and the very thing to measure
+from anthropic._streaming import SSEDecoder  # private, but the measured function
 
 from benchmarks.measure import Row, folder, ratio, rounds, run
 from benchmarks.samples import HEADERS, arguments, frames

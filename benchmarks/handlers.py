@@ -1,9 +1,9 @@
-"""Handlers beside a run of 100,000 messages: how much the peak of memory grows from 1,000 messages, and what it costs the run.
+"""Handlers beside a run of 100,000 messages: the growth of the memory peak from 1,000 messages, and the cost for the run.
 
-Messages are appended one by one while the handlers, each in its thread, read them from the log: what they have not read yet
-waits there and not in memory. Peaks are `resource.getrusage`, each in a process of its own; the allowance is that of
-`memory.py`. A buffer holds its 1,000 messages and counts the rest, so it starts at a length that fills it. The pace is compared
-with that of the same run without handlers, up to the end of the last handler: both need the same processor.
+Messages are appended one by one while the handlers, each in its thread, read them from the log. Unread messages wait in the
+log, not in memory. Peaks are `resource.getrusage`, each in a separate process, with the allowance of `memory.py`. A buffer
+keeps its 1,000 messages and counts the rest, so it starts at a length that fills it. The pace is compared with that of the same
+run without handlers, up to the end of the last handler, because both need the same processor.
 """
 
 import functools
@@ -28,7 +28,7 @@ SETS: dict[str, list[str]] = {"none": [], "simple and file": ["simple", "file"],
 
 
 def handlers_of(kinds: list[str], home: Path) -> list[Any]:
-    """The handlers of a set; what they show goes nowhere, what they write into `home`."""
+    """Return the handlers of a set. Their screen output is discarded, and their files are in `home`."""
     from retold.handlers import make_handler
 
     options: dict[str, dict[str, Any]] = {"file": {"file_path": str(home / "messages.jsonl"), "format": "jsonl"}}
@@ -36,7 +36,10 @@ def handlers_of(kinds: list[str], home: Path) -> list[Any]:
 
 
 def stream(home: Path, kinds: list[str], messages: int) -> dict[str, Any]:
-    """Run a step of that many messages beside its handlers: seconds until the last is done, MB at the peak, their results."""
+    """Run a step of this many messages beside its handlers.
+
+    Return the seconds until the last ends, the MB at the peak, and the results.
+    """
     from retold.handlers import HandlerThread
     from retold.recorder.log.log import EventLog
     from retold.recorder.messages import Session

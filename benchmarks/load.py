@@ -1,8 +1,9 @@
-"""Many live streams at once through the recording proxy: 20 frames a second each, directly and through `retold proxy`, in turn.
+"""Many concurrent live streams through the recording proxy: 20 frames a second each, alternately with and without the proxy.
 
-The delay of a frame runs from the server's clock, which is in the frame, to the client's; all processes of a machine share that
-clock. Server, proxy and clients are processes of their own, so a machine needs at least three cores to show the proxy's delay
-alone. Streams begin spread over one second, as those of independent users do. CPU is that of all processes of the proxy.
+Each frame has the server's time of sending, and its delay lasts until the client's time of receiving. All processes of a
+machine share that clock. Server, proxy and clients are separate processes, so only a machine with at least three cores shows
+the delay of the proxy alone. Streams begin spread over one second, like those of independent users. CPU is that of all
+processes of the proxy.
 """
 
 import asyncio
@@ -51,7 +52,7 @@ def _chunk(data: bytes) -> bytes:
 
 
 class _Stream(asyncio.Protocol):
-    """The server's side: one answer of frames that hold the time at which each is sent."""
+    """The server's side: one answer of frames, each with its time of sending."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -59,7 +60,7 @@ class _Stream(asyncio.Protocol):
         self._left = FRAMES_PER_S * SECONDS
 
     def data_received(self, data: bytes) -> None:
-        if b"\r\n\r\n" in data:  # the body is small and comes with the head
+        if b"\r\n\r\n" in data:  # the body is small and arrives with the head
             self._transport.write(_HEAD + _chunk(_OPENING))
             self._next_s = self._loop.time()
             self._send()
@@ -98,7 +99,7 @@ def _server() -> Iterator[str]:
 
 
 class _Reader(asyncio.Protocol):
-    """The client's side: notes the delay of each frame, in nanoseconds."""
+    """The client's side. It notes the delay of each frame, in nanoseconds."""
 
     def __init__(self, body: bytes, delays: list[int]) -> None:
         self._body = body
@@ -112,7 +113,7 @@ class _Reader(asyncio.Protocol):
         now = time.monotonic_ns()
         self._delays += [now - int(sent) for sent in _SENT.findall(data)]
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it so
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - a parameter of asyncio's protocol
         if not self.done.done():
             self.done.set_result(None)
 
@@ -138,7 +139,7 @@ async def _streams(url: str, streams: int) -> list[int]:
 
 
 def _measured(url: str, streams: int) -> list[float]:
-    """The delays of all frames, in ms."""
+    """Return the delays of all frames, in ms."""
     return [delay / 1e6 for delay in asyncio.run(_streams(url, streams))]
 
 

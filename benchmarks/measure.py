@@ -1,7 +1,7 @@
-"""What the benchmarks share: interleaved rounds, medians, one table for all of them, and a clean environment.
+"""Shared parts of the benchmarks: interleaved rounds, medians, one table format, and a clean environment.
 
-A figure alone says little: machines differ and a machine differs from itself an hour later. So what is measured here is
-measured beside a peer, turn by turn in the same run, and the ratio is the median of the rounds' own ratios.
+A single figure has little meaning: machines differ, and a machine differs from itself an hour later. So each figure is measured
+beside a peer, turn by turn in the same run, and the ratio is the median of the rounds' own ratios.
 """
 
 import argparse
@@ -31,9 +31,10 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of a table: our median, the peer's, how they compare, and the goal if there is one.
+    """A line of a table: our median, the peer's, their comparison, and the goal if there is one.
 
-    `compared` is the median over the rounds (of ours / theirs, or of ours - theirs), `low` and `high` its smallest and greatest.
+    `compared` is the median over the rounds of ours / theirs or ours - theirs. `low` and `high` are its smallest and greatest
+    value.
     """
 
     what: str
@@ -48,14 +49,14 @@ class Row:
     goal: str = ""
     met: bool | None = None
     remark: str = ""
-    """Stands where the comparison would, if there is none."""
+    """It takes the place of a missing comparison."""
 
 
 def ratio(
     what: str, ours: Sequence[float], peer: str, theirs: Sequence[float], unit: str,
     *, at_most: float | None = None, at_least: float | None = None,
 ) -> Row:  # fmt: skip
-    """Ours divided by the peer's, round by round."""
+    """Return a row of our figures divided by the peer's, round by round."""
     found = [one / other for one, other in zip(ours, theirs, strict=True)]
     middle = statistics.median(found)
     return Row(
@@ -67,7 +68,7 @@ def ratio(
 def added(
     what: str, ours: Sequence[float], peer: str, theirs: Sequence[float], unit: str, *, at_most: float | None = None
 ) -> Row:
-    """Ours less the peer's, round by round, in `unit`."""
+    """Return a row of our figures minus the peer's, round by round, in `unit`."""
     found = [one - other for one, other in zip(ours, theirs, strict=True)]
     middle = statistics.median(found)
     return Row(
@@ -77,18 +78,18 @@ def added(
 
 
 def figure(what: str, ours: Sequence[float], unit: str, *, at_most: float | None = None) -> Row:
-    """A figure that has no peer."""
+    """Return a row without a peer."""
     middle = statistics.median(ours)
     return Row(what, middle, unit, goal=_goal(at_most, None, f" {unit}"), met=_met(middle, at_most, None))
 
 
 def beside(what: str, ours: float, unit: str, peer: str, theirs: float | None = None, *, remark: str, **more: Any) -> Row:
-    """Ours beside the peer's where a ratio would say nothing: a count, or a peer that cannot do it; `remark` says which."""
+    """Return a row for which a ratio has no meaning: a count, or a peer that cannot do it. `remark` gives the reason."""
     return Row(what, ours, unit, peer, theirs, remark=remark, **more)
 
 
 def absent(what: str, ours: Sequence[float], peer: str, unit: str) -> Row:
-    """Ours alone: the peer is not installed."""
+    """Return a row without the figure of a peer that is not installed."""
     return beside(what, statistics.median(ours), unit, peer, remark="not installed")
 
 
@@ -97,18 +98,18 @@ def _goal(at_most: float | None, at_least: float | None, unit: str) -> str:
 
 
 def _met(value: float, at_most: float | None, at_least: float | None) -> bool | None:
-    """Judged as it is shown, to two digits."""
+    """Judge the displayed value, with two digits."""
     value = round(value, 2)
     return value <= at_most if at_most is not None else value >= at_least if at_least is not None else None
 
 
 def quantile(samples: Sequence[float], share: float) -> float:
-    """The sample below which `share` of all samples lie."""
+    """Return the sample below which `share` of all samples lie."""
     return sorted(samples)[min(len(samples) - 1, int(share * len(samples)))]
 
 
 def rounds(number: int, contestants: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Let each contestant run once a round, each time beginning with another one; what they return, by name."""
+    """Run each contestant once per round, each time beginning with another one. Return their results, by name."""
     found: dict[str, list[T]] = {name: [] for name in contestants}
     names = list(contestants)
     for turn in range(number):
@@ -119,7 +120,7 @@ def rounds(number: int, contestants: Mapping[str, Callable[[], T]]) -> dict[str,
 
 
 def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
-    """The rows of a table as text, its head first."""
+    """Return the rows of a table as text, its head first."""
     lines: list[tuple[str, ...]] = [("", "ours", "peer", "", "compared (min to max)", "goal", "")]
     for row in rows:
         theirs = "" if row.theirs is None else _number(row.theirs, row.unit)
@@ -135,7 +136,7 @@ def cells(rows: Sequence[Row]) -> list[tuple[str, ...]]:
 
 
 def table(title: str, rows: Sequence[Row]) -> str:
-    """The rows as aligned text."""
+    """Return the rows as aligned text."""
     lines = cells(rows)
     widths = [max(len(line[column]) for line in lines) for column in range(7)]
     shown = ["  ".join(_aligned(line[i], width, right=i in (1, 2)) for i, width in enumerate(widths)) for line in lines]
@@ -152,7 +153,7 @@ def _number(value: float, unit: str) -> str:
 
 
 def run(title: str, measure: Callable[[], list[Row]]) -> None:
-    """The main function of a benchmark: measure in a clean environment, print the table (`--json`: the rows)."""
+    """Run a benchmark: measure in a clean environment, and print the table (`--json`: the rows)."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     arguments = parser.parse_args()
@@ -165,7 +166,9 @@ def run(title: str, measure: Callable[[], list[Row]]) -> None:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """What measured code sees: the path and an empty home. No keys, no settings, and byte code is written and used.
+    """Return the environment of measured code: the path and an empty home, without keys and settings.
+
+    Byte code is written and used.
 
     PYTHONPATH is passed on, so that a changed copy of retold can be measured beside the installed one.
     """
@@ -175,20 +178,20 @@ def environment(home: Path) -> dict[str, str]:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder on a disk, gone afterwards; /tmp is memory on many machines, and a log is not kept in memory."""
+    """Create a temporary folder on a disk, because /tmp is memory on many machines, and a log is not kept in memory."""
     place = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="retold-bench-", dir=place) as name:
         yield Path(name)
 
 
 def found_command(name: str) -> Path | None:
-    """A program that the environment of this Python or the path has."""
+    """Find a program in the environment of this Python or on the path."""
     found = shutil.which(name, path=os.pathsep.join([str(BIN), os.environ.get("PATH", "")]))
     return Path(found) if found else None
 
 
 def machine() -> str:
-    """Where the figures were measured."""
+    """Describe the machine of the figures."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
@@ -201,7 +204,7 @@ def machine() -> str:
 
 
 def _versions() -> Iterator[str]:
-    """What is measured, and what it is measured against."""
+    """Return the versions of retold and of its peers."""
     for package in ("anthropic", "httpx2", "typer", "vcrpy", "cassetter", "duckdb"):
         with suppress(PackageNotFoundError):
             yield f"{package} {version(package)}"
@@ -209,5 +212,5 @@ def _versions() -> Iterator[str]:
         if path := found_command(command):
             printed = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
             yield f"{name} {re.findall(r'[0-9][0-9.]+[0-9]', printed)[0]}"
-    if path := found_command("llmock"):  # of its package; the program does not tell
+    if path := found_command("llmock"):  # of its package, because the program does not print it
         yield f"aimock {json.loads((path.resolve().parent.parent / 'package.json').read_text())['version']}"

@@ -1,10 +1,11 @@
-"""How much memory grows with the length of a stream: the peak of a process that handles 100,000 frames, less that of one
-that handles 1,000. Flat is the goal for recording and showing; 100,000 frames are about 19 MB.
+"""Memory against the length of a stream: the peak of a process with 100,000 frames, minus that of one with 1,000.
 
-Peaks are `resource.getrusage`, each in a process of its own (a child's peak begins at its parent's, so this module imports
-little). The allowance of 5 MB is for what 1,000 frames do not fill: SQLite's page cache (2 MB a connection) and a reader's
-page of 500 messages. Two shapes: an answer in blocks of 100 deltas, which has the goals, and one endless block, whose 1.2 MB
-of text have to be kept until its message is complete; an export has its goal there, too.
+The goal for recording and showing is no growth. 100,000 frames are about 19 MB.
+
+Peaks are `resource.getrusage`, each in a separate process (a child's peak begins at its parent's, so this module imports
+little). The allowance of 5 MB covers the parts that 1,000 frames do not fill: SQLite's page cache (2 MB per connection) and a
+reader's page of 500 messages. There are two shapes: an answer in blocks of 100 deltas, which has the goals, and one endless
+block with 1.2 MB of text, which stays in memory until its message is complete. An export has its goal there, too.
 """
 
 import os
@@ -24,7 +25,7 @@ BLOCKS = {"blocks of 100": 100, "one block": 1_000_000}
 
 
 def capture(path: str, frames: int, block: int) -> None:
-    """Record a stream, a frame a chunk, as it comes off a live connection."""
+    """Record a stream, one frame per chunk, as from a live connection."""
     from benchmarks import samples
     from retold.recorder.http.capture import Capture
     from retold.recorder.http.exchange import Request
@@ -39,7 +40,7 @@ def capture(path: str, frames: int, block: int) -> None:
 
 
 def show(path: str) -> None:
-    """What `retold show` does, into nothing."""
+    """Do the work of `retold show`, without output."""
     from retold.handlers import make_handler, read_stream
     from retold.handlers.base import READ_KINDS
     from retold.recorder.interrupted import events_of
@@ -51,7 +52,7 @@ def show(path: str) -> None:
 
 
 def follow(path: str) -> None:
-    """Every event of the run, as another process follows it."""
+    """Read every event of the run, as another process follows it."""
     from retold.recorder.log.log import EventLog
 
     log = EventLog(path)
@@ -60,7 +61,7 @@ def follow(path: str) -> None:
 
 
 def export(path: str) -> None:
-    """What `retold export` does, into nothing."""
+    """Do the work of `retold export`, without output."""
     from retold.formats import FORMATS
     from retold.recorder.log.log import EventLog
 
@@ -87,7 +88,7 @@ def _peak_mb(home: Path, what: str, path: Path, frames: int, block: int) -> floa
 
 
 def _growths(home: Path, block: int) -> Iterator[tuple[str, float]]:
-    """(what, MB) for one recording and its readers."""
+    """Yield (label, MB) for one recording and its readers."""
     peaks: dict[str, list[float]] = {}
     for frames in (FEW, MANY):
         path = home / f"{frames}.db"

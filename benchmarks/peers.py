@@ -1,10 +1,10 @@
-"""Recording a live stream and replaying it, beside those who do the same: vcrpy and cassetter around a client, aimock before it.
+"""Recording a live stream and replaying it, beside other recorders: vcrpy and cassetter around a client, aimock before it.
 
-`first event` is what a user of a recorder waits for: 21 frames 50 ms apart, from the call to its first event; ours is the first
-of a new cassette, which begins a run in the log too (what each later one costs: `stream`). `flood` is 2,000 deltas as fast as
-they come. What was recorded is replayed at once and at the recorded pace, and its bytes are compared with
-those that the server sent. `block` is the time of the whole `with` block, in which cassettes are loaded and written. The server
-and every contestant run in processes of their own; peers that are not installed are named as such.
+`first event` is the wait of a recorder's user: 21 frames 50 ms apart, from the call to its first event. Ours is the first of a
+new cassette, which also begins a run in the log (`stream` measures later ones). `flood` is 2,000 deltas at full speed. The
+recordings are replayed instantly and at the recorded pace, and their bytes are compared with those of the server. `block` is
+the time of the whole `with` block, which loads and writes cassettes. The server and every contestant run in separate processes.
+Peers that are not installed are named.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,7 +67,10 @@ def _compared(
 
 
 def _paced(what: str, found: Found, recorded_ms: float, peers: Sequence[str]) -> Iterator[Row]:
-    """Ours against the pace of the recording; a peer's pace is a remark, for one that keeps no times is fast and no winner."""
+    """Compare our replay with the pace of the recording.
+
+    A peer's pace is a remark, because a peer without times is fast but not better.
+    """
     ours = [read.stream_ms for read in found["retold"]]
     yield ratio(what, ours, "the live stream", [recorded_ms] * len(ours), "ms", at_most=1.01)
     for peer in peers:
@@ -79,7 +82,7 @@ def _paced(what: str, found: Found, recorded_ms: float, peers: Sequence[str]) ->
 
 
 def _kept(what: str, found: Mapping[str, Read], sent: Sequence[bytes], peers: Sequence[str]) -> Iterator[Row]:
-    """How many frames came back as they were sent, in their places, and whether all bytes did."""
+    """Count the frames that came back unchanged in their places, and compare all bytes."""
     whole = b"".join(sent)
 
     def same(read: Read) -> int:
@@ -153,7 +156,7 @@ def _cut(what: str, found: Mapping[str, Read], peers: Sequence[str]) -> Iterator
 
 
 def _over_http(url: str, client: Contestant, home: Path) -> Iterator[Row]:
-    """The same client asks each of them. Every recording is of another request: aimock answers what it knows itself."""
+    """The same client asks each server. Every recording has another request, because aimock answers requests that it knows."""
     names = [name for name in ("retold", "aimock") if name == "retold" or is_installed(name)]
     folders = {name: home / f"{name}-server" for name in names}
     answers = {(name, model): count(1) for name in ("plain", *names) for model in ("live", "flood")}

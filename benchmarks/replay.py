@@ -1,9 +1,9 @@
-"""What replay costs, and how true it is to the recording's times.
+"""The cost of a replay, and its accuracy to the recorded times.
 
 `instant`: a recorded answer of 2,000 deltas read through the SDK and our transport, against the same bytes from httpx2's own
-MockTransport, which is the SDK's floor. `original`: frames 10 ms apart, how late each is handed on, and how far the end has
-drifted after 20 s; against bare sleeping to absolute deadlines, at the same time in processes of their own. `load`: a cassette
-of 10 MB against vcrpy's load of the same file with its C loader, and the first frame of the same recording from the log.
+MockTransport, which is the SDK's lower bound. `original`: frames 10 ms apart, the delay of each, and the drift of the end after
+20 s. Its peer is bare sleeping to absolute deadlines, at the same time in separate processes. `load`: a cassette of 10 MB
+against vcrpy's load of the same file with its C loader, and the first frame of the same recording from the log.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ INSTANTS = 25
 GAP_NS = 10_000_000
 PACED_NS = 6_000_000_000
 STREAMS = {1: GAP_NS, 10: GAP_NS, 100: 5 * GAP_NS}
-"""How many streams are played at once, and how far apart their frames are: up to 2,000 frames a second in all."""
+"""Concurrent streams, and the gap between their frames: up to 2,000 frames a second in all."""
 
 LOADS = 9
 CASSETTE_MB = 10
@@ -87,7 +87,7 @@ def _instant() -> list[Row]:
     return rows
 
 
-# Original timing: each of these is a process of its own
+# Original timing: each of these is a separate process
 
 
 def _play(began_ns: int, gap_ns: int) -> list[float]:
@@ -139,10 +139,10 @@ PACES: dict[str, Callable[[int, int], Any]] = {
 
 
 def _pace(name: str, streams: int) -> list[list[float]]:
-    """How late each frame of each stream was handed on, in microseconds. The streams begin evenly over one gap."""
+    """Return the delay of each frame of each stream, in microseconds. The streams begin evenly over one gap."""
     pace, gap_ns = PACES[name], STREAMS[streams]
     _paced(gap_ns)
-    # A moment soon; ours and its peer half a stream's share apart, so that they do not wake each other's core.
+    # Begin a moment later. Ours and its peer are half a stream's share apart, so that they do not wake each other's core.
     began_ns = (time.monotonic_ns() // gap_ns + 1) * gap_ns + 300_000_000 + ("sleep" in name) * gap_ns // streams // 2
     begins = [began_ns + gap_ns * number // streams for number in range(streams)]
     if asyncio.iscoroutinefunction(pace):
@@ -175,7 +175,7 @@ def _original(home: Path) -> list[Row]:
 
 
 def _late(home: Path, streams: int, *names: str) -> dict[str, list[list[float]]]:
-    """`_pace` of each, at the same time, in processes of their own."""
+    """Return `_pace` of each, run at the same time in separate processes."""
     command = [sys.executable, "-m", "benchmarks.replay", "pace"]
     processes = {
         name: subprocess.Popen([*command, name, str(streams)], cwd=ROOT, env=environment(home), stdout=subprocess.PIPE)

@@ -1,4 +1,4 @@
-"""Streams to measure with: frames as the Messages API sends them, made one at a time, so that they take no memory."""
+"""Streams to measure: frames as the Messages API sends them, generated one at a time, so that they take no memory."""
 
 import json
 from collections.abc import Iterator
@@ -14,19 +14,19 @@ HEADERS = (("content-type", "text/event-stream; charset=utf-8"), ("request-id", 
 
 
 def arguments(*, model: str = MODEL, answer: int = 1) -> dict[str, Any]:
-    """What the SDK's `messages.create` is called with; the request of each `answer` is its own."""
+    """Return the arguments of the SDK's `messages.create`. Each `answer` has a different request."""
     prompt = f"Say something long, number {answer}."
     return {"model": model, "max_tokens": 1024, "messages": [{"role": "user", "content": prompt}]}
 
 
 def _frame(event: dict[str, Any], number: int) -> bytes:
-    """One frame; as in real ones, 0 to 15 spaces stand before the last brace."""
+    """Return one frame. As in the real API, 0 to 15 spaces precede the last brace."""
     data = json.dumps(event, separators=(",", ":"))
     return f"event: {event['type']}\ndata: {data[:-1]}{' ' * (number * 7 % 16)}}}\n\n".encode()
 
 
 def frames(deltas: int, *, block: int = 1_000_000, answer: int = 1) -> Iterator[bytes]:
-    """The frames of one answer of `deltas` text deltas, `block` of them in each content block."""
+    """Yield the frames of one answer of `deltas` text deltas, `block` of them in each content block."""
     usage = {"input_tokens": 25, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}
     message: dict[str, Any] = {
         "id": f"msg_01{answer:022}", "type": "message", "role": "assistant", "model": MODEL, "content": [],
@@ -46,7 +46,7 @@ def frames(deltas: int, *, block: int = 1_000_000, answer: int = 1) -> Iterator[
 
 
 def exchange(deltas: int, *, gap_ns: int = 0, answer: int = 1) -> Exchange:
-    """A recorded exchange, its frames `gap_ns` apart."""
+    """Return a recorded exchange with frames `gap_ns` apart."""
     body = json.dumps(arguments(answer=answer) | {"stream": True}, separators=(",", ":")).encode()
     pieces = tuple(TimedPiece(number * gap_ns, frame, True) for number, frame in enumerate(frames(deltas, answer=answer)))
     return Exchange(

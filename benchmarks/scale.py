@@ -1,11 +1,11 @@
-"""What grows with the log, and what does not: whole commands on logs of 10,000 events and more, and a proxy after many calls.
+"""Costs that grow with the log and costs that do not: commands on logs of 10,000 events and more, and a proxy after many calls.
 
-All figures are CPU time, user and system, the least of some rounds; other work on the machine changes them little. The commands
-run in this process, after their imports. `append`, `ls`, `show last`, `search` and `tail` must cost on the largest log what
-they cost on the smallest; `stats`, `verify`, `erase`, `prune` and `recover` have a row for each size, without a goal.
+All figures are CPU time, user and system, the least of some rounds, so other work on the machine changes them little. The
+commands run in this process, after their imports. `append`, `ls`, `show last`, `search` and `tail` must cost the same on the
+largest and the smallest log. `stats`, `verify`, `erase`, `prune` and `recover` have a row for each size, without a goal.
 
-`EVENTS=1000000` makes the largest log larger, which takes some minutes; without it, it has 100,000 events. `CALLS` sets the
-number of calls behind the proxies in the same way.
+`EVENTS=1000000` makes the largest log larger, which takes some minutes. The default is 100,000 events. `CALLS` sets the number
+of calls behind the proxies.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ SMALLEST = SIZES[0]
 ROUNDS = 5
 APPENDS = 300
 FLAT = 1.5
-"""How much more a flat command may cost on the largest log than on the smallest."""
+"""The greatest allowed cost of a flat command on the largest log, as a multiple of its cost on the smallest."""
 
 TURNS = 1_000
 
@@ -58,7 +58,7 @@ def _least(work: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 
 def _retold(*arguments: str | Path) -> None:
-    """A command of retold in this process. Raises RuntimeError if it fails."""
+    """Run a command of retold in this process. Raise RuntimeError if it fails."""
     argv, out, err = sys.argv, io.TextIOWrapper(io.BytesIO()), io.StringIO()
     sys.argv = ["retold", *map(str, arguments)]
     code: object = 0
@@ -74,27 +74,27 @@ def _retold(*arguments: str | Path) -> None:
 
 
 def _appends(path: Path) -> float:
-    """The CPU time of one event of 400 bytes, appended and committed; least of some hundreds of appends."""
+    """Return the CPU time of appending and committing one event of 400 bytes, the least of some hundreds of appends."""
     event = Entry("frame", b"event: x\ndata: " + b"x" * 385, "step")
     with EventLog(path) as log, log.start(name="append", mode="live") as writer:
         return min(_least(lambda: writer.append(event), APPENDS) for _ in range(ROUNDS))
 
 
 def _flat(path: Path) -> Iterator[tuple[str, float]]:
-    """(what, ms) of all that must not depend on the size of the log."""
+    """Yield (label, ms) of everything that must not depend on the size of the log."""
     at = ("--db", path)
     commands: dict[str, tuple[str, ...]] = {
         "ls": ("ls", "--limit", "10"), "show last": ("show", "last"), "search": ("search", RARE, "--limit", "5"),
         "tail last": ("tail", "last"),
     }  # fmt: skip
     for what, command in commands.items():
-        _retold(*command, *at)  # imports what it needs; the first search makes the index
+        _retold(*command, *at)  # imports its modules; the first search builds the index
         yield what, _least(partial(_retold, *command, *at))
     yield "append", _appends(path)
 
 
 def _curves(path: Path) -> Iterator[tuple[str, float]]:
-    """(what, ms) of all that may depend on it. Erasing and pruning change the log, so each of them is done once."""
+    """Yield (label, ms) of everything that may depend on it. Erasing and pruning change the log, so each runs once."""
     at = ("--db", path)
     yield "stats", _least(partial(_retold, "stats", *at), 3)
     yield "verify", _least(partial(_retold, "verify", *at), 2)
@@ -112,7 +112,7 @@ def _logs(home: Path) -> Iterator[Row]:
     for size in (size for size in SIZES if size <= EVENTS):
         path = home / f"{size}" / "log.db"
         path.parent.mkdir()
-        write_log(path, size * 3 // 5)  # five events hold three messages
+        write_log(path, size * 3 // 5)  # five events contain three messages
         for what, ms in _flat(path):
             flat.setdefault(what, []).append(ms)
         curves += [figure(f"{what}, {size:,} events", [ms], "ms") for what, ms in _curves(path)]
@@ -124,7 +124,7 @@ def _logs(home: Path) -> Iterator[Row]:
 
 
 def _request(number: int) -> Request:
-    """A request with a key of its own, as users of a gateway send."""
+    """Return a request with a separate key, as the users of a gateway send."""
     body = json.dumps(samples.arguments(answer=number) | {"stream": True}).encode()
     key = f"{number * 7919 % 1000:03}k{number:05}-QzT{number * 31 % 97:02}xW9v"
     return Request("POST", "https://api.anthropic.com/v1/messages", (("x-api-key", key),), body)
@@ -135,7 +135,7 @@ def _memory_mb() -> float:
 
 
 def _series(one: Callable[[int], object]) -> tuple[float, float, float]:
-    """(ms of one of the first calls, ms of one of the last, MB that the calls between them took)."""
+    """Return the ms of one of the first calls, the ms of one of the last, and the MB that the calls between them took."""
     found, few = [], FEW_CALLS // 5
     memory = 0.0
     at = 0
@@ -151,7 +151,7 @@ def _series(one: Callable[[int], object]) -> tuple[float, float, float]:
 
 
 def _proxies(home: Path) -> Iterator[Row]:
-    """What the server does for a call, without its sockets: decide, record or play."""
+    """Do the work of the server for a call, without its sockets: decide, record or play."""
     answer = b"".join(samples.frames(5))
     settings = replace(use_cassette(timing="instant").settings, recordings=home / "proxy.db")
     path = home / "proxy.json"
@@ -177,7 +177,7 @@ def _proxies(home: Path) -> Iterator[Row]:
 
 
 def _miss() -> Iterator[Row]:
-    """The first miss of a recording of 1,000 turns whose requests hold the whole conversation: 0.5 KB a turn, 250 MB in all."""
+    """Measure the first miss in a recording of 1,000 turns, each with the whole conversation: 0.5 KB a turn, 250 MB in all."""
     messages: list[dict[str, str]] = []
     exchanges = []
     for turn in range(TURNS):

@@ -1,4 +1,4 @@
-"""The scripted Messages API server in a process of its own: in ours it would share the interpreter with what is measured."""
+"""The scripted Messages API server in a separate process: in this one it would share the interpreter with the measured code."""
 
 import multiprocessing
 from collections.abc import Iterator, Mapping
@@ -11,13 +11,13 @@ from tests.messages_server import MessagesServer, Reply, Request
 
 @dataclass(frozen=True)
 class Server:
-    """A running server; the model of a request chooses the reply."""
+    """A running server. The model of a request chooses the reply."""
 
     url: str
     pipe: Connection
 
     def sent_ns(self) -> list[int]:
-        """When each frame of the last call was sent, pings left out: the monotonic clock, which all processes share."""
+        """Return the time of each frame of the last call except pings, on the monotonic clock that all processes share."""
         self.pipe.send("sent")
         found: list[int] = self.pipe.recv()
         return found
@@ -28,7 +28,7 @@ def serving(replies: Mapping[str, Reply]) -> Iterator[Server]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs, dict(replies)), daemon=True)
     process.start()
-    theirs.close()  # so that a server that fails is an EOFError here, not a wait
+    theirs.close()  # so that a failing server causes an EOFError here, and no endless wait
     try:
         yield Server(ours.recv(), ours)
     finally:

@@ -1,9 +1,9 @@
-"""What a user waits for: whole processes, from start to end, byte-compiled and with warm file caches.
+"""The waiting time of a user: whole processes, from start to end, byte-compiled and with warm file caches.
 
-`--help` against a bare typer app with as many commands, all of them empty; `retold run` of the smallest example, offline,
-into a log that exists and into a new one, against a bare typer app that runs one of its empty commands. The bare app is
-measured as typer is by default (help drawn by rich) and with the settings retold has (plain help); goals hold against the
-latter, which is the faster one.
+`--help` is compared with a bare typer app of as many empty commands. `retold run` of the smallest example, offline, into an
+existing log and into a new one, is compared with a bare typer app that runs one of its empty commands. The bare app is measured
+with typer's defaults (help drawn by rich) and with retold's settings (plain help). Goals are set against the second one, which
+is faster.
 """
 
 import subprocess
@@ -48,7 +48,7 @@ PLAIN = ", rich_markup_mode=None, pretty_exceptions_enable=False"
 
 
 def _write_bare(home: Path, name: str, settings: str) -> None:
-    """A module with seven empty commands and a console script for it, as pip writes them."""
+    """Write a module with seven empty commands and a console script for it, in pip's form."""
     commands = "".join(COMMAND.format(number=number) for number in range(1, 8))
     (home / f"{name}.py").write_text(BARE.format(settings=settings) + commands + MAIN)
     script = home / name
@@ -57,7 +57,7 @@ def _write_bare(home: Path, name: str, settings: str) -> None:
 
 
 def _process(command: Sequence[str | Path], home: Path, cwd: Path) -> float:
-    """The milliseconds that a process took."""
+    """Return the milliseconds of a process."""
     began = time.perf_counter()
     subprocess.run(command, cwd=cwd, env=environment(home), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return (time.perf_counter() - began) * 1000

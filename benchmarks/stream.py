@@ -1,9 +1,10 @@
-"""What recording costs a live stream: the anthropic client on loopback, plain and recorded by the tee, turn by turn.
+"""The cost of recording a live stream: the anthropic client on loopback, plain and recorded by the tee, turn by turn.
 
-The server runs in a process of its own. `flood`: 2,000 deltas as fast as they come, each its own chunk: how much of the plain
-client's throughput is left when everything is committed before it is seen. `paced`: a delta a millisecond: how much later an
-event reaches the caller, from the server's clock to ours. `first`: from the call to its first event. The log is on a disk, with
-its default durability; `read from a socket` is the same flood without any client, as the server's own limit.
+The server runs in a separate process. `flood` is 2,000 deltas at full speed, each in its own chunk. It shows the remaining
+share of the plain client's throughput if every event is committed before the client sees it. `paced` is one delta per
+millisecond. It shows the additional delay of an event, from the server's clock to ours. `first` is the time from the call to
+its first event. The log is on a disk, with its default durability. `read from a socket` is the same flood without any client,
+as the server's own limit.
 """
 
 import asyncio
@@ -41,7 +42,7 @@ REPLIES = {
 
 @contextmanager
 def _recorded(writer: RunWriter) -> Iterator[None]:
-    """Every request of this context is recorded, as a live run does it."""
+    """Record every request of this context, as a live run does."""
     redactor = Redactor(extra=["test-key"])
 
     def begin(request: Request) -> Capture:
@@ -52,7 +53,7 @@ def _recorded(writer: RunWriter) -> Iterator[None]:
 
 
 class Clients:
-    """The SDK's ways to read a stream; each returns when every event came, in nanoseconds of the monotonic clock."""
+    """The SDK's ways to read a stream. Each returns the time of every event, in nanoseconds of the monotonic clock."""
 
     def __init__(self, url: str) -> None:
         self.sync = anthropic.Anthropic(base_url=url, api_key="test-key", max_retries=0)
@@ -101,7 +102,7 @@ def _flood(writer: RunWriter, name: str, read: Read) -> Row:
 
 
 def _socket_floor(url: str) -> float:
-    """Deltas a second when nobody looks at them: what the server can send."""
+    """Return the deltas per second without a client: the limit of the server."""
     host, _, port = url.removeprefix("http://").partition(":")
     body = b'{"model":"flood","stream":true}'
     with socket.create_connection((host, int(port))) as connection:

@@ -25,7 +25,7 @@ IMPORT_MB = 100
 
 
 def _cpu_s(command: list[str | Path], home: Path, *, codes: tuple[int, ...] = (0,)) -> float:
-    """The CPU time of a process. Raises RuntimeError if it ends with another code."""
+    """Return the CPU time of a process. Raise RuntimeError if it ends with another code."""
     process = subprocess.Popen(command, cwd=home, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -56,7 +56,7 @@ def _messages(home: Path) -> Iterator[Row]:
 
 
 def _conversations(edited: bool) -> Iterator[Exchange]:
-    """Conversations of ten turns, each request with all messages before it; one in fifty requests is edited."""
+    """Return conversations of ten turns, each request with all messages before it. One in fifty requests is edited."""
     size = number = 0
     while size < CASSETTE_MB * 1_000_000:
         messages: list[dict[str, str]] = []

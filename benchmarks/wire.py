@@ -1,8 +1,8 @@
-"""How true the servers are to a recording's pace, and what the proxy adds.
+"""The accuracy of the servers to a recording's pace, and the delay that the proxy adds.
 
 `gaps`: 66 frames at irregular intervals from `retold serve --timing original`, against the same stream from the tests' plain
-server, whose own jitter on this machine stands beside it. `streams`: 100 of them at once. `proxy`: the first frame of an
-answer through `retold proxy` and directly. The client is a bare socket, in this process.
+server, with that server's own jitter on this machine. `streams`: 100 of them at once. `proxy`: the first frame of an answer
+through `retold proxy` and directly. The client is a bare socket, in this process.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ GAPS_MS = (1, 4, 20, 50, 120, 300)
 
 
 def _irregular(answer: int) -> Exchange:
-    """A stream of 66 frames as irregular as real ones."""
+    """Return a stream of 66 frames with irregular intervals like a real one."""
     recorded = exchange(FRAMES - AROUND_DELTAS, answer=answer)
     assert recorded.response is not None
     chance = random.Random(answer)
@@ -49,7 +49,7 @@ def _irregular(answer: int) -> Exchange:
 
 @contextmanager
 def retold(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A command of retold that serves, and its URL."""
+    """Start a serving command of retold. Yield its URL."""
     command = [sys.executable, "-m", "retold", *map(str, arguments)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
@@ -67,7 +67,7 @@ def request(body: bytes) -> bytes:
 
 
 def _arrivals(url: str, body: bytes) -> list[int]:
-    """When each frame was there, nanoseconds of the monotonic clock after the request was sent."""
+    """Return the arrival time of each frame, in nanoseconds of the monotonic clock after the request was sent."""
     address = urlsplit(url)
     with socket.create_connection((address.hostname or "", address.port or 0)) as client:
         client.sendall(request(body))
@@ -112,7 +112,7 @@ def _gaps(home: Path) -> list[Row]:
 
 
 async def _ended(url: str, recorded: Exchange, wait_s: float) -> float:
-    """By how much a stream's end missed its recording, in percent."""
+    """Return the error of a stream's end against its recording, in percent."""
     await asyncio.sleep(wait_s)
     address = urlsplit(url)
     began = time.monotonic_ns()

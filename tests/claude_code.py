@@ -1,5 +1,4 @@
-"""Run Claude Code against a scripted API: its command, the API's answers, and its messages without the parts that change per
-run."""
+"""Run Claude Code against a scripted API: its command, the API's answers, and its messages without the parts of one run."""
 
 import importlib.util
 import json

@@ -56,7 +56,7 @@ class Size:
 
 @dataclass
 class Outcome:
-    """The counts of a run: events in each mirror, pages on the stream, and the median of an append in µs, before and during
+    """The results of a run: events in each mirror, pages on the stream, and the median of an append in µs without and with
     faults."""
 
     events: list[int] = field(default_factory=list)

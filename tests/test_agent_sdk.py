@@ -436,7 +436,7 @@ def events(run: str = "last") -> list[retold.Event]:
         return list(log.events(log.find(run).run))
 
 
-def test_the_log_holds_both_directions_and_the_messages(cli: str, tmp_path: Path) -> None:
+def test_the_log_contains_both_directions_and_the_messages(cli: str, tmp_path: Path) -> None:
     recorded_and_replayed(tmp_path / "session.yaml", SCENES["tools"], cli)
     found = events()
     started = found[1]
@@ -467,7 +467,7 @@ def test_a_replay_with_a_log_is_recorded_as_a_mock_run(cli: str, tmp_path: Path)
         )
 
 
-def test_a_cassette_holds_sessions_and_interactions(cli: str, tmp_path: Path) -> None:
+def test_a_cassette_contains_sessions_and_interactions(cli: str, tmp_path: Path) -> None:
     """vcrpy reads the interactions. retold reads both, still lazily."""
     path = tmp_path / "both.yaml"
     source = next((Path(__file__).parent.parent / "cassettes").glob("*.yaml"))

@@ -293,7 +293,7 @@ def test_an_erased_session_is_still_readable(tmp_path: Path) -> None:
         assert in_this_process(*command).returncode == 0, command
 
 
-def test_an_erased_text_that_a_cassette_still_holds_is_an_error(tmp_path: Path) -> None:
+def test_an_erased_text_left_in_a_cassette_is_an_error(tmp_path: Path) -> None:
     """This includes a text that is split over lines."""
     made = session("text")
     lines = tuple(line for line in made.lines if line.data.get("type") == "stream_event")

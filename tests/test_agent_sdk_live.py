@@ -91,8 +91,7 @@ async def conversation(cli: str, url: str) -> list[Any]:
 
 
 async def program(cli: str, url: str) -> dict[str, list[Any]]:
-    """Run all sessions of the program: a conversation, its fork beside a new one, one continued up to its limit, and one that
-    dies."""
+    """Run all sessions of the program: a conversation, its fork beside a new one, one up to its limit, and one that dies."""
 
     async def ask(prompt: str, **further: Any) -> list[Any]:
         return await collected(sdk.query(prompt=prompt, options=options(cli, url, **further)))

@@ -107,8 +107,9 @@ def test_one_percent_of_edits_is_found_among_repeats() -> None:
 
 
 def test_a_few_keys_in_any_order_stay_within_the_budget() -> None:
-    """Two unlike streams of four keys are the worst case of Myers: memory and steps are bounded, and the script is still
-    correct.
+    """Two unlike streams of four keys are the worst case of Myers.
+
+    Memory and steps are bounded, and the script is still correct.
     """
     chance = random.Random(2)
     a, b = chance.choices("abcd", k=8_000), chance.choices("abcd", k=8_000)

@@ -1,5 +1,4 @@
-"""The rules of the architecture: imports only go down, modules stay small, public names are documented, and lists match the
-tree."""
+"""The rules of the architecture: imports only go down, modules stay small, public names have docs, and lists match the tree."""
 
 import ast
 import functools
@@ -279,7 +278,7 @@ def _does(kind: type, member: str) -> bool:
 
 
 @pytest.mark.parametrize("name", retold.__all__)
-def test_public_name_is_importable_and_documented(name: str) -> None:
+def test_a_public_name_is_importable_and_documented(name: str) -> None:
     """`from retold import NAME` works for every public name, and `help(NAME)` shows a docstring."""
     assert getattr(retold, name).__doc__
 
@@ -307,8 +306,8 @@ def test_users_can_import_every_error_and_warning() -> None:
     assert [kind for kind in kinds if kind.rpartition(".")[2] not in retold.__all__] == []
 
 
-def test_unknown_public_name_is_an_attribute_error() -> None:
-    """A private name fails like any other missing attribute."""
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    """A private name causes the same error as any other missing attribute."""
     with pytest.raises(AttributeError, match="module 'retold' has no attribute 'nope'"):
         _ = retold.nope
 
@@ -376,8 +375,7 @@ def test_package_folders_are_mapped() -> None:
 
 
 def test_package_data_exists() -> None:
-    """The wheel contains these files beside modules: the type checker marker, the pages' styles, scripts and template, the
-    starter."""
+    """The wheel contains the type checker marker, the pages' styles, scripts and template, and the starter beside its modules."""
     assert PROJECT["tool"]["setuptools"]["package-data"] == {
         "retold": ["py.typed"], "retold.pages": ["static/*"], "retold.workflow": ["starter/*"]
     }  # fmt: skip

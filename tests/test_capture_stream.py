@@ -1,5 +1,4 @@
-"""While an answer streams, nothing is delayed, everything is committed before the client sees it, and each frame has its own
-time."""
+"""While an answer streams, nothing is delayed, and every event is committed before the client sees it, with its own time."""
 
 import asyncio
 import functools

@@ -40,8 +40,7 @@ def test_the_schema_accepts_every_example(schema: Draft202012Validator, path: Pa
 
 
 def test_the_schema_accepts_every_step_type_and_handler(schema: Draft202012Validator) -> None:
-    """It covers seven types of steps, and handlers by name, by list, with options inside and beside them, and sizes as bytes or
-    text."""
+    """It accepts seven step types, handlers by name and by list, options inside and beside them, and sizes as bytes or text."""
     handlers: list[Any] = [*HANDLERS, {"file": {"file_path": "x", "max_file_size": "10MB"}}, {"buffer": None}]
     path = write_matrix(Path("m"), handlers, max_size=3, module="notes", function="note", file_path="y", max_file_size=9)
     assert errors_of(schema, yaml.safe_load(path.read_text())) == []

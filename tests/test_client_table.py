@@ -43,11 +43,10 @@ def test_no_client_is_live_in_a_replay(environment: dict[str, str]) -> None:
 @pytest.mark.stress
 @pytest.mark.skipif(not OTHERS.exists(), reason="the clients of other projects are not installed (.ci/run installs them)")
 def test_no_client_of_another_project_is_live_in_a_replay(environment: dict[str, str]) -> None:
-    """The clients are litellm, langchain, pydantic-ai, instructor, openai and google-genai with another address, Bedrock,
-    Vertex and greenlets.
+    """The clients are those of other projects: litellm, langchain, pydantic-ai, instructor and more.
 
-    The recipes of the documentation run in the same process. Their replay sends nothing, and each other part sends its
-    requests.
+    They include openai and google-genai with another address, Bedrock, Vertex and greenlets. The recipes of the documentation
+    run in the same process. Their replay sends nothing, and each other part sends its requests.
     """
     recipes.write()
     command = [str(OTHERS), "-W", "ignore", "-m", "tests.recipes"]

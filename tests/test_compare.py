@@ -73,7 +73,7 @@ def test_runs_with_other_ids_and_times_are_the_same() -> None:
     assert "turn 1, tool call Read, differs in volatile values\n    id: [-toolu_" in as_text(shown)
 
 
-def test_one_changed_word() -> None:
+def test_one_changed_word_is_shown_between_its_neighbours() -> None:
     """The changed word is shown between its neighbours. All other items are equal."""
     b = talk(REPLIES[0], Reply([thinking("Simple."), text("The file says alpha, and it snows in Paris today.")]), results=RESULTS)
     found = compared(base(), b)

@@ -1,5 +1,4 @@
-"""Limits of retold's servers: who may send requests, how many at once, and for how long, with web pages, slow clients and
-garbage."""
+"""The limits of retold's servers: allowed clients, concurrent requests, and times, with web pages, slow clients and garbage."""
 
 import contextlib
 import random

@@ -62,8 +62,10 @@ def test_an_error_event_replaces_its_frame() -> None:
 
 
 def test_a_stall_keeps_its_length_at_any_timing() -> None:
-    """The silence before its frame is real time: at four times the pace 30 s remain 30 s, and an idle limit does not shorten
-    them."""
+    """The silence before its frame is real time.
+
+    At four times the pace 30 s remain 30 s, and an idle limit does not shorten them.
+    """
     for timing, gap in ((INSTANT, 0), (ORIGINAL, 1), (Timing(4.0, 10 * MS), 0.25)):
         told, pace = struck("stall=30s@frame=4", stream(), timing)
         assert pace == ORIGINAL

@@ -198,7 +198,7 @@ def test_unknown_deltas_pass_through() -> None:
 
 
 def test_an_unknown_delta_that_changes_a_type_does_not_break_the_recording() -> None:
-    """The fold must not raise into the client's stream for a delta that it does not know."""
+    """An unknown delta must not raise an error in the client's stream."""
     block = folded_blocks(start(0, type="new", data=5), delta(0, type="new_delta", data="abc"), stop(0))[0]
     assert block["type"] == "new"
 

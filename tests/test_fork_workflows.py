@@ -82,7 +82,7 @@ def test_tools_before_the_point_do_not_run_again(recorded: Ran) -> None:
 
 
 def test_a_later_step_may_have_changed(recorded: Ran) -> None:
-    """The step at the point runs as it is in the current file, after all earlier steps were replayed."""
+    """After a replay of all earlier steps, the step at the point runs in its current form."""
     workflow(sum="Praise: {{steps.work.text}}")
     with MessagesServer(script) as server:
         done = go_on(server, "--at", "sum.1", "--json")

@@ -63,7 +63,7 @@ def test_jsonl_reads_back_to_the_byte() -> None:
 
 
 def test_a_run_with_erased_payloads_reads_back(talk: str) -> None:
-    """The record of the erasure is imported too, or written anew. An edited line is refused."""
+    """The record of the erasure is also imported, or rewritten. An edited line is refused."""
     with EventLog(DB) as log:
         event = next(log.events(talk, kinds=("frame",)))
         with log.start(name="erase", mode="audit") as writer:
@@ -211,7 +211,7 @@ def test_export_needs_little_memory(form: str, monkeypatch: pytest.MonkeyPatch) 
     with EventLog(DB) as log, log.start(name="long", mode="live") as writer:
         for _ in range(40):
             writer.append(*[Entry("message", message)] * 50)
-    monkeypatch.setattr(parquet, "GROUP", 100)  # it holds a row group beside the page of events that every format holds
+    monkeypatch.setattr(parquet, "GROUP", 100)  # it holds a row group beside the page of events of every format
     FORMATS[form].write(EventLog(DB), EventLog(DB).runs(), Nowhere())  # imports during the export are not part of the run
     tracemalloc.start()
     try:

@@ -72,8 +72,7 @@ def _value(value: dict[str, Any]) -> Any:
 
 
 def content_of(log: EventLog, run: str) -> list[tuple[Any, ...]]:
-    """Return the prompts, answers and results of a run in the order of their times: everything that an exchange format may
-    contain."""
+    """Return the prompts, answers and results of a run in the order of their times: the content of any exchange format."""
     found: list[tuple[int, tuple[Any, ...]]] = []
     for each in turns(log, run):
         match each:

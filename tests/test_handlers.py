@@ -102,8 +102,7 @@ SIMPLE = """\
 
 
 def test_simple_shows_texts_tools_and_results() -> None:
-    """Each is one line. Further lines are indented under the first, long results are cut at 50 characters, and errors are
-    marked."""
+    """Each is one line. Further lines are indented, long results are cut at 50 characters, and errors are marked."""
     assert written("simple", STORY) == SIMPLE
 
 

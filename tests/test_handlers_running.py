@@ -124,7 +124,7 @@ FOOTER = "\n\n✓ Stream completed: 3 messages (1 shown) in N.Ns\n"
     ids=["default", "none", "options", "options in place"],
 )
 def test_the_workflow_selects_the_handler(options: str, shown: str) -> None:
-    """The default with streaming is simple. A named handler gets its options. Without streaming there is none."""
+    """The default with streaming is simple. A named handler gets its options. Without streaming no handler runs."""
     assert normalised(run_mock(numbers_with(options), cassette=CASSETTE).output) == shown
 
 

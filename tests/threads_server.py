@@ -1,11 +1,12 @@
-"""A scripted API on 127.0.0.1 that holds message threads and the sessions of Managed Agents.
+"""A scripted API on 127.0.0.1 with message threads and sessions of Managed Agents.
 
     with ThreadsServer() as server:
         thread = Anthropic(base_url=server.url, api_key="test-key").beta.messages.thread(model=..., max_tokens=64)
 
-Threads follow the beta ``message-threads-2026-08-12``: a ``create`` or ``continue`` is held under the id of its answer and can be
-continued once, until `expire`. `answer` makes the reply from the whole conversation. Sessions have one agent, which answers each
-``user.message`` with its text: a preview in two pieces for streams that ask for previews, then the events of the list.
+Threads follow the beta ``message-threads-2026-08-12``. The server keeps a ``create`` or ``continue`` under the id of its answer,
+and each can be continued once, until `expire`. `answer` builds the reply from the whole conversation. A session has one agent,
+which answers each ``user.message`` with its text. Streams that request previews get the text in two pieces, followed by the
+events of the list.
 """
 
 from __future__ import annotations

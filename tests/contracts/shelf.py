@@ -83,10 +83,7 @@ class ShelfContract:
         assert shelf.last(other[0].run)[:2] == (4, other[-1].hash)
 
     def test_a_page_after_another_position_is_a_conflict(self, make_shelf: Callable[[str], Any]) -> None:
-        """Two shippers of one run never both append.
-
-        The slower one gets PageConflict, and the shelf keeps nothing of its page.
-        """
+        """Two shippers of one run never both append. The slower one gets PageConflict, and the shelf does not keep its page."""
         first, second, third = pages_of("one", [1, 1, 1])
         shelf, same = make_shelf("a"), make_shelf("a")
         began = shelf.put(first, None)
