@@ -2,13 +2,12 @@
 
 import itertools
 import re
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from retold.recorder.http.sse import PLAIN_DELTA, FrameParser, Piece, cut_body, frame_json, parse_frame, plain_deltas
+from retold.recorder.http.sse import PLAIN_DELTA, FrameParser, Piece, Run, cut_body, frame_json, parse_frame, plain_deltas
 
 LINES = re.compile(rb"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+")
 
@@ -219,13 +218,19 @@ def test_plain_deltas_of_a_block_are_cut_together(frames: list[bytes], other: by
 @example([b"\xef\xbb\xbf", _DELTA % (0, b"text_delta", b"text", b"word ", b"")])
 @example([b"\r", _DELTA % (0, b"text_delta", b"text", b"word ", b"")] * 2)
 def test_a_whole_body_is_cut_into_the_pieces_of_the_parser(parts: list[bytes]) -> None:
-    """Plain deltas that follow each other are one list, in the form in which the fold keeps them."""
-    body, parser, whole = b"".join(parts), FrameParser(), FrameParser()
-    found = [each for piece in cut_body(body, parser) for each in (piece if isinstance(piece, list) else [piece])]
-
-    def taken(piece: Any) -> Any:
-        match = PLAIN_DELTA.fullmatch(piece.data) if isinstance(piece, Piece) else None
-        return piece if match is None else match.groups()
-
-    assert [taken(piece) for piece in found] == [taken(piece) for piece in whole.feed(body)]
+    """Plain deltas of one head that follow each other are one run. Where one begins inside of a frame, there are no runs."""
+    body, parser, whole, heads = b"".join(parts), FrameParser(), FrameParser(), list[bytes]()
+    expected: list[Piece | Run] = []
+    for piece in whole.feed(body):
+        match = PLAIN_DELTA.fullmatch(piece.data)
+        last = expected[-1] if expected else None
+        if match is None:
+            expected.append(piece)
+        elif isinstance(last, Run) and last.delta[:2] == match.groups()[:2] and heads[-1] == piece.data[: match.start(3)]:
+            expected[-1] = Run(last.size + 1, (*last.delta[:2], last.delta[2] + match[3]))
+        else:
+            expected.append(Run(1, match.groups()))
+        heads.append(piece.data if match is None else piece.data[: match.start(3)])
+    found = cut_body(body, parser)
+    assert found == expected or found == FrameParser().feed(body)
     assert parser.flush() == whole.flush()

@@ -14,6 +14,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from typing import Any, Protocol, overload
 
 import yaml
@@ -37,6 +38,9 @@ class Outline(Protocol):
 
         Raise NotPlain if only that parser can read it, and IndexError.
         """
+
+    def digest(self, number: int) -> bytes | None:
+        """Return a digest of the text of an interaction, on which alone its value depends. None if it depends on more."""
 
     def mentions(self, key: str) -> bool:
         """Return False if no interaction has a key of that name."""
@@ -92,6 +96,10 @@ class YamlOutline:
 
     def __len__(self) -> int:
         return len(self._spans)
+
+    def digest(self, number: int) -> bytes | None:
+        start, end = self._spans[number]
+        return sha256(self._data[start:end]).digest()
 
     def mentions(self, key: str) -> bool:
         return f" {key}:".encode() in self._data
@@ -150,6 +158,9 @@ class JsonOutline:
             self.entry(len(self._spans) - 1)
         return len(self._spans)
 
+    def digest(self, number: int) -> bytes | None:  # noqa: ARG002 - the entries before it decide whether it is one
+        return None
+
     def mentions(self, key: str) -> bool:
         return f'"{key}":'.encode() in self._data
 
@@ -188,14 +199,21 @@ Whole = Callable[[], tuple[Exchange, ...]]
 """Reads all exchanges of a file. Raises CassetteError."""
 
 
+Shared = dict[bytes | None, Exchange]
+"""Exchanges by the digest of their text, for cassettes that are read together: most interactions of two versions are equal."""
+
+
 class Exchanges(Sequence[Exchange]):
     """Equal to the tuple of all exchanges of a cassette. An exchange that was read once stays the same object.
+
+    Equal interactions of the cassettes that have `shared` in common are read once.
 
     Access to an item raises CassetteError if the file is damaged there.
     """
 
-    def __init__(self, outline: Outline, whole: Whole) -> None:
+    def __init__(self, outline: Outline, whole: Whole, shared: Shared | None = None) -> None:
         self._outline = outline
+        self._shared = shared
         self._read_whole = whole
         self._all: tuple[Exchange, ...] | None = None
         self._known: dict[int, Exchange] = {}
@@ -240,10 +258,16 @@ class Exchanges(Sequence[Exchange]):
         """Return one exchange; None after the whole file had to be read. Raise IndexError, CassetteError."""
         if not number >= 0:
             raise IndexError(number)
+        digest = None if self._shared is None else self._outline.digest(number)
+        if self._shared is not None and digest in self._shared:
+            return self._shared[digest]
         try:
             entry = self._outline.entry(number)
             if named_interaction(entry) is None:
-                return to_exchange(entry)
+                exchange = to_exchange(entry)
+                if self._shared is not None and digest is not None:
+                    self._shared[digest] = exchange
+                return exchange
         except (NotPlain, *DAMAGE):
             pass
         self._all = self._whole()

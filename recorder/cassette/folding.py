@@ -19,7 +19,7 @@ from ..http.fold import Fold
 from ..http.platforms import asked_of, model_in
 from ..http.refold import RecordedAnswer
 from ..http.sessions import sent_messages
-from ..http.sse import Delta, FrameParser, Piece, cut_body
+from ..http.sse import FrameParser, Piece, Run, cut_body
 from ..messages import Session, content_blocks
 from ..secrets.redactor import Redactor
 from ..secrets.streams import PackedRedactor
@@ -117,12 +117,12 @@ class FoldedExchanges:
         known = {result.get("tool_use_id") for result in exchange.tool_results}
         self._open_uses |= {str(b.get("id")) for b in fold.content if b.get("type") == "tool_use"} - known
 
-    def _pieces(self, body: "_FoldedBody", pieces: Iterable[Piece | list[Delta]], place: Place, number: int, at_ns: int) -> bool:
+    def _pieces(self, body: "_FoldedBody", pieces: Iterable[Piece | Run], place: Place, number: int, at_ns: int) -> bool:
         """Put the messages that pieces of a body complete. Return whether the body has a piece so far."""
         for piece in pieces:
-            if isinstance(piece, list):
-                self._seq += len(piece)
-                body.take_deltas(piece)
+            if isinstance(piece, Run):
+                self._seq += piece.size
+                body.take_run(piece)
                 continue
             self._seq += body.is_framed
             for message in body.take(piece):
@@ -155,7 +155,7 @@ class _FoldedBody:
         """Whether an import withholds a part of the body."""
         return self._packed is not None and (self._packed.found or self._packed.decoder.exceeded)
 
-    def read(self) -> Iterable[Piece | list[Delta]]:
+    def read(self) -> Iterable[Piece | Run]:
         """Return the pieces of the content, without those that only the end of the body completes."""
         if self._packed is not None:
             return [content for piece in self._response.pieces for content in self._packed.feed(piece.data)[1]]
@@ -170,10 +170,10 @@ class _FoldedBody:
             return self._packed.flush()[1]
         return [] if self._parser is None else self._parser.flush()
 
-    def take_deltas(self, deltas: list[Delta]) -> None:
+    def take_run(self, run: Run) -> None:
         """Take plain deltas that follow each other. They complete no message."""
         self.has_pieces = True
-        self._fold.deltas += deltas
+        self._fold.deltas.append(run.delta)
 
     def take(self, piece: Piece) -> list[dict[str, Any]]:
         """Return the messages that a piece completes."""

@@ -47,7 +47,7 @@ from ..hints import near, unreadable
 from ..http.exchange import Exchange, Response, has_frames
 from .block_yaml import CassetteLoader
 from .entry import DAMAGE, lay_out, milliseconds, ms_text, to_exchange
-from .exchanges import Exchanges, outline
+from .exchanges import Exchanges, Shared, outline
 from .foreign import named, named_text, was_cassette, way_out
 from .kept import NOTHING_KEPT, Kept
 from .logged import LiteralBody
@@ -89,11 +89,11 @@ LAZY_BYTES = 1_000_000
 """A smaller file is always read whole, so that damage shows at once."""
 
 
-def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False) -> Cassette:
+def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False, shared: Shared | None = None) -> Cassette:
     """Read a cassette, retold's or vcrpy's, YAML or JSON. Raise CassetteMissing or CassetteError (file, entry, line).
 
     With `lazy` the interactions of a large file are read when they are first needed. Then damage inside of an interaction raises
-    CassetteError at that time.
+    CassetteError at that time. With `shared`, an interaction that another cassette has, too, is read once.
     """
     path = Path(path)
     try:
@@ -102,10 +102,10 @@ def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False) -> Casset
         raise CassetteMissing(f"no cassette at {path}{near(path)}") from error
     except OSError as error:
         raise CassetteError(f"cannot read the cassette {path}: {unreadable(error)}") from error
-    return cassette_of(path, data, lazy=lazy)
+    return cassette_of(path, data, lazy=lazy, shared=shared)
 
 
-def cassette_of(path: Path, data: bytes, *, lazy: bool = False) -> Cassette:
+def cassette_of(path: Path, data: bytes, *, lazy: bool = False, shared: Shared | None = None) -> Cassette:
     """Return the cassette in the bytes of a file; see `read_cassette`. Compressed bytes are decompressed. Raise CassetteError."""
     if data.startswith(_GZIP):
         try:
@@ -118,7 +118,7 @@ def cassette_of(path: Path, data: bytes, *, lazy: bool = False) -> Cassette:
     if found is None:
         return Cassette(path, *_read_whole(path, data))
     _check_format(path, found.document, data)
-    exchanges = Exchanges(found, lambda: _read_whole(path, data)[0])
+    exchanges = Exchanges(found, lambda: _read_whole(path, data)[0], shared)
     kept = _read_kept(path, found.document)
     return Cassette(path, exchanges if lazy else tuple(exchanges), _read_sessions(path, found.document), kept)
 

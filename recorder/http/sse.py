@@ -7,7 +7,8 @@ blank line. Joined, all returned bytes equal all fed bytes. Lines end in LF, CRL
 
 import json
 import re
-from typing import Any, NamedTuple, cast
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """A longer frame is returned in pieces, so that an endless one cannot fill the memory."""
@@ -130,23 +131,46 @@ Delta = tuple[bytes | Any, ...]
 """A plain delta, as `PLAIN_DELTA` cuts it: index of the block, key and escaped text."""
 
 
-def cut_body(body: bytes, parser: FrameParser) -> list[Piece | list[Delta]]:
-    """Return the pieces of `parser.feed(body)` for a new parser, with the plain deltas that follow each other as one list.
+class Run(NamedTuple):
+    """Consecutive plain deltas with one head: their number, and the one delta that they come to."""
 
-    One search cuts and matches the deltas, at a fourth of the cost of a piece for each.
+    size: int
+    delta: Delta
+
+
+_DELTA_HEAD = re.compile(_HEAD)
+
+
+@lru_cache(64)
+def _patterns(head: bytes) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
+    """Return the pattern of plain deltas with a head, and that of the bytes between their texts.
+
+    A text holds no line break, so the second pattern is never found inside of one.
     """
-    pieces: list[Piece | list[Delta]] = []
-    end = 0
-    for match in PLAIN_DELTA.finditer(body):
-        if (start := match.start()) > end:
-            between = FrameParser()
-            pieces += between.feed(body[end:start])
-            if between.is_inside:  # the match is not a frame, but a part of one
+    head = re.escape(head)
+    return re.compile(rb"(?:%b%b%b)++" % (head, _TEXT, _END)), re.compile(rb"%b(?:%b)?" % (_END, head))
+
+
+def cut_body(body: bytes, parser: FrameParser) -> list[Piece | Run]:
+    """Return the pieces of `parser.feed(body)` for a new parser, with a run in place of plain deltas that follow each other.
+
+    One match finds the deltas of a block, at a twentieth of the cost of a piece for each.
+    """
+    pieces: list[Piece | Run] = []
+    at = end = 0
+    while (first := _DELTA_HEAD.search(body, at)) is not None:
+        start, at = first.span()
+        deltas, between = _patterns(first[0])
+        if (run := deltas.match(body, start)) is None:
+            continue
+        if start > end:
+            before = FrameParser()
+            pieces += before.feed(body[end:start])
+            if before.is_inside:  # the match is not a frame, but a part of one
                 return [*parser.feed(body)]
-        if not pieces or not isinstance(pieces[-1], list):
-            pieces.append([])
-        cast(list[Delta], pieces[-1]).append(match.groups())
-        end = match.end()
+        text, size = between.subn(b"", body[at : run.end()])
+        pieces.append(Run(size, (first[1], first[2], text)))
+        at = end = run.end()
     return pieces + parser.feed(body[end:])
 
 

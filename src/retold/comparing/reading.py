@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..recorder.cassette.exchanges import Shared
 from ..recorder.cassette.folding import FoldedExchanges, Recorded
 from ..recorder.cassette.kept import NOTHING_KEPT, Kept
 from ..recorder.cassette.transfer import kept_in
@@ -71,6 +72,7 @@ class Common:
     """The parts that the sides of a comparison have in common, so that each is read once."""
 
     texts: Texts = field(default_factory=dict)
+    exchanges: Shared = field(default_factory=dict)
 
 
 def read_run(

@@ -214,7 +214,7 @@ def _read_named(
     if not plain_name(path).endswith((".jsonl", ".ndjson")):
         if path.suffix == ".json" and holds_talks(path, {}):
             return _read_imported(path, progress, manner)
-        held = read_cassette(path)
+        held = read_cassette(path, shared=common.exchanges)
         return read_exchanges(_checked(held), title=name, progress=progress, manner=manner, kept=held.kept)
     try:
         with TextIOWrapper(open_plain(path), encoding="utf-8-sig") as lines:
@@ -243,7 +243,7 @@ def _read_elsewhere(name: str, progress: Progress, manner: Manner, common: Commo
             return _read_stream_json(data.decode("utf-8-sig").split("\n"), title, progress, common)
         except UnicodeDecodeError as error:
             raise InputError(f"cannot read {title}: {error}.") from error
-    held = cassette_of(Path(title), data)
+    held = cassette_of(Path(title), data, shared=common.exchanges)
     return read_exchanges(_checked(held), title=title, progress=progress, manner=manner, kept=held.kept)
 
 
