@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,3 +165,34 @@ def test_a_run_is_exported_as_a_page() -> None:
     assert html.startswith("<!doctype html>")
     assert "Count from 1 to 10" in html
     assert in_this_process("export", "last", "--format", "html").stdout == html
+
+
+def test_a_diff_imports_only_what_it_needs(tmp_path: Path) -> None:
+    """typer converts values by pydantic, an event loop brings ssl: together half of the time of a short diff."""
+    (tmp_path / "a.jsonl").write_text('{"type": "assistant", "message": {"id": "1", "content": "Hi"}}\n')
+    script = f"""if True:
+        import sys
+        from retold.cli import main
+        sys.argv = ["retold", "diff", {str(tmp_path / "a.jsonl")!r}, {str(tmp_path / "a.jsonl")!r}, "--ignore", "text", "--quiet"]
+        try:
+            main()
+        finally:
+            print(sorted({{"anthropic", "asyncio", "jinja2", "pydantic", "rich"}} & sys.modules.keys()))
+    """
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--limit", "x"], "'--limit'"),
+        (["--limit", "-1"], "'--limit'"),
+        (["--format", "odd"], "'--format'"),
+        (["--color", "odd"], "'--color'"),
+        (["--junit"], "--junit"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused(arguments: list[str], said: str) -> None:
+    done = in_this_process("diff", str(CASSETTE), str(CASSETTE), *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -1,17 +1,23 @@
-"""The short ways of a comparison give the results of the long way: for a text of an answer, and a usual line of stream-json."""
+"""The short ways of a comparison give the results of the long ways: for a text of an answer, a usual line, a shared interaction."""
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import retold
 from retold.comparing.conversations import Item, text_content
 from retold.comparing.reading import Common, ItemReader, Side, read_messages
-from retold.recorder.errors import InputError
+from retold.comparing.sources import read_side, read_sides
+from retold.comparing.varying import Manner
+from retold.recorder.cassette.format import write_cassette
+from retold.recorder.cassette.kept import NOTHING_KEPT, Kept
+from retold.recorder.errors import CassetteError, InputError
+from tests.talk import asked, text, tool_use, turn, unstreamed
 
 TEXTS = st.text(st.characters(codec=None), max_size=8) | st.sampled_from(["ok", "Done.", '"\\\u2028', "\ud800"])
 IDS = st.sampled_from(["msg_1", "msg_2", "msg_3", None, 7])
@@ -144,3 +150,32 @@ def test_a_bad_line_is_named_by_its_number(tmp_path: Path, bad: str, error: str)
         compared(tmp_path, f"{line('one')}\n\n{bad}\n{line('three')}\n".encode())
     assert "messages.jsonl:3: " in str(raised.value)
     assert error in str(raised.value)
+
+
+EXCHANGES = [
+    turn(asked("a"), text("one two")),
+    turn(asked("b"), tool_use("Read", "toolu_1", path="x")),
+    unstreamed(asked("c"), text("three")),
+    turn(asked("d"), text("four")),
+]
+
+
+@settings(max_examples=25)
+@given(st.data(), st.sampled_from([NOTHING_KEPT, Kept(("model",), ()), Kept((), ("o[a-z]e",))]))
+def test_cassettes_that_share_interactions_are_the_same_as_read_alone(data: st.DataObject, kept: Kept) -> None:
+    """Whole interactions of one are in the other, at any place and any number of times, with the rules of one of them."""
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("a.yaml", "b.yaml")]
+        for path, rules in zip(paths, (NOTHING_KEPT, kept), strict=True):
+            write_cassette(path, data.draw(st.lists(st.sampled_from(EXCHANGES), min_size=1, max_size=6)), kept=rules)
+        one, other = read_sides(paths)
+        manner = Manner(kept=kept)
+        assert [one, other] == [read_side(path, manner=manner) for path in paths]
+
+
+def test_a_damaged_interaction_beside_shared_ones_is_named(tmp_path: Path) -> None:
+    write_cassette(tmp_path / "a.yaml", EXCHANGES)
+    damaged = (tmp_path / "a.yaml").read_text().replace("    method: POST\n", "", 2)
+    (tmp_path / "b.yaml").write_text(damaged)
+    with pytest.raises(CassetteError, match=r"b\.yaml:\d+: interaction 1 is damaged: missing key 'method'"):
+        retold.compare(tmp_path / "a.yaml", tmp_path / "b.yaml")

@@ -95,7 +95,40 @@ class When(StrEnum):
     never = "never"
 
 
-class _Group(typer.core.TyperGroup):
+class _Late:
+    """Takes the place of typer's conversion of one parameter until a value needs it, because that imports pydantic: 0.1 s."""
+
+    def coerce(self, value: Any, *, param: Any, ctx: Any) -> Any:
+        """Return the value that the conversion would return."""
+        kind = param.type_descriptor.annotation
+        if param.multiple or param.nargs != 1:
+            if value is None:
+                return ()
+            if kind == list[str] and isinstance(value, list | tuple) and all(type(each) is str for each in value):
+                return list(value)
+        elif value is None or (type(value) is kind and (kind is str or (kind is int and value == param.default))):
+            return value
+        param._runtime_param = None
+        return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+class _Lately:
+    """A command whose parameters are converted late, if this version of typer converts by pydantic."""
+
+    def get_params(self, ctx: Any) -> Any:
+        """Return all parameters, with that of the help."""
+        params = super().get_params(ctx)  # type: ignore[misc] # of a command
+        for param in params:
+            if hasattr(param, "get_runtime_param") and getattr(param, "_runtime_param", param) is None:
+                param._runtime_param = _Late()
+        return params
+
+
+class _Command(_Lately, typer.core.TyperCommand):
+    pass
+
+
+class _Group(_Lately, typer.core.TyperGroup):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Let every command take the options of all output, too: `retold ls --color never`. Only the group's help lists them."""
         super().__init__(*args, **kwargs)
@@ -136,7 +169,7 @@ def make_app(asked: str | None = None) -> typer.Typer:
     )
     app.callback()(_main)
     for name, (where, summary) in COMMANDS.items():
-        app.command(name, short_help=summary)(_command(name, where) if asked in (None, name) else _unasked)
+        app.command(name, cls=_Command, short_help=summary)(_command(name, where) if asked in (None, name) else _unasked)
     return app
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from ..recorder.errors import InputError
 from ..recorder.words import nearest, sentence
 from ..replay.matching.places import matches
-from ..replay.timing.timing import parse_duration_ns
 from .conversations import DEEPEST, KINDS, key_of
 from .totals import TOKENS, TOTALS
 from .value_diff import Change, changes
@@ -53,10 +52,16 @@ def parse_tolerances(texts: Iterable[str]) -> dict[str, Tolerance]:
         if match is None or (match[2] in ("ms", "s", "m") and name not in ("duration", "ttft", "duration_ms", "ttft_ms")):
             raise InputError(f"cannot read the tolerance {text!r}: give for example duration=20%, ttft=200ms or cost=0.01.")
         value = float(match[1])
-        in_ms = parse_duration_ns(amount) / 1e6 if match[2] in ("ms", "s", "m") else value
+        in_ms = _in_ms(amount) if match[2] in ("ms", "s", "m") else value
         tolerance = Tolerance(share=value / 100) if match[2] == "%" else Tolerance(amount=in_ms)
         found |= dict.fromkeys(_TOTAL_NAMES[name], tolerance)
     return found
+
+
+def _in_ms(duration: str) -> float:
+    from ..replay.timing.timing import parse_duration_ns  # with an event loop, which no other part of a comparison needs
+
+    return parse_duration_ns(duration) / 1e6
 
 
 @dataclass(frozen=True)

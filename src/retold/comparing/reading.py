@@ -170,8 +170,9 @@ class ItemReader:
             case "exchange.ended" if event.exchange in self._of_exchange:
                 self._ended(event, answer)
             case "exchange.ended" if self._sessions is not None and event.exchange in self._sessions:
-                self._sessions.ended(event, answer, self._error(event, answer))
-                self._spent(event)
+                ended = event.data
+                self._sessions.ended(event, answer, _error_at(event, ended, answer))
+                self._spent(event, ended)
             case "session.started" | "wire.sent" | "session.ended":
                 if self._agent_sessions is None:
                     self._agent_sessions = agent_sessions.AgentConversations(self._conversations.new)
@@ -318,7 +319,7 @@ class ItemReader:
         conversation, turn, started = self._of_exchange.pop(event.exchange or 0)
         data = event.data
         value = {key: data.get(key) for key in ("model", "stop_reason", "ending")}
-        if (error := self._error(event, answer)) is not None:
+        if (error := _error_at(event, data, answer)) is not None:
             value["error"] = error
         if (data.get("status") or 200) >= 400:
             value["status"] = data["status"]
@@ -329,15 +330,12 @@ class ItemReader:
         self._threads.ended(started.seq, data.get("message_id"), conversation)
         self._conversations.ended(conversation, failed=data["ending"] != "complete")
         self._sums.turn(data["ending"])
-        self._spent(event)
+        self._spent(event, data)
 
-    def _error(self, event: Event, answer: Answers) -> dict[str, Any] | None:
-        return error_of(answer(event)) if event.data["ending"] in ("error_event", "http_error") else None
-
-    def _spent(self, event: Event) -> None:
+    def _spent(self, event: Event, ended: Mapping[str, Any]) -> None:
         """Add the time and the usage of an exchange that ended."""
         self._span_ns[1] = max(self._span_ns[1], event.t_ns)
-        self._sums.spent(event.data)
+        self._sums.spent(ended)
 
     def _interrupted(self, seq: int) -> None:
         conversation, turn, started = self._of_exchange.pop(seq)
@@ -389,6 +387,10 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     return value if isinstance(value, dict) else {"body": body.decode("utf-8", "backslashreplace")}
+
+
+def _error_at(event: Event, ended: Mapping[str, Any], answer: Answers) -> dict[str, Any] | None:
+    return error_of(answer(event)) if ended["ending"] in ("error_event", "http_error") else None
 
 
 def error_of(answer: RecordedAnswer) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from ..recorder.events import encode
 from ..recorder.folders import UNKNOWN, FolderMap, Folders, pairs_between
 from ..recorder.http.exchange import Request, from_text
 from ..replay.matching.profiles import folders_in, is_claude_code
-from ..replay.matching.rules import DEFAULT_RULES, Rules, masked, named
+from ..replay.matching.rules import Rules, masked, named
 
 NAMED = Folders(CWD, HOME, "/retold/tmp")
 """The names of the folders."""
@@ -46,7 +46,7 @@ class Varying:
         """Whether a request gives the folders of its program."""
         ignore, mask = kept if manner.kept == NOTHING_KEPT else kept.with_(manner.kept)
         self._ignored = Rules(match_on=("body",), ignore=ignore)
-        self._rules = replace(DEFAULT_RULES, mask=mask)
+        self._rules = Rules(match_on=("body",), mask=mask)
         self._map: FolderMap | None = None
 
     def body(self, data: Mapping[str, Any]) -> bytes:
@@ -58,7 +58,8 @@ class Varying:
         request = Request(data["method"], data["uri"], tuple(map(tuple, data["headers"])), body, folders)
         self.has_folders = self.has_folders or (folders is not UNKNOWN and bool(folders))
         is_of_claude_code = is_claude_code(request)
-        self._rules = replace(self._rules, profile="claude-code" if is_of_claude_code else "api")
+        if is_of_claude_code != (self._rules.profile == "claude-code"):
+            self._rules = replace(self._rules, profile="claude-code" if is_of_claude_code else "api")
         pairs = {} if folders is UNKNOWN or not self._manner.with_folders else pairs_between(folders, NAMED)
         if is_of_claude_code:
             pairs |= pairs_between(folders_in(body), NAMED)
