@@ -19,6 +19,8 @@ from .reporting import JunitOption, reported, write_reports
 if TYPE_CHECKING:
     from ..ci.report import CiReport
     from ..comparing.compare import Comparison
+    from ..comparing.focus import Focus
+    from ..comparing.reading import Side
     from ..experiments.noise import Judgement
 
 
@@ -78,6 +80,19 @@ OutputOption = Annotated[
 ]
 
 
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Turn off the cyclic garbage collector: a comparison makes no cycles, and half of its time would go to looking for them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_without_collections()
 def diff(
     ctx: typer.Context,
     a: A,
@@ -109,7 +124,6 @@ def diff(
     from ..comparing.compare import compare_sides
     from ..comparing.focus import Focus, parse_tolerances
     from ..comparing.sources import read_sides
-    from ..experiments.noise import judge
     from .terminal import progress
 
     if late := next((name for name in more or () if name.startswith("--")), None):
@@ -119,29 +133,25 @@ def diff(
     form = ReportFormat.json if json else form or _by_ending(file)
     _check(form, file, is_judged=is_judged, volatile=volatile, stat=stat, quiet=quiet)
     focus = Focus(tuple(ignore or ()), tuple(only or ()), parse_tolerances(tolerance or ()), volatile)
-    with _without_collections(), progress("read", "events") as told:
+    with progress("read", "events") as told:
         sides = read_sides([a, b, *(more or [])], db, told)
-        found = judge(sides[:-1], sides[-1], focus) if is_judged else compare_sides(sides[0], sides[1], focus)
+    found = _judged_by(sides, focus) if is_judged else compare_sides(sides[0], sides[1], focus)
     is_github = form is ReportFormat.github
     if not quiet:
         with reported(github=True) if is_github else nullcontext(), printed_to(file, what="the differences"):
             _print(found, form, limit or None, stat=stat)
     if junit is not None or is_github:
         write_reports(_report(found), github=is_github, junit=junit)
-    if not found.same:
+    is_same = found.same
+    del sides, found  # before the exception keeps this frame, and the collector at the exit walks through all items
+    if not is_same:
         raise typer.Exit(1)
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Turn off the cyclic garbage collector: a comparison makes no cycles, and half of its time would go to looking for them."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+def _judged_by(sides: "list[Side]", focus: "Focus") -> "Judgement":
+    from ..experiments.noise import judge
+
+    return judge(sides[:-1], sides[-1], focus)
 
 
 def _report(found: "Comparison | Judgement") -> "CiReport":

@@ -251,7 +251,8 @@ def paired(a: Sequence[Stream], b: Sequence[Stream]) -> list[tuple[str, Stream |
 
     # From the strictest rule to the loosest: equal streams, equal beginnings, equal labels, then the streams whose labels have
     # no counterpart, in order.
-    match(lambda stream: (stream.label, stream.root, tuple(item.key for item in stream.items)))
+    if len(a) > 1 or len(b) > 1:  # two streams are a pair by the next rules, too
+        match(lambda stream: (stream.label, stream.root, tuple(item.key for item in stream.items)))
     match(lambda stream: (stream.label, stream.root))
     match(lambda stream: stream.label)
     labels = {stream.label for stream in a} & {stream.label for stream in b}
