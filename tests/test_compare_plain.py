@@ -1,4 +1,4 @@
-"""The short ways of a comparison give the results of the long ways: for a text of an answer, a usual line, a shared interaction."""
+"""The short ways of a comparison give the results of the long ways: for a plain text, a usual line, a shared interaction."""
 
 import json
 from pathlib import Path
