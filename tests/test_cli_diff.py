@@ -167,7 +167,7 @@ def test_a_run_is_exported_as_a_page() -> None:
     assert in_this_process("export", "last", "--format", "html").stdout == html
 
 
-def test_a_diff_imports_only_what_it_needs(tmp_path: Path) -> None:
+def test_a_diff_imports_no_heavy_package(tmp_path: Path) -> None:
     """typer converts values by pydantic, an event loop brings ssl: together half of the time of a short diff."""
     (tmp_path / "a.jsonl").write_text('{"type": "assistant", "message": {"id": "1", "content": "Hi"}}\n')
     script = f"""if True:

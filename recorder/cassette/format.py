@@ -89,13 +89,17 @@ LAZY_BYTES = 1_000_000
 """A smaller file is always read whole, so that damage shows at once."""
 
 
-def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False, shared: Shared | None = None) -> Cassette:
+def read_cassette(path: str | os.PathLike[str], *, lazy: bool = False) -> Cassette:
     """Read a cassette, retold's or vcrpy's, YAML or JSON. Raise CassetteMissing or CassetteError (file, entry, line).
 
     With `lazy` the interactions of a large file are read when they are first needed. Then damage inside of an interaction raises
-    CassetteError at that time. With `shared`, an interaction that another cassette has, too, is read once.
+    CassetteError at that time.
     """
-    path = Path(path)
+    return cassette_at(Path(path), lazy=lazy)
+
+
+def cassette_at(path: Path, *, lazy: bool = False, shared: Shared | None = None) -> Cassette:
+    """Read a cassette as `read_cassette` does. Interactions that are in `shared` are not read again, and new ones are added."""
     try:
         data = read_regular(path)
     except FileNotFoundError as error:

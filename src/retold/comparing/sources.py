@@ -18,7 +18,7 @@ from ..formats.stream_json import unwrapped
 from ..formats.transcript import is_transcript, subagents_of
 from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.folding import Recorded, in_order
-from ..recorder.cassette.format import Cassette, cassette_of, read_cassette
+from ..recorder.cassette.format import Cassette, cassette_at, cassette_of
 from ..recorder.cassette.named import STDIN, bytes_of, is_elsewhere
 from ..recorder.cassette.sessions import each_session
 from ..recorder.cassette.transfer import exchanges_of
@@ -214,7 +214,7 @@ def _read_named(
     if not plain_name(path).endswith((".jsonl", ".ndjson")):
         if path.suffix == ".json" and holds_talks(path, {}):
             return _read_imported(path, progress, manner)
-        held = read_cassette(path, shared=common.exchanges)
+        held = cassette_at(path, shared=common.exchanges)
         return read_exchanges(_checked(held), title=name, progress=progress, manner=manner, kept=held.kept)
     try:
         with TextIOWrapper(open_plain(path), encoding="utf-8-sig") as lines:
