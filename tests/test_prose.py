@@ -48,7 +48,7 @@ DOCSTRINGS: dict[str, tuple[float, float, float]] = {
 """The same for the docstrings below each package that has no closer entry. Lower them to LIMIT, and never raise them."""
 
 FOLDERS = [ROOT / folder / "README.md" for folder in ("benchmarks", "cassettes", "tests")]
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
+TESTS = [*sorted((ROOT / "tests").rglob("*.py")), *sorted((ROOT / "benchmarks").glob("*.py"))]
 GENERATED = [ROOT / "docs" / "api.md", ROOT / "docs" / "cli.md"]
 GUIDES = [page for page in PAGES if page not in GENERATED]
 
