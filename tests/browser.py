@@ -68,20 +68,20 @@ class Browser:
 
     def _send(self, method: str, params: dict[str, Any], session: str | None) -> int:
         number = next(self._numbers)
-        said = {"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {})
-        os.write(self._write, json.dumps(said).encode() + b"\0")
+        message = {"id": number, "method": method, "params": params} | ({"sessionId": session} if session else {})
+        os.write(self._write, json.dumps(message).encode() + b"\0")
         return number
 
     def call(self, method: str, params: dict[str, Any], session: str | None = None) -> dict[str, Any]:
         """Call a method of the protocol, and return its result. Append the events that arrive meanwhile to `events`."""
         number = self._send(method, params, session)
         while True:
-            said = self._receive()
-            if said.get("id") == number:
-                assert "error" not in said, said["error"]
-                result: dict[str, Any] = said["result"]
+            message = self._receive()
+            if message.get("id") == number:
+                assert "error" not in message, message["error"]
+                result: dict[str, Any] = message["result"]
                 return result
-            self.events.append(said)
+            self.events.append(message)
 
     def _receive(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -90,8 +90,8 @@ class Browser:
             if not data:
                 raise RuntimeError("chromium says nothing any more")
             self._rest += data
-        said, _, self._rest = self._rest.partition(b"\0")
-        value: dict[str, Any] = json.loads(said)
+        message, _, self._rest = self._rest.partition(b"\0")
+        value: dict[str, Any] = json.loads(message)
         return value
 
 

@@ -49,19 +49,19 @@ class Script:
 
     def __call__(self, request: Request) -> Reply:
         body = request.json
-        said, answered = json.dumps(body["messages"]), _tool_results(body)
+        texts, answered = json.dumps(body["messages"]), _tool_results(body)
         first = json.dumps(body["messages"][0])
         for number in (1, 2):
             if f"SUBTASK-{number}" in first:
                 return Reply([text(f"Subtask {number} is done, and this is said of it.")], gap_s=0.03 * number)
-        if "GO-TOOLS" in said:
+        if "GO-TOOLS" in texts:
             return self._tools(answered)
         for prompt, agents in (("GO-AGENT", 1), ("GO-PAIR", 2)):
-            if prompt in said:
-                return self._agent(answered, agents, reports=said.count("<task-notification>"))
-        if "GO-ERROR" in said and body.get("stream"):
+            if prompt in texts:
+                return self._agent(answered, agents, reports=texts.count("<task-notification>"))
+        if "GO-ERROR" in texts and body.get("stream"):
             return Reply([text("This breaks in the middle of it.")], error_event_after=6, gap_s=0.01)
-        if "GO-CUT" in said and not self._cut:
+        if "GO-CUT" in texts and not self._cut:
             self._cut = True
             return Reply([text("This is cut the first time.")], cut_after=6, gap_s=0.01)
         return Reply([text("All is said.")])

@@ -164,7 +164,7 @@ def refusal_of(text: str, run: Callable[..., Done] = in_this_process, **kwargs: 
     if not text.startswith(("workflow:", "steps:")):
         text = STEP + indent(dedent(text), " " * 6)
     Path("w.yaml").write_text(text)
-    said = refused(run("run", "w.yaml", **kwargs))
+    error = refused(run("run", "w.yaml", **kwargs))
     assert tree() == ["w.yaml"]
     assert not Path(".retold").exists()
-    return said
+    return error

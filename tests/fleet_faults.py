@@ -145,10 +145,10 @@ def leader(servers: list[str]) -> int:
 class Fleet:
     """The processes of one run."""
 
-    def __init__(self, folder: Path, size: Size, cluster: Nats, told: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, size: Size, cluster: Nats, report: Callable[[str], None]) -> None:
         self.size = size
         self.cluster = cluster
-        self.told = told
+        self.report = report
         self.logs = [folder / f"pod-{number}.db" for number in range(size.pods)]
         self.times = [folder / f"pod-{number}.json" for number in range(size.pods)]
         self.go = folder / "go"
@@ -169,25 +169,25 @@ class Fleet:
         calm()
         began = time.monotonic()
         self.cluster.kill(killed := leader(self.cluster.servers))
-        self.told(f"killed the leader, node {killed}")
+        self.report(f"killed the leader, node {killed}")
         calm()
         _, child = self.shippers.pop(0)
         os.kill(child, signal.SIGKILL)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
         self.go.touch()
         self.cluster.start([killed])
-        self.told("killed a shipper; another one and the node began")
+        self.report("killed a shipper; another one and the node began")
         calm()
         self.cluster.kill(stopped := leader(self.cluster.servers), signal.SIGSTOP)
         time.sleep(self.size.stopped_s)
         self.cluster.kill(stopped, signal.SIGCONT)
-        self.told(f"node {stopped}, the leader, stopped for {self.size.stopped_s} s")
+        self.report(f"node {stopped}, the leader, stopped for {self.size.stopped_s} s")
         calm()
         for number in range(self.cluster.nodes):
             self.cluster.kill(number)
         time.sleep(self.size.away_s)
         self.cluster.start()
-        self.told(f"all nodes were away for {self.size.away_s} s")
+        self.report(f"all nodes were away for {self.size.away_s} s")
         return began, time.monotonic()
 
     def end(self) -> None:
@@ -214,13 +214,13 @@ def lines(log: EventLog) -> dict[str, bytes]:
     return {info.run: b"".join(map(line_of, log.events(info.run))) for info in log.runs()}
 
 
-def hurt(size: Size, told: Callable[[str], None] = print) -> Outcome:
+def hurt(size: Size, write: Callable[[str], None] = print) -> Outcome:
     """Run one fleet through all faults. Raise AssertionError if a mirror differs from the logs."""
     folder = Path(tempfile.mkdtemp(prefix="retold-fleet-"))
     outcome, began = Outcome(), time.monotonic()
 
     def report(text: str) -> None:
-        told(f"{time.monotonic() - began:6.1f} s: {text}")
+        write(f"{time.monotonic() - began:6.1f} s: {text}")
 
     try:
         with ExitStack() as stack:

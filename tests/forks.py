@@ -112,11 +112,11 @@ def spawn(*argv: str | Path, env: Mapping[str, str], cwd: Path) -> Child:
 def start(*argv: str | Path, env: Mapping[str, str], files: tuple[int, int, int], cwd: str | Path | None = None) -> Child:
     """Start `python ARGV` with these files as its input, output and errors."""
     task = {"argv": list(map(str, argv)), "env": dict(env), "cwd": str(cwd or Path.cwd())}
-    ending, told = os.pipe()
+    ending, status = os.pipe()
     try:
-        socket.send_fds(_server(), [json.dumps(task).encode() + b"\n"], [*files, told])
+        socket.send_fds(_server(), [json.dumps(task).encode() + b"\n"], [*files, status])
     finally:
-        os.close(told)
+        os.close(status)
     return Child(int(_line(ending)), ending)
 
 
@@ -171,23 +171,23 @@ def serve(channel: int) -> None:
             text, files = text + more, files + fds
         if os.fork() == 0:
             server.close()
-            *streams, told = files
-            if _wait_for_a_fork(told):
+            *streams, status = files
+            if _wait_for_a_fork(status):
                 return _become(json.loads(text), path, streams)
         for file in files:
             os.close(file)
 
 
-def _wait_for_a_fork(told: int) -> bool:
+def _wait_for_a_fork(status: int) -> bool:
     """Fork again. Return True in the child. In the parent, write the child's pid and then its exit code, and exit."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     child = os.fork()
     if child == 0:
-        os.close(told)
+        os.close(status)
         return True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.write(told, b"%d\n" % child)
-    os.write(told, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os.write(status, b"%d\n" % child)
+    os.write(status, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     os._exit(0)
 
 

@@ -96,8 +96,11 @@ def record_test() -> str:
         message = asking.messages.create(**question)
         use = message.content[-1]
         result = [{"type": "tool_result", "tool_use_id": use.id, "content": "12 EUR"}]
-        said = [{"type": "text", "text": "Let me look."}, {"type": "tool_use", "id": use.id, "name": "price", "input": use.input}]
-        messages = [*question["messages"], {"role": "assistant", "content": said}, {"role": "user", "content": result}]
+        content = [
+            {"type": "text", "text": "Let me look."},
+            {"type": "tool_use", "id": use.id, "name": "price", "input": use.input},
+        ]
+        messages = [*question["messages"], {"role": "assistant", "content": content}, {"role": "user", "content": result}]
         with asking.messages.stream(**{**question, "messages": messages}) as stream:
             stream.until_done()
     return name

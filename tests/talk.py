@@ -40,8 +40,8 @@ def stream(*blocks: dict[str, Any], model: str = MODEL, stop: str = "end_turn") 
     return b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)  # type: ignore[attr-defined]
 
 
-def text(said: str) -> dict[str, Any]:
-    return {"type": "text", "text": said}
+def text(value: str) -> dict[str, Any]:
+    return {"type": "text", "text": value}
 
 
 def tool_use(name: str, id_: str, **values: Any) -> dict[str, Any]:

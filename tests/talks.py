@@ -23,7 +23,7 @@ def talk(
     `results` are the results of the tools, in the order of their calls. `seed` changes every id.
     """
     messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
-    said = iter(results)
+    pending = iter(results)
     found: list[Exchange] = []
     for number, reply in enumerate(replies, 1):
         body = {"model": "claude-test", "max_tokens": 100, **options, "messages": messages, "stream": True}
@@ -44,7 +44,7 @@ def talk(
         )  # fmt: skip
         started_ns = ended_ns + step_ns
         uses = [block["id"] for block in message["content"] if block["type"] == "tool_use"]
-        answers = [{"type": "tool_result", "tool_use_id": use, "content": next(said, "done")} for use in uses]
+        answers = [{"type": "tool_result", "tool_use_id": use, "content": next(pending, "done")} for use in uses]
         messages = [*messages, {"role": "assistant", "content": message["content"]}]
         if answers:
             messages.append({"role": "user", "content": answers})

@@ -56,10 +56,10 @@ def test_a_client_that_does_not_accept_the_encoding_gets_the_decoded_body(encodi
     recorded = packed(encoding)
     assert readable(recorded, (("accept-encoding", f"identity, {encoding}"),)) is recorded
     for headers in ((), (("accept-encoding", "identity"),), (("accept-encoding", "compress"),)):
-        told = readable(recorded, headers)
-        assert told.response is not None
-        assert (told.response.body, told.response.headers) == (TEXT, (("content-type", "text/event-stream"),))
-        assert (told.response.first_ns, told.ended_ns, told.response.pieces[-1].offset_ns) == (3, 10, 9)
+        decoded = readable(recorded, headers)
+        assert decoded.response is not None
+        assert (decoded.response.body, decoded.response.headers) == (TEXT, (("content-type", "text/event-stream"),))
+        assert (decoded.response.first_ns, decoded.ended_ns, decoded.response.pieces[-1].offset_ns) == (3, 10, 9)
 
 
 def test_a_body_that_cannot_be_decoded_here_is_a_miss_that_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

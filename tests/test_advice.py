@@ -26,7 +26,7 @@ def failed(code: int) -> str:
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "safe"),
+    ("code", "advice", "safe"),
     [
         (sqlite3.SQLITE_FULL, SPACE, True),
         (sqlite3.SQLITE_IOERR_WRITE, f"{SPACE} if it is full", True),
@@ -39,10 +39,10 @@ def failed(code: int) -> str:
         (sqlite3.SQLITE_ERROR, "Name another log with --db FILE.", False),
     ],
 )
-def test_a_log_error_names_the_way_out_of_its_cause(code: int, said: str, safe: bool) -> None:
+def test_a_log_error_names_the_way_out_of_its_cause(code: int, advice: str, safe: bool) -> None:
     """Freeing space helps only a full disk, and only an undamaged file is called safe."""
     message = failed(code)
-    assert said in message
+    assert advice in message
     assert ("What was written before is safe" in message) is safe
     assert (SPACE in message) is (code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR))
     assert message.endswith("ame another log with --db FILE.")

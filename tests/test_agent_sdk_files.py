@@ -243,9 +243,9 @@ def test_a_session_on_both_wires_is_counted_once(order: tuple[str, str], tmp_pat
     found = json.loads(in_this_process("stats", "--by", "workflow", "--json").stdout)
     assert {each["workflow"]: each["exchanges"] for each in found} == {order[0]: 1, order[1]: 0}
     # A search finds each text once, in the counted run. With --run or --name it finds it in the other run too.
-    for said in ("Hello from the fake", "Hi" if order[0] == "http" else "count lines"):
-        hits = [json.loads(line)["name"] for line in in_this_process("search", said, "--json").stdout.splitlines()]
-        assert set(hits) == {order[0]}, said
+    for phrase in ("Hello from the fake", "Hi" if order[0] == "http" else "count lines"):
+        hits = [json.loads(line)["name"] for line in in_this_process("search", phrase, "--json").stdout.splitlines()]
+        assert set(hits) == {order[0]}, phrase
     for option in ("--run", "--name"):
         hit = json.loads(in_this_process("search", "Hello from the fake", option, order[1], "--json").stdout.splitlines()[0])
         assert hit["name"] == order[1]
@@ -261,16 +261,16 @@ def test_a_session_on_both_wires_is_counted_once(order: tuple[str, str], tmp_pat
 @pytest.mark.parametrize("at", ["prompt", "answer"])
 def test_an_erased_text_is_gone_from_every_line_of_a_session(at: str, tmp_path: Path) -> None:
     """This includes an answer split over lines of partial messages."""
-    said = {"prompt": "Write note.txt, read it", "answer": "Hello from the fake server."}[at]
+    phrase = {"prompt": "Write note.txt, read it", "answer": "Hello from the fake server."}[at]
     path = cassette(tmp_path / "s.yaml", session("text"))
     in_this_process("import", path)
-    assert in_this_process("erase", "--text", said, "--why", "asked for", "--yes").returncode == 0
-    assert in_this_process("search", said).returncode == 1
+    assert in_this_process("erase", "--text", phrase, "--why", "asked for", "--yes").returncode == 0
+    assert in_this_process("search", phrase).returncode == 1
     with retold.EventLog() as log:
         run = next(info for info in log.runs() if info.mode == "import")
         events = list(log.events(run.run))
         left = b"".join(event.payload for event in events)
-        assert said.encode() not in left
+        assert phrase.encode() not in left
         assert (b'"Hello"' in left) == (at == "prompt")
     assert in_this_process("verify").returncode == 0
     for command in (["show", run.run], ["export", run.run, "-o", "left.yaml"], ["diff", run.run, "left.yaml"]):
@@ -279,11 +279,11 @@ def test_an_erased_text_is_gone_from_every_line_of_a_session(at: str, tmp_path: 
 
 def test_a_message_and_a_prompt_are_erased_by_their_numbers(tmp_path: Path) -> None:
     in_this_process("import", cassette(tmp_path / "s.yaml", session("text")))
-    for said in ("count lines", "Hello from the fake server."):
-        hit = json.loads(in_this_process("search", said, "--json").stdout.splitlines()[0])
+    for phrase in ("count lines", "Hello from the fake server."):
+        hit = json.loads(in_this_process("search", phrase, "--json").stdout.splitlines()[0])
         place = f"{hit['run']}#{hit['seq']}"
         assert in_this_process("erase", place, "--why", "asked for", "--yes").returncode == 0, place
-        assert in_this_process("search", said).returncode == 1
+        assert in_this_process("search", phrase).returncode == 1
 
 
 def test_an_erased_session_is_still_readable(tmp_path: Path) -> None:

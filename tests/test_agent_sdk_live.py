@@ -34,9 +34,9 @@ PROMPTS = ("ADD", "SLOW", "ONE", "TWO", "FORK", "LOOP", "DIE")
 
 def answer(request: Request) -> Reply:
     """Return the scripted API's answer to each prompt of the program."""
-    said = json.dumps(request.json["messages"])
-    prompt = max(PROMPTS, key=said.rfind)
-    is_answered = said.rfind("tool_result") > said.rfind(prompt)
+    texts = json.dumps(request.json["messages"])
+    prompt = max(PROMPTS, key=texts.rfind)
+    is_answered = texts.rfind("tool_result") > texts.rfind(prompt)
     match prompt:
         case "ADD" if not is_answered:
             bash = tool_use("Bash", {"command": "pwd", "description": "Where"})
@@ -131,8 +131,8 @@ def test_a_session_resumes_from_a_copy_of_the_log_in_another_home(tmp_path: Path
         shutil.copy(tmp_path / "one.db", tmp_path / "two.db")
         with elsewhere(tmp_path / "other"), retold.EventLog(tmp_path / "two.db") as log:
             assert asyncio.run(ask("TWO please", log, resume=id_)) == id_
-        said = json.dumps(server.requests[-1].json["messages"])
-    assert said.index("ONE please") < said.index("Answer ONE.") < said.index("TWO please")
+        texts = json.dumps(server.requests[-1].json["messages"])
+    assert texts.index("ONE please") < texts.index("Answer ONE.") < texts.index("TWO please")
 
 
 @contextmanager

@@ -259,7 +259,7 @@ def test_every_public_function_and_class_is_documented() -> None:
         for node in tree.body
         if isinstance(node, kinds) and not node.name.startswith(("_", "pytest_"))
     ]
-    assert [name for name, said in public if not said] == []
+    assert [name for name, doc in public if not doc] == []
 
 
 @pytest.mark.parametrize("name", [name for name in retold.__all__ if isinstance(getattr(retold, name), type)])
@@ -286,13 +286,13 @@ def test_a_public_name_is_importable_and_documented(name: str) -> None:
 def test_public_names_are_the_same_for_type_checkers() -> None:
     """A type checker sees the same name from the same module as the lazy import returns."""
     (block,) = (node for node in trees()["retold"].body if isinstance(node, ast.If))
-    told = {
+    homes = {
         alias.asname or alias.name: str(node.module)
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert told == retold._HOME_OF
+    assert homes == retold._HOME_OF
 
 
 def test_users_can_import_every_error_and_warning() -> None:
@@ -401,4 +401,4 @@ def test_a_tool_definition_matches_the_toolset_that_runs_it(name: str) -> None:
     fields = getattr(anthropic.types.beta, TOOLSET.format(name)).model_fields
     schema = DEFINITIONS[name]["input_schema"]
     assert set(schema["properties"]) == set(fields)
-    assert set(schema["required"]) == {field for field, said in fields.items() if said.is_required()}
+    assert set(schema["required"]) == {field for field, definition in fields.items() if definition.is_required()}

@@ -45,13 +45,13 @@ def bytes_with(*needles: str) -> list[str]:
 def record_everywhere(name: str) -> str:
     """Record a run with a name in every possible place."""
     use = tool_use("Write", "t1", path="a.json", content=json.dumps({"customer": name}))
-    said, result = text(f"Hello {name}, how are you?"), tool_result("t1", f"written for {name}")
+    block, result = text(f"Hello {name}, how are you?"), tool_result("t1", f"written for {name}")
     ask = f"I am {name}. Say hello."
     return record(
         DB,
-        turn(asked(ask), said, call=0),
-        packed(turn(asked("again"), said, call=1)),
-        unstreamed(asked("and in one piece"), said, call=2),
+        turn(asked(ask), block, call=0),
+        packed(turn(asked("again"), block, call=1)),
+        unstreamed(asked("and in one piece"), block, call=2),
         turn(asked("now a tool"), text("Of course."), use, call=3),
         turn(asked("now a tool", [use], [result]), text("Done."), call=4),
         turn(asked("nobody"), text("Somebody else entirely"), call=5),
@@ -112,8 +112,8 @@ def test_an_erasure_records_who_when_and_why(log: EventLog) -> None:
     events = list(log.events(info.run))
     assert (info.mode, info.name) == ("audit", "erase")
     assert events[0].data == {"name": "erase", "mode": "audit", "who": "dpo", "why": "request 4711"}
-    said = [event.data for event in events if event.kind == "payloads.erased"]
-    assert {each["run"] for each in said} == {run}
+    records = [event.data for event in events if event.kind == "payloads.erased"]
+    assert {each["run"] for each in records} == {run}
     assert in_this_process("verify", "--db", DB).stdout.count("payloads erased") == 1
     assert in_this_process("erase", "--text", "Quirkington", "--why", "again", "--yes", "--db", DB).returncode == 1
     assert log.find("last").run == run
@@ -144,9 +144,9 @@ def test_verify_finds_an_edited_tombstone(log: EventLog) -> None:
 
 def test_erasing_a_message_erases_its_repetitions(log: EventLog) -> None:
     """Its frames go, and the requests that repeat it, also in another run. Other texts stay."""
-    said = text("The secret ingredient is cardamom.")
-    first = record(DB, turn(asked("what"), said, call=0), turn(asked("what", [said], "more"), text("No more."), call=1))
-    second = record(DB, turn(asked("what", [said], "go on"), text("Going on."), call=0))
+    block = text("The secret ingredient is cardamom.")
+    first = record(DB, turn(asked("what"), block, call=0), turn(asked("what", [block], "more"), text("No more."), call=1))
+    second = record(DB, turn(asked("what", [block], "go on"), text("Going on."), call=0))
     (seq,) = [event.seq for event in log.events(first, kinds=("message",)) if b"cardamom" in event.payload]
     done = in_this_process("erase", f"{first[:6]}#{seq}", "--why", "asked", "--yes", "--db", DB)
     assert done.returncode == 0
@@ -163,9 +163,9 @@ def test_erasing_a_message_erases_its_repetitions(log: EventLog) -> None:
 
 def test_a_short_message_is_erased_only_in_its_own_run(log: EventLog) -> None:
     """Many runs contain `Yes`. It is erased only as a whole string, and only in its run."""
-    said = text("Yes")
-    first = record(DB, turn(asked("ok?"), said, call=0), turn(asked("ok?", [said], "Yes?"), text("Yes, indeed."), call=1))
-    second = record(DB, turn(asked("ok?"), said))
+    block = text("Yes")
+    first = record(DB, turn(asked("ok?"), block, call=0), turn(asked("ok?", [block], "Yes?"), text("Yes, indeed."), call=1))
+    second = record(DB, turn(asked("ok?"), block))
     seq = next(event.seq for event in log.events(first, kinds=("message",)))
     plan = audit.plan_message(log, first, seq)
     assert set(plan.events) == {first}
@@ -309,8 +309,8 @@ def test_a_pattern_is_redacted_in_place(log: EventLog) -> None:
     assert done.returncode == 0
     assert done.stdout.startswith("1 text found")
     assert bytes_with("nyx@example.com", "@example.com") == []
-    said = [block.get("text") for message in log.messages(run) for block in message.blocks]
-    assert said[:2] == ["Hello REDACTED, how are you?"] * 2
+    texts = [block.get("text") for message in log.messages(run) for block in message.blocks]
+    assert texts[:2] == ["Hello REDACTED, how are you?"] * 2
     exchanges = exchanges_of(log, run)
     body = b"" if exchanges[0].response is None else exchanges[0].response.body
     pieces = [

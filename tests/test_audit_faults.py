@@ -81,7 +81,7 @@ def test_a_full_disk_stops_the_application_and_loses_nothing(small_disk: Path) -
 
 def test_an_application_continues_on_a_full_disk_if_configured(small_disk: Path) -> None:
     """With `on_failure="go_on"` there is one warning, every event of each stream arrives, and the log has the run up to there."""
-    with EventLog(small_disk / "log.db", on_failure="go_on") as log, warnings.catch_warnings(record=True) as told:
+    with EventLog(small_disk / "log.db", on_failure="go_on") as log, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tape = Tape(log)
         with streaming() as server, tape.on():
@@ -89,7 +89,7 @@ def test_an_application_continues_on_a_full_disk_if_configured(small_disk: Path)
         tape.writer.end()
         assert [each.error for each in seen] == [None] * 3
         assert [len(each.events) for each in seen] == [FRAMES / 4 + 5] * 3
-        assert [warning.category for warning in told] == [RecordingLostWarning]
+        assert [warning.category for warning in caught] == [RecordingLostWarning]
         assert log.find(tape.run).status == "interrupted"
         assert next(event.kind for event in log.follow(tape.run)) == "run.started"
     assert verify(EventLog(small_disk / "log.db")).findings == []

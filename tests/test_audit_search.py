@@ -175,28 +175,28 @@ def test_any_text_is_a_valid_search(query: str) -> None:
 )
 def test_a_word_of_a_script_without_spaces_is_found(query: str, lines: list[str]) -> None:
     """Chinese, Japanese, Thai and Korean words are found inside a sentence, and shown unchanged."""
-    said = (
+    texts = (
         "今日の天気は晴れです。東京は暑い。",
         "步2 重跑gen-itgc后50条悬空引用清零",
         "한국어 검색은 대한민국에서 됩니다",
         "ภาษาไทย",
         "カタカナとﾊﾝｶｸ",
     )
-    record(DB, *(turn(asked("a"), text(each)) for each in said))
+    record(DB, *(turn(asked("a"), text(each)) for each in texts))
     assert found(query) == lines
 
 
-@pytest.mark.parametrize("said", ["first\x00second and \x02third\x03 fourth", "\x01\x04\x01\x08 fourth", "\ud83d half fourth"])
-def test_control_characters_of_a_text_are_shown_unchanged(said: str) -> None:
+@pytest.mark.parametrize("stored", ["first\x00second and \x02third\x03 fourth", "\x01\x04\x01\x08 fourth", "\ud83d half fourth"])
+def test_control_characters_of_a_text_are_shown_unchanged(stored: str) -> None:
     """NUL does not end a text. Characters that retold uses to mark hits are not marks if a text contains them."""
-    record(DB, turn(asked("a"), text(said)))
-    assert found("fourth") == [said.replace("fourth", "[fourth]").replace("\ud83d", "?")]
+    record(DB, turn(asked("a"), text(stored)))
+    assert found("fourth") == [stored.replace("fourth", "[fourth]").replace("\ud83d", "?")]
 
 
 @given(strategies.text())
-def test_a_stored_text_is_shown_without_its_escapes(said: str) -> None:
+def test_a_stored_text_is_shown_without_its_escapes(stored: str) -> None:
     """The index stores a text with escapes and separators. A person sees none of them."""
-    assert readable(storable(said)) == said.encode("utf-8", "replace").decode()
+    assert readable(storable(stored)) == stored.encode("utf-8", "replace").decode()
 
 
 def test_the_command_prints_hits_with_their_places(talk: tuple[str, str]) -> None:
@@ -220,8 +220,8 @@ def test_the_index_follows_open_runs() -> None:
     with EventLog(DB) as log:
         one, two = log.start(name="one", mode="live"), log.start(name="two", mode="live")
         for number, writer in enumerate((one, two, one, two)):
-            said = {"type": "assistant", "message": {"content": [text(f"word{number} \ud800 everywhere")]}}
-            writer.append(Entry("message", encode(said)))
+            message = {"type": "assistant", "message": {"content": [text(f"word{number} \ud800 everywhere")]}}
+            writer.append(Entry("message", encode(message)))
             assert [hit.run for hit in hits("everywhere")] == [one.run, two.run, one.run, two.run][number::-1]
         one.end()
         assert len(hits("everywhere")) == 4

@@ -64,11 +64,11 @@ def test_the_result_separates_this_check_from_the_one_before(path: Path) -> None
     verified(path)
     first = Proof.read(EventLog(path))
     write_log(path, runs=1, events=50)
-    said = verified(path, "--new")
+    output = verified(path, "--new")
     second = Proof.read(EventLog(path))
     assert first is not None
     assert second is not None
-    assert said == (
+    assert output == (
         f"nothing was changed: 1 run, 50 events checked now; 3 runs, 150 events not read again: checked at {first.at}\n"
     )
     assert first.whole_at == first.at

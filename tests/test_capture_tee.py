@@ -134,8 +134,8 @@ def test_the_bytes_in_the_log_are_the_bytes_on_the_wire(taken: Taken) -> None:
 
 def test_the_messages_of_a_stream_are_in_the_log(taken: Taken) -> None:
     """The text that the client assembled equals the text of the messages, including incomplete ones."""
-    said = "".join(str(event.get("delta", {}).get("text", "")) for event in taken.seen.events)
-    assert "".join(taken.tape.texts()).startswith(said)
+    received = "".join(str(event.get("delta", {}).get("text", "")) for event in taken.seen.events)
+    assert "".join(taken.tape.texts()).startswith(received)
 
 
 def test_a_failure_is_recorded_with_its_type_and_text(tape: Tape, consume: Consume) -> None:

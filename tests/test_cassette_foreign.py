@@ -158,13 +158,13 @@ NAMED = [
 def test_the_error_names_the_kind_of_a_file_that_is_not_an_http_cassette(name: str, content: object, kind: str) -> None:
     """The error does not advise to delete it."""
     written(name, content)
-    said = refused(in_this_process("import", name))
-    assert kind in said
-    assert "damaged" not in said
-    assert "delete" not in said
+    error = refused(in_this_process("import", name))
+    assert kind in error
+    assert "damaged" not in error
+    assert "delete" not in error
 
 
 def test_only_the_error_of_a_damaged_file_of_retold_advises_to_delete_it() -> None:
     for head, own in (("version: 1\nretold: {format: 1}\n", True), ("version: 1\n", False)):
-        said = refused(in_this_process("import", str(written("c.yaml", f"{head}interactions: [\n"))))
-        assert ("delete it" in said) == own
+        error = refused(in_this_process("import", str(written("c.yaml", f"{head}interactions: [\n"))))
+        assert ("delete it" in error) == own

@@ -135,7 +135,7 @@ def test_check_for_github_and_junit(recorded: Path) -> None:
     """Each offence is an annotation at its line of the expectation; each expectation is a test case."""
     Path("expected.yaml").write_text("tools: [Read]\nmax_turns: 2\nnever:\n  - Grep\n  - Bash\nsteps:\n  x:\n    max_turns: 1\n")
     done = in_this_process("check", "last", "--expect", "expected.yaml", "--format", "github", "--junit", "junit.xml")
-    found = [(at["title"], at["file"], at["line"], said.split(",")[0]) for _, at, said in _read(done.stdout)]
+    found = [(at["title"], at["file"], at["line"], message.split(",")[0]) for _, at, message in _read(done.stdout)]
     assert found == [
         ("retold check: never[1]", "expected.yaml", "5", "Bash was called once"),
         ("retold check: max_turns", "expected.yaml", "2", "5 turns"),

@@ -170,28 +170,28 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("option", PROBLEMS)
 def test_an_option_without_a_meaning_is_refused_by_its_name(option: str) -> None:
-    said = refusal_of(f"engine: claude_code\nprompt: Hi\nclaude_options: {{{option}}}\n")
-    assert said.partition(": ")[2].partition(":8:")[2].partition(": ")[2] == PROBLEMS[option] + "\n"
+    error = refusal_of(f"engine: claude_code\nprompt: Hi\nclaude_options: {{{option}}}\n")
+    assert error.partition(": ")[2].partition(":8:")[2].partition(": ")[2] == PROBLEMS[option] + "\n"
 
 
 def test_tools_of_claude_code_are_refused_on_the_messages_api() -> None:
-    said = refusal_of("prompt: Hi\nclaude_options: {allowed_tools: [Raed, WebSearch]}\n")
-    assert "w.yaml:7:" in said
-    assert "'allowed_tools' cannot be 'Raed'; did you mean 'Read'?" in said
-    assert "'allowed_tools' cannot be 'WebSearch'" in said
+    error = refusal_of("prompt: Hi\nclaude_options: {allowed_tools: [Raed, WebSearch]}\n")
+    assert "w.yaml:7:" in error
+    assert "'allowed_tools' cannot be 'Raed'; did you mean 'Read'?" in error
+    assert "'allowed_tools' cannot be 'WebSearch'" in error
 
 
 def test_a_default_that_one_engine_lacks_is_refused() -> None:
     options = {"defaults": {"claude_options": {"temperature": 0.5}}}
     write_workflow("w.yaml", step("one"), step("two", engine="claude_code"), **options)
-    said = refused(in_this_process("run", "w.yaml"))
-    assert "'temperature' has no meaning in step 'two', which runs on claude_code: Claude Code sets it." in said
+    error = refused(in_this_process("run", "w.yaml"))
+    assert "'temperature' has no meaning in step 'two', which runs on claude_code: Claude Code sets it." in error
 
 
 def test_a_session_has_one_engine() -> None:
     write_workflow("w.yaml", session_step("one", "a"), session_step("two", "b", engine="claude_code"))
-    said = refused(in_this_process("run", "w.yaml"))
-    assert "session 'talk' cannot continue on claude_code: step 'one' holds it on messages_api." in said
+    error = refused(in_this_process("run", "w.yaml"))
+    assert "session 'talk' cannot continue on claude_code: step 'one' holds it on messages_api." in error
 
 
 def test_an_unknown_engine_is_refused_with_the_nearest_one() -> None:
@@ -213,10 +213,10 @@ def test_a_missing_claude_code_is_reported_in_one_sentence(missing: str, monkeyp
             raise sdk.CLINotFoundError("Claude Code not found.\nInstall …")
 
         monkeypatch.setattr(SubprocessCLITransport, "_find_cli", find)
-    said = refused(in_this_process("run", workflow, "--live"))
-    assert said.count("\n") == 1
-    assert said.startswith("retold: engine: claude_code needs ")
-    assert "pip install 'retold[agent]'" in said
+    error = refused(in_this_process("run", workflow, "--live"))
+    assert error.count("\n") == 1
+    assert error.startswith("retold: engine: claude_code needs ")
+    assert "pip install 'retold[agent]'" in error
 
 
 # Sessions
@@ -314,13 +314,13 @@ def missed(workflow: Path) -> str:
 
 def test_a_changed_step_is_a_miss_that_names_the_difference() -> None:
     live(write_workflow("w.yaml", step(claude_options={"model": "opus"}), **CLAUDE_CODE))
-    said = missed(write_workflow("w.yaml", step(claude_options={"model": "haiku"}), **CLAUDE_CODE))
-    assert '\n  model: recorded "claude-opus-5-5", now "claude-haiku-5-5"\n' in said
-    assert "Record it again with: retold run w.yaml --live" in said
-    said = missed(write_workflow("w.yaml", step(prompt="Say goodbye.", claude_options={"model": "opus"}), **CLAUDE_CODE))
-    assert 'prompt: recorded "Say hello.", now "Say goodbye."' in said
-    said = missed(write_workflow("w.yaml", step("new"), **CLAUDE_CODE))
-    assert "cassettes/w.yaml holds no further session with Claude Code for step 'new'." in said
+    error = missed(write_workflow("w.yaml", step(claude_options={"model": "haiku"}), **CLAUDE_CODE))
+    assert '\n  model: recorded "claude-opus-5-5", now "claude-haiku-5-5"\n' in error
+    assert "Record it again with: retold run w.yaml --live" in error
+    error = missed(write_workflow("w.yaml", step(prompt="Say goodbye.", claude_options={"model": "opus"}), **CLAUDE_CODE))
+    assert 'prompt: recorded "Say hello.", now "Say goodbye."' in error
+    error = missed(write_workflow("w.yaml", step("new"), **CLAUDE_CODE))
+    assert "cassettes/w.yaml holds no further session with Claude Code for step 'new'." in error
 
 
 def test_volatile_values_are_not_misses_on_another_day() -> None:
@@ -355,9 +355,9 @@ def test_original_timing_plays_the_lines_at_their_times() -> None:
 
 
 def test_a_verbose_step_reports_its_turns() -> None:
-    said: list[str] = []
-    live(write_workflow("w.yaml", step(claude_options={"verbose": True}), **CLAUDE_CODE), notify=said.append)
-    assert said == ["step 1/1 say", "turn 1"]
+    notes: list[str] = []
+    live(write_workflow("w.yaml", step(claude_options={"verbose": True}), **CLAUDE_CODE), notify=notes.append)
+    assert notes == ["step 1/1 say", "turn 1"]
 
 
 def test_the_key_of_the_environment_is_not_needed() -> None:

@@ -29,8 +29,8 @@ def damaged(name: str, old: str, new: str) -> Path:
 def test_mock_without_a_cassette_prints_the_record_command() -> None:
     """The error of an unrecorded workflow names the command that records it."""
     write_workflow("flows/hello.yaml")
-    said = refused(in_this_process("run", "flows/hello.yaml"))
-    assert said == "retold: no recording at flows/cassettes/hello.yaml. Record it with: retold run flows/hello.yaml --live\n"
+    error = refused(in_this_process("run", "flows/hello.yaml"))
+    assert error == "retold: no recording at flows/cassettes/hello.yaml. Record it with: retold run flows/hello.yaml --live\n"
     assert tree() == ["flows/hello.yaml"]
 
 
@@ -45,8 +45,8 @@ def test_the_record_command_names_the_requested_cassette() -> None:
 def test_a_changed_prompt_is_a_miss_that_shows_the_difference(cli: Cli) -> None:
     """A prompt that changed since the recording exits with code 3, the difference, and the command to record again."""
     Path("w.yaml").write_text(NUMBERS.read_text().replace("Count from 1 to 10", "Count from 1 to 12"))
-    said = refused(cli("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
-    assert said.replace(str(ROOT), "ROOT") == (
+    error = refused(cli("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
+    assert error.replace(str(ROOT), "ROOT") == (
         "retold: step 'count': no recorded exchange answers call 1, POST /v1/messages, in "
         "ROOT/cassettes/clean_streaming_numbers.yaml.\n"
         "Nearest is recorded exchange 1; it differs in:\n"
@@ -59,8 +59,8 @@ def test_a_changed_prompt_is_a_miss_that_shows_the_difference(cli: Cli) -> None:
 def test_a_changed_model_is_a_miss_that_names_it() -> None:
     """Another model is another request, and the miss names both models."""
     Path("w.yaml").write_text(NUMBERS.read_text().replace("sonnet", "opus"))
-    said = refused(in_this_process("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
-    assert '\n  model: recorded "claude-sonnet-5-5", now "claude-opus-5-5"\n' in said
+    error = refused(in_this_process("run", "w.yaml", "--json", "--cassette", CASSETTE), code=3)
+    assert '\n  model: recorded "claude-sonnet-5-5", now "claude-opus-5-5"\n' in error
 
 
 def test_a_miss_is_a_failed_run_in_the_log() -> None:
@@ -87,9 +87,9 @@ def test_a_damaged_cassette_is_reported_with_file_and_line(old: str, new: str, p
     """A damaged cassette is an error with its place, never an empty cassette. It stays unchanged."""
     path = damaged("bad.yaml", old, new)
     before = path.read_bytes()
-    said = refused(in_this_process("run", NUMBERS, "--cassette", path))
-    assert said.startswith(f"retold: bad.yaml{place}")
-    assert what in said
+    error = refused(in_this_process("run", NUMBERS, "--cassette", path))
+    assert error.startswith(f"retold: bad.yaml{place}")
+    assert what in error
     assert path.read_bytes() == before
 
 
@@ -130,8 +130,8 @@ def test_import_of_a_missing_file_is_refused() -> None:
 def test_import_of_another_kind_of_file_is_refused() -> None:
     """The error describes a cassette."""
     Path("w.yaml").write_text("other: things\n")
-    said = refused(in_this_process("import", "w.yaml"))
-    assert said.startswith("retold: w.yaml is not a cassette: it has no list `interactions`.")
+    error = refused(in_this_process("import", "w.yaml"))
+    assert error.startswith("retold: w.yaml is not a cassette: it has no list `interactions`.")
     assert not Path(".retold").exists()
 
 
@@ -139,16 +139,16 @@ def test_import_of_another_kind_of_file_is_refused() -> None:
 def test_the_error_of_a_workflow_in_place_of_a_cassette_does_not_advise_to_delete_it(command: str) -> None:
     """The error calls it a workflow, and does not advise to restore or delete a correct workflow."""
     path = write_workflow("./w.yaml")
-    said = refused(in_this_process(command, path, *(["last"] if command == "diff" else [])))
-    assert said == "retold: w.yaml is a workflow, not a cassette. Its recording is beside it; retold run w.yaml plays it.\n"
+    error = refused(in_this_process(command, path, *(["last"] if command == "diff" else [])))
+    assert error == "retold: w.yaml is a workflow, not a cassette. Its recording is beside it; retold run w.yaml plays it.\n"
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
 def test_a_cassette_in_place_of_a_workflow_is_refused(command: str) -> None:
     """The error is one line, with the right command."""
     Path("c.yaml").write_text("version: 1\ninteractions: []\n")
-    said = refused(in_this_process(command, "c.yaml"))
-    assert said == "retold: c.yaml:1:1: this is a cassette, which `retold play` shows; a workflow file holds a key `workflow`.\n"
+    error = refused(in_this_process(command, "c.yaml"))
+    assert error == "retold: c.yaml:1:1: this is a cassette, which `retold play` shows; a workflow file holds a key `workflow`.\n"
 
 
 @pytest.mark.parametrize("command", ["show", "tail", "export", "verify"])
@@ -156,16 +156,18 @@ def test_a_file_in_place_of_a_run_is_refused(command: str) -> None:
     """The error names the commands that accept the file."""
     run_mock(NUMBERS, handlers=[])
     Path("c.yaml").write_text("version: 1\ninteractions: []\n")
-    said = refused(in_this_process(command, "c.yaml"))
-    assert said == "retold: c.yaml is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log.\n"
+    error = refused(in_this_process(command, "c.yaml"))
+    assert (
+        error == "retold: c.yaml is a file, not a run. `retold play` shows a cassette; `retold import` takes it into the log.\n"
+    )
 
 
 @pytest.mark.trap(44)
 def test_import_of_an_empty_cassette_is_refused() -> None:
     """An import of nothing is not a success."""
     Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
-    said = refused(in_this_process("import", "empty.yaml"))
-    assert said == "retold: empty.yaml holds no interactions; there is nothing to import.\n"
+    error = refused(in_this_process("import", "empty.yaml"))
+    assert error == "retold: empty.yaml holds no interactions; there is nothing to import.\n"
     assert not Path(".retold").exists()
 
 
@@ -181,8 +183,8 @@ def test_export_does_not_replace_a_file_without_force() -> None:
     """An existing file stays unchanged without --force, and is replaced with it."""
     run_mock(NUMBERS, handlers=[])
     Path("x.yaml").write_text("mine\n")
-    said = refused(in_this_process("export", "last", "-o", "x.yaml"))
-    assert said == "retold: x.yaml exists already; name another file, or replace it with --force.\n"
+    error = refused(in_this_process("export", "last", "-o", "x.yaml"))
+    assert error == "retold: x.yaml exists already; name another file, or replace it with --force.\n"
     assert Path("x.yaml").read_text() == "mine\n"
     assert in_this_process("export", "last", "-o", "x.yaml", "--force").returncode == 0
     assert len(retold.read_cassette("x.yaml").exchanges) == 1
@@ -258,9 +260,9 @@ def test_a_log_that_cannot_be_written_is_refused_before_anything_runs(path: str)
     """A folder, or a path below a file, is not a log. The error names it and the option that names another."""
     Path("notes.txt").write_text("my notes\n")
     Path("folder").mkdir()
-    said = refused(in_this_process("run", NUMBERS, "--db", path))
-    assert said.startswith(f"retold: cannot write the log {path}: ")
-    assert said.endswith(". Name another one with --db FILE or RETOLD_DB.\n")
+    error = refused(in_this_process("run", NUMBERS, "--db", path))
+    assert error.startswith(f"retold: cannot write the log {path}: ")
+    assert error.endswith(". Name another one with --db FILE or RETOLD_DB.\n")
     assert Path("notes.txt").read_text() == "my notes\n"
 
 
@@ -299,10 +301,10 @@ def test_a_refused_connection_is_a_failed_run() -> None:
     """An unreachable API fails the step and the run, in one line each. The old cassette stays."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        shown, said = failing(f"http://127.0.0.1:{free.getsockname()[1]}")
+        shown, error = failing(f"http://127.0.0.1:{free.getsockname()[1]}")
     what = "no response from the API: All connection attempts failed (asked http://127.0.0.1:PORT)"
     assert shown == f"\n✗ Stream error: {what} after 2 messages\n"
-    assert said == (
+    assert error == (
         f"retold: run RUN failed (live; 1 step, 2 messages): step 'say' failed: {what}\n"
         "retold: the cassette cassettes/hello.yaml was left as it was\n"
     )
@@ -311,11 +313,11 @@ def test_a_refused_connection_is_a_failed_run() -> None:
 def test_a_wrong_key_is_a_failed_run() -> None:
     """The error contains the API's message about the key, but not the key."""
     with MessagesServer([http_error(401, "authentication_error", "invalid x-api-key")]) as server:
-        shown, said = failing(server.url, retries=3)
+        shown, error = failing(server.url, retries=3)
         assert len(server.requests) == 1
     what = "HTTP 401 authentication_error: invalid x-api-key (check the key)"
     assert shown == f"\n✗ Stream error: {what} after 2 messages\n"
-    assert said == (
+    assert error == (
         f"retold: run RUN failed (live; 1 step, 2 messages): step 'say' failed: {what}\n"
         "retold: the cassette cassettes/hello.yaml was left as it was\n"
     )

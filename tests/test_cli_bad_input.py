@@ -44,11 +44,11 @@ LIST = "this is a list of steps; a workflow file has them below `workflow:` with
 NO_MAPPING = "a workflow file holds a key `workflow` with `name` and `steps`."
 
 
-@pytest.mark.parametrize(("text", "said"), [("hello\n", NO_MAPPING), ("- a\n- b\n", LIST)])
-def test_a_file_that_is_not_a_mapping_is_refused(text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "error"), [("hello\n", NO_MAPPING), ("- a\n- b\n", LIST)])
+def test_a_file_that_is_not_a_mapping_is_refused(text: str, error: str) -> None:
     """The error of a YAML file of another kind describes a workflow file."""
     Path("w.yaml").write_text(text)
-    expected = f"retold: w.yaml:1:1: {said}\n"
+    expected = f"retold: w.yaml:1:1: {error}\n"
     assert refused(in_this_process("run", "w.yaml")) == expected
 
 
@@ -60,8 +60,8 @@ def test_a_binary_file_is_refused() -> None:
 
 def test_a_python_tag_is_refused() -> None:
     """A YAML tag for a Python object is an error with its place, and creates nothing."""
-    said = refusal_of("workflow: !!python/object/apply:os.system ['touch pwned']\n")
-    assert said.startswith("retold: w.yaml:1:11: not valid YAML: could not determine a constructor")
+    error = refusal_of("workflow: !!python/object/apply:os.system ['touch pwned']\n")
+    assert error.startswith("retold: w.yaml:1:11: not valid YAML: could not determine a constructor")
 
 
 def test_an_alias_that_contains_itself_is_refused() -> None:
@@ -73,10 +73,10 @@ def test_a_yaml_bomb_is_refused(environment: dict[str, str]) -> None:
     """Aliases of aliases that grow without bound are refused before they are expanded."""
     lines = ["  a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"  a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
-    said = refusal_of(
+    error = refusal_of(
         "workflow:\n" + "\n".join(lines) + "\n", run=lambda *args: forks.run("-c", TWO_SECONDS, *args, env=environment)
     )
-    assert len(said) < 10_000
+    assert len(error) < 10_000
 
 
 TWO_SECONDS = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2)); from retold.cli import main; main()"
@@ -87,26 +87,26 @@ TWO_SECONDS = "import resource; resource.setrlimit(resource.RLIMIT_CPU, (2, 2));
 
 def test_an_unknown_key_of_the_workflow_names_the_nearest() -> None:
     """A misspelt key at the top is reported with its line and the nearest valid key."""
-    said = refusal_of("workflow:\n  name: a\n  worksapce_dir: x\n  steps: [{name: s, type: claude, prompt: x}]\n")
-    assert said == "retold: w.yaml:3:3: unknown key 'worksapce_dir'; did you mean 'workspace_dir'?\n"
+    error = refusal_of("workflow:\n  name: a\n  worksapce_dir: x\n  steps: [{name: s, type: claude, prompt: x}]\n")
+    assert error == "retold: w.yaml:3:3: unknown key 'worksapce_dir'; did you mean 'workspace_dir'?\n"
 
 
 def test_an_unknown_key_of_a_step_names_the_nearest() -> None:
     """A misspelt key of a step is reported with its line and the nearest valid key."""
-    said = refusal_of("prompt: x\noutput_file: x.txt\n")
-    assert said == "retold: w.yaml:7:7: unknown key 'output_file'; did you mean 'output_to_file'?\n"
+    error = refusal_of("prompt: x\noutput_file: x.txt\n")
+    assert error == "retold: w.yaml:7:7: unknown key 'output_file'; did you mean 'output_to_file'?\n"
 
 
 def test_an_unknown_key_of_the_options_names_the_nearest() -> None:
     """A misspelt Claude option is reported with its line and the nearest valid option."""
-    said = refusal_of("prompt: x\nclaude_options:\n  max_turn: 3\n")
-    assert said == "retold: w.yaml:8:9: unknown key 'max_turn'; did you mean 'max_turns'?\n"
+    error = refusal_of("prompt: x\nclaude_options:\n  max_turn: 3\n")
+    assert error == "retold: w.yaml:8:9: unknown key 'max_turn'; did you mean 'max_turns'?\n"
 
 
 def test_an_unknown_key_without_a_near_one_lists_the_valid_keys() -> None:
     """The error lists the valid keys if none is similar."""
-    said = refusal_of("prompt: x\nclaude_options: {retry_config: {zzz: 3}}\n")
-    assert said == "retold: w.yaml:7:39: unknown key 'zzz'; there are max_retries, backoff_strategy, base_delay_ms.\n"
+    error = refusal_of("prompt: x\nclaude_options: {retry_config: {zzz: 3}}\n")
+    assert error == "retold: w.yaml:7:39: unknown key 'zzz'; there are max_retries, backoff_strategy, base_delay_ms.\n"
 
 
 def test_a_missing_prompt_names_the_step() -> None:
@@ -148,8 +148,8 @@ def test_an_option_without_an_effect_is_refused_with_the_reason() -> None:
 
 def test_an_unknown_step_type_names_the_nearest() -> None:
     """A misspelt step type is reported with the nearest valid type."""
-    said = refusal_of(STEP.replace("claude", "cluade") + "      prompt: x\n")
-    assert said == "retold: w.yaml:5:7: unknown step type 'cluade'; did you mean 'claude'?\n"
+    error = refusal_of(STEP.replace("claude", "cluade") + "      prompt: x\n")
+    assert error == "retold: w.yaml:5:7: unknown step type 'cluade'; did you mean 'claude'?\n"
 
 
 def test_wrong_types_are_reported_with_the_expected_ones() -> None:
@@ -160,34 +160,34 @@ def test_wrong_types_are_reported_with_the_expected_ones() -> None:
         w.yaml:9:9: 'temperature' should be less than or equal to 1, and is 3.
         w.yaml:10:9: 'async_streaming' should be true or false, and is 'maybe'.
         """
-    said = refusal_of("prompt: x\nclaude_options:\n  max_turns: lots\n  temperature: 3\n  async_streaming: maybe\n")
-    assert said == dedent(expected)
+    error = refusal_of("prompt: x\nclaude_options:\n  max_turns: lots\n  temperature: 3\n  async_streaming: maybe\n")
+    assert error == dedent(expected)
 
 
 def test_an_unknown_tool_names_the_nearest() -> None:
     """A misspelt tool is reported with its option and the nearest valid tool."""
-    said = refusal_of("prompt: x\nclaude_options:\n  allowed_tools: [Raed]\n")
-    assert said == "retold: w.yaml:8:25: 'allowed_tools' cannot be 'Raed'; did you mean 'Read'?\n"
+    error = refusal_of("prompt: x\nclaude_options:\n  allowed_tools: [Raed]\n")
+    assert error == "retold: w.yaml:8:25: 'allowed_tools' cannot be 'Raed'; did you mean 'Read'?\n"
 
 
 @pytest.mark.parametrize("value", ["3", "[]", '""', "{type: static, content: x}"])
 def test_a_wrong_prompt_is_explained_in_terms_of_the_workflow(value: str) -> None:
     """A prompt of the wrong kind is one error that describes a prompt, without terms of the validator."""
-    said = refusal_of(f"prompt: {value}\n")
-    assert len(said.splitlines()) == 1
-    assert said.startswith("retold: w.yaml:6:7: 'prompt' ")
+    error = refusal_of(f"prompt: {value}\n")
+    assert len(error.splitlines()) == 1
+    assert error.startswith("retold: w.yaml:6:7: 'prompt' ")
 
 
 def test_an_unknown_prompt_part_names_the_nearest() -> None:
     """A misspelt type of a prompt part is reported alone, with the nearest valid type."""
-    said = refusal_of("prompt:\n  - {type: previous_reponse, step: x}\n")
-    assert said == "retold: w.yaml:7:12: unknown prompt part 'previous_reponse'; did you mean 'previous_response'?\n"
+    error = refusal_of("prompt:\n  - {type: previous_reponse, step: x}\n")
+    assert error == "retold: w.yaml:7:12: unknown prompt part 'previous_reponse'; did you mean 'previous_response'?\n"
 
 
 def test_an_empty_list_of_steps_is_explained() -> None:
     """The error uses plain words."""
-    said = refusal_of("workflow:\n  name: a\n  steps: []\n")
-    assert said == "retold: w.yaml:3:3: 'steps' should have at least 1 item, and is [].\n"
+    error = refusal_of("workflow:\n  name: a\n  steps: []\n")
+    assert error == "retold: w.yaml:3:3: 'steps' should have at least 1 item, and is [].\n"
 
 
 def test_an_empty_workflow_is_explained() -> None:
@@ -198,8 +198,8 @@ def test_an_empty_workflow_is_explained() -> None:
 @pytest.mark.trap(42)
 def test_a_workflow_name_cannot_leave_the_cassette_folder() -> None:
     """A name that is a path is refused, because it becomes the cassette's file name."""
-    said = refusal_of("workflow:\n  name: ../../x\n  steps: [{name: s, type: claude, prompt: x}]\n")
-    assert said == "retold: w.yaml:2:3: 'name' may hold letters, digits, spaces, '.', '-' and '_', and is '../../x'.\n"
+    error = refusal_of("workflow:\n  name: ../../x\n  steps: [{name: s, type: claude, prompt: x}]\n")
+    assert error == "retold: w.yaml:2:3: 'name' may hold letters, digits, spaces, '.', '-' and '_', and is '../../x'.\n"
 
 
 def test_a_long_value_is_shortened() -> None:
@@ -209,8 +209,8 @@ def test_a_long_value_is_shortened() -> None:
 
 def test_two_steps_of_one_name_are_refused() -> None:
     """The second step of the same name is reported with its place."""
-    said = refusal_of(STEP + "      prompt: x\n    - {name: greet, type: claude, prompt: y}\n")
-    assert said == "retold: w.yaml:7:8: two steps have the name 'greet'.\n"
+    error = refusal_of(STEP + "      prompt: x\n    - {name: greet, type: claude, prompt: y}\n")
+    assert error == "retold: w.yaml:7:8: two steps have the name 'greet'.\n"
 
 
 def test_all_errors_are_reported_from_top_to_bottom() -> None:
@@ -226,5 +226,5 @@ def test_all_errors_are_reported_from_top_to_bottom() -> None:
 
 def test_wrong_keys_and_wrong_references_are_reported_together() -> None:
     """An unknown key does not hide an unknown handler or variable."""
-    said = refusal_of("prompt: '{{nope}}'\noutput_file: x\nclaude_options: {async_streaming: true, stream_handler: smple}\n")
-    assert said.startswith("retold: 3 errors in the workflow:\n")
+    error = refusal_of("prompt: '{{nope}}'\noutput_file: x\nclaude_options: {async_streaming: true, stream_handler: smple}\n")
+    assert error.startswith("retold: 3 errors in the workflow:\n")

@@ -15,8 +15,8 @@ def refusal_of_step(type: str, body: str) -> str:
     The step's keys begin in line 6.
     """
     head = f"workflow:\n  name: w\n  steps:\n    - name: a\n      type: {type}\n"
-    said = refusal_of(head + indent(dedent(body), " " * 6))
-    return said.removeprefix("retold: ").replace("w.yaml:", "")
+    error = refusal_of(head + indent(dedent(body), " " * 6))
+    return error.removeprefix("retold: ").replace("w.yaml:", "")
 
 
 MISSING = {
@@ -33,14 +33,14 @@ MISSING = {
 @pytest.mark.parametrize("type", STEP_TYPES)
 def test_a_step_names_every_missing_key(type: str) -> None:
     """Each type names its own missing keys."""
-    said = refusal_of_step(type, "description: x\n")
-    assert [line for line in said.splitlines() if "errors in" not in line] == [
+    error = refusal_of_step(type, "description: x\n")
+    assert [line for line in error.splitlines() if "errors in" not in line] == [
         f"4:7: step 'a': the key '{key}' is missing." for key in MISSING[type]
     ]
 
 
 @pytest.mark.parametrize(
-    ("type", "body", "said"),
+    ("type", "body", "error"),
     [
         ("claude_smart", "prompt: x\npreset: devlopment", "7:7: 'preset' cannot be 'devlopment'; did you mean 'development'?"),
         ("claude_session", "prompt: x\nsession_config: {persist: true}", "7:7: step 'a': the key 'session_name' is missing."),
@@ -116,13 +116,13 @@ def test_a_step_names_every_missing_key(type: str) -> None:
         ("claude", "prompt: ' '", "6:7: 'prompt' should be something, not empty."),
     ],
 )
-def test_a_mistake_in_a_step_is_reported_with_the_nearest_valid_form(type: str, body: str, said: str) -> None:
+def test_a_mistake_in_a_step_is_reported_with_the_nearest_valid_form(type: str, body: str, error: str) -> None:
     """One mistake is one line: its place, its key, and the valid form."""
-    assert refusal_of_step(type, body) == f"{said}\n"
+    assert refusal_of_step(type, body) == f"{error}\n"
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "error"),
     [
         ("max_turns: '10'", "'max_turns' should be a whole number, and is '10'"),
         ("max_turns: true", "'max_turns' should be a whole number, and is true"),
@@ -137,16 +137,16 @@ def test_a_mistake_in_a_step_is_reported_with_the_nearest_valid_form(type: str, 
         ("3: 4", "a key should be text, and is 3"),
     ],
 )
-def test_an_option_of_the_wrong_type_names_the_expected_type(value: str, said: str) -> None:
+def test_an_option_of_the_wrong_type_names_the_expected_type(value: str, error: str) -> None:
     """Nothing is converted: a number in quotes is text, and a truth value is not a number."""
     refused = refusal_of_step("claude", f"prompt: x\nclaude_options:\n  {value}\n")
-    assert refused.partition(": ")[2] == (f"{said}\n" if said.endswith("?") else f"{said}.\n")
+    assert refused.partition(": ")[2] == (f"{error}\n" if error.endswith("?") else f"{error}.\n")
 
 
 def test_a_value_of_several_possible_types_is_one_error() -> None:
     """A value that should be text or a number, and is neither, is reported once."""
-    said = refusal_of("workflow:\n  name: w\n  global_vars: {a: [1]}\n  steps: [{name: a, type: claude, prompt: x}]\n")
-    assert said == "retold: w.yaml:3:17: 'a' should be text, a whole number, a number or true or false, and is [1].\n"
+    error = refusal_of("workflow:\n  name: w\n  global_vars: {a: [1]}\n  steps: [{name: a, type: claude, prompt: x}]\n")
+    assert error == "retold: w.yaml:3:17: 'a' should be text, a whole number, a number or true or false, and is [1].\n"
 
 
 def test_every_mistake_is_reported_from_top_to_bottom() -> None:
@@ -192,12 +192,12 @@ def test_every_mistake_is_reported_from_top_to_bottom() -> None:
         w.yaml:21:7: unknown step type 'cluade'; did you mean 'claude'?
         """
     Path("w.yaml").write_text(dedent(text))
-    said = refused(in_this_process("run", "w.yaml"))
-    assert said == dedent(expected)
+    error = refused(in_this_process("run", "w.yaml"))
+    assert error == dedent(expected)
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "error"),
     [
         ("{{steps['nope'].text}}", "unknown step 'nope'; there are my-step, batch"),
         ("{{steps.my-step.text}}", "unknown step 'my'; write steps['my-step'] for a name that holds a dash"),
@@ -208,7 +208,7 @@ def test_every_mistake_is_reported_from_top_to_bottom() -> None:
         ("{% if date is defind %}x{% endif %}", "unknown template test 'defind'; did you mean 'defined'?"),
     ],
 )
-def test_a_template_that_cannot_be_rendered_is_found_before_anything_runs(template: str, said: str) -> None:
+def test_a_template_that_cannot_be_rendered_is_found_before_anything_runs(template: str, error: str) -> None:
     """Names, tasks, filters and tests are checked in the file, not after three paid steps."""
     text = f"""\
         workflow:
@@ -218,7 +218,7 @@ def test_a_template_that_cannot_be_rendered_is_found_before_anything_runs(templa
             - {{name: batch, type: claude_batch, tasks: [{{id: one, prompt: x}}, {{id: two, prompt: x}}]}}
             - {{name: a, type: claude, prompt: "{template}"}}
     """
-    assert refusal_of(dedent(text)) == f"retold: w.yaml:6:31: {said}{'' if said.endswith('?') else '.'}\n"
+    assert refusal_of(dedent(text)) == f"retold: w.yaml:6:31: {error}{'' if error.endswith('?') else '.'}\n"
 
 
 @pytest.mark.parametrize("key", ["name", "id"])
@@ -226,12 +226,12 @@ def test_a_name_cannot_contain_a_template(key: str) -> None:
     """A name that changed with every run would match neither its recording nor its reference."""
     steps = {"name": '{name: "a{{date}}", type: claude, prompt: x}',
              "id": '{name: a, type: claude_batch, tasks: [{id: "a{{date}}", prompt: x}]}'}  # fmt: skip
-    said = refusal_of(f"workflow:\n  name: w\n  steps: [{steps[key]}]\n")
-    assert said.partition(": ")[2].endswith(f"'{key}' is used literally; it cannot hold a template.\n")
+    error = refusal_of(f"workflow:\n  name: w\n  steps: [{steps[key]}]\n")
+    assert error.partition(": ")[2].endswith(f"'{key}' is used literally; it cannot hold a template.\n")
 
 
-@pytest.mark.parametrize(("session", "said"), [("tlak", "; did you mean 'talk'?"), ("nope", "; there are talk.")])
-def test_a_session_of_no_earlier_step_is_refused(session: str, said: str) -> None:
+@pytest.mark.parametrize(("session", "error"), [("tlak", "; did you mean 'talk'?"), ("nope", "; there are talk.")])
+def test_a_session_of_no_earlier_step_is_refused(session: str, error: str) -> None:
     """`session_context` names a session of an earlier step."""
     text = f"""\
         workflow:
@@ -240,7 +240,7 @@ def test_a_session_of_no_earlier_step_is_refused(session: str, said: str) -> Non
             - {{name: a, type: claude_session, session_config: {{session_name: talk}}, prompt: x}}
             - {{name: b, type: claude, prompt: [{{type: session_context, session_id: {session}}}]}}
     """
-    assert refusal_of(dedent(text)) == f"retold: w.yaml:5:64: unknown session '{session}'{said}\n"
+    assert refusal_of(dedent(text)) == f"retold: w.yaml:5:64: unknown session '{session}'{error}\n"
 
 
 # Handlers
@@ -255,7 +255,7 @@ MODULES = {
 
 
 @pytest.mark.parametrize(
-    ("options", "column", "said"),
+    ("options", "column", "error"),
     [
         ("{module: nope.x, function: f}", 31, "no module 'nope.x'; put nope/x.py into {here}, or install it."),
         (
@@ -274,20 +274,20 @@ MODULES = {
         ("{module: MyApp/Stream, function: f}", 31, "'MyApp/Stream' is not a dotted module name, such as my_app.stream_handler."),
     ],
 )
-def test_a_callback_that_cannot_be_called_is_refused(options: str, column: int, said: str) -> None:
+def test_a_callback_that_cannot_be_called_is_refused(options: str, column: int, error: str) -> None:
     """A module that cannot be imported, or a name that is not a function in it, is found before anything runs."""
     for name, source in MODULES.items():
         Path(f"{name}.py").write_text(source)
     head = "workflow:\n  name: w\n  steps:\n    - name: a\n      type: claude\n      prompt: x\n      claude_options:\n"
     keys = f"        async_streaming: true\n        stream_handler: callback\n        stream_handler_opts: {options}\n"
     Path("w.yaml").write_text(head + keys)
-    expected = f"retold: w.yaml:10:{column}: handler 'callback': {said.format(here=Path.cwd())}\n"
+    expected = f"retold: w.yaml:10:{column}: handler 'callback': {error.format(here=Path.cwd())}\n"
     assert refused(in_this_process("run", "w.yaml")) == expected
     assert not Path(".retold").exists()
 
 
 @pytest.mark.parametrize(
-    ("handler", "options", "said"),
+    ("handler", "options", "error"),
     [
         ("file", "{append: true}", "handler 'file' needs the option 'file_path'."),
         ("file", "{file_path: w.yaml/x.log}", "handler 'file': cannot write file_path 'w.yaml/x.log': w.yaml is no folder."),
@@ -314,11 +314,11 @@ def test_a_callback_that_cannot_be_called_is_refused(options: str, column: int, 
         ),
     ],
 )
-def test_a_handler_option_that_cannot_work_is_refused(handler: str, options: str, said: str) -> None:
+def test_a_handler_option_that_cannot_work_is_refused(handler: str, options: str, error: str) -> None:
     """Each handler describes its valid option, before anything runs."""
     keys = f"async_streaming: true, stream_handler: {handler}, stream_handler_opts: {options}"
     line = refusal_of_step("claude", f"prompt: x\nclaude_options: {{{keys}}}\n")
-    assert line.partition(": ")[2].replace(f"{Path.cwd()}/", "") == f"{said}\n"
+    assert line.partition(": ")[2].replace(f"{Path.cwd()}/", "") == f"{error}\n"
 
 
 @pytest.mark.parametrize("asks", ["prompt: [{type: file, path: nope.txt}]", "type: claude_batch, tasks: [{file: nope.txt}]"])
@@ -326,8 +326,8 @@ def test_a_missing_file_is_reported_before_anything_runs(asks: str) -> None:
     """A prompt of a missing file is refused, unless an earlier step could write the file."""
     kind = "" if "type: claude" in asks else "type: claude, "
     steps = "    - {name: a, type: claude, prompt: x%s}\n    - {name: b, " + kind + asks + "}\n"
-    said = refusal_of("workflow:\n  name: w\n  steps:\n" + steps % "")
-    assert said.partition(": no file ")[2] == "nope.txt; a relative path counts from the workflow's folder.\n"
-    assert said.startswith("retold: w.yaml:5:")
+    error = refusal_of("workflow:\n  name: w\n  steps:\n" + steps % "")
+    assert error.partition(": no file ")[2] == "nope.txt; a relative path counts from the workflow's folder.\n"
+    assert error.startswith("retold: w.yaml:5:")
     Path("w.yaml").write_text("workflow:\n  name: w\n  steps:\n" + steps % ", output_to_file: nope.txt")
     assert in_this_process("validate", "w.yaml").returncode == 0

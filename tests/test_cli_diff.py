@@ -78,7 +78,7 @@ def test_different_runs_exit_with_1_in_every_format() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "error"),
     [
         (["nope", "last"], "no run 'nope' in the log .retold/log.db"),
         (["nope.yaml", "last"], "no file nope.yaml. Give a file, or a run of the log .retold/log.db"),
@@ -93,14 +93,14 @@ def test_different_runs_exit_with_1_in_every_format() -> None:
         (["last", "last", "--tolerance", "duration"], "cannot read the tolerance 'duration'"),
     ],
 )
-def test_bad_input_exits_with_code_2(arguments: list[str], said: str) -> None:
+def test_bad_input_exits_with_code_2(arguments: list[str], error: str) -> None:
     run_mock(NUMBERS)
     Path("bad.jsonl").write_text('{"type": "system"}\n{nope\n')
     Path("typeless.jsonl").write_text("{}\n")
     Path("empty.jsonl").write_text("\n")
     Path("empty.yaml").write_text("version: 1\ninteractions: []\n")
     Path("other.yaml").write_text("a: 1\n")
-    assert said in refused(in_this_process("diff", *arguments))
+    assert error in refused(in_this_process("diff", *arguments))
 
 
 def test_hostile_text_is_harmless_in_text_and_markdown() -> None:

@@ -56,14 +56,14 @@ def test_a_run_with_only_other_hosts_has_no_footer(command: str, handler: str) -
 
 def test_a_mixed_run_shows_both() -> None:
     cassette(CLAUDE, OPENAI)
-    said = in_this_process("show", "last").stdout
-    assert "1 exchange with api.openai.com holds no Claude messages; --raw shows them\n" in said
-    assert "ASSISTANT: yes" in said
-    assert "api.anthropic.com" not in said
+    output = in_this_process("show", "last").stdout
+    assert "1 exchange with api.openai.com holds no Claude messages; --raw shows them\n" in output
+    assert "ASSISTANT: yes" in output
+    assert "api.anthropic.com" not in output
 
 
 def test_raw_shows_other_exchanges_cleaned_for_the_screen() -> None:
     cassette(OPENAI)
-    said = in_this_process("show", "last", "--raw").stdout
-    assert "chat.completion" in said
-    assert "\x1b" not in said
+    output = in_this_process("show", "last", "--raw").stdout
+    assert "chat.completion" in output
+    assert "\x1b" not in output

@@ -37,9 +37,9 @@ def test_a_bad_workflow_is_not_run_live(cli: Cli) -> None:
     """
     Path("w.yaml").write_text(dedent(text))
     with MessagesServer([]) as server:
-        said = refused(cli("run", "w.yaml", "--live", url=server.url))
+        message = refused(cli("run", "w.yaml", "--live", url=server.url))
         assert server.requests == []
-    assert said == "retold: w.yaml:8:31: unknown template variable 'nope'; there are " + ", ".join(
+    assert message == "retold: w.yaml:8:31: unknown template variable 'nope'; there are " + ", ".join(
         ("execution_id", "date", "workflow", "environment", "step", "steps", "global_vars.\n")
     )
     assert tree() == ["w.yaml"]
@@ -105,7 +105,7 @@ def test_the_nearest_name_ignores_case() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "message"),
     [
         ("cassette: w.yaml/c.yaml", "cannot read the cassette w.yaml/c.yaml: Not a directory."),
         ("cassette: .", "cannot read the cassette"),
@@ -116,15 +116,15 @@ def test_the_nearest_name_ignores_case() -> None:
     ],
     ids=["cassette below a file", "cassette is a folder", "checkpoint below a file"],
 )
-def test_an_unwritable_recording_is_reported_before_the_run(monkeypatch: pytest.MonkeyPatch, keys: str, said: str) -> None:
+def test_an_unwritable_recording_is_reported_before_the_run(monkeypatch: pytest.MonkeyPatch, keys: str, message: str) -> None:
     """A recording that could not be kept is refused before it is paid for."""
     Path("w.yaml").write_text(f"workflow:\n  name: w\n  {keys}\n  steps: [{{name: a, type: claude, prompt: x}}]\n")
     with MessagesServer([]) as server:
         monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url)
         monkeypatch.setenv("ANTHROPIC_API_KEY", "test-key")
-        told = refused(in_this_process("run", "w.yaml", "--live"))
+        error = refused(in_this_process("run", "w.yaml", "--live"))
         assert server.requests == []
-    assert told.startswith("retold: " + said.format(here=Path.cwd()))
+    assert error.startswith("retold: " + message.format(here=Path.cwd()))
     assert tree() == ["w.yaml"]
     assert not Path(".retold").exists()
 

@@ -136,8 +136,8 @@ def test_python_compiles(block: Block) -> None:
 @pytest.mark.parametrize("block", every_block("yaml"))
 def test_yaml_is_valid(block: Block, tmp_path: Path) -> None:
     """Users can paste the YAML. A whole workflow passes the validator."""
-    said = yaml.safe_load(block.text)
-    if isinstance(said, dict) and "workflow" in said:
+    value = yaml.safe_load(block.text)
+    if isinstance(value, dict) and "workflow" in value:
         path = tmp_path / "workflow.yaml"
         path.write_text(block.text, "utf-8")
         assert load_workflow(path).workflow.name

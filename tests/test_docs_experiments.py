@@ -25,15 +25,15 @@ def test_fork_diff_try_and_pin() -> None:
     assert len(page) == 4
     page[2] = page[2]._replace(text=page[2].text.rstrip() + "  # exit code 1: haiku fails\n")
     with MessagesServer(answer) as server:
-        said = dict(execute(page, server.url))
+        outputs = dict(execute(page, server.url))
     assert [request.json["model"] for request in server.requests].count("claude-sonnet-5-5") == 2
     assert server.calls == 5
-    fork = next(said[command] for command in said if command.startswith("retold fork"))
+    fork = next(outputs[command] for command in outputs if command.startswith("retold fork"))
     assert fork == "The Nile.\nIt is 6,650 km.\n"
-    assert "└─ talk@2" in said["retold ls"]
-    assert "1 fork begins as the parent" in said["retold verify"]
+    assert "└─ talk@2" in outputs["retold ls"]
+    assert "1 fork begins as the parent" in outputs["retold verify"]
     written = next(block.text for block in blocks if "def test_talk" in block.text)
     assert Path("tests/test_talk.py").read_text().endswith(f"\n\n{written}")
-    assert "1 passed" in said["pytest tests/test_talk.py"]
-    table = next(said[command] for command in said if command.startswith("retold try")).splitlines()
+    assert "1 passed" in outputs["pytest tests/test_talk.py"]
+    table = next(outputs[command] for command in outputs if command.startswith("retold try")).splitlines()
     assert [line.split()[:3] for line in table[1:]] == [["claude-opus-5-5", "1", "passed"], ["claude-haiku-4-5", "1", "failed"]]

@@ -100,8 +100,8 @@ def test_an_allowed_page_is_answered_and_others_are_refused() -> None:
 
 
 def test_an_invalid_origin_or_one_with_a_token_is_bad_usage(cli: Cli) -> None:
-    for given, said in ((["localhost:5173"], "no web origin"), (["http://a.example/path"], "no web origin")):
-        with pytest.raises(InputError, match=said):
+    for given, message in ((["localhost:5173"], "no web origin"), (["http://a.example/path"], "no web origin")):
+        with pytest.raises(InputError, match=message):
             Gate.make("127.0.0.1", allow_remote=False, token=None, origins=given)
     refused = cli("proxy", "--allow-origin", "http://localhost:5173", "--token", "a-token-of-some-length")
     assert (refused.returncode, "exclude each other" in refused.stderr) == (2, True)
@@ -309,7 +309,7 @@ def test_a_command_with_a_refused_request_fails(tmp_path: Path, command: str) ->
 @pytest.mark.parametrize("has_response", [True, False], ids=["in the stream", "before the head"])
 def test_an_exchange_that_its_client_closed_is_kept_open(has_response: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client closes the connection again, at any time. retold does not close it, and reports nothing."""
-    monkeypatch.setattr(replay_server, "LINGER_S", 0.0)  # breaking off would take no time
+    monkeypatch.setattr(replay_server, "LINGER_S", 0.0)  # the server would close the connection without a delay
     recorded = exchange_of(ending="closed") if has_response else replace(exchange_of(ending="closed"), response=None)
     with wire(mode="none", recorded=[recorded, exchange_of("b")]) as running, connected(running.url) as sock:
         sock.sendall(request_bytes())

@@ -167,8 +167,10 @@ def shoot(tab: Tab, name: str) -> None:
 def test_no_page_has_a_serious_finding_of_axe(log: EventLog, browser: Browser) -> None:
     """Pages are wide and narrow, light and dark. No page is wider than its screen, and none logs an error."""
     with log.start(name="long", mode="live") as long:
-        said = ({"type": ("user", "assistant")[n % 2], "message": {"id": str(n), "content": f"Said *{n}*"}} for n in range(5000))
-        long.append(*(Entry("message", encode(each)) for each in said))
+        messages = (
+            {"type": ("user", "assistant")[n % 2], "message": {"id": str(n), "content": f"Said *{n}*"}} for n in range(5000)
+        )
+        long.append(*(Entry("message", encode(each)) for each in messages))
     live = log.start(name="live", mode="live")
     live.note("message", {"type": "assistant", "message": {"id": "1", "content": "So far."}})
     pages = {

@@ -147,18 +147,18 @@ def test_extract_writes_data_and_prints_the_summary() -> None:
 
 def test_robust_shows_its_attempts() -> None:
     """The output has the failed attempt, its error, the pause after it, and the successful attempt."""
-    said = shown("robust_retries")
-    kinds = re.findall(r"^\[\d+\] (\S+)", said, re.MULTILINE)
+    output = shown("robust_retries")
+    kinds = re.findall(r"^\[\d+\] (\S+)", output, re.MULTILINE)
     failed, retried, good = "result:error_during_execution", "system:step_retry", "result:success"
     assert kinds == ["system:init", "ERROR:", failed, retried, "system:init", "assistant", good]
-    assert "HTTP 529 overloaded_error" in said
+    assert "HTTP 529 overloaded_error" in output
 
 
 def test_parallel_writes_a_file_for_each_task() -> None:
     """Both tasks have a line and a file, and the request of the last step contains both."""
-    said = shown("parallel_reviews")
+    output = shown("parallel_reviews")
     for task in ("speed", "safety"):
-        assert f"[HH:MM:SS] [{task}] ASSISTANT: {Path(f'outputs/{task}.md').read_text()}" in said
+        assert f"[HH:MM:SS] [{task}] ASSISTANT: {Path(f'outputs/{task}.md').read_text()}" in output
     log = retold.EventLog()
     (asked,) = log.events(log.find("last").run, kinds=("exchange.started",), step="conclude")
     assert all(Path(f"outputs/{task}.md").read_text() in json.loads(asked.data["body"])["messages"][0]["content"]

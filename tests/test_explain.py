@@ -43,11 +43,11 @@ def call(
 ) -> Exchange:  # fmt: skip
     """Return the exchange of a request. Without `read` its answer has no usage."""
     usage = {"input_tokens": 7, "output_tokens": 3, "cache_read_input_tokens": read, "cache_creation_input_tokens": written}
-    said = {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": body["model"], "stop_reason": "end_turn"}
-    said |= {"content": [{"type": "text", "text": f"a{number}"}], "usage": {} if read is None else usage} | fields
+    message = {"id": f"msg_{number}", "type": "message", "role": "assistant", "model": body["model"], "stop_reason": "end_turn"}
+    message |= {"content": [{"type": "text", "text": f"a{number}"}], "usage": {} if read is None else usage} | fields
     at_ns = int((10.0 * number if at_s is None else at_s) * 10**9)
     return exchange(
-        answer(json.dumps(said).encode(), headers=JSON), json.dumps(body).encode(), call=number, started_ns=at_ns,
+        answer(json.dumps(message).encode(), headers=JSON), json.dumps(body).encode(), call=number, started_ns=at_ns,
         ended_ns=at_ns + 10**9, recorded_at=timestamp(BEGAN_NS + at_ns),
     )  # fmt: skip
 
@@ -100,8 +100,8 @@ def test_a_run_is_explained_like_its_cassette() -> None:
     source = cassette(*thirty()[9:14])
     assert in_this_process("import", source, "--db", "log.db").returncode == 0
     done = in_this_process("explain", "cache", "last", "--json", "--db", "log.db")
-    told = [[each.missed_tokens, each.causes, each.cache_miss_reason] for each in explain_cache(source, None, price)]
-    assert [[each["missed_tokens"], each["causes"], each["cache_miss_reason"]] for each in json.loads(done.stdout)] == told
+    expected = [[each.missed_tokens, each.causes, each.cache_miss_reason] for each in explain_cache(source, None, price)]
+    assert [[each["missed_tokens"], each["causes"], each["cache_miss_reason"]] for each in json.loads(done.stdout)] == expected
 
 
 def test_the_times_of_a_replay_prove_nothing() -> None:

@@ -104,13 +104,13 @@ def test_a_recording_uses_the_proxy_and_the_trust_of_the_program(env: dict[str, 
 
 
 def test_yaml_values_are_read_as_written(env: dict[str, str]) -> None:
-    said = printed(env, "21_yaml_values.py")
+    output = printed(env, "21_yaml_values.py")
     for pair in ("('x-flag', 'no')", "('x-time', '12:30:45')", "('x-code', '0123')", "('x-version', '1.10')", "('on', 'yes')"):
-        assert pair in said
-    assert '"max_tokens"' in said
+        assert pair in output
+    assert '"max_tokens"' in output
 
 
 def test_comments_and_formatters_after_the_end_change_nothing(env: dict[str, str]) -> None:
-    said = printed(env, "22_end_mark.py").splitlines()
-    assert [line.split()[0] for line in said[-3:-1]] == ["comment.yaml", "formatted.yaml"]
-    assert "an unresolved merge conflict" in said[-1]
+    output = printed(env, "22_end_mark.py").splitlines()
+    assert [line.split()[0] for line in output[-3:-1]] == ["comment.yaml", "formatted.yaml"]
+    assert "an unresolved merge conflict" in output[-1]

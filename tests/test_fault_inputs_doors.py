@@ -25,16 +25,16 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 def test_a_cross_site_request_is_neither_answered_nor_forwarded() -> None:
-    said = run(sys.executable, copy_of("core") / "04_cross_site_request_is_answered.py")
-    assert "serve answers the page: b'HTTP/1.1 403 Forbidden'" in said
-    assert "HEAD is answered with a body on a connection that goes on: False" in said
-    assert "proxy forwarded it: False and recorded it: (0,)" in said
+    output = run(sys.executable, copy_of("core") / "04_cross_site_request_is_answered.py")
+    assert "serve answers the page: b'HTTP/1.1 403 Forbidden'" in output
+    assert "HEAD is answered with a body on a connection that goes on: False" in output
+    assert "proxy forwarded it: False and recorded it: (0,)" in output
 
 
 def test_a_closed_stream_is_closed_by_the_client_again() -> None:
     with MessagesServer([Reply([text("slow " * 8, pieces=2)], gap_s=0.2)]) as api:
-        said = run("sh", FAULTS / "wire/closed_is_replayed_as_cut.sh", api.url)
-    assert said.count("curl ends with 28") == 2
+        output = run("sh", FAULTS / "wire/closed_is_replayed_as_cut.sh", api.url)
+    assert output.count("curl ends with 28") == 2
 
 
 @pytest.mark.parametrize("answer", ["../../escaped", "/etc/passwd"])
@@ -56,7 +56,7 @@ def test_no_text_controls_a_terminal() -> None:
 
 
 def test_text_of_the_model_on_a_terminal_is_distinguishable() -> None:
-    said = run(sys.executable, check_script(), ROOT, "terminal_text", "forged_lines")
-    assert "clean" in said.split("## forged_lines")[0]
-    assert "\n  TOOL USE: Bash" in said
-    assert "\nTOOL USE: Bash" not in said
+    output = run(sys.executable, check_script(), ROOT, "terminal_text", "forged_lines")
+    assert "clean" in output.split("## forged_lines")[0]
+    assert "\n  TOOL USE: Bash" in output
+    assert "\nTOOL USE: Bash" not in output

@@ -40,12 +40,12 @@ def newcomer(env: dict[str, str], script: str) -> str:
 
 def test_failed_calls_are_shown_everywhere(env: dict[str, str]) -> None:
     output = newcomer(env, "failed_calls.py")
-    said = dict(part.partition("\n")[::2] for part in output.split("\n$ retold ")[1:])
+    outputs = dict(part.partition("\n")[::2] for part in output.split("\n$ retold ")[1:])
     line = "400 invalid_request_error: max_tokens: too large"
-    assert said["show failing"].count(f"ERROR: {line}") == said["show failing --handler debug"].count(f"ERROR: {line}") == 2
-    assert re.search(r"completed +0.\ds +1 +2 of 3 +failing", said["ls"])
-    assert re.search(r"claude-haiku-4-5 +2 +0", said["stats"])
-    assert "completed, 2 of 3 calls failed" in said["export failing --format markdown"]
+    assert outputs["show failing"].count(f"ERROR: {line}") == outputs["show failing --handler debug"].count(f"ERROR: {line}") == 2
+    assert re.search(r"completed +0.\ds +1 +2 of 3 +failing", outputs["ls"])
+    assert re.search(r"claude-haiku-4-5 +2 +0", outputs["stats"])
+    assert "completed, 2 of 3 calls failed" in outputs["export failing --format markdown"]
     assert line in Path("f.html").read_text()
 
 

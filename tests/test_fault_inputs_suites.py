@@ -16,8 +16,8 @@ pytestmark = pytest.mark.skipif(not FAULTS.is_dir(), reason="the inputs are not 
 @pytest.mark.parametrize("name", ["istr", "istr-new", "dict-body", "parsed-body"])
 def test_a_cassette_is_read_with_its_bodies(name: str) -> None:
     (exchange,) = read_cassette(FAULTS / f"{name}.yaml").exchanges
-    said = "\u00e9" if name == "parsed-body" else "hi"
-    expected = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": said}]}
+    prompt = "\u00e9" if name == "parsed-body" else "hi"
+    expected = {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": prompt}]}
     assert json.loads(exchange.request.body) == expected
     assert [header.lower() for header, _ in exchange.request.headers] == ["content-type"]
     assert in_this_process("import", str(FAULTS / f"{name}.yaml")).returncode == 0

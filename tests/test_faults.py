@@ -34,31 +34,31 @@ def stream(count: int = 6) -> Exchange:
     return exchange(answer(*frames(count)))
 
 
-def struck(spec: str, told: Exchange, timing: Timing = INSTANT) -> Telling:
-    telling = Fault.parse(spec).on(Telling(told, timing))
+def struck(spec: str, original: Exchange, timing: Timing = INSTANT) -> Telling:
+    telling = Fault.parse(spec).on(Telling(original, timing))
     assert telling is not None
     return telling
 
 
-def pieces(told: Exchange) -> list[bytes]:
-    assert told.response is not None
-    return [piece.data for piece in told.response.pieces]
+def pieces(result: Exchange) -> list[bytes]:
+    assert result.response is not None
+    return [piece.data for piece in result.response.pieces]
 
 
 # The effect of a fault on an exchange
 
 
 def test_a_cut_lets_the_frames_before_it_pass() -> None:
-    told = struck("cut@frame=5", stream()).exchange
-    assert pieces(told) == frames(4)
-    assert told.ending == "cut"
+    result = struck("cut@frame=5", stream()).exchange
+    assert pieces(result) == frames(4)
+    assert result.ending == "cut"
 
 
 def test_an_error_event_replaces_its_frame() -> None:
-    told = struck("error_event@frame=3", stream()).exchange
-    assert pieces(told)[:2] == frames(2)
-    assert json.loads(pieces(told)[2].split(b"data: ")[1])["error"]["type"] == "overloaded_error"
-    assert (len(pieces(told)), told.ending) == (3, "error_event")
+    result = struck("error_event@frame=3", stream()).exchange
+    assert pieces(result)[:2] == frames(2)
+    assert json.loads(pieces(result)[2].split(b"data: ")[1])["error"]["type"] == "overloaded_error"
+    assert (len(pieces(result)), result.ending) == (3, "error_event")
 
 
 def test_a_stall_keeps_its_length_at_any_timing() -> None:
@@ -67,10 +67,10 @@ def test_a_stall_keeps_its_length_at_any_timing() -> None:
     At four times the pace 30 s remain 30 s, and an idle limit does not shorten them.
     """
     for timing, gap in ((INSTANT, 0), (ORIGINAL, 1), (Timing(4.0, 10 * MS), 0.25)):
-        told, pace = struck("stall=30s@frame=4", stream(), timing)
+        result, pace = struck("stall=30s@frame=4", stream(), timing)
         assert pace == ORIGINAL
-        assert told.response is not None
-        offsets = [piece.offset_ns / MS for piece in told.response.pieces]
+        assert result.response is not None
+        offsets = [piece.offset_ns / MS for piece in result.response.pieces]
         assert [round(b - a, 3) for a, b in pairwise(offsets)] == [gap, gap, 30_000 + gap, gap, gap]
 
 
@@ -87,22 +87,22 @@ def test_overloaded_and_rate_limit_are_the_answers_of_the_api() -> None:
     assert json.loads(overloaded.body)["error"] == {"type": "overloaded_error", "message": "Overloaded"}
     assert limited.exchange.response is not None
     assert limited.exchange.response.header("retry-after") == "7"
-    assert not limited.timing.is_instant  # without it the client would repeat the request at once
+    assert not limited.timing.is_instant  # an instant replay would make the client repeat the request at once
 
 
 def test_frames_of_a_compressed_stream_are_counted_too() -> None:
     packed = gzip.compress(b"".join(frames(6)))
     whole = Response(200, "OK", GZIP, tuple(TimedPiece(MS * n, packed[n * 10 : n * 10 + 10], False) for n in range(12)), 0)
-    told = struck("cut@frame=3", exchange(whole)).exchange
-    assert pieces(told) == frames(2)
-    assert told.response is not None
-    assert told.response.header("content-encoding") is None
+    result = struck("cut@frame=3", exchange(whole)).exchange
+    assert pieces(result) == frames(2)
+    assert result.response is not None
+    assert result.response.header("content-encoding") is None
 
 
 def test_an_answer_without_a_stream_is_one_frame() -> None:
-    told = framed(exchange(Response(200, "OK", JSON, (TimedPiece(0, b'{"a":', False), TimedPiece(9, b"1}", False)), 0)))
-    assert told.response is not None
-    assert told.response.pieces == (TimedPiece(9, b'{"a":1}', True),)
+    result = framed(exchange(Response(200, "OK", JSON, (TimedPiece(0, b'{"a":', False), TimedPiece(9, b"1}", False)), 0)))
+    assert result.response is not None
+    assert result.response.pieces == (TimedPiece(9, b'{"a":1}', True),)
 
 
 def test_a_fault_without_its_place_does_not_happen_and_is_named() -> None:
@@ -124,7 +124,7 @@ def test_calls_are_counted_in_the_order_of_their_answers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("", "unknown fault ''"),
         ("boom@call=1", "unknown fault 'boom@call=1'"),
@@ -140,10 +140,10 @@ def test_calls_are_counted_in_the_order_of_their_answers() -> None:
         ("overloaded@frame=1", "overloaded takes call"),
     ],
 )
-def test_a_malformed_fault_is_refused(spec: str, said: str) -> None:
+def test_a_malformed_fault_is_refused(spec: str, message: str) -> None:
     with pytest.raises(InputError) as refusal:
         Fault.parse(spec)
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 # In the library
@@ -231,8 +231,8 @@ def test_a_stall_delays_the_stream() -> None:
 
 
 def test_a_recording_is_not_changed_by_its_faults() -> None:
-    told = stream()
-    before = replace(told)
+    original = stream()
+    before = replace(original)
     for spec in ("cut@frame=2", "stall=1s@frame=2", "error_event@frame=2", "overloaded", "slow=2x"):
-        struck(spec, told)
-    assert told == before
+        struck(spec, original)
+    assert original == before

@@ -50,7 +50,7 @@ def folder() -> Iterator[Folder]:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reason"),
     [
         ("nats://user:word@127.0.0.1/x", "--credentials FILE"),
         ("nats://token@127.0.0.1/x", "--credentials FILE"),
@@ -70,11 +70,11 @@ def folder() -> Iterator[Folder]:
         ("", "is empty"),
     ],
 )
-def test_an_invalid_address_is_refused(url: str, told: str) -> None:
+def test_an_invalid_address_is_refused(url: str, reason: str) -> None:
     """Both commands name the way out, open no connection, and print no part of the credential."""
     for command in (["ship", "--until-done", "--to", url], ["pull", url]):
         text = refused(in_this_process(*command))
-        assert told in text
+        assert reason in text
         assert "word" not in text.replace("password", "")
         assert "token" not in text
 
@@ -301,8 +301,8 @@ def test_a_program_gets_a_warning_about_remaining_events(monkeypatch: pytest.Mon
     Path("file").write_text("no folder")
     with warnings.catch_warnings(record=True, action="always") as found, pytest.raises(ValueError, match="own"):
         _fail_while_shipping("file/shelf")
-    told = [str(each.message) for each in found if each.category is retold.ShippingWarning]
-    assert "left: 5 events of 1 run" in told[-1]  # after a warning that the shelf is away, if there was time to notice it
+    warned = [str(each.message) for each in found if each.category is retold.ShippingWarning]
+    assert "left: 5 events of 1 run" in warned[-1]  # after a warning that the shelf is away, if there was time to notice it
     assert [info.status for info in EventLog("a.db").runs()] == ["completed"]
 
 

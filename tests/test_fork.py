@@ -94,8 +94,8 @@ def test_a_fork_replays_the_prefix_and_records_the_rest(log: retold.EventLog, ca
 def test_a_block_forks_in_this_process(log: retold.EventLog) -> None:
     """The clients of a program behave the same. A user's answer takes the place of the model's at the point."""
     with MessagesServer(other) as server, retold.fork("talk", at=2, answer="Mine.", model="haiku") as forked:
-        said = [ask(prompt, server.url, **LIKE_THE_PARENT) for prompt in PROMPTS]
-    assert said == ["You said one.", "Mine.", "Live three by claude-haiku-5-5."]
+        answers = [ask(prompt, server.url, **LIKE_THE_PARENT) for prompt in PROMPTS]
+    assert answers == ["You said one.", "Mine.", "Live three by claude-haiku-5-5."]
     assert asked(server) == [("claude-haiku-5-5", "three")]
     assert forked.run is not None
     assert [each.place.stamped for each in exchanges_of(log, forked.run)] == ["replay", "answer", "pull"]
@@ -201,8 +201,8 @@ def test_a_program_that_ends_before_the_point_writes_nothing(log: retold.EventLo
 def test_parallel_requests_may_come_in_any_order(log: retold.EventLog) -> None:
     """A request that the recording has after the point has reached it, and a late request of the prefix is still played."""
     with MessagesServer(other) as server, retold.fork("talk", at=3) as forked:
-        said = [ask(prompt, server.url, **LIKE_THE_PARENT) for prompt in ("one", "three", "two", "new")]
-    assert said == ["You said one.", "Live three by claude-sonnet-4-5.", "You said two.", "Live new by claude-sonnet-4-5."]
+        answers = [ask(prompt, server.url, **LIKE_THE_PARENT) for prompt in ("one", "three", "two", "new")]
+    assert answers == ["You said one.", "Live three by claude-sonnet-4-5.", "You said two.", "Live new by claude-sonnet-4-5."]
     assert forked.run is not None
     assert [each.place.stamped for each in exchanges_of(log, forked.run)] == ["replay", "pull", "replay", "pull"]
 

@@ -49,9 +49,9 @@ def test_a_session_is_forked_at_turn_2_inside_an_answer_and_again(run: Callable[
     assert len(old) == 3
     Path("note.txt").unlink()
     with MessagesServer(claude_code.Script()) as server:
-        said = run("fork", "session", "--at", "2", "--model", "claude-opus-5-5", "--upstream", server.url)
+        errors = run("fork", "session", "--at", "2", "--model", "claude-opus-5-5", "--upstream", server.url)
     assert [request.json["model"] for request in server.requests] == ["claude-opus-5-5"] * 2
-    assert "(matched as claude-code)" in said
+    assert "(matched as claude-code)" in errors
     first = log.find("last").run
     new = exchanges_of(log, first)
     assert digests(new)[:1] == digests(old)[:1]

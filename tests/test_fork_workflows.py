@@ -77,7 +77,7 @@ def test_tools_before_the_point_do_not_run_again(recorded: Ran) -> None:
     sent = server.requests[0].json["messages"][-1]["content"]
     assert [block["content"] for block in sent] == ["did 1"]
     cassette = retold.read_cassette("cassettes/w.yaml")
-    assert len(cassette.exchanges) == 4  # of the parent: a fork does not replace the workflow's cassette
+    assert len(cassette.exchanges) == 4  # the parent's exchanges: a fork does not replace the workflow's cassette
     assert json.loads(cassette.exchanges[1].request.body)["model"] == "claude-sonnet-5-5"
 
 

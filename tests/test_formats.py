@@ -82,7 +82,7 @@ def test_a_run_with_erased_payloads_reads_back(talk: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "message"),
     [
         (lambda lines: [*lines[:3], *lines[4:]], "event 3 of run"),
         (lambda lines: [lines[1], lines[0], *lines[2:]], "event 0 of run"),
@@ -91,13 +91,13 @@ def test_a_run_with_erased_payloads_reads_back(talk: str) -> None:
         (lambda lines: [lines[0].replace(b'"schema":1', b'"schema":9'), *lines[1:]], "newer retold"),
     ],
 )
-def test_lines_that_were_tampered_with_are_not_imported(talk: str, damage: object, says: str) -> None:
+def test_lines_that_were_tampered_with_are_not_imported(talk: str, damage: object, message: str) -> None:
     """Lines are omitted, moved, edited, cut or too new. One error names the place, and the log stays empty."""
     lines = exported("jsonl", EventLog(DB).find(talk)).splitlines(keepends=True)
     Path("x.jsonl").write_bytes(b"".join(damage(lines)))  # type: ignore[operator]
     done = in_this_process("import", "x.jsonl", "--db", "other.db")
     assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr
+    assert message in done.stderr
     assert not Path("other.db").exists() or EventLog("other.db").runs() == []
 
 
@@ -141,7 +141,7 @@ def test_a_session_of_claude_code_is_imported_with_its_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "says"),
+    ("name", "content", "message"),
     [
         ("x.jsonl", "", "is empty"),
         ("x.jsonl", "{", ":1: not a line of JSON"),
@@ -151,15 +151,15 @@ def test_a_session_of_claude_code_is_imported_with_its_times() -> None:
         ("x.yaml", "interactions: []", "holds no interactions"),
     ],
 )
-def test_an_unreadable_file_is_refused_before_anything_is_written(talk: str, name: str, content: str, says: str) -> None:
+def test_an_unreadable_file_is_refused_before_anything_is_written(talk: str, name: str, content: str, message: str) -> None:
     """One of several files is unreadable: one error with its place, exit code 2, and no run of the good files."""
     del talk
     Path("good.jsonl").write_bytes(exported("stream-json"))
     Path(name).write_text(content)
     done = in_this_process("import", "good.jsonl", name, "--db", "other.db")
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"{name}{says if says.startswith(':') else ''}" in done.stderr
-    assert says in done.stderr
+    assert f"{name}{message if message.startswith(':') else ''}" in done.stderr
+    assert message in done.stderr
     assert not Path("other.db").exists()
 
 
@@ -179,9 +179,9 @@ def test_a_file_is_imported_once(talk: str) -> None:
 
 def test_markdown_is_a_readable_transcript(talk: str) -> None:
     """It has speakers, tools with their input, and results in a fence that their content cannot close."""
-    said = exported("markdown", EventLog(DB).find(talk)).decode()
-    assert said.startswith(f"# talk\n\nrun `{talk}`, import, completed, ")
-    assert said.partition("\n## read\n")[2] == (
+    transcript = exported("markdown", EventLog(DB).find(talk)).decode()
+    assert transcript.startswith(f"# talk\n\nrun `{talk}`, import, completed, ")
+    assert transcript.partition("\n## read\n")[2] == (
         "\n**User**\n\n> Read it.\n> Please.\n\n**Thinking**\n\n> Hm.\n\n**Assistant**\n\nYes.\n\n**Tool use** `Read`\n\n"
         '```json\n{\n  "path": "/a`b"\n}\n```\n\n## say\n\n**Tool result** *(error)*\n\n````\n```\nx\n```\n````\n\n'
         "**Assistant**\n\nDone.\n"

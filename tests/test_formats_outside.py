@@ -77,8 +77,8 @@ def content_of(log: EventLog, run: str) -> list[tuple[Any, ...]]:
     for each in turns(log, run):
         match each:
             case Prompt():
-                said = ("system", each.system), ("user", each.blocks)
-                found += [(each.at_ns, (role, each.unit, [b.get("text") for b in blocks])) for role, blocks in said if blocks]
+                texts = ("system", each.system), ("user", each.blocks)
+                found += [(each.at_ns, (role, each.unit, [b.get("text") for b in blocks])) for role, blocks in texts if blocks]
             case Said() if each.blocks:
                 blocks = [{k: b[k] for k in ("type", "text", "thinking", "id", "name", "input") if k in b} for b in each.blocks]
                 tokens = {k: n for k, n in each.usage.items() if k.endswith("_tokens")}
@@ -260,8 +260,8 @@ def test_an_unrecorded_history_is_copied_context(tmp_path: Path) -> None:
     run = record(log.path, turn(asked("One.", [text("Two."), use], [tool_result("t9", "three")], "Four.", "Five."), text("Six.")))
     document = json.loads(write(log, "atif", log.find(run), tmp_path / "run.atif.json").read_text())
     Trajectory.model_validate(document)
-    said = [(step["source"], step["message"], step.get("is_copied_context", False)) for step in document["steps"]]
-    assert said == [
+    texts = [(step["source"], step["message"], step.get("is_copied_context", False)) for step in document["steps"]]
+    assert texts == [
         ("user", "One.", True), ("agent", "Two.", True), ("system", "", True), ("agent", "Four.", True), ("user", "Five.", False),
         ("agent", "Six.", False),
     ]  # fmt: skip
@@ -384,7 +384,7 @@ def trace(span: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "says"),
+    ("name", "data", "message"),
     [
         ("a.json", trajectory(STEP, schema_version="ATIF-v1.9"), "has the format ATIF-v1.9; this retold reads up to ATIF-v1.8"),
         ("a.json", trajectory(STEP, schema_version="ATIF-v9"), "schema_version should be ATIF-v1.0 to ATIF-v1.8"),
@@ -413,12 +413,12 @@ def trace(span: dict[str, Any]) -> str:
         ("s.jsonl", '{"type":"session","harness":"h","id":"1"}\n{"type"\n', "s.jsonl:2: not a line of JSON"),
     ],
 )  # fmt: skip
-def test_a_damaged_file_is_one_error_with_its_place(tmp_path: Path, name: str, data: str, says: str) -> None:
+def test_a_damaged_file_is_one_error_with_its_place(tmp_path: Path, name: str, data: str, message: str) -> None:
     """The exit code is 2, the error is one line without a traceback, and no log is created."""
     (tmp_path / name).write_text(data)
     done = in_this_process("import", str(tmp_path / name), "--db", str(tmp_path / "log.db"))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
-    assert says in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "log.db").exists()
 
 

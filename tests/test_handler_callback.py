@@ -92,13 +92,13 @@ def see(message):
 
 
 @pytest.mark.parametrize(
-    ("on_error", "seen", "said"),
+    ("on_error", "seen", "message"),
     [
         ("report", ["system", "assistant", "result"], "mine.see raised 3 times, first ZeroDivisionError: no"),
         ("stop", ["system"], "mine.see raised stopped after ZeroDivisionError: no"),
     ],
 )
-def test_a_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: str, seen: list[str], said: str) -> None:
+def test_a_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: str, seen: list[str], message: str) -> None:
     """With `report` the calls continue and failures are counted, with `stop` they end.
 
     The run is complete, and the exit code is 1.
@@ -106,7 +106,7 @@ def test_a_callback_that_raises_is_reported_and_does_not_stop_the_run(on_error: 
     ran = run_with(RAISES.format("ZeroDivisionError('no')"), on_error=on_error)
     assert lines() == seen
     assert (ran.result.status, ran.result.ok, ran.text) == ("completed", False, BODY)
-    assert [error.partition("CallbackFailed: ")[2] for error in ran.result.handler_errors] == [said]
+    assert [error.partition("CallbackFailed: ")[2] for error in ran.result.handler_errors] == [message]
 
 
 def test_a_callback_that_exits_does_not_end_the_run() -> None:

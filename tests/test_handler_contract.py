@@ -83,22 +83,22 @@ def test_a_handler_receives_each_message_once_and_in_order(name: str, callback: 
 def test_a_handler_receives_every_stream_of_a_run(name: str, callback: list[Message], monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps are two streams: each begins, ends and is counted separately."""
     kept = Kept(name, callback)
-    told: list[Any] = []
+    handled: list[Any] = []
     start, end = kept.handler.start, kept.handler.end
 
     def note_start(begin: StreamStart) -> None:
-        told.append(begin.title)
+        handled.append(begin.title)
         start(begin)
 
     def note_end(stop: StreamEnd, count: int, shown: int) -> None:
-        told.append((stop.error, count))
+        handled.append((stop.error, count))
         end(stop, count, shown)
 
     monkeypatch.setattr(kept.handler, "start", note_start)
     monkeypatch.setattr(kept.handler, "end", note_end)
     log, run = record([INIT, text("<0>"), RESULT], [text("<1>")])
     read_stream(log.events(run), kept.handler)
-    assert told == ["story: one", (None, 3), "story: one", (None, 1)]
+    assert handled == ["story: one", (None, 3), "story: one", (None, 1)]
     assert re.findall(r"<\d>", kept.text) == ["<0>", "<1>"]
 
 
@@ -192,9 +192,9 @@ def test_a_handler_shows_tools_according_to_its_options(name: str, option: str, 
     for wanted in (True, False):
         kept = Kept(name, callback, **({"file_path": f"{wanted}.log"} if name == "file" else {}), **{option: wanted})
         read_stream(log.events(run), kept.handler)
-        said = Path(f"{wanted}.log").read_text() if name == "file" else kept.out.getvalue()
-        assert (word in said) == wanted
-        assert "<0>" in said
+        output = Path(f"{wanted}.log").read_text() if name == "file" else kept.out.getvalue()
+        assert (word in output) == wanted
+        assert "<0>" in output
 
 
 @writing

@@ -45,12 +45,12 @@ def one_by_one(messages: Iterable[Json], **options: Any) -> Iterator[list[Json]]
     log, run = record(messages)
     handler = make_handler("file", {"file_path": str(PATH)} | options, io.StringIO())
     handler.start(StreamStart(run, "story", "one", "mock", 0, 0))
-    told = []
+    handled = []
     for message in log.messages(run):
         handler.message(message)
-        told.append(message.data)
-        yield told
-    handler.end(StreamEnd(0), len(told), len(told))
+        handled.append(message.data)
+        yield handled
+    handler.end(StreamEnd(0), len(handled), len(handled))
     handler.close()
 
 
@@ -60,8 +60,8 @@ STORY = [INIT, text("one\ntwo"), text("é 漢 👩‍👩‍👧 \ud800"), RESUL
 @pytest.mark.parametrize("form", ["jsonl", "json"])
 def test_the_file_is_valid_after_every_message(form: str) -> None:
     """Each message is written and flushed at once, so a reader always sees a valid file."""
-    for told in one_by_one(STORY, format=form):
-        assert messages_in(PATH, form) == told
+    for handled in one_by_one(STORY, format=form):
+        assert messages_in(PATH, form) == handled
 
 
 def test_text_is_written_after_every_message() -> None:
@@ -94,9 +94,9 @@ def test_an_unfinished_line_of_another_program_is_not_continued() -> None:
     """An unfinished last line stays separate."""
     PATH.parent.mkdir()
     PATH.write_text('{"torn": ')
-    said = write([text("<0>")], format="jsonl")
+    expected = write([text("<0>")], format="jsonl")
     torn, line, end = PATH.read_text().split("\n")
-    assert (torn, json.loads(line)["message"], end) == ('{"torn": ', said[0], "")
+    assert (torn, json.loads(line)["message"], end) == ('{"torn": ', expected[0], "")
 
 
 @pytest.mark.parametrize("there", ["[\n{}", "hello\n", "{}"])
@@ -111,11 +111,11 @@ def test_a_file_that_is_not_an_array_is_not_appended_to(there: str) -> None:
 
 def test_a_jsonl_line_has_its_place_in_the_log() -> None:
     """The line has run, number, ISO time, step, type and subtype beside the message."""
-    (said,) = write([RESULT], format="jsonl")
+    (expected,) = write([RESULT], format="jsonl")
     line = json.loads(PATH.read_text())
     (message,) = retold.EventLog("log.db").messages(line["run"])
     assert {key: line[key] for key in ("seq", "step", "task", "type", "subtype", "message")} == {
-        "seq": message.seq, "step": "one", "task": "", "type": "result", "subtype": "success", "message": said,
+        "seq": message.seq, "step": "one", "task": "", "type": "result", "subtype": "success", "message": expected,
     }  # fmt: skip
     assert line["time"].endswith("Z") or line["time"].endswith("+00:00")
 
@@ -133,29 +133,31 @@ def test_a_file_that_would_grow_too_large_is_rotated(form: str) -> None:
 
     A higher number is older.
     """
-    said = write([text(f"<{number}>") for number in range(20)], format=form, max_file_size=900, max_files=4)
+    expected = write([text(f"<{number}>") for number in range(20)], format=form, max_file_size=900, max_files=4)
     assert rotated() == ["out.log", "out.log.1", "out.log.2", "out.log.3"]
     kept = [message for name in reversed(rotated()) for message in messages_in(PATH.parent / name, form)]
-    assert kept == said[-len(kept) :]
+    assert kept == expected[-len(kept) :]
     assert len(kept) >= 6
     assert max(path.stat().st_size for path in PATH.parent.iterdir()) <= 900
 
 
 def test_rotated_files_are_compressed() -> None:
     """`compress` gzips rotated files without losing messages."""
-    said = write([text(f"<{number}>") for number in range(10)], format="jsonl", max_file_size="900B", max_files=9, compress=True)
+    expected = write(
+        [text(f"<{number}>") for number in range(10)], format="jsonl", max_file_size="900B", max_files=9, compress=True
+    )
     names = rotated()
     assert names[0] == "out.log"
     assert all(name.endswith(".gz") for name in names[1:])
     lines = [gzip.decompress((PATH.parent / name).read_bytes()).decode() for name in reversed(names[1:])] + [PATH.read_text()]
-    assert [json.loads(line)["message"] for line in "".join(lines).splitlines()] == said
+    assert [json.loads(line)["message"] for line in "".join(lines).splitlines()] == expected
 
 
 def test_a_message_larger_than_the_limit_has_a_separate_file() -> None:
     """Files are cut between messages, never inside one, and are never empty."""
-    said = write([text("x" * 1000), text("y" * 1000)], format="jsonl", max_file_size=100)
+    expected = write([text("x" * 1000), text("y" * 1000)], format="jsonl", max_file_size=100)
     assert rotated() == ["out.log", "out.log.1"]
-    assert messages_in(Path("logs/out.log.1"), "jsonl") + messages_in(PATH, "jsonl") == said
+    assert messages_in(Path("logs/out.log.1"), "jsonl") + messages_in(PATH, "jsonl") == expected
 
 
 # Failures

@@ -162,13 +162,13 @@ def test_the_duration_of_a_run_without_steps_covers_the_whole_run() -> None:
             return message.type == "assistant"
 
         def end(self, end: StreamEnd, count: int, shown: int) -> None:
-            self.told = (end.duration_ns, count, shown)
+            self.end_values = (end.duration_ns, count, shown)
 
     with retold.EventLog("log.db") as log, log.start(name="curl", mode="live") as writer:
         writer.note("message", text("Hello"))
     timed = Timed(None, io.StringIO())
     read_stream(log.events(writer.run, kinds=READ_KINDS), timed)
-    assert timed.told == (list(log.events(writer.run))[-1].t_ns, 1, 1)
+    assert timed.end_values == (list(log.events(writer.run))[-1].t_ns, 1, 1)
 
 
 def test_a_line_has_the_time_of_its_event() -> None:

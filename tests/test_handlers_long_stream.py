@@ -27,10 +27,10 @@ def test_a_long_live_stream_reaches_every_handler_completely(monkeypatch: pytest
     flow = write_workflow("w.yaml", step(claude_options=options))
     with MessagesServer([Reply([text(f"Message {number}.", pieces=20) for number in range(MANY)])]) as server:
         live = run_live(monkeypatch, server, flow)
-    said = [f"Message {number}." for number in range(MANY)]
-    assert [line.partition("ASSISTANT: ")[2] for line in live.output.splitlines()[:MANY]] == said
+    texts = [f"Message {number}." for number in range(MANY)]
+    assert [line.partition("ASSISTANT: ")[2] for line in live.output.splitlines()[:MANY]] == texts
     written = [json.loads(line) for line in Path("w.jsonl").read_text().splitlines()]
-    assert [each["message"]["message"]["content"][0]["text"] for each in written[1:-1]] == said
+    assert [each["message"]["message"]["content"][0]["text"] for each in written[1:-1]] == texts
     *_, buffer = live.result.steps[0].handler_results
     assert (len(buffer["buffered"]), buffer["dropped"], buffer["messages"]) == (1_000, MANY + 2 - 1_000, MANY + 2)
     assert buffer["buffered"] == written[-1_000:]

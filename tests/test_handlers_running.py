@@ -69,12 +69,12 @@ def test_a_handler_that_raises_changes_the_exit_code(fake: type[Fake], monkeypat
 def test_a_slow_handler_does_not_delay_the_recording(fake: type[Fake], monkeypatch: pytest.MonkeyPatch) -> None:
     """While a handler blocks in its first message, the whole stream is recorded. Afterwards it receives all of it."""
     go_on, stuck = threading.Event(), threading.Event()
-    told = fake.message
+    original = fake.message
 
     def wait(self: Fake, message: Message) -> bool:
         stuck.set()
         assert go_on.wait(30)
-        return told(self, message)
+        return original(self, message)
 
     monkeypatch.setattr(fake, "message", wait)
     runner = threading.Thread(target=run_mock, args=(NUMBERS,), kwargs={"handlers": [("fake", {})]})

@@ -127,14 +127,14 @@ class Session:
             self.changed.notify_all()
         return taken
 
-    def _answer(self, said: str) -> None:
+    def _answer(self, reply: str) -> None:
         self.add("session.status_running")
         start = self.add("span.model_request_start")
         preview = {"type": "agent.message", "id": f"sevt_{self.id[5:]}_{len(self.events) + 1}"}
-        message = self.add("agent.message", content=[{"type": "text", "text": said}])
+        message = self.add("agent.message", content=[{"type": "text", "text": reply}])
         assert message["id"] == preview["id"]
         pieces = [{"type": "event_start", "event": preview}]
-        for piece in (said[:5], said[5:]):
+        for piece in (reply[:5], reply[5:]):
             delta = {"type": "content_delta", "index": 0, "content": {"type": "text", "text": piece}}
             pieces.append({"type": "event_delta", "event_id": preview["id"], "delta": delta})
         message["_preview"] = pieces
