@@ -84,8 +84,8 @@ def measure() -> list[Row]:
         figure("python -c pass", found["python"], "ms"),
         ratio("python -m retold --help", found["help"], "bare app, plain help", found["bare help"], "ms", at_most=1.2),
         ratio("python -m retold --help", found["help"], "bare app, rich help", found["rich help"], "ms", at_most=1.2),
-        ratio("retold run, existing log", found["run"], "bare app, empty command", found["bare run"], "ms", at_most=2),
-        ratio("retold run, new log", found["new"], "bare app, empty command", found["bare run"], "ms", at_most=2),
+        ratio("retold run, existing log", found["run"], "bare app, empty command", found["bare run"], "ms", at_most=1.5),
+        ratio("retold run, new log", found["new"], "bare app, empty command", found["bare run"], "ms", at_most=1.5),
     ]
 
 

@@ -71,7 +71,7 @@ class StreamEnd:
 class Options(BaseModel):
     """The options of a handler. An unknown option is an error."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Handler(ABC):

@@ -10,7 +10,7 @@ from typing import IO, Any
 import yaml
 
 # YAML normalises these inside a literal block, or cannot hold them there.
-_NOT_LITERAL = re.compile(r"[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]|[ \t]\n")
+_NOT_LITERAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]|[ \t]\n")
 
 _NO_BEGINNING = (" ", "\n", "\t")
 

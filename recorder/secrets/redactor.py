@@ -64,7 +64,7 @@ _SOME_PERCENT = re.compile(rb"%(?:25)*[2-7][0-9A-Fa-f]")
 _ANY_PERCENT = re.compile(rb"%")
 _SHAPES = re.compile(shapes.SHAPES)  # compiled once, because that takes longer than a request
 _SLASHES = re.compile(rb"\\*")
-_NEEDS_ANY = re.compile(r'[\x00-\x1f"\\\x7f-\U0010ffff]')
+_NEEDS_ANY = re.compile(r"[^ !#-\[\]-~]")  # a quote, a backslash, a control, and non-ASCII
 _ID = re.compile(
     rb'"(?:id|(?:[a-z]+_){0,3}(?:message|request|tool_use|event|session|thread|start|batch)_id)\\*"\s*:\s*\\*"[A-Za-z0-9_\-.]*\Z'
     rb"|(?<![A-Za-z0-9_\-])(?:msg|msgbatch|toolu|srvtoolu|mcptoolu|req|sesn|sevt|sthr)_[A-Za-z0-9_\-]*\Z"

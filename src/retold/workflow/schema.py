@@ -25,7 +25,7 @@ DEFAULT_ENGINE: Engine = "messages_api"
 class Model(BaseModel):
     """A strict part of a workflow file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 NOT_BLANK = r"\S"
