@@ -26,7 +26,7 @@ FRAMES_PER_S = 20
 SECONDS = 5
 SETTLE_S = 1.0
 ROUNDS = 3
-LOADS = ((200, 1), (400, 1))
+LOADS = ((200, 1), (200, 2), (400, 1), (400, 2))
 """The numbers of streams and of processes of the proxy."""
 
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"

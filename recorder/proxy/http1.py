@@ -218,13 +218,14 @@ class Server:
     """Accepts connections and gives each an Answerer of its own. The port is open from the beginning."""
 
     def __init__(
-        self, make: Callable[[], Answerer], *, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None
-    ) -> None:
-        """Raise OSError if the address is not available."""
+        self, make: Callable[[], Answerer], *, host: str = "127.0.0.1", port: int = 0, limits: Limits | None = None,
+        shares_port: bool = False,
+    ) -> None:  # fmt: skip
+        """Raise OSError if the address is not available. With `shares_port`, several processes may listen on it."""
         self._make = make
         self.crowd = Crowd(limits or Limits())
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.create_server((host, port), family=family, backlog=1024)
+        self._socket = socket.create_server((host, port), family=family, backlog=1024, reuse_port=shares_port)
         self.host = host
         self.port: int = self._socket.getsockname()[1]
 
@@ -234,8 +235,7 @@ class Server:
     @property
     def url(self) -> str:
         """The address for clients on this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
-        return f"http://{host}:{self.port}"
+        return url_of(self.host, self.port)
 
     def close(self) -> None:
         """Close the port of a server that will not run."""
@@ -255,3 +255,9 @@ class Server:
                 client.close()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.sleep(0)  # the transports close
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the address of a server for clients on this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{host}:{port}"

@@ -43,6 +43,11 @@ not need more room there than the reserve has."""
 CHECKPOINT_AT_LAST_PAGES = 16_000
 """A stream without a pause lets no checkpoint catch up with it, and the WAL grows. Here (64 MB) the writer does it itself."""
 
+CATCH_UP_MS = 5
+"""How long the end of a checkpoint waits for the writer, and the writer for a reader."""
+
+CATCH_UP_TRIES = 3
+
 VACUUM_MARGIN_BYTES = 1024 * 1024
 
 REWRITTEN_BYTES = 64 * 1024 * 1024
@@ -367,6 +372,20 @@ class Checkpoints:
         uri = f"{self._path.absolute().as_uri()}?mode=rw"  # makes no file where the log is gone
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(uri, uri=True)) as connection:
             self._fold(connection)
+            self._catch_up(connection)
+
+    def _catch_up(self, connection: sqlite3.Connection) -> None:
+        """Fold the little that the writer has appended meanwhile, while it waits, so that it begins the WAL anew.
+
+        A stream without a pause would otherwise let the WAL grow until the writer folds all of it itself, and waits ten times
+        as long. A reader of an old snapshot prevents it: it is not waited for.
+        """
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute(f"PRAGMA busy_timeout = {CATCH_UP_MS}")
+            for _ in range(CATCH_UP_TRIES):
+                busy, *_ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
+                if not busy:
+                    break
 
     def _fold(self, connection: sqlite3.Connection) -> None:
         reserve.keep(self._path)

@@ -212,7 +212,9 @@ class SqliteStore(OneByOne, Store):
                 last = events[-1]
                 self._tips[run] = last.seq + 1, last.hash
                 checkpoints = self._checkpoints
-                checkpoints.pages += 1 + len(events) // 8 + sum([len(event.payload) for event in events]) // opening.PAGE_BYTES
+                checkpoints.pages += (
+                    2 + len(events) // 4 + 2 * sum([len(event.payload) for event in events]) // opening.PAGE_BYTES
+                )
                 if checkpoints.pages >= checkpoints.due:
                     checkpoints.begin(connection)
             finally:

@@ -28,6 +28,8 @@ from .endings import check_cassette
 
 if TYPE_CHECKING:
     from ..recorder.http.exchange import Exchange
+    from ..recorder.log.log import EventLog
+    from ..recorder.proxy.upstream import Upstream
 
 Host = Annotated[str, typer.Option("--host", help="The address to listen on.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 chooses a free one. The URL is printed.")]
@@ -102,11 +104,17 @@ def proxy(
     name: Annotated[str, typer.Option(help="Name of the run.")] = "proxy",
     host: Host = "127.0.0.1",
     port: Port = 0,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, max=64, help="The processes that share the port; each writes a run of its own.")
+    ] = 1,
     allow_remote: AllowRemote = False,
     token: Token = None,
     allow_origin: AllowOrigin = None,
     ship: ShipOption = None,
     db: Db = None,
+    worker: Annotated[
+        str | None, typer.Option("--worker", hidden=True, help="The mark of the proxy whose process this is.")
+    ] = None,
 ) -> None:
     """Record every request that clients send to the API through this proxy, until Ctrl-C or SIGTERM.
 
@@ -122,9 +130,26 @@ def proxy(
     check_cassette(output)
     gate = Gate.make(host, allow_remote=allow_remote, token=token, origins=allow_origin or ())
     to = Upstream.parse(upstream or api_of(os.environ))
-    with EventLog(db) as log, shipped(log, ship):
-        use = put_to_use(output, "rewrite", log=log, name=name, upstream=to)
-        serve_until_stopped(Serving({name: use}, to, gate, note=note), host, port, note)
+    with EventLog(db) as log, shipped(log, None if worker else ship):
+        if processes > 1 and worker is None:
+            from ..servers.workers import proxy_in_processes
+
+            command = _worker_command(to, log, name, host, allow_remote=allow_remote, origins=allow_origin or ())
+            code = proxy_in_processes(
+                processes, command, upstream=to, host=host, port=port, name=name, token=token, log=log, output=output, note=note
+            )
+            raise typer.Exit(code)
+        use = put_to_use(output, "rewrite", log=log, name=name, upstream=to, data={"workers": worker} if worker else None)
+        serve_until_stopped(Serving({name: use}, to, gate, note=note), host, port, note, is_worker=worker is not None)
+
+
+def _worker_command(
+    to: "Upstream", log: "EventLog", name: str, host: str, *, allow_remote: bool, origins: Sequence[str]
+) -> list[str]:  # fmt: skip
+    """Return the command of one process of a proxy, without its port."""
+    command = ["proxy", "--upstream", to.url, "--name", name, "--host", host, "--db", str(log.path)]
+    command += ["--allow-remote"] if allow_remote else []
+    return command + [part for origin in origins for part in ("--allow-origin", origin)]
 
 
 def _held(path: Path) -> "tuple[Path | None, Sequence[Exchange] | None, Kept]":

@@ -2,8 +2,10 @@
 
 import asyncio
 import errno
+import gc
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -128,27 +130,48 @@ def run_command(command: Sequence[str], serving: Serving, *, key: bool = False) 
     return child
 
 
-def serve_until_stopped(serving: Serving, host: str, port: int, note: Note) -> None:
-    """Serve until SIGINT or SIGTERM. Print the URL to stdout when the server listens and can be stopped. Raise MissError."""
+def serve_until_stopped(serving: Serving, host: str, port: int, note: Note, *, is_worker: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM. Print the URL to stdout when the server listens and can be stopped. Raise MissError.
+
+    A worker shares its port, and is stopped by the end of its stdin or SIGTERM.
+    """
     try:
-        server = Server(serving.answerer, host=host, port=port)
+        server = Server(serving.answerer, host=host, port=port, shares_port=is_worker)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise InputError(f"cannot listen on {host} port {port}: it is in use. --port 0 takes a free one.") from error
-        raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}.") from error
-    asyncio.run(_served(server, serving))
+        raise cannot_listen(host, port, error) from error
+    gc.collect()
+    gc.freeze()  # a collection of all that was imported would delay every stream by 50 ms
+    asyncio.run(_served(server, serving, is_worker=is_worker))
     for use in serving.uses.values():
         close(use, None, note)
     note_doors(serving, note)
     raise_for(serving)
 
 
-async def _served(server: Server, serving: Serving) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+def cannot_listen(host: str, port: int, error: OSError) -> InputError:
+    """Return the error of an address that is not available."""
+    if error.errno == errno.EADDRINUSE:
+        return InputError(f"cannot listen on {host} port {port}: it is in use. --port 0 takes a free one.")
+    return InputError(f"cannot listen on {host} port {port}: {error.strerror or error}.")
+
+
+def _stopped_by_stdin(stop: asyncio.Event) -> None:
+    """End a worker: its parent sends nothing, so its stdin can be read when the parent has closed it, or is gone."""
+    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+    stop.set()
+
+
+async def _served(server: Server, serving: Serving, *, is_worker: bool) -> None:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if is_worker:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the parent ends the workers
+        loop.add_reader(sys.stdin.fileno(), _stopped_by_stdin, stop)
+    else:
+        loop.add_signal_handler(signal.SIGINT, stop.set)
     print(server.url, flush=True)
-    serving.tell(f"retold: {serving} at {server.url}; Ctrl-C or SIGTERM ends it")
+    if not is_worker:
+        serving.tell(f"retold: {serving} at {server.url}; Ctrl-C or SIGTERM ends it")
     await server.run(stop.wait())
 
 
