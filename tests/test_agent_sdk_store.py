@@ -53,10 +53,10 @@ def test_a_session_is_loaded_from_a_copy_of_the_log(logs: Any, tmp_path: Path) -
     elsewhere.mkdir()
     shutil.copy(log.path, elsewhere / "log.db")
     with retold.EventLog(elsewhere / "log.db") as copy:
-        goes_on(copy)
+        continue_elsewhere(copy)
 
 
-def goes_on(log: retold.EventLog) -> None:
+def continue_elsewhere(log: retold.EventLog) -> None:
     """Load the session from another log, and continue it there."""
     store = retold.session_store(log)
     assert asyncio.run(store.load(KEY)) == ENTRIES
@@ -79,7 +79,7 @@ def test_a_session_continues_in_a_mirror(logs: Any, tmp_path: Path) -> None:
 
     passed_on()
     with retold.EventLog(mirror) as copy:
-        goes_on(copy)
+        continue_elsewhere(copy)
     asyncio.run(store.append(KEY, [{"type": "user", "uuid": "c"}]))
     store.close()
     passed_on()

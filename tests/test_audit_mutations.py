@@ -88,7 +88,7 @@ def test_a_changed_cell_causes_no_traceback(varied: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize("part", range(4))
 @pytest.mark.filterwarnings("ignore::retold.LeftOutWarning")
 def test_every_changed_cell_is_a_finding_and_no_traceback(varied: Path, tmp_path: Path, part: int) -> None:
-    """Four thousand for `verify`, and six hundred for the commands that read a log, in parts for the workers of pytest."""
+    """`verify` meets four thousand mutations, and the commands that read a log six hundred, in parts for pytest workers."""
     _check_verify(varied, tmp_path, range(part * 1000, part * 1000 + 1000))
     _check_commands(varied, tmp_path, range(part * 150, part * 150 + 150))
 

@@ -150,7 +150,7 @@ def test_headers_are_read_in_every_known_form(tmp_path: Path, form: str, headers
 
 @pytest.mark.parametrize("key", ["content", "body"])
 def test_vcrpys_old_httpx_format_is_read(tmp_path: Path, key: str) -> None:
-    """`status_code` and `content` instead of `status` and `body`."""
+    """It has `status_code` and `content` instead of `status` and `body`."""
     recorded = read(tmp_path, f"http_version: HTTP/1.1, status_code: 201, headers: {{A: [x]}}, {key}: 'data'")
     assert recorded.response is not None
     assert (recorded.response.status, recorded.response.headers, body(recorded)) == (201, (("A", "x"),), b"data")
