@@ -24,7 +24,7 @@ from ..recorder.secrets.redactor import Redactor
 from ..recorder.secrets.streams import redact_body
 from . import index
 from .leftovers import any_of, check_files, plain
-from .occurrences import Carrier, Matches, carriers_of, contains
+from .occurrences import SEPARATOR, Carrier, carriers_of, contains, joined
 
 WHOLE_CHARS = 16
 """A shorter text of an erased message, such as `yes`, is searched for only as a whole string, and only in its run."""
@@ -93,7 +93,7 @@ def plan_text(log: EventLog, text: str, *, progress: Progress = lambda _: None) 
     """Plan to erase every payload of any run that contains a text. Raises InputError if the text is too short."""
     if len(text.strip()) < 3:
         raise InputError(f"the text {text!r} is too short: it would be found everywhere.")
-    return _plan_texts(log, {info.run: contains(text) for info in log.runs()}, progress)
+    return _plan_texts(log, [info.run for info in log.runs()], _any_contains([text]), progress)
 
 
 def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lambda _: None) -> Plan:
@@ -102,16 +102,14 @@ def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lamb
     if event is None or event.seq != seq or event.kind not in ("message", "exchange.started", "wire.sent"):
         raise InputError(f"run {run} has no message {seq}; `retold search` and `retold show {run[:8]} --json` name them.")
     texts = {text for text in _texts_of(event) if text.strip()}
-    long = [contains(text) for text in texts if len(text) >= WHOLE_CHARS]
+    elsewhere = _any_contains([text for text in texts if len(text) >= WHOLE_CHARS])
     short = {text for text in texts if len(text) < WHOLE_CHARS}
+    runs = [info.run for info in _recorded(log)]
 
-    def elsewhere(value: str) -> bool:
-        return any(matches(value) for matches in long)
+    def wanted(carrier_run: str, values: list[str]) -> bool:
+        return elsewhere(carrier_run, values) or (carrier_run == run and not short.isdisjoint(values))
 
-    def here(value: str) -> bool:
-        return value in short or elsewhere(value)
-
-    plan = _plan_texts(log, {info.run: here if info.run == run else elsewhere for info in _recorded(log)}, progress)
+    plan = _plan_texts(log, runs, wanted, progress)
     plan.add(run, event.kind, [seq])
     if event.kind == "message" and event.exchange is not None:
         pieces = [
@@ -147,20 +145,32 @@ def _readable(log: EventLog, run: str) -> Iterator[Carrier]:
         warnings.warn(f"{error} The rest of this run is left out.", LeftOutWarning, stacklevel=2)
 
 
-def _plan_texts(log: EventLog, wanted: dict[str, Matches], progress: Progress, *, raw: bool = True) -> Plan:
+Wanted = Callable[[str, list[str]], bool]
+"""Whether one of the texts in a carrier of a run is wanted."""
+
+
+def _any_contains(texts: Sequence[str]) -> Wanted:
+    """Return a search for texts in those of a carrier, which are searched together if they can be: that takes half the time."""
+    searches = [contains(text) for text in texts]
+    if any(SEPARATOR in text for text in texts):
+        return lambda _, values: any(matches(value) for value in values for matches in searches)
+    return lambda _, values: any(matches(together) for together in [joined(values)] for matches in searches)
+
+
+def _plan_texts(log: EventLog, runs: Sequence[str], wanted: Wanted, progress: Progress, *, raw: bool = True) -> Plan:
     plan, done = Plan(), 0
-    for run, matches in wanted.items():
+    for run in runs:
         for carrier in _readable(log, run):
             if carrier.kind in (erasure.ERASED, erasure.REDACTED, erasure.PRUNED):
                 continue  # these hold numbers and digests, which verify needs
             done += len(carrier.seqs)
             progress(done)
             plan.unreadable += carrier.unreadable
-            if any(map(matches, carrier.texts)) or (raw and matches(carrier.raw)):
+            if wanted(run, carrier.texts) or (raw and wanted(run, [carrier.raw])):
                 plan.add(run, carrier.kind, carrier.seqs)
     with Evidence(log) as evidence:
         for name in evidence.header_names():
-            plan.in_headers += any(matches(name) for matches in wanted.values())
+            plan.in_headers += any(wanted(run, [name]) for run in runs)
     return plan
 
 
@@ -225,7 +235,8 @@ def plan_pattern(
         found.update(hits)
         return bool(hits)
 
-    return _plan_texts(log, {info.run: matches for info in log.runs()}, progress, raw=False), found
+    runs = [info.run for info in log.runs()]
+    return _plan_texts(log, runs, lambda _, values: any(map(matches, values)), progress, raw=False), found
 
 
 def redact(

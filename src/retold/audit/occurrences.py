@@ -8,7 +8,7 @@ person reads them: escapes undone, tool inputs and request bodies parsed, deltas
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
             headers = [(str(name), str(value)) for name, value in _pairs(event)]
             bodies[event.exchange] = _Body(decoder_for(headers), content_encoding(headers))
         raw = event.payload.decode("utf-8", "replace")
-        yield Carrier(run, event.kind, [event.seq], list(_texts(raw)), raw)
+        yield Carrier(run, event.kind, [event.seq], _texts(raw), raw)
         if event.kind == "stream.stream_event":
             yield from _of_block(run, event, streamed)
         if event.kind == "exchange.ended" and event.exchange in bodies:
@@ -97,7 +97,7 @@ def _of_block(run: str, event: Event, streamed: dict[tuple[Any, ...], list[Event
 def _joined(run: str, events: list[Event]) -> Carrier:
     pieces = [delta[1] for event in events if (delta := _DELTA.search(event.payload)) is not None]
     raw = b"".join(pieces).decode("utf-8", "replace")
-    return Carrier(run, "stream.stream_event", [event.seq for event in events], list(_texts(f'"{raw}"')), raw)
+    return Carrier(run, "stream.stream_event", [event.seq for event in events], _texts(f'"{raw}"'), raw)
 
 
 def texts_of_session(session: AgentSession) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _of_body(run: str, body: _Body) -> Carrier:
             blocks.setdefault(b"" if number is None else number[1], []).append(delta[1])
     raw = data.decode("utf-8", "replace")
     unreadable = bool(body.encoding and body.size and (not data or body.decoder.exceeded))
-    texts = list(_texts(raw))
+    texts = _texts(raw)
     for pieces in blocks.values():
         texts += _texts('"' + b"".join(pieces).decode("utf-8", "replace") + '"')
     return Carrier(run, "body", body.seqs, texts, raw, unreadable=unreadable)
@@ -144,41 +144,55 @@ def texts_of_exchange(exchange: Exchange) -> Iterator[str]:
     request, response = exchange.request, exchange.response
     yield from (request.uri, *(value for _, value in request.headers))
     yield from _texts(request.body.decode("utf-8", "replace"))
-    for result in exchange.tool_results:
-        yield from _strings(result)
+    results: list[str] = []
+    _take_value(list(exchange.tool_results), MAX_NESTED, results)
+    yield from results
     if response is not None:
         yield from (value for _, value in response.headers)
         yield from _of_body("", _Body(data=[decoder_for(response.headers).decode(response.body)])).texts
 
 
-def _texts(text: str, depth: int = 0) -> Iterator[str]:
-    """Yield the strings in JSON or in frames of JSON, also in strings that are JSON. Yield any other text whole."""
-    if depth == 0 and _FRAMES.match(text):
+def _texts(text: str) -> list[str]:
+    """Return the strings in JSON or in frames of JSON, also in strings that are JSON. Any other text is returned whole."""
+    found: list[str] = []
+    if _FRAMES.match(text):
         for line in re.split(r"\r\n?|\n", text):
-            yield from _texts(line.partition(":")[2].strip(), 1)
-    elif depth < MAX_NESTED and text.lstrip()[:1] in ('"', "{", "["):
+            _take_text(line.partition(":")[2].strip(), 1, found)
+    else:
+        _take_text(text, 0, found)
+    return found
+
+
+def _take_text(text: str, depth: int, found: list[str]) -> None:
+    if depth < MAX_NESTED and text.lstrip()[:1] in _JSON:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
-            yield text
-            return
-        for inner in _strings(value):
-            yield from _texts(inner, depth + 1)
+            found.append(text)
+        else:
+            _take_value(value, depth + 1, found)
     else:
-        yield text
+        found.append(text)
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Yield every string in a JSON value, also the keys."""
+def _take_value(value: Any, depth: int, found: list[str]) -> None:
+    """Take every string in a JSON value, also the keys."""
     if isinstance(value, str):
-        yield value
+        if value[:1] in _JSON or value[:1].isspace():
+            _take_text(value, depth, found)
+        else:
+            found.append(value)
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield key
-            yield from _strings(item)
+            _take_value(key, depth, found)
+            _take_value(item, depth, found)
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item)
+            _take_value(item, depth, found)
+
+
+_JSON = frozenset(('"', "{", "["))
+"""The first characters of JSON that may hold strings."""
 
 
 _COMPOSED_AT_ONCE = 1000
@@ -209,3 +223,12 @@ def contains(text: str) -> Matches:
         return wanted in folded or (not ascii_only and not value.isascii() and wanted in _composed(folded))
 
     return matches
+
+
+SEPARATOR = "\0"
+"""Stands between texts that are searched at once."""
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Return texts as one. `contains` finds a text without SEPARATOR in it exactly if one of the texts contains it."""
+    return SEPARATOR.join(texts)
