@@ -38,7 +38,7 @@ class Conversations:
     def new(self, label: Label, root: str = "") -> ConversationBuilder:
         """Begin a conversation. Without a root it takes the root of the first request that continues it."""
         number = len(self.all)
-        conversation = ConversationBuilder(label, number, self._used)
+        conversation = ConversationBuilder(label, number, self._users)
         conversation.root = root
         self.all.append(conversation)
         self._of_label[label].append(conversation)
@@ -100,10 +100,6 @@ class Conversations:
         if users:
             return self.all[max(users)]
         return self._of_label[label][-1] if self._of_label[label] else None
-
-    def _used(self, conversation: ConversationBuilder, use: str) -> None:
-        key = conversation.label, use
-        self._users[key] = max(conversation.number, self._users.get(key, 0))
 
 
 def key_of_tail(messages: list[dict[str, Any]]) -> str:

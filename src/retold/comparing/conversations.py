@@ -11,7 +11,7 @@ ending, and the tool results in the order of the calls, because tools may run wh
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -192,10 +192,10 @@ _BEFORE, _BLOCKS, _ANSWER, _RESULTS, _AFTER = range(len(_PARTS))
 class ConversationBuilder:
     """A conversation under construction, from requests, blocks, endings and other messages as they arrive.
 
-    `number` is its place among the conversations of its side. `on_use` is called with each of its tool uses.
+    `number` is its place among the conversations of its side. `users` gets the newest conversation with each tool use.
     """
 
-    def __init__(self, label: Label, number: int, on_use: "Callable[[ConversationBuilder, str], None]") -> None:
+    def __init__(self, label: Label, number: int, users: dict[tuple[Label, str], int]) -> None:
         self.label = label
         self.number = number
         self.root = ""
@@ -215,7 +215,7 @@ class ConversationBuilder:
         self._last_place = 0
         self._places: list[int] = []
         """The place of each item: the number of its turn times the number of parts, plus that of its part."""
-        self._on_use = on_use
+        self._users = users
         self._use_turn: dict[str, int] = {}
         self._uses: defaultdict[int, dict[str, int]] = defaultdict(dict)
         self._answered: set[str] = set()
@@ -288,13 +288,13 @@ class ConversationBuilder:
             use, uses = str(block.get("id")), self._uses[turn]
             uses.setdefault(use, len(uses))
             self._use_turn[use] = turn
-            self._on_use(self, use)
+            self._users[self.label, use] = max(self.number, self._users.get((self.label, use), 0))
 
-    def text(self, message_id: str, content: _Content) -> None:
+    def text(self, message_id: object, content: _Content) -> None:
         """Add a text of an answer as `block` does. Lines of one answer share the id of its message."""
         if message_id != self._last_id:
-            self._last_id = message_id
-            turn = self.turn_of.get(message_id) or self.turn_of.setdefault(message_id, self.next_turn())
+            self._last_id = known = str(message_id)
+            turn = self.turn_of.get(known) or self.turn_of.setdefault(known, self.next_turn())
             self._last_place, self._last_origin = turn * len(_PARTS) + _BLOCKS, (turn, None, None)
         self._contents.append(content)
         self._origins.append(self._last_origin)

@@ -122,13 +122,7 @@ def read_messages(
 ) -> Side:  # fmt: skip
     """Return messages in the shapes of stream-json as a side of a comparison."""
     reader = ItemReader()
-    texts = (common or Common()).texts
-    count, add = 0, reader.add
-    for count, message in enumerate(messages, 1):
-        add(message, texts)
-        if not count & 255:
-            progress(count)
-    progress(count)
+    reader.read(messages, (common or Common()).texts, progress)
     return reader.side(title, source)
 
 
@@ -151,7 +145,6 @@ class ItemReader:
         self._varying = varying or Varying({}, PLAIN)
         self._conversations = Conversations()
         self._of_exchange: dict[int, tuple[ConversationBuilder, int, Event]] = {}
-        self._main: ConversationBuilder | None = None
         self._agents: dict[str, int] = {}
         self._threads = Threads()
         # Few recordings have sessions: both are None until the first one.
@@ -268,17 +261,19 @@ class ItemReader:
                     self.ttft_ms = data["ttft_ms"]
             conversation.other(data, seq=seq, t_ns=t_ns)
 
-    def add(self, data: Mapping[str, Any], texts: Texts) -> None:
-        """Add the next message of a recording without exchanges. `texts` are those of messages that were read before."""
-        if (text := _only_text(data)) is None:
-            self.message(data, None, None, None, "", "")
-            return
-        # `message` would do the same, in three times the time, and a long session consists of such messages.
-        if (content := texts.get(text)) is None:
-            content = texts[text] = text_content(text)
-        if self._main is None:
-            self._main = self._place(data, Label())
-        self._main.text(str(data["message"].get("id")), content)
+    def read(self, messages: Iterable[Mapping[str, Any]], texts: Texts, progress: Progress) -> None:
+        """Add the messages of a recording without exchanges. `texts` are those of messages that were read before."""
+        count, main, known = 0, None, texts.get
+        for count, data in enumerate(messages, 1):
+            if (text := _only_text(data)) is None:
+                self.message(data, None, None, None, "", "")
+            else:
+                # `message` would do the same, in three times the time, and a long session consists of such messages.
+                main = main or self._place(data, Label())
+                main.text(data["message"].get("id"), known(text) or texts.setdefault(text, text_content(text)))
+            if not count & 255:
+                progress(count)
+        progress(count)
 
     def _agent(self, data: Mapping[str, Any]) -> int:
         parent = data.get("parent_tool_use_id") or (data.get("agentId") if data.get("isSidechain") else None)

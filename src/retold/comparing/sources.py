@@ -302,7 +302,7 @@ def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:
         except (ValueError, RecursionError, StopIteration):
             value, end = None, 0
         # The usual line: one object with a type, from the first character to the line's end.
-        if isinstance(value, dict) and isinstance(value.get("type"), str) and line[end:] in ("\n", ""):
+        if isinstance(value, dict) and isinstance(value.get("type"), str) and line[end:] == "\n":
             yield value if "run" not in value else _of_show(value)
             continue
         if not line.strip():
