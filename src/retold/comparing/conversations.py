@@ -210,7 +210,7 @@ class ConversationBuilder:
         # The items in two halves: most contents occur again, and `stream` joins the halves in a fifth of the time.
         self._contents: list[_Content] = []
         self._origins: list[tuple[int, int | None, int | None]] = []
-        self._last_id: str | None = None
+        self._last_id: object = ...  # unlike every id, even a missing one
         self._last_origin: tuple[int, None, None] = (0, None, None)
         self._last_place = 0
         self._places: list[int] = []
