@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, cast
 
 from .align import pair_up, script
@@ -280,11 +281,13 @@ def _labels(streams: Sequence[Stream]) -> list[str]:
 
 # The alignment of two streams
 
+_KEY = attrgetter("key")
+
 
 def _rows(a: Sequence[Item], b: Sequence[Item], focus: Focus) -> list[AlignedRow]:
     rows: list[AlignedRow] = []
     alone: list[int] = []
-    for op in script([item.key for item in a], [item.key for item in b]):
+    for op in script([*map(_KEY, a)], [*map(_KEY, b)]):
         if op.tag == "equal":
             rows += _equal_rows(a[op.a_from : op.a_to], b[op.b_from : op.b_to])
         else:

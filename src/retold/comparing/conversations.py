@@ -17,7 +17,7 @@ from functools import cached_property
 from hashlib import sha256
 from itertools import repeat
 from json.encoder import encode_basestring_ascii
-from operator import add
+from operator import add, attrgetter
 from typing import Any, NamedTuple, cast
 
 from ..recorder import strict_json
@@ -180,7 +180,7 @@ class Stream:
     @cached_property
     def kinds(self) -> frozenset[str]:
         """The kinds of items that occur."""
-        return frozenset(item.kind for item in self.items)
+        return frozenset(map(attrgetter("kind"), self.items))
 
 
 _PARTS = ("before", "blocks", "answer", "results", "after")
