@@ -21,7 +21,7 @@ from tests.e2e import in_this_process
 from tests.messages_server import MessagesServer, Reply, text
 from tests.tape import ASK, Tape, consume_sync
 
-FRAMES = 4000
+FRAMES = 12_000
 
 
 def test_killed_writers_lose_no_acknowledged_event() -> None:
