@@ -244,10 +244,10 @@ def fault_in_payload(kind: str, data: Any) -> str | None:
     if not isinstance(data, dict):
         return "is not a JSON object"
     for field, types in _FIELDS.get(kind, {}).items():
-        if not _fits(data.get(field), types):
+        if type(data.get(field)) not in types:
             return f"has no usable {field!r}"
     for field, types in _OPTIONAL.get(kind, {}).items():
-        if field in data and not _fits(data[field], types):
+        if field in data and type(data[field]) not in types:
             return f"has no usable {field!r}"
     if kind == "message":
         return _fault_in_message(data)
@@ -274,10 +274,6 @@ def _fault_in_message(data: dict[str, Any]) -> str | None:
     if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
         return "is a message whose content is neither text nor a list of content blocks"
     return None
-
-
-def _fits(value: Any, types: tuple[type, ...]) -> bool:
-    return type(value) in types
 
 
 def _is_pair(pair: Any) -> bool:

@@ -27,7 +27,7 @@ class Questions:
         if not isinstance(log.store, SqliteStore):
             raise LogError(f"the log {log.path} is not kept in a file.")
         self._connection = log.store.reader()
-        self._connection.text_factory = lambda data: data.decode("utf-8", errors)
+        self._errors = errors
 
     def __enter__(self) -> Self:
         return self
@@ -51,14 +51,25 @@ class Questions:
     def _rows(self, query: str, *values: object) -> list[Cells]:
         try:
             return self._connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError:  # perhaps a text that is not UTF-8: the decoder of all is slower, so it is not the first
+            self._decode_all()
         except sqlite3.Error as error:
             raise Unreadable(str(error)) from error
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise Unreadable(str(error)) from error
+
+    def _decode_all(self) -> None:
+        """Decode text that is not UTF-8, too, from now on."""
+        self._connection.text_factory = lambda data: data.decode("utf-8", self._errors)
 
     def _row(self, query: str, *values: object) -> Cells | None:
         return next(iter(self._rows(query, *values)), None)
 
     def _each(self, query: str, *values: object) -> Iterator[Cells]:
         """Yield rows without holding all of them."""
+        self._decode_all()
         try:
             yield from self._connection.execute(query, values)
         except sqlite3.Error as error:

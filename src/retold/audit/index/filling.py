@@ -126,7 +126,7 @@ class _Run:
     def _note(self, row: tuple[Any, ...]) -> None:
         """Take an event. If it was changed, warn and leave it out, and index the rest of the log."""
         seq, t_ns, wall_ns, kind, step, task, exchange, payload = row
-        fault = fault_in_row((self.run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, b"", b"", 0))
+        fault = fault_in_row((self.run, *row, b"", b"", 0))
         data: Any = None
         if fault is None:
             try:
