@@ -98,7 +98,7 @@ def _flood(writer: RunWriter, name: str, read: Read) -> Row:
         return DELTAS / (read("flood")[-1] - began) * 1e9
 
     found = rounds(FLOODS, _pair(writer, deltas_per_s))
-    return ratio(f"flood, {name}", found["recorded"], "plain", found["plain"], "deltas/s", at_least=0.6)
+    return ratio(f"flood, {name}", found["recorded"], "plain", found["plain"], "deltas/s", at_least=0.85)
 
 
 def _socket_floor(url: str) -> float:
