@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from retold.recorder.proxy.answer_parser import AnswerParser
 from retold.recorder.proxy.commands import CaptureBody, CaptureHead, EndCapture
 from retold.recorder.proxy.http_messages import Asked
 from retold.recorder.proxy.turn import LoopTurn
+from tests.children import Folder, line_of, wait_until
 from tests.wire import connected, request_bytes, rest, wire
 
 STREAM = (("content-type", "text/event-stream"),)
@@ -175,20 +177,72 @@ def test_concurrent_streams_reach_their_clients_complete_and_in_order(tmp_path: 
             upstream.sendall(HEAD)
             pairs.append((client, upstream))
         for number in range(30):
-            for (_, upstream), said in zip(pairs, texts, strict=True):
-                upstream.sendall(chunk(delta(said[number])))
+            for (_, upstream), names in zip(pairs, texts, strict=True):
+                upstream.sendall(chunk(delta(names[number])))
         for _, upstream in pairs:
             upstream.sendall(b"0\r\n\r\n")
-        for (client, _), said in zip(pairs, texts, strict=True):
+        for (client, _), names in zip(pairs, texts, strict=True):
             body = rest(client).partition(b"\r\n\r\n")[2]
-            assert body == b"".join([chunk(delta(text)) for text in said]) + b"0\r\n\r\n"
+            assert body == b"".join([chunk(delta(text)) for text in names]) + b"0\r\n\r\n"
         run = next(iter(running.log.runs())).run
         frames: dict[int | None, list[bytes]] = {}
         for event in running.log.events(run, kinds=("frame",)):
             frames.setdefault(event.exchange, []).append(event.payload)
-        assert sorted(frames.values()) == sorted([[delta(text) for text in said] for said in texts])
+        assert sorted(frames.values()) == sorted([[delta(text) for text in names] for names in texts])
         endings = [event.data["ending"] for event in running.log.events(run, kinds=("exchange.ended",))]
         assert endings == ["complete"] * 8
+
+
+def test_a_killed_proxy_leaves_everything_that_its_clients_saw(tmp_path: Path) -> None:
+    """Streams that share commits lose nothing: the log holds all frames that each client received, and maybe more."""
+    folder = Folder(tmp_path)
+    streams, received = 6, dict[int, bytes]()
+
+    def send(connection: socket.socket, stream: int) -> None:
+        with contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(HEAD)
+            for number in itertools.count():
+                connection.sendall(chunk(delta(f"{stream}-{number}")))
+
+    def read(client: socket.socket, stream: int) -> None:
+        received[stream] = b""
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                received[stream] += data
+
+    with socket.create_server(("127.0.0.1", 0)) as api, contextlib.ExitStack() as stack:
+        threads = []
+        try:
+            child = folder.spawn("proxy", "--upstream", f"http://127.0.0.1:{api.getsockname()[1]}")
+            url = line_of(child.stdout).strip()
+            for stream in range(streams):
+                client = stack.enter_context(connected(url))
+                client.settimeout(None)
+                client.sendall(request_bytes())
+                upstream = stack.enter_context(api.accept()[0])
+                for work, end in ((send, upstream), (read, client)):
+                    threads.append(threading.Thread(target=work, args=(end, stream)))
+                    threads[-1].start()
+            wait_until(lambda: len(received) == streams and all(b"-99" in data for data in received.values()))
+            child.kill()
+        finally:
+            folder.close()
+            for thread in threads:
+                thread.join()
+    kept: dict[bytes, list[bytes]] = {}
+    for event in folder.log.events(folder.newest().run, kinds=("frame",)):
+        kept.setdefault(place_of(event.payload)[0], []).append(event.payload)
+    for stream, data in received.items():
+        seen = [part for part in data.split(b"\r\n") if part.endswith(b"\n\n")]
+        assert [place_of(frame)[1] for frame in seen] == [b"%d" % number for number in range(len(seen))]
+        assert len(seen) > 99
+        assert kept[b"%d" % stream][: len(seen)] == seen
+
+
+def place_of(frame: bytes) -> list[bytes]:
+    """The stream and the number that are the text of a delta."""
+    return frame.rpartition(b'"text":"')[2].partition(b'"')[0].split(b"-")
 
 
 # Chunks that bypass h11
