@@ -56,4 +56,6 @@ def test_no_client_of_another_project_is_live_in_a_replay(environment: dict[str,
         done = subprocess.run(command, env=environment | own, capture_output=True, text=True, check=False)
     assert check(done) == list(CLIENTS)
     recipes.check(next(line for line in done.stdout.splitlines() if line.startswith('{"recorded"')))
-    assert server.calls == 14, [request.path for request in server.requests]
+    # A client that several event loops share retries if its connection belongs to a closed loop, which varies from run to run.
+    first = [request for request in server.requests if request.headers.get("x-stainless-retry-count", "0") == "0"]
+    assert len(first) == 12, [request.body for request in first]

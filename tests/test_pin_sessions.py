@@ -37,7 +37,11 @@ def test_a_pinned_session_passes(name: str, cli: str) -> None:
 @pytest.mark.parametrize("closed", [False, pytest.param(True, marks=pytest.mark.stress)])
 def test_a_session_with_all_options_passes(closed: bool, cli: str, tmp_path: Path) -> None:
     """Each option is read from the command line, with paths in folders of this machine. The program may stop early."""
-    steps = [*scenes.steps(scenes.said("One"), scenes.said("Two")), *scenes.steps(scenes.RESULT), {"d": "close"}]
+    steps = [
+        *scenes.steps(scenes.assistant_text("One"), scenes.assistant_text("Two")),
+        *scenes.steps(scenes.RESULT),
+        {"d": "close"},
+    ]
     script = agent_cli.written(tmp_path / "script.jsonl", *steps)
     options = scenes.options(
         script, cli, system_prompt={"type": "preset", "preset": "claude_code", "append": "Be short."}, tools=["Read", "Bash"],
@@ -64,7 +68,7 @@ def test_a_session_with_all_options_passes(closed: bool, cli: str, tmp_path: Pat
 @pytest.mark.stress
 @pytest.mark.parametrize(("end", "code"), [({"d": "raise", "exit_code": 3}, 3), ({"d": "kill"}, -9)])
 def test_a_failed_session_passes_as_a_failure(end: dict[str, Any], code: int, cli: str, tmp_path: Path) -> None:
-    script = agent_cli.written(tmp_path / "script.jsonl", *scenes.steps(scenes.said("Half")), end)
+    script = agent_cli.written(tmp_path / "script.jsonl", *scenes.steps(scenes.assistant_text("Half")), end)
     with retold.record("scene"):
         asyncio.run(scenes.scene(script)(cli))
     assert in_this_process("pin", "scene").returncode == 0
