@@ -132,6 +132,9 @@ def in_this_process(*args: str | Path, url: str | None = None) -> Done:
     server.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "retold.cli._leave", sys.exit
+        )  # it ends the process at once if retold has threads: here, those of other tests
         if url is not None:
             patch.setenv("ANTHROPIC_BASE_URL", url)
             patch.setenv("ANTHROPIC_API_KEY", "test-key")
