@@ -376,7 +376,8 @@ def asking_two_models(*, stream: bool) -> Flow:
 
 def refusing(request: Request) -> Reply:
     if request.json["model"] == "claude-first":
-        return Reply([], stop_reason="refusal")
+        # In one chunk: the SDK closes the stream at the refusal, and with several, the last event may come before or after that.
+        return Reply([], stop_reason="refusal", split=100_000)
     return Reply([text("You may.")])
 
 
