@@ -100,25 +100,26 @@ def test_a_turn_locks_the_file_for_a_limited_number_of_pages(tmp_path: Path, mon
     assert max(counts) <= 10 + 4, "the roots come first, in the first turn"
 
 
-def test_the_pages_of_long_rows_count_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row of 30 pages is one cell of a leaf, so a few leaves have thousands of pages behind them."""
+def test_long_rows_end_a_turn_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of 30 pages is one cell of a leaf, so a few leaves have thousands of pages behind them. Here a page takes 1 ms."""
     path = tmp_path / "log.db"
-    monkeypatch.setattr(turns, "TURN_PAGES", 100)
-    counts = [0]
+    monkeypatch.setattr(turns, "TURN_S", 0.1)
+    took = [0.0]
     overflow = DatabaseFile._overflow
 
-    def counted(self: DatabaseFile, number: int, left: int) -> None:
-        counts[-1] += 1 + left // 508
+    def slow(self: DatabaseFile, number: int, left: int) -> None:
+        took[-1] += (1 + left // 508) / 1000
         overflow(self, number, left)
 
-    monkeypatch.setattr(DatabaseFile, "_overflow", counted)
+    monkeypatch.setattr(DatabaseFile, "_overflow", slow)
+    monkeypatch.setattr(turns, "monotonic", lambda: sum(took))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript("PRAGMA page_size = 512; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF")
         connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, text TEXT)")
         connection.executemany("INSERT INTO rows (text) VALUES (?)", [("x" * 15_000,)] * 160)
-        assert scrub_in_turns(connection, path, between=lambda: counts.append(0))
-    assert sum(counts) >= 160 * 29
-    assert max(counts) <= 100 + 8 * 30, "a turn ends after the leaf at which it has visited enough pages"
+        assert scrub_in_turns(connection, path, between=lambda: took.append(0.0))
+    assert sum(took) >= 160 * 0.029
+    assert max(took) <= 0.1 + 8 * 0.03, "a turn ends with the leaf at which its time is over"
 
 
 def test_a_file_that_moves_its_pages_is_scrubbed_in_one_turn(tmp_path: Path) -> None:

@@ -19,11 +19,15 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 from .scrubbing import DatabaseFile, WalInUse, exclusively, opened, roots_of
 
 TURN_PAGES = 1024
-"""The pages of one turn, with the overflow pages of long rows: 4 MB, some 50 ms."""
+"""The pages of the trees in one turn: 4 MB, some 50 ms."""
+
+TURN_S = 0.25
+"""A turn ends after this time, with the page at which it is: long rows have thousands of pages behind a few of the trees."""
 
 MOST_WALKS = 100
 """The walk begins anew only if a page above its place changed, which is rare in a large file."""
@@ -90,7 +94,6 @@ class _Walk:
     _is_leaf: bytearray = field(default_factory=bytearray)
     _steps: list[_Step] = field(default_factory=list)
     _walks: int = 0
-    _visited: int = 0
 
     @property
     def is_whole(self) -> bool:
@@ -114,7 +117,6 @@ class _Walk:
             self._scrub_trees(file, roots, TURN_PAGES - scrubbed)
 
     def _seen(self, number: int) -> None:
-        self._visited += 1
         if number < len(self._is_left):  # later pages were added since the beginning
             self._count -= self._is_left[number]
             self._is_left[number] = 0
@@ -138,8 +140,8 @@ class _Walk:
                 self.goes_on = False
                 return
             self._steps = [_Step(0, list(roots))]
-        end = self._visited + most
-        while self._steps and self._visited < end:
+        due = monotonic() + TURN_S
+        while self._steps and most and monotonic() < due:
             step = self._steps[-1]
             if not step.waiting:
                 self._steps.pop()
@@ -148,6 +150,7 @@ class _Walk:
             if number < len(self._is_leaf) and self._is_leaf[number]:
                 continue
             below = file.scrub_tree(number)
+            most -= 1
             if below:
                 self._steps.append(_Step(number, below))
             elif number < len(self._is_leaf):
