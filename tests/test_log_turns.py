@@ -112,7 +112,7 @@ def test_long_rows_end_a_turn_in_time(tmp_path: Path, monkeypatch: pytest.Monkey
         overflow(self, number, left)
 
     monkeypatch.setattr(DatabaseFile, "_overflow", slow)
-    monkeypatch.setattr(turns, "monotonic", lambda: sum(took))
+    monkeypatch.setattr(turns, "monotonic_ns", lambda: int(sum(took) * 1e9))
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript("PRAGMA page_size = 512; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF")
         connection.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, text TEXT)")

@@ -269,7 +269,8 @@ def test_the_result_of_a_workflow_has_a_trajectory_for_each_step() -> None:
 
 def test_a_stream_that_ended_early_has_unknown_sums(tmp_path: Path) -> None:
     """The client closed the stream, so the API reported no final usage. No limit can be verified."""
-    with MessagesServer([Reply([text("A long answer. " * 20)])]) as server, retold.EventLog(tmp_path / "log.db") as log:
+    half = Reply([text("A long answer. " * 20)], hang_after=4)
+    with MessagesServer([half]) as server, retold.EventLog(tmp_path / "log.db") as log:
         client = anthropic.Anthropic(api_key="k", base_url=server.url)
         with (
             retold.use_cassette(tmp_path / "c.yaml", record_mode="all", log=log) as used,

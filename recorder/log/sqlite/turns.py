@@ -19,8 +19,8 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 
+from ...clock import monotonic_ns
 from .scrubbing import DatabaseFile, WalInUse, exclusively, opened, roots_of
 
 TURN_PAGES = 1024
@@ -140,8 +140,8 @@ class _Walk:
                 self.goes_on = False
                 return
             self._steps = [_Step(0, list(roots))]
-        due = monotonic() + TURN_S
-        while self._steps and most and monotonic() < due:
+        due = monotonic_ns() + int(TURN_S * 1e9)
+        while self._steps and most and monotonic_ns() < due:
             step = self._steps[-1]
             if not step.waiting:
                 self._steps.pop()
