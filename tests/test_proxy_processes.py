@@ -52,6 +52,15 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
+def used(folder: Folder, api: str) -> tuple[Child, str]:
+    """Return a proxy of two processes that has passed on eight requests, and its URL."""
+    proxy = folder.spawn("proxy", "--upstream", api, "--processes", "2")
+    url = line_of(proxy.stdout).strip()
+    for _ in range(8):
+        post(url)
+    return proxy, url
+
+
 def test_they_share_one_address_and_one_log(folder: Folder, api: str) -> None:
     """One line on stdout, a run of each process, one cassette with all exchanges, and Ctrl-C ends all with their summaries."""
     proxy = folder.spawn("proxy", "--upstream", api, "--processes", "2", "-o", "c.yaml", "--name", "shared")
@@ -76,16 +85,12 @@ def test_they_share_one_address_and_one_log(folder: Folder, api: str) -> None:
 
 def test_one_that_dies_is_named_and_replaced(folder: Folder, api: str) -> None:
     """Its run counts as interrupted, the others go on, and the exit code reports the loss."""
-    proxy = folder.spawn("proxy", "--upstream", api, "--processes", "2")
-    url = line_of(proxy.stdout).strip()
-    for _ in range(8):
-        post(url)
+    proxy, url = used(folder, api)
     before = workers_of(proxy)
     os.kill(before[0], signal.SIGKILL)
     wait_until(lambda: len(set(workers_of(proxy)) - {before[0]}) == 2)
     line_of(proxy.stderr)  # the address
-    said = line_of(proxy.stderr)
-    assert f"(pid {before[0]}) was ended by SIGKILL; another one takes its place." in said
+    assert f"(pid {before[0]}) was ended by SIGKILL; another one takes its place." in line_of(proxy.stderr)
     for _ in range(8):
         assert post(url).status == 200
     os.kill(proxy.pid, signal.SIGTERM)
@@ -114,10 +119,7 @@ def test_too_many_deaths_end_the_proxy(folder: Folder) -> None:
 
 def test_none_outlives_the_proxy(folder: Folder, api: str) -> None:
     """If SIGKILL ends the proxy, its processes end their runs and leave."""
-    proxy = folder.spawn("proxy", "--upstream", api, "--processes", "2")
-    url = line_of(proxy.stdout).strip()
-    for _ in range(8):
-        post(url)
+    proxy, _ = used(folder, api)
     workers = workers_of(proxy)
     os.kill(proxy.pid, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, workers)))
