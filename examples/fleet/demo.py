@@ -31,6 +31,9 @@ WORKFLOWS = {"pod-a": "clean_streaming_numbers.yaml", "pod-b": "session_conversa
 
 NODES = 3
 
+CHILD_S = 10
+"""How long Ctrl-C waits for each child. A recorder ships for a minute more if the nodes never became ready."""
+
 SIGNALS: list[int] = []
 """The signals that came. The demo looks for them between two steps."""
 
@@ -66,7 +69,11 @@ def child(command: list[str], folder: Path, **environment: str) -> Iterator[subp
         yield running
     finally:
         running.terminate()
-        running.wait()
+        try:
+            running.wait(CHILD_S if SIGNALS else None)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
 
 
 @contextlib.contextmanager
@@ -104,6 +111,9 @@ def follow(mirror: EventLog, url: str) -> int:
     """Pull, and show every run in a thread, until one run of each source has ended; return their number."""
     shelf = address(url).open_to_read()
     wait_for_the_stream(shelf)
+    if SIGNALS:  # there may be no stream yet, which the puller would refuse
+        shelf.close()
+        return 0
     puller = Puller(mirror, shelf)
     pulling = threading.Thread(target=puller.run, kwargs={"follow": True})
     pulling.start()
