@@ -1,5 +1,6 @@
 """The short ways of a comparison give the results of the long ways: for a plain text, a usual line, a shared interaction."""
 
+import io
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import retold
+from retold.comparing import lines
 from retold.comparing.conversations import Item, text_content
 from retold.comparing.reading import Common, ItemReader, Side, read_messages
 from retold.comparing.sources import read_side, read_sides
@@ -107,8 +109,98 @@ def test_the_content_of_a_text_is_that_of_its_item(text: str) -> None:
     assert text_content(text) == Item.of("text", {"text": text}, 1)[:4]
 
 
-def line(text: str) -> str:
-    return json.dumps({"type": "assistant", "message": {"id": text, "content": [{"type": "text", "text": text}]}})
+def line(id_: str, text: str = "", **more: Any) -> str:
+    message = {"id": id_, "content": [{"type": "text", "text": text or id_}]}
+    return json.dumps({"type": "assistant", "message": message} | more)
+
+
+MORE: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {"usage": st.sampled_from([0, 1, -2.5, 10**400, "many", None]), "model": TEXTS}
+) | st.just({})
+PLAIN_LINES = st.builds(lambda id_, text, more: line(id_, text, **more), st.sampled_from(["msg_1", "msg_2", '"']), TEXTS, MORE)
+LINES = PLAIN_LINES | st.one_of(ANSWERS, st.builds(lambda m: {"run": "r", "seq": 1, **m}, ANSWERS)).map(json.dumps)
+ADDED = st.sampled_from(["", '"', "\\", "0", "٣", "e", "\n", "\t", " ", ",", "}", '"type":"user",'])
+EDITS = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 3), ADDED), max_size=3)
+
+
+def edited(line: str, edits: list[tuple[int, int, str]]) -> str:
+    for at, removed, added in edits:
+        line = line[:at] + added + line[at + removed :]
+    return line
+
+
+@given(st.lists(LINES, min_size=1, max_size=12), st.sampled_from([1, 100, 1_000]))
+def test_lines_of_one_shape_are_read_as_json_reads_them(written: list[str], piece: int) -> None:
+    """A shape is made as early as possible, and from many lines."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(lines, "PIECE", piece)
+        patched.setattr(lines, "ENOUGH", 1)
+        found = read_messages(lines.messages_in(io.StringIO("\n".join(written)), "a.jsonl"), title="t")
+    messages = [json.loads(each) for each in written]
+    assert found == long_way([message.get("message", message) if "run" in message else message for message in messages])
+
+
+@given(PLAIN_LINES, PLAIN_LINES, EDITS)
+def test_a_shape_reads_lines_as_json_does(sample: str, other: str, edits: list[tuple[int, int, str]]) -> None:
+    shape = lines.shape_of(sample + "\n")
+    assert shape is not None
+    for each in (sample, edited(sample, edits), other, edited(other, edits)):
+        found = shape.findall(each + "\n")
+        assert len(found) == each.count("\n") + 1
+        for written, (id_, said, unlike) in zip(each.split("\n"), found, strict=True):
+            assert unlike == written + "\n" or (id_, json.loads(f'"{said}"')) == lines.said_in(json.loads(written))
+
+
+@pytest.mark.parametrize(
+    ("sample", "other"),
+    [
+        ('{"n":1,', '{"n":20.5,'),
+        ('{"n":"a","n":"b",', '{"n":"c","n":"",'),
+        ('{"type":"user",', '{"type":"assistant",'),
+        ('{"usage":{"input":[1,2]},"uuid":"x",', '{"usage":{"input":[30,0]},"uuid":"y z",'),
+    ],
+)
+def test_strings_and_numbers_without_meaning_may_differ_in_a_shape(sample: str, other: str) -> None:
+    one, two = (start + line("one")[1:] + "\n" for start in (sample, other))
+    shape = lines.shape_of(one)
+    assert shape is not None
+    assert shape.findall(two.replace('"id": "one"', '"id": "two"')) == [("two", "one", "")]
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    ['{"n":null,', '{"m":1,', '{"n":01,', '{"n":٣,', '{"n":1e5,', '{"n":-,', '{"n":1 ,', '{"n":"1",', '{"run":1,'],
+)  # fmt: skip
+def test_a_line_with_another_key_or_another_type_has_another_shape(unlike: str) -> None:
+    shape = lines.shape_of('{"n":1,' + line("one")[1:] + "\n")
+    assert shape is not None
+    assert shape.findall(unlike + line("one")[1:] + "\n")[0][2] == unlike + line("one")[1:] + "\n"
+
+
+WITHOUT_ID = '{"type":"assistant","message":{"content":[{"type":"text","text":"a"}]}}'
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "[]",
+        '{"type": "assistant"}',
+        WITHOUT_ID,
+        WITHOUT_ID.replace('"content"', '"id":7,"content"'),
+        '{"type":"assistant","message":{"content":[{"type":"text","text":"a"}],"id":"after"}}',
+        WITHOUT_ID.replace('"message"', f'"long":"{"x" * lines.LONGEST}","message"'),
+    ],
+    ids=["a list", "no text", "no id", "the id is a number", "the id comes after the text", "too long"],
+)  # fmt: skip
+def test_other_lines_have_no_shape(bad: str) -> None:
+    assert lines.shape_of(bad + "\n") is None
+
+
+def test_a_line_that_is_bad_among_lines_of_one_shape_is_named_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    path.write_text((line("one") + "\n") * 5_000 + line("two")[:-2] + "\n" + (line("one") + "\n") * 10)
+    with pytest.raises(InputError, match=r"long\.jsonl:5001: not a line of JSON"):
+        retold.compare(path, path)
 
 
 def compared(tmp_path: Path, data: bytes) -> retold.Comparison:

@@ -25,6 +25,7 @@ from ..replay.matching.rules import path
 from . import agent_sessions
 from .continuing import Conversations, Threads
 from .conversations import ConversationBuilder, Item, Label, Stream, Texts, body_key, text_content
+from .lines import Said, said_in
 from .sessions import Sessions
 from .totals import Sums
 from .varying import OWN_MANNER, PLAIN, Manner, Varying
@@ -117,7 +118,7 @@ def _feed(reader: "ItemReader", events: Iterable[Event], answers: Answers, progr
 
 
 def read_messages(
-    messages: Iterable[Mapping[str, Any]], *, title: str, source: str = "", progress: Progress = lambda _: None,
+    messages: Iterable[Mapping[str, Any] | Said], *, title: str, source: str = "", progress: Progress = lambda _: None,
     common: Common | None = None,
 ) -> Side:  # fmt: skip
     """Return messages in the shapes of stream-json as a side of a comparison."""
@@ -261,16 +262,18 @@ class ItemReader:
                     self.ttft_ms = data["ttft_ms"]
             conversation.other(data, seq=seq, t_ns=t_ns)
 
-    def read(self, messages: Iterable[Mapping[str, Any]], texts: Texts, progress: Progress) -> None:
+    def read(self, messages: Iterable[Mapping[str, Any] | Said], texts: Texts, progress: Progress) -> None:
         """Add the messages of a recording without exchanges. `texts` are those of messages that were read before."""
         count, main, known = 0, None, texts.get
         for count, data in enumerate(messages, 1):
-            if (text := _only_text(data)) is None:
+            if isinstance(data, tuple):
+                said: Said | None = data
+            elif (said := said_in(data)) is None:
                 self.message(data, None, None, None, "", "")
-            else:
+            if said is not None:
                 # `message` would do the same, in three times the time, and a long session consists of such messages.
-                main = main or self._place(data, Label())
-                main.text(data["message"].get("id"), known(text) or texts.setdefault(text, text_content(text)))
+                main, (id_, text) = main or self._place({}, Label()), said
+                main.text(id_, known(text) or texts.setdefault(text, text_content(text)))
             if not count & 255:
                 progress(count)
         progress(count)
@@ -353,18 +356,6 @@ class ItemReader:
         for seq in list(self._of_exchange):
             self._interrupted(seq)
         return tuple(conversation.stream() for conversation in self._conversations.all)
-
-
-def _only_text(data: Mapping[str, Any]) -> str | None:
-    """Return the text of a complete answer of the main conversation that has nothing else, None for any other message."""
-    if data.get("type") != "assistant" or data.get("parent_tool_use_id") or "isSidechain" in data or "incomplete" in data:
-        return None
-    inner = data.get("message")
-    content = inner.get("content") if isinstance(inner, dict) else None
-    if not isinstance(content, list) or len(content) != 1 or not isinstance(block := content[0], dict) or len(block) != 2:
-        return None
-    text = block.get("text")
-    return text if isinstance(text, str) and block.get("type") == "text" else None
 
 
 _ID = re.compile(r"(?<=/)[a-z]{2,}_\d[A-Za-z0-9]*(?=/|$)")

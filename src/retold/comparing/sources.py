@@ -3,18 +3,17 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from ..formats import agent_cassette
 from ..formats.agent_cassette import is_ours as is_tape
 from ..formats.imports import holds_talks, import_files
 from ..formats.jsonl import is_ours
-from ..formats.stream_json import unwrapped
 from ..formats.transcript import is_transcript, subagents_of
 from ..recorder.agent_wire import AgentSession
 from ..recorder.cassette.folding import Recorded, in_order
@@ -31,11 +30,9 @@ from ..recorder.strict_json import object_in
 from .compare import Comparison, compare_sides
 from .focus import Focus, parse_tolerances
 from .forks import as_fork
+from .lines import messages_in
 from .reading import Common, Progress, Side, read_exchanges, read_messages, read_run
 from .varying import OWN_MANNER, Manner
-
-_scanned: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-"""Returns the JSON value at a place of a text, and its end. `json.loads` takes twice as long for a short line."""
 
 _SQLITE = b"SQLite format 3\0"
 _FILE_SUFFIXES = (".yaml", ".yml", ".json", ".jsonl", ".ndjson", ".db")
@@ -240,7 +237,7 @@ def _read_elsewhere(name: str, progress: Progress, manner: Manner, common: Commo
         if is_ours(value) or is_tape(value):
             raise InputError(f"{title} holds lines of `retold export`; save them in a file to compare them.")
         try:
-            return _read_stream_json(data.decode("utf-8-sig").split("\n"), title, progress, common)
+            return _read_stream_json(StringIO(data.decode("utf-8-sig"), newline="\n"), title, progress, common)
         except UnicodeDecodeError as error:
             raise InputError(f"cannot read {title}: {error}.") from error
     held = cassette_of(Path(title), data, shared=common.exchanges)
@@ -287,38 +284,8 @@ def _read_imported(path: Path, progress: Progress, manner: Manner) -> Side:
         return replace(_read_run(log, "last", progress, manner, str(path)), source=str(path))
 
 
-def _read_stream_json(lines: Iterable[str], name: str, progress: Progress, common: Common) -> Side:
-    side = read_messages(_json_lines(lines, name), title=name, source=name, progress=progress, common=common)
+def _read_stream_json(lines: TextIO, name: str, progress: Progress, common: Common) -> Side:
+    side = read_messages(messages_in(lines, name), title=name, source=name, progress=progress, common=common)
     if not side.streams:
         raise InputError(f"{name} holds no messages; there is nothing to compare.")
     return side
-
-
-def _json_lines(lines: Iterable[str], name: str) -> Iterator[Mapping[str, Any]]:
-    """Yield the messages of stream-json, as written by Claude Code, the Agent SDK or `retold show --json`."""
-    for number, line in enumerate(lines, 1):
-        try:
-            value, end = _scanned(line, 0)
-        except (ValueError, RecursionError, StopIteration):
-            value, end = None, 0
-        # The usual line: one object with a type, from the first character to the line's end.
-        if isinstance(value, dict) and isinstance(value.get("type"), str) and line[end:] == "\n":
-            yield value if "run" not in value else _of_show(value)
-            continue
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}:{number}: not a line of JSON: {error}.") from error
-        if (value := unwrapped(value)) is None:
-            continue
-        if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-            raise InputError(f"{name}:{number}: not a message of stream-json: it has no `type`.")
-        yield _of_show(value)
-
-
-def _of_show(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the message in a line of `retold show --json`, and any other line unchanged."""
-    inner = value.get("message")
-    return inner if isinstance(inner, dict) and "run" in value and "seq" in value else value
