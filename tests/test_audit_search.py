@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, strategies
 
 from retold.audit.accounts import bucket, percentile
-from retold.audit.index import opened, path_of
+from retold.audit.index import LAST, opened, path_of
+from retold.audit.index.tables import KINDS
 from retold.audit.runs import Chosen, chosen_runs
 from retold.audit.search import Hit, Narrowed, context, search, to_fts
 from retold.audit.stats import StatsLine, stats
@@ -21,6 +22,7 @@ from retold.recorder.errors import InputError
 from retold.recorder.events import Entry, encode
 from retold.recorder.http.exchange import Failure
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite.feed import Feed
 from tests.e2e import in_this_process
 from tests.talk import asked, record, text, tool_result, tool_use, turn, unstreamed
 
@@ -228,6 +230,17 @@ def test_the_index_follows_open_runs() -> None:
         log.start(name="three", mode="live").end()
         two.append(Entry("message", encode({"type": "user", "message": {"content": "word9 everywhere"}})))
         assert len(hits("everywhere")) == 5
+
+
+def test_frames_are_not_read_to_find_the_events_of_the_index() -> None:
+    """SQLite finds the next events of a run in the index without frames, however many frames come before them."""
+    with EventLog(DB) as log, log.start(name="one", mode="live") as writer, Feed(log, KINDS) as feed:
+        writer.append(*[Entry("frame", b"x" * 500)] * 2000)
+        steps: list[None] = []
+        feed._connection.set_progress_handler(lambda: steps.append(None), 100)
+        assert not feed.has_more(writer.run, 0)
+        assert feed.rows(writer.run, 0, LAST, 10) == feed.rows(writer.run, 0, 1000, 10) == []
+        assert len(steps) < 10
 
 
 def test_hits_of_overlapping_runs_are_in_order_of_time() -> None:

@@ -15,7 +15,8 @@ class Feed(Questions):
         super().__init__(log, "replace")
         self._log = log
         self._kinds = kinds
-        # `kind <> 'frame'` repeats the condition of an index, so that SQLite uses it.
+        # `kind <> 'frame'` repeats the condition of an index, so that SQLite uses it. It also needs `ORDER BY seq` and no upper
+        # limit but `+seq`: for two limits, or for any row, it would read the frames with the table.
         self._chosen = f"kind <> 'frame' AND kind IN ({', '.join('?' * len(kinds))})"
 
     def chain(self, n: int) -> bytes | None:
@@ -56,7 +57,7 @@ class Feed(Questions):
 
     def has_more(self, run: str, after: int) -> bool:
         """Return whether a run has an event after `after`."""
-        query = f"SELECT 1 FROM events WHERE run = ? AND seq > ? AND {self._chosen} LIMIT 1"
+        query = f"SELECT 1 FROM events WHERE run = ? AND seq > ? AND {self._chosen} ORDER BY seq LIMIT 1"
         return self._row(query, run, after, *self._kinds) is not None
 
     def rows(self, run: str, after: int, until: int, most: int) -> list[Cells]:
@@ -66,7 +67,7 @@ class Feed(Questions):
         """
         query = (
             "SELECT seq, t_ns, wall_ns, kind, step, task, exchange, payload FROM events "
-            f"WHERE run = ? AND seq > ? AND seq <= ? AND {self._chosen} ORDER BY seq LIMIT ?"
+            f"WHERE run = ? AND seq > ? AND +seq <= ? AND {self._chosen} ORDER BY seq LIMIT ?"
         )
         return self._rows(query, run, after, until, *self._kinds, most)
 
