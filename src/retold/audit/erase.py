@@ -24,7 +24,7 @@ from ..recorder.secrets.redactor import Redactor
 from ..recorder.secrets.streams import redact_body
 from . import index
 from .leftovers import any_of, check_files, plain
-from .occurrences import SEPARATOR, Carrier, carriers_of, contains, joined
+from .occurrences import SEPARATOR, Carrier, carriers_of, contains, could_hold, joined
 
 WHOLE_CHARS = 16
 """A shorter text of an erased message, such as `yes`, is searched for only as a whole string, and only in its run."""
@@ -93,7 +93,8 @@ def plan_text(log: EventLog, text: str, *, progress: Progress = lambda _: None) 
     """Plan to erase every payload of any run that contains a text. Raises InputError if the text is too short."""
     if len(text.strip()) < 3:
         raise InputError(f"the text {text!r} is too short: it would be found everywhere.")
-    return _plan_texts(log, [info.run for info in log.runs()], _any_contains([text]), progress)
+    runs = [info.run for info in log.runs()]
+    return _plan_texts(log, runs, _any_contains([text]), progress, could_hold([text]))
 
 
 def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lambda _: None) -> Plan:
@@ -102,14 +103,15 @@ def plan_message(log: EventLog, run: str, seq: int, *, progress: Progress = lamb
     if event is None or event.seq != seq or event.kind not in ("message", "exchange.started", "wire.sent"):
         raise InputError(f"run {run} has no message {seq}; `retold search` and `retold show {run[:8]} --json` name them.")
     texts = {text for text in _texts_of(event) if text.strip()}
-    elsewhere = _any_contains([text for text in texts if len(text) >= WHOLE_CHARS])
-    short = {text for text in texts if len(text) < WHOLE_CHARS}
+    long = [text for text in texts if len(text) >= WHOLE_CHARS]
+    elsewhere, could = _any_contains(long), could_hold(long)
+    short = texts.difference(long)
     runs = [info.run for info in _recorded(log)]
 
     def wanted(carrier_run: str, values: list[str]) -> bool:
         return elsewhere(carrier_run, values) or (carrier_run == run and not short.isdisjoint(values))
 
-    plan = _plan_texts(log, runs, wanted, progress)
+    plan = _plan_texts(log, runs, wanted, progress, lambda carrier: could(carrier) or (carrier.run == run and bool(short)))
     plan.add(run, event.kind, [seq])
     if event.kind == "message" and event.exchange is not None:
         pieces = [
@@ -157,7 +159,10 @@ def _any_contains(texts: Sequence[str]) -> Wanted:
     return lambda _, values: any(matches(together) for together in [joined(values)] for matches in searches)
 
 
-def _plan_texts(log: EventLog, runs: Sequence[str], wanted: Wanted, progress: Progress, *, raw: bool = True) -> Plan:
+def _plan_texts(
+    log: EventLog, runs: Sequence[str], wanted: Wanted, progress: Progress, could: Callable[[Carrier], bool] | None = None
+) -> Plan:
+    """Plan to erase each carrier with a wanted text in it. With `could`, a wanted text may be in what is unparsed, too."""
     plan, done = Plan(), 0
     for run in runs:
         for carrier in _readable(log, run):
@@ -166,7 +171,9 @@ def _plan_texts(log: EventLog, runs: Sequence[str], wanted: Wanted, progress: Pr
             done += len(carrier.seqs)
             progress(done)
             plan.unreadable += carrier.unreadable
-            if wanted(run, carrier.texts) or (raw and wanted(run, [carrier.raw])):
+            if could is not None and not could(carrier):
+                continue
+            if wanted(run, carrier.texts()) or (could is not None and wanted(run, [carrier.raw])):
                 plan.add(run, carrier.kind, carrier.seqs)
     with Evidence(log) as evidence:
         for name in evidence.header_names():
@@ -236,7 +243,7 @@ def plan_pattern(
         return bool(hits)
 
     runs = [info.run for info in log.runs()]
-    return _plan_texts(log, runs, lambda _, values: any(map(matches, values)), progress, raw=False), found
+    return _plan_texts(log, runs, lambda _, values: any(map(matches, values)), progress), found
 
 
 def redact(

@@ -1,8 +1,10 @@
 """Find a text in a run, also if it is split over the frames of a stream, compressed, or in JSON inside JSON.
 
 A carrier is one event, or all pieces of a response body, which must be erased together. The pieces of a content block that a
-session of the Agent SDK streams are a carrier, too. Its texts are the strings in it as a
-person reads them: escapes undone, tool inputs and request bodies parsed, deltas of a block joined.
+session of the Agent SDK streams are a carrier, too. Its texts are the strings in it as a person reads them: escapes undone, tool
+inputs and request bodies parsed, deltas of a block joined.
+
+To parse all JSON of a log takes most of the time of a search, so `could_hold` first excludes carriers without doing so.
 """
 
 import json
@@ -23,7 +25,7 @@ from ..recorder.log.log import EventLog
 from ..recorder.log.memory import MemoryStore
 from ..recorder.strict_json import object_in, object_or_empty
 
-_DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"((?:[^"\\]|\\.)*)', re.DOTALL)
+_DELTA = re.compile(rb'"(?:text|thinking|partial_json|completion|signature)"\s*:\s*"([^"\\]*(?:\\.[^"\\]*)*)', re.DOTALL)
 _INDEX = re.compile(rb'"(?:index|contentBlockIndex)"\s*:\s*(\d+)')
 _FRAMES = re.compile(r"(?:event|data|id|retry)?:")
 
@@ -33,17 +35,22 @@ MAX_NESTED = 6
 
 @dataclass(slots=True)
 class Carrier:
-    """Events that carry texts together: `texts` are its single strings, `raw` is the unparsed text, which also has the numbers.
+    """Events that carry texts together: `raw` is the unparsed text, which also has the numbers.
 
-    `unreadable` is true of a compressed body that cannot be decompressed, or not to its end.
+    `blocks` are the deltas of each content block in it, joined, as JSON. `unreadable` is true of a compressed body that cannot be
+    decompressed, or not to its end.
     """
 
     run: str
     kind: str
     seqs: list[int]
-    texts: list[str]
     raw: str
+    blocks: list[str] = field(default_factory=list)
     unreadable: bool = False
+
+    def texts(self) -> list[str]:
+        """Return the single strings in it."""
+        return [text for part in (self.raw, *self.blocks) for text in _texts(part)]
 
 
 @dataclass(slots=True)
@@ -63,7 +70,8 @@ def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
     streamed: dict[tuple[Any, ...], list[Event]] = {}
     for event in log.events(run):
         if event.kind in ("frame", "chunk"):
-            body = bodies.setdefault(-1 if event.exchange is None else event.exchange, _Body())
+            number = -1 if event.exchange is None else event.exchange
+            body = bodies.get(number) or bodies.setdefault(number, _Body())
             body.seqs.append(event.seq)
             body.data.append(body.decoder.decode(event.payload))
             body.size += len(event.payload)
@@ -72,7 +80,7 @@ def carriers_of(log: EventLog, run: str) -> Iterator[Carrier]:
             headers = [(str(name), str(value)) for name, value in _pairs(event)]
             bodies[event.exchange] = _Body(decoder_for(headers), content_encoding(headers))
         raw = event.payload.decode("utf-8", "replace")
-        yield Carrier(run, event.kind, [event.seq], _texts(raw), raw)
+        yield Carrier(run, event.kind, [event.seq], raw)
         if event.kind == "stream.stream_event":
             yield from _of_block(run, event, streamed)
         if event.kind == "exchange.ended" and event.exchange in bodies:
@@ -96,8 +104,12 @@ def _of_block(run: str, event: Event, streamed: dict[tuple[Any, ...], list[Event
 
 def _joined(run: str, events: list[Event]) -> Carrier:
     pieces = [delta[1] for event in events if (delta := _DELTA.search(event.payload)) is not None]
-    raw = b"".join(pieces).decode("utf-8", "replace")
-    return Carrier(run, "stream.stream_event", [event.seq for event in events], _texts(f'"{raw}"'), raw)
+    return Carrier(run, "stream.stream_event", [event.seq for event in events], _as_json(pieces))
+
+
+def _as_json(pieces: list[bytes]) -> str:
+    """Return the deltas of a block as one string of JSON."""
+    return '"' + b"".join(pieces).decode("utf-8", "replace") + '"'
 
 
 def texts_of_session(session: AgentSession) -> Iterator[str]:
@@ -105,7 +117,7 @@ def texts_of_session(session: AgentSession) -> Iterator[str]:
     with EventLog(store=MemoryStore()) as log:
         run = import_exchanges(log, [session], name="session", source="")
         for carrier in carriers_of(log, run):
-            yield from carrier.texts
+            yield from carrier.texts()
 
 
 def _pairs(event: Event) -> list[list[str]]:
@@ -122,12 +134,8 @@ def _of_body(run: str, body: _Body) -> Carrier:
         if (delta := _DELTA.search(frame)) is not None:
             number = _INDEX.search(frame)
             blocks.setdefault(b"" if number is None else number[1], []).append(delta[1])
-    raw = data.decode("utf-8", "replace")
     unreadable = bool(body.encoding and body.size and (not data or body.decoder.exceeded))
-    texts = _texts(raw)
-    for pieces in blocks.values():
-        texts += _texts('"' + b"".join(pieces).decode("utf-8", "replace") + '"')
-    return Carrier(run, "body", body.seqs, texts, raw, unreadable=unreadable)
+    return Carrier(run, "body", body.seqs, data.decode("utf-8", "replace"), [*map(_as_json, blocks.values())], unreadable)
 
 
 def _without_base64(data: bytes) -> bytes:
@@ -149,14 +157,14 @@ def texts_of_exchange(exchange: Exchange) -> Iterator[str]:
     yield from results
     if response is not None:
         yield from (value for _, value in response.headers)
-        yield from _of_body("", _Body(data=[decoder_for(response.headers).decode(response.body)])).texts
+        yield from _of_body("", _Body(data=[decoder_for(response.headers).decode(response.body)])).texts()
 
 
 def _texts(text: str) -> list[str]:
     """Return the strings in JSON or in frames of JSON, also in strings that are JSON. Any other text is returned whole."""
     found: list[str] = []
     if _FRAMES.match(text):
-        for line in re.split(r"\r\n?|\n", text):
+        for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
             _take_text(line.partition(":")[2].strip(), 1, found)
     else:
         _take_text(text, 0, found)
@@ -223,6 +231,27 @@ def contains(text: str) -> Matches:
         return wanted in folded or (not ascii_only and not value.isascii() and wanted in _composed(folded))
 
     return matches
+
+
+_ESCAPABLE = re.compile(r'["\\/\x00-\x1f]+')
+"""The characters that JSON can write as an escape other than `\\u`."""
+
+
+def could_hold(texts: Iterable[str]) -> Callable[[Carrier], bool]:
+    """Return a test of carriers that is False only if none of the texts is in one. It parses nothing.
+
+    Without an escape `\\u` every part of a string between two characters of _ESCAPABLE is in the JSON as it is, also if the
+    string is JSON itself. So each text has a part that is in every carrier of the text.
+    """
+    parts = [max(_ESCAPABLE.split(text.casefold()), key=len) for text in texts]
+    if not all(part and part.isascii() for part in parts):  # accents can be composed in several ways
+        return lambda _: True
+
+    def test(carrier: Carrier) -> bool:
+        folded = joined((carrier.raw, *carrier.blocks)).casefold()
+        return "\\u" in folded or any(part in folded for part in parts)
+
+    return test
 
 
 SEPARATOR = "\0"
