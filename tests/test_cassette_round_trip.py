@@ -1,5 +1,6 @@
 """A cassette reads back as written, and a person can read it too."""
 
+import io
 import json
 import os
 import stat
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from retold.recorder.cassette import writing
 from retold.recorder.cassette.format import read_cassette, write_cassette
 from retold.recorder.errors import CassetteError
 from retold.recorder.http.exchange import Exchange, Failure, Request
@@ -54,6 +57,25 @@ AWKWARD = {
     "YAML's own marks": b"---\ndata: 1\n...\n\n# no comment\n\n- a: &x *y !!z\n\n",
     "empty": b"",
 }
+
+
+TEXTS = st.text(st.sampled_from("ab \n\t:#-é😀\u2028\U0010ffff'\"|"), max_size=12)
+VALUES = st.recursive(TEXTS, lambda held: st.lists(held, max_size=3) | st.dictionaries(st.sampled_from("abc"), held, max_size=3))
+
+
+@settings(deadline=None, max_examples=300)
+@given(VALUES)
+def test_a_long_block_is_written_as_a_short_one(value: object) -> None:
+    """The file is the same to the byte, although a long block is put into it past the writer of YAML."""
+
+    def written(long: int) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writing, "LONG", long)
+            writing.dump([value], file := io.StringIO())
+        return file.getvalue()
+
+    assert written(1) == written(10**9)
+    assert yaml.safe_load(written(1)) == [value]
 
 
 @pytest.mark.trap(25)

@@ -1,18 +1,26 @@
 """Write the YAML of cassettes.
 
 A text of several lines is a literal block. A text that YAML 1.1 or 1.2 could take for another type is quoted.
+
+A writer of YAML looks at each character of a text several times. A long literal block needs only its indent, so a mark takes its
+place for the writer, and then the block the place of the mark.
 """
 
 import base64
 import re
+from itertools import pairwise
+from secrets import token_hex
 from typing import IO, Any
 
 import yaml
 
-# YAML normalises these inside a literal block, or cannot hold them there.
-_NOT_LITERAL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]|[ \t]\n")
+# YAML normalises these inside a literal block, or its writers do not put them there.
+_NOT_LITERAL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff\U0010ffff]| \n")
 
 _NO_BEGINNING = (" ", "\n", "\t")
+
+LONG = 1000
+"""Characters of a literal block that is put into the file past the writer of YAML."""
 
 
 # Header values and other text that a formatter would write without quotes, and a YAML 1.1 or 1.2 reader would take for a value
@@ -36,8 +44,12 @@ class _FastDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignor
         return True
 
 
+class _Mark(str):
+    """Takes the place of a long text until the YAML is written, with the line ends at the end of that text."""
+
+
 def _represent_text(dumper: Any, text: str) -> Any:
-    if _NOT_LITERAL.search(text) is None and "\n" in text.rstrip("\n") and not text.startswith(_NO_BEGINNING):
+    if _is_block(text):
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|")
     style = "'" if _AMBIGUOUS.fullmatch(text) else None
     if _NOT_LITERAL.search(text):
@@ -45,15 +57,60 @@ def _represent_text(dumper: Any, text: str) -> Any:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-_Dumper.add_representer(str, _represent_text)
-_FastDumper.add_representer(str, _represent_text)
+def _represent_mark(dumper: Any, mark: _Mark) -> Any:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(mark), style="|")
+
+
+for _each in (_Dumper, _FastDumper):
+    _each.add_representer(str, _represent_text)
+    _each.add_representer(_Mark, _represent_mark)
 
 
 def dump(data: Any, file: IO[str]) -> None:
     """Write a value as YAML. Further values may follow in the file."""
+    mark, blocks = token_hex(16), list[str]()
+    data = _marked(data, mark, blocks)
     dumper = _Dumper if _has_astral(data) else _FastDumper
     text: str = yaml.dump(data, Dumper=dumper, allow_unicode=True, sort_keys=False, width=2**31 - 1)
-    file.write(text.removesuffix("...\n"))  # PyYAML ends a literal block with this mark, but more may follow here
+    # PyYAML ends a literal block with `...`, but more may follow here.
+    parts = text.removesuffix("...\n").split(mark)
+    file.write(parts[0])
+    for block, (before, after) in zip(blocks, pairwise(parts), strict=True):
+        file.write(_indented(block, before[before.rindex("\n") :]))
+        file.write(after)
+
+
+def _marked(value: Any, mark: str, blocks: list[str]) -> Any:
+    """Return a value with marks in the places of long literal blocks, which `blocks` gets without their last line ends."""
+    if isinstance(value, str):
+        if len(value) < LONG or not _is_block(value) or value.endswith(" "):
+            return value
+        blocks.append(block := value.rstrip("\n"))
+        return _Mark(mark + value[len(block) :])
+    if isinstance(value, dict):
+        return {key: _marked(item, mark, blocks) for key, item in value.items()}
+    return [_marked(item, mark, blocks) for item in value] if isinstance(value, list) else value
+
+
+def _indented(block: str, line: str) -> str:
+    """Return a block with `line`, a line end and the indent, before each line with text but the first, which has its indent."""
+    block = block.replace("\n", line)
+    while (empty := line + "\n") in block:  # at most two times
+        block = block.replace(empty, "\n\n")
+    return block
+
+
+def _is_block(text: str) -> bool:
+    """Return whether a text has several lines and can be a literal block."""
+    return "\n" in text.rstrip("\n") and not text.startswith(_NO_BEGINNING) and _holds_literal(text)
+
+
+def _holds_literal(text: str) -> bool:
+    """Return whether a literal block holds each character of a text."""
+    # All printable characters are allowed. This look at them is ten times faster than the search, which knows the other ones.
+    if text.replace("\n", "").isprintable():
+        return " \n" not in text
+    return _NOT_LITERAL.search(text) is None
 
 
 def is_literal(piece: bytes, *, first: bool) -> bool:
@@ -62,7 +119,7 @@ def is_literal(piece: bytes, *, first: bool) -> bool:
         text = piece.decode()
     except UnicodeDecodeError:
         return False
-    return _NOT_LITERAL.search(text) is None and not (first and text.startswith(_NO_BEGINNING))
+    return _holds_literal(text) and not (first and text.startswith(_NO_BEGINNING))
 
 
 def _has_astral(value: Any) -> bool:
