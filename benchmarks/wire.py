@@ -40,9 +40,7 @@ def _irregular(answer: int) -> Exchange:
     assert recorded.response is not None
     chance = random.Random(answer)
     offsets = itertools.accumulate(int(chance.choice(GAPS_MS) * chance.uniform(0.5, 1.5) * 1e6) for _ in range(FRAMES))
-    pieces = tuple(
-        replace(piece, offset_ns=offset) for piece, offset in zip(recorded.response.pieces, offsets, strict=True)
-    )  # fmt: skip
+    pieces = tuple(piece._replace(offset_ns=offset) for piece, offset in zip(recorded.response.pieces, offsets, strict=True))
     response = replace(recorded.response, pieces=pieces, first_ns=pieces[0].offset_ns)
     return replace(recorded, response=response, ended_ns=pieces[-1].offset_ns)
 

@@ -155,7 +155,7 @@ def _stalled(exchange: Exchange, at: int, stall_ns: int) -> Exchange:
     """Return the exchange with silence of `stall_ns` before the piece at index `at`."""
     assert exchange.response is not None
     pieces = exchange.response.pieces
-    later = (replace(piece, offset_ns=piece.offset_ns + stall_ns) for piece in pieces[at:])
+    later = (piece._replace(offset_ns=piece.offset_ns + stall_ns) for piece in pieces[at:])
     response = replace(exchange.response, pieces=(*pieces[:at], *later))
     return replace(exchange, response=response, ended_ns=exchange.ended_ns + stall_ns)
 
@@ -216,7 +216,7 @@ def retimed(exchange: Exchange, timing: Timing) -> Exchange:
     timeline, started = timeline_of(exchange, timing), exchange.started_ns
     response = exchange.response
     if response is not None:
-        pieces = tuple(replace(piece, offset_ns=timeline.at(started + piece.offset_ns)) for piece in response.pieces)
+        pieces = tuple(piece._replace(offset_ns=timeline.at(started + piece.offset_ns)) for piece in response.pieces)
         response = replace(response, pieces=pieces, first_ns=timeline.at(started + response.first_ns))
     return replace(exchange, response=response, ended_ns=started + timeline.at(exchange.ended_ns))
 

@@ -56,7 +56,7 @@ def slow(path: Path, *, pause_ns: int) -> Path:
 
     def later(exchange: Exchange) -> Exchange:
         assert exchange.response is not None
-        pieces = tuple(replace(piece, offset_ns=2 * pause_ns) for piece in exchange.response.pieces)
+        pieces = tuple(piece._replace(offset_ns=2 * pause_ns) for piece in exchange.response.pieces)
         response = replace(exchange.response, first_ns=pause_ns, pieces=pieces)
         return replace(exchange, response=response, ended_ns=exchange.started_ns + 2 * pause_ns)
 

@@ -146,7 +146,7 @@ def as_recorded(given: Exchange) -> Exchange:
         for piece in reversed(response.pieces):
             if piece.is_frame and not piece.data.endswith(b"\r"):
                 known_ns = piece.offset_ns
-            pieces.insert(0, replace(piece, offset_ns=known_ns))
+            pieces.insert(0, piece._replace(offset_ns=known_ns))
             known_ns = pieces[0].offset_ns
         response = replace(response, pieces=tuple(pieces))
     if response is not None and response.status >= 400 and ending != "cut":

@@ -167,7 +167,7 @@ def test_an_idle_limit_shortens_only_pauses(ask: Ask) -> None:
     record(CASSETTE)
     (recorded,) = retold.read_cassette(CASSETTE).exchanges
     assert recorded.response is not None
-    slow = tuple(replace(piece, offset_ns=30 * 10**9 * (number > 2)) for number, piece in enumerate(recorded.response.pieces))
+    slow = tuple(piece._replace(offset_ns=30 * 10**9 * (number > 2)) for number, piece in enumerate(recorded.response.pieces))
     response = replace(recorded.response, pieces=slow, first_ns=0)
     retold.write_cassette(CASSETTE, [replace(recorded, response=response, ended_ns=recorded.started_ns + 30 * 10**9)])
     began = time.monotonic()

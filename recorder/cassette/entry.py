@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain, repeat
 from typing import Any, cast, overload
 from urllib.parse import urlsplit
@@ -176,8 +176,9 @@ def milliseconds(ns: int) -> float:
     return round(ns / 1_000_000, 3)
 
 
+@lru_cache(256)
 def ms_text(ns: int) -> str:
-    """Return nanoseconds as milliseconds in a text, without an exponent."""
+    """Return nanoseconds as milliseconds in a text, without an exponent. Frames that arrive together have one time."""
     return f"{ns / 1_000_000:.3f}".rstrip("0").rstrip(".")
 
 

@@ -53,10 +53,9 @@ class LoggedPieces(Sequence[TimedPiece]):
         return True
 
     def __iter__(self) -> Iterator[TimedPiece]:
-        run, seq, began_ns = self._started.run, self._started.seq, self._started.t_ns
-        kinds = ("frame", "chunk")
-        for event in self._log.events(run, after=seq, until=self._until, kinds=kinds, exchange=seq):
-            yield TimedPiece(event.t_ns - began_ns, event.payload, event.kind == "frame")
+        began_ns = self._started.t_ns
+        for _, t_ns, kind, payload in self._log.parts(self._started.run, self._started.seq, until=self._until):
+            yield TimedPiece(t_ns - began_ns, payload, kind == "frame")
 
     @overload
     def __getitem__(self, index: int) -> TimedPiece: ...

@@ -8,8 +8,7 @@ times.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from math import inf
+from itertools import chain, islice
 from typing import Any
 
 from ..agent_wire import AgentSession
@@ -34,28 +33,28 @@ UNENDED = "the recording ended before the exchange did"
 """The reason for an exchange without an end, if the writer ended the run."""
 
 
+_AROUND = ("exchange.started", "response.started", "exchange.ended")
+"""The events of an exchange that hold no part of a body."""
+
+
 @dataclass
 class _Open:
     """An exchange while its events are read."""
 
     started: Event
     head: Event | None = None
-    pieces: list[TimedPiece] = field(default_factory=list)
     ended: Event | None = None
 
     def take(self, event: Event) -> None:
-        match event.kind:
-            case "response.started":
-                self.head = event
-            case "frame" | "chunk":
-                self.pieces.append(TimedPiece(event.t_ns - self.started.t_ns, event.payload, event.kind == "frame"))
-            case "exchange.ended":
-                self.ended = event
+        if event.kind == "response.started":
+            self.head = event
+        elif event.kind == "exchange.ended":
+            self.ended = event
 
 
 def exchanges_of(log: LogReader, run: str) -> list[Exchange]:
     """Return the exchanges of a run in the order of their starts, as a cassette holds them."""
-    return list(_each_exchange(log, run, most=inf))
+    return list(_each_exchange(log, run, most=None))
 
 
 def kept_in(log: LogReader, run: str) -> Kept:
@@ -72,28 +71,26 @@ def each_exchange(log: LogReader, run: str) -> Iterator[Exchange]:
     return _each_exchange(log, run, most=MANY)
 
 
-def _each_exchange(log: LogReader, run: str, *, most: float) -> Iterator[Exchange]:
+def _each_exchange(log: LogReader, run: str, *, most: int | None) -> Iterator[Exchange]:
     """Yield the exchanges of a run. Answers of more than `most` pieces are read from `log` when they are needed."""
-    outline = _Outline()
+    outline, stop = _Outline(), None if most is None else most + 1
     with log.reading() as held:
         for event in held.events(run, kinds=("exchange.started", "message", "exchange.ended", "run.ended")):
             outline.note(event)
         unended = UNENDED if outline.is_ended else outline.error or why_unended(held, run).removeprefix("interrupted: ")
         for seq, end in outline.exchanges.items():
             part: _Open | None = None
-            logged: LoggedPieces | None = None
-            for event in held.events(run, after=seq - 1, until=end, exchange=seq):
+            for event in held.events(run, after=seq - 1, until=end, kinds=_AROUND, exchange=seq):
                 if event.kind == "exchange.started":
                     part = _Open(event)
                 elif part is not None:
                     part.take(event)
-                    if len(part.pieces) > most:
-                        logged = LoggedPieces(log, part.started, end)
-                        part.ended = None if end is None else next(held.events(run, after=end - 1, until=end))
-                        break
             if part is not None:
+                pieces: Sequence[TimedPiece] = tuple(islice(LoggedPieces(held, part.started, end), stop))
+                if len(pieces) == stop:
+                    pieces = LoggedPieces(log, part.started, end)
                 results = [_result(held, run, at, id_) for id_, at in outline.results_of(seq)]
-                yield replace(_to_exchange(part, logged or tuple(part.pieces), unended), tool_results=tuple(results))
+                yield replace(_to_exchange(part, pieces, unended), tool_results=tuple(results))
 
 
 @dataclass
@@ -256,7 +253,7 @@ def append_at_once(writer: RunWriter, exchange: Exchange, session: Session, open
     """
     response = exchange.response
     if response is not None:
-        pieces = tuple(replace(piece, offset_ns=0) for piece in response.pieces)
+        pieces = tuple(piece._replace(offset_ns=0) for piece in response.pieces)
         response = replace(response, pieces=pieces, first_ns=0)
     now = replace(exchange, response=response, ended_ns=exchange.started_ns)
     for _ in _appending(writer, now, writer.now_ns(), session, Redactor({}), open_uses):

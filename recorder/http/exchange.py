@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..events import Ending
 from ..folders import UNKNOWN, Folders
@@ -50,8 +50,7 @@ class Request:
     folders: Folders = UNKNOWN
 
 
-@dataclass(frozen=True, slots=True)
-class TimedPiece:
+class TimedPiece(NamedTuple):
     """A piece of a response body, and its arrival: `offset_ns` after the request was sent."""
 
     offset_ns: int

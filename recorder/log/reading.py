@@ -12,7 +12,7 @@ from ..events import Event
 from ..hints import not_a_run
 from ..messages import Message
 from .runs import EVERY_RUN, RunInfo, RunQuery, find_run
-from .store import PAGE, Head, Readings, open_runs
+from .store import PAGE, Head, Part, Readings, open_runs
 
 FIRST_PAGE = 20
 """Events of the first page: the beginning of a run does not wait for a page of long events."""
@@ -86,6 +86,14 @@ class LogReader:
             while page := store.read(run, after=after, until=until, kinds=kinds, exchange=exchange, step=step, limit=limit):
                 yield from page
                 after, limit = page[-1].seq, PAGE
+
+    def parts(self, run: str, exchange: int, *, until: int | None = None) -> Iterator[Part]:
+        """Yield the frames and chunks of an exchange in order, in flat memory. Raises LogError."""
+        after = exchange
+        with self.store.reading() as store:
+            while page := store.parts(run, exchange, after=after, until=until):
+                yield from page
+                after = page[-1][0]
 
     def _id(self, run: str) -> str:
         """Return the id of a run that is named by its id, or as in `find`."""

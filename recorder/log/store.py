@@ -102,6 +102,9 @@ def next_entry(before: Entered | None, run: str, what: What, seq: int, own: byte
 PAGE = 500
 """Events of one answer, unless a reader asks for another number."""
 
+Part = tuple[int, int, str, bytes]
+"""Number, time, kind and payload of an event that holds a part of a body."""
+
 
 class Conflict(LogError):
     """An event is not the next one of its run: another writer appended, or the run has ended or has not begun."""
@@ -143,6 +146,11 @@ class Readings(Protocol):
 
         The answer has at most `limit` events; a store may return fewer if they are long, but at least one if any fits.
         """
+
+    def parts(self, run: str, exchange: int, *, after: int, until: int | None = None) -> Sequence[Part]:
+        """Return a page of the frames and chunks of an exchange, as `read` does. A store may override it with a shorter way."""
+        found = self.read(run, after=after, until=until, kinds=("frame", "chunk"), exchange=exchange)
+        return [(event.seq, event.t_ns, event.kind, event.payload) for event in found]
 
     def runs(self, query: RunQuery, *, limit: int | None = None, skip: int = 0) -> Sequence[RunInfo]:
         """Return the runs that fit the query, newest first."""

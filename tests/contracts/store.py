@@ -213,6 +213,25 @@ class StoreContract:
         assert numbers(exchange=4, newest_first=True, limit=1) == [6]
         assert numbers(after=1, until=5, kinds=("frame", "message"), exchange=4, step="s2") == [5]
 
+    def test_the_parts_of_a_body_are_the_frames_and_chunks_of_its_exchange(self, store: Store) -> None:
+        """They have the values of the events, and only those that were asked for."""
+        first, _ = begun(store)
+        one = chain(first, "exchange.started", "frame", "message", "chunk", "frame", exchange=1)
+        two = chain(one[-1], "exchange.started", "frame", exchange=6)
+        store.append([*one, *two])
+
+        def parts(exchange: int, after: int, until: int | None = None) -> list[int]:
+            found = store.parts("a1", exchange, after=after, until=until)
+            events = [each for each in (*one, *two) if each.seq in [number for number, *_ in found]]
+            assert list(found) == [(each.seq, each.t_ns, each.kind, each.payload) for each in events]
+            return [each.seq for each in events]
+
+        assert parts(1, 1) == [2, 4, 5]
+        assert parts(1, 2) == [4, 5]
+        assert parts(1, 1, until=4) == [2, 4]
+        assert parts(6, 0) == [7]
+        assert parts(1, 5) == []
+
     def test_runs_are_listed_newest_first(self, store: Store) -> None:
         """A query filters by values. `limit` and `skip` page through the answer."""
         for run, name, mode in (("a1", "one", "live"), ("a2", "two", "mock"), ("b3", "one", "audit")):

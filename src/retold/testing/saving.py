@@ -79,10 +79,9 @@ class CassetteFile:
 
         Without a run there is nothing to add. Raises CassetteError.
         """
-        new = [] if run is None else [exchange for exchange in exchanges_of(*run) if exchange.place.stamped != "replay"]
+        new, sessions = ([], []) if run is None else _recorded(*run)
         if keep is not None:
             new = [left for exchange in new if (left := keep(exchange)) is not None]
-        sessions = [] if run is None else list(each_session(*run))
         try:
             target = Path(os.path.realpath(self.path))
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,6 +144,13 @@ class CassetteFile:
         except OSError:
             return None
         return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _recorded(log: EventLog, run: str) -> tuple[list[Exchange], list[AgentSession]]:
+    """Return the exchanges and sessions of a run that were not replayed."""
+    with log.reading() as held:
+        new = [exchange for exchange in exchanges_of(held, run) if exchange.place.stamped != "replay"]
+        return new, list(each_session(held, run))
 
 
 def each_once(left: Sequence[T]) -> Callable[[T, object], bool]:
