@@ -50,7 +50,7 @@ def test_a_log_error_names_the_way_out_of_its_cause(code: int, advice: str, safe
 
 def test_a_locked_log_is_not_reported_as_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the other process as the cause. Appending works after that process ends."""
-    monkeypatch.setattr("retold.recorder.log.sqlite.opening.BUSY_TIMEOUT_S", 0)
+    monkeypatch.setattr("retold.recorder.log.sqlite.sharing.BUSY_TIMEOUT_S", 0)
     log = EventLog("log.db")
     with log.start(name="a", mode="live") as writer:
         other = sqlite3.connect("log.db", isolation_level=None)

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from retold.audit.verify import verify
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite import rows as statements
 from tests.raw_log import Child, computed_chain, query, rows, stored_chain
 
 PROCESSES, EVENTS = 4, 500
@@ -328,3 +330,25 @@ def test_a_log_without_references_closes_its_file(tmp_path: Path) -> None:
     """It closes the file at once, not when the garbage collector runs, because a fork would inherit the connection."""
     EventLog(tmp_path / "log.db").start(name="a", mode="live").end()
     assert not (tmp_path / "log.db-wal").exists()
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_writer_tries_again_at_short_intervals_while_another_one_commits(
+    frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit takes 0.1 ms. SQLite's own waiting would sleep a millisecond and more, and all streams of a proxy with it."""
+    slept: list[float] = []
+    other = sqlite3.connect(tmp_path / "log.db", isolation_level=None)
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(statements.time, "sleep", sleep)
+    with EventLog(tmp_path / "log.db") as log, log.start(name="waits", mode="live") as writer:
+        other.execute("BEGIN IMMEDIATE")
+        events = writer.append(*[Entry("frame", b"%d" % n) for n in range(frames)])
+    assert slept == [0.00005] * 3
+    assert [event.seq for event in events] == list(range(1, 1 + frames))
+    other.close()

@@ -21,14 +21,13 @@ from ...errors import LogError, LogFolderWarning, LogVersionError
 from ...hints import not_a_run
 from . import reserve
 from .scrubbing import scrub
+from .sharing import BUSY_TIMEOUT_S
 from .turns import scrub_in_turns
 
 VERSION = 3
 """Number of the newest migration; `migrations.py` is only imported where the file is older."""
 
 APPLICATION_ID = 0x7265746C  # "retl": tells a log from any other SQLite file
-
-BUSY_TIMEOUT_S = 60.0
 
 PAGE_BYTES = 4096
 
@@ -45,7 +44,6 @@ CHECKPOINT_AT_LAST_PAGES = 16_000
 
 CATCH_UP_MS = 5
 """How long the end of a checkpoint waits for the writer, and the writer for a reader."""
-
 CATCH_UP_TRIES = 3
 
 VACUUM_MARGIN_BYTES = 1024 * 1024
@@ -188,14 +186,22 @@ def _have_room_for_reading(connection: sqlite3.Connection, path: Path) -> None:
 def fold(connection: sqlite3.Connection) -> bool:
     """Fold the whole WAL into the database and empty it, waiting a second for readers. Return whether that was possible."""
     try:
-        connection.execute(f"PRAGMA busy_timeout = {FOLD_TIMEOUT_MS}")
-        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        return not busy
+        with waiting(connection, FOLD_TIMEOUT_MS):
+            return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     except sqlite3.Error:
         return False
+
+
+@contextlib.contextmanager
+def waiting(connection: sqlite3.Connection, most_ms: int = int(BUSY_TIMEOUT_S * 1000)) -> Iterator[None]:
+    """Let SQLite itself wait for other connections. The writer of a store does not: see `rows.when_free`."""
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {most_ms}")
+    try:
+        yield
     finally:
         with contextlib.suppress(sqlite3.Error):
-            connection.execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
+            connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def fold_with_reserve(connection: sqlite3.Connection, path: Path) -> bool:
@@ -389,7 +395,5 @@ class Checkpoints:
 
     def _fold(self, connection: sqlite3.Connection) -> None:
         reserve.keep(self._path)
-        with contextlib.suppress(
-            sqlite3.Error
-        ):  # nothing is lost on a full disk: it stays in the WAL, and the writer tries again
+        with contextlib.suppress(sqlite3.Error):  # on a full disk it stays in the WAL, and the writer tries again
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -1,14 +1,18 @@
 """The rows of events and of the ledger (../store.py), and the transaction that writes them. `reading.py` reads events."""
 
 import functools
+import itertools
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...clock import monotonic_ns
 from ...errors import LogError
 from ...events import Event
 from ..store import Conflict, Entered, Head, SealedFrames, What, next_entry, open_runs
+from . import sharing
 
 COLUMNS = ", ".join(Event._fields)
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(Event._fields))})"
@@ -116,6 +120,31 @@ def write_error(path: Path, error: sqlite3.Error) -> LogError:
     return kind(f"cannot write the log {path}: {error}. {safe}{way_out if safe else way_out[:1].upper() + way_out[1:]}.")
 
 
+_PAUSES_S = (0.00005,) * 40 + (0.001,) * 100
+_LONGEST_PAUSE_S = 0.005
+
+
+def when_free(
+    error: sqlite3.Error, connection: sqlite3.Connection, path: Path, statement: str, values: Sequence[Any] = ()
+) -> None:
+    """Execute a statement that failed with `error` because another connection was writing, as soon as it has ended.
+
+    Raise LogError after `BUSY_TIMEOUT_S`, or if `error` has another cause. A commit takes 0.1 ms, but SQLite's own waiting sleeps
+    for 1 ms before its second try, then 2, 5 and 10, and all streams of a proxy would wait with it.
+    """
+    end_ns = monotonic_ns() + int(sharing.BUSY_TIMEOUT_S * 1e9)
+    for pause_s in itertools.chain(_PAUSES_S, itertools.repeat(_LONGEST_PAUSE_S)):
+        # The code of a lock that another connection took after this one began to read has more bits.
+        if (getattr(error, "sqlite_errorcode", 0) & 0xFF) != sqlite3.SQLITE_BUSY or monotonic_ns() > end_ns:
+            raise write_error(path, error) from error
+        time.sleep(pause_s)
+        try:
+            connection.execute(statement, values)
+            return
+        except sqlite3.Error as again:
+            error = again
+
+
 class Transaction:
     """BEGIN IMMEDIATE … COMMIT. It takes the write lock first, so that it waits instead of failing halfway. Raises LogError."""
 
@@ -127,7 +156,7 @@ class Transaction:
         try:
             self.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            raise write_error(self.path, error) from error
+            when_free(error, self.connection, self.path, "BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         failed = error

@@ -30,6 +30,9 @@ Change = Literal["touched", "shrunk", "moved"]
 """touched: the log was written by another connection or program. shrunk: it, or its WAL, lost bytes. moved: another file, or
 none, has the place of one that is open."""
 
+BUSY_TIMEOUT_S = 60.0
+"""How long a writer waits for another one."""
+
 LOOK_EVERY_NS = 2_000_000
 TICK_NS = 20_000_000
 """File systems stamp by the tick of a clock: a folder that changed less than this ago may change again with the same time."""

@@ -20,7 +20,7 @@ from . import endings, erasure, forks, opening, reading, reserve, rows
 from .listing import INSERT_RUN
 from .reading import OneByOne
 from .rebuild import relist
-from .rows import INSERT, INSERT_TEXT, Transaction, insert_frames, roll_back, to_row, write_error
+from .rows import INSERT, INSERT_TEXT, Transaction, insert_frames, roll_back, to_row, when_free, write_error
 from .sharing import Bell, Liveness, Watch
 
 Also = Callable[[sqlite3.Connection], None]
@@ -166,8 +166,8 @@ class SqliteStore(OneByOne, Store):
                 is_large = opening.is_large(self._writable())
             # Without the lock of this process: its writers go on between the turns, too.
             is_clean = is_large and opening.scrub_large(self._file)
-            with self.lock:
-                is_clean = is_clean or opening.vacuum(self._writable(), self._file)
+            with self.lock, opening.waiting(connection := self._writable()):
+                is_clean = is_clean or opening.vacuum(connection, self._file)
                 reserve.keep(self._file, beside=0)
                 self._watch.adopt()
         except (sqlite3.Error, OSError) as error:
@@ -227,13 +227,12 @@ class SqliteStore(OneByOne, Store):
         if len(events) == 1 and also is None:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
             event = events[0]
             payload = event.payload
+            is_text = payload.isascii() and b"\0" not in payload
+            statement, values = (INSERT_TEXT, event) if is_text else (INSERT, to_row(event))
             try:
-                if payload.isascii() and b"\0" not in payload:
-                    connection.execute(INSERT_TEXT, event)
-                else:
-                    connection.execute(INSERT, to_row(event))
+                connection.execute(statement, values)
             except sqlite3.Error as error:
-                raise write_error(self.path, error) from error
+                when_free(error, connection, self.path, statement, values)
             return
         with self._transaction(connection):
             if type(events) is SealedFrames:
@@ -251,7 +250,8 @@ class SqliteStore(OneByOne, Store):
         if run in self._tips:
             return Tip(*self._tips[run]).check(run, events)
         try:
-            last, held = reading.last_row(connection, run), endings.count_events(connection, run)
+            with opening.waiting(connection):
+                last, held = reading.last_row(connection, run), endings.count_events(connection, run)
         except sqlite3.Error as error:
             raise write_error(self.path, error) from error
         is_ours, begins = self._alive.is_held(run), events[0].seq == 0
@@ -333,6 +333,7 @@ class SqliteStore(OneByOne, Store):
         except LogError as error:  # on a full disk they are ended another time
             if not opening.is_full(error.__cause__):
                 raise
+        self._connection.execute("PRAGMA busy_timeout = 0")  # `when_free` waits instead
         return self._connection
 
     def _let_go(self) -> None:

@@ -11,6 +11,7 @@ from ...recorder.log.log import EventLog
 from ...recorder.log.sqlite import opening as store
 from ...recorder.log.sqlite.feed import Feed
 from ...recorder.log.sqlite.questions import Unreadable
+from ...recorder.log.sqlite.sharing import BUSY_TIMEOUT_S
 from .filling import Filler
 from .reading import Index
 from .tables import KINDS, create, has_news, is_current, transact
@@ -68,7 +69,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     with store.locked(path.parent):  # two processes that make the index at once would disturb each other
         if target == str(path):
             store.create_private(path)
-        connection = sqlite3.connect(target, timeout=store.BUSY_TIMEOUT_S, isolation_level=None)
+        connection = sqlite3.connect(target, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except BaseException:
@@ -86,7 +87,7 @@ def reset(log: EventLog) -> None:
     path = path_of(log)
     if not path.exists():
         return
-    connection = sqlite3.connect(path, timeout=store.BUSY_TIMEOUT_S, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     try:
         connection.execute("PRAGMA secure_delete = ON")
         transact(connection, lambda: create(connection, None))
