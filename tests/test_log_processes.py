@@ -14,7 +14,6 @@ import pytest
 from retold.audit.verify import verify
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
-from retold.recorder.log.sqlite import rows as statements
 from tests.raw_log import Child, computed_chain, query, rows, stored_chain
 
 PROCESSES, EVENTS = 4, 500
@@ -345,7 +344,7 @@ def test_a_writer_tries_again_at_short_intervals_while_another_one_commits(
         if len(slept) == 3:
             other.execute("COMMIT")
 
-    monkeypatch.setattr(statements.time, "sleep", sleep)
+    monkeypatch.setattr("retold.recorder.log.sqlite.rows.time.sleep", sleep)
     with EventLog(tmp_path / "log.db") as log, log.start(name="waits", mode="live") as writer:
         other.execute("BEGIN IMMEDIATE")
         events = writer.append(*[Entry("frame", b"%d" % n) for n in range(frames)])

@@ -70,15 +70,18 @@ class Watch:
         """Accept the files as they are now. The cost of opening them, in nanoseconds, limits how often touches are examined."""
         real = os.path.realpath(self._path)  # SQLite keeps the WAL beside the file that a link leads to
         self.beside = (real + "-wal", real + "-shm")
-        self._folders = (str(self._path.parent), os.path.dirname(real))
+        self._names = (str(self._path), *self.beside)
+        folder = os.path.dirname(real)
+        self._stamped = tuple(dict.fromkeys((str(self._path.parent), folder, self._locks)))
         self.let_go()
         # Never the log itself: closing it would drop the locks that SQLite holds on it in this process.
-        self._folder, self._wal = _opened(self._folders[1]), _opened(self.beside[0])
+        self._folder, self._wal = _opened(folder), _opened(self.beside[0])
         self._changed_ns = self._folder_ns()
         self._stamps = self._current_stamps()
-        self._ids = [_id(name) for name in (self._path, *self.beside)]
-        self._size, self._wal_size = _size(self._path), self._wal_end()
-        self._time = _time(self._path)
+        found = [_stat(name) for name in self._names]
+        self._ids = [_id(file) for file in found]
+        self._size, self._time = _size_and_time(found[0])
+        self._wal_size = self._wal_end()
         now_ns = monotonic_ns()
         self._spared_until_ns = now_ns + CHECK_SHARE * cost_ns
         self._look_at_ns = self._next_look_ns(now_ns)
@@ -101,8 +104,9 @@ class Watch:
         now_ns = monotonic_ns()
         self._look_at_ns = 0
         changed_ns = self._folder_ns()
-        ids = [_id(name) for name in (self._path, *self.beside)]
-        if any(before is not None and before != after for before, after in zip(self._ids, ids, strict=True)):
+        found = [_stat(name) for name in self._names]  # once each: a look is a fifth of a commit
+        ids = [_id(file) for file in found]
+        if ids != self._ids and any(old is not None and old != new for old, new in zip(self._ids, ids, strict=True)):
             return "moved"
         stamps = self._current_stamps()
         if stamps != self._stamps:
@@ -112,13 +116,13 @@ class Watch:
         self._ids = ids  # SQLite makes the files beside the log when it needs them
         if self._wal < 0:
             self._wal = _opened(self.beside[0])
-        size, wal_size = _size(self._path), self._wal_end()
+        (size, time_ns), wal_size = _size_and_time(found[0]), self._wal_end()
         if size < self._size or wal_size < self._wal_size:
             return "shrunk"
         self._size, self._wal_size = size, wal_size
         if own_checkpoint:
-            self._time = _time(self._path)
-        elif _time(self._path) != self._time and (thorough or now_ns >= self._spared_until_ns):
+            self._time = time_ns
+        elif time_ns != self._time and (thorough or now_ns >= self._spared_until_ns):
             return "touched"
         self._changed_ns = changed_ns
         self._look_at_ns = self._next_look_ns(now_ns)
@@ -127,19 +131,19 @@ class Watch:
     @property
     def is_elsewhere(self) -> bool:
         """Whether the log's file itself is no longer at its path."""
-        return self._ids[0] != _id(self._path)
+        return self._ids[0] != _id(_stat(self._path))
 
     @property
     def is_empty(self) -> bool:
         """Whether the file at the path is empty."""
-        return _size(self._path) == 0
+        return _size_and_time(_stat(self._path))[0] == 0
 
     def remove_beside(self) -> None:
         """Remove the WAL and its index, if they belong to the file that was at the path.
 
         SQLite would read them as those of another file there."""
         for name, known in zip(self.beside, self._ids[1:], strict=True):
-            if known is not None and known == _id(name):
+            if known is not None and known == _id(_stat(name)):
                 os.unlink(name)
 
     def _folder_ns(self) -> int:
@@ -149,7 +153,7 @@ class Watch:
         return 0 if self._wal < 0 else os.lseek(self._wal, 0, os.SEEK_END)
 
     def _current_stamps(self) -> list[int]:
-        return [_time(folder) for folder in (*self._folders, self._locks)]
+        return [_size_and_time(_stat(folder))[1] for folder in self._stamped]
 
     def _next_look_ns(self, now_ns: int) -> int:
         return now_ns + LOOK_EVERY_NS if 0 < self._changed_ns < wall_ns() - TICK_NS else 0
@@ -162,26 +166,19 @@ def _opened(name: str) -> int:
         return -1
 
 
-def _id(name: str | Path) -> _Id | None:
+def _stat(name: str | Path) -> os.stat_result | None:
     try:
-        found = os.stat(name)
+        return os.stat(name)
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
-def _size(name: str | Path) -> int:
-    try:
-        return os.stat(name).st_size
-    except OSError:
-        return 0
+def _id(found: os.stat_result | None) -> _Id | None:
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
-def _time(name: str | Path) -> int:
-    try:
-        return os.stat(name).st_mtime_ns
-    except OSError:
-        return 0
+def _size_and_time(found: os.stat_result | None) -> tuple[int, int]:
+    return (0, 0) if found is None else (found.st_size, found.st_mtime_ns)
 
 
 _bells: "dict[str, ref[Bell]]" = {}
