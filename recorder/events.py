@@ -16,9 +16,9 @@ kinds are read, shown and exported unchanged.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
-from itertools import product
+from itertools import product, repeat
 from typing import Any, Literal, NamedTuple
 
 from . import strict_json
@@ -209,6 +209,11 @@ _OPTIONAL: Mapping[str, Mapping[str, tuple[type, ...]]] = {
 KNOWN = _FIELDS.keys() | _OPTIONAL.keys()
 """The kinds whose payloads have a shape."""
 
+_CHECKED: Mapping[str, tuple[str, ...]] = {
+    kind: (*_FIELDS.get(kind, ()), *_OPTIONAL.get(kind, ())) for kind in KNOWN
+}  # fmt: skip
+"""The fields whose types are checked, by kind."""
+
 STATUSES = frozenset({"completed", "failed", "cancelled", "interrupted"})
 """The possible endings of a run."""
 
@@ -243,22 +248,39 @@ def fault_in_payload(kind: str, data: Any) -> str | None:
     """Return the fault of a payload as a sentence without a subject, or None if the payload has its shape."""
     if not isinstance(data, dict):
         return "is not a JSON object"
-    for field, types in _FIELDS.get(kind, {}).items():
-        if type(data.get(field)) not in types:
-            return f"has no usable {field!r}"
-    for field, types in _OPTIONAL.get(kind, {}).items():
-        if field in data and type(data[field]) not in types:
-            return f"has no usable {field!r}"
+    if kind not in KNOWN:
+        return None
+    fault = _fault_in_types(kind, *map(type, map(data.get, _CHECKED[kind], repeat(_ABSENT))))
+    if fault is not None:
+        return fault
     if kind == "message":
         return _fault_in_message(data)
     if kind == "run.ended" and data["status"] not in STATUSES:
         return f"ends with no known status: {data['status'][:40]!r}"
-    if not all(_is_pair(pair) for pair in data.get("headers", ()) if kind in ("exchange.started", "response.started")):
+    if kind in ("exchange.started", "response.started") and not all(map(_is_pair, data["headers"])):
         return "has headers that are not pairs of texts"
     if kind == "exchange.ended" and data.get("error") and not _fits_failure(data["error"]):
         return "has an error without type and message"
     if kind == "exchange.started" and isinstance(data["body"], dict) and not isinstance(data["body"].get("base64"), str):
         return "has no usable 'body'"
+    return None
+
+
+class _Absent:
+    """The type of a field that a payload does not have."""
+
+
+_ABSENT = _Absent()
+
+
+@lru_cache(maxsize=1024)
+def _fault_in_types(kind: str, *types: type) -> str | None:
+    """Return the fault of a payload whose fields in `_CHECKED` have these types, or None. Most payloads of a log share a few."""
+    required, optional = _FIELDS.get(kind, {}), _OPTIONAL.get(kind, {})
+    for field, found in zip(_CHECKED[kind], types, strict=True):
+        allowed = required[field] if field in required else (*optional[field], _Absent)
+        if found not in allowed:
+            return f"has no usable {field!r}"
     return None
 
 
@@ -271,13 +293,13 @@ def _fault_in_message(data: dict[str, Any]) -> str | None:
     content = inner.get("content", [])
     if isinstance(content, str):
         return None
-    if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
+    if not isinstance(content, list) or [block for block in content if not isinstance(block, dict)]:
         return "is a message whose content is neither text nor a list of content blocks"
     return None
 
 
 def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, list) and len(pair) == 2 and all(isinstance(each, str) for each in pair)
+    return isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], str)
 
 
 def _fits_failure(error: dict[str, Any]) -> bool:

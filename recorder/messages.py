@@ -68,17 +68,16 @@ def _brief(block: Mapping[str, Any]) -> str:
     return text if len(text) <= BRIEF_CHARS else f"{text[:BRIEF_CHARS]}…"
 
 
-def content_blocks(content: Any) -> Iterator[dict[str, Any]]:
-    """Yield the blocks of a content. A string counts as one text block; items of a list that are no objects are left out."""
-    if isinstance(content, str):
-        yield {"type": "text", "text": content}
-    elif isinstance(content, list):
-        yield from (block for block in content if isinstance(block, dict))
+def content_blocks(content: Any) -> list[dict[str, Any]]:
+    """Return the blocks of a content. A string counts as one text block; items of a list that are no objects are left out."""
+    if isinstance(content, list):
+        return [block for block in content if isinstance(block, dict)]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else []
 
 
-def blocks_of(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the content blocks of a stream-json message, such as `{"type": "user", "message": {"content": "Hi"}}`."""
-    yield from content_blocks(object_or_empty(data.get("message")).get("content"))
+def blocks_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the content blocks of a stream-json message, such as `{"type": "user", "message": {"content": "Hi"}}`."""
+    return content_blocks(object_or_empty(data.get("message")).get("content"))
 
 
 def usage_of(data: dict[str, Any]) -> dict[str, int]:

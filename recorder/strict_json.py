@@ -43,6 +43,22 @@ def quoted(text: str) -> str:
     return encode_basestring(text)
 
 
+_scanned: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+"""Returns the JSON value at a place of a text, and its end."""
+
+
+def loads(text: str | bytes) -> Any:
+    """Return the JSON value in a text. Raise as `json.loads` does, which takes twice as long for a short text."""
+    if type(text) is str:
+        try:
+            value, end = _scanned(text, 0)
+        except StopIteration:  # space before the value, or no value
+            return json.loads(text)
+        if end == len(text):
+            return value
+    return json.loads(text)
+
+
 def object_or_empty(value: Any) -> dict[str, Any]:
     """Return a JSON object unchanged, and an empty one for any other value: data from outside may have another shape."""
     return value if isinstance(value, dict) else {}
@@ -54,7 +70,7 @@ def object_in(text: str | bytes) -> dict[str, Any]:
     A cell of a changed log may hold another type than text; that gives an empty object, too.
     """
     try:
-        return object_or_empty(json.loads(text))
+        return object_or_empty(loads(text))
     except (ValueError, TypeError, RecursionError):
         return {}
 

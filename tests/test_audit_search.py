@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies
 
-from retold.audit.accounts import bucket, percentile
+from retold.audit.buckets import bucket, percentile
 from retold.audit.index import LAST, opened, path_of
 from retold.audit.index.tables import KINDS
 from retold.audit.runs import Chosen, chosen_runs

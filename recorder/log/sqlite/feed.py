@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ... import strict_json
 from ..erasure import ERASED, PRUNED, REDACTED
 from ..reading import LogReader
 from ..runs import RunQuery
@@ -71,11 +72,15 @@ class Feed(Questions):
         )
         return self._rows(query, run, after, until, *self._kinds, most)
 
-    def first_content_ns(self, run: str, exchange: int, ended: int) -> int | None:
-        """Return the time of the first piece with content: a delta of a stream, or the body of any other response."""
+    def first_content_ns(self, run: str, answers: Sequence[tuple[int, int]]) -> list[int | None]:
+        """Return the time of the first piece with content of each answer: a delta of a stream, or the body of another response.
+
+        An answer is the numbers of the first and the last event of its exchange.
+        """
         query = (
-            "SELECT t_ns FROM events WHERE run = ? AND seq > ? AND seq < ? AND exchange = ? "
-            "AND (kind = 'chunk' OR kind = 'frame' AND instr(payload, 'content_block_delta')) ORDER BY seq LIMIT 1"
+            "SELECT (SELECT t_ns FROM events WHERE run = ? AND seq > first AND seq < last AND exchange = first "
+            "AND (kind = 'chunk' OR kind = 'frame' AND instr(payload, 'content_block_delta')) ORDER BY seq LIMIT 1) "
+            "FROM (SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS last "
+            "FROM json_each(?) ORDER BY key)"
         )
-        row = self._row(query, run, exchange, ended, exchange)
-        return row[0] if row is not None and isinstance(row[0], int) else None
+        return [t_ns if isinstance(t_ns, int) else None for (t_ns,) in self._rows(query, run, strict_json.dumps(answers))]

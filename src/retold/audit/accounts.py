@@ -2,22 +2,21 @@
 status.
 
 An account is one line: a dimension (`model`), a key in it (`claude-…`), a local day and a mode of run. Times are counted in
-buckets, each 2 % wider than the one before, so percentiles over any set of lines are right within 1 %. An unknown cost is not
-0: its exchange is counted as unpriced.
+buckets (`buckets.py`). An unknown cost is not 0: its exchange is counted as unpriced.
 """
 
-import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..recorder.http.call_errors import FAILED, CallCounts, error_kind
 from ..recorder.log.erasure import account_of
 from ..recorder.messages import blocks_of
 from ..recorder.strict_json import object_or_empty
+from .buckets import measure
 
 DIMENSIONS = ("model", "day", "hour", "workflow", "step", "tool", "error", "status")
 """The dimensions. `error` is the kind of a failure, and `status` that of the run. A run without an end has an account of the
@@ -34,10 +33,10 @@ SUMS = (
 
 TOKENS = SUMS[3:7]
 
-_WIDTH = math.log(1.02)
-
 MOST = 10**15
 """Larger counts and costs are ignored: an import may hold any number, and sums have 64 bits."""
+
+HALF_MINUTE_NS = 30 * 10**9
 
 PROMPT_CHARS = 300
 """The first prompt of a run is cut to this many characters."""
@@ -47,6 +46,9 @@ Key = tuple[str, str, str]
 
 Keys = tuple[tuple[str, str], ...]
 """(dimension, key) pairs of one event"""
+
+Answer = tuple[int, int]
+"""The numbers of the first and the last event of an exchange."""
 
 Counted = Callable[[str], str]
 """A function that returns the other run in which a message of this identity was counted; empty if there is none."""
@@ -68,26 +70,6 @@ class Account:
         self.sums.update(other.sums)
         self.first.update(other.first)
         self.took.update(other.took)
-
-
-def bucket(ms: float) -> int:
-    """Return the bucket of a time in milliseconds. A time below a microsecond counts as one microsecond."""
-    return math.ceil(math.log(max(ms, 0.001)) / _WIDTH)
-
-
-def bucket_ms(number: int) -> float:
-    """Return the time in milliseconds that stands for a bucket, within 1 % of each of its times."""
-    return math.exp(number * _WIDTH) * 2 / (math.exp(_WIDTH) + 1)
-
-
-def percentile(buckets: Counter[int], share: float) -> float | None:
-    """Return the time in milliseconds that `share` of the counted times do not exceed, within 1 %; None without any time."""
-    due = share * buckets.total()
-    for number in sorted(buckets):
-        due -= buckets[number]
-        if due <= 0:
-            return bucket_ms(number)
-    return None
 
 
 def day_of(wall_ns: int) -> str:
@@ -126,14 +108,7 @@ def _usable(usage: dict[str, Any], cost: Any) -> tuple[float | None, dict[str, i
     return known, {name: n for name in TOKENS if isinstance(n := usage.get(name), int) and 0 <= n <= MOST}
 
 
-def _measure(buckets: Counter[int], duration_ns: int) -> None:
-    """Count a time. A time of 0 was not measured: the cassettes of other recorders have no times."""
-    if duration_ns > 0:
-        buckets[bucket(duration_ns / 1e6)] += 1
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenRequest:
+class _OpenRequest(NamedTuple):
     """A request without an answer so far: the number of its call and its attempt, the model it names, and its time."""
 
     call: int
@@ -154,24 +129,27 @@ class _Spent:
         """Add those of one exchange."""
         if cost is not None:
             self.cost_usd = (self.cost_usd or 0.0) + cost
-        self.tokens.update(tokens)
+        for name, count in tokens.items():
+            self.tokens[name] += count
 
 
 @dataclass(slots=True)
 class RunAccount:
-    """Books the events of one run in their order. `first_ns(exchange, ended)` returns the time of the first token.
+    """Books the events of one run in their order. `first_ns` returns the times of the first tokens of answers.
 
     `counted` claims a message for this run if no other run has claimed it. `claimed` claims nothing.
     """
 
     name: str
     started_ns: int
-    first_ns: Callable[[int, int], int | None]
+    first_ns: Callable[[Sequence[Answer]], Sequence[int | None]]
     counted: Counted = lambda _: ""
     claimed: Counted = lambda _: ""
     booked: dict[Key, Account] = field(default_factory=dict)
     times_of_day: dict[int, tuple[str, str]] = field(default_factory=dict)
     together: dict[tuple[Keys, str, str], Account] = field(default_factory=dict)
+    near: dict[tuple[int, str, str | None, str | None], Account] = field(default_factory=dict)
+    answered: list[tuple[Answer, int, Account]] = field(default_factory=list)
     keys: dict[str, dict[str, None]] = field(default_factory=dict)
     spent: _Spent = field(default_factory=_Spent)
     errors: int = 0
@@ -191,7 +169,17 @@ class RunAccount:
         """The run in which the answers of this one are counted, empty if one is counted here: both recorded one session."""
         return "" if self.answers[""] or not self.answers else self.answers.most_common(1)[0][0]
 
-    def _account(self, keys: Keys, wall_ns: int) -> Account:
+    def _account(self, wall_ns: int, step: str, model: str | None, error: str | None = None) -> Account:
+        """Return the account of an event's step, model and error, with that of its workflow. The last two may be None."""
+        place = (wall_ns // HALF_MINUTE_NS, step, model, error)
+        account = self.near.get(place)
+        if account is None:
+            names = (("model", model), ("workflow", self.name), ("step", step), ("error", error))
+            keys = tuple((dimension, key) for dimension, key in names if key is not None)
+            account = self.near[place] = self._together(keys, wall_ns)
+        return account
+
+    def _together(self, keys: Keys, wall_ns: int) -> Account:
         """Return the account of some keys together with the day, the hour and `OPEN`. `take` adds it to the line of each."""
         day, hour = self._local(wall_ns)
         together = self.together.get((keys, day, hour))
@@ -203,7 +191,7 @@ class RunAccount:
 
     def _local(self, wall_ns: int) -> tuple[str, str]:
         """Return local day and hour. Every offset from UTC since 1970 is a multiple of half a minute."""
-        half_minute = wall_ns // 30_000_000_000
+        half_minute = wall_ns // HALF_MINUTE_NS
         found = self.times_of_day.get(half_minute)
         if found is None:
             found = self.times_of_day[half_minute] = day_of(wall_ns), hour_of(wall_ns)
@@ -229,16 +217,24 @@ class RunAccount:
 
     def take(self) -> dict[Key, Account]:
         """Return the lines of what was booked since the last call."""
+        for (_, asked_ns, account), first_ns in zip(
+            self.answered, self.first_ns([each[0] for each in self.answered]), strict=True
+        ):
+            if first_ns is not None:
+                measure(account.first, first_ns - asked_ns)
+                measure(self.times.first, first_ns - asked_ns)
+        self.answered.clear()
         for (keys, day, hour), together in self.together.items():
             for dimension, key in (*keys, ("day", day), ("hour", hour), (OPEN, "")):
                 self._line(dimension, key, day).add(together)
         booked, self.booked = self.booked, {}
         self.together.clear()
+        self.near.clear()
         return booked
 
     def began(self) -> None:
         """Count the run for its day and its workflow, even if it has no further events."""
-        self._account((("workflow", self.name),), self.started_ns)
+        self._together((("workflow", self.name),), self.started_ns)
 
     def message(self, data: dict[str, Any], step: str, exchange: int | None, t_ns: int, wall_ns: int) -> str:
         """Book a message: on its model if it is an answer, and on the tools of its tool uses and results.
@@ -248,24 +244,22 @@ class RunAccount:
         A session of the Agent SDK has no exchanges: its results report the usage. If a proxy recorded the requests of the same
         session, the run that is booked first counts.
         """
-        if exchange in self.open and self.open[exchange].repeats:
+        asked = None if exchange is None else self.open.get(exchange)
+        if asked is not None and asked.repeats:
             return ""
         if data.get("type") == "erased":
             data = {"type": data.get("subtype"), **account_of(data)}
+        names = identities(data)
         if exchange in self.sessions:
             exchange = None
             # Claim the message under a second name, by which the run of the proxy recognises its own copy below.
-            for identity in identities(data):
+            for identity in names:
                 self.counted(OF_SESSION + identity)
         inner = object_or_empty(data.get("message"))
-        keys: Keys = (("workflow", self.name), ("step", step))
         model = inner.get("model")
-        if isinstance(model, str) and model:
-            keys += (("model", model),)
-        account = self._account(keys, wall_ns)
-        names = identities(data)
-        other = next(filter(None, [self.counted(identity) for identity in names]), "")
-        if exchange is not None:
+        account = self._account(wall_ns, step, model if isinstance(model, str) and model else None)
+        other = next(filter(None, [self.counted(identity) for identity in names]), "") if names else ""
+        if names and exchange is not None:
             # If the message is booked already, the usage of this exchange is not booked either (`exchange_ended`).
             other = next(filter(None, [self.claimed(OF_SESSION + identity) for identity in names]), "")
             self.copies |= {exchange} if other else set()
@@ -291,7 +285,7 @@ class RunAccount:
         elif kind.endswith("tool_result") and (use := self.uses.pop(str(block.get("tool_use_id")), None)) is not None:
             line = self._see("tool", use[0], self._local(wall_ns)[0])
             line.sums["errors"] += bool(block.get("is_error"))
-            _measure(line.took, t_ns - use[1])
+            measure(line.took, t_ns - use[1])
 
     def _result(self, data: dict[str, Any], step: str, wall_ns: int) -> None:
         """Book the usage that Claude Code reports for a session without recorded exchanges."""
@@ -334,7 +328,7 @@ class RunAccount:
         """Book an exchange with its usage, cost and duration. An error belongs to the model that was asked."""
         # An exchange whose start cannot be read has no duration, but its usage counts.
         asked = self.open.pop(exchange, _OpenRequest(0, 1, "", t_ns))
-        self.calls.ended(exchange, step, task, {"call": asked.call} | data)
+        self.calls.ended(exchange, step, task, data if "call" in data else {"call": asked.call} | data)
         if asked.repeats:
             return
         failed = data.get("ending") in FAILED
@@ -349,20 +343,18 @@ class RunAccount:
             self.copied.add(*_usable(object_or_empty(usage), cost))
             return
         account = self._spend(model, step, wall_ns, object_or_empty(usage), cost, free=free, error=error_kind(data))
-        first_ns = None if failed else self.first_ns(exchange, seq)
-        for line in (account, self.times):
-            line.sums["errors"] += failed
-            line.sums["retries"] += asked.attempt > 1
-            if not failed:
-                _measure(line.took, t_ns - asked.t_ns)
-            if first_ns is not None:
-                _measure(line.first, first_ns - asked.t_ns)
+        account.sums["errors"] += failed
+        account.sums["retries"] += asked.attempt > 1
+        if not failed:
+            measure(account.took, t_ns - asked.t_ns)
+            measure(self.times.took, t_ns - asked.t_ns)
+            self.answered.append(((exchange, seq), asked.t_ns, account))
 
     def _spend(
         self, model: str, step: str, wall_ns: int, usage: dict[str, Any], cost: Any, *, exchanges: int = 1,
         free: bool = False, error: str = "",
     ) -> Account:  # fmt: skip
-        account = self._account((("model", model), ("workflow", self.name), ("step", step), ("error", error)), wall_ns)
+        account = self._account(wall_ns, step, model, error)
         known, spent = _usable(usage, cost)
         self.spent.add(known, spent)
         sums = account.sums

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from .accounts import SUMS, TOKENS, Account, percentile
+from .accounts import SUMS, TOKENS, Account
+from .buckets import percentile
 from .index import Index
 
 SHARES = (0.5, 0.95, 0.99)

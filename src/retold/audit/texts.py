@@ -4,9 +4,7 @@ One row of the index is one event. Its words are the texts of its blocks. Type, 
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..recorder.http.call_errors import call_error
 from ..recorder.http.prompts import prompt_of_line, prompt_of_request, request_in
@@ -14,8 +12,7 @@ from ..recorder.messages import blocks_of, result_text
 from ..recorder.strict_json import object_or_empty
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """The words of one event. `type` is one or more of prompt, assistant, user, result, system, error, text, thinking, tool_use,
     tool_result; `tool` is the name of the used or answering tool."""
 
@@ -92,18 +89,24 @@ def text_of_error(ended: dict[str, Any], model: str) -> Text | None:
     return None if error is None else Text(error, "error", "", model)
 
 
-def strings(value: Any) -> Iterator[str]:
-    """Yield every text and number in a JSON value, without keys."""
+def strings(value: Any) -> list[str]:
+    """Return every text and number in a JSON value, without keys."""
+    found: list[str] = []
+    _gather(value, found)
+    return found
+
+
+def _gather(value: Any, found: list[str]) -> None:
     if isinstance(value, str):
-        yield value
+        found.append(value)
     elif isinstance(value, dict):
         for item in value.values():
-            yield from strings(item)
+            _gather(item, found)
     elif isinstance(value, list):
         for item in value:
-            yield from strings(item)
+            _gather(item, found)
     elif value is not None and not isinstance(value, bool):
-        yield str(value)
+        found.append(str(value))
 
 
 # How a text is stored in the index, and back
@@ -128,11 +131,12 @@ def storable(text: str) -> str:
     2. NUL, at which FTS5 stops, and the characters that mark a hit are escaped.
     3. Half a surrogate pair, which JSON can escape and UTF-8 cannot hold, becomes `?`.
     """
-    if not text.isascii():
+    is_ascii = text.isascii()
+    if not is_ascii:
         text = text.encode("utf-8", "replace").decode()
-    if _RESERVED.search(text):
+    if "\0" in text or "\1" in text or "\2" in text or "\3" in text:  # faster than a search for one of them
         text = _RESERVED.sub(lambda found: _ESCAPE + chr(ord(found[0]) + 4), text)
-    if not text.isascii():
+    if not is_ascii:
         text = _WITHOUT_SPACES.sub(lambda found: _BREAK + _BREAK.join(found[0]) + _BREAK, text)
     return text
 

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from ..audit.accounts import TOKENS, Account, bucket_ms, day_of
+from ..audit.accounts import TOKENS, Account, day_of
+from ..audit.buckets import bucket_ms
 from ..audit.index import Index
 from ..audit.runs import Found
 from .assemble import page

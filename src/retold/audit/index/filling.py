@@ -1,11 +1,12 @@
 """Fill the index from the events of a log, batch by batch."""
 
-import json
 import sqlite3
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
+from types import NoneType
 from typing import Any, Self
 
 from ...recorder import strict_json
@@ -15,10 +16,19 @@ from ...recorder.http.prompts import request_in
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import OPEN, SUMS, Account, Key, RunAccount
 from ..texts import Text, storable, text_of_error, text_of_message, text_of_prompt, text_of_request
-from .tables import FACETS, create, from_json, is_current, to_json
+from .tables import Facets, create, from_json, is_current, to_json
 
-BATCH = 4000
+BATCH = 16_000
 """Events in a transaction: long enough for FTS5 to write long segments, short enough to show progress."""
+
+PAGE = 4000
+"""Events of a run in memory."""
+
+_INSERT_TEXT = "INSERT INTO texts (id, text, run, facets, seq, copy) VALUES (?, ?, ?, ?, ?, ?)"
+_INSERT_WORDS = "INSERT INTO words (rowid, text, run, facets) VALUES (?, ?, ?, ?)"
+
+_ROWS = frozenset(product((int,), (int,), (int,), (str,), (str,), (str,), (int, NoneType), (str, bytes)))
+"""The types of the cells of a row from the feed, if retold wrote it."""
 
 LAST = 2**62
 """A number after all events."""
@@ -33,6 +43,7 @@ class Filler:
         self.progress = progress
         self.done = 0
         self.runs: dict[str, _Run] = {}
+        self.facets = Facets(connection)
 
     def step(self) -> bool:
         """Take a batch from the log of one moment. Return whether there may be more."""
@@ -44,6 +55,7 @@ class Filler:
         if not is_current(db, self.feed):
             create(db, self.feed.erasures())
             self.runs.clear()
+        self.facets = Facets(db)  # another process may have rebuilt the index since the last step
         self._see_new_runs()
         taken, batch = 0, BATCH
         for id_, run, seq in db.execute("SELECT id, run, seq FROM pending ORDER BY id").fetchall():
@@ -70,8 +82,10 @@ class Filler:
         state = self.runs.get(run)
         if state is None or state.seq != seq:
             state = self.runs[run] = _Run.resumed(self.connection, self.feed, id_, run, seq)
-        taken = state.take(most)
-        state.save()
+        taken = 0
+        while taken < most and (page := state.take(min(PAGE, most - taken))):
+            state.save(self.facets)
+            taken += page
         if state.ended or state.gone:
             self.connection.execute("DELETE FROM pending WHERE id = ?", (id_,))
             del self.runs[run]
@@ -93,12 +107,14 @@ class _Run:
         self.mode: str
         self.tools: dict[str, str] = {}
         self.last_id = 0
+        self.is_taken = False
         line = feed.run(id_, run)
         self.gone = line is None
         name, self.mode, started_ns = ("", "", 0) if line is None else (str(line[0]), str(line[1]), line[2])
         started_ns = started_ns if isinstance(started_ns, int) else 0
         self.account = RunAccount(name, started_ns, partial(feed.first_content_ns, run), self._counted, self._claimed)
         self.texts: list[tuple[int, Text, str, int, str]] = []
+        self.words: list[tuple[int, str, int, int]] = []
         self.prompts: dict[int, list[tuple[int, int]]] = {}  # times and numbers of the prompts of open exchanges and sessions
         self.marks: list[tuple[int, int, str]] = []  # prompts of messages that another run has
 
@@ -108,7 +124,7 @@ class _Run:
         state = cls(connection, feed, id_, run)
         if not state.gone:
             state.account.began()
-        while state.seq < seq and state.take(BATCH, upto=seq):
+        while state.seq < seq and state.take(PAGE, upto=seq):
             state.texts.clear()
         if seq >= 0:
             state.account.take()
@@ -126,11 +142,11 @@ class _Run:
     def _note(self, row: tuple[Any, ...]) -> None:
         """Take an event. If it was changed, warn and leave it out, and index the rest of the log."""
         seq, t_ns, wall_ns, kind, step, task, exchange, payload = row
-        fault = fault_in_row((self.run, *row, b"", b"", 0))
+        fault = None if tuple(map(type, row)) in _ROWS else fault_in_row((self.run, *row, b"", b"", 0))
         data: Any = None
         if fault is None:
             try:
-                data = json.loads(payload)
+                data = strict_json.loads(payload)
                 fault = fault_in_payload(kind, data)
             except (ValueError, RecursionError):
                 fault = "is not JSON"
@@ -190,23 +206,10 @@ class _Run:
         row = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
         return "" if row is None or row[0] == self.run else str(row[0])
 
-    def save(self) -> None:
+    def save(self, facets: Facets) -> None:
         """Write the words and accounts of the events since the last call."""
-        columns = f"rowid, text, {', '.join(FACETS)}, seq, copy"
-        insert = f"INSERT INTO texts ({columns}) VALUES ({', '.join('?' * (len(FACETS) + 4))})"
-        for wall_us, text, step, seq, copy_of in self.texts:
-            # Several events may share a microsecond: the next free number keeps their order.
-            id_ = self.last_id + 1 if wall_us <= self.last_id < wall_us + 1_000_000 else wall_us
-            values = (storable(text.text), self.run, step, text.type, text.tool, text.model, seq, copy_of)
-            while True:
-                try:
-                    self.connection.execute(insert, (id_, *values))
-                    break
-                except sqlite3.IntegrityError:
-                    id_ += 1
-            self.last_id = id_
-        self.texts.clear()
-        self._mark()
+        self._save_texts(facets)
+        self._mark(facets)
         for (dimension, key, day), booked in self.account.take().items():
             _book(self.connection, (dimension, self.run if dimension == OPEN else key, day), self.mode, booked)
         if self.ended:
@@ -222,12 +225,41 @@ class _Run:
         )  # fmt: skip
         self.connection.execute(f"INSERT OR REPLACE INTO run_facts VALUES ({', '.join('?' * len(facts))})", facts)
 
-    def _mark(self) -> None:
+    def _save_texts(self, facets: Facets) -> None:
+        rows, words = self._rows(facets), self.words
+        while True:
+            try:
+                self.connection.executemany(_INSERT_TEXT, rows)
+                break
+            except sqlite3.IntegrityError:  # another run has a text of this number: `rows` goes on with the next one
+                self.is_taken = True
+        self.connection.executemany(_INSERT_WORDS, words)
+        self.texts.clear()
+        words.clear()
+
+    def _rows(self, facets: Facets) -> Iterator[tuple[int, str, int, int, int, str]]:
+        """Yield the rows of the texts, each again with the next number as long as its number `is_taken`."""
+        run = facets.of_run(self.run)
+        for wall_us, text, step, seq, copy_of in self.texts:
+            words, place = storable(text.text), facets.of_text(step, text.type, text.tool, text.model)
+            # Several events may share a microsecond: the next free number keeps their order.
+            id_ = self.last_id + 1 if wall_us <= self.last_id < wall_us + 1_000_000 else wall_us
+            yield id_, words, run, place, seq, copy_of
+            while self.is_taken:
+                self.is_taken = False
+                id_ += 1
+                yield id_, words, run, place, seq, copy_of
+            self.last_id = id_
+            self.words.append((id_, words, run, place))
+
+    def _mark(self, facets: Facets) -> None:
         """Mark the prompts whose answers turned out to be copies. Their rows have the number of their time or one soon after."""
-        find = "SELECT rowid FROM texts WHERE rowid >= ? AND rowid < ? AND run = ? AND seq = ?"
-        for wall_us, seq, copy_of in self.marks:
-            for row in self.connection.execute(find, (wall_us, wall_us + 2_000_000, self.run, seq)).fetchall():
-                self.connection.execute("UPDATE texts SET copy = ? WHERE rowid = ?", (copy_of, *row))
+        mark = "UPDATE texts SET copy = ? WHERE id >= ? AND id < ? AND run = ? AND seq = ?"
+        if not self.marks:
+            return
+        run = facets.of_run(self.run)
+        marks = [(copy_of, wall_us, wall_us + 2_000_000, run, seq) for wall_us, seq, copy_of in self.marks]
+        self.connection.executemany(mark, marks)
         self.marks.clear()
 
     def _book_status(self) -> None:

@@ -57,7 +57,7 @@ def _current(path: Path, feed: Feed, progress: Progress) -> sqlite3.Connection:
             while transact(connection, filler.step):
                 pass
             if filler.done >= MUCH:
-                connection.execute("INSERT INTO texts (texts) VALUES ('optimize')")
+                connection.execute("INSERT INTO words (words) VALUES ('optimize')")
     except BaseException:
         connection.close()
         raise

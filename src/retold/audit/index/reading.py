@@ -10,7 +10,7 @@ from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import OPEN, SUMS, Account, Key
 from ..texts import readable
-from .tables import from_json
+from .tables import FACETS, from_json
 
 MARKS = "\x02", "\x03"
 """The beginning and the end of each match in a text from the index."""
@@ -60,7 +60,7 @@ class RunFacts:
 
     `copy_of` is the run in which all answers of this one are counted, because both recorded one session; empty if there is none.
     `errors` counts the exchanges that failed, `failed` the calls that failed in the end, `healed` the failed attempts of other
-    calls. `prompt` is the beginning of the first prompt. `first` and `took` are the buckets of accounts.py in which its times to
+    calls. `prompt` is the beginning of the first prompt. `first` and `took` are the buckets of buckets.py in which its times to
     the first token and its durations of answers are.
     """
 
@@ -90,27 +90,36 @@ class Index:
     def texts(self, query: TextQuery) -> Iterator[IndexedText]:
         """Yield the texts that fit, newest first or oldest first."""
         terms = [] if query.words is None else [f"{{text}} : ({query.words})"]
-        terms += [f"{column} : {quoted(words)}" for column, words in query.facets]
-        conditions = ["t.rowid >= ?", "t.rowid < ?"]
+        for column, facets in (("run", FACETS[:1]), ("facets", FACETS[1:])):
+            wanted = [f"{facet} : {quoted(words)}" for facet, words in query.facets if facet in facets]
+            if wanted:
+                found = self._connection.execute(
+                    "SELECT rowid FROM facet_words WHERE facet_words MATCH ?", (" AND ".join(wanted),)
+                )
+                terms.append(f"{column} : ({' OR '.join(str(number) for (number,) in found) or quoted('')})")
+        id_ = "w.rowid" if terms else "t.id"
+        conditions = [f"{id_} >= ?", f"{id_} < ?"]
         values: list[object] = [query.low, query.high]
         if terms:
-            conditions.append("texts MATCH ?")
+            conditions.append("words MATCH ?")
             values.append(" AND ".join(terms))
         if query.words is None:  # signs are no words of the index, so SQLite reads every text
             conditions.append("instr(t.text, ?)")
             values.append(query.signs)
         if query.runs is not None:
             runs = strict_json.dumps(sorted(query.runs))
-            conditions.append("t.run IN (SELECT value FROM json_each(?))")
+            conditions.append("r.run IN (SELECT value FROM json_each(?))")
             conditions.append("t.copy NOT IN (SELECT value FROM json_each(?))")
             values += [runs, runs]
         elif "run" not in dict(query.facets):
             conditions.append("t.copy = ''")
         marks = () if query.words is None else MARKS
-        shown = "highlight(texts, 0, ?, ?)" if marks else "t.text"
+        shown = "highlight(words, 0, ?, ?)" if marks else "t.text"
+        texts = "words w CROSS JOIN texts t ON t.id = w.rowid" if terms else "texts t"
         statement = (
-            f"SELECT t.rowid, t.run, t.seq, t.step, t.type, t.tool, t.model, {shown} FROM texts t "
-            f"WHERE {' AND '.join(conditions)} ORDER BY t.rowid {'ASC' if query.oldest else 'DESC'}"
+            f"SELECT t.id, r.run, t.seq, f.step, f.type, f.tool, f.model, {shown} "
+            f"FROM {texts} CROSS JOIN facets f ON f.id = t.facets CROSS JOIN facets r ON r.id = t.run "
+            f"WHERE {' AND '.join(conditions)} ORDER BY {id_} {'ASC' if query.oldest else 'DESC'}"
         )
         names: dict[str, str] = {}
         for id_, run, seq, step, type_, tool, model, text in self._connection.execute(statement, (*marks, *values)):

@@ -1,7 +1,10 @@
 """The tables of the index, and its state: the part of the log that is in it.
 
-Rows of `texts` are numbered by their time in microseconds since the epoch: newest first is the descending order of rowid,
-which FTS5 returns without ranking, and a time range is a range of rowids.
+1. Rows of `texts` are numbered by their time in microseconds since the epoch: newest first is the descending order of rowid,
+   which FTS5 returns without ranking, and a time range is a range of rowids.
+2. `words` is the index of `texts` by FTS5. It holds the words of a text and two numbers of rows in `facets`: one row has its run,
+   the other its step, type, tool and model. Many texts share a row, so FTS5 takes 2 more words of a text instead of about 8.
+3. `facet_words` is the index of `facets` by FTS5. A search is first narrowed there, and then by the numbers that it found.
 """
 
 import json
@@ -14,7 +17,7 @@ from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, zone
 
-VERSION = 9
+VERSION = 10
 
 KINDS = (
     "run.started", "message", "exchange.started", "exchange.ended", "session.started", "wire.sent", "run.ended",
@@ -22,12 +25,22 @@ KINDS = (
 """The kinds of events that are indexed."""
 
 FACETS = ("run", "step", "type", "tool", "model")
-"""Columns of `texts` beside the words. A search is narrowed by them inside the index."""
+"""The columns of `facets`. A search is narrowed by them inside the index."""
+
+_FACETS = ", ".join(FACETS)
 
 _SCHEMA = f"""
 CREATE TABLE state (name TEXT PRIMARY KEY, value);
 CREATE TABLE pending (id INTEGER PRIMARY KEY, run TEXT NOT NULL, seq INTEGER NOT NULL);
-CREATE VIRTUAL TABLE texts USING fts5(text, {", ".join(FACETS)}, seq UNINDEXED, copy UNINDEXED);
+CREATE TABLE texts (
+    id INTEGER PRIMARY KEY, text TEXT NOT NULL, run INTEGER NOT NULL, facets INTEGER NOT NULL, seq INTEGER NOT NULL,
+    copy TEXT NOT NULL
+);
+CREATE VIRTUAL TABLE words USING fts5(text, run, facets, content='texts', content_rowid='id', columnsize=0);
+CREATE TABLE facets (
+    id INTEGER PRIMARY KEY, {", ".join(f"{name} TEXT NOT NULL" for name in FACETS)}, UNIQUE ({_FACETS})
+);
+CREATE VIRTUAL TABLE facet_words USING fts5({_FACETS}, content='facets', content_rowid='id');
 CREATE TABLE counted (identity TEXT PRIMARY KEY, run TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE run_facts (
     run TEXT PRIMARY KEY, cost_usd REAL, errors INTEGER NOT NULL, calls INTEGER NOT NULL, failed INTEGER NOT NULL,
@@ -39,7 +52,7 @@ CREATE TABLE accounts (
     PRIMARY KEY (dimension, day, key, mode)
 ) WITHOUT ROWID;
 """
-_TABLES = ("state", "pending", "texts", "counted", "run_facts", "accounts")
+_TABLES = ("state", "pending", "words", "texts", "facet_words", "facets", "counted", "run_facts", "accounts")
 
 
 def create(connection: sqlite3.Connection, erasures: int | None) -> None:
@@ -74,6 +87,37 @@ def has_news(connection: sqlite3.Connection, feed: Feed) -> bool:
         return True
     pending = connection.execute("SELECT run, seq FROM pending").fetchall()
     return any(feed.has_more(run, seq) for run, seq in pending)
+
+
+class Facets:
+    """The numbers of the rows in `facets`, which gets a row for new values. Valid within one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._numbers: dict[tuple[str, ...], int] = {}
+
+    def of_run(self, run: str) -> int:
+        """Return the number of the row that has only a run."""
+        return self._number((run, "", "", "", ""))
+
+    def of_text(self, step: str, type_: str, tool: str, model: str) -> int:
+        """Return the number of the row that has these values and no run."""
+        return self._number(("", step, type_, tool, model))
+
+    def _number(self, values: tuple[str, ...]) -> int:
+        number = self._numbers.get(values)
+        if number is None:
+            number = self._numbers[values] = self._stored(values)
+        return number
+
+    def _stored(self, values: tuple[str, ...]) -> int:
+        db, places = self._connection, ", ".join("?" * len(FACETS))
+        found = db.execute(f"SELECT id FROM facets WHERE ({_FACETS}) = ({places})", values).fetchone()
+        if found is not None:
+            return int(found[0])
+        number = db.execute(f"INSERT INTO facets ({_FACETS}) VALUES ({places})", values).lastrowid or 0
+        db.execute(f"INSERT INTO facet_words (rowid, {_FACETS}) VALUES (?, {places})", (number, *values))
+        return number
 
 
 def transact(connection: sqlite3.Connection, work: Callable[[], Any]) -> Any:
