@@ -84,17 +84,20 @@ class Entry(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """Frames that a writer passes to the log together: entries that differ in their payloads only."""
+    """Frames that a writer passes to the log together: entries that differ in their payloads and their exchanges only."""
 
     payloads: Sequence[bytes]
+    exchanges: Sequence[int | None]
+    """The exchange of each frame."""
     step: str = ""
     task: str = ""
-    exchange: int | None = None
     t_ns: int | None = None
 
     def entries(self) -> list[Entry]:
         """Return an entry for each frame."""
-        return [Entry("frame", payload, self.step, self.task, self.exchange, self.t_ns) for payload in self.payloads]
+        step, task, t_ns = self[2:]
+        pairs = zip(self.payloads, self.exchanges, strict=True)
+        return [Entry("frame", payload, step, task, exchange, t_ns) for payload, exchange in pairs]
 
 
 class Event(NamedTuple):
@@ -150,15 +153,14 @@ def seal(
 
 
 def seal_frames(
-    before: bytes, run: str, seq: int, t_ns: int, wall_ns: int, step: str, task: str, exchange: int | None,
-    payloads: Iterable[bytes],
+    before: bytes, run: str, seq: int, t_ns: int, wall_ns: int, step: str, task: str,
+    exchanges: Iterable[int | None], payloads: Iterable[bytes],
 ) -> Iterator[Event]:  # fmt: skip
-    """Return frames as consecutive events, sealed as `seal` does it. Their headers differ in the number only."""
-    lead = f"{SCHEMA},{run},".encode()
-    rest = f",{t_ns},{wall_ns},frame,{'' if exchange is None else exchange},{len(step)}:{step},{task}".encode()
-    for payload in payloads:
-        digest = sha256(payload).digest()
-        before = sha256(b"%b%b%d%b%b" % (before, lead, seq, rest, digest)).digest()
+    """Return frames as consecutive events, sealed as `seal` does it. Their headers differ in number and exchange only."""
+    lead, middle, rest = f"{SCHEMA},{run},".encode(), f",{t_ns},{wall_ns},frame,".encode(), f",{len(step)}:{step},{task}".encode()
+    for exchange, payload in zip(exchanges, payloads, strict=True):
+        digest, number = sha256(payload).digest(), b"" if exchange is None else b"%d" % exchange
+        before = sha256(b"%b%b%d%b%b%b%b" % (before, lead, seq, middle, number, rest, digest)).digest()
         yield as_event((run, seq, t_ns, wall_ns, "frame", step, task, exchange, payload, digest, before, SCHEMA))
         seq += 1
 

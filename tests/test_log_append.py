@@ -60,14 +60,16 @@ def test_an_event_is_committed_when_append_returns(log: EventLog, path: Path) ->
         }
 
 
-@pytest.mark.parametrize("number", [1, 2, 3, 64, 65, 150])
+@pytest.mark.parametrize("number", [1, 2, 3, 16, 17, 64, 65, 150])
 def test_frames_that_arrive_together_are_events_like_any(log: EventLog, path: Path, number: int) -> None:
-    """Each has its number, digest and hash, and a payload as text if it is text. They are committed together."""
+    """Each has its number, exchange, digest and hash, and a payload as text if it is text. They are committed together."""
     payloads = [b"data: %d\n\n" % each for each in range(number - 1)] + [b"data: \xff\0\n\n"]
     writer = log.start(name="run", mode="live")
-    events = writer.append_frames(Frames(payloads, "step", "tåsk", 7))
+    exchanges: list[int | None] = [None, 7, 8][:number] * number
+    events = writer.append_frames(Frames(payloads, exchanges[:number], "step", "tåsk"))
     found = rows(path, writer.run)[1:]
-    assert [row | {"kind": "frame", "step": "step", "task": "tåsk", "exchange": 7} for row in found] == found
+    assert [row | {"kind": "frame", "step": "step", "task": "tåsk"} for row in found] == found
+    assert [row["exchange"] for row in found] == exchanges[:number]
     assert [(row["seq"], row["payload"]) for row in found] == [*enumerate(payloads, 1)]
     assert list(log.events(writer.run))[1:] == events
     assert {row["t_ns"] for row in found} == {events[0].t_ns}
@@ -78,7 +80,7 @@ def test_frames_that_arrive_together_are_events_like_any(log: EventLog, path: Pa
     assert writer.append(Entry("frame", b"data: last\n\n"))[0].seq == number + 1
 
 
-@pytest.mark.parametrize("number", [64, 65])
+@pytest.mark.parametrize("number", [3, 16, 17, 64, 65])
 def test_frames_that_arrive_together_are_written_all_or_none(log: EventLog, path: Path, number: int) -> None:
     """If one of them is refused, the run has none of them, and continues without a gap."""
     writer = log.start(name="run", mode="live")
@@ -87,9 +89,9 @@ def test_frames_that_arrive_together_are_written_all_or_none(log: EventLog, path
             f"CREATE TRIGGER refused BEFORE INSERT ON events WHEN NEW.seq = {number} BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )
     with pytest.raises(LogError, match="no room"):
-        writer.append_frames(Frames([b"data: 1\n\n"] * number))
+        writer.append_frames(Frames([b"data: 1\n\n"] * number, [1] * number))
     assert [row["kind"] for row in rows(path, writer.run)] == ["run.started"]
-    assert writer.append_frames(Frames([b"data: 1\n\n"] * 2))[0].seq == 1
+    assert writer.append_frames(Frames([b"data: 1\n\n"] * 2, [1, 1]))[0].seq == 1
 
 
 def test_start_and_end_are_committed_when_they_return(log: EventLog, path: Path) -> None:

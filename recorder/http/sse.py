@@ -118,8 +118,12 @@ def plain_deltas(data: bytes) -> Deltas | None:
 
     Most chunks of a stream are. One search cuts and matches all frames, at a fourth of the cost of cutting them one by one.
     """
-    if not data.startswith(b"event: content_block_delta\n") or not (found := _PLAIN_DELTAS.findall(data)):
+    first = _PLAIN_DELTAS.match(data)
+    if first is None:
         return None
+    if first.end() == len(data):
+        return Deltas((data,), *first.groups()[1:])
+    found = _PLAIN_DELTAS.findall(data)
     frames, heads, blocks, keys, texts = zip(*found, strict=True)
     # Matches do not overlap. If they are as long as the data, nothing is between them.
     if sum(map(len, frames)) != len(data) or heads.count(heads[0]) != len(heads):

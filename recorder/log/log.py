@@ -161,8 +161,8 @@ def seal_all(writer: RunWriter, entries: Sequence[Entry] | Frames) -> Sealed:
     if isinstance(entries, Frames):
         t_ns = max(t_ns, now_ns if entries.t_ns is None else entries.t_ns)
         wall_ns = wall_ns if recorded_ns is None else recorded_ns + t_ns
-        payloads, step, task, exchange, _ = entries
-        frames = SealedFrames(seal_frames(before, run, seq, t_ns, wall_ns, labels[step], labels[task], exchange, payloads))
+        payloads, exchanges, step, task, _ = entries
+        frames = SealedFrames(seal_frames(before, run, seq, t_ns, wall_ns, labels[step], labels[task], exchanges, payloads))
         frames.before = before
         return frames
     events = Sealed()

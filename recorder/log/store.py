@@ -126,7 +126,7 @@ class Sealed(list[Event]):
 
 
 class SealedFrames(Sealed):
-    """Frames that differ in number, payload, digest and hash only."""
+    """Frames that differ in number, exchange, payload, digest and hash only."""
 
     __slots__ = ()
 

@@ -135,8 +135,8 @@ _CHUNK_SIZE = re.compile(rb"(?!0)([0-9a-fA-F]{1,7})\r\n")
 
 def _chunks(data: bytes) -> tuple[list[bytes], int]:
     """Return the contents of the whole chunks at the beginning of `data`, without the last chunk of a body, and their end."""
-    found, at = list[bytes](), 0
-    while (size := _CHUNK_SIZE.match(data, at)) is not None:
+    found, at, last = list[bytes](), 0, len(data)
+    while at < last and (size := _CHUNK_SIZE.match(data, at)) is not None:
         end = size.end() + int(size[1], 16)
         if data[end : end + 2] != b"\r\n":
             break

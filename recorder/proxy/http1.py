@@ -90,6 +90,8 @@ class Client(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+        self.lags = False
+        """Whether `drain` would wait."""
         self._gone = asyncio.Event()
         self._goes_on = False
 
@@ -118,14 +120,16 @@ class Client(asyncio.Protocol):
         return False  # closes the transport: a client that will ask nothing more is gone
 
     def pause_writing(self) -> None:
+        self.lags = True
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        self.lags = False
         self._writable.set()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - asyncio calls it so
         self._gone.set()
-        self._writable.set()
+        self.resume_writing()
         self._crowd.clients.discard(self)
         self._perform(self._side.left())
 
@@ -184,11 +188,6 @@ class Client(asyncio.Protocol):
         """Write bytes to the client, without waiting. `drain` waits until there is room for more."""
         if data and not self._gone.is_set():
             self._transport.write(data)
-
-    @property
-    def lags(self) -> bool:
-        """Whether `drain` would wait."""
-        return not self._writable.is_set()
 
     async def drain(self) -> None:
         """Wait until the client no longer lags behind by more than MAX_UNSENT_BYTES."""

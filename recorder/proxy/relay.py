@@ -28,7 +28,7 @@ from .commands import (
 )
 from .http1 import STOPPED
 from .http_messages import Asked, Peer
-from .turn import turn_of
+from .turn import LoopTurn, turn_of
 from .upstream import READ_BYTES, Streams, Upstream
 
 THREADED_BYTES = 256 * 1024
@@ -74,6 +74,7 @@ class Relay:
         self._recording: ExchangeRecorder = Unrecorded()
         self._failure: LogError | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._turn: LoopTurn
 
     async def forward(self, asked: Asked, client: Peer, begin: Callable[[Request], ExchangeRecorder]) -> bool:
         """Send a request to the API and its answer to the client, recorded by the recording that `begin` makes.
@@ -83,10 +84,11 @@ class Relay:
         """
         await self._stop_watching()
         self._recording = Unrecorded()
+        self._turn = turn_of(asyncio.get_running_loop())
         try:
             return await self._forward(self._side.asked(asked), client, begin)
         except asyncio.CancelledError as cancelled:
-            turn_of(asyncio.get_running_loop()).end()  # what has arrived is recorded before the ending
+            self._turn.end()  # what has arrived is recorded before the ending
             for command in self._side.stop() if cancelled.args == (STOPPED,) else self._side.left():
                 self._perform(command, client)
             raise
@@ -165,7 +167,7 @@ class Relay:
             return self._side.broken(error)
         finally:
             reader.sink = None
-            turn_of(asyncio.get_running_loop()).end()  # what arrived before is recorded and sent before
+            self._turn.end()  # what arrived before is recorded and sent before
         if self._failure is not None:
             raise self._failure
         return self._side.received(data) if data else self._side.ended()
@@ -178,7 +180,7 @@ class Relay:
         pieces = self._side.chunks_in(data)
         if pieces is None:
             return False
-        turn_of(asyncio.get_running_loop()).add(capture, pieces, partial(self._recorded, client, data))
+        self._turn.add(capture, pieces, partial(self._recorded, client, data))
         return True
 
     def _recorded(self, client: Peer, data: bytes, failure: LogError | None) -> None:

@@ -40,24 +40,32 @@ def to_column(payload: bytes) -> bytes | str:
 _MOST_FRAMES = 64
 """The most frames that one statement inserts."""
 
+AT_ONCE = 16
+"""So many frames are inserted by one statement, which is its own transaction. It is compiled once for each number up to this."""
+
 
 @functools.cache
 def _insert_of(number: int) -> str:
-    """Return the statement that inserts so many frames, from the values that they share and four values of each."""
-    rows = (f"(?1, ?{n}, ?2, ?3, ?4, ?5, ?6, ?7, ?{n + 1}, ?{n + 2}, ?{n + 3}, ?8)" for n in range(9, 9 + 4 * number, 4))
+    """Return the statement that inserts so many frames, from the values that they share and five values of each."""
+    rows = (f"(?1, ?{n}, ?2, ?3, ?4, ?5, ?6, ?{n + 1}, ?{n + 2}, ?{n + 3}, ?{n + 4}, ?7)" for n in range(8, 8 + 5 * number, 5))
     return f"INSERT INTO events ({COLUMNS}) VALUES {', '.join(rows)}"
 
 
+def insertion(frames: Sequence[Event]) -> tuple[str, list[Any]]:
+    """Return the statement that inserts some of `SealedFrames`, and its values: half the cost of a statement for each frame."""
+    run, _, t_ns, wall_ns, kind, step, task, _, _, _, _, schema = frames[0]
+    values: list[Any] = [run, t_ns, wall_ns, kind, step, task, schema]
+    for _, seq, _, _, _, _, _, exchange, payload, digest, own, _ in frames:
+        values += (seq, exchange, to_column(payload), digest, own)
+    return _insert_of(len(frames)), values
+
+
 def insert_frames(connection: sqlite3.Connection, events: SealedFrames) -> None:
-    """Insert frames at half the cost of a statement for each. A statement inserts a power of 2 of them, so few are compiled."""
+    """Insert any number of frames. A statement inserts a power of 2 of them, so few are compiled."""
     at = 0
     while rest := len(events) - at:
         number = min(_MOST_FRAMES, 1 << rest.bit_length() - 1)
-        run, _, t_ns, wall_ns, kind, step, task, exchange, _, _, _, schema = events[at]
-        values: list[Any] = [run, t_ns, wall_ns, kind, step, task, exchange, schema]
-        for _, seq, _, _, _, _, _, _, payload, digest, own, _ in events[at : at + number]:
-            values += (seq, to_column(payload), digest, own)
-        connection.execute(_insert_of(number), values)
+        connection.execute(*insertion(events[at : at + number]))
         at += number
 
 

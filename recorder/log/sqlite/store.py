@@ -10,6 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ...clock import monotonic_ns
 from ...errors import LogError
@@ -20,7 +21,7 @@ from . import endings, erasure, forks, opening, reading, reserve, rows
 from .listing import INSERT_RUN
 from .reading import OneByOne
 from .rebuild import relist
-from .rows import INSERT, INSERT_TEXT, Transaction, insert_frames, roll_back, to_row, when_free, write_error
+from .rows import AT_ONCE, INSERT, INSERT_TEXT, Transaction, insert_frames, insertion, roll_back, to_row, when_free, write_error
 from .sharing import Bell, Liveness, Watch
 
 Also = Callable[[sqlite3.Connection], None]
@@ -224,15 +225,19 @@ class SqliteStore(OneByOne, Store):
         self._bell.ring()
 
     def _insert(self, connection: sqlite3.Connection, events: Sequence[Event], also: Also | None) -> None:
-        if len(events) == 1 and also is None:  # one INSERT is its own transaction: half the cost of BEGIN … COMMIT
+        # One INSERT is its own transaction: half the cost of BEGIN … COMMIT.
+        statement: tuple[str, Sequence[Any]] | None = None
+        if also is None and len(events) == 1:
             event = events[0]
-            payload = event.payload
-            is_text = payload.isascii() and b"\0" not in payload
-            statement, values = (INSERT_TEXT, event) if is_text else (INSERT, to_row(event))
+            is_text = event.payload.isascii() and b"\0" not in event.payload
+            statement = (INSERT_TEXT, event) if is_text else (INSERT, to_row(event))
+        elif also is None and len(events) <= AT_ONCE and type(events) is SealedFrames:
+            statement = insertion(events)
+        if statement is not None:
             try:
-                connection.execute(statement, values)
+                connection.execute(*statement)
             except sqlite3.Error as error:
-                when_free(error, connection, self.path, statement, values)
+                when_free(error, connection, self.path, *statement)
             return
         with self._transaction(connection):
             if type(events) is SealedFrames:
