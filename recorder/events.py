@@ -250,9 +250,10 @@ def fault_in_payload(kind: str, data: Any) -> str | None:
     """Return the fault of a payload as a sentence without a subject, or None if the payload has its shape."""
     if not isinstance(data, dict):
         return "is not a JSON object"
-    if kind not in KNOWN:
+    fields = _CHECKED.get(kind)
+    if fields is None:
         return None
-    fault = _fault_in_types(kind, *map(type, map(data.get, _CHECKED[kind], repeat(_ABSENT))))
+    fault = _fault_in_types(kind, *map(type, map(data.get, fields, repeat(_ABSENT))))
     if fault is not None:
         return fault
     if kind == "message":
@@ -295,8 +296,9 @@ def _fault_in_message(data: dict[str, Any]) -> str | None:
     content = inner.get("content", [])
     if isinstance(content, str):
         return None
-    if not isinstance(content, list) or [block for block in content if not isinstance(block, dict)]:
-        return "is a message whose content is neither text nor a list of content blocks"
+    for block in content if isinstance(content, list) else (None,):
+        if not isinstance(block, dict):
+            return "is a message whose content is neither text nor a list of content blocks"
     return None
 
 

@@ -57,9 +57,12 @@ class CallCounts:
     _failed_attempts: dict[tuple[object, ...], int] = field(default_factory=dict)
     _failed: dict[tuple[object, ...], bool] = field(default_factory=dict)
 
-    def ended(self, exchange: int | None, step: str, task: str, data: Mapping[str, Any]) -> None:
-        """Take the end of an exchange. `data` has its `ending`, and its `call` except in a recording of retold 0.1."""
-        call = data.get("call")
+    def ended(self, exchange: int | None, step: str, task: str, data: Mapping[str, Any], call: int | None = None) -> None:
+        """Take the end of an exchange. `data` has its `ending` and its `call`.
+
+        A recording of retold 0.1 has the call at the start of the exchange only: then `call` is passed.
+        """
+        call = data.get("call", call)
         key = (step, task, call) if call else (exchange,)
         self._failed[key] = data.get("ending") in FAILED
         self._failed_attempts[key] = self._failed_attempts.get(key, 0) + self._failed[key]

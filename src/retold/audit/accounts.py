@@ -96,10 +96,16 @@ def identities(data: dict[str, Any]) -> list[str]:
 
     An answer has a message id and the id of its request. The message id alone may be made up by a proxy.
     """
-    ids = (object_or_empty(data.get("message")).get("id"), data.get("requestId") or data.get("request_id"))
-    answer = [f"answer {ids[0]} {ids[1]}"] if all(isinstance(each, str) and each for each in ids) else []
+    found = []
+    request = data.get("requestId") or data.get("request_id")
+    if request and isinstance(request, str):
+        answer = object_or_empty(data.get("message")).get("id")
+        if answer and isinstance(answer, str):
+            found.append(f"answer {answer} {request}")
     line = data.get("uuid")
-    return answer + ([f"line {line}"] if isinstance(line, str) and line else [])
+    if line and isinstance(line, str):
+        found.append(f"line {line}")
+    return found
 
 
 def _usable(usage: dict[str, Any], cost: Any) -> tuple[float | None, dict[str, int]]:
@@ -221,8 +227,7 @@ class RunAccount:
             self.answered, self.first_ns([each[0] for each in self.answered]), strict=True
         ):
             if first_ns is not None:
-                measure(account.first, first_ns - asked_ns)
-                measure(self.times.first, first_ns - asked_ns)
+                measure(first_ns - asked_ns, account.first, self.times.first)
         self.answered.clear()
         for (keys, day, hour), together in self.together.items():
             for dimension, key in (*keys, ("day", day), ("hour", hour), (OPEN, "")):
@@ -273,11 +278,12 @@ class RunAccount:
         if data.get("type") == "result" and exchange is None:
             self._result(data, step, wall_ns)
         for block in blocks_of(data):
-            self._tool(block, t_ns, wall_ns)
+            kind = block.get("type")
+            if kind != "text":
+                self._tool(str(kind), block, t_ns, wall_ns)
         return ""
 
-    def _tool(self, block: dict[str, Any], t_ns: int, wall_ns: int) -> None:
-        kind = str(block.get("type", ""))
+    def _tool(self, kind: str, block: dict[str, Any], t_ns: int, wall_ns: int) -> None:
         if kind.endswith("tool_use"):
             name = str(block.get("name", ""))
             self.uses[str(block.get("id"))] = (name, t_ns)
@@ -285,7 +291,7 @@ class RunAccount:
         elif kind.endswith("tool_result") and (use := self.uses.pop(str(block.get("tool_use_id")), None)) is not None:
             line = self._see("tool", use[0], self._local(wall_ns)[0])
             line.sums["errors"] += bool(block.get("is_error"))
-            measure(line.took, t_ns - use[1])
+            measure(t_ns - use[1], line.took)
 
     def _result(self, data: dict[str, Any], step: str, wall_ns: int) -> None:
         """Book the usage that Claude Code reports for a session without recorded exchanges."""
@@ -328,7 +334,7 @@ class RunAccount:
         """Book an exchange with its usage, cost and duration. An error belongs to the model that was asked."""
         # An exchange whose start cannot be read has no duration, but its usage counts.
         asked = self.open.pop(exchange, _OpenRequest(0, 1, "", t_ns))
-        self.calls.ended(exchange, step, task, data if "call" in data else {"call": asked.call} | data)
+        self.calls.ended(exchange, step, task, data, call=asked.call)
         if asked.repeats:
             return
         failed = data.get("ending") in FAILED
@@ -346,8 +352,7 @@ class RunAccount:
         account.sums["errors"] += failed
         account.sums["retries"] += asked.attempt > 1
         if not failed:
-            measure(account.took, t_ns - asked.t_ns)
-            measure(self.times.took, t_ns - asked.t_ns)
+            measure(t_ns - asked.t_ns, account.took, self.times.took)
             self.answered.append(((exchange, seq), asked.t_ns, account))
 
     def _spend(

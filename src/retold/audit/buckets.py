@@ -26,7 +26,9 @@ def percentile(buckets: Counter[int], share: float) -> float | None:
     return None
 
 
-def measure(buckets: Counter[int], duration_ns: int) -> None:
-    """Count a time. A time of 0 was not measured: the cassettes of other recorders have no times."""
+def measure(duration_ns: int, *counts: Counter[int]) -> None:
+    """Count a time in each of the counts. A time of 0 was not measured: the cassettes of other recorders have no times."""
     if duration_ns > 0:
-        buckets[bucket(duration_ns / 1e6)] += 1
+        number = bucket(duration_ns / 1e6)
+        for count in counts:
+            count[number] += 1

@@ -1,8 +1,6 @@
 """retold diff: the differences between two recordings."""
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..recorder import strict_json
+from ..recorder.collector import without_collections
 from ..recorder.errors import InputError
 from ..recorder.words import clean_json
 from .common import Db, colours, print_json
@@ -80,19 +79,7 @@ OutputOption = Annotated[
 ]
 
 
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Turn off the cyclic garbage collector: a comparison makes no cycles, and half of its time would go to looking for them."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_without_collections()
+@without_collections()  # half of the time of a long comparison
 def diff(
     ctx: typer.Context,
     a: A,

@@ -5,7 +5,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
 from types import NoneType
 from typing import Any, Self
 
@@ -27,8 +26,8 @@ PAGE = 4000
 _INSERT_TEXT = "INSERT INTO texts (id, text, run, facets, seq, copy) VALUES (?, ?, ?, ?, ?, ?)"
 _INSERT_WORDS = "INSERT INTO words (rowid, text, run, facets) VALUES (?, ?, ?, ?)"
 
-_ROWS = frozenset(product((int,), (int,), (int,), (str,), (str,), (str,), (int, NoneType), (str, bytes)))
-"""The types of the cells of a row from the feed, if retold wrote it."""
+_TYPES: tuple[set[type], ...] = ({int}, {int}, {int}, {str}, {str}, {str}, {int, NoneType}, {str, bytes})
+"""The types in the columns of the feed, if retold wrote the rows."""
 
 LAST = 2**62
 """A number after all events."""
@@ -135,14 +134,16 @@ class _Run:
     def take(self, most: int, upto: int | None = None) -> int:
         """Take at most so many of the next events and return their number."""
         rows = self.feed.rows(self.run, self.seq, LAST if upto is None else upto, most)
+        columns = zip(*rows, strict=True) if rows else [()] * len(_TYPES)
+        is_sound = all(types.issuperset(map(type, column)) for types, column in zip(_TYPES, columns, strict=True))
         for row in rows:
-            self._note(row)
+            self._note(row, is_sound=is_sound)
         return len(rows)
 
-    def _note(self, row: tuple[Any, ...]) -> None:
-        """Take an event. If it was changed, warn and leave it out, and index the rest of the log."""
+    def _note(self, row: tuple[Any, ...], *, is_sound: bool) -> None:
+        """Take an event, whose cells are of the right types if it `is_sound`. If it was changed, warn and leave it out."""
         seq, t_ns, wall_ns, kind, step, task, exchange, payload = row
-        fault = None if tuple(map(type, row)) in _ROWS else fault_in_row((self.run, *row, b"", b"", 0))
+        fault = None if is_sound else fault_in_row((self.run, *row, b"", b"", 0))
         data: Any = None
         if fault is None:
             try:
