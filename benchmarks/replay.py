@@ -30,6 +30,7 @@ STREAMS = {1: GAP_NS, 10: GAP_NS, 100: 5 * GAP_NS}
 """Concurrent streams, and the gap between their frames: up to 2,000 frames a second in all."""
 
 LOADS = 9
+FIRSTS = 100
 CASSETTE_MB = 10
 CASSETTE_DELTAS = 1_000
 
@@ -216,10 +217,13 @@ def _load(home: Path) -> list[Row]:
         "ours": timed(lambda: read_cassette(path)),
         "json": timed(lambda: read_cassette(path.with_suffix(".json"))),
         "vcrpy": timed(lambda: FilesystemPersister.load_cassette(path, yamlserializer)),
-        "log": timed(lambda: next(log.events(imported, kinds=("frame",)))),
     }
     rounds(1, contestants)
     found = rounds(LOADS, contestants)
+    # By itself: after a load of 10 MB the caches of the processor hold nothing of the log.
+    first = {"log": timed(lambda: next(log.events(imported, kinds=("frame",))))}
+    rounds(1, first)
+    found |= rounds(FIRSTS, first)
     log.close()
     size = f"{path.stat().st_size / 1e6:.0f} MB, {number} exchanges"
     return [

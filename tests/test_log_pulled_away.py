@@ -5,7 +5,9 @@ The rule: an event for which `append` returned is in a log that another process 
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -219,6 +221,11 @@ def pruned_by_another_process(at: Recorder) -> None:
         erasable(log.store).vacuum()
 
 
+def folded_by_another_process(at: Recorder) -> None:
+    with closing(sqlite3.connect(at.path)) as connection:
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+
+
 TOLD_AT_ONCE = (
     deleted, renamed, renamed_to_another_folder, replaced_by_another_log, replaced_by_an_older_copy, replaced_by_garbage,
     replaced_by_an_empty_file, replaced_by_a_folder, folder_deleted, folder_renamed, folder_replaced,
@@ -226,7 +233,7 @@ TOLD_AT_ONCE = (
 )  # fmt: skip
 GOES_ON = (
     wal_deleted, index_of_the_wal_deleted, everything_beside_deleted, locks_deleted, one_lock_deleted, made_read_only,
-    pruned_by_another_process,
+    pruned_by_another_process, folded_by_another_process,
 )  # fmt: skip
 TOLD_OR_WHOLE = (
     overwritten_by_another_log, overwritten_by_an_older_copy, overwritten_by_garbage, cut_to_nothing, cut_in_half,
@@ -266,3 +273,26 @@ def test_acknowledged_events_are_readable_or_the_application_gets_an_error(
         assert found == recorder.handed_on
     for error in recorder.errors:
         assert "begin a new" in error or "--db" in error, error
+
+
+@pytest.mark.parametrize(
+    ("way", "checks"), [(folded_by_another_process, 0), (wal_cut_to_nothing, 1), (wal_cut_in_half, 1)],
+    ids=lambda value: getattr(value, "__name__", None),
+)  # fmt: skip
+def test_a_writer_reads_the_whole_file_only_after_damage(
+    way: Callable[[Recorder], None], checks: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of all pages takes seconds in a large log, and SQLite itself shortens the WAL when it has folded it."""
+    done: list[str | None] = []
+
+    def check(connection: sqlite3.Connection) -> str | None:
+        done.append(check_pages(connection))
+        return done[-1]
+
+    check_pages = store.check_pages
+    monkeypatch.setattr(store, "check_pages", check)
+    recorder = Recorder(tmp_path)
+    recorder.begin(200)
+    way(recorder)
+    recorder.append(5)
+    assert len(done) == checks, done

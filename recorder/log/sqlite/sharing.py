@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +28,8 @@ from ...clock import monotonic_ns, wall_ns
 from ...errors import LogError
 
 Change = Literal["touched", "shrunk", "moved"]
-"""touched: the log was written by another connection or program. shrunk: it, or its WAL, lost bytes. moved: another file, or
-none, has the place of one that is open."""
+"""touched: the log was written by another connection or program. shrunk: it, or its WAL, lost bytes that SQLite needs. moved:
+another file, or none, has the place of one that is open."""
 
 BUSY_TIMEOUT_S = 60.0
 """How long a writer waits for another one."""
@@ -39,6 +40,16 @@ TICK_NS = 20_000_000
 
 CHECK_SHARE = 100
 """Looking behind a touch takes at most one part in so many of the time."""
+
+_TRIES = 100
+
+_INDEX = struct.Struct("=IIIBBHI")
+"""The beginning of the WAL's index (https://www.sqlite.org/walformat.html, 2.1): version, unused, changes, whether it is made,
+order of the checksums, bytes of a page, frames."""
+
+_INDEX_VERSION = 3007000
+_WAL_HEADER_BYTES = 32
+_FRAME_HEADER_BYTES = 24
 
 _Id = tuple[int, int]
 
@@ -117,7 +128,7 @@ class Watch:
         if self._wal < 0:
             self._wal = _opened(self.beside[0])
         (size, time_ns), wal_size = _size_and_time(found[0]), self._wal_end()
-        if size < self._size or wal_size < self._wal_size:
+        if size < self._size or (wal_size < self._wal_size and not self._has_every_frame()):
             return "shrunk"
         self._size, self._wal_size = size, wal_size
         if own_checkpoint:
@@ -152,6 +163,19 @@ class Watch:
     def _wal_end(self) -> int:
         return 0 if self._wal < 0 else os.lseek(self._wal, 0, os.SEEK_END)
 
+    def _has_every_frame(self) -> bool:
+        """Return whether the WAL holds every frame in its index. SQLite itself shortens a WAL only after it emptied the index.
+
+        Otherwise each erasure in a log of 5 GB, which folds the WAL many times, would make its writers read all of it.
+        """
+        for _ in range(_TRIES):  # another process may write between two looks
+            index = _index_of(self.beside[1])
+            size = self._wal_end()
+            if index is not None and index == _index_of(self.beside[1]):
+                _, page_bytes, frames = index
+                return frames == 0 or size >= _WAL_HEADER_BYTES + frames * (_FRAME_HEADER_BYTES + page_bytes)
+        return False
+
     def _current_stamps(self) -> list[int]:
         return [_size_and_time(_stat(folder))[1] for folder in self._stamped]
 
@@ -164,6 +188,25 @@ def _opened(name: str) -> int:
         return os.open(name, os.O_RDONLY)
     except OSError:
         return -1
+
+
+_indexes: dict[_Id | None, int] = {}
+"""Handles of indexes of WALs. They stay open: closing one would drop the locks that SQLite holds on the file in this process."""
+
+
+def _index_of(name: str) -> tuple[int, int, int] | None:
+    """Return the changes, the bytes of a page and the number of frames in the index of a WAL, or None if it has none."""
+    key = _id(_stat(name))
+    if key is not None and key not in _indexes and (handle := _opened(name)) >= 0:
+        _indexes[_id(os.fstat(handle))] = handle  # not `key`: the file may have been replaced since
+    if key not in _indexes:
+        return None
+    data = os.pread(_indexes[key], _INDEX.size, 0)
+    if len(data) < _INDEX.size:
+        return None
+    version, _, changes, is_made, _, page, frames = _INDEX.unpack(data)
+    page_bytes = (page & 0xFE00) + ((page & 1) << 16)  # 1 is 65536
+    return (changes, page_bytes, frames) if version == _INDEX_VERSION and is_made else None
 
 
 def _stat(name: str | Path) -> os.stat_result | None:

@@ -26,7 +26,7 @@ from .scrubbing import DatabaseFile, WalInUse, exclusively, opened, roots_of
 TURN_PAGES = 1024
 """The pages of the trees in one turn: 4 MB, some 50 ms."""
 
-TURN_S = 0.25
+TURN_S = 0.1
 """A turn ends after this time, with the page at which it is: long rows have thousands of pages behind a few of the trees."""
 
 MOST_WALKS = 100
@@ -47,8 +47,8 @@ def scrub_in_turns(
     walk = _Walk(opened(path))
     while walk.goes_on:
         _turn(connection, path, walk)
+        os.fsync(walk.handle)  # here, and not when the WAL is emptied: writers would wait for the disk
         between()
-    os.fsync(walk.handle)
     _empty_wal(connection)
     return walk.is_whole
 
@@ -66,6 +66,8 @@ def _turn(connection: sqlite3.Connection, path: Path, walk: "_Walk") -> None:
 
 
 def _empty_wal(connection: sqlite3.Connection) -> None:
+    with closing(connection.execute("PRAGMA wal_checkpoint(PASSIVE)")):  # most of it, while others write
+        pass
     with closing(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")) as cursor:
         busy, *_ = cursor.fetchone()
     if busy:
