@@ -146,7 +146,7 @@ def _load_module(module: str, folder: Path) -> ModuleType:
     # Search a copy of the list: steps that run in parallel import other modules meanwhile.
     others = {
         name: loaded
-        for name, loaded in list(sys.modules.items())
+        for name, loaded in sys.modules.copy().items()
         if (name == top or name.startswith(f"{top}.")) and not str(getattr(loaded, "__file__", "")).startswith(inside)
     }
     for name in others:

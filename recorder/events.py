@@ -14,7 +14,6 @@ The digest is kept separately from the payload, so that a payload can be erased 
 kinds are read, shown and exported unchanged.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -123,7 +122,7 @@ class Event(NamedTuple):
         Raise LogError if it does not have the shape of its kind (`fault_in_payload`): the log was changed.
         """
         try:
-            value: dict[str, Any] = json.loads(self.payload)
+            value: dict[str, Any] = strict_json.loads(self.payload)
             if self.kind == "message" and isinstance(value, dict):  # unknown shapes pass through: handlers show them
                 return value
             fault = fault_in_payload(self.kind, value)

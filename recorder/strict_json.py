@@ -34,6 +34,10 @@ def _writer(
     ).encode
 
 
+scanned: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+"""Returns the JSON value at a place of a text, and its end. Raises ValueError, RecursionError, or StopIteration at the end."""
+
+
 canonical = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
 """Returns the one text of a JSON value with finite numbers: compact, with the keys in order. Raises ValueError for NaN."""
 
@@ -43,19 +47,16 @@ def quoted(text: str) -> str:
     return encode_basestring(text)
 
 
-_scanned: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-"""Returns the JSON value at a place of a text, and its end."""
-
-
 def loads(text: str | bytes) -> Any:
     """Return the JSON value in a text. Raise as `json.loads` does, which takes twice as long for a short text."""
-    if type(text) is str:
-        try:
-            value, end = _scanned(text, 0)
-        except StopIteration:  # space before the value, or no value
-            return json.loads(text)
-        if end == len(text):
-            return value
+    try:
+        whole = text.decode("utf-8", "surrogatepass") if isinstance(text, bytes) else text
+        if isinstance(whole, str):
+            value, end = scanned(whole, 0)
+            if end == len(whole):
+                return value
+    except (ValueError, StopIteration):  # another encoding, space before the value, or no value
+        pass
     return json.loads(text)
 
 

@@ -252,7 +252,7 @@ EXCHANGES = [
 ]
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.data(), st.sampled_from([NOTHING_KEPT, Kept(("model",), ()), Kept((), ("o[a-z]e",))]))
 def test_cassettes_that_share_interactions_are_the_same_as_read_alone(data: st.DataObject, kept: Kept) -> None:
     """Whole interactions of one are in the other, at any place and any number of times, with the rules of one of them."""

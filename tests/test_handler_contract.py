@@ -1,5 +1,6 @@
 """The contract of all six handlers. `test_handlers.py` tests their output."""
 
+import functools
 import io
 import json
 import re
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 import retold
-from retold.handlers import HANDLERS, HandlerThread, StreamEnd, StreamStart, make_handler, read_stream
+from retold.handlers import HANDLERS, Handler, HandlerThread, StreamEnd, StreamStart, base, make_handler, read_stream
 from retold.recorder.errors import HandlerError
 from retold.recorder.messages import Message
+from tests.children import wait_until
 from tests.e2e import CASSETTE, run_mock, step, write_workflow
 from tests.test_handlers import CONTROL, EVIL, INIT, RESULT, assistant, record_stream, text, tool_result, tool_use
 
@@ -50,6 +52,10 @@ class Kept:
         self.out = io.StringIO()
         self.handler = make_handler(name, OPTIONS[name] | options, self.out)
         self._called = called
+
+    def shows(self, text: str) -> bool:
+        """Return whether its output has a text."""
+        return text in self.text
 
     @property
     def text(self) -> str:
@@ -112,6 +118,55 @@ def test_a_handler_reports_its_messages_in_its_result(name: str, callback: list[
     result = json.loads(json.dumps(thread.result()))
     assert {key: result[key] for key in ("handler", "messages", "error")} == {"handler": name, "messages": 22, "error": None}
     assert result["shown"] == (22 if name in ("debug", "buffer", "callback") else 20)
+
+
+@writing
+def test_a_line_appears_before_the_handler_waits_for_the_next(name: str, callback: list[Message]) -> None:
+    """A handler of a step may gather lines, but never while it waits: each message is visible before the next one arrives."""
+    with retold.EventLog("log.db") as log, log.start(name="story", mode="mock") as writer:
+        started = writer.note("step.started", {"name": "one"}, step="one")
+        kept, over = Kept(name, callback), threading.Event()
+        HandlerThread(log, writer.run, "one", kept.handler, after=started.seq - 1, over=over.set)
+        for number in range(5):
+            for part in range(3):
+                writer.note("message", text(f"<{number}.{part}>"), step="one")
+            wait_until(functools.partial(kept.shows, f"<{number}.2>"))
+        writer.note("step.ended", {"name": "one", "status": "completed", "error": None}, step="one")
+        assert over.wait(30)
+
+
+class Flushed(io.StringIO):
+    """An output that keeps its text at each flush."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def flush(self) -> None:
+        self.seen.append(self.getvalue())
+
+
+@pytest.mark.parametrize(("takes_ns", "flushes"), [(base.FLUSH_NS + 1, ["0", "01", "012", "0123"]), (0, ["0123"])])
+def test_lines_of_a_slow_handler_do_not_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch, takes_ns: int, flushes: list[str]
+) -> None:  # fmt: skip
+    """A handler of your own may take seconds for each message. Lines of a fast one are written together."""
+    now = [base.FLUSH_NS * 10]
+    monkeypatch.setattr(base, "monotonic_ns", lambda: now[0])
+
+    class Mine(Handler):
+        name = "mine"
+
+        def message(self, message: Message) -> bool:
+            self.write(message.data["message"]["content"][0]["text"])
+            now[0] += takes_ns
+            return True
+
+    log, run = record([text(str(number)) for number in range(4)])
+    out, over = Flushed(), threading.Event()
+    HandlerThread(log, run, "one", Mine(Mine.Options(), out), after=0, over=over.set)
+    assert over.wait(30)
+    assert out.seen == flushes
 
 
 STRANGE: list[Json] = [

@@ -2,19 +2,23 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retold.audit.erase import erase, plan_text
 from retold.recorder.errors import InputError, LogError
-from retold.recorder.events import Entry
+from retold.recorder.events import Entry, Event
 from retold.recorder.log import reading
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.memory import MemoryStore
 from retold.recorder.log.runs import RunQuery
+from retold.recorder.log.sqlite.reading import SqliteReadings
 from retold.recorder.log.store import PAGE
 
 
@@ -209,3 +213,93 @@ def test_a_follower_of_a_flood_gets_several_events_with_one_read(log: EventLog, 
     events = list(log.follow(writer.run))
     assert [event.seq for event in events] == list(range(102))
     assert pauses == [11]
+
+
+KINDS: list[tuple[str, ...] | None] = [None, ("message",), ("frame", "message")]
+
+
+@given(st.data())
+def test_followers_get_the_same_events_as_readers_of_the_log(data: st.DataObject) -> None:
+    """Followers of one run share the events of their reads. Each begins anywhere, reads any kinds, and lags behind the others."""
+    now = [0]
+    with pytest.MonkeyPatch.context() as patched, EventLog(store=MemoryStore()) as log:
+        patched.setattr(reading, "monotonic_ns", lambda: now[0])
+        patched.setattr(reading, "time", SimpleNamespace(sleep=lambda _: None))
+        patched.setattr(reading, "KEPT", data.draw(st.sampled_from([3, reading.KEPT])))
+        patched.setattr(reading, "KEPT_BYTES", data.draw(st.sampled_from([5, reading.KEPT_BYTES])))
+        writer = log.start(name="run", mode="live")
+        followers: list[tuple[int, tuple[str, ...] | None, Iterator[Event], list[Event]]] = []
+        for _ in range(data.draw(st.integers(1, 30))):
+            match data.draw(st.sampled_from(["append", "append", "follow", "read", "read", "read", "later"])):
+                case "append":
+                    kinds = data.draw(st.lists(st.sampled_from(["frame", "message"]), max_size=4))
+                    writer.append(*(Entry(kind, b"{}") for kind in kinds))
+                case "follow" if len(followers) < 4:
+                    after, of = data.draw(st.integers(-1, 10)), data.draw(st.sampled_from(KINDS))
+                    followers.append((after, of, log.follow(writer.run, after=after, kinds=of), []))
+                case "later":
+                    now[0] += data.draw(st.sampled_from([1, reading.GATHER_NS, reading.KEPT_NS + 1]))
+                case "read" if followers:
+                    after, of, events, got = data.draw(st.sampled_from(followers))
+                    if len(got) < len(list(log.events(writer.run, after=after, kinds=of))):  # else it would wait
+                        got.append(next(events))
+        writer.end()
+        for after, of, events, got in followers:
+            assert [*got, *events] == list(log.events(writer.run, after=after, kinds=of))
+
+
+def reads_of(log: EventLog, run: str, followers: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Return the number of reads with which followers that take turns get all events of a run."""
+    count = 0
+    real = SqliteReadings.read
+
+    def counted(*arguments: Any, **keys: Any) -> Sequence[Event]:
+        nonlocal count
+        count += 1
+        return real(*arguments, **keys)
+
+    monkeypatch.setattr(SqliteReadings, "read", counted)
+    monkeypatch.setattr(reading, "time", SimpleNamespace(sleep=lambda _: None))
+    turns = zip(*(log.follow(run, kinds=("frame",)) for _ in range(followers)), strict=True)
+    assert all(len(set(turn)) == 1 for turn in turns)
+    return count
+
+
+@pytest.mark.parametrize("followers", [1, 3])
+def test_followers_side_by_side_read_each_event_once(log: EventLog, monkeypatch: pytest.MonkeyPatch, followers: int) -> None:
+    """Two pages are two reads, for one handler or for three."""
+    writer = log.start(name="run", mode="live")
+    writer.append(*(Entry("frame", b"") for _ in range(PAGE + 10)))
+    writer.end()
+    monkeypatch.setattr(reading, "monotonic_ns", lambda: reading.KEPT_NS)
+    assert reads_of(log, writer.run, followers, monkeypatch) == 2
+
+
+def test_a_follower_does_not_get_an_event_that_was_erased(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared events are read again after a moment, because a payload may have been replaced meanwhile."""
+    writer = log.start(name="run", mode="live")
+    writer.append(Entry("message", b'{"said":"Carlos"}'))
+    now = [10 * reading.KEPT_NS]
+    monkeypatch.setattr(reading, "monotonic_ns", lambda: now[0])
+    first, second = log.follow(writer.run), log.follow(writer.run)
+    assert [next(first).kind, next(first).kind] == ["run.started", "message"]
+    writer.end()
+    erase(log, plan_text(log, "Carlos"), why="asked")
+    now[0] += reading.KEPT_NS + 1
+    assert b"Carlos" not in b"".join(event.payload for event in second)
+
+
+def test_a_follower_calls_between_its_reads(log: EventLog) -> None:
+    """A handler writes its lines after each read, and before it waits."""
+    writer = log.start(name="run", mode="live")
+    seen: list[int | str] = []
+    writer.append(*[Entry("frame", b"")] * PAGE)
+
+    def between() -> None:
+        seen.append("read")
+        if len(seen) == 1:
+            writer.append(Entry("frame", b""))
+            writer.end()
+
+    seen += [event.seq for event in log.follow(writer.run, between=between)]
+    assert seen == ["read", *range(PAGE + 3)]

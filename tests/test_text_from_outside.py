@@ -3,10 +3,13 @@
 import ast
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from retold.recorder import strict_json
 from retold.recorder.errors import RunError, WorkflowError
@@ -289,3 +292,25 @@ def test_strict_readers_can_read_the_log_of_an_import() -> None:
     in_this_process("import", "s.jsonl")
     log = EventLog()
     assert [m.data["n"] for m in log.messages(log.find("last").run)] == [None]
+
+
+def read(reader: Callable[[bytes], Any], data: bytes) -> str:
+    try:
+        return repr(reader(data))
+    except (ValueError, RecursionError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3))
+WRITTEN = st.builds("{}{}{}".format, st.sampled_from(["", " "]), JSON.map(json.dumps), st.text(" \n]x", max_size=2))
+
+
+@given(
+    WRITTEN.map(str.encode) | st.builds(str.encode, WRITTEN, st.sampled_from(["utf-8-sig", "utf-16", "utf-32-le"])) | st.binary()
+)
+@example(b'"\xed\xa0\xbd"')
+@example(b"[" * 100_000)
+def test_bytes_are_read_as_json_loads_reads_them(data: bytes) -> None:
+    """A changed log may hold any bytes: other encodings, halves of characters, deep nesting."""
+    assert read(strict_json.loads, data) == read(json.loads, data)

@@ -1,10 +1,15 @@
 """LogReader: the questions that a log answers, and the loop in which a reader follows a run that is still being written."""
 
+import os
 import re
+import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 from ..clock import monotonic_ns
 from ..errors import LogError
@@ -31,11 +36,55 @@ of that time; events with longer pauses are read at once.
 """
 
 
+KEPT = 2 * PAGE
+"""The largest number of events that followers share."""
+
+KEPT_BYTES = 2_000_000
+"""The largest number of bytes of payload that followers share, as long as no single read returns more."""
+
+KEPT_NS = 50_000_000
+"""Nanoseconds after which a follower reads events again, because they may have been erased meanwhile."""
+
+_SEQ = attrgetter("seq")
+
+
+class _Recent:
+    """The newest events of one run and of the same kinds, so that followers at nearly the same place read each event once.
+
+    The handlers of a step are such followers. A read releases the interpreter's lock for each row, for which the writer waits.
+    The events are all those after `_after` up to the last one. A follower that lags further behind reads on its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: list[Event] = []
+        self._bytes = self._after = self._since_ns = 0
+
+    def read(self, store: Readings, run: str, after: int, kinds: Sequence[str] | None) -> Sequence[Event]:
+        """Return the next events after `after`, or an empty list if the store has none. Raises LogError."""
+        with self._lock:
+            now_ns = monotonic_ns()
+            if now_ns - self._since_ns > KEPT_NS:
+                self._events = []
+            last = self._events[-1].seq if self._events else None
+            if last is not None and self._after <= after < last:
+                return self._events[bisect_right(self._events, after, key=_SEQ) :]
+            page = store.read(run, after=after, kinds=kinds)
+            size = sum(len(event.payload) for event in page)
+            if after == last and len(self._events) + len(page) <= KEPT and self._bytes + size <= KEPT_BYTES:
+                self._events += page
+                self._bytes += size
+            elif page and (last is None or page[-1].seq > last):
+                self._events, self._bytes, self._after, self._since_ns = list(page), size, after, now_ns
+            return page
+
+
 class LogReader:
     """The reading half of `EventLog`, over any store."""
 
     def __init__(self, store: Readings) -> None:
         self.store = store
+        self._recent: WeakValueDictionary[tuple[int, str, tuple[str, ...] | None], _Recent] = WeakValueDictionary()
 
     @property
     def path(self) -> Path:
@@ -113,16 +162,19 @@ class LogReader:
             yield Message.of(event)
 
     def follow(
-        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, until: Callable[[Event], bool] | None = None
-    ) -> Iterator[Event]:
+        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, until: Callable[[Event], bool] | None = None,
+        between: Callable[[], None] = lambda: None,
+    ) -> Iterator[Event]:  # fmt: skip
         """Like `events`, but wait for more until the run ends, its writer is gone, or `until` is true of an event.
 
-        With `kinds`, the events for which `until` is true must be among them; `run.ended` always ends the loop.
+        With `kinds`, the events for which `until` is true must be among them; `run.ended` always ends the loop. `between` is
+        called after the events of one read, before the next read and before a wait.
         """
         wanted = None if kinds is None else (*kinds, "run.ended")
         waited = False
         run = self._id(run)
         read_ns = 0
+        recent = self._recent.setdefault((os.getpid(), run, wanted), _Recent())  # a fork may copy a lock that is held
         with self.store.reading() as store:
             while True:
                 if (early_ns := read_ns + GATHER_NS - monotonic_ns()) > 0:
@@ -132,13 +184,15 @@ class LogReader:
                 alive, seen = not waited or store.is_alive(run), after
                 if wanted is not None and waited:  # events of other kinds must not wake the reader again
                     seen = max((event.seq for event in store.read(run, after=after, newest_first=True, limit=1)), default=after)
-                page = store.read(run, after=after, kinds=wanted)
+                page = recent.read(store, run, after, wanted)
                 for event in page:
                     if event.kind != "run.ended" or kinds is None or "run.ended" in kinds:
                         yield event
                     if event.kind == "run.ended" or (until is not None and until(event)):
                         return
                     after = event.seq
+                if page:
+                    between()
                 is_first_without_news, waited = not waited and wanted is not None, not page
                 if page or is_first_without_news:
                     continue

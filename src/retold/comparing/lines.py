@@ -6,11 +6,12 @@ the text and the id of its message. So the shape of such a line becomes a regula
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from ..formats.stream_json import unwrapped
 from ..recorder.errors import InputError
+from ..recorder.strict_json import scanned
 
 Said = tuple[object, str]
 """An answer of the main conversation that is one text: the id of its message, or None, and the text."""
@@ -23,9 +24,6 @@ ENOUGH = 100
 
 LONGEST = 4_000
 """The largest number of characters that a shape has beside the text."""
-
-_scanned: Callable[[str, int], tuple[Any, int]] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-"""Returns the JSON value at a place of a text, and its end. `json.loads` takes twice as long for a short line."""
 
 _TOKEN = re.compile(r'(?P<text>"(?:[^"\\]|\\.)*")(?P<is_key>\s*:)?|(?P<number>-?[0-9][-+.0-9eE]*)|.', re.DOTALL)
 _PLAIN = r'[^"\\\x00-\x1f]*'
@@ -53,7 +51,7 @@ def messages_in(lines: TextIO, name: str) -> Iterator[Mapping[str, Any] | Said]:
         found, likely = shape.findall(piece + lines.readline()), []
         for number, (id_, text, line) in enumerate(found, before + 1):
             if not line:
-                yield id_, text if "\\" not in text else _scanned(f'"{text}"', 0)[0]
+                yield id_, text if "\\" not in text else scanned(f'"{text}"', 0)[0]
                 continue
             for value in _messages_of(line, name, number):
                 yield value
@@ -67,7 +65,7 @@ def messages_in(lines: TextIO, name: str) -> Iterator[Mapping[str, Any] | Said]:
 def _messages_of(line: str, name: str, number: int) -> Iterable[dict[str, Any]]:
     """Return the message of a line, or nothing if it has none. Raise InputError."""
     try:
-        value, end = _scanned(line, 0)
+        value, end = scanned(line, 0)
     except (ValueError, RecursionError, StopIteration):
         value, end = None, 0
     # The usual line: one object with a type, from the first character to the line's end.
@@ -120,7 +118,7 @@ def shape_of(line: str) -> re.Pattern[str] | None:
 
 def _said(line: str) -> Said | None:
     try:
-        value, end = _scanned(line, 0)
+        value, end = scanned(line, 0)
     except (ValueError, RecursionError, StopIteration):
         return None
     return said_in(value) if line[end:] == "\n" and isinstance(value, dict) and "run" not in value else None
