@@ -1,8 +1,9 @@
 """Costs that grow with the log and costs that do not: commands on logs of 10,000 events and more, and a proxy after many calls.
 
-All figures are CPU time, user and system, the least of some rounds, so other work on the machine changes them little. The
-commands run in this process, after their imports. `append`, `ls`, `show last`, `search` and `tail` must cost the same on the
-largest and the smallest log. `stats`, `verify`, `erase`, `prune` and `recover` have a row for each size, without a goal.
+All figures but the wait of a writer are CPU time, user and system, the least of some rounds, so other work on the machine changes
+them little. The commands run in this process, after their imports. `append`, `ls`, `show last`, `search` and `tail` must cost the
+same on the largest and the smallest log. `stats`, `verify`, `erase`, `prune` and `recover` have a row for each size, without a
+goal. While a message is erased, another process appends an event every two milliseconds.
 
 `EVENTS=1000000` makes the largest log larger, which takes some minutes. The default is 100,000 events. `CALLS` sets the number
 of calls behind the proxies.
@@ -14,6 +15,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -43,6 +45,10 @@ ROUNDS = 5
 APPENDS = 300
 FLAT = 1.5
 """The greatest allowed cost of a flat command on the largest log, as a multiple of its cost on the smallest."""
+
+LONGEST = "longest append meanwhile, by the clock"
+WAIT_MS = 1_000
+"""The longest that an erasure may keep another writer waiting, in milliseconds."""
 
 TURNS = 1_000
 
@@ -100,10 +106,45 @@ def _curves(path: Path) -> Iterator[tuple[str, float]]:
     yield "verify", _least(partial(_retold, "verify", *at), 2)
     yield "verify --new, nothing new", _least(partial(_retold, "verify", "--new", *at), 3)
     yield "recover", _least(partial(_retold, "recover", *at), 1)
-    yield "erase a message", _least(partial(_retold, "erase", "last~3#3", "--why", "benchmark", "-y", *at), 1)
+    with _appending(path) as slowest:
+        yield "erase a message", _least(partial(_retold, "erase", "last~3#3", "--why", "benchmark", "-y", *at), 1)
+    yield LONGEST, slowest[0]
     keep = sum(info.mode != "audit" for info in EventLog(path).runs()) - 1
     prune = ("prune", "--older-than", "1d", "--keep", str(keep), "-y")
     yield "prune one run", _least(partial(_retold, *prune, *at), 1)
+
+
+APPENDER = """
+import sys, time
+from pathlib import Path
+from retold.recorder.events import Entry
+from retold.recorder.log.log import EventLog
+
+slowest = 0.0
+with EventLog(Path(sys.argv[1])) as log, log.start(name="meanwhile", mode="live") as writer:
+    print(flush=True)
+    while not Path(sys.argv[2]).exists():
+        began = time.perf_counter()
+        writer.append(Entry("frame", b"x" * 300))
+        slowest = max(slowest, time.perf_counter() - began)
+        time.sleep(0.002)
+print(slowest * 1000)
+"""
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[list[float]]:
+    """Append to a log from another process. After the block, the list holds the longest time of one append, in ms."""
+    found: list[float] = []
+    stop = path.with_name("stop")
+    with subprocess.Popen([sys.executable, "-c", APPENDER, path, stop], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        try:
+            yield found
+        finally:
+            stop.touch()
+        found.append(float(process.stdout.read()))
 
 
 def _logs(home: Path) -> Iterator[Row]:
@@ -115,7 +156,10 @@ def _logs(home: Path) -> Iterator[Row]:
         write_log(path, size * 3 // 5)  # five events contain three messages
         for what, ms in _flat(path):
             flat.setdefault(what, []).append(ms)
-        curves += [figure(f"{what}, {size:,} events", [ms], "ms") for what, ms in _curves(path)]
+        curves += [
+            figure(f"{what}, {size:,} events", [ms], "ms", at_most=WAIT_MS if what == LONGEST else None)
+            for what, ms in _curves(path)
+        ]
         shutil.rmtree(path.parent)
     for what, found in flat.items():
         yield figure(f"{what}, {SMALLEST:,} events", found[:1], "ms")
