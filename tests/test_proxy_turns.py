@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,11 @@ from retold.recorder.log.memory import MemoryStore
 from retold.recorder.proxy.answer_parser import AnswerParser
 from retold.recorder.proxy.commands import CaptureBody, CaptureHead, EndCapture
 from retold.recorder.proxy.http_messages import Asked
+from retold.recorder.proxy.relay import Relay
 from retold.recorder.proxy.turn import LoopTurn
+from retold.recorder.proxy.upstream import ApiReader, Streams, Upstream
 from tests.children import Folder, line_of, wait_until
+from tests.test_retell import Listener
 from tests.wire import connected, request_bytes, rest, wire
 
 STREAM = (("content-type", "text/event-stream"),)
@@ -243,6 +246,84 @@ def test_a_killed_proxy_leaves_everything_that_its_clients_saw(tmp_path: Path) -
 def place_of(frame: bytes) -> list[bytes]:
     """The stream and the number that are the text of a delta."""
     return frame.rpartition(b'"text":"')[2].partition(b'"')[0].split(b"-")
+
+
+# A head and an end in steps
+
+
+class Steps:
+    """A recording that notes its steps, and calls `then` after one of them."""
+
+    def __init__(self, found: list[str], after: str = "", then: Callable[[], object] = lambda: None) -> None:
+        self._found = found
+        self._after = after
+        self._then = then
+
+    def _note(self, step: str) -> None:
+        self._found.append(step)
+        if step == self._after:
+            self._then()
+
+    def response(self, status: int, reason: str, headers: object) -> None:  # noqa: ARG002 - the relay calls it so
+        self._note(f"{status} {reason}")
+
+    def data(self, *chunks: bytes) -> None:
+        self._note(b"".join(chunks).decode())
+
+    def end(self, ending: str, error: object = None, *, failure: object = None) -> None:
+        assert error is None
+        assert failure is None
+        self._note(ending)
+
+
+class Answering(Upstream):
+    """An API that has sent its whole answer before the proxy reads."""
+
+    async def connect(self) -> Streams:
+        loop = asyncio.get_running_loop()
+        reader = ApiReader(loop=loop)
+        reader.feed_data(HEAD + chunk(b"body") + b"0\r\n\r\n")
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        transport, protocol = await loop.create_connection(lambda: asyncio.StreamReaderProtocol(reader), sock=ours)
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+async def relayed(found: list[str], leaves_after: str = "") -> bool:
+    """Relay one answer while a callback of another stream runs in each turn of the loop."""
+    client = Listener()
+    loop = asyncio.get_running_loop()
+
+    def other() -> None:
+        if found and found[-1] != "other":
+            found.append("other")
+        loop.call_soon(other)
+
+    relay = Relay(Answering.parse("http://127.0.0.1:1"))
+    task = asyncio.create_task(
+        relay.forward(Asked("POST", "/", (), b""), client, lambda _: Steps(found, leaves_after, task.cancel))
+    )
+    loop.call_soon(other)
+    try:
+        return await task
+    finally:
+        relay.close()
+
+
+def test_frames_of_other_streams_pass_between_the_steps_of_a_head_and_an_end() -> None:
+    """Each step takes up to 0.5 ms, in which no frame is relayed."""
+    found: list[str] = []
+    asyncio.run(relayed(found))
+    assert found == ["200 OK", "other", "body", "other", "complete", "other"]
+
+
+@pytest.mark.parametrize("step", ["200 OK", "body"])
+def test_an_answer_that_has_arrived_is_recorded_if_its_client_leaves_between_two_steps(step: str) -> None:
+    """The parser has seen its end, so nothing else would record it."""
+    found: list[str] = []
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(relayed(found, step))
+    assert [each for each in found if each != "other"] == ["200 OK", "body", "complete"]
 
 
 # Chunks that bypass h11

@@ -315,6 +315,7 @@ class Capture:
         return self.fold.feed_json(body) if self._bytes <= MAX_JSON_BODY_BYTES else []
 
     def _summary(self) -> dict[str, Any]:
+        self._cost_usd = self.cost_usd  # once: a price takes as long as two commits
         return {
             "ending": self._decided,
             "error": None if self.failure is None else asdict(self.failure),
@@ -323,7 +324,7 @@ class Capture:
             "bytes": self._bytes,
             "sha256": self._sha256.hexdigest(),
             **self.fold.summary(),
-            "cost_usd": self.cost_usd,
+            "cost_usd": self._cost_usd,
             "call": self.place.call,
             "attempt": self.place.attempt,
         }
