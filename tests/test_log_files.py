@@ -83,6 +83,23 @@ def test_a_long_run_is_folded_into_the_database_during_recording(
     assert [event.payload for event in EventLog(path).events(writer.run, kinds=("frame",))] == [b"%d" % n for n in range(100)]
 
 
+def test_a_checkpoint_syncs_what_it_folded_before_the_writer_waits(
+    log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """The second pass syncs while the writer waits, so little may be left to sync. The locks on the log stay."""
+    synced: list[int] = []
+    monkeypatch.setattr(store, "CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
+    writer = log.start(name="run", mode="live")
+    while not synced:
+        writer.append(Entry("frame", b"x"))
+        store_of(log)._checkpoints.wait()
+    assert set(synced) == {path.stat().st_ino, path.with_name(path.name + "-wal").stat().st_ino}
+    locks = Path("/proc/locks").read_text() if Path("/proc/locks").exists() else f":{path.stat().st_ino} "
+    assert f":{path.stat().st_ino} " in locks
+    writer.end()
+
+
 def test_a_checkpoint_does_not_recreate_a_deleted_log(path: Path) -> None:
     """A checkpoint writes to the existing file or to nothing."""
     checkpoints = store.Checkpoints(path)

@@ -21,7 +21,7 @@ from ...errors import LogError, LogFolderWarning, LogVersionError
 from ...hints import not_a_run
 from . import reserve
 from .scrubbing import scrub
-from .sharing import BUSY_TIMEOUT_S
+from .sharing import BUSY_TIMEOUT_S, sync_open
 from .turns import scrub_in_turns
 
 VERSION = 3
@@ -378,6 +378,7 @@ class Checkpoints:
         uri = f"{self._path.absolute().as_uri()}?mode=rw"  # makes no file where the log is gone
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(uri, uri=True)) as connection:
             self._fold(connection)
+            sync_open(self._path)  # else the writer waits in the catching up for all pages that were folded
             self._catch_up(connection)
 
     def _catch_up(self, connection: sqlite3.Connection) -> None:

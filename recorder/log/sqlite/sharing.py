@@ -224,6 +224,21 @@ def _size_and_time(found: os.stat_result | None) -> tuple[int, int]:
     return (0, 0) if found is None else (found.st_size, found.st_mtime_ns)
 
 
+def sync_open(path: Path) -> None:
+    """Sync a log that this process has open, and its WAL, to the disk. Do nothing if that is impossible.
+
+    It uses SQLite's own handles: to close another one would drop the locks that SQLite holds on the file in this process.
+    """
+    ids = [_id(_stat(name)) for name in (path, f"{path}-wal")]
+    with contextlib.suppress(OSError):  # a system without the folder
+        for name in os.listdir("/dev/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                found = _id(os.fstat(int(name)))
+                if found in ids:
+                    ids.remove(found)
+                    os.fsync(int(name))
+
+
 _bells: "dict[str, ref[Bell]]" = {}
 _making = threading.Lock()
 
