@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol, Self, cast, get_args
 
 from .. import clock
 from ..errors import InputError, LogError, LogVersionError, RecordingLostWarning
-from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, Frames, as_event, encode, ending, seal, seal_frames
+from ..events import GENESIS, OWN_SEQ, SCHEMA, Ending, Entry, Event, Frames, as_event, encode, ending, seal
 from ..hints import SHELF, not_a_log
 from ..secrets.redactor import Redactor
 from .reading import LogReader
@@ -93,11 +93,11 @@ class RunWriter:
         """Return the nanoseconds since the run began, on the monotonic clock that stamps its events."""
         return clock.monotonic_ns() - self.started_ns
 
-    def append(self, *entries: Entry) -> list[Event]:
+    def append(self, *entries: Entry) -> Sequence[Event]:
         """Append in one transaction, and return the committed events. Raises LogError."""
         return self.log.append(self, entries)
 
-    def append_frames(self, frames: Frames) -> list[Event]:
+    def append_frames(self, frames: Frames) -> Sequence[Event]:
         """Append frames in one transaction, and return the committed events. Raises LogError."""
         return self.log.append(self, frames)
 
@@ -115,7 +115,7 @@ class RunWriter:
         # An interrupt may come between two of these lines. `seq` is the first, so `EventLog._settle` can tell how far it got.
         self.seq, self.hash, self.t_ns = last.seq + 1, last.hash, last.t_ns
         if type(events) is SealedFrames:
-            self.counts["frame"] += len(events)
+            self.counts["frame"] += len(events.payloads)
         else:
             for event in events:
                 self.counts[event.kind] += 1
@@ -153,18 +153,18 @@ class RunWriter:
             self.end("cancelled", error=type(error).__name__)
 
 
-def seal_all(writer: RunWriter, entries: Sequence[Entry] | Frames) -> Sealed:
+def seal_all(writer: RunWriter, entries: Sequence[Entry] | Frames) -> Sealed | SealedFrames:
     """Return the entries as the next events of the writer's run: numbered, timed, redacted and chained."""
     run, seq, before, t_ns = writer.run, writer.seq, writer.hash, writer.t_ns
     now_ns, wall_ns, recorded_ns = clock.monotonic_ns() - writer.started_ns, clock.wall_ns(), writer.recorded_ns
     redactor, labels = writer.redactor, writer.redactor.labels
     if isinstance(entries, Frames):
-        t_ns = max(t_ns, now_ns if entries.t_ns is None else entries.t_ns)
-        wall_ns = wall_ns if recorded_ns is None else recorded_ns + t_ns
-        payloads, exchanges, step, task, _ = entries
-        frames = SealedFrames(seal_frames(before, run, seq, t_ns, wall_ns, labels[step], labels[task], exchanges, payloads))
-        frames.before = before
-        return frames
+        if len(entries.payloads) > 1:
+            t_ns = max(t_ns, now_ns if entries.t_ns is None else entries.t_ns)
+            wall_ns = wall_ns if recorded_ns is None else recorded_ns + t_ns
+            payloads, exchanges, step, task, _ = entries
+            return SealedFrames(before, run, seq, t_ns, wall_ns, labels[step], labels[task], exchanges, payloads)
+        entries = entries.entries()
     events = Sealed()
     events.before = before
     for kind, payload, step, task, exchange, at_ns in entries:
@@ -267,7 +267,7 @@ class EventLog(LogReader):
             raise
         return writer
 
-    def append(self, writer: RunWriter, entries: Sequence[Entry] | Frames) -> list[Event]:
+    def append(self, writer: RunWriter, entries: Sequence[Entry] | Frames) -> Sequence[Event]:
         """Append to the writer's run, all or nothing, and commit. Raises LogError; then nothing was appended."""
         if self._deferred:
             self._do_deferred()
@@ -340,7 +340,7 @@ class EventLog(LogReader):
 
     def _commit(
         self, writer: RunWriter, entries: Sequence[Entry] | Frames, keep: Callable[[Sequence[Event]], None]
-    ) -> list[Event]:  # fmt: skip
+    ) -> Sequence[Event]:  # fmt: skip
         """Seal entries as the next events of the writer's run, and give them to the store with `keep`. Raises LogError."""
         with self.store.lock:
             if self._is_writing:

@@ -24,10 +24,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Literal, Protocol, Self, runtime_checkable
+from typing import Literal, Protocol, Self, overload, runtime_checkable
 
 from ..errors import InputError, LogError
-from ..events import GENESIS, Event, seal
+from ..events import GENESIS, SCHEMA, Event, as_event, seal, seal_frames
 from .runs import RunInfo, RunQuery
 
 What = Literal["started", "ended"]
@@ -125,10 +125,47 @@ class Sealed(list[Event]):
     before: bytes
 
 
-class SealedFrames(Sealed):
-    """Frames that differ in number, exchange, payload, digest and hash only."""
+class SealedFrames(Sequence[Event]):
+    """Frames that were sealed one after another, as `Sealed`. They differ in number, exchange, payload, digest and hash only.
 
-    __slots__ = ()
+    `seals` has digest and hash of each frame by turns. An event is made when it is asked for: a store needs few of them.
+    """
+
+    __slots__ = ("before", "exchanges", "payloads", "run", "seals", "seq", "step", "t_ns", "task", "wall_ns")
+
+    def __init__(
+        self, before: bytes, run: str, seq: int, t_ns: int, wall_ns: int, step: str, task: str,
+        exchanges: Sequence[int | None], payloads: Sequence[bytes],
+    ) -> None:  # fmt: skip
+        self.before, self.run, self.seq, self.t_ns, self.wall_ns = before, run, seq, t_ns, wall_ns
+        self.step, self.task, self.exchanges, self.payloads = step, task, exchanges, payloads
+        self.seals = seal_frames(before, run, seq, t_ns, wall_ns, step, task, exchanges, payloads)
+
+    def __len__(self) -> int:
+        return len(self.payloads)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment] # like a list
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Event]: ...
+
+    def __getitem__(self, index: int | slice) -> Event | list[Event]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        number = index if index >= 0 else range(len(self))[index]
+        return as_event((
+            self.run, self.seq + number, self.t_ns, self.wall_ns, "frame", self.step, self.task, self.exchanges[number],
+            self.payloads[number], self.seals[2 * number], self.seals[2 * number + 1], SCHEMA,
+        ))  # fmt: skip
+
+
+SEALED = (Sealed, SealedFrames)
 
 
 class Readings(Protocol):
@@ -320,7 +357,7 @@ class Tip:
         if self.is_ended:
             raise Ended(f"run {run} has ended; nothing can be appended to it.")
         before, seq = self.before, self.seq
-        if isinstance(events, Sealed) and events.before == before and events[0].seq == seq and events[0].run == run:
+        if isinstance(events, SEALED) and events.before == before and events[0].seq == seq and events[0].run == run:
             return
         for event in events:
             if event.run != run or event.seq != seq or event.hash != _sealed(before, event):

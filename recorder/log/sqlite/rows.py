@@ -10,22 +10,22 @@ from typing import Any
 
 from ...clock import monotonic_ns
 from ...errors import LogError
-from ...events import Event
+from ...events import SCHEMA, Event
 from ..store import Conflict, Entered, Head, SealedFrames, What, next_entry, open_runs
 from . import sharing
 
 COLUMNS = ", ".join(Event._fields)
 INSERT = f"INSERT INTO events ({COLUMNS}) VALUES ({', '.join('?' * len(Event._fields))})"
 
-_VALUES = ", ".join("CAST(? AS TEXT)" if field == "payload" else "?" for field in Event._fields)
-INSERT_TEXT = f"INSERT INTO events ({COLUMNS}) VALUES ({_VALUES})"
-"""Inserts an event as it is, without a row that is made for it, if its payload is ASCII without NUL."""
-
 
 def to_row(event: Event) -> tuple[Any, ...]:
-    """Return the values of a row, in the order of `COLUMNS`."""
-    return (event.run, event.seq, event.t_ns, event.wall_ns, event.kind, event.step, event.task, event.exchange,
-            to_column(event.payload), event.digest, event.hash, event.schema)  # fmt: skip
+    """Return the values of a row, in the order of `COLUMNS`.
+
+    sqlite3 seeks an adapter for bytes, which takes as long as all else that it does with a value, and none for a bytearray.
+    """
+    run, seq, t_ns, wall_ns, kind, step, task, exchange, payload, digest, own, schema = event
+    return (run, seq, t_ns, wall_ns, kind, step, task, exchange, to_column(payload), bytearray(digest), bytearray(own),
+            schema)  # fmt: skip
 
 
 def to_column(payload: bytes) -> bytes | str:
@@ -47,26 +47,30 @@ AT_ONCE = 16
 @functools.cache
 def _insert_of(number: int) -> str:
     """Return the statement that inserts so many frames, from the values that they share and five values of each."""
-    rows = (f"(?1, ?{n}, ?2, ?3, ?4, ?5, ?6, ?{n + 1}, ?{n + 2}, ?{n + 3}, ?{n + 4}, ?7)" for n in range(8, 8 + 5 * number, 5))
+    rows = (
+        f"(?1, ?{n}, ?2, ?3, 'frame', ?4, ?5, ?{n + 1}, ?{n + 2}, ?{n + 3}, ?{n + 4}, ?6)" for n in range(7, 7 + 5 * number, 5)
+    )
     return f"INSERT INTO events ({COLUMNS}) VALUES {', '.join(rows)}"
 
 
-def insertion(frames: Sequence[Event]) -> tuple[str, list[Any]]:
-    """Return the statement that inserts some of `SealedFrames`, and its values: half the cost of a statement for each frame."""
-    run, _, t_ns, wall_ns, kind, step, task, _, _, _, _, schema = frames[0]
-    values: list[Any] = [run, t_ns, wall_ns, kind, step, task, schema]
-    for _, seq, _, _, _, _, _, exchange, payload, digest, own, _ in frames:
-        values += (seq, exchange, to_column(payload), digest, own)
-    return _insert_of(len(frames)), values
+def insertion(frames: SealedFrames, at: int, end: int) -> tuple[str, list[Any]]:
+    """Return the statement that inserts the frames from `at` to `end`, and its values: half the cost of one for each frame."""
+    values: list[Any] = [frames.run, frames.t_ns, frames.wall_ns, frames.step, frames.task, SCHEMA]
+    seals = map(bytearray, frames.seals[2 * at : 2 * end])
+    numbers = range(frames.seq + at, frames.seq + end)
+    columns = zip(numbers, frames.exchanges[at:end], map(to_column, frames.payloads[at:end]), seals, seals, strict=True)
+    for row in columns:
+        values += row
+    return _insert_of(end - at), values
 
 
-def insert_frames(connection: sqlite3.Connection, events: SealedFrames) -> None:
+def insert_frames(connection: sqlite3.Connection, frames: SealedFrames) -> None:
     """Insert any number of frames. A statement inserts a power of 2 of them, so few are compiled."""
     at = 0
-    while rest := len(events) - at:
-        number = min(_MOST_FRAMES, 1 << rest.bit_length() - 1)
-        connection.execute(*insertion(events[at : at + number]))
-        at += number
+    while rest := len(frames) - at:
+        end = at + min(_MOST_FRAMES, 1 << rest.bit_length() - 1)
+        connection.execute(*insertion(frames, at, end))
+        at = end
 
 
 _COLUMNS = "n, run, what, seq, hash, chain"

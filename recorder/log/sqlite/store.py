@@ -16,12 +16,12 @@ from ...clock import monotonic_ns
 from ...errors import LogError
 from ...events import Event
 from ..runs import RunInfo
-from ..store import Batch, Conflict, Ended, Sealed, SealedFrames, Store, Tip
+from ..store import SEALED, Batch, Conflict, Ended, SealedFrames, Store, Tip
 from . import endings, erasure, forks, opening, reading, reserve, rows
 from .listing import INSERT_RUN
 from .reading import OneByOne
 from .rebuild import relist
-from .rows import AT_ONCE, INSERT, INSERT_TEXT, Transaction, insert_frames, insertion, roll_back, to_row, when_free, write_error
+from .rows import AT_ONCE, INSERT, Transaction, insert_frames, insertion, roll_back, to_row, when_free, write_error
 from .sharing import Bell, Liveness, Watch
 
 Also = Callable[[sqlite3.Connection], None]
@@ -192,14 +192,15 @@ class SqliteStore(OneByOne, Store):
 
     def _write(self, events: Sequence[Event], also: Also | None = None, *, thorough: bool = False) -> None:
         """Commit the next events of a run, and the rest of their transaction. Raises Conflict, LogError."""
-        run = events[0].run
+        first = events[0]
+        run = first.run
         with self.lock:
             try:
                 self._is_writing = True
                 connection = self._connection
                 if connection is None or thorough or not self._watch.is_quiet():
-                    connection = self._connected(make=events[0].seq == 0, thorough=thorough)
-                if not isinstance(events, Sealed) or self._tips.get(run) != (events[0].seq, events.before):
+                    connection = self._connected(make=first.seq == 0, thorough=thorough)
+                if not isinstance(events, SEALED) or self._tips.get(run) != (first.seq, events.before):
                     self._check(connection, run, events)
                 self._tips.pop(run, None)  # forgotten until the events are kept: an interrupt may come at any moment
                 try:
@@ -213,9 +214,8 @@ class SqliteStore(OneByOne, Store):
                 last = events[-1]
                 self._tips[run] = last.seq + 1, last.hash
                 checkpoints = self._checkpoints
-                checkpoints.pages += (
-                    2 + len(events) // 4 + 2 * sum([len(event.payload) for event in events]) // opening.PAGE_BYTES
-                )
+                payloads = events.payloads if type(events) is SealedFrames else [event.payload for event in events]
+                checkpoints.pages += 2 + len(events) // 4 + 2 * sum(map(len, payloads)) // opening.PAGE_BYTES
                 if checkpoints.pages >= checkpoints.due:
                     checkpoints.begin(connection)
             finally:
@@ -228,11 +228,9 @@ class SqliteStore(OneByOne, Store):
         # One INSERT is its own transaction: half the cost of BEGIN … COMMIT.
         statement: tuple[str, Sequence[Any]] | None = None
         if also is None and len(events) == 1:
-            event = events[0]
-            is_text = event.payload.isascii() and b"\0" not in event.payload
-            statement = (INSERT_TEXT, event) if is_text else (INSERT, to_row(event))
+            statement = INSERT, _plain_row(events[0]) or to_row(events[0])
         elif also is None and len(events) <= AT_ONCE and type(events) is SealedFrames:
-            statement = insertion(events)
+            statement = insertion(events, 0, len(events))
         if statement is not None:
             try:
                 connection.execute(*statement)
@@ -355,6 +353,14 @@ class SqliteStore(OneByOne, Store):
         opening.abandon(connection)
         if folded:
             self._watch.remove_beside()
+
+
+def _plain_row(event: Event) -> tuple[Any, ...] | None:
+    """Return `to_row` of an event with a payload in ASCII without NUL, as that of most frames, at less cost; else None."""
+    payload = event.payload
+    if not payload.isascii() or b"\0" in payload:
+        return None
+    return *event[:8], payload.decode(), bytearray(event.digest), bytearray(event.hash), event.schema
 
 
 def _list(connection: sqlite3.Connection, run: RunInfo, first: Event) -> None:
