@@ -100,6 +100,17 @@ def test_a_checkpoint_syncs_what_it_folded_before_the_writer_waits(
     writer.end()
 
 
+def test_looks_behind_touches_are_rare_if_they_take_long(log: EventLog, path: Path) -> None:
+    """Counting the events of a long run delays its streams. The end of a run looks always."""
+    writer = log.start(name="run", mode="live")
+    watch = store_of(log)._watch
+    watch.spare(1_000_000_000)
+    os.utime(path)
+    assert watch.look(thorough=False) is None
+    assert watch.look() == "touched"
+    writer.end()
+
+
 def test_a_checkpoint_does_not_recreate_a_deleted_log(path: Path) -> None:
     """A checkpoint writes to the existing file or to nothing."""
     checkpoints = store.Checkpoints(path)

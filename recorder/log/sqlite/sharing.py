@@ -38,8 +38,9 @@ LOOK_EVERY_NS = 2_000_000
 TICK_NS = 20_000_000
 """File systems stamp by the tick of a clock: a folder that changed less than this ago may change again with the same time."""
 
-CHECK_SHARE = 100
-"""Looking behind a touch takes at most one part in so many of the time."""
+CHECK_SHARE = 400
+"""Looking behind a touch takes at most one part in so many of the time. With several writers, each checkpoint of one is a touch
+for the others, and their streams wait meanwhile."""
 
 _TRIES = 100
 
@@ -63,6 +64,7 @@ class Watch:
         self._locks = str(locks)
         self._renew = WeakMethod(renew)  # no cycle: a log that is let go of closes its connection at once
         self._folder = self._wal = -1
+        self._spared_until_ns = 0
 
     def __del__(self) -> None:
         self.let_go()
@@ -93,9 +95,12 @@ class Watch:
         self._ids = [_id(file) for file in found]
         self._size, self._time = _size_and_time(found[0])
         self._wal_size = self._wal_end()
-        now_ns = monotonic_ns()
-        self._spared_until_ns = now_ns + CHECK_SHARE * cost_ns
-        self._look_at_ns = self._next_look_ns(now_ns)
+        self.spare(cost_ns)
+        self._look_at_ns = self._next_look_ns(monotonic_ns())
+
+    def spare(self, cost_ns: int) -> None:
+        """Look behind the next touch later, because looking behind the last one took so many nanoseconds."""
+        self._spared_until_ns = max(self._spared_until_ns, monotonic_ns()) + CHECK_SHARE * cost_ns
 
     def is_quiet(self) -> bool:
         """Return whether the folder is unchanged, the WAL has not shrunk, and the next look at everything is not due."""

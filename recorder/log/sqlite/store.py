@@ -252,11 +252,13 @@ class SqliteStore(OneByOne, Store):
         """
         if run in self._tips:
             return Tip(*self._tips[run]).check(run, events)
+        began_ns = monotonic_ns()
         try:
             with opening.waiting(connection):
                 last, held = reading.last_row(connection, run), endings.count_events(connection, run)
         except sqlite3.Error as error:
             raise write_error(self.path, error) from error
+        self._watch.spare(monotonic_ns() - began_ns)  # a long run takes long to count
         is_ours, begins = self._alive.is_held(run), events[0].seq == 0
         if last is None and not is_ours:
             raise Conflict(f"run {run} has not begun.")
