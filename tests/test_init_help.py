@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import typer.main
 
-from retold.cli import COMMANDS, make_app
+from retold.cli import COMMANDS, _Late, make_app
 from retold.cli.help import _names
 from tests.e2e import in_this_process
 
@@ -104,3 +104,23 @@ def test_the_shell_completes_words(
     with pytest.raises(SystemExit):
         command.main([], prog_name="retold")
     assert capsys.readouterr().out.split() == expected
+
+
+@pytest.mark.parametrize("path", ["file", "folder", "missing", "missing/file", "", "dangling", "-", "~", "a\udc80"])
+def test_a_path_is_converted_as_typer_converts_it(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path without checks needs none of typer's adapters, which would import pydantic."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    Path("dangling").symlink_to("nowhere")
+    command: Any = typer.main.get_group(make_app("show")).commands["show"]
+    context = command.make_context("show", ["last"], resilient_parsing=True)
+    (param,) = (each for each in command.get_params(context) if each.name == "db")
+    if not hasattr(param, "get_runtime_param"):
+        pytest.skip("this typer converts without adapters")
+    assert isinstance(param._runtime_param, _Late)
+    late = param._runtime_param.coerce(path, param=param, ctx=context)
+    assert isinstance(param._runtime_param, _Late) == (path != "dangling")
+    param._runtime_param = None
+    own = param.get_runtime_param().coerce(path, param=param, ctx=context)
+    assert (type(late), late) == (type(own), own)

@@ -29,7 +29,6 @@ import io
 import json
 import os
 import re
-import tomllib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -191,6 +190,8 @@ def _load(path: Path, data: bytes) -> Any:
             data.decode()
         suffix = _suffix(path, data)
         if suffix == ".toml":
+            import tomllib
+
             return tomllib.loads(data.decode())
         return json.loads(data) if suffix == ".json" else yaml.load(data, Loader=CassetteLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

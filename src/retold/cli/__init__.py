@@ -19,6 +19,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, NoReturn, TextIO
 
@@ -108,10 +109,18 @@ class _Late:
                 return ()
             if kind == list[str] and isinstance(value, list | tuple) and all(type(each) is str for each in value):
                 return list(value)
-        elif value is None or (type(value) is kind and (kind is str or (kind is int and value == param.default))):
+        elif value is None or (type(value) is kind and (kind in (str, bool) or value == param.default)):
             return value
+        elif kind is Path and type(value) is str and _is_plain(value, param.type_descriptor.parameter_info):
+            return Path(value)
         param._runtime_param = None
         return param.get_runtime_param().coerce(value, param=param, ctx=ctx)
+
+
+def _is_plain(path: str, wanted: Any) -> bool:
+    """Return whether typer would check nothing of a path but that it can be read if it exists, and whether that is so."""
+    checks = (wanted.exists, wanted.writable, wanted.resolve_path, wanted.allow_dash, wanted.path_type, wanted.parser)
+    return wanted.file_okay and wanted.dir_okay and not any(checks) and (os.access(path, os.R_OK) or not os.path.lexists(path))
 
 
 class _Lately:
