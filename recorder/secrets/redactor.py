@@ -219,7 +219,7 @@ class Redactor:
         """Return the places of all secrets, in order."""
         found = list(self._spans(data)) if self._is_likely(data) else []
         if not self._has_escapes(data):
-            return _merged(found)
+            return _merged(found) if found else found
         folded = fold(data)
         if self._is_likely(folded.data):
             found += [self._unfolded(data, folded, *span) for span in self._spans(folded.data)]
@@ -241,8 +241,12 @@ class Redactor:
 
     def _is_likely(self, data: bytes) -> bool:
         """Return False if no shape and no secret is in a text. The answer costs far less than a search for the shapes."""
-        if any(part.search(data) is not None for part in shapes.LIKELY) or any(secret in data for secret in self.secrets):
-            return True
+        for search in shapes.LIKELY:
+            if search(data) is not None:
+                return True
+        for secret in self.secrets:
+            if secret in data:
+                return True
         return self._learned is not None and self._learned.may_be_in(data)
 
     def _spans(self, data: bytes) -> Iterable[Span]:

@@ -95,24 +95,24 @@ def by_rarest_character(literals: Iterable[bytes]) -> bytes:
     return b"|".join(re.escape(each) + b"(?:" + b"|".join(rest) + b")" for each, rest in by_character.items())
 
 
-# One search for a literal costs a fraction of a nanosecond a byte, a search for one of several about forty.
+# One search for a literal costs a fraction of a nanosecond a byte, a search for one of several about forty. A literal that begins
+# with a rare character is found at half the cost of a common one.
 LIKELY = tuple(
-    map(
-        re.compile,
-        (
-            rb"-(?:(?<=sk-)(?:ant-|(?<![A-Za-z0-9]sk-)|(?<=\\[bfnrt]sk-))|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=glpat-)|(?<=pypi-)"
-            rb"|(?<=xai-)|(?<=pplx-)|(?<=GOCSPX-)|----BEGIN)",
-            rb"_(?:(?<=gh[pousr]_)|(?<=github_)pat_|(?<=hf_)|(?<=[sr]k_)|(?<=whsec_)|(?<=npm_)|(?<=gsk_))",
-            rb"A(?:KIA|SIA|Iza)",
-            rb"eyJ",
-            rb"SG\.",
-            rb"ya29\.",
-            rb"hooks\.slack",
-            rb"ecret[_\-]?[aA]ccess",
-            rb"ECRET[_\-]?ACCESS",
-        ),
+    re.compile(pattern).search
+    for pattern in (
+        rb"-(?:(?<=sk-)(?:ant-|(?<![A-Za-z0-9]sk-)|(?<=\\[bfnrt]sk-))|(?<=xox[abeoprs]-)|(?<=xapp-)|(?<=glpat-)|(?<=pypi-)"
+        rb"|(?<=xai-)|(?<=pplx-)|(?<=GOCSPX-)|----BEGIN)",
+        rb"_(?:(?<=gh[pousr]_)|(?<=github_)pat_|(?<=hf_)|(?<=[sr]k_)|(?<=whsec_)|(?<=npm_)|(?<=gsk_))",
+        rb"A(?:KIA|SIA|Iza)",
+        rb"J(?<=eyJ)",
+        rb"SG\.",
+        rb"ya29\.",
+        rb"hooks\.slack",
+        rb"ecret[_\-]?[aA]ccess",
+        rb"ECRET[_\-]?ACCESS",
     )
 )
+"""Searches of which one finds something in every text that holds a shape."""
 
 
 _TOKEN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.+/="

@@ -41,7 +41,7 @@ _MOST_FRAMES = 64
 """The most frames that one statement inserts."""
 
 AT_ONCE = 16
-"""So many frames are inserted by one statement, which is its own transaction. It is compiled once for each number up to this."""
+"""So many events are inserted by one statement, which is its own transaction. It is compiled once for each number up to this."""
 
 
 @functools.cache
@@ -51,6 +51,18 @@ def _insert_of(number: int) -> str:
         f"(?1, ?{n}, ?2, ?3, 'frame', ?4, ?5, ?{n + 1}, ?{n + 2}, ?{n + 3}, ?{n + 4}, ?6)" for n in range(7, 7 + 5 * number, 5)
     )
     return f"INSERT INTO events ({COLUMNS}) VALUES {', '.join(rows)}"
+
+
+@functools.cache
+def _insert_of_any(number: int) -> str:
+    """Return the statement that inserts so many events of any kind, from all values of each."""
+    row = f"({', '.join('?' * len(Event._fields))})"
+    return f"INSERT INTO events ({COLUMNS}) VALUES {', '.join([row] * number)}"
+
+
+def insertion_of_any(events: Sequence[Event]) -> tuple[str, list[Any]]:
+    """Return the statement that inserts some events of any kind, and its values."""
+    return _insert_of_any(len(events)), list(itertools.chain.from_iterable(map(to_row, events)))
 
 
 def insertion(frames: SealedFrames, at: int, end: int) -> tuple[str, list[Any]]:

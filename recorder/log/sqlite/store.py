@@ -21,7 +21,18 @@ from . import endings, erasure, forks, opening, reading, reserve, rows
 from .listing import INSERT_RUN
 from .reading import OneByOne
 from .rebuild import relist
-from .rows import AT_ONCE, INSERT, Transaction, insert_frames, insertion, roll_back, to_row, when_free, write_error
+from .rows import (
+    AT_ONCE,
+    INSERT,
+    Transaction,
+    insert_frames,
+    insertion,
+    insertion_of_any,
+    roll_back,
+    to_row,
+    when_free,
+    write_error,
+)  # fmt: skip
 from .sharing import Bell, Liveness, Watch
 
 Also = Callable[[sqlite3.Connection], None]
@@ -229,8 +240,8 @@ class SqliteStore(OneByOne, Store):
         statement: tuple[str, Sequence[Any]] | None = None
         if also is None and len(events) == 1:
             statement = INSERT, _plain_row(events[0]) or to_row(events[0])
-        elif also is None and len(events) <= AT_ONCE and type(events) is SealedFrames:
-            statement = insertion(events, 0, len(events))
+        elif also is None and len(events) <= AT_ONCE:
+            statement = insertion(events, 0, len(events)) if type(events) is SealedFrames else insertion_of_any(events)
         if statement is not None:
             try:
                 connection.execute(*statement)
