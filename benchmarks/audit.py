@@ -108,8 +108,11 @@ MODELS = ("claude-opus-5", "claude-sonnet-5", "claude-haiku-5")
 TOOLS = ("Read", "Bash", "Edit", "Grep")
 
 
-def _turn(pick: random.Random, model: str, number: int) -> Iterator[Entry]:
-    """Return an exchange: a request, an answer with a tool use, and its result. It has three messages in six events."""
+def _turn(pick: random.Random, model: str, number: int, first: int) -> Iterator[Entry]:
+    """Return an exchange: a request, an answer with a tool use, and its result. It has three messages in five events.
+
+    `first` is the number of its first event, which identifies the exchange.
+    """
     words = [*pick.choices(WORDS, k=40)]
     if number % 150_000 == 77:
         words[20] = RARE
@@ -125,13 +128,13 @@ def _turn(pick: random.Random, model: str, number: int) -> Iterator[Entry]:
     yield Entry("exchange.started", encode(asked), "work", "", OWN_SEQ, t_ns)
     content = [{"type": "text", "text": " ".join(words)}]
     said = {"type": "assistant", "message": {**answer, "content": content}}
-    yield Entry("message", encode(said), "work", "", None, t_ns + pick.randrange(10**9))
-    yield Entry("message", encode({**said, "message": {**answer, "content": [use]}}), "work", "", None, t_ns + 10**9)
+    yield Entry("message", encode(said), "work", "", first, t_ns + pick.randrange(10**9))
+    yield Entry("message", encode({**said, "message": {**answer, "content": [use]}}), "work", "", first, t_ns + 10**9)
     ended = {"ending": "complete", "error": None, "status": 200, "model": model, "usage": usage, "cost_usd": pick.random() / 50}
-    yield Entry("exchange.ended", encode(ended), "work", "", None, t_ns + 10**9 + pick.randrange(10**9))
+    yield Entry("exchange.ended", encode(ended), "work", "", first, t_ns + 10**9 + pick.randrange(10**9))
     result = {"type": "tool_result", "tool_use_id": f"t{number}", "content": " ".join(pick.choices(WORDS, k=30))}
     said = {"type": "user", "message": {"role": "user", "content": [result]}}
-    yield Entry("message", encode(said), "work", "", None, t_ns + 2 * 10**9)
+    yield Entry("message", encode(said), "work", "", first, t_ns + 2 * 10**9)
 
 
 def write_log(path: Path, messages: int) -> float:
@@ -144,16 +147,15 @@ def write_log(path: Path, messages: int) -> float:
             recorded_ns = now_ns - 60 * DAY_NS + 60 * DAY_NS * number // runs
             name, model = f"workflow {number % 7}", MODELS[number % 3]
             transactions: list[list[Entry]] = [[]]
-            for turn in range(number * RUN // 3, (number + 1) * RUN // 3):
-                for entry in _turn(pick, model, turn):
+            for at, turn in enumerate(range(number * RUN // 3, (number + 1) * RUN // 3)):
+                for entry in _turn(pick, model, turn, 1 + 5 * at):  # the run begins with one event
                     transactions[-1].append(entry)
                     if entry.kind == "exchange.ended":
                         transactions.append([])
             began = time.process_time()
             with log.start(name=name, mode="live", recorded_ns=recorded_ns) as writer:
                 for entries in transactions:
-                    first = writer.seq  # an exchange has the number of its first event
-                    writer.append(*[e if e.exchange == OWN_SEQ else e._replace(exchange=first) for e in entries])
+                    writer.append(*entries)
             spent += time.process_time() - began
         began = time.process_time()
     return spent + time.process_time() - began
