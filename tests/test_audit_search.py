@@ -232,6 +232,18 @@ def test_the_index_follows_open_runs() -> None:
         assert len(hits("everywhere")) == 5
 
 
+def test_half_a_surrogate_pair_in_a_name_is_indexed() -> None:
+    """Names and ids with half a surrogate pair, which UTF-8 cannot hold, have a question mark in the index."""
+    blocks = [text("said"), {"type": "tool_use", "id": "t1", "name": "Re\ud800ad", "input": {}}]
+    message = {"type": "assistant", "uuid": "u\udfff", "message": {"model": "m\ud800", "content": blocks}}
+    with EventLog(DB) as log, log.start(name="one", mode="live") as writer:
+        writer.append(Entry("message", encode(message)))
+    (hit,) = hits("said", model="m?")
+    assert (hit.model, hit.tool) == ("m?", "Re?ad")
+    with opened(EventLog(DB)) as index:
+        assert [line.keys for line in stats(index, ["tool"])] == [("Re?ad",)]
+
+
 def test_frames_are_not_read_to_find_the_events_of_the_index() -> None:
     """SQLite finds the next events of a run in the index without frames, however many frames come before them."""
     with EventLog(DB) as log, log.start(name="one", mode="live") as writer, Feed(log, KINDS) as feed:

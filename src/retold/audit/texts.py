@@ -28,9 +28,15 @@ def text_of_message(message: dict[str, Any], tools: dict[str, str]) -> Text | No
     if kind == "result":
         return _text_of_result(message)
     inner = object_or_empty(message.get("message"))
+    model = str(inner.get("model") or "")
+    blocks = blocks_of(message)
+    if len(blocks) == 1:  # as in almost every message of Claude Code
+        type_, text, tool = _of_block(blocks[0], tools)
+        types_ = kind if type_ == kind else f"{kind} {type_}"
+        return Text(text, types_, tool, model) if text or tool else None
     words: list[str] = []
     types, names = {kind: None}, dict[str, None]()
-    for block in blocks_of(message):
+    for block in blocks:
         type_, text, tool = _of_block(block, tools)
         types[type_] = None
         if tool:
@@ -39,7 +45,7 @@ def text_of_message(message: dict[str, Any], tools: dict[str, str]) -> Text | No
             words.append(text)
     if not words and not names:
         return None
-    return Text("\n".join(words), " ".join(types), " ".join(names), str(inner.get("model") or ""))
+    return Text("\n".join(words), " ".join(types), " ".join(names), model)
 
 
 def _text_of_result(message: dict[str, Any]) -> Text | None:
@@ -129,16 +135,20 @@ def storable(text: str) -> str:
 
     1. Characters of scripts without spaces are separated, so that a word of them is found as a phrase.
     2. NUL, at which FTS5 stops, and the characters that mark a hit are escaped.
-    3. Half a surrogate pair, which JSON can escape and UTF-8 cannot hold, becomes `?`.
+    3. Half a surrogate pair becomes `?`.
     """
     is_ascii = text.isascii()
-    if not is_ascii:
-        text = text.encode("utf-8", "replace").decode()
+    text = encodable(text)
     if "\0" in text or "\1" in text or "\2" in text or "\3" in text:  # faster than a search for one of them
         text = _RESERVED.sub(lambda found: _ESCAPE + chr(ord(found[0]) + 4), text)
     if not is_ascii:
         text = _WITHOUT_SPACES.sub(lambda found: _BREAK + _BREAK.join(found[0]) + _BREAK, text)
     return text
+
+
+def encodable(text: str) -> str:
+    """Return a text with `?` for half a surrogate pair, which JSON can escape and UTF-8 cannot hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def readable(stored: str) -> str:

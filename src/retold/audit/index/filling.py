@@ -14,7 +14,7 @@ from ...recorder.events import fault_in_payload, fault_in_row
 from ...recorder.http.prompts import request_in
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import OPEN, SUMS, Account, Key, RunAccount
-from ..texts import Text, storable, text_of_error, text_of_message, text_of_prompt, text_of_request
+from ..texts import Text, encodable, storable, text_of_error, text_of_message, text_of_prompt, text_of_request
 from .tables import Facets, create, from_json, is_current, to_json
 
 BATCH = 16_000
@@ -196,6 +196,7 @@ class _Run:
         """Return the other run that counted a message, or count it for this run. A mock run repeats counted messages."""
         if self.mode not in ("live", "import"):
             return ""
+        identity = encodable(identity)
         self.connection.execute("INSERT OR IGNORE INTO counted VALUES (?, ?)", (identity, self.run))
         (run,) = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
         return "" if run == self.run else str(run)
@@ -204,7 +205,7 @@ class _Run:
         """Return the other run that counted a message."""
         if self.mode not in ("live", "import"):
             return ""
-        row = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (identity,)).fetchone()
+        row = self.connection.execute("SELECT run FROM counted WHERE identity = ?", (encodable(identity),)).fetchone()
         return "" if row is None or row[0] == self.run else str(row[0])
 
     def save(self, facets: Facets) -> None:
@@ -221,7 +222,7 @@ class _Run:
         facts = (
             self.run, spent.cost_usd, account.errors, calls.count, calls.failed, calls.healed, spent.tokens["input_tokens"],
             spent.tokens["output_tokens"], storable(account.prompt),
-            strict_json.dumps([sorted(account.times.first), sorted(account.times.took)]), strict_json.dumps(keys),
+            strict_json.dumps([sorted(account.times.first), sorted(account.times.took)]), encodable(strict_json.dumps(keys)),
             account.copy_of,
         )  # fmt: skip
         self.connection.execute(f"INSERT OR REPLACE INTO run_facts VALUES ({', '.join('?' * len(facts))})", facts)
@@ -275,7 +276,7 @@ class _Run:
 
 
 def _book(connection: sqlite3.Connection, key: Key, mode: str, account: Account) -> None:
-    dimension, name, day = key
+    dimension, name, day = map(encodable, key)
     where = "dimension = ? AND day = ? AND key = ? AND mode = ?"
     row = connection.execute(f"SELECT first, took FROM accounts WHERE {where}", (dimension, day, name, mode)).fetchone()
     sums = [account.sums[each] for each in SUMS]

@@ -16,6 +16,7 @@ from typing import Any
 from ...recorder import strict_json
 from ...recorder.log.sqlite.feed import Feed
 from ..accounts import SUMS, zone
+from ..texts import encodable
 
 VERSION = 10
 
@@ -111,7 +112,7 @@ class Facets:
         return number
 
     def _stored(self, values: tuple[str, ...]) -> int:
-        db, places = self._connection, ", ".join("?" * len(FACETS))
+        db, places, values = self._connection, ", ".join("?" * len(FACETS)), tuple(map(encodable, values))
         found = db.execute(f"SELECT id FROM facets WHERE ({_FACETS}) = ({places})", values).fetchone()
         if found is not None:
             return int(found[0])
