@@ -22,8 +22,11 @@ from .sdk_errors import for_sdk
 __tracebackhide__ = True
 """pytest hides these frames, so an error that passes through looks as it would without retold."""
 
-MAX_TOGETHER = 64
-"""The most chunks that are committed together. With more, the first one would wait too long for the others."""
+MAX_TOGETHER = 128
+"""The most chunks that are committed together. With more, the first one would wait too long for the others (0.5 ms now).
+
+Half of the cost of a commit within a client is memory that the client's own work has pushed out of the caches.
+"""
 
 # The end of the previous chunk, the size of the next one (not 0, which ends the body), and one byte of it.
 _CHUNK_SIZE = re.compile(rb"\r\n(0{0,8}[1-9a-fA-F][0-9a-fA-F]{0,8})\r\n(?=.)", re.DOTALL)
