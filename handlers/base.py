@@ -179,6 +179,10 @@ class Reader:
     def event(self, event: Event) -> None:
         """Process the next event. A stream spans a step, or a whole run that has no steps."""
         match event.kind:
+            case "message":
+                self._begin(event)
+                self.count += 1
+                self.shown += self.handler.message(Message.of(event))
             case "run.started":
                 self._run = event
             case "step.started" | "task.started" if event.kind.startswith(self._unit):
@@ -194,10 +198,6 @@ class Reader:
                 self._note_piece(event, *_piece_in(event.payload))
             case "stream.stream_event" if event.data.get("parent_tool_use_id") is None:
                 self._note_piece(event, *_piece_of(object_or_empty(event.data.get("event"))))
-            case "message":
-                self._begin(event)
-                self.count += 1
-                self.shown += self.handler.message(Message.of(event))
             case "step.ended" | "task.ended" if event.kind.startswith(self._unit):
                 self._end(event)
             case "run.ended" if not self._has_steps:

@@ -141,13 +141,18 @@ def _line(head: str, text: str) -> str:
     return f"{head}{under(clean(text).rstrip(chr(10)), len(head))}\n"
 
 
+_NOTHING_FURTHER = SimpleOptions.model_construct()
+"""The options of lines that show nothing more than LineOptions ask for. To make one takes longer than to make a line."""
+
+
 def _texts(message: Message, options: LineOptions) -> Iterator[str]:
-    further = options if isinstance(options, SimpleOptions) else SimpleOptions()
+    further = options if isinstance(options, SimpleOptions) else _NOTHING_FURTHER
     if (trouble := trouble_in(message)) is not None:
         yield trouble
-    for block in message.blocks if message.type in ("assistant", "user") else ():
+    kind = message.type
+    for block in message.blocks if kind in ("assistant", "user") else ():
         match block.get("type"):
-            case "text" if message.type == "assistant":
+            case "text" if kind == "assistant":
                 yield f"ASSISTANT: {block.get('text') or ''}{INCOMPLETE if message.data.get('incomplete') else ''}"
             case "text" if further.show_prompts:
                 yield f"USER: {cut(str(block.get('text') or ''), PROMPT_CHARS)}"

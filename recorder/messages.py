@@ -57,7 +57,7 @@ class Message:
     @property
     def blocks(self) -> Iterator[dict[str, Any]]:
         """The content blocks; a plain string counts as one text block."""
-        yield from blocks_of(self.data)
+        return iter(blocks_of(self.data))
 
 
 def _brief(block: Mapping[str, Any]) -> str:
