@@ -9,6 +9,7 @@ numbers. Only the best candidates are then compared in depth.
 from array import array
 from collections.abc import Mapping
 from operator import ne
+from sys import intern
 from typing import Any
 
 Sketch = dict[str, "array[int]"]
@@ -19,7 +20,9 @@ def sketch_of(meaning: Mapping[str, Any]) -> Sketch:
     sketch: Sketch = {}
     for rule, part in meaning.items():
         inner = (
-            {f"body.{key}": value for key, value in part.items()} if rule == "body" and isinstance(part, dict) else {rule: part}
+            {intern(f"body.{key}"): value for key, value in part.items()}
+            if rule == "body" and isinstance(part, dict)
+            else {rule: part}
         )
         for place, value in inner.items():
             sketch[place] = array("q", map(_digest, value if isinstance(value, list) else [value]))
