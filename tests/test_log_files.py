@@ -14,6 +14,7 @@ from retold.recorder.events import Entry, encode
 from retold.recorder.http.capture import Capture
 from retold.recorder.http.exchange import Place, Request
 from retold.recorder.log.log import EventLog
+from retold.recorder.log.sqlite import checkpoints
 from retold.recorder.log.sqlite import opening as store
 from tests.raw_log import query, rows, store_of
 
@@ -70,7 +71,7 @@ def test_a_long_run_is_folded_into_the_database_during_recording(
     log: EventLog, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """The WAL does not grow forever, and every event is in the log exactly once."""
-    monkeypatch.setattr(store, "CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 10)
     writer = log.start(name="run", mode="live")
     for number in range(100):
         writer.append(Entry("frame", b"%d" % number))
@@ -88,7 +89,7 @@ def test_a_checkpoint_syncs_what_it_folded_before_the_writer_waits(
 ) -> None:  # fmt: skip
     """The second pass syncs while the writer waits, so little may be left to sync. The locks on the log stay."""
     synced: list[int] = []
-    monkeypatch.setattr(store, "CHECKPOINT_PAGES", 10)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 10)
     monkeypatch.setattr(os, "fsync", lambda handle: synced.append(os.fstat(handle).st_ino))
     writer = log.start(name="run", mode="live")
     while not synced:
@@ -113,11 +114,11 @@ def test_looks_behind_touches_are_rare_if_they_take_long(log: EventLog, path: Pa
 
 def test_a_checkpoint_does_not_recreate_a_deleted_log(path: Path) -> None:
     """A checkpoint writes to the existing file or to nothing."""
-    checkpoints = store.Checkpoints(path)
-    checkpoints.pages = store.CHECKPOINT_PAGES
+    own = checkpoints.Checkpoints(path)
+    own.pages = checkpoints.CHECKPOINT_PAGES
     with contextlib.closing(sqlite3.connect(":memory:")) as connection:
-        checkpoints.begin(connection)
-    checkpoints.wait()
+        own.begin(connection)
+    own.wait()
     assert not path.exists()
 
 

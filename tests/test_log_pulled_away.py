@@ -15,6 +15,7 @@ import pytest
 from retold.recorder.errors import LogError
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog, RunWriter
+from retold.recorder.log.sqlite import checkpoints, sharing
 from retold.recorder.log.sqlite import opening as store
 from retold.recorder.log.store import erasable
 from tests.raw_log import Child, store_of
@@ -251,7 +252,7 @@ def test_acknowledged_events_are_readable_or_the_application_gets_an_error(
     way: Callable[[Recorder], None], events: int, tmp_path: Path, reader: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a short run the WAL contains everything. In a long run the file contains most of it. Long runs checkpoint meanwhile."""
-    monkeypatch.setattr(store, "CHECKPOINT_PAGES", 50)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 50)
     recorder = Recorder(tmp_path)
     recorder.begin(events)
     store_of(recorder.log)._checkpoints.wait()
@@ -296,3 +297,36 @@ def test_a_writer_reads_the_whole_file_only_after_damage(
     way(recorder)
     recorder.append(5)
     assert len(done) == checks, done
+
+
+@pytest.mark.parametrize("way", [cut_in_half, overwritten_by_an_older_copy, overwritten_by_another_log])
+def test_a_change_right_after_a_checkpoint_is_not_taken_for_that_of_the_checkpoint(
+    way: Callable[[Recorder], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer has not looked at the file since the checkpoint began."""
+    monkeypatch.setattr(sharing, "LOOK_EVERY_NS", 10**18)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 50)
+    recorder = Recorder(tmp_path)
+    recorder.begin(60)
+    sqlite = store_of(recorder.log)
+    sqlite._checkpoints.wait()
+    assert sqlite._checkpoints.has_written
+    way(recorder)
+    assert sqlite._look() in ("touched", "shrunk")
+    sqlite._adopt()
+    recorder.log.close()
+
+
+def test_a_checkpoint_of_the_writer_is_no_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise each checkpoint would make the writer open the file again."""
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_PAGES", 50)
+    recorder = Recorder(tmp_path)
+    recorder.begin(60)
+    sqlite = store_of(recorder.log)
+    assert sqlite._look() is None
+    sqlite._checkpoints.wait()
+    assert sqlite._look() is None
+    recorder.append(60)
+    sqlite._checkpoints.wait()
+    assert sqlite._look() is None
+    recorder.finish()

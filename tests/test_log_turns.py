@@ -152,14 +152,14 @@ def test_an_erasure_from_a_large_log_does_not_rewrite_it(tmp_path: Path, monkeyp
 
         monkeypatch.setattr(turns, "_turn", counted)
         statements: list[str] = []
-        connect = opening._connect
+        connect = opening.connect
 
         def traced(*args: object, **options: object) -> sqlite3.Connection:
             connection = connect(*args, **options)  # type: ignore[arg-type]
             connection.set_trace_callback(statements.append)
             return connection
 
-        monkeypatch.setattr(opening, "_connect", traced)
+        monkeypatch.setattr(opening, "connect", traced)
         erase.erase(log, erase.plan_text(log, secret), why="test")
         assert not [sql for sql in statements if "VACUUM" in sql]
     assert len(appended) > 5

@@ -1,4 +1,4 @@
-"""Open an SQLite file as a log, with its settings, and run its checkpoints.
+"""Open an SQLite file as a log, with its settings.
 
 WAL mode lets any number of readers read while one process at a time commits; several processes append in turn
 (`busy_timeout`). With `synchronous=NORMAL` a commit survives the death of the process, with `FULL` a loss of power.
@@ -11,7 +11,6 @@ import fcntl
 import os
 import sqlite3
 import stat
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from ...errors import LogError, LogFolderWarning, LogVersionError
 from ...hints import not_a_run
 from . import reserve
 from .scrubbing import scrub
-from .sharing import BUSY_TIMEOUT_S, sync_open
+from .sharing import BUSY_TIMEOUT_S
 from .turns import scrub_in_turns
 
 VERSION = 3
@@ -31,20 +30,8 @@ APPLICATION_ID = 0x7265746C  # "retl": tells a log from any other SQLite file
 
 PAGE_BYTES = 4096
 
-CHECKPOINT_PAGES = 4000
-"""After so many pages of WAL (16 MB) a checkpoint begins. An append rewrites the page it shares with its neighbours, so
-waiting longer folds more appends into one."""
-
-CHECKPOINT_IF_NEARLY_FULL_PAGES = 256
-"""On a disk that is nearly full a checkpoint begins after 1 MB: what is not folded into the database when the disk is full must
-not need more room there than the reserve has."""
-
 CHECKPOINT_AT_LAST_PAGES = 16_000
 """A stream without a pause lets no checkpoint catch up with it, and the WAL grows. Here (64 MB) the writer does it itself."""
-
-CATCH_UP_MS = 5
-"""How long the end of a checkpoint waits for the writer, and the writer for a reader."""
-CATCH_UP_TRIES = 3
 
 VACUUM_MARGIN_BYTES = 1024 * 1024
 
@@ -67,7 +54,7 @@ def open_for_writing(path: Path, durability: Durability, *, named: Path | None =
         _warn_of_folder(path, named)
         with locked(path.parent):
             create_private(path)
-            connection = _connect(path)
+            connection = connect(path)
             try:
                 _check_version(connection, named)
                 connection.execute("PRAGMA journal_mode = WAL")  # first, because a transaction in it does not wait for the disk
@@ -98,7 +85,7 @@ def open_for_reading(path: Path, sought: str = "", *, named: Path | None = None)
         raise LogError(not_a_run(sought) or none)
     connection = None
     try:
-        connection = _connect(reading_uri(path), uri=True)
+        connection = connect(reading_uri(path), uri=True)
         _have_room_for_reading(connection, path)
         _check_version(connection, named)
         if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
@@ -125,7 +112,7 @@ def scrub_large(path: Path) -> bool:
 
     The file keeps its length, and the disk gets unused pages back as holes. Raises sqlite3.Error, OSError.
     """
-    with contextlib.closing(_connect(path)) as connection:
+    with contextlib.closing(connect(path)) as connection:
         return scrub_in_turns(connection, path)
 
 
@@ -146,7 +133,7 @@ def vacuum(connection: sqlite3.Connection, path: Path) -> bool:
     is_new = _write_anew(connection, path)
     if not is_new:
         fold_with_reserve(connection, path)
-        with contextlib.closing(_connect(path)) as other:
+        with contextlib.closing(connect(path)) as other:
             scrub(other, path)
         is_new = _write_anew(connection, path)
     busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -247,7 +234,7 @@ def reading_uri(path: Path) -> str:
     return f"{path.absolute().as_uri()}?{mode}"
 
 
-def _connect(target: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+def connect(target: Path | str, *, uri: bool = False) -> sqlite3.Connection:
     """Connect in autocommit mode, so that one INSERT is one transaction. The store's lock guards it against other threads."""
     return sqlite3.connect(target, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, uri=uri)
 
@@ -324,77 +311,3 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-class Checkpoints:
-    """Checkpoints of the WAL, now and then, in a thread: a checkpoint syncs to the disk, and no stream should wait for it.
-
-    The writer adds to `pages` the pages that each commit writes. At `due` pages it calls `begin`. `has_written` is whether a
-    checkpoint may have written the database since `wrote` was called.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.pages = 0
-        self.due = 0
-        self.has_written = False
-        self._thread: threading.Thread | None = None
-
-    def begin(self, connection: sqlite3.Connection) -> None:
-        """Begin a checkpoint if none is running and the WAL is long, or the disk is nearly full.
-
-        On a disk that is nearly full the writer waits for it: the WAL of a stream without a pause would take all the room.
-        """
-        if self.is_running:
-            return
-        is_nearly_full = reserve.is_nearly_full(self._path)
-        if is_nearly_full or self.pages >= CHECKPOINT_PAGES:
-            self.pages = 0
-            self.has_written = True
-        self.due = min(self.pages + CHECKPOINT_IF_NEARLY_FULL_PAGES, CHECKPOINT_PAGES)
-        if is_nearly_full:
-            self._fold(connection)
-        elif self.pages == 0:
-            self._thread = threading.Thread(target=self._run, name="retold-checkpoint")
-            with contextlib.suppress(RuntimeError):  # the interpreter shuts down: closing the log folds the WAL
-                self._thread.start()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether a checkpoint is running."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def wrote(self) -> bool:
-        """Return whether a checkpoint may have written the database since the last call."""
-        wrote, self.has_written = self.has_written, self.has_written and self.is_running
-        return wrote
-
-    def wait(self) -> None:
-        """Return when no checkpoint is running. The thread of a checkpoint may close a collected log, and does not wait."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
-
-    def _run(self) -> None:
-        uri = f"{self._path.absolute().as_uri()}?mode=rw"  # makes no file where the log is gone
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(uri, uri=True)) as connection:
-            self._fold(connection)
-            sync_open(self._path)  # else the writer waits in the catching up for all pages that were folded
-            self._catch_up(connection)
-
-    def _catch_up(self, connection: sqlite3.Connection) -> None:
-        """Fold the little that the writer has appended meanwhile, while it waits, so that it begins the WAL anew.
-
-        A stream without a pause would otherwise let the WAL grow until the writer folds all of it itself, and waits ten times
-        as long. A reader of an old snapshot prevents it: it is not waited for.
-        """
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute(f"PRAGMA busy_timeout = {CATCH_UP_MS}")
-            for _ in range(CATCH_UP_TRIES):
-                busy, *_ = connection.execute("PRAGMA wal_checkpoint(FULL)").fetchone()
-                if not busy:
-                    break
-
-    def _fold(self, connection: sqlite3.Connection) -> None:
-        reserve.keep(self._path)
-        with contextlib.suppress(sqlite3.Error):  # on a full disk it stays in the WAL, and the writer tries again
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")

@@ -52,6 +52,9 @@ _INDEX_VERSION = 3007000
 _WAL_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 
+State = tuple[int, int]
+"""The bytes of a file, and the time of its last change in nanoseconds; two zeros if there is none."""
+
 _Id = tuple[int, int]
 
 
@@ -93,7 +96,7 @@ class Watch:
         self._stamps = self._current_stamps()
         found = [_stat(name) for name in self._names]
         self._ids = [_id(file) for file in found]
-        self._size, self._time = _size_and_time(found[0])
+        self._size, self._time = _state(found[0])
         self._wal_size = self._wal_end()
         self.spare(cost_ns)
         self._look_at_ns = self._next_look_ns(monotonic_ns())
@@ -112,10 +115,11 @@ class Watch:
         self._wal_size = size
         return True
 
-    def look(self, *, own_checkpoint: bool = False, thorough: bool = True) -> Change | None:
+    def look(self, *, own_checkpoint: bool = False, left: State | None = None, thorough: bool = True) -> Change | None:
         """Return the change of the files since they were accepted, or None if there is none.
 
-        With `own_checkpoint`, this process wrote the log's file itself. Without `thorough`, a later look may report a touch.
+        With `own_checkpoint`, a checkpoint of this process may be writing the log's file. One that ended since the last look left
+        the file as `left`. Without `thorough`, a later look may report a touch.
         """
         now_ns = monotonic_ns()
         self._look_at_ns = 0
@@ -132,7 +136,9 @@ class Watch:
         self._ids = ids  # SQLite makes the files beside the log when it needs them
         if self._wal < 0:
             self._wal = _opened(self.beside[0])
-        (size, time_ns), wal_size = _size_and_time(found[0]), self._wal_end()
+        if left is not None:
+            self._size, self._time = left
+        (size, time_ns), wal_size = _state(found[0]), self._wal_end()
         if size < self._size or (wal_size < self._wal_size and not self._has_every_frame()):
             return "shrunk"
         self._size, self._wal_size = size, wal_size
@@ -152,7 +158,7 @@ class Watch:
     @property
     def is_empty(self) -> bool:
         """Whether the file at the path is empty."""
-        return _size_and_time(_stat(self._path))[0] == 0
+        return _state(_stat(self._path))[0] == 0
 
     def remove_beside(self) -> None:
         """Remove the WAL and its index, if they belong to the file that was at the path.
@@ -182,7 +188,7 @@ class Watch:
         return False
 
     def _current_stamps(self) -> list[int]:
-        return [_size_and_time(_stat(folder))[1] for folder in self._stamped]
+        return [_state(_stat(folder))[1] for folder in self._stamped]
 
     def _next_look_ns(self, now_ns: int) -> int:
         return now_ns + LOOK_EVERY_NS if 0 < self._changed_ns < wall_ns() - TICK_NS else 0
@@ -225,23 +231,13 @@ def _id(found: os.stat_result | None) -> _Id | None:
     return None if found is None else (found.st_dev, found.st_ino)
 
 
-def _size_and_time(found: os.stat_result | None) -> tuple[int, int]:
+def _state(found: os.stat_result | None) -> State:
     return (0, 0) if found is None else (found.st_size, found.st_mtime_ns)
 
 
-def sync_open(path: Path) -> None:
-    """Sync a log that this process has open, and its WAL, to the disk. Do nothing if that is impossible.
-
-    It uses SQLite's own handles: to close another one would drop the locks that SQLite holds on the file in this process.
-    """
-    ids = [_id(_stat(name)) for name in (path, f"{path}-wal")]
-    with contextlib.suppress(OSError):  # a system without the folder
-        for name in os.listdir("/dev/fd"):
-            with contextlib.suppress(OSError):  # closed meanwhile
-                found = _id(os.fstat(int(name)))
-                if found in ids:
-                    ids.remove(found)
-                    os.fsync(int(name))
+def state_of(path: Path) -> State:
+    """Return the size and the time of a file, as a look at it compares them."""
+    return _state(_stat(path))
 
 
 _bells: "dict[str, ref[Bell]]" = {}

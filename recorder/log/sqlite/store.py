@@ -18,6 +18,7 @@ from ...events import Event
 from ..runs import RunInfo
 from ..store import SEALED, Batch, Conflict, Ended, SealedFrames, Store, Tip
 from . import endings, erasure, forks, opening, reading, reserve, rows
+from .checkpoints import Checkpoints
 from .listing import INSERT_RUN
 from .reading import OneByOne
 from .rebuild import relist
@@ -33,7 +34,7 @@ from .rows import (
     when_free,
     write_error,
 )  # fmt: skip
-from .sharing import Bell, Liveness, Watch
+from .sharing import Bell, Change, Liveness, Watch
 
 Also = Callable[[sqlite3.Connection], None]
 """The rest of a transaction that begins with the insertion of events."""
@@ -59,7 +60,7 @@ class SqliteStore(OneByOne, Store):
         self._noted: set[str] = set()
         self._is_suspect = False
         self._watch = Watch(self._file, self._alive.folder, self._renew)
-        self._checkpoints = opening.Checkpoints(self._file)
+        self._checkpoints = Checkpoints(self._file)
         forks.shut_before.add(self)
 
     def __repr__(self) -> str:
@@ -181,7 +182,7 @@ class SqliteStore(OneByOne, Store):
             with self.lock, opening.waiting(connection := self._writable()):
                 is_clean = is_clean or opening.vacuum(connection, self._file)
                 reserve.keep(self._file, beside=0)
-                self._watch.adopt()
+                self._adopt()
         except (sqlite3.Error, OSError) as error:
             raise LogError(
                 f"what was taken out of {self.path} is gone from its tables, but its bytes may still stand in the file: "
@@ -199,7 +200,7 @@ class SqliteStore(OneByOne, Store):
                 reserve.give_up(self._file)
             opening.fold(self._writable())
             reserve.keep(self._file, size=reserve.RESERVE_BYTES // 2, beside=0)
-            self._watch.adopt()
+            self._adopt()
 
     def _write(self, events: Sequence[Event], also: Also | None = None, *, thorough: bool = False) -> None:
         """Commit the next events of a run, and the rest of their transaction. Raises Conflict, LogError."""
@@ -220,7 +221,7 @@ class SqliteStore(OneByOne, Store):
                     # A full disk has room for more if the WAL can be folded: SQLite then writes it from its beginning.
                     if not opening.is_full(error.__cause__) or not opening.fold_with_reserve(connection, self._file):
                         raise
-                    self._watch.adopt()
+                    self._adopt()
                     self._insert(connection, events, also)
                 last = events[-1]
                 self._tips[run] = last.seq + 1, last.hash
@@ -308,13 +309,18 @@ class SqliteStore(OneByOne, Store):
         if self._alive.renew():
             self._tips.clear()  # another process may have ended a run of ours: compare every run
 
-    def _has_checkpointed(self) -> bool:
-        return self._checkpoints.has_written and self._checkpoints.wrote()
+    def _adopt(self, cost_ns: int = 0) -> None:
+        self._checkpoints.taken()
+        self._watch.adopt(cost_ns)
+
+    def _look(self, *, thorough: bool = True) -> Change | None:
+        running, left = self._checkpoints.taken() if self._checkpoints.has_written else (False, None)
+        return self._watch.look(own_checkpoint=running, left=left, thorough=thorough)
 
     def _connected(self, *, make: bool, thorough: bool) -> sqlite3.Connection:
         """Return the connection for writing, after a look at the files. Raises LogError."""
         connection = self._connection
-        if connection is None or self._watch.look(own_checkpoint=self._has_checkpointed(), thorough=thorough):
+        if connection is None or self._look(thorough=thorough):
             connection = self._writable(make=make)
         return connection
 
@@ -322,7 +328,7 @@ class SqliteStore(OneByOne, Store):
         """Return the connection for writing, opened again if the file at the path was replaced or changed by others."""
         began_ns = monotonic_ns()
         if self._connection is not None:
-            change = self._watch.look(own_checkpoint=self._has_checkpointed())
+            change = self._look()
             if change is None:
                 roll_back(self._connection)
                 return self._connection
@@ -335,7 +341,7 @@ class SqliteStore(OneByOne, Store):
             )
         self._connection = opening.open_for_writing(self._file, self.durability, named=self.path)
         self._tips.clear()
-        self._watch.adopt(monotonic_ns() - began_ns)
+        self._adopt(monotonic_ns() - began_ns)
         if self._is_suspect and (damage := opening.check_pages(self._connection)) is not None:
             self._let_go()
             raise LogError(
