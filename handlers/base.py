@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal, TextIO
 
 from pydantic import BaseModel, ConfigDict
 
-from ..recorder.clock import monotonic_ns
 from ..recorder.events import Event
 from ..recorder.http.call_errors import FAILED, CallCounts, call_error
 from ..recorder.http.exchange import frame_json
@@ -32,9 +31,6 @@ READ_KINDS = ("run.started", "run.ended", "step.started", "step.ended", "task.st
 
 STREAMED_KINDS = ("frame", "stream.stream_event")
 """The kinds of events that hold pieces of texts: those of responses, and partial messages of the Agent SDK."""
-
-FLUSH_NS = 10_000_000
-"""Nanoseconds for which a line may wait for those of further messages that were read at the same time."""
 
 _TEXT_DELTA = b'{"type":"text_delta","text":"'
 
@@ -90,9 +86,6 @@ class Handler(ABC):
     Options: ClassVar[type[Options]] = Options
     silent: ClassVar[bool] = False
     """Whether the handler writes elsewhere than `out`, so that an empty screen is expected."""
-    gathers: bool = False
-    """Whether the caller calls `flush`, so that the lines of messages that are read at once may be written together."""
-    _has_unflushed = False
 
     def __init__(self, options: Any, out: TextIO, folder: Path = Path()) -> None:
         self.options = options
@@ -143,17 +136,9 @@ class Handler(ABC):
         return {}
 
     def write(self, text: str) -> None:
-        """Write whole lines so that they appear at once, or with those of all messages that were read at once."""
+        """Write whole lines and flush, so that they appear at once."""
         self.out.write(text)
-        self._has_unflushed = True
-        if not self.gathers:
-            self.flush()
-
-    def flush(self) -> None:
-        """Let all lines appear. If the handler `gathers`, the caller calls it before a wait, and after FLUSH_NS at the latest."""
-        if self._has_unflushed:
-            self._has_unflushed = False
-            self.out.flush()
+        self.out.flush()
 
 
 class Reader:
@@ -314,7 +299,6 @@ class HandlerThread:
         self._tasks = tasks
         self._last = f"{unit}.ended"
         self._over = over
-        handler.gathers = True
         self._thread = threading.Thread(target=self._read, name=f"retold-{handler.name}", daemon=True)
         self._thread.start()
 
@@ -327,10 +311,7 @@ class HandlerThread:
     def _read(self) -> None:
         try:
             try:
-                try:
-                    self._follow()
-                finally:
-                    self.handler.flush()
+                self._follow()
             finally:
                 self.handler.close()
         except BaseException as error:  # sys.exit too: the end of the run reports it, and so does the exit code
@@ -350,13 +331,9 @@ class HandlerThread:
             )
             return over
 
-        flush, flushed_ns = self.handler.flush, 0
-        for event in self._log.follow(self._run, after=self._after, kinds=self.handler.kinds, until=is_last, between=flush):
+        for event in self._log.follow(self._run, after=self._after, kinds=self.handler.kinds, until=is_last):
             if event.step == self._step and (not event.task or self._tasks is None or event.task in self._tasks):
                 self.reader.event(event)
-                if (now_ns := monotonic_ns()) - flushed_ns > FLUSH_NS:
-                    flush()
-                    flushed_ns = now_ns
         if not over:
             self.reader.broke_off("the run ended before this stream did")
 

@@ -1,4 +1,4 @@
-"""file: write messages to a file, each as soon as it was read. Lines of messages that were read at once are written together.
+"""file: write messages to a file, and flush each before the next one.
 
 `text` is the lines of simple with date and zone; `jsonl` is one JSON object a line; `json` is one array that is valid JSON
 after every message. Relative paths count from the working directory at the start; `~` is the home folder.
@@ -89,7 +89,6 @@ class File(Handler):
         self._at_path = str(self._whole_path)
         self._fd: int | None = None
         self._written = 0
-        self._held: list[tuple[str, int]] = []
 
     def check(self) -> None:
         """Raise HandlerError if the file cannot be created or written. Does not create it."""
@@ -113,7 +112,8 @@ class File(Handler):
         else:
             line = json_line(message)
         if line:
-            self._write(line, messages=1)
+            self._write(line)
+            self._written += 1
         return bool(line)
 
     def call_failed(self, event: Event, error: str) -> None:
@@ -153,26 +153,7 @@ class File(Handler):
             self.close()
             raise HandlerError(f"cannot append to {str(self.path)!r}: it does not end as an array of messages does.")
 
-    def flush(self) -> None:
-        held, self._held = self._held, []
-        if not held:
-            return
-        try:
-            self._write_out("".join(line for line, _ in held))
-            self._written += sum(messages for _, messages in held)
-        except OSError:  # there may be room for some of the lines
-            for line, messages in held:
-                self._write_out(line)
-                self._written += messages
-
-    def _write(self, line: str, *, messages: int = 0) -> None:
-        if self.gathers and self.options.format != "json" and self.options.max_file_size is None:
-            self._held.append((line, messages))
-        else:
-            self._write_out(line)
-            self._written += messages
-
-    def _write_out(self, line: str) -> None:
+    def _write(self, line: str) -> None:
         data = line.encode("utf-8", "backslashreplace")
         while not self._is_written(data):
             self.close()

@@ -166,29 +166,24 @@ def test_a_message_larger_than_the_limit_has_a_separate_file() -> None:
 FULL = """\
 import io, resource, sys
 import retold
-from retold.handlers import Reader, make_handler
+from retold.handlers import make_handler, read_stream
 with retold.EventLog("log.db") as log:
     events = list(log.events(sys.argv[2]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 handler = make_handler("file", {"file_path": "logs/out.log", "format": sys.argv[1]}, io.StringIO())
-handler.gathers = sys.argv[3] == "together"
-reader = Reader(handler)
 try:
-    for event in events:
-        reader.event(event)
-    handler.flush()
+    read_stream(events, handler)
 except OSError as error:
     print(type(error).__name__, handler.result()["written"])
 """
 
 
-@pytest.mark.parametrize("way", ["alone", "together"])
 @pytest.mark.parametrize("form", ["text", "jsonl", "json"])
-def test_a_full_disk_leaves_no_partial_line(form: str, way: str, environment: dict[str, str]) -> None:
+def test_a_full_disk_leaves_no_partial_line(form: str, environment: dict[str, str]) -> None:
     """A message that does not fit is not written at all, earlier ones stay valid, and the failure is reported."""
     log, run = record([text(f"<{number}> {'x' * 70}") for number in range(50)])
     log.close()
-    command = [sys.executable, "-c", FULL, form, run, way]
+    command = [sys.executable, "-c", FULL, form, run]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
     kind, written = done.stdout.split()
     assert kind == "OSError"
@@ -198,21 +193,6 @@ def test_a_full_disk_leaves_no_partial_line(form: str, way: str, environment: di
         assert [line.partition("ASSISTANT: ")[2] for line in lines] == [f"<{n}> {'x' * 70}" for n in range(int(written))]
     else:
         assert len(messages_in(PATH, form)) == int(written)
-
-
-@pytest.mark.parametrize("form", ["text", "jsonl", "json"])
-def test_lines_of_messages_that_are_read_at_once_make_the_same_file(form: str) -> None:
-    """A step's handler writes the lines of one read together; `retold show` writes one by one."""
-    log, run = record(STORY)
-    over = threading.Event()
-    options = {"format": form, "file_path": str(PATH)}
-    thread = HandlerThread(log, run, "one", make_handler("file", options, io.StringIO()), after=0, over=over.set)
-    assert over.wait(30)
-    together = PATH.read_text()
-    PATH.unlink()
-    read_stream(log.events(run), alone := make_handler("file", options, io.StringIO()))
-    assert together == PATH.read_text()
-    assert thread.result()["written"] == alone.result()["written"] == (2 if form == "text" else len(STORY))
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])

@@ -287,19 +287,3 @@ def test_a_follower_does_not_get_an_event_that_was_erased(log: EventLog, monkeyp
     erase(log, plan_text(log, "Carlos"), why="asked")
     now[0] += reading.KEPT_NS + 1
     assert b"Carlos" not in b"".join(event.payload for event in second)
-
-
-def test_a_follower_calls_between_its_reads(log: EventLog) -> None:
-    """A handler writes its lines after each read, and before it waits."""
-    writer = log.start(name="run", mode="live")
-    seen: list[int | str] = []
-    writer.append(*[Entry("frame", b"")] * PAGE)
-
-    def between() -> None:
-        seen.append("read")
-        if len(seen) == 1:
-            writer.append(Entry("frame", b""))
-            writer.end()
-
-    seen += [event.seq for event in log.follow(writer.run, between=between)]
-    assert seen == ["read", *range(PAGE + 3)]

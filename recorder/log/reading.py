@@ -162,13 +162,11 @@ class LogReader:
             yield Message.of(event)
 
     def follow(
-        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, until: Callable[[Event], bool] | None = None,
-        between: Callable[[], None] = lambda: None,
-    ) -> Iterator[Event]:  # fmt: skip
+        self, run: str, *, after: int = -1, kinds: Sequence[str] | None = None, until: Callable[[Event], bool] | None = None
+    ) -> Iterator[Event]:
         """Like `events`, but wait for more until the run ends, its writer is gone, or `until` is true of an event.
 
-        With `kinds`, the events for which `until` is true must be among them; `run.ended` always ends the loop. `between` is
-        called after the events of one read, before the next read and before a wait.
+        With `kinds`, the events for which `until` is true must be among them; `run.ended` always ends the loop.
         """
         wanted = None if kinds is None else (*kinds, "run.ended")
         waited = False
@@ -191,8 +189,6 @@ class LogReader:
                     if event.kind == "run.ended" or (until is not None and until(event)):
                         return
                     after = event.seq
-                if page:
-                    between()
                 is_first_without_news, waited = not waited and wanted is not None, not page
                 if page or is_first_without_news:
                     continue
