@@ -2,8 +2,12 @@
 
 import random
 import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 from retold.audit import erase
 from retold.recorder.events import Entry
 from retold.recorder.log.log import EventLog
-from retold.recorder.log.sqlite import opening, turns
+from retold.recorder.log.sqlite import opening, scrubbing, turns
 from retold.recorder.log.sqlite.scrubbing import DatabaseFile
 from retold.recorder.log.sqlite.turns import scrub_in_turns
 from tests.test_log_scrubbing import DELETED, content, made
@@ -133,7 +137,7 @@ def test_an_erasure_from_a_large_log_does_not_rewrite_it(tmp_path: Path, monkeyp
     """The erased bytes are gone, other events keep their bytes, and a run in progress continues between the turns."""
     monkeypatch.setattr(opening, "REWRITTEN_BYTES", 0)
     monkeypatch.setattr(turns, "TURN_PAGES", 8)
-    monkeypatch.setattr(turns, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(turns, "PAUSE_S", 0.0)
     path = tmp_path / "log.db"
     secret = "Jane Doe of 17 Example Road"
     log = EventLog(path)
@@ -169,3 +173,84 @@ def test_an_erasure_from_a_large_log_does_not_rewrite_it(tmp_path: Path, monkeyp
     from retold.audit.verify import verify
 
     assert verify(EventLog(path)).ok
+
+
+@pytest.fixture
+def read_from(tmp_path: Path) -> Iterator[tuple[Path, sqlite3.Connection, sqlite3.Connection]]:
+    """Yield a log, a connection that writes to it without waiting, and one that reads an older state."""
+    path = tmp_path / "log.db"
+    made(path, page=512, auto_vacuum=0, seed=5)
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as writing, closing(sqlite3.connect(path)) as reading:
+        writing.execute("INSERT INTO rows (text) VALUES ('before')")
+        reading.execute("BEGIN")
+        reading.execute("SELECT count(*) FROM rows").fetchone()
+        writing.execute("INSERT INTO rows (text) VALUES ('after')")
+        yield path, writing, reading
+
+
+def test_a_reader_of_an_older_state_is_waited_for_without_keeping_writers_waiting(
+    read_from: tuple[Path, sqlite3.Connection, sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite would keep the write lock while it waits."""
+    path, writing, reading = read_from
+    monkeypatch.setattr(scrubbing, "HELD_MS", 0)
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        writing.execute("INSERT INTO rows (text) VALUES ('meanwhile')")
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            reading.rollback()
+
+    monkeypatch.setattr(scrubbing, "time", SimpleNamespace(sleep=sleep))
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        assert scrub_in_turns(connection, path, between=lambda: None)
+    assert len(pauses) == 3
+    assert path.with_name("log.db-wal").stat().st_size == 0
+
+
+def test_a_checkpoint_of_another_connection_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite fails at once with any timeout. The lock of a checkpoint is byte 121 of the index of the WAL."""
+    path = tmp_path / "log.db"
+    made(path, page=512, auto_vacuum=0, seed=5)
+    holder = (
+        "import fcntl, sys\nfile = open(sys.argv[1], 'r+b')\nfcntl.lockf(file, fcntl.LOCK_EX, 1, 121)\nprint(flush=True)\ninput()"
+    )
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as connection,
+        subprocess.Popen(
+            [sys.executable, "-c", holder, f"{path}-shm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as checkpoint,
+    ):
+        connection.execute("INSERT INTO rows (text) VALUES ('x')")
+        assert checkpoint.stdin is not None
+        assert checkpoint.stdout is not None
+        checkpoint.stdout.readline()
+        pauses: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            checkpoint.communicate("\n")
+
+        monkeypatch.setattr(scrubbing, "time", SimpleNamespace(sleep=sleep))
+        scrubbing.empty_wal(connection)
+        assert len(pauses) == 1
+
+
+def test_a_reader_that_stays_is_reported(
+    read_from: tuple[Path, sqlite3.Connection, sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += int(seconds * 1e9)
+
+    monkeypatch.setattr(scrubbing, "HELD_MS", 0)
+    monkeypatch.setattr(scrubbing, "monotonic_ns", lambda: now[0])
+    monkeypatch.setattr(scrubbing, "time", SimpleNamespace(sleep=sleep))
+    with (
+        closing(sqlite3.connect(read_from[0], isolation_level=None)) as connection,
+        pytest.raises(scrubbing.WalInUse, match="another process keeps reading"),
+    ):
+        scrub_in_turns(connection, read_from[0])
+    assert now[0] >= 60e9

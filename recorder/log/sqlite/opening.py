@@ -19,7 +19,8 @@ from typing import Literal
 from ...errors import LogError, LogFolderWarning, LogVersionError
 from ...hints import not_a_run
 from . import reserve
-from .scrubbing import scrub
+from .rows import waiting
+from .scrubbing import empty_wal, scrub
 from .sharing import BUSY_TIMEOUT_S
 from .turns import scrub_in_turns
 
@@ -136,9 +137,7 @@ def vacuum(connection: sqlite3.Connection, path: Path) -> bool:
         with contextlib.closing(connect(path)) as other:
             scrub(other, path)
         is_new = _write_anew(connection, path)
-    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise sqlite3.OperationalError("the WAL could not be emptied: another process keeps reading from it")
+    empty_wal(connection)
     return is_new
 
 
@@ -177,18 +176,6 @@ def fold(connection: sqlite3.Connection) -> bool:
             return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     except sqlite3.Error:
         return False
-
-
-@contextlib.contextmanager
-def waiting(connection: sqlite3.Connection, most_ms: int = int(BUSY_TIMEOUT_S * 1000)) -> Iterator[None]:
-    """Let SQLite itself wait for other connections. The writer of a store does not: see `rows.when_free`."""
-    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute(f"PRAGMA busy_timeout = {most_ms}")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def fold_with_reserve(connection: sqlite3.Connection, path: Path) -> bool:

@@ -5,6 +5,7 @@ import itertools
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,18 @@ def when_free(
             return
         except sqlite3.Error as again:
             error = again
+
+
+@contextmanager
+def waiting(connection: sqlite3.Connection, most_ms: int = int(sharing.BUSY_TIMEOUT_S * 1000)) -> Iterator[None]:
+    """Let SQLite itself wait for other connections. The writer of a store does not: see `when_free`."""
+    (before,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {most_ms}")
+    try:
+        yield
+    finally:
+        with suppress(sqlite3.Error):
+            connection.execute(f"PRAGMA busy_timeout = {before}")
 
 
 class Transaction:

@@ -16,16 +16,27 @@ A large file is scrubbed in turns (turns.py), so that other processes write in b
 import ctypes
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ...clock import monotonic_ns
+from .rows import waiting
+from .sharing import BUSY_TIMEOUT_S
 
 _KEEP_SIZE_AND_PUNCH_HOLE = 0x01 | 0x02
 _INTERIOR_INDEX, _INTERIOR_TABLE, _LEAF_INDEX, _LEAF_TABLE = 2, 5, 10, 13
 _LOCK_BYTE = 1 << 30
 _HEADER_BYTES = 100
 """The file's header stands before the content of page 1."""
+
+HELD_MS = 100
+"""How long one try to empty the WAL may keep writers waiting, in milliseconds."""
+
+PAUSE_S = 0.15
+"""Longer than the pauses in which SQLite tries for a lock, so that each waiting writer gets its turn."""
 
 _open: list[int] = []
 """Files stay open: closing one drops the locks that SQLite's own connections in this process hold on it (POSIX)."""
@@ -40,8 +51,7 @@ def scrub(connection: sqlite3.Connection, path: Path) -> None:
     with exclusively(connection, path):
         DatabaseFile(handle).scrub(roots_of(connection))
         os.fsync(handle)
-    with closing(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")):
-        pass
+    empty_wal(connection)
 
 
 def opened(path: Path) -> int:
@@ -76,6 +86,24 @@ def roots_of(connection: sqlite3.Connection) -> list[int]:
 
 class WalInUse(sqlite3.OperationalError):
     """The WAL holds pages that the file does not have yet."""
+
+
+def empty_wal(connection: sqlite3.Connection) -> None:
+    """Fold the WAL into the file and empty it. Raises WalInUse after `BUSY_TIMEOUT_S`, sqlite3.Error.
+
+    SQLite keeps the write lock while it waits for readers of an older state, and does not wait at all for a checkpoint of another
+    process. So each try is short, and others write between two tries.
+    """
+    end_ns = monotonic_ns() + int(BUSY_TIMEOUT_S * 1e9)
+    while True:
+        with waiting(connection, HELD_MS):
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # most of it, while others write
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if not busy:
+            return
+        if monotonic_ns() > end_ns:
+            raise WalInUse("the WAL could not be emptied: another process keeps reading from it")
+        time.sleep(PAUSE_S)
 
 
 @dataclass(slots=True)

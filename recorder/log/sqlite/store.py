@@ -31,6 +31,7 @@ from .rows import (
     insertion_of_any,
     roll_back,
     to_row,
+    waiting,
     when_free,
     write_error,
 )  # fmt: skip
@@ -179,7 +180,7 @@ class SqliteStore(OneByOne, Store):
                 is_large = opening.is_large(self._writable())
             # Without the lock of this process: its writers go on between the turns, too.
             is_clean = is_large and opening.scrub_large(self._file)
-            with self.lock, opening.waiting(connection := self._writable()):
+            with self.lock, waiting(connection := self._writable()):
                 is_clean = is_clean or opening.vacuum(connection, self._file)
                 reserve.keep(self._file, beside=0)
                 self._adopt()
@@ -266,7 +267,7 @@ class SqliteStore(OneByOne, Store):
             return Tip(*self._tips[run]).check(run, events)
         began_ns = monotonic_ns()
         try:
-            with opening.waiting(connection):
+            with waiting(connection):
                 last, held = reading.last_row(connection, run), endings.count_events(connection, run)
         except sqlite3.Error as error:
             raise write_error(self.path, error) from error

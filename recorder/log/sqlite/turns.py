@@ -16,12 +16,11 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...clock import monotonic_ns
-from .scrubbing import DatabaseFile, WalInUse, exclusively, opened, roots_of
+from .scrubbing import PAUSE_S, DatabaseFile, WalInUse, empty_wal, exclusively, opened, roots_of
 
 TURN_PAGES = 1024
 """The pages of the trees in one turn: 4 MB, some 50 ms."""
@@ -33,12 +32,10 @@ MOST_WALKS = 100
 """The walk begins anew only if a page above its place changed, which is rare in a large file."""
 
 _TRIES = 200
-_PAUSE_S = 0.15
-"""Longer than the pauses in which SQLite tries for a lock, so that each waiting writer gets its turn."""
 
 
 def scrub_in_turns(
-    connection: sqlite3.Connection, path: Path, *, between: Callable[[], None] = lambda: time.sleep(_PAUSE_S)
+    connection: sqlite3.Connection, path: Path, *, between: Callable[[], None] = lambda: time.sleep(PAUSE_S)
 ) -> bool:
     """Overwrite the unused parts of the log at `path`; call `between` after each turn, without the lock.
 
@@ -49,29 +46,20 @@ def scrub_in_turns(
         _turn(connection, path, walk)
         os.fsync(walk.handle)  # here, and not when the WAL is emptied: writers would wait for the disk
         between()
-    _empty_wal(connection)
+    empty_wal(connection)
     return walk.is_whole
 
 
 def _turn(connection: sqlite3.Connection, path: Path, walk: "_Walk") -> None:
     for _ in range(_TRIES):
-        _empty_wal(connection)
+        empty_wal(connection)
         try:
             with exclusively(connection, path):
                 walk.turn(roots_of(connection))
                 return
         except WalInUse:  # another process wrote after the WAL was emptied
-            time.sleep(_PAUSE_S / 30)
+            time.sleep(PAUSE_S / 30)
     raise WalInUse("the WAL could not be emptied: another process keeps writing to it")
-
-
-def _empty_wal(connection: sqlite3.Connection) -> None:
-    with closing(connection.execute("PRAGMA wal_checkpoint(PASSIVE)")):  # most of it, while others write
-        pass
-    with closing(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")) as cursor:
-        busy, *_ = cursor.fetchone()
-    if busy:
-        raise WalInUse("the WAL could not be emptied: another process keeps reading from it")
 
 
 @dataclass(slots=True)
