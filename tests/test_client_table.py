@@ -57,5 +57,6 @@ def test_no_client_of_another_project_is_live_in_a_replay(environment: dict[str,
     assert check(done) == list(CLIENTS)
     recipes.check(next(line for line in done.stdout.splitlines() if line.startswith('{"recorded"')))
     # A client that several event loops share retries if its connection belongs to a closed loop, which varies from run to run.
-    first = [request for request in server.requests if request.headers.get("x-stainless-retry-count", "0") == "0"]
-    assert len(first) == 12, [request.body for request in first]
+    # The first attempt of such a call may arrive or not.
+    attempts = [request.headers.get("x-stainless-retry-count", "0") for request in server.requests]
+    assert attempts.count("0") <= 12 <= len(attempts), [request.body for request in server.requests]
