@@ -3,9 +3,9 @@
 The goal for recording and showing is no growth. 100,000 frames are about 19 MB.
 
 Peaks are `resource.getrusage`, each in a separate process (a child's peak begins at its parent's, so this module imports
-little). The allowance of 5 MB covers the parts that 1,000 frames do not fill: SQLite's page cache (2 MB per connection) and a
-reader's page of 500 messages. There are two shapes: an answer in blocks of 100 deltas, which has the goals, and one endless
-block with 1.2 MB of text, which stays in memory until its message is complete. An export has its goal there, too.
+little). The allowance of 5 MB covers the parts that 1,000 frames do not fill: SQLite's page cache (2 MB for a writer, 1 MB for
+a reader) and a reader's page of 500 messages. There are two shapes: an answer in blocks of 100 deltas, which has the goals, and
+one endless block with 1.2 MB of text, which stays in memory until its message is complete. An export has its goal there, too.
 """
 
 import os

@@ -41,6 +41,9 @@ REWRITTEN_BYTES = 64 * 1024 * 1024
 
 FOLD_TIMEOUT_MS = 1000
 
+READ_CACHE_KB = 1000
+"""Half of SQLite's default: a reader goes through the log in order, and each handler of a run is a reader."""
+
 Durability = Literal["process", "power"]
 
 
@@ -88,6 +91,7 @@ def open_for_reading(path: Path, sought: str = "", *, named: Path | None = None)
     try:
         connection = connect(reading_uri(path), uri=True)
         _have_room_for_reading(connection, path)
+        connection.execute(f"PRAGMA cache_size = -{READ_CACHE_KB}")
         _check_version(connection, named)
         if connection.execute("PRAGMA user_version").fetchone()[0] < VERSION:
             open_for_writing(path, "process").close()
