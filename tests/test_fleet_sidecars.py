@@ -79,7 +79,10 @@ def test_a_pod_ended_by_kubernetes_leaves_no_events(folder: Folder) -> None:
 
 @pytest.mark.stress
 def test_services_ended_by_compose_leave_no_events(folder: Folder) -> None:
-    """Compose sends SIGTERM to all at once. The shipper ships the rest, and the next start ships a run that ends later."""
+    """Compose sends SIGTERM to all at once. The shipper ships the rest, and the next start ships a run that ends later.
+
+    On a busy machine the recorder writes its last event after the last look of the shipper, which then reports it as left.
+    """
     services = yaml.safe_load((FILES / "compose.yaml").read_text("utf-8"))["services"]
     agent, sidecar = services["pod-a"], services["ship-a"]
     recording = agent["command"][1 : agent["command"].index("--") + 1]
@@ -92,7 +95,8 @@ def test_services_ended_by_compose_leave_no_events(folder: Folder) -> None:
         for child in (program, shipper):
             child.send_signal(signal.SIGTERM)
         rest_of(program)
-        ends_well(shipper)
+        _, err = rest_of(shipper)
+        assert shipper.returncode == ("left: " in err), err
     again = folder.spawn(*sidecar["command"][1:], **shelf)  # `restart: unless-stopped`, at the next `up`
     wait_until(_is_pulled)
     again.send_signal(signal.SIGTERM)
