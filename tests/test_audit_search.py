@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, strategies
 
 from retold.audit.buckets import bucket, percentile
-from retold.audit.index import LAST, opened, path_of
+from retold.audit.index import LAST, opened, path_of, reading
 from retold.audit.index.tables import KINDS
 from retold.audit.runs import Chosen, chosen_runs
 from retold.audit.search import Hit, Narrowed, context, search, to_fts
@@ -118,8 +118,10 @@ def test_the_oldest_hits_come_first_on_request(talk: tuple[str, str]) -> None:
     assert [line.split()[-2:] for line in listed] == [["COST", "NAME"], ["?", "plain"], ["$0.7500", "tools"]]
 
 
-def test_a_search_can_be_narrowed(talk: tuple[str, str]) -> None:
+@pytest.mark.parametrize("most", [reading.MOST_TERMS, 0], ids=["few facets", "many facets"])
+def test_a_search_can_be_narrowed(talk: tuple[str, str], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It can be limited by run, step, type, tool, model and time. A tool is matched by its whole name, not by its words."""
+    monkeypatch.setattr(reading, "MOST_TERMS", most)
     tools, plain = talk
     assert {hit.run for hit in hits("look OR niemand OR localhost", run=tools)} == {tools}
     assert [hit.step for hit in hits("localhost", step="say")] == ["say"]
