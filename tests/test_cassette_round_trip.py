@@ -59,12 +59,13 @@ AWKWARD = {
 }
 
 
-TEXTS = st.text(st.sampled_from("ab \n\t:#-é😀\u2028\U0010ffff'\"|"), max_size=12)
+TEXTS = st.text(st.sampled_from("ab \n\t:#-é😀\u2028\U0010ffff'\"|"), max_size=12) | st.text(st.sampled_from("a\n é"), max_size=9)
 VALUES = st.recursive(TEXTS, lambda held: st.lists(held, max_size=3) | st.dictionaries(st.sampled_from("abc"), held, max_size=3))
 
 
 @settings(deadline=None, max_examples=300)
 @given(VALUES)
+@example(["a\n\nb\n\n\nc\n\n", {"a": "a\n\n\n\n:"}])
 def test_a_long_block_is_written_as_a_short_one(value: object) -> None:
     """The file is the same to the byte, although a long block is put into it past the writer of YAML."""
 
